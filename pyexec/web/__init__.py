@@ -1,0 +1,1 @@
+"""HTTP: parsing requests, calling services, writing answers."""
