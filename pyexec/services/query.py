@@ -81,6 +81,10 @@ class Queries:
         await self._until_ended(await self.execution(execution_id))
         return await self.result(execution_id)
 
+    async def journal(self, execution_id: str) -> Journal:
+        """What it has printed so far."""
+        return await self._journal(await self.execution(execution_id))
+
     def result_of_run(self, run: Run) -> Result:
         """The result of a run of this replica, from memory."""
         return result_of(run.known(), run.journal)

@@ -93,9 +93,7 @@ class Runner:
 
         The archive must be unpacked in `sandbox`. On return the runner owns sandbox and slot; when it raises
         (`Conflict`, `KeyTaken`, `Unavailable`) the caller still does, and nothing has started."""
-        running = Running(
-            at=now(), nonce=nonce(), engine=self.config.engine, container=sandbox.container_id
-        )
+        running = Running(at=now(), nonce=nonce(), engine=self.config.engine, container=sandbox.container_id)
         with anyio.CancelScope(shield=True):
             written = [*events, running]
             await self._log.append(run.id, run.seq, written, key=key)

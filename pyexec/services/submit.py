@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Submitted
+from pyexec.domain.execution import fold
 from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
 from pyexec.errors import (
     EngineError,
@@ -123,7 +124,7 @@ class Submissions:
                     self._slots.release(slot)
                 raise
             if slot is not None:
-                self._runner.start_claimed(execution_id, events, slot)
+                self._runner.start_claimed(fold(execution_id, events), events, slot)
 
     async def _start(self, upload: Upload, spec: Spec, archive: "_CheckedArchive") -> Run | str:
         run, created_at = Run(new_execution_id()), now()
