@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from support.server import Server, running_server
+from tests.support.server import Server, running_server
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def preparing(at: datetime = START) -> Preparing:
 
 
 def running(at: datetime = START) -> Running:
-    return Running(at=at, nonce=nonce(), engine="engine-1", container="c0ffee", entrypoint="main.py")
+    return Running(at=at, nonce=nonce(), engine="engine-1", container="c0ffee")
 
 
 def kill_requested(at: datetime = START) -> KillRequested:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import anyio
 
-from contract.logs import LOGS
-from events import claimed, new_id, released, submitted
+from tests.contract.logs import LOGS
+from tests.events import claimed, new_id, released, submitted
 
 
 async def append_for_ever(name: str, location: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pyexec.ports import BlobStore, EventLog
-from contract.logs import BLOBS, LOGS
+from tests.contract.logs import BLOBS, LOGS
 
 NewLog = Callable[[], AbstractAsyncContextManager[EventLog]]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyexec.domain.events import Event
 from pyexec.errors import Conflict, KeyTaken
 from pyexec.ports import EventLog, IdempotencyKey
-from events import any_event, claimed, failed, finished, killed, new_id, running, submitted
+from tests.events import any_event, claimed, failed, finished, killed, new_id, running, submitted
 
 
 async def test_an_unknown_execution_has_no_events(log: EventLog) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyexec.errors import Unavailable
 from pyexec.ports import BlobStore
-from events import new_id
+from tests.events import new_id
 
 
 async def stream(*chunks: bytes) -> AsyncIterator[bytes]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 
-from contract.logs import LOGS
-from events import new_id, submitted
+from tests.contract.logs import LOGS
+from tests.events import new_id, submitted
 
 ROOT = Path(__file__).parents[2]
 

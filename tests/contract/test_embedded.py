@@ -17,10 +17,10 @@ from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 from pyexec.adapters.blobs import FileBlobs
 from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
 from pyexec.errors import CorruptLog, SettingsError, Unavailable
-from contract.test_blobs import SourceBroke, stream
-from contract.test_durability import ROOT
-from contract.test_index import WORDS
-from events import claimed, killed, new_id, running, submitted
+from tests.contract.test_blobs import SourceBroke, stream
+from tests.contract.test_durability import ROOT
+from tests.contract.test_index import WORDS
+from tests.events import claimed, killed, new_id, running, submitted
 
 
 @pytest.fixture

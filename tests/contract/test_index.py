@@ -10,8 +10,8 @@ from pyexec.domain.events import Event
 from pyexec.domain.execution import Status, fold
 from pyexec.errors import InvalidRequest
 from pyexec.ports import EventLog
-from contract.conftest import NewLog
-from events import (
+from tests.contract.conftest import NewLog
+from tests.events import (
     START,
     claimed,
     failed,

@@ -7,7 +7,7 @@ import pytest
 from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 
 from pyexec.ports import EventLog
-from events import claimed, finished, kill_requested, killed, new_id, released, running, submitted
+from tests.events import claimed, finished, kill_requested, killed, new_id, released, running, submitted
 
 PATIENCE = 20
 """Seconds after which a waiter is taken to be asleep for good."""
