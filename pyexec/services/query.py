@@ -94,10 +94,8 @@ class Queries:
     ) -> tuple[Sequence[Summary], str | None]:
         """Executions, newest first, without their output; and where the next page begins."""
         page = await self._log.page(status=status, limit=limit, cursor=cursor)
-        summaries = []
-        for execution_id in page.ids:
-            if events := await self._log.read(execution_id):
-                summaries.append(summarize(fold(execution_id, events)))
+        logs = [(execution_id, await self._log.read(execution_id)) for execution_id in page.ids]
+        summaries = [summarize(fold(execution_id, events)) for execution_id, events in logs if events]
         return summaries, page.next_cursor
 
     async def items(self, execution_id: str, after: Position) -> AsyncIterator[Item]:

@@ -42,7 +42,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
             raise InvalidRequest("the request has no part named tar", field="tar")
         yield Body(metadata, parts.archive(second))
         return
-    async with anyio.TemporaryFile(dir=context.spool_dir) as spool:
+    async with anyio.TemporaryFile(dir=str(context.spool_dir)) as spool:
         async for chunk in parts.chunks(first):
             await spool.write(chunk)
         second = await parts.next()

@@ -22,7 +22,7 @@ _SIMPLE: dict[type, type[fields.Field[Any]]] = {
 def schema_of(cls: type) -> type[Schema]:
     """The marshmallow schema of an attrs class, with the `doc` and `example` of its fields."""
     made = {attribute.name: _field_of(attribute) for attribute in attrs.fields(cls)}
-    return Schema.from_dict(made, name=f"{cls.__name__}Schema")  # type: ignore[arg-type]
+    return Schema.from_dict(made, name=f"{cls.__name__}Schema")
 
 
 def _field_of(attribute: "attrs.Attribute[Any]") -> fields.Field[Any]:
