@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 SUPERVISOR_MB = 32
 """What a sandbox takes beside the program's memory and files: the supervisor, and the kernel's own."""
 READ_BUFFER_BYTES = 256 * 1024
+ANSWER_SECONDS = 2.0
+"""How long answers under way may take once the last program has ended."""
 
 
 @frozen(kw_only=True)
@@ -216,10 +218,10 @@ async def serve(settings: Settings) -> None:
             access_log=None,
             handler_cancellation=True,
             read_bufsize=READ_BUFFER_BYTES,
-            shutdown_timeout=settings.stop_timeout,
+            shutdown_timeout=ANSWER_SECONDS,
         )
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(replica.runner.serve, settings.stop_timeout, name="runner")
+            tasks.start_soon(replica.runner.serve, name="runner")
             tasks.start_soon(replica.reconciler.run, name="reconciler")
             tasks.start_soon(replica.pool.keep_filled, name="pool")
             await site_runner.setup()
@@ -227,10 +229,11 @@ async def serve(settings: Settings) -> None:
                 await _listen(site_runner, settings)
                 await _stop_signal()
                 logger.info("stopping: no new work is taken")
+                await replica.runner.drain(settings.stop_timeout)
             finally:
+                tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
                     await site_runner.cleanup()
-                tasks.cancel_scope.cancel()
 
 
 async def _listen(site_runner: web.AppRunner, settings: Settings) -> None:

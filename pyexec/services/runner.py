@@ -64,18 +64,18 @@ class Runner:
         self._live = live
         self._tasks: TaskGroup | None = None
 
-    async def serve(self, drain_seconds: float) -> None:
-        """Holds the runs. On cancellation, lets them end for `drain_seconds`, then ends them as `lost`."""
+    async def serve(self) -> None:
+        """Holds the runs. On cancellation, those that still run end as `lost`."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            try:
-                await anyio.sleep_forever()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    with anyio.move_on_after(drain_seconds):
-                        for run in self._live.all():
-                            await run.ended.wait()
-                    tasks.cancel_scope.cancel()
+            await anyio.sleep_forever()
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no new work; returns when all runs have ended, or after so many seconds."""
+        self._slots.close()
+        with anyio.move_on_after(seconds):
+            for run in self._live.all():
+                await run.ended.wait()
 
     async def sandbox_for(self, spec: Spec) -> Sandbox:
         """A sandbox with the limits of `spec`."""

@@ -5,7 +5,7 @@ from collections import deque
 import anyio
 from attrs import define, field, frozen
 
-from pyexec.errors import QueueFull, TooLarge
+from pyexec.errors import QueueFull, TooLarge, Unavailable
 
 
 @frozen
@@ -31,6 +31,7 @@ class Slots:
         self._waiting_max = waiting_max
         self._line: deque[_Waiter] = deque()
         self.size = concurrent_max
+        self._closed = False
 
     @property
     def free(self) -> int:
@@ -42,8 +43,16 @@ class Slots:
         """How many stand in line."""
         return len(self._line)
 
+    def close(self) -> None:
+        """From now on there is no room for new work; what has begun goes on."""
+        self._closed = True
+
     def check_room(self, also_waiting: int = 0) -> None:
-        """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere."""
+        """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere.
+
+        Raises `Unavailable` after `close`."""
+        if self._closed:
+            raise Unavailable("this server is stopping; send the request again, it will reach another one")
         if self._free == 0 and self.waiting + also_waiting >= self._waiting_max:
             raise QueueFull(
                 f"all {self.size} slots are taken and {self._waiting_max} executions wait; try again later",

@@ -176,10 +176,12 @@ class Submissions:
         return spec.limits.memory_mb + spec.limits.disk_mb + self._config.overhead_mb
 
     async def _check_room(self) -> None:
-        """Raises `QueueFull` when a new execution could neither start nor wait."""
+        """Raises `QueueFull` when a new execution could neither start nor wait, `Unavailable` when stopping."""
+        elsewhere = 0
         if self._slots.free == 0:
             opened = await self._log.open_executions()
-            self._slots.check_room(also_waiting=sum(i not in self._live for i in opened.ids))
+            elsewhere = sum(execution_id not in self._live for execution_id in opened.ids)
+        self._slots.check_room(also_waiting=elsewhere)
 
     async def _same_request(self, archive: "_CheckedArchive", execution_id: str, fingerprint: str) -> str:
         """Reads the request to its end to compare it with the one that the key stands for."""
