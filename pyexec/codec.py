@@ -24,6 +24,7 @@ TAGS: dict[str, type[Event]] = {
     "released.v1": events.Released,
     "preparing.v1": events.Preparing,
     "running.v1": events.Running,
+    "adopted.v1": events.Adopted,
     "kill_requested.v1": events.KillRequested,
     "finished.v1": events.Finished,
     "failed.v1": events.Failed,

@@ -112,6 +112,8 @@ class ContainerSpec:
     pids_max: int
     cpu_shares: int
     cpus: float | None
+    log_bytes: int
+    """How much of its standard output the engine keeps, for whoever follows it later."""
     network: str | None
     """The engine's network to join; None for no network at all."""
 
@@ -163,11 +165,16 @@ class Engine(Protocol):
 
         Raises `ImageUnavailable` when the image is missing or has not what `command` names."""
 
+    async def follow(self, container_id: str) -> Container:
+        """A running container that somebody else has started, read from its first byte on; nothing can be written.
+
+        Raises `EngineError` when it is gone."""
+
     async def ensure_image(self, image: str) -> None:
         """Pulls the image unless it is there; raises `ImageUnavailable` saying why it cannot be had."""
 
-    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[str]:
-        """The ids of all containers, running or not, that bear these labels."""
+    async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        """All containers, running or not, that bear these labels: their ids, each with all its labels."""
 
     async def remove_container(self, container_id: str) -> None:
         """Kills and removes a container; fine when it is gone already."""

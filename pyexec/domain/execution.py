@@ -7,6 +7,7 @@ from enum import StrEnum
 from attrs import evolve, frozen
 
 from pyexec.domain.events import (
+    Adopted,
     Claimed,
     Event,
     Failed,
@@ -52,6 +53,7 @@ LEGAL: dict[type[Event], frozenset[Phase]] = {
     Released: frozenset({Phase.CLAIMED, Phase.PREPARING}),
     Preparing: frozenset({Phase.CLAIMED}),
     Running: frozenset({Phase.CLAIMED, Phase.PREPARING}),
+    Adopted: frozenset({Phase.RUNNING}),
     KillRequested: OWNED,
     Finished: frozenset({Phase.RUNNING}),
     Failed: OPEN_PHASES,
@@ -155,6 +157,8 @@ def _step(state: Execution, event: Event) -> Execution:
                 engine=event.engine,
                 container=event.container,
             )
+        case Adopted():
+            return evolve(state, owner=event.replica)
         case KillRequested():
             return evolve(state, kill_requested=True)
         case Finished() | Failed() | Killed():
