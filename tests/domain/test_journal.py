@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_a_reader_may_go_on_at_any_offset(parts: list[tuple[Stream, bytes]], dat
 def test_runs_alternate_between_the_streams(parts: list[tuple[Stream, bytes]]) -> None:
     runs = list(journal_of(parts).since(0))
     assert all(data for _, data in runs)
-    assert all(first[0] is not second[0] for first, second in zip(runs, runs[1:], strict=False))
+    assert all(first[0] is not second[0] for first, second in pairwise(runs))
 
 
 @given(pieces)
