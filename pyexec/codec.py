@@ -29,7 +29,7 @@ TAGS: dict[str, type[Event]] = {
     "failed.v1": events.Failed,
     "killed.v1": events.Killed,
 }
-"""The names under which events are stored. A tag never changes its meaning; a changed event gets a new one."""
+"""The names under which events are stored. A tag keeps its meaning; a changed event gets a new one."""
 
 _TAG_OF = {cls: tag for tag, cls in TAGS.items()}
 
@@ -73,9 +73,9 @@ def decode_event(stored: bytes) -> Event:
     try:
         document = json.loads(stored)
         tag = document.pop("type")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        cls = TAGS.get(tag)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CorruptLog(f"a stored event is not one of ours: {stored[:80]!r}") from error
-    cls = TAGS.get(tag)
     if cls is None:
         raise CorruptLog(f"a stored event has the unknown tag {tag!r}; known are {', '.join(TAGS)}")
     try:

@@ -134,7 +134,7 @@ class Container(Protocol):
         """The engine's id of it."""
 
     async def write(self, data: bytes) -> None:
-        """Sends bytes, waiting while the container is slow to take them; raises `EngineError` when it is gone."""
+        """Sends bytes, waiting while the container is slow to take them; `EngineError` when it is gone."""
 
     async def read(self) -> bytes | None:
         """The next bytes of its standard output; None at its end."""

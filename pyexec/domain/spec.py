@@ -156,7 +156,7 @@ def _check_entrypoint(entrypoint: str) -> None:
     if not entrypoint or "\0" in entrypoint:
         raise InvalidRequest("entrypoint must be a path inside the archive", field="entrypoint")
     normal = posixpath.normpath(entrypoint)
-    if normal.startswith("/") or normal == ".." or normal.startswith("../"):
+    if normal.startswith(("/", "../")) or normal == "..":
         raise InvalidRequest(
             f"entrypoint {entrypoint!r} lies outside the archive; give a path relative to its root",
             field="entrypoint",
