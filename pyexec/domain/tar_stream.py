@@ -151,8 +151,8 @@ class TarStream:
         return taken
 
     def _read_headers(self) -> Iterator[Member | None]:
-        """The format's grammar. It is resumed when `_need` bytes are in the buffer, takes them, and gives back
-        the member that they complete, if any."""
+        """The format's grammar. It is resumed when `_need` bytes are there, takes them, and gives back the
+        member that they complete, if any."""
         extended = _Extended()
         yield None
         while any(header := self._take(BLOCK)):
