@@ -99,7 +99,7 @@ class Execution:
 
 
 def fold(execution_id: str, events: Iterable[Event]) -> Execution:
-    """The state that `events`, from the first on, lead to; raises `CorruptLog` when they are no legal word."""
+    """The state that `events`, from the first on, lead to; raises `CorruptLog` when they are not legal."""
     state: Execution | None = None
     for event in events:
         state = apply(execution_id, state, event)
@@ -129,8 +129,9 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
 
 
 def is_legal(state: Execution, event: Event) -> bool:
-    """Whether `event` may come next."""
-    if isinstance(event, KillRequested) and state.kill_requested:
+    """Whether `event` may come next. What somebody asked to kill is neither asked again, nor handed on to
+    another replica, which would start it all the same."""
+    if isinstance(event, KillRequested | Released) and state.kill_requested:
         return False
     return state.phase in LEGAL.get(type(event), frozenset())
 
