@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.events import Event, Failed, Finished, Killed, KillRequested, Running, Submitted
+from pyexec.domain.events import Adopted, Event, Failed, Finished, Killed, KillRequested, Running, Submitted
 from pyexec.domain.execution import (
     OWNED,
     Execution,
@@ -21,6 +21,7 @@ from pyexec.domain.execution import (
 from pyexec.errors import CorruptLog
 from tests.events import (
     START,
+    adopted,
     any_event,
     claimed,
     failed,
@@ -43,6 +44,7 @@ ONE_OF_EACH = [
     released(),
     preparing(),
     running(),
+    adopted(),
     kill_requested(),
     finished(),
     failed(),
@@ -61,7 +63,7 @@ FOLLOWERS: dict[Phase, list[type[Event]]] = {
     Phase.QUEUED: [type(claimed()), Failed, Killed],
     Phase.CLAIMED: [type(released()), type(preparing()), Running, KillRequested, Failed, Killed],
     Phase.PREPARING: [type(released()), Running, KillRequested, Failed, Killed],
-    Phase.RUNNING: [KillRequested, Finished, Failed, Killed],
+    Phase.RUNNING: [Adopted, KillRequested, Finished, Failed, Killed],
     Phase.ENDED: [],
 }
 """The arrows of the design's picture, written down a second time."""
