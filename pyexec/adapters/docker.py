@@ -43,20 +43,17 @@ class DockerEngine:
         self._runtime = runtime
 
     @classmethod
-    async def connect(cls, host: str | None, *, runtime: str | None = None) -> Self:
-        """An engine at `host` (`unix://…`, `tcp://…`; None: where the docker command would look).
+    async def connect(cls, host: str, *, runtime: str | None = None) -> Self:
+        """An engine at `host` (`unix:///path` or `tcp://host:port`). Makes no request yet.
 
-        Makes no request yet. Raises `SettingsError` for a host that cannot be one."""
+        Raises `SettingsError` for a host that cannot be one."""
+        socket = host.removeprefix("unix://") if host.startswith("unix://") else None
+        connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
         try:
-            connector = (
-                aiohttp.UnixConnector(host.removeprefix("unix://"), limit=0)
-                if (host is not None and host.startswith("unix://"))
-                else None
-            )
-            docker = Docker(url=host, connector=connector)
-        except (ValueError, AssertionError) as error:
-            raise SettingsError(f"no Docker engine at {host or 'the usual sockets'}: {error}") from error
-        return cls(docker, runtime)
+            # With a connector of its own, the URL only makes up the requests' addresses.
+            return cls(Docker(url="unix://localhost" if socket else host, connector=connector), runtime)
+        except ValueError as error:
+            raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
 
     async def close(self) -> None:
         await self._docker.close()
