@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.events import Event, Failed, Finished, Killed, KillRequested, Running, Submitted
+from pyexec.domain.events import Adopted, Event, Failed, Finished, Killed, KillRequested, Running, Submitted
 from pyexec.domain.execution import (
     OWNED,
     Execution,
@@ -21,6 +21,7 @@ from pyexec.domain.execution import (
 from pyexec.errors import CorruptLog
 from tests.events import (
     START,
+    adopted,
     any_event,
     claimed,
     failed,
@@ -43,6 +44,7 @@ ONE_OF_EACH = [
     released(),
     preparing(),
     running(),
+    adopted(),
     kill_requested(),
     finished(),
     failed(),
@@ -61,7 +63,7 @@ FOLLOWERS: dict[Phase, list[type[Event]]] = {
     Phase.QUEUED: [type(claimed()), Failed, Killed],
     Phase.CLAIMED: [type(released()), type(preparing()), Running, KillRequested, Failed, Killed],
     Phase.PREPARING: [type(released()), Running, KillRequested, Failed, Killed],
-    Phase.RUNNING: [KillRequested, Finished, Failed, Killed],
+    Phase.RUNNING: [Adopted, KillRequested, Finished, Failed, Killed],
     Phase.ENDED: [],
 }
 """The arrows of the design's picture, written down a second time."""
@@ -144,6 +146,17 @@ def test_what_is_to_be_killed_is_not_asked_again_nor_handed_on(event: Event) -> 
     assert not is_legal(state, event)
 
 
+def test_an_adopted_run_has_another_owner_and_is_the_same_run() -> None:
+    started = fold("e", [submitted(), claimed("replica-1"), running()])
+    taken = apply("e", started, adopted("replica-2"))
+    assert taken.owner == "replica-2"
+    assert (taken.phase, taken.started_at, taken.container) == (
+        started.phase,
+        started.started_at,
+        started.container,
+    )
+
+
 @pytest.mark.parametrize("events", [[], [claimed()], [submitted(), submitted()], [killed()]])
 def test_what_does_not_begin_with_one_submitted_is_corrupt(events: list[Event]) -> None:
     with pytest.raises(CorruptLog):
@@ -162,6 +175,7 @@ def test_an_event_the_machine_does_not_know_is_corrupt() -> None:
         ([submitted(), claimed(), preparing()], Status.PENDING),
         ([submitted(), claimed(), running()], Status.RUNNING),
         ([submitted(), claimed(), running(), kill_requested()], Status.RUNNING),
+        ([submitted(), claimed(), running(), adopted()], Status.RUNNING),
         ([submitted(), claimed(), running(), finished(3)], Status.COMPLETED),
         ([submitted(), failed()], Status.FAILED),
         ([submitted(), killed()], Status.KILLED),
