@@ -82,9 +82,11 @@ class SandboxBroken(ExecutorError):
 
 
 class SandboxRefused(ExecutorError):
-    """The supervisor could not unpack the archive or would not start the program."""
+    """The supervisor could not unpack the archive (`disk_full`, `bad_archive`), or GO came too `late`."""
 
-    code = "sandbox_refused"
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Conflict(ExecutorError):

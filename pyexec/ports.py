@@ -115,7 +115,6 @@ class EngineIdentity:
     id: str
     version: str
     unenforced: Sequence[str]
-    runtimes: Sequence[str]
 
 
 class Container(Protocol):
@@ -131,6 +130,7 @@ class Container(Protocol):
     async def read(self) -> bytes | None:
         """The next bytes of its standard output; None at its end."""
 
+    @property
     def diagnostics(self) -> str:
         """What it has written to its standard error so far, at most a few KiB."""
 
@@ -146,6 +146,9 @@ class Engine(Protocol):
 
     async def identify(self) -> EngineIdentity:
         """Asks the engine who it is and what it can do."""
+
+    async def check(self) -> None:
+        """Returns when the engine answers."""
 
     async def start(self, spec: ContainerSpec) -> Container:
         """Creates, attaches and starts a container; leaves nothing behind when it raises.

@@ -79,7 +79,6 @@ class Running(Event):
 
     engine: str
     container: str
-    entrypoint: str
 
 
 @frozen(kw_only=True)

@@ -43,6 +43,7 @@ class Status(StrEnum):
     KILLED = "killed"
 
 
+OPEN_STATUSES = frozenset({Status.PENDING, Status.RUNNING})
 OPEN_PHASES = frozenset(Phase) - {Phase.ENDED}
 OWNED = frozenset({Phase.CLAIMED, Phase.PREPARING, Phase.RUNNING})
 
@@ -57,6 +58,17 @@ LEGAL: dict[type[Event], frozenset[Phase]] = {
     Killed: OPEN_PHASES,
 }
 """In which phase each event may come. `Submitted` comes first and only there."""
+
+_STATUS_AFTER: dict[type[Event], Status] = {
+    Submitted: Status.PENDING,
+    Claimed: Status.PENDING,
+    Released: Status.PENDING,
+    Preparing: Status.PENDING,
+    Running: Status.RUNNING,
+    Finished: Status.COMPLETED,
+    Failed: Status.FAILED,
+    Killed: Status.KILLED,
+}
 
 
 @frozen(kw_only=True)
@@ -79,13 +91,8 @@ class Execution:
 
     @property
     def status(self) -> Status:
-        match self.terminal:
-            case Finished():
-                return Status.COMPLETED
-            case Failed():
-                return Status.FAILED
-            case Killed():
-                return Status.KILLED
+        if self.terminal is not None:
+            return _STATUS_AFTER[type(self.terminal)]
         return Status.RUNNING if self.phase is Phase.RUNNING else Status.PENDING
 
 
@@ -124,6 +131,12 @@ def is_legal(state: Execution, event: Event) -> bool:
     if isinstance(event, KillRequested) and state.kill_requested:
         return False
     return state.phase in LEGAL.get(type(event), frozenset())
+
+
+def status_after(event: Event) -> Status | None:
+    """What callers see once `event` has happened; None when it changes nothing for them. For a log's index,
+    which follows single events and folds nothing."""
+    return _STATUS_AFTER.get(type(event))
 
 
 def _step(state: Execution, event: Event) -> Execution:
