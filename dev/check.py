@@ -45,6 +45,7 @@ def _environment(*, docker: bool) -> dict[str, str]:
     """What the programs find around them: the virtual environment first, the engine, the image."""
     if not docker:
         command.prepare()
+        virtualenv.check_python()
         virtualenv.ensure(dev=True)
         found = {}
     else:

@@ -23,7 +23,7 @@ _START_SECONDS = 60.0
 
 def ensure() -> Engine:
     """An engine that answers: the one named by the environment, the usual one, or one started now."""
-    named = os.environ.get("PYEXEC_DOCKER_HOST") or os.environ.get("DOCKER_HOST")
+    named = _named()
     engine = Engine(named or _SOCKET)
     if engine.answers():
         return engine
@@ -45,6 +45,13 @@ def ensure() -> Engine:
     if not engine.answers():
         raise Failure(f"Docker was started, yet nothing answers at {_SOCKET}.")
     return engine
+
+
+def _named() -> str | None:
+    """The engine's address in the environment, as the server reads it."""
+    if os.environ.get("PYEXEC_DOCKER_SOCKET"):
+        return f"unix://{os.environ['PYEXEC_DOCKER_SOCKET']}"
+    return os.environ.get("PYEXEC_DOCKER_HOST") or os.environ.get("DOCKER_HOST")
 
 
 def _apparmor() -> list[str]:

@@ -53,11 +53,11 @@ class Engine:
         query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
         self._create(name, query, body=root, seconds=300)
 
-    def containers(self, label: str) -> dict[str, str]:
-        """Every container that carries `label`, running or not: its id and the label's value."""
+    def containers(self, label: str) -> list[str]:
+        """The id of every container that carries `label` (`name=value`), running or not."""
         query = urlencode({"all": "true", "filters": json.dumps({"label": [label]})})
         with self._request("GET", f"/containers/json?{query}") as response:
-            return {container["Id"]: container["Labels"][label] for container in json.load(response)}
+            return [container["Id"] for container in json.load(response)]
 
     def _create(
         self, name: str, query: dict[str, str], body: IO[bytes] | None = None, *, seconds: float

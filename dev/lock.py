@@ -16,6 +16,7 @@ _HEADER = "# Exact versions of everything that is installed; written by `make lo
 
 def main() -> int:
     command.prepare()
+    virtualenv.check_python()
     with tempfile.TemporaryDirectory(dir=command.RUN_DIR, prefix="lock-") as folder:
         virtualenv.install(Path(folder), dev=True, constraints=[])
         # pip itself is the one that Python brings along.

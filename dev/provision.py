@@ -22,6 +22,7 @@ class Machine:
 def provision(*, dev: bool) -> Machine:
     """Find or make what is missing; a second time it only looks."""
     command.prepare()
+    virtualenv.check_python()
+    engine = dockerd.ensure()  # first: whoever cannot have Docker should not wait for the rest
     virtualenv.ensure(dev=dev)
-    engine = dockerd.ensure()
     return Machine(engine, image.ensure(engine))

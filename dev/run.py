@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Container
+from pathlib import Path
 
 from command import RUN_DIR
 from engine import Engine
@@ -14,48 +14,55 @@ from report import Failure, exit_code_of, say
 from server import Server
 from virtualenv import BIN
 
-_LABEL = "pyexec.deployment"
 _HELLO = "print('Hello from a sandbox')\n"
 
 
 def main() -> int:
     machine = provision(dev=False)
-    before = machine.engine.containers(_LABEL).keys()
-    with Server(_environment(machine)) as server:
+    environment = _environment(machine)
+    with Server(environment) as server:
         url = server.wait_until_ready()
         if url is not None:
-            _say_hello(server, url)
-            say(f"python-executor listens on {url}. Try, in another terminal:")
+            _say_hello(server, url, environment)
+        if not server.stopping:
+            say(f"python-executor listens on {url}; try, in another terminal:")
             print(f"\n    echo 'print(6 * 7)' | {BIN / 'python-executor'} --server {url}\n", flush=True)
             say("Ctrl-C stops it")
         code = server.wait()
     if not server.stopping:
-        return 1
-    _check_nothing_left(machine.engine, before)
+        raise Failure(f"The server ended by itself, with {code}.")
+    _check_nothing_left(machine.engine, Path(environment["PYEXEC_DATA_DIR"]))
     return code
 
 
 def _environment(machine: Machine) -> dict[str, str]:
-    """The server's settings: what the caller set goes first."""
+    """The server's settings, and the client's token: what the caller set goes first."""
     found = {
         "PYEXEC_DATA_DIR": str(RUN_DIR / "data"),
         "PYEXEC_DEFAULT_IMAGE": machine.image,
         "PYEXEC_DOCKER_HOST": machine.engine.address,
     }
+    tokens = os.environ.get("PYEXEC_API_TOKENS")
+    if tokens:
+        found["PYEXEC_TOKEN"] = tokens.split(",")[0].strip()
     return {**found, **os.environ}
 
 
-def _say_hello(server: Server, url: str) -> None:
+def _say_hello(server: Server, url: str, environment: dict[str, str]) -> None:
     say("Running a first program through the command line")
-    hello = subprocess.run([BIN / "python-executor", "--server", url], input=_HELLO, text=True, check=False)
+    command = [BIN / "python-executor", "--server", url]
+    hello = subprocess.run(command, input=_HELLO, text=True, env=environment, check=False)
     if hello.returncode != 0 and not server.stopping:
         raise Failure(f"The first program did not run: python-executor ended with {hello.returncode}.")
 
 
-def _check_nothing_left(engine: Engine, before: Container[str]) -> None:
-    left = [identity[:12] for identity in engine.containers(_LABEL) if identity not in before]
+def _check_nothing_left(engine: Engine, data: Path) -> None:
+    """A Failure if containers of this server are still there; its data directory knows its name."""
+    deployment = (data / "deployment").read_text().strip()
+    left = [identity[:12] for identity in engine.containers(f"pyexec.deployment={deployment}")]
     if left:
         raise Failure(f"The server left containers behind: {', '.join(left)}.")
+    say("Stopped; no container is left")
 
 
 if __name__ == "__main__":

@@ -20,16 +20,20 @@ _OLDEST = (3, 11)
 _PURPOSE = "install the Python requirements"
 
 
-def ensure(*, dev: bool) -> None:
-    """Make `.venv` hold what the pins and the pyproject files name, with the dev extra if asked.
-
-    Costs nothing when neither they, nor the place, nor the interpreter changed since the last time.
-    """
+def check_python() -> None:
+    """A Failure if the interpreter that runs this is too old for the project."""
     if sys.version_info < _OLDEST:
         raise Failure(
             f"Python 3.11 or newer is needed and this is {platform.python_version()} ({sys.executable}): "
             "name another one, as in `make run PYTHON=python3.12`."
         )
+
+
+def ensure(*, dev: bool) -> None:
+    """Make `.venv` hold what the pins and the pyproject files name, with the dev extra if asked.
+
+    Costs nothing when neither they, nor the place, nor the interpreter changed since the last time.
+    """
     wanted = _fingerprint()
     present = _STAMP.read_text().split() if _STAMP.exists() else []
     if present[:1] == [wanted] and (present[1:] == ["dev"] or not dev):
