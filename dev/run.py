@@ -50,7 +50,7 @@ def _environment(machine: Machine) -> dict[str, str]:
 
 def _say_hello(server: Server, url: str, environment: dict[str, str]) -> None:
     say("Running a first program through the command line")
-    command = [BIN / "python-executor", "--server", url]
+    command = [str(BIN / "python-executor"), "--server", url]
     hello = subprocess.run(command, input=_HELLO, text=True, env=environment, check=False)
     if hello.returncode != 0 and not server.stopping:
         raise Failure(f"The first program did not run: python-executor ended with {hello.returncode}.")
@@ -58,7 +58,10 @@ def _say_hello(server: Server, url: str, environment: dict[str, str]) -> None:
 
 def _check_nothing_left(engine: Engine, data: Path) -> None:
     """A Failure if containers of this server are still there; its data directory knows its name."""
-    deployment = (data / "deployment").read_text().strip()
+    name = data / "deployment"
+    if not name.exists():  # it was stopped before it had begun
+        return
+    deployment = name.read_text().strip()
     left = [identity[:12] for identity in engine.containers(f"pyexec.deployment={deployment}")]
     if left:
         raise Failure(f"The server left containers behind: {', '.join(left)}.")
