@@ -56,7 +56,7 @@ _shown = _new_converter()
 
 
 def _unstructure_shown(cls: type) -> Any:
-    to_dict = make_dict_unstructure_fn(cls, _shown)
+    to_dict: Any = make_dict_unstructure_fn(cls, _shown)
     return lambda value: {key: item for key, item in to_dict(value).items() if item is not None}
 
 
@@ -165,7 +165,7 @@ def _new_request_converter() -> cattrs.Converter:
     converter.register_structure_hook(float, _strict((int, float), "a number"))
 
     def structure_attrs(cls: type) -> Any:
-        from_dict = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+        from_dict: Any = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
 
         def hook(value: object, _: object) -> object:
             if not isinstance(value, dict):

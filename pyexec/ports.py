@@ -20,7 +20,9 @@ class IdempotencyKey:
 
 @frozen(kw_only=True)
 class OpenExecutions:
-    """The ids of all executions that have not ended, at a version of the log's index."""
+    """The ids of all executions that have not ended, at a version of the log's index.
+
+    The version is new whenever one is submitted, released or has ended, and may be new at other events, too."""
 
     version: int
     ids: frozenset[str]
@@ -37,7 +39,7 @@ class Page:
 class EventLog(Protocol):
     """The only truth: for each execution a gapless, append-only sequence of events, counted from 1.
 
-    Every method raises `Unavailable` when the store does not answer, and `CorruptLog` for what it cannot read."""
+    Every method raises `Unavailable` when the store does not answer, `CorruptLog` for what it cannot read."""
 
     async def append(
         self,
@@ -49,8 +51,10 @@ class EventLog(Protocol):
     ) -> None:
         """Writes `events` as numbers `after + 1` and on, all or none, durably once this returns.
 
-        `key`, allowed with `after` 0 only, is bound to the execution in the same step.
-        Raises `Conflict` when the log is not `after` events long, or is retired; `KeyTaken` when the key is bound."""
+        `key`, allowed with `after` 0 only, is bound to the execution in the same step. Whether the events are
+        a legal word is the caller's business. A cancelled append has happened wholly or not at all.
+        Raises `Conflict` when the log is not `after` events long, has ended, or is retired; `KeyTaken` when the
+        key is bound."""
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
         """The events from number `after + 1` on; empty when there are none."""
@@ -62,7 +66,9 @@ class EventLog(Protocol):
         """The executions that have not ended: now, or as soon as the index's version is not `since`."""
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """At most `limit` executions, newest first, from `cursor` on, of one status or of all."""
+        """At most `limit` executions, newest first, from `cursor` on, of one status or of all.
+
+        Raises `InvalidRequest` for a `cursor` that no page gave."""
 
     async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
         """At most `limit` executions that ended before `moment`, oldest end first."""
@@ -71,7 +77,9 @@ class EventLog(Protocol):
         """The execution that a key is bound to, and its fingerprint; None when the key is free."""
 
     async def retire(self, execution_id: str) -> None:
-        """Removes an ended execution and its key. A retired log never comes back."""
+        """Removes an ended execution and its key; fine when it is gone already. A retired log never comes back.
+
+        Raises `Conflict` when the execution has not ended."""
 
     async def check(self) -> None:
         """Returns when the store answers."""

@@ -106,7 +106,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         default, most = getattr(settings, f"default_{name}"), getattr(settings, f"max_{name}")
         if default is not None and most is not None and default > most:
             variable = f"{PREFIX}DEFAULT_{name.upper()}"
-            raise SettingsError(f"{variable} is {default:g}; allowed is at most {PREFIX}MAX_{name.upper()}, {most:g}")
+            raise SettingsError(
+                f"{variable} is {default:g}; allowed is at most {PREFIX}MAX_{name.upper()}, {most:g}"
+            )
     return settings
 
 

@@ -43,9 +43,11 @@ class DockerEngine:
 
         Makes no request yet. Raises `SettingsError` for a host that cannot be one."""
         try:
-            connector = aiohttp.UnixConnector(host.removeprefix("unix://"), limit=0) if (
-                host is not None and host.startswith("unix://")
-            ) else None
+            connector = (
+                aiohttp.UnixConnector(host.removeprefix("unix://"), limit=0)
+                if (host is not None and host.startswith("unix://"))
+                else None
+            )
             docker = Docker(url=host, connector=connector)
         except (ValueError, AssertionError) as error:
             raise SettingsError(f"no Docker engine at {host or 'the usual sockets'}: {error}") from error

@@ -223,9 +223,7 @@ class ArchiveCheck:
             pending.linkname = data.rstrip(b"\0")
         elif info.type != tarfile.XGLTYPE:
             for key, value in _pax_records(data):
-                if key == b"path" and pending.name is None:
-                    pending.name = value
-                elif key == b"GNU.sparse.name":
+                if (key == b"path" and pending.name is None) or key == b"GNU.sparse.name":
                     pending.name = value
                 elif key == b"linkpath":
                     pending.linkname = value
@@ -237,9 +235,7 @@ class ArchiveCheck:
     def _check_member(self, header: bytes, info: tarfile.TarInfo, pending: _Pending, size: int) -> None:
         self.members += 1
         if self.members > self.limits.members_max:
-            raise TooLarge(
-                f"the archive holds more than {self.limits.members_max} members", field="tar"
-            )
+            raise TooLarge(f"the archive holds more than {self.limits.members_max} members", field="tar")
         raw = info.name.encode("utf-8", "surrogateescape") if pending.name is None else pending.name
         name = self._checked_name(raw)
         if info.type in _FORBIDDEN:
@@ -254,7 +250,11 @@ class ArchiveCheck:
     def _note_member(self, name: str, kind: bytes, size: int) -> None:
         if name == self.entrypoint:
             self._entry_kind = "directory" if kind == tarfile.DIRTYPE else "file"
-        elif self.entrypoint is not None and self._entry_kind is None and name.startswith(self.entrypoint + "/"):
+        elif (
+            self.entrypoint is not None
+            and self._entry_kind is None
+            and name.startswith(self.entrypoint + "/")
+        ):
             self._entry_kind = "directory"
         if kind == tarfile.DIRTYPE:
             return
@@ -287,12 +287,15 @@ class ArchiveCheck:
         if not name or "\0" in name:
             raise InvalidRequest(f"a member's name cannot be written: {_shown(name)}", field="tar")
         if name.startswith("/"):
-            raise InvalidRequest(f"member {_shown(name)} has an absolute name; use a relative one", field="tar")
+            raise InvalidRequest(
+                f"member {_shown(name)} has an absolute name; use a relative one", field="tar"
+            )
         if ".." in parts:
             raise InvalidRequest(f"member {_shown(name)} has '..' in its name", field="tar")
         if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
             raise InvalidRequest(
-                f"a part of member {_shown(name[:60])}… is longer than {COMPONENT_BYTES_MAX} bytes", field="tar"
+                f"a part of member {_shown(name[:60])}… is longer than {COMPONENT_BYTES_MAX} bytes",
+                field="tar",
             )
         normal = posixpath.normpath(name)
         through = next((parent for parent in _parents(normal) if parent in self._symlinks), None)
@@ -307,18 +310,22 @@ class ArchiveCheck:
         try:
             target = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InvalidRequest(f"the link {_shown(name)} has a target that is not UTF-8", field="tar") from error
+            raise InvalidRequest(
+                f"the link {_shown(name)} has a target that is not UTF-8", field="tar"
+            ) from error
         base = posixpath.dirname(name) if kind == tarfile.SYMTYPE else ""
         landing = posixpath.normpath(posixpath.join(base, target))
         if not target or "\0" in target or landing.startswith("/") or landing.split("/")[0] == "..":
             raise InvalidRequest(
-                f"the {_LINKS[kind]} {_shown(name)} leads out of the archive, to {_shown(target)}", field="tar"
+                f"the {_LINKS[kind]} {_shown(name)} leads out of the archive, to {_shown(target)}",
+                field="tar",
             )
         if kind == tarfile.SYMTYPE:
             self._symlinks.add(name)
         elif hash(landing) not in self._files:
             raise InvalidRequest(
-                f"the hard link {_shown(name)} names {_shown(target)}, which does not come before it", field="tar"
+                f"the hard link {_shown(name)} names {_shown(target)}, which does not come before it",
+                field="tar",
             )
 
 

@@ -25,7 +25,14 @@ class Ended:
 
 
 def terminal_event(
-    ended: Ended, *, limits: Limits, output_max: int, stderr_tail: str, output: Output, at: datetime, nonce: str
+    ended: Ended,
+    *,
+    limits: Limits,
+    output_max: int,
+    stderr_tail: str,
+    output: Output,
+    at: datetime,
+    nonce: str,
 ) -> Terminal:
     """The terminal event for what was seen."""
     match ended.reason:

@@ -147,7 +147,9 @@ def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
 
 def _check_image(image: str) -> None:
     if not image or len(image) > 512 or any(c.isspace() or not c.isprintable() for c in image):
-        raise InvalidRequest("docker_image must be an image name such as python:3.12-slim", field="docker_image")
+        raise InvalidRequest(
+            "docker_image must be an image name such as python:3.12-slim", field="docker_image"
+        )
 
 
 def _check_entrypoint(entrypoint: str) -> None:

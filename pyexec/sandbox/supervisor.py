@@ -28,7 +28,7 @@ ARCHIVE, STDIN, GO = b"A", b"I", b"G"
 READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, EXIT = b"R", b"U", b"F", b"S", b"1", b"2", b"X"
 HEADER = struct.Struct("!cI")
 
-WORK, TMP = "/work", "/tmp"  # noqa: S108 - the sandbox's own tmpfs
+WORK, TMP = "/work", "/tmp"
 GO_SECONDS = 5.0
 """A go-ahead that comes later than this after the archive was unpacked is refused: its sender may have been
 asleep so long that somebody else has already decided the execution's fate."""
@@ -268,7 +268,11 @@ class Program:
                     break
         if os.WIFSIGNALED(self.status):
             code = 128 + os.WTERMSIG(self.status)
-            if reason == "exit" and os.WTERMSIG(self.status) == signal.SIGKILL and self.memory.was_exhausted():
+            if (
+                reason == "exit"
+                and os.WTERMSIG(self.status) == signal.SIGKILL
+                and self.memory.was_exhausted()
+            ):
                 reason = "out_of_memory"
         else:
             code = os.WEXITSTATUS(self.status)

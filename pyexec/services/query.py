@@ -81,6 +81,10 @@ class Queries:
         await self._until_ended(await self.execution(execution_id))
         return await self.result(execution_id)
 
+    async def journal(self, execution_id: str) -> Journal:
+        """What it has printed so far."""
+        return await self._journal(await self.execution(execution_id))
+
     def result_of_run(self, run: Run) -> Result:
         """The result of a run of this replica, from memory."""
         return result_of(run.known(), run.journal)
@@ -90,10 +94,8 @@ class Queries:
     ) -> tuple[Sequence[Summary], str | None]:
         """Executions, newest first, without their output; and where the next page begins."""
         page = await self._log.page(status=status, limit=limit, cursor=cursor)
-        summaries = []
-        for execution_id in page.ids:
-            if events := await self._log.read(execution_id):
-                summaries.append(summarize(fold(execution_id, events)))
+        logs = [(execution_id, await self._log.read(execution_id)) for execution_id in page.ids]
+        summaries = [summarize(fold(execution_id, events)) for execution_id, events in logs if events]
         return summaries, page.next_cursor
 
     async def items(self, execution_id: str, after: Position) -> AsyncIterator[Item]:

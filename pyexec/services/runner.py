@@ -1,8 +1,9 @@
 """Runs claimed executions: copy in, start, watch, classify, write the end, clean up."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -93,9 +94,7 @@ class Runner:
 
         The archive must be unpacked in `sandbox`. On return the runner owns sandbox and slot; when it raises
         (`Conflict`, `KeyTaken`, `Unavailable`) the caller still does, and nothing has started."""
-        running = Running(
-            at=now(), nonce=nonce(), engine=self.config.engine, container=sandbox.container_id
-        )
+        running = Running(at=now(), nonce=nonce(), engine=self.config.engine, container=sandbox.container_id)
         with anyio.CancelScope(shield=True):
             written = [*events, running]
             await self._log.append(run.id, run.seq, written, key=key)
@@ -110,10 +109,10 @@ class Runner:
         self._live.add(run)
         self._spawn(partial(self._run_claimed, run, slot), name=f"claimed {run.id}")
 
-    def _spawn(self, task: "partial[object]", name: str) -> None:
+    def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
             raise RuntimeError("the runner is not serving")
-        self._tasks.start_soon(task, name=name)  # type: ignore[arg-type]
+        self._tasks.start_soon(task, name=name)
 
     async def _run_claimed(self, run: Run, slot: Slot) -> None:
         """From the claim to the go-ahead; what fails on the way is the execution's end."""
@@ -169,18 +168,17 @@ class Runner:
 
     async def _watch(self, run: Run, sandbox: Sandbox, spec: Spec) -> Ended:
         """Starts the program and follows it; the deadline, the output's size and a kill are held from out here."""
+        ended = Ended(reason="timeout")
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._kill_when_wanted, run, sandbox, name=f"kill {run.id}")
             try:
                 with anyio.move_on_after(spec.limits.timeout_seconds + OUTSIDE_GRACE_SECONDS):
-                    return await self._follow(run, sandbox, spec)
-                return Ended(reason="timeout")
-            except SandboxRefused as error:
-                return Ended(reason="broken", detail=str(error))
-            except SandboxBroken as error:
-                return Ended(reason="killed" if run.kill_wanted.is_set() else "broken", detail=str(error))
-            finally:
-                beside.cancel_scope.cancel()
+                    ended = await self._follow(run, sandbox, spec)
+            except (SandboxBroken, SandboxRefused) as error:
+                reason = "killed" if run.kill_wanted.is_set() else "broken"
+                ended = Ended(reason=reason, detail=str(error))
+            beside.cancel_scope.cancel()
+        return ended
 
     async def _follow(self, run: Run, sandbox: Sandbox, spec: Spec) -> Ended:
         await sandbox.go(

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Submitted
+from pyexec.domain.execution import fold
 from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
 from pyexec.errors import (
     EngineError,
@@ -82,15 +83,15 @@ class Submissions:
         spec = self._spec(upload)
         archive = _CheckedArchive(upload, spec, self._config.members_max)
         if upload.key is not None and (taken := await self._log.key_owner(_hash(upload.key))):
-            return await self._same_request(archive, upload, *taken)
-        return await self._start(upload, spec, archive)
+            return await self._same_request(archive, *taken)
+        return await self._start(spec, archive)
 
     async def submit(self, upload: Upload) -> str:
         """Accepts an execution for later; on return its archive and its first event are durable."""
         spec = self._spec(upload)
         archive = _CheckedArchive(upload, spec, self._config.members_max)
         if upload.key is not None and (taken := await self._log.key_owner(_hash(upload.key))):
-            return await self._same_request(archive, upload, *taken)
+            return await self._same_request(archive, *taken)
         await self._check_room()
         execution_id, created_at = new_execution_id(), now()
         async with AsyncExitStack() as undo:
@@ -123,9 +124,9 @@ class Submissions:
                     self._slots.release(slot)
                 raise
             if slot is not None:
-                self._runner.start_claimed(execution_id, events, slot)
+                self._runner.start_claimed(fold(execution_id, events), events, slot)
 
-    async def _start(self, upload: Upload, spec: Spec, archive: "_CheckedArchive") -> Run | str:
+    async def _start(self, spec: Spec, archive: "_CheckedArchive") -> Run | str:
         run, created_at = Run(new_execution_id()), now()
         await self._check_room()
         async with AsyncExitStack() as undo:
@@ -180,9 +181,7 @@ class Submissions:
             opened = await self._log.open_executions()
             self._slots.check_room(also_waiting=sum(i not in self._live for i in opened.ids))
 
-    async def _same_request(
-        self, archive: "_CheckedArchive", upload: Upload, execution_id: str, fingerprint: str
-    ) -> str:
+    async def _same_request(self, archive: "_CheckedArchive", execution_id: str, fingerprint: str) -> str:
         """Reads the request to its end to compare it with the one that the key stands for."""
         async for _ in archive.chunks():
             pass
