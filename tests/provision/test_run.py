@@ -20,7 +20,7 @@ CLI = ROOT / ".venv" / "bin" / "python-executor"
 
 @contextmanager
 def make_run(command: list[str], **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A start in a process group of its own, as from a terminal; ended when the test fails."""
+    """A start in a process group of its own, as from a terminal; told to end when the test fails."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -33,9 +33,9 @@ def make_run(command: list[str], **settings: str) -> Iterator[subprocess.Popen[s
     with process:
         try:
             yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
 
 
 def said_until(process: subprocess.Popen[str], words: str) -> str:
