@@ -46,7 +46,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
         return _answer_http(request, error)
-    except ConnectionResetError:
+    except ConnectionError:  # the caller has gone: there is nobody to answer
         raise
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)

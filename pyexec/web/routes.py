@@ -247,7 +247,7 @@ async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamRes
             if isinstance(started, Run)
             else _answer_known(request, context, started)
         )
-    except (anyio.get_cancelled_exc_class(), ConnectionResetError):
+    except (anyio.get_cancelled_exc_class(), ConnectionError):
         if upload.key is None and isinstance(started, Run):
             with anyio.CancelScope(shield=True):
                 await context.kills.request(started.id)
