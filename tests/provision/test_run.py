@@ -94,6 +94,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         done = run_dev("run.py", PYEXEC_PORT=port, PYEXEC_DATA_DIR=str(tmp_path))
     assert done.returncode == 1
     assert port in done.stderr
+    assert containers_of(tmp_path) == []
     assert "Traceback" not in done.stderr
 
 
