@@ -1,0 +1,114 @@
+"""Blobs as files of one directory, each whole or absent."""
+
+import io
+import os
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Self
+
+import anyio
+from anyio import to_thread
+
+from pyexec.errors import Unavailable
+
+CHUNK_BYTES: Final = 256 * 1024
+_PARTIAL: Final = ".partial-"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+class FileBlobs:
+    """`ports.BlobStore` in a directory of its own; names are `<execution id>/<name>`.
+
+    What is being written lies under another name until it is whole and durable. A name of any other form is
+    a `ValueError`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @classmethod
+    async def open(cls, directory: Path) -> Self:
+        """Makes the directory if need be, and removes what a crash left half-written."""
+        await to_thread.run_sync(_prepare, directory)
+        return cls(directory)
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        target = self._path(name)
+        partial = target.with_name(f"{_PARTIAL}{secrets.token_hex(8)}")
+        try:
+            await self._write(partial, chunks)
+            with _translated_errors(name):
+                await to_thread.run_sync(_publish, partial, target)
+        except BaseException:
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await to_thread.run_sync(partial.unlink)
+            raise
+
+    async def _write(self, partial: Path, chunks: AsyncIterator[bytes]) -> None:
+        with _translated_errors(partial.name):
+            file = await to_thread.run_sync(lambda: partial.open("xb", buffering=0))
+        with file:
+            async for chunk in chunks:
+                with _translated_errors(partial.name):
+                    await to_thread.run_sync(_write_all, file, chunk)
+            with _translated_errors(partial.name):
+                await to_thread.run_sync(os.fsync, file.fileno())
+
+    async def read(self, name: str) -> AsyncIterator[bytes]:
+        path = self._path(name)
+        with _translated_errors(name):
+            file = await to_thread.run_sync(lambda: path.open("rb", buffering=0))
+        with file:
+            while True:
+                with _translated_errors(name):
+                    chunk = await to_thread.run_sync(file.read, CHUNK_BYTES)
+                if not chunk:
+                    return
+                yield chunk
+
+    async def delete(self, name: str) -> None:
+        path = self._path(name)
+        with _translated_errors(name):
+            await to_thread.run_sync(lambda: path.unlink(missing_ok=True))
+
+    def _path(self, name: str) -> Path:
+        """One flat directory, so that no folder is ever removed while another task writes into it."""
+        if _NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is not <execution id>/<name>")
+        return self._directory / name.replace("/", "+")
+
+
+def _prepare(directory: Path) -> None:
+    with _translated_errors(directory.name):
+        directory.mkdir(parents=True, exist_ok=True)
+        for partial in directory.glob(f"{_PARTIAL}*"):
+            partial.unlink()
+
+
+def _write_all(file: io.FileIO, chunk: bytes) -> None:
+    """Unbuffered, so that closing has nothing left to do that may fail."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _publish(partial: Path, target: Path) -> None:
+    partial.rename(target)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _translated_errors(name: str) -> Iterator[None]:
+    """Around the file's own operations only: what the chunks' source raises belongs to the caller."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Unavailable(f"there is no blob {name}") from error
+    except OSError as error:
+        raise Unavailable(f"the blob store cannot be used for {name}: {error.strerror}") from error

@@ -1,0 +1,237 @@
+"""The container engine behind aiodocker. No other file imports it, and its errors end here."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+import anyio
+from aiodocker import Docker
+from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
+from aiodocker.stream import Stream
+
+from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable
+from pyexec.ports import ContainerSpec, EngineIdentity
+
+CANNOT_CONNECT = 900
+"""The status aiodocker gives to a connection that could not be made or broke."""
+DIAGNOSTICS_BYTES = 4096
+STDOUT = 1
+_LIMIT_OF_INFO = {
+    "MemoryLimit": "memory",
+    "SwapLimit": "swap",
+    "PidsLimit": "pids",
+    "CPUShares": "cpu_shares",
+    "CpuCfsQuota": "cpus",
+}
+_TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000,mode=0755"
+_NO_PYTHON = ("executable file not found", "no such file or directory", "exec format error")
+
+
+class DockerEngine:
+    """`ports.Engine` on a Docker daemon, from 20.10 on."""
+
+    def __init__(self, docker: Docker, runtime: str | None) -> None:
+        self._docker = docker
+        self._runtime = runtime
+
+    @classmethod
+    async def connect(cls, host: str | None, *, runtime: str | None = None) -> Self:
+        """An engine at `host` (`unix://…`, `tcp://…`; None: where the docker command would look).
+
+        Makes no request yet. Raises `SettingsError` for a host that cannot be one."""
+        try:
+            connector = (
+                aiohttp.UnixConnector(host.removeprefix("unix://"), limit=0)
+                if (host is not None and host.startswith("unix://"))
+                else None
+            )
+            docker = Docker(url=host, connector=connector)
+        except (ValueError, AssertionError) as error:
+            raise SettingsError(f"no Docker engine at {host or 'the usual sockets'}: {error}") from error
+        return cls(docker, runtime)
+
+    async def close(self) -> None:
+        await self._docker.close()
+        await self._docker.session.close()
+
+    async def check(self) -> None:
+        async with _translated():
+            await self._docker.version()
+
+    async def identify(self) -> EngineIdentity:
+        async with _translated():
+            info = await self._docker.system.info()
+        unenforced = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
+        if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
+            unenforced.append("seccomp")
+        if self._runtime is not None and self._runtime not in info.get("Runtimes", {}):
+            known = ", ".join(sorted(info.get("Runtimes", {})))
+            raise SettingsError(
+                f"PYEXEC_DOCKER_RUNTIME is {self._runtime!r}; this Docker engine knows {known}"
+            )
+        return EngineIdentity(id=info["ID"], version=info["ServerVersion"], unenforced=unenforced)
+
+    async def start(self, spec: ContainerSpec) -> "AttachedContainer":
+        async with _translated(image=spec.image):
+            container = await self._docker.containers.create(_config(spec, self._runtime))
+        attached = AttachedContainer(container)
+        try:
+            async with _translated(image=spec.image):
+                await attached.open()
+                await container.start()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await attached.remove()
+            raise
+        return attached
+
+    async def ensure_image(self, image: str) -> None:
+        try:
+            await self._docker.images.inspect(image)
+            return
+        except DockerError as error:
+            if error.status != 404:
+                raise _error_of(error, image) from error
+        try:
+            await self._docker.images.pull(image)
+        except DockerError as error:
+            if error.status == CANNOT_CONNECT:
+                raise _error_of(error, image) from error
+            raise ImageUnavailable(f"the image {image!r} cannot be pulled: {error.message}") from error
+
+    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[str]:
+        filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
+        async with _translated():
+            return [c.id for c in await self._docker.containers.list(all=1, filters=filters)]
+
+    async def remove_container(self, container_id: str) -> None:
+        await _remove(self._docker.containers.container(container_id))
+
+
+class AttachedContainer:
+    """`ports.Container`: a container and the one connection to its standard streams."""
+
+    def __init__(self, container: DockerContainer) -> None:
+        self._container = container
+        self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=True)
+        self._diagnostics = bytearray()
+
+    @property
+    def id(self) -> str:
+        return self._container.id
+
+    @property
+    def diagnostics(self) -> str:
+        return self._diagnostics.decode("utf-8", "replace").strip()
+
+    async def open(self) -> None:
+        """Attaches; must come before the start, or the first bytes are lost."""
+        await self._stream.__aenter__()
+
+    async def write(self, data: bytes) -> None:
+        async with _translated():
+            await self._stream.write_in(data)
+
+    async def read(self) -> bytes | None:
+        async with _translated():
+            while (message := await self._stream.read_out()) is not None:
+                if message.stream == STDOUT:
+                    return message.data
+                room = DIAGNOSTICS_BYTES - len(self._diagnostics)
+                self._diagnostics += message.data[:room]
+        return None
+
+    async def kill(self) -> None:
+        try:
+            async with _translated():
+                await self._container.kill(signal="SIGKILL")
+        except EngineError as error:
+            if not _is_gone(error):
+                raise
+
+    async def remove(self) -> None:
+        try:
+            await self._stream.close()
+        finally:
+            await _remove(self._container)
+
+
+async def _remove(container: DockerContainer) -> None:
+    try:
+        async with _translated():
+            await container.delete(force=True, v=True)
+    except EngineError as error:
+        if not _is_gone(error):
+            raise
+
+
+def _is_gone(error: EngineError) -> bool:
+    """404: no such container; 409: it is not running, or its removal is already under way."""
+    return isinstance(error.__cause__, DockerError) and error.__cause__.status in (404, 409)
+
+
+@asynccontextmanager
+async def _translated(image: str = "") -> AsyncIterator[None]:
+    """Turns aiodocker's and aiohttp's errors into ours, cause kept."""
+    try:
+        yield
+    except DockerError as error:
+        raise _error_of(error, image) from error
+    except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
+        raise EngineError(f"the connection to Docker broke: {error}") from error
+
+
+def _error_of(error: DockerError, image: str) -> Exception:
+    if error.status == CANNOT_CONNECT:
+        return Unavailable(f"Docker does not answer: {error.message}")
+    message = str(error.message)
+    if image and error.status == 404 and "image" in message.lower():
+        return ImageUnavailable(f"the image {image!r} is not there")
+    if image and any(sign in message for sign in _NO_PYTHON):
+        return ImageUnavailable(f"the image {image!r} has no python3 that runs here: {message}")
+    return EngineError(f"Docker refused: {message}")
+
+
+def _config(spec: ContainerSpec, runtime: str | None) -> dict[str, Any]:
+    """The Engine API's request for a sandbox: every rule that holds it stands here."""
+    host: dict[str, Any] = {
+        "AutoRemove": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "ReadonlyRootfs": True,
+        "Tmpfs": {
+            "/work": f"{_TMPFS},size={spec.work_bytes}",
+            "/tmp": f"{_TMPFS},size={spec.tmp_bytes}".replace("mode=0755", "mode=1777"),  # noqa: S108
+        },
+        "ShmSize": spec.shm_bytes,
+        "IpcMode": "private",
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,
+        "PidsLimit": spec.pids_max,
+        "CpuShares": spec.cpu_shares,
+        "NetworkMode": spec.network or "none",
+        "LogConfig": {"Type": "none"},
+        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+    }
+    if spec.cpus is not None:
+        host["NanoCpus"] = int(spec.cpus * 1e9)
+    if runtime is not None:
+        host["Runtime"] = runtime
+    return {
+        "Image": spec.image,
+        "Entrypoint": [],
+        "Cmd": list(spec.command),
+        "User": "1000:1000",
+        "WorkingDir": "/",
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": dict(spec.labels),
+        "HostConfig": host,
+    }

@@ -1,0 +1,121 @@
+"""What can happen to an execution. Facts, in the past tense; never changed once written."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from attrs import frozen
+
+from pyexec.domain.spec import Spec
+
+
+class FailureType(StrEnum):
+    """Why an execution is `failed` (CONTRACT §3)."""
+
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_LIMIT = "output_limit"
+    SETUP_FAILED = "setup_failed"
+    SETUP_TIMEOUT = "setup_timeout"
+    IMAGE_UNAVAILABLE = "image_unavailable"
+    QUEUE_TIMEOUT = "queue_timeout"
+    LOST = "lost"
+    INTERNAL = "internal"
+
+
+@frozen(kw_only=True)
+class Usage:
+    """What the program took: CPU seconds of all its processes, and its highest memory in bytes."""
+
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+@frozen(kw_only=True)
+class Output:
+    """What the program printed, as an encoded journal: in the event itself, or in the blob store."""
+
+    inline: bytes | None = None
+    blob: str | None = None
+
+
+@frozen(kw_only=True)
+class Event:
+    """When it happened, by the writer's clock, and a nonce by which the writer knows its own event again."""
+
+    at: datetime
+    nonce: str
+
+
+@frozen(kw_only=True)
+class Submitted(Event):
+    """Accepted. `payload` names the archive in the blob store; None when it went straight to a sandbox."""
+
+    spec: Spec
+    payload: str | None = None
+
+
+@frozen(kw_only=True)
+class Claimed(Event):
+    """A replica answers for it from here on."""
+
+    replica: str
+
+
+@frozen(kw_only=True)
+class Released(Event):
+    """Given back before its code started; anyone may claim it again."""
+
+    reason: str
+
+
+@frozen(kw_only=True)
+class Preparing(Event):
+    """Its sandbox is being made ready."""
+
+
+@frozen(kw_only=True)
+class Running(Event):
+    """Its code may start from here on, and starts at most once."""
+
+    engine: str
+    container: str
+
+
+@frozen(kw_only=True)
+class KillRequested(Event):
+    """Somebody wants it to end. Ends nothing by itself."""
+
+
+@frozen(kw_only=True)
+class Finished(Event):
+    """The program ended, with any exit code."""
+
+    exit_code: int
+    error: str | None = None
+    error_type: str | None = None
+    error_line: int | None = None
+    result: str | None = None
+    usage: Usage | None = None
+    output: Output = Output()
+
+
+@frozen(kw_only=True)
+class Failed(Event):
+    """It did not come to its own end; `error_type` says why, `error` says it to a person."""
+
+    error_type: FailureType
+    error: str
+    exit_code: int | None = None
+    usage: Usage | None = None
+    output: Output = Output()
+
+
+@frozen(kw_only=True)
+class Killed(Event):
+    """Ended because somebody asked for it."""
+
+    usage: Usage | None = None
+    output: Output = Output()
+
+
+Terminal = Finished | Failed | Killed

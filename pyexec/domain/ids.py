@@ -1,0 +1,20 @@
+"""Execution ids: `exe_` and 32 hex digits that sort by time of creation (UUID version 7, RFC 9562 §5.7)."""
+
+import re
+
+_ID = re.compile(r"exe_[0-9a-f]{32}")
+
+
+def execution_id(time_ns: int, entropy: bytes) -> str:
+    """The id for a moment (nanoseconds since 1970) and eight random bytes. Twelve bits below the millisecond
+    keep ids of one millisecond in order."""
+    milliseconds, rest = divmod(time_ns, 1_000_000)
+    fraction = rest * 4096 // 1_000_000
+    random = int.from_bytes(entropy[:8], "big") & (2**62 - 1)
+    value = (milliseconds << 80) | (7 << 76) | (fraction << 64) | (2 << 62) | random
+    return f"exe_{value:032x}"
+
+
+def is_execution_id(text: str) -> bool:
+    """Whether `text` has the form of an id."""
+    return _ID.fullmatch(text) is not None

@@ -1,0 +1,78 @@
+"""What a program printed: both streams, in the order their bytes came."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Self
+
+from pyexec.errors import CorruptLog
+
+
+class Stream(StrEnum):
+    """One of a program's two output streams."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+_MARK = {Stream.STDOUT: b"1", Stream.STDERR: b"2"}
+_STREAM = {mark[0]: stream for stream, mark in _MARK.items()}
+
+
+class Journal:
+    """Output in arrival order. An offset counts the bytes of both streams together, so a reader that stops
+    at an offset can go on there and misses and repeats nothing."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._streams: list[Stream] = []
+        self._ends: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def append(self, stream: Stream, data: bytes) -> None:
+        """Adds bytes that `stream` has just produced."""
+        if not data:
+            return
+        self._data += data
+        if self._streams and self._streams[-1] is stream:
+            self._ends[-1] = len(self._data)
+        else:
+            self._streams.append(stream)
+            self._ends.append(len(self._data))
+
+    def since(self, offset: int) -> Iterator[tuple[Stream, bytes]]:
+        """The runs of bytes from `offset` on, each of one stream, in order."""
+        start = offset
+        for index in range(bisect_right(self._ends, offset), len(self._ends)):
+            yield self._streams[index], bytes(self._data[start : self._ends[index]])
+            start = self._ends[index]
+
+    def bytes_of(self, stream: Stream) -> bytes:
+        """All bytes of one stream, as they were."""
+        return b"".join(data for which, data in self.since(0) if which is stream)
+
+    def text_of(self, stream: Stream) -> str:
+        """One stream as text: UTF-8, invalid bytes replaced."""
+        return self.bytes_of(stream).decode("utf-8", "replace")
+
+    def encode(self) -> bytes:
+        """For storage: each run as its stream's mark, its length in eight hex digits, its bytes."""
+        return b"".join(_MARK[stream] + b"%08x" % len(data) + data for stream, data in self.since(0))
+
+    @classmethod
+    def decode(cls, stored: bytes) -> Self:
+        """The journal that was encoded; raises `CorruptLog` for anything else."""
+        journal, at = cls(), 0
+        while at < len(stored):
+            try:
+                stream, length = _STREAM[stored[at]], int(stored[at + 1 : at + 9], 16)
+            except (KeyError, ValueError) as error:
+                raise CorruptLog("a stored output is not one of ours") from error
+            data = stored[at + 9 : at + 9 + length]
+            if len(data) != length:
+                raise CorruptLog("a stored output is cut short")
+            journal.append(stream, data)
+            at += 9 + length
+        return journal

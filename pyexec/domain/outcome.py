@@ -1,0 +1,74 @@
+"""How a run ended, as its terminal event: the one place that tells a program's failure from ours."""
+
+from datetime import datetime
+
+from attrs import frozen
+
+from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
+from pyexec.domain.spec import Limits
+from pyexec.domain.traceback import parse_traceback
+
+TIMEOUT_EXIT, KILLED_EXIT = 124, 137
+
+
+@frozen(kw_only=True)
+class Ended:
+    """What was seen of the end. `reason` is `exit`, `killed`, `broken` or the limit that ended it;
+    `detail` is for `broken` alone."""
+
+    reason: str
+    exit_code: int = 0
+    signalled: bool = False
+    usage: Usage | None = None
+    result: str | None = None
+    detail: str = ""
+
+
+def terminal_event(
+    ended: Ended,
+    *,
+    limits: Limits,
+    output_max: int,
+    stderr_tail: str,
+    output: Output,
+    at: datetime,
+    nonce: str,
+) -> Terminal:
+    """The terminal event for what was seen."""
+    match ended.reason:
+        case "exit":
+            crash = parse_traceback(stderr_tail) if ended.exit_code == 1 and not ended.signalled else None
+            return Finished(
+                at=at,
+                nonce=nonce,
+                exit_code=ended.exit_code,
+                error_type=crash.error_type if crash else None,
+                error=crash.error if crash else None,
+                error_line=crash.error_line if crash else None,
+                result=ended.result,
+                usage=ended.usage,
+                output=output,
+            )
+        case "killed":
+            return Killed(at=at, nonce=nonce, usage=ended.usage, output=output)
+        case "timeout":
+            kind, code = FailureType.TIMEOUT, TIMEOUT_EXIT
+            error = f"the program ran longer than {limits.timeout_seconds:g} s and was ended"
+        case "out_of_memory":
+            kind, code = FailureType.OUT_OF_MEMORY, KILLED_EXIT
+            error = f"the program took more than {limits.memory_mb} MiB of memory and was ended"
+        case "output_limit":
+            kind, code = FailureType.OUTPUT_LIMIT, KILLED_EXIT
+            error = f"the program printed more than {output_max} bytes and was ended"
+        case _:
+            return Failed(
+                at=at,
+                nonce=nonce,
+                error_type=FailureType.INTERNAL,
+                error=f"the sandbox failed: {ended.detail or ended.reason}",
+                usage=ended.usage,
+                output=output,
+            )
+    return Failed(
+        at=at, nonce=nonce, error_type=kind, error=error, exit_code=code, usage=ended.usage, output=output
+    )

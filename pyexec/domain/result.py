@@ -1,0 +1,105 @@
+"""The Result: an execution as callers see it (CONTRACT §3). Fields that do not apply are None, and left out
+on the wire."""
+
+from datetime import datetime
+
+from attrs import field, frozen
+
+from pyexec.domain.events import Failed, Finished, Usage
+from pyexec.domain.execution import Execution, Status
+from pyexec.domain.journal import Journal, Stream
+
+
+@frozen(kw_only=True)
+class Timings:
+    """How long each phase took, in whole milliseconds."""
+
+    queue: int
+    setup: int
+    run: int
+
+
+@frozen(kw_only=True)
+class Truncated:
+    """Whether output was cut at the server's limit."""
+
+    stdout: bool = False
+    stderr: bool = False
+
+
+@frozen(kw_only=True)
+class Summary:
+    """An execution without its output, as lists show it."""
+
+    execution_id: str = field(metadata={"example": "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061"})
+    status: Status
+    exit_code: int | None = None
+    error: str | None = None
+    error_type: str | None = None
+    error_line: int | None = None
+    result: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_ms: int | None = None
+    timings_ms: Timings | None = None
+    usage: Usage | None = None
+
+
+@frozen(kw_only=True)
+class Result(Summary):
+    """An execution with what it has printed."""
+
+    stdout: str = ""
+    stderr: str = ""
+    truncated: Truncated = Truncated()
+
+
+def summarize(execution: Execution) -> Summary:
+    """What is known of an execution from its log alone."""
+    return Summary(**_facts(execution))  # type: ignore[arg-type]
+
+
+def result_of(execution: Execution, journal: Journal) -> Result:
+    """The whole answer. `journal` is what it printed so far, or in all once it has ended."""
+    from_limit = isinstance(execution.terminal, Failed) and execution.terminal.error_type == "output_limit"
+    return Result(
+        **_facts(execution),  # type: ignore[arg-type]
+        stdout=journal.text_of(Stream.STDOUT),
+        stderr=journal.text_of(Stream.STDERR),
+        truncated=Truncated(stdout=from_limit, stderr=from_limit),
+    )
+
+
+def _facts(execution: Execution) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "execution_id": execution.id,
+        "status": execution.status,
+        "created_at": execution.created_at,
+        "started_at": execution.started_at,
+    }
+    end = execution.terminal
+    if end is None:
+        return facts
+    claimed = execution.claimed_at or end.at
+    started = execution.started_at or end.at
+    facts |= {
+        "finished_at": end.at,
+        "duration_ms": _ms(execution.created_at, end.at),
+        "timings_ms": Timings(
+            queue=_ms(execution.created_at, claimed),
+            setup=_ms(claimed, started),
+            run=_ms(started, end.at),
+        ),
+        "usage": end.usage,
+    }
+    if isinstance(end, Finished | Failed):
+        facts |= {"exit_code": end.exit_code, "error": end.error, "error_type": end.error_type}
+    if isinstance(end, Finished):
+        facts |= {"error_line": end.error_line, "result": end.result}
+    return facts
+
+
+def _ms(earlier: datetime, later: datetime) -> int:
+    """Whole milliseconds between two moments; never negative, for the clocks of two machines may differ."""
+    return max(0, round((later - earlier).total_seconds() * 1000))

@@ -1,0 +1,174 @@
+"""What a caller asks for, and what that becomes once the server's defaults and ceilings are applied."""
+
+import math
+import posixpath
+from collections.abc import Sequence
+
+from attrs import field, frozen
+
+from pyexec.errors import InvalidRequest
+
+MEBIBYTE = 1024 * 1024
+
+
+def _doc(text: str, example: object = None) -> dict[str, object]:
+    return {"doc": text} if example is None else {"doc": text, "example": example}
+
+
+@frozen(kw_only=True)
+class RequestedLimits:
+    """`config` as the caller sent it; what is None takes the server's default."""
+
+    timeout_seconds: float | None = field(default=None, metadata=_doc("Wall time of the program.", 300))
+    network_disabled: bool = field(default=True, metadata=_doc("False gives the program a network."))
+    memory_mb: int | None = field(default=None, metadata=_doc("Memory of the program, MiB.", 1024))
+    disk_mb: int | None = field(default=None, metadata=_doc("Size of /work, MiB.", 2048))
+    cpu_shares: int | None = field(default=None, metadata=_doc("Relative CPU weight.", 1024))
+    cpus: float | None = field(default=None, metadata=_doc("Most CPUs to use.", 1.5))
+
+
+@frozen(kw_only=True)
+class Metadata:
+    """The `metadata` part of an upload (CONTRACT §2)."""
+
+    entrypoint: str | None = field(default=None, metadata=_doc("Path inside the archive.", "main.py"))
+    docker_image: str | None = field(default=None, metadata=_doc("Image to run in.", "python:3.12-slim"))
+    requirements_txt: str | None = field(default=None, metadata=_doc("Text of a requirements.txt."))
+    pre_commands: tuple[str, ...] = field(default=(), metadata=_doc("Shell commands run as root in setup."))
+    stdin: str = field(default="", metadata=_doc("Standard input of the program."))
+    env_vars: tuple[str, ...] = field(default=(), metadata=_doc("Environment as K=V.", ["MODE=test"]))
+    script_args: tuple[str, ...] = field(default=(), metadata=_doc("Arguments of the program."))
+    output_files: tuple[str, ...] = field(default=(), metadata=_doc("Globs under /work to bring back."))
+    config: RequestedLimits = field(factory=RequestedLimits, metadata=_doc("Limits."))
+
+
+@frozen(kw_only=True)
+class SourceFile:
+    """One file of an `eval` request."""
+
+    name: str = field(metadata=_doc("Path inside /work.", "main.py"))
+    content: str = field(metadata=_doc("Its text.", "print(6 * 7)"))
+
+
+@frozen(kw_only=True)
+class EvalRequest:
+    """The body of `eval` (CONTRACT §2): code, or files, and how to run them."""
+
+    code: str | None = field(default=None, metadata=_doc("Source text of one script.", "6 * 7"))
+    files: tuple[SourceFile, ...] = field(default=(), metadata=_doc("Files, instead of code."))
+    entrypoint: str | None = field(default=None, metadata=_doc("Which of the files to run."))
+    stdin: str = field(default="", metadata=_doc("Standard input of the program."))
+    config: RequestedLimits = field(factory=RequestedLimits, metadata=_doc("Limits."))
+    docker_image: str | None = field(default=None, metadata=_doc("Image to run in."))
+    python_version: str | None = field(default=None, metadata=_doc("Picks python:X-slim.", "3.12"))
+    requirements_txt: str | None = field(default=None, metadata=_doc("Text of a requirements.txt."))
+    env_vars: tuple[str, ...] = field(default=(), metadata=_doc("Environment as K=V."))
+    script_args: tuple[str, ...] = field(default=(), metadata=_doc("Arguments of the program."))
+    eval_last_expr: bool = field(default=False, metadata=_doc("Give back the last expression's repr."))
+
+
+@frozen(kw_only=True)
+class Limits:
+    """The limits of one run, all decided."""
+
+    timeout_seconds: float
+    network_disabled: bool
+    memory_mb: int
+    disk_mb: int
+    cpu_shares: int
+    cpus: float | None = None
+
+
+@frozen(kw_only=True)
+class Spec:
+    """Everything that decides how an execution runs. `entrypoint` None means: detect it in the archive."""
+
+    docker_image: str
+    limits: Limits
+    entrypoint: str | None = None
+    stdin: str = ""
+    env_vars: tuple[str, ...] = ()
+    script_args: tuple[str, ...] = ()
+    eval_last_expr: bool = False
+
+
+@frozen(kw_only=True)
+class Policy:
+    """The operator's defaults and ceilings."""
+
+    default_image: str
+    defaults: Limits
+    ceilings: Limits
+
+
+def resolve(metadata: Metadata, policy: Policy) -> Spec:
+    """What `metadata` means under `policy`; raises `InvalidRequest` naming the field that does not hold."""
+    for name in ("requirements_txt", "pre_commands", "output_files"):
+        if getattr(metadata, name):
+            raise InvalidRequest(
+                f"{name} is not offered by this version of the server; leave it out", field=name
+            )
+    if metadata.docker_image is not None:
+        _check_image(metadata.docker_image)
+    if metadata.entrypoint is not None:
+        _check_entrypoint(metadata.entrypoint)
+    _check_env_vars(metadata.env_vars)
+    for index, argument in enumerate(metadata.script_args):
+        if "\0" in argument:
+            raise InvalidRequest("an argument cannot hold a NUL character", field=f"script_args[{index}]")
+    return Spec(
+        entrypoint=None if metadata.entrypoint is None else posixpath.normpath(metadata.entrypoint),
+        docker_image=metadata.docker_image or policy.default_image,
+        stdin=metadata.stdin,
+        env_vars=metadata.env_vars,
+        script_args=metadata.script_args,
+        limits=_limits(metadata.config, policy),
+    )
+
+
+def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
+    """The limits asked for, defaults filled in; raises `InvalidRequest` for one that is out of its range."""
+    lowest = {"timeout_seconds": 0.001, "memory_mb": 16, "disk_mb": 1, "cpu_shares": 2, "cpus": 0.01}
+    decided: dict[str, float | None] = {}
+    for name, least in lowest.items():
+        value = getattr(asked, name)
+        if value is None:
+            decided[name] = getattr(policy.defaults, name)
+            continue
+        ceiling = getattr(policy.ceilings, name)
+        if not math.isfinite(value) or value < least or (ceiling is not None and value > ceiling):
+            most = "" if ceiling is None else f" and at most {ceiling:g}"
+            raise InvalidRequest(
+                f"config.{name} is {value:g}; allowed is at least {least:g}{most}", field=f"config.{name}"
+            )
+        decided[name] = value
+    return Limits(network_disabled=asked.network_disabled, **decided)  # type: ignore[arg-type]
+
+
+def _check_image(image: str) -> None:
+    if not image or len(image) > 512 or any(c.isspace() or not c.isprintable() for c in image):
+        raise InvalidRequest(
+            "docker_image must be an image name such as python:3.12-slim", field="docker_image"
+        )
+
+
+def _check_entrypoint(entrypoint: str) -> None:
+    if not entrypoint or "\0" in entrypoint:
+        raise InvalidRequest("entrypoint must be a path inside the archive", field="entrypoint")
+    normal = posixpath.normpath(entrypoint)
+    if normal.startswith("/") or normal == ".." or normal.startswith("../"):
+        raise InvalidRequest(
+            f"entrypoint {entrypoint!r} lies outside the archive; give a path relative to its root",
+            field="entrypoint",
+        )
+    if normal == "." or entrypoint.endswith("/"):
+        raise InvalidRequest(f"entrypoint {entrypoint!r} is a directory; name a file", field="entrypoint")
+
+
+def _check_env_vars(env_vars: Sequence[str]) -> None:
+    for index, pair in enumerate(env_vars):
+        name, equals, _ = pair.partition("=")
+        if not equals or not name or "\0" in pair:
+            raise InvalidRequest(
+                f"{pair!r} is not an environment variable; write NAME=value", field=f"env_vars[{index}]"
+            )

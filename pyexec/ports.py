@@ -1,0 +1,176 @@
+"""What the services need from the world outside, as interfaces. Adapters implement them."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from attrs import frozen
+
+from pyexec.domain.events import Event
+from pyexec.domain.execution import Status
+
+
+@frozen(kw_only=True)
+class IdempotencyKey:
+    """A caller's key, hashed, and the fingerprint of the request that it stands for."""
+
+    key_hash: str
+    fingerprint: str
+
+
+@frozen(kw_only=True)
+class OpenExecutions:
+    """The ids of all executions that have not ended, at a version of the log's index.
+
+    The version is new whenever one is submitted, released or has ended, and may be new at other events, too."""
+
+    version: int
+    ids: frozenset[str]
+
+
+@frozen(kw_only=True)
+class Page:
+    """Ids, newest first, and the cursor of the next page; None after the last."""
+
+    ids: Sequence[str]
+    next_cursor: str | None
+
+
+class EventLog(Protocol):
+    """The only truth: for each execution a gapless, append-only sequence of events, counted from 1.
+
+    Every method raises `Unavailable` when the store does not answer, `CorruptLog` for what it cannot read."""
+
+    async def append(
+        self,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        *,
+        key: IdempotencyKey | None = None,
+    ) -> None:
+        """Writes `events` as numbers `after + 1` and on, all or none, durably once this returns.
+
+        `key`, allowed with `after` 0 only, is bound to the execution in the same step. Whether the events are
+        a legal word is the caller's business. A cancelled append has happened wholly or not at all.
+        Raises `Conflict` when the log is not `after` events long, has ended, or is retired; `KeyTaken` when the
+        key is bound."""
+
+    async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
+        """The events from number `after + 1` on; empty when there are none."""
+
+    async def wait(self, execution_id: str, after: int) -> None:
+        """Returns once the log is longer than `after` events or is retired; at once if it is so already."""
+
+    async def open_executions(self, since: int | None = None) -> OpenExecutions:
+        """The executions that have not ended: now, or as soon as the index's version is not `since`."""
+
+    async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+        """At most `limit` executions, newest first, from `cursor` on, of one status or of all.
+
+        Raises `InvalidRequest` for a `cursor` that no page gave."""
+
+    async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
+        """At most `limit` executions that ended before `moment`, oldest end first."""
+
+    async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
+        """The execution that a key is bound to, and its fingerprint; None when the key is free."""
+
+    async def retire(self, execution_id: str) -> None:
+        """Removes an ended execution and its key; fine when it is gone already. A retired log never comes back.
+
+        Raises `Conflict` when the execution has not ended."""
+
+    async def check(self) -> None:
+        """Returns when the store answers."""
+
+
+class BlobStore(Protocol):
+    """Bytes too large for the log, under names the caller makes."""
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        """Stores everything `chunks` yields, durably, and whole or not at all."""
+
+    def read(self, name: str) -> AsyncIterator[bytes]:
+        """The bytes of a blob in order; raises `Unavailable` when it is not there."""
+
+    async def delete(self, name: str) -> None:
+        """Removes a blob; nothing happens when it is not there."""
+
+
+@frozen(kw_only=True)
+class ContainerSpec:
+    """A container to start. Every limit is what the engine enforces, in bytes."""
+
+    image: str
+    command: Sequence[str]
+    labels: Mapping[str, str]
+    memory_bytes: int
+    work_bytes: int
+    tmp_bytes: int
+    shm_bytes: int
+    pids_max: int
+    cpu_shares: int
+    cpus: float | None
+    network: str | None
+    """The engine's network to join; None for no network at all."""
+
+
+@frozen(kw_only=True)
+class EngineIdentity:
+    """Which engine answers, and which of the limits we rely on it says it cannot enforce."""
+
+    id: str
+    version: str
+    unenforced: Sequence[str]
+
+
+class Container(Protocol):
+    """A started container, attached: what is written arrives at its standard input."""
+
+    @property
+    def id(self) -> str:
+        """The engine's id of it."""
+
+    async def write(self, data: bytes) -> None:
+        """Sends bytes, waiting while the container is slow to take them; raises `EngineError` when it is gone."""
+
+    async def read(self) -> bytes | None:
+        """The next bytes of its standard output; None at its end."""
+
+    @property
+    def diagnostics(self) -> str:
+        """What it has written to its standard error so far, at most a few KiB."""
+
+    async def kill(self) -> None:
+        """Ends every process in it, with SIGKILL; fine when it has ended already."""
+
+    async def remove(self) -> None:
+        """Kills it and removes all that is left of it; fine when it is gone already."""
+
+
+class Engine(Protocol):
+    """A container engine. Its methods raise `EngineError` when it refuses, `Unavailable` when it is away."""
+
+    async def identify(self) -> EngineIdentity:
+        """Asks the engine who it is and what it can do."""
+
+    async def check(self) -> None:
+        """Returns when the engine answers."""
+
+    async def start(self, spec: ContainerSpec) -> Container:
+        """Creates, attaches and starts a container; leaves nothing behind when it raises.
+
+        Raises `ImageUnavailable` when the image is missing or has not what `command` names."""
+
+    async def ensure_image(self, image: str) -> None:
+        """Pulls the image unless it is there; raises `ImageUnavailable` saying why it cannot be had."""
+
+    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[str]:
+        """The ids of all containers, running or not, that bear these labels."""
+
+    async def remove_container(self, container_id: str) -> None:
+        """Kills and removes a container; fine when it is gone already."""
+
+    async def close(self) -> None:
+        """Lets go of the connection."""

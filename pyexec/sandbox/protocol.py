@@ -1,0 +1,181 @@
+"""The host's end of the wire to a supervisor. What comes from there may be hostile: it is bounded and checked."""
+
+import json
+import struct
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+from attrs import asdict, define, field, frozen
+
+from pyexec.domain.journal import Stream
+from pyexec.errors import SandboxBroken
+from pyexec.sandbox import supervisor
+
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+_HEADER = struct.Struct("!cI")
+
+
+@frozen(kw_only=True)
+class Go:
+    """The order to start the program. Limits in bytes and seconds."""
+
+    entrypoint: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    timeout: float
+    memory_bytes: int
+    output_bytes: int
+    evaluate: bool
+
+
+@frozen
+class Ready:
+    """The supervisor waits for its one request; `python` is the interpreter's version."""
+
+    python: str
+
+
+@frozen
+class Unpacked:
+    """The archive lies in /work."""
+
+
+@frozen
+class Refused:
+    """The supervisor could not unpack the archive (`disk_full`, `bad_archive`), or GO came too `late`."""
+
+    code: str
+    message: str
+
+
+@frozen
+class Started:
+    """The program's process exists."""
+
+
+@frozen
+class Printed:
+    """The program has printed these bytes."""
+
+    stream: Stream
+    data: bytes
+
+
+@frozen(kw_only=True)
+class Exited:
+    """The program and all that it had started are gone. `reason` is `exit`, or the limit that ended it."""
+
+    reason: str
+    exit_code: int
+    signalled: bool
+    cpu_seconds: float
+    peak_memory_bytes: int
+    result: str | None
+
+
+Frame = Ready | Unpacked | Refused | Started | Printed | Exited
+
+
+def command() -> tuple[str, ...]:
+    """The container's command: the interpreter with the supervisor as its program."""
+    source = resources.files("pyexec.sandbox").joinpath("supervisor.py").read_text("utf-8")
+    return ("python3", "-I", "-S", "-c", source)
+
+
+def archive_frame(data: bytes) -> bytes:
+    """The next bytes of the archive; no bytes end it."""
+    return _HEADER.pack(supervisor.ARCHIVE, len(data)) + data
+
+
+def stdin_frame(data: bytes) -> bytes:
+    """The program's whole standard input."""
+    return _HEADER.pack(supervisor.STDIN, len(data)) + data
+
+
+def go_frame(go: Go) -> bytes:
+    """The go-ahead."""
+    payload = json.dumps(asdict(go)).encode()
+    return _HEADER.pack(supervisor.GO, len(payload)) + payload
+
+
+@define
+class Decoder:
+    """Turns the bytes of a supervisor's standard output into frames, however they are cut."""
+
+    _buffer: bytearray = field(factory=bytearray)
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are complete with these bytes; raises `SandboxBroken` for what is no frame."""
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._buffer)
+            if length > FRAME_BYTES_MAX:
+                raise SandboxBroken(f"a frame claims {length} bytes")
+            end = _HEADER.size + length
+            if len(self._buffer) <= end:
+                return
+            payload = bytes(self._buffer[_HEADER.size : end])
+            if self._buffer[end] != ord("\n"):
+                raise SandboxBroken("a frame does not end where it says")
+            del self._buffer[: end + 1]
+            yield _frame(kind, payload)
+
+
+def _frame(kind: bytes, payload: bytes) -> Frame:
+    if kind == supervisor.STDOUT:
+        return Printed(Stream.STDOUT, payload)
+    if kind == supervisor.STDERR:
+        return Printed(Stream.STDERR, payload)
+    if kind == supervisor.UNPACKED:
+        return Unpacked()
+    if kind == supervisor.STARTED:
+        return Started()
+    document = _document(payload)
+    try:
+        if kind == supervisor.READY:
+            return Ready(_text(document["python"]))
+        if kind == supervisor.REFUSED:
+            return Refused(_text(document["code"]), _text(document["message"]))
+        if kind == supervisor.EXIT:
+            return _exited(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SandboxBroken(f"a {kind!r} frame lacks what it must say") from error
+    raise SandboxBroken(f"a frame has the unknown kind {kind!r}")
+
+
+def _exited(document: dict[str, Any]) -> Exited:
+    result = document["result"]
+    exit_code = int(document["exit_code"])
+    if not 0 <= exit_code <= 255:
+        raise ValueError(exit_code)
+    return Exited(
+        reason=_text(document["reason"]),
+        exit_code=exit_code,
+        signalled=bool(document["signalled"]),
+        cpu_seconds=_amount(document["cpu_seconds"]),
+        peak_memory_bytes=int(_amount(document["peak_memory_bytes"])),
+        result=None if result is None else _text(result),
+    )
+
+
+def _document(payload: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise SandboxBroken("a frame holds no JSON") from error
+    if not isinstance(document, dict):
+        raise SandboxBroken("a frame holds no object")
+    return document
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _amount(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**60:
+        raise ValueError(value)
+    return value

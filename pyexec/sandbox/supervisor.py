@@ -1,0 +1,382 @@
+"""The first process of every sandbox: takes one program over its standard input, runs it, frames what it prints.
+
+This file travels into the container as text (`python3 -I -S -c`), so it is self-contained: the standard library
+only, of Python 3.8 and later, on Linux. Its wire format is defined here once; the host's side imports it.
+
+A frame is one byte of kind, four bytes of length (big-endian), the payload; towards the host a newline follows,
+because Docker's log drivers keep whole lines. The host sends the archive in ARCHIVE frames, an empty one last;
+the program's standard input in one STDIN frame; then GO. If the input ends before GO, the sandbox ends.
+
+What runs here is trusted only until GO: afterwards the program shares this container, and may be hostile. So the
+supervisor cannot be traced or opened by it, ignores its signals, dies after it when memory runs out, and kills
+whatever it leaves behind. The host enforces every limit once more from outside."""
+
+import ctypes
+import errno
+import io
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import sys
+import tarfile
+import time
+
+ARCHIVE, STDIN, GO = b"A", b"I", b"G"
+READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, EXIT = b"R", b"U", b"F", b"S", b"1", b"2", b"X"
+HEADER = struct.Struct("!cI")
+
+WORK, TMP = "/work", "/tmp"
+GO_SECONDS = 5.0
+"""A go-ahead that comes later than this after the archive was unpacked is refused: its sender may have been
+asleep so long that somebody else has already decided the execution's fate."""
+GRACE_SECONDS = 5.0
+CHUNK = 64 * 1024
+PR_SET_DUMPABLE = 4
+MEMORY_V1, MEMORY_V2 = "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/"
+FASTEST_ALLOCATION = 8 * 2**30
+"""Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
+
+EVALUATE = """\
+import ast, os, sys
+result = int(sys.argv[1])
+os.set_inheritable(result, False)
+del sys.argv[:2]
+path = os.path.abspath(sys.argv[0])
+sys.path[0] = os.path.dirname(path)
+def hook(kind, error, trace):
+    while trace and trace.tb_frame.f_code.co_filename == "<string>":
+        trace = trace.tb_next
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+sys.excepthook = hook
+with open(path, "rb") as file:
+    tree = compile(file.read(), path, "exec", ast.PyCF_ONLY_AST)
+last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+module = type(sys)("__main__")
+module.__file__ = path
+module.__builtins__ = __builtins__
+sys.modules["__main__"] = module
+exec(compile(tree, path, "exec"), module.__dict__)
+if last is not None:
+    value = eval(compile(ast.Expression(last.value), path, "eval"), module.__dict__)
+    text = repr(value).encode("utf-8", "backslashreplace")
+    while text:
+        text = text[os.write(result, text):]
+"""
+"""Runs a script and writes the repr of its last expression to a pipe of its own, so that printing cannot forge it."""
+
+
+class ArchiveReader:
+    """The payloads of ARCHIVE frames as one file to read from."""
+
+    def __init__(self, frames):
+        self.frames = frames
+        self.left = 0
+        self.ended = False
+
+    def read(self, size):
+        while not self.left and not self.ended:
+            kind, self.left = read_header(self.frames)
+            if kind != ARCHIVE:
+                raise ValueError("expected the archive, not %r" % kind)
+            self.ended = not self.left
+        data = self.frames.read(min(size, self.left))
+        self.left -= len(data)
+        if not data and not self.ended:
+            sys.exit(0)
+        return data
+
+
+def read_header(frames):
+    """The next frame's kind and length. The end of the input ends the sandbox: nobody is there any more."""
+    header = frames.read(HEADER.size)
+    if len(header) < HEADER.size:
+        sys.exit(0)
+    return HEADER.unpack(header)
+
+
+def read_frame(frames, kind):
+    found, length = read_header(frames)
+    if found != kind:
+        raise ValueError("expected %r, not %r" % (kind, found))
+    return frames.read(length)
+
+
+def send(kind, payload=b""):
+    data = memoryview(HEADER.pack(kind, len(payload)) + payload + b"\n")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def send_json(kind, **document):
+    send(kind, json.dumps(document).encode())
+
+
+def set_dumpable(value):
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
+def unpack(frames):
+    """Unpacks the archive into /work as it streams in."""
+    reader = ArchiveReader(frames)
+    with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK, copybufsize=16 * CHUNK) as tar:
+        tar.extraction_filter = lambda member, path: member
+        tar.extractall(WORK, numeric_owner=True)
+    while reader.read(CHUNK):
+        pass
+
+
+class Memory:
+    """What counts as the program's memory: everything charged to the container but the files in /work and /tmp,
+    and but what was there before it started. Control groups version 1 and 2."""
+
+    def __init__(self):
+        self.v1 = os.path.exists(MEMORY_V1 + "memory.stat")
+        self.root = MEMORY_V1 if self.v1 else MEMORY_V2
+        self.peak = 0
+        self.floor = 0
+        self.kills = 0
+
+    def mark(self):
+        """From here on counts as the program's."""
+        self.floor = self.charged()
+        self.kills = self.oom_kills()
+
+    def used(self):
+        used = max(0, self.charged() - self.floor)
+        self.peak = max(self.peak, used)
+        return used
+
+    def charged(self):
+        with open(self.root + "memory.stat") as file:
+            stat = dict(line.split() for line in file)
+        anonymous = stat["total_rss"] if self.v1 else stat["anon"]
+        shared = stat.get("total_shmem", 0) if self.v1 else stat["shmem"]
+        return int(anonymous) + max(0, int(shared) - stored(WORK) - stored(TMP))
+
+    def oom_kills(self):
+        with open(self.root + ("memory.oom_control" if self.v1 else "memory.events")) as file:
+            counts = dict(line.split() for line in file)
+        return int(counts.get("oom_kill", 0))
+
+    def was_exhausted(self):
+        return self.oom_kills() > self.kills
+
+
+def stored(path):
+    """Bytes of files on the tmpfs at `path`."""
+    info = os.statvfs(path)
+    return (info.f_blocks - info.f_bfree) * info.f_frsize
+
+
+class Program:
+    """The caller's program, from its start to the end of everything it started."""
+
+    def __init__(self, go, stdin, memory):
+        self.go = go
+        self.memory = memory
+        self.stdin = stdin
+        self.status = None
+        self.reason = "exit"
+        self.left = go["output_bytes"]
+        self.result = bytearray()
+        self.streams = {}
+        self.poller = select.poll()
+
+    def run(self):
+        wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.poller.register(wake, select.POLLIN)
+        self.memory.mark()
+        self.start()
+        deadline = time.monotonic() + self.go["timeout"]
+        while self.status is None:
+            now = time.monotonic()
+            if now >= deadline:
+                return self.stop("timeout")
+            room = self.go["memory_bytes"] - self.memory.used()
+            if room < 0:
+                return self.stop("out_of_memory")
+            look = min(deadline - now, max(0.01, min(0.25, room / FASTEST_ALLOCATION)))
+            for fd, _ in self.poller.poll(look * 1000 + 1):
+                if fd == wake:
+                    os.read(wake, 4096)
+                    self.reap()
+                elif not self.copy(fd):
+                    return self.stop("output_limit")
+        return self.stop(self.reason)
+
+    def start(self):
+        ends = {}
+        for kind in (STDOUT, STDERR, b"") if self.go["evaluate"] else (STDOUT, STDERR):
+            read, ends[kind] = os.pipe()
+            self.streams[read] = kind
+            self.poller.register(read, select.POLLIN | select.POLLHUP)
+        self.pid = os.fork()
+        if not self.pid:
+            become_program(self.go, self.stdin, ends)
+        for fd in ends.values():
+            os.close(fd)
+        send(STARTED)
+
+    def copy(self, fd):
+        """Passes on what is there; False once the program has printed more than it may."""
+        data = os.read(fd, CHUNK)
+        if not data:
+            self.poller.unregister(fd)
+            os.close(fd)
+            del self.streams[fd]
+            return True
+        over = len(data) > self.left
+        data = data[: self.left]
+        self.left -= len(data)
+        if self.streams[fd]:
+            send(self.streams[fd], data)
+        else:
+            self.result += data
+        return not over
+
+    def reap(self):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self.pid:
+                self.status = status
+
+    def stop(self, reason):
+        """Kills all that is left, passes on what it had printed, and says how it ended."""
+        kill_all()
+        while True:
+            try:
+                pid, status = os.wait()
+            except ChildProcessError:
+                break
+            if pid == self.pid:
+                self.status = status
+        for fd in list(self.streams):
+            while fd in self.streams:
+                if not self.copy(fd):
+                    reason = "output_limit"
+                    break
+        if os.WIFSIGNALED(self.status):
+            code = 128 + os.WTERMSIG(self.status)
+            if (
+                reason == "exit"
+                and os.WTERMSIG(self.status) == signal.SIGKILL
+                and self.memory.was_exhausted()
+            ):
+                reason = "out_of_memory"
+        else:
+            code = os.WEXITSTATUS(self.status)
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        send_json(
+            EXIT,
+            reason=reason,
+            exit_code=code,
+            signalled=os.WIFSIGNALED(self.status),
+            cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),
+            peak_memory_bytes=max(self.memory.peak, usage.ru_maxrss * 1024),
+            result=self.result.decode("utf-8", "replace") if self.result else None,
+        )
+
+
+def become_program(go, stdin, ends):
+    """In the child, which is alone in the container yet: give up all that is the supervisor's, and execute."""
+    try:
+        os.setsid()
+        set_dumpable(1)
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.dup2(stdin, 0)
+        os.dup2(ends[STDOUT], 1)
+        os.dup2(ends[STDERR], 2)
+        os.chdir(WORK)
+        command = [sys.executable]
+        if go["evaluate"]:
+            os.set_inheritable(ends[b""], True)
+            command += ["-c", EVALUATE, str(ends[b""])]
+        os.execve(sys.executable, command + [go["entrypoint"]] + go["args"], environment(go["env"]))
+    except BaseException as error:
+        os.write(2, ("the program could not be started: %s\n" % error).encode("utf-8", "replace"))
+    finally:
+        os._exit(126)
+
+
+def environment(pairs):
+    """The image's own environment, unbuffered output (so that it shows as it is printed and none is lost when the
+    program is killed), and on top what the caller asked for."""
+    variables = dict(os.environ, HOME=WORK, PYTHONUNBUFFERED="1")
+    variables.update(pair.split("=", 1) for pair in pairs)
+    return variables
+
+
+def kill_all():
+    """SIGKILL to every process of the container but this one, in one step that no fork can outrun."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def stdin_of(data):
+    """A descriptor from which `data` can be read, and then the end of file."""
+    if not data:
+        return os.open(os.devnull, os.O_RDONLY)
+    file = os.memfd_create("stdin")
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+def end_everything_after(seconds):
+    """Ends the container then, whatever else goes on. The program may send the alarm too; that alone does nothing."""
+    limit = time.monotonic() + seconds
+
+    def ring(*_):
+        if time.monotonic() >= limit:
+            kill_all()
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+
+
+def main():
+    """One program, from READY to the end of the container."""
+    set_dumpable(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    memory = Memory()
+    frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
+    send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
+    try:
+        unpack(frames)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error))
+    unpacked = time.monotonic()
+    send(UNPACKED)
+    stdin = stdin_of(read_frame(frames, STDIN))
+    go = json.loads(read_frame(frames, GO))
+    if time.monotonic() - unpacked > GO_SECONDS:
+        return send_json(REFUSED, code="late", message="the go-ahead came too late")
+    end_everything_after(go["timeout"] + GRACE_SECONDS)
+    Program(go, stdin, memory).run()
+    return frames.read(1)
+
+
+if __name__ == "__main__":
+    main()

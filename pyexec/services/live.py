@@ -1,0 +1,104 @@
+"""The executions this replica is running now: what they have printed so far, and what has happened to them."""
+
+from collections.abc import Iterable, Sequence
+
+import anyio
+from attrs import define, field
+
+from pyexec.domain.events import Event
+from pyexec.domain.execution import Execution, Phase, apply
+from pyexec.domain.journal import Journal, Stream
+
+
+class Changes:
+    """Wakes everybody who waits, each time something has changed."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def announce(self) -> None:
+        """Wakes all who wait now."""
+        event, self._event = self._event, anyio.Event()
+        event.set()
+
+    def coming(self) -> anyio.Event:
+        """The event that the next announcement sets: take it, look at the state, then wait for it."""
+        return self._event
+
+
+@define(eq=False)
+class Run:
+    """One execution of this replica, from its claim to its terminal event. Any number may watch it."""
+
+    id: str
+    execution: Execution | None = None
+    events: list[Event] = field(factory=list)
+    journal: Journal = field(factory=Journal)
+    changes: Changes = field(factory=Changes)
+    ended: anyio.Event = field(factory=anyio.Event)
+    failure: Exception | None = None
+    """Why the end could not be written, when it could not."""
+    kill_wanted: anyio.Event = field(factory=anyio.Event)
+    preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
+    """What goes on before the code starts; a kill cancels it."""
+
+    @property
+    def seq(self) -> int:
+        """How many events are known to be in the log."""
+        return len(self.events)
+
+    def record(self, events: Iterable[Event]) -> Execution:
+        """Takes note of events that are durable now."""
+        for event in events:
+            self.execution = apply(self.id, self.execution, event)
+            self.events.append(event)
+        if self.execution is None:
+            raise ValueError("a run is recorded with at least one event")
+        if self.execution.kill_requested:
+            self.kill_wanted.set()
+            self.preparation.cancel()
+        if self.execution.phase is Phase.ENDED:
+            self.ended.set()
+        self.changes.announce()
+        return self.execution
+
+    def print(self, stream: Stream, data: bytes) -> None:
+        """Takes note of output."""
+        self.journal.append(stream, data)
+        self.changes.announce()
+
+    def catch_up(self, events: Sequence[Event]) -> Execution:
+        """Takes note of those of the log's `events`, from the first on, that are not known yet."""
+        return self.record(events[self.seq :]) if len(events) > self.seq else self.known()
+
+    def known(self) -> Execution:
+        """The state as far as known; only after the first `record`."""
+        if self.execution is None:
+            raise ValueError("nothing is recorded yet")
+        return self.execution
+
+
+class Live:
+    """The runs of this replica by their ids."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+
+    def get(self, execution_id: str) -> Run | None:
+        """The run, unless it is not here or has ended."""
+        return self._runs.get(execution_id)
+
+    def add(self, run: Run) -> None:
+        """From its claim on."""
+        self._runs[run.id] = run
+
+    def remove(self, run: Run) -> None:
+        """After its end."""
+        self._runs.pop(run.id, None)
+
+    def __contains__(self, execution_id: str) -> bool:
+        return execution_id in self._runs
+
+    def all(self) -> Sequence[Run]:
+        """All runs, in the order of their claims."""
+        return tuple(self._runs.values())

@@ -1,0 +1,43 @@
+"""Where an ended execution's output lies: in its terminal event while it is small, else in the blob store."""
+
+from collections.abc import AsyncIterator
+
+from pyexec.domain.events import Output
+from pyexec.domain.execution import Execution
+from pyexec.domain.journal import Journal
+from pyexec.ports import BlobStore
+
+INLINE_BYTES_MAX = 64 * 1024
+
+
+def output_blob(execution_id: str) -> str:
+    """The blob's name."""
+    return f"{execution_id}/output"
+
+
+def payload_blob(execution_id: str) -> str:
+    """The name of an accepted archive's blob."""
+    return f"{execution_id}/payload"
+
+
+async def store_output(blobs: BlobStore, execution_id: str, journal: Journal) -> Output:
+    """Puts what was printed where it belongs, durably; the answer goes into the terminal event."""
+    encoded = journal.encode()
+    if len(encoded) <= INLINE_BYTES_MAX:
+        return Output(inline=encoded)
+    name = output_blob(execution_id)
+    await blobs.put(name, _chunks(encoded))
+    return Output(blob=name)
+
+
+async def load_output(blobs: BlobStore, execution: Execution) -> Journal:
+    """What an ended execution printed; an empty journal for one that has not ended."""
+    output = execution.terminal.output if execution.terminal else Output()
+    if output.blob is not None:
+        return Journal.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))
+    return Journal.decode(output.inline or b"")
+
+
+async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 1024 * 1024):
+        yield data[start : start + 1024 * 1024]

@@ -1,0 +1,112 @@
+"""How many programs may run at once on this replica, and the one line in which the others wait."""
+
+from collections import deque
+
+import anyio
+from attrs import define, field, frozen
+
+from pyexec.errors import QueueFull, TooLarge, Unavailable
+
+
+@frozen
+class Slot:
+    """The right to run one program whose sandbox may take `memory_mb`. Give it back exactly once."""
+
+    memory_mb: int
+
+
+@define(eq=False)
+class _Waiter:
+    slot: Slot
+    granted: anyio.Event = field(factory=anyio.Event)
+
+
+class Slots:
+    """First come, first served, bounded by count and by the memory of all sandboxes together."""
+
+    def __init__(self, *, concurrent_max: int, waiting_max: int, memory_mb_max: int) -> None:
+        self._free = concurrent_max
+        self._free_mb = memory_mb_max
+        self._memory_mb_max = memory_mb_max
+        self._waiting_max = waiting_max
+        self._line: deque[_Waiter] = deque()
+        self.size = concurrent_max
+        self._closed = False
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds."""
+        return self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
+
+    def close(self) -> None:
+        """From now on there is no room for new work; what has begun goes on."""
+        self._closed = True
+
+    def check_room(self, also_waiting: int = 0) -> None:
+        """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere.
+
+        Raises `Unavailable` after `close`."""
+        if self._closed:
+            raise Unavailable("this server is stopping; send the request again, it will reach another one")
+        if self._free == 0 and self.waiting + also_waiting >= self._waiting_max:
+            raise QueueFull(
+                f"all {self.size} slots are taken and {self._waiting_max} executions wait; try again later",
+                retry_after_seconds=max(1, self._waiting_max // max(1, self.size)),
+            )
+
+    def check_fits(self, memory_mb: int) -> None:
+        """Raises `TooLarge` for a sandbox that could never be admitted."""
+        if memory_mb > self._memory_mb_max:
+            raise TooLarge(
+                f"memory_mb and disk_mb together need {memory_mb} MiB; this server has {self._memory_mb_max} MiB",
+                field="config.memory_mb",
+            )
+
+    def try_reserve(self, memory_mb: int) -> Slot | None:
+        """A slot if one is free and nobody stands in line."""
+        slot = Slot(memory_mb)
+        if self._line or not self._fits(slot):
+            return None
+        self._take(slot)
+        return slot
+
+    async def reserve(self, memory_mb: int) -> Slot:
+        """A slot, after waiting in line for it."""
+        if slot := self.try_reserve(memory_mb):
+            return slot
+        waiter = _Waiter(Slot(memory_mb))
+        self._line.append(waiter)
+        try:
+            await waiter.granted.wait()
+        except BaseException:
+            if waiter.granted.is_set():
+                self.release(waiter.slot)
+            else:
+                self._line.remove(waiter)
+                self._serve()
+            raise
+        return waiter.slot
+
+    def release(self, slot: Slot) -> None:
+        """Gives a slot back; the next in line gets it."""
+        self._free += 1
+        self._free_mb += slot.memory_mb
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._line and self._fits(self._line[0].slot):
+            waiter = self._line.popleft()
+            self._take(waiter.slot)
+            waiter.granted.set()
+
+    def _fits(self, slot: Slot) -> bool:
+        return self._free > 0 and slot.memory_mb <= self._free_mb
+
+    def _take(self, slot: Slot) -> None:
+        self._free -= 1
+        self._free_mb -= slot.memory_mb

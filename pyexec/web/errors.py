@@ -1,0 +1,103 @@
+"""Errors as answers: `{"error": sentence, "code": snake_case, "field": where}` with the status that fits."""
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from aiohttp import web
+
+from pyexec.errors import (
+    ExecutorError,
+    InvalidRequest,
+    KeyReused,
+    QueueFull,
+    TooLarge,
+    Unavailable,
+    UnknownExecution,
+    UnsupportedArchive,
+)
+from pyexec.web.context import CONTEXT
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UnsupportedArchive, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (InvalidRequest, HTTPStatus.BAD_REQUEST),
+    (UnknownExecution, HTTPStatus.NOT_FOUND),
+    (KeyReused, HTTPStatus.CONFLICT),
+    (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+OPEN_PATHS = frozenset({"/health", "/ready"})
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error becomes an answer; what we did not expect is logged with its trace, and shown without."""
+    try:
+        return await handler(request)
+    except ExecutorError as error:
+        return _answer(error)
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        return _answer_http(request, error)
+    except ConnectionError:  # the caller has gone: there is nobody to answer
+        raise
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        return _json(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "the server made a mistake; its log says more", "internal"
+        )
+
+
+@web.middleware
+async def require_token(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Where tokens are set, only requests that bear one pass; health checks stay open."""
+    tokens = request.app[CONTEXT].tokens
+    if tokens and request.path.rstrip("/") not in OPEN_PATHS:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        known = [hmac.compare_digest(given.strip().encode(), token.encode()) for token in tokens]
+        if scheme.lower() != "bearer" or not any(known):
+            answer = _json(
+                HTTPStatus.UNAUTHORIZED, "send Authorization: Bearer and a valid token", "unauthorized"
+            )
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            return answer
+    return await handler(request)
+
+
+def _answer(error: ExecutorError) -> web.Response:
+    status = next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("a request failed: %s", error, exc_info=error)
+    extra = {}
+    if isinstance(error, InvalidRequest) and error.field is not None:
+        extra["field"] = error.field
+    if isinstance(error, Unavailable) and error.execution_id is not None:
+        extra["execution_id"] = error.execution_id
+    answer = _json(status, str(error), error.code, **extra)
+    if isinstance(error, QueueFull):
+        answer.headers["Retry-After"] = str(error.retry_after_seconds)
+    return answer
+
+
+def _answer_http(request: web.Request, error: web.HTTPException) -> web.Response:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        text = f"{request.path} does not take {request.method}; it takes {allowed}"
+        answer = _json(HTTPStatus.METHOD_NOT_ALLOWED, text, "method_not_allowed")
+        answer.headers["Allow"] = allowed
+        return answer
+    if error.status == HTTPStatus.NOT_FOUND:
+        return _json(HTTPStatus.NOT_FOUND, f"there is nothing at {request.path}; see /docs", "not_found")
+    phrase = HTTPStatus(error.status).phrase
+    return _json(HTTPStatus(error.status), error.text or phrase, phrase.lower().replace(" ", "_"))
+
+
+def _json(status: HTTPStatus, text: str, code: str, **extra: str) -> web.Response:
+    return web.json_response({"error": text, "code": code, **extra}, status=status)

@@ -1,0 +1,343 @@
+"""The endpoints of CONTRACT §1: each reads its request, calls one service, and writes the answer."""
+
+import io
+import tarfile
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+
+import anyio
+from aiohttp import web
+from aiohttp_apispec import docs, json_schema, response_schema
+from attrs import frozen
+
+from pyexec.codec import parse_json, parse_request, to_json
+from pyexec.domain.execution import Phase, Status
+from pyexec.domain.ids import is_execution_id
+from pyexec.domain.journal import Stream
+from pyexec.domain.result import Result, Summary
+from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
+from pyexec.services.live import Run
+from pyexec.services.query import Chunk, Position
+from pyexec.services.submit import Upload
+from pyexec.web.context import CONTEXT, Context
+from pyexec.web.multipart import read_upload, refuse_encoding
+from pyexec.web.schemas import schema_of
+from pyexec.web.sse import parse_position, send_events, wants_events
+
+WAIT_SECONDS_MAX = 60.0
+LIST_LIMIT, LIST_LIMIT_MAX = 50, 500
+KEY_LENGTH_MAX = 255
+
+
+@frozen(kw_only=True)
+class Accepted:
+    """The answer to an asynchronous submission."""
+
+    execution_id: str
+
+
+@frozen(kw_only=True)
+class KillAnswer:
+    """The answer to a kill."""
+
+    status: Status
+
+
+@frozen(kw_only=True)
+class Listing:
+    """One page of executions, newest first."""
+
+    executions: tuple[Summary, ...]
+    next_cursor: str | None = None
+
+
+@frozen(kw_only=True)
+class Problem:
+    """Every error."""
+
+    error: str
+    code: str
+    field: str | None = None
+
+
+@frozen(kw_only=True)
+class Health:
+    """The process lives."""
+
+    status: str
+
+
+@docs(tags=["run"], summary="Run and wait for the result")
+@response_schema(schema_of(Result), 200)
+@response_schema(schema_of(Problem), 400)
+async def exec_sync(request: web.Request) -> web.StreamResponse:
+    """Runs the uploaded archive; the answer is its Result, or with `Accept: text/event-stream` its events."""
+    async with read_upload(request) as body:
+        upload = Upload(
+            metadata=body.metadata, archive=body.archive, key=_key(request), identity="/api/v1/exec"
+        )
+        return await _run_and_answer(request, upload)
+
+
+@docs(tags=["run"], summary="Accept for later")
+@response_schema(schema_of(Accepted), 202)
+@response_schema(schema_of(Problem), 400)
+async def exec_async(request: web.Request) -> web.StreamResponse:
+    """Accepts the uploaded archive; what runs it, and when, is seen by the id."""
+    async with read_upload(request) as body:
+        upload = Upload(
+            metadata=body.metadata, archive=body.archive, key=_key(request), identity="/api/v1/exec/async"
+        )
+        execution_id = await request.app[CONTEXT].submissions.submit(upload)
+    return web.json_response(
+        to_json(Accepted(execution_id=execution_id)),
+        status=HTTPStatus.ACCEPTED,
+        headers={"Location": f"/api/v1/executions/{execution_id}"},
+    )
+
+
+@docs(tags=["run"], summary="Run source text")
+@json_schema(schema_of(EvalRequest))
+@response_schema(schema_of(Result), 200)
+@response_schema(schema_of(Problem), 400)
+async def evaluate(request: web.Request) -> web.StreamResponse:
+    """Runs code, or files, given as JSON."""
+    refuse_encoding(request)
+    most = request.app[CONTEXT].limits.metadata_bytes_max
+    if (request.content_length or 0) > most:
+        raise TooLarge(f"the body is larger than {most} bytes")
+    try:
+        text = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise TooLarge(f"the body is larger than {most} bytes") from error
+    asked = parse_request(parse_json(text, what="body"), EvalRequest, what="body")
+    metadata, archive = _eval_upload(asked)
+    upload = Upload(
+        metadata=metadata,
+        archive=_once(archive),
+        key=_key(request),
+        identity=f"/api/v1/eval {asked.eval_last_expr}",
+        eval_last_expr=asked.eval_last_expr,
+    )
+    return await _run_and_answer(request, upload)
+
+
+@docs(tags=["executions"], summary="State and result")
+@response_schema(schema_of(Result), 200)
+@response_schema(schema_of(Problem), 404)
+async def get_execution(request: web.Request) -> web.StreamResponse:
+    """The state; with `?wait=SECONDS` held until it has ended or the time is up."""
+    wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX)
+    result = await request.app[CONTEXT].queries.result(_id(request), wait)
+    return web.json_response(to_json(result))
+
+
+@docs(tags=["executions"], summary="Kill")
+@response_schema(schema_of(KillAnswer), 200)
+@response_schema(schema_of(Problem), 404)
+async def delete_execution(request: web.Request) -> web.StreamResponse:
+    """Ends it, waiting or running; 202 when it has not ended after ten seconds."""
+    execution = await request.app[CONTEXT].kills.kill(_id(request))
+    status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
+    return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
+
+
+@docs(tags=["executions"], summary="List, newest first")
+@response_schema(schema_of(Listing), 200)
+@response_schema(schema_of(Problem), 400)
+async def list_executions(request: web.Request) -> web.StreamResponse:
+    """Executions without their output."""
+    limit = int(_number(request, "limit", float(LIST_LIMIT), float(LIST_LIMIT_MAX), least=1.0))
+    wanted = request.query.get("status")
+    if wanted is not None and wanted not in set(Status):
+        raise InvalidRequest(f"status is {wanted!r}; allowed is {', '.join(Status)}", field="status")
+    status = None if wanted is None else Status(wanted)
+    summaries, cursor = await request.app[CONTEXT].queries.page(status, limit, request.query.get("cursor"))
+    listing = to_json(Listing(executions=tuple(summaries), next_cursor=cursor))
+    return web.json_response({"next_cursor": None, **listing})
+
+
+@docs(tags=["executions"], summary="Raw output")
+async def get_logs(request: web.Request) -> web.StreamResponse:
+    """What it printed, as bytes; with `?follow=1` as it comes."""
+    wanted = request.query.get("stream")
+    if wanted is not None and wanted not in set(Stream):
+        raise InvalidRequest(f"stream is {wanted!r}; allowed is {', '.join(Stream)}", field="stream")
+    follow = _flag(request, "follow")
+    queries = request.app[CONTEXT].queries
+    if not follow:
+        journal = await queries.journal(_id(request))
+        data = journal.bytes_of(Stream(wanted)) if wanted else b"".join(d for _, d in journal.since(0))
+        return web.Response(body=data, content_type="text/plain")
+    items = await queries.items(_id(request), Position())
+    response = web.StreamResponse(headers={"Content-Type": "text/plain", "X-Accel-Buffering": "no"})
+    await response.prepare(request)
+    async for item in items:
+        if isinstance(item, Chunk) and wanted in (None, item.stream):
+            await response.write(item.data)
+    await response.write_eof()
+    return response
+
+
+@docs(tags=["executions"], summary="Events as they come")
+async def get_events(request: web.Request) -> web.StreamResponse:
+    """Server-Sent Events, going on after `Last-Event-ID`."""
+    execution_id = _id(request)
+    after = parse_position(request.headers.get("Last-Event-ID"))
+    items = await request.app[CONTEXT].queries.items(execution_id, after)
+    return await send_events(request, execution_id, items)
+
+
+@docs(tags=["server"], summary="The process lives")
+@response_schema(schema_of(Health), 200)
+async def health(_: web.Request) -> web.StreamResponse:
+    """Answers as long as the process does."""
+    return web.json_response(to_json(Health(status="ok")))
+
+
+@docs(tags=["server"], summary="Can take work")
+@response_schema(schema_of(Health), 200)
+async def ready(request: web.Request) -> web.StreamResponse:
+    """200 when the event log and the engine both answer; else 503, and which does not."""
+    away = {}
+    for name, check in request.app[CONTEXT].checks.items():
+        try:
+            with anyio.fail_after(5):
+                await check()
+        except TimeoutError:
+            away[name] = "does not answer"
+        except ExecutorError as error:
+            away[name] = str(error)
+    if away:
+        text = "; ".join(f"{name}: {reason}" for name, reason in away.items())
+        document = {"status": "unavailable", "error": text, "code": "unavailable", "reasons": away}
+        return web.json_response(document, status=HTTPStatus.SERVICE_UNAVAILABLE)
+    return web.json_response(to_json(Health(status="ok")))
+
+
+ROUTES = (
+    ("POST", "/api/v1/exec/sync", exec_sync),
+    ("POST", "/api/v1/exec/async", exec_async),
+    ("POST", "/api/v1/eval", evaluate),
+    ("GET", "/api/v1/executions", list_executions),
+    ("GET", "/api/v1/executions/{id}", get_execution),
+    ("DELETE", "/api/v1/executions/{id}", delete_execution),
+    ("GET", "/api/v1/executions/{id}/logs", get_logs),
+    ("GET", "/api/v1/executions/{id}/events", get_events),
+    ("GET", "/health", health),
+    ("GET", "/ready", ready),
+)
+
+
+def add_routes(app: web.Application) -> None:
+    """Every path with and without a slash at its end."""
+    for method, path, handler in ROUTES:
+        app.router.add_route(method, path, handler)
+        app.router.add_route(method, f"{path}/", handler)
+
+
+async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamResponse:
+    """Runs an upload for a caller that waits. One that hangs up ends its run, unless it gave a key."""
+    context = request.app[CONTEXT]
+    started = await context.submissions.run(upload)
+    try:
+        return await (
+            _answer_run(request, context, started)
+            if isinstance(started, Run)
+            else _answer_known(request, context, started)
+        )
+    except (anyio.get_cancelled_exc_class(), ConnectionError):
+        if upload.key is None and isinstance(started, Run):
+            with anyio.CancelScope(shield=True):
+                await context.kills.request(started.id)
+        raise
+
+
+async def _answer_run(request: web.Request, context: Context, run: Run) -> web.StreamResponse:
+    if wants_events(request):
+        return await send_events(request, run.id, context.queries.items_of_run(run, Position()))
+    await run.ended.wait()
+    return web.json_response(to_json(context.queries.result_of_run(run)))
+
+
+async def _answer_known(request: web.Request, context: Context, execution_id: str) -> web.StreamResponse:
+    if wants_events(request):
+        return await send_events(request, execution_id, await context.queries.items(execution_id, Position()))
+    return web.json_response(to_json(await context.queries.ended(execution_id)))
+
+
+def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
+    """An `eval` request as the upload that it stands for."""
+    if (asked.code is None) is (not asked.files):
+        raise InvalidRequest("give either code or files", field="code")
+    if asked.docker_image is not None and asked.python_version is not None:
+        raise InvalidRequest("give either docker_image or python_version", field="python_version")
+    image = asked.docker_image
+    if asked.python_version is not None:
+        major, dot, minor = asked.python_version.partition(".")
+        if major != "3" or not dot or not minor.isdecimal():
+            raise InvalidRequest(
+                f"python_version is {asked.python_version!r}; write it like 3.12", field="python_version"
+            )
+        image = f"python:3.{int(minor)}-slim"
+    files = {"main.py": asked.code} if asked.code is not None else {f.name: f.content for f in asked.files}
+    metadata = Metadata(
+        entrypoint=asked.entrypoint,
+        docker_image=image,
+        requirements_txt=asked.requirements_txt,
+        stdin=asked.stdin,
+        env_vars=asked.env_vars,
+        script_args=asked.script_args,
+        config=asked.config,
+    )
+    return metadata, _tar_of(files)
+
+
+def _tar_of(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files.items():
+            data = content.encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _id(request: web.Request) -> str:
+    execution_id = request.match_info["id"]
+    if not is_execution_id(execution_id):
+        raise UnknownExecution(f"{execution_id[:80]!r} is no execution id")
+    return execution_id
+
+
+def _key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 0 < len(key) <= KEY_LENGTH_MAX:
+        raise InvalidRequest(f"Idempotency-Key has 1 to {KEY_LENGTH_MAX} characters", field="Idempotency-Key")
+    return key
+
+
+def _number(request: web.Request, name: str, default: float, most: float, least: float = 0.0) -> float:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise InvalidRequest(f"{name} is {text[:60]!r}; allowed is {least:g} to {most:g}", field=name)
+    return value
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "0")
+    if text not in ("0", "1", "false", "true"):
+        raise InvalidRequest(f"{name} is {text[:60]!r}; allowed is 0 and 1", field=name)
+    return text in ("1", "true")

@@ -1,0 +1,45 @@
+"""What a process reported as appended is there after any crash of it."""
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from anyio import to_thread
+
+from tests.contract.logs import LOGS
+from tests.events import new_id, submitted
+
+ROOT = Path(__file__).parents[2]
+
+
+def kill_after(command: list[str], reports: int) -> str:
+    """Runs the command, kills it once it has reported so often, and gives back the last thing it reported."""
+    lines: list[str] = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if len(lines) == reports:
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    return lines[-1]
+
+
+@pytest.mark.parametrize("reports", [1, 10, 100, 400])
+async def test_a_killed_process_loses_nothing_it_reported(
+    log_name: str, tmp_path: Path, reports: int
+) -> None:
+    location = tmp_path / "log"
+    command = [sys.executable, "-m", "tests.contract.appender", log_name, str(location)]
+    kill_at = random.randint(reports, 2 * reports)
+    execution, reported = (await to_thread.run_sync(kill_after, command, kill_at)).split()
+    async with LOGS[log_name](location) as log:
+        events = await log.read(execution)
+        # The append under way at the kill may have come through, as a whole; nothing less, nothing more.
+        assert len(events) in (int(reported), int(reported) + 2)
+        assert (await log.open_executions()).ids == {execution}
+        await log.append(execution, len(events), [submitted()])
+        await log.append(new_id(), 0, [submitted()])

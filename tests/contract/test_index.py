@@ -1,0 +1,121 @@
+"""Lists: what is open, pages by status, and what ended long ago."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyexec.domain.events import Event
+from pyexec.domain.execution import Status, fold
+from pyexec.errors import InvalidRequest
+from pyexec.ports import EventLog
+from tests.contract.conftest import NewLog
+from tests.events import (
+    START,
+    claimed,
+    failed,
+    finished,
+    kill_requested,
+    killed,
+    new_id,
+    preparing,
+    released,
+    running,
+    submitted,
+)
+
+WORDS: list[list[Event]] = [
+    [submitted()],
+    [submitted(), claimed()],
+    [submitted(), claimed(), released()],
+    [submitted(), claimed(), preparing()],
+    [submitted(), claimed(), preparing(), kill_requested()],
+    [submitted(), claimed(), running()],
+    [submitted(), claimed(), running(), kill_requested()],
+    [submitted(), claimed(), running(), finished()],
+    [submitted(), failed()],
+    [submitted(), killed()],
+]
+
+
+async def all_pages(log: EventLog, status: Status | None, limit: int) -> list[str]:
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = await log.page(status=status, limit=limit, cursor=cursor)
+        assert len(page.ids) <= limit
+        found += page.ids
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=st.lists(st.sampled_from(WORDS), max_size=12),
+    limit=st.integers(1, 13),
+    retired=st.sets(st.integers(0, 11)),
+)
+async def test_pages_hold_everything_once_newest_first(
+    new_log: NewLog, words: list[list[Event]], limit: int, retired: set[int]
+) -> None:
+    async with new_log() as log:
+        statuses: dict[str, Status] = {}
+        for number, word in enumerate(words):
+            execution = new_id()
+            await log.append(execution, 0, word)
+            state = fold(execution, word)
+            if state.terminal is not None and number in retired:
+                await log.retire(execution)
+            else:
+                statuses[execution] = state.status
+        newest_first = sorted(statuses, reverse=True)
+        assert await all_pages(log, None, limit) == newest_first
+        for status in Status:
+            of_status = [execution for execution in newest_first if statuses[execution] is status]
+            assert await all_pages(log, status, limit) == of_status
+        still_open = {e for e, s in statuses.items() if s in (Status.PENDING, Status.RUNNING)}
+        assert (await log.open_executions()).ids == still_open
+
+
+async def test_a_cursor_stays_good_when_its_execution_is_retired(log: EventLog) -> None:
+    executions = [new_id() for _ in range(4)]
+    for execution in executions:
+        await log.append(execution, 0, [submitted(), killed()])
+    first = await log.page(status=None, limit=2, cursor=None)
+    for execution in first.ids:
+        await log.retire(execution)
+    rest = await log.page(status=None, limit=2, cursor=first.next_cursor)
+    assert [*first.ids, *rest.ids] == executions[::-1]
+    assert rest.next_cursor is None
+
+
+@pytest.mark.parametrize("cursor", ["", "nonsense", "exe_", "exe_" + "g" * 32, "\0", "💥", "1 OR 1=1"])
+async def test_a_bad_cursor_is_the_callers_mistake(log: EventLog, cursor: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await log.page(status=None, limit=1, cursor=cursor)
+    assert refused.value.field == "cursor"
+
+
+async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) -> None:
+    minute = timedelta(minutes=1)
+    ends = [3, 1, 4, 0, 2]
+    executions = {end: new_id() for end in ends}
+    for end, execution in executions.items():
+        await log.append(execution, 0, [submitted(), killed(START + end * minute)])
+    await log.append(new_id(), 0, [submitted(), claimed(), running()])
+    in_order = [executions[end] for end in sorted(ends)]
+    assert list(await log.ended_before(START + 10 * minute, 100)) == in_order
+    assert list(await log.ended_before(START + 10 * minute, 2)) == in_order[:2]
+    assert list(await log.ended_before(START + 3 * minute, 100)) == in_order[:3]
+    assert list(await log.ended_before(START, 100)) == []
+    await log.retire(in_order[0])
+    assert list(await log.ended_before(START + 10 * minute, 1)) == [in_order[1]]
+
+
+async def test_the_end_counts_by_its_own_moment_to_the_microsecond(log: EventLog) -> None:
+    execution, end = new_id(), START + timedelta(microseconds=1)
+    await log.append(execution, 0, [submitted(START - timedelta(days=1)), killed(end)])
+    assert list(await log.ended_before(end, 10)) == []
+    assert list(await log.ended_before(end + timedelta(microseconds=1), 10)) == [execution]

@@ -1,0 +1,143 @@
+"""Waiting: a waiter returns as soon as there is news, also when another task makes it."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from anyio import fail_after, move_on_after, wait_all_tasks_blocked
+
+from pyexec.ports import EventLog
+from tests.events import claimed, finished, kill_requested, killed, new_id, released, running, submitted
+
+PATIENCE = 20
+"""Seconds after which a waiter is taken to be asleep for good."""
+
+
+async def wakes(waiting: Callable[[], Awaitable[object]], news: Callable[[], Awaitable[object]]) -> None:
+    """`waiting` does not return before `news` and does after it."""
+    returned = anyio.Event()
+
+    async def wait() -> None:
+        await waiting()
+        returned.set()
+
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, name="waiter")
+            await wait_all_tasks_blocked()
+            with move_on_after(0.05):
+                await returned.wait()
+            assert not returned.is_set()
+            await news()
+            await returned.wait()
+
+
+async def test_a_waiter_wakes_at_an_append(log: EventLog) -> None:
+    execution = new_id()
+    await log.append(execution, 0, [submitted(), claimed()])
+    await wakes(lambda: log.wait(execution, 2), lambda: log.append(execution, 2, [running()]))
+
+
+async def test_a_waiter_may_come_before_the_execution(log: EventLog) -> None:
+    execution = new_id()
+    await wakes(lambda: log.wait(execution, 0), lambda: log.append(execution, 0, [submitted()]))
+
+
+async def test_a_waiter_wakes_when_the_log_is_retired(log: EventLog) -> None:
+    execution = new_id()
+    await log.append(execution, 0, [submitted(), killed()])
+    await wakes(lambda: log.wait(execution, 2), lambda: log.retire(execution))
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_wait_for_what_is_there_returns_at_once(log: EventLog, after: int) -> None:
+    execution = new_id()
+    await log.append(execution, 0, [submitted(), killed()])
+    with fail_after(PATIENCE):
+        await log.wait(execution, after)
+        await log.retire(execution)
+        for number in range(4):
+            await log.wait(execution, number)
+
+
+async def test_a_waiter_sleeps_on_until_its_own_number_comes(log: EventLog) -> None:
+    execution = new_id()
+    await log.append(execution, 0, [submitted()])
+
+    async def news() -> None:
+        await log.append(execution, 1, [claimed()])
+        await log.append(new_id(), 0, [submitted(), claimed(), running()])
+        await log.append(execution, 2, [running()])
+
+    await wakes(lambda: log.wait(execution, 2), news)
+    assert len(await log.read(execution)) == 3
+
+
+async def test_many_waiters_wake_at_one_append(log: EventLog) -> None:
+    execution = new_id()
+    await log.append(execution, 0, [submitted()])
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as waiters:
+            for number in range(100):
+                waiters.start_soon(log.wait, execution, 1, name=f"waiter {number}")
+            await wait_all_tasks_blocked()
+            await log.append(execution, 1, [claimed()])
+
+
+async def test_no_news_between_a_read_and_a_wait_is_missed(log: EventLog) -> None:
+    """A reader that loops over read and wait sees every event, however the writer is timed."""
+    execution, seen = new_id(), 0
+
+    async def write() -> None:
+        await log.append(execution, 0, [submitted()])
+        for number in range(1, 60, 2):
+            await log.append(execution, number, [claimed(), released()])
+        await log.append(execution, 61, [killed()])
+
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write, name="writer")
+            while seen < 62:
+                await log.wait(execution, seen)
+                seen += len(await log.read(execution, seen))
+
+
+async def test_a_cancelled_waiter_leaves_the_others_waiting(log: EventLog) -> None:
+    execution = new_id()
+    with move_on_after(0.05) as scope:
+        await log.wait(execution, 0)
+    assert scope.cancelled_caught
+    await wakes(lambda: log.wait(execution, 0), lambda: log.append(execution, 0, [submitted()]))
+
+
+async def test_open_executions_come_with_a_version(log: EventLog) -> None:
+    assert (await log.open_executions()).ids == frozenset()
+    first, second = new_id(), new_id()
+    await log.append(first, 0, [submitted()])
+    await log.append(second, 0, [submitted(), claimed(), running()])
+    shown = await log.open_executions()
+    assert shown.ids == {first, second}
+    await log.append(second, 3, [finished()])
+    with fail_after(PATIENCE):
+        later = await log.open_executions(since=shown.version)
+    assert later.ids == {first}
+    assert later.version != shown.version
+
+
+async def test_whoever_watches_open_executions_wakes_at_what_matters(log: EventLog) -> None:
+    execution = new_id()
+
+    async def wakes_at(news: Callable[[], Awaitable[object]], *, open_after: set[str]) -> None:
+        version = (await log.open_executions()).version
+        seen: list[frozenset[str]] = []
+
+        async def watch() -> None:
+            seen.append((await log.open_executions(since=version)).ids)
+
+        await wakes(watch, news)
+        assert seen == [open_after]
+
+    await wakes_at(lambda: log.append(execution, 0, [submitted()]), open_after={execution})
+    await log.append(execution, 1, [claimed(), kill_requested()])
+    await wakes_at(lambda: log.append(execution, 3, [released()]), open_after={execution})
+    await wakes_at(lambda: log.append(execution, 4, [killed()]), open_after=set())

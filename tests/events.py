@@ -1,0 +1,139 @@
+"""Events and executions for tests: by hand, and at random."""
+
+import os
+import time
+from datetime import UTC, datetime
+from itertools import count
+
+from hypothesis import strategies as st
+
+from pyexec.domain.events import (
+    Claimed,
+    Event,
+    Failed,
+    FailureType,
+    Finished,
+    Killed,
+    KillRequested,
+    Output,
+    Preparing,
+    Released,
+    Running,
+    Submitted,
+    Usage,
+)
+from pyexec.domain.ids import execution_id
+from pyexec.domain.spec import Limits, Spec
+
+LIMITS = Limits(timeout_seconds=300, network_disabled=True, memory_mb=1024, disk_mb=2048, cpu_shares=1024)
+SPEC = Spec(docker_image="python:3.12-slim", limits=LIMITS)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+_nonces = count(1)
+
+
+def nonce() -> str:
+    return f"nonce-{next(_nonces)}"
+
+
+def new_id() -> str:
+    return execution_id(time.time_ns(), os.urandom(8))
+
+
+def submitted(at: datetime = START) -> Submitted:
+    return Submitted(at=at, nonce=nonce(), spec=SPEC)
+
+
+def claimed(replica: str = "replica-1", at: datetime = START) -> Claimed:
+    return Claimed(at=at, nonce=nonce(), replica=replica)
+
+
+def released(at: datetime = START) -> Released:
+    return Released(at=at, nonce=nonce(), reason="its replica is gone")
+
+
+def preparing(at: datetime = START) -> Preparing:
+    return Preparing(at=at, nonce=nonce())
+
+
+def running(at: datetime = START) -> Running:
+    return Running(at=at, nonce=nonce(), engine="engine-1", container="c0ffee")
+
+
+def kill_requested(at: datetime = START) -> KillRequested:
+    return KillRequested(at=at, nonce=nonce())
+
+
+def finished(exit_code: int = 0, at: datetime = START) -> Finished:
+    return Finished(at=at, nonce=nonce(), exit_code=exit_code)
+
+
+def failed(at: datetime = START) -> Failed:
+    return Failed(at=at, nonce=nonce(), error_type=FailureType.LOST, error="its replica is gone")
+
+
+def killed(at: datetime = START) -> Killed:
+    return Killed(at=at, nonce=nonce())
+
+
+# What JSON in UTF-8 can carry: any text but half surrogate pairs.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+moments = st.datetimes(datetime(1970, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC))
+floats = st.floats(0, 1e9, allow_nan=False)
+counts = st.integers(0, 2**62)
+
+limits = st.builds(
+    Limits,
+    timeout_seconds=floats,
+    network_disabled=st.booleans(),
+    memory_mb=counts,
+    disk_mb=counts,
+    cpu_shares=counts,
+    cpus=st.none() | floats,
+)
+specs = st.builds(
+    Spec,
+    docker_image=texts,
+    limits=limits,
+    entrypoint=st.none() | texts,
+    stdin=texts,
+    env_vars=st.lists(texts, max_size=3).map(tuple),
+    script_args=st.lists(texts, max_size=3).map(tuple),
+    eval_last_expr=st.booleans(),
+)
+usages = st.none() | st.builds(Usage, cpu_seconds=floats, peak_memory_bytes=counts)
+outputs = st.builds(Output, inline=st.none() | st.binary(max_size=40), blob=st.none() | texts)
+optional_texts = st.none() | texts
+
+submissions = st.builds(Submitted, at=moments, nonce=texts, spec=specs, payload=optional_texts)
+later_events: st.SearchStrategy[Event] = st.one_of(
+    st.builds(Claimed, at=moments, nonce=texts, replica=texts),
+    st.builds(Released, at=moments, nonce=texts, reason=texts),
+    st.builds(Preparing, at=moments, nonce=texts),
+    st.builds(Running, at=moments, nonce=texts, engine=texts, container=texts, entrypoint=texts),
+    st.builds(KillRequested, at=moments, nonce=texts),
+    st.builds(
+        Finished,
+        at=moments,
+        nonce=texts,
+        exit_code=st.integers(0, 255),
+        error=optional_texts,
+        error_type=optional_texts,
+        error_line=st.none() | counts,
+        result=optional_texts,
+        usage=usages,
+        output=outputs,
+    ),
+    st.builds(
+        Failed,
+        at=moments,
+        nonce=texts,
+        error_type=st.sampled_from(FailureType),
+        error=texts,
+        exit_code=st.none() | st.integers(0, 255),
+        usage=usages,
+        output=outputs,
+    ),
+    st.builds(Killed, at=moments, nonce=texts, usage=usages, output=outputs),
+)
+any_event = submissions | later_events

@@ -1,0 +1,61 @@
+"""A real server as a process of its own, on a free port."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+PROGRAM = Path(sys.executable).parent / "python-executor-server"
+STOP_SECONDS = 60
+
+
+@frozen
+class Server:
+    """Where it answers, and the process behind it. `log` is the file it logs to."""
+
+    url: str
+    process: subprocess.Popen[str]
+    data_dir: Path
+    log: Path
+
+    def stop(self) -> int:
+        """SIGTERM, then its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+
+@contextmanager
+def running_server(data_dir: Path, image: str, **settings: str) -> Iterator[Server]:
+    """A server with these settings (names without the prefix, in lower case); stopped at the end."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYEXEC_")}
+    own = {"port": "0", "data_dir": str(data_dir), "default_image": image, "warm_pool": "2", **settings}
+    environment |= {f"PYEXEC_{name.upper()}": value for name, value in own.items()}
+    log = data_dir.parent / f"{data_dir.name}.log"
+    with log.open("w") as log_file:
+        process = subprocess.Popen(
+            [PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=log_file, text=True
+        )
+    try:
+        if process.stdout is None:
+            raise RuntimeError("the server has no standard output")
+        line = process.stdout.readline()
+        found = re.fullmatch(r"listening on (http://\S+)\n", line)
+        if found is None:
+            raise RuntimeError(f"the server did not start: {line}{log.read_text()}")
+        server = Server(url=found[1], process=process, data_dir=data_dir, log=log)
+        yield server
+        if server.stop() != 0:
+            raise RuntimeError(f"the server ended badly: {log.read_text()}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(STOP_SECONDS)
+        if process.stdout is not None:
+            process.stdout.close()
