@@ -7,11 +7,11 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
 from attrs import define, field
-from yarl import URL
 
 from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_answer
 from .multipart import Upload
@@ -56,8 +56,8 @@ class Transport:
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        url = URL(self.base_url)
-        if url.scheme not in ("http", "https") or not url.host:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError(f"the server's address must look like http://host:8080, not {self.base_url!r}")
         self.base_url = self.base_url.rstrip("/")
 
@@ -101,7 +101,8 @@ class Transport:
         try:
             response = await self._opened().request(
                 request.method,
-                URL(self.base_url + request.path, encoded=True).with_query(request.query),
+                self.base_url + request.path,
+                params=request.query,
                 headers=request.headers,
                 json=request.json,
                 data=upload.form() if upload else None,
