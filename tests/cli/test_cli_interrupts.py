@@ -3,6 +3,7 @@
 import os
 import pty
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -56,6 +57,19 @@ def test_twice_while_the_server_does_not_answer(program, server):
             assert process.wait() == 130
         finally:
             server.process.send_signal(signal.SIGCONT)
+
+
+def test_before_the_server_has_answered(lone_program):
+    lone_program.file("main.py", LOOP)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with lone_program.started("--server", url, "main.py") as process:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(1)
+                interrupt(process)
+                assert process.wait() == 130
+                assert process.stderr.read() == b""
 
 
 def test_in_a_terminal(program):
