@@ -8,7 +8,8 @@ from typing import Protocol
 from attrs import frozen
 
 from pyexec.domain.events import Event
-from pyexec.domain.execution import Status
+from pyexec.domain.execution import Execution, Status
+from pyexec.domain.stream import Item, Position
 
 
 @frozen(kw_only=True)
@@ -126,12 +127,13 @@ class BlobStore(Protocol):
 
 @frozen(kw_only=True)
 class Member:
-    """A living replica: the engine it runs on, where others reach its HTTP API, and the room it has."""
+    """A living replica: the engine it runs on, where others reach its HTTP API, and how many programs it runs
+    at once."""
 
     replica: str
     engine: str
     address: str | None
-    free_slots: int
+    slots: int
     version: str
 
 
@@ -164,6 +166,25 @@ class Membership(Protocol):
 
     async def leave(self) -> None:
         """Ends the membership at once; fine when there is none."""
+
+
+@frozen(kw_only=True)
+class Caller:
+    """Who asks: with which token, and whether it is another replica, which is answered from here alone."""
+
+    token: str | None = None
+    is_replica: bool = False
+
+
+class Peers(Protocol):
+    """The other replicas, asked for what only they know: the output of what they run."""
+
+    def items(
+        self, execution: Execution, after: Position, caller: Caller, *, follow: bool
+    ) -> AsyncIterator[Item]:
+        """What the owner of a running execution says of it after a position, up to the end, or by now.
+
+        Raises `Unavailable` when the owner cannot be reached, or breaks off."""
 
 
 @frozen(kw_only=True)
@@ -217,6 +238,9 @@ class Container(Protocol):
 
     async def remove(self) -> None:
         """Kills it and removes all that is left of it; fine when it is gone already."""
+
+    async def let_go(self) -> None:
+        """Ends the connection to it; what runs in it goes on."""
 
 
 class Engine(Protocol):

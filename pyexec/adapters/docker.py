@@ -157,9 +157,12 @@ class AttachedContainer:
 
     async def remove(self) -> None:
         try:
-            await self._stream.close()
+            await self.let_go()
         finally:
             await _remove(self._container)
+
+    async def let_go(self) -> None:
+        await self._stream.close()
 
 
 class FollowedContainer:
@@ -206,8 +209,11 @@ class FollowedContainer:
         await _kill(self._container)
 
     async def remove(self) -> None:
-        self._response.close()
+        await self.let_go()
         await _remove(self._container)
+
+    async def let_go(self) -> None:
+        self._response.close()
 
 
 async def _kill(container: DockerContainer) -> None:

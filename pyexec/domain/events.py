@@ -48,10 +48,12 @@ class Event:
 
 @frozen(kw_only=True)
 class Submitted(Event):
-    """Accepted. `payload` names the archive in the blob store; None when it went straight to a sandbox."""
+    """Accepted. `payload` names the archive in the blob store; None when it went straight to a sandbox, and then
+    `pinned` names the replica whose sandbox that is, while it has yet to be claimed for it."""
 
     spec: Spec
     payload: str | None = None
+    pinned: str | None = None
 
 
 @frozen(kw_only=True)

@@ -82,6 +82,7 @@ class Execution:
     phase: Phase
     spec: Spec
     payload: str | None
+    pinned: str | None
     created_at: datetime
     owner: str | None = None
     claimed_at: datetime | None = None
@@ -119,6 +120,7 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
             phase=Phase.QUEUED,
             spec=event.spec,
             payload=event.payload,
+            pinned=event.pinned,
             created_at=event.at,
         )
     if not is_legal(state, event):

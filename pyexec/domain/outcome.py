@@ -13,7 +13,7 @@ TIMEOUT_EXIT, KILLED_EXIT = 124, 137
 
 @frozen(kw_only=True)
 class Ended:
-    """What was seen of the end. `reason` is `exit`, `killed`, `broken` or the limit that ended it;
+    """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `broken` or the limit that ended it;
     `detail` is for `broken` alone."""
 
     reason: str
@@ -35,6 +35,7 @@ def terminal_event(
     nonce: str,
 ) -> Terminal:
     """The terminal event for what was seen."""
+    code: int | None
     match ended.reason:
         case "exit":
             crash = parse_traceback(stderr_tail) if ended.exit_code == 1 and not ended.signalled else None
@@ -60,15 +61,12 @@ def terminal_event(
         case "output_limit":
             kind, code = FailureType.OUTPUT_LIMIT, KILLED_EXIT
             error = f"the program printed more than {output_max} bytes and was ended"
+        case "stopped":
+            kind, code = FailureType.LOST, None
+            error = "the server was stopped while the program ran"
         case _:
-            return Failed(
-                at=at,
-                nonce=nonce,
-                error_type=FailureType.INTERNAL,
-                error=f"the sandbox failed: {ended.detail or ended.reason}",
-                usage=ended.usage,
-                output=output,
-            )
+            kind, code = FailureType.INTERNAL, None
+            error = f"the sandbox failed: {ended.detail or ended.reason}"
     return Failed(
         at=at, nonce=nonce, error_type=kind, error=error, exit_code=code, usage=ended.usage, output=output
     )

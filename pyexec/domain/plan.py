@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pyexec.domain.execution import OWNED, Execution, Phase
 
@@ -19,13 +19,18 @@ class Sighting:
 
 @frozen(kw_only=True)
 class View:
-    """All that a decision depends on. `now` is on the clock of the sightings; `room` gives each living
-    replica's free slots."""
+    """All that a decision depends on. `now`, `since` and `gone` are on one clock.
+
+    `room` says of each living replica how many more executions it may be given; `gone` says of each replica that
+    is not among them since when that is known. `adoption_seconds` is how long another replica on the same engine
+    may take to adopt what runs there."""
 
     now: float
     open: Sequence[Sighting]
     room: Mapping[str, int]
     queue_timeout_seconds: float
+    gone: Mapping[str, float] = field(factory=dict)
+    adoption_seconds: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -52,7 +57,8 @@ class Release:
 
 @frozen(kw_only=True)
 class Lose:
-    """Its replica is gone and its code may have run: it must not start again."""
+    """Its replica is gone, and it cannot run elsewhere: its code may have run, somebody wants it killed, or its
+    archive went with the replica."""
 
     execution: Execution
 
@@ -63,31 +69,59 @@ Action = Claim | Expire | Release | Lose
 def plan(view: View) -> Sequence[Action]:
     """The actions that are due, oldest execution first.
 
-    Safety: only what never reached RUNNING is released or claimed; claims never take more than there is room
-    for; an execution gets at most one action."""
+    Safety: only what never reached RUNNING is released or claimed, and what is to be killed is not released; a
+    claim never takes more than there is room for; an execution gets at most one action."""
     room = {replica: free for replica, free in view.room.items() if free > 0}
     actions: list[Action] = []
     for sighting in sorted(view.open, key=lambda s: s.execution.id):
         execution = sighting.execution
         if execution.phase is Phase.QUEUED:
-            if view.now - sighting.since >= view.queue_timeout_seconds:
-                actions.append(Expire(execution=execution))
-            elif room:
-                replica = max(room, key=lambda name: (room[name], name))
-                actions.append(Claim(execution=execution, replica=replica))
-                room[replica] -= 1
-                if room[replica] == 0:
-                    del room[replica]
+            action = _queued(view, sighting, room)
         elif execution.phase in OWNED and execution.owner not in view.room:
-            actions.append(
-                Lose(execution=execution)
-                if execution.phase is Phase.RUNNING or execution.kill_requested
-                else Release(execution=execution)
-            )
+            action = _orphaned(view, execution)
+        else:
+            continue
+        if action is not None:
+            actions.append(action)
     return actions
 
 
+def _queued(view: View, sighting: Sighting, room: dict[str, int]) -> Action | None:
+    """What waits: for its own replica when it is pinned, else for the one with most room."""
+    execution = sighting.execution
+    if view.now - sighting.since >= view.queue_timeout_seconds:
+        return Expire(execution=execution)
+    if execution.pinned is not None:
+        alive = execution.pinned in view.room
+        return Claim(execution=execution, replica=execution.pinned) if alive else Lose(execution=execution)
+    if not room:
+        return None
+    replica = max(room, key=lambda name: (room[name], name))
+    room[replica] -= 1
+    if room[replica] == 0:
+        del room[replica]
+    return Claim(execution=execution, replica=replica)
+
+
+def _orphaned(view: View, execution: Execution) -> Action | None:
+    """What a vanished replica has left."""
+    if execution.phase is not Phase.RUNNING:
+        stuck = execution.kill_requested or execution.payload is None
+        return Lose(execution=execution) if stuck else Release(execution=execution)
+    since = view.gone.get(execution.owner or "", view.now)
+    return Lose(execution=execution) if view.now - since >= view.adoption_seconds else None
+
+
 def next_deadline(view: View) -> float | None:
-    """When the first queued execution will have waited too long; None when none waits."""
-    waits = [s.since for s in view.open if s.execution.phase is Phase.QUEUED]
-    return min(waits) + view.queue_timeout_seconds if waits else None
+    """When the next action falls due by the passing of time alone; None when nothing waits for that."""
+    moments = [
+        sighting.since + view.queue_timeout_seconds
+        for sighting in view.open
+        if sighting.execution.phase is Phase.QUEUED
+    ]
+    moments += [
+        view.gone.get(sighting.execution.owner or "", view.now) + view.adoption_seconds
+        for sighting in view.open
+        if sighting.execution.phase is Phase.RUNNING and sighting.execution.owner not in view.room
+    ]
+    return min(moments, default=None)

@@ -17,7 +17,7 @@ FRAME_BYTES = 256 * 1024
 
 
 class Sandbox:
-    """Single-use. After `start`: `send_archive` as often as needed, `unpack`, `go`, `frames`; `remove` at any time.
+    """Single-use. After `start`: `send_archive` as often as needed, `unpack`, `arm`, `go`, `frames`; `remove` at any time.
 
     Every method raises `SandboxBroken` when the sandbox has ended or speaks nonsense, `SandboxRefused` when the
     supervisor says no."""
@@ -68,13 +68,17 @@ class Sandbox:
         for start in range(0, len(data), FRAME_BYTES):
             await self._write(protocol.archive_frame(data[start : start + FRAME_BYTES]))
 
-    async def unpack(self, stdin: bytes) -> None:
-        """Ends the archive, hands over the program's standard input, and waits until both are in place."""
-        await self._write(protocol.archive_frame(b"") + protocol.stdin_frame(stdin))
+    async def unpack(self) -> None:
+        """Ends the archive, and waits until it is in place."""
+        await self._write(protocol.archive_frame(b""))
         with anyio.move_on_after(UNPACK_SECONDS):
             await self._expect(Unpacked)
             return
         raise SandboxBroken(f"the archive was not unpacked within {UNPACK_SECONDS:g} s")
+
+    async def arm(self, stdin: bytes) -> None:
+        """Hands over the program's standard input. From here on the go-ahead must come soon, or is refused."""
+        await self._write(protocol.stdin_frame(stdin))
 
     async def go(self, order: Go) -> None:
         """Starts the program; returns when its process exists."""
@@ -93,6 +97,10 @@ class Sandbox:
     async def remove(self) -> None:
         """Leaves nothing of it."""
         await self._container.remove()
+
+    async def let_go(self) -> None:
+        """Ends the connection to it; its program goes on."""
+        await self._container.let_go()
 
     async def _write(self, data: bytes) -> None:
         try:

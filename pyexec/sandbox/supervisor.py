@@ -32,7 +32,7 @@ HEADER = struct.Struct("!cI")
 
 WORK, TMP = "/work", "/tmp"
 GO_SECONDS = 5.0
-"""A go-ahead that comes later than this after the archive was unpacked is refused: its sender may have been
+"""A go-ahead that comes later than this after the standard input is refused: its sender may have been
 asleep so long that somebody else has already decided the execution's fate."""
 GRACE_SECONDS = 5.0
 LINGER_SECONDS = 120.0
@@ -371,11 +371,11 @@ def main():
     except (tarfile.TarError, OSError, EOFError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error))
-    unpacked = time.monotonic()
     send(UNPACKED)
     stdin = stdin_of(read_frame(frames, STDIN))
+    armed = time.monotonic()
     go = json.loads(read_frame(frames, GO))
-    if time.monotonic() - unpacked > GO_SECONDS:
+    if time.monotonic() - armed > GO_SECONDS:
         return send_json(REFUSED, code="late", message="the go-ahead came too late")
     end_everything_after(go["timeout"] + GRACE_SECONDS)
     Program(go, stdin, memory).run()

@@ -39,7 +39,7 @@ class Kills:
             if not events:
                 return execution
             try:
-                await self._log.append(execution_id, execution.seq, events)
+                await self._log.append(execution_id, execution.seq, events, tell=execution.owner)
             except Conflict:
                 continue
             if (run := self._live.get(execution_id)) is not None:

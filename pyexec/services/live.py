@@ -35,9 +35,8 @@ class Run:
     events: list[Event] = field(factory=list)
     journal: Journal = field(factory=Journal)
     changes: Changes = field(factory=Changes)
-    ended: anyio.Event = field(factory=anyio.Event)
-    failure: Exception | None = None
-    """Why the end could not be written, when it could not."""
+    over: anyio.Event = field(factory=anyio.Event)
+    """Set when it has ended, or is another replica's from here on."""
     kill_wanted: anyio.Event = field(factory=anyio.Event)
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
     """What goes on before the code starts; a kill cancels it."""
@@ -57,10 +56,20 @@ class Run:
         if self.execution.kill_requested:
             self.kill_wanted.set()
             self.preparation.cancel()
-        if self.execution.phase is Phase.ENDED:
-            self.ended.set()
+        if self.has_ended:
+            self.over.set()
         self.changes.announce()
         return self.execution
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its terminal event is durable."""
+        return self.execution is not None and self.execution.phase is Phase.ENDED
+
+    def hand_over(self) -> None:
+        """It is not this replica's any more: whoever watches it here looks elsewhere."""
+        self.over.set()
+        self.changes.announce()
 
     def print(self, stream: Stream, data: bytes) -> None:
         """Takes note of output."""

@@ -1,48 +1,45 @@
-"""Makes every execution end: claims what waits, gives back or writes off what a dead replica left, and forgets
-what has ended long ago. It looks at the log, decides by `plan`, and acts; there is one at a time."""
+"""Makes every execution end: places what waits, gives back or writes off what a dead replica left, and forgets
+what has ended long ago. It looks at the log, decides by `plan`, and acts; the replica that leads does it."""
 
 import logging
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 
 import anyio
-from attrs import define, frozen
+from attrs import frozen
 
-from pyexec.domain.events import Failed, FailureType, Killed, Released
+from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
 from pyexec.errors import Conflict, CorruptLog, Unavailable
-from pyexec.ports import BlobStore, EventLog
+from pyexec.ports import BlobStore, EventLog, Member, Membership
 from pyexec.services.clock import nonce, now
 from pyexec.services.live import Changes, Live
 from pyexec.services.outputs import output_blob, payload_blob
-from pyexec.services.runner import Runner, claim
-from pyexec.services.slots import Slot, Slots
+from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 RETIRE_AT_ONCE = 100
+IN_LINE = 1
+"""How many executions a replica is given beyond its free slots, so that what was accepted for later stands in the
+same line as the callers who wait."""
 
 
 @frozen(kw_only=True)
 class ReconcilerConfig:
-    """The operator's bounds."""
+    """The operator's bounds, and the replica that this one runs on."""
 
+    replica: str
     queue_timeout_seconds: float
     cleanup_ttl_seconds: float
-
-
-@define
-class _Line:
-    """The backlog's own place in the line for slots: one, for its oldest execution."""
-
-    execution_id: str | None = None
-    slot: Slot | None = None
+    adoption_seconds: float
 
 
 class Reconciler:
-    """`run` it as long as this process leads."""
+    """`run` it as long as the replica lives; it acts while it leads."""
 
     def __init__(
         self,
@@ -50,26 +47,41 @@ class Reconciler:
         *,
         log: EventLog,
         blobs: BlobStore,
+        membership: Membership,
         slots: Slots,
         live: Live,
-        runner: Runner,
     ) -> None:
         self._config = config
         self._log = log
         self._blobs = blobs
+        self._membership = membership
         self._slots = slots
         self._live = live
-        self._runner = runner
+        self._lengths: dict[str, int] = {}
         self._sightings: dict[str, Sighting] = {}
-        self._line = _Line()
+        self._members: Mapping[str, Member] = {}
+        self._gone: dict[str, float] = {}
         self._news = Changes()
 
     async def run(self) -> None:
-        """Reconciles until cancelled."""
+        """Stands for leader, and reconciles whenever it leads, until cancelled."""
+        while True:
+            try:
+                async with self._membership.lead():
+                    logger.info("this replica leads")
+                    await self._lead()
+                logger.info("this replica leads no more")
+            except Unavailable as error:
+                logger.warning("cannot stand for leader now: %s", error)
+                await anyio.sleep(RETRY_SECONDS)
+
+    async def _lead(self) -> None:
+        self._lengths, self._sightings, self._gone = {}, {}, {}
+        self._members = (await self._membership.members()).members
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_members, name="watch members")
             tasks.start_soon(self._watch_log, name="watch open executions")
             tasks.start_soon(self._retire_ended, name="retire ended executions")
-            tasks.start_soon(self._stand_in_line, name="stand in line for a slot")
             while True:
                 news = self._news.coming()
                 with anyio.move_on_after(await self._reconcile()):
@@ -80,8 +92,6 @@ class Reconciler:
         try:
             for action in plan(self._view()):
                 await self._act(action)
-            if self._line.slot is not None and self._line.execution_id not in self._sightings:
-                self._leave_line()
         except Unavailable as error:
             logger.error("the event log is away, reconciling again in %g s: %s", RETRY_SECONDS, error)
             return RETRY_SECONDS
@@ -93,11 +103,31 @@ class Reconciler:
             now=anyio.current_time(),
             open=tuple(self._sightings.values()),
             room=self._room(),
+            gone=dict(self._gone),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
+            adoption_seconds=self._config.adoption_seconds,
         )
 
-    def _room(self) -> Mapping[str, int]:
-        return {self._runner.config.replica: 1 if self._line.slot is not None else 0}
+    def _room(self) -> dict[str, int]:
+        """What each living replica may be given: its slots and a place in line, less what it owns."""
+        owned = Counter(sighting.execution.owner for sighting in self._sightings.values())
+        room = {name: member.slots + IN_LINE - owned[name] for name, member in self._members.items()}
+        here = self._config.replica
+        if here in room:  # what runs here is known exactly, and is not among the sightings
+            room[here] = self._slots.free + IN_LINE - owned[here]
+        return room
+
+    async def _watch_members(self) -> None:
+        version: int | None = None
+        while True:
+            try:
+                found = await self._membership.members(version)
+                version, self._members = found.version, found.members
+                self._note_gone()
+                self._news.announce()
+            except Unavailable as error:
+                logger.error("the membership is not known, looking again in %g s: %s", RETRY_SECONDS, error)
+                await anyio.sleep(RETRY_SECONDS)
 
     async def _watch_log(self) -> None:
         version: int | None = None
@@ -105,106 +135,68 @@ class Reconciler:
             try:
                 opened = await self._log.open_executions(version)
                 version = opened.version
-                await self._look_at(opened.lengths.keys())
+                await self._look_at(opened.lengths)
             except Unavailable as error:
                 logger.error("the event log is away, looking again in %g s: %s", RETRY_SECONDS, error)
                 await anyio.sleep(RETRY_SECONDS)
 
-    async def _look_at(self, ids: Set[str]) -> None:
+    async def _look_at(self, lengths: Mapping[str, int]) -> None:
         """Takes note of what is open and not run here: that needs no reconciling."""
-        for gone in self._sightings.keys() - ids:
+        for gone in self._sightings.keys() - lengths.keys():
             del self._sightings[gone]
-        for execution_id in ids:
+        for execution_id, length in lengths.items():
             if execution_id in self._live:
                 self._sightings.pop(execution_id, None)
-                continue
-            try:
-                events = await self._log.read(execution_id)
-                if not events:
-                    continue
-                execution = fold(execution_id, events)
-            except CorruptLog as error:
-                logger.error("%s is left alone: %s", execution_id, error)
-                continue
-            self._see(execution)
+            elif execution_id not in self._sightings or self._lengths.get(execution_id) != length:
+                await self._look_again(execution_id)
+        self._lengths = dict(lengths)
+        self._note_gone()
         self._news.announce()
 
-    def _see(self, execution: Execution) -> None:
-        if execution.phase is Phase.ENDED or execution.id in self._live:
-            self._sightings.pop(execution.id, None)
+    async def _look_again(self, execution_id: str) -> None:
+        try:
+            events = await self._log.read(execution_id)
+            execution = fold(execution_id, events) if events else None
+        except CorruptLog as error:
+            logger.error("%s is left alone: %s", execution_id, error)
+            execution = None
+        if execution is None or execution.phase is Phase.ENDED or execution_id in self._live:
+            self._sightings.pop(execution_id, None)
             return
-        known = self._sightings.get(execution.id)
+        known = self._sightings.get(execution_id)
         same = known is not None and known.execution.phase is execution.phase
         since = known.since if known is not None and same else anyio.current_time()
-        self._sightings[execution.id] = Sighting(execution=execution, since=since)
+        self._sightings[execution_id] = Sighting(execution=execution, since=since)
 
-    async def _stand_in_line(self) -> None:
-        """Waits for a slot like everybody else whenever something is queued, one at a time."""
-        while True:
-            news = self._news.coming()
-            waiting = [s.execution for s in self._sightings.values() if s.execution.phase is Phase.QUEUED]
-            if not waiting or self._line.slot is not None:
-                await news.wait()
-                continue
-            first = min(waiting, key=lambda execution: execution.id)
-            self._line.slot = await self._slots.reserve(first.spec.limits)
-            self._line.execution_id = first.id
-            self._news.announce()
+    def _note_gone(self) -> None:
+        """Since when each owner is known to be gone."""
+        owners = {sighting.execution.owner for sighting in self._sightings.values()}
+        missing = {owner for owner in owners if owner is not None and owner not in self._members}
+        self._gone = {owner: self._gone.get(owner, anyio.current_time()) for owner in missing}
 
     async def _act(self, action: Action) -> None:
         execution = action.execution
         try:
             match action:
                 case Claim():
-                    await self._claim(execution)
+                    claimed = Claimed(at=now(), nonce=nonce(), replica=action.replica)
+                    await self._log.append(execution.id, execution.seq, [claimed], tell=action.replica)
                 case Expire():
                     waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
-                    await self._fail(execution, FailureType.QUEUE_TIMEOUT, waited)
+                    await self._log.append(
+                        execution.id, execution.seq, [_failed(FailureType.QUEUE_TIMEOUT, waited)]
+                    )
                 case Release():
                     released = Released(at=now(), nonce=nonce(), reason="its replica is gone")
-                    await self._log.append(execution.id, execution.seq, [released])
-                case Lose() if execution.kill_requested:
-                    await self._log.append(execution.id, execution.seq, [Killed(at=now(), nonce=nonce())])
+                    await self._log.append(execution.id, execution.seq, [released], gone=execution.owner)
                 case Lose():
-                    lost = "its replica is gone; the code may have run up to its deadline"
-                    await self._fail(execution, FailureType.LOST, lost)
-        except Conflict:
-            logger.info("%s has moved on, %s is decided anew", execution.id, type(action).__name__)
+                    await self._log.append(
+                        execution.id, execution.seq, [_written_off(execution)], gone=execution.owner
+                    )
+        except Conflict as error:
+            logger.info("%s is decided anew: %s", execution.id, error)
         await self._look_again(execution.id)
-
-    async def _claim(self, execution: Execution) -> None:
-        """Runs the oldest queued execution in the slot that the backlog has got."""
-        slot = self._line.slot
-        if slot is None or self._line.execution_id != execution.id:
-            self._leave_line()
-            return
-        self._line = _Line()
-        try:
-            claimed = await claim(self._log, execution.id, self._runner.config.replica)
-        except BaseException:
-            self._slots.release(slot)
-            raise
-        if claimed is None:
-            self._slots.release(slot)
-        else:
-            self._runner.start_claimed(*claimed, slot)
-
-    def _leave_line(self) -> None:
-        """Gives back the backlog's slot: what it was for has gone."""
-        if self._line.slot is not None:
-            self._slots.release(self._line.slot)
-        self._line = _Line()
-        self._news.announce()
-
-    async def _fail(self, execution: Execution, kind: FailureType, error: str) -> None:
-        failed = Failed(at=now(), nonce=nonce(), error_type=kind, error=error)
-        await self._log.append(execution.id, execution.seq, [failed])
-
-    async def _look_again(self, execution_id: str) -> None:
-        events = await self._log.read(execution_id)
-        if events:
-            self._see(fold(execution_id, events))
-        self._news.announce()
+        self._note_gone()
 
     async def _retire_ended(self) -> None:
         """Blobs go first, the log last: whoever still finds the log may find its output gone, never the reverse."""
@@ -221,3 +213,16 @@ class Reconciler:
                 due = ()
             if len(due) < RETIRE_AT_ONCE:
                 await anyio.sleep(max(1.0, min(30.0, ttl / 10)))
+
+
+def _failed(kind: FailureType, error: str) -> Failed:
+    return Failed(at=now(), nonce=nonce(), error_type=kind, error=error)
+
+
+def _written_off(execution: Execution) -> Event:
+    """The end of what a vanished replica has left, and cannot run elsewhere."""
+    if execution.kill_requested:
+        return Killed(at=now(), nonce=nonce())
+    if execution.phase is Phase.RUNNING:
+        return _failed(FailureType.LOST, "its replica is gone; the code may have run up to its deadline")
+    return _failed(FailureType.LOST, "its replica is gone, and its archive with it; the code has not run")

@@ -4,12 +4,13 @@ nobody needs it."""
 import logging
 from collections.abc import Mapping, Sequence, Set
 
+import anyio
 from attrs import frozen
 
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, fold
-from pyexec.errors import Conflict, CorruptLog, EngineError
-from pyexec.ports import Engine, EventLog
+from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
+from pyexec.ports import Engine, EventLog, Members, Membership
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
@@ -17,6 +18,8 @@ from pyexec.services.slots import Slots
 logger = logging.getLogger(__name__)
 
 REPLICA_LABEL = "pyexec.replica"
+COMING_BACK_SECONDS = 5.0
+RETRY_SECONDS = 1.0
 
 
 @frozen(kw_only=True)
@@ -27,7 +30,32 @@ class Recovery:
     log: EventLog
     runner: Runner
     slots: Slots
+    membership: Membership
     labels: Mapping[str, str]
+
+    async def run(self) -> None:
+        """Recovers what members leave behind that vanish while this one lives, until cancelled.
+
+        One that comes back at once, with a new session, keeps what it has."""
+        members = await self._members(None)
+        while True:
+            before = members
+            members = await self._members(before.version)
+            if before.members.keys() - members.members.keys():
+                await anyio.sleep(COMING_BACK_SECONDS)
+                members = await self._members(None)
+                try:
+                    await self.recover(members.members.keys() | {self.runner.config.replica})
+                except (Unavailable, EngineError) as error:
+                    logger.error("what a vanished replica left is not recovered: %s", error)
+
+    async def _members(self, since: int | None) -> Members:
+        while True:
+            try:
+                return await self.membership.members(since)
+            except Unavailable as error:
+                logger.warning("the membership is not known, looking again: %s", error)
+                await anyio.sleep(RETRY_SECONDS)
 
     async def recover(self, alive: Set[str]) -> None:
         """Adopts the running programs of replicas that are not `alive`, and removes their other containers."""
@@ -45,7 +73,7 @@ class Recovery:
     async def _running(self) -> Sequence[tuple[Execution, Sequence[Event]]]:
         found = []
         opened = await self.log.open_executions()
-        for execution_id in opened.ids:
+        for execution_id in opened.lengths:
             try:
                 events = await self.log.read(execution_id)
                 execution = fold(execution_id, events)

@@ -9,10 +9,9 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import frozen
 
-from pyexec.domain.events import Adopted, Claimed, Event, Failed, FailureType, Running, Terminal, Usage
-from pyexec.domain.execution import Execution, Phase, fold
-from pyexec.domain.journal import Stream
-from pyexec.domain.outcome import Ended, terminal_event
+from pyexec.domain.events import Adopted, Event, FailureType, Running, Usage
+from pyexec.domain.execution import Execution, fold
+from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import (
     Conflict,
@@ -28,26 +27,29 @@ from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.protocol import Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
+from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
-from pyexec.services.outputs import store_output
 from pyexec.services.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
-TRACEBACK_BYTES = 64 * 1024
-RETRY_SECONDS = 0.5
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
+
+Follow = Callable[[], Coroutine[Any, Any, Ended]]
 
 
 @frozen(kw_only=True)
 class RunnerConfig:
-    """Who this replica is, and what bounds a run's output, in bytes."""
+    """Who this replica is, and what bounds a run's output, in bytes.
+
+    `leave_running` says whether programs outlive an orderly stop, for another replica to adopt."""
 
     replica: str
     engine: str
     output_bytes_max: int
+    leave_running: bool
 
 
 class Runner:
@@ -62,21 +64,25 @@ class Runner:
         self._pool = pool
         self._slots = slots
         self._live = live
+        self._endings = Endings(
+            log=log, blobs=blobs, replica=config.replica, output_bytes_max=config.output_bytes_max
+        )
         self._tasks: TaskGroup | None = None
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Holds the runs. On cancellation, those that still run end as `lost`."""
+        """Holds the runs. On cancellation, what has not started is given back, and what still runs is left to be
+        adopted or ends as `lost`."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             task_status.started()
             await anyio.sleep_forever()
 
     async def drain(self, seconds: float) -> None:
-        """Takes no new work; returns when all runs have ended, or after so many seconds."""
+        """Takes no new work; returns when all runs are over, or after so many seconds."""
         self._slots.close()
         with anyio.move_on_after(seconds):
             for run in self._live.all():
-                await run.ended.wait()
+                await run.over.wait()
 
     async def sandbox_for(self, spec: Spec) -> Sandbox:
         """A sandbox with the limits of `spec`."""
@@ -87,25 +93,23 @@ class Runner:
         run: Run,
         sandbox: Sandbox,
         slot: Slot,
-        spec: Spec,
         events: Sequence[Event],
         key: IdempotencyKey | None = None,
     ) -> None:
         """Writes `events` and `Running` in one step, then carries the run out in the background.
 
         The archive must be unpacked in `sandbox`. On return the runner owns sandbox and slot; when it raises
-        (`Conflict`, `KeyTaken`, `Unavailable`) the caller still does, and nothing has started."""
+        (`Conflict`, `KeyTaken`, `Unavailable`, `SandboxBroken`) the caller still does, and nothing has started."""
         running = Running(at=now(), nonce=nonce(), engine=self.config.engine, container=sandbox.container_id)
+        spec = fold(run.id, [*run.events, *events]).spec
+        await sandbox.arm(spec.stdin.encode())
         with anyio.CancelScope(shield=True):
-            written = [*events, running]
-            await self._log.append(run.id, run.seq, written, key=key)
-            run.record(written)
-            self._live.add(run)
-            follow = partial(self._start_and_follow, run, sandbox, spec)
-            self._spawn(partial(self._carry_out, run, sandbox, slot, follow), name=f"run {run.id}")
+            await self._log.append(run.id, run.seq, [*events, running], key=key)
+            run.record([*events, running])
+            self._carry_out_later(run, sandbox, slot, partial(self._start_and_follow, run, sandbox, spec))
 
     def start_claimed(self, execution: Execution, events: Sequence[Event], slot: Slot) -> None:
-        """Takes over an execution that this replica has just claimed; its archive lies in the blob store."""
+        """Takes over an execution that is claimed for this replica; its archive lies in the blob store."""
         run = Run(execution.id)
         run.record(events)
         self._live.add(run)
@@ -119,12 +123,10 @@ class Runner:
         On return the runner owns sandbox and slot; raises `Conflict` when the execution has moved on."""
         adopted = Adopted(at=now(), nonce=nonce(), replica=self.config.replica)
         with anyio.CancelScope(shield=True):
-            await self._log.append(execution.id, execution.seq, [adopted])
+            await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
             run = Run(execution.id)
             run.record([*events, adopted])
-            self._live.add(run)
-            follow = partial(self._follow, run, sandbox)
-            self._spawn(partial(self._carry_out, run, sandbox, slot, follow), name=f"adopted {run.id}")
+            self._carry_out_later(run, sandbox, slot, partial(self._follow, run, sandbox))
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
@@ -138,17 +140,21 @@ class Runner:
         try:
             with run.preparation:
                 sandbox = await self._prepare(run)
-                await self.start(run, sandbox, slot, run.known().spec, ())
+                await self.start(run, sandbox, slot, ())
                 handed_over = True
             if not handed_over:
-                await self._end(run, Ended(reason="killed"))
+                await self._endings.end(run, Ended(reason="killed"))
         except Conflict:
             run.catch_up(await self._log.read(run.id))
-            await self._end(run, Ended(reason="killed" if run.kill_wanted.is_set() else "broken"))
+            await self._endings.end(run, Ended(reason="killed" if run.kill_wanted.is_set() else "broken"))
         except ImageUnavailable as error:
-            await self._fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
+            await self._endings.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
         except (SandboxBroken, SandboxRefused, EngineError, Unavailable) as error:
-            await self._fail(run, FailureType.INTERNAL, f"the sandbox could not be prepared: {error}")
+            message = f"the sandbox could not be prepared: {error}"
+            await self._endings.fail(run, FailureType.INTERNAL, message)
+        except anyio.get_cancelled_exc_class():
+            await self._endings.release(run, "its replica stops")
+            raise
         finally:
             if not handed_over:
                 with anyio.CancelScope(shield=True):
@@ -163,31 +169,33 @@ class Runner:
         try:
             async for chunk in self._blobs.read(execution.payload):
                 await sandbox.send_archive(chunk)
-            await sandbox.unpack(execution.spec.stdin.encode())
+            await sandbox.unpack()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandbox.remove()
             raise
         return sandbox
 
-    async def _carry_out(
-        self, run: Run, sandbox: Sandbox, slot: Slot, follow: Callable[[], Coroutine[Any, Any, Ended]]
-    ) -> None:
+    def _carry_out_later(self, run: Run, sandbox: Sandbox, slot: Slot, follow: Follow) -> None:
+        self._live.add(run)
+        self._spawn(partial(self._carry_out, run, sandbox, slot, follow), name=f"run {run.id}")
+
+    async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, follow: Follow) -> None:
         """From the go-ahead to the end."""
         try:
             ended = await self._watch(run, sandbox, follow)
-            await self._end(run, ended)
+            await self._endings.end(run, ended)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._fail(run, FailureType.LOST, "the server was stopped while the program ran")
+            if self.config.leave_running:
+                run.hand_over()
+            else:
+                await self._endings.end(run, Ended(reason="stopped"))
             raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._clean_up(run, sandbox, slot)
 
-    async def _watch(
-        self, run: Run, sandbox: Sandbox, follow: Callable[[], Coroutine[Any, Any, Ended]]
-    ) -> Ended:
+    async def _watch(self, run: Run, sandbox: Sandbox, follow: Follow) -> Ended:
         """Follows the program; the deadline, the output's size and a kill are held from out here."""
         limits = run.known().spec.limits
         ended = Ended(reason="timeout")
@@ -234,51 +242,14 @@ class Runner:
         except ExecutorError as error:
             logger.error("%s cannot be killed: %s", run.id, error)
 
-    async def _end(self, run: Run, ended: Ended) -> None:
-        """Writes the terminal event for what was seen; survives cancellation."""
-        execution = run.known()
-        with anyio.CancelScope(shield=True):
-            tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
-            output = await store_output(self._blobs, run.id, run.journal)
-            terminal = terminal_event(
-                ended,
-                limits=execution.spec.limits,
-                output_max=self.config.output_bytes_max,
-                stderr_tail=tail.decode("utf-8", "replace"),
-                output=output,
-                at=now(),
-                nonce=nonce(),
-            )
-            await self._write_end(run, terminal)
-
-    async def _fail(self, run: Run, kind: FailureType, error: str) -> None:
-        if run.ended.is_set():
-            return
-        with anyio.CancelScope(shield=True):
-            output = await store_output(self._blobs, run.id, run.journal)
-            await self._write_end(
-                run, Failed(at=now(), nonce=nonce(), error_type=kind, error=error, output=output)
-            )
-
-    async def _write_end(self, run: Run, terminal: Terminal) -> None:
-        """Appends the terminal event where the log stands now. A conflict means that somebody else wrote
-        meanwhile (a wish to kill it, or its end): read again, and write only if it is still open."""
-        while not run.ended.is_set():
-            try:
-                await self._log.append(run.id, run.seq, [terminal])
-                run.record([terminal])
-            except Conflict:
-                run.catch_up(await self._log.read(run.id))
-            except Unavailable as error:
-                logger.error("the end of %s cannot be written, trying again: %s", run.id, error)
-                await anyio.sleep(RETRY_SECONDS)
-
     async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot) -> None:
-        """Only after the end is durable."""
+        """Only after the end is durable; a sandbox that another replica follows, or will, is let go unharmed."""
         self._live.remove(run)
         try:
-            if sandbox is not None:
+            if sandbox is not None and (run.has_ended or run.known().started_at is None):
                 await sandbox.remove()
+            elif sandbox is not None:
+                await sandbox.let_go()
         except ExecutorError as error:
             logger.error("the sandbox of %s is left behind: %s", run.id, error)
         finally:
@@ -307,17 +278,3 @@ def _ended(frame: Exited) -> Ended:
         result=frame.result,
         detail=f"it gave the unknown reason {frame.reason[:80]!r}",
     )
-
-
-async def claim(log: EventLog, execution_id: str, replica: str) -> tuple[Execution, Sequence[Event]] | None:
-    """Claims a queued execution for `replica`: its state and all its events, or None when it is not queued any more."""
-    events = list(await log.read(execution_id))
-    if not events or fold(execution_id, events).phase is not Phase.QUEUED:
-        return None
-    claimed = Claimed(at=now(), nonce=nonce(), replica=replica)
-    try:
-        await log.append(execution_id, len(events), [claimed])
-    except Conflict:
-        return None
-    events.append(claimed)
-    return fold(execution_id, events), events

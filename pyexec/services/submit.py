@@ -12,9 +12,10 @@ from attrs import evolve, frozen
 from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Submitted
-from pyexec.domain.execution import fold
+from pyexec.domain.execution import Phase, fold
 from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
 from pyexec.errors import (
+    Conflict,
     EngineError,
     ImageUnavailable,
     InvalidRequest,
@@ -28,6 +29,7 @@ from pyexec.errors import (
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import new_execution_id, nonce, now
+from pyexec.services.kill import Kills
 from pyexec.services.live import Live, Run
 from pyexec.services.outputs import payload_blob
 from pyexec.services.runner import Runner
@@ -54,6 +56,8 @@ class SubmitConfig:
     policy: Policy
     queue_timeout_seconds: float
     members_max: int
+    local_claim: bool
+    """Whether this replica claims what it takes itself; else every claim is the reconciler's."""
 
 
 class Submissions:
@@ -69,6 +73,7 @@ class Submissions:
         slots: Slots,
         live: Live,
         runner: Runner,
+        kills: Kills,
     ) -> None:
         self._config = config
         self._log = log
@@ -76,6 +81,7 @@ class Submissions:
         self._slots = slots
         self._live = live
         self._runner = runner
+        self._kills = kills
 
     async def run(self, upload: Upload) -> Run | str:
         """Starts an execution whose caller waits: its run, or the id of the one that the key already names."""
@@ -111,7 +117,7 @@ class Submissions:
 
     async def _accept(self, execution_id: str, submitted: Submitted, key: IdempotencyKey | None) -> None:
         """Writes the first event; with the claim in the same step when a slot is free here."""
-        slot = self._slots.try_reserve(submitted.spec.limits)
+        slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
         events: list[Event] = [submitted]
         if slot is not None:
             events.append(Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica))
@@ -148,11 +154,42 @@ class Submissions:
             spec = evolve(spec, entrypoint=archive.entrypoint())
             submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
             try:
-                await self._runner.start(run, sandbox, slot, spec, [submitted, claimed], archive.key())
+                if self._config.local_claim:
+                    await self._runner.start(run, sandbox, slot, [submitted, claimed], archive.key())
+                else:
+                    await self._start_when_claimed(run, sandbox, slot, submitted, archive.key())
             except KeyTaken as taken:
                 return self._same_or_refused(archive, taken.execution_id, taken.fingerprint)
-            undo.pop_all()
+            except SandboxBroken as error:
+                raise Unavailable(f"the sandbox broke before the program could start: {error}") from error
+            if run.known().phase is not Phase.ENDED:
+                undo.pop_all()
         return run
+
+    async def _start_when_claimed(
+        self, run: Run, sandbox: Sandbox, slot: Slot, submitted: Submitted, key: IdempotencyKey | None
+    ) -> None:
+        """Starts it here once the reconciler has claimed it for this replica, to which it is pinned; or returns when
+        it has ended before that."""
+        pinned = evolve(submitted, pinned=self._runner.config.replica)
+        await self._log.append(run.id, 0, [pinned], key=key)
+        run.record([pinned])
+        try:
+            while run.known().phase is Phase.QUEUED:
+                await self._log.wait(run.id, run.seq)
+                run.catch_up(await self._log.read(run.id))
+            if run.known().phase is Phase.CLAIMED and not run.kill_wanted.is_set():
+                await self._runner.start(run, sandbox, slot, [])
+                return
+        except Conflict:
+            run.catch_up(await self._log.read(run.id))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._kills.request(run.id)
+            raise
+        while not run.has_ended:
+            await self._log.wait(run.id, run.seq)
+            run.catch_up(await self._log.read(run.id))
 
     async def _slot_in_time(self, spec: Spec) -> Slot | None:
         with anyio.move_on_after(self._config.queue_timeout_seconds):
@@ -235,7 +272,7 @@ async def _fill(sandbox: Sandbox, archive: _CheckedArchive, spec: Spec) -> None:
         async for chunk in archive.chunks():
             await sandbox.send_archive(chunk)
         archive.entrypoint()
-        await sandbox.unpack(spec.stdin.encode())
+        await sandbox.unpack()
     except SandboxRefused as error:
         if error.code == "disk_full":
             raise TooLarge(

@@ -1,0 +1,101 @@
+"""Writing how an execution ended. The one write that must not get lost, and must not come twice."""
+
+import logging
+
+import anyio
+from attrs import frozen
+
+from pyexec.domain.events import Failed, FailureType, Released, Terminal
+from pyexec.domain.execution import Phase, is_legal
+from pyexec.domain.journal import Stream
+from pyexec.domain.outcome import Ended, terminal_event
+from pyexec.errors import Conflict, Unavailable
+from pyexec.ports import BlobStore, EventLog
+from pyexec.services.clock import nonce, now
+from pyexec.services.live import Run
+from pyexec.services.outputs import store_output
+
+logger = logging.getLogger(__name__)
+
+TRACEBACK_BYTES = 64 * 1024
+RETRY_SECONDS = 0.5
+
+
+@frozen(kw_only=True)
+class Endings:
+    """Ends the runs of `replica`. Every method survives cancellation, and waits for a log that is away."""
+
+    log: EventLog
+    blobs: BlobStore
+    replica: str
+    output_bytes_max: int
+
+    async def end(self, run: Run, ended: Ended) -> None:
+        """Writes the terminal event for what was seen, with the output so far."""
+        with anyio.CancelScope(shield=True):
+            tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
+            while not run.over.is_set():
+                try:
+                    output = await store_output(self.blobs, run.id, run.journal)
+                    break
+                except Unavailable as error:
+                    await self._wait_for_store(run, error)
+            else:
+                return
+            terminal = terminal_event(
+                ended,
+                limits=run.known().spec.limits,
+                output_max=self.output_bytes_max,
+                stderr_tail=tail.decode("utf-8", "replace"),
+                output=output,
+                at=now(),
+                nonce=nonce(),
+            )
+            await self._write(run, terminal)
+
+    async def fail(self, run: Run, kind: FailureType, error: str) -> None:
+        """Ends what failed before its program could say anything."""
+        with anyio.CancelScope(shield=True):
+            await self._write(run, Failed(at=now(), nonce=nonce(), error_type=kind, error=error))
+
+    async def release(self, run: Run, reason: str) -> None:
+        """Gives back what has not started, if it may still be given back; else leaves it as it is."""
+        released = Released(at=now(), nonce=nonce(), reason=reason)
+        if is_legal(run.known(), released):
+            with anyio.CancelScope(shield=True):
+                try:
+                    await self.log.append(run.id, run.seq, [released])
+                except (Conflict, Unavailable) as error:
+                    logger.warning("%s is left to the reconciler: %s", run.id, error)
+        run.hand_over()
+
+    async def _write(self, run: Run, terminal: Terminal) -> None:
+        """Appends where the log stands now, as long as the execution is open and this replica's own.
+
+        A conflict means that somebody else has written meanwhile: a wish to kill it, its end, or its adoption."""
+        while not run.over.is_set():
+            try:
+                await self.log.append(run.id, run.seq, [terminal])
+                run.record([terminal])
+            except Conflict:
+                await self._catch_up(run)
+            except Unavailable as error:
+                await self._wait_for_store(run, error)
+
+    async def _wait_for_store(self, run: Run, error: Unavailable) -> None:
+        logger.error("the end of %s cannot be written, trying again: %s", run.id, error)
+        await anyio.sleep(RETRY_SECONDS)
+        try:
+            await self._catch_up(run)
+        except Unavailable as still:
+            logger.info("the event log is still away: %s", still)
+
+    async def _catch_up(self, run: Run) -> None:
+        events = await self.log.read(run.id)
+        if not events:
+            run.hand_over()
+            return
+        state = run.catch_up(events)
+        if state.phase is not Phase.ENDED and state.owner != self.replica:
+            logger.warning("%s is not this replica's any more; nothing is written", run.id)
+            run.hand_over()

@@ -1,0 +1,95 @@
+"""What others have for this replica to do: executions that the leader placed here, and kills of what runs here."""
+
+import logging
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+from attrs import define, field
+
+from pyexec.domain.events import Event, Killed, Released
+from pyexec.domain.execution import Execution, Phase, fold
+from pyexec.errors import Conflict, CorruptLog, Unavailable
+from pyexec.ports import EventLog
+from pyexec.services.clock import nonce, now
+from pyexec.services.live import Live
+from pyexec.services.runner import Runner
+from pyexec.services.slots import Slots
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 10.0
+"""How long a placed execution stands in line here before it is given back, for it may find room elsewhere."""
+RETRY_SECONDS = 1.0
+
+
+@define(kw_only=True)
+class InboxAttendant:
+    """`run` it as long as the replica takes work."""
+
+    log: EventLog
+    slots: Slots
+    live: Live
+    runner: Runner
+    _starting: set[str] = field(factory=set, init=False)
+
+    async def run(self) -> None:
+        """Attends to the inbox until cancelled."""
+        replica = self.runner.config.replica
+        version: int | None = None
+        async with anyio.create_task_group() as tasks:
+            while True:
+                try:
+                    inbox = await self.log.inbox(replica, version)
+                    for execution_id in inbox.ids:
+                        await self._attend(execution_id, tasks)
+                        await self.log.settle(replica, execution_id)
+                    version = inbox.version
+                except Unavailable as error:
+                    logger.warning("the inbox cannot be read, trying again: %s", error)
+                    await anyio.sleep(RETRY_SECONDS)
+
+    async def _attend(self, execution_id: str, tasks: TaskGroup) -> None:
+        events = await self.log.read(execution_id)
+        if not events:
+            return
+        if (run := self.live.get(execution_id)) is not None:
+            run.catch_up(events)
+            return
+        try:
+            execution = fold(execution_id, events)
+        except CorruptLog as error:
+            logger.error("%s is left alone: %s", execution_id, error)
+            return
+        if execution.phase is not Phase.CLAIMED or execution.owner != self.runner.config.replica:
+            return
+        if execution.kill_requested:
+            await self._append(execution, Killed(at=now(), nonce=nonce()))
+        elif execution.payload is not None and execution_id not in self._starting:
+            self._starting.add(execution_id)
+            tasks.start_soon(partial(self._start, execution_id), name=f"start placed {execution_id}")
+
+    async def _start(self, execution_id: str) -> None:
+        """Runs what was placed here once there is a slot; gives it back when there is none for long."""
+        try:
+            events = await self.log.read(execution_id)
+            execution = fold(execution_id, events)
+            slot = None
+            with anyio.move_on_after(PATIENCE_SECONDS):
+                slot = await self.slots.reserve(execution.spec.limits)
+            if slot is not None:
+                self.runner.start_claimed(execution, events, slot)
+                return
+            await self._append(
+                execution, Released(at=now(), nonce=nonce(), reason="no slot became free there")
+            )
+        except Unavailable as error:
+            logger.warning("%s stays claimed for now: %s", execution_id, error)
+        finally:
+            self._starting.discard(execution_id)
+
+    async def _append(self, execution: Execution, event: Event) -> None:
+        try:
+            await self.log.append(execution.id, execution.seq, [event])
+        except Conflict as error:
+            logger.info("%s has moved on: %s", execution.id, error)
