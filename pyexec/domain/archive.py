@@ -34,6 +34,14 @@ _FORBIDDEN = {
 }
 _EXTENDED = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 _GNU_LONG = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+_OF_ONE_MEMBER = {
+    b"path",
+    b"linkpath",
+    b"size",
+    b"GNU.sparse.name",
+    b"GNU.sparse.realsize",
+    b"GNU.sparse.size",
+}
 _REGULAR = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE}
 
 
@@ -98,6 +106,7 @@ class ArchiveCheck:
     _steps: Iterator[int] | None = None
     _need: int = BLOCK
     _files: set[int] = field(factory=set)
+    _directories: set[int] = field(factory=set)
     _symlinks: set[str] = field(factory=set)
     _candidates: Candidates = field(factory=Candidates)
     _entry_kind: str | None = None
@@ -221,8 +230,12 @@ class ArchiveCheck:
             pending.name = data.rstrip(b"\0")
         elif info.type == tarfile.GNUTYPE_LONGLINK:
             pending.linkname = data.rstrip(b"\0")
-        elif info.type != tarfile.XGLTYPE:
+        else:
             for key, value in _pax_records(data):
+                if info.type == tarfile.XGLTYPE and key in _OF_ONE_MEMBER:
+                    raise InvalidRequest(
+                        f"a global extended header gives every member the same {key.decode()}", field="tar"
+                    )
                 if (key == b"path" and pending.name is None) or key == b"GNU.sparse.name":
                     pending.name = value
                 elif key == b"linkpath":
@@ -256,10 +269,13 @@ class ArchiveCheck:
             and name.startswith(self.entrypoint + "/")
         ):
             self._entry_kind = "directory"
+        self._note_directories(name, is_directory=kind == tarfile.DIRTYPE)
         if kind == tarfile.DIRTYPE:
             return
         if name == ".":
             raise InvalidRequest("a member that is no directory is named '.'", field="tar")
+        if hash(name) in self._directories:
+            raise InvalidRequest(f"member {_shown(name)} is a directory, too", field="tar")
         if hash(name) in self._files:
             raise InvalidRequest(f"member {_shown(name)} is in the archive twice", field="tar")
         self._files.add(hash(name))
@@ -271,6 +287,17 @@ class ArchiveCheck:
                 f"the archive's contents are larger than disk_mb allows ({self.limits.bytes_max // MEBIBYTE} MiB)",
                 field="config.disk_mb",
             )
+
+    def _note_directories(self, name: str, *, is_directory: bool) -> None:
+        """Where `name` lies must be directories; those above a known one are known."""
+        for directory in (name, *_parents(name)) if is_directory else _parents(name):
+            if hash(directory) in self._files:
+                raise InvalidRequest(
+                    f"member {_shown(name)} needs the directory {_shown(directory)}, which is a file", field="tar"
+                )
+            if hash(directory) in self._directories:
+                return
+            self._directories.add(hash(directory))
 
     def _checked_name(self, raw: bytes) -> str:
         """The member's normal name; raises when it cannot be written, or would lie outside of /work."""
@@ -366,7 +393,7 @@ def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, space, _ = data[at : at + 20].partition(b" ")
         record = data[at : at + int(length)] if space and length.isdigit() else b""
         key, equals, value = record[len(length) + 1 :].partition(b"=")
-        if not equals or not value.endswith(b"\n"):
+        if not equals or not value.endswith(b"\n") or len(record) != int(length):
             raise InvalidRequest("the archive is damaged: an extended header cannot be read", field="tar")
         yield key, value[:-1]
         at += int(length)
