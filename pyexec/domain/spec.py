@@ -1,7 +1,7 @@
 """What a caller asks for, and what that becomes once the server's defaults and ceilings are applied."""
 
-import math
 import posixpath
+import re
 from collections.abc import Sequence
 
 from attrs import field, frozen
@@ -9,6 +9,13 @@ from attrs import field, frozen
 from pyexec.errors import InvalidRequest
 
 MEBIBYTE = 1024 * 1024
+
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_NAME = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,}"
+_IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST})?")
+"""An image's name, as the engine's own grammar has it (distribution/reference)."""
 
 
 def _doc(text: str, example: object = None) -> dict[str, object]:
@@ -126,6 +133,10 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
     )
 
 
+_INSANE = 2**63
+"""Whole numbers may be longer than what a float, or the engine, can hold."""
+
+
 def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
     """The limits asked for, defaults filled in; raises `InvalidRequest` for one that is out of its range."""
     lowest = {"timeout_seconds": 0.001, "memory_mb": 16, "disk_mb": 1, "cpu_shares": 2, "cpus": 0.01}
@@ -136,17 +147,18 @@ def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
             decided[name] = getattr(policy.defaults, name)
             continue
         ceiling = getattr(policy.ceilings, name)
-        if not math.isfinite(value) or value < least or (ceiling is not None and value > ceiling):
+        if value < least or value > (_INSANE if ceiling is None else ceiling):
             most = "" if ceiling is None else f" and at most {ceiling:g}"
+            shown = f"{value:g}" if -_INSANE < value < _INSANE else "beyond any machine"
             raise InvalidRequest(
-                f"config.{name} is {value:g}; allowed is at least {least:g}{most}", field=f"config.{name}"
+                f"config.{name} is {shown}; allowed is at least {least:g}{most}", field=f"config.{name}"
             )
         decided[name] = value
     return Limits(network_disabled=asked.network_disabled, **decided)  # type: ignore[arg-type]
 
 
 def _check_image(image: str) -> None:
-    if not image or len(image) > 512 or any(c.isspace() or not c.isprintable() for c in image):
+    if len(image) > 512 or _IMAGE.fullmatch(image) is None:
         raise InvalidRequest(
             "docker_image must be an image name such as python:3.12-slim", field="docker_image"
         )
