@@ -105,7 +105,7 @@ def _assemble(
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         waiting_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(standard.memory_mb + standard.disk_mb + overhead_mb),
+        memory_mb_max=settings.memory_budget_mb(overhead_mb),
     )
     spec_of = partial(_container_spec, settings, labels, overhead_mb, protocol.command())
     pool = Pool(engine, kind=standard, size=settings.warm_pool, spec_of=spec_of)

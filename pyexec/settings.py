@@ -82,12 +82,13 @@ class Settings:
         """Where the Docker engine listens; None leaves that to Docker's own variables."""
         return f"unix://{self.docker_socket}" if self.docker_socket is not None else self.docker_host
 
-    def memory_budget_mb(self, sandbox_mb: int) -> int:
-        """The memory of all sandboxes together, given what one of default size takes."""
+    def memory_budget_mb(self, overhead_mb: int) -> int:
+        """The memory of all sandboxes together, given what one takes beside its memory and disk."""
         if self.max_total_memory_mb is not None:
             return self.max_total_memory_mb
-        largest = self.max_memory_mb + self.max_disk_mb + self.tmp_mb
-        return max(self.max_concurrent * sandbox_mb, largest)
+        standard = self.default_memory_mb + self.default_disk_mb + overhead_mb
+        largest = self.max_memory_mb + self.max_disk_mb + overhead_mb
+        return max(self.max_concurrent * standard, largest)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
