@@ -1,6 +1,7 @@
 """The HTTP API as raw requests: nothing here knows more than CONTRACT says, and nothing is retried."""
 
 import base64
+import io
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -129,9 +130,12 @@ def form(
     body = aiohttp.FormData(default_to_multipart=True)
     for name in order:
         if name == TAR and archive is not None:
-            body.add_field(name, archive, filename="main.tar", content_type="application/x-tar")
+            file = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+            body.add_field(name, file, filename="main.tar", content_type="application/x-tar")
         elif name == METADATA and metadata is not None:
             text = metadata if isinstance(metadata, str | bytes) else json.dumps(metadata)
+            if len(text) > 1024 * 1024:
+                text = io.BytesIO(text.encode() if isinstance(text, str) else text)
             options = {"filename": "metadata.json", "content_type": "application/json"}
             body.add_field(name, text, **(options if metadata_as_file else {}))
     return body

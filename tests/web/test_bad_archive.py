@@ -106,9 +106,16 @@ BAD_ARCHIVES: dict[str, tuple[bytes, int, str, str, tuple[str, ...]]] = {
         400,
         "invalid_request",
         "tar",
-        ("d",),
+        ("'d'", "directory"),
     ),
-    "a folder where a file is": (GOOD + member("main.py/x") + END, 400, "invalid_request", "tar", ("main.py",)),
+    "a folder where a file is": (GOOD + member("main.py/x") + END, 400, "invalid_request", "tar", ("main.py/x",)),
+    "a folder named like a file": (
+        GOOD + member("main.py", kind=tarfile.DIRTYPE) + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("main.py", "is a file"),
+    ),
     "10 GB, sparse": (GOOD + sparse("s", 10 * GIBIBYTE) + END, 413, "too_large", "config.disk_mb", ("2048 MiB",)),
     "10 GB, claimed": (
         GOOD + member("b", size=10 * GIBIBYTE),
