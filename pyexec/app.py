@@ -34,6 +34,7 @@ from pyexec.settings import Settings, describe_settings, from_environment
 from pyexec.web.context import CONTEXT, Context, WebLimits
 from pyexec.web.errors import answer_errors, require_token
 from pyexec.web.routes import add_routes
+from pyexec.web.scope import in_scope
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT: then no new work, running programs get `stop_timeout`, and all is removed."""
     async with open_replica(settings) as replica:
         app = web.Application(
-            middlewares=[answer_errors, require_token],
+            middlewares=[answer_errors, require_token, in_scope],
             client_max_size=settings.max_metadata_mb * MEBIBYTE,
         )
         app[CONTEXT] = replica.context
@@ -215,6 +216,7 @@ async def serve(settings: Settings) -> None:
             app,
             access_log=None,
             handler_cancellation=True,
+            auto_decompress=False,
             read_bufsize=READ_BUFFER_BYTES,
             shutdown_timeout=settings.stop_timeout,
         )
