@@ -42,9 +42,13 @@ class Slots:
         """How many stand in line."""
         return len(self._line)
 
-    def check_room(self, also_waiting: int = 0) -> None:
+    def must_wait(self, memory_mb: int) -> bool:
+        """Whether a newcomer would have to stand in line."""
+        return bool(self._line) or not self._fits(Slot(memory_mb))
+
+    def check_room(self, memory_mb: int, also_waiting: int = 0) -> None:
         """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere."""
-        if self._free == 0 and self.waiting + also_waiting >= self._waiting_max:
+        if self.must_wait(memory_mb) and self.waiting + also_waiting >= self._waiting_max:
             raise QueueFull(
                 f"all {self.size} slots are taken and {self._waiting_max} executions wait; try again later",
                 retry_after_seconds=max(1, self._waiting_max // max(1, self.size)),
@@ -61,7 +65,7 @@ class Slots:
     def try_reserve(self, memory_mb: int) -> Slot | None:
         """A slot if one is free and nobody stands in line."""
         slot = Slot(memory_mb)
-        if self._line or not self._fits(slot):
+        if self.must_wait(memory_mb):
             return None
         self._take(slot)
         return slot
