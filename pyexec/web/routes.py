@@ -1,8 +1,9 @@
 """The endpoints of CONTRACT §1: each reads its request, calls one service, and writes the answer."""
 
 import io
+import posixpath
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 
 import anyio
@@ -15,7 +16,7 @@ from pyexec.domain.execution import Phase, Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result, Summary
-from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
 from pyexec.services.query import Chunk, Position
@@ -281,6 +282,7 @@ def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
                 f"python_version is {asked.python_version!r}; write it like 3.12", field="python_version"
             )
         image = f"python:3.{int(minor)}-slim"
+    _check_names(asked.files)
     files = {"main.py": asked.code} if asked.code is not None else {f.name: f.content for f in asked.files}
     metadata = Metadata(
         entrypoint=asked.entrypoint,
@@ -292,6 +294,22 @@ def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
         config=asked.config,
     )
     return metadata, _tar_of(files)
+
+
+def _check_names(files: Sequence[SourceFile]) -> None:
+    """What an archive would refuse later, in terms of this request."""
+    seen: set[str] = set()
+    for index, file in enumerate(files):
+        name, where = file.name, f"files[{index}].name"
+        if not name or "\0" in name or name.endswith("/"):
+            raise InvalidRequest(
+                f"{name!r} is no file's name: it must not be empty, hold a NUL or end with a slash", field=where
+            )
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InvalidRequest(f"{name!r} lies outside /work; give a path relative to it", field=where)
+        if posixpath.normpath(name) in seen:
+            raise InvalidRequest(f"{name!r} is given twice", field=where)
+        seen.add(posixpath.normpath(name))
 
 
 def _tar_of(files: dict[str, str]) -> bytes:
