@@ -40,11 +40,17 @@ async def send_events(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
     await response.prepare(request)
-    async with anyio.create_task_group() as beside:
-        beside.start_soon(_keep_alive, response, name=f"keep alive {execution_id}")
-        async for item in items:
-            await response.write(encode(execution_id, item))
-        beside.cancel_scope.cancel()
+    hung_up = False
+    try:
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(_keep_alive, response, name=f"keep alive {execution_id}")
+            async for item in items:
+                await response.write(encode(execution_id, item))
+            beside.cancel_scope.cancel()
+    except* ConnectionResetError:
+        hung_up = True
+    if hung_up:
+        raise ConnectionResetError("the caller has hung up")
     await response.write_eof()
     return response
 
