@@ -3,8 +3,9 @@
 import io
 import posixpath
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
+from typing import TypeVar
 
 import anyio
 from aiohttp import web
@@ -29,6 +30,7 @@ from pyexec.web.sse import parse_position, send_events, wants_events
 WAIT_SECONDS_MAX = 60.0
 LIST_LIMIT, LIST_LIMIT_MAX = 50, 500
 KEY_LENGTH_MAX = 255
+N = TypeVar("N", int, float)
 
 
 @frozen(kw_only=True)
@@ -129,7 +131,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 404)
 async def get_execution(request: web.Request) -> web.StreamResponse:
     """The state; with `?wait=SECONDS` held until it has ended or the time is up."""
-    wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX)
+    wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX, least=0.0, kind=float)
     result = await request.app[CONTEXT].queries.result(_id(request), wait)
     return web.json_response(to_json(result))
 
@@ -149,7 +151,7 @@ async def delete_execution(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 400)
 async def list_executions(request: web.Request) -> web.StreamResponse:
     """Executions without their output."""
-    limit = int(_number(request, "limit", float(LIST_LIMIT), float(LIST_LIMIT_MAX), least=1.0))
+    limit = _number(request, "limit", LIST_LIMIT, LIST_LIMIT_MAX, least=1, kind=int)
     wanted = request.query.get("status")
     if wanted is not None and wanted not in set(Status):
         raise InvalidRequest(f"status is {wanted!r}; allowed is {', '.join(Status)}", field="status")
@@ -341,15 +343,17 @@ def _key(request: web.Request) -> str | None:
     return key
 
 
-def _number(request: web.Request, name: str, default: float, most: float, least: float = 0.0) -> float:
+def _number(
+    request: web.Request, name: str, default: N, most: N, *, least: N, kind: Callable[[str], N]
+) -> N:
     text = request.query.get(name)
     if text is None:
         return default
     try:
-        value = float(text)
+        value = kind(text)
     except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
+        value = None
+    if value is None or not least <= value <= most:
         raise InvalidRequest(f"{name} is {text[:60]!r}; allowed is {least:g} to {most:g}", field=name)
     return value
 
