@@ -57,7 +57,7 @@ class DockerEngine:
 
     async def close(self) -> None:
         await self._docker.close()
-        await self._docker.session.close()
+        await self._docker.connector.close()  # aiodocker leaves the one that `connect` makes to us
 
     async def check(self) -> None:
         async with _translated():
@@ -77,8 +77,10 @@ class DockerEngine:
         return EngineIdentity(id=info["ID"], version=info["ServerVersion"], unenforced=unenforced)
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
-        async with _translated(image=spec.image):
-            container = await self._docker.containers.create(_config(spec, self._runtime))
+        # Cancelled half-way, the engine would still make a container that nobody knows of.
+        with anyio.CancelScope(shield=True):
+            async with _translated(image=spec.image):
+                container = await self._docker.containers.create(_config(spec, self._runtime))
         attached = AttachedContainer(container)
         try:
             async with _translated(image=spec.image):
