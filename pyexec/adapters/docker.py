@@ -97,6 +97,8 @@ class DockerEngine:
             await self._docker.images.inspect(image)
             return
         except DockerError as error:
+            if error.status == 400:
+                raise ImageUnavailable(f"{image!r} is no image's name: {error.message}") from error
             if error.status != 404:
                 raise _error_of(error, image) from error
         try:

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
+ANSWER_SECONDS = 0.005
+"""Removing a container keeps the engine's processor busy for longer than answering takes."""
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
@@ -243,9 +245,12 @@ class Runner:
             logger.error("%s cannot be killed: %s", run.id, error)
 
     async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot) -> None:
-        """Only after the end is durable; a sandbox that another replica follows, or will, is let go unharmed."""
+        """Only after the end is durable, and a moment later: whoever waits for the result goes first.
+
+        A sandbox that another replica follows, or will, is let go unharmed."""
         self._live.remove(run)
         try:
+            await anyio.sleep(ANSWER_SECONDS)
             if sandbox is not None and (run.has_ended or run.known().started_at is None):
                 await sandbox.remove()
             elif sandbox is not None:

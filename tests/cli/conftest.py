@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from attrs import frozen
@@ -91,11 +92,11 @@ def program(lone_program: Program, server) -> Program:
     return Program(lone_program.path, server.url, lone_program.directory)
 
 
-def read_until(process: subprocess.Popen[bytes], wanted: bytes) -> bytes:
-    """Standard output as far as this text; fails if it ends before."""
+def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
+    """The output as far as this text; fails if it ends before."""
     got = b""
     while wanted not in got:
-        piece = process.stdout.read(1)
+        piece = stream.read(1)
         assert piece, f"the output ended with {got!r}, before {wanted!r}"
         got += piece
     return got

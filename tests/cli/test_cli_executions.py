@@ -41,7 +41,7 @@ def test_follow_tail_shows_output_as_it_comes(program):
     code = b"import time\nprint('up', flush=True)\ntime.sleep(600)"
     execution_id = program.run("submit", stdin=code).stdout.decode().strip()
     with program.started("follow", "--tail", execution_id) as process:
-        read_until(process, b"up\n")
+        read_until(process.stdout, b"up\n")
         assert program.run("kill", execution_id).stdout == b"killed\n"
         assert process.wait() == 125
         assert b"was killed" in process.stderr.read()

@@ -34,7 +34,7 @@ def test_both_streams_keep_their_order(program):
 def test_output_comes_while_the_program_runs(program):
     program.file("main.py", "import time\nprint('first', flush=True)\ntime.sleep(600)")
     with program.started("main.py") as process:
-        assert read_until(process, b"\n") == b"first\n"
+        assert read_until(process.stdout, b"\n") == b"first\n"
         assert process.poll() is None
         process.terminate()
         assert process.wait() == 143

@@ -50,8 +50,11 @@ def said_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def containers_of(data: Path) -> list[str]:
-    """The containers of the server that keeps its data there."""
-    label = f"pyexec.deployment={(data / 'deployment').read_text().strip()}"
+    """The containers of the server that keeps its data there; one that never got a name made none."""
+    name = data / "deployment"
+    if not name.exists():
+        return []
+    label = f"pyexec.deployment={name.read_text().strip()}"
 
     async def listing() -> list[str]:
         async with aiodocker.Docker() as docker:
