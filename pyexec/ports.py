@@ -9,7 +9,7 @@ from attrs import frozen
 
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Status
-from pyexec.domain.stream import Item, Position
+from pyexec.domain.journal import Stream
 
 
 @frozen(kw_only=True)
@@ -168,6 +168,10 @@ class Membership(Protocol):
         """Ends the membership at once; fine when there is none."""
 
 
+REPLICA_HEADER = "X-Pyexec-Replica"
+"""Marks a request of one replica to another, with the asking one's name."""
+
+
 @frozen(kw_only=True)
 class Caller:
     """Who asks: with which token, and whether it is another replica, which is answered from here alone."""
@@ -179,12 +183,12 @@ class Caller:
 class Peers(Protocol):
     """The other replicas, asked for what only they know: the output of what they run."""
 
-    def items(
-        self, execution: Execution, after: Position, caller: Caller, *, follow: bool
-    ) -> AsyncIterator[Item]:
-        """What the owner of a running execution says of it after a position, up to the end, or by now.
+    def output(
+        self, execution: Execution, offset: int, caller: Caller, *, follow: bool
+    ) -> AsyncIterator[tuple[Stream, bytes]]:
+        """What a running execution has printed from an offset on: as it comes, up to its end, or by now.
 
-        Raises `Unavailable` when the owner cannot be reached, or breaks off."""
+        Raises `Unavailable` when its owner cannot be reached, or breaks off."""
 
 
 @frozen(kw_only=True)

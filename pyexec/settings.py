@@ -28,6 +28,17 @@ class Settings:
     log_level: str = _setting("INFO", "least level to log", allowed=("DEBUG", "INFO", "WARNING", "ERROR"))
     log_format: str = _setting("text", "how to log", allowed=("text", "json"))
     api_tokens: tuple[str, ...] = _setting((), "comma-separated bearer tokens; none: no authentication")
+    advertise_addr: str | None = _setting(None, "where other replicas reach this one, as http://host:port")
+    local_claim: str = _setting(
+        "on", "whether a replica claims what it takes itself; off leaves every claim to the leader", allowed=("on", "off")
+    )
+    consul_addr: str | None = _setting(None, "Consul, as host:port or https://host:port; none: the embedded log")
+    consul_token: str | None = _setting(None, "Consul ACL token")
+    consul_prefix: str = _setting("pyexec", "where in Consul's key-value store everything lies")
+    blob_url: str | None = _setting(None, "large payloads and outputs, as file://, s3://, gs:// or az://")
+    adoption_grace: float = _setting(
+        20.0, "how long what a dead replica ran may take to be adopted, seconds", least=0
+    )
     data_dir: Path = _setting(Path("data"), "where the embedded log and files lie")
     docker_host: str | None = _setting(None, "Docker engine, as unix:///path or tcp://host:port")
     docker_socket: Path | None = _setting(None, "Docker engine by its socket's path")

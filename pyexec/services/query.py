@@ -1,17 +1,20 @@
 """Answering for any execution: its state, its output, its events as they come, wherever it runs."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 
 import anyio
 
 from pyexec.domain.execution import Execution, Phase, Status, fold
-from pyexec.domain.journal import Journal
+from pyexec.domain.journal import Journal, Stream
 from pyexec.domain.result import Result, Summary, result_of, summarize
 from pyexec.domain.stream import Chunk, Item, Position, items_after
 from pyexec.errors import Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.live import Live, Run
 from pyexec.services.outputs import load_output
+
+logger = logging.getLogger(__name__)
 
 PEER_RETRY_SECONDS = 1.0
 
@@ -90,15 +93,14 @@ class Queries:
             if not events:
                 return
             execution = fold(execution_id, events)
+            journal = await load_output(self._blobs, execution)
+            for item in items_after(execution_id, events, journal, at):
+                at = item.position
+                yield item
             if self._runs_elsewhere(execution, caller):
-                async for item in self._items_elsewhere(execution, at, caller, follow=follow):
-                    at = item.position
-                    yield item
-            else:
-                journal = await load_output(self._blobs, execution)
-                for item in items_after(execution_id, events, journal, at):
-                    at = item.position
-                    yield item
+                async for stream, data in self._output_elsewhere(execution, at.offset, caller, follow=follow):
+                    at = Position(seq=at.seq, offset=at.offset + len(data))
+                    yield Chunk(position=at, stream=stream, data=data)
             if execution.phase is Phase.ENDED or not follow:
                 return
             await self._news(execution, caller)
@@ -118,15 +120,15 @@ class Queries:
     def _runs_elsewhere(self, execution: Execution, caller: Caller) -> bool:
         return execution.phase is Phase.RUNNING and not caller.is_replica and execution.id not in self._live
 
-    async def _items_elsewhere(
-        self, execution: Execution, after: Position, caller: Caller, *, follow: bool
-    ) -> AsyncIterator[Item]:
+    async def _output_elsewhere(
+        self, execution: Execution, offset: int, caller: Caller, *, follow: bool
+    ) -> AsyncIterator[tuple[Stream, bytes]]:
         """What its owner says; ends early when that one does not answer, or hands it over."""
         try:
-            async for item in self._peers.items(execution, after, caller, follow=follow):
-                yield item
-        except Unavailable:
-            return
+            async for stream, data in self._peers.output(execution, offset, caller, follow=follow):
+                yield stream, data
+        except Unavailable as error:
+            logger.warning("the output of %s is not known here now: %s", execution.id, error)
 
     async def _news(self, execution: Execution, caller: Caller) -> None:
         """Returns when it is worth looking again."""
@@ -143,9 +145,8 @@ class Queries:
             return run.journal
         journal = Journal()
         if self._runs_elsewhere(execution, caller):
-            async for item in self._items_elsewhere(execution, Position(), caller, follow=False):
-                if isinstance(item, Chunk):
-                    journal.append(item.stream, item.data)
+            async for stream, data in self._output_elsewhere(execution, 0, caller, follow=False):
+                journal.append(stream, data)
         return journal
 
     async def _until_ended(self, execution: Execution) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 from attrs import define, frozen
 
 from pyexec.errors import Unavailable
+from pyexec.ports import REPLICA_HEADER, Caller
 from pyexec.services.kill import Kills
 from pyexec.services.query import Queries
 from pyexec.services.submit import Submissions
@@ -43,6 +44,14 @@ class Gate:
 
 GATE = web.AppKey("gate", Gate)
 TOKENS = web.AppKey("tokens", tuple[str, ...])
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who asks."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return Caller(
+        token=token.strip() if scheme.lower() == "bearer" else None, is_replica=REPLICA_HEADER in request.headers
+    )
 
 
 def context_of(request: web.Request) -> Context:

@@ -20,9 +20,9 @@ from pyexec.domain.result import Result, Summary
 from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
-from pyexec.services.query import Chunk, Position
+from pyexec.domain.stream import Chunk, Position
 from pyexec.services.submit import Upload
-from pyexec.web.context import Context, context_of
+from pyexec.web.context import Context, caller_of, context_of
 from pyexec.web.multipart import read_upload, refuse_encoding
 from pyexec.web.schemas import schema_of
 from pyexec.web.sse import parse_position, send_events, wants_events
@@ -133,7 +133,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
 async def get_execution(request: web.Request) -> web.StreamResponse:
     """The state; with `?wait=SECONDS` held until it has ended or the time is up."""
     wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX, least=0.0, kind=float)
-    result = await context_of(request).queries.result(_id(request), wait)
+    result = await context_of(request).queries.result(_id(request), caller_of(request), wait)
     return web.json_response(to_json(result))
 
 
@@ -171,10 +171,10 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     follow = _flag(request, "follow")
     queries = context_of(request).queries
     if not follow:
-        journal = await queries.journal(_id(request))
+        journal = await queries.journal(_id(request), caller_of(request))
         data = journal.bytes_of(Stream(wanted)) if wanted else b"".join(d for _, d in journal.since(0))
         return web.Response(body=data, content_type="text/plain")
-    items = await queries.items(_id(request), Position())
+    items = await queries.items(_id(request), Position(), caller_of(request))
     response = web.StreamResponse(headers={"Content-Type": "text/plain", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     async for item in items:
@@ -189,7 +189,8 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """Server-Sent Events, going on after `Last-Event-ID`."""
     execution_id = _id(request)
     after = parse_position(request.headers.get("Last-Event-ID"))
-    items = await context_of(request).queries.items(execution_id, after)
+    follow = _flag(request, "follow", default="1")
+    items = await context_of(request).queries.items(execution_id, after, caller_of(request), follow=follow)
     return await send_events(request, execution_id, items)
 
 
@@ -266,15 +267,19 @@ async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamRes
 
 async def _answer_run(request: web.Request, context: Context, run: Run) -> web.StreamResponse:
     if wants_events(request):
-        return await send_events(request, run.id, context.queries.items_of_run(run, Position()))
-    await run.ended.wait()
+        items = context.queries.known_items(run.id, Position(), caller_of(request))
+        return await send_events(request, run.id, items)
+    await run.over.wait()
+    if not run.has_ended:
+        return await _answer_known(request, context, run.id)
     return web.json_response(to_json(context.queries.result_of_run(run)))
 
 
 async def _answer_known(request: web.Request, context: Context, execution_id: str) -> web.StreamResponse:
     if wants_events(request):
-        return await send_events(request, execution_id, await context.queries.items(execution_id, Position()))
-    return web.json_response(to_json(await context.queries.ended(execution_id)))
+        items = await context.queries.items(execution_id, Position(), caller_of(request))
+        return await send_events(request, execution_id, items)
+    return web.json_response(to_json(await context.queries.ended(execution_id, caller_of(request))))
 
 
 def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
@@ -364,8 +369,8 @@ def _number(request: web.Request, name: str, default: N, most: N, *, least: N, k
     return value
 
 
-def _flag(request: web.Request, name: str) -> bool:
-    text = request.query.get(name, "0")
+def _flag(request: web.Request, name: str, default: str = "0") -> bool:
+    text = request.query.get(name, default)
     if text not in ("0", "1", "false", "true"):
         raise InvalidRequest(f"{name} is {text[:60]!r}; allowed is 0 and 1", field=name)
     return text in ("1", "true")

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from pyexec.codec import event_name, timestamp, to_json
 from pyexec.errors import ExecutorError, InvalidRequest
-from pyexec.services.query import Chunk, End, Happened, Item, Position
+from pyexec.domain.stream import Chunk, End, Happened, Item, Position
 
 logger = logging.getLogger(__name__)
 

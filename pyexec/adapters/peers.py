@@ -1,0 +1,70 @@
+"""The other replicas over their own HTTP API."""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+
+from pyexec.domain.execution import Execution
+from pyexec.domain.journal import Stream
+from pyexec.errors import Unavailable
+from pyexec.ports import REPLICA_HEADER, Caller, Membership
+from pyexec_client.sse import Parser
+
+SILENCE_SECONDS = 45.0
+"""Three times what passes between two signs of life of an event stream."""
+
+
+class NoPeers:
+    """`ports.Peers` of a server that stands alone."""
+
+    async def output(
+        self, execution: Execution, offset: int, caller: Caller, *, follow: bool
+    ) -> AsyncIterator[tuple[Stream, bytes]]:
+        raise Unavailable(f"{execution.id} runs on {execution.owner}, which is gone")
+        yield
+
+
+class HttpPeers:
+    """`ports.Peers` by the addresses that the members advertise."""
+
+    def __init__(self, membership: Membership, replica: str) -> None:
+        self._membership = membership
+        self._replica = replica
+        timeout = aiohttp.ClientTimeout(total=None, connect=5.0, sock_read=SILENCE_SECONDS)
+        self._http = aiohttp.ClientSession(timeout=timeout)
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        await self._http.close()
+
+    async def output(
+        self, execution: Execution, offset: int, caller: Caller, *, follow: bool
+    ) -> AsyncIterator[tuple[Stream, bytes]]:
+        url = f"{await self._address(execution)}/api/v1/executions/{execution.id}/events"
+        headers = {REPLICA_HEADER: self._replica, "Last-Event-ID": f"{execution.seq}.{offset}"}
+        if caller.token is not None:
+            headers["Authorization"] = f"Bearer {caller.token}"
+        try:
+            async with self._http.get(url, headers=headers, params={"follow": str(int(follow))}) as answer:
+                if answer.status != 200:
+                    raise Unavailable(f"{execution.owner} answers {answer.status} for {execution.id}")
+                parser = Parser()
+                async for data in answer.content.iter_any():
+                    for message in parser.feed(data):
+                        if message.event == "output":
+                            yield _output(json.loads(message.data))
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+            raise Unavailable(f"{execution.owner} does not say what {execution.id} prints: {error}") from error
+
+    async def _address(self, execution: Execution) -> str:
+        members = (await self._membership.members()).members
+        owner = members.get(execution.owner or "")
+        if owner is None or owner.address is None:
+            raise Unavailable(f"{execution.id} runs on {execution.owner}, which cannot be reached from here")
+        return owner.address.rstrip("/")
+
+
+def _output(document: Mapping[str, str]) -> tuple[Stream, bytes]:
+    return Stream(document["stream"]), base64.b64decode(document["data"], validate=True)
