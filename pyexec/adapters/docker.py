@@ -48,7 +48,8 @@ class DockerEngine:
                 if (host is not None and host.startswith("unix://"))
                 else None
             )
-            docker = Docker(url=host, connector=connector)
+            # With a connector of one's own the URL only makes up the requests' addresses.
+            docker = Docker(url=host if connector is None else "unix://localhost", connector=connector)
         except (ValueError, AssertionError) as error:
             raise SettingsError(f"no Docker engine at {host or 'the usual sockets'}: {error}") from error
         return cls(docker, runtime)
