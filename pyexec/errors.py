@@ -63,6 +63,11 @@ class Unavailable(ExecutorError):
         self.execution_id = execution_id
 
 
+class SessionLost(Unavailable):
+    """This replica may have been taken for dead: what it believes to own may be another's by now. It appends
+    nothing until it is a member again, which it becomes by itself."""
+
+
 class ImageUnavailable(ExecutorError):
     """The image cannot be had, or has no Python that can run the supervisor."""
 

@@ -1,6 +1,7 @@
 """What the services need from the world outside, as interfaces. Adapters implement them."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -20,9 +21,17 @@ class IdempotencyKey:
 
 @frozen(kw_only=True)
 class OpenExecutions:
-    """The ids of all executions that have not ended, at a version of the log's index.
+    """All executions that have not ended, each with the length of its log, at a version of the log's index.
 
-    The version is new whenever one is submitted, released or has ended, and may be new at other events, too."""
+    The version is new at every append."""
+
+    version: int
+    lengths: Mapping[str, int]
+
+
+@frozen(kw_only=True)
+class Inbox:
+    """The executions that one replica was told of and has not settled, at a version of the inbox."""
 
     version: int
     ids: frozenset[str]
@@ -48,13 +57,18 @@ class EventLog(Protocol):
         events: Sequence[Event],
         *,
         key: IdempotencyKey | None = None,
+        tell: str | None = None,
+        gone: str | None = None,
     ) -> None:
         """Writes `events` as numbers `after + 1` and on, all or none, durably once this returns.
 
-        `key`, allowed with `after` 0 only, is bound to the execution in the same step. Whether the events are
-        a legal word is the caller's business. A cancelled append has happened wholly or not at all.
-        Raises `Conflict` when the log is not `after` events long, has ended, or is retired; `KeyTaken` when the
-        key is bound."""
+        `key`, allowed with `after` 0 only, is bound to the execution in the same step. `tell` puts the execution
+        into that replica's inbox in the same step; `gone` names a replica that must not be a member in that
+        step. Whether the events are a legal word is the caller's business. A cancelled append has happened
+        wholly or not at all; so has one that raises `Unavailable`, and it may yet happen a little later.
+        Raises `Conflict` when the log is not `after` events long, has ended, or is retired, or when `gone` is a
+        member; `KeyTaken` when the key is bound; `SessionLost` when this replica is no member at present;
+        `TooLarge` when the store cannot take that much in one step."""
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
         """The events from number `after + 1` on; empty when there are none."""
@@ -64,6 +78,14 @@ class EventLog(Protocol):
 
     async def open_executions(self, since: int | None = None) -> OpenExecutions:
         """The executions that have not ended: now, or as soon as the index's version is not `since`."""
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        """What a replica was told of: now, or as soon as the inbox's version is not `since`.
+
+        It may return without news."""
+
+    async def settle(self, replica: str, execution_id: str) -> None:
+        """Takes an execution out of a replica's inbox; fine when it is not there."""
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         """At most `limit` executions, newest first, from `cursor` on, of one status or of all.
@@ -86,16 +108,62 @@ class EventLog(Protocol):
 
 
 class BlobStore(Protocol):
-    """Bytes too large for the log, under names the caller makes."""
+    """Bytes too large for the log, under names the caller makes: `<execution id>/<name>`.
+
+    A name of any other form is a `ValueError`."""
 
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        """Stores everything `chunks` yields, durably, and whole or not at all."""
+        """Stores everything `chunks` yields, durably, and whole or not at all.
+
+        Raises `TooLarge` when the store takes no blob of that size."""
 
     def read(self, name: str) -> AsyncIterator[bytes]:
         """The bytes of a blob in order; raises `Unavailable` when it is not there."""
 
     async def delete(self, name: str) -> None:
         """Removes a blob; nothing happens when it is not there."""
+
+
+@frozen(kw_only=True)
+class Member:
+    """A living replica: the engine it runs on, where others reach its HTTP API, and the room it has."""
+
+    replica: str
+    engine: str
+    address: str | None
+    free_slots: int
+    version: str
+
+
+@frozen(kw_only=True)
+class Members:
+    """All living replicas by their names, at a version of the membership."""
+
+    version: int
+    members: Mapping[str, Member]
+
+
+class Membership(Protocol):
+    """Who is alive, and who of them leads. Its methods raise `Unavailable` when the store does not answer."""
+
+    async def join(self, member: Member) -> None:
+        """Makes this replica a member, and keeps it one until `leave`.
+
+        When it was taken for dead it becomes a member again by itself; until then it appends nothing."""
+
+    async def update(self, member: Member) -> None:
+        """Tells the others how this member is now; raises `SessionLost` when it is none at present."""
+
+    async def members(self, since: int | None = None) -> Members:
+        """The members: now, or as soon as the membership's version is not `since`. It may return without news."""
+
+    def lead(self) -> AbstractAsyncContextManager[None]:
+        """A scope in which this replica leads: entering waits for it, leaving it lets another lead.
+
+        When leadership is lost what runs inside is cancelled, and the scope ends as if it had returned."""
+
+    async def leave(self) -> None:
+        """Ends the membership at once; fine when there is none."""
 
 
 @frozen(kw_only=True)

@@ -110,7 +110,7 @@ later_events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Claimed, at=moments, nonce=texts, replica=texts),
     st.builds(Released, at=moments, nonce=texts, reason=texts),
     st.builds(Preparing, at=moments, nonce=texts),
-    st.builds(Running, at=moments, nonce=texts, engine=texts, container=texts, entrypoint=texts),
+    st.builds(Running, at=moments, nonce=texts, engine=texts, container=texts),
     st.builds(KillRequested, at=moments, nonce=texts),
     st.builds(
         Finished,

@@ -1,6 +1,7 @@
 """The event log of a server that stands alone: one SQLite file, watched from inside the process only.
 
-It is durable over any crash of the process. `synchronous=NORMAL` keeps the file whole when the machine itself
+Inboxes are kept in memory: what they told is in the log, where a restarted server looks first.
+The log is durable over any crash of the process. `synchronous=NORMAL` keeps the file whole when the machine itself
 goes down, but the last few commits before that may be missing."""
 
 import asyncio
@@ -22,8 +23,8 @@ from pyexec.codec import decode_event
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Status
 from pyexec.domain.ids import is_execution_id
-from pyexec.errors import CorruptLog, InvalidRequest
-from pyexec.ports import IdempotencyKey, OpenExecutions, Page
+from pyexec.errors import Conflict, CorruptLog, InvalidRequest
+from pyexec.ports import IdempotencyKey, Inbox, OpenExecutions, Page
 
 T = TypeVar("T")
 
@@ -46,7 +47,8 @@ class _Watch:
 class EmbeddedLog:
     """`ports.EventLog` on SQLite. `open` it, and `close` it or use it as a context manager."""
 
-    def __init__(self, data_dir: DataDir, store: SqliteStore) -> None:
+    def __init__(self, data_dir: DataDir, store: SqliteStore, replica: str | None) -> None:
+        self._replica = replica
         self._data_dir = data_dir
         self._store = store
         self._loop = asyncio.get_running_loop()
@@ -54,16 +56,18 @@ class EmbeddedLog:
         # A task that asyncio itself cancels lets go of the limiter while its thread still works.
         self._mutex = threading.Lock()
         self._watches: dict[str, set[_Watch]] = {}
+        self._inboxes: dict[str, set[str]] = {}
         self._version = 0
         self._index_changed = anyio.Event()
 
     @classmethod
-    async def open(cls, directory: Path) -> Self:
-        """The log under `directory`, made if need be.
+    async def open(cls, directory: Path, replica: str | None = None) -> Self:
+        """The log under `directory`, made if need be. `replica` is the one that opens it: as the directory is
+        locked, every other is gone.
 
         Raises `SettingsError` when the directory cannot be used or another process holds it, and `CorruptLog`
         when the file in it is no log that this version can read."""
-        return cls(*await to_thread.run_sync(_open, directory))
+        return cls(*await to_thread.run_sync(_open, directory), replica)
 
     async def close(self) -> None:
         """Closes the file and lets the directory go."""
@@ -91,15 +95,19 @@ class EmbeddedLog:
         events: Sequence[Event],
         *,
         key: IdempotencyKey | None = None,
+        tell: str | None = None,
+        gone: str | None = None,
     ) -> None:
         if not events:
             raise ValueError("an append needs events")
         if key is not None and after != 0:
             raise ValueError("a key is bound together with the first event only")
+        if gone is not None and gone == self._replica:
+            raise Conflict(f"{gone} is not gone")
 
         def write(store: SqliteStore) -> None:
             store.append(execution_id, after, events, key)
-            self._announce(execution_id, after + len(events))
+            self._announce(execution_id, after + len(events), tell)
 
         await self._run(write)
 
@@ -120,8 +128,19 @@ class EmbeddedLog:
             await self._index_changed.wait()
         # Taken before the read: what changes in between is shown twice, and never missed.
         version = self._version
-        ids = await self._run(lambda store: store.open_ids())
-        return OpenExecutions(version=version, ids=frozenset(ids))
+        lengths = await self._run(lambda store: store.open_lengths())
+        return OpenExecutions(version=version, lengths=lengths)
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        while self._version == since:
+            await self._index_changed.wait()
+        return Inbox(version=self._version, ids=frozenset(self._inboxes.get(replica, ())))
+
+    async def settle(self, replica: str, execution_id: str) -> None:
+        told = self._inboxes.get(replica, set())
+        told.discard(execution_id)
+        if not told:
+            self._inboxes.pop(replica, None)
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         if cursor is not None and not is_execution_id(cursor):
@@ -158,11 +177,13 @@ class EmbeddedLog:
 
         return await to_thread.run_sync(call, limiter=self._limiter)
 
-    def _announce(self, execution_id: str, length: float) -> None:
+    def _announce(self, execution_id: str, length: float, tell: str | None = None) -> None:
         """Called in the worker thread, so that watchers hear of a commit whose caller was cancelled, too."""
-        self._loop.call_soon_threadsafe(self._tell, execution_id, length)
+        self._loop.call_soon_threadsafe(self._tell, execution_id, length, tell)
 
-    def _tell(self, execution_id: str, length: float) -> None:
+    def _tell(self, execution_id: str, length: float, replica: str | None) -> None:
+        if replica is not None:
+            self._inboxes.setdefault(replica, set()).add(execution_id)
         for watch in self._watches.get(execution_id, ()):
             watch.tell(length)
         self._version += 1

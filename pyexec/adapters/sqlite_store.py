@@ -1,7 +1,7 @@
 """The tables of the embedded event log, and the transactions on them. Blocking; for one thread at a time."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
@@ -128,10 +128,11 @@ class SqliteStore:
         """Whether there was such a log, and it is gone for good."""
         return self._first("SELECT id FROM retired WHERE id = ?", execution_id) is not None
 
-    def open_ids(self) -> Sequence[str]:
-        """Every execution that has not ended."""
+    def open_lengths(self) -> Mapping[str, int]:
+        """Every execution that has not ended, and the length of its log."""
         marks = ", ".join("?" * len(OPEN_STATUSES))
-        return self._ids(f"SELECT id FROM executions WHERE status IN ({marks})", *OPEN_STATUSES)  # noqa: S608
+        query = f"SELECT id, length FROM executions WHERE status IN ({marks})"  # noqa: S608
+        return dict(self._db.execute(query, tuple(OPEN_STATUSES)))
 
     def newest(self, *, status: Status | None, before: str | None, limit: int) -> Sequence[str]:
         """Ids in descending order, of one status or of all, below `before`."""

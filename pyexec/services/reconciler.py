@@ -2,7 +2,7 @@
 what has ended long ago. It looks at the log, decides by `plan`, and acts; there is one at a time."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import timedelta
 
 import anyio
@@ -106,12 +106,12 @@ class Reconciler:
             try:
                 opened = await self._log.open_executions(version)
                 version = opened.version
-                await self._look_at(opened.ids)
+                await self._look_at(opened.lengths.keys())
             except Unavailable as error:
                 logger.error("the event log is away, looking again in %g s: %s", RETRY_SECONDS, error)
                 await anyio.sleep(RETRY_SECONDS)
 
-    async def _look_at(self, ids: frozenset[str]) -> None:
+    async def _look_at(self, ids: Set[str]) -> None:
         """Takes note of what is open and not run here: that needs no reconciling."""
         for gone in self._sightings.keys() - ids:
             del self._sightings[gone]

@@ -180,7 +180,7 @@ class Submissions:
         elsewhere = 0
         if self._slots.free == 0:
             opened = await self._log.open_executions()
-            elsewhere = sum(execution_id not in self._live for execution_id in opened.ids)
+            elsewhere = sum(execution_id not in self._live for execution_id in opened.lengths)
         self._slots.check_room(also_waiting=elsewhere)
 
     async def _same_request(self, archive: "_CheckedArchive", execution_id: str, fingerprint: str) -> str:

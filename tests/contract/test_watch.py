@@ -1,6 +1,6 @@
 """Waiting: a waiter returns as soon as there is news, also when another task makes it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 import pytest
@@ -111,33 +111,33 @@ async def test_a_cancelled_waiter_leaves_the_others_waiting(log: EventLog) -> No
 
 
 async def test_open_executions_come_with_a_version(log: EventLog) -> None:
-    assert (await log.open_executions()).ids == frozenset()
+    assert (await log.open_executions()).lengths == {}
     first, second = new_id(), new_id()
     await log.append(first, 0, [submitted()])
     await log.append(second, 0, [submitted(), claimed(), running()])
     shown = await log.open_executions()
-    assert shown.ids == {first, second}
+    assert shown.lengths == {first: 1, second: 3}
     await log.append(second, 3, [finished()])
     with fail_after(PATIENCE):
         later = await log.open_executions(since=shown.version)
-    assert later.ids == {first}
+    assert later.lengths == {first: 1}
     assert later.version != shown.version
 
 
 async def test_whoever_watches_open_executions_wakes_at_what_matters(log: EventLog) -> None:
     execution = new_id()
 
-    async def wakes_at(news: Callable[[], Awaitable[object]], *, open_after: set[str]) -> None:
+    async def wakes_at(news: Callable[[], Awaitable[object]], *, open_after: dict[str, int]) -> None:
         version = (await log.open_executions()).version
-        seen: list[frozenset[str]] = []
+        seen: list[Mapping[str, int]] = []
 
         async def watch() -> None:
-            seen.append((await log.open_executions(since=version)).ids)
+            seen.append((await log.open_executions(since=version)).lengths)
 
         await wakes(watch, news)
         assert seen == [open_after]
 
-    await wakes_at(lambda: log.append(execution, 0, [submitted()]), open_after={execution})
+    await wakes_at(lambda: log.append(execution, 0, [submitted()]), open_after={execution: 1})
     await log.append(execution, 1, [claimed(), kill_requested()])
-    await wakes_at(lambda: log.append(execution, 3, [released()]), open_after={execution})
-    await wakes_at(lambda: log.append(execution, 4, [killed()]), open_after=set())
+    await wakes_at(lambda: log.append(execution, 3, [released()]), open_after={execution: 4})
+    await wakes_at(lambda: log.append(execution, 4, [killed()]), open_after={})
