@@ -99,9 +99,9 @@ class EventLog(Protocol):
         """The execution that a key is bound to, and its fingerprint; None when the key is free."""
 
     async def retire(self, execution_id: str) -> None:
-        """Removes an ended execution and its key; fine when it is gone already. A retired log never comes back.
+        """Removes an ended execution and its key; fine when it is gone already.
 
-        Raises `Conflict` when the execution has not ended."""
+        A retired log never comes back. Raises `Conflict` when the execution has not ended."""
 
     async def check(self) -> None:
         """Returns when the store answers."""
@@ -180,6 +180,8 @@ class ContainerSpec:
     pids_max: int
     cpu_shares: int
     cpus: float | None
+    log_bytes: int
+    """How much of its standard output the engine keeps, for whoever follows it later."""
     network: str | None
     """The engine's network to join; None for no network at all."""
 
@@ -201,7 +203,7 @@ class Container(Protocol):
         """The engine's id of it."""
 
     async def write(self, data: bytes) -> None:
-        """Sends bytes, waiting while the container is slow to take them; raises `EngineError` when it is gone."""
+        """Sends bytes, waiting while the container is slow to take them; `EngineError` when it is gone."""
 
     async def read(self) -> bytes | None:
         """The next bytes of its standard output; None at its end."""
@@ -231,11 +233,16 @@ class Engine(Protocol):
 
         Raises `ImageUnavailable` when the image is missing or has not what `command` names."""
 
+    async def follow(self, container_id: str) -> Container:
+        """A running container that somebody else has started, read from its first byte on; nothing can be written.
+
+        Raises `EngineError` when it is gone."""
+
     async def ensure_image(self, image: str) -> None:
         """Pulls the image unless it is there; raises `ImageUnavailable` saying why it cannot be had."""
 
-    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[str]:
-        """The ids of all containers, running or not, that bear these labels."""
+    async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        """All containers, running or not, that bear these labels: their ids, each with all its labels."""
 
     async def remove_container(self, container_id: str) -> None:
         """Kills and removes a container; fine when it is gone already."""

@@ -78,16 +78,19 @@ class Settings:
             cpus=getattr(self, f"{kind}_cpus"),
         )
 
-    def engine_host(self) -> str | None:
-        """Where the Docker engine listens; None leaves that to Docker's own variables."""
-        return f"unix://{self.docker_socket}" if self.docker_socket is not None else self.docker_host
+    def engine_host(self) -> str:
+        """Where the Docker engine listens: our setting, else Docker's own variable, else its usual socket."""
+        if self.docker_socket is not None:
+            return f"unix://{self.docker_socket}"
+        return self.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
-    def memory_budget_mb(self, sandbox_mb: int) -> int:
-        """The memory of all sandboxes together, given what one of default size takes."""
+    def memory_budget_mb(self, overhead_mb: int) -> int:
+        """The memory of all sandboxes together; by default what the slots take at the default limits, and never
+        less than the one largest run that the ceilings allow."""
         if self.max_total_memory_mb is not None:
             return self.max_total_memory_mb
-        largest = self.max_memory_mb + self.max_disk_mb + self.tmp_mb
-        return max(self.max_concurrent * sandbox_mb, largest)
+        standard = self.default_memory_mb + self.default_disk_mb + overhead_mb
+        return max(self.max_concurrent * standard, self.max_memory_mb + self.max_disk_mb + overhead_mb)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

@@ -1,7 +1,7 @@
 """What a caller asks for, and what that becomes once the server's defaults and ceilings are applied."""
 
-import math
 import posixpath
+import sys
 from collections.abc import Sequence
 
 from attrs import field, frozen
@@ -136,10 +136,12 @@ def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
             decided[name] = getattr(policy.defaults, name)
             continue
         ceiling = getattr(policy.ceilings, name)
-        if not math.isfinite(value) or value < least or (ceiling is not None and value > ceiling):
+        # Compared, never converted: JSON can spell whole numbers that no float holds.
+        if not least <= value <= (sys.float_info.max if ceiling is None else ceiling):
             most = "" if ceiling is None else f" and at most {ceiling:g}"
             raise InvalidRequest(
-                f"config.{name} is {value:g}; allowed is at least {least:g}{most}", field=f"config.{name}"
+                f"config.{name} is {str(value)[:20]}; allowed is at least {least:g}{most}",
+                field=f"config.{name}",
             )
         decided[name] = value
     return Limits(network_disabled=asked.network_disabled, **decided)  # type: ignore[arg-type]
@@ -156,7 +158,7 @@ def _check_entrypoint(entrypoint: str) -> None:
     if not entrypoint or "\0" in entrypoint:
         raise InvalidRequest("entrypoint must be a path inside the archive", field="entrypoint")
     normal = posixpath.normpath(entrypoint)
-    if normal.startswith("/") or normal == ".." or normal.startswith("../"):
+    if normal.startswith(("/", "../")) or normal == "..":
         raise InvalidRequest(
             f"entrypoint {entrypoint!r} lies outside the archive; give a path relative to its root",
             field="entrypoint",

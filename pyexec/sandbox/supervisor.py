@@ -3,14 +3,16 @@
 This file travels into the container as text (`python3 -I -S -c`), so it is self-contained: the standard library
 only, of Python 3.8 and later, on Linux. Its wire format is defined here once; the host's side imports it.
 
-A frame is one byte of kind, four bytes of length (big-endian), the payload; towards the host a newline follows,
-because Docker's log drivers keep whole lines. The host sends the archive in ARCHIVE frames, an empty one last;
-the program's standard input in one STDIN frame; then GO. If the input ends before GO, the sandbox ends.
+A frame is one byte of kind, four bytes of length (big-endian), the payload. Towards the host a newline follows,
+because Docker's log drivers keep whole lines; output is in base64, because every line costs them. The host
+sends the archive in ARCHIVE frames, an empty one last; the program's standard input in one STDIN frame; then
+GO. If the input ends before GO, the sandbox ends.
 
 What runs here is trusted only until GO: afterwards the program shares this container, and may be hostile. So the
 supervisor cannot be traced or opened by it, ignores its signals, dies after it when memory runs out, and kills
 whatever it leaves behind. The host enforces every limit once more from outside."""
 
+import binascii
 import ctypes
 import errno
 import io
@@ -33,6 +35,8 @@ GO_SECONDS = 5.0
 """A go-ahead that comes later than this after the archive was unpacked is refused: its sender may have been
 asleep so long that somebody else has already decided the execution's fate."""
 GRACE_SECONDS = 5.0
+LINGER_SECONDS = 120.0
+"""How long an ended program's container stays for a host that has just restarted to read its last words."""
 CHUNK = 64 * 1024
 PR_SET_DUMPABLE = 4
 MEMORY_V1, MEMORY_V2 = "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/"
@@ -235,7 +239,7 @@ class Program:
         data = data[: self.left]
         self.left -= len(data)
         if self.streams[fd]:
-            send(self.streams[fd], data)
+            send(self.streams[fd], binascii.b2a_base64(data, newline=False))
         else:
             self.result += data
         return not over
@@ -375,7 +379,9 @@ def main():
         return send_json(REFUSED, code="late", message="the go-ahead came too late")
     end_everything_after(go["timeout"] + GRACE_SECONDS)
     Program(go, stdin, memory).run()
-    return frames.read(1)
+    end_everything_after(LINGER_SECONDS)
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pyexec.errors import (
     UnknownExecution,
     UnsupportedArchive,
 )
-from pyexec.web.context import CONTEXT
+from pyexec.web.context import TOKENS
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 @web.middleware
 async def require_token(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where tokens are set, only requests that bear one pass; health checks stay open."""
-    tokens = request.app[CONTEXT].tokens
+    tokens = request.app[TOKENS]
     if tokens and request.path.rstrip("/") not in OPEN_PATHS:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         known = [hmac.compare_digest(given.strip().encode(), token.encode()) for token in tokens]
