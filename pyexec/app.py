@@ -43,9 +43,7 @@ async def serve(settings: Settings) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def _watch_signals(
-    stopping: anyio.Event, starting: anyio.CancelScope, gate: Gate
-) -> None:
+async def _watch_signals(stopping: anyio.Event, starting: anyio.CancelScope, gate: Gate) -> None:
     """The first signal stops in order, or cancels the start; the second ends the drain."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
