@@ -3,6 +3,7 @@
 import base64
 import json
 import ssl
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,10 @@ class _Client(consul.aio.Consul):  # type: ignore[misc]  # it has no types
 
     def __init__(self, http: PooledHTTP, token: str | None) -> None:
         self._pooled = http
-        super().__init__()
+        with warnings.catch_warnings():
+            # It makes all its endpoints at once, those that it deprecates as well.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            super().__init__()
         self.token = token
 
     def http_connect(self, *_: object, **__: object) -> PooledHTTP:

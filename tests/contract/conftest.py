@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
@@ -6,13 +7,25 @@ from pathlib import Path
 import pytest
 
 from pyexec.ports import BlobStore, EventLog
-from tests.contract.logs import BLOBS, LOGS
+from tests.contract.logs import BLOBS, CONSUL, LOGS
+from tests.support.consul import Agent, dev_agent
 
 NewLog = Callable[[], AbstractAsyncContextManager[EventLog]]
 
 
+@pytest.fixture(scope="session")
+def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """A Consul that all contract tests share, each under a prefix of its own."""
+    with dev_agent(tmp_path_factory.mktemp("consul")) as agent:
+        os.environ[CONSUL] = agent.address
+        yield agent
+        del os.environ[CONSUL]
+
+
 @pytest.fixture(params=LOGS)
 def log_name(request: pytest.FixtureRequest) -> str:
+    if request.param == "consul":
+        request.getfixturevalue("consul_agent")
     return request.param
 
 
