@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from pyexec.adapters.blobs import FileBlobs
+from pyexec.adapters.consul_blobs import ConsulBlobs
 from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
 from pyexec.adapters.consul_lease import ConsulMembership
 from pyexec.adapters.consul_log import ConsulLog
 from pyexec.adapters.embedded import EmbeddedLog
+from pyexec.adapters.object_blobs import ObjectBlobs
 from pyexec.ports import BlobStore, EventLog, Member
+from tests.support.s3 import BUCKET
 
 T = TypeVar("T")
 OpenLog = Callable[[Path], AbstractAsyncContextManager[EventLog]]
@@ -76,9 +79,13 @@ async def consul_parts(
 
 @asynccontextmanager
 async def consul(location: Path) -> AsyncIterator[EventLog]:
-    prefix = f"test/{hashlib.sha256(str(location).encode()).hexdigest()[:16]}"
-    async with in_own_task(consul_parts(prefix, os.environ[CONSUL])) as (_, _, log):
+    async with in_own_task(consul_parts(prefix_of(location), os.environ[CONSUL])) as (_, _, log):
         yield log
+
+
+def prefix_of(location: Path) -> str:
+    """The keys that stand for a path."""
+    return f"test/{hashlib.sha256(str(location).encode()).hexdigest()[:16]}"
 
 
 @asynccontextmanager
@@ -86,5 +93,27 @@ async def files(location: Path) -> AsyncIterator[BlobStore]:
     yield await FileBlobs.open(location)
 
 
+@asynccontextmanager
+async def consul_chunks(location: Path) -> AsyncIterator[BlobStore]:
+    async with in_own_task(consul_parts(prefix_of(location), os.environ[CONSUL])) as (kv, membership, _):
+        yield ConsulBlobs(kv, membership.fence)
+
+
+@asynccontextmanager
+async def object_files(location: Path) -> AsyncIterator[BlobStore]:
+    yield ObjectBlobs.at(f"file://{location}")
+
+
+@asynccontextmanager
+async def s3(location: Path) -> AsyncIterator[BlobStore]:
+    """In the server that the environment names."""
+    yield ObjectBlobs.at(f"s3://{BUCKET}/{prefix_of(location)}")
+
+
 LOGS: dict[str, OpenLog] = {"embedded": embedded, "consul": consul}
-BLOBS: dict[str, OpenBlobs] = {"files": files}
+BLOBS: dict[str, OpenBlobs] = {
+    "files": files,
+    "consul": consul_chunks,
+    "object files": object_files,
+    "s3": s3,
+}
