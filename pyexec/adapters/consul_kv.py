@@ -38,8 +38,10 @@ class ConsulConfig:
     def url(self) -> URL:
         """The address; raises `SettingsError` for one that cannot be used."""
         try:
-            url = URL(self.address if "://" in self.address else f"http://{self.address}")
-            usable = url.scheme in ("http", "https") and url.host and url.port and url.path == "/"
+            named = "://" in self.address
+            url = URL(self.address if named else f"http://{self.address}")
+            port = url.port if named else url.explicit_port
+            usable = url.scheme in ("http", "https") and url.host and port and url.path == "/"
         except ValueError:
             usable = None
         if not usable:

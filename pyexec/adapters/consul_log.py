@@ -23,6 +23,7 @@ from pyexec.adapters.consul_keys import (
     tombstone_key,
 )
 from pyexec.adapters.consul_kv import ConsulKV, Operation, TransactionLost
+from pyexec.adapters.consul_rebuild import rebuild_index
 from pyexec.adapters.consul_retire import Retirement
 from pyexec.adapters.consul_watch import InflightWatch, open_lengths
 from pyexec.codec import decode_event
@@ -171,6 +172,10 @@ class ConsulLog:
 
     async def check(self) -> None:
         await self._kv.get(LEADER)
+
+    async def rebuild_index(self) -> None:
+        """Makes the index anew from the events, while others go on; names in the log what cannot be read."""
+        await rebuild_index(self._kv)
 
     async def _before(self, append: Append) -> Inflight:
         """What the index says of the execution: asked only where the events do not tell by themselves."""
