@@ -19,11 +19,17 @@ _PARTIAL: Final = ".partial-"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
-class FileBlobs:
-    """`ports.BlobStore` in a directory of its own; names are `<execution id>/<name>`.
+def checked(name: str) -> str:
+    """A blob's name; raises `ValueError` for one that might lead elsewhere."""
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not <execution id>/<name>")
+    return name
 
-    What is being written lies under another name until it is whole and durable. A name of any other form is
-    a `ValueError`."""
+
+class FileBlobs:
+    """`ports.BlobStore` in a directory of its own.
+
+    What is being written lies under another name until it is whole and durable."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -75,9 +81,7 @@ class FileBlobs:
 
     def _path(self, name: str) -> Path:
         """One flat directory, so that no folder is ever removed while another task writes into it."""
-        if _NAME.fullmatch(name) is None:
-            raise ValueError(f"{name!r} is not <execution id>/<name>")
-        return self._directory / name.replace("/", "+")
+        return self._directory / checked(name).replace("/", "+")
 
 
 def _prepare(directory: Path) -> None:

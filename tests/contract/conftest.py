@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
@@ -6,13 +7,26 @@ from pathlib import Path
 import pytest
 
 from pyexec.ports import BlobStore, EventLog
-from tests.contract.logs import BLOBS, LOGS
+from tests.contract.logs import BLOBS, CONSUL, LOGS
+from tests.support.consul import Agent, dev_agent
+from tests.support.s3 import running_s3
 
 NewLog = Callable[[], AbstractAsyncContextManager[EventLog]]
 
 
+@pytest.fixture(scope="session")
+def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """A Consul that all contract tests share, each under a prefix of its own."""
+    with dev_agent(tmp_path_factory.mktemp("consul")) as agent:
+        os.environ[CONSUL] = agent.address
+        yield agent
+        del os.environ[CONSUL]
+
+
 @pytest.fixture(params=LOGS)
 def log_name(request: pytest.FixtureRequest) -> str:
+    if request.param == "consul":
+        request.getfixturevalue("consul_agent")
     return request.param
 
 
@@ -29,7 +43,24 @@ async def log(log_name: str, tmp_path: Path) -> AsyncIterator[EventLog]:
         yield log
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An S3 server that all contract tests share, named by the environment as a client wants it."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(params=BLOBS)
-async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
-    async with BLOBS[request.param](tmp_path / "blobs") as blobs:
+def blobs_name(request: pytest.FixtureRequest) -> str:
+    servers = {"consul": "consul_agent", "s3": "s3_server"}
+    if request.param in servers:
+        request.getfixturevalue(servers[request.param])
+    return request.param
+
+
+@pytest.fixture
+async def blobs(blobs_name: str, tmp_path: Path) -> AsyncIterator[BlobStore]:
+    async with BLOBS[blobs_name](tmp_path / "blobs") as blobs:
         yield blobs

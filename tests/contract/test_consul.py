@@ -1,0 +1,348 @@
+"""What is true of the log on Consul only: cost, sharing, damage, and what makes it unavailable."""
+
+import json
+import logging
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import fail_after
+
+from pyexec.adapters.consul_blobs import BLOB_BYTES_MAX, ConsulBlobs
+from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV, Operation, create
+from pyexec.adapters.consul_lease import ConsulMembership
+from pyexec.adapters.consul_log import ConsulLog
+from pyexec.domain.events import Failed, FailureType
+from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
+from pyexec.ports import IdempotencyKey
+from tests.contract.logs import consul_parts, in_own_task, member, prefix_of
+from tests.contract.test_blobs import SourceBroke, content, stream
+from tests.contract.test_index import WORDS
+from tests.contract.test_watch import PATIENCE
+from tests.events import START, claimed, finished, killed, new_id, nonce, running, submitted
+from tests.support.consul import Agent, dev_agent
+
+Parts = tuple[ConsulKV, ConsulMembership, ConsulLog]
+
+
+@pytest.fixture
+async def parts(consul_agent: Agent, tmp_path: Path) -> AsyncIterator[Parts]:
+    async with in_own_task(consul_parts(prefix_of(tmp_path), consul_agent.address)) as parts:
+        yield parts
+
+
+async def contents(kv: ConsulKV, *folders: str) -> dict[str, bytes]:
+    listings = [await kv.recurse(folder) for folder in folders]
+    return {entry.key: entry.value for listing in listings for entry in listing.entries}
+
+
+async def test_a_run_costs_two_transactions(parts: Parts) -> None:
+    kv, _, log = parts
+    execution, before = new_id(), dict(kv.sent)
+    key = IdempotencyKey(key_hash="hash", fingerprint="print")
+    await log.append(execution, 0, [submitted(), claimed(), running()], key=key)
+    await log.append(execution, 3, [finished()])
+    spent = {name: kv.sent[name] - before.get(name, 0) for name in kv.sent}
+    # What else is sent is the one blocking query, which has two events to tell of.
+    assert spent.pop("PUT txn") == 2
+    assert set(filter(spent.get, spent)) <= {"GET kv"}
+    assert list(await kv.keys(f"inflight/{execution}")) == []
+
+
+async def test_the_completion_entry_says_how_it_ended(parts: Parts) -> None:
+    kv, _, log = parts
+    execution = new_id()
+    await log.append(execution, 0, [submitted(), claimed(), running()])
+    _, pending = await kv.get(f"status/{execution}")
+    end = Failed(at=START, nonce=nonce(), error_type=FailureType.TIMEOUT, error="too long", exit_code=124)
+    await log.append(execution, 3, [end])
+    _, completed = await kv.get(f"status/{execution}")
+    assert pending is not None
+    assert completed is not None
+    moment = "2026-01-01T00:00:00.000000Z"
+    expected = {"version": 1, "execution_id": execution, "status": "pending", "created_at": moment}
+    assert json.loads(pending.value) == expected
+    assert json.loads(completed.value) == {
+        "version": 1,
+        "execution_id": execution,
+        "status": "failed",
+        "events": 4,
+        "finished_at": moment,
+        "exit_code": 124,
+        "error_type": "timeout",
+    }
+
+
+def connections_to(port: int) -> int:
+    """This process's established connections to a local port, as the kernel has them."""
+    files = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    mine = {os.readlink(file) for file in files if os.path.lexists(file)}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    to_port = [row for row in rows if int(row[2].partition(":")[2], 16) == port and row[3] == "01"]
+    return sum(f"socket:[{row[9]}]" in mine for row in to_port)
+
+
+async def test_a_thousand_waiters_share_a_few_connections(parts: Parts, consul_agent: Agent) -> None:
+    _, membership, log = parts
+    executions = [new_id() for _ in range(100)]
+    port = consul_agent.ports["http"]
+    with fail_after(6 * PATIENCE):
+        for execution in executions:
+            await log.append(execution, 0, [submitted()])
+        async with anyio.create_task_group() as waiters:
+            version = (await membership.members()).version
+            waiters.start_soon(membership.members, version, name="watcher of members")
+            for number in range(1000):
+                waiters.start_soon(log.wait, executions[number % 100], 1, name=f"waiter {number}")
+            async with anyio.create_task_group() as reads:
+                for execution in executions:
+                    reads.start_soon(log.read, execution, name="read")
+            assert 0 < connections_to(port) <= 20
+            async with anyio.create_task_group() as ends:
+                for execution in executions:
+                    ends.start_soon(log.append, execution, 1, [killed()], name="end")
+            await membership.update(member(membership.fence().key.removeprefix("replicas/"), slots=3))
+        assert connections_to(port) <= 20
+
+
+async def test_the_index_is_rebuilt_from_the_events(parts: Parts) -> None:
+    kv, _, log = parts
+    for number, word in enumerate(random.choices(WORDS, k=30)):
+        key = IdempotencyKey(key_hash=f"hash-{number}", fingerprint="print") if number % 3 else None
+        await log.append(new_id(), 0, word, key=key)
+    gone = new_id()
+    await log.append(gone, 0, WORDS[-1])
+    await log.retire(gone)
+    folders = "inflight/", "status/", "idempotency/"
+    kept = await contents(kv, *folders)
+    for entry_key in random.sample(sorted(kept.keys() - {"inflight/"}), k=len(kept) // 2):
+        await kv.delete(entry_key)
+    wrong = next(key for key in kept if key.startswith("status/"))
+    await kv.put(wrong, b"nonsense")
+    await kv.put(f"status/{new_id()}", b"of nothing")
+    await kv.put(f"inflight/{new_id()}", b'{"length": 1, "state": "queued", "owner": null}')
+    await log.rebuild_index()
+    rebuilt = await contents(kv, *folders)
+    assert {key: json.loads(value or b"null") for key, value in rebuilt.items()} == {
+        key: json.loads(value or b"null") for key, value in kept.items()
+    }
+
+
+async def test_an_open_execution_that_the_index_lost_goes_on(parts: Parts) -> None:
+    kv, _, log = parts
+    execution = new_id()
+    await log.append(execution, 0, [submitted(), claimed()])
+    await kv.delete(f"inflight/{execution}")
+    await log.append(execution, 2, [running()])
+    assert (await log.open_executions()).lengths == {execution: 3}
+    await log.append(execution, 3, [finished()])
+    with pytest.raises(Conflict):
+        await log.append(execution, 4, [killed()])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Operation(verb="delete", key="events/000002"),
+        Operation(verb="set", key="events/000002", value=b"\xff no event"),
+        Operation(verb="set", key="events/000002", value=b'{"type": "finished.v99"}'),
+        Operation(verb="set", key="events/foreign", value=b"{}"),
+    ],
+    ids=["missing number", "corrupt value", "unknown version", "foreign key"],
+)
+async def test_a_damaged_log_is_corrupt_and_stops_nothing_else(parts: Parts, damage: Operation) -> None:
+    kv, _, log = parts
+    damaged, other = new_id(), new_id()
+    for execution in (damaged, other):
+        await log.append(execution, 0, [submitted(), claimed(), running()])
+    key = f"executions/{damaged}/{damage.key}"
+    await (kv.delete(key) if damage.value is None else kv.put(key, damage.value))
+    with pytest.raises(CorruptLog):
+        await log.read(damaged)
+    await log.rebuild_index()
+    assert (await log.open_executions()).lengths == {damaged: 3, other: 3}
+    await log.append(other, 3, [finished()])
+
+
+async def test_foreign_keys_are_named_once_and_stop_nothing(
+    parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    kv, _, log = parts
+    execution, bad = new_id(), new_id()
+    for key in ("inflight/foreign", f"inflight/{bad}", "status/foreign", f"status/{bad}", "replicas/foreign"):
+        await kv.put(key, b"foreign")
+    with caplog.at_level(logging.ERROR):
+        await log.append(execution, 0, [submitted(), killed()])
+        for _ in range(3):
+            assert (await log.open_executions()).lengths == {}
+            assert list(await log.ended_before(START.replace(year=2027), 10)) == [execution]
+    named = [record.getMessage() for record in caplog.records]
+    for key in ("inflight/foreign", f"inflight/{bad}", f"status/{bad}"):
+        assert sum(key in text for text in named) == 1
+
+
+async def test_what_a_transaction_cannot_hold_is_refused_before_it_is_sent(parts: Parts) -> None:
+    kv, _, log = parts
+    execution = new_id()
+    big = Failed(at=START, nonce=nonce(), error_type=FailureType.INTERNAL, error="x" * 400_000)
+    before = kv.sent["PUT txn"]
+    with pytest.raises(TooLarge, match="Consul"):
+        await log.append(execution, 0, [submitted(), big])
+    with pytest.raises(TooLarge, match="65 operations"):
+        await kv.transaction([create(f"many/{number}", b"") for number in range(65)])
+    assert kv.sent["PUT txn"] == before
+    # The largest that is let through does go through.
+    value = b"x" * 280_000
+    await kv.transaction([create("large", value)])
+    _, entry = await kv.get("large")
+    assert entry is not None
+    assert entry.value == value
+
+
+async def test_tell_fills_an_inbox_in_the_same_step(parts: Parts) -> None:
+    _, membership, log = parts
+    me = membership.fence().key.removeprefix("replicas/")
+    empty = await log.inbox(me)
+    first, second = new_id(), new_id()
+    await log.append(first, 0, [submitted()])
+    seen: list[frozenset[str]] = []
+
+    async def watch() -> None:
+        version = empty.version
+        while not seen or seen[-1] != {first}:
+            inbox = await log.inbox(me, version)
+            version = inbox.version
+            seen.append(inbox.ids)
+
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, name="watch of an inbox")
+            await log.append(first, 1, [claimed(me)], tell=me)
+    with pytest.raises(Conflict):
+        await log.append(first, 1, [claimed(me)], tell=me)
+    with pytest.raises(Conflict):
+        await log.append(second, 1, [claimed(me)], tell=me)
+    assert (await log.inbox(me)).ids == {first}
+    await log.settle(me, first)
+    await log.settle(me, first)
+    assert (await log.inbox(me)).ids == frozenset()
+
+
+async def test_only_who_is_gone_is_taken_for_gone(parts: Parts) -> None:
+    kv, membership, log = parts
+    me = membership.fence().key.removeprefix("replicas/")
+    execution = new_id()
+    await log.append(execution, 0, [submitted(), claimed(me)], tell="rep_dead")
+    with pytest.raises(Conflict, match=me):
+        await log.append(execution, 2, [killed()], gone=me)
+    await log.append(execution, 2, [killed()], gone="rep_dead")
+    assert list(await kv.keys("inbox/rep_dead/")) == []
+
+
+async def test_an_upload_is_marked_until_its_execution_begins(parts: Parts) -> None:
+    kv, membership, log = parts
+    blobs = ConsulBlobs(kv, membership.fence)
+    begun, refused, broken = new_id(), new_id(), new_id()
+    await blobs.put(f"{begun}/payload", stream(b"x"))
+    await blobs.put(f"{refused}/payload", stream(b"x"))
+    assert (await log.open_executions()).lengths == {}
+    assert f"inflight/{refused}" in await kv.keys("inflight/")
+    await log.append(begun, 0, [submitted()])
+    await blobs.delete(f"{refused}/payload")
+
+    async def breaking() -> AsyncIterator[bytes]:
+        yield b"x" * 600_000
+        raise SourceBroke
+
+    with pytest.raises(SourceBroke):
+        await blobs.put(f"{broken}/payload", breaking())
+    assert (await log.open_executions()).lengths == {begun: 1}
+    assert list(await kv.keys("inflight/")) == ["inflight/", f"inflight/{begun}"]
+    assert all(begun in key for key in await kv.keys("executions/"))
+
+
+async def test_uploads_of_the_dead_are_swept(parts: Parts) -> None:
+    kv, membership, log = parts
+    blobs = ConsulBlobs(kv, membership.fence)
+    mine, theirs, begun = new_id(), new_id(), new_id()
+    dead = ConsulBlobs(kv, lambda: Operation(verb="check-session", key="replicas/rep_dead"))
+    await blobs.put(f"{mine}/payload", stream(b"x"))
+    await dead.put(f"{theirs}/payload", stream(b"x"))
+    await dead.put(f"{begun}/payload", stream(b"x"))
+    await log.append(begun, 0, [submitted()])
+    me = membership.fence().key.removeprefix("replicas/")
+    await blobs.sweep({me})
+    assert await content(blobs, f"{mine}/payload") == b"x"
+    assert await content(blobs, f"{begun}/payload") == b"x"
+    assert not any(theirs in key for key in [*await kv.keys("executions/"), *await kv.keys("inflight/")])
+
+
+async def test_a_blob_over_the_limit_names_the_setting(parts: Parts) -> None:
+    kv, membership, _ = parts
+    blobs = ConsulBlobs(kv, membership.fence)
+    name = f"{new_id()}/payload"
+    await blobs.put(name, stream(b"x" * BLOB_BYTES_MAX))
+    with pytest.raises(TooLarge, match="PYEXEC_BLOB_URL"):
+        await blobs.put(f"{new_id()}/payload", stream(b"x" * BLOB_BYTES_MAX, b"x"))
+    await blobs.delete(name)
+    assert list(await kv.keys("executions/")) == []
+    assert list(await kv.keys("inflight/")) == ["inflight/"]
+
+
+async def test_retiring_takes_everything_along(parts: Parts) -> None:
+    kv, membership, log = parts
+    execution = new_id()
+    await ConsulBlobs(kv, membership.fence).put(f"{execution}/payload", stream(b"x" * 600_000))
+    key = IdempotencyKey(key_hash="hash", fingerprint="print")
+    await log.append(execution, 0, [submitted(), killed()], key=key)
+    await log.retire(execution)
+    left = [
+        key
+        for folder in ("executions/", "inflight/", "status/", "idempotency/")
+        for key in await kv.keys(folder)
+    ]
+    assert left == ["inflight/"]
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nowhere", "http://", "ftp://a:1", "a:b", "http://a:1/path", "1.2.3.4:99999"]
+)
+def test_an_address_that_cannot_be_one_is_a_wrong_setting(address: str) -> None:
+    with pytest.raises(SettingsError, match="PYEXEC_CONSUL_ADDR"):
+        ConsulConfig(address=address).url()
+
+
+async def test_nobody_at_the_address_is_unavailable() -> None:
+    async with ConsulKV(ConsulConfig(address="127.0.0.1:1")) as kv:
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await kv.get("key")
+
+
+async def test_something_else_at_the_address_is_named(s3_server: None) -> None:
+    address = os.environ["AWS_ENDPOINT"]
+    async with ConsulKV(ConsulConfig(address=address)) as kv:
+        for asking in (kv.get("key"), kv.put("key", b""), kv.transaction([create("key", b"")])):
+            with pytest.raises(Unavailable, match="Consul"):
+                await asking
+
+
+async def test_a_token_without_rights_is_named(tmp_path: Path) -> None:
+    acl = {
+        "enabled": True,
+        "default_policy": "deny",
+        "tokens": {"master": "00000000-0000-0000-0000-000000000001"},
+    }
+    with dev_agent(tmp_path, acl=acl) as agent:
+        without = ConsulConfig(address=agent.address, prefix="ours", token=None)
+        async with ConsulKV(without) as kv:
+            for asking in (kv.get("key"), kv.put("key", b""), kv.transaction([create("key", b"")])):
+                with pytest.raises(Unavailable, match="lacks rights on ours/key"):
+                    await asking
+            with pytest.raises(Unavailable, match="lacks rights on a session"):
+                await kv.create_session("name", behavior="delete", ttl_seconds=10)
+        token = str(acl["tokens"]["master"])  # type: ignore[index]
+        async with ConsulKV(ConsulConfig(address=agent.address, prefix="ours", token=token)) as kv:
+            assert await kv.put("key", b"value")

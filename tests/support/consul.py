@@ -1,0 +1,179 @@
+"""Real Consul agents, as processes of their own on free ports of 127.0.0.1."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from attrs import define, field
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60
+STOP_SECONDS = 30
+PORTS = ("http", "server", "serf_lan", "serf_wan")
+
+
+def binary() -> Path:
+    """Where Consul is; fetched the first time."""
+    command = [sys.executable, str(ROOT / "dev" / "consul.py")]
+    return Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+
+
+@define
+class Agent:
+    """One agent. It may be stopped, killed, suspended and started again: with a data directory it keeps all."""
+
+    directory: Path
+    ports: Mapping[str, int]
+    command: Sequence[str]
+    process: subprocess.Popen[str] | None = None
+    _listening: threading.Event = field(factory=threading.Event)
+    _reader: threading.Thread | None = None
+
+    @property
+    def address(self) -> str:
+        """Where its HTTP API is."""
+        return f"127.0.0.1:{self.ports['http']}"
+
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        return (self.directory / "consul.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Starts it; returns at once."""
+        self._listening.clear()
+        self.process = subprocess.Popen(
+            self.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._keep_log, args=(self.process,), name="consul's log")
+        self._reader.start()
+
+    def _keep_log(self, process: subprocess.Popen[str]) -> None:
+        """Reads what it says to its end, and sees when its HTTP API is up."""
+        if process.stdout is None:
+            raise RuntimeError("Consul has no standard output")
+        with process.stdout, (self.directory / "consul.log").open("a", buffering=1) as log:
+            for line in process.stdout:
+                log.write(line)
+                if "Started HTTP" in line:
+                    self._listening.set()
+
+    def kill(self) -> None:
+        """Ends it as a crash would."""
+        if self.process is not None and self._reader is not None:
+            self.process.kill()
+            self.process.wait(STOP_SECONDS)
+            self._reader.join(STOP_SECONDS)
+            self.process = None
+
+    def wait_ready(self) -> None:
+        """Returns once it answers and there is a leader."""
+        if not self._listening.wait(START_SECONDS):
+            raise RuntimeError(f"Consul did not start: {self.log}")
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                # Consul holds a request for some seconds until there is a leader.
+                urlopen(f"http://{self.address}/v1/session/list", timeout=START_SECONDS).close()
+            except HTTPError as error:
+                with error:
+                    if error.code == HTTPStatus.FORBIDDEN:
+                        return
+                    if time.monotonic() > until:
+                        raise RuntimeError(f"Consul elects no leader: {self.log}") from error
+            else:
+                return
+
+    def is_leader(self) -> bool:
+        """Whether it leads its cluster."""
+        with urlopen(f"http://{self.address}/v1/status/leader") as answer:
+            return bool(json.load(answer) == f"127.0.0.1:{self.ports['server']}")
+
+
+def free_ports(names: Sequence[str]) -> Mapping[str, int]:
+    """A port that nobody listens on, for each name."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in names]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+
+
+def new_agent(directory: Path, *arguments: str, **config: object) -> Agent:
+    """An agent that is not started yet: a server with its data under `directory`, configured as Consul's
+    documentation says."""
+    directory.mkdir(parents=True, exist_ok=True)
+    ports = free_ports(PORTS)
+    off = {"dns": -1, "grpc": -1, "https": -1}
+    written = {
+        "data_dir": str(directory / "data"),
+        "node_name": directory.name,
+        "bind_addr": "127.0.0.1",
+        "client_addr": "127.0.0.1",
+        "server": True,
+        "log_level": "info",
+        "disable_update_check": True,
+        "disable_keyring_file": True,
+        "leave_on_terminate": False,
+        **config,
+        "ports": {**off, **ports, **dict(config.get("ports", {}))},  # type: ignore[call-overload]
+    }
+    file = directory / "config.json"
+    file.write_text(json.dumps(written))
+    command = [str(binary()), "agent", f"-config-file={file}", *arguments]
+    return Agent(directory, ports, command)
+
+
+@contextmanager
+def running(*agents: Agent) -> Iterator[None]:
+    """The agents run inside, and are ready; whatever is left of them at the end is killed."""
+    try:
+        for agent in agents:
+            agent.start()
+        for agent in agents:
+            agent.wait_ready()
+        yield
+    finally:
+        for agent in agents:
+            agent.kill()
+
+
+@contextmanager
+def dev_agent(directory: Path, **config: object) -> Iterator[Agent]:
+    """A single server that forgets everything when it ends, and is ready fast."""
+    agent = new_agent(directory, "-dev", **config)
+    with running(agent):
+        yield agent
+
+
+@contextmanager
+def durable_agent(directory: Path, **config: object) -> Iterator[Agent]:
+    """A single server that keeps its data."""
+    agent = new_agent(directory, bootstrap_expect=1, **config)
+    with running(agent):
+        yield agent
+
+
+@contextmanager
+def cluster(directory: Path, size: int = 3) -> Iterator[Sequence[Agent]]:
+    """Servers that elect a leader among themselves and keep their data."""
+    agents = [new_agent(directory / f"server-{n}", bootstrap_expect=size) for n in range(size)]
+    join = [f"-retry-join=127.0.0.1:{agent.ports['serf_lan']}" for agent in agents]
+    for agent in agents:
+        agent.command = [*agent.command, *join, "-retry-interval=1s"]
+    with running(*agents):
+        yield agents
