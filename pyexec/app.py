@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
@@ -38,10 +39,15 @@ async def serve(settings: Settings) -> None:
         tasks.start_soon(_watch_signals, stopping, tasks.cancel_scope, gate, name="signals")
         http, url = await _start_http(settings, gate)
         stack.push_async_callback(http.cleanup)
-        replica = await _open_patiently(stack, settings, gate)
+        replica = await _open_patiently(stack, settings, gate, url)
         stack.push_async_callback(http.cleanup)
         await _serve_replica(replica, gate, url, stopping, settings.stop_timeout)
         tasks.cancel_scope.cancel()
+
+
+async def _within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await work()
 
 
 async def _watch_signals(stopping: anyio.Event, starting: anyio.CancelScope, gate: Gate) -> None:
@@ -54,11 +60,11 @@ async def _watch_signals(stopping: anyio.Event, starting: anyio.CancelScope, gat
             stopping.set()
 
 
-async def _open_patiently(stack: AsyncExitStack, settings: Settings, gate: Gate) -> Replica:
+async def _open_patiently(stack: AsyncExitStack, settings: Settings, gate: Gate, url: str) -> Replica:
     """The replica, as soon as what it needs is there."""
     while True:
         try:
-            return await stack.enter_async_context(open_replica(settings))
+            return await stack.enter_async_context(open_replica(settings, url))
         except (Unavailable, EngineError) as error:
             gate.waiting_for = f"the server is starting: {error}"
             logger.warning("cannot start yet, next try in %g s: %s", RETRY_SECONDS, error)
@@ -98,13 +104,17 @@ async def _serve_replica(replica: Replica, gate: Gate, url: str, stopping: anyio
     """Everything that runs as long as the server takes work."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(replica.runner.serve, name="runner")
-        await replica.recovery.recover(alive={replica.runner.config.replica})
-        tasks.start_soon(replica.reconciler.run, name="reconciler")
+        await replica.recovery.recover_first()
+        reconciling = anyio.CancelScope()
+        tasks.start_soon(_within, reconciling, replica.reconciler.run, name="reconciler")
+        tasks.start_soon(replica.recovery.run, name="recovery")
+        tasks.start_soon(replica.inbox.run, name="inbox")
         tasks.start_soon(replica.pool.keep_filled, name="pool")
         gate.context = replica.context
         print(f"listening on {url}", flush=True)
         await stopping.wait()
         logger.info("stopping: no new work is taken")
+        reconciling.cancel()
         await replica.runner.drain(drain)
         tasks.cancel_scope.cancel()
 

@@ -7,14 +7,14 @@ from functools import partial
 
 from attrs import frozen
 
-from pyexec.adapters.blobs import FileBlobs
+from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
-from pyexec.adapters.embedded import EmbeddedLog
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import SettingsError
-from pyexec.ports import ContainerSpec, EngineIdentity
+from pyexec.ports import ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
 from pyexec.sandbox.pool import Pool, SandboxKind
+from pyexec.services.inbox import InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
 from pyexec.services.query import Queries
@@ -24,6 +24,7 @@ from pyexec.services.runner import Runner, RunnerConfig, kind_of
 from pyexec.services.slots import Slots
 from pyexec.services.submit import Submissions, SubmitConfig
 from pyexec.settings import Settings
+from pyexec.stores import Stores, open_stores
 from pyexec.web.context import Context, WebLimits
 
 SUPERVISOR_MB = 32
@@ -35,44 +36,52 @@ class Replica:
     """What runs as long as the server does, and what answers requests."""
 
     context: Context
+    membership: Membership
     runner: Runner
+    inbox: InboxAttendant
     reconciler: Reconciler
     recovery: Recovery
     pool: Pool
 
 
 @asynccontextmanager
-async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
-    """Opens log, blobs and engine, and builds the services on them. At the end no container of its own is left.
+async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replica]:
+    """Opens stores and engine, joins the members under `address`, and builds the services. At the end no container
+    of its own is left, but those of programs that another replica may adopt.
 
     Raises `SettingsError` when the engine cannot enforce what a sandbox relies on, `Unavailable` when it is away."""
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(await EmbeddedLog.open(settings.data_dir))
-        blobs = await FileBlobs.open(settings.data_dir / "blobs")
         engine = await DockerEngine.connect(settings.engine_host(), runtime=settings.docker_runtime)
         stack.push_async_callback(engine.close)
         engine_identity = await engine.identify()
         _refuse_unenforced(engine_identity, settings)
-        deployment = {"pyexec.deployment": log.deployment, "pyexec.engine": engine_identity.id}
         replica_id = f"rep_{os.urandom(8).hex()}"
-        identity = RunnerConfig(
-            replica=replica_id, engine=engine_identity.id, output_bytes_max=settings.max_output_bytes
+        stores = await stack.enter_async_context(open_stores(settings, replica_id))
+        await stores.membership.join(
+            Member(
+                replica=replica_id,
+                engine=engine_identity.id,
+                address=settings.advertise_addr or address,
+                slots=settings.max_concurrent,
+                version=__version__,
+            )
         )
-        replica = _assemble(settings, log, blobs, engine, identity, deployment)
-        stack.push_async_callback(replica.recovery.recover, alive=frozenset())
+        identity = RunnerConfig(
+            replica=replica_id,
+            engine=engine_identity.id,
+            output_bytes_max=settings.max_output_bytes,
+            leave_running=settings.consul_addr is not None,
+        )
+        replica = _assemble(settings, stores, engine, identity)
+        stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
 
-def _assemble(
-    settings: Settings,
-    log: EmbeddedLog,
-    blobs: FileBlobs,
-    engine: DockerEngine,
-    identity: RunnerConfig,
-    deployment: Mapping[str, str],
-) -> Replica:
+def _assemble(settings: Settings, stores: Stores, engine: DockerEngine, identity: RunnerConfig) -> Replica:
+    log, blobs = stores.log, stores.blobs
     policy = settings.policy()
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
+    deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}
     live = Live()
     slots = Slots(
@@ -88,34 +97,40 @@ def _assemble(
         spec_of=partial(_container_spec, settings, labels, overhead_mb, protocol.command()),
     )
     runner = Runner(identity, log=log, blobs=blobs, pool=pool, slots=slots, live=live)
-    queries = Queries(log=log, blobs=blobs, live=live)
+    queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers)
+    kills = Kills(log=log, live=live, queries=queries)
     submissions = Submissions(
         SubmitConfig(
             policy=policy,
             queue_timeout_seconds=settings.queue_timeout,
             members_max=settings.max_archive_members,
+            local_claim=settings.local_claim == "on",
         ),
         log=log,
         blobs=blobs,
         slots=slots,
         live=live,
         runner=runner,
+        kills=kills,
     )
     reconciler = Reconciler(
         ReconcilerConfig(
-            queue_timeout_seconds=settings.queue_timeout, cleanup_ttl_seconds=settings.cleanup_ttl
+            replica=identity.replica,
+            queue_timeout_seconds=settings.queue_timeout,
+            cleanup_ttl_seconds=settings.cleanup_ttl,
+            adoption_seconds=settings.adoption_grace if settings.consul_addr is not None else 0.0,
         ),
         log=log,
         blobs=blobs,
+        membership=stores.membership,
         slots=slots,
         live=live,
-        runner=runner,
     )
     return Replica(
         context=Context(
             submissions=submissions,
             queries=queries,
-            kills=Kills(log=log, live=live, queries=queries),
+            kills=kills,
             checks={"event log": log.check, "docker": engine.check},
             limits=WebLimits(
                 upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
@@ -124,9 +139,18 @@ def _assemble(
             ),
             spool_dir=settings.data_dir,
         ),
+        membership=stores.membership,
         runner=runner,
+        inbox=InboxAttendant(log=log, slots=slots, live=live, runner=runner),
         reconciler=reconciler,
-        recovery=Recovery(engine=engine, log=log, runner=runner, slots=slots, labels=deployment),
+        recovery=Recovery(
+            engine=engine,
+            log=log,
+            runner=runner,
+            slots=slots,
+            membership=stores.membership,
+            labels=deployment,
+        ),
         pool=pool,
     )
 

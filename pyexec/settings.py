@@ -30,11 +30,19 @@ class Settings:
     api_tokens: tuple[str, ...] = _setting((), "comma-separated bearer tokens; none: no authentication")
     advertise_addr: str | None = _setting(None, "where other replicas reach this one, as http://host:port")
     local_claim: str = _setting(
-        "on", "whether a replica claims what it takes itself; off leaves every claim to the leader", allowed=("on", "off")
+        "on",
+        "whether a replica claims what it takes itself; off leaves every claim to the leader",
+        allowed=("on", "off"),
     )
-    consul_addr: str | None = _setting(None, "Consul, as host:port or https://host:port; none: the embedded log")
+    consul_addr: str | None = _setting(
+        None, "Consul, as host:port or https://host:port; none: the embedded log"
+    )
     consul_token: str | None = _setting(None, "Consul ACL token")
     consul_prefix: str = _setting("pyexec", "where in Consul's key-value store everything lies")
+    consul_ca_file: Path | None = _setting(
+        None, "authorities that Consul's certificate may come from, beside the machine's"
+    )
+    consul_cert_file: Path | None = _setting(None, "our own certificate and key for Consul")
     blob_url: str | None = _setting(None, "large payloads and outputs, as file://, s3://, gs:// or az://")
     adoption_grace: float = _setting(
         20.0, "how long what a dead replica ran may take to be adopted, seconds", least=0

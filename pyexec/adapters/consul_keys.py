@@ -8,6 +8,7 @@ EXECUTIONS: Final = "executions/"
 RETIRED: Final = "retired/"
 REPLICAS: Final = "replicas/"
 LEADER: Final = "leader"
+DEPLOYMENT: Final = "deployment"
 
 
 def execution_prefix(execution_id: str) -> str:

@@ -56,7 +56,9 @@ class HttpPeers:
                         if message.event == "output":
                             yield _output(json.loads(message.data))
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-            raise Unavailable(f"{execution.owner} does not say what {execution.id} prints: {error}") from error
+            raise Unavailable(
+                f"{execution.owner} does not say what {execution.id} prints: {error}"
+            ) from error
 
     async def _address(self, execution: Execution) -> str:
         members = (await self._membership.members()).members

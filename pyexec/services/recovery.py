@@ -33,6 +33,11 @@ class Recovery:
     membership: Membership
     labels: Mapping[str, str]
 
+    async def recover_first(self) -> None:
+        """At the start: recovers what replicas left that are no members now."""
+        members = await self.membership.members()
+        await self.recover(members.members.keys() | {self.runner.config.replica})
+
     async def run(self) -> None:
         """Recovers what members leave behind that vanish while this one lives, until cancelled.
 
@@ -69,6 +74,16 @@ class Recovery:
                 await self._adopt(execution, events, execution.container)
         for container in orphans:
             await self._remove(container)
+
+    async def remove_own(self) -> None:
+        """At the end: removes this replica's containers but those that run an execution which is still open."""
+        with anyio.CancelScope(shield=True):
+            own = await self.engine.list_containers(
+                {**self.labels, REPLICA_LABEL: self.runner.config.replica}
+            )
+            kept = {execution.container for execution, _ in await self._running()} if own else set()
+            for container in own.keys() - kept:
+                await self._remove(container)
 
     async def _running(self) -> Sequence[tuple[Execution, Sequence[Event]]]:
         found = []

@@ -50,7 +50,8 @@ def caller_of(request: web.Request) -> Caller:
     """Who asks."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return Caller(
-        token=token.strip() if scheme.lower() == "bearer" else None, is_replica=REPLICA_HEADER in request.headers
+        token=token.strip() if scheme.lower() == "bearer" else None,
+        is_replica=REPLICA_HEADER in request.headers,
     )
 
 

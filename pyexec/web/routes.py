@@ -18,9 +18,9 @@ from pyexec.domain.ids import is_execution_id
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result, Summary
 from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
+from pyexec.domain.stream import Chunk, Position
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
-from pyexec.domain.stream import Chunk, Position
 from pyexec.services.submit import Upload
 from pyexec.web.context import Context, caller_of, context_of
 from pyexec.web.multipart import read_upload, refuse_encoding

@@ -9,8 +9,8 @@ import anyio
 from aiohttp import web
 
 from pyexec.codec import event_name, timestamp, to_json
-from pyexec.errors import ExecutorError, InvalidRequest
 from pyexec.domain.stream import Chunk, End, Happened, Item, Position
+from pyexec.errors import ExecutorError, InvalidRequest
 
 logger = logging.getLogger(__name__)
 

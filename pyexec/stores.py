@@ -1,0 +1,82 @@
+"""Where a server keeps what must not get lost: files of its own when it stands alone, Consul in a cluster."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from attrs import frozen
+
+from pyexec.adapters.alone import Alone
+from pyexec.adapters.blobs import FileBlobs
+from pyexec.adapters.consul_blobs import ConsulBlobs
+from pyexec.adapters.consul_keys import DEPLOYMENT
+from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul_lease import ConsulMembership
+from pyexec.adapters.consul_log import ConsulLog
+from pyexec.adapters.embedded import EmbeddedLog
+from pyexec.adapters.object_blobs import ObjectBlobs
+from pyexec.adapters.peers import HttpPeers, NoPeers
+from pyexec.ports import BlobStore, EventLog, Membership, Peers
+from pyexec.settings import Settings
+
+
+@frozen(kw_only=True)
+class Stores:
+    """The ports behind which they lie. `deployment` names all servers that share them."""
+
+    deployment: str
+    log: EventLog
+    blobs: BlobStore
+    membership: Membership
+    peers: Peers
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, replica: str) -> AsyncIterator[Stores]:
+    """Opens what the settings name; raises `SettingsError`, or `Unavailable` when it does not answer."""
+    async with AsyncExitStack() as stack:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if settings.consul_addr is None:
+            yield await _open_embedded(stack, settings)
+        else:
+            yield await _open_consul(stack, settings, settings.consul_addr, replica)
+
+
+async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
+    log = await stack.enter_async_context(await EmbeddedLog.open(settings.data_dir))
+    blobs: BlobStore
+    if settings.blob_url is not None:
+        blobs = ObjectBlobs.at(settings.blob_url)
+    else:
+        blobs = await FileBlobs.open(settings.data_dir / "blobs")
+    return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=Alone(), peers=NoPeers())
+
+
+async def _open_consul(stack: AsyncExitStack, settings: Settings, address: str, replica: str) -> Stores:
+    config = ConsulConfig(
+        address=address,
+        prefix=settings.consul_prefix,
+        token=settings.consul_token,
+        ca_file=settings.consul_ca_file,
+        cert_file=settings.consul_cert_file,
+    )
+    kv = await stack.enter_async_context(ConsulKV(config))
+    membership = await stack.enter_async_context(ConsulMembership.open(kv))
+    log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence))
+    peers = HttpPeers(membership, replica)
+    stack.push_async_callback(peers.close)
+    blobs: BlobStore
+    if settings.blob_url is not None:
+        blobs = ObjectBlobs.at(settings.blob_url)
+    else:
+        blobs = ConsulBlobs(kv, membership.fence)
+    return Stores(deployment=await _deployment(kv), log=log, blobs=blobs, membership=membership, peers=peers)
+
+
+async def _deployment(kv: ConsulKV) -> str:
+    """The name that the first server of the deployment has given it."""
+    while True:
+        _, entry = await kv.get(DEPLOYMENT)
+        if entry is not None:
+            return entry.value.decode()
+        await kv.put(DEPLOYMENT, secrets.token_hex(8).encode(), index=0)
