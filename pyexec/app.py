@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 import anyio
@@ -11,69 +12,101 @@ import uvloop
 from aiohttp import web
 
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import ExecutorError, SettingsError
-from pyexec.replica import open_replica
+from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable
+from pyexec.replica import Replica, open_replica
 from pyexec.settings import Settings, describe_settings, from_environment
-from pyexec.web.context import CONTEXT
+from pyexec.web.context import GATE, TOKENS, Gate
 from pyexec.web.errors import answer_errors, require_token
 from pyexec.web.routes import add_routes
+from pyexec.web.scope import in_scope
 
 logger = logging.getLogger(__name__)
 
+RETRY_SECONDS = 2.0
 READ_BUFFER_BYTES = 256 * 1024
 ANSWER_SECONDS = 2.0
 """How long answers under way may take once the last program has ended."""
 
 
 async def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT: then no new work, running programs get `stop_timeout`, and all is removed."""
-    async with open_replica(settings) as replica:
-        app = web.Application(
-            middlewares=[answer_errors, require_token],
-            client_max_size=settings.max_metadata_mb * MEBIBYTE,
-        )
-        app[CONTEXT] = replica.context
-        add_routes(app)
-        site_runner = web.AppRunner(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            read_bufsize=READ_BUFFER_BYTES,
-            shutdown_timeout=ANSWER_SECONDS,
-        )
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(replica.runner.serve, name="runner")
-            await replica.recovery.recover(alive={replica.runner.config.replica})
-            tasks.start_soon(replica.reconciler.run, name="reconciler")
-            tasks.start_soon(replica.pool.keep_filled, name="pool")
-            await site_runner.setup()
-            try:
-                await _listen(site_runner, settings)
-                await _stop_signal()
-                logger.info("stopping: no new work is taken")
-                await replica.runner.drain(settings.stop_timeout)
-            finally:
-                tasks.cancel_scope.cancel()
-                with anyio.CancelScope(shield=True):
-                    await site_runner.cleanup()
+    """Serves until SIGTERM or SIGINT: then no new work, running programs get `stop_timeout`, and all is removed.
+
+    Waits for Docker if it is not there yet; `/ready` says so meanwhile. Raises `SettingsError`."""
+    gate = Gate(waiting_for="the server is starting")
+    stopping = anyio.Event()
+    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        tasks.start_soon(_watch_signals, stopping, tasks.cancel_scope, gate, name="signals")
+        http, url = await _start_http(settings, gate)
+        stack.push_async_callback(http.cleanup)
+        replica = await _open_patiently(stack, settings, gate)
+        stack.push_async_callback(http.cleanup)
+        await _serve_replica(replica, gate, url, stopping, settings.stop_timeout)
+        tasks.cancel_scope.cancel()
 
 
-async def _listen(site_runner: web.AppRunner, settings: Settings) -> None:
-    site = web.TCPSite(site_runner, settings.host, settings.port)
+async def _watch_signals(stopping: anyio.Event, starting: anyio.CancelScope, gate: Gate) -> None:
+    """The first signal stops in order, or cancels the start; the second ends the drain."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            if stopping.is_set() or gate.context is None:
+                starting.cancel()
+                return
+            stopping.set()
+
+
+async def _open_patiently(stack: AsyncExitStack, settings: Settings, gate: Gate) -> Replica:
+    """The replica, as soon as what it needs is there."""
+    while True:
+        try:
+            return await stack.enter_async_context(open_replica(settings))
+        except (Unavailable, EngineError) as error:
+            gate.waiting_for = f"the server is starting: {error}"
+            logger.warning("cannot start yet, next try in %g s: %s", RETRY_SECONDS, error)
+            await anyio.sleep(RETRY_SECONDS)
+
+
+async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, str]:
+    """The listening server and its address; raises `SettingsError` when the address cannot be used."""
+    app = web.Application(
+        middlewares=[answer_errors, require_token, in_scope],
+        client_max_size=settings.max_metadata_mb * MEBIBYTE,
+    )
+    app[GATE] = gate
+    app[TOKENS] = settings.api_tokens
+    add_routes(app)
+    http = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER_BYTES,
+        shutdown_timeout=ANSWER_SECONDS,
+    )
+    await http.setup()
     try:
-        await site.start()
+        await web.TCPSite(http, settings.host, settings.port).start()
     except OSError as error:
+        await http.cleanup()
         raise SettingsError(
             f"PYEXEC_PORT is {settings.port}; {settings.host}:{settings.port} cannot be used: {error.strerror}"
         ) from error
-    host, port = site_runner.addresses[0][:2]
-    print(f"listening on http://{host}:{port}", flush=True)
+    host, port = http.addresses[0][:2]
+    return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def _stop_signal() -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            return
+async def _serve_replica(replica: Replica, gate: Gate, url: str, stopping: anyio.Event, drain: float) -> None:
+    """Everything that runs as long as the server takes work."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(replica.runner.serve, name="runner")
+        await replica.recovery.recover(alive={replica.runner.config.replica})
+        tasks.start_soon(replica.reconciler.run, name="reconciler")
+        tasks.start_soon(replica.pool.keep_filled, name="pool")
+        gate.context = replica.context
+        print(f"listening on {url}", flush=True)
+        await stopping.wait()
+        logger.info("stopping: no new work is taken")
+        await replica.runner.drain(drain)
+        tasks.cancel_scope.cancel()
 
 
 def main() -> None:

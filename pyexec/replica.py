@@ -123,7 +123,6 @@ def _assemble(
                 idle_seconds=settings.upload_idle_timeout,
             ),
             spool_dir=settings.data_dir,
-            tokens=settings.api_tokens,
         ),
         runner=runner,
         reconciler=reconciler,

@@ -78,9 +78,11 @@ class Settings:
             cpus=getattr(self, f"{kind}_cpus"),
         )
 
-    def engine_host(self) -> str | None:
-        """Where the Docker engine listens; None leaves that to Docker's own variables."""
-        return f"unix://{self.docker_socket}" if self.docker_socket is not None else self.docker_host
+    def engine_host(self) -> str:
+        """Where the Docker engine listens: our setting, else Docker's own variable, else its usual socket."""
+        if self.docker_socket is not None:
+            return f"unix://{self.docker_socket}"
+        return self.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
     def memory_budget_mb(self, overhead_mb: int) -> int:
         """The memory of all sandboxes together; by default what the slots take at the default limits, and never

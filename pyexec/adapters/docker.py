@@ -43,24 +43,21 @@ class DockerEngine:
         self._runtime = runtime
 
     @classmethod
-    async def connect(cls, host: str | None, *, runtime: str | None = None) -> Self:
-        """An engine at `host` (`unix://…`, `tcp://…`; None: where the docker command would look).
+    async def connect(cls, host: str, *, runtime: str | None = None) -> Self:
+        """An engine at `host` (`unix:///path` or `tcp://host:port`). Makes no request yet.
 
-        Makes no request yet. Raises `SettingsError` for a host that cannot be one."""
+        Raises `SettingsError` for a host that cannot be one."""
+        socket = host.removeprefix("unix://") if host.startswith("unix://") else None
+        connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
         try:
-            connector = (
-                aiohttp.UnixConnector(host.removeprefix("unix://"), limit=0)
-                if (host is not None and host.startswith("unix://"))
-                else None
-            )
-            docker = Docker(url=host, connector=connector)
-        except (ValueError, AssertionError) as error:
-            raise SettingsError(f"no Docker engine at {host or 'the usual sockets'}: {error}") from error
-        return cls(docker, runtime)
+            # With a connector of its own, the URL only makes up the requests' addresses.
+            return cls(Docker(url="unix://localhost" if socket else host, connector=connector), runtime)
+        except ValueError as error:
+            raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
 
     async def close(self) -> None:
         await self._docker.close()
-        await self._docker.session.close()
+        await self._docker.connector.close()  # aiodocker leaves the one that `connect` makes to us
 
     async def check(self) -> None:
         async with _translated():
@@ -80,8 +77,10 @@ class DockerEngine:
         return EngineIdentity(id=info["ID"], version=info["ServerVersion"], unenforced=unenforced)
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
-        async with _translated(image=spec.image):
-            container = await self._docker.containers.create(_config(spec, self._runtime))
+        # Cancelled half-way, the engine would still make a container that nobody knows of.
+        with anyio.CancelScope(shield=True):
+            async with _translated(image=spec.image):
+                container = await self._docker.containers.create(_config(spec, self._runtime))
         attached = AttachedContainer(container)
         try:
             async with _translated(image=spec.image):
@@ -98,6 +97,8 @@ class DockerEngine:
             await self._docker.images.inspect(image)
             return
         except DockerError as error:
+            if error.status == 400:
+                raise ImageUnavailable(f"{image!r} is no image's name: {error.message}") from error
             if error.status != 404:
                 raise _error_of(error, image) from error
         try:

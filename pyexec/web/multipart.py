@@ -6,15 +6,18 @@ from typing import Any
 
 import anyio
 from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from attrs import frozen
 
 from pyexec.codec import parse_json, parse_request
 from pyexec.domain.spec import Metadata
 from pyexec.errors import InvalidRequest, TooLarge
-from pyexec.web.context import CONTEXT, WebLimits
+from pyexec.web.context import WebLimits, context_of
 
 CHUNK_BYTES = 256 * 1024
 PARTS = frozenset({"metadata", "tar"})
+_MALFORMED = (ValueError, AssertionError, EOFError, HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp's reader raises for a body that it cannot read."""
 
 
 @frozen
@@ -30,7 +33,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
     """The upload in `request`, metadata parsed. When the archive comes first it is spooled to disk until then.
 
     Reading raises `InvalidRequest` or `TooLarge` where the body is at fault, also while `archive` is read."""
-    context = request.app[CONTEXT]
+    context = context_of(request)
     parts = _Parts(request, context.limits)
     first = await parts.next()
     if first is None:
@@ -121,8 +124,11 @@ class _Parts:
                 f"nothing came for {self._limits.idle_seconds:g} s; the upload stopped in the middle",
                 code="upload_stalled",
             ) from error
-        except (ValueError, AssertionError, EOFError) as error:
-            raise InvalidRequest(f"the multipart body is malformed or cut short: {error}") from error
+        except _MALFORMED as error:
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            raise InvalidRequest(
+                f"the multipart body is malformed or cut short: {told[-1].strip()}"
+            ) from error
 
     def _over(self) -> TooLarge:
         return TooLarge(f"the request is larger than {self._limits.upload_bytes_max} bytes")

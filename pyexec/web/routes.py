@@ -1,9 +1,11 @@
 """The endpoints of CONTRACT §1: each reads its request, calls one service, and writes the answer."""
 
 import io
+import posixpath
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
+from typing import TypeVar
 
 import anyio
 from aiohttp import web
@@ -15,12 +17,12 @@ from pyexec.domain.execution import Phase, Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result, Summary
-from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
 from pyexec.services.query import Chunk, Position
 from pyexec.services.submit import Upload
-from pyexec.web.context import CONTEXT, Context
+from pyexec.web.context import Context, context_of
 from pyexec.web.multipart import read_upload, refuse_encoding
 from pyexec.web.schemas import schema_of
 from pyexec.web.sse import parse_position, send_events, wants_events
@@ -28,6 +30,8 @@ from pyexec.web.sse import parse_position, send_events, wants_events
 WAIT_SECONDS_MAX = 60.0
 LIST_LIMIT, LIST_LIMIT_MAX = 50, 500
 KEY_LENGTH_MAX = 255
+CHECK_SECONDS = 5.0
+N = TypeVar("N", int, float)
 
 
 @frozen(kw_only=True)
@@ -89,7 +93,7 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
         upload = Upload(
             metadata=body.metadata, archive=body.archive, key=_key(request), identity="/api/v1/exec/async"
         )
-        execution_id = await request.app[CONTEXT].submissions.submit(upload)
+        execution_id = await context_of(request).submissions.submit(upload)
     return web.json_response(
         to_json(Accepted(execution_id=execution_id)),
         status=HTTPStatus.ACCEPTED,
@@ -104,7 +108,7 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
 async def evaluate(request: web.Request) -> web.StreamResponse:
     """Runs code, or files, given as JSON."""
     refuse_encoding(request)
-    most = request.app[CONTEXT].limits.metadata_bytes_max
+    most = context_of(request).limits.metadata_bytes_max
     if (request.content_length or 0) > most:
         raise TooLarge(f"the body is larger than {most} bytes")
     try:
@@ -128,8 +132,8 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 404)
 async def get_execution(request: web.Request) -> web.StreamResponse:
     """The state; with `?wait=SECONDS` held until it has ended or the time is up."""
-    wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX)
-    result = await request.app[CONTEXT].queries.result(_id(request), wait)
+    wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX, least=0.0, kind=float)
+    result = await context_of(request).queries.result(_id(request), wait)
     return web.json_response(to_json(result))
 
 
@@ -138,7 +142,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 404)
 async def delete_execution(request: web.Request) -> web.StreamResponse:
     """Ends it, waiting or running; 202 when it has not ended after ten seconds."""
-    execution = await request.app[CONTEXT].kills.kill(_id(request))
+    execution = await context_of(request).kills.kill(_id(request))
     status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
     return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
 
@@ -148,12 +152,12 @@ async def delete_execution(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 400)
 async def list_executions(request: web.Request) -> web.StreamResponse:
     """Executions without their output."""
-    limit = int(_number(request, "limit", float(LIST_LIMIT), float(LIST_LIMIT_MAX), least=1.0))
+    limit = _number(request, "limit", LIST_LIMIT, LIST_LIMIT_MAX, least=1, kind=int)
     wanted = request.query.get("status")
     if wanted is not None and wanted not in set(Status):
         raise InvalidRequest(f"status is {wanted!r}; allowed is {', '.join(Status)}", field="status")
     status = None if wanted is None else Status(wanted)
-    summaries, cursor = await request.app[CONTEXT].queries.page(status, limit, request.query.get("cursor"))
+    summaries, cursor = await context_of(request).queries.page(status, limit, request.query.get("cursor"))
     listing = to_json(Listing(executions=tuple(summaries), next_cursor=cursor))
     return web.json_response({"next_cursor": None, **listing})
 
@@ -165,7 +169,7 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     if wanted is not None and wanted not in set(Stream):
         raise InvalidRequest(f"stream is {wanted!r}; allowed is {', '.join(Stream)}", field="stream")
     follow = _flag(request, "follow")
-    queries = request.app[CONTEXT].queries
+    queries = context_of(request).queries
     if not follow:
         journal = await queries.journal(_id(request))
         data = journal.bytes_of(Stream(wanted)) if wanted else b"".join(d for _, d in journal.since(0))
@@ -185,7 +189,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """Server-Sent Events, going on after `Last-Event-ID`."""
     execution_id = _id(request)
     after = parse_position(request.headers.get("Last-Event-ID"))
-    items = await request.app[CONTEXT].queries.items(execution_id, after)
+    items = await context_of(request).queries.items(execution_id, after)
     return await send_events(request, execution_id, items)
 
 
@@ -200,15 +204,7 @@ async def health(_: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Health), 200)
 async def ready(request: web.Request) -> web.StreamResponse:
     """200 when the event log and the engine both answer; else 503, and which does not."""
-    away = {}
-    for name, check in request.app[CONTEXT].checks.items():
-        try:
-            with anyio.fail_after(5):
-                await check()
-        except TimeoutError:
-            away[name] = "does not answer"
-        except ExecutorError as error:
-            away[name] = str(error)
+    away = await _away(context_of(request))
     if away:
         text = "; ".join(f"{name}: {reason}" for name, reason in away.items())
         document = {"status": "unavailable", "error": text, "code": "unavailable", "reasons": away}
@@ -237,9 +233,23 @@ def add_routes(app: web.Application) -> None:
         app.router.add_route(method, f"{path}/", handler)
 
 
+async def _away(context: Context) -> dict[str, str]:
+    """What of the things a replica needs does not answer, and why."""
+    away = {}
+    for name, check in context.checks.items():
+        try:
+            with anyio.fail_after(CHECK_SECONDS):
+                await check()
+        except TimeoutError:
+            away[name] = f"does not answer within {CHECK_SECONDS:g} s"
+        except ExecutorError as error:
+            away[name] = str(error)
+    return away
+
+
 async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamResponse:
     """Runs an upload for a caller that waits. One that hangs up ends its run, unless it gave a key."""
-    context = request.app[CONTEXT]
+    context = context_of(request)
     started = await context.submissions.run(upload)
     try:
         return await (
@@ -281,6 +291,7 @@ def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
                 f"python_version is {asked.python_version!r}; write it like 3.12", field="python_version"
             )
         image = f"python:3.{int(minor)}-slim"
+    _check_names(asked.files)
     files = {"main.py": asked.code} if asked.code is not None else {f.name: f.content for f in asked.files}
     metadata = Metadata(
         entrypoint=asked.entrypoint,
@@ -292,6 +303,23 @@ def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
         config=asked.config,
     )
     return metadata, _tar_of(files)
+
+
+def _check_names(files: Sequence[SourceFile]) -> None:
+    """What an archive would refuse later, in terms of this request."""
+    seen: set[str] = set()
+    for index, file in enumerate(files):
+        name, where = file.name, f"files[{index}].name"
+        if not name or "\0" in name or name.endswith("/"):
+            raise InvalidRequest(
+                f"{name!r} is no file's name: it must not be empty, hold a NUL or end with a slash",
+                field=where,
+            )
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InvalidRequest(f"{name!r} lies outside /work; give a path relative to it", field=where)
+        if posixpath.normpath(name) in seen:
+            raise InvalidRequest(f"{name!r} is given twice", field=where)
+        seen.add(posixpath.normpath(name))
 
 
 def _tar_of(files: dict[str, str]) -> bytes:
@@ -323,15 +351,15 @@ def _key(request: web.Request) -> str | None:
     return key
 
 
-def _number(request: web.Request, name: str, default: float, most: float, least: float = 0.0) -> float:
+def _number(request: web.Request, name: str, default: N, most: N, *, least: N, kind: Callable[[str], N]) -> N:
     text = request.query.get(name)
     if text is None:
         return default
     try:
-        value = float(text)
+        value = kind(text)
     except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
+        value = None
+    if value is None or not least <= value <= most:
         raise InvalidRequest(f"{name} is {text[:60]!r}; allowed is {least:g} to {most:g}", field=name)
     return value
 

@@ -146,6 +146,17 @@ def test_what_is_to_be_killed_is_not_asked_again_nor_handed_on(event: Event) -> 
     assert not is_legal(state, event)
 
 
+def test_an_adopted_run_has_another_owner_and_is_the_same_run() -> None:
+    started = fold("e", [submitted(), claimed("replica-1"), running()])
+    taken = apply("e", started, adopted("replica-2"))
+    assert taken.owner == "replica-2"
+    assert (taken.phase, taken.started_at, taken.container) == (
+        started.phase,
+        started.started_at,
+        started.container,
+    )
+
+
 @pytest.mark.parametrize("events", [[], [claimed()], [submitted(), submitted()], [killed()]])
 def test_what_does_not_begin_with_one_submitted_is_corrupt(events: list[Event]) -> None:
     with pytest.raises(CorruptLog):
@@ -164,6 +175,7 @@ def test_an_event_the_machine_does_not_know_is_corrupt() -> None:
         ([submitted(), claimed(), preparing()], Status.PENDING),
         ([submitted(), claimed(), running()], Status.RUNNING),
         ([submitted(), claimed(), running(), kill_requested()], Status.RUNNING),
+        ([submitted(), claimed(), running(), adopted()], Status.RUNNING),
         ([submitted(), claimed(), running(), finished(3)], Status.COMPLETED),
         ([submitted(), failed()], Status.FAILED),
         ([submitted(), killed()], Status.KILLED),

@@ -147,3 +147,10 @@ def test_what_a_vanished_replica_leaves() -> None:
     assert isinstance(sole(fold("e", [*owned, kill_requested()]), {}), Lose)
     assert isinstance(sole(fold("e", [*owned, running()]), {"r1": 1}), Lose)
     assert sole(fold("e", [*owned, running()]), {"gone": 0}) is None
+
+
+def test_claims_fill_the_room_and_no_more() -> None:
+    waiting = [Sighting(execution=fold(f"e{n}", [submitted()]), since=0) for n in range(5)]
+    view = View(now=0, open=waiting, room={"r1": 2, "r2": 1, "r3": 0}, queue_timeout_seconds=QUEUE_TIMEOUT)
+    claims = [(action.execution.id, action.replica) for action in plan(view) if isinstance(action, Claim)]
+    assert claims == [("e0", "r1"), ("e1", "r2"), ("e2", "r1")]
