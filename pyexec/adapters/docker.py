@@ -72,11 +72,15 @@ class DockerEngine:
             raise SettingsError(
                 f"PYEXEC_DOCKER_RUNTIME is {self._runtime!r}; this Docker engine knows {known}"
             )
-        return EngineIdentity(id=info["ID"], version=info["ServerVersion"], unenforced=unenforced)
+        return EngineIdentity(
+            id=info["ID"], version=info["ServerVersion"], cpus=info["NCPU"], unenforced=unenforced
+        )
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
-        async with _translated(image=spec.image):
-            container = await self._docker.containers.create(_config(spec, self._runtime))
+        # Cut off in the middle, the engine would go on to create a container that nobody knows of.
+        with anyio.CancelScope(shield=True):
+            async with _translated(image=spec.image):
+                container = await self._docker.containers.create(_config(spec, self._runtime))
         attached = AttachedContainer(container)
         try:
             async with _translated(image=spec.image):
