@@ -18,7 +18,7 @@ from attrs import frozen
 from pyexec.adapters.blobs import FileBlobs
 from pyexec.adapters.docker import DockerEngine
 from pyexec.adapters.embedded import EmbeddedLog
-from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.spec import MEBIBYTE, Policy
 from pyexec.errors import EngineError, ExecutorError, SettingsError
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import protocol
@@ -80,6 +80,7 @@ async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
             blobs,
             engine,
             RunnerConfig(replica=replica_id, engine=identity.id, output_bytes_max=settings.max_output_bytes),
+            settings.policy(identity.cpus),
             labels,
         )
 
@@ -90,10 +91,10 @@ def _assemble(
     blobs: FileBlobs,
     engine: DockerEngine,
     identity: RunnerConfig,
+    policy: Policy,
     labels: dict[str, str],
 ) -> Replica:
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
-    policy = settings.policy()
     standard = SandboxKind(
         image=policy.default_image,
         memory_mb=policy.defaults.memory_mb,

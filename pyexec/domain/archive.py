@@ -293,7 +293,8 @@ class ArchiveCheck:
         for directory in (name, *_parents(name)) if is_directory else _parents(name):
             if hash(directory) in self._files:
                 raise InvalidRequest(
-                    f"member {_shown(name)} needs the directory {_shown(directory)}, which is a file", field="tar"
+                    f"member {_shown(name)} needs the directory {_shown(directory)}, which is a file",
+                    field="tar",
                 )
             if hash(directory) in self._directories:
                 return

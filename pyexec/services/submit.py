@@ -142,7 +142,9 @@ class Submissions:
             except ImageUnavailable as error:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
                 reason = str(error)
-                return await self._failed_at_once(run, submitted, FailureType.IMAGE_UNAVAILABLE, reason, archive)
+                return await self._failed_at_once(
+                    run, submitted, FailureType.IMAGE_UNAVAILABLE, reason, archive
+                )
             except EngineError as error:
                 raise Unavailable(f"no sandbox can be started: {error}") from error
             undo.push_async_callback(partial(_discard, sandbox))

@@ -126,7 +126,9 @@ class _Parts:
             ) from error
         except _MALFORMED as error:
             told = str(error).strip().splitlines() or [type(error).__name__]
-            raise InvalidRequest(f"the multipart body is malformed or cut short: {told[-1].strip()}") from error
+            raise InvalidRequest(
+                f"the multipart body is malformed or cut short: {told[-1].strip()}"
+            ) from error
 
     def _over(self) -> TooLarge:
         return TooLarge(f"the request is larger than {self._limits.upload_bytes_max} bytes")

@@ -305,7 +305,8 @@ def _check_names(files: Sequence[SourceFile]) -> None:
         name, where = file.name, f"files[{index}].name"
         if not name or "\0" in name or name.endswith("/"):
             raise InvalidRequest(
-                f"{name!r} is no file's name: it must not be empty, hold a NUL or end with a slash", field=where
+                f"{name!r} is no file's name: it must not be empty, hold a NUL or end with a slash",
+                field=where,
             )
         if name.startswith("/") or ".." in name.split("/"):
             raise InvalidRequest(f"{name!r} lies outside /work; give a path relative to it", field=where)
@@ -343,9 +344,7 @@ def _key(request: web.Request) -> str | None:
     return key
 
 
-def _number(
-    request: web.Request, name: str, default: N, most: N, *, least: N, kind: Callable[[str], N]
-) -> N:
+def _number(request: web.Request, name: str, default: N, most: N, *, least: N, kind: Callable[[str], N]) -> N:
     text = request.query.get(name)
     if text is None:
         return default
