@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 from attrs import frozen
+
 from tests.support.archives import script
 
 TAR, METADATA = "tar", "metadata"
@@ -88,7 +89,9 @@ class Api:
         return await self.request("DELETE", f"/api/v1/executions/{execution_id}")
 
     @asynccontextmanager
-    async def events(self, execution_id: str, after: str | None = None) -> AsyncIterator[AsyncIterator[Event]]:
+    async def events(
+        self, execution_id: str, after: str | None = None
+    ) -> AsyncIterator[AsyncIterator[Event]]:
         """Its event stream, after a position."""
         headers = {} if after is None else {"Last-Event-ID": after}
         async with self.session.get(f"/api/v1/executions/{execution_id}/events", headers=headers) as response:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from attrs import frozen
+
 from tests.support.api import Api
 from tests.support.containers import deployment_of, until_containers
 from tests.support.server import Server

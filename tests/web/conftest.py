@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
 from tests.support.api import Api, api_of
 from tests.support.server import Server, running_server
 

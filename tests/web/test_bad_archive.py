@@ -3,6 +3,7 @@
 import tarfile
 
 import pytest
+
 from tests.support.api import Api
 from tests.support.archives import END, compressed, member, pax, script, sparse, tar_of
 from tests.support.remains import check_pool_full, check_works, remains
@@ -44,7 +45,13 @@ BAD_ARCHIVES: dict[str, tuple[bytes, int, str, str, tuple[str, ...]]] = {
         "tar",
         ("cannot be written",),
     ),
-    "5,000 characters": (GOOD + member("d/" * 2500 + "x") + END, 400, "invalid_request", "tar", ("5001", "4095")),
+    "5,000 characters": (
+        GOOD + member("d/" * 2500 + "x") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("5001", "4095"),
+    ),
     "one part of 300": (GOOD + member("x" * 300) + END, 400, "invalid_request", "tar", ("255",)),
     "not UTF-8": (
         GOOD + member(NOT_UTF8, style=tarfile.GNU_FORMAT) + END,
@@ -89,8 +96,20 @@ BAD_ARCHIVES: dict[str, tuple[bytes, int, str, str, tuple[str, ...]]] = {
         "tar",
         ("hard link", "nothing"),
     ),
-    "character device": (GOOD + member("d", kind=tarfile.CHRTYPE) + END, 400, "invalid_request", "tar", ("device",)),
-    "block device": (GOOD + member("d", kind=tarfile.BLKTYPE) + END, 400, "invalid_request", "tar", ("device",)),
+    "character device": (
+        GOOD + member("d", kind=tarfile.CHRTYPE) + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("device",),
+    ),
+    "block device": (
+        GOOD + member("d", kind=tarfile.BLKTYPE) + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("device",),
+    ),
     "FIFO": (GOOD + member("f", kind=tarfile.FIFOTYPE) + END, 400, "invalid_request", "tar", ("FIFO", "f")),
     "unknown type": (GOOD + member("u", kind=b"Q") + END, 400, "invalid_request", "tar", ("unknown type",)),
     "same name twice": (GOOD + GOOD + END, 400, "invalid_request", "tar", ("main.py", "twice")),
@@ -108,7 +127,13 @@ BAD_ARCHIVES: dict[str, tuple[bytes, int, str, str, tuple[str, ...]]] = {
         "tar",
         ("'d'", "directory"),
     ),
-    "a folder where a file is": (GOOD + member("main.py/x") + END, 400, "invalid_request", "tar", ("main.py/x",)),
+    "a folder where a file is": (
+        GOOD + member("main.py/x") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("main.py/x",),
+    ),
     "a folder named like a file": (
         GOOD + member("main.py", kind=tarfile.DIRTYPE) + END,
         400,
@@ -116,7 +141,13 @@ BAD_ARCHIVES: dict[str, tuple[bytes, int, str, str, tuple[str, ...]]] = {
         "tar",
         ("main.py", "is a file"),
     ),
-    "10 GB, sparse": (GOOD + sparse("s", 10 * GIBIBYTE) + END, 413, "too_large", "config.disk_mb", ("2048 MiB",)),
+    "10 GB, sparse": (
+        GOOD + sparse("s", 10 * GIBIBYTE) + END,
+        413,
+        "too_large",
+        "config.disk_mb",
+        ("2048 MiB",),
+    ),
     "10 GB, claimed": (
         GOOD + member("b", size=10 * GIBIBYTE),
         413,
@@ -206,7 +237,7 @@ async def test_contents_that_do_not_fit_in_disk_mb_are_too_large(narrow: Api, na
     ],
 )
 async def test_the_entrypoint_is_detected(api: Api, files: list[str], entrypoint: str) -> None:
-    archive = tar_of({name: "import sys; print(sys.argv[0])" for name in files})
+    archive = tar_of(dict.fromkeys(files, "import sys; print(sys.argv[0])"))
     answer = await api.sync(archive)
     assert (answer.status, answer.document["stdout"]) == (200, f"{entrypoint}\n")
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from urllib.parse import urlsplit
 
 import pytest
+
 from tests.support.api import Api, form
 from tests.support.archives import script
 from tests.support.remains import check_pool_full, check_works, remains, spooled
@@ -30,7 +31,12 @@ WHOLE = part("metadata", b"{}") + part("tar", HELLO) + CLOSE
 BAD_BODIES: dict[str, tuple[dict[str, str], bytes, int, Sequence[str]]] = {
     "JSON": ({"Content-Type": "application/json"}, b"{}", 400, ("multipart/form-data", "tar")),
     "no boundary": ({"Content-Type": "multipart/form-data"}, b"", 400, ("multipart",)),
-    "a boundary of 200": ({"Content-Type": f"multipart/form-data; boundary={'b' * 200}"}, b"", 400, ("multipart",)),
+    "a boundary of 200": (
+        {"Content-Type": f"multipart/form-data; boundary={'b' * 200}"},
+        b"",
+        400,
+        ("multipart",),
+    ),
     "an empty body": (MULTIPART, b"", 400, ("malformed or cut short",)),
     "no parts": (MULTIPART, CLOSE, 400, ("tar",)),
     "metadata alone": (MULTIPART, part("metadata", b"{}") + CLOSE, 400, ("no part named tar",)),
@@ -66,7 +72,12 @@ BAD_BODIES: dict[str, tuple[dict[str, str], bytes, int, Sequence[str]]] = {
         400,
         ("malformed",),
     ),
-    "a part header of 100 KB": (MULTIPART, part("tar", HELLO, f"X: {'x' * 100_000}") + CLOSE, 400, ("malformed",)),
+    "a part header of 100 KB": (
+        MULTIPART,
+        part("tar", HELLO, f"X: {'x' * 100_000}") + CLOSE,
+        400,
+        ("malformed",),
+    ),
     "another multipart inside": (
         MULTIPART,
         part("tar", b"--i\r\n\r\n--i--", "Content-Type: multipart/mixed; boundary=i") + CLOSE,
@@ -126,7 +137,9 @@ async def test_an_upload_that_pauses_too_long_is_told_so(
     before = await remains(narrow_server, narrow)
     head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(WHOLE)}\r\n"
     reader, writer = await _connect(narrow_server)
-    writer.write(f"{head}Content-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode() + WHOLE[: len(WHOLE) // 2])
+    writer.write(
+        f"{head}Content-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode() + WHOLE[: len(WHOLE) // 2]
+    )
     answer = await reader.readuntil(b"}")
     writer.close()
     assert b" 400 " in answer.splitlines()[0]
@@ -168,7 +181,11 @@ async def test_a_caller_that_goes_away_in_the_middle_leaves_nothing(
         ({"files": [{"name": "a.py"}]}, "files[0].content", ("missing",)),
         ({"files": [{"name": "a.py", "content": 7}]}, "files[0].content", ("string", "number")),
         ({"files": [{"name": "a.py", "content": "", "mode": 1}]}, "files[0].mode", ("unknown", "name")),
-        ({"files": [{"name": n, "content": ""} for n in ("a.py", "b.py", "a.py")]}, "files[2].name", ("twice",)),
+        (
+            {"files": [{"name": n, "content": ""} for n in ("a.py", "b.py", "a.py")]},
+            "files[2].name",
+            ("twice",),
+        ),
         ({"files": [{"name": "../a.py", "content": ""}]}, "files[0].name", ("../a.py",)),
         ({"files": [{"name": "/a.py", "content": ""}]}, "files[0].name", ("/a.py",)),
         ({"files": [{"name": "a.py\0", "content": ""}]}, "files[0].name", ("NUL",)),
@@ -215,11 +232,17 @@ async def test_a_bad_key_is_refused(narrow: Api, headers: dict[str, str]) -> Non
         assert "1 to 255" in answer.document["error"]
 
 
-@pytest.mark.parametrize("header", [b"Idempotency-Key: \xff\xfe", b"Authorization: Bearer \xff", b"Accept: \xff"])
+@pytest.mark.parametrize(
+    "header", [b"Idempotency-Key: \xff\xfe", b"Authorization: Bearer \xff", b"Accept: \xff"]
+)
 async def test_headers_that_are_not_utf8_are_no_mistake_of_ours(narrow_server: Server, header: bytes) -> None:
     reader, writer = await _connect(narrow_server)
-    head = f"POST /api/v1/exec/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(WHOLE)}\r\nConnection: close\r\n"
-    writer.write(head.encode() + header + f"\r\nContent-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode() + WHOLE)
+    head = (
+        f"POST /api/v1/exec/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(WHOLE)}\r\nConnection: close\r\n"
+    )
+    writer.write(
+        head.encode() + header + f"\r\nContent-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode() + WHOLE
+    )
     answer = await reader.read()
     writer.close()
     assert answer.split(b" ")[1] in (b"200", b"400"), answer

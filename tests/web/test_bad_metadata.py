@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from tests.support.api import Api
 from tests.support.archives import script
 from tests.support.remains import check_works, remains
@@ -40,9 +41,21 @@ BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
     ({"docker_image": "a:b:c"}, 400, "invalid_request", "docker_image", ("python:3.12-slim",)),
     ({"docker_image": "../../x"}, 400, "invalid_request", "docker_image", ("python:3.12-slim",)),
     ({"config": None}, 400, "invalid_request", "config", ("object", "null")),
-    ({"config": {"memory_mb": "1024"}}, 400, "invalid_request", "config.memory_mb", ("whole number", "string")),
+    (
+        {"config": {"memory_mb": "1024"}},
+        400,
+        "invalid_request",
+        "config.memory_mb",
+        ("whole number", "string"),
+    ),
     ({"config": {"memory_mb": 64.5}}, 400, "invalid_request", "config.memory_mb", ("whole number",)),
-    ({"config": {"memory_mb": True}}, 400, "invalid_request", "config.memory_mb", ("whole number", "boolean")),
+    (
+        {"config": {"memory_mb": True}},
+        400,
+        "invalid_request",
+        "config.memory_mb",
+        ("whole number", "boolean"),
+    ),
     ({"config": {"memory_mb": 0}}, 400, "invalid_request", "config.memory_mb", ("0", "at least 16")),
     ({"config": {"memory_mb": -5}}, 400, "invalid_request", "config.memory_mb", ("-5", "at least 16")),
     ({"config": {"memory_mb": 2049}}, 400, "invalid_request", "config.memory_mb", ("2049", "at most 2048")),
@@ -51,16 +64,46 @@ BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
     ({"config": {"disk_mb": -1}}, 400, "invalid_request", "config.disk_mb", ("at least 1",)),
     ({"config": {"disk_mb": 4097}}, 400, "invalid_request", "config.disk_mb", ("4097", "at most 4096")),
     ({"config": {"timeout_seconds": 0}}, 400, "invalid_request", "config.timeout_seconds", ("at least",)),
-    ({"config": {"timeout_seconds": -1}}, 400, "invalid_request", "config.timeout_seconds", ("-1", "at least")),
-    ({"config": {"timeout_seconds": 601}}, 400, "invalid_request", "config.timeout_seconds", ("at most 600",)),
-    ({"config": {"timeout_seconds": HUGE}}, 400, "invalid_request", "config.timeout_seconds", ("at most 600",)),
+    (
+        {"config": {"timeout_seconds": -1}},
+        400,
+        "invalid_request",
+        "config.timeout_seconds",
+        ("-1", "at least"),
+    ),
+    (
+        {"config": {"timeout_seconds": 601}},
+        400,
+        "invalid_request",
+        "config.timeout_seconds",
+        ("at most 600",),
+    ),
+    (
+        {"config": {"timeout_seconds": HUGE}},
+        400,
+        "invalid_request",
+        "config.timeout_seconds",
+        ("at most 600",),
+    ),
     ('{"config": {"timeout_seconds": 1e999}}', 400, "invalid_request", "config.timeout_seconds", ("inf",)),
     ({"config": {"cpu_shares": 0}}, 400, "invalid_request", "config.cpu_shares", ("at least 2",)),
     ({"config": {"cpu_shares": 2**40}}, 400, "invalid_request", "config.cpu_shares", ("at most 262144",)),
     ({"config": {"cpus": 0}}, 400, "invalid_request", "config.cpus", ("at least 0.01",)),
     ({"config": {"cpus": 3}}, 400, "invalid_request", "config.cpus", ("3", "at most 2")),
-    ({"config": {"network_disabled": "no"}}, 400, "invalid_request", "config.network_disabled", ("true or false",)),
-    ({"entrypoint": "nowhere.py"}, 400, "invalid_request", "entrypoint", ("nowhere.py", "not in the archive")),
+    (
+        {"config": {"network_disabled": "no"}},
+        400,
+        "invalid_request",
+        "config.network_disabled",
+        ("true or false",),
+    ),
+    (
+        {"entrypoint": "nowhere.py"},
+        400,
+        "invalid_request",
+        "entrypoint",
+        ("nowhere.py", "not in the archive"),
+    ),
     ({"entrypoint": "/etc/passwd"}, 400, "invalid_request", "entrypoint", ("outside", "relative")),
     ({"entrypoint": "../main.py"}, 400, "invalid_request", "entrypoint", ("outside", "relative")),
     ({"entrypoint": "a/../../main.py"}, 400, "invalid_request", "entrypoint", ("outside",)),
@@ -73,7 +116,9 @@ BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
 
 @pytest.mark.parametrize("route", ["sync", "submit"])
 @pytest.mark.parametrize(
-    ("metadata", "status", "code", "field", "words"), BAD_METADATA, ids=[repr(c[0])[:50] for c in BAD_METADATA]
+    ("metadata", "status", "code", "field", "words"),
+    BAD_METADATA,
+    ids=[repr(c[0])[:50] for c in BAD_METADATA],
 )
 async def test_bad_metadata_is_refused_and_leaves_nothing(
     narrow: Api,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
+
 from tests.support.api import Api, api_of, form
 from tests.support.archives import script, tar_of
 from tests.support.server import Server, running_server
@@ -113,19 +114,29 @@ async def test_get_waits_for_the_end_but_not_longer_than_asked(api: Api) -> None
 )
 async def test_a_bad_query_names_its_parameter(api: Api, path: str, field: str, words: str) -> None:
     answer = await api.get(path)
-    assert (answer.status, answer.document["code"], answer.document["field"]) == (400, "invalid_request", field)
+    assert (answer.status, answer.document["code"], answer.document["field"]) == (
+        400,
+        "invalid_request",
+        field,
+    )
     assert words in answer.document["error"]
 
 
-@pytest.mark.parametrize("execution_id", [UNKNOWN, "exe_1", "nonsense", "%00", "%FF", "..%2F..%2Fx", "x" * 5000])
-@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("DELETE", ""), ("GET", "/logs"), ("GET", "/events")])
+@pytest.mark.parametrize(
+    "execution_id", [UNKNOWN, "exe_1", "nonsense", "%00", "%FF", "..%2F..%2Fx", "x" * 5000]
+)
+@pytest.mark.parametrize(
+    ("method", "rest"), [("GET", ""), ("DELETE", ""), ("GET", "/logs"), ("GET", "/events")]
+)
 async def test_an_unknown_id_is_404(api: Api, method: str, rest: str, execution_id: str) -> None:
     answer = await api.request(method, f"/api/v1/executions/{execution_id}{rest}")
     assert (answer.status, answer.document["code"]) == (404, "not_found")
     assert len(answer.document["error"]) < 6000
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/v1/exec", "/api/v2/executions", "/api/v1/executions/a/b/c"])
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/v1/exec", "/api/v2/executions", "/api/v1/executions/a/b/c"]
+)
 async def test_an_unknown_path_is_404_in_our_shape(api: Api, path: str) -> None:
     answer = await api.get(path)
     assert (answer.status, answer.document["code"]) == (404, "not_found")
@@ -142,7 +153,9 @@ async def test_an_unknown_path_is_404_in_our_shape(api: Api, path: str) -> None:
         ("POST", "/health", "GET"),
     ],
 )
-async def test_another_method_is_405_and_tells_the_right_ones(api: Api, method: str, path: str, allowed: str) -> None:
+async def test_another_method_is_405_and_tells_the_right_ones(
+    api: Api, method: str, path: str, allowed: str
+) -> None:
     answer = await api.request(method, path)
     assert (answer.status, answer.document["code"]) == (405, "method_not_allowed")
     assert answer.headers["Allow"] == allowed
@@ -183,7 +196,9 @@ async def test_the_list_pages_newest_first_without_outputs(api: Api) -> None:
     assert pages[:5] == made[::-1]
 
 
-async def test_the_list_ends_and_filters_by_status(image: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_the_list_ends_and_filters_by_status(
+    image: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with running_server(tmp_path_factory.mktemp("list") / "data", image, warm_pool="1") as own:
         async with api_of(own.url) as api:
             assert (await api.get("/api/v1/executions")).document == {"executions": [], "next_cursor": None}
@@ -208,9 +223,21 @@ async def test_tokens_guard_everything_but_the_health_checks(
         async with api_of(guarded.url) as api:
             assert (await api.get("/health")).status == 200
             assert (await api.get("/ready/")).status == 200
-            for wrong in (None, "Bearer", "Bearer ", "Bearer firs", "Basic first", "first", "Bearer first second-ü"):
+            for wrong in (
+                None,
+                "Bearer",
+                "Bearer ",
+                "Bearer firs",
+                "Basic first",
+                "first",
+                "Bearer first second-ü",
+            ):
                 headers = {} if wrong is None else {"Authorization": wrong}
-                for method, path in (("GET", "/api/v1/executions"), ("POST", "/api/v1/eval"), ("GET", "/nothing")):
+                for method, path in (
+                    ("GET", "/api/v1/executions"),
+                    ("POST", "/api/v1/eval"),
+                    ("GET", "/nothing"),
+                ):
                     answer = await api.request(method, path, headers=headers)
                     assert (answer.status, answer.document["code"]) == (401, "unauthorized"), wrong
                     assert answer.headers["WWW-Authenticate"] == "Bearer"

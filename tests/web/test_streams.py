@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+
 from tests.support.api import Api, Event, form, parse_events
 from tests.support.archives import script
 
@@ -68,9 +69,10 @@ async def test_events_tell_the_whole_story_in_order(api: Api) -> None:
     assert [e.data["seq"] for e in events[:3]] == [1, 2, 3]
     assert all(e.data["execution_id"] == result["execution_id"] for e in events[:3])
     assert events[-1].data == result
-    assert base64.b64encode(printed(events, "stdout")).decode() == base64.b64encode(
-        await logs(api, result["execution_id"], "?stream=stdout")
-    ).decode()
+    assert (
+        base64.b64encode(printed(events, "stdout")).decode()
+        == base64.b64encode(await logs(api, result["execution_id"], "?stream=stdout")).decode()
+    )
     positions = [tuple(map(int, e.id.split("."))) for e in events]
     assert positions == sorted(set(positions))
 
@@ -129,9 +131,7 @@ async def test_a_position_of_somebody_elses_is_refused(api: Api, position: str) 
 
 async def test_sync_as_an_event_stream_gives_the_id_first_and_the_result_last(api: Api) -> None:
     headers = {"Accept": "text/event-stream"}
-    async with api.session.post(
-        "/api/v1/exec/sync", data=form(script(TALK)), headers=headers
-    ) as response:
+    async with api.session.post("/api/v1/exec/sync", data=form(script(TALK)), headers=headers) as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
         events = [event async for event in parse_events(response)]
     execution_id = events[0].data["execution_id"]
