@@ -1,6 +1,8 @@
 """Idempotency-Key: the same request is one execution, another one is refused, and hanging up does not end it."""
 
 import secrets
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import aiohttp
@@ -9,6 +11,9 @@ import pytest
 
 from tests.support.api import Answer, Api, form, parse_events
 from tests.support.archives import script
+from tests.support.remains import check_pool_full, check_works
+from tests.support.server import Server
+from tests.web.conftest import NARROW_POOL
 
 HELLO = script("print('hello')")
 ON = "import time\nprint('on', flush=True)\ntime.sleep({})"
@@ -144,6 +149,36 @@ async def test_with_a_key_it_goes_on_and_can_be_asked_for_again(api: Api, stream
     again = await api.sync(script(source), headers=headers)
     assert (again.document["execution_id"], again.document["status"]) == (execution_id, "completed")
     assert again.document["stdout"] == "on\ndone\n"
+
+
+async def hang_up_in_the_first_write(api: Api, server: Server) -> str | None:
+    """Holds up the server's write from outside until the caller has gone: the id, unless it came to no write."""
+    await check_pool_full(server, NARROW_POOL)
+    before = await api.newest()
+    with closing(sqlite3.connect(server.data_dir / "log.sqlite3", isolation_level=None)) as held:
+        held.execute("BEGIN IMMEDIATE")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(api.sync, script(ON.format(3600)), name="sync")
+            await check_pool_full(server, NARROW_POOL + 1)  # a sandbox is taken, another one made
+            tasks.cancel_scope.cancel()
+        assert (await api.get("/health")).status == 200
+        held.execute("ROLLBACK")
+    newest = await api.newest()
+    return None if newest == before else newest
+
+
+async def test_hanging_up_while_the_first_events_are_written_leaves_nothing_open(
+    narrow: Api, narrow_server: Server
+) -> None:
+    for _ in range(10):
+        if (execution_id := await hang_up_in_the_first_write(narrow, narrow_server)) is not None:
+            break
+    else:
+        pytest.fail("no caller left in the middle of a write")
+    with anyio.fail_after(30):
+        assert (await narrow.ended(execution_id))["status"] == "killed"
+    await check_works(narrow)
+    await check_pool_full(narrow_server, NARROW_POOL)
 
 
 async def test_hanging_up_at_any_moment_leaves_nothing_open(api: Api) -> None:
