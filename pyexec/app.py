@@ -130,6 +130,7 @@ def main() -> None:
         return
     if arguments:
         sys.exit(f"python-executor-server takes --help and --version, not {' '.join(arguments)}")
+    failure: BaseException | None = None
     try:
         settings = from_environment()
         logging.basicConfig(
@@ -140,7 +141,11 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
     except* ExecutorError as errors:
-        sys.exit(f"python-executor-server: {_first(errors)}")
+        failure = _first(errors)
+    if (
+        failure is not None
+    ):  # not raised above: Python 3.11.2 would wrap the exit in a group, with a traceback
+        sys.exit(f"python-executor-server: {failure}")
 
 
 def _first(group: BaseExceptionGroup[ExecutorError]) -> BaseException:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
-from pyexec.domain.spec import MEBIBYTE, Spec
+from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.errors import SettingsError
 from pyexec.ports import ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
@@ -72,14 +72,15 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
             output_bytes_max=settings.max_output_bytes,
             leave_running=settings.consul_addr is not None,
         )
-        replica = _assemble(settings, stores, engine, identity)
+        replica = _assemble(settings, settings.policy(engine_identity.cpus), stores, engine, identity)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
 
-def _assemble(settings: Settings, stores: Stores, engine: DockerEngine, identity: RunnerConfig) -> Replica:
+def _assemble(
+    settings: Settings, policy: Policy, stores: Stores, engine: DockerEngine, identity: RunnerConfig
+) -> Replica:
     log, blobs = stores.log, stores.blobs
-    policy = settings.policy()
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}

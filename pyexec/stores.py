@@ -65,11 +65,8 @@ async def _open_consul(stack: AsyncExitStack, settings: Settings, address: str, 
     log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence))
     peers = HttpPeers(membership, replica)
     stack.push_async_callback(peers.close)
-    blobs: BlobStore
-    if settings.blob_url is not None:
-        blobs = ObjectBlobs.at(settings.blob_url)
-    else:
-        blobs = ConsulBlobs(kv, membership.fence)
+    url = settings.blob_url
+    blobs: BlobStore = ConsulBlobs(kv, membership.fence) if url is None else ObjectBlobs.at(url)
     return Stores(deployment=await _deployment(kv), log=log, blobs=blobs, membership=membership, peers=peers)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line and leave."""
+    # Python's own way, an exception anywhere, can get lost in a finalizer. Whoever has something to do first
+    # (a run under way) takes the signal over for that time.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, _frame: os._exit(128 + number))
     try:
         code = _run()
     except KeyboardInterrupt:
@@ -19,7 +24,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    # Imported here so that Ctrl-C during the imports leaves as quietly as later.
+    # Imported here so that Ctrl-C is answered during the imports too.
     import anyio
     import asyncclick
 

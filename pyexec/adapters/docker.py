@@ -74,7 +74,9 @@ class DockerEngine:
             raise SettingsError(
                 f"PYEXEC_DOCKER_RUNTIME is {self._runtime!r}; this Docker engine knows {known}"
             )
-        return EngineIdentity(id=info["ID"], version=info["ServerVersion"], unenforced=unenforced)
+        return EngineIdentity(
+            id=info["ID"], version=info["ServerVersion"], cpus=info["NCPU"], unenforced=unenforced
+        )
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
         # Cancelled half-way, the engine would still make a container that nobody knows of.

@@ -22,7 +22,8 @@ class NoPeers:
     async def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
     ) -> AsyncIterator[tuple[Stream, bytes]]:
-        raise Unavailable(f"{execution.id} runs on {execution.owner}, which is gone")
+        about = f"offset {offset}, follow {follow}, a replica asks: {caller.is_replica}"
+        raise Unavailable(f"{execution.id} runs on {execution.owner}, which is gone ({about})")
         yield
 
 

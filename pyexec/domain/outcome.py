@@ -13,8 +13,8 @@ TIMEOUT_EXIT, KILLED_EXIT = 124, 137
 
 @frozen(kw_only=True)
 class Ended:
-    """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `broken` or the limit that ended it;
-    `detail` is for `broken` alone."""
+    """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `broken`, or the limit
+    that ended it; `detail` is for `broken` alone."""
 
     reason: str
     exit_code: int = 0

@@ -17,7 +17,8 @@ FRAME_BYTES = 256 * 1024
 
 
 class Sandbox:
-    """Single-use. After `start`: `send_archive` as often as needed, `unpack`, `arm`, `go`, `frames`; `remove` at any time.
+    """Single-use. After `start`: `send_archive` as often as needed, `unpack`, `arm`, `go`, `frames`; `remove` at
+    any time.
 
     Every method raises `SandboxBroken` when the sandbox has ended or speaks nonsense, `SandboxRefused` when the
     supervisor says no."""
