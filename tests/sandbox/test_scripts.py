@@ -170,9 +170,7 @@ async def test_killing_everything_kills_itself_alone(api: Api) -> None:
     assert result["stdout"].startswith("bye\n")
 
 
-@pytest.mark.parametrize(
-    "path", ["/proc/1/fd/1", "/proc/1/fd/0", "/proc/1/mem", "/proc/1/environ"]
-)
+@pytest.mark.parametrize("path", ["/proc/1/fd/1", "/proc/1/fd/0", "/proc/1/mem", "/proc/1/environ"])
 async def test_the_supervisor_cannot_be_reached(api: Api, path: str) -> None:
     source = f"""
 import os
