@@ -24,12 +24,13 @@ TAGS: dict[str, type[Event]] = {
     "released.v1": events.Released,
     "preparing.v1": events.Preparing,
     "running.v1": events.Running,
+    "adopted.v1": events.Adopted,
     "kill_requested.v1": events.KillRequested,
     "finished.v1": events.Finished,
     "failed.v1": events.Failed,
     "killed.v1": events.Killed,
 }
-"""The names under which events are stored. A tag never changes its meaning; a changed event gets a new one."""
+"""The names under which events are stored. A tag keeps its meaning; a changed event gets a new one."""
 
 _TAG_OF = {cls: tag for tag, cls in TAGS.items()}
 
@@ -39,10 +40,17 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} names no time zone")
+    return moment
+
+
 def _new_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_unstructure_hook(datetime, timestamp)
-    converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+    converter.register_structure_hook(datetime, lambda text, _: _moment(text))
     converter.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode())
     converter.register_structure_hook(bytes, lambda text, _: base64.b64decode(text, validate=True))
     converter.register_unstructure_hook_factory(
@@ -73,9 +81,9 @@ def decode_event(stored: bytes) -> Event:
     try:
         document = json.loads(stored)
         tag = document.pop("type")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        cls = TAGS.get(tag)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CorruptLog(f"a stored event is not one of ours: {stored[:80]!r}") from error
-    cls = TAGS.get(tag)
     if cls is None:
         raise CorruptLog(f"a stored event has the unknown tag {tag!r}; known are {', '.join(TAGS)}")
     try:

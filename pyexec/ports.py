@@ -22,7 +22,7 @@ class IdempotencyKey:
 class OpenExecutions:
     """The ids of all executions that have not ended, at a version of the log's index.
 
-    The version is new whenever one is submitted, released or has ended, and may be new at other events, too."""
+    The version is new whenever one is submitted, released or has ended, and may be at other events, too."""
 
     version: int
     ids: frozenset[str]
@@ -53,8 +53,8 @@ class EventLog(Protocol):
 
         `key`, allowed with `after` 0 only, is bound to the execution in the same step. Whether the events are
         a legal word is the caller's business. A cancelled append has happened wholly or not at all.
-        Raises `Conflict` when the log is not `after` events long, has ended, or is retired; `KeyTaken` when the
-        key is bound."""
+        Raises `Conflict` when the log is not `after` events long, has ended, or is retired; `KeyTaken` when
+        the key is bound."""
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
         """The events from number `after + 1` on; empty when there are none."""
@@ -77,9 +77,9 @@ class EventLog(Protocol):
         """The execution that a key is bound to, and its fingerprint; None when the key is free."""
 
     async def retire(self, execution_id: str) -> None:
-        """Removes an ended execution and its key; fine when it is gone already. A retired log never comes back.
+        """Removes an ended execution and its key; fine when it is gone already.
 
-        Raises `Conflict` when the execution has not ended."""
+        A retired log never comes back. Raises `Conflict` when the execution has not ended."""
 
     async def check(self) -> None:
         """Returns when the store answers."""
@@ -112,6 +112,8 @@ class ContainerSpec:
     pids_max: int
     cpu_shares: int
     cpus: float | None
+    log_bytes: int
+    """How much of its standard output the engine keeps, for whoever follows it later."""
     network: str | None
     """The engine's network to join; None for no network at all."""
 
@@ -134,7 +136,7 @@ class Container(Protocol):
         """The engine's id of it."""
 
     async def write(self, data: bytes) -> None:
-        """Sends bytes, waiting while the container is slow to take them; raises `EngineError` when it is gone."""
+        """Sends bytes, waiting while the container is slow to take them; `EngineError` when it is gone."""
 
     async def read(self) -> bytes | None:
         """The next bytes of its standard output; None at its end."""
@@ -164,11 +166,16 @@ class Engine(Protocol):
 
         Raises `ImageUnavailable` when the image is missing or has not what `command` names."""
 
+    async def follow(self, container_id: str) -> Container:
+        """A running container that somebody else has started, read from its first byte on; nothing can be written.
+
+        Raises `EngineError` when it is gone."""
+
     async def ensure_image(self, image: str) -> None:
         """Pulls the image unless it is there; raises `ImageUnavailable` saying why it cannot be had."""
 
-    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[str]:
-        """The ids of all containers, running or not, that bear these labels."""
+    async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        """All containers, running or not, that bear these labels: their ids, each with all its labels."""
 
     async def remove_container(self, container_id: str) -> None:
         """Kills and removes a container; fine when it is gone already."""

@@ -43,7 +43,9 @@ class Settings:
     max_memory_mb: int = _setting(32768, "most memory a run may ask for, MiB", least=16)
     max_disk_mb: int = _setting(32768, "largest /work a run may ask for, MiB", least=1)
     max_cpu_shares: int = _setting(262144, "highest CPU weight a run may ask for", least=2)
-    max_cpus: float | None = _setting(None, "most CPUs a run may ask for; none: as many as the engine has", least=0.01)
+    max_cpus: float | None = _setting(
+        None, "most CPUs a run may ask for; none: as many as the engine has", least=0.01
+    )
     max_concurrent: int = _setting(4, "programs that run at once on this replica", least=1)
     max_queued: int = _setting(100, "executions that may wait for a slot", least=0)
     max_total_memory_mb: int | None = _setting(
@@ -82,17 +84,19 @@ class Settings:
             cpus=getattr(self, f"{kind}_cpus"),
         )
 
-    def engine_host(self) -> str | None:
-        """Where the Docker engine listens; None leaves that to Docker's own variables."""
-        return f"unix://{self.docker_socket}" if self.docker_socket is not None else self.docker_host
+    def engine_host(self) -> str:
+        """Where the Docker engine listens: our setting, else Docker's own variable, else its usual socket."""
+        if self.docker_socket is not None:
+            return f"unix://{self.docker_socket}"
+        return self.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
     def memory_budget_mb(self, overhead_mb: int) -> int:
-        """The memory of all sandboxes together, given what one takes beside its memory and disk."""
+        """The memory of all sandboxes together; by default what the slots take at the default limits, and never
+        less than the one largest run that the ceilings allow."""
         if self.max_total_memory_mb is not None:
             return self.max_total_memory_mb
         standard = self.default_memory_mb + self.default_disk_mb + overhead_mb
-        largest = self.max_memory_mb + self.max_disk_mb + overhead_mb
-        return max(self.max_concurrent * standard, largest)
+        return max(self.max_concurrent * standard, self.max_memory_mb + self.max_disk_mb + overhead_mb)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

@@ -8,6 +8,7 @@ from itertools import count
 from hypothesis import strategies as st
 
 from pyexec.domain.events import (
+    Adopted,
     Claimed,
     Event,
     Failed,
@@ -60,6 +61,10 @@ def running(at: datetime = START) -> Running:
     return Running(at=at, nonce=nonce(), engine="engine-1", container="c0ffee")
 
 
+def adopted(replica: str = "b", at: datetime = START) -> Adopted:
+    return Adopted(at=at, nonce=nonce(), replica=replica)
+
+
 def kill_requested(at: datetime = START) -> KillRequested:
     return KillRequested(at=at, nonce=nonce())
 
@@ -110,7 +115,8 @@ later_events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Claimed, at=moments, nonce=texts, replica=texts),
     st.builds(Released, at=moments, nonce=texts, reason=texts),
     st.builds(Preparing, at=moments, nonce=texts),
-    st.builds(Running, at=moments, nonce=texts, engine=texts, container=texts, entrypoint=texts),
+    st.builds(Running, at=moments, nonce=texts, engine=texts, container=texts),
+    st.builds(Adopted, at=moments, nonce=texts, replica=texts),
     st.builds(KillRequested, at=moments, nonce=texts),
     st.builds(
         Finished,

@@ -1,8 +1,11 @@
 """The container engine behind aiodocker. No other file imports it, and its errors end here."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import struct
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Self
 
 import aiohttp
@@ -19,6 +22,8 @@ CANNOT_CONNECT = 900
 """The status aiodocker gives to a connection that could not be made or broke."""
 DIAGNOSTICS_BYTES = 4096
 STDOUT = 1
+_LOG_HEADER = struct.Struct(">4xL")
+"""Of each piece of a container's log: its stream, which we ask for only one of, and its length."""
 _LIMIT_OF_INFO = {
     "MemoryLimit": "memory",
     "SwapLimit": "swap",
@@ -38,24 +43,21 @@ class DockerEngine:
         self._runtime = runtime
 
     @classmethod
-    async def connect(cls, host: str | None, *, runtime: str | None = None) -> Self:
-        """An engine at `host` (`unix://…`, `tcp://…`; None: where the docker command would look).
+    async def connect(cls, host: str, *, runtime: str | None = None) -> Self:
+        """An engine at `host` (`unix:///path` or `tcp://host:port`). Makes no request yet.
 
-        Makes no request yet. Raises `SettingsError` for a host that cannot be one."""
+        Raises `SettingsError` for a host that cannot be one."""
+        socket = host.removeprefix("unix://") if host.startswith("unix://") else None
+        connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
         try:
-            connector = (
-                aiohttp.UnixConnector(host.removeprefix("unix://"), limit=0)
-                if (host is not None and host.startswith("unix://"))
-                else None
-            )
-            docker = Docker(url=host, connector=connector)
-        except (ValueError, AssertionError) as error:
-            raise SettingsError(f"no Docker engine at {host or 'the usual sockets'}: {error}") from error
-        return cls(docker, runtime)
+            # With a connector of its own, the URL only makes up the requests' addresses.
+            return cls(Docker(url="unix://localhost" if socket else host, connector=connector), runtime)
+        except ValueError as error:
+            raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
 
     async def close(self) -> None:
         await self._docker.close()
-        await self._docker.session.close()
+        await self._docker.connector.close()  # aiodocker leaves the one that `connect` makes to us
 
     async def check(self) -> None:
         async with _translated():
@@ -77,7 +79,7 @@ class DockerEngine:
         )
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
-        # Cut off in the middle, the engine would go on to create a container that nobody knows of.
+        # Cancelled half-way, the engine would still make a container that nobody knows of.
         with anyio.CancelScope(shield=True):
             async with _translated(image=spec.image):
                 container = await self._docker.containers.create(_config(spec, self._runtime))
@@ -108,10 +110,14 @@ class DockerEngine:
                 raise _error_of(error, image) from error
             raise ImageUnavailable(f"the image {image!r} cannot be pulled: {error.message}") from error
 
-    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[str]:
+    async def follow(self, container_id: str) -> "FollowedContainer":
+        return await FollowedContainer.open(self._docker, container_id)
+
+    async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
         async with _translated():
-            return [c.id for c in await self._docker.containers.list(all=1, filters=filters)]
+            found = await self._docker.containers.list(all=1, filters=filters)
+            return {container.id: container["Labels"] for container in found}
 
     async def remove_container(self, container_id: str) -> None:
         await _remove(self._docker.containers.container(container_id))
@@ -151,18 +157,70 @@ class AttachedContainer:
         return None
 
     async def kill(self) -> None:
-        try:
-            async with _translated():
-                await self._container.kill(signal="SIGKILL")
-        except EngineError as error:
-            if not _is_gone(error):
-                raise
+        await _kill(self._container)
 
     async def remove(self) -> None:
         try:
             await self._stream.close()
         finally:
             await _remove(self._container)
+
+
+class FollowedContainer:
+    """`ports.Container`: a container that another process has started, by the log that the engine keeps of it."""
+
+    def __init__(self, container: DockerContainer, response: aiohttp.ClientResponse) -> None:
+        self._container = container
+        self._response = response
+
+    @classmethod
+    async def open(cls, docker: Docker, container_id: str) -> Self:
+        """Follows the log from its beginning; raises `EngineError` when the container is gone."""
+        path = f"{docker.docker_host}/{docker.api_version}/containers/{container_id}/logs"
+        parameters = {"stdout": "1", "follow": "1"}
+        async with _translated():
+            response = await docker.session.get(path, params=parameters, timeout=aiohttp.ClientTimeout())
+        if response.status != HTTPStatus.OK:
+            response.close()
+            raise EngineError(f"the container {container_id[:12]} cannot be followed: {response.reason}")
+        return cls(docker.containers.container(container_id), response)
+
+    @property
+    def id(self) -> str:
+        return self._container.id
+
+    @property
+    def diagnostics(self) -> str:
+        return ""
+
+    async def write(self, data: bytes) -> None:
+        raise EngineError(
+            f"the container {self.id[:12]} is only followed; {len(data)} bytes cannot be written to it"
+        )
+
+    async def read(self) -> bytes | None:
+        try:
+            async with _translated():
+                header = await self._response.content.readexactly(_LOG_HEADER.size)
+                return await self._response.content.readexactly(_LOG_HEADER.unpack(header)[0])
+        except asyncio.IncompleteReadError:
+            return None
+
+    async def kill(self) -> None:
+        await _kill(self._container)
+
+    async def remove(self) -> None:
+        self._response.close()
+        await _remove(self._container)
+
+
+async def _kill(container: DockerContainer) -> None:
+    try:
+        async with _translated():
+            await container.kill(signal="SIGKILL")
+    except EngineError as error:
+        if not _is_gone(error):
+            raise
 
 
 async def _remove(container: DockerContainer) -> None:
@@ -219,7 +277,10 @@ def _config(spec: ContainerSpec, runtime: str | None) -> dict[str, Any]:
         "PidsLimit": spec.pids_max,
         "CpuShares": spec.cpu_shares,
         "NetworkMode": spec.network or "none",
-        "LogConfig": {"Type": "none"},
+        "LogConfig": {
+            "Type": "local",
+            "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
+        },
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
     }
     if spec.cpus is not None:

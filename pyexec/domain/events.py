@@ -82,6 +82,13 @@ class Running(Event):
 
 
 @frozen(kw_only=True)
+class Adopted(Event):
+    """Another replica on the same engine follows its sandbox from here on; its code went on running meanwhile."""
+
+    replica: str
+
+
+@frozen(kw_only=True)
 class KillRequested(Event):
     """Somebody wants it to end. Ends nothing by itself."""
 

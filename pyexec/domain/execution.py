@@ -7,6 +7,7 @@ from enum import StrEnum
 from attrs import evolve, frozen
 
 from pyexec.domain.events import (
+    Adopted,
     Claimed,
     Event,
     Failed,
@@ -52,6 +53,7 @@ LEGAL: dict[type[Event], frozenset[Phase]] = {
     Released: frozenset({Phase.CLAIMED, Phase.PREPARING}),
     Preparing: frozenset({Phase.CLAIMED}),
     Running: frozenset({Phase.CLAIMED, Phase.PREPARING}),
+    Adopted: frozenset({Phase.RUNNING}),
     KillRequested: OWNED,
     Finished: frozenset({Phase.RUNNING}),
     Failed: OPEN_PHASES,
@@ -97,7 +99,7 @@ class Execution:
 
 
 def fold(execution_id: str, events: Iterable[Event]) -> Execution:
-    """The state that `events`, from the first on, lead to; raises `CorruptLog` when they are no legal word."""
+    """The state that `events`, from the first on, lead to; raises `CorruptLog` when they are not legal."""
     state: Execution | None = None
     for event in events:
         state = apply(execution_id, state, event)
@@ -127,8 +129,9 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
 
 
 def is_legal(state: Execution, event: Event) -> bool:
-    """Whether `event` may come next."""
-    if isinstance(event, KillRequested) and state.kill_requested:
+    """Whether `event` may come next. What somebody asked to kill is neither asked again, nor handed on to
+    another replica, which would start it all the same."""
+    if isinstance(event, KillRequested | Released) and state.kill_requested:
         return False
     return state.phase in LEGAL.get(type(event), frozenset())
 
@@ -155,6 +158,8 @@ def _step(state: Execution, event: Event) -> Execution:
                 engine=event.engine,
                 container=event.container,
             )
+        case Adopted():
+            return evolve(state, owner=event.replica)
         case KillRequested():
             return evolve(state, kill_requested=True)
         case Finished() | Failed() | Killed():

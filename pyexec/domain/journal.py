@@ -1,5 +1,6 @@
 """What a program printed: both streams, in the order their bytes came."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from enum import StrEnum
@@ -16,7 +17,8 @@ class Stream(StrEnum):
 
 
 _MARK = {Stream.STDOUT: b"1", Stream.STDERR: b"2"}
-_STREAM = {mark[0]: stream for stream, mark in _MARK.items()}
+_STREAM = {mark: stream for stream, mark in _MARK.items()}
+_HEADER = re.compile(rb"(?P<mark>[12])(?P<length>[0-9a-f]{8})")
 
 
 class Journal:
@@ -66,10 +68,10 @@ class Journal:
         """The journal that was encoded; raises `CorruptLog` for anything else."""
         journal, at = cls(), 0
         while at < len(stored):
-            try:
-                stream, length = _STREAM[stored[at]], int(stored[at + 1 : at + 9], 16)
-            except (KeyError, ValueError) as error:
-                raise CorruptLog("a stored output is not one of ours") from error
+            header = _HEADER.match(stored, at)
+            if header is None:
+                raise CorruptLog("a stored output is not one of ours")
+            stream, length = _STREAM[header["mark"]], int(header["length"], 16)
             data = stored[at + 9 : at + 9 + length]
             if len(data) != length:
                 raise CorruptLog("a stored output is cut short")

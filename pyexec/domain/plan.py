@@ -63,7 +63,7 @@ Action = Claim | Expire | Release | Lose
 def plan(view: View) -> Sequence[Action]:
     """The actions that are due, oldest execution first.
 
-    Safety: only what never reached RUNNING is released or claimed; a claim never takes more than there is room
+    Safety: only what never reached RUNNING is released or claimed; claims never take more than there is room
     for; an execution gets at most one action."""
     room = {replica: free for replica, free in view.room.items() if free > 0}
     actions: list[Action] = []

@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+import sys
 from collections.abc import Sequence
 
 from attrs import field, frozen
@@ -133,10 +134,6 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
     )
 
 
-_INSANE = 2**63
-"""Whole numbers may be longer than what a float, or the engine, can hold."""
-
-
 def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
     """The limits asked for, defaults filled in; raises `InvalidRequest` for one that is out of its range."""
     lowest = {"timeout_seconds": 0.001, "memory_mb": 16, "disk_mb": 1, "cpu_shares": 2, "cpus": 0.01}
@@ -147,11 +144,12 @@ def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
             decided[name] = getattr(policy.defaults, name)
             continue
         ceiling = getattr(policy.ceilings, name)
-        if value < least or value > (_INSANE if ceiling is None else ceiling):
+        # Compared, never converted: JSON can spell whole numbers that no float holds.
+        if not least <= value <= (sys.float_info.max if ceiling is None else ceiling):
             most = "" if ceiling is None else f" and at most {ceiling:g}"
-            shown = f"{value:g}" if -_INSANE < value < _INSANE else "beyond any machine"
             raise InvalidRequest(
-                f"config.{name} is {shown}; allowed is at least {least:g}{most}", field=f"config.{name}"
+                f"config.{name} is {str(value)[:20]}; allowed is at least {least:g}{most}",
+                field=f"config.{name}",
             )
         decided[name] = value
     return Limits(network_disabled=asked.network_disabled, **decided)  # type: ignore[arg-type]
@@ -168,7 +166,7 @@ def _check_entrypoint(entrypoint: str) -> None:
     if not entrypoint or "\0" in entrypoint:
         raise InvalidRequest("entrypoint must be a path inside the archive", field="entrypoint")
     normal = posixpath.normpath(entrypoint)
-    if normal.startswith("/") or normal == ".." or normal.startswith("../"):
+    if normal.startswith(("/", "../")) or normal == "..":
         raise InvalidRequest(
             f"entrypoint {entrypoint!r} lies outside the archive; give a path relative to its root",
             field="entrypoint",

@@ -1,5 +1,6 @@
 """The host's end of the wire to a supervisor. What comes from there may be hostile: it is bounded and checked."""
 
+import binascii
 import json
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pyexec.sandbox import supervisor
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 _HEADER = struct.Struct("!cI")
+_STREAMS = {supervisor.STDOUT: Stream.STDOUT, supervisor.STDERR: Stream.STDERR}
 
 
 @frozen(kw_only=True)
@@ -123,10 +125,8 @@ class Decoder:
 
 
 def _frame(kind: bytes, payload: bytes) -> Frame:
-    if kind == supervisor.STDOUT:
-        return Printed(Stream.STDOUT, payload)
-    if kind == supervisor.STDERR:
-        return Printed(Stream.STDERR, payload)
+    if kind in _STREAMS:
+        return Printed(_STREAMS[kind], _bytes(payload))
     if kind == supervisor.UNPACKED:
         return Unpacked()
     if kind == supervisor.STARTED:
@@ -167,6 +167,13 @@ def _document(payload: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SandboxBroken("a frame holds no object")
     return document
+
+
+def _bytes(payload: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(payload)
+    except ValueError as error:
+        raise SandboxBroken("a frame of output is not base64") from error
 
 
 def _text(value: object) -> str:

@@ -51,6 +51,13 @@ class Sandbox:
             raise
         return sandbox
 
+    @classmethod
+    async def adopt(cls, engine: Engine, container_id: str) -> Self:
+        """A sandbox whose program another process has started; only `frames`, `kill` and `remove` serve.
+
+        Its frames come from the first on. Raises `EngineError` when the container is gone."""
+        return cls(await engine.follow(container_id))
+
     async def broken(self) -> None:
         """Returns when a waiting sandbox is of no use any more. May be cancelled, and the sandbox then used."""
         if await self._next() is not None:

@@ -27,11 +27,10 @@ RETIRE_AT_ONCE = 100
 
 @frozen(kw_only=True)
 class ReconcilerConfig:
-    """The operator's bounds. `overhead_mb` is what a sandbox takes beside memory and disk."""
+    """The operator's bounds."""
 
     queue_timeout_seconds: float
     cleanup_ttl_seconds: float
-    overhead_mb: int
 
 
 @define
@@ -148,9 +147,7 @@ class Reconciler:
                 await news.wait()
                 continue
             first = min(waiting, key=lambda execution: execution.id)
-            limits = first.spec.limits
-            memory_mb = limits.memory_mb + limits.disk_mb + self._config.overhead_mb
-            self._line.slot = await self._slots.reserve(memory_mb)
+            self._line.slot = await self._slots.reserve(first.spec.limits)
             self._line.execution_id = first.id
             self._news.announce()
 

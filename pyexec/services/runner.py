@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from attrs import frozen
 
-from pyexec.domain.events import Claimed, Event, Failed, FailureType, Running, Terminal, Usage
+from pyexec.domain.events import Adopted, Claimed, Event, Failed, FailureType, Running, Terminal, Usage
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.journal import Stream
 from pyexec.domain.outcome import Ended, terminal_event
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
+ANSWER_SECONDS = 0.005
+"""Removing a container keeps the engine's processor busy for longer than answering takes."""
 TRACEBACK_BYTES = 64 * 1024
 RETRY_SECONDS = 0.5
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
@@ -64,18 +66,19 @@ class Runner:
         self._live = live
         self._tasks: TaskGroup | None = None
 
-    async def serve(self, drain_seconds: float) -> None:
-        """Holds the runs. On cancellation, lets them end for `drain_seconds`, then ends them as `lost`."""
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Holds the runs. On cancellation, those that still run end as `lost`."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            try:
-                await anyio.sleep_forever()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    with anyio.move_on_after(drain_seconds):
-                        for run in self._live.all():
-                            await run.ended.wait()
-                    tasks.cancel_scope.cancel()
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no new work; returns when all runs have ended, or after so many seconds."""
+        self._slots.close()
+        with anyio.move_on_after(seconds):
+            for run in self._live.all():
+                await run.ended.wait()
 
     async def sandbox_for(self, spec: Spec) -> Sandbox:
         """A sandbox with the limits of `spec`."""
@@ -100,7 +103,8 @@ class Runner:
             await self._log.append(run.id, run.seq, written, key=key)
             run.record(written)
             self._live.add(run)
-            self._spawn(partial(self._carry_out, run, sandbox, slot, spec), name=f"run {run.id}")
+            follow = partial(self._start_and_follow, run, sandbox, spec)
+            self._spawn(partial(self._carry_out, run, sandbox, slot, follow), name=f"run {run.id}")
 
     def start_claimed(self, execution: Execution, events: Sequence[Event], slot: Slot) -> None:
         """Takes over an execution that this replica has just claimed; its archive lies in the blob store."""
@@ -108,6 +112,21 @@ class Runner:
         run.record(events)
         self._live.add(run)
         self._spawn(partial(self._run_claimed, run, slot), name=f"claimed {run.id}")
+
+    async def adopt(
+        self, execution: Execution, events: Sequence[Event], sandbox: Sandbox, slot: Slot
+    ) -> None:
+        """Follows a program that a vanished replica has started on this engine, as if it had been ours.
+
+        On return the runner owns sandbox and slot; raises `Conflict` when the execution has moved on."""
+        adopted = Adopted(at=now(), nonce=nonce(), replica=self.config.replica)
+        with anyio.CancelScope(shield=True):
+            await self._log.append(execution.id, execution.seq, [adopted])
+            run = Run(execution.id)
+            run.record([*events, adopted])
+            self._live.add(run)
+            follow = partial(self._follow, run, sandbox)
+            self._spawn(partial(self._carry_out, run, sandbox, slot, follow), name=f"adopted {run.id}")
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
@@ -153,10 +172,12 @@ class Runner:
             raise
         return sandbox
 
-    async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, spec: Spec) -> None:
+    async def _carry_out(
+        self, run: Run, sandbox: Sandbox, slot: Slot, follow: Callable[[], Coroutine[Any, Any, Ended]]
+    ) -> None:
         """From the go-ahead to the end."""
         try:
-            ended = await self._watch(run, sandbox, spec)
+            ended = await self._watch(run, sandbox, follow)
             await self._end(run, ended)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
@@ -166,21 +187,24 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 await self._clean_up(run, sandbox, slot)
 
-    async def _watch(self, run: Run, sandbox: Sandbox, spec: Spec) -> Ended:
-        """Starts the program and follows it; the deadline, the output's size and a kill are held from out here."""
+    async def _watch(
+        self, run: Run, sandbox: Sandbox, follow: Callable[[], Coroutine[Any, Any, Ended]]
+    ) -> Ended:
+        """Follows the program; the deadline, the output's size and a kill are held from out here."""
+        limits = run.known().spec.limits
         ended = Ended(reason="timeout")
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._kill_when_wanted, run, sandbox, name=f"kill {run.id}")
             try:
-                with anyio.move_on_after(spec.limits.timeout_seconds + OUTSIDE_GRACE_SECONDS):
-                    ended = await self._follow(run, sandbox, spec)
+                with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS):
+                    ended = await follow()
             except (SandboxBroken, SandboxRefused) as error:
                 reason = "killed" if run.kill_wanted.is_set() else "broken"
                 ended = Ended(reason=reason, detail=str(error))
             beside.cancel_scope.cancel()
         return ended
 
-    async def _follow(self, run: Run, sandbox: Sandbox, spec: Spec) -> Ended:
+    async def _start_and_follow(self, run: Run, sandbox: Sandbox, spec: Spec) -> Ended:
         await sandbox.go(
             Go(
                 entrypoint=spec.entrypoint or "",
@@ -192,6 +216,9 @@ class Runner:
                 evaluate=spec.eval_last_expr,
             )
         )
+        return await self._follow(run, sandbox)
+
+    async def _follow(self, run: Run, sandbox: Sandbox) -> Ended:
         async for frame in sandbox.frames():
             if isinstance(frame, Printed):
                 room = self.config.output_bytes_max - len(run.journal)
@@ -249,9 +276,10 @@ class Runner:
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot) -> None:
-        """Only after the end is durable."""
+        """Only after the end is durable, and a moment later: whoever waits for the result goes first."""
         self._live.remove(run)
         try:
+            await anyio.sleep(ANSWER_SECONDS)
             if sandbox is not None:
                 await sandbox.remove()
         except ExecutorError as error:

@@ -5,12 +5,13 @@ from collections import deque
 import anyio
 from attrs import define, field, frozen
 
-from pyexec.errors import QueueFull, TooLarge
+from pyexec.domain.spec import Limits
+from pyexec.errors import QueueFull, TooLarge, Unavailable
 
 
 @frozen
 class Slot:
-    """The right to run one program whose sandbox may take `memory_mb`. Give it back exactly once."""
+    """The right to run one program, in a sandbox that may take `memory_mb`. Give it back exactly once."""
 
     memory_mb: int
 
@@ -22,15 +23,21 @@ class _Waiter:
 
 
 class Slots:
-    """First come, first served, bounded by count and by the memory of all sandboxes together."""
+    """First come, first served, bounded by count and by the memory of all sandboxes together.
 
-    def __init__(self, *, concurrent_max: int, waiting_max: int, memory_mb_max: int) -> None:
+    `overhead_mb` is what a sandbox takes beside the program's memory and files."""
+
+    def __init__(
+        self, *, concurrent_max: int, waiting_max: int, memory_mb_max: int, overhead_mb: int
+    ) -> None:
+        self._overhead_mb = overhead_mb
         self._free = concurrent_max
         self._free_mb = memory_mb_max
         self._memory_mb_max = memory_mb_max
         self._waiting_max = waiting_max
         self._line: deque[_Waiter] = deque()
         self.size = concurrent_max
+        self._closed = False
 
     @property
     def free(self) -> int:
@@ -42,39 +49,54 @@ class Slots:
         """How many stand in line."""
         return len(self._line)
 
-    def must_wait(self, memory_mb: int) -> bool:
-        """Whether a newcomer would have to stand in line."""
-        return bool(self._line) or not self._fits(Slot(memory_mb))
+    def close(self) -> None:
+        """From now on there is no room for new work; what has begun goes on."""
+        self._closed = True
 
-    def check_room(self, memory_mb: int, also_waiting: int = 0) -> None:
-        """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere."""
-        if self.must_wait(memory_mb) and self.waiting + also_waiting >= self._waiting_max:
+    def must_wait(self, limits: Limits) -> bool:
+        """Whether a newcomer would have to stand in line."""
+        return bool(self._line) or not self._fits(self._slot_for(limits))
+
+    def check_room(self, limits: Limits, also_waiting: int = 0) -> None:
+        """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere.
+
+        Raises `Unavailable` after `close`."""
+        if self._closed:
+            raise Unavailable("this server is stopping; send the request again, it will reach another one")
+        if self.must_wait(limits) and self.waiting + also_waiting >= self._waiting_max:
             raise QueueFull(
                 f"all {self.size} slots are taken and {self._waiting_max} executions wait; try again later",
                 retry_after_seconds=max(1, self._waiting_max // max(1, self.size)),
             )
 
-    def check_fits(self, memory_mb: int) -> None:
-        """Raises `TooLarge` for a sandbox that could never be admitted."""
+    def check_fits(self, limits: Limits) -> None:
+        """Raises `TooLarge` for a program that could never be admitted."""
+        memory_mb = self._slot_for(limits).memory_mb
         if memory_mb > self._memory_mb_max:
             raise TooLarge(
                 f"memory_mb and disk_mb together need {memory_mb} MiB; this server has {self._memory_mb_max} MiB",
                 field="config.memory_mb",
             )
 
-    def try_reserve(self, memory_mb: int) -> Slot | None:
+    def try_reserve(self, limits: Limits) -> Slot | None:
         """A slot if one is free and nobody stands in line."""
-        slot = Slot(memory_mb)
-        if self.must_wait(memory_mb):
+        slot = self._slot_for(limits)
+        if self.must_wait(limits):
             return None
         self._take(slot)
         return slot
 
-    async def reserve(self, memory_mb: int) -> Slot:
+    def take_over(self, limits: Limits) -> Slot:
+        """A slot for a program that runs already, even when there is none left."""
+        slot = self._slot_for(limits)
+        self._take(slot)
+        return slot
+
+    async def reserve(self, limits: Limits) -> Slot:
         """A slot, after waiting in line for it."""
-        if slot := self.try_reserve(memory_mb):
+        if slot := self.try_reserve(limits):
             return slot
-        waiter = _Waiter(Slot(memory_mb))
+        waiter = _Waiter(self._slot_for(limits))
         self._line.append(waiter)
         try:
             await waiter.granted.wait()
@@ -92,6 +114,9 @@ class Slots:
         self._free += 1
         self._free_mb += slot.memory_mb
         self._serve()
+
+    def _slot_for(self, limits: Limits) -> Slot:
+        return Slot(limits.memory_mb + limits.disk_mb + self._overhead_mb)
 
     def _serve(self) -> None:
         while self._line and self._fits(self._line[0].slot):

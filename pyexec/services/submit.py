@@ -49,12 +49,11 @@ class Upload:
 
 @frozen(kw_only=True)
 class SubmitConfig:
-    """The operator's bounds. `overhead_mb` is what a sandbox takes beside memory and disk."""
+    """The operator's bounds."""
 
     policy: Policy
     queue_timeout_seconds: float
     members_max: int
-    overhead_mb: int
 
 
 class Submissions:
@@ -112,7 +111,7 @@ class Submissions:
 
     async def _accept(self, execution_id: str, submitted: Submitted, key: IdempotencyKey | None) -> None:
         """Writes the first event; with the claim in the same step when a slot is free here."""
-        slot = self._slots.try_reserve(self._memory_mb(submitted.spec))
+        slot = self._slots.try_reserve(submitted.spec.limits)
         events: list[Event] = [submitted]
         if slot is not None:
             events.append(Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica))
@@ -160,7 +159,7 @@ class Submissions:
 
     async def _slot_in_time(self, spec: Spec) -> Slot | None:
         with anyio.move_on_after(self._config.queue_timeout_seconds):
-            return await self._slots.reserve(self._memory_mb(spec))
+            return await self._slots.reserve(spec.limits)
         return None
 
     async def _failed_at_once(
@@ -181,18 +180,16 @@ class Submissions:
 
     def _spec(self, upload: Upload) -> Spec:
         spec = evolve(resolve(upload.metadata, self._config.policy), eval_last_expr=upload.eval_last_expr)
-        self._slots.check_fits(self._memory_mb(spec))
+        self._slots.check_fits(spec.limits)
         return spec
 
-    def _memory_mb(self, spec: Spec) -> int:
-        return spec.limits.memory_mb + spec.limits.disk_mb + self._config.overhead_mb
-
     async def _check_room(self, spec: Spec) -> None:
-        """Raises `QueueFull` when a new execution could neither start nor wait."""
-        memory_mb = self._memory_mb(spec)
-        if self._slots.must_wait(memory_mb):
+        """Raises `QueueFull` when a new execution could neither start nor wait, `Unavailable` when stopping."""
+        elsewhere = 0
+        if self._slots.must_wait(spec.limits):
             opened = await self._log.open_executions()
-            self._slots.check_room(memory_mb, also_waiting=sum(i not in self._live for i in opened.ids))
+            elsewhere = sum(execution_id not in self._live for execution_id in opened.ids)
+        self._slots.check_room(spec.limits, also_waiting=elsewhere)
 
     async def _same_request(self, archive: "_CheckedArchive", execution_id: str, fingerprint: str) -> str:
         """Reads the request to its end to compare it with the one that the key stands for."""

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
-from attrs import frozen
+from attrs import define, frozen
 
+from pyexec.errors import Unavailable
 from pyexec.services.kill import Kills
 from pyexec.services.query import Queries
 from pyexec.services.submit import Submissions
@@ -30,7 +31,23 @@ class Context:
     checks: dict[str, Callable[[], Awaitable[None]]]
     limits: WebLimits
     spool_dir: Path
-    tokens: tuple[str, ...]
 
 
-CONTEXT = web.AppKey("context", Context)
+@define
+class Gate:
+    """Stands before the services until they are there; `waiting_for` says to a person what is missing."""
+
+    waiting_for: str
+    context: Context | None = None
+
+
+GATE = web.AppKey("gate", Gate)
+TOKENS = web.AppKey("tokens", tuple[str, ...])
+
+
+def context_of(request: web.Request) -> Context:
+    """The services; raises `Unavailable` while the server starts or stops."""
+    gate = request.app[GATE]
+    if gate.context is None:
+        raise Unavailable(gate.waiting_for)
+    return gate.context

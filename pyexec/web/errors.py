@@ -17,7 +17,7 @@ from pyexec.errors import (
     UnknownExecution,
     UnsupportedArchive,
 )
-from pyexec.web.context import CONTEXT
+from pyexec.web.context import TOKENS
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
         return _answer_http(request, error)
-    except ConnectionResetError:
+    except ConnectionError:  # the caller has gone: there is nobody to answer
         raise
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)
@@ -58,7 +58,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 @web.middleware
 async def require_token(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where tokens are set, only requests that bear one pass; health checks stay open."""
-    tokens = request.app[CONTEXT].tokens
+    tokens = request.app[TOKENS]
     if tokens and request.path.rstrip("/") not in OPEN_PATHS:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         known = [hmac.compare_digest(_bytes(given.strip()), _bytes(token)) for token in tokens]

@@ -12,7 +12,7 @@ from attrs import frozen
 from pyexec.codec import parse_json, parse_request
 from pyexec.domain.spec import Metadata
 from pyexec.errors import InvalidRequest, TooLarge
-from pyexec.web.context import CONTEXT, WebLimits
+from pyexec.web.context import WebLimits, context_of
 
 CHUNK_BYTES = 256 * 1024
 PARTS = frozenset({"metadata", "tar"})
@@ -33,7 +33,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
     """The upload in `request`, metadata parsed. When the archive comes first it is spooled to disk until then.
 
     Reading raises `InvalidRequest` or `TooLarge` where the body is at fault, also while `archive` is read."""
-    context = request.app[CONTEXT]
+    context = context_of(request)
     parts = _Parts(request, context.limits)
     first = await parts.next()
     if first is None:

@@ -22,7 +22,7 @@ from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecut
 from pyexec.services.live import Run
 from pyexec.services.query import Chunk, Position
 from pyexec.services.submit import Upload
-from pyexec.web.context import CONTEXT, Context
+from pyexec.web.context import Context, context_of
 from pyexec.web.multipart import read_upload, refuse_encoding
 from pyexec.web.schemas import schema_of
 from pyexec.web.sse import parse_position, send_events, wants_events
@@ -30,6 +30,7 @@ from pyexec.web.sse import parse_position, send_events, wants_events
 WAIT_SECONDS_MAX = 60.0
 LIST_LIMIT, LIST_LIMIT_MAX = 50, 500
 KEY_LENGTH_MAX = 255
+CHECK_SECONDS = 5.0
 N = TypeVar("N", int, float)
 
 
@@ -92,7 +93,7 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
         upload = Upload(
             metadata=body.metadata, archive=body.archive, key=_key(request), identity="/api/v1/exec/async"
         )
-        execution_id = await request.app[CONTEXT].submissions.submit(upload)
+        execution_id = await context_of(request).submissions.submit(upload)
     return web.json_response(
         to_json(Accepted(execution_id=execution_id)),
         status=HTTPStatus.ACCEPTED,
@@ -107,7 +108,7 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
 async def evaluate(request: web.Request) -> web.StreamResponse:
     """Runs code, or files, given as JSON."""
     refuse_encoding(request)
-    most = request.app[CONTEXT].limits.metadata_bytes_max
+    most = context_of(request).limits.metadata_bytes_max
     if (request.content_length or 0) > most:
         raise TooLarge(f"the body is larger than {most} bytes")
     try:
@@ -132,7 +133,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
 async def get_execution(request: web.Request) -> web.StreamResponse:
     """The state; with `?wait=SECONDS` held until it has ended or the time is up."""
     wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX, least=0.0, kind=float)
-    result = await request.app[CONTEXT].queries.result(_id(request), wait)
+    result = await context_of(request).queries.result(_id(request), wait)
     return web.json_response(to_json(result))
 
 
@@ -141,7 +142,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 404)
 async def delete_execution(request: web.Request) -> web.StreamResponse:
     """Ends it, waiting or running; 202 when it has not ended after ten seconds."""
-    execution = await request.app[CONTEXT].kills.kill(_id(request))
+    execution = await context_of(request).kills.kill(_id(request))
     status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
     return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
 
@@ -156,7 +157,7 @@ async def list_executions(request: web.Request) -> web.StreamResponse:
     if wanted is not None and wanted not in set(Status):
         raise InvalidRequest(f"status is {wanted!r}; allowed is {', '.join(Status)}", field="status")
     status = None if wanted is None else Status(wanted)
-    summaries, cursor = await request.app[CONTEXT].queries.page(status, limit, request.query.get("cursor"))
+    summaries, cursor = await context_of(request).queries.page(status, limit, request.query.get("cursor"))
     listing = to_json(Listing(executions=tuple(summaries), next_cursor=cursor))
     return web.json_response({"next_cursor": None, **listing})
 
@@ -168,7 +169,7 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     if wanted is not None and wanted not in set(Stream):
         raise InvalidRequest(f"stream is {wanted!r}; allowed is {', '.join(Stream)}", field="stream")
     follow = _flag(request, "follow")
-    queries = request.app[CONTEXT].queries
+    queries = context_of(request).queries
     if not follow:
         journal = await queries.journal(_id(request))
         data = journal.bytes_of(Stream(wanted)) if wanted else b"".join(d for _, d in journal.since(0))
@@ -188,7 +189,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """Server-Sent Events, going on after `Last-Event-ID`."""
     execution_id = _id(request)
     after = parse_position(request.headers.get("Last-Event-ID"))
-    items = await request.app[CONTEXT].queries.items(execution_id, after)
+    items = await context_of(request).queries.items(execution_id, after)
     return await send_events(request, execution_id, items)
 
 
@@ -203,15 +204,7 @@ async def health(_: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Health), 200)
 async def ready(request: web.Request) -> web.StreamResponse:
     """200 when the event log and the engine both answer; else 503, and which does not."""
-    away = {}
-    for name, check in request.app[CONTEXT].checks.items():
-        try:
-            with anyio.fail_after(5):
-                await check()
-        except TimeoutError:
-            away[name] = "does not answer"
-        except ExecutorError as error:
-            away[name] = str(error)
+    away = await _away(context_of(request))
     if away:
         text = "; ".join(f"{name}: {reason}" for name, reason in away.items())
         document = {"status": "unavailable", "error": text, "code": "unavailable", "reasons": away}
@@ -240,9 +233,23 @@ def add_routes(app: web.Application) -> None:
         app.router.add_route(method, f"{path}/", handler)
 
 
+async def _away(context: Context) -> dict[str, str]:
+    """What of the things a replica needs does not answer, and why."""
+    away = {}
+    for name, check in context.checks.items():
+        try:
+            with anyio.fail_after(CHECK_SECONDS):
+                await check()
+        except TimeoutError:
+            away[name] = f"does not answer within {CHECK_SECONDS:g} s"
+        except ExecutorError as error:
+            away[name] = str(error)
+    return away
+
+
 async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamResponse:
     """Runs an upload for a caller that waits. One that hangs up ends its run, unless it gave a key."""
-    context = request.app[CONTEXT]
+    context = context_of(request)
     started = await context.submissions.run(upload)
     try:
         return await (
@@ -250,7 +257,7 @@ async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamRes
             if isinstance(started, Run)
             else _answer_known(request, context, started)
         )
-    except (anyio.get_cancelled_exc_class(), ConnectionResetError):
+    except (anyio.get_cancelled_exc_class(), ConnectionError):
         if upload.key is None and isinstance(started, Run):
             with anyio.CancelScope(shield=True):
                 await context.kills.request(started.id)

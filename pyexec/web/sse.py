@@ -2,14 +2,17 @@
 
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator
 
 import anyio
 from aiohttp import web
 
 from pyexec.codec import event_name, timestamp, to_json
-from pyexec.errors import InvalidRequest
+from pyexec.errors import ExecutorError, InvalidRequest
 from pyexec.services.query import Chunk, End, Happened, Item, Position
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
 
@@ -35,23 +38,26 @@ def wants_events(request: web.Request) -> bool:
 async def send_events(
     request: web.Request, execution_id: str, items: AsyncIterator[Item]
 ) -> web.StreamResponse:
-    """Sends items until the last one, which carries the Result."""
+    """Sends items until the last one, which carries the Result. A stream that ends without it is to be resumed."""
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
     await response.prepare(request)
-    hung_up = False
-    try:
-        async with anyio.create_task_group() as beside:
-            beside.start_soon(_keep_alive, response, name=f"keep alive {execution_id}")
+    broken: ConnectionError | None = None
+    async with anyio.create_task_group() as beside:
+        beside.start_soon(_keep_alive, response, name=f"keep alive {execution_id}")
+        try:
             async for item in items:
                 await response.write(encode(execution_id, item))
-            beside.cancel_scope.cancel()
-    except* ConnectionResetError:
-        hung_up = True
-    if hung_up:
-        raise ConnectionResetError("the caller has hung up")
-    await response.write_eof()
+        except ConnectionError as error:
+            broken = error
+        except ExecutorError as error:
+            logger.warning(
+                "the events of %s end early, their reader will come again: %s", execution_id, error
+            )
+        beside.cancel_scope.cancel()
+    if broken is not None:
+        raise broken
     return response
 
 
@@ -78,6 +84,9 @@ def encode(execution_id: str, item: Item) -> bytes:
 
 async def _keep_alive(response: web.StreamResponse) -> None:
     """Comments, so that nobody between takes the silence of a long run for its end."""
-    while True:
-        await anyio.sleep(KEEP_ALIVE_SECONDS)
-        await response.write(b": keep-alive\n\n")
+    try:
+        while True:
+            await anyio.sleep(KEEP_ALIVE_SECONDS)
+            await response.write(b": keep-alive\n\n")
+    except ConnectionError as error:
+        logger.info("a reader of events has gone: %s", error)

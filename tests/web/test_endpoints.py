@@ -71,7 +71,10 @@ async def test_metadata_reaches_the_program(api: Api) -> None:
 
 async def test_eval_runs_code_and_files(api: Api) -> None:
     assert (await api.eval({"code": "print('code')"})).document["stdout"] == "code\n"
-    files = [{"name": "pkg/helper.py", "content": "WORD = 'files'"}, {"name": "b.py", "content": "import pkg.helper as h; print(h.WORD)"}]  # fmt: skip
+    files = [
+        {"name": "pkg/helper.py", "content": "WORD = 'files'"},
+        {"name": "b.py", "content": "import pkg.helper as h; print(h.WORD)"},
+    ]
     assert (await api.eval({"files": files})).document["stdout"] == "files\n"
     answer = await api.eval({"files": files, "entrypoint": "pkg/helper.py"})
     assert (answer.status, answer.document["stdout"]) == (200, "")

@@ -1,0 +1,23 @@
+# Everything is set up on the way: see dev/. `make run PYTHON=python3.12` picks another interpreter.
+PYTHON ?= python3
+ARGS ?=
+
+.PHONY: run test lint soak bench lock
+
+run: ## start a server here, run a first program in it
+	@$(PYTHON) dev/run.py
+
+test: ## every check and every test, with real parts; ARGS="-k name" for some of the tests
+	@$(PYTHON) dev/check.py test $(ARGS)
+
+lint: ## the static checks alone
+	@$(PYTHON) dev/check.py lint
+
+soak: ## the tests that take hours
+	@$(PYTHON) dev/check.py soak $(ARGS)
+
+bench: ## the figures, as a table
+	@$(PYTHON) dev/check.py bench $(ARGS)
+
+lock: ## pin today's latest versions in requirements.lock
+	@$(PYTHON) dev/lock.py

@@ -1,0 +1,66 @@
+"""`make lint`, `make test`, `make soak` and `make bench`: a prepared machine, then one verdict."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import command
+import virtualenv
+from provision import provision
+from report import Failure, exit_code_of, say
+
+_LINT = {
+    "ruff check": ["ruff", "check", "."],
+    "ruff format": ["ruff", "format", "--check", "."],
+    "lint-imports": ["lint-imports"],
+    "mypy": ["mypy"],
+    "mypy dev": ["mypy", "--strict", "dev"],
+}
+_STORIES = {
+    "lint": _LINT,
+    "test": {**_LINT, "pytest": ["pytest", "-m", "not soak"]},
+    "soak": {"pytest": ["pytest", "-m", "soak"]},
+    "bench": {"bench": ["python", "benchmarks/bench.py"]},
+}
+
+
+def main() -> int:
+    """Run the story named first on the command line; what follows goes to its last program."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in _STORIES:
+        raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
+    environment = _environment(docker=name != "lint")
+    programs = {title: list(argv) for title, argv in _STORIES[name].items()}
+    programs[list(programs)[-1]] += arguments
+    # One that fails does not hide what the next ones say.
+    failed = [title for title, argv in programs.items() if not _passes(title, argv, environment)]
+    verdict = f"FAILED: {', '.join(failed)}" if failed else f"all passed: {', '.join(programs)}"
+    say(f"make {name}: {verdict}")
+    return 1 if failed else 0
+
+
+def _environment(*, docker: bool) -> dict[str, str]:
+    """What the programs find around them: the virtual environment first, the engine, the image."""
+    if not docker:
+        command.prepare()
+        virtualenv.check_python()
+        virtualenv.ensure(dev=True)
+        found = {}
+    else:
+        machine = provision(dev=True)
+        found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
+    path = f"{virtualenv.BIN}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **found, "PATH": path}
+
+
+def _passes(title: str, argv: list[str], environment: dict[str, str]) -> bool:
+    say(title)
+    command_line = [str(virtualenv.BIN / argv[0]), *argv[1:]]
+    done = subprocess.run(command_line, cwd=command.ROOT, env=environment, check=False)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

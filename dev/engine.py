@@ -1,0 +1,114 @@
+"""A Docker Engine's HTTP API, as much of it as setting up needs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import IO, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from report import Failure
+
+_ANSWER_SECONDS = 30.0
+_BLOCK = 1 << 20
+
+
+class Engine:
+    """A Docker Engine at `unix:///path` or `tcp://host:port`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._parts = urlsplit(address)
+        if self._parts.scheme not in ("unix", "tcp"):
+            raise Failure(
+                f"The Docker address {address!r} is not understood: allowed are unix:///path and tcp://host:port."
+            )
+
+    def answers(self) -> bool:
+        """Whether an engine is there; a Failure if one is and this user may not use it."""
+        try:
+            with self._request("GET", "/_ping", seconds=5) as response:
+                return response.status == http.HTTPStatus.OK
+        except PermissionError as error:
+            raise Failure(f"This user may not use Docker at {self.address}: run this as root.") from error
+        except OSError:
+            return False
+
+    def has_image(self, name: str) -> bool:
+        with self._request("GET", f"/images/{quote(name)}/json") as response:
+            return response.status == http.HTTPStatus.OK
+
+    def pull(self, name: str, silence_seconds: float) -> None:
+        """Pull an image, giving up when the engine reports nothing for `silence_seconds`."""
+        tagged = "@" in name or ":" in name.rpartition("/")[2]
+        # Without a tag the engine would pull all there are.
+        self._create(name, {"fromImage": name if tagged else f"{name}:latest"}, seconds=silence_seconds)
+
+    def import_image(self, name: str, root: IO[bytes], command: str) -> None:
+        """Make an image of the tar of a root file system; `command` is what it runs unless told."""
+        repository, _, tag = name.partition(":")
+        changes = f"CMD {json.dumps([command])}"
+        query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
+        self._create(name, query, body=root, seconds=300)
+
+    def containers(self, label: str) -> list[str]:
+        """The id of every container that carries `label` (`name=value`), running or not."""
+        query = urlencode({"all": "true", "filters": json.dumps({"label": [label]})})
+        with self._request("GET", f"/containers/json?{query}") as response:
+            return [container["Id"] for container in json.load(response)]
+
+    def _create(
+        self, name: str, query: dict[str, str], body: IO[bytes] | None = None, *, seconds: float
+    ) -> None:
+        path = f"/images/create?{urlencode(query)}"
+        try:
+            with self._request("POST", path, body, seconds=seconds) as response:
+                reports = list(_reports(response))
+        except TimeoutError as error:
+            raise Failure(f"The Docker Engine said nothing about {name} for {seconds:.0f} s.") from error
+        problems = [
+            str(report.get("error") or report.get("message")) for report in reports if _is_problem(report)
+        ]
+        if problems:
+            raise Failure(f"The Docker Engine cannot provide {name}: {problems[0]}")
+
+    def _request(
+        self, method: str, path: str, body: IO[bytes] | None = None, *, seconds: float = _ANSWER_SECONDS
+    ) -> http.client.HTTPResponse:
+        connection = self._connection(seconds)
+        headers = {"Connection": "close"}
+        if body is not None:
+            headers.update({"Transfer-Encoding": "chunked", "Content-Type": "application/x-tar"})
+        connection.request(method, path, body, headers, encode_chunked=body is not None)
+        return connection.getresponse()
+
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        if self._parts.scheme == "unix":
+            return _UnixConnection(self._parts.path, seconds)
+        return http.client.HTTPConnection(
+            self._parts.hostname or "", self._parts.port or 2375, timeout=seconds, blocksize=_BLOCK
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds, blocksize=_BLOCK)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _reports(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The engine's progress: one JSON object a line; a refusal is a single one."""
+    for line in response:
+        if line.strip():
+            yield json.loads(line)
+
+
+def _is_problem(report: dict[str, Any]) -> bool:
+    return "error" in report or "message" in report

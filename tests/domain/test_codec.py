@@ -1,0 +1,203 @@
+"""Stored events come back as they were; requests are read strictly; faults are told in the caller's words."""
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.codec import (
+    TAGS,
+    decode_event,
+    encode_event,
+    event_name,
+    parse_json,
+    parse_request,
+    timestamp,
+    to_json,
+)
+from pyexec.domain.events import Event
+from pyexec.domain.execution import fold
+from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.result import result_of
+from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
+from pyexec.errors import CorruptLog, InvalidRequest
+from tests.events import any_event, moments, submitted, texts
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(any_event)
+def test_an_event_comes_back_as_it_was(event: Event) -> None:
+    stored = encode_event(event)
+    assert decode_event(stored) == event
+    tag = json.loads(stored)["type"]
+    assert TAGS[tag] is type(event)
+    assert tag == f"{event_name(event)}.v1"
+
+
+def test_every_kind_of_event_has_a_tag() -> None:
+    assert set(TAGS.values()) == set(Event.__subclasses__())
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"{}",
+        b'{"type": "exploded.v1"}',
+        b'{"type": "killed.v2"}',
+        b'{"type": []}',
+        b'{"type": null}',
+        b'{"type": "killed.v1"}',
+        b'{"type": "killed.v1", "at": 5, "nonce": "n"}',
+        b'{"type": "killed.v1", "at": "yesterday", "nonce": "n"}',
+        b'{"type": "killed.v1", "at": "2026-01-01T00:00:00", "nonce": "n"}',
+        b'{"type": "killed.v1", "at": "2026-01-01T00:00:00Z", "nonce": "n", "extra": 1}',
+        b'{"type": "killed.v1", "at": "2026-01-01T00:00:00Z", "nonce": "n", "output": {"inline": "!"}}',
+        b'{"type": "failed.v1", "at": "2026-01-01T00:00:00Z", "nonce": "n", "error": "", "error_type": "?"}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_event_is_corrupt(stored: bytes) -> None:
+    with pytest.raises(CorruptLog):
+        decode_event(stored)
+
+
+def test_an_unknown_tag_is_named() -> None:
+    with pytest.raises(CorruptLog, match=r"'exploded\.v1'.*submitted\.v1"):
+        decode_event(b'{"type": "exploded.v1"}')
+
+
+@given(any_event, st.data())
+def test_a_damaged_event_is_corrupt_or_another_event(event: Event, data: st.DataObject) -> None:
+    document = json.loads(encode_event(event))
+    field = data.draw(st.sampled_from(sorted(document)))
+    document[field] = data.draw(json_values)
+    with suppress(CorruptLog):
+        assert isinstance(decode_event(json.dumps(document).encode()), Event)
+
+
+@given(moments, moments)
+def test_timestamps_sort_as_moments_do(first: datetime, second: datetime) -> None:
+    assert (timestamp(first) < timestamp(second)) is (first < second)
+    assert datetime.fromisoformat(timestamp(first)) == first
+
+
+def test_a_timestamp_is_utc_with_microseconds() -> None:
+    moment = datetime(2026, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert timestamp(moment) == "2026-01-01T00:00:00.000000Z"
+
+
+@given(json_values)
+def test_any_json_is_read_or_refused_by_field(document: object) -> None:
+    for cls in (Metadata, EvalRequest):
+        # Any other exception fails the test.
+        with suppress(InvalidRequest):
+            assert isinstance(parse_request(document, cls, what="metadata"), cls)
+
+
+request_texts = texts.filter(lambda text: "\0" not in text)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "entrypoint": st.none() | request_texts,
+            "stdin": request_texts,
+            "env_vars": st.lists(request_texts),
+            "config": st.fixed_dictionaries(
+                {},
+                optional={
+                    "timeout_seconds": st.integers()
+                    | st.floats(allow_nan=False, allow_infinity=False)
+                    | st.none(),
+                    "network_disabled": st.booleans(),
+                    "memory_mb": st.integers() | st.none(),
+                },
+            ),
+        },
+    )
+)
+def test_what_fits_is_read_as_it_is(document: dict[str, object]) -> None:
+    read = parse_request(document, Metadata, what="metadata")
+    for name, value in document.items():
+        if name == "config":
+            for limit, number in document["config"].items():
+                assert getattr(read.config, limit) == number
+        else:
+            assert getattr(read, name) == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "said"),
+    [
+        ([], "metadata", "metadata must be a JSON object, not a list"),
+        (None, "metadata", "metadata must be a JSON object, not null"),
+        ({"entrypiont": "x"}, "entrypiont", "unknown field 'entrypiont'; did you mean 'entrypoint'?"),
+        ({"zzz": 1}, "zzz", "unknown field 'zzz'; known are entrypoint, docker_image"),
+        ({"config": {"memory": 1}}, "config.memory", "did you mean 'memory_mb'?"),
+        ({"config": {"memory_mb": "1"}}, "config.memory_mb", "config.memory_mb must be a whole number"),
+        ({"config": {"memory_mb": 1.5}}, "config.memory_mb", "must be a whole number, not a number"),
+        ({"config": {"memory_mb": True}}, "config.memory_mb", "not a boolean"),
+        ({"config": {"network_disabled": 1}}, "config.network_disabled", "must be true or false"),
+        ({"config": {"timeout_seconds": "5"}}, "config.timeout_seconds", "must be a number, not a string"),
+        ({"config": None}, "config", "config must be an object, not null"),
+        ({"config": []}, "config", "config must be an object, not a list"),
+        ({"stdin": None}, "stdin", "stdin must be a string, not null"),
+        ({"env_vars": "A=1"}, "env_vars", "env_vars must be a list, not a string"),
+        ({"env_vars": ["A=1", 2]}, "env_vars[1]", "env_vars[1] must be a string, not a number"),
+        ({"stdin": "\ud800"}, "stdin", "unpaired surrogate"),
+    ],
+)
+def test_a_request_that_does_not_fit_says_where_and_why(document: object, field: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request(document, Metadata, what="metadata")
+    assert refused.value.field == field
+    assert said in str(refused.value)
+
+
+def test_a_list_of_objects_names_the_item() -> None:
+    good = {"name": "a.py", "content": ""}
+    assert parse_request({"files": [good]}, EvalRequest, what="body").files == (
+        SourceFile(name="a.py", content=""),
+    )
+    for bad, field in (
+        ({"name": "a.py"}, "files[1].content"),
+        ({**good, "nam": 1}, "files[1].nam"),
+        (3, "files[1]"),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            parse_request({"files": [good, bad]}, EvalRequest, what="body")
+        assert refused.value.field == field
+
+
+@pytest.mark.parametrize("text", ["", "{", "{'a': 1}", "NaN", "[Infinity]", b"\xff", "[" * 100_000])
+def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_json(text, what="metadata")
+    assert refused.value.field == "metadata"
+
+
+def test_what_does_not_apply_is_left_out() -> None:
+    journal = Journal()
+    journal.append(Stream.STDOUT, b"hi\n")
+    assert to_json(result_of(fold("exe_1", [submitted(datetime(2026, 1, 1, tzinfo=UTC))]), journal)) == {
+        "execution_id": "exe_1",
+        "status": "pending",
+        "stdout": "hi\n",
+        "stderr": "",
+        "created_at": "2026-01-01T00:00:00.000000Z",
+        "truncated": {"stdout": False, "stderr": False},
+    }

@@ -1,0 +1,156 @@
+"""The reconciler's decisions: safe for every view, and in the end nobody is forgotten."""
+
+from collections import Counter
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.domain.events import Event
+from pyexec.domain.execution import OWNED, Execution, Phase, fold
+from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
+from tests.events import claimed, finished, kill_requested, preparing, released, running, submitted
+
+REPLICAS = ["r1", "r2", "r3"]
+QUEUE_TIMEOUT = 60.0
+
+
+def words(replica: str) -> list[list[Event]]:
+    owned = [submitted(), claimed(replica)]
+    return [
+        [submitted()],
+        [*owned, released()],
+        owned,
+        [*owned, kill_requested()],
+        [*owned, preparing()],
+        [*owned, preparing(), kill_requested()],
+        [*owned, running()],
+        [*owned, running(), kill_requested()],
+        [*owned, running(), finished()],
+    ]
+
+
+@st.composite
+def views(draw: st.DrawFn) -> View:
+    now = draw(st.floats(0, 1e6))
+    sightings = []
+    for number in range(draw(st.integers(0, 8))):
+        word = draw(st.sampled_from(words(draw(st.sampled_from(REPLICAS)))))
+        since = now - draw(st.floats(0, 2 * QUEUE_TIMEOUT))
+        sightings.append(Sighting(execution=fold(f"e{number}", word), since=since))
+    return View(
+        now=now,
+        open=draw(st.permutations(sightings)),
+        room=draw(st.dictionaries(st.sampled_from(REPLICAS), st.integers(-1, 3))),
+        queue_timeout_seconds=QUEUE_TIMEOUT,
+    )
+
+
+@given(views())
+def test_a_plan_is_safe(view: View) -> None:
+    actions = plan(view)
+    ids = [action.execution.id for action in actions]
+    assert len(ids) == len(set(ids))
+    assert ids == sorted(ids)
+    claims = Counter(action.replica for action in actions if isinstance(action, Claim))
+    assert all(count <= view.room[replica] for replica, count in claims.items())
+    for action in actions:
+        execution = action.execution
+        assert execution.phase is not Phase.ENDED
+        if isinstance(action, Claim | Expire):
+            assert execution.phase is Phase.QUEUED
+        else:
+            assert execution.phase in OWNED
+            assert execution.owner not in view.room
+        if isinstance(action, Claim | Release):
+            assert execution.started_at is None
+            assert not execution.kill_requested
+
+
+@given(views())
+def test_a_plan_leaves_nothing_undone_that_is_due(view: View) -> None:
+    acted = {action.execution.id: action for action in plan(view)}
+    free = sum(max(0, room) for room in view.room.values())
+    claims = sum(isinstance(action, Claim) for action in acted.values())
+    for sighting in view.open:
+        execution = sighting.execution
+        if execution.phase is Phase.QUEUED:
+            if view.now - sighting.since >= QUEUE_TIMEOUT:
+                assert isinstance(acted[execution.id], Expire)
+            elif execution.id not in acted:
+                assert claims == free
+        elif execution.phase in OWNED and execution.owner not in view.room:
+            assert isinstance(acted[execution.id], Lose | Release)
+
+
+@given(views())
+def test_older_executions_are_claimed_first(view: View) -> None:
+    actions = plan(view)
+    claimed_ids = [action.execution.id for action in actions if isinstance(action, Claim)]
+    passed_over = {s.execution.id for s in view.open if s.execution.phase is Phase.QUEUED} - {
+        action.execution.id for action in actions
+    }
+    assert all(claimed < passed for claimed in claimed_ids for passed in passed_over)
+
+
+@given(views())
+def test_a_claim_goes_where_most_room_is(view: View) -> None:
+    room = dict(view.room)
+    for action in plan(view):
+        if isinstance(action, Claim):
+            assert room[action.replica] == max(room.values())
+            room[action.replica] -= 1
+
+
+@given(st.integers(1, 20), st.integers(0, 3), st.floats(0.5, 30))
+def test_every_queued_execution_is_claimed_or_expires(queued: int, slots: int, run_seconds: float) -> None:
+    """One replica, whose runs each take `run_seconds`: the plan is carried out until nobody waits."""
+    waiting = {
+        f"e{n:02}": Sighting(execution=fold(f"e{n:02}", [submitted()]), since=0.0) for n in range(queued)
+    }
+    busy: list[float] = []
+    fates: dict[str, Action] = {}
+    now = 0.0
+    while waiting:
+        busy = [end for end in busy if end > now]
+        view = View(
+            now=now,
+            open=list(waiting.values()),
+            room={"r1": slots - len(busy)},
+            queue_timeout_seconds=QUEUE_TIMEOUT,
+        )
+        for action in plan(view):
+            fates[action.execution.id] = action
+            del waiting[action.execution.id]
+            if isinstance(action, Claim):
+                busy.append(now + run_seconds)
+        deadline = next_deadline(evolve(view, open=list(waiting.values())))
+        assert (deadline is None) == (not waiting)
+        if deadline is not None:
+            now = min([deadline, *busy])
+            assert now <= deadline <= QUEUE_TIMEOUT
+    assert len(fates) == queued
+    if slots == 0:
+        assert all(isinstance(fate, Expire) for fate in fates.values())
+
+
+def sole(execution: Execution, room: dict[str, int]) -> Action | None:
+    view = View(now=0, open=[Sighting(execution=execution, since=0)], room=room, queue_timeout_seconds=1)
+    actions = plan(view)
+    return actions[0] if actions else None
+
+
+def test_what_a_vanished_replica_leaves() -> None:
+    owned = [submitted(), claimed("gone")]
+    assert isinstance(sole(fold("e", owned), {}), Release)
+    assert isinstance(sole(fold("e", [*owned, preparing()]), {"r1": 1}), Release)
+    assert isinstance(sole(fold("e", [*owned, kill_requested()]), {}), Lose)
+    assert isinstance(sole(fold("e", [*owned, running()]), {"r1": 1}), Lose)
+    assert sole(fold("e", [*owned, running()]), {"gone": 0}) is None
+
+
+def test_claims_fill_the_room_and_no_more() -> None:
+    waiting = [Sighting(execution=fold(f"e{n}", [submitted()]), since=0) for n in range(5)]
+    view = View(now=0, open=waiting, room={"r1": 2, "r2": 1, "r3": 0}, queue_timeout_seconds=QUEUE_TIMEOUT)
+    claims = [(action.execution.id, action.replica) for action in plan(view) if isinstance(action, Claim)]
+    assert claims == [("e0", "r1"), ("e1", "r2"), ("e2", "r1")]

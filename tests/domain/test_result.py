@@ -1,0 +1,89 @@
+from datetime import timedelta
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.domain.events import Event, FailureType, Usage
+from pyexec.domain.execution import Status, fold
+from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.result import Timings, Truncated, result_of, summarize
+from tests.events import START, claimed, failed, finished, killed, preparing, released, running, submitted
+
+
+def at(*milliseconds: float) -> list[object]:
+    return [START + timedelta(milliseconds=moment) for moment in milliseconds]
+
+
+def test_a_finished_run_has_everything() -> None:
+    submit, claim, prepare, run, end = at(0, 5, 6, 25, 125)
+    usage = Usage(cpu_seconds=0.1, peak_memory_bytes=9_000_000)
+    word: list[Event] = [
+        submitted(submit),
+        claimed(at=claim),
+        preparing(prepare),
+        running(run),
+        evolve(
+            finished(1, end), error="bad", error_type="ValueError", error_line=3, result="42", usage=usage
+        ),
+    ]
+    journal = Journal()
+    journal.append(Stream.STDOUT, b"out")
+    journal.append(Stream.STDERR, b"err")
+    result = result_of(fold("e", word), journal)
+    assert (result.execution_id, result.status, result.exit_code) == ("e", Status.COMPLETED, 1)
+    assert (result.error, result.error_type, result.error_line) == ("bad", "ValueError", 3)
+    assert (result.result, result.usage) == ("42", usage)
+    assert (result.created_at, result.started_at, result.finished_at) == (submit, run, end)
+    assert result.duration_ms == 125
+    assert result.timings_ms == Timings(queue=5, setup=20, run=100)
+    assert (result.stdout, result.stderr) == ("out", "err")
+    assert result.truncated == Truncated(stdout=False, stderr=False)
+
+
+def test_an_open_run_has_no_end() -> None:
+    summary = summarize(fold("e", [submitted(), claimed(), running()]))
+    assert summary.status is Status.RUNNING
+    assert summary.started_at == START
+    for name in ("finished_at", "duration_ms", "timings_ms", "usage", "exit_code", "error", "error_type"):
+        assert getattr(summary, name) is None
+
+
+def test_what_was_never_claimed_spent_all_its_time_in_the_queue() -> None:
+    submit, end = at(0, 70)
+    word = [submitted(submit), evolve(failed(end), error_type=FailureType.QUEUE_TIMEOUT)]
+    summary = summarize(fold("e", word))
+    assert summary.timings_ms == Timings(queue=70, setup=0, run=0)
+    assert (summary.status, summary.error_type) == (Status.FAILED, "queue_timeout")
+    assert summary.started_at is None
+
+
+def test_what_failed_in_setup_never_ran() -> None:
+    submit, claim, end = at(0, 10, 50)
+    assert summarize(fold("e", [submitted(submit), claimed(at=claim), failed(end)])).timings_ms == Timings(
+        queue=10, setup=40, run=0
+    )
+
+
+def test_a_released_run_waits_again() -> None:
+    submit, claim, release, end = at(0, 10, 20, 50)
+    word = [submitted(submit), claimed(at=claim), released(release), killed(end)]
+    summary = summarize(fold("e", word))
+    assert summary.timings_ms == Timings(queue=50, setup=0, run=0)
+    assert summary.status is Status.KILLED
+    assert (summary.error, summary.error_type, summary.exit_code) == (None, None, None)
+
+
+def test_output_over_the_limit_is_said_to_be_cut() -> None:
+    for kind in FailureType:
+        word = [submitted(), claimed(), running(), evolve(failed(), error_type=kind)]
+        cut = result_of(fold("e", word), Journal()).truncated
+        assert cut == Truncated(stdout=kind == "output_limit", stderr=kind == "output_limit")
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=4, max_size=4))
+def test_no_time_is_negative_though_clocks_differ(moments: list[int]) -> None:
+    submit, claim, run, end = at(*moments)
+    summary = summarize(fold("e", [submitted(submit), claimed(at=claim), running(run), finished(at=end)]))
+    assert summary.duration_ms >= 0
+    assert min(summary.timings_ms.queue, summary.timings_ms.setup, summary.timings_ms.run) >= 0

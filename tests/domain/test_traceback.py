@@ -1,0 +1,179 @@
+"""Tracebacks as the interpreter really prints them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.domain.traceback import Crash, parse_traceback
+
+
+@pytest.fixture
+def crash(tmp_path: Path):
+    """Runs a script, with a module beside it, and reads what it left on its standard error."""
+
+    def run(source: str, helper: str = "") -> Crash | None:
+        (tmp_path / "main.py").write_text(source)
+        (tmp_path / "helper.py").write_text(helper)
+        command = [sys.executable, "-B", str(tmp_path / "main.py")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        return parse_traceback(ran.stderr, root=f"{tmp_path}/")
+
+    return run
+
+
+def test_an_uncaught_exception(crash) -> None:
+    assert crash("x = 1\nraise ValueError('bad')\n") == Crash(
+        error_type="ValueError", error="bad", error_line=2
+    )
+
+
+def test_an_exception_without_a_message_is_named(crash) -> None:
+    assert crash("raise KeyboardInterrupt") == Crash(
+        error_type="KeyboardInterrupt", error="KeyboardInterrupt", error_line=1
+    )
+
+
+def test_the_line_is_the_innermost_of_the_users_own(crash) -> None:
+    found = crash("import helper\n\n\nhelper.go()\n", "import json\n\ndef go():\n    json.loads('{')\n")
+    assert found.error_type == "JSONDecodeError"
+    assert found.error_line == 4
+    assert found.error.startswith("Expecting property name")
+
+
+def test_recursion_repeats_a_line(crash) -> None:
+    found = crash("def f():\n    f()\nf()\n")
+    assert (found.error_type, found.error_line) == ("RecursionError", 2)
+
+
+@pytest.mark.parametrize("link", ["from error", "", "from None"])
+def test_of_a_chain_the_last_exception_counts(crash, link: str) -> None:
+    found = crash(f"try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise OSError('later') {link}\n")
+    assert found == Crash(error_type="OSError", error="later", error_line=4)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "line"),
+    [
+        ("x = 1\nx ===\n", "SyntaxError", 2),
+        ("if 1:\nx\n", "IndentationError", 2),
+        ("if 1:\n    x\n\ty\n", "TabError", 3),
+        ("import helper", "SyntaxError", 1),
+    ],
+)
+def test_a_syntax_error(crash, source: str, kind: str, line: int) -> None:
+    found = crash(source, "def f(:\n")
+    assert (found.error_type, found.error_line) == (kind, line)
+
+
+def test_a_syntax_error_in_evaluated_text_counts_where_it_was_evaluated(crash) -> None:
+    found = crash("x = 1\neval('1 +')\n")
+    assert (found.error_type, found.error_line) == ("SyntaxError", 2)
+
+
+def test_an_exception_group_is_the_crash_and_not_its_members(crash) -> None:
+    source = """
+def fail(error):
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+inner = ExceptionGroup("in", [fail(OSError("two"))])
+raise ExceptionGroup("two went wrong", [fail(ValueError("one")), inner])
+"""
+    assert crash(source) == Crash(
+        error_type="ExceptionGroup", error="two went wrong (2 sub-exceptions)", error_line=9
+    )
+
+
+def test_an_exception_group_without_frames_in_its_members(crash) -> None:
+    found = crash("raise BaseExceptionGroup('a\\nb', [KeyboardInterrupt(), ValueError(1)])")
+    assert found.error_type == "BaseExceptionGroup"
+    assert found.error == "a\nb (2 sub-exceptions)"
+
+
+def test_a_group_after_another_exception_and_the_other_way_round(crash) -> None:
+    group = "ExceptionGroup('g', [ValueError(1)])"
+    source = "try:\n    raise {}\nexcept BaseException:\n    raise {}\n"
+    found = crash(source.format("OSError()", group))
+    assert (found.error_type, found.error_line) == ("ExceptionGroup", 4)
+    found = crash(source.format(group, "OSError('x')"))
+    assert found == Crash(error_type="OSError", error="x", error_line=4)
+
+
+@pytest.mark.parametrize("message", ["a\nb", "a\n\n  b: c\nValueError: no", "\nlate", "a\nFoo.bar"])
+def test_a_message_of_several_lines_is_whole(crash, message: str) -> None:
+    found = crash(f"raise ValueError({message!r})")
+    assert found == Crash(error_type="ValueError", error=message.strip(), error_line=1)
+
+
+def test_notes_belong_to_the_message(crash) -> None:
+    assert crash("e = ValueError('a')\ne.add_note('and b')\nraise e").error == "a\nand b"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import json; raise json.JSONDecodeError('m', 'd', 0)", "JSONDecodeError"),
+        ("import helper; raise helper.Outer.Inner('m')", "Inner"),
+        ("def f():\n    class Local(Exception): pass\n    raise Local('m')\nf()", "Local"),
+        ("class Ärger(Exception): pass\nraise Ärger('m')", "Ärger"),
+    ],
+)
+def test_a_name_is_without_its_module_or_scope(crash, source: str, name: str) -> None:
+    found = crash(source, "class Outer:\n    class Inner(Exception): pass\n")
+    assert found.error_type == name
+    assert found.error.startswith("m")
+
+
+FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'
+
+
+def test_a_printed_traceback_before_the_real_one_does_not_count(crash) -> None:
+    found = crash(f'import sys\nprint("{FAKE}\\nand on", file=sys.stderr)\nraise ValueError("real")')
+    assert found == Crash(error_type="ValueError", error="real", error_line=3)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "Traceback (most recent call last):\\nall is well",
+        "Traceback (most recent call last):\\n\\nall\\nis: well",
+        'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\n3 things are fine',
+        'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f',
+        '  File \\"/x.py\\", line 7\\nall: well',
+        "ValueError: no",
+        "",
+    ],
+)
+def test_what_only_looks_like_one_is_none(crash, printed: str) -> None:
+    assert crash(f'import sys\nprint("{printed}", file=sys.stderr)\nsys.exit(1)') is None
+
+
+def test_a_traceback_that_the_program_printed_itself_counts_with_all_that_follows(crash) -> None:
+    source = "import sys, traceback\ntry:\n    1 / 0\nexcept Exception:\n    traceback.print_exc()\n"
+    source += "sys.exit('bye')\n"
+    assert crash(source) == Crash(error_type="ZeroDivisionError", error="division by zero\nbye", error_line=3)
+
+
+def test_a_program_that_exits_by_itself_has_not_crashed(crash) -> None:
+    assert crash("import sys; sys.exit('a message')") is None
+
+
+def test_warnings_are_no_crash(crash) -> None:
+    assert crash("import warnings; warnings.warn('careful')") is None
+
+
+@given(
+    st.text()
+    | st.lists(
+        st.sampled_from([FAKE, "Traceback (most recent call last):", "  | ", "E: x", '  File "', "\n"])
+    ).map("".join)
+)
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    crash = parse_traceback(text)
+    assert crash is None or (crash.error_type and crash.error)
