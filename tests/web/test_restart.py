@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.support.api import api_of
 from tests.support.archives import script
-from tests.support.containers import containers, deployment_of, labels_of, until_containers
+from tests.support.containers import containers, deployment_of, labels_of, remove, until_containers
 from tests.support.remains import remains
 from tests.support.server import Server, running_server
 
@@ -18,7 +18,7 @@ def crash(server: Server) -> None:
     server.process.wait()
 
 
-async def test_pending_runs_run_and_running_ones_are_lost(image: str, tmp_path: Path) -> None:
+async def test_pending_runs_run_and_running_ones_go_on(image: str, tmp_path: Path) -> None:
     key = {"Idempotency-Key": "over the crash"}
     with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
         async with api_of(first.url) as api:
@@ -34,9 +34,10 @@ async def test_pending_runs_run_and_running_ones_are_lost(image: str, tmp_path: 
     assert old
     with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
         async with api_of(second.url) as api:
+            assert (await api.get(f"/api/v1/executions/{running}")).document["status"] == "running"
+            assert (await api.kill(running)).document == {"status": "killed"}
             result = await api.ended(running)
-            assert (result["status"], result["error_type"]) == ("failed", "lost")
-            assert "may have run" in result["error"]
+            assert (result["status"], result["stdout"]) == ("killed", "on\n")
             for n, execution_id in enumerate(waiting):
                 assert (await api.ended(execution_id))["stdout"] == f"waited {n}\n"
             again = await api.submit(script("print('once')"), headers=key)
@@ -45,10 +46,29 @@ async def test_pending_runs_run_and_running_ones_are_lost(image: str, tmp_path: 
             assert (await api.ended(killed))["status"] == "killed"
             assert (await api.get(f"/api/v1/executions/{done['execution_id']}")).document == done
             names = [event.name for event in await api.all_events(running)]
-            assert names == ["submitted", "claimed", "running", "failed"]
+            assert names.count("running") == 1
+            assert names[-1] == "killed"
         left = await until_containers(deployment_of(second.data_dir), 1)
         assert old.isdisjoint(left)
         assert len({(await labels_of(container))["pyexec.replica"] for container in left}) == 1
+
+
+async def test_a_program_whose_sandbox_went_with_the_server_is_lost(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
+        async with api_of(first.url) as api:
+            running = await api.accepted(FOREVER)
+            await api.until_printed(running, b"on")
+        crash(first)
+        (left,) = await until_containers(
+            deployment_of(first.data_dir), 1
+        )  # those that waited end by themselves
+        await remove(left)
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
+        async with api_of(second.url) as api:
+            result = await api.ended(running)
+            assert (result["status"], result["error_type"]) == ("failed", "lost")
+            assert "may have run" in result["error"]
+            assert (await api.run("print('hello')"))["stdout"] == "hello\n"
 
 
 async def test_a_half_uploaded_archive_is_forgotten(image: str, tmp_path: Path) -> None:
