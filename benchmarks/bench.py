@@ -17,7 +17,7 @@ from benchmarks.samples import Row, Samples
 from benchmarks.service import BackToBackSync, ColdSync, WarmSync, running_service
 from benchmarks.upload import DockerExecTar, UploadSync, large_archive
 
-ROUNDS = 25
+ROUNDS = 20
 UPLOAD_ROUNDS = 3
 BARE, DOCKER = BarePython.name, DockerRun.name
 FIGURES = (
@@ -44,7 +44,7 @@ def measure(
 
 
 def run(image: str, rounds: int, upload_rounds: int) -> Report:
-    """The whole measurement; takes about two minutes."""
+    """The whole measurement; takes two to three minutes."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyexec-bench-")))
         bare = stack.enter_context(bare_python(image))

@@ -41,8 +41,8 @@ def new_id() -> str:
     return execution_id(time.time_ns(), os.urandom(8))
 
 
-def submitted(at: datetime = START) -> Submitted:
-    return Submitted(at=at, nonce=nonce(), spec=SPEC)
+def submitted(at: datetime = START, payload: str | None = None, pinned: str | None = None) -> Submitted:
+    return Submitted(at=at, nonce=nonce(), spec=SPEC, payload=payload, pinned=pinned)
 
 
 def claimed(replica: str = "replica-1", at: datetime = START) -> Claimed:

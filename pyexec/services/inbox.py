@@ -76,7 +76,7 @@ class InboxAttendant:
             execution = fold(execution_id, events)
             slot = None
             with anyio.move_on_after(PATIENCE_SECONDS):
-                slot = await self.slots.reserve(execution.spec.limits)
+                slot = await self.slots.reserve(execution.spec.limits, for_backlog=True)
             if slot is not None:
                 self.runner.start_claimed(execution, events, slot)
                 return

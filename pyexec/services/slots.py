@@ -19,6 +19,7 @@ class Slot:
 @define(eq=False)
 class _Waiter:
     slot: Slot
+    counted: bool
     granted: anyio.Event = field(factory=anyio.Event)
 
 
@@ -46,8 +47,8 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        """How many stand in line."""
-        return len(self._line)
+        """How many executions stand in line themselves; those of the backlog are counted by the log."""
+        return sum(waiter.counted for waiter in self._line)
 
     def close(self) -> None:
         """From now on there is no room for new work; what has begun goes on."""
@@ -92,11 +93,11 @@ class Slots:
         self._take(slot)
         return slot
 
-    async def reserve(self, limits: Limits) -> Slot:
-        """A slot, after waiting in line for it."""
+    async def reserve(self, limits: Limits, *, for_backlog: bool = False) -> Slot:
+        """A slot, after waiting in line for it: for one execution, or for whatever the backlog has oldest then."""
         if slot := self.try_reserve(limits):
             return slot
-        waiter = _Waiter(self._slot_for(limits))
+        waiter = _Waiter(self._slot_for(limits), counted=not for_backlog)
         self._line.append(waiter)
         try:
             await waiter.granted.wait()

@@ -141,12 +141,40 @@ def sole(execution: Execution, room: dict[str, int]) -> Action | None:
 
 
 def test_what_a_vanished_replica_leaves() -> None:
-    owned = [submitted(), claimed("gone")]
+    owned = [submitted(payload="e/payload"), claimed("gone")]
+    streamed = [submitted(), claimed("gone")]
     assert isinstance(sole(fold("e", owned), {}), Release)
+    assert isinstance(sole(fold("e", streamed), {}), Lose)
     assert isinstance(sole(fold("e", [*owned, preparing()]), {"r1": 1}), Release)
     assert isinstance(sole(fold("e", [*owned, kill_requested()]), {}), Lose)
     assert isinstance(sole(fold("e", [*owned, running()]), {"r1": 1}), Lose)
     assert sole(fold("e", [*owned, running()]), {"gone": 0}) is None
+
+
+def test_what_is_pinned_waits_for_its_own_replica() -> None:
+    pinned = fold("e", [submitted(pinned="mine")])
+    claim = sole(pinned, {"mine": 0, "other": 5})
+    assert isinstance(claim, Claim)
+    assert claim.replica == "mine"
+    assert isinstance(sole(pinned, {"other": 5}), Lose)
+
+
+def test_what_runs_has_time_to_be_adopted() -> None:
+    running_still = [Sighting(execution=fold("e", [submitted(), claimed("gone"), running()]), since=0)]
+    early, late = (
+        View(
+            now=now,
+            open=running_still,
+            room={},
+            queue_timeout_seconds=1,
+            gone={"gone": 5},
+            adoption_seconds=20,
+        )
+        for now in (24.9, 25.0)
+    )
+    assert plan(early) == []
+    assert next_deadline(early) == 25.0
+    assert isinstance(plan(late)[0], Lose)
 
 
 def test_claims_fill_the_room_and_no_more() -> None:

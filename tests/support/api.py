@@ -40,7 +40,8 @@ class Event:
 class Api:
     """One server, as one client of it sees it."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
         self.session = session
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
@@ -119,7 +120,7 @@ async def api_of(url: str, **options: Any) -> AsyncIterator[Api]:
     """A client of the server at `url`."""
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(url, timeout=timeout, **options) as session:
-        yield Api(session)
+        yield Api(url, session)
 
 
 def form(

@@ -46,6 +46,11 @@ async def labels_of(container: str) -> dict[str, str]:
     return labels
 
 
+async def remove(container: str) -> None:
+    """Removes it by force, as an engine's operator would."""
+    await _docker("rm", "-f", container)
+
+
 def deployment_of(data_dir: Path) -> str:
     """The id by which a server marks its containers."""
     return (data_dir / "deployment").read_text().strip()

@@ -9,7 +9,7 @@ import aiohttp
 import anyio
 import pytest
 
-from tests.support.api import Answer, Api, form, parse_events
+from tests.support.api import Answer, Api, api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.remains import check_pool_full, check_works
 from tests.support.server import Server
@@ -27,8 +27,7 @@ async def post(
     api: Api, route: str, headers: dict[str, str], archive: bytes = HELLO, metadata: Any = None
 ) -> Answer:
     if route == "eval":
-        body = {"code": archive.decode("latin-1")[:0] + "print('hello')", **(metadata or {})}
-        return await api.eval(body, headers=headers)
+        return await api.eval({"code": "print('hello')", **(metadata or {})}, headers=headers)
     return await api.request(
         "POST", f"/api/v1/exec/{route}", data=form(archive, metadata or {}), headers=headers
     )
@@ -116,7 +115,7 @@ async def hang_up_while_running(api: Api, source: str, headers: dict[str, str], 
     """Posts to sync, and leaves once the program has printed: its id."""
     accept = {"Accept": "text/event-stream"} if stream else {}
     newest = await api.newest()
-    async with anyio.create_task_group() as tasks, aiohttp.ClientSession(api.session._base_url) as own:
+    async with anyio.create_task_group() as tasks, aiohttp.ClientSession(api.url) as own:
 
         async def post_and_wait() -> None:
             async with own.post(
@@ -186,9 +185,8 @@ async def test_hanging_up_at_any_moment_leaves_nothing_open(api: Api) -> None:
     was made comes to an end, and the server goes on."""
     for milliseconds in range(0, 60, 2):
         with anyio.move_on_after(milliseconds / 1000):
-            async with aiohttp.ClientSession(api.session._base_url) as own:
-                async with own.post("/api/v1/exec/sync", data=form(script(ON.format(3600)))):
-                    pass
+            async with api_of(api.url) as own:
+                await own.sync(script(ON.format(3600)))
     listed = (await api.get("/api/v1/executions?limit=60")).document["executions"]
     for run in listed:
         assert (await api.ended(run["execution_id"]))["status"] in ("killed", "completed", "failed")
