@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import secrets
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,8 +17,10 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
-from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable
+from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.ports import ContainerSpec, EngineIdentity
+
+logger = logging.getLogger(__name__)
 
 CANNOT_CONNECT = 900
 """The status aiodocker gives to a connection that could not be made or broke."""
@@ -41,6 +45,8 @@ class DockerEngine:
     def __init__(self, docker: Docker, runtime: str | None) -> None:
         self._docker = docker
         self._runtime = runtime
+        self._unremoved: set[str] = set()
+        """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
 
     @classmethod
     async def connect(cls, host: str, *, runtime: str | None = None) -> Self:
@@ -79,11 +85,17 @@ class DockerEngine:
         )
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
-        # Cancelled half-way, the engine would still make a container that nobody knows of.
-        with anyio.CancelScope(shield=True):
-            async with _translated(image=spec.image):
-                container = await self._docker.containers.create(_config(spec, self._runtime))
-        attached = AttachedContainer(container)
+        await self._remove_unremoved()
+        # We name it, so that one whose creation was cut off half-way can still be found and removed.
+        name = f"pyexec-{secrets.token_hex(8)}"
+        try:
+            with anyio.CancelScope(shield=True):
+                async with _translated(image=spec.image):
+                    container = await self._docker.containers.create(_config(spec, self._runtime), name=name)
+        except BaseException:
+            self._unremoved.add(name)
+            raise
+        attached = AttachedContainer(container, self._unremoved)
         try:
             async with _translated(image=spec.image):
                 await attached.open()
@@ -93,6 +105,15 @@ class DockerEngine:
                 await attached.remove()
             raise
         return attached
+
+    async def _remove_unremoved(self) -> None:
+        for name in tuple(self._unremoved):
+            try:
+                await _remove(self._docker.containers.container(name))
+            except ExecutorError as error:
+                logger.error("the container %s is left behind until the next start: %s", name, error)
+            else:
+                self._unremoved.discard(name)
 
     async def ensure_image(self, image: str) -> None:
         try:
@@ -126,8 +147,9 @@ class DockerEngine:
 class AttachedContainer:
     """`ports.Container`: a container and the one connection to its standard streams."""
 
-    def __init__(self, container: DockerContainer) -> None:
+    def __init__(self, container: DockerContainer, unremoved: set[str]) -> None:
         self._container = container
+        self._unremoved = unremoved
         self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=True)
         self._diagnostics = bytearray()
 
@@ -161,9 +183,13 @@ class AttachedContainer:
 
     async def remove(self) -> None:
         try:
-            await self.let_go()
-        finally:
-            await _remove(self._container)
+            try:
+                await self.let_go()
+            finally:
+                await _remove(self._container)
+        except BaseException:
+            self._unremoved.add(self.id)
+            raise
 
     async def let_go(self) -> None:
         await self._stream.close()

@@ -1,7 +1,6 @@
 """What a server has on the Docker engine, as the engine itself tells it."""
 
 import asyncio
-import json
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -37,13 +36,6 @@ async def until_containers(deployment: str, count: int) -> Collection[str]:
         events.kill()
         await events.wait()
     return found
-
-
-async def labels_of(container: str) -> dict[str, str]:
-    labels: dict[str, str] = json.loads(
-        await _docker("inspect", "--format", "{{json .Config.Labels}}", container)
-    )
-    return labels
 
 
 async def remove(container: str) -> None:

@@ -9,6 +9,8 @@ from tests.support.api import Api
 from tests.support.containers import deployment_of, until_containers
 from tests.support.server import Server
 
+LOOKS = 5
+SHOW_CONTAINER = "import socket; print(socket.gethostname())"
 KEPT = ("log.sqlite3", "log.sqlite3-wal", "log.sqlite3-shm", "lock", "deployment")
 
 
@@ -48,6 +50,13 @@ async def check_works(api: Api) -> None:
     assert (result["status"], result["stdout"]) == ("completed", "hello\n"), result
 
 
-async def check_pool_full(server: Server, size: int) -> None:
-    """Nothing on the engine but the waiting sandboxes, all of them."""
-    await until_containers(deployment_of(server.data_dir), size)
+async def check_pool_full(server: Server, api: Api, size: int) -> None:
+    """Nothing is on the engine but the waiting sandboxes, all of them, and each is of use: the next runs, one
+    after the other, happen in exactly these. What was still on its way at the first look is given more looks."""
+    for _ in range(LOOKS):
+        there = await until_containers(deployment_of(server.data_dir), size)
+        used = {(await api.run(SHOW_CONTAINER))["stdout"].strip() for _ in range(size)}
+        if used == {container[:12] for container in there}:
+            await until_containers(deployment_of(server.data_dir), size)
+            return
+    raise AssertionError(f"of the containers {sorted(there)} the pool has only {sorted(used)}")

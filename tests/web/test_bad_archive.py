@@ -204,7 +204,7 @@ async def test_a_bad_archive_is_refused_and_leaves_nothing(
 
 async def test_slot_and_pool_are_whole_after_all_that(narrow: Api, narrow_server: Server) -> None:
     await check_works(narrow)
-    await check_pool_full(narrow_server, NARROW_POOL)
+    await check_pool_full(narrow_server, narrow, NARROW_POOL)
 
 
 @pytest.mark.parametrize(

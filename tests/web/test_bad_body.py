@@ -165,7 +165,6 @@ async def test_a_caller_that_goes_away_in_the_middle_leaves_nothing(
         writer.transport.abort()
     writer.close()
     await check_works(narrow)
-    await check_pool_full(narrow_server, NARROW_POOL)
     assert spooled(narrow_server) == set()
     assert (await remains(narrow_server, narrow)).files == before.files
     listed = (await narrow.get("/api/v1/executions?limit=2")).document["executions"]
@@ -250,7 +249,7 @@ async def test_headers_that_are_not_utf8_are_no_mistake_of_ours(narrow_server: S
 
 async def test_slot_and_pool_are_whole_after_all_that(narrow: Api, narrow_server: Server) -> None:
     await check_works(narrow)
-    await check_pool_full(narrow_server, NARROW_POOL)
+    await check_pool_full(narrow_server, narrow, NARROW_POOL)
 
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.api import Answer, Api, api_of, form, parse_events
 from tests.support.archives import script
+from tests.support.containers import deployment_of, until_containers
 from tests.support.remains import check_pool_full, check_works
 from tests.support.server import Server
 from tests.web.conftest import NARROW_POOL
@@ -152,13 +153,15 @@ async def test_with_a_key_it_goes_on_and_can_be_asked_for_again(api: Api, stream
 
 async def hang_up_in_the_first_write(api: Api, server: Server) -> str | None:
     """Holds up the server's write from outside until the caller has gone: the id, unless it came to no write."""
-    await check_pool_full(server, NARROW_POOL)
+    await until_containers(deployment_of(server.data_dir), NARROW_POOL)
     before = await api.newest()
     with closing(sqlite3.connect(server.data_dir / "log.sqlite3", isolation_level=None)) as held:
         held.execute("BEGIN IMMEDIATE")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(api.sync, script(ON.format(3600)), name="sync")
-            await check_pool_full(server, NARROW_POOL + 1)  # a sandbox is taken, another one made
+            await until_containers(
+                deployment_of(server.data_dir), NARROW_POOL + 1
+            )  # a sandbox is taken, another one made
             tasks.cancel_scope.cancel()
         assert (await api.get("/health")).status == 200
         held.execute("ROLLBACK")
@@ -177,7 +180,7 @@ async def test_hanging_up_while_the_first_events_are_written_leaves_nothing_open
     with anyio.fail_after(30):
         assert (await narrow.ended(execution_id))["status"] == "killed"
     await check_works(narrow)
-    await check_pool_full(narrow_server, NARROW_POOL)
+    await check_pool_full(narrow_server, narrow, NARROW_POOL)
 
 
 async def test_hanging_up_at_any_moment_leaves_nothing_open(api: Api) -> None:

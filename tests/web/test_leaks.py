@@ -70,14 +70,19 @@ def threads(server: Server) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
 
 
+async def pool_is_full(server: Server) -> None:
+    async with api_of(server.url) as api:
+        await check_pool_full(server, api, POOL)
+
+
 async def check_no_leak(server: Server, count: int) -> None:
     """What may vary are connections and threads kept for the next use, at most one for each that was at work at
     once: a leak of one in twenty runs would show."""
     await many_runs(server.url, WARM_UP)
-    await check_pool_full(server, POOL)
+    await pool_is_full(server)
     before, threads_before = kinds(server), threads(server)
     await many_runs(server.url, count)
-    await check_pool_full(server, POOL)
+    await pool_is_full(server)
     after = kinds(server)
     spare = 2 * AT_ONCE
     assert (after - before).total() <= spare, after - before

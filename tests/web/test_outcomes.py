@@ -40,16 +40,30 @@ async def test_a_printed_traceback_of_a_success_is_no_error(api: Api) -> None:
     assert "error_type" not in result
 
 
+HUNGRY = """
+import time
+print('before', flush=True)
+x = bytearray(200 * 1024 * 1024)
+for i in range(0, len(x), 4096):
+    x[i] = 1
+time.sleep(60)
+"""
+WRITES = """
+with open('big', 'wb') as file:
+    for _ in range(100):
+        file.write(bytes(1024 * 1024))
+    print(file.tell() >> 20)
+"""
+
+
 async def test_more_memory_than_allowed(api: Api) -> None:
-    source = "print('before', flush=True)\nx = bytearray(200 * 1024 * 1024)\nfor i in range(0, len(x), 4096): x[i] = 1\nimport time; time.sleep(60)"
-    result = await api.run(source, config={"memory_mb": 64})
+    result = await api.run(HUNGRY, config={"memory_mb": 64})
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "out_of_memory", 137)
     assert ("64 MiB" in result["error"], result["stdout"]) == (True, "before\n")
 
 
 async def test_memory_and_disk_are_not_the_same(api: Api) -> None:
-    source = "open('big', 'wb').write(bytes(1)); f = open('big', 'ab')\nfor _ in range(100): f.write(bytes(1024 * 1024))\nprint(f.tell() >> 20)"
-    result = await api.run(source, config={"memory_mb": 64, "disk_mb": 200})
+    result = await api.run(WRITES, config={"memory_mb": 64, "disk_mb": 200})
     assert (result["status"], result["stdout"]) == ("completed", "100\n")
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tests.support.api import api_of
 from tests.support.archives import script
-from tests.support.containers import containers, deployment_of, labels_of, remove, until_containers
-from tests.support.remains import remains
+from tests.support.containers import containers, deployment_of, remove, until_containers
+from tests.support.remains import check_pool_full, remains
 from tests.support.server import Server, running_server
 
 ONE_SLOT = {"max_concurrent": "1", "warm_pool": "1"}
@@ -48,9 +48,8 @@ async def test_pending_runs_run_and_running_ones_go_on(image: str, tmp_path: Pat
             names = [event.name for event in await api.all_events(running)]
             assert names.count("running") == 1
             assert names[-1] == "killed"
-        left = await until_containers(deployment_of(second.data_dir), 1)
-        assert old.isdisjoint(left)
-        assert len({(await labels_of(container))["pyexec.replica"] for container in left}) == 1
+            await check_pool_full(second, api, 1)
+        assert old.isdisjoint(await containers(deployment_of(second.data_dir)))
 
 
 async def test_a_program_whose_sandbox_went_with_the_server_is_lost(image: str, tmp_path: Path) -> None:
