@@ -36,8 +36,10 @@ def ensure(*, dev: bool) -> None:
     """
     wanted = _fingerprint()
     present = _STAMP.read_text().split() if _STAMP.exists() else []
-    if present[:1] == [wanted] and (present[1:] == ["dev"] or not dev):
+    had_dev = present[1:] == ["dev"]
+    if present[:1] == [wanted] and (had_dev or not dev):
         return
+    dev = dev or had_dev
     say("Installing the Python requirements into .venv")
     install(VENV, dev=dev, constraints=["-c", str(PINS)])
     _STAMP.write_text(f"{wanted} {'dev' if dev else ''}")

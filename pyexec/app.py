@@ -18,6 +18,7 @@ from pyexec.settings import Settings, describe_settings, from_environment
 from pyexec.web.context import GATE, TOKENS, Gate
 from pyexec.web.errors import answer_errors, require_token
 from pyexec.web.routes import add_routes
+from pyexec.web.scope import in_scope
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ async def _open_patiently(stack: AsyncExitStack, settings: Settings, gate: Gate)
 async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, str]:
     """The listening server and its address; raises `SettingsError` when the address cannot be used."""
     app = web.Application(
-        middlewares=[answer_errors, require_token], client_max_size=settings.max_metadata_mb * MEBIBYTE
+        middlewares=[answer_errors, require_token, in_scope],
+        client_max_size=settings.max_metadata_mb * MEBIBYTE,
     )
     app[GATE] = gate
     app[TOKENS] = settings.api_tokens
@@ -76,6 +78,7 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
         app,
         access_log=None,
         handler_cancellation=True,
+        auto_decompress=False,
         read_bufsize=READ_BUFFER_BYTES,
         shutdown_timeout=ANSWER_SECONDS,
     )
@@ -117,6 +120,7 @@ def main() -> None:
         return
     if arguments:
         sys.exit(f"python-executor-server takes --help and --version, not {' '.join(arguments)}")
+    failure: BaseException | None = None
     try:
         settings = from_environment()
         logging.basicConfig(
@@ -127,7 +131,11 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
     except* ExecutorError as errors:
-        sys.exit(f"python-executor-server: {_first(errors)}")
+        failure = _first(errors)
+    if (
+        failure is not None
+    ):  # not raised above: Python 3.11.2 would wrap the exit in a group, with a traceback
+        sys.exit(f"python-executor-server: {failure}")
 
 
 def _first(group: BaseExceptionGroup[ExecutorError]) -> BaseException:

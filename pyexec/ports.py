@@ -188,10 +188,11 @@ class ContainerSpec:
 
 @frozen(kw_only=True)
 class EngineIdentity:
-    """Which engine answers, and which of the limits we rely on it says it cannot enforce."""
+    """Which engine answers, how many CPUs it has, and which of the limits we rely on it says it cannot enforce."""
 
     id: str
     version: str
+    cpus: int
     unenforced: Sequence[str]
 
 

@@ -10,7 +10,7 @@ from attrs import frozen
 from pyexec.adapters.blobs import FileBlobs
 from pyexec.adapters.docker import DockerEngine
 from pyexec.adapters.embedded import EmbeddedLog
-from pyexec.domain.spec import MEBIBYTE, Spec
+from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.errors import SettingsError
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import protocol
@@ -58,7 +58,9 @@ async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
         identity = RunnerConfig(
             replica=replica_id, engine=engine_identity.id, output_bytes_max=settings.max_output_bytes
         )
-        replica = _assemble(settings, log, blobs, engine, identity, deployment)
+        replica = _assemble(
+            settings, log, blobs, engine, identity, settings.policy(engine_identity.cpus), deployment
+        )
         stack.push_async_callback(replica.recovery.recover, alive=frozenset())
         yield replica
 
@@ -69,9 +71,9 @@ def _assemble(
     blobs: FileBlobs,
     engine: DockerEngine,
     identity: RunnerConfig,
+    policy: Policy,
     deployment: Mapping[str, str],
 ) -> Replica:
-    policy = settings.policy()
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     labels = {**deployment, REPLICA_LABEL: identity.replica}
     live = Live()

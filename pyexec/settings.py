@@ -43,7 +43,9 @@ class Settings:
     max_memory_mb: int = _setting(32768, "most memory a run may ask for, MiB", least=16)
     max_disk_mb: int = _setting(32768, "largest /work a run may ask for, MiB", least=1)
     max_cpu_shares: int = _setting(262144, "highest CPU weight a run may ask for", least=2)
-    max_cpus: float | None = _setting(None, "most CPUs a run may ask for", least=0.01)
+    max_cpus: float | None = _setting(
+        None, "most CPUs a run may ask for; none: as many as the engine has", least=0.01
+    )
     max_concurrent: int = _setting(4, "programs that run at once on this replica", least=1)
     max_queued: int = _setting(100, "executions that may wait for a slot", least=0)
     max_total_memory_mb: int | None = _setting(
@@ -62,10 +64,14 @@ class Settings:
     max_output_bytes: int = _setting(10 * 1024 * 1024, "most a program may print, bytes", least=1)
     upload_idle_timeout: float = _setting(60.0, "longest pause in an upload, seconds", least=0.001)
 
-    def policy(self) -> Policy:
-        """Defaults and ceilings of a run's limits."""
+    def policy(self, engine_cpus: int) -> Policy:
+        """Defaults and ceilings of a run's limits. An engine refuses more CPUs than it has."""
+        ceilings = self._limits("max")
+        cpus = min(engine_cpus, ceilings.cpus or engine_cpus)
         return Policy(
-            default_image=self.default_image, defaults=self._limits("default"), ceilings=self._limits("max")
+            default_image=self.default_image,
+            defaults=self._limits("default"),
+            ceilings=attrs.evolve(ceilings, cpus=cpus),
         )
 
     def _limits(self, kind: str) -> Limits:

@@ -57,7 +57,7 @@ class DockerEngine:
 
     async def close(self) -> None:
         await self._docker.close()
-        await self._docker.session.close()
+        await self._docker.connector.close()  # aiodocker leaves the one that `connect` makes to us
 
     async def check(self) -> None:
         async with _translated():
@@ -74,11 +74,15 @@ class DockerEngine:
             raise SettingsError(
                 f"PYEXEC_DOCKER_RUNTIME is {self._runtime!r}; this Docker engine knows {known}"
             )
-        return EngineIdentity(id=info["ID"], version=info["ServerVersion"], unenforced=unenforced)
+        return EngineIdentity(
+            id=info["ID"], version=info["ServerVersion"], cpus=info["NCPU"], unenforced=unenforced
+        )
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
-        async with _translated(image=spec.image):
-            container = await self._docker.containers.create(_config(spec, self._runtime))
+        # Cancelled half-way, the engine would still make a container that nobody knows of.
+        with anyio.CancelScope(shield=True):
+            async with _translated(image=spec.image):
+                container = await self._docker.containers.create(_config(spec, self._runtime))
         attached = AttachedContainer(container)
         try:
             async with _translated(image=spec.image):
@@ -95,6 +99,8 @@ class DockerEngine:
             await self._docker.images.inspect(image)
             return
         except DockerError as error:
+            if error.status == 400:
+                raise ImageUnavailable(f"{image!r} is no image's name: {error.message}") from error
             if error.status != 404:
                 raise _error_of(error, image) from error
         try:

@@ -139,8 +139,11 @@ class ArchiveCheck:
 
     def _note_name(self, name: str, *, is_folder: bool) -> None:
         """A directory may come twice; all else may not, nor be a file here and a directory there."""
-        if hash(name) in self._files or (not is_folder and hash(name) in self._folders):
-            raise InvalidRequest(f"member {_shown(name)} is in the archive twice", field="tar")
+        if hash(name) in self._files:
+            twice = "is a file, and a directory too" if is_folder else "is in the archive twice"
+            raise InvalidRequest(f"member {_shown(name)} {twice}", field="tar")
+        if not is_folder and hash(name) in self._folders:
+            raise InvalidRequest(f"member {_shown(name)} is a directory, and a file too", field="tar")
         if not is_folder and name == ".":
             raise InvalidRequest("a member that is no directory is named '.'", field="tar")
         (self._folders if is_folder else self._files).add(hash(name))

@@ -1,6 +1,7 @@
 """What a caller asks for, and what that becomes once the server's defaults and ceilings are applied."""
 
 import posixpath
+import re
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +10,13 @@ from attrs import field, frozen
 from pyexec.errors import InvalidRequest
 
 MEBIBYTE = 1024 * 1024
+
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_NAME = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,}"
+_IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST})?")
+"""An image's name, as the engine's own grammar has it (distribution/reference)."""
 
 
 def _doc(text: str, example: object = None) -> dict[str, object]:
@@ -148,7 +156,7 @@ def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
 
 
 def _check_image(image: str) -> None:
-    if not image or len(image) > 512 or any(c.isspace() or not c.isprintable() for c in image):
+    if len(image) > 512 or _IMAGE.fullmatch(image) is None:
         raise InvalidRequest(
             "docker_image must be an image name such as python:3.12-slim", field="docker_image"
         )

@@ -13,6 +13,7 @@ supervisor cannot be traced or opened by it, ignores its signals, dies after it 
 whatever it leaves behind. The host enforces every limit once more from outside."""
 
 import binascii
+import contextlib
 import ctypes
 import errno
 import io
@@ -39,6 +40,9 @@ LINGER_SECONDS = 120.0
 """How long an ended program's container stays for a host that has just restarted to read its last words."""
 CHUNK = 64 * 1024
 PR_SET_DUMPABLE = 4
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
+"""The interpreter itself ignores the last two. A program must find them all as it would elsewhere."""
 MEMORY_V1, MEMORY_V2 = "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/"
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
@@ -143,11 +147,22 @@ class Memory:
         self.peak = 0
         self.floor = 0
         self.kills = 0
+        self.score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
 
     def mark(self):
         """From here on counts as the program's."""
         self.floor = self.charged()
         self.kills = self.oom_kills()
+
+    @contextlib.contextmanager
+    def dying_first(self):
+        """What is started meanwhile is what the kernel kills first when memory runs out: it inherits the score."""
+        own = os.pread(self.score, 16, 0)
+        os.pwrite(self.score, b"1000", 0)
+        try:
+            yield
+        finally:
+            os.pwrite(self.score, own, 0)
 
     def used(self):
         used = max(0, self.charged() - self.floor)
@@ -179,51 +194,73 @@ def stored(path):
 class Program:
     """The caller's program, from its start to the end of everything it started."""
 
-    def __init__(self, go, stdin, memory):
-        self.go = go
-        self.memory = memory
+    def __init__(self, stdin, memory):
+        """Does all that can be done before the go-ahead comes: afterwards every step keeps the caller waiting."""
         self.stdin = stdin
+        self.memory = memory
         self.status = None
-        self.reason = "exit"
-        self.left = go["output_bytes"]
         self.result = bytearray()
         self.streams = {}
+        self.ends = {}
         self.poller = select.poll()
-
-    def run(self):
-        wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.poller.register(wake, select.POLLIN)
-        self.memory.mark()
-        self.start()
-        deadline = time.monotonic() + self.go["timeout"]
+        self.poller.register(self.wake, select.POLLIN)
+        self.open_stream(STDOUT)
+        self.open_stream(STDERR)
+        os.chdir(WORK)
+        memory.mark()
+
+    def open_stream(self, kind):
+        read, self.ends[kind] = os.pipe()
+        self.streams[read] = kind
+        self.poller.register(read, select.POLLIN | select.POLLHUP)
+
+    def run(self, go):
+        self.left = go["output_bytes"]
+        self.start(go)
+        deadline = time.monotonic() + go["timeout"]
         while self.status is None:
             now = time.monotonic()
             if now >= deadline:
                 return self.stop("timeout")
-            room = self.go["memory_bytes"] - self.memory.used()
+            room = go["memory_bytes"] - self.memory.used()
             if room < 0:
                 return self.stop("out_of_memory")
             look = min(deadline - now, max(0.01, min(0.25, room / FASTEST_ALLOCATION)))
             for fd, _ in self.poller.poll(look * 1000 + 1):
-                if fd == wake:
-                    os.read(wake, 4096)
+                if fd == self.wake:
+                    os.read(fd, 4096)
                     self.reap()
                 elif not self.copy(fd):
                     return self.stop("output_limit")
-        return self.stop(self.reason)
+        return self.stop("exit")
 
-    def start(self):
-        ends = {}
-        for kind in (STDOUT, STDERR, b"") if self.go["evaluate"] else (STDOUT, STDERR):
-            read, ends[kind] = os.pipe()
-            self.streams[read] = kind
-            self.poller.register(read, select.POLLIN | select.POLLHUP)
-        self.pid = os.fork()
-        if not self.pid:
-            become_program(self.go, self.stdin, ends)
-        for fd in ends.values():
+    def start(self, go):
+        """Spawns the program, which is far quicker than a fork: nothing of this process is copied. What it must
+        not have of the supervisor goes by itself: descriptors close, and execution makes it dumpable."""
+        command = [sys.executable]
+        if go["evaluate"]:
+            self.open_stream(b"")
+            os.set_inheritable(self.ends[b""], True)
+            command += ["-c", EVALUATE, str(self.ends[b""])]
+        standard = (self.stdin, self.ends[STDOUT], self.ends[STDERR])
+        try:
+            with self.memory.dying_first():
+                self.pid = os.posix_spawn(
+                    sys.executable,
+                    command + [go["entrypoint"]] + go["args"],
+                    environment(go["env"]),
+                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)],
+                    setsid=True,
+                    setsigdef=CHANGED_SIGNALS,
+                )
+        except (OSError, ValueError) as error:
+            text = "the program could not be started: %s\n" % error
+            os.write(self.ends[STDERR], text.encode("utf-8", "replace"))
+            self.pid, self.status = 0, 126 << 8
+        for fd in self.ends.values():
             os.close(fd)
         send(STARTED)
 
@@ -292,31 +329,6 @@ class Program:
         )
 
 
-def become_program(go, stdin, ends):
-    """In the child, which is alone in the container yet: give up all that is the supervisor's, and execute."""
-    try:
-        os.setsid()
-        set_dumpable(1)
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.dup2(stdin, 0)
-        os.dup2(ends[STDOUT], 1)
-        os.dup2(ends[STDERR], 2)
-        os.chdir(WORK)
-        command = [sys.executable]
-        if go["evaluate"]:
-            os.set_inheritable(ends[b""], True)
-            command += ["-c", EVALUATE, str(ends[b""])]
-        os.execve(sys.executable, command + [go["entrypoint"]] + go["args"], environment(go["env"]))
-    except BaseException as error:
-        os.write(2, ("the program could not be started: %s\n" % error).encode("utf-8", "replace"))
-    finally:
-        os._exit(126)
-
-
 def environment(pairs):
     """The image's own environment, unbuffered output (so that it shows as it is printed and none is lost when the
     program is killed), and on top what the caller asked for."""
@@ -360,10 +372,10 @@ def end_everything_after(seconds):
 
 def main():
     """One program, from READY to the end of the container."""
-    set_dumpable(0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
     memory = Memory()
+    set_dumpable(0)
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
     send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
     try:
@@ -373,12 +385,12 @@ def main():
         return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error))
     unpacked = time.monotonic()
     send(UNPACKED)
-    stdin = stdin_of(read_frame(frames, STDIN))
+    program = Program(stdin_of(read_frame(frames, STDIN)), memory)
     go = json.loads(read_frame(frames, GO))
     if time.monotonic() - unpacked > GO_SECONDS:
         return send_json(REFUSED, code="late", message="the go-ahead came too late")
     end_everything_after(go["timeout"] + GRACE_SECONDS)
-    Program(go, stdin, memory).run()
+    program.run(go)
     end_everything_after(LINGER_SECONDS)
     while True:
         signal.pause()

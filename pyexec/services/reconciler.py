@@ -147,7 +147,7 @@ class Reconciler:
                 await news.wait()
                 continue
             first = min(waiting, key=lambda execution: execution.id)
-            self._line.slot = await self._slots.reserve(first.spec.limits)
+            self._line.slot = await self._slots.reserve(first.spec.limits, for_backlog=True)
             self._line.execution_id = first.id
             self._news.announce()
 

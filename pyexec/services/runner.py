@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
+ANSWER_SECONDS = 0.005
+"""Removing a container keeps the engine's processor busy for longer than answering takes."""
 TRACEBACK_BYTES = 64 * 1024
 RETRY_SECONDS = 0.5
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
@@ -274,9 +276,10 @@ class Runner:
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot) -> None:
-        """Only after the end is durable."""
+        """Only after the end is durable, and a moment later: whoever waits for the result goes first."""
         self._live.remove(run)
         try:
+            await anyio.sleep(ANSWER_SECONDS)
             if sandbox is not None:
                 await sandbox.remove()
         except ExecutorError as error:

@@ -19,6 +19,7 @@ class Slot:
 @define(eq=False)
 class _Waiter:
     slot: Slot
+    counted: bool
     granted: anyio.Event = field(factory=anyio.Event)
 
 
@@ -46,20 +47,24 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        """How many stand in line."""
-        return len(self._line)
+        """How many executions stand in line themselves; those of the backlog are counted by the log."""
+        return sum(waiter.counted for waiter in self._line)
 
     def close(self) -> None:
         """From now on there is no room for new work; what has begun goes on."""
         self._closed = True
 
-    def check_room(self, also_waiting: int = 0) -> None:
+    def must_wait(self, limits: Limits) -> bool:
+        """Whether a newcomer would have to stand in line."""
+        return bool(self._line) or not self._fits(self._slot_for(limits))
+
+    def check_room(self, limits: Limits, also_waiting: int = 0) -> None:
         """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere.
 
         Raises `Unavailable` after `close`."""
         if self._closed:
             raise Unavailable("this server is stopping; send the request again, it will reach another one")
-        if self._free <= 0 and self.waiting + also_waiting >= self._waiting_max:
+        if self.must_wait(limits) and self.waiting + also_waiting >= self._waiting_max:
             raise QueueFull(
                 f"all {self.size} slots are taken and {self._waiting_max} executions wait; try again later",
                 retry_after_seconds=max(1, self._waiting_max // max(1, self.size)),
@@ -77,7 +82,7 @@ class Slots:
     def try_reserve(self, limits: Limits) -> Slot | None:
         """A slot if one is free and nobody stands in line."""
         slot = self._slot_for(limits)
-        if self._line or not self._fits(slot):
+        if self.must_wait(limits):
             return None
         self._take(slot)
         return slot
@@ -88,11 +93,11 @@ class Slots:
         self._take(slot)
         return slot
 
-    async def reserve(self, limits: Limits) -> Slot:
-        """A slot, after waiting in line for it."""
+    async def reserve(self, limits: Limits, *, for_backlog: bool = False) -> Slot:
+        """A slot, after waiting in line for it: for one execution, or for whatever the backlog has oldest then."""
         if slot := self.try_reserve(limits):
             return slot
-        waiter = _Waiter(self._slot_for(limits))
+        waiter = _Waiter(self._slot_for(limits), counted=not for_backlog)
         self._line.append(waiter)
         try:
             await waiter.granted.wait()

@@ -91,7 +91,7 @@ class Submissions:
         archive = _CheckedArchive(upload, spec, self._config.members_max)
         if upload.key is not None and (taken := await self._log.key_owner(_hash(upload.key))):
             return await self._same_request(archive, *taken)
-        await self._check_room()
+        await self._check_room(spec)
         execution_id, created_at = new_execution_id(), now()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(partial(self._forget_payload, execution_id))
@@ -127,20 +127,23 @@ class Submissions:
 
     async def _start(self, spec: Spec, archive: "_CheckedArchive") -> Run | str:
         run, created_at = Run(new_execution_id()), now()
-        await self._check_room()
+        await self._check_room(spec)
         async with AsyncExitStack() as undo:
             slot = await self._slot_in_time(spec)
             if slot is None:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
                 waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
-                return await self._failed_at_once(run, submitted, FailureType.QUEUE_TIMEOUT, waited)
+                return await self._failed_at_once(run, submitted, FailureType.QUEUE_TIMEOUT, waited, archive)
             undo.callback(self._slots.release, slot)
             claimed = Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica)
             try:
                 sandbox = await self._runner.sandbox_for(spec)
             except ImageUnavailable as error:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
-                return await self._failed_at_once(run, submitted, FailureType.IMAGE_UNAVAILABLE, str(error))
+                reason = str(error)
+                return await self._failed_at_once(
+                    run, submitted, FailureType.IMAGE_UNAVAILABLE, reason, archive
+                )
             except EngineError as error:
                 raise Unavailable(f"no sandbox can be started: {error}") from error
             undo.push_async_callback(partial(_discard, sandbox))
@@ -159,10 +162,19 @@ class Submissions:
             return await self._slots.reserve(spec.limits)
         return None
 
-    async def _failed_at_once(self, run: Run, submitted: Submitted, kind: FailureType, error: str) -> Run:
-        """An execution that ends before it could start, as its whole log."""
+    async def _failed_at_once(
+        self, run: Run, submitted: Submitted, kind: FailureType, error: str, archive: "_CheckedArchive"
+    ) -> Run | str:
+        """An execution that ends before it could start, as its whole log. A bad archive is refused all the same,
+        and a key names this end from now on."""
+        async for _ in archive.chunks():
+            pass
+        submitted = evolve(submitted, spec=evolve(submitted.spec, entrypoint=archive.entrypoint()))
         events: Sequence[Event] = [submitted, Failed(at=now(), nonce=nonce(), error_type=kind, error=error)]
-        await self._log.append(run.id, 0, events)
+        try:
+            await self._log.append(run.id, 0, events, key=archive.key())
+        except KeyTaken as taken:
+            return self._same_or_refused(archive, taken.execution_id, taken.fingerprint)
         run.record(events)
         return run
 
@@ -171,13 +183,13 @@ class Submissions:
         self._slots.check_fits(spec.limits)
         return spec
 
-    async def _check_room(self) -> None:
+    async def _check_room(self, spec: Spec) -> None:
         """Raises `QueueFull` when a new execution could neither start nor wait, `Unavailable` when stopping."""
         elsewhere = 0
-        if self._slots.free <= 0:
+        if self._slots.must_wait(spec.limits):
             opened = await self._log.open_executions()
             elsewhere = sum(execution_id not in self._live for execution_id in opened.lengths)
-        self._slots.check_room(also_waiting=elsewhere)
+        self._slots.check_room(spec.limits, also_waiting=elsewhere)
 
     async def _same_request(self, archive: "_CheckedArchive", execution_id: str, fingerprint: str) -> str:
         """Reads the request to its end to compare it with the one that the key stands for."""
@@ -253,4 +265,4 @@ async def _discard(sandbox: Sandbox) -> None:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -61,7 +61,7 @@ async def require_token(request: web.Request, handler: Handler) -> web.StreamRes
     tokens = request.app[TOKENS]
     if tokens and request.path.rstrip("/") not in OPEN_PATHS:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        known = [hmac.compare_digest(given.strip().encode(), token.encode()) for token in tokens]
+        known = [hmac.compare_digest(_bytes(given.strip()), _bytes(token)) for token in tokens]
         if scheme.lower() != "bearer" or not any(known):
             answer = _json(
                 HTTPStatus.UNAUTHORIZED, "send Authorization: Bearer and a valid token", "unauthorized"
@@ -69,6 +69,11 @@ async def require_token(request: web.Request, handler: Handler) -> web.StreamRes
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
     return await handler(request)
+
+
+def _bytes(text: str) -> bytes:
+    """A header as it came: what was not UTF-8 in it, too."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _answer(error: ExecutorError) -> web.Response:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from attrs import frozen
 
 from pyexec.codec import parse_json, parse_request
@@ -15,6 +16,8 @@ from pyexec.web.context import WebLimits, context_of
 
 CHUNK_BYTES = 256 * 1024
 PARTS = frozenset({"metadata", "tar"})
+_MALFORMED = (ValueError, AssertionError, EOFError, HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp's reader raises for a body that it cannot read."""
 
 
 @frozen
@@ -121,8 +124,11 @@ class _Parts:
                 f"nothing came for {self._limits.idle_seconds:g} s; the upload stopped in the middle",
                 code="upload_stalled",
             ) from error
-        except (ValueError, AssertionError, EOFError) as error:
-            raise InvalidRequest(f"the multipart body is malformed or cut short: {error}") from error
+        except _MALFORMED as error:
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            raise InvalidRequest(
+                f"the multipart body is malformed or cut short: {told[-1].strip()}"
+            ) from error
 
     def _over(self) -> TooLarge:
         return TooLarge(f"the request is larger than {self._limits.upload_bytes_max} bytes")

@@ -1,9 +1,11 @@
 """The endpoints of CONTRACT §1: each reads its request, calls one service, and writes the answer."""
 
 import io
+import posixpath
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
+from typing import TypeVar
 
 import anyio
 from aiohttp import web
@@ -15,7 +17,7 @@ from pyexec.domain.execution import Phase, Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result, Summary
-from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
 from pyexec.services.query import Chunk, Position
@@ -29,6 +31,7 @@ WAIT_SECONDS_MAX = 60.0
 LIST_LIMIT, LIST_LIMIT_MAX = 50, 500
 KEY_LENGTH_MAX = 255
 CHECK_SECONDS = 5.0
+N = TypeVar("N", int, float)
 
 
 @frozen(kw_only=True)
@@ -129,7 +132,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 404)
 async def get_execution(request: web.Request) -> web.StreamResponse:
     """The state; with `?wait=SECONDS` held until it has ended or the time is up."""
-    wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX)
+    wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX, least=0.0, kind=float)
     result = await context_of(request).queries.result(_id(request), wait)
     return web.json_response(to_json(result))
 
@@ -149,7 +152,7 @@ async def delete_execution(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 400)
 async def list_executions(request: web.Request) -> web.StreamResponse:
     """Executions without their output."""
-    limit = int(_number(request, "limit", float(LIST_LIMIT), float(LIST_LIMIT_MAX), least=1.0))
+    limit = _number(request, "limit", LIST_LIMIT, LIST_LIMIT_MAX, least=1, kind=int)
     wanted = request.query.get("status")
     if wanted is not None and wanted not in set(Status):
         raise InvalidRequest(f"status is {wanted!r}; allowed is {', '.join(Status)}", field="status")
@@ -288,6 +291,7 @@ def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
                 f"python_version is {asked.python_version!r}; write it like 3.12", field="python_version"
             )
         image = f"python:3.{int(minor)}-slim"
+    _check_names(asked.files)
     files = {"main.py": asked.code} if asked.code is not None else {f.name: f.content for f in asked.files}
     metadata = Metadata(
         entrypoint=asked.entrypoint,
@@ -299,6 +303,23 @@ def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
         config=asked.config,
     )
     return metadata, _tar_of(files)
+
+
+def _check_names(files: Sequence[SourceFile]) -> None:
+    """What an archive would refuse later, in terms of this request."""
+    seen: set[str] = set()
+    for index, file in enumerate(files):
+        name, where = file.name, f"files[{index}].name"
+        if not name or "\0" in name or name.endswith("/"):
+            raise InvalidRequest(
+                f"{name!r} is no file's name: it must not be empty, hold a NUL or end with a slash",
+                field=where,
+            )
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InvalidRequest(f"{name!r} lies outside /work; give a path relative to it", field=where)
+        if posixpath.normpath(name) in seen:
+            raise InvalidRequest(f"{name!r} is given twice", field=where)
+        seen.add(posixpath.normpath(name))
 
 
 def _tar_of(files: dict[str, str]) -> bytes:
@@ -330,15 +351,15 @@ def _key(request: web.Request) -> str | None:
     return key
 
 
-def _number(request: web.Request, name: str, default: float, most: float, least: float = 0.0) -> float:
+def _number(request: web.Request, name: str, default: N, most: N, *, least: N, kind: Callable[[str], N]) -> N:
     text = request.query.get(name)
     if text is None:
         return default
     try:
-        value = float(text)
+        value = kind(text)
     except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
+        value = None
+    if value is None or not least <= value <= most:
         raise InvalidRequest(f"{name} is {text[:60]!r}; allowed is {least:g} to {most:g}", field=name)
     return value
 

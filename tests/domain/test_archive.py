@@ -109,9 +109,11 @@ def test_an_accepted_archive_unpacks_and_no_link_leaves_it(members: list[Entry])
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve() / "work"
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            # As an attribute, since Python 3.11.2 knows no `filter` argument, and does what this asks for.
+            archive.extraction_filter = lambda member, _folder: member
             for info in archive:
                 info.mode = 0o755
-                archive.extract(info, root, filter="fully_trusted")
+                archive.extract(info, root)
         for directory, folders, files in os.walk(root):
             for name in [*folders, *files]:
                 path = Path(directory, name)

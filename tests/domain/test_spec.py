@@ -29,7 +29,7 @@ def test_nothing_asked_for_is_the_defaults() -> None:
 def test_what_is_asked_for_is_kept() -> None:
     asked = Metadata(
         entrypoint="./pkg//main.py",
-        docker_image="example/image@sha256:0123",
+        docker_image="example/image@sha256:0123012301230123012301230123012301230123012301230123012301230123",
         stdin="a\0b",
         env_vars=("A=1", "B=", "C=x=y", "D=two\nlines"),
         script_args=("", "--x", "ü"),
@@ -39,7 +39,7 @@ def test_what_is_asked_for_is_kept() -> None:
     )
     assert resolve(asked, POLICY) == Spec(
         entrypoint="pkg/main.py",
-        docker_image="example/image@sha256:0123",
+        docker_image="example/image@sha256:0123012301230123012301230123012301230123012301230123012301230123",
         stdin="a\0b",
         env_vars=asked.env_vars,
         script_args=asked.script_args,

@@ -20,7 +20,7 @@ CLI = ROOT / ".venv" / "bin" / "python-executor"
 
 @contextmanager
 def make_run(command: list[str], **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A start in a process group of its own, as from a terminal; ended when the test fails."""
+    """A start in a process group of its own, as from a terminal; told to end when the test fails."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -33,9 +33,9 @@ def make_run(command: list[str], **settings: str) -> Iterator[subprocess.Popen[s
     with process:
         try:
             yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
 
 
 def said_until(process: subprocess.Popen[str], words: str) -> str:
@@ -50,8 +50,11 @@ def said_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def containers_of(data: Path) -> list[str]:
-    """The containers of the server that keeps its data there."""
-    label = f"pyexec.deployment={(data / 'deployment').read_text().strip()}"
+    """The containers of the server that keeps its data there; one that never got a name made none."""
+    name = data / "deployment"
+    if not name.exists():
+        return []
+    label = f"pyexec.deployment={name.read_text().strip()}"
 
     async def listing() -> list[str]:
         async with aiodocker.Docker() as docker:
@@ -94,6 +97,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         done = run_dev("run.py", PYEXEC_PORT=port, PYEXEC_DATA_DIR=str(tmp_path))
     assert done.returncode == 1
     assert port in done.stderr
+    assert containers_of(tmp_path) == []
     assert "Traceback" not in done.stderr
 
 

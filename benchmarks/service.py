@@ -1,0 +1,193 @@
+"""The service as a client meets it: a server of its own, and one kept-alive HTTP connection to it."""
+
+import io
+import json
+import socket
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.bare import HELLO
+from benchmarks.samples import timed
+from tests.support.server import Server, running_server
+
+POOL_SIZE = 4
+READY_SECONDS = 0.3
+"""From a sandbox's start, which Docker tells, to its supervisor being ready, which nobody tells; and what Docker
+has to do after a removal."""
+FULL_SECONDS = 60.0
+UPLOAD_BLOCK_BYTES = 1024 * 1024
+BOUNDARY = "----------------------------pyexec-bench"
+HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+class PoolWatch:
+    """Follows the server's containers through Docker's own events, to know when the pool is full again."""
+
+    def __init__(self, events: Iterable[str]) -> None:
+        self._changed = threading.Condition()
+        self._started = 0
+        self._destroyed = 0
+        threading.Thread(target=self._read, args=(events,), name="pool watch", daemon=True).start()
+
+    def _read(self, events: Iterable[str]) -> None:
+        for line in events:
+            with self._changed:
+                self._started += line.strip() == "start"
+                self._destroyed += line.strip() == "destroy"
+                self._changed.notify_all()
+
+    def wait(self, *, started: int, destroyed: int) -> None:
+        """Returns once so many have been started and so many are gone, and the last has had time to get ready."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: self._started >= started and self._destroyed >= destroyed, FULL_SECONDS
+            ):
+                raise RuntimeError(
+                    f"the pool did not fill: {self._started} of {started} sandboxes started, "
+                    f"{self._destroyed} of {destroyed} removed"
+                )
+        time.sleep(READY_SECONDS)
+
+
+class Service:
+    """A running server, and how many runs it was asked for."""
+
+    def __init__(self, server: Server, pool: PoolWatch) -> None:
+        self.server = server
+        self._pool = pool
+        self._runs = 0
+        where = urlsplit(server.url)
+        self._connection = HTTPConnection(where.hostname or "", where.port, blocksize=UPLOAD_BLOCK_BYTES)
+        self._connection.connect()
+        self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        """Lets go of the connection."""
+        self._connection.close()
+
+    def settle(self) -> None:
+        """Returns when nothing goes on: the pool is full, and every used sandbox is gone."""
+        self._pool.wait(started=POOL_SIZE + self._runs, destroyed=self._runs)
+
+    def execute(self, metadata: bytes, archive: bytes | Path) -> tuple[float, Any]:
+        """POST exec/sync: seconds from the first byte sent to the last received, and the Result."""
+        head, tail = _around(metadata)
+        size = len(archive) if isinstance(archive, bytes) else archive.stat().st_size
+        body = head + archive + tail if isinstance(archive, bytes) else _body(head, archive, tail)
+        headers = {**HEADERS, "Content-Length": str(len(head) + size + len(tail))}
+        self._runs += 1
+        with timed() as watch:
+            self._connection.request("POST", "/api/v1/exec/sync", body=body, headers=headers)
+            answer = self._connection.getresponse()
+            text = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"the server answered {answer.status}: {text.decode()}")
+        return watch.seconds, json.loads(text)
+
+
+@contextmanager
+def running_service(image: str) -> Iterator[Service]:
+    """A server with a pool of its own, stopped at the end."""
+    with tempfile.TemporaryDirectory(prefix="pyexec-bench-") as directory:
+        since = str(time.time())
+        data_dir = Path(directory) / "data"
+        with (
+            running_server(data_dir, image, warm_pool=str(POOL_SIZE)) as server,
+            _docker_events((data_dir / "deployment").read_text().strip(), since) as events,
+        ):
+            service = Service(server, PoolWatch(events))
+            try:
+                service.settle()
+                yield service
+            finally:
+                service.close()
+
+
+class WarmSync:
+    """One run while nothing else goes on and a sandbox waits."""
+
+    name = "warm sync"
+    metadata = b"{}"
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._archive = tar_of("main.py", HELLO)
+
+    def run(self) -> float:
+        self._service.settle()
+        return self.run_now()
+
+    def run_now(self) -> float:
+        """Without waiting for anything."""
+        seconds, result = self._service.execute(self.metadata, self._archive)
+        if result.get("stdout") != "hello\n" or result["status"] != "completed":
+            raise RuntimeError(f"the run did not print hello: {result}")
+        return seconds
+
+
+class BackToBackSync(WarmSync):
+    """One run after the other, the next at once: refilling the pool goes on meanwhile."""
+
+    name = "back-to-back sync"
+
+    def run(self) -> float:
+        return self.run_now()
+
+
+class ColdSync(WarmSync):
+    """One run with limits that no sandbox in the pool has."""
+
+    name = "cold sync"
+    metadata = b'{"config": {"memory_mb": 512}}'
+
+
+def tar_of(name: str, content: bytes) -> bytes:
+    """A tar with one file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _around(metadata: bytes) -> tuple[bytes, bytes]:
+    """The multipart body before and after the archive."""
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="metadata"\r\n'
+        f"Content-Type: application/json\r\n\r\n{metadata.decode()}\r\n"
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="tar"; filename="archive.tar"\r\n'
+        f"Content-Type: application/x-tar\r\n\r\n"
+    )
+    return head.encode(), f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def _body(head: bytes, archive: Path, tail: bytes) -> Iterator[bytes]:
+    yield head
+    with archive.open("rb") as file:
+        while block := file.read(UPLOAD_BLOCK_BYTES):
+            yield block
+    yield tail
+
+
+@contextmanager
+def _docker_events(deployment: str, since: str) -> Iterator[Iterable[str]]:
+    """`start` and `destroy` of every container of the deployment, a line each, from that moment on."""
+    command = ["docker", "events", "--since", since, "--filter", f"label=pyexec.deployment={deployment}"]
+    command += ["--filter", "event=start", "--filter", "event=destroy", "--format", "{{.Action}}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as events:
+        try:
+            if events.stdout is None:
+                raise RuntimeError("docker events has no output")
+            yield events.stdout
+        finally:
+            events.terminate()

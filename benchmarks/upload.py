@@ -1,0 +1,102 @@
+"""A tar of 1 GiB: through the service, and for comparison through `docker exec … tar -x`."""
+
+import os
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.bare import LABEL
+from benchmarks.samples import timed
+from benchmarks.service import Service
+
+CONTENT_BYTES = 1024**3
+BLOCK_BYTES = 1024**2
+MAIN = b'import os\nprint(os.path.getsize("content"))\n'
+WORK = "/work:rw,exec,nosuid,nodev,size=2048m"
+
+
+class DockerExecTar:
+    """The archive piped into `docker exec -i … tar -x`, onto a tmpfs like the sandbox's."""
+
+    name = "1 GiB docker exec tar"
+
+    def __init__(self, image: str, archive: Path) -> None:
+        self._image = image
+        self._archive = archive
+
+    def run(self) -> float:
+        pause = ["python3", "-c", "import signal; signal.pause()"]
+        start = [
+            "docker",
+            "run",
+            "-d",
+            "--rm",
+            "--init",
+            "--label",
+            LABEL,
+            "--tmpfs",
+            WORK,
+            self._image,
+            *pause,
+        ]
+        container = subprocess.run(start, capture_output=True, check=True, text=True).stdout.strip()
+        try:
+            unpack = ["docker", "exec", "-i", container, "tar", "-x", "-C", "/work"]
+            with self._archive.open("rb") as file, timed() as watch:
+                subprocess.run(unpack, stdin=file, check=True)
+        finally:
+            subprocess.run(["docker", "rm", "-f", container], capture_output=True, check=True)
+        return watch.seconds
+
+
+class UploadSync:
+    """The archive as a synchronous run that looks at what was unpacked."""
+
+    name = "1 GiB sync"
+
+    def __init__(self, service: Service, archive: Path) -> None:
+        self._service = service
+        self._archive = archive
+        self._pid = service.server.process.pid
+        self.memory_growth_bytes = 0
+        """The most that the server's resident memory grew by during a run."""
+
+    def run(self) -> float:
+        Path(f"/proc/{self._pid}/clear_refs").write_text("5")
+        before = _memory(self._pid, "VmRSS")
+        seconds, result = self._service.execute(b"{}", self._archive)
+        if result.get("stdout") != f"{CONTENT_BYTES}\n":
+            raise RuntimeError(f"the archive did not arrive: {result}")
+        self.memory_growth_bytes = max(self.memory_growth_bytes, _memory(self._pid, "VmHWM") - before)
+        return seconds
+
+
+@contextmanager
+def large_archive(directory: Path) -> Iterator[Path]:
+    """A tar with 1 GiB of what does not compress, and a program."""
+    content, main, archive = directory / "content", directory / "main.py", directory / "large.tar"
+    main.write_bytes(MAIN)
+    block = os.urandom(BLOCK_BYTES)
+    try:
+        with content.open("wb") as file:
+            for _ in range(CONTENT_BYTES // BLOCK_BYTES):
+                file.write(block)
+        with tarfile.open(archive, "w") as tar:
+            tar.add(main, "main.py")
+            tar.add(content, "content")
+        content.unlink()
+        yield archive
+    finally:
+        for file_made in (content, main, archive):
+            file_made.unlink(missing_ok=True)
+
+
+def _memory(pid: int, name: str) -> int:
+    """A figure of the kernel's about a process's memory, in bytes; writing 5 to clear_refs sets VmHWM back."""
+    found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"the kernel does not tell {name} of process {pid}")
+    return int(found[1]) * 1024

@@ -1,0 +1,54 @@
+"""Client of python-executor: run Python code in throw-away sandboxes.
+
+async with AsyncClient("http://localhost:8080") as client:
+    result = await client.run("print(6 * 7)", timeout=10)
+    print(result.exit_code, result.stdout)
+"""
+
+from .client import AsyncClient
+from .errors import (
+    ApiError,
+    Conflict,
+    ConnectionFailed,
+    InvalidAnswer,
+    InvalidRequest,
+    NotFound,
+    PyexecError,
+    QueueFull,
+    ServerError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from .events import Ended, Event, Lifecycle, Output
+from .result import OutputFile, Result, Status, Timings, Truncated, Usage
+from .retry import Retry
+from .source import Source
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Conflict",
+    "ConnectionFailed",
+    "Ended",
+    "Event",
+    "InvalidAnswer",
+    "InvalidRequest",
+    "Lifecycle",
+    "NotFound",
+    "Output",
+    "OutputFile",
+    "PyexecError",
+    "QueueFull",
+    "Result",
+    "Retry",
+    "ServerError",
+    "Source",
+    "Status",
+    "Timings",
+    "TooLarge",
+    "Truncated",
+    "Unauthorized",
+    "Unavailable",
+    "Usage",
+]

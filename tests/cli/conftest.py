@@ -1,0 +1,107 @@
+"""The command line programs, as processes. Each must behave as the other does: the suite runs over all of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+from attrs import frozen
+
+PROGRAMS = {"python": Path(sys.executable).with_name("python-executor")}
+SECONDS = 60
+
+
+@frozen
+class Program:
+    """A command line program, and the server it talks to."""
+
+    path: Path
+    server: str | None
+    directory: Path
+
+    def run(
+        self, *arguments: str, stdin: bytes | int = b"", **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run it to its end with this input; `stdin` may be a descriptor."""
+        given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+        return subprocess.run(
+            [self.path, *arguments],
+            capture_output=True,
+            cwd=self.directory,
+            env=self.environment(environment),
+            timeout=SECONDS,
+            check=False,
+            **given,
+        )
+
+    @contextmanager
+    def started(self, *arguments: str, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+        """Start it, with pipes that are not buffered; it is gone at the end."""
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [str(self.path), *arguments]
+        with subprocess.Popen(
+            command, cwd=self.directory, env=self.environment({}), bufsize=0, **(pipes | options)
+        ) as process:
+            watchdog = threading.Timer(SECONDS, process.kill)
+            watchdog.start()
+            try:
+                yield process
+            finally:
+                watchdog.cancel()
+                if process.poll() is None:
+                    process.kill()
+
+    def shell(self, line: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a line of bash in which $P is the program; the exit code is the pipeline's first failure."""
+        environment = self.environment({"P": str(self.path)})
+        command = ["bash", "-o", "pipefail", "-c", line]
+        return subprocess.run(
+            command, capture_output=True, cwd=self.directory, env=environment, timeout=SECONDS, check=False
+        )
+
+    def environment(self, more: dict[str, str]) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYEXEC_")}
+        return inherited | ({"PYEXEC_SERVER": self.server} if self.server else {}) | more
+
+    def file(self, name: str, content: str | bytes = "") -> Path:
+        """A file below the directory where it runs."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+
+@pytest.fixture(params=PROGRAMS)
+def lone_program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
+    """A program that has not been told of a server."""
+    path = PROGRAMS[request.param]
+    if not path.exists():
+        pytest.fail(f"{path} is not there; `make test` installs it")
+    return Program(path, None, tmp_path)
+
+
+@pytest.fixture
+def program(lone_program: Program, server) -> Program:
+    """A program in an empty directory, whose server is the real one."""
+    return Program(lone_program.path, server.url, lone_program.directory)
+
+
+def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
+    """The output as far as this text; fails if it ends before."""
+    got = b""
+    while wanted not in got:
+        piece = stream.read(1)
+        assert piece, f"the output ended with {got!r}, before {wanted!r}"
+        got += piece
+    return got
+
+
+def interrupt(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:
+    for number in signals:
+        process.send_signal(number)

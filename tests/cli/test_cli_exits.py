@@ -1,0 +1,87 @@
+"""Exit codes, and what is said with them."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("pass", 0),
+        ("raise SystemExit(3)", 3),
+        ("raise SystemExit(255)", 255),
+        ("raise SystemExit(256)", 0),
+        ("1 / 0", 1),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", 128 + 15),
+        ("import os\nos.abort()", 128 + 6),
+    ],
+)
+def test_the_programs_own(program, code, exit_code):
+    assert program.run(stdin=code.encode()).returncode == exit_code
+
+
+def test_a_traceback_comes_through_and_nothing_else(program):
+    done = program.run(stdin=b"1 / 0")
+    assert done.stderr.endswith(b"ZeroDivisionError: division by zero\n")
+    assert b"python-executor" not in done.stderr
+
+
+def test_too_long(program):
+    done = program.run("--timeout", "1", stdin=b"print('so far', flush=True)\nwhile True: pass")
+    assert (done.returncode, done.stdout) == (124, b"so far\n")
+    assert b"timeout" in done.stderr
+
+
+def test_too_much_memory(program):
+    done = program.run("--memory", "64", stdin=b"x = []\nwhile True: x.append(bytearray(10_000_000))")
+    assert done.returncode == 137
+    assert b"out_of_memory" in done.stderr
+
+
+def test_too_much_output(program):
+    done = program.run(stdin=b"while True: print('x' * 100_000)")
+    assert done.returncode == 125
+    assert b"output_limit" in done.stderr
+
+
+def test_nobody_there(lone_program):
+    for arguments in (
+        ("run",),
+        ("submit",),
+        ("follow", "exe_0"),
+        ("kill", "exe_0"),
+        ("list",),
+        ("eval", "1"),
+    ):
+        done = lone_program.run("--server", "http://127.0.0.1:1", *arguments, stdin=b"print(1)")
+        assert (done.returncode, done.stdout.count(b"exe_")) == (125, 0)
+        assert (
+            done.stderr
+            == b"python-executor: cannot reach the server at http://127.0.0.1:1: connection refused\n"
+        )
+
+
+@pytest.mark.parametrize("command", ["follow", "logs", "kill"])
+def test_an_unknown_execution(program, command):
+    done = program.run(command, "exe_" + 32 * "0")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"exe_000" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["follow", "logs", "kill"])
+def test_an_id_that_is_none(program, command):
+    assert program.run(command, "../list").returncode == 2
+
+
+def test_output_that_nobody_reads_any_more_ends_the_run(program):
+    program.file("loop.py", "while True: print('line', flush=True)")
+    done = program.shell("$P -v loop.py | head -2")
+    assert (done.returncode, done.stdout) == (141, b"line\nline\n")
+    execution_id = done.stderr.split(b"exe_")[1].split()[0].decode()
+    assert program.run("follow", f"exe_{execution_id}").returncode == 125
+
+
+def test_output_that_cannot_be_written_is_an_error(program):
+    done = program.shell("echo 'print(1)' | $P >/dev/full")
+    assert done.returncode == 125
+    assert b"No space left" in done.stderr
+    assert program.shell("echo 'print(1)' | $P >&-").returncode == 125

@@ -1,0 +1,115 @@
+"""Flags of CONTRACT's command line, wherever they stand."""
+
+import json
+
+import pytest
+
+SHOW = "import os, sys\nprint(os.environ.get('A'), os.environ.get('B'), sys.argv[1:], sys.stdin.read())"
+
+
+def test_script_arguments_come_after_two_dashes(program):
+    program.file("show.py", SHOW)
+    assert program.run("show.py", "--", "-x", "--", "b c").stdout == b"None None ['-x', '--', 'b c'] \n"
+    assert program.run("--", "a", stdin=SHOW.encode()).stdout == b"None None ['a'] \n"
+
+
+def test_environment(program):
+    program.file("show.py", SHOW)
+    done = program.run("show.py", "-e", "A=x=y", "--env", "B", B="from here")
+    assert done.stdout == b"x=y from here [] \n"
+
+
+@pytest.mark.parametrize("arguments", [("--stdin", "in.txt"), ("--stdin", "-")])
+def test_the_programs_own_input(program, arguments):
+    program.file("show.py", SHOW)
+    program.file("in.txt", "line\0\nno end")
+    done = program.run("show.py", *arguments, stdin=b"line\0\nno end")
+    assert done.stdout == b"None None [] line\0\nno end\n"
+
+
+def test_entrypoint(program):
+    program.file("p/main.py", "print('main')")
+    program.file("p/jobs/other.py", "print('other')")
+    assert program.run("p", "--entrypoint", "jobs/other.py").stdout == b"other\n"
+    assert program.run("--entrypoint", "jobs/other.py", "p").stdout == b"other\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--timeout", "1", "run", "x.py"),
+        ("run", "x.py", "--timeout=1"),
+        ("--timeout", "1", "x.py"),
+        ("x.py", "--timeout", "1"),
+        ("--timeout", "90", "run", "--timeout", "1", "x.py"),
+        ("-qv", "--timeout", "1", "run", "x.py"),
+    ],
+)
+def test_global_flags_stand_before_or_after_the_command(program, arguments):
+    program.file("x.py", "while True: pass")
+    assert program.run(*arguments).returncode == 124
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"),
+    [
+        ("--memory", b"memory_mb"),
+        ("--disk", b"disk_mb"),
+        ("--timeout", b"timeout_seconds"),
+        ("--cpu", b"cpu_shares"),
+    ],
+)
+def test_limits_reach_the_server(program, flag, field):
+    done = program.run(flag, "999999999", stdin=b"print(1)")
+    assert done.returncode == 2
+    assert field in done.stderr
+
+
+def test_the_image_reaches_the_server(program):
+    done = program.run("--image", "no-such-image:nowhere", stdin=b"print(1)")
+    assert done.returncode == 125
+    assert b"image_unavailable" in done.stderr
+
+
+def test_the_network_is_off_unless_asked_for(program):
+    code = b"import os\nprint(sorted(os.listdir('/sys/class/net')))"
+    assert program.run(stdin=code).stdout == b"['lo']\n"
+    assert b"eth0" in program.run("--network", stdin=code).stdout
+
+
+def test_json(program):
+    done = program.run(
+        "--json", stdin=b"import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)"
+    )
+    assert done.returncode == 3
+    result = json.loads(done.stdout)
+    assert (result["stdout"], result["stderr"], result["exit_code"]) == ("out\n", "err\n", 3)
+    assert done.stderr == b""
+
+
+def test_verbose_tells_the_steps_and_quiet_does_not(program):
+    told = program.run("-v", stdin=b"print(1)").stderr
+    assert b"submitted" in told
+    assert b"running" in told
+    assert program.run("-v", "-q", stdin=b"print(1)").stderr == b""
+
+
+def test_async_prints_the_id_alone(program):
+    done = program.run("--async", stdin=b"print(1)")
+    assert done.stdout.startswith(b"exe_")
+    assert done.stdout.count(b"\n") == 1
+    assert program.run("follow", "--tail", done.stdout.decode().strip()).stdout == b"1\n"
+
+
+def test_the_server_comes_from_the_flag_first(lone_program, server):
+    here = {"PYEXEC_SERVER": "http://127.0.0.1:1"}
+    assert lone_program.run("--server", server.url, "run", stdin=b"print(1)", **here).stdout == b"1\n"
+    assert lone_program.run("run", "--server", server.url + "/", stdin=b"print(1)", **here).stdout == b"1\n"
+    assert lone_program.run(stdin=b"print(1)", PYEXEC_SERVER=server.url).stdout == b"1\n"
+
+
+def test_help_and_version(lone_program):
+    for arguments in (("--help",), ("run", "--help"), ("submit", "--help"), ("--version",), ("version",)):
+        done = lone_program.run(*arguments)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"python-executor" in done.stdout

@@ -1,0 +1,192 @@
+"""What to run: `--file`, a .tar, a directory, a file, standard input."""
+
+import os
+import pty
+import tarfile
+
+import pytest
+
+LIST = "import os\nfor d, _, fs in sorted(os.walk('.')): print(d, sorted(fs))"
+
+
+@pytest.mark.parametrize("arguments", [(), ("run",), ("-",), ("run", "-")])
+def test_standard_input(program, arguments):
+    done = program.run(*arguments, stdin=b"print('piped')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"piped\n", b"")
+
+
+@pytest.mark.parametrize("command", [(), ("run",)])
+def test_a_file(program, command):
+    program.file("tool.py", "print(__file__)")
+    done = program.run(*command, "tool.py")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"/work/tool.py\n", b"")
+
+
+def test_a_directory(program):
+    program.file("project/main.py", "from package import part\nprint(part.NAME)")
+    program.file("project/package/part.py", "NAME = 'part'")
+    assert program.run("project").stdout == b"part\n"
+    assert program.run("run", "./project/").stdout == b"part\n"
+
+
+def test_a_directory_without_what_is_to_be_ignored(program):
+    program.file("main.py", LIST)
+    for name in (
+        ".git/HEAD",
+        "a/__pycache__/x.pyc",
+        ".venv/x",
+        "node_modules/x",
+        "notes.txt",
+        "a/b.log",
+        "a/c",
+    ):
+        program.file(name)
+    program.file(".dockerignore", "notes.txt\n**/*.log\n")
+    assert program.run(".").stdout == b". ['.dockerignore', 'main.py']\n./a ['c']\n"
+
+
+def test_a_tar(program):
+    program.file("main.py", "print('from a tar')")
+    with tarfile.open(program.directory / "code.tar", "w") as archive:
+        archive.add(program.directory / "main.py", "main.py")
+    assert program.run("code.tar").stdout == b"from a tar\n"
+
+
+def test_a_compressed_tar_is_refused_by_name(program):
+    program.file("main.py", "print(1)")
+    with tarfile.open(program.directory / "code.tar.gz", "w:gz") as archive:
+        archive.add(program.directory / "main.py", "main.py")
+    done = program.run("code.tar.gz")
+    assert done.returncode == 2
+    assert b"gzip" in done.stderr
+
+
+def test_named_files_keep_their_relative_paths(program):
+    program.file("main.py", LIST)
+    program.file("utils/helpers.py")
+    program.file("data/x.bin", b"\0")
+    done = program.run("--file", "main.py", "--file", "utils/helpers.py", "--file", "./data/x.bin")
+    assert done.stdout == b". ['main.py']\n./data ['x.bin']\n./utils ['helpers.py']\n"
+
+
+def test_named_files_from_elsewhere_lie_at_the_root(program):
+    outside = program.directory / "outside"
+    program.file("here/x", "")
+    program.file("outside/main.py", LIST)
+    done = program.shell(
+        f"cd here && $P --file x --file ../outside/main.py --file {program.directory}/here/x"
+    )
+    assert done.returncode == 2
+    assert b"another x" in done.stderr
+    done = program.shell(f"cd here && $P --file x --file {outside}/main.py")
+    assert done.stdout == b". ['main.py', 'x']\n"
+
+
+def test_the_first_given_input_wins(program):
+    program.file("main.py", "print('file')")
+    program.file("other.py", "print('argument')")
+    done = program.run("--file", "main.py", "other.py", stdin=b"print('piped')")
+    assert done.stdout == b"file\n"
+    assert b"other.py is not used" in done.stderr
+    assert program.run("other.py", stdin=b"print('piped')").stdout == b"argument\n"
+
+
+def test_what_the_shell_gives_as_a_pipe(program):
+    assert program.shell("$P <(echo 'print(5)')").stdout == b"5\n"
+
+
+def test_a_file_named_like_a_command(program):
+    program.file("list", "print('mine')")
+    program.file("main.py", "")
+    assert program.run("./list", "--entrypoint", "list").stdout == b"mine\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("run",), ("submit",)])
+def test_an_empty_pipe_says_so(program, arguments):
+    done = program.run(*arguments)
+    assert done.returncode == 2
+    assert b"standard input is empty" in done.stderr
+    assert done.stdout == b""
+
+
+def test_a_terminal_is_no_input(program):
+    ours, theirs = pty.openpty()
+    try:
+        done = program.run(stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 2
+    assert b"nothing to run" in done.stderr
+
+
+def test_closed_input_is_no_input(program):
+    done = program.shell("$P <&-")
+    assert done.returncode == 2
+    assert b"nothing to run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("missing.py",), b"missing.py"),
+        (("--file", "missing.py"), b"missing.py"),
+        (("--file", "."), b"not a file"),
+        (("--file", "x", "--file", "./x"), b"another x"),
+        (("x", "y"), b"after --"),
+        (("x", "--requirements", "missing.txt"), b"missing.txt"),
+        (("x", "--requirements", "x", "--no-requirements"), b"exclude each other"),
+        (("x", "--stdin", "missing"), b"missing"),
+        (("x", "--stdin", "binary"), b"UTF-8"),
+        (("-", "--stdin", "-"), b"--stdin"),
+        (("x", "-e", "=v"), b"no name"),
+        (("x", "-e", "NOT_SET_ANYWHERE"), b"not set"),
+        (("x", "--timeout", "0"), b"--timeout"),
+        (("x", "--timeout", "soon"), b"--timeout"),
+        (("x", "--memory", "-1"), b"--memory"),
+        (("x", "--disk", "1.5"), b"--disk"),
+        (("x", "--cpu", "0"), b"--cpu"),
+        (("x", "--nonsense"), b"--nonsense"),
+        (("x", "--server", "localhost"), b"http://"),
+        (("eval",), b"CODE"),
+        (("eval", "1", "--async"), b"--async"),
+        (("follow",), b"ID"),
+    ],
+)
+def test_wrong_usage(program, arguments, said):
+    program.file("x", "print(1)")
+    program.file("binary", b"\xff")
+    done = program.run(*arguments, stdin=b"print(1)")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr
+
+
+def test_a_directory_without_python_is_refused_by_the_server(program):
+    program.file("empty/readme.txt")
+    done = program.run("empty")
+    assert done.returncode == 2
+    assert b".py" in done.stderr
+
+
+def test_a_requirements_file_at_the_root_is_told_of(program):
+    program.file("project/main.py", "print(1)")
+    program.file("project/requirements.txt", "\n")
+    assert program.run("project").stderr == b""  # it lists nothing
+    program.file("project/requirements.txt", "wheel-that-is-nowhere")
+    assert b"requirements.txt" in program.run("project").stderr
+    done = program.run("project", "--no-requirements")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
+
+
+def test_a_file_that_cannot_be_read_is_named(program):
+    program.file("main.py", "print(1)")
+    (program.directory / "loop").symlink_to("loop")
+    done = program.run("loop")
+    assert done.returncode == 2
+    assert b"loop" in done.stderr
+
+
+def test_a_large_script_arrives_whole(program):
+    comment = b"#" * (3 * 1024 * 1024)
+    done = program.run(stdin=comment + b"\nprint(len(open(__file__).read()))")
+    assert int(done.stdout) > len(comment)

@@ -1,0 +1,127 @@
+"""Ctrl-C: the first kills the execution, a second one leaves."""
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from tests.cli.conftest import interrupt, read_until
+
+LOOP = "import time\nprint('up', flush=True)\ntime.sleep(600)"
+
+
+def killed_id(stderr: bytes) -> str:
+    return "exe_" + stderr.split(b"exe_")[1].split()[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_once(program, number, exit_code):
+    program.file("main.py", LOOP)
+    with program.started("-v", "main.py") as process:
+        read_until(process.stdout, b"up\n")
+        interrupt(process, [number])
+        _, stderr = process.communicate()
+    assert process.returncode == exit_code
+    done = program.run("follow", killed_id(stderr))
+    assert done.returncode == 125
+    assert b"killed" in done.stderr
+
+
+def test_twice(program):
+    program.file("main.py", LOOP)
+    with program.started("-v", "main.py") as process:
+        read_until(process.stdout, b"up\n")
+        interrupt(process, [signal.SIGINT, signal.SIGINT])
+        _, stderr = process.communicate()
+    assert process.returncode == 130
+    done = program.run("follow", killed_id(stderr))
+    assert done.returncode == 125  # hanging up ends it as well
+
+
+def test_twice_while_the_server_does_not_answer(program, server):
+    program.file("main.py", LOOP)
+    with program.started("-v", "main.py") as process:
+        read_until(process.stdout, b"up\n")
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            interrupt(process)
+            read_until(process.stderr, b"killing")
+            interrupt(process)
+            assert process.wait() == 130
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+
+def test_before_the_server_has_answered(lone_program):
+    lone_program.file("main.py", LOOP)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with lone_program.started("--server", url, "main.py") as process:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(1)
+                interrupt(process)
+                assert process.wait() == 130
+                assert process.stderr.read() == b""
+
+
+def test_in_a_terminal(program):
+    program.file("main.py", LOOP)
+    ours, theirs = pty.openpty()
+
+    def become_its_own() -> None:
+        os.setsid()
+        import fcntl
+        import termios
+
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    with program.started(
+        "main.py", stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=become_its_own
+    ) as process:
+        os.close(theirs)
+        screen = b""
+        while b"up" not in screen:
+            screen += os.read(ours, 100)
+        os.write(ours, b"\x03")
+        assert process.wait() == 130
+    os.close(ours)
+
+
+def test_while_reading_standard_input(program):
+    with program.started(stdin=subprocess.PIPE) as process:
+        left = memoryview(b"#" * 1_000_000)
+        while left:  # more than a pipe holds: once all is written, it is being read
+            left = left[process.stdin.write(left) :]
+        interrupt(process)
+        assert process.wait() == 130
+
+
+def test_what_is_ignored_stays_ignored(program):
+    program.file("main.py", "import time\nprint('up', flush=True)\ntime.sleep(1)\nprint('end')")
+    ignored = 'trap \'\' HUP; exec "$0" "$@"'
+    with subprocess.Popen(
+        ["bash", "-c", ignored, program.path, "main.py"],
+        cwd=program.directory,
+        env=program.environment({}),
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        read_until(process.stdout, b"up\n")
+        interrupt(process, [signal.SIGHUP])
+        assert process.stdout.read() == b"end\n"
+    assert process.returncode == 0
+
+
+def test_leaving_a_follower_leaves_the_execution_alone(program):
+    execution_id = program.run("submit", stdin=LOOP.encode()).stdout.decode().strip()
+    with program.started("follow", "--tail", execution_id) as process:
+        read_until(process.stdout, b"up\n")
+        interrupt(process)
+        assert process.wait() == 130
+    assert program.run("kill", execution_id).stdout == b"killed\n"

@@ -1,0 +1,279 @@
+"""What the client does when the server is away, full, or cut off: a real HTTP server that misbehaves on purpose."""
+
+import json
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import pytest
+from aiohttp import web
+
+from pyexec_client import (
+    AsyncClient,
+    ConnectionFailed,
+    Ended,
+    InvalidAnswer,
+    InvalidRequest,
+    Output,
+    QueueFull,
+    Retry,
+    Unavailable,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SOON = Retry(attempts=3, first=0.01)
+
+SUBMITTED = b'id: 1.0\nevent: submitted\ndata: {"execution_id": "exe_1", "seq": 1, "type": "submitted"}\n\n'
+FIRST = b'id: 2.1\nevent: output\ndata: {"stream": "stdout", "data": "YQ=="}\n\n'
+SECOND = b'id: 2.2\nevent: output\ndata: {"stream": "stdout", "data": "Yg=="}\n\n'
+FINISHED = (
+    b'id: 3.2\nevent: finished\ndata: {"execution_id": "exe_1", "status": "completed", "exit_code": 0}\n\n'
+)
+
+
+class Misbehaving:
+    """Answers each request with the next of the given behaviours, and remembers what came."""
+
+    def __init__(self) -> None:
+        self.behaviours: list[Handler] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.method, request.path_qs, dict(request.headers)))
+        if request.method == "POST":
+            self.bodies.append(await request.read())
+        return await self.behaviours.pop(0)(request)
+
+    def headers(self, name: str) -> list[str | None]:
+        return [headers.get(name) for _, _, headers in self.requests]
+
+
+def events(*chunks: bytes, cut: bool = False) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+        if cut:
+            await hang_up(request)
+        return response
+
+    return answer
+
+
+async def hang_up(request: web.Request) -> web.Response:
+    request.transport.abort()
+    return web.Response()
+
+
+def status(number: int, body: object = None, **headers: str) -> Handler:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response(body or {"error": "no"}, status=number, headers=headers)
+
+    return answer
+
+
+@pytest.fixture
+async def flawed(aiohttp_server):
+    flawed = Misbehaving()
+    app = web.Application(client_max_size=0)
+    app.router.add_route("*", "/{path:.*}", flawed.handle)
+    server = await aiohttp_server(app)
+    flawed.url = str(server.make_url("/"))
+    return flawed
+
+
+@pytest.fixture
+async def client(flawed):
+    async with AsyncClient(flawed.url, retry=SOON, resume=SOON) as client:
+        yield client
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_a_stream_that_breaks_goes_on_after_the_last_event(flawed, client, cut):
+    flawed.behaviours = [events(SUBMITTED, FIRST, SECOND[:20], cut=cut), events(SECOND, FINISHED)]
+    seen = []
+    result = await client.run("print('ab')", on_event=seen.append)
+    assert [event.data for event in seen if isinstance(event, Output)] == [b"a", b"b"]
+    assert result.ok
+    method, path, headers = flawed.requests[1]
+    assert (method, path) == ("GET", "/api/v1/executions/exe_1/events")
+    assert headers["Last-Event-ID"] == "2.1"
+
+
+async def test_a_stream_is_resumed_while_the_server_is_starting_again(flawed, client):
+    flawed.behaviours = [events(SUBMITTED, FIRST), hang_up, status(503), events(SECOND), events(FINISHED)]
+    async with aclosing(client.events("exe_1", after="0.0")) as stream:
+        seen = [event async for event in stream]
+    assert isinstance(seen[-1], Ended)
+    assert flawed.headers("Last-Event-ID") == ["0.0", "2.1", "2.1", "2.1", "2.2"]
+
+
+async def test_patience_has_an_end(flawed, client):
+    flawed.behaviours = [events(SUBMITTED, cut=True), *20 * [hang_up]]
+    with pytest.raises(ConnectionFailed):
+        await client.run("print(1)")
+    # aiohttp itself tries a read twice when a connection is closed under it.
+    assert SOON.attempts < len(flawed.requests) <= 1 + 2 * SOON.attempts
+
+
+async def test_a_stream_that_breaks_before_the_id_is_known_is_not_sent_again(flawed, client):
+    flawed.behaviours = [events(b": keep-alive\n\n", cut=True)]
+    with pytest.raises(ConnectionFailed):
+        await client.run("print(1)")
+    assert len(flawed.requests) == 1
+
+
+async def test_reads_are_repeated(flawed, client):
+    flawed.behaviours = [hang_up, status(503), status(200, {"execution_id": "exe_1", "status": "running"})]
+    assert (await client.get("exe_1")).status == "running"
+
+
+async def test_waiting_is_the_long_poll_until_the_end(flawed, client):
+    answer = {"execution_id": "exe_1", "status": "running"}
+    flawed.behaviours = [status(200, answer), hang_up, status(200, answer | {"status": "killed"})]
+    assert (await client.wait("exe_1")).status == "killed"
+    assert {path for _, path, _ in flawed.requests} == {"/api/v1/executions/exe_1?wait=60"}
+
+
+async def test_a_submission_is_repeated_under_one_key_with_the_same_bytes(flawed, client):
+    flawed.behaviours = [hang_up, status(503), status(202, {"execution_id": "exe_1"})]
+    assert await client.submit({"main.py": "print(1)"}) == "exe_1"
+    keys = flawed.headers("Idempotency-Key")
+    assert keys[0]
+    assert keys == 3 * keys[:1]
+    archives = {body.split(b"application/x-tar", 1)[1].split(b"\r\n--")[0] for body in flawed.bodies}
+    assert len(archives) == 1
+
+
+async def test_each_submission_has_its_own_key(flawed, client):
+    flawed.behaviours = 2 * [status(202, {"execution_id": "exe_1"})]
+    await client.submit("print(1)")
+    await client.submit("print(1)")
+    assert len(set(flawed.headers("Idempotency-Key"))) == 2
+
+
+async def test_a_run_without_a_key_is_not_repeated(flawed, client):
+    flawed.behaviours = [status(503)]
+    with pytest.raises(Unavailable):
+        await client.run("print(1)")
+    flawed.behaviours = [status(503), events(SUBMITTED, FINISHED)]
+    assert (await client.run("print(1)", idempotency_key="mine")).ok
+
+
+async def test_a_stream_that_cannot_be_read_twice_is_not_repeated(flawed, client):
+    async def tar():
+        yield bytes(1024)
+
+    flawed.behaviours = [status(503)]
+    with pytest.raises(Unavailable):
+        await client.submit(tar())
+
+
+async def test_refusals_are_not_repeated(flawed, client):
+    flawed.behaviours = [
+        status(400, {"error": "too much", "code": "over_ceiling", "field": "config.memory_mb"})
+    ]
+    with pytest.raises(InvalidRequest) as caught:
+        await client.submit("print(1)", memory_mb=10**9)
+    assert (caught.value.code, caught.value.field) == ("over_ceiling", "config.memory_mb")
+    assert json.loads(caught.value.body)["error"] == "too much"
+
+
+async def test_a_full_queue_is_tried_again_unless_that_takes_too_long(flawed, client):
+    flawed.behaviours = [status(429, **{"Retry-After": "0"}), status(202, {"execution_id": "exe_1"})]
+    assert await client.submit("print(1)") == "exe_1"
+    flawed.behaviours = [status(429, **{"Retry-After": "3600"})]
+    with pytest.raises(QueueFull) as caught:
+        await client.submit("print(1)")
+    assert caught.value.retry_after == 3600
+
+
+async def test_a_redirect_is_not_followed(flawed, client):
+    flawed.behaviours = [status(302, Location="/elsewhere")]
+    with pytest.raises(Exception, match="no") as caught:
+        await client.get("exe_1")
+    assert caught.value.status == 302
+
+
+async def test_something_else_than_the_server_is_told_apart(flawed, client):
+    async def page(_request):
+        return web.Response(text="<html>welcome</html>")
+
+    flawed.behaviours = [page]
+    with pytest.raises(InvalidAnswer, match="welcome"):
+        await client.get("exe_1")
+    flawed.behaviours = [status(202, {"id": "exe_1"})]
+    with pytest.raises(InvalidAnswer, match="execution_id"):
+        await client.submit("print(1)")
+
+
+async def test_the_token_goes_with_every_request(flawed):
+    flawed.behaviours = [status(200, {"execution_id": "exe_1", "status": "killed"})]
+    async with AsyncClient(flawed.url, token="secret") as client:
+        await client.get("exe_1")
+    assert flawed.headers("Authorization") == ["Bearer secret"]
+
+
+async def test_pages_are_fetched_as_they_are_needed(flawed, client):
+    entry = {"execution_id": "exe_1", "status": "completed"}
+    flawed.behaviours = [
+        status(200, {"executions": [entry, entry], "next_cursor": "c"}),
+        status(200, {"executions": [entry, entry], "next_cursor": "d"}),
+    ]
+    assert len([result async for result in client.list(status="completed", limit=3)]) == 3
+    paths = [path.split("?")[1] for _, path, _ in flawed.requests]
+    assert paths == ["limit=3&status=completed", "limit=1&status=completed&cursor=c"]
+
+
+async def test_our_own_failure_to_read_is_not_blamed_on_the_server(flawed, client, tmp_path):
+    (tmp_path / "main.py").write_text("print(1)")
+    (tmp_path / ".dockerignore").write_text("!")
+    flawed.behaviours = [status(200)]
+    with pytest.raises(ValueError, match=r"\.dockerignore"):
+        await client.run(tmp_path)
+
+
+async def test_a_large_upload_takes_constant_memory(aiohttp_server, tmp_path):
+    received = 0
+
+    async def swallow(request: web.Request) -> web.Response:
+        nonlocal received
+        async for chunk in request.content.iter_any():
+            received += len(chunk)
+        return web.json_response({"execution_id": "exe_1"}, status=202)
+
+    app = web.Application()
+    app.router.add_post("/api/v1/exec/async", swallow)
+    server = await aiohttp_server(app)
+    size = 300 * 1024 * 1024
+    with (tmp_path / "main.py").open("wb") as file:
+        file.truncate(size)
+    async with AsyncClient(str(server.make_url("/"))) as client:
+        tracemalloc.start()
+        try:
+            await client.submit(tmp_path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert received > size
+    assert peak < 16 * 1024 * 1024
+
+
+async def test_nobody_there():
+    async with AsyncClient("http://127.0.0.1:1") as client:
+        with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:1: connection refused"):
+            await client.run("print(1)")
+
+
+@pytest.mark.parametrize("address", ["localhost:8080", "", "ftp://x", "http://"])
+def test_an_address_that_is_none_is_refused_at_once(address):
+    with pytest.raises(ValueError, match="http://host:8080"):
+        AsyncClient(address)
+
+
+@pytest.mark.parametrize("execution_id", ["", "..", "exe_1/events", "exe_1?x", "é"])
+async def test_an_id_that_is_none_is_refused_at_once(client, execution_id):
+    with pytest.raises(ValueError, match="looks like"):
+        await client.get(execution_id)

@@ -1,0 +1,77 @@
+"""Tar archives as tests need them: good ones in a line, and every kind of bad one, header by header."""
+
+import io
+import tarfile
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+"""The two empty blocks that end an archive."""
+
+
+def tar_of(files: dict[str, str | bytes]) -> bytes:
+    """A plain archive of regular files."""
+    return b"".join(member(name, content) for name, content in files.items()) + END
+
+
+def script(source: str) -> bytes:
+    """An archive with `source` as main.py."""
+    return tar_of({"main.py": source})
+
+
+def member(
+    name: str,
+    content: str | bytes = b"",
+    *,
+    kind: bytes = tarfile.REGTYPE,
+    target: str = "",
+    size: int | None = None,
+    style: int = tarfile.PAX_FORMAT,
+) -> bytes:
+    """One member: its headers and its padded content. `size` may lie; names may hold surrogate escapes."""
+    data = content.encode() if isinstance(content, str) else content
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(data) if size is None else size
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+    return info.tobuf(style, "utf-8", "surrogateescape") + data + padding
+
+
+def pax(records: dict[bytes, bytes], *, everywhere: bool = False) -> bytes:
+    """An extended header with these records, for the next member or for all that follow."""
+    data = b"".join(_record(key, value) for key, value in records.items())
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XGLTYPE if everywhere else tarfile.XHDTYPE, len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def sparse(name: str, real_size: int) -> bytes:
+    """A member of GNU's old sparse kind that stores nothing and unpacks to `real_size` bytes."""
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:398] = header[398:410] = b"%011o\0" % 0
+    header[483:495] = b"%011o\0" % real_size if real_size < 8**11 else b"\x80" + real_size.to_bytes(11, "big")
+    return with_checksum(header)
+
+
+def with_checksum(header: bytearray) -> bytes:
+    """The header with the checksum that its bytes have."""
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def compressed(how: str) -> bytes:
+    """A good archive, packed by gzip, bzip2 or xz."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{how}") as tar:  # type: ignore[call-overload]
+        info = tarfile.TarInfo("main.py")
+        tar.addfile(info, io.BytesIO())
+    return buffer.getvalue()
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return b"%d" % length + rest

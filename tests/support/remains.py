@@ -1,0 +1,53 @@
+"""What a request may leave behind: an execution, a file, a descriptor, a container, a slot that nobody gives back."""
+
+import os
+from pathlib import Path
+
+from attrs import frozen
+
+from tests.support.api import Api
+from tests.support.containers import deployment_of, until_containers
+from tests.support.server import Server
+
+KEPT = ("log.sqlite3", "log.sqlite3-wal", "log.sqlite3-shm", "lock", "deployment")
+
+
+@frozen
+class Remains:
+    """A moment's picture of a server, to compare with another."""
+
+    newest: str | None
+    files: frozenset[Path]
+
+
+async def remains(server: Server, api: Api) -> Remains:
+    """The picture now."""
+    files = {path for path in server.data_dir.rglob("*") if path.is_file() and path.name not in KEPT}
+    return Remains(await api.newest(), frozenset(files | spooled(server)))
+
+
+def spooled(server: Server) -> set[Path]:
+    """Files without a name that the server has open under its data directory."""
+    return {link for link in descriptors(server) if link.is_relative_to(server.data_dir) and "#" in link.name}
+
+
+def descriptors(server: Server) -> list[Path]:
+    """What each open file descriptor of the server leads to; one that closes meanwhile is left out."""
+    links = []
+    for number in os.listdir(f"/proc/{server.process.pid}/fd"):
+        try:
+            links.append(Path(f"/proc/{server.process.pid}/fd/{number}").readlink())
+        except FileNotFoundError:
+            continue
+    return links
+
+
+async def check_works(api: Api) -> None:
+    """The server runs a hello; with one slot in all this also proves that the slot was given back."""
+    result = await api.run("print('hello')")
+    assert (result["status"], result["stdout"]) == ("completed", "hello\n"), result
+
+
+async def check_pool_full(server: Server, size: int) -> None:
+    """Nothing on the engine but the waiting sandboxes, all of them."""
+    await until_containers(deployment_of(server.data_dir), size)

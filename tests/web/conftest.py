@@ -1,0 +1,44 @@
+"""A client of the shared server, and a narrow server on which nothing that leaks can hide."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.server import Server, running_server
+
+NARROW_POOL = 1
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    async with api_of(server.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def narrow_server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One slot, one warm sandbox, low ceilings. A slot that is not given back makes the next run fail by
+    `queue_timeout`; a mistake of the server's own stands in its log, which must hold no trace at the end."""
+    settings = {
+        "max_concurrent": "1",
+        "warm_pool": str(NARROW_POOL),
+        "queue_timeout": "30",
+        "max_upload_mb": "64",
+        "max_metadata_mb": "1",
+        "max_memory_mb": "2048",
+        "max_disk_mb": "4096",
+        "max_timeout": "600",
+        "max_cpus": "2",
+        "upload_idle_timeout": "2",
+    }
+    with running_server(tmp_path_factory.mktemp("narrow") / "data", image, **settings) as narrow:
+        yield narrow
+        log = narrow.log.read_text()
+        assert "Traceback" not in log, log
+
+
+@pytest.fixture
+async def narrow(narrow_server: Server) -> AsyncIterator[Api]:
+    async with api_of(narrow_server.url) as client:
+        yield client

@@ -1,0 +1,259 @@
+"""Archives that are none, or must not be unpacked: 4xx that names the member; nothing is left behind."""
+
+import tarfile
+
+import pytest
+
+from tests.support.api import Api
+from tests.support.archives import END, compressed, member, pax, script, sparse, tar_of
+from tests.support.remains import check_pool_full, check_works, remains
+from tests.support.server import Server
+from tests.web.conftest import NARROW_POOL
+
+GOOD = member("main.py", "print('hello')")
+GIBIBYTE = 1024**3
+ZIP = b"PK\x03\x04" + bytes(60)
+NOT_UTF8 = "caf\udce9.py"
+
+BAD_ARCHIVES: dict[str, tuple[bytes, int, str, str, tuple[str, ...]]] = {
+    # bytes, status, code, field, what the message must hold
+    "gzip": (compressed("gz"), 415, "unsupported_archive", "tar", ("gzip", "uncompressed tar")),
+    "bzip2": (compressed("bz2"), 415, "unsupported_archive", "tar", ("bzip2", "uncompressed tar")),
+    "xz": (compressed("xz"), 415, "unsupported_archive", "tar", ("xz", "uncompressed tar")),
+    "zip": (ZIP, 415, "unsupported_archive", "tar", ("zip", "uncompressed tar")),
+    "text": (b"print('hello')\n" * 100, 400, "invalid_request", "tar", ("not a tar",)),
+    "short text": (b"print('hello')\n", 400, "invalid_request", "tar", ("cut short",)),
+    "no bytes": (b"", 400, "invalid_request", "tar", ("empty", "uncompressed tar")),
+    "no members": (END, 400, "invalid_request", "tar", ("no members",)),
+    "cut in a header": (GOOD[:300], 400, "invalid_request", "tar", ("cut short",)),
+    "cut in a file": (member("main.py", b"#" * 5000)[:3000], 400, "invalid_request", "tar", ("cut short",)),
+    "cut before its end": (GOOD, 400, "invalid_request", "tar", ("cut short",)),
+    "damaged in the middle": (
+        GOOD + b"\x01" * 512 + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("damaged", "after 1 members"),
+    ),
+    "no .py": (tar_of({"a.txt": "x"}), 400, "invalid_request", "entrypoint", (".py", "main.py")),
+    "absolute": (GOOD + member("/etc/x.py") + END, 400, "invalid_request", "tar", ("/etc/x.py", "absolute")),
+    "dot dot": (GOOD + member("a/../../x.py") + END, 400, "invalid_request", "tar", ("a/../../x.py", "..")),
+    "NUL in a pax name": (
+        pax({b"path": b"ma\0in.py"}) + GOOD + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("cannot be written",),
+    ),
+    "5,000 characters": (
+        GOOD + member("d/" * 2500 + "x") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("5001", "4095"),
+    ),
+    "one part of 300": (GOOD + member("x" * 300) + END, 400, "invalid_request", "tar", ("255",)),
+    "not UTF-8": (
+        GOOD + member(NOT_UTF8, style=tarfile.GNU_FORMAT) + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("not UTF-8",),
+    ),
+    "no name": (pax({b"path": b""}) + GOOD + END, 400, "invalid_request", "tar", ("cannot be written",)),
+    "symlink out": (
+        GOOD + member("a/l", kind=tarfile.SYMTYPE, target="../../etc/passwd") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("symbolic link", "a/l", "leads out"),
+    ),
+    "absolute symlink": (
+        GOOD + member("l", kind=tarfile.SYMTYPE, target="/etc/passwd") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("symbolic link", "leads out"),
+    ),
+    "file behind a symlink": (
+        GOOD + member("l", kind=tarfile.SYMTYPE, target=".") + member("l/x") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("l/x", "behind the symbolic link"),
+    ),
+    "hard link out": (
+        GOOD + member("h", kind=tarfile.LNKTYPE, target="../main.py") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("hard link", "leads out"),
+    ),
+    "hard link to nothing": (
+        GOOD + member("h", kind=tarfile.LNKTYPE, target="nothing") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("hard link", "nothing"),
+    ),
+    "character device": (
+        GOOD + member("d", kind=tarfile.CHRTYPE) + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("device",),
+    ),
+    "block device": (
+        GOOD + member("d", kind=tarfile.BLKTYPE) + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("device",),
+    ),
+    "FIFO": (GOOD + member("f", kind=tarfile.FIFOTYPE) + END, 400, "invalid_request", "tar", ("FIFO", "f")),
+    "unknown type": (GOOD + member("u", kind=b"Q") + END, 400, "invalid_request", "tar", ("unknown type",)),
+    "same name twice": (GOOD + GOOD + END, 400, "invalid_request", "tar", ("main.py", "twice")),
+    "same name, written otherwise": (
+        GOOD + member("./main.py") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("main.py", "twice"),
+    ),
+    "a file where a folder is": (
+        GOOD + member("d/x") + member("d") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("'d'", "directory"),
+    ),
+    "a folder where a file is": (
+        GOOD + member("main.py/x") + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("main.py/x",),
+    ),
+    "a folder named like a file": (
+        GOOD + member("main.py", kind=tarfile.DIRTYPE) + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("main.py", "is a file"),
+    ),
+    "10 GB, sparse": (
+        GOOD + sparse("s", 10 * GIBIBYTE) + END,
+        413,
+        "too_large",
+        "config.disk_mb",
+        ("2048 MiB",),
+    ),
+    "10 GB, claimed": (
+        GOOD + member("b", size=10 * GIBIBYTE),
+        413,
+        "too_large",
+        "config.disk_mb",
+        ("disk_mb", "2048 MiB"),
+    ),
+    "10 GB, by pax": (
+        GOOD + pax({b"size": b"%d" % (10 * GIBIBYTE)}) + member("b"),
+        413,
+        "too_large",
+        "config.disk_mb",
+        ("2048 MiB",),
+    ),
+    "pax length of nonsense": (
+        pax({b"path": b"main.py"}).replace(b"16 path", b"99 path") + GOOD + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("damaged", "extended header"),
+    ),
+    "a pax header for all": (
+        pax({b"path": b"../x.py"}, everywhere=True) + GOOD + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("path",),
+    ),
+    "100,000 members": (
+        GOOD + b"".join(member(f"{n}", style=tarfile.USTAR_FORMAT) for n in range(100_000)) + END,
+        413,
+        "too_large",
+        "tar",
+        ("65536", "members"),
+    ),
+}
+
+
+@pytest.mark.parametrize("route", ["sync", "submit"])
+@pytest.mark.parametrize("name", BAD_ARCHIVES)
+async def test_a_bad_archive_is_refused_and_leaves_nothing(
+    narrow: Api, narrow_server: Server, route: str, name: str
+) -> None:
+    archive, status, code, field, words = BAD_ARCHIVES[name]
+    before = await remains(narrow_server, narrow)
+    answer = await getattr(narrow, route)(archive, {})
+    assert (answer.status, answer.document["code"]) == (status, code), answer.document
+    assert answer.document["field"] == field
+    for word in words:
+        assert word in answer.document["error"]
+    assert len(answer.document["error"]) < 500
+    assert await remains(narrow_server, narrow) == before
+
+
+async def test_slot_and_pool_are_whole_after_all_that(narrow: Api, narrow_server: Server) -> None:
+    await check_works(narrow)
+    await check_pool_full(narrow_server, NARROW_POOL)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "words"),
+    [("pkg", "is a directory"), ("pkg/", "is a directory"), ("nowhere.py", "not in the archive")],
+)
+async def test_an_entrypoint_must_be_a_file_of_the_archive(narrow: Api, entrypoint: str, words: str) -> None:
+    archive = tar_of({"pkg/__init__.py": "", "main.py": ""})
+    answer = await narrow.sync(archive, {"entrypoint": entrypoint})
+    assert (answer.status, answer.document["field"]) == (400, "entrypoint")
+    assert words in answer.document["error"]
+
+
+async def test_contents_that_do_not_fit_in_disk_mb_are_too_large(narrow: Api, narrow_server: Server) -> None:
+    before = await remains(narrow_server, narrow)
+    archive = tar_of({"main.py": "", "big": bytes(5 * 1024 * 1024)})
+    answer = await narrow.sync(archive, {"config": {"disk_mb": 4}})
+    assert (answer.status, answer.document["code"]) == (413, "too_large")
+    assert (answer.document["field"], "4 MiB" in answer.document["error"]) == ("config.disk_mb", True)
+    assert await remains(narrow_server, narrow) == before
+
+
+@pytest.mark.parametrize(
+    ("files", "entrypoint"),
+    [
+        (["b.py", "main.py", "__main__.py"], "main.py"),
+        (["b.py", "__main__.py", "pkg/main.py"], "__main__.py"),
+        (["pkg/main.py", "b.py", "a.py"], "b.py"),
+        (["x.txt", "pkg/b.py", "pkg/a.py"], "pkg/b.py"),
+    ],
+)
+async def test_the_entrypoint_is_detected(api: Api, files: list[str], entrypoint: str) -> None:
+    archive = tar_of(dict.fromkeys(files, "import sys; print(sys.argv[0])"))
+    answer = await api.sync(archive)
+    assert (answer.status, answer.document["stdout"]) == (200, f"{entrypoint}\n")
+
+
+async def test_links_that_stay_inside_are_taken(api: Api) -> None:
+    archive = (
+        member("data/a.txt", "inside")
+        + member("link", kind=tarfile.SYMTYPE, target="data/a.txt")
+        + member("hard", kind=tarfile.LNKTYPE, target="data/a.txt")
+        + member("main.py", "print(open('link').read(), open('hard').read())")
+        + END
+    )
+    answer = await api.sync(archive)
+    assert (answer.status, answer.document["stdout"]) == (200, "inside inside\n")
+
+
+async def test_bytes_after_the_end_of_the_archive_do_no_harm(api: Api) -> None:
+    answer = await api.sync(script("print('whole')") + bytes(100_000))
+    assert (answer.status, answer.document["stdout"]) == (200, "whole\n")

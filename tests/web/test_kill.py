@@ -1,0 +1,67 @@
+"""DELETE, whatever the execution is doing."""
+
+import anyio
+import pytest
+
+from tests.support.api import Api
+
+FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
+
+
+async def test_a_running_one_is_killed_and_keeps_its_output(api: Api) -> None:
+    execution_id = await api.accepted(FOREVER)
+    await api.until_printed(execution_id, b"on")
+    answer = await api.kill(execution_id)
+    assert (answer.status, answer.document) == (200, {"status": "killed"})
+    result = (await api.get(f"/api/v1/executions/{execution_id}")).document
+    assert (result["status"], result["stdout"]) == ("killed", "on\n")
+    assert {"exit_code", "error_type", "error"}.isdisjoint(result)
+
+
+async def test_a_pending_one_is_killed_and_never_starts(narrow: Api) -> None:
+    first = await narrow.accepted(FOREVER)
+    await narrow.until_printed(first, b"on")
+    waiting = await narrow.accepted("print('started')")
+    assert (await narrow.kill(waiting)).document == {"status": "killed"}
+    events = await narrow.all_events(waiting)
+    assert [event.name for event in events] == ["submitted", "killed"]
+    assert events[-1].data["stdout"] == ""
+    assert "started_at" not in events[-1].data
+    assert (await narrow.kill(first)).document == {"status": "killed"}
+    assert (await narrow.run("print('next')"))["stdout"] == "next\n"
+
+
+@pytest.mark.parametrize("source", ["print('done')", "raise SystemExit(3)"])
+async def test_one_that_has_ended_keeps_its_status(api: Api, source: str) -> None:
+    result = await api.run(source)
+    for _ in range(2):
+        answer = await api.kill(result["execution_id"])
+        assert (answer.status, answer.document) == (200, {"status": "completed"})
+    assert (await api.get(f"/api/v1/executions/{result['execution_id']}")).document == result
+
+
+async def test_many_kills_at_once_are_one(api: Api) -> None:
+    execution_id = await api.accepted(FOREVER)
+    statuses: list[tuple[int, str]] = []
+
+    async def kill() -> None:
+        answer = await api.kill(execution_id)
+        statuses.append((answer.status, answer.document["status"]))
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(8):
+            tasks.start_soon(kill, name=f"kill {n}")
+    assert statuses == [(200, "killed")] * 8
+    names = [event.name for event in await api.all_events(execution_id)]
+    assert names.count("kill_requested") <= 1
+    assert names[-1] == "killed"
+
+
+async def test_killed_at_any_moment_it_ends_truthfully(api: Api) -> None:
+    """Kills that race with the claim, the start and the end: whatever comes first is what everybody sees."""
+    for _ in range(15):
+        execution_id = await api.accepted("print('quick')")
+        answer = await api.kill(execution_id)
+        assert answer.status == 200
+        assert answer.document["status"] == (await api.ended(execution_id))["status"]
+        assert answer.document["status"] in ("killed", "completed")

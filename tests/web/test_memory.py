@@ -1,0 +1,79 @@
+"""A large upload streams through: the server's memory does not grow with it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.api import Api, api_of, form
+from tests.support.archives import END, member
+from tests.support.remains import check_works, spooled
+from tests.support.server import Server, running_server
+
+MEBIBYTE = 1024 * 1024
+GROWTH_MAX = 64 * MEBIBYTE
+SHOW = "import os; print(os.path.getsize('zeros'))"
+
+
+async def zeros(size: int) -> AsyncIterator[bytes]:
+    """A tar with one file of zeros, as a stream."""
+    yield member("main.py", SHOW) + member("zeros", size=size)
+    piece = bytes(MEBIBYTE // 4)
+    for _ in range(size // len(piece)):
+        yield piece
+    yield END
+
+
+def resident(server: Server, name: str) -> int:
+    """Bytes of the server's memory now (`VmRSS`), or at its highest (`VmHWM`)."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak(server: Server) -> None:
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+
+
+async def check_upload(server: Server, api: Api, size: int, route: str, order: tuple[str, str]) -> None:
+    await check_works(api)
+    before = resident(server, "VmRSS")
+    forget_peak(server)
+    answer = await api.request("POST", f"/api/v1/exec/{route}", data=form(zeros(size), {}, order=order))
+    assert answer.status in (200, 202), answer.document
+    result = await api.ended(answer.document["execution_id"])
+    assert result["stdout"] == f"{size}\n", result
+    assert resident(server, "VmHWM") - before < GROWTH_MAX
+    assert spooled(server) == set()
+    await check_works(api)
+
+
+@pytest.mark.parametrize(
+    ("route", "order"),
+    [("sync", ("metadata", "tar")), ("sync", ("tar", "metadata")), ("async", ("metadata", "tar"))],
+)
+async def test_256_mib_take_constant_memory(
+    server: Server, api: Api, route: str, order: tuple[str, str]
+) -> None:
+    await check_upload(server, api, 256 * MEBIBYTE, route, order)
+
+
+async def test_a_gibibyte_by_sync_takes_constant_memory(server: Server, api: Api) -> None:
+    await check_upload(server, api, 1024 * MEBIBYTE, "sync", ("metadata", "tar"))
+
+
+async def test_a_slow_reader_of_much_output_costs_its_output_once(
+    image: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Ten watchers of one long output share it; what each has not read yet is not copied for each."""
+    with running_server(tmp_path_factory.mktemp("readers") / "data", image, warm_pool="1") as server:
+        async with api_of(server.url) as api:
+            source = f"import sys\nfor _ in range(10): sys.stdout.write('x' * {MEBIBYTE - 1})"
+            execution_id = (await api.run(source))["execution_id"]
+            before = resident(server, "VmRSS")
+            forget_peak(server)
+            path = f"/api/v1/executions/{execution_id}/logs"
+            readers = [await api.session.get(path) for _ in range(10)]
+            for reader in readers:
+                assert len(await reader.read()) == 10 * (MEBIBYTE - 1)
+            assert resident(server, "VmHWM") - before < 10 * GROWTH_MAX

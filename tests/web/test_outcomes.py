@@ -1,0 +1,110 @@
+"""How a run can end, as CONTRACT §3 tells it, each brought about for real."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.api import Api
+from tests.support.archives import script, tar_of
+
+EMPTY_IMAGE = "pyexec-test-empty:web"
+
+
+@pytest.mark.parametrize(
+    ("source", "error_type", "error", "line"),
+    [
+        ("x = 1\n\nraise ValueError('too blue')", "ValueError", "too blue", 3),
+        ("def f():\n    1 / 0\nf()", "ZeroDivisionError", "division by zero", 2),
+        ("import json\njson.loads('{')", "JSONDecodeError", "Expecting property name", 2),
+        ("print('a'\n", "SyntaxError", "never closed", 1),
+        ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise KeyError('k')", "KeyError", "'k'", 4),
+        ("class Own(Exception): ...\nraise Own", "Own", "Own", 2),
+        ("raise ValueError('two\\nlines')", "ValueError", "two\nlines", 1),
+        ("import helper\nhelper.go()", "RuntimeError", "deep", 2),
+    ],
+)
+async def test_a_traceback_is_told_apart(
+    api: Api, source: str, error_type: str, error: str, line: int
+) -> None:
+    archive = tar_of({"main.py": source, "helper.py": "def go():\n    raise RuntimeError('deep')"})
+    result = (await api.sync(archive)).document
+    assert (result["status"], result["exit_code"], result["error_type"]) == ("completed", 1, error_type)
+    assert error in result["error"]
+    assert result["error_line"] == line
+
+
+async def test_a_printed_traceback_of_a_success_is_no_error(api: Api) -> None:
+    result = await api.run("import traceback\ntry: 1/0\nexcept ZeroDivisionError: traceback.print_exc()")
+    assert result["exit_code"] == 0
+    assert "error_type" not in result
+
+
+async def test_more_memory_than_allowed(api: Api) -> None:
+    source = "print('before', flush=True)\nx = bytearray(200 * 1024 * 1024)\nfor i in range(0, len(x), 4096): x[i] = 1\nimport time; time.sleep(60)"
+    result = await api.run(source, config={"memory_mb": 64})
+    assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "out_of_memory", 137)
+    assert ("64 MiB" in result["error"], result["stdout"]) == (True, "before\n")
+
+
+async def test_memory_and_disk_are_not_the_same(api: Api) -> None:
+    source = "open('big', 'wb').write(bytes(1)); f = open('big', 'ab')\nfor _ in range(100): f.write(bytes(1024 * 1024))\nprint(f.tell() >> 20)"
+    result = await api.run(source, config={"memory_mb": 64, "disk_mb": 200})
+    assert (result["status"], result["stdout"]) == ("completed", "100\n")
+
+
+async def test_a_full_disk_is_the_programs_own_error(api: Api) -> None:
+    result = await api.run("open('big', 'wb').write(bytes(20 * 1024 * 1024))", config={"disk_mb": 8})
+    assert (result["status"], result["exit_code"], result["error_type"]) == ("completed", 1, "OSError")
+    assert "No space left" in result["error"]
+
+
+async def test_a_time_out_keeps_what_was_printed(api: Api) -> None:
+    result = await api.run("import time; print('kept'); time.sleep(60)", config={"timeout_seconds": 0.5})
+    assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "timeout", 124)
+    assert (result["stdout"], "0.5 s" in result["error"]) == ("kept\n", True)
+
+
+async def test_the_network_is_off_unless_asked_for(api: Api) -> None:
+    source = "import socket; print(sorted(name for _, name in socket.if_nameindex()))"
+    assert "eth0" not in (await api.run(source))["stdout"]
+    assert "eth0" in (await api.run(source, config={"network_disabled": False}))["stdout"]
+
+
+@pytest.fixture(scope="module")
+def empty_image() -> Iterator[str]:
+    """An image with nothing in it, not even Python."""
+    subprocess.run(
+        ["docker", "import", "-", EMPTY_IMAGE], input=bytes(10240), check=True, capture_output=True
+    )
+    yield EMPTY_IMAGE
+    subprocess.run(["docker", "rmi", EMPTY_IMAGE], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("route", ["sync", "submit"])
+async def test_an_image_without_python(api: Api, empty_image: str, route: str) -> None:
+    answer = await getattr(api, route)(script("print()"), {"docker_image": empty_image})
+    result = await api.ended(answer.document["execution_id"])
+    assert (result["status"], result["error_type"]) == ("failed", "image_unavailable")
+    assert (empty_image in result["error"], "exit_code" in result) == (True, False)
+
+
+@pytest.mark.parametrize("route", ["sync", "submit"])
+@pytest.mark.parametrize("wanted", ["pyexec-no-such-image:1", "UPPER/x", "localhost:1/none:1"])
+async def test_an_image_that_cannot_be_had(api: Api, route: str, wanted: str) -> None:
+    answer = await getattr(api, route)(script("print()"), {"docker_image": wanted})
+    assert answer.status in (200, 202), answer.document
+    result = await api.ended(answer.document["execution_id"])
+    assert (result["status"], result["error_type"]) == ("failed", "image_unavailable")
+    assert wanted in result["error"]
+
+
+async def test_a_bad_archive_for_a_missing_image_is_the_callers_mistake_first(api: Api) -> None:
+    answer = await api.sync(script("")[:600], {"docker_image": "pyexec-no-such-image:1"})
+    assert (answer.status, answer.document["field"]) == (400, "tar")
+
+
+async def test_more_cpus_than_the_engine_has_are_refused(api: Api) -> None:
+    answer = await api.sync(script(""), {"config": {"cpus": 100_000}})
+    assert (answer.status, answer.document["field"]) == (400, "config.cpus")
+    assert "at most" in answer.document["error"]

@@ -1,0 +1,101 @@
+"""One line for slots: bounded, first come first served, and with an end."""
+
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.archives import script
+from tests.support.server import Server, running_server
+
+FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
+HELLO = script("print('hello')")
+
+
+@pytest.fixture(scope="module")
+def short(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One slot, and one place in line."""
+    settings = {"max_concurrent": "1", "max_queued": "1", "warm_pool": "1", "queue_timeout": "2"}
+    with running_server(tmp_path_factory.mktemp("short") / "data", image, **settings) as server:
+        yield server
+
+
+async def test_a_full_queue_is_429_with_a_time_to_come_back(short: Server) -> None:
+    async with api_of(short.url) as api:
+        running = await api.accepted(FOREVER)
+        await api.until_printed(running, b"on")
+        waiting = await api.accepted(FOREVER)
+        newest = await api.newest()
+        for request in (api.sync(HELLO), api.submit(HELLO), api.eval({"code": "1"})):
+            answer = await request
+            assert (answer.status, answer.document["code"]) == (429, "queue_full")
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "1 slots" in answer.document["error"]
+        assert await api.newest() == newest == waiting
+        for execution_id in (waiting, running):
+            assert (await api.kill(execution_id)).document == {"status": "killed"}
+        assert (await api.run("print('free')"))["stdout"] == "free\n"
+
+
+@pytest.mark.parametrize("route", ["sync", "submit"])
+async def test_one_that_waits_too_long_fails_by_queue_timeout(short: Server, route: str) -> None:
+    async with api_of(short.url) as api:
+        running = await api.accepted(FOREVER)
+        await api.until_printed(running, b"on")
+        headers = {"Idempotency-Key": f"late-{route}"}
+        answer = await getattr(api, route)(HELLO, headers=headers)
+        result = await api.ended(answer.document["execution_id"])
+        assert (result["status"], result["error_type"]) == ("failed", "queue_timeout")
+        assert ("2 s" in result["error"], "exit_code" in result, "started_at" in result) == (
+            True,
+            False,
+            False,
+        )
+        again = await getattr(api, route)(HELLO, headers=headers)
+        assert again.document["execution_id"] == result["execution_id"]
+        await api.kill(running)
+        assert (await api.run("print('free')"))["stdout"] == "free\n"
+
+
+async def test_too_little_memory_for_two_makes_a_line_as_well(
+    image: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = {"max_concurrent": "4", "max_queued": "1", "max_total_memory_mb": "4000", "warm_pool": "1"}
+    with running_server(tmp_path_factory.mktemp("memory") / "data", image, **settings) as server:
+        async with api_of(server.url) as api:
+            running = await api.accepted(FOREVER)
+            await api.until_printed(running, b"on")
+            waiting = await api.accepted("print('next')")
+            answer = await api.submit(HELLO)
+            assert (answer.status, answer.document["code"]) == (429, "queue_full")
+            answer = await api.sync(HELLO, {"config": {"memory_mb": 3000}})
+            assert (answer.status, answer.document["field"]) == (413, "config.memory_mb")
+            assert "4000 MiB" in answer.document["error"]
+            await api.kill(running)
+            assert (await api.ended(waiting))["stdout"] == "next\n"
+
+
+async def test_what_waits_runs_in_its_turn(narrow: Api) -> None:
+    ids = [await narrow.accepted(f"import time; time.sleep(0.1); print({n})") for n in range(5)]
+    results = [await narrow.ended(execution_id) for execution_id in ids]
+    assert [result["stdout"] for result in results] == [f"{n}\n" for n in range(5)]
+    starts = [result["started_at"] for result in results]
+    assert starts == sorted(starts)
+
+
+async def test_sync_and_async_share_the_line(narrow: Api) -> None:
+    outputs: list[str] = []
+
+    async def by_sync(n: int) -> None:
+        outputs.append((await narrow.run(f"print('sync', {n})"))["stdout"])
+
+    ids = []
+    async with anyio.create_task_group() as tasks:
+        for n in range(5):
+            tasks.start_soon(by_sync, n, name=f"sync {n}")
+            ids.append(await narrow.accepted(f"print('async', {n})"))
+    assert sorted(outputs) == [f"sync {n}\n" for n in range(5)]
+    assert [(await narrow.ended(execution_id))["stdout"] for execution_id in ids] == [
+        f"async {n}\n" for n in range(5)
+    ]

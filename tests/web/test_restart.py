@@ -1,0 +1,111 @@
+"""A server that dies at once, by SIGKILL, and another one on the same data: what was accepted comes to an end."""
+
+import signal
+from pathlib import Path
+
+from tests.support.api import api_of
+from tests.support.archives import script
+from tests.support.containers import containers, deployment_of, labels_of, remove, until_containers
+from tests.support.remains import remains
+from tests.support.server import Server, running_server
+
+ONE_SLOT = {"max_concurrent": "1", "warm_pool": "1"}
+FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
+
+
+def crash(server: Server) -> None:
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait()
+
+
+async def test_pending_runs_run_and_running_ones_go_on(image: str, tmp_path: Path) -> None:
+    key = {"Idempotency-Key": "over the crash"}
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
+        async with api_of(first.url) as api:
+            done = await api.run("print('done')")
+            running = await api.accepted(FOREVER)
+            await api.until_printed(running, b"on")
+            waiting = [await api.accepted(f"print('waited', {n})") for n in range(3)]
+            keyed = (await api.submit(script("print('once')"), headers=key)).document["execution_id"]
+            killed = await api.accepted("print('never')")
+            await api.kill(killed)
+        old = set(await containers(deployment_of(first.data_dir)))
+        crash(first)
+    assert old
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
+        async with api_of(second.url) as api:
+            assert (await api.get(f"/api/v1/executions/{running}")).document["status"] == "running"
+            assert (await api.kill(running)).document == {"status": "killed"}
+            result = await api.ended(running)
+            assert (result["status"], result["stdout"]) == ("killed", "on\n")
+            for n, execution_id in enumerate(waiting):
+                assert (await api.ended(execution_id))["stdout"] == f"waited {n}\n"
+            again = await api.submit(script("print('once')"), headers=key)
+            assert again.document["execution_id"] == keyed
+            assert (await api.ended(keyed))["stdout"] == "once\n"
+            assert (await api.ended(killed))["status"] == "killed"
+            assert (await api.get(f"/api/v1/executions/{done['execution_id']}")).document == done
+            names = [event.name for event in await api.all_events(running)]
+            assert names.count("running") == 1
+            assert names[-1] == "killed"
+        left = await until_containers(deployment_of(second.data_dir), 1)
+        assert old.isdisjoint(left)
+        assert len({(await labels_of(container))["pyexec.replica"] for container in left}) == 1
+
+
+async def test_a_program_whose_sandbox_went_with_the_server_is_lost(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
+        async with api_of(first.url) as api:
+            running = await api.accepted(FOREVER)
+            await api.until_printed(running, b"on")
+        crash(first)
+        (left,) = await until_containers(
+            deployment_of(first.data_dir), 1
+        )  # those that waited end by themselves
+        await remove(left)
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
+        async with api_of(second.url) as api:
+            result = await api.ended(running)
+            assert (result["status"], result["error_type"]) == ("failed", "lost")
+            assert "may have run" in result["error"]
+            assert (await api.run("print('hello')"))["stdout"] == "hello\n"
+
+
+async def test_a_half_uploaded_archive_is_forgotten(image: str, tmp_path: Path) -> None:
+    """The server dies while an archive streams in: nothing of it is there for the next one."""
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
+        async with api_of(first.url) as api:
+            partial = first.data_dir / "blobs" / ".partial-0123456789abcdef"
+            partial.write_bytes(b"half")
+            assert (await api.run("print('hello')"))["stdout"] == "hello\n"
+        crash(first)
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
+        async with api_of(second.url) as api:
+            assert partial not in (await remains(second, api)).files
+
+
+async def test_a_stopping_server_lets_programs_end_and_removes_everything(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="30") as first:
+        async with api_of(first.url) as api:
+            quick = await api.accepted("import time; print('on', flush=True); time.sleep(1); print('end')")
+            await api.until_printed(quick, b"on")
+            waiting = await api.accepted("print('later')")
+        assert first.stop() == 0
+        assert await containers(deployment_of(first.data_dir)) == set()
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
+        async with api_of(second.url) as api:
+            assert (await api.ended(quick))["stdout"] == "on\nend\n"
+            assert (await api.ended(waiting))["stdout"] == "later\n"
+
+
+async def test_a_program_that_outlives_the_stop_is_lost_and_removed(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="0.5") as first:
+        async with api_of(first.url) as api:
+            running = await api.accepted(FOREVER)
+            await api.until_printed(running, b"on")
+        assert first.stop() == 0
+        assert await containers(deployment_of(first.data_dir)) == set()
+    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
+        async with api_of(second.url) as api:
+            result = await api.ended(running)
+            assert (result["status"], result["error_type"], result["stdout"]) == ("failed", "lost", "on\n")
