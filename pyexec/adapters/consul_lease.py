@@ -109,6 +109,7 @@ class ConsulMembership:
                 tasks.cancel_scope.cancel()
 
     async def join(self, member: Member) -> None:
+        await self.leave()
         self._member = member
         self._session = await self._enter()
         self._keeper = anyio.CancelScope()
@@ -179,7 +180,7 @@ class ConsulMembership:
         with keeper:
             while True:
                 await session.keep()
-                logger.error("this replica was not heard of for %d s: it starts a new session", TTL_SECONDS)
+                logger.error("this replica may be taken for dead: its session is lost, it starts a new one")
                 await session.end()
                 self._session = session = await self._reenter()
                 logger.info("this replica is a member again")

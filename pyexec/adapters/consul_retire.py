@@ -1,6 +1,8 @@
 """Taking an ended execution out of Consul, for good."""
 
 import json
+import logging
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
@@ -21,6 +23,8 @@ from pyexec.adapters.consul_kv import OPERATIONS_MAX, ConsulKV, Operation
 from pyexec.codec import decode_event
 from pyexec.domain.events import Terminal
 from pyexec.errors import Conflict
+
+logger = logging.getLogger(__name__)
 
 TOMBSTONE_SECONDS: Final = 600.0
 """A first event may be under way to Consul for some seconds; nothing is for so long."""
@@ -47,12 +51,22 @@ class Retirement:
             Operation(verb="set", key=inflight, value=b""),
             Operation(verb="delete", key=inflight),
         ]
-        _, bound = await self._kv.get(bound_key(execution_id))
-        if bound is not None:
-            key_hash = json.loads(bound.value)["key_hash"]
-            operations.append(Operation(verb="delete", key=idempotency_key(key_hash)))
-        await self._kv.transaction(operations)
+        await self._kv.transaction([*operations, *await self._unbinding(execution_id)])
         await self._sweep()
+
+    async def _unbinding(self, execution_id: str) -> Sequence[Operation]:
+        """Frees the caller's idempotency key, if there is one."""
+        _, bound = await self._kv.get(bound_key(execution_id))
+        if bound is None:
+            return []
+        try:
+            key_hash: str = json.loads(bound.value)["key_hash"]
+        except (ValueError, KeyError, TypeError) as error:
+            logger.error(
+                "the idempotency key of %s stays bound, its note cannot be read: %r", execution_id, error
+            )
+            return []
+        return [Operation(verb="delete", key=idempotency_key(key_hash))]
 
     async def _has_ended(self, execution_id: str) -> bool:
         """False when there is nothing to retire; raises `Conflict` while it is open."""

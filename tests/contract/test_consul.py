@@ -202,35 +202,6 @@ async def test_what_a_transaction_cannot_hold_is_refused_before_it_is_sent(parts
     assert entry.value == value
 
 
-async def test_tell_fills_an_inbox_in_the_same_step(parts: Parts) -> None:
-    _, membership, log = parts
-    me = membership.fence().key.removeprefix("replicas/")
-    empty = await log.inbox(me)
-    first, second = new_id(), new_id()
-    await log.append(first, 0, [submitted()])
-    seen: list[frozenset[str]] = []
-
-    async def watch() -> None:
-        version = empty.version
-        while not seen or seen[-1] != {first}:
-            inbox = await log.inbox(me, version)
-            version = inbox.version
-            seen.append(inbox.ids)
-
-    with fail_after(PATIENCE):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch, name="watch of an inbox")
-            await log.append(first, 1, [claimed(me)], tell=me)
-    with pytest.raises(Conflict):
-        await log.append(first, 1, [claimed(me)], tell=me)
-    with pytest.raises(Conflict):
-        await log.append(second, 1, [claimed(me)], tell=me)
-    assert (await log.inbox(me)).ids == {first}
-    await log.settle(me, first)
-    await log.settle(me, first)
-    assert (await log.inbox(me)).ids == frozenset()
-
-
 async def test_only_who_is_gone_is_taken_for_gone(parts: Parts) -> None:
     kv, membership, log = parts
     me = membership.fence().key.removeprefix("replicas/")

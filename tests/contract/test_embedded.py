@@ -16,7 +16,7 @@ from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 
 from pyexec.adapters.blobs import FileBlobs
 from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
-from pyexec.errors import CorruptLog, SettingsError, Unavailable
+from pyexec.errors import Conflict, CorruptLog, SettingsError, Unavailable
 from tests.contract.test_blobs import SourceBroke, stream
 from tests.contract.test_durability import ROOT
 from tests.contract.test_index import WORDS
@@ -71,6 +71,15 @@ async def test_a_closed_log_is_unavailable(tmp_path: Path) -> None:
     await log.close()
     with pytest.raises(Unavailable):
         await log.check()
+
+
+async def test_the_replica_that_holds_the_directory_is_not_gone(tmp_path: Path) -> None:
+    async with await EmbeddedLog.open(tmp_path, "rep_me") as log:
+        execution = new_id()
+        await log.append(execution, 0, [submitted(), claimed("rep_me")])
+        with pytest.raises(Conflict):
+            await log.append(execution, 2, [killed()], gone="rep_me")
+        await log.append(execution, 2, [killed()], gone="rep_dead")
 
 
 def index_of(directory: Path) -> list[tuple[object, ...]]:

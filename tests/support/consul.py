@@ -1,13 +1,14 @@
 """Real Consul agents, as processes of their own on free ports of 127.0.0.1."""
 
 import json
+import random
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from urllib.error import HTTPError
@@ -104,20 +105,33 @@ class Agent:
             return bool(json.load(answer) == f"127.0.0.1:{self.ports['server']}")
 
 
+_given: set[int] = set()
+
+
 def free_ports(names: Sequence[str]) -> Mapping[str, int]:
-    """A port that nobody listens on, for each name."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in names]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+    """A port for each name: nobody listens there, no test was given it before, and no connection of anybody's
+    gets it by chance, since it lies below the kernel's own range."""
+    candidates = iter(random.sample(range(20_000, 32_000), 1000))
+    return {name: next(filter(_is_free, candidates)) for name in names}
 
 
-def new_agent(directory: Path, *arguments: str, **config: object) -> Agent:
+def _is_free(port: int) -> bool:
+    if port in _given:
+        return False
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    _given.add(port)
+    return True
+
+
+def new_agent(directory: Path, *arguments: str, tls: bool = False, **config: object) -> Agent:
     """An agent that is not started yet: a server with its data under `directory`, configured as Consul's
-    documentation says."""
+    documentation says; with `tls`, it answers at a port of its own for that, too."""
     directory.mkdir(parents=True, exist_ok=True)
-    ports = free_ports(PORTS)
+    ports = free_ports([*PORTS, "https"] if tls else PORTS)
     off = {"dns": -1, "grpc": -1, "https": -1}
     written = {
         "data_dir": str(directory / "data"),
@@ -129,8 +143,9 @@ def new_agent(directory: Path, *arguments: str, **config: object) -> Agent:
         "disable_update_check": True,
         "disable_keyring_file": True,
         "leave_on_terminate": False,
+        "performance": {"raft_multiplier": 1},
         **config,
-        "ports": {**off, **ports, **dict(config.get("ports", {}))},  # type: ignore[call-overload]
+        "ports": {**off, **ports},
     }
     file = directory / "config.json"
     file.write_text(json.dumps(written))
@@ -153,9 +168,9 @@ def running(*agents: Agent) -> Iterator[None]:
 
 
 @contextmanager
-def dev_agent(directory: Path, **config: object) -> Iterator[Agent]:
+def dev_agent(directory: Path, *, tls: bool = False, **config: object) -> Iterator[Agent]:
     """A single server that forgets everything when it ends, and is ready fast."""
-    agent = new_agent(directory, "-dev", **config)
+    agent = new_agent(directory, "-dev", tls=tls, **config)
     with running(agent):
         yield agent
 

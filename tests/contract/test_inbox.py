@@ -1,0 +1,64 @@
+"""Inboxes: a replica is told in the very step in which something concerns it."""
+
+import anyio
+import pytest
+from anyio import fail_after
+
+from pyexec.errors import Conflict
+from pyexec.ports import EventLog
+from tests.contract.test_watch import PATIENCE
+from tests.events import claimed, new_id, released, submitted
+
+ME, OTHER = "rep_me", "rep_other"
+
+
+async def test_whoever_is_told_finds_it_in_its_inbox(log: EventLog) -> None:
+    execution = new_id()
+    assert (await log.inbox(ME)).ids == frozenset()
+    await log.append(execution, 0, [submitted(), claimed(ME)], tell=ME)
+    assert (await log.inbox(ME)).ids == {execution}
+    assert (await log.inbox(OTHER)).ids == frozenset()
+
+
+async def test_a_refused_append_tells_nobody(log: EventLog) -> None:
+    execution = new_id()
+    await log.append(execution, 0, [submitted()])
+    with pytest.raises(Conflict):
+        await log.append(execution, 0, [submitted()], tell=ME)
+    with pytest.raises(Conflict):
+        await log.append(new_id(), 1, [claimed(ME)], tell=ME)
+    assert (await log.inbox(ME)).ids == frozenset()
+
+
+async def test_what_is_settled_is_gone_and_may_be_told_again(log: EventLog) -> None:
+    execution, other = new_id(), new_id()
+    await log.append(execution, 0, [submitted(), claimed(ME)], tell=ME)
+    await log.append(other, 0, [submitted(), claimed(ME)], tell=ME)
+    await log.settle(ME, execution)
+    await log.settle(ME, execution)
+    await log.settle(OTHER, execution)
+    assert (await log.inbox(ME)).ids == {other}
+    await log.append(execution, 2, [released()], tell=ME)
+    assert (await log.inbox(ME)).ids == {execution, other}
+
+
+async def test_whoever_watches_its_inbox_wakes_when_it_is_told(log: EventLog) -> None:
+    executions = [new_id() for _ in range(5)]
+
+    async def watch() -> None:
+        inbox = await log.inbox(ME)
+        while inbox.ids != set(executions):
+            inbox = await log.inbox(ME, inbox.version)
+
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, name="watch of an inbox")
+            for execution in executions:
+                await log.append(execution, 0, [submitted()], tell=ME)
+
+
+async def test_who_is_no_member_is_gone(log: EventLog) -> None:
+    execution = new_id()
+    await log.append(execution, 0, [submitted(), claimed("rep_dead")])
+    await log.append(execution, 2, [released()], gone="rep_dead")
+    assert (await log.open_executions()).lengths == {execution: 3}
