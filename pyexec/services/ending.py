@@ -6,7 +6,7 @@ import anyio
 from attrs import frozen
 
 from pyexec.domain.events import Failed, FailureType, Released, Terminal
-from pyexec.domain.execution import Phase, is_legal
+from pyexec.domain.execution import is_legal
 from pyexec.domain.journal import Stream
 from pyexec.domain.outcome import Ended, terminal_event
 from pyexec.errors import Conflict, Unavailable
@@ -72,8 +72,13 @@ class Endings:
     async def _write(self, run: Run, terminal: Terminal) -> None:
         """Appends where the log stands now, as long as the execution is open and this replica's own.
 
-        A conflict means that somebody else has written meanwhile: a wish to kill it, its end, or its adoption."""
+        A conflict means that somebody else has written meanwhile: a wish to kill it, its end, its release, or its
+        adoption."""
         while not run.over.is_set():
+            if run.known().owner != self.replica:
+                logger.warning("%s is not this replica's any more; nothing is written", run.id)
+                run.hand_over()
+                return
             try:
                 await self.log.append(run.id, run.seq, [terminal])
                 run.record([terminal])
@@ -95,7 +100,4 @@ class Endings:
         if not events:
             run.hand_over()
             return
-        state = run.catch_up(events)
-        if state.phase is not Phase.ENDED and state.owner != self.replica:
-            logger.warning("%s is not this replica's any more; nothing is written", run.id)
-            run.hand_over()
+        run.catch_up(events)

@@ -45,10 +45,18 @@ class Recovery:
         while True:
             before = members
             members = await self._members(before.version)
+            await self._look_again()
             if before.members.keys() - members.members.keys():
                 await anyio.sleep(COMING_BACK_SECONDS)
                 members = await self._members(None)
                 await self._recover_patiently()
+
+    async def _look_again(self) -> None:
+        """The change may have been this replica's own coming back."""
+        try:
+            await self.runner.look_again()
+        except Unavailable as error:
+            logger.warning("what was taken over from this replica is seen at its end: %s", error)
 
     async def _recover_patiently(self) -> None:
         while True:

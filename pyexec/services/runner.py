@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from attrs import frozen
 
 from pyexec.domain.events import Adopted, Event, FailureType, Running, Usage
-from pyexec.domain.execution import Execution, fold
+from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import (
@@ -151,6 +151,14 @@ class Runner:
             run.record([*events, adopted])
             self._carry_out_later(run, sandbox, slot, partial(self._follow, run, sandbox))
 
+    async def look_again(self) -> None:
+        """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
+        for run in self._live.all():
+            execution = run.catch_up(await self._log.read(run.id))
+            if execution.phase is not Phase.ENDED and execution.owner != self.config.replica:
+                logger.warning("%s was taken over by %s", run.id, execution.owner)
+                run.hand_over()
+
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
             raise RuntimeError("the runner is not serving")
@@ -225,7 +233,8 @@ class Runner:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._kill_when_wanted, run, sandbox, name=f"kill {run.id}")
             try:
-                with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS):
+                with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS) as following:
+                    beside.start_soon(_leave_when_over, run, following, name=f"leave {run.id}")
                     ended = await follow()
             except (SandboxBroken, SandboxRefused) as error:
                 reason = "killed" if run.kill_wanted.is_set() else "broken"
@@ -280,6 +289,11 @@ class Runner:
             logger.error("the sandbox of %s is left behind: %s", run.id, error)
         finally:
             self._slots.release(slot)
+
+
+async def _leave_when_over(run: Run, following: anyio.CancelScope) -> None:
+    await run.over.wait()
+    following.cancel()
 
 
 def kind_of(spec: Spec) -> SandboxKind:
