@@ -100,7 +100,7 @@ def _remove_programs(engine: Engine, deployment: str) -> None:
     for container in left:
         engine.remove(container)
     if left:
-        say(f"Removed {len(left)} programs that still ran")
+        say(f"Removed containers in which programs still ran: {len(left)}")
 
 
 def _refuse_another_consul() -> None:
@@ -128,9 +128,10 @@ def _held(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise Failure(
-            f"Port {port} of 127.0.0.1 cannot be used: {error.strerror}. `make cluster` takes {_SIZE + 1} ports "
-            "from PYEXEC_PORT on."
+            f"Port {port} of 127.0.0.1 cannot be used: {why}. "
+            f"`make cluster` takes {_SIZE + 1} ports from PYEXEC_PORT on."
         ) from error
 
 

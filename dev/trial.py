@@ -29,6 +29,7 @@ def environment(machine: Machine, **settings: str) -> dict[str, str]:
 
 def say_hello(server: Server, url: str, environment: dict[str, str]) -> None:
     """Run a first program through the command line; a Failure if it does not run."""
+    say(f"Running a first program on {url} through the command line")
     command = [str(BIN / "python-executor"), "--server", url]
     hello = subprocess.run(command, input=_HELLO, text=True, env=environment, check=False)
     if hello.returncode != 0 and not server.stopping:
