@@ -21,7 +21,7 @@ from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
 from pyexec.domain.stream import Chunk, Position
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
-from pyexec.services.submit import Upload
+from pyexec.services.uploads import Upload
 from pyexec.web.context import Context, caller_of, context_of
 from pyexec.web.multipart import read_upload, refuse_encoding
 from pyexec.web.schemas import schema_of
