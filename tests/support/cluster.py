@@ -85,7 +85,9 @@ class Replica:
 class Cluster:
     """All replicas, and what Consul says of them."""
 
-    def __init__(self, agents: Sequence[Agent], replicas: Sequence[Replica], http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, agents: Sequence[Agent], replicas: Sequence[Replica], http: aiohttp.ClientSession
+    ) -> None:
         self.agents = agents
         self.replicas = replicas
         self.prefix = "pyexec"
