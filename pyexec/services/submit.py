@@ -106,11 +106,11 @@ class Submissions:
 
     async def _accept(self, execution_id: str, submitted: Submitted, key: IdempotencyKey | None) -> None:
         """Writes the first event; with the claim in the same step when a slot is free here."""
-        slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
-        events: list[Event] = [submitted]
-        if slot is not None:
-            events.append(Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica))
-        with anyio.CancelScope(shield=True):
+        with self._runner.beginning(), anyio.CancelScope(shield=True):
+            slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
+            events: list[Event] = [submitted]
+            if slot is not None:
+                events.append(Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica))
             try:
                 await self._log.append(execution_id, 0, events, key=key)
             except BaseException:
