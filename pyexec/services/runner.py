@@ -73,7 +73,7 @@ class Runner:
         self._tasks: TaskGroup | None = None
         self._beginnings = 0
         self._begun = anyio.Event()
-        self._closed = False
+        self.closed = False
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Holds the runs. On cancellation, what has not started is given back, and what still runs is left to be
@@ -89,7 +89,7 @@ class Runner:
         with anyio.move_on_after(seconds):
             for run in self._live.all():
                 await run.over.wait()
-        self._closed = True
+        self.closed = True
         while self._beginnings:
             await self._begun.wait()
 
@@ -97,7 +97,7 @@ class Runner:
     def beginning(self) -> Iterator[None]:
         """Around the step from what the log is told to what this runner does about it, so that the runner does not
         end in between. Raises `Unavailable` when it has."""
-        if self._closed:
+        if self.closed:
             raise Unavailable("this server is stopping; send the request again, it will reach another one")
         self._beginnings += 1
         try:
