@@ -35,14 +35,21 @@ async def serve(settings: Settings) -> None:
     Waits for Docker if it is not there yet; `/ready` says so meanwhile. Raises `SettingsError`."""
     gate = Gate(waiting_for="the server is starting")
     stopping = anyio.Event()
-    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks:
         tasks.start_soon(_watch_signals, stopping, tasks.cancel_scope, gate, name="signals")
-        http, url = await _start_http(settings, gate)
-        stack.push_async_callback(http.cleanup)
-        replica = await _open_patiently(stack, settings, gate, url)
-        stack.push_async_callback(http.cleanup)
-        await _serve_replica(replica, gate, url, stopping, settings.stop_timeout)
+        async with AsyncExitStack() as stack:
+            http, url = await _start_http(settings, gate)
+            stack.push_async_callback(_clean_up, http)
+            replica = await _open_patiently(stack, settings, gate, url)
+            stack.push_async_callback(_clean_up, http)
+            await _serve_replica(replica, gate, url, stopping, settings.stop_timeout)
         tasks.cancel_scope.cancel()
+
+
+async def _clean_up(http: web.AppRunner) -> None:
+    """After a second signal, too."""
+    with anyio.CancelScope(shield=True):
+        await http.cleanup()
 
 
 async def _within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:

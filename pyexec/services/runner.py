@@ -1,7 +1,8 @@
 """Runs claimed executions: copy in, start, watch, classify, write the end, clean up."""
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -70,6 +71,9 @@ class Runner:
             log=log, blobs=blobs, replica=config.replica, output_bytes_max=config.output_bytes_max
         )
         self._tasks: TaskGroup | None = None
+        self._beginnings = 0
+        self._begun = anyio.Event()
+        self._closed = False
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Holds the runs. On cancellation, what has not started is given back, and what still runs is left to be
@@ -80,11 +84,28 @@ class Runner:
             await anyio.sleep_forever()
 
     async def drain(self, seconds: float) -> None:
-        """Takes no new work; returns when all runs are over, or after so many seconds."""
+        """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that."""
         self._slots.close()
         with anyio.move_on_after(seconds):
             for run in self._live.all():
                 await run.over.wait()
+        self._closed = True
+        while self._beginnings:
+            await self._begun.wait()
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Around the step from what the log is told to what this runner does about it, so that the runner does not
+        end in between. Raises `Unavailable` when it has."""
+        if self._closed:
+            raise Unavailable("this server is stopping; send the request again, it will reach another one")
+        self._beginnings += 1
+        try:
+            yield
+        finally:
+            self._beginnings -= 1
+            begun, self._begun = self._begun, anyio.Event()
+            begun.set()
 
     async def sandbox_for(self, spec: Spec) -> Sandbox:
         """A sandbox with the limits of `spec`."""
@@ -105,7 +126,7 @@ class Runner:
         running = Running(at=now(), nonce=nonce(), engine=self.config.engine, container=sandbox.container_id)
         spec = fold(run.id, [*run.events, *events]).spec
         await sandbox.arm(spec.stdin.encode())
-        with anyio.CancelScope(shield=True):
+        with self.beginning(), anyio.CancelScope(shield=True):
             await self._log.append(run.id, run.seq, [*events, running], key=key)
             run.record([*events, running])
             self._carry_out_later(run, sandbox, slot, partial(self._start_and_follow, run, sandbox, spec))
@@ -124,7 +145,7 @@ class Runner:
 
         On return the runner owns sandbox and slot; raises `Conflict` when the execution has moved on."""
         adopted = Adopted(at=now(), nonce=nonce(), replica=self.config.replica)
-        with anyio.CancelScope(shield=True):
+        with self.beginning(), anyio.CancelScope(shield=True):
             await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
             run = Run(execution.id)
             run.record([*events, adopted])

@@ -1,29 +1,22 @@
 """Taking work in: synchronous runs stream straight into a sandbox, asynchronous ones into the blob store."""
 
-import hashlib
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
 import anyio
 from attrs import evolve, frozen
 
-from pyexec.codec import to_json
-from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Submitted
 from pyexec.domain.execution import Phase, fold
-from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
+from pyexec.domain.spec import Policy, Spec, resolve
 from pyexec.errors import (
     Conflict,
     EngineError,
     ImageUnavailable,
-    InvalidRequest,
     KeyReused,
     KeyTaken,
     SandboxBroken,
-    SandboxRefused,
-    TooLarge,
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
@@ -34,19 +27,7 @@ from pyexec.services.live import Live, Run
 from pyexec.services.outputs import payload_blob
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slot, Slots
-
-
-@frozen(kw_only=True)
-class Upload:
-    """One request to run something: what to run, the archive as it streams in, and how the caller means it.
-
-    `identity` is what else must be equal for two requests under one idempotency key to be the same."""
-
-    metadata: Metadata
-    archive: AsyncIterator[bytes]
-    key: str | None = None
-    identity: str = ""
-    eval_last_expr: bool = False
+from pyexec.services.uploads import CheckedArchive, Upload, digest, fill
 
 
 @frozen(kw_only=True)
@@ -58,6 +39,14 @@ class SubmitConfig:
     members_max: int
     local_claim: bool
     """Whether this replica claims what it takes itself; else every claim is the reconciler's."""
+
+
+class _CannotStart(Exception):
+    """The execution ends, truthfully, before its code could start."""
+
+    def __init__(self, kind: FailureType, error: str) -> None:
+        super().__init__(error)
+        self.kind = kind
 
 
 class Submissions:
@@ -86,16 +75,16 @@ class Submissions:
     async def run(self, upload: Upload) -> Run | str:
         """Starts an execution whose caller waits: its run, or the id of the one that the key already names."""
         spec = self._spec(upload)
-        archive = _CheckedArchive(upload, spec, self._config.members_max)
-        if upload.key is not None and (taken := await self._log.key_owner(_hash(upload.key))):
+        archive = CheckedArchive(upload, spec, self._config.members_max)
+        if upload.key is not None and (taken := await self._log.key_owner(digest(upload.key))):
             return await self._same_request(archive, *taken)
         return await self._start(spec, archive)
 
     async def submit(self, upload: Upload) -> str:
         """Accepts an execution for later; on return its archive and its first event are durable."""
         spec = self._spec(upload)
-        archive = _CheckedArchive(upload, spec, self._config.members_max)
-        if upload.key is not None and (taken := await self._log.key_owner(_hash(upload.key))):
+        archive = CheckedArchive(upload, spec, self._config.members_max)
+        if upload.key is not None and (taken := await self._log.key_owner(digest(upload.key))):
             return await self._same_request(archive, *taken)
         await self._check_room(spec)
         execution_id, created_at = new_execution_id(), now()
@@ -117,11 +106,11 @@ class Submissions:
 
     async def _accept(self, execution_id: str, submitted: Submitted, key: IdempotencyKey | None) -> None:
         """Writes the first event; with the claim in the same step when a slot is free here."""
-        slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
-        events: list[Event] = [submitted]
-        if slot is not None:
-            events.append(Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica))
-        with anyio.CancelScope(shield=True):
+        with self._runner.beginning(), anyio.CancelScope(shield=True):
+            slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
+            events: list[Event] = [submitted]
+            if slot is not None:
+                events.append(Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica))
             try:
                 await self._log.append(execution_id, 0, events, key=key)
             except BaseException:
@@ -131,29 +120,19 @@ class Submissions:
             if slot is not None:
                 self._runner.start_claimed(fold(execution_id, events), events, slot)
 
-    async def _start(self, spec: Spec, archive: "_CheckedArchive") -> Run | str:
+    async def _start(self, spec: Spec, archive: CheckedArchive) -> Run | str:
+        """A slot, a sandbox, the archive in it, and only then the first write: what is refused leaves nothing."""
         run, created_at = Run(new_execution_id()), now()
         await self._check_room(spec)
         async with AsyncExitStack() as undo:
-            slot = await self._slot_in_time(spec)
-            if slot is None:
-                submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
-                waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
-                return await self._failed_at_once(run, submitted, FailureType.QUEUE_TIMEOUT, waited, archive)
-            undo.callback(self._slots.release, slot)
-            claimed = Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica)
             try:
-                sandbox = await self._runner.sandbox_for(spec)
-            except ImageUnavailable as error:
+                slot = await self._slot(spec, undo)
+                claimed = Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica)
+                sandbox = await self._sandbox(spec, undo)
+            except _CannotStart as end:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
-                reason = str(error)
-                return await self._failed_at_once(
-                    run, submitted, FailureType.IMAGE_UNAVAILABLE, reason, archive
-                )
-            except EngineError as error:
-                raise Unavailable(f"no sandbox can be started: {error}") from error
-            undo.push_async_callback(partial(_discard, sandbox))
-            await _fill(sandbox, archive, spec)
+                return await self._failed_at_once(run, submitted, end.kind, str(end), archive)
+            await fill(sandbox, archive, spec)
             spec = evolve(spec, entrypoint=archive.entrypoint())
             submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
             try:
@@ -168,6 +147,25 @@ class Submissions:
             if run.known().phase is not Phase.ENDED:
                 undo.pop_all()
         return run
+
+    async def _slot(self, spec: Spec, undo: AsyncExitStack) -> Slot:
+        """A slot, after waiting for it as long as the operator allows."""
+        with anyio.move_on_after(self._config.queue_timeout_seconds):
+            slot = await self._slots.reserve(spec.limits)
+            undo.callback(self._slots.release, slot)
+            return slot
+        waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
+        raise _CannotStart(FailureType.QUEUE_TIMEOUT, waited)
+
+    async def _sandbox(self, spec: Spec, undo: AsyncExitStack) -> Sandbox:
+        try:
+            sandbox = await self._runner.sandbox_for(spec)
+        except ImageUnavailable as error:
+            raise _CannotStart(FailureType.IMAGE_UNAVAILABLE, str(error)) from error
+        except EngineError as error:
+            raise Unavailable(f"no sandbox can be started: {error}") from error
+        undo.push_async_callback(partial(_discard, sandbox))
+        return sandbox
 
     async def _start_when_claimed(
         self, run: Run, sandbox: Sandbox, slot: Slot, submitted: Submitted, key: IdempotencyKey | None
@@ -194,13 +192,8 @@ class Submissions:
             await self._log.wait(run.id, run.seq)
             run.catch_up(await self._log.read(run.id))
 
-    async def _slot_in_time(self, spec: Spec) -> Slot | None:
-        with anyio.move_on_after(self._config.queue_timeout_seconds):
-            return await self._slots.reserve(spec.limits)
-        return None
-
     async def _failed_at_once(
-        self, run: Run, submitted: Submitted, kind: FailureType, error: str, archive: "_CheckedArchive"
+        self, run: Run, submitted: Submitted, kind: FailureType, error: str, archive: CheckedArchive
     ) -> Run | str:
         """An execution that ends before it could start, as its whole log. A bad archive is refused all the same,
         and a key names this end from now on."""
@@ -228,14 +221,14 @@ class Submissions:
             elsewhere = sum(execution_id not in self._live for execution_id in opened.lengths)
         self._slots.check_room(spec.limits, also_waiting=elsewhere)
 
-    async def _same_request(self, archive: "_CheckedArchive", execution_id: str, fingerprint: str) -> str:
+    async def _same_request(self, archive: CheckedArchive, execution_id: str, fingerprint: str) -> str:
         """Reads the request to its end to compare it with the one that the key stands for."""
         async for _ in archive.chunks():
             pass
         archive.entrypoint()
         return self._same_or_refused(archive, execution_id, fingerprint)
 
-    def _same_or_refused(self, archive: "_CheckedArchive", execution_id: str, fingerprint: str) -> str:
+    def _same_or_refused(self, archive: CheckedArchive, execution_id: str, fingerprint: str) -> str:
         key = archive.key()
         if key is None or key.fingerprint != fingerprint:
             raise KeyReused(
@@ -248,58 +241,6 @@ class Submissions:
             await self._blobs.delete(payload_blob(execution_id))
 
 
-class _CheckedArchive:
-    """The archive of an upload, checked as it passes, and hashed when a key needs its fingerprint."""
-
-    def __init__(self, upload: Upload, spec: Spec, members_max: int) -> None:
-        limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=members_max)
-        self._check = ArchiveCheck(limits, spec.entrypoint)
-        self._upload = upload
-        self._digest = hashlib.sha256() if upload.key is not None else None
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes, each chunk after its check; raises `InvalidRequest` where the archive is at fault."""
-        async for chunk in self._upload.archive:
-            self._check.feed(chunk)
-            if self._digest is not None:
-                self._digest.update(chunk)
-            yield chunk
-
-    def entrypoint(self) -> str:
-        """After the last chunk: the file to run."""
-        return self._check.finish()
-
-    def key(self) -> IdempotencyKey | None:
-        """After the last chunk: the caller's key with the fingerprint of the whole request."""
-        if self._upload.key is None or self._digest is None:
-            return None
-        metadata = json.dumps(to_json(self._upload.metadata), sort_keys=True)
-        parts = [self._upload.identity, metadata, self._digest.hexdigest()]
-        return IdempotencyKey(key_hash=_hash(self._upload.key), fingerprint=_hash("\n".join(parts)))
-
-
-async def _fill(sandbox: Sandbox, archive: _CheckedArchive, spec: Spec) -> None:
-    """The archive into the sandbox; what the caller is to blame for is an `InvalidRequest`."""
-    try:
-        async for chunk in archive.chunks():
-            await sandbox.send_archive(chunk)
-        archive.entrypoint()
-        await sandbox.unpack()
-    except SandboxRefused as error:
-        if error.code == "disk_full":
-            raise TooLarge(
-                f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
-                field="config.disk_mb",
-            ) from error
-        raise InvalidRequest(f"the archive cannot be unpacked: {error}", field="tar") from error
-    except (SandboxBroken, EngineError) as error:
-        raise Unavailable(f"the sandbox broke while it was filled: {error}") from error
-
-
 async def _discard(sandbox: Sandbox) -> None:
     with anyio.CancelScope(shield=True):
         await sandbox.remove()
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

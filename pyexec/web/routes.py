@@ -21,7 +21,7 @@ from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
 from pyexec.domain.stream import Chunk, Position
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
-from pyexec.services.submit import Upload
+from pyexec.services.uploads import Upload
 from pyexec.web.context import Context, caller_of, context_of
 from pyexec.web.multipart import read_upload, refuse_encoding
 from pyexec.web.schemas import schema_of
@@ -249,7 +249,8 @@ async def _away(context: Context) -> dict[str, str]:
 
 
 async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamResponse:
-    """Runs an upload for a caller that waits. One that hangs up ends its run, unless it gave a key."""
+    """Runs an upload for a caller that waits. One that hangs up ends its run, unless it gave a key; a server that
+    stops does not: the run goes on, and is found by its id."""
     context = context_of(request)
     started = await context.submissions.run(upload)
     try:
@@ -259,7 +260,8 @@ async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamRes
             else _answer_known(request, context, started)
         )
     except (anyio.get_cancelled_exc_class(), ConnectionError):
-        if upload.key is None and isinstance(started, Run):
+        hung_up = request.transport is None or request.transport.is_closing()
+        if hung_up and upload.key is None and isinstance(started, Run):
             with anyio.CancelScope(shield=True):
                 await context.kills.request(started.id)
         raise

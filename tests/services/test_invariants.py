@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pyexec.errors import InvalidRequest
 from tests.services.containers import Box
@@ -74,9 +82,7 @@ class Replicas(RuleBasedStateMachine):
         self.do(anyio.sleep(1))
 
     async def _start(self, place: int) -> None:
-        life = Life(
-            self.world, f"rep_{next(self.numbers)}", PLACES[place], local_claim=self.local_claim
-        )
+        life = Life(self.world, f"rep_{next(self.numbers)}", PLACES[place], local_claim=self.local_claim)
         self.places[place] = life
         self.lives.append(life)
         self.world.tasks.start_soon(life.run, name=life.name)
@@ -209,15 +215,17 @@ class Replicas(RuleBasedStateMachine):
     def store_goes_away(self, passes: int) -> None:
         self.world.faults += 1
         self.world.store_away = True
-        self.do(anyio.sleep(0), passes)
+        self.do(anyio.lowlevel.checkpoint(), passes)
 
     @precondition(lambda self: self.world.store_away)
     @rule(passes=ticks)
     def store_comes_back(self, passes: int) -> None:
         self.world.store_away = False
-        self.do(anyio.sleep(0), passes)
+        self.do(anyio.lowlevel.checkpoint(), passes)
 
-    @rule(place=st.sampled_from(["engine-1", "engine-2"]), away=st.booleans(), seconds=st.sampled_from([0, 4.0]))
+    @rule(
+        place=st.sampled_from(["engine-1", "engine-2"]), away=st.booleans(), seconds=st.sampled_from([0, 4.0])
+    )
     def engine_changes(self, place: str, away: bool, seconds: float) -> None:
         engine = self.world.engines[place]
         self.world.faults += away
@@ -298,7 +306,11 @@ class Replicas(RuleBasedStateMachine):
         assert slots._free_mb == slots._memory_mb_max
         assert not life.replica.runner._live.all()
         assert not self.world.log._inboxes.get(life.name)
-        boxes = [b for b in self.world.engines[life.engine].boxes.values() if b.labels["pyexec.replica"] == life.name]
+        boxes = [
+            b
+            for b in self.world.engines[life.engine].boxes.values()
+            if b.labels["pyexec.replica"] == life.name
+        ]
         assert len(boxes) == 1, f"{life.name} has {[b.id for b in boxes]}, and needs one that waits"
 
     async def _check_index(self) -> None:

@@ -103,7 +103,9 @@ def check_ended(world: World) -> None:
         assert not [box.id for box in engine.boxes.values() if box.running]
 
 
-def check_index(world: World, rebuilt: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]) -> None:
+def check_index(
+    world: World, rebuilt: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
+) -> None:
     assert rebuilt == before
 
 
@@ -126,5 +128,3 @@ def _of(event: Event) -> str:
         case Released():
             return event.reason
     return ""
-
-

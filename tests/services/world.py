@@ -16,7 +16,16 @@ from pyexec.adapters.sqlite_store import SqliteStore, translated_errors
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
 from pyexec.errors import Conflict, EngineError, ExecutorError, SessionLost, Unavailable
-from pyexec.ports import ContainerSpec, EngineIdentity, IdempotencyKey, Inbox, Member, Members, OpenExecutions, Page
+from pyexec.ports import (
+    ContainerSpec,
+    EngineIdentity,
+    IdempotencyKey,
+    Inbox,
+    Member,
+    Members,
+    OpenExecutions,
+    Page,
+)
 from pyexec.services.live import Changes
 from tests.services.containers import Box, MemoryEngine
 
@@ -232,7 +241,9 @@ class ProcessLog:
         if fault == "unheard":
             raise Unavailable("it was written, and nobody said so")
 
-    async def _land(self, sent: tuple[object, str, int, Sequence[Event], IdempotencyKey | None, str | None, str | None]) -> None:
+    async def _land(
+        self, sent: tuple[object, str, int, Sequence[Event], IdempotencyKey | None, str | None, str | None]
+    ) -> None:
         await anyio.sleep(0.3)
         try:
             await self._world.commit(self._process, *sent)
