@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
-from attrs import define, field
+from attrs import define
 
 from pyexec.adapters.peers import NoPeers
 from pyexec.app import _serve_replica
@@ -42,11 +42,25 @@ class Request:
     token: str
     sync: bool
     key: str | None
-    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     execution_id: str | None = None
     error: BaseException | None = None
     accepted: bool = False
     done: bool = False
+    _scope: anyio.CancelScope | None = None
+    _hung_up: bool = False
+
+    def scope(self) -> anyio.CancelScope:
+        """What its handler runs in."""
+        self._scope = anyio.CancelScope()
+        if self._hung_up:
+            self._scope.cancel()
+        return self._scope
+
+    def hang_up(self) -> None:
+        """The caller goes away."""
+        self._hung_up = True
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class Life:
@@ -131,12 +145,12 @@ class Life:
         self.process.crash()
         self.scope.cancel()
         for request in self.requests:
-            request.scope.cancel()
+            request.hang_up()
 
     async def request(self, request: Request, archive: bytes) -> None:
         """A caller, as the HTTP handlers treat one."""
         try:
-            with request.scope:
+            with request.scope():
                 await (self._run if request.sync else self._submit)(request, self._upload(request, archive))
         except ExecutorError as error:
             request.error = error
@@ -180,8 +194,9 @@ class Life:
         """A caller of DELETE."""
         assert self.gate.context is not None
         try:
-            with anyio.CancelScope() as scope:
-                self.requests.append(Request("", sync=False, key=None, scope=scope))
+            request = Request("", sync=False, key=None)
+            self.requests.append(request)
+            with request.scope():
                 await self.gate.context.kills.kill(execution_id)
         except (ExecutorError, Crashed):
             return

@@ -125,7 +125,7 @@ class Replicas(RuleBasedStateMachine):
             request = waiting[pick % len(waiting)]
             if request.key is None and request.sync:
                 self.hung_up.add(request.token)
-            self.do(_call(request.scope.cancel), passes)
+            self.do(_call(request.hang_up), passes)
 
     @rule(pick=picks, whom=picks, passes=ticks)
     def kill(self, pick: int, whom: int, passes: int) -> None:
