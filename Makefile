@@ -2,10 +2,13 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run test lint soak bench lock
+.PHONY: run cluster test lint soak bench lock
 
 run: ## start a server here, run a first program in it
 	@$(PYTHON) dev/run.py
+
+cluster: ## one Consul and three servers here, which share their executions
+	@$(PYTHON) dev/cluster.py
 
 test: ## every check and every test, with real parts; ARGS="-k name" for some of the tests
 	@$(PYTHON) dev/check.py test $(ARGS)

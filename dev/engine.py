@@ -59,6 +59,17 @@ class Engine:
         with self._request("GET", f"/containers/json?{query}") as response:
             return [container["Id"] for container in json.load(response)]
 
+    def remove(self, container: str) -> None:
+        """Kill a container and remove it; fine if it is gone."""
+        with self._request("DELETE", f"/containers/{container}?force=true&v=true") as response:
+            # In Progress: somebody else removes it already.
+            if response.status not in (
+                http.HTTPStatus.NO_CONTENT,
+                http.HTTPStatus.NOT_FOUND,
+                http.HTTPStatus.CONFLICT,
+            ):
+                raise Failure(f"The Docker Engine does not remove {container[:12]}: {response.read()!r}")
+
     def _create(
         self, name: str, query: dict[str, str], body: IO[bytes] | None = None, *, seconds: float
     ) -> None:

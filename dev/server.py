@@ -1,13 +1,17 @@
-"""The server as a child process of `make run`, from its first line to its end."""
+"""Servers as child processes of `make run` and `make cluster`, from their first line to their end."""
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import subprocess
 import time
+from pathlib import Path
 from types import FrameType, TracebackType
 
+from agent import Agent
+from command import last_words
 from report import Failure
 from virtualenv import BIN
 
@@ -17,46 +21,39 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server:
-    """A running server, which gets the interrupts and terminations that this process gets.
+    """A running server. What it logs goes to this terminal, or to the end of the file `log`."""
 
-    The first one asks it to stop, a second one kills it. Leaving the context stops it in any case.
-    """
-
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], log: Path | None = None) -> None:
         self.stopping = False
-        # A process group of its own: else Ctrl-C would reach it twice, from the terminal and from here.
-        self._process = subprocess.Popen(
-            [BIN / "python-executor-server"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-        )
+        self._log = log
+        with contextlib.ExitStack() as stack:
+            # A process group of its own: else Ctrl-C would reach it twice, from the terminal and from here.
+            self._process = subprocess.Popen(
+                [BIN / "python-executor-server"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=None if log is None else stack.enter_context(log.open("ab")),
+                start_new_session=True,
+                bufsize=0,
+            )
         if self._process.stdout is None:
             raise AssertionError("a pipe was asked for")
         self._output = self._process.stdout
 
-    def __enter__(self) -> Server:
-        self._previous = {number: signal.signal(number, self._stop) for number in _SIGNALS}
-        return self
+    def stop(self) -> None:
+        """Ask it to stop; the second time, kill it."""
+        self._process.send_signal(signal.SIGKILL if self.stopping else signal.SIGTERM)
+        self.stopping = True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-        self.wait()
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def wait_until_ready(self) -> str | None:
+    def wait_until_ready(self, agent: Agent | None = None) -> str | None:
         """The address the server says it listens on; None if it was told to stop before.
 
-        A Failure if it ends before, having said why itself, or stays silent for a minute.
+        A Failure if it ends before, having said why itself, or stays silent for a minute, or if the Consul
+        that it waits for is no more.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        while line := self._line_before(deadline):
+        while line := self._line_before(deadline, agent):
             _, found, address = line.strip().partition(_ANNOUNCEMENT)
             if found:
                 return address
@@ -64,8 +61,8 @@ class Server:
         if self.stopping:
             return None
         if self._process.poll() is None and time.monotonic() >= deadline:
-            raise Failure(f"The server was not ready after {_READY_SECONDS:.0f} seconds.")
-        raise Failure(f"The server did not start: it ended with {self._process.wait()}.")
+            raise Failure(f"The server was not ready after {_READY_SECONDS:.0f} seconds{self._last_words()}")
+        raise Failure(f"The server did not start: it ended with {self._process.wait()}{self._last_words()}")
 
     def wait(self) -> int:
         """Pass on what the server prints until it ends; its exit code."""
@@ -73,11 +70,61 @@ class Server:
             print(line.decode(errors="replace"), end="", flush=True)
         return self._process.wait()
 
-    def _line_before(self, deadline: float) -> str:
+    def fileno(self) -> int:
+        """What `select` finds readable when the server prints something, or ends."""
+        return self._output.fileno()
+
+    def _line_before(self, deadline: float, agent: Agent | None) -> str:
         """The next line of output; empty at its end, or at the deadline."""
-        readable, _, _ = select.select([self._output], [], [], max(0.0, deadline - time.monotonic()))
+        watched: list[Server | Agent] = [self] if agent is None else [self, agent]
+        readable, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
+        if agent in readable and agent is not None:
+            raise agent.failure()
         return self._output.readline().decode(errors="replace") if readable else ""
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._process.send_signal(signal.SIGKILL if self.stopping else signal.SIGTERM)
+    def _last_words(self) -> str:
+        return "." if self._log is None else f", {last_words(self._log)}"
+
+
+class Servers:
+    """Servers that get the interrupts and terminations that this process gets.
+
+    The first one asks them all to stop, a second one kills them. Leaving the context stops them in any case.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._servers: list[Server] = []
+
+    def start(self, environment: dict[str, str], log: Path | None = None) -> Server:
+        """One more; it is asked to stop at once if the others have been."""
+        server = Server(environment, log)
+        self._servers.append(server)
+        if self.stopping:
+            server.stop()
+        return server
+
+    def end(self) -> None:
+        """Ask all to stop that have not been asked, and wait until they have."""
         self.stopping = True
+        for server in self._servers:
+            if not server.stopping:
+                server.stop()
+        for server in self._servers:
+            server.wait()
+
+    def __enter__(self) -> Servers:
+        self._previous = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
+        self.stopping = True
+        for server in self._servers:
+            server.stop()

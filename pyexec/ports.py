@@ -1,6 +1,6 @@
 """What the services need from the world outside, as interfaces. Adapters implement them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -104,6 +104,9 @@ class EventLog(Protocol):
 
         A retired log never comes back. Raises `Conflict` when the execution has not ended."""
 
+    async def rebuild_index(self) -> None:
+        """Makes everything but the events anew from the events, while the log is in use."""
+
     async def check(self) -> None:
         """Returns when the store answers."""
 
@@ -123,6 +126,10 @@ class BlobStore(Protocol):
 
     async def delete(self, name: str) -> None:
         """Removes a blob; nothing happens when it is not there."""
+
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
+        """Removes what was put for executions that never came to be: by replicas that are not `alive`, or, where it
+        is not known by whom, more than a day ago. `exists` tells whether there is an execution of this id."""
 
 
 @frozen(kw_only=True)

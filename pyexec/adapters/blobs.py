@@ -4,8 +4,10 @@ import io
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,6 +17,8 @@ from anyio import to_thread
 from pyexec.errors import Unavailable
 
 CHUNK_BYTES: Final = 256 * 1024
+ABANDONED_AFTER: Final = timedelta(days=1)
+"""A blob of which no execution has come by then is what a crash has left."""
 _PARTIAL: Final = ".partial-"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
@@ -79,9 +83,23 @@ class FileBlobs:
         with _translated_errors(name):
             await to_thread.run_sync(lambda: path.unlink(missing_ok=True))
 
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
+        del alive  # a file does not say who has put it
+        for name in await to_thread.run_sync(_older_than, self._directory, ABANDONED_AFTER):
+            if not await exists(name.partition("/")[0]):
+                await self.delete(name)
+
     def _path(self, name: str) -> Path:
         """One flat directory, so that no folder is ever removed while another task writes into it."""
         return self._directory / checked(name).replace("/", "+")
+
+
+def _older_than(directory: Path, age: timedelta) -> list[str]:
+    """The names of the blobs that were put longer ago than that."""
+    newest = time.time() - age.total_seconds()
+    with _translated_errors(directory.name):
+        old = [path.name for path in directory.iterdir() if path.stat().st_mtime < newest]
+    return [name.replace("+", "/") for name in old if "+" in name]
 
 
 def _prepare(directory: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from typing import Final
 
 import anyio
@@ -38,10 +38,12 @@ class Manifest:
 class ConsulBlobs:
     """`ports.BlobStore` on Consul, up to 8 MiB a blob. `fence` says who this replica is."""
 
-    def __init__(self, kv: ConsulKV, fence: Callable[[], Operation]) -> None:
+    def __init__(
+        self, kv: ConsulKV, fence: Callable[[], Operation], complaints: Complaints | None = None
+    ) -> None:
         self._kv = kv
         self._fence = fence
-        self._complaints = Complaints()
+        self._complaints = complaints or Complaints()
 
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         prefix = _prefix(name)
@@ -77,11 +79,12 @@ class ConsulBlobs:
     async def delete(self, name: str) -> None:
         await self._forget(name.partition("/")[0], _prefix(name))
 
-    async def sweep(self, alive: Set[str]) -> None:
-        """Removes the uploads of replicas that are not `alive`, which no execution has come of."""
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
         listing = await self._kv.recurse(INFLIGHT)
         for execution_id, entry in read_inflight(listing.entries, self._complaints).items():
             if entry.state == UPLOADING and entry.owner is not None and entry.owner not in alive:
+                if await exists(execution_id):
+                    continue
                 try:
                     await self._kv.transaction(
                         [

@@ -1,8 +1,8 @@
 """Blobs in an object store: a directory, S3, Google Cloud Storage or Azure, by the form of its URL."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 import anyio
@@ -10,7 +10,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
-from pyexec.adapters.blobs import CHUNK_BYTES, checked
+from pyexec.adapters.blobs import ABANDONED_AFTER, CHUNK_BYTES, checked
 from pyexec.errors import SettingsError, Unavailable
 
 PART_BYTES: Final = 8 * 1024 * 1024
@@ -77,6 +77,15 @@ class ObjectBlobs:
                 await obstore.delete_async(self._store, name)
         except _NotThere:
             return
+
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
+        del alive  # an object does not say who has put it
+        newest = datetime.now(UTC) - ABANDONED_AFTER
+        with self._translated("*"):
+            async for page in self._store.list():
+                for name in [entry["path"] for entry in page if entry["last_modified"] < newest]:
+                    if not await exists(name.partition("/")[0]):
+                        await self.delete(name)
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:

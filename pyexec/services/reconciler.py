@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 RETIRE_AT_ONCE = 100
+REPAIR_SECONDS = 3600.0
 IN_LINE = 1
 """How many executions a replica is given beyond its free slots, so that what was accepted for later stands in the
 same line as the callers who wait."""
@@ -82,6 +83,7 @@ class Reconciler:
             tasks.start_soon(self._watch_members, name="watch members")
             tasks.start_soon(self._watch_log, name="watch open executions")
             tasks.start_soon(self._retire_ended, name="retire ended executions")
+            tasks.start_soon(self._repair, name="repair indexes")
             while True:
                 news = self._news.coming()
                 with anyio.move_on_after(await self._reconcile()):
@@ -125,6 +127,7 @@ class Reconciler:
                 version, self._members = found.version, found.members
                 self._note_gone()
                 self._news.announce()
+                await self._blobs.sweep(found.members.keys(), self._exists)
             except Unavailable as error:
                 logger.error("the membership is not known, looking again in %g s: %s", RETRY_SECONDS, error)
                 await anyio.sleep(RETRY_SECONDS)
@@ -197,6 +200,20 @@ class Reconciler:
             logger.info("%s is decided anew: %s", execution.id, error)
         await self._look_again(execution.id)
         self._note_gone()
+
+    async def _repair(self) -> None:
+        """Indexes are made anew from the events now and then, and first whenever somebody begins to lead; what a
+        vanished replica had begun to upload is removed."""
+        while True:
+            try:
+                await self._log.rebuild_index()
+                await self._blobs.sweep(self._members.keys(), self._exists)
+            except (Unavailable, CorruptLog) as error:
+                logger.error("indexes are not repaired now: %s", error)
+            await anyio.sleep(REPAIR_SECONDS)
+
+    async def _exists(self, execution_id: str) -> bool:
+        return bool(await self._log.read(execution_id))
 
     async def _retire_ended(self) -> None:
         """Blobs go first, the log last: whoever still finds the log may find its output gone, never the reverse."""

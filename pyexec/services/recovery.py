@@ -91,12 +91,18 @@ class Recovery:
             await self._remove(container)
 
     async def remove_own(self) -> None:
-        """At the end: removes this replica's containers but those that run an execution which is still open."""
+        """At the end: removes this replica's containers but those that run an execution which is still open.
+
+        What cannot be told now is left: a program is bounded by its own alarm, and the next replica removes it."""
         with anyio.CancelScope(shield=True):
-            own = await self.engine.list_containers(
-                {**self.labels, REPLICA_LABEL: self.runner.config.replica}
-            )
-            kept = {execution.container for execution, _ in await self._running()} if own else set()
+            try:
+                own = await self.engine.list_containers(
+                    {**self.labels, REPLICA_LABEL: self.runner.config.replica}
+                )
+                kept = {execution.container for execution, _ in await self._running()} if own else set()
+            except (Unavailable, EngineError) as error:
+                logger.warning("containers may be left, the next replica removes them: %s", error)
+                return
             for container in own.keys() - kept:
                 await self._remove(container)
 

@@ -86,10 +86,12 @@ class Runner:
     async def drain(self, seconds: float) -> None:
         """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that."""
         self._slots.close()
-        with anyio.move_on_after(seconds):
-            for run in self._live.all():
-                await run.over.wait()
-        self.closed = True
+        try:
+            with anyio.move_on_after(seconds):
+                for run in self._live.all():
+                    await run.over.wait()
+        finally:
+            self.closed = True
         while self._beginnings:
             await self._begun.wait()
 

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from pyexec.adapters.consul_kv import ConsulKV
+from pyexec.adapters.consul_lease import ConsulMembership
+from pyexec.adapters.consul_log import ConsulLog
 from pyexec.ports import BlobStore, EventLog
-from tests.contract.logs import BLOBS, CONSUL, LOGS
+from tests.contract.logs import BLOBS, CONSUL, LOGS, consul_parts, in_own_task, prefix_of
 from tests.support.consul import Agent, dev_agent
 from tests.support.s3 import running_s3
 
+Parts = tuple[ConsulKV, ConsulMembership, ConsulLog]
 NewLog = Callable[[], AbstractAsyncContextManager[EventLog]]
 
 
@@ -64,3 +68,9 @@ def blobs_name(request: pytest.FixtureRequest) -> str:
 async def blobs(blobs_name: str, tmp_path: Path) -> AsyncIterator[BlobStore]:
     async with BLOBS[blobs_name](tmp_path / "blobs") as blobs:
         yield blobs
+
+
+@pytest.fixture
+async def parts(consul_agent: Agent, tmp_path: Path) -> AsyncIterator[Parts]:
+    async with in_own_task(consul_parts(prefix_of(tmp_path), consul_agent.address)) as parts:
+        yield parts

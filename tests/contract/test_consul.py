@@ -4,34 +4,24 @@ import json
 import logging
 import os
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import pytest
 from anyio import fail_after
 
-from pyexec.adapters.consul_blobs import BLOB_BYTES_MAX, ConsulBlobs
+from pyexec.adapters.consul_blobs import ConsulBlobs
 from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV, Operation, create
-from pyexec.adapters.consul_lease import ConsulMembership
-from pyexec.adapters.consul_log import ConsulLog
 from pyexec.domain.events import Failed, FailureType
 from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
 from pyexec.ports import IdempotencyKey
-from tests.contract.logs import consul_parts, in_own_task, member, prefix_of
-from tests.contract.test_blobs import SourceBroke, content, stream
+from tests.contract.conftest import Parts
+from tests.contract.logs import member
+from tests.contract.test_blobs import stream
 from tests.contract.test_index import WORDS
 from tests.contract.test_watch import PATIENCE
 from tests.events import START, claimed, finished, killed, new_id, nonce, running, submitted
 from tests.support.consul import Agent, dev_agent
-
-Parts = tuple[ConsulKV, ConsulMembership, ConsulLog]
-
-
-@pytest.fixture
-async def parts(consul_agent: Agent, tmp_path: Path) -> AsyncIterator[Parts]:
-    async with in_own_task(consul_parts(prefix_of(tmp_path), consul_agent.address)) as parts:
-        yield parts
 
 
 async def contents(kv: ConsulKV, *folders: str) -> dict[str, bytes]:
@@ -211,56 +201,6 @@ async def test_only_who_is_gone_is_taken_for_gone(parts: Parts) -> None:
         await log.append(execution, 2, [killed()], gone=me)
     await log.append(execution, 2, [killed()], gone="rep_dead")
     assert list(await kv.keys("inbox/rep_dead/")) == []
-
-
-async def test_an_upload_is_marked_until_its_execution_begins(parts: Parts) -> None:
-    kv, membership, log = parts
-    blobs = ConsulBlobs(kv, membership.fence)
-    begun, refused, broken = new_id(), new_id(), new_id()
-    await blobs.put(f"{begun}/payload", stream(b"x"))
-    await blobs.put(f"{refused}/payload", stream(b"x"))
-    assert (await log.open_executions()).lengths == {}
-    assert f"inflight/{refused}" in await kv.keys("inflight/")
-    await log.append(begun, 0, [submitted()])
-    await blobs.delete(f"{refused}/payload")
-
-    async def breaking() -> AsyncIterator[bytes]:
-        yield b"x" * 600_000
-        raise SourceBroke
-
-    with pytest.raises(SourceBroke):
-        await blobs.put(f"{broken}/payload", breaking())
-    assert (await log.open_executions()).lengths == {begun: 1}
-    assert list(await kv.keys("inflight/")) == ["inflight/", f"inflight/{begun}"]
-    assert all(begun in key for key in await kv.keys("executions/"))
-
-
-async def test_uploads_of_the_dead_are_swept(parts: Parts) -> None:
-    kv, membership, log = parts
-    blobs = ConsulBlobs(kv, membership.fence)
-    mine, theirs, begun = new_id(), new_id(), new_id()
-    dead = ConsulBlobs(kv, lambda: Operation(verb="check-session", key="replicas/rep_dead"))
-    await blobs.put(f"{mine}/payload", stream(b"x"))
-    await dead.put(f"{theirs}/payload", stream(b"x"))
-    await dead.put(f"{begun}/payload", stream(b"x"))
-    await log.append(begun, 0, [submitted()])
-    me = membership.fence().key.removeprefix("replicas/")
-    await blobs.sweep({me})
-    assert await content(blobs, f"{mine}/payload") == b"x"
-    assert await content(blobs, f"{begun}/payload") == b"x"
-    assert not any(theirs in key for key in [*await kv.keys("executions/"), *await kv.keys("inflight/")])
-
-
-async def test_a_blob_over_the_limit_names_the_setting(parts: Parts) -> None:
-    kv, membership, _ = parts
-    blobs = ConsulBlobs(kv, membership.fence)
-    name = f"{new_id()}/payload"
-    await blobs.put(name, stream(b"x" * BLOB_BYTES_MAX))
-    with pytest.raises(TooLarge, match="PYEXEC_BLOB_URL"):
-        await blobs.put(f"{new_id()}/payload", stream(b"x" * BLOB_BYTES_MAX, b"x"))
-    await blobs.delete(name)
-    assert list(await kv.keys("executions/")) == []
-    assert list(await kv.keys("inflight/")) == ["inflight/"]
 
 
 async def test_retiring_takes_everything_along(parts: Parts) -> None:

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 from pyexec.adapters.blobs import FileBlobs
 from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
 from pyexec.errors import Conflict, CorruptLog, SettingsError, Unavailable
-from tests.contract.test_blobs import SourceBroke, stream
+from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.contract.test_durability import ROOT
 from tests.contract.test_index import WORDS
 from tests.events import claimed, killed, new_id, running, submitted
@@ -267,3 +268,22 @@ async def test_a_blob_store_that_cannot_write_is_unavailable(tmp_path: Path) -> 
     (tmp_path / "blobs").rmdir()
     with pytest.raises(Unavailable):
         await blobs.put("exe/payload", stream(b"x"))
+
+
+async def test_what_a_crash_has_left_is_swept_a_day_later(tmp_path: Path) -> None:
+    blobs = await FileBlobs.open(tmp_path / "blobs")
+    forgotten, fresh, accepted = (f"{new_id()}/payload" for _ in range(3))
+    for name in (forgotten, fresh, accepted):
+        await blobs.put(name, stream(b"x"))
+    two_days_ago = time.time() - 2 * 86400
+    for name in (forgotten, accepted):
+        os.utime(tmp_path / "blobs" / name.replace("/", "+"), (two_days_ago, two_days_ago))
+
+    async def exists(execution_id: str) -> bool:
+        return accepted.startswith(execution_id)
+
+    await blobs.sweep(frozenset(), exists)
+    assert await content(blobs, fresh) == b"x"
+    assert await content(blobs, accepted) == b"x"
+    with pytest.raises(Unavailable):
+        await content(blobs, forgotten)

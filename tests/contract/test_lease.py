@@ -96,7 +96,7 @@ async def test_a_member_is_seen_as_it_is(any_membership: Membership) -> None:
     await any_membership.join(member("one"))
     first = await any_membership.members()
     assert first.members == {"one": member("one")}
-    changed = Member(replica="one", engine="e", address="http://a:1", free_slots=0, version="1")
+    changed = Member(replica="one", engine="e", address="http://a:1", slots=0, version="1")
     await any_membership.update(changed)
     with fail_after(PATIENCE):
         second = await any_membership.members(first.version)

@@ -2,51 +2,14 @@
 
 import asyncio
 import json
-import os
 import re
-import signal
 import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import aiodocker
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CLI = ROOT / ".venv" / "bin" / "python-executor"
-
-
-@contextmanager
-def make_run(command: list[str], **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A start in a process group of its own, as from a terminal; told to end when the test fails."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            yield process
-        except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)
-            raise
-
-
-def said_until(process: subprocess.Popen[str], words: str) -> str:
-    """What the process says up to the line that has these words."""
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if words in line:
-            return said
-    pytest.fail(f"it ended without {words!r}, having said:\n{said}")
+from tests.support.terminal import make, press_ctrl_c, run_cli, run_dev, said_until
 
 
 def containers_of(data: Path) -> list[str]:
@@ -65,17 +28,14 @@ def containers_of(data: Path) -> list[str]:
 
 
 def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> None:
-    with make_run(["make", "run"], PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
+    with make(["make", "run"], PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
         said = said_until(process, "Ctrl-C stops it")
         assert "Hello from a sandbox" in said
         assert "Installing" not in said, "a machine that is set up is not set up again"
         url = re.findall(r"listens on (http://\S+);", said)[0]
-        answer = subprocess.run(
-            [CLI, "--server", url], input="print(6 * 7)", capture_output=True, text=True, check=False
-        )
-        assert (answer.returncode, answer.stdout) == (0, "42\n")
+        assert run_cli(url, stdin="print(6 * 7)") == "42\n"
         assert containers_of(tmp_path), "sandboxes wait for the next program"
-        os.killpg(process.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
+        press_ctrl_c(process)
         farewell = said_until(process, "no container is left")
     assert "Traceback" not in farewell
     assert containers_of(tmp_path) == []
@@ -83,7 +43,7 @@ def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> N
 
 def test_sigterm_to_the_script_alone_is_a_clean_end(tmp_path: Path) -> None:
     command = ["python3", "dev/run.py"]
-    with make_run(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
+    with make(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
         said_until(process, "Ctrl-C stops it")
         process.terminate()
         said_until(process, "no container is left")
@@ -124,10 +84,3 @@ def test_an_unknown_story_names_the_known_ones() -> None:
     done = run_dev("check.py", "tset")
     assert done.returncode == 1
     assert done.stderr == "error: Nothing is called 'tset' here: allowed are lint, test, soak, bench.\n"
-
-
-def run_dev(*script: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **settings}
-    return subprocess.run(
-        ["python3", *script], cwd=ROOT / "dev", env=environment, capture_output=True, text=True, check=False
-    )

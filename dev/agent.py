@@ -1,0 +1,84 @@
+"""A Consul agent of one's own: a single server that keeps its data, as a child process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from urllib.request import urlopen
+
+from command import last_words
+from report import Failure
+
+_STOP_SECONDS = 20.0
+_ANSWER_SECONDS = 10.0
+
+
+class Agent:
+    """A running agent, with its data and its log in `directory`. Leaving the context stops it."""
+
+    def __init__(self, binary: Path, directory: Path, ports: Sequence[int]) -> None:
+        """`ports` are those of its HTTP API, of the servers, and of the gossip among them."""
+        directory.mkdir(parents=True, exist_ok=True)
+        http, server, gossip = ports
+        self.address = f"127.0.0.1:{http}"
+        self._log = directory / "consul.log"
+        config = directory / "config.json"
+        settings = {
+            "server": True,
+            "bootstrap_expect": 1,
+            "node_name": "pyexec",
+            "data_dir": str(directory / "data"),
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "leave_on_terminate": False,
+            "disable_update_check": True,
+            "performance": {"raft_multiplier": 1},
+            "ports": {
+                "http": http,
+                "server": server,
+                "serf_lan": gossip,
+                **dict.fromkeys(("serf_wan", "dns", "grpc", "https"), -1),
+            },
+        }
+        config.write_text(json.dumps(settings, indent=1))
+        with self._log.open("ab") as log:
+            # A process group of its own: Ctrl-C stops it last, from here.
+            self._process = subprocess.Popen(
+                [binary, "agent", f"-config-file={config}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._exited = os.pidfd_open(self._process.pid)
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._exited)
+
+    def fileno(self) -> int:
+        """What `select` finds readable when the agent ends."""
+        return self._exited
+
+    def failure(self) -> Failure:
+        """Why it is no more."""
+        return Failure(f"Consul ended by itself, with {self._process.wait()}, {last_words(self._log)}")
+
+    def value(self, key: str) -> str:
+        """What is stored under a key that exists."""
+        with urlopen(f"http://{self.address}/v1/kv/{key}?raw", timeout=_ANSWER_SECONDS) as answer:
+            return str(answer.read(), "utf-8")

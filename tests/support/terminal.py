@@ -1,0 +1,67 @@
+"""`make` as a person meets it in a terminal: real processes, and the program's own words."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLI = ROOT / ".venv" / "bin" / "python-executor"
+
+
+@contextmanager
+def make(command: list[str], **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """A start in a process group of its own, as from a terminal; told to end when the test fails."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    """What a terminal does on Ctrl-C."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def said_until(process: subprocess.Popen[str], words: str) -> str:
+    """What the process says up to the line that has these words."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    pytest.fail(f"it ended without {words!r}, having said:\n{said}")
+
+
+def run_dev(*script: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A script of set-up's, run to its end."""
+    return subprocess.run(
+        ["python3", *script],
+        cwd=ROOT / "dev",
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_cli(url: str, *arguments: str, stdin: str = "") -> str:
+    """What our command line prints, which must succeed."""
+    command = [str(CLI), *arguments, "--server", url]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True).stdout
