@@ -5,7 +5,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.server import Server, running_server
+from tests.support.server import EVERYWHERE, Server, running_server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of every server that the tests start, such as local_claim=off",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    EVERYWHERE.update(setting.split("=", 1) for setting in config.getoption("--setting"))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from attrs import frozen
 
 PROGRAM = Path(sys.executable).parent / "python-executor-server"
 STOP_SECONDS = 60
+EVERYWHERE: dict[str, str] = {}
+"""Settings of every server, from pytest's command line."""
 
 
 @frozen
@@ -35,7 +37,14 @@ class Server:
 def running_server(data_dir: Path, image: str, **settings: str) -> Iterator[Server]:
     """A server with these settings (names without the prefix, in lower case); stopped at the end."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYEXEC_")}
-    own = {"port": "0", "data_dir": str(data_dir), "default_image": image, "warm_pool": "2", **settings}
+    own = {
+        "port": "0",
+        "data_dir": str(data_dir),
+        "default_image": image,
+        "warm_pool": "2",
+        **EVERYWHERE,
+        **settings,
+    }
     environment |= {f"PYEXEC_{name.upper()}": value for name, value in own.items()}
     log = data_dir.parent / f"{data_dir.name}.log"
     with log.open("w") as log_file:
