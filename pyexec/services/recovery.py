@@ -77,20 +77,24 @@ class Recovery:
         for execution, events in await self._running():
             if execution.container in orphans:
                 orphans.discard(execution.container)  # another one may have adopted what runs in it
-                if execution.owner not in alive:
+                if execution.owner not in alive or self.runner.has_lost(execution):
                     await self._adopt(execution, events, execution.container)
         for container in orphans:
             await self._remove(container)
 
     async def remove_own(self) -> None:
-        """At the end: removes this replica's containers but those that run an execution which is still open."""
+        """At the end: removes this replica's containers but those that run an execution which is still open. Where
+        that fails, the next replica on this engine does it."""
         with anyio.CancelScope(shield=True):
-            own = await self.engine.list_containers(
-                {**self.labels, REPLICA_LABEL: self.runner.config.replica}
-            )
-            kept = {execution.container for execution, _ in await self._running()} if own else set()
-            for container in own.keys() - kept:
-                await self._remove(container)
+            try:
+                own = await self.engine.list_containers(
+                    {**self.labels, REPLICA_LABEL: self.runner.config.replica}
+                )
+                kept = {execution.container for execution, _ in await self._running()} if own else set()
+                for container in own.keys() - kept:
+                    await self._remove(container)
+            except (EngineError, Unavailable) as error:
+                logger.error("containers of this replica are left behind: %s", error)
 
     async def _running(self) -> Sequence[tuple[Execution, Sequence[Event]]]:
         found = []

@@ -14,7 +14,7 @@ from pyexec.ports import Member
 from pyexec.replica import Replica, _assemble
 from pyexec.services.live import Run
 from pyexec.services.runner import RunnerConfig
-from pyexec.services.submit import Upload
+from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
 from pyexec.stores import Stores
 from pyexec.web.context import Gate
