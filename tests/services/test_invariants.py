@@ -168,7 +168,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(pick=picks, passes=ticks)
     def session_ends(self, pick: int, passes: int) -> None:
-        members = [life for life in self.lives if life.name in self.world.members]
+        members = [life for life in self.lives if self.world.has_session(life.process)]
         if members:
             self.world.faults += 1
             life = members[pick % len(members)]
@@ -289,7 +289,7 @@ class Replicas(RuleBasedStateMachine):
         for life in self.lives:
             life.process.append_faults.clear()
             self.do(_call(life.process.resume))
-            if life.process.crashed and life.name in self.world.members:
+            if life.process.crashed:
                 self.do(_call(lambda life=life: self.world.expire(life.process)))
         self.do(anyio.sleep(15))
         if not any(life.serving for life in self.lives):

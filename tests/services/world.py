@@ -131,6 +131,9 @@ class World:
         if self.store_away:
             raise Unavailable("the store is away")
 
+    def has_session(self, process: Process) -> bool:
+        return process.name in self.members or self.leader is process
+
     def expire(self, process: Process) -> None:
         """Its sessions end. It hears of that later, and then takes a new one."""
         self.members.pop(process.name, None)
