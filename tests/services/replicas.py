@@ -14,10 +14,10 @@ from pyexec.ports import Member
 from pyexec.replica import Replica, _assemble
 from pyexec.services.live import Run
 from pyexec.services.runner import RunnerConfig
-from pyexec.services.submit import Upload
+from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
 from pyexec.stores import Stores
-from pyexec.web.context import Gate
+from pyexec.web.context import Context, Gate
 from tests.services.world import (
     Crashed,
     Process,
@@ -94,7 +94,14 @@ class Life:
 
     @property
     def serving(self) -> bool:
-        return self.gate.context is not None and not self.stopping.is_set() and not self.ended.is_set()
+        gone = self.process.crashed or self.stopping.is_set() or self.ended.is_set()
+        return self.gate.context is not None and not gone
+
+    def context(self) -> Context:
+        """The services; raises `Unavailable` as the HTTP layer does."""
+        if self.gate.context is None:
+            raise Unavailable(self.gate.waiting_for)
+        return self.gate.context
 
     async def run(self) -> None:
         """The process."""
@@ -170,13 +177,11 @@ class Life:
         )
 
     async def _submit(self, request: Request, upload: Upload) -> None:
-        assert self.gate.context is not None
-        request.execution_id = await self.gate.context.submissions.submit(upload)
+        request.execution_id = await self.context().submissions.submit(upload)
         request.accepted = True
 
     async def _run(self, request: Request, upload: Upload) -> None:
-        context = self.gate.context
-        assert context is not None
+        context = self.context()
         started = await context.submissions.run(upload)
         request.execution_id = started.id if isinstance(started, Run) else started
         request.accepted = True
@@ -192,12 +197,11 @@ class Life:
 
     async def kill(self, execution_id: str) -> None:
         """A caller of DELETE."""
-        assert self.gate.context is not None
         try:
             request = Request("", sync=False, key=None)
             self.requests.append(request)
             with request.scope():
-                await self.gate.context.kills.kill(execution_id)
+                await self.context().kills.kill(execution_id)
         except (ExecutorError, Crashed):
             return
 
