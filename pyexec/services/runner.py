@@ -180,7 +180,7 @@ class Runner:
     def doubt(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
         """Leaves an execution that nobody here carries on to be settled in the background, as soon as the log
         answers. When this server stops before, the leader does it."""
-        if not self._closed:
+        if not self.closed:
             settle = partial(self._doubts.settle, execution_id, reason, submitted)
             self._spawn(settle, name=f"settle {execution_id}")
 

@@ -108,7 +108,7 @@ class Life:
         try:
             with self.scope:
                 await self._serve()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
             if not self.process.crashed:
                 self.died_of = error
         finally:
