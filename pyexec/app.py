@@ -5,7 +5,6 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 import anyio
@@ -32,24 +31,25 @@ ANSWER_SECONDS = 2.0
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT: then no new work, running programs get `stop_timeout`, and all is removed.
 
-    Waits for Docker if it is not there yet; `/ready` says so meanwhile. Raises `SettingsError`."""
+    Waits for Docker and Consul if they are not there yet; `/ready` says so meanwhile. Raises `SettingsError`."""
     gate = Gate(waiting_for="the server is starting")
-    stopping = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_watch_signals, stopping, tasks.cancel_scope, gate, name="signals")
-        async with AsyncExitStack() as stack:
-            http, url = await _start_http(settings, gate)
-            stack.push_async_callback(_clean_up, http)
-            replica = await _open_patiently(stack, settings, gate, url)
-            stack.push_async_callback(_clean_up, http)
-            await _serve_replica(replica, gate, url, stopping, settings.stop_timeout)
-        tasks.cancel_scope.cancel()
-
-
-async def _clean_up(http: web.AppRunner) -> None:
-    """After a second signal, too."""
-    with anyio.CancelScope(shield=True):
+    stop = Stop()
+    http, url = await _start_http(settings, gate)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_watch_signals, stop, tasks.cancel_scope, gate, name="signals")
+            await _serve_patiently(settings, gate, http, url, stop)
+            tasks.cancel_scope.cancel()
+    finally:
         await http.cleanup()
+
+
+class Stop:
+    """What the signals do to a server that serves."""
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+        self.drain = anyio.CancelScope()
 
 
 async def _within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
@@ -57,25 +57,42 @@ async def _within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]])
         await work()
 
 
-async def _watch_signals(stopping: anyio.Event, starting: anyio.CancelScope, gate: Gate) -> None:
+async def _watch_signals(stop: Stop, starting: anyio.CancelScope, gate: Gate) -> None:
     """The first signal stops in order, or cancels the start; the second ends the drain."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            if stopping.is_set() or gate.context is None:
+            if gate.context is None:
                 starting.cancel()
-                return
-            stopping.set()
+            elif stop.asked.is_set():
+                stop.drain.cancel()
+            else:
+                stop.asked.set()
 
 
-async def _open_patiently(stack: AsyncExitStack, settings: Settings, gate: Gate, url: str) -> Replica:
-    """The replica, as soon as what it needs is there."""
+async def _serve_patiently(settings: Settings, gate: Gate, http: web.AppRunner, url: str, stop: Stop) -> None:
+    """Serves as soon as what a replica needs is there."""
     while True:
+        failure: BaseExceptionGroup[ExecutorError] | None = None
         try:
-            return await stack.enter_async_context(open_replica(settings, url))
-        except (Unavailable, EngineError) as error:
-            gate.waiting_for = f"the server is starting: {error}"
-            logger.warning("cannot start yet, next try in %g s: %s", RETRY_SECONDS, error)
-            await anyio.sleep(RETRY_SECONDS)
+            async with open_replica(settings, url) as replica:
+                await _serve_replica(replica, gate, url, stop, settings.stop_timeout)
+                await http.cleanup()  # answers under way still need the replica
+        except* (Unavailable, EngineError) as errors:
+            failure = errors
+        if failure is None:
+            return
+        if gate.context is not None:
+            raise failure
+        await _wait_for_next_try(gate, _first(failure))
+
+
+async def _wait_for_next_try(gate: Gate, error: BaseException) -> None:
+    """Says what is missing, once for each thing that is."""
+    missing = f"the server is starting: {error}"
+    if gate.waiting_for != missing:
+        gate.waiting_for = missing
+        logger.warning("cannot start yet, trying again every %g s: %s", RETRY_SECONDS, error)
+    await anyio.sleep(RETRY_SECONDS)
 
 
 async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, str]:
@@ -107,7 +124,7 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
     return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def _serve_replica(replica: Replica, gate: Gate, url: str, stopping: anyio.Event, drain: float) -> None:
+async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, drain_seconds: float) -> None:
     """Everything that runs as long as the server takes work."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(replica.runner.serve, name="runner")
@@ -119,10 +136,11 @@ async def _serve_replica(replica: Replica, gate: Gate, url: str, stopping: anyio
         tasks.start_soon(replica.pool.keep_filled, name="pool")
         gate.context = replica.context
         print(f"listening on {url}", flush=True)
-        await stopping.wait()
+        await stop.asked.wait()
         logger.info("stopping: no new work is taken")
         reconciling.cancel()
-        await replica.runner.drain(drain)
+        with stop.drain:
+            await replica.runner.drain(drain_seconds)
         tasks.cancel_scope.cancel()
 
 

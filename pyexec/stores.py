@@ -1,5 +1,6 @@
 """Where a server keeps what must not get lost: files of its own when it stands alone, Consul in a cluster."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,13 +10,15 @@ from attrs import frozen
 from pyexec.adapters.alone import Alone
 from pyexec.adapters.blobs import FileBlobs
 from pyexec.adapters.consul_blobs import ConsulBlobs
+from pyexec.adapters.consul_index import Complaints
 from pyexec.adapters.consul_keys import DEPLOYMENT
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV, Entry
 from pyexec.adapters.consul_lease import ConsulMembership
 from pyexec.adapters.consul_log import ConsulLog
 from pyexec.adapters.embedded import EmbeddedLog
 from pyexec.adapters.object_blobs import ObjectBlobs
 from pyexec.adapters.peers import HttpPeers, NoPeers
+from pyexec.errors import SettingsError
 from pyexec.ports import BlobStore, EventLog, Membership, Peers
 from pyexec.settings import Settings
 
@@ -61,19 +64,31 @@ async def _open_consul(stack: AsyncExitStack, settings: Settings, address: str, 
         cert_file=settings.consul_cert_file,
     )
     kv = await stack.enter_async_context(ConsulKV(config))
+    deployment = await _deployment(kv)  # first: a Consul that is away is then named once
     membership = await stack.enter_async_context(ConsulMembership.open(kv))
-    log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence))
+    complaints = Complaints()
+    log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence, complaints))
     peers = HttpPeers(membership, replica)
     stack.push_async_callback(peers.close)
     url = settings.blob_url
-    blobs: BlobStore = ConsulBlobs(kv, membership.fence) if url is None else ObjectBlobs.at(url)
-    return Stores(deployment=await _deployment(kv), log=log, blobs=blobs, membership=membership, peers=peers)
+    blobs: BlobStore = ConsulBlobs(kv, membership.fence, complaints) if url is None else ObjectBlobs.at(url)
+    return Stores(deployment=deployment, log=log, blobs=blobs, membership=membership, peers=peers)
 
 
 async def _deployment(kv: ConsulKV) -> str:
-    """The name that the first server of the deployment has given it."""
+    """The name that the first server of the deployment has given it; raises `SettingsError` for a prefix that is
+    somebody else's."""
     while True:
         _, entry = await kv.get(DEPLOYMENT)
         if entry is not None:
-            return entry.value.decode()
+            return _checked(entry)
         await kv.put(DEPLOYMENT, secrets.token_hex(8).encode(), index=0)
+
+
+def _checked(entry: Entry) -> str:
+    if re.fullmatch(rb"[0-9a-f]{16}", entry.value) is None:
+        raise SettingsError(
+            f"the key {entry.key} below PYEXEC_CONSUL_PREFIX holds {entry.value[:40]!r}, which names no deployment: "
+            "the prefix is used by something else"
+        )
+    return entry.value.decode()

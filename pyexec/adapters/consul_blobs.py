@@ -38,10 +38,12 @@ class Manifest:
 class ConsulBlobs:
     """`ports.BlobStore` on Consul, up to 8 MiB a blob. `fence` says who this replica is."""
 
-    def __init__(self, kv: ConsulKV, fence: Callable[[], Operation]) -> None:
+    def __init__(
+        self, kv: ConsulKV, fence: Callable[[], Operation], complaints: Complaints | None = None
+    ) -> None:
         self._kv = kv
         self._fence = fence
-        self._complaints = Complaints()
+        self._complaints = complaints or Complaints()
 
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         prefix = _prefix(name)

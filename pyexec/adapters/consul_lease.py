@@ -181,13 +181,14 @@ class ConsulMembership:
             while True:
                 await session.keep()
                 logger.error("this replica may be taken for dead: its session is lost, it starts a new one")
-                await session.end()
-                self._session = session = await self._reenter()
+                self._session = session = await self._reenter(session)
                 logger.info("this replica is a member again")
 
-    async def _reenter(self) -> Session:
+    async def _reenter(self, lost: Session) -> Session:
         while True:
             try:
+                # A Consul that was away counts its term anew, and would keep our key for as long.
+                await self._kv.destroy_session(lost.id)
                 return await self._enter()
             except Unavailable as error:
                 logger.error("no new session yet, trying again in %g s: %s", RETRY_SECONDS, error)

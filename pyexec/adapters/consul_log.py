@@ -43,21 +43,24 @@ RESEND_SECONDS: Final = 0.2
 class ConsulLog:
     """`ports.EventLog` on Consul. `open` it as a context manager: its watch runs inside.
 
-    `fence` gives the operation that makes a transaction void once this replica was taken for dead."""
+    `fence` gives the operation that makes a transaction void once this replica was taken for dead; `complaints`
+    are shared with whoever else reads the same keys."""
 
-    def __init__(self, kv: ConsulKV, fence: Callable[[], Operation]) -> None:
+    def __init__(self, kv: ConsulKV, fence: Callable[[], Operation], complaints: Complaints) -> None:
         self._kv = kv
         self._fence = fence
-        self._complaints = Complaints()
+        self._complaints = complaints
         self._watch = InflightWatch(kv, self._complaints)
         self._statuses = StatusIndex(kv, self._complaints)
         self._retirement = Retirement(kv)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, kv: ConsulKV, fence: Callable[[], Operation]) -> AsyncIterator["ConsulLog"]:
+    async def open(
+        cls, kv: ConsulKV, fence: Callable[[], Operation], complaints: Complaints | None = None
+    ) -> AsyncIterator["ConsulLog"]:
         """The log under the prefix of `kv`."""
-        log = cls(kv, fence)
+        log = cls(kv, fence, complaints or Complaints())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(log._watch.run, name="watch of open executions")
             try:
@@ -175,7 +178,7 @@ class ConsulLog:
 
     async def rebuild_index(self) -> None:
         """Makes the index anew from the events, while others go on; names in the log what cannot be read."""
-        await rebuild_index(self._kv)
+        await rebuild_index(self._kv, self._complaints)
 
     async def _before(self, append: Append) -> Inflight:
         """What the index says of the execution: asked only where the events do not tell by themselves."""

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 TRIES: Final = 10
 
 
-async def rebuild_index(kv: ConsulKV) -> None:
+async def rebuild_index(kv: ConsulKV, complaints: Complaints) -> None:
     """An execution whose log cannot be read keeps the index that it has, and is named in a log line."""
     begun = {key.split("/")[1] for key in await kv.keys(EXECUTIONS) if "/events/" in key}
     for execution_id in sorted(filter(is_execution_id, begun)):
@@ -36,7 +36,7 @@ async def rebuild_index(kv: ConsulKV) -> None:
             await _rebuild(kv, execution_id)
         except (CorruptLog, Conflict) as error:
             logger.error("the index of %s is left as it is: %s", execution_id, error)
-    await _remove_unfounded(kv, begun)
+    await _remove_unfounded(kv, begun, complaints)
 
 
 async def _rebuild(kv: ConsulKV, execution_id: str) -> None:
@@ -88,9 +88,9 @@ async def _binding(kv: ConsulKV, execution_id: str) -> list[Operation]:
     return [Operation(verb="set", key=idempotency_key(key_hash), value=value)]
 
 
-async def _remove_unfounded(kv: ConsulKV, begun: set[str]) -> None:
+async def _remove_unfounded(kv: ConsulKV, begun: set[str], complaints: Complaints) -> None:
     """Takes out of the index what no event speaks for; uploads have none yet."""
-    inflight = read_inflight((await kv.recurse(INFLIGHT)).entries, Complaints())
+    inflight = read_inflight((await kv.recurse(INFLIGHT)).entries, complaints)
     open_ids = {execution_id for execution_id, entry in inflight.items() if entry.state != UPLOADING}
     shown = {key.removeprefix(STATUS) for key in await kv.keys(STATUS)}
     for execution_id in filter(is_execution_id, (open_ids | shown) - begun):

@@ -72,7 +72,8 @@ class Endings:
     async def _write(self, run: Run, terminal: Terminal) -> None:
         """Appends where the log stands now, as long as the execution is open and this replica's own.
 
-        A conflict means that somebody else has written meanwhile: a wish to kill it, its end, or its adoption."""
+        A conflict means that somebody else has written meanwhile: a wish to kill it, its end, its release, or its
+        adoption."""
         while self._is_own(run):
             try:
                 await self.log.append(run.id, run.seq, [terminal])

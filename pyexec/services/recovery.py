@@ -45,10 +45,18 @@ class Recovery:
         while True:
             before = members
             members = await self._members(before.version)
+            await self._look_again()
             if before.members.keys() - members.members.keys():
                 await anyio.sleep(COMING_BACK_SECONDS)
                 members = await self._members(None)
                 await self._recover_patiently()
+
+    async def _look_again(self) -> None:
+        """The change may have been this replica's own coming back."""
+        try:
+            await self.runner.look_again()
+        except Unavailable as error:
+            logger.warning("what was taken over from this replica is seen at its end: %s", error)
 
     async def _recover_patiently(self) -> None:
         while True:
@@ -83,18 +91,20 @@ class Recovery:
             await self._remove(container)
 
     async def remove_own(self) -> None:
-        """At the end: removes this replica's containers but those that run an execution which is still open. Where
-        that fails, the next replica on this engine does it."""
+        """At the end: removes this replica's containers but those that run an execution which is still open.
+
+        What cannot be told now is left: a program is bounded by its own alarm, and the next replica removes it."""
         with anyio.CancelScope(shield=True):
             try:
                 own = await self.engine.list_containers(
                     {**self.labels, REPLICA_LABEL: self.runner.config.replica}
                 )
                 kept = {execution.container for execution, _ in await self._running()} if own else set()
-                for container in own.keys() - kept:
-                    await self._remove(container)
-            except (EngineError, Unavailable) as error:
-                logger.error("containers of this replica are left behind: %s", error)
+            except (Unavailable, EngineError) as error:
+                logger.warning("containers may be left, the next replica removes them: %s", error)
+                return
+            for container in own.keys() - kept:
+                await self._remove(container)
 
     async def _running(self) -> Sequence[tuple[Execution, Sequence[Event]]]:
         found = []

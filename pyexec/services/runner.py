@@ -78,7 +78,7 @@ class Runner:
         self._tasks: TaskGroup | None = None
         self._beginnings = 0
         self._begun = anyio.Event()
-        self._closed = False
+        self.closed = False
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Holds the runs. On cancellation, what has not started is given back, and what still runs is left to be
@@ -91,10 +91,12 @@ class Runner:
     async def drain(self, seconds: float) -> None:
         """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that."""
         self._slots.close()
-        with anyio.move_on_after(seconds):
-            for run in self._live.all():
-                await run.over.wait()
-        self._closed = True
+        try:
+            with anyio.move_on_after(seconds):
+                for run in self._live.all():
+                    await run.over.wait()
+        finally:
+            self.closed = True
         while self._beginnings:
             await self._begun.wait()
 
@@ -102,7 +104,7 @@ class Runner:
     def beginning(self) -> Iterator[None]:
         """Around the step from what the log is told to what this runner does about it, so that the runner does not
         end in between. Raises `Unavailable` when it has."""
-        if self._closed:
+        if self.closed:
             raise Unavailable("this server is stopping; send the request again, it will reach another one")
         self._beginnings += 1
         try:
@@ -222,6 +224,14 @@ class Runner:
                 run.record([adopted])
             self._carry_out_later(run, sandbox, slot, partial(self._follow, run, sandbox))
 
+    async def look_again(self) -> None:
+        """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
+        for run in self._live.all():
+            execution = run.catch_up(await self._log.read(run.id))
+            if execution.phase is not Phase.ENDED and execution.owner != self.config.replica:
+                logger.warning("%s was taken over by %s", run.id, execution.owner)
+                run.hand_over()
+
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
             raise RuntimeError("the runner is not serving")
@@ -314,7 +324,8 @@ class Runner:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._kill_when_wanted, run, sandbox, name=f"kill {run.id}")
             try:
-                with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS):
+                with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS) as following:
+                    beside.start_soon(_leave_when_over, run, following, name=f"leave {run.id}")
                     ended = await follow()
             except (SandboxBroken, SandboxRefused) as error:
                 reason = "killed" if run.kill_wanted.is_set() else "broken"
@@ -369,6 +380,11 @@ class Runner:
             logger.error("the sandbox of %s is left behind: %s", run.id, error)
         finally:
             self._slots.release(slot)
+
+
+async def _leave_when_over(run: Run, following: anyio.CancelScope) -> None:
+    await run.over.wait()
+    following.cancel()
 
 
 def kind_of(spec: Spec) -> SandboxKind:

@@ -68,6 +68,11 @@ class Submissions:
         self._live = live
         self._runner = runner
 
+    @property
+    def stopped(self) -> bool:
+        """Whether this replica has let go of what it ran: whoever is cut off now has not hung up."""
+        return self._runner.closed
+
     async def run(self, upload: Upload) -> Run | str:
         """Starts an execution whose caller waits: its run, or the id of the one that the key already names."""
         spec = self._spec(upload)

@@ -260,8 +260,7 @@ async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamRes
             else _answer_known(request, context, started)
         )
     except (anyio.get_cancelled_exc_class(), ConnectionError):
-        hung_up = request.transport is None or request.transport.is_closing()
-        if hung_up and upload.key is None and isinstance(started, Run):
+        if upload.key is None and isinstance(started, Run) and not context.submissions.stopped:
             with anyio.CancelScope(shield=True):
                 await context.kills.request(started.id)
         raise

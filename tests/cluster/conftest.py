@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import anyio
 import pytest
 from attrs import frozen
 
@@ -14,6 +15,8 @@ from tests.support.cluster import Cluster, running_cluster
 from tests.support.consul import Agent
 from tests.support.load import ANSWER_SECONDS, Load
 from tests.support.starts import Starts, observed_starts
+
+SCENE_SECONDS = 200
 
 
 @frozen
@@ -35,6 +38,7 @@ def scene(image: str, tmp_path: Path) -> OpenScene:
     @asynccontextmanager
     async def open_scene(agents: Sequence[Agent], *, size: int = 3, **settings: str) -> AsyncIterator[Scene]:
         async with (
+            patience(),
             running_cluster(tmp_path, image, agents, size, **settings) as cluster,
             observed_starts(await cluster.deployment()) as starts,
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)) as http,
@@ -42,6 +46,13 @@ def scene(image: str, tmp_path: Path) -> OpenScene:
             yield Scene(cluster, Load(cluster.urls, http, random.Random(4)), starts)
 
     return open_scene
+
+
+@asynccontextmanager
+async def patience() -> AsyncIterator[None]:
+    """What takes longer than this hangs."""
+    with anyio.fail_after(SCENE_SECONDS):
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

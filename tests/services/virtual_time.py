@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from selectors import SelectorKey
 from typing import Any
 
-
 BUSY_ROUNDS = 5_000
 """More than any number of steps that a test takes at one moment."""
 

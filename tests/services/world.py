@@ -337,7 +337,6 @@ class ProcessBlobs:
         self._world.check_store()
         self._world.blobs.pop(name, None)
 
-
     async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
         await self._process.passing()
 

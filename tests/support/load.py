@@ -50,13 +50,13 @@ class Load:
     unexpected: list[str] = field(factory=list)
     _ended: anyio.Event = field(factory=anyio.Event)
 
-    def job(self, *, longest: float, waits: bool | None = None) -> Job:
+    def job(self, *, longest: float, shortest: float = 0.05) -> Job:
         """A new one."""
         job = Job(
             mark=f"m{len(self.jobs)}",
-            seconds=round(self.random.uniform(0.05, longest), 2),
+            seconds=round(self.random.uniform(shortest, longest), 2),
             code=self.random.choice([0, 0, 0, 3]),
-            waits=self.random.random() < 0.5 if waits is None else waits,
+            waits=self.random.random() < 0.5,
         )
         self.jobs[job.mark] = job
         return job
@@ -80,6 +80,19 @@ class Load:
         else:
             accepted = await self._until(202, self._post, "/api/v1/exec/async", job)
             result = await self.end_of(accepted.document["execution_id"])
+        return self._note(job, result)
+
+    async def submit(self, job: Job, url: str) -> str:
+        """The id of a job that a given replica has accepted; `finish` waits for it."""
+        answer = await self._post(url, "/api/v1/exec/async", job)
+        assert answer.status == 202, answer
+        return str(answer.document["execution_id"])
+
+    async def finish(self, job: Job, execution_id: str) -> Any:
+        """The Result of a job that was submitted."""
+        return self._note(job, await self.end_of(execution_id))
+
+    def _note(self, job: Job, result: Any) -> Any:
         self.results[job.mark] = result
         event, self._ended = self._ended, anyio.Event()
         event.set()

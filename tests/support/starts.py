@@ -38,11 +38,19 @@ class Starts:
 
     seen: dict[str, set[str]] = field(factory=lambda: defaultdict(set))
     containers: int = 0
+    _news: anyio.Event = field(factory=anyio.Event)
 
     def note(self, line: str) -> None:
         match line.split():
             case ["started", mark, number]:
                 self.seen[mark].add(number)
+                news, self._news = self._news, anyio.Event()
+                news.set()
+
+    async def until(self, mark: str) -> None:
+        """Returns once this program's code has started."""
+        while mark not in self.seen:
+            await self._news.wait()
 
     async def follow(self, docker: Docker, container_id: str) -> None:
         """Reads what a container prints to its end."""
