@@ -75,9 +75,10 @@ class Endings:
         A conflict means that somebody else has written meanwhile: a wish to kill it, its end, its release, or its
         adoption."""
         while self._is_own(run):
+            after = [*run.events, terminal]
             try:
                 await self.log.append(run.id, run.seq, [terminal])
-                run.record([terminal])
+                run.catch_up(after)  # others may have told the run meanwhile
             except Conflict:
                 await self._catch_up(run)
             except Unavailable as error:

@@ -227,8 +227,11 @@ class Runner:
     async def look_again(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
         for run in self._live.all():
-            execution = run.catch_up(await self._log.read(run.id))
-            if execution.phase is not Phase.ENDED and execution.owner != self.config.replica:
+            events = await self._log.read(run.id)
+            if not events:
+                continue  # it is about to begin
+            execution = run.catch_up(events)
+            if execution.phase is not Phase.ENDED and not execution.is_for(self.config.replica):
                 logger.warning("%s was taken over by %s", run.id, execution.owner)
                 run.hand_over()
 
