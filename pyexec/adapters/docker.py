@@ -8,7 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 import anyio
@@ -17,6 +17,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
+from pyexec.adapters.docker_config import container_config
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.ports import ContainerSpec, EngineIdentity
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 CANNOT_CONNECT = 900
 """The status aiodocker gives to a connection that could not be made or broke."""
 DIAGNOSTICS_BYTES = 4096
+PULL_SECONDS = 900.0
+"""The deadline of an image's pull: an execution that waits for one must end, too."""
 STDOUT = 1
 _LOG_HEADER = struct.Struct(">4xL")
 """Of each piece of a container's log: its stream, which we ask for only one of, and its length."""
@@ -35,7 +38,6 @@ _LIMIT_OF_INFO = {
     "CPUShares": "cpu_shares",
     "CpuCfsQuota": "cpus",
 }
-_TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000,mode=0755"
 _NO_PYTHON = ("executable file not found", "no such file or directory", "exec format error")
 
 
@@ -91,7 +93,9 @@ class DockerEngine:
         try:
             with anyio.CancelScope(shield=True):
                 async with _translated(image=spec.image):
-                    container = await self._docker.containers.create(_config(spec, self._runtime), name=name)
+                    container = await self._docker.containers.create(
+                        container_config(spec, self._runtime), name=name
+                    )
         except BaseException:
             self._unremoved.add(name)
             raise
@@ -125,7 +129,10 @@ class DockerEngine:
             if error.status != 404:
                 raise _error_of(error, image) from error
         try:
-            await self._docker.images.pull(image)
+            with anyio.fail_after(PULL_SECONDS):
+                await self._docker.images.pull(image)
+        except TimeoutError as error:
+            raise ImageUnavailable(f"the image {image!r} did not come within {PULL_SECONDS:g} s") from error
         except DockerError as error:
             if error.status == CANNOT_CONNECT:
                 raise _error_of(error, image) from error
@@ -289,48 +296,3 @@ def _error_of(error: DockerError, image: str) -> Exception:
     if image and any(sign in message for sign in _NO_PYTHON):
         return ImageUnavailable(f"the image {image!r} has no python3 that runs here: {message}")
     return EngineError(f"Docker refused: {message}")
-
-
-def _config(spec: ContainerSpec, runtime: str | None) -> dict[str, Any]:
-    """The Engine API's request for a sandbox: every rule that holds it stands here."""
-    host: dict[str, Any] = {
-        "AutoRemove": True,
-        "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true"],
-        "ReadonlyRootfs": True,
-        "Tmpfs": {
-            "/work": f"{_TMPFS},size={spec.work_bytes}",
-            "/tmp": f"{_TMPFS},size={spec.tmp_bytes}".replace("mode=0755", "mode=1777"),  # noqa: S108
-        },
-        "ShmSize": spec.shm_bytes,
-        "IpcMode": "private",
-        "Memory": spec.memory_bytes,
-        "MemorySwap": spec.memory_bytes,
-        "PidsLimit": spec.pids_max,
-        "CpuShares": spec.cpu_shares,
-        "NetworkMode": spec.network or "none",
-        "LogConfig": {
-            "Type": "local",
-            "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
-        },
-        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
-    }
-    if spec.cpus is not None:
-        host["NanoCpus"] = int(spec.cpus * 1e9)
-    if runtime is not None:
-        host["Runtime"] = runtime
-    return {
-        "Image": spec.image,
-        "Entrypoint": [],
-        "Cmd": list(spec.command),
-        "User": "1000:1000",
-        "WorkingDir": "/",
-        "OpenStdin": True,
-        "StdinOnce": True,
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "Healthcheck": {"Test": ["NONE"]},
-        "Labels": dict(spec.labels),
-        "HostConfig": host,
-    }

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
+import anyio
 
 from pyexec.domain.execution import Execution
 from pyexec.domain.journal import Stream
@@ -14,6 +15,9 @@ from pyexec_client.sse import Parser
 
 SILENCE_SECONDS = 45.0
 """Three times what passes between two signs of life of an event stream."""
+ANSWER_SECONDS = 5.0
+"""How long a peer may take to begin its answer, or to say what there is by now: it may hold still, and be no member
+much longer."""
 
 
 class NoPeers:
@@ -48,11 +52,13 @@ class HttpPeers:
         if caller.token is not None:
             headers["Authorization"] = f"Bearer {caller.token}"
         try:
-            async with self._http.get(url, headers=headers, params={"follow": str(int(follow))}) as answer:
+            with anyio.fail_after(ANSWER_SECONDS):
+                answer = await self._http.get(url, headers=headers, params={"follow": str(int(follow))})
+            async with answer:
                 if answer.status != 200:
                     raise Unavailable(f"{execution.owner} answers {answer.status} for {execution.id}")
                 parser = Parser()
-                async for data in answer.content.iter_any():
+                async for data in answer.content.iter_any() if follow else _all_in_time(answer):
                     for message in parser.feed(data):
                         if message.event == "output":
                             yield _output(json.loads(message.data))
@@ -67,6 +73,12 @@ class HttpPeers:
         if owner is None or owner.address is None:
             raise Unavailable(f"{execution.id} runs on {execution.owner}, which cannot be reached from here")
         return owner.address.rstrip("/")
+
+
+async def _all_in_time(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    with anyio.fail_after(ANSWER_SECONDS):
+        body = await answer.read()
+    yield body
 
 
 def _output(document: Mapping[str, str]) -> tuple[Stream, bytes]:

@@ -2,7 +2,7 @@
 nobody needs it."""
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 
 import anyio
 from attrs import frozen
@@ -34,9 +34,8 @@ class Recovery:
     labels: Mapping[str, str]
 
     async def recover_first(self) -> None:
-        """At the start: recovers what replicas left that are no members now."""
-        members = await self.membership.members()
-        await self.recover(members.members.keys() | {self.runner.config.replica})
+        """At the start: recovers what replicas left that are no members now, once log and engine both answer."""
+        await self._recover_patiently()
 
     async def run(self) -> None:
         """Recovers what members leave behind that vanish while this one lives, until cancelled.
@@ -46,13 +45,26 @@ class Recovery:
         while True:
             before = members
             members = await self._members(before.version)
+            await self._look_again()
             if before.members.keys() - members.members.keys():
                 await anyio.sleep(COMING_BACK_SECONDS)
                 members = await self._members(None)
-                try:
-                    await self.recover(members.members.keys() | {self.runner.config.replica})
-                except (Unavailable, EngineError) as error:
-                    logger.error("what a vanished replica left is not recovered: %s", error)
+                await self._recover_patiently()
+
+    async def _look_again(self) -> None:
+        """The change may have been this replica's own coming back."""
+        try:
+            await self.runner.look_again()
+        except Unavailable as error:
+            logger.warning("what was taken over from this replica is seen at its end: %s", error)
+
+    async def _recover_patiently(self) -> None:
+        while True:
+            try:
+                return await self.recover()
+            except (Unavailable, EngineError) as error:
+                logger.error("what vanished replicas left is not recovered yet, trying again: %s", error)
+                await anyio.sleep(RETRY_SECONDS)
 
     async def _members(self, since: int | None) -> Members:
         while True:
@@ -62,16 +74,19 @@ class Recovery:
                 logger.warning("the membership is not known, looking again: %s", error)
                 await anyio.sleep(RETRY_SECONDS)
 
-    async def recover(self, alive: Set[str]) -> None:
-        """Adopts the running programs of replicas that are not `alive`, and removes their other containers."""
+    async def recover(self) -> None:
+        """Adopts the running programs of replicas that are no members now, and removes their other containers."""
+        # In this order: who has a container was a member before, and who is alive is not taken for vanished.
         containers = await self.engine.list_containers(self.labels)
+        alive = (await self.membership.members()).members.keys() | {self.runner.config.replica}
         orphans = {c for c, labels in containers.items() if labels.get(REPLICA_LABEL) not in alive}
         if not orphans:
             return
         for execution, events in await self._running():
-            if execution.container in orphans and execution.owner not in alive:
-                orphans.discard(execution.container)
-                await self._adopt(execution, events, execution.container)
+            if execution.container in orphans:
+                orphans.discard(execution.container)  # another one may have adopted what runs in it
+                if execution.owner not in alive or self.runner.has_lost(execution):
+                    await self._adopt(execution, events, execution.container)
         for container in orphans:
             await self._remove(container)
 
@@ -115,8 +130,12 @@ class Recovery:
         try:
             await self.runner.adopt(execution, events, sandbox, slot)
             logger.info("%s is adopted; its program has gone on running", execution.id)
-        except Conflict as error:
+        except BaseException as error:
             self.slots.release(slot)
+            with anyio.CancelScope(shield=True):
+                await sandbox.let_go()
+            if not isinstance(error, Conflict):
+                raise
             logger.info("%s has moved on meanwhile: %s", execution.id, error)
 
     async def _remove(self, container: str) -> None:

@@ -249,7 +249,8 @@ async def _away(context: Context) -> dict[str, str]:
 
 
 async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamResponse:
-    """Runs an upload for a caller that waits. One that hangs up ends its run, unless it gave a key."""
+    """Runs an upload for a caller that waits. One that hangs up ends its run, unless it gave a key; a server that
+    stops does not: the run goes on, and is found by its id."""
     context = context_of(request)
     started = await context.submissions.run(upload)
     try:
@@ -259,7 +260,7 @@ async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamRes
             else _answer_known(request, context, started)
         )
     except (anyio.get_cancelled_exc_class(), ConnectionError):
-        if upload.key is None and isinstance(started, Run):
+        if upload.key is None and isinstance(started, Run) and not context.submissions.stopped:
             with anyio.CancelScope(shield=True):
                 await context.kills.request(started.id)
         raise

@@ -116,7 +116,7 @@ async def hang_up_while_running(api: Api, source: str, headers: dict[str, str], 
     """Posts to sync, and leaves once the program has printed: its id."""
     accept = {"Accept": "text/event-stream"} if stream else {}
     newest = await api.newest()
-    async with anyio.create_task_group() as tasks, aiohttp.ClientSession(api.url) as own:
+    async with aiohttp.ClientSession(api.url) as own, anyio.create_task_group() as tasks:
 
         async def post_and_wait() -> None:
             async with own.post(

@@ -1,0 +1,52 @@
+"""The Engine API's request for a sandbox's container: every rule that holds a program stands here."""
+
+from typing import Any
+
+from pyexec.ports import ContainerSpec
+
+_TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000,mode=0755"
+
+
+def container_config(spec: ContainerSpec, runtime: str | None) -> dict[str, Any]:
+    """The request's body, for Docker's API from 1.41 on."""
+    host: dict[str, Any] = {
+        "AutoRemove": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "ReadonlyRootfs": True,
+        "Tmpfs": {
+            "/work": f"{_TMPFS},size={spec.work_bytes}",
+            "/tmp": f"{_TMPFS},size={spec.tmp_bytes}".replace("mode=0755", "mode=1777"),  # noqa: S108
+        },
+        "ShmSize": spec.shm_bytes,
+        "IpcMode": "private",
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,
+        "PidsLimit": spec.pids_max,
+        "CpuShares": spec.cpu_shares,
+        "NetworkMode": spec.network or "none",
+        "LogConfig": {
+            "Type": "local",
+            "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
+        },
+        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+    }
+    if spec.cpus is not None:
+        host["NanoCpus"] = int(spec.cpus * 1e9)
+    if runtime is not None:
+        host["Runtime"] = runtime
+    return {
+        "Image": spec.image,
+        "Entrypoint": [],
+        "Cmd": list(spec.command),
+        "User": "1000:1000",
+        "WorkingDir": "/",
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": dict(spec.labels),
+        "HostConfig": host,
+    }

@@ -1,0 +1,97 @@
+"""What must be true after every scenario, and the figures of it."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any
+
+from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul_log import ConsulLog
+from pyexec.domain.events import Event
+from pyexec.domain.execution import Phase, fold
+from pyexec.errors import SessionLost
+from tests.support.cluster import Cluster
+from tests.support.load import Job, Load
+from tests.support.starts import Starts
+
+FIGURES: list[str] = []
+"""A line for each scenario, printed when all tests are through."""
+
+
+def report(scenario: str, **figures: object) -> None:
+    """Adds a line of figures."""
+    FIGURES.append(f"{scenario}: " + ", ".join(f"{n.replace('_', ' ')} {v}" for n, v in figures.items()))
+
+
+async def check(
+    scenario: str,
+    cluster: Cluster,
+    load: Load,
+    starts: Starts,
+    *,
+    allowed: Collection[str] = ("completed",),
+    **figures: object,
+) -> Mapping[str, Sequence[Event]]:
+    """Ends the scenario: everything accepted has ended, truly, no code has started twice, nothing is left.
+
+    Returns all logs. `allowed` are the outcomes that this scenario may have: a status or an error type."""
+    known = await load.everything()
+    logs = await read_logs(cluster, known)
+    outcomes = Counter(outcome(result) for result in load.results.values())
+    twice = [mark for mark, numbers in starts.seen.items() if len(numbers) > 1]
+    await cluster.stop()
+    report(
+        scenario,
+        accepted=len(known),
+        ended=sum(fold(i, events).phase is Phase.ENDED for i, events in logs.items()),
+        outcomes=dict(outcomes),
+        started=len(starts.seen),
+        started_twice=len(twice),
+        callers_sent_elsewhere=load.refusals,
+        **figures,
+    )
+    assert not twice
+    assert load.results.keys() == load.jobs.keys()
+    by_id = {result["execution_id"]: mark for mark, result in load.results.items()}
+    assert known.keys() == by_id.keys(), "one key is one execution"
+    for execution_id, events in logs.items():
+        assert fold(execution_id, events).phase is Phase.ENDED
+        mark = by_id[execution_id]
+        check_true(load.jobs[mark], load.results[mark], starts.seen.get(mark, set()))
+    assert set(outcomes) <= set(allowed), outcomes
+    for replica in cluster.replicas:
+        assert "Traceback" not in replica.logs(), replica.logs()
+    return logs
+
+
+def outcome(result: Mapping[str, Any]) -> str:
+    return str(result["error_type"] if result["status"] == "failed" else result["status"])
+
+
+def check_true(job: Job, result: Mapping[str, Any], numbers: Collection[str]) -> None:
+    """Its Result is what has happened in its container."""
+    if result["status"] == "completed":
+        (number,) = numbers
+        printed = f"started {job.mark} {number}\nended {job.mark}\n"
+        assert (result["stdout"], result["exit_code"]) == (printed, job.code), result
+    elif result["status"] == "failed" and result["error_type"] in ("queue_timeout", "image_unavailable"):
+        assert not numbers, result
+
+
+async def read_logs(cluster: Cluster, ids: Collection[str]) -> Mapping[str, Sequence[Event]]:
+    """Every event, as Consul has it."""
+
+    def no_member() -> Any:
+        raise SessionLost("the test only reads")
+
+    async with AsyncExitStack() as stack:
+        kv = await stack.enter_async_context(ConsulKV(ConsulConfig(address=cluster.agents[0].address)))
+        log = await stack.enter_async_context(ConsulLog.open(kv, no_member))
+        return {execution_id: await log.read(execution_id) for execution_id in ids}
+
+
+def after(moment: datetime, logs: Mapping[str, Sequence[Event]], kind: type[Event]) -> Sequence[float]:
+    """How long after `moment` each event of a kind came, in seconds, to a tenth."""
+    found = [event.at for events in logs.values() for event in events if isinstance(event, kind)]
+    return sorted(round((at - moment).total_seconds(), 1) for at in found if at >= moment)

@@ -1,0 +1,197 @@
+"""A container engine in memory. Its containers speak the supervisor's protocol, and keep count of what was started.
+
+What runs in a container does not depend on who started it: it goes on when that replica crashes."""
+
+import asyncio
+import base64
+import json
+import struct
+from collections.abc import Callable, Mapping
+from itertools import count
+
+import anyio
+from attrs import define, field
+
+from pyexec.errors import EngineError
+from pyexec.ports import ContainerSpec, EngineIdentity
+from pyexec.sandbox import supervisor
+
+HEADER = struct.Struct("!cI")
+GRACE_SECONDS = 5.0
+
+
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    return HEADER.pack(kind, len(payload)) + payload + b"\n"
+
+
+def document(kind: bytes, **values: object) -> bytes:
+    return frame(kind, json.dumps(values).encode())
+
+
+@define(eq=False)
+class Program:
+    """One start of a program, and how it ended by itself, if it did."""
+
+    token: str
+    started_at: float
+    timeout: float
+    exit_code: int | None = None
+    reason: str | None = None
+    ended_at: float | None = None
+
+
+@define(eq=False)
+class Box:
+    """A container as the engine has it: its output from the first byte on, and the state of its supervisor."""
+
+    id: str
+    labels: Mapping[str, str]
+    engine: "MemoryEngine"
+    output: bytearray = field(factory=bytearray)
+    ended: bool = False
+    armed_at: float | None = None
+    program: Program | None = None
+    changed: anyio.Event = field(factory=anyio.Event)
+    _input: bytearray = field(factory=bytearray)
+
+    @property
+    def running(self) -> bool:
+        """Whether its program has been started and has not ended."""
+        return not self.ended and self.program is not None and self.program.reason is None
+
+    def say(self, data: bytes) -> None:
+        if not self.ended:
+            self.output += data
+            self._announce()
+
+    def end(self) -> None:
+        """As by SIGKILL."""
+        self.ended = True
+        if self.program is not None and self.program.ended_at is None:
+            self.program.ended_at = anyio.current_time()
+        self._announce()
+
+    def _announce(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def hear(self, data: bytes) -> None:
+        """What arrives at the supervisor's standard input."""
+        self._input += data
+        while len(self._input) >= HEADER.size and not self.ended:
+            kind, length = HEADER.unpack_from(self._input)
+            if len(self._input) < HEADER.size + length:
+                return
+            payload = bytes(self._input[HEADER.size : HEADER.size + length])
+            del self._input[: HEADER.size + length]
+            self._obey(kind, payload)
+
+    def hang_up(self) -> None:
+        """The end of its standard input: before the go-ahead that ends the sandbox."""
+        if self.program is None:
+            self.end()
+
+    def _obey(self, kind: bytes, payload: bytes) -> None:
+        now = anyio.current_time()
+        if kind == supervisor.ARCHIVE and not payload:
+            self.say(frame(supervisor.UNPACKED))
+        elif kind == supervisor.STDIN:
+            self.armed_at = now
+        elif kind == supervisor.GO:
+            assert self.armed_at is not None
+            if now - self.armed_at > supervisor.GO_SECONDS:
+                self.say(document(supervisor.REFUSED, code="late", message="the go-ahead came too late"))
+                self.end()
+            else:
+                self._start(json.loads(payload), now)
+
+    def _start(self, go: Mapping[str, object], now: float) -> None:
+        environment = go["env"]
+        assert isinstance(environment, list)
+        (token,) = environment
+        timeout = go["timeout"]
+        assert isinstance(timeout, float | int)
+        self.program = Program(token.removeprefix("TOKEN="), now, timeout)
+        self.engine.started.append(self.program)
+        self.say(frame(supervisor.STARTED))
+        self.engine.call_later(timeout, self._time_out)
+        self.engine.call_later(timeout + GRACE_SECONDS, self._last_alarm)
+        if self.engine.programs_end_at_once:
+            self.exit(0)
+
+    def _time_out(self) -> None:
+        if self.running:
+            self.exit(124, reason="timeout")
+
+    def _last_alarm(self) -> None:
+        if self.running:
+            self.end()
+
+    def print(self, data: bytes) -> None:
+        """The program prints."""
+        self.say(frame(supervisor.STDOUT, base64.b64encode(data)))
+
+    def exit(self, code: int, reason: str = "exit") -> None:
+        """The program ends by itself, or at a limit."""
+        assert self.program is not None
+        self.program.exit_code, self.program.reason = code, reason
+        self.program.ended_at = anyio.current_time()
+        self.say(
+            document(
+                supervisor.EXIT,
+                reason=reason,
+                exit_code=code,
+                signalled=False,
+                cpu_seconds=0.0,
+                peak_memory_bytes=0,
+                result=None,
+            )
+        )
+        self.engine.call_later(supervisor.LINGER_SECONDS, self.end)
+
+
+class MemoryEngine:
+    """What all replicas on one machine share."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.boxes: dict[str, Box] = {}
+        self.started: list[Program] = []
+        self.away = False
+        self.unremoved: set[str] = set()
+        self.start_seconds = 0.0
+        self.programs_end_at_once = False
+        self._numbers = count(1)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, callback)
+
+    def check(self) -> None:
+        if self.away:
+            raise EngineError(f"{self.name} is away")
+
+    def identify(self) -> EngineIdentity:
+        return EngineIdentity(id=self.name, version="1", cpus=4, unenforced=())
+
+    async def start(self, spec: ContainerSpec) -> Box:
+        self.check()
+        await anyio.sleep(self.start_seconds)
+        self.check()
+        box = Box(f"{self.name}-{next(self._numbers)}", dict(spec.labels), self)
+        self.boxes[box.id] = box
+        box.say(document(supervisor.READY, python="3.12", memory_bytes=0))
+        return box
+
+    def come_back(self) -> None:
+        """It answers again."""
+        self.away = False
+        while self.unremoved:
+            self.remove(self.unremoved.pop())
+
+    def remove(self, container_id: str) -> None:
+        if (box := self.boxes.pop(container_id, None)) is not None:
+            box.end()
+
+    def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        self.check()
+        return {i: box.labels for i, box in self.boxes.items() if labels.items() <= box.labels.items()}

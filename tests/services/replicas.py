@@ -1,0 +1,217 @@
+"""Replicas as processes of one world: the server's own wiring, from joining to the last clean-up."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+from attrs import define
+
+from pyexec.adapters.peers import NoPeers
+from pyexec.app import _serve_replica
+from pyexec.domain.spec import Metadata
+from pyexec.errors import ExecutorError, Unavailable
+from pyexec.ports import Member
+from pyexec.replica import Replica, _assemble
+from pyexec.services.live import Run
+from pyexec.services.runner import RunnerConfig
+from pyexec.services.uploads import Upload
+from pyexec.settings import Settings
+from pyexec.stores import Stores
+from pyexec.web.context import Context, Gate
+from tests.services.world import (
+    Crashed,
+    Process,
+    ProcessBlobs,
+    ProcessEngine,
+    ProcessLog,
+    ProcessMembership,
+    World,
+)
+from tests.support.archives import script
+
+SLOTS = 2
+QUEUE_SECONDS = 600.0
+RUN_SECONDS = 300.0
+RETRY_SECONDS = 2.0
+
+
+@define(eq=False)
+class Request:
+    """One caller's request, and what became of it."""
+
+    token: str
+    sync: bool
+    key: str | None
+    execution_id: str | None = None
+    error: BaseException | None = None
+    accepted: bool = False
+    done: bool = False
+    _scope: anyio.CancelScope | None = None
+    _hung_up: bool = False
+
+    def scope(self) -> anyio.CancelScope:
+        """What its handler runs in."""
+        self._scope = anyio.CancelScope()
+        if self._hung_up:
+            self._scope.cancel()
+        return self._scope
+
+    def hang_up(self) -> None:
+        """The caller goes away."""
+        self._hung_up = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class Life:
+    """One replica from its start to its end, whichever end that is."""
+
+    def __init__(self, world: World, name: str, engine: str, *, local_claim: bool) -> None:
+        self.world = world
+        self.process = Process(name)
+        self.engine = engine
+        self.requests: list[Request] = []
+        self.scope = anyio.CancelScope()
+        self.stopping = anyio.Event()
+        self.ended = anyio.Event()
+        self.died_of: BaseException | None = None
+        self.gate = Gate(waiting_for="the server is starting")
+        self.replica: Replica | None = None
+        self._settings = Settings(
+            local_claim="on" if local_claim else "off",
+            max_concurrent=SLOTS,
+            warm_pool=1,
+            queue_timeout=QUEUE_SECONDS,
+            default_timeout=RUN_SECONDS,
+            cleanup_ttl=1e8,
+            adoption_grace=20.0,
+            consul_addr="of no use here: the ports below stand for it",
+        )
+
+    @property
+    def name(self) -> str:
+        return self.process.name
+
+    @property
+    def serving(self) -> bool:
+        gone = self.process.crashed or self.stopping.is_set() or self.ended.is_set()
+        return self.gate.context is not None and not gone
+
+    def context(self) -> Context:
+        """The services; raises `Unavailable` as the HTTP layer does."""
+        if self.gate.context is None:
+            raise Unavailable(self.gate.waiting_for)
+        return self.gate.context
+
+    async def run(self) -> None:
+        """The process."""
+        try:
+            with self.scope:
+                await self._serve()
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
+            if not self.process.crashed:
+                self.died_of = error
+        finally:
+            if not self.process.crashed:
+                self.world.members.pop(self.name, None)
+                self.world.announce()
+            self.ended.set()
+
+    async def _serve(self) -> None:
+        world, process = self.world, self.process
+        membership = ProcessMembership(world, process)
+        while True:
+            try:
+                await membership.join(
+                    Member(replica=self.name, engine=self.engine, address=None, slots=SLOTS, version="0")
+                )
+                break
+            except Unavailable:
+                await anyio.sleep(RETRY_SECONDS)
+        stores = Stores(
+            deployment="deployment",
+            log=ProcessLog(world, process),
+            blobs=ProcessBlobs(world, process),
+            membership=membership,
+            peers=NoPeers(),
+        )
+        identity = RunnerConfig(
+            replica=self.name, engine=self.engine, output_bytes_max=1000, leave_running=True
+        )
+        engine: Any = ProcessEngine(world.engines[self.engine], process)
+        self.replica = _assemble(self._settings, self._settings.policy(4), stores, engine, identity)
+        try:
+            await _serve_replica(self.replica, self.gate, self.name, self.stopping, 5.0)
+        finally:
+            self.gate.context = None
+            await self.replica.recovery.remove_own()
+            await membership.leave()
+
+    def crash(self) -> None:
+        """SIGKILL: its sessions are still there, and end later."""
+        self.process.crash()
+        self.scope.cancel()
+        for request in self.requests:
+            request.hang_up()
+
+    async def request(self, request: Request, archive: bytes) -> None:
+        """A caller, as the HTTP handlers treat one."""
+        try:
+            with request.scope():
+                await (self._run if request.sync else self._submit)(request, self._upload(request, archive))
+        except ExecutorError as error:
+            request.error = error
+        except BaseException as error:
+            if not self.process.crashed:
+                raise
+            request.error = error
+        finally:
+            request.done = True
+
+    def _upload(self, request: Request, archive: bytes) -> Upload:
+        return Upload(
+            metadata=Metadata(env_vars=(f"TOKEN={request.token}",)),
+            archive=_pieces(archive),
+            key=request.key,
+            identity="sync" if request.sync else "async",
+        )
+
+    async def _submit(self, request: Request, upload: Upload) -> None:
+        request.execution_id = await self.context().submissions.submit(upload)
+        request.accepted = True
+
+    async def _run(self, request: Request, upload: Upload) -> None:
+        context = self.context()
+        started = await context.submissions.run(upload)
+        request.execution_id = started.id if isinstance(started, Run) else started
+        request.accepted = True
+        try:
+            if isinstance(started, Run):
+                await started.over.wait()
+        except (anyio.get_cancelled_exc_class(), ConnectionError):
+            if request.key is None and isinstance(started, Run):
+                self.world.kills_asked.add(started.id)
+                with anyio.CancelScope(shield=True):
+                    await context.kills.request(started.id)
+            raise
+
+    async def kill(self, execution_id: str) -> None:
+        """A caller of DELETE."""
+        try:
+            request = Request("", sync=False, key=None)
+            self.requests.append(request)
+            with request.scope():
+                await self.context().kills.kill(execution_id)
+        except (ExecutorError, Crashed):
+            return
+
+
+async def _pieces(archive: bytes) -> AsyncIterator[bytes]:
+    half = len(archive) // 2
+    for piece in (archive[:half], archive[half:]):
+        await anyio.lowlevel.checkpoint()
+        yield piece
+
+
+GOOD = script("print('hello')")
+BAD = GOOD[: len(GOOD) // 2]

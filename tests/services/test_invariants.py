@@ -1,0 +1,349 @@
+"""Replicas in every order of steps, with crashes, pauses, lost sessions and a faltering store between any two."""
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pyexec.errors import InvalidRequest
+from tests.services.containers import Box
+from tests.services.replicas import BAD, GOOD, SLOTS, Life, Request
+from tests.services.truth import check_ended, check_log, check_started_once
+from tests.services.virtual_time import VirtualLoop
+from tests.services.world import World
+
+PLACES = ("engine-1", "engine-1", "engine-2")
+SETTLING_SECONDS = 4000.0
+picks = st.integers(0, 11)
+ticks = st.integers(0, 30)
+keys = st.sampled_from([None, None, None, "key-1", "key-2"])
+
+
+class Replicas(RuleBasedStateMachine):
+    """Hypothesis chooses what happens next; everybody else goes on for as many steps as it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.loop = VirtualLoop()
+        self.lives: list[Life] = []
+        self.requests: list[Request] = []
+        self.hung_up: set[str] = set()
+        self.checked: dict[str, int] = {}
+        self.numbers = count(1)
+        self.tokens = count(1)
+        self.stop = anyio.Event()
+        self.do(self._open())
+
+    def do(self, work: Coroutine[Any, Any, None], passes: int = 0) -> None:
+        """One step, and then so many passes of the event loop."""
+
+        async def step() -> None:
+            await work
+            for _ in range(passes):
+                await anyio.lowlevel.checkpoint()
+
+        self.loop.run_until_complete(step())
+
+    async def _open(self) -> None:
+        opened = asyncio.get_running_loop().create_future()
+
+        async def hold() -> None:
+            async with anyio.create_task_group() as tasks:
+                opened.set_result(World(Path(self.directory.name), tasks))
+                await self.stop.wait()
+                tasks.cancel_scope.cancel()
+
+        self.holder = asyncio.create_task(hold(), name="world")
+        self.world: World = await opened
+
+    @initialize(local_claim=st.booleans())
+    def start(self, local_claim: bool) -> None:
+        self.local_claim = local_claim
+        self.places: list[Life | None] = [None] * len(PLACES)
+        for place in range(len(PLACES)):
+            self.do(self._start(place))
+        self.do(anyio.sleep(1))
+
+    async def _start(self, place: int) -> None:
+        life = Life(self.world, f"rep_{next(self.numbers)}", PLACES[place], local_claim=self.local_claim)
+        self.places[place] = life
+        self.lives.append(life)
+        self.world.tasks.start_soon(life.run, name=life.name)
+
+    def life(self, pick: int) -> Life | None:
+        serving = [life for life in self.lives if life.serving]
+        return serving[pick % len(serving)] if serving else None
+
+    def box(self, pick: int) -> Box | None:
+        running = [b for e in self.world.engines.values() for b in e.boxes.values() if b.running]
+        return running[pick % len(running)] if running else None
+
+    # What callers do.
+
+    @rule(pick=picks, sync=st.booleans(), key=keys, passes=ticks)
+    def submit(self, pick: int, sync: bool, key: str | None, passes: int) -> None:
+        if (life := self.life(pick)) is None:
+            return
+        token = f"{'sync' if sync else 'async'}-{key}" if key else str(next(self.tokens))
+        self._request(life, Request(token, sync, f"{key}-{sync}" if key else None), GOOD, passes)
+
+    @rule(pick=picks, sync=st.booleans(), passes=ticks)
+    def submit_what_is_refused(self, pick: int, sync: bool, passes: int) -> None:
+        if (life := self.life(pick)) is not None:
+            self._request(life, Request(f"bad-{next(self.tokens)}", sync, None), BAD, passes)
+
+    def _request(self, life: Life, request: Request, archive: bytes, passes: int) -> None:
+        life.requests.append(request)
+        self.requests.append(request)
+
+        async def send() -> None:
+            self.world.tasks.start_soon(life.request, request, archive, name=f"request {request.token}")
+
+        self.do(send(), passes)
+
+    @rule(pick=picks, passes=ticks)
+    def hang_up(self, pick: int, passes: int) -> None:
+        waiting = [request for request in self.requests if not request.done]
+        if waiting:
+            request = waiting[pick % len(waiting)]
+            if request.key is None and request.sync:
+                self.hung_up.add(request.token)
+            self.do(_call(request.hang_up), passes)
+
+    @rule(pick=picks, whom=picks, passes=ticks)
+    def kill(self, pick: int, whom: int, passes: int) -> None:
+        life, ids = self.life(pick), sorted(self.world.states)
+        if life is not None and ids:
+            execution_id = ids[-1 - whom % len(ids)]
+            self.world.kills_asked.add(execution_id)
+
+            async def send() -> None:
+                self.world.tasks.start_soon(life.kill, execution_id, name=f"kill {execution_id}")
+
+            self.do(send(), passes)
+
+    # What programs do.
+
+    @rule(pick=picks, passes=ticks)
+    def program_prints(self, pick: int, passes: int) -> None:
+        if (box := self.box(pick)) is not None:
+            self.do(_call(lambda: box.print(b"hello ")), passes)
+
+    @rule(pick=picks, code=st.integers(0, 2), passes=ticks)
+    def program_exits(self, pick: int, code: int, passes: int) -> None:
+        if (box := self.box(pick)) is not None:
+            self.do(_call(lambda: box.exit(code)), passes)
+
+    @rule(pick=picks, passes=ticks)
+    def container_breaks(self, pick: int, passes: int) -> None:
+        if (box := self.box(pick)) is not None:
+            self.world.faults += 1
+            self.do(_call(box.end), passes)
+
+    # What befalls replicas.
+
+    @rule(pick=picks, passes=ticks)
+    def crash(self, pick: int, passes: int) -> None:
+        alive = [life for life in self.lives if not life.process.crashed and not life.ended.is_set()]
+        if alive:
+            self.world.faults += 1
+            self.do(_call(alive[pick % len(alive)].crash), passes)
+
+    @rule(pick=picks, passes=ticks)
+    def session_ends(self, pick: int, passes: int) -> None:
+        members = [life for life in self.lives if self.world.has_session(life.process)]
+        if members:
+            self.world.faults += 1
+            life = members[pick % len(members)]
+            self.do(_call(lambda: self.world.expire(life.process)), passes)
+
+    @rule(passes=ticks)
+    def leader_is_deposed(self, passes: int) -> None:
+        if (leader := self.world.leader) is not None:
+            self.do(_call(lambda: self.world.depose(leader)), passes)
+
+    @rule(pick=picks, passes=ticks)
+    def hold(self, pick: int, passes: int) -> None:
+        if (life := self.life(pick)) is not None:
+            self.world.faults += 1
+            self.do(_call(life.process.hold), passes)
+
+    @rule(pick=picks, passes=ticks)
+    def resume(self, pick: int, passes: int) -> None:
+        held = [life for life in self.lives if life.process.held is not None]
+        if held:
+            self.do(_call(held[pick % len(held)].process.resume), passes)
+
+    @rule(place=st.integers(0, len(PLACES) - 1), passes=ticks)
+    def start_again(self, place: int, passes: int) -> None:
+        life = self.places[place]
+        if life is not None and (life.process.crashed or life.ended.is_set()):
+            self.do(self._start(place), passes)
+
+    @rule(pick=picks, passes=ticks)
+    def stop_in_order(self, pick: int, passes: int) -> None:
+        if (life := self.life(pick)) is not None:
+            self.world.faults += 1
+            self.do(_call(life.stopping.set), passes)
+
+    # What befalls what they stand on.
+
+    @rule(pick=picks, fault=st.sampled_from(["never", "late", "unheard"]))
+    def next_append_fails(self, pick: int, fault: str) -> None:
+        if (life := self.life(pick)) is not None:
+            self.world.faults += 1
+            life.process.append_faults.append(fault)
+
+    @rule(passes=ticks)
+    def store_goes_away(self, passes: int) -> None:
+        self.world.faults += 1
+        self.world.store_away = True
+        self.do(anyio.lowlevel.checkpoint(), passes)
+
+    @precondition(lambda self: self.world.store_away)
+    @rule(passes=ticks)
+    def store_comes_back(self, passes: int) -> None:
+        self.world.store_away = False
+        self.do(anyio.lowlevel.checkpoint(), passes)
+
+    @rule(
+        place=st.sampled_from(["engine-1", "engine-2"]), away=st.booleans(), seconds=st.sampled_from([0, 4.0])
+    )
+    def engine_changes(self, place: str, away: bool, seconds: float) -> None:
+        engine = self.world.engines[place]
+        self.world.faults += away
+        engine.start_seconds = seconds
+        if away:
+            engine.away = True
+        else:
+            self.do(_call(engine.come_back))
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 1.5, 6.0, 25.0, 301.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.do(anyio.sleep(seconds))
+
+    # What must hold.
+
+    @invariant()
+    def every_log_is_sound(self) -> None:
+        check_started_once(self.world)
+        for life in self.lives:
+            if life.died_of is not None:
+                raise AssertionError(f"{life.name} died") from life.died_of
+        grown = {i for i, entries in self.world.written.items() if self.checked.get(i) != len(entries)}
+        for execution_id in sorted(grown):
+            self.do(check_log(self.world, execution_id, frozenset(self.hung_up)))
+            self.checked[execution_id] = len(self.world.written[execution_id])
+
+    @invariant()
+    def what_was_answered_is_durable(self) -> None:
+        for request in self.requests:
+            if request.accepted:
+                assert request.execution_id in self.world.written
+                state = self.world.states[request.execution_id]
+                if state.payload is not None:
+                    assert state.payload in self.world.blobs
+            if isinstance(request.error, InvalidRequest):
+                assert request.token not in {self.world.token_of(i) for i in self.world.written}
+
+    def teardown(self) -> None:
+        try:
+            self._come_to_rest()
+        finally:
+            self.stop.set()
+            for life in self.lives:
+                if not life.ended.is_set():
+                    self.do(_call(life.crash))
+            self.loop.run_until_complete(self.holder)
+            self.world.log._store.close()
+            self.world.log._data_dir.release()
+            self.loop.close()
+            self.directory.cleanup()
+
+    def _come_to_rest(self) -> None:
+        """Everything that was broken is mended, every program ends, and one replica at least is alive."""
+        self.world.store_away = False
+        for engine in self.world.engines.values():
+            engine.start_seconds, engine.programs_end_at_once = 0.0, True
+            self.do(_call(engine.come_back))
+            for box in list(engine.boxes.values()):
+                if box.running:
+                    self.do(_call(lambda box=box: box.exit(0)))
+        for life in self.lives:
+            life.process.append_faults.clear()
+            self.do(_call(life.process.resume))
+            if life.process.crashed:
+                self.do(_call(lambda life=life: self.world.expire(life.process)))
+        self.do(anyio.sleep(15))
+        if not any(life.serving for life in self.lives):
+            self.do(self._start(0))
+        self.do(anyio.sleep(SETTLING_SECONDS))
+        self.every_log_is_sound()
+        self.what_was_answered_is_durable()
+        check_ended(self.world)
+        for life in self.lives:
+            if life.serving:
+                self._check_idle(life)
+        self.do(self._check_index())
+
+    def _check_idle(self, life: Life) -> None:
+        assert life.replica is not None
+        slots = life.replica.runner._slots
+        assert slots.free == SLOTS, f"{life.name} has {slots.free} of {SLOTS} slots"
+        assert not slots._line
+        assert slots._free_mb == slots._memory_mb_max
+        assert not life.replica.runner._live.all()
+        assert not self.world.log._inboxes.get(life.name)
+        boxes = [
+            b
+            for b in self.world.engines[life.engine].boxes.values()
+            if b.labels["pyexec.replica"] == life.name
+        ]
+        assert len(boxes) == 1, f"{life.name} has {[b.id for b in boxes]}, and needs one that waits"
+
+    async def _check_index(self) -> None:
+        before = self.world.log.index()
+        await self.world.log.rebuild_index()
+        assert self.world.log.index() == before
+
+
+async def _call(what: Any) -> None:
+    what()
+
+
+def _explore(examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        Replicas,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_the_invariants_hold_whatever_happens() -> None:
+    _explore(100, 30)
+
+
+@pytest.mark.soak
+def test_the_invariants_hold_whatever_happens_at_length() -> None:
+    _explore(20_000, 60)

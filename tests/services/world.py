@@ -1,0 +1,499 @@
+"""What replicas share, and how one of them reaches it: a log, a store, the membership, engines. Everything that one
+process does to the world passes one gate, where it can be held (SIGSTOP) or ended for good (SIGKILL)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from attrs import define, field, frozen
+
+from pyexec.adapters.data_dir import DataDir
+from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
+from pyexec.adapters.sqlite_store import SqliteStore, translated_errors
+from pyexec.domain.events import Event, Submitted
+from pyexec.domain.execution import Execution, apply
+from pyexec.errors import Conflict, EngineError, ExecutorError, SessionLost, Unavailable
+from pyexec.ports import (
+    ContainerSpec,
+    EngineIdentity,
+    IdempotencyKey,
+    Inbox,
+    Member,
+    Members,
+    OpenExecutions,
+    Page,
+)
+from pyexec.services.live import Changes
+from tests.services.containers import Box, MemoryEngine
+
+T = TypeVar("T")
+
+REJOIN_SECONDS = 1.0
+
+
+class Crashed(BaseException):
+    """The process is gone: nothing that is left of it on the stack does anything any more."""
+
+
+class InlineLog(EmbeddedLog):
+    """The embedded log without its thread: a step of it is one step of the event loop."""
+
+    @classmethod
+    def at(cls, directory: Path) -> "InlineLog":
+        return cls(DataDir.hold(directory), SqliteStore.open(directory / FILE_NAME), None)
+
+    async def _run(self, work: Callable[[SqliteStore], T]) -> T:
+        with translated_errors():
+            return work(self._store)
+
+    def index(self) -> Sequence[tuple[object, ...]]:
+        return self._store._db.execute("SELECT * FROM executions ORDER BY id").fetchall()
+
+
+@define(eq=False)
+class Process:
+    """One replica's process."""
+
+    name: str
+    crashed: bool = False
+    held: anyio.Event | None = None
+    hanging: list[Box] = field(factory=list)
+    session: object | None = None
+    member: Member | None = None
+    left: bool = False
+    leading: anyio.CancelScope | None = None
+    append_faults: list[str] = field(factory=list)
+
+    async def passing(self) -> None:
+        """The gate: before and after whatever it does to the world."""
+        if self.crashed:
+            raise Crashed
+        await anyio.lowlevel.checkpoint()
+        while self.held is not None and not self.crashed:
+            await self.held.wait()
+        if self.crashed:
+            raise Crashed
+
+    def crash(self) -> None:
+        self.crashed = True
+        self.resume()
+        for box in self.hanging:
+            box.hang_up()
+
+    def hold(self) -> None:
+        if self.held is None:
+            self.held = anyio.Event()
+
+    def resume(self) -> None:
+        held, self.held = self.held, None
+        if held is not None:
+            held.set()
+
+
+@frozen(kw_only=True)
+class Written:
+    """An append that took place: when, by whom, and who were members then."""
+
+    at: float
+    writer: str
+    event: Event
+    before: Execution | None
+    members: frozenset[str]
+    leader: str | None
+
+
+class World:
+    """The shared part."""
+
+    def __init__(self, directory: Path, tasks: TaskGroup) -> None:
+        self.log = InlineLog.at(directory)
+        self.tasks = tasks
+        self.blobs: dict[str, bytes] = {}
+        self.engines = {name: MemoryEngine(name) for name in ("engine-1", "engine-2")}
+        self.members: dict[str, tuple[object, Member]] = {}
+        self.leader: Process | None = None
+        self.version = 0
+        self.changes = Changes()
+        self.store_away = False
+        self.written: dict[str, list[Written]] = {}
+        self.states: dict[str, Execution] = {}
+        self.kills_asked: set[str] = set()
+        self.faults = 0
+
+    def announce(self) -> None:
+        self.version += 1
+        self.changes.announce()
+
+    def check_store(self) -> None:
+        if self.store_away:
+            raise Unavailable("the store is away")
+
+    def has_session(self, process: Process) -> bool:
+        return process.name in self.members or self.leader is process
+
+    def expire(self, process: Process) -> None:
+        """Its sessions end. It hears of that later, and then takes a new one."""
+        self.members.pop(process.name, None)
+        self.depose(process)
+        self.announce()
+        if not process.crashed:
+            self.tasks.start_soon(self._rejoin, process, process.session, name=f"{process.name} joins again")
+
+    async def _rejoin(self, process: Process, lost: object) -> None:
+        try:
+            await anyio.sleep(REJOIN_SECONDS)
+            await process.passing()
+        except Crashed:
+            return
+        if process.session is lost and process.member is not None and not process.left:
+            self.enter(process, process.member)
+
+    def enter(self, process: Process, member: Member) -> None:
+        process.session, process.member = object(), member
+        self.members[process.name] = (process.session, member)
+        self.announce()
+
+    def depose(self, process: Process) -> None:
+        """Another may lead from now on; it hears of that later."""
+        if self.leader is process:
+            self.leader = None
+            self.announce()
+            if process.leading is not None:
+                self.tasks.start_soon(self._tell_deposed, process, process.leading, name="deposed")
+
+    async def _tell_deposed(self, process: Process, scope: anyio.CancelScope) -> None:
+        try:
+            await anyio.sleep(0.1)
+            await process.passing()
+        except Crashed:
+            return
+        scope.cancel()
+
+    async def commit(
+        self,
+        process: Process,
+        session: object,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        key: IdempotencyKey | None,
+        tell: str | None,
+        gone: str | None,
+    ) -> None:
+        """One append, in one step, under the session it was sent with; noted for the checks."""
+        if process.name not in self.members or self.members[process.name][0] is not session:
+            raise SessionLost(f"{process.name} is no member at present")
+        if gone is not None and gone in self.members:
+            raise Conflict(f"{gone} is not gone")
+        await self.log.append(execution_id, after, events, key=key, tell=tell)
+        for event in events:
+            before = self.states.get(execution_id)
+            self.written.setdefault(execution_id, []).append(
+                Written(
+                    at=anyio.current_time(),
+                    writer=process.name,
+                    event=event,
+                    before=before,
+                    members=frozenset(self.members),
+                    leader=self.leader.name if self.leader is not None else None,
+                )
+            )
+            self.states[execution_id] = apply(execution_id, before, event)
+
+    def token_of(self, execution_id: str) -> str:
+        submitted = self.written[execution_id][0].event
+        assert isinstance(submitted, Submitted)
+        (pair,) = submitted.spec.env_vars
+        return pair.removeprefix("TOKEN=")
+
+
+class ProcessLog:
+    """`ports.EventLog` as one process reaches it."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def append(
+        self,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        *,
+        key: IdempotencyKey | None = None,
+        tell: str | None = None,
+        gone: str | None = None,
+    ) -> None:
+        await self._enter()
+        fault = self._process.append_faults.pop(0) if self._process.append_faults else None
+        sent = (self._process.session, execution_id, after, events, key, tell, gone)
+        if fault == "never":
+            raise Unavailable("it was not written")
+        if fault == "late":
+            self._world.tasks.start_soon(self._land, sent, name="a late append")
+            raise Unavailable("it may be written yet")
+        try:
+            await self._world.commit(self._process, *sent)
+        except ExecutorError:
+            await self._process.passing()
+            raise
+        await self._process.passing()
+        if fault == "unheard":
+            raise Unavailable("it was written, and nobody said so")
+
+    async def _land(
+        self, sent: tuple[object, str, int, Sequence[Event], IdempotencyKey | None, str | None, str | None]
+    ) -> None:
+        await anyio.sleep(0.3)
+        try:
+            await self._world.commit(self._process, *sent)
+        except ExecutorError:
+            return
+
+    async def _enter(self) -> None:
+        await self._process.passing()
+        self._world.check_store()
+
+    async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
+        await self._enter()
+        found = await self._world.log.read(execution_id, after)
+        await self._process.passing()
+        return found
+
+    async def wait(self, execution_id: str, after: int) -> None:
+        await self._enter()
+        await self._world.log.wait(execution_id, after)
+        await self._process.passing()
+
+    async def open_executions(self, since: int | None = None) -> OpenExecutions:
+        await self._enter()
+        found = await self._world.log.open_executions(since)
+        await self._process.passing()
+        return found
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        await self._enter()
+        found = await self._world.log.inbox(replica, since)
+        await self._process.passing()
+        return found
+
+    async def settle(self, replica: str, execution_id: str) -> None:
+        await self._enter()
+        await self._world.log.settle(replica, execution_id)
+        await self._process.passing()
+
+    async def page(self, **arguments: object) -> Page:
+        await self._enter()
+        return await self._world.log.page(**arguments)  # type: ignore[arg-type]
+
+    async def ended_before(self, *arguments: object) -> Sequence[str]:
+        await self._enter()
+        return await self._world.log.ended_before(*arguments)  # type: ignore[arg-type]
+
+    async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
+        await self._enter()
+        found = await self._world.log.key_owner(key_hash)
+        await self._process.passing()
+        return found
+
+    async def retire(self, execution_id: str) -> None:
+        await self._enter()
+        await self._world.log.retire(execution_id)
+
+    async def rebuild_index(self) -> None:
+        await self._enter()
+        await self._world.log.rebuild_index()
+
+    async def check(self) -> None:
+        await self._enter()
+
+
+class ProcessBlobs:
+    """`ports.BlobStore` as one process reaches it."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        data = b"".join([chunk async for chunk in chunks])
+        await self._process.passing()
+        self._world.check_store()
+        self._world.blobs[name] = data
+        await self._process.passing()
+
+    async def read(self, name: str) -> AsyncIterator[bytes]:
+        await self._process.passing()
+        self._world.check_store()
+        if name not in self._world.blobs:
+            raise Unavailable(f"there is no blob {name}")
+        yield self._world.blobs[name]
+
+    async def delete(self, name: str) -> None:
+        await self._process.passing()
+        self._world.check_store()
+        self._world.blobs.pop(name, None)
+
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
+        await self._process.passing()
+
+
+class ProcessMembership:
+    """`ports.Membership` as one process reaches it."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def _enter(self) -> None:
+        await self._process.passing()
+        self._world.check_store()
+
+    async def join(self, member: Member) -> None:
+        await self._enter()
+        self._world.enter(self._process, member)
+
+    async def update(self, member: Member) -> None:
+        await self._enter()
+        if self._process.name not in self._world.members:
+            raise SessionLost("no member at present")
+        self._world.enter(self._process, member)
+
+    async def members(self, since: int | None = None) -> Members:
+        await self._enter()
+        while self._world.version == since:
+            await self._world.changes.coming().wait()
+        found = {name: member for name, (_, member) in self._world.members.items()}
+        seen = Members(version=self._world.version, members=found)
+        await self._process.passing()
+        return seen
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[None]:
+        await self._enter()
+        while self._world.leader is not None:
+            await self._world.changes.coming().wait()
+            await self._enter()
+        self._world.leader = self._process
+        with anyio.CancelScope() as scope:
+            self._process.leading = scope
+            try:
+                yield
+            finally:
+                if not self._process.crashed and self._world.leader is self._process:
+                    self._world.leader = None
+                    self._world.announce()
+
+    async def leave(self) -> None:
+        self._process.left = True
+        await self._process.passing()
+        self._world.members.pop(self._process.name, None)
+        self._world.announce()
+
+
+class ProcessContainer:
+    """`ports.Container`: one process's connection to a container."""
+
+    def __init__(self, box: Box, process: Process, engine: MemoryEngine) -> None:
+        self._box = box
+        self._process = process
+        self._engine = engine
+        self._at = 0
+
+    @property
+    def id(self) -> str:
+        return self._box.id
+
+    @property
+    def diagnostics(self) -> str:
+        return ""
+
+    async def write(self, data: bytes) -> None:
+        await self._process.passing()
+        if self._box.ended:
+            raise EngineError("the container is gone")
+        self._box.hear(data)
+        await self._process.passing()
+
+    async def read(self) -> bytes | None:
+        while True:
+            await self._process.passing()
+            if self._at < len(self._box.output):
+                data = bytes(self._box.output[self._at :])
+                self._at = len(self._box.output)
+                return data
+            if self._box.ended:
+                return None
+            await self._box.changed.wait()
+
+    async def kill(self) -> None:
+        await self._process.passing()
+        self._engine.check()
+        self._box.end()
+
+    async def remove(self) -> None:
+        await self._process.passing()
+        if self._engine.away:
+            self._engine.unremoved.add(self._box.id)  # the adapter does it later
+        self._engine.check()
+        self._engine.remove(self._box.id)
+
+    async def let_go(self) -> None:
+        await self._process.passing()
+        self._box.hang_up()
+
+
+class ProcessEngine:
+    """`ports.Engine` as one process reaches it."""
+
+    def __init__(self, engine: MemoryEngine, process: Process) -> None:
+        self._engine = engine
+        self._process = process
+
+    async def identify(self) -> EngineIdentity:
+        return self._engine.identify()
+
+    async def check(self) -> None:
+        self._engine.check()
+
+    async def start(self, spec: ContainerSpec) -> ProcessContainer:
+        await self._process.passing()
+        box = await self._engine.start(spec)
+        self._process.hanging.append(box)
+        try:
+            await self._process.passing()
+        except Crashed:
+            box.hang_up()
+            raise
+        except BaseException:
+            self._engine.remove(box.id)
+            raise
+        return ProcessContainer(box, self._process, self._engine)
+
+    async def follow(self, container_id: str) -> ProcessContainer:
+        await self._process.passing()
+        self._engine.check()
+        if container_id not in self._engine.boxes:
+            raise EngineError(f"there is no container {container_id}")
+        return ProcessContainer(self._engine.boxes[container_id], self._process, self._engine)
+
+    async def ensure_image(self, image: str) -> None:
+        await self._process.passing()
+        self._engine.check()
+
+    async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        await self._process.passing()
+        found = self._engine.list_containers(labels)
+        await self._process.passing()
+        return found
+
+    async def remove_container(self, container_id: str) -> None:
+        await self._process.passing()
+        self._engine.check()
+        self._engine.remove(container_id)
+
+    async def close(self) -> None:
+        """There is no connection."""

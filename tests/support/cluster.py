@@ -1,0 +1,203 @@
+"""Several real servers on one Consul and one Docker engine, which can be killed, stopped, suspended and restarted."""
+
+import base64
+import json
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+from anyio import to_thread
+from attrs import define, field
+
+from tests.support.consul import Agent, free_ports
+from tests.support.containers import until_containers
+from tests.support.server import Server, running_server
+
+SETTINGS = {
+    "max_concurrent": "2",
+    "warm_pool": "1",
+    "default_memory_mb": "64",
+    "default_disk_mb": "16",
+    "tmp_mb": "8",
+    "stop_timeout": "2",
+    "max_queued": "1000",
+}
+WATCH_SECONDS = 60
+
+
+@define
+class Replica:
+    """One server at an address that it keeps; every start is a new process with a directory and a log of its own."""
+
+    name: str
+    url: str
+    directory: Path
+    image: str
+    settings: Mapping[str, str]
+    starts: int = 0
+    server: Server | None = None
+    _stack: ExitStack = field(factory=ExitStack)
+
+    async def start(self) -> None:
+        """Returns once it takes work."""
+        self.starts += 1
+        data = self.directory / f"{self.name}-{self.starts}"
+        context = running_server(data, self.image, **self.settings)
+        self.server = await to_thread.run_sync(self._stack.enter_context, context)
+
+    async def term(self) -> None:
+        """SIGTERM; returns once it has ended in order."""
+        await to_thread.run_sync(self._stack.close)
+        self.server = None
+
+    async def kill(self) -> None:
+        """Ends it as a crash would."""
+        self._process().kill()
+        await self.term()
+
+    def pause(self) -> None:
+        """SIGSTOP: it holds still, and does not know it."""
+        self._process().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process().send_signal(signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        return self._process().pid
+
+    def logs(self) -> str:
+        """What all its processes have logged."""
+        return "".join(
+            (self.directory / f"{self.name}-{n}.log").read_text() for n in range(1, self.starts + 1)
+        )
+
+    def _process(self) -> Any:
+        assert self.server is not None, f"{self.name} does not run"
+        return self.server.process
+
+
+class Cluster:
+    """All replicas, and what Consul says of them."""
+
+    def __init__(
+        self, agents: Sequence[Agent], replicas: Sequence[Replica], http: aiohttp.ClientSession
+    ) -> None:
+        self.agents = agents
+        self.replicas = replicas
+        self.prefix = "pyexec"
+        self._http = http
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """Every replica's, running or not."""
+        return [replica.url for replica in self.replicas]
+
+    async def deployment(self) -> str:
+        """The label of its containers."""
+        _, entry = await self.entry("deployment")
+        assert entry is not None
+        return base64.b64decode(entry["Value"]).decode()
+
+    async def members(self) -> Mapping[str, Mapping[str, Any]]:
+        """The members by their ids, as they tell themselves."""
+        entries = await self._ask("replicas/?recurse")
+        documents = [json.loads(base64.b64decode(entry["Value"])) for entry in entries[1] or ()]
+        return {document["replica"]: document for document in documents}
+
+    async def leader_id(self, *, other_than: str | None = None) -> str:
+        """The id of who leads, once somebody leads who is not `other_than`."""
+        index = 0
+        while True:
+            index, entry = await self.entry("leader", index)
+            if entry is not None and entry.get("Session"):
+                leader = base64.b64decode(entry["Value"]).decode()
+                if leader != other_than:
+                    return leader
+
+    async def leader(self) -> Replica:
+        """The replica that leads now."""
+        leader, members = await self.leader_id(), await self.members()
+        return next(r for r in self.replicas if r.url == members[leader]["address"])
+
+    async def id_of(self, replica: Replica) -> str:
+        """The id of a replica's present process."""
+        return next(name for name, m in (await self.members()).items() if m["address"] == replica.url)
+
+    async def until_vanished(self, replica_id: str) -> None:
+        """Returns once Consul has no such member."""
+        index = 0
+        while True:
+            index, entry = await self.entry(f"replicas/{replica_id}", index)
+            if entry is None:
+                return
+
+    async def entry(self, key: str, index: int = 0) -> tuple[int, Any]:
+        """A key as Consul has it, after `index`."""
+        index, entries = await self._ask(f"{key}?index={index}&wait={WATCH_SECONDS}s")
+        return index, entries[0] if entries else None
+
+    async def _ask(self, path: str) -> tuple[int, Any]:
+        """The first agent that answers."""
+        for agent in self.agents:
+            try:
+                async with self._http.get(f"http://{agent.address}/v1/kv/{self.prefix}/{path}") as answer:
+                    if answer.status not in (200, 404):
+                        continue
+                    entries = await answer.json() if answer.status == 200 else None
+                    return int(answer.headers["X-Consul-Index"]), entries
+            except aiohttp.ClientError:
+                continue
+        raise RuntimeError("no Consul agent answers")
+
+    async def stop(self) -> None:
+        """All replicas end in order; nothing of theirs is left on the engine."""
+        deployment = await self.deployment()
+        async with anyio.create_task_group() as tasks:
+            for replica in self.replicas:
+                if replica.server is not None:
+                    tasks.start_soon(replica.term, name=f"stop {replica.name}")
+        await until_containers(deployment, 0)
+
+
+@asynccontextmanager
+async def running_cluster(
+    directory: Path, image: str, agents: Sequence[Agent], size: int = 3, **settings: str
+) -> AsyncIterator[Cluster]:
+    """`size` replicas that use the `agents` by turns; whatever of them still runs at the end is stopped."""
+    ports = free_ports([f"replica-{n}" for n in range(size)])
+    replicas = []
+    for n, (name, port) in enumerate(ports.items()):
+        own = {"port": str(port), "consul_addr": agents[n % len(agents)].address}
+        address = f"http://127.0.0.1:{port}"
+        replicas.append(Replica(name, address, directory, image, {**SETTINGS, **settings, **own}))
+    timeout = aiohttp.ClientTimeout(total=WATCH_SECONDS * 2)
+    async with aiohttp.ClientSession(timeout=timeout) as http:
+        try:
+            async with anyio.create_task_group() as tasks:
+                for replica in replicas:
+                    tasks.start_soon(replica.start, name=f"start {replica.name}")
+            yield Cluster(agents, replicas, http)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _end(replicas)
+
+
+async def _end(replicas: Sequence[Replica]) -> None:
+    """Kills what a test has left running; what ended in order is gone already."""
+    for replica in replicas:
+        if replica.server is not None and replica.server.process.poll() is None:
+            replica.server.process.send_signal(signal.SIGCONT)
+    for replica in replicas:
+        await to_thread.run_sync(partial(_close, replica))
+
+
+def _close(replica: Replica) -> None:
+    if replica.server is not None and replica.server.process.poll() is None:
+        replica.server.process.kill()
+        replica._stack.close()

@@ -1,0 +1,147 @@
+"""A load on a cluster: many programs through replicas taken at random, each by a caller that never gives up.
+
+A caller whose connection breaks, or who is told to come back, asks another replica with the same Idempotency-Key: so
+one program is one execution, whatever happens to the replica that took it."""
+
+import random
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+import anyio
+from attrs import define, field, frozen
+
+from tests.support.api import Answer, form
+from tests.support.archives import script
+from tests.support.starts import PROGRAM
+
+COME_BACK = (429, 503)
+PAUSE_SECONDS = 0.3
+ANSWER_SECONDS = 90
+OPEN = ("pending", "running")
+
+
+@frozen(kw_only=True)
+class Job:
+    """One program: its mark, how long it takes, its exit code, and whether its caller waits for it."""
+
+    mark: str
+    seconds: float
+    code: int
+    waits: bool
+    key: str = field(factory=lambda: secrets.token_hex(8))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {"script_args": [self.mark, str(self.seconds), str(self.code)]}
+
+
+@define
+class Load:
+    """`run` it; `results` has the Result of each job by its mark, `refusals` what callers were told meanwhile."""
+
+    urls: Sequence[str]
+    http: aiohttp.ClientSession
+    random: random.Random
+    results: dict[str, Any] = field(factory=dict)
+    jobs: dict[str, Job] = field(factory=dict)
+    refusals: int = 0
+    unexpected: list[str] = field(factory=list)
+    _ended: anyio.Event = field(factory=anyio.Event)
+
+    def job(self, *, longest: float, shortest: float = 0.05) -> Job:
+        """A new one."""
+        job = Job(
+            mark=f"m{len(self.jobs)}",
+            seconds=round(self.random.uniform(shortest, longest), 2),
+            code=self.random.choice([0, 0, 0, 3]),
+            waits=self.random.random() < 0.5,
+        )
+        self.jobs[job.mark] = job
+        return job
+
+    async def run(self, count: int, *, at_once: int = 6, longest: float = 2.0) -> None:
+        """Does `count` jobs; returns when all have ended."""
+        jobs = iter([self.job(longest=longest) for _ in range(count)])
+        async with anyio.create_task_group() as tasks:
+            for number in range(at_once):
+                tasks.start_soon(self._work, jobs, name=f"caller {number}")
+
+    async def until_ended(self, count: int) -> None:
+        """Returns once so many jobs have ended."""
+        while len(self.results) < count:
+            await self._ended.wait()
+
+    async def do(self, job: Job) -> Any:
+        """Its Result."""
+        if job.waits:
+            result = (await self._until(200, self._post, "/api/v1/exec/sync", job)).document
+        else:
+            accepted = await self._until(202, self._post, "/api/v1/exec/async", job)
+            result = await self.end_of(accepted.document["execution_id"])
+        return self._note(job, result)
+
+    async def submit(self, job: Job, url: str) -> str:
+        """The id of a job that a given replica has accepted; `finish` waits for it."""
+        answer = await self._post(url, "/api/v1/exec/async", job)
+        assert answer.status == 202, answer
+        return str(answer.document["execution_id"])
+
+    async def finish(self, job: Job, execution_id: str) -> Any:
+        """The Result of a job that was submitted."""
+        return self._note(job, await self.end_of(execution_id))
+
+    def _note(self, job: Job, result: Any) -> Any:
+        self.results[job.mark] = result
+        event, self._ended = self._ended, anyio.Event()
+        event.set()
+        return result
+
+    async def end_of(self, execution_id: str) -> Any:
+        """The Result of an execution, from whichever replica answers."""
+        while True:
+            answer = await self._until(200, self._get, f"/api/v1/executions/{execution_id}?wait=60")
+            if answer.document["status"] not in OPEN:
+                return answer.document
+
+    async def everything(self) -> dict[str, str]:
+        """The status of every execution that the cluster knows."""
+        known: dict[str, str] = {}
+        cursor = ""
+        while True:
+            answer = await self._until(200, self._get, f"/api/v1/executions?limit=500{cursor}")
+            known |= {e["execution_id"]: e["status"] for e in answer.document["executions"]}
+            if answer.document["next_cursor"] is None:
+                return known
+            cursor = f"&cursor={answer.document['next_cursor']}"
+
+    async def _work(self, jobs: Any) -> None:
+        for job in jobs:
+            await self.do(job)
+
+    async def _until(self, status: int, ask: Any, *arguments: Any) -> Answer:
+        """Asks replicas at random until one answers so."""
+        while True:
+            url = self.random.choice(self.urls)
+            try:
+                answer: Answer = await ask(url, *arguments)
+            except (aiohttp.ClientError, TimeoutError):
+                answer = Answer(0, {}, None)
+            if answer.status == status:
+                return answer
+            self.refusals += 1
+            if answer.status not in (0, *COME_BACK):
+                self.unexpected.append(f"{arguments}: {answer.status} {answer.document}")
+                raise AssertionError(self.unexpected[-1])
+            await anyio.sleep(PAUSE_SECONDS)
+
+    async def _post(self, url: str, path: str, job: Job) -> Answer:
+        headers = {"Idempotency-Key": job.key}
+        body = form(script(PROGRAM), job.metadata)
+        async with self.http.post(url + path, data=body, headers=headers) as answer:
+            return Answer(answer.status, answer.headers, await answer.json())
+
+    async def _get(self, url: str, path: str) -> Answer:
+        async with self.http.get(url + path) as answer:
+            return Answer(answer.status, answer.headers, await answer.json())
