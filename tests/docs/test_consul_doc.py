@@ -34,7 +34,7 @@ def blocks() -> list[Block]:
     """All blocks of the page, in order."""
     found, heading = [], ""
     for match in re.finditer(
-        r"^#+ (?P<heading>.+)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", PAGE, re.M | re.S
+        r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", PAGE, re.M | re.S
     ):
         heading = match["heading"] or heading
         if match["language"] is not None:
