@@ -180,7 +180,7 @@ class Runner:
     def doubt(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
         """Leaves an execution that nobody here carries on to be settled in the background, as soon as the log
         answers. When this server stops before, the leader does it."""
-        if not self._closed:
+        if not self.closed:
             settle = partial(self._doubts.settle, execution_id, reason, submitted)
             self._spawn(settle, name=f"settle {execution_id}")
 
@@ -275,7 +275,9 @@ class Runner:
             while run.known().phase is Phase.QUEUED:
                 try:
                     await self._log.wait(run.id, run.seq)
-                    run.catch_up(await self._log.read(run.id))
+                    if not (events := await self._log.read(run.id)):
+                        raise Conflict(f"{run.id} has ended and is forgotten")
+                    run.catch_up(events)
                 except Unavailable as error:
                     logger.warning("%s waits for its claim, and the log is away: %s", run.id, error)
                     await anyio.sleep(RETRY_SECONDS)
