@@ -162,9 +162,9 @@ class Life:
         except ExecutorError as error:
             request.error = error
         except BaseException as error:
-            if not self.process.crashed:
-                raise
             request.error = error
+            if not self.process.crashed and self.died_of is None:
+                self.died_of = error
         finally:
             request.done = True
 
@@ -204,6 +204,9 @@ class Life:
                 await self.context().kills.kill(execution_id)
         except (ExecutorError, Crashed):
             return
+        except BaseException as error:
+            if self.died_of is None:
+                self.died_of = error
 
 
 async def _pieces(archive: bytes) -> AsyncIterator[bytes]:
