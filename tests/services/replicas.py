@@ -161,7 +161,7 @@ class Life:
                 await (self._run if request.sync else self._submit)(request, self._upload(request, archive))
         except ExecutorError as error:
             request.error = error
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
             request.error = error
             if not self.process.crashed and self.died_of is None:
                 self.died_of = error
@@ -204,7 +204,7 @@ class Life:
                 await self.context().kills.kill(execution_id)
         except (ExecutorError, Crashed):
             return
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
             if self.died_of is None:
                 self.died_of = error
 
