@@ -112,7 +112,6 @@ def _assemble(
         slots=slots,
         live=live,
         runner=runner,
-        kills=kills,
     )
     reconciler = Reconciler(
         ReconcilerConfig(

@@ -30,7 +30,7 @@ from pyexec.codec import decode_event
 from pyexec.domain.events import Event, KillRequested, Terminal
 from pyexec.domain.execution import OPEN_STATUSES, Status
 from pyexec.domain.ids import is_execution_id
-from pyexec.errors import Conflict, CorruptLog, InvalidRequest, KeyTaken, SessionLost
+from pyexec.errors import Conflict, CorruptLog, InvalidRequest, KeyTaken, SessionLost, Unavailable
 from pyexec.ports import IdempotencyKey, Inbox, OpenExecutions, Page
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class ConsulLog:
         give_up_at = anyio.current_time() + APPEND_SECONDS
         sent = False
         while True:
-            operations = append.operations(self._fence(), before)
+            operations = append.operations(self._fence_after(sent), before)
             try:
                 await self._kv.transaction(operations)
             except Unanswered as error:
@@ -187,6 +187,15 @@ class ConsulLog:
         _, entry = await self._kv.get(f"{INFLIGHT}{append.execution_id}")
         found = read_inflight([entry] if entry else [], self._complaints)
         return found.get(append.execution_id, Inflight())
+
+    def _fence_after(self, sent: bool) -> Operation:
+        """The fence. Once something was sent, a lost session does not say that nothing was written."""
+        try:
+            return self._fence()
+        except SessionLost as error:
+            if sent:
+                raise Unavailable(f"it is not known whether it was written: {error}") from error
+            raise
 
     def _own_name(self) -> str:
         """Whoever goes on with what was claimed is its owner."""

@@ -92,6 +92,10 @@ class Execution:
     kill_requested: bool = False
     terminal: Terminal | None = None
 
+    def is_for(self, replica: str) -> bool:
+        """Whether it is open, and this replica answers for it: as its owner, or as the one it is pinned to."""
+        return self.phase is not Phase.ENDED and (self.owner or self.pinned) == replica
+
     @property
     def status(self) -> Status:
         if self.terminal is not None:

@@ -89,7 +89,7 @@ def plan(view: View) -> Sequence[Action]:
 def _queued(view: View, sighting: Sighting, room: dict[str, int]) -> Action | None:
     """What waits: for its own replica when it is pinned, else for the one with most room."""
     execution = sighting.execution
-    if view.now - sighting.since >= view.queue_timeout_seconds:
+    if view.now >= sighting.since + view.queue_timeout_seconds:
         return Expire(execution=execution)
     if execution.pinned is not None:
         alive = execution.pinned in view.room
@@ -109,11 +109,13 @@ def _orphaned(view: View, execution: Execution) -> Action | None:
         stuck = execution.kill_requested or execution.payload is None
         return Lose(execution=execution) if stuck else Release(execution=execution)
     since = view.gone.get(execution.owner or "", view.now)
-    return Lose(execution=execution) if view.now - since >= view.adoption_seconds else None
+    return Lose(execution=execution) if view.now >= since + view.adoption_seconds else None
 
 
 def next_deadline(view: View) -> float | None:
-    """When the next action falls due by the passing of time alone; None when nothing waits for that."""
+    """When the next action falls due by the passing of time alone; None when nothing waits for that.
+
+    The same sums as in `plan`, so that rounding never makes a deadline of what is not due yet."""
     moments = [
         sighting.since + view.queue_timeout_seconds
         for sighting in view.open

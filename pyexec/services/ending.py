@@ -34,7 +34,7 @@ class Endings:
         """Writes the terminal event for what was seen, with the output so far."""
         with anyio.CancelScope(shield=True):
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
-            while not run.over.is_set():
+            while self._is_own(run):
                 try:
                     output = await store_output(self.blobs, run.id, run.journal)
                     break
@@ -61,7 +61,7 @@ class Endings:
     async def release(self, run: Run, reason: str) -> None:
         """Gives back what has not started, if it may still be given back; else leaves it as it is."""
         released = Released(at=now(), nonce=nonce(), reason=reason)
-        if is_legal(run.known(), released):
+        if run.known().is_for(self.replica) and is_legal(run.known(), released):
             with anyio.CancelScope(shield=True):
                 try:
                     await self.log.append(run.id, run.seq, [released])
@@ -74,14 +74,11 @@ class Endings:
 
         A conflict means that somebody else has written meanwhile: a wish to kill it, its end, its release, or its
         adoption."""
-        while not run.over.is_set():
-            if run.known().owner != self.replica:
-                logger.warning("%s is not this replica's any more; nothing is written", run.id)
-                run.hand_over()
-                return
+        while self._is_own(run):
+            after = [*run.events, terminal]
             try:
                 await self.log.append(run.id, run.seq, [terminal])
-                run.record([terminal])
+                run.catch_up(after)  # others may have told the run meanwhile
             except Conflict:
                 await self._catch_up(run)
             except Unavailable as error:
@@ -101,3 +98,10 @@ class Endings:
             run.hand_over()
             return
         run.catch_up(events)
+
+    def _is_own(self, run: Run) -> bool:
+        """Whether it is still to be ended from here. Somebody may have taken it over, whoever has told the run."""
+        if not run.over.is_set() and not run.known().is_for(self.replica):
+            logger.warning("%s is not this replica's any more; nothing is written", run.id)
+            run.hand_over()
+        return not run.over.is_set()

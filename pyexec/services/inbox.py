@@ -1,18 +1,19 @@
 """What others have for this replica to do: executions that the leader placed here, and kills of what runs here."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
-from pyexec.domain.events import Event, Killed, Released
+from pyexec.domain.events import Event, Killed
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import EventLog
 from pyexec.services.clock import nonce, now
-from pyexec.services.live import Live
+from pyexec.services.live import Live, Run
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 
@@ -65,26 +66,25 @@ class InboxAttendant:
             return
         if execution.kill_requested:
             await self._append(execution, Killed(at=now(), nonce=nonce()))
-        elif execution.payload is not None and execution_id not in self._starting:
+        elif execution.payload is None:
+            self.runner.doubt(execution_id, "its archive is gone with the caller who waited for it")
+        elif execution_id not in self._starting:
             self._starting.add(execution_id)
-            tasks.start_soon(partial(self._start, execution_id), name=f"start placed {execution_id}")
+            tasks.start_soon(partial(self._start, execution_id, events), name=f"start placed {execution_id}")
 
-    async def _start(self, execution_id: str) -> None:
+    async def _start(self, execution_id: str, events: Sequence[Event]) -> None:
         """Runs what was placed here once there is a slot; gives it back when there is none for long."""
         try:
-            events = await self.log.read(execution_id)
-            execution = fold(execution_id, events)
             slot = None
+            execution = fold(execution_id, events)
             with anyio.move_on_after(PATIENCE_SECONDS):
                 slot = await self.slots.reserve(execution.spec.limits, for_backlog=True)
             if slot is not None:
-                self.runner.start_claimed(execution, events, slot)
+                run = Run(execution_id)
+                run.record(events)
+                self.runner.start_claimed(run, slot)
                 return
-            await self._append(
-                execution, Released(at=now(), nonce=nonce(), reason="no slot became free there")
-            )
-        except Unavailable as error:
-            logger.warning("%s stays claimed for now: %s", execution_id, error)
+            self.runner.doubt(execution_id, "no slot became free there")
         finally:
             self._starting.discard(execution_id)
 

@@ -148,7 +148,7 @@ class Reconciler:
         for gone in self._sightings.keys() - lengths.keys():
             del self._sightings[gone]
         for execution_id, length in lengths.items():
-            if execution_id in self._live:
+            if self._runs_here(execution_id, length):
                 self._sightings.pop(execution_id, None)
             elif execution_id not in self._sightings or self._lengths.get(execution_id) != length:
                 await self._look_again(execution_id)
@@ -163,13 +163,29 @@ class Reconciler:
         except CorruptLog as error:
             logger.error("%s is left alone: %s", execution_id, error)
             execution = None
-        if execution is None or execution.phase is Phase.ENDED or execution_id in self._live:
+        if (
+            execution is None
+            or execution.phase is Phase.ENDED
+            or self._runs_here(execution_id, execution.seq)
+            or (execution_id in self._live and execution.owner == self._config.replica)
+        ):
             self._sightings.pop(execution_id, None)
             return
         known = self._sightings.get(execution_id)
         same = known is not None and known.execution.phase is execution.phase
         since = known.since if known is not None and same else anyio.current_time()
         self._sightings[execution_id] = Sighting(execution=execution, since=since)
+
+    def _runs_here(self, execution_id: str, length: int) -> bool:
+        """Whether this replica carries it out, and knows all that has happened to it: if not, it may have been
+        taken over, and the log has to be asked."""
+        run = self._live.get(execution_id)
+        return (
+            run is not None
+            and run.seq >= length
+            and run.known().phase is not Phase.QUEUED
+            and run.known().is_for(self._config.replica)
+        )
 
     def _note_gone(self) -> None:
         """Since when each owner is known to be gone."""
@@ -193,9 +209,8 @@ class Reconciler:
                     released = Released(at=now(), nonce=nonce(), reason="its replica is gone")
                     await self._log.append(execution.id, execution.seq, [released], gone=execution.owner)
                 case Lose():
-                    await self._log.append(
-                        execution.id, execution.seq, [_written_off(execution)], gone=execution.owner
-                    )
+                    owner = execution.owner or execution.pinned
+                    await self._log.append(execution.id, execution.seq, [_written_off(execution)], gone=owner)
         except Conflict as error:
             logger.info("%s is decided anew: %s", execution.id, error)
         await self._look_again(execution.id)

@@ -85,7 +85,7 @@ class Recovery:
         for execution, events in await self._running():
             if execution.container in orphans:
                 orphans.discard(execution.container)  # another one may have adopted what runs in it
-                if execution.owner not in alive:
+                if execution.owner not in alive or self.runner.has_lost(execution):
                     await self._adopt(execution, events, execution.container)
         for container in orphans:
             await self._remove(container)

@@ -8,9 +8,9 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import frozen
+from attrs import evolve, frozen
 
-from pyexec.domain.events import Adopted, Event, FailureType, Running, Usage
+from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted, Usage
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE, Spec
@@ -21,6 +21,7 @@ from pyexec.errors import (
     ImageUnavailable,
     SandboxBroken,
     SandboxRefused,
+    SessionLost,
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
@@ -28,6 +29,7 @@ from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.protocol import Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
+from pyexec.services.doubts import Doubts
 from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
 from pyexec.services.slots import Slot, Slots
@@ -38,6 +40,8 @@ OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
 ANSWER_SECONDS = 0.005
 """Removing a container keeps the engine's processor busy for longer than answering takes."""
+RETRY_SECONDS = 1.0
+UNHEARD = "the event log did not answer when it was to begin; its code was not started"
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
@@ -70,6 +74,7 @@ class Runner:
         self._endings = Endings(
             log=log, blobs=blobs, replica=config.replica, output_bytes_max=config.output_bytes_max
         )
+        self._doubts = Doubts(log=log, live=live, replica=config.replica)
         self._tasks: TaskGroup | None = None
         self._beginnings = 0
         self._begun = anyio.Event()
@@ -129,16 +134,80 @@ class Runner:
         spec = fold(run.id, [*run.events, *events]).spec
         await sandbox.arm(spec.stdin.encode())
         with self.beginning(), anyio.CancelScope(shield=True):
-            await self._log.append(run.id, run.seq, [*events, running], key=key)
-            run.record([*events, running])
+            await self._write_first(run, [*events, running], key)
             self._carry_out_later(run, sandbox, slot, partial(self._start_and_follow, run, sandbox, spec))
 
-    def start_claimed(self, execution: Execution, events: Sequence[Event], slot: Slot) -> None:
-        """Takes over an execution that is claimed for this replica; its archive lies in the blob store."""
-        run = Run(execution.id)
-        run.record(events)
+    async def open(
+        self, run: Run, submitted: Submitted, key: IdempotencyKey | None, slot: Slot | None
+    ) -> None:
+        """Writes `submitted`, whose archive lies in the blob store; with a slot it is claimed in the same step, and
+        the runner owns the slot on return. Raises as `start` does."""
+        with self.beginning(), anyio.CancelScope(shield=True):
+            if slot is None:
+                await self._append(run, [submitted], key)
+                return
+            await self._write_first(run, [submitted, self.claim()], key)
+            self.start_claimed(run, slot)
+
+    async def open_pinned(
+        self, run: Run, submitted: Submitted, key: IdempotencyKey | None, sandbox: Sandbox, slot: Slot
+    ) -> None:
+        """Writes `submitted`, pinned to this replica, whose archive is unpacked in `sandbox`; starts it in the
+        background once the reconciler has claimed it. Otherwise as `start`."""
+        pinned = evolve(submitted, pinned=self.config.replica)
+        with self.beginning(), anyio.CancelScope(shield=True):
+            await self._write_first(run, [pinned], key)
+            self._spawn(
+                partial(self._run_claimed, run, slot, partial(self._until_claimed, run, sandbox)),
+                name=f"pinned {run.id}",
+            )
+
+    def start_claimed(self, run: Run, slot: Slot) -> None:
+        """Takes over a run that is claimed for this replica; its archive lies in the blob store."""
         self._live.add(run)
-        self._spawn(partial(self._run_claimed, run, slot), name=f"claimed {run.id}")
+        self._spawn(
+            partial(self._run_claimed, run, slot, partial(self._prepare, run)), name=f"claimed {run.id}"
+        )
+
+    def claim(self) -> Claimed:
+        """A claim of this replica's."""
+        return Claimed(at=now(), nonce=nonce(), replica=self.config.replica)
+
+    def has_lost(self, execution: Execution) -> bool:
+        """Whether it is this replica's by the log, and yet nobody here carries it on."""
+        return execution.is_for(self.config.replica) and execution.id not in self._live
+
+    def doubt(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
+        """Leaves an execution that nobody here carries on to be settled in the background, as soon as the log
+        answers. When this server stops before, the leader does it."""
+        if not self.closed:
+            settle = partial(self._doubts.settle, execution_id, reason, submitted)
+            self._spawn(settle, name=f"settle {execution_id}")
+
+    async def _write_first(
+        self, run: Run, events: Sequence[Event], key: IdempotencyKey | None = None
+    ) -> None:
+        """Writes events of a run that is known as this replica's even before: others read the log meanwhile."""
+        after = [*run.events, *events]
+        known = run.id in self._live
+        self._live.add(run)
+        try:
+            await self._append(run, events, key)
+        except BaseException:
+            if not known:
+                self._live.remove(run)
+                run.hand_over()
+            raise
+        run.catch_up(after)
+
+    async def _append(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
+        try:
+            await self._log.append(run.id, run.seq, events, key=key)
+        except SessionLost:
+            raise  # nothing was written
+        except Unavailable:
+            self.doubt(run.id, UNHEARD, events[0] if isinstance(events[0], Submitted) else None)
+            raise
 
     async def adopt(
         self, execution: Execution, events: Sequence[Event], sandbox: Sandbox, slot: Slot
@@ -147,17 +216,22 @@ class Runner:
 
         On return the runner owns sandbox and slot; raises `Conflict` when the execution has moved on."""
         adopted = Adopted(at=now(), nonce=nonce(), replica=self.config.replica)
+        run = Run(execution.id)
+        run.record(events)
         with self.beginning(), anyio.CancelScope(shield=True):
-            await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
-            run = Run(execution.id)
-            run.record([*events, adopted])
+            if execution.owner != self.config.replica:  # else it was adopted, and the log did not say so
+                await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
+                run.record([adopted])
             self._carry_out_later(run, sandbox, slot, partial(self._follow, run, sandbox))
 
     async def look_again(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
         for run in self._live.all():
-            execution = run.catch_up(await self._log.read(run.id))
-            if execution.phase is not Phase.ENDED and execution.owner != self.config.replica:
+            events = await self._log.read(run.id)
+            if not events:
+                continue  # it is about to begin
+            execution = run.catch_up(events)
+            if execution.phase is not Phase.ENDED and not execution.is_for(self.config.replica):
                 logger.warning("%s was taken over by %s", run.id, execution.owner)
                 run.hand_over()
 
@@ -166,20 +240,22 @@ class Runner:
             raise RuntimeError("the runner is not serving")
         self._tasks.start_soon(task, name=name)
 
-    async def _run_claimed(self, run: Run, slot: Slot) -> None:
+    async def _run_claimed(
+        self, run: Run, slot: Slot, prepare: Callable[[], Coroutine[Any, Any, Sandbox]]
+    ) -> None:
         """From the claim to the go-ahead; what fails on the way is the execution's end."""
         sandbox: Sandbox | None = None
         handed_over = False
         try:
             with run.preparation:
-                sandbox = await self._prepare(run)
+                sandbox = await prepare()
                 await self.start(run, sandbox, slot, ())
                 handed_over = True
             if not handed_over:
                 await self._endings.end(run, Ended(reason="killed"))
-        except Conflict:
-            run.catch_up(await self._log.read(run.id))
-            await self._endings.end(run, Ended(reason="killed" if run.kill_wanted.is_set() else "broken"))
+        except (Conflict, SessionLost) as error:
+            run.hand_over()
+            self.doubt(run.id, f"it could not start there: {error}")
         except ImageUnavailable as error:
             await self._endings.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
         except (SandboxBroken, SandboxRefused, EngineError, Unavailable) as error:
@@ -192,6 +268,24 @@ class Runner:
             if not handed_over:
                 with anyio.CancelScope(shield=True):
                     await self._clean_up(run, sandbox, slot)
+
+    async def _until_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
+        """The sandbox, as soon as its execution is claimed, or has ended."""
+        try:
+            while run.known().phase is Phase.QUEUED:
+                try:
+                    await self._log.wait(run.id, run.seq)
+                    if not (events := await self._log.read(run.id)):
+                        raise Conflict(f"{run.id} has ended and is forgotten")
+                    run.catch_up(events)
+                except Unavailable as error:
+                    logger.warning("%s waits for its claim, and the log is away: %s", run.id, error)
+                    await anyio.sleep(RETRY_SECONDS)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await sandbox.remove()
+            raise
+        return sandbox
 
     async def _prepare(self, run: Run) -> Sandbox:
         """A sandbox with the execution's archive in it."""

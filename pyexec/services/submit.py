@@ -7,22 +7,20 @@ from functools import partial
 import anyio
 from attrs import evolve, frozen
 
-from pyexec.domain.events import Claimed, Event, Failed, FailureType, Submitted
-from pyexec.domain.execution import Phase, fold
+from pyexec.domain.events import Event, Failed, FailureType, Submitted
 from pyexec.domain.spec import Policy, Spec, resolve
 from pyexec.errors import (
-    Conflict,
     EngineError,
     ImageUnavailable,
     KeyReused,
     KeyTaken,
     SandboxBroken,
+    SessionLost,
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import new_execution_id, nonce, now
-from pyexec.services.kill import Kills
 from pyexec.services.live import Live, Run
 from pyexec.services.outputs import payload_blob
 from pyexec.services.runner import Runner
@@ -62,7 +60,6 @@ class Submissions:
         slots: Slots,
         live: Live,
         runner: Runner,
-        kills: Kills,
     ) -> None:
         self._config = config
         self._log = log
@@ -70,7 +67,6 @@ class Submissions:
         self._slots = slots
         self._live = live
         self._runner = runner
-        self._kills = kills
 
     @property
     def stopped(self) -> bool:
@@ -92,38 +88,37 @@ class Submissions:
         if upload.key is not None and (taken := await self._log.key_owner(digest(upload.key))):
             return await self._same_request(archive, *taken)
         await self._check_room(spec)
-        execution_id, created_at = new_execution_id(), now()
+        run, created_at = Run(new_execution_id()), now()
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(partial(self._forget_payload, execution_id))
-            await self._blobs.put(payload_blob(execution_id), archive.chunks())
+            undo.push_async_callback(partial(self._forget_payload, run.id))
+            await self._blobs.put(payload_blob(run.id), archive.chunks())
             submitted = Submitted(
                 at=created_at,
                 nonce=nonce(),
                 spec=evolve(spec, entrypoint=archive.entrypoint()),
-                payload=payload_blob(execution_id),
+                payload=payload_blob(run.id),
             )
             try:
-                await self._accept(execution_id, submitted, archive.key())
+                await self._accept(run, submitted, archive.key())
             except KeyTaken as taken_now:
                 return self._same_or_refused(archive, taken_now.execution_id, taken_now.fingerprint)
-            undo.pop_all()
-        return execution_id
-
-    async def _accept(self, execution_id: str, submitted: Submitted, key: IdempotencyKey | None) -> None:
-        """Writes the first event; with the claim in the same step when a slot is free here."""
-        with self._runner.beginning(), anyio.CancelScope(shield=True):
-            slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
-            events: list[Event] = [submitted]
-            if slot is not None:
-                events.append(Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica))
-            try:
-                await self._log.append(execution_id, 0, events, key=key)
-            except BaseException:
-                if slot is not None:
-                    self._slots.release(slot)
+            except SessionLost:
                 raise
+            except Unavailable:
+                undo.pop_all()  # it may have been accepted all the same, and then its archive is needed
+                raise
+            undo.pop_all()
+        return run.id
+
+    async def _accept(self, run: Run, submitted: Submitted, key: IdempotencyKey | None) -> None:
+        """Writes the first event; with the claim in the same step when a slot is free here."""
+        slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
+        try:
+            await self._runner.open(run, submitted, key, slot)
+        except BaseException:
             if slot is not None:
-                self._runner.start_claimed(fold(execution_id, events), events, slot)
+                self._slots.release(slot)
+            raise
 
     async def _start(self, spec: Spec, archive: CheckedArchive) -> Run | str:
         """A slot, a sandbox, the archive in it, and only then the first write: what is refused leaves nothing."""
@@ -132,7 +127,7 @@ class Submissions:
         async with AsyncExitStack() as undo:
             try:
                 slot = await self._slot(spec, undo)
-                claimed = Claimed(at=now(), nonce=nonce(), replica=self._runner.config.replica)
+                claimed = self._runner.claim()
                 sandbox = await self._sandbox(spec, undo)
             except _CannotStart as end:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
@@ -144,13 +139,12 @@ class Submissions:
                 if self._config.local_claim:
                     await self._runner.start(run, sandbox, slot, [submitted, claimed], archive.key())
                 else:
-                    await self._start_when_claimed(run, sandbox, slot, submitted, archive.key())
+                    await self._runner.open_pinned(run, submitted, archive.key(), sandbox, slot)
             except KeyTaken as taken:
                 return self._same_or_refused(archive, taken.execution_id, taken.fingerprint)
             except SandboxBroken as error:
                 raise Unavailable(f"the sandbox broke before the program could start: {error}") from error
-            if run.known().phase is not Phase.ENDED:
-                undo.pop_all()
+            undo.pop_all()
         return run
 
     async def _slot(self, spec: Spec, undo: AsyncExitStack) -> Slot:
@@ -171,31 +165,6 @@ class Submissions:
             raise Unavailable(f"no sandbox can be started: {error}") from error
         undo.push_async_callback(partial(_discard, sandbox))
         return sandbox
-
-    async def _start_when_claimed(
-        self, run: Run, sandbox: Sandbox, slot: Slot, submitted: Submitted, key: IdempotencyKey | None
-    ) -> None:
-        """Starts it here once the reconciler has claimed it for this replica, to which it is pinned; or returns when
-        it has ended before that."""
-        pinned = evolve(submitted, pinned=self._runner.config.replica)
-        await self._log.append(run.id, 0, [pinned], key=key)
-        run.record([pinned])
-        try:
-            while run.known().phase is Phase.QUEUED:
-                await self._log.wait(run.id, run.seq)
-                run.catch_up(await self._log.read(run.id))
-            if run.known().phase is Phase.CLAIMED and not run.kill_wanted.is_set():
-                await self._runner.start(run, sandbox, slot, [])
-                return
-        except Conflict:
-            run.catch_up(await self._log.read(run.id))
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._kills.request(run.id)
-            raise
-        while not run.has_ended:
-            await self._log.wait(run.id, run.seq)
-            run.catch_up(await self._log.read(run.id))
 
     async def _failed_at_once(
         self, run: Run, submitted: Submitted, kind: FailureType, error: str, archive: CheckedArchive

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support.containers import containers
-from tests.support.terminal import make, press_ctrl_c, run_cli, run_dev, said_until
+from tests.support.terminal import press_ctrl_c, run_cli, run_dev, said_until, started
 
 SMALL = {"PYEXEC_PORT": "0", "PYEXEC_WARM_POOL": "1"}
 
@@ -42,7 +42,7 @@ def deployment_at(consul: str) -> str:
 
 async def test_three_servers_share_what_runs_and_leave_nothing_behind(tmp_path: Path) -> None:
     data = tmp_path / "cluster"
-    with make(["make", "cluster"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
+    with started(["make", "cluster"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
         said = said_until(process, "Ctrl-C stops it")
         assert said.count("Hello from a sandbox") == 3
         urls = re.findall(r"http://[\d.:]+", re.findall(r"listens on (.*);", said)[0])
@@ -63,7 +63,7 @@ async def test_three_servers_share_what_runs_and_leave_nothing_behind(tmp_path: 
     assert processes_of(data) == {}
     assert await containers(deployment) == set()
 
-    with make(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
+    with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
         said = said_until(process, "Ctrl-C stops it")
         url = re.findall(r"listens on (http://[\d.:]+),", said)[0]
         assert run_cli(url, "logs", execution) == "42\n", "what was run before is still known"
@@ -75,7 +75,9 @@ async def test_three_servers_share_what_runs_and_leave_nothing_behind(tmp_path: 
 
 
 def test_an_interrupted_start_leaves_no_process(tmp_path: Path) -> None:
-    with make(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(tmp_path / "cluster")) as process:
+    with started(
+        ["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(tmp_path / "cluster")
+    ) as process:
         said_until(process, "Running a first program")
         press_ctrl_c(process)
         assert "Ctrl-C stops it" not in said_until(process, "no container is left")
@@ -84,7 +86,7 @@ def test_an_interrupted_start_leaves_no_process(tmp_path: Path) -> None:
 
 def test_a_consul_that_ends_stops_all_and_is_named(tmp_path: Path) -> None:
     data = tmp_path / "cluster"
-    with make(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
+    with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
         said_until(process, "Ctrl-C stops it")
         consul = next(pid for pid, known in processes_of(data).items() if "consul\0agent" in known)
         os.kill(consul, signal.SIGKILL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiodocker
 import pytest
 
-from tests.support.terminal import make, press_ctrl_c, run_cli, run_dev, said_until
+from tests.support.terminal import press_ctrl_c, run_cli, run_dev, said_until, started
 
 
 def containers_of(data: Path) -> list[str]:
@@ -28,7 +28,7 @@ def containers_of(data: Path) -> list[str]:
 
 
 def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> None:
-    with make(["make", "run"], PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
+    with started(["make", "run"], PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
         said = said_until(process, "Ctrl-C stops it")
         assert "Hello from a sandbox" in said
         assert "Installing" not in said, "a machine that is set up is not set up again"
@@ -43,7 +43,7 @@ def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> N
 
 def test_sigterm_to_the_script_alone_is_a_clean_end(tmp_path: Path) -> None:
     command = ["python3", "dev/run.py"]
-    with make(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
+    with started(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
         said_until(process, "Ctrl-C stops it")
         process.terminate()
         said_until(process, "no container is left")

@@ -158,6 +158,7 @@ class MemoryEngine:
         self.boxes: dict[str, Box] = {}
         self.started: list[Program] = []
         self.away = False
+        self.unremoved: set[str] = set()
         self.start_seconds = 0.0
         self.programs_end_at_once = False
         self._numbers = count(1)
@@ -180,6 +181,12 @@ class MemoryEngine:
         self.boxes[box.id] = box
         box.say(document(supervisor.READY, python="3.12", memory_bytes=0))
         return box
+
+    def come_back(self) -> None:
+        """It answers again."""
+        self.away = False
+        while self.unremoved:
+            self.remove(self.unremoved.pop())
 
     def remove(self, container_id: str) -> None:
         if (box := self.boxes.pop(container_id, None)) is not None:

@@ -7,17 +7,17 @@ import anyio
 from attrs import define
 
 from pyexec.adapters.peers import NoPeers
-from pyexec.app import _serve_replica
+from pyexec.app import Stop, _serve_replica
 from pyexec.domain.spec import Metadata
 from pyexec.errors import ExecutorError, Unavailable
 from pyexec.ports import Member
 from pyexec.replica import Replica, _assemble
 from pyexec.services.live import Run
 from pyexec.services.runner import RunnerConfig
-from pyexec.services.submit import Upload
+from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
 from pyexec.stores import Stores
-from pyexec.web.context import Gate
+from pyexec.web.context import Context, Gate
 from tests.services.world import (
     Crashed,
     Process,
@@ -72,7 +72,7 @@ class Life:
         self.engine = engine
         self.requests: list[Request] = []
         self.scope = anyio.CancelScope()
-        self.stopping = anyio.Event()
+        self.stop = Stop()
         self.ended = anyio.Event()
         self.died_of: BaseException | None = None
         self.gate = Gate(waiting_for="the server is starting")
@@ -94,14 +94,21 @@ class Life:
 
     @property
     def serving(self) -> bool:
-        return self.gate.context is not None and not self.stopping.is_set() and not self.ended.is_set()
+        gone = self.process.crashed or self.stop.asked.is_set() or self.ended.is_set()
+        return self.gate.context is not None and not gone
+
+    def context(self) -> Context:
+        """The services; raises `Unavailable` as the HTTP layer does."""
+        if self.gate.context is None:
+            raise Unavailable(self.gate.waiting_for)
+        return self.gate.context
 
     async def run(self) -> None:
         """The process."""
         try:
             with self.scope:
                 await self._serve()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
             if not self.process.crashed:
                 self.died_of = error
         finally:
@@ -134,7 +141,7 @@ class Life:
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         self.replica = _assemble(self._settings, self._settings.policy(4), stores, engine, identity)
         try:
-            await _serve_replica(self.replica, self.gate, self.name, self.stopping, 5.0)
+            await _serve_replica(self.replica, self.gate, self.name, self.stop, 5.0)
         finally:
             self.gate.context = None
             await self.replica.recovery.remove_own()
@@ -154,10 +161,10 @@ class Life:
                 await (self._run if request.sync else self._submit)(request, self._upload(request, archive))
         except ExecutorError as error:
             request.error = error
-        except BaseException as error:
-            if not self.process.crashed:
-                raise
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
             request.error = error
+            if not self.process.crashed and self.died_of is None:
+                self.died_of = error
         finally:
             request.done = True
 
@@ -170,13 +177,11 @@ class Life:
         )
 
     async def _submit(self, request: Request, upload: Upload) -> None:
-        assert self.gate.context is not None
-        request.execution_id = await self.gate.context.submissions.submit(upload)
+        request.execution_id = await self.context().submissions.submit(upload)
         request.accepted = True
 
     async def _run(self, request: Request, upload: Upload) -> None:
-        context = self.gate.context
-        assert context is not None
+        context = self.context()
         started = await context.submissions.run(upload)
         request.execution_id = started.id if isinstance(started, Run) else started
         request.accepted = True
@@ -192,14 +197,16 @@ class Life:
 
     async def kill(self, execution_id: str) -> None:
         """A caller of DELETE."""
-        assert self.gate.context is not None
         try:
             request = Request("", sync=False, key=None)
             self.requests.append(request)
             with request.scope():
-                await self.gate.context.kills.kill(execution_id)
+                await self.context().kills.kill(execution_id)
         except (ExecutorError, Crashed):
             return
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
+            if self.died_of is None:
+                self.died_of = error
 
 
 async def _pieces(archive: bytes) -> AsyncIterator[bytes]:

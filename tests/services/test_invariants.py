@@ -168,7 +168,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(pick=picks, passes=ticks)
     def session_ends(self, pick: int, passes: int) -> None:
-        members = [life for life in self.lives if life.name in self.world.members]
+        members = [life for life in self.lives if self.world.has_session(life.process)]
         if members:
             self.world.faults += 1
             life = members[pick % len(members)]
@@ -201,7 +201,7 @@ class Replicas(RuleBasedStateMachine):
     def stop_in_order(self, pick: int, passes: int) -> None:
         if (life := self.life(pick)) is not None:
             self.world.faults += 1
-            self.do(_call(life.stopping.set), passes)
+            self.do(_call(life.stop.asked.set), passes)
 
     # What befalls what they stand on.
 
@@ -229,7 +229,11 @@ class Replicas(RuleBasedStateMachine):
     def engine_changes(self, place: str, away: bool, seconds: float) -> None:
         engine = self.world.engines[place]
         self.world.faults += away
-        engine.away, engine.start_seconds = away, seconds
+        engine.start_seconds = seconds
+        if away:
+            engine.away = True
+        else:
+            self.do(_call(engine.come_back))
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.5, 6.0, 25.0, 301.0]))
     def time_passes(self, seconds: float) -> None:
@@ -277,14 +281,15 @@ class Replicas(RuleBasedStateMachine):
         """Everything that was broken is mended, every program ends, and one replica at least is alive."""
         self.world.store_away = False
         for engine in self.world.engines.values():
-            engine.away, engine.start_seconds, engine.programs_end_at_once = False, 0.0, True
+            engine.start_seconds, engine.programs_end_at_once = 0.0, True
+            self.do(_call(engine.come_back))
             for box in list(engine.boxes.values()):
                 if box.running:
                     self.do(_call(lambda box=box: box.exit(0)))
         for life in self.lives:
             life.process.append_faults.clear()
             self.do(_call(life.process.resume))
-            if life.process.crashed and life.name in self.world.members:
+            if life.process.crashed:
                 self.do(_call(lambda life=life: self.world.expire(life.process)))
         self.do(anyio.sleep(15))
         if not any(life.serving for life in self.lives):

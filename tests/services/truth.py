@@ -88,7 +88,7 @@ def _check_end(world: World, execution_id: str, entry: Written, hung_up: frozens
             assert runs, f"{execution_id} has not run, and cannot have run out of time"
             (program,) = runs
             ran = (entry.at if program.ended_at is None else program.ended_at) - program.started_at
-            assert ran >= program.timeout, f"{execution_id} ran for {ran} s of {program.timeout}"
+            assert ran > program.timeout - 0.001, f"{execution_id} ran for {ran:g} s of {program.timeout:g}"
         case Failed(error_type=FailureType.QUEUE_TIMEOUT):
             pass
         case Failed():

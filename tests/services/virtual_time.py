@@ -6,18 +6,26 @@ from collections.abc import Sequence
 from selectors import SelectorKey
 from typing import Any
 
+BUSY_ROUNDS = 5_000
+"""More than any number of steps that a test takes at one moment."""
+
 
 class _Selector(selectors.DefaultSelector):
     """Where the loop would sleep, time passes at once."""
 
     now = 0.0
+    rounds = 0
 
     def select(self, timeout: float | None = None) -> Sequence[tuple[SelectorKey, int]]:
         ready = super().select(0)
-        if not ready:
+        self.rounds += 1
+        if not ready and timeout != 0:
             if timeout is None:
                 raise RuntimeError("everything waits for something, and no timer will ever bring it")
-            self.now += max(0.0, timeout)
+            self.rounds = 0
+            self.now += timeout
+        if self.rounds > BUSY_ROUNDS:
+            raise RuntimeError("somebody goes round and round, and no time passes")
         return ready
 
 

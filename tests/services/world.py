@@ -1,7 +1,7 @@
 """What replicas share, and how one of them reaches it: a log, a store, the membership, engines. Everything that one
 process does to the world passes one gate, where it can be held (SIGSTOP) or ended for good (SIGKILL)."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -130,6 +130,9 @@ class World:
     def check_store(self) -> None:
         if self.store_away:
             raise Unavailable("the store is away")
+
+    def has_session(self, process: Process) -> bool:
+        return process.name in self.members or self.leader is process
 
     def expire(self, process: Process) -> None:
         """Its sessions end. It hears of that later, and then takes a new one."""
@@ -300,6 +303,10 @@ class ProcessLog:
         await self._enter()
         await self._world.log.retire(execution_id)
 
+    async def rebuild_index(self) -> None:
+        await self._enter()
+        await self._world.log.rebuild_index()
+
     async def check(self) -> None:
         await self._enter()
 
@@ -329,6 +336,9 @@ class ProcessBlobs:
         await self._process.passing()
         self._world.check_store()
         self._world.blobs.pop(name, None)
+
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
+        await self._process.passing()
 
 
 class ProcessMembership:
@@ -426,6 +436,8 @@ class ProcessContainer:
 
     async def remove(self) -> None:
         await self._process.passing()
+        if self._engine.away:
+            self._engine.unremoved.add(self._box.id)  # the adapter does it later
         self._engine.check()
         self._engine.remove(self._box.id)
 

@@ -1,10 +1,10 @@
-"""`make` as a person meets it in a terminal: real processes, and the program's own words."""
+"""Commands as a person meets them in a terminal: real processes, and their own words."""
 
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ CLI = ROOT / ".venv" / "bin" / "python-executor"
 
 
 @contextmanager
-def make(command: list[str], **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A start in a process group of its own, as from a terminal; told to end when the test fails."""
+def started(command: Sequence[str | Path], **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """A process in a group of its own, as from a terminal; told to end when the test fails."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -29,7 +29,8 @@ def make(command: list[str], **settings: str) -> Iterator[subprocess.Popen[str]]
         try:
             yield process
         except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             raise
 
 

@@ -1,0 +1,212 @@
+"""A server whose Consul or Docker is not there yet, wrong, or somebody else's, and one that loses Consul."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.support.consul import Agent, dev_agent, durable_agent, free_ports, new_agent, running
+from tests.support.server import PROGRAM, running_server
+from tests.support.terminal import run_cli, said_until, started
+
+MASTER = "00000000-0000-0000-0000-000000000001"
+ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
+
+
+class Waiting:
+    """A server from its first line on, which it may write long before it serves."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.url = url
+        self.said = ""
+        self._process = process
+
+    def until(self, words: str) -> None:
+        self.said += said_until(self._process, words)
+
+    def stop(self) -> int:
+        """SIGTERM, then its exit code."""
+        self._process.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """Its exit code, once it has said its last words."""
+        assert self._process.stdout is not None
+        self.said += self._process.stdout.read()
+        return self._process.wait()
+
+    def check_serves(self) -> None:
+        assert ready(self.url) == (200, "")
+        assert run_cli(self.url, stdin="print(6 * 7)") == "42\n"
+
+
+@contextmanager
+def waiting(directory: Path, image: str, **settings: str) -> Iterator[Waiting]:
+    port = str(free_ports(["server"])["server"])
+    own = {
+        "port": port,
+        "data_dir": str(directory / "data"),
+        "default_image": image,
+        "warm_pool": "1",
+        **settings,
+    }
+    environment = {f"PYEXEC_{name.upper()}": value for name, value in own.items()}
+    with started([PROGRAM], **environment) as process:
+        yield Waiting(process, f"http://127.0.0.1:{port}")
+
+
+def ready(url: str) -> tuple[int, str]:
+    """The status of /ready, and what it says is missing."""
+    try:
+        with urlopen(f"{url}/ready") as answer:
+            return answer.status, json.load(answer).get("error", "")
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error)["error"]
+
+
+def put(agent: Agent, key: str, value: bytes) -> None:
+    urlopen(Request(f"http://{agent.address}/v1/kv/{key}", value, method="PUT")).close()
+
+
+def test_a_server_waits_for_consul_and_says_so_once(image: str, tmp_path: Path) -> None:
+    agent = new_agent(tmp_path / "consul", bootstrap_expect=1)
+    with waiting(tmp_path, image, consul_addr=agent.address) as server:
+        server.until("cannot start yet")
+        status, missing = ready(server.url)
+        assert status == 503
+        assert f"Consul at http://{agent.address} cannot be reached" in missing
+        urlopen(f"{server.url}/health").close()
+        with running(agent):
+            server.until("listening on")
+            server.check_serves()
+            assert server.stop() == 0
+    assert server.said.count("cannot be reached") == 1
+    assert "Traceback" not in server.said
+
+
+def test_a_server_waits_for_docker_and_says_so_once(image: str, tmp_path: Path) -> None:
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    socket = tmp_path / "docker.sock"
+    with (
+        dev_agent(tmp_path / "consul") as agent,
+        waiting(tmp_path, image, consul_addr=agent.address, docker_host=f"unix://{socket}") as server,
+    ):
+        server.until("cannot start yet")
+        status, missing = ready(server.url)
+        assert (status, "Docker" in missing) == (503, True)
+        socket.symlink_to(engine)
+        server.until("listening on")
+        server.check_serves()
+        assert server.stop() == 0
+    assert server.said.count("cannot start yet") == 1
+
+
+def test_a_server_that_waits_ends_when_told(image: str, tmp_path: Path) -> None:
+    with waiting(tmp_path, image, consul_addr="127.0.0.1:1") as server:
+        server.until("cannot start yet")
+        assert server.stop() == 0
+    assert "Traceback" not in server.said
+
+
+def test_an_address_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) -> None:
+    with waiting(tmp_path, image, consul_addr="nowhere") as server:
+        server.until("PYEXEC_CONSUL_ADDR is 'nowhere'; allowed are host:port")
+        assert server.ended() == 1
+    assert server.said.count("\n") == 1
+
+
+@pytest.mark.parametrize("token", ["", "00000000-0000-0000-0000-0000000000ff"])
+def test_a_token_without_rights_is_one_line(image: str, tmp_path: Path, token: str) -> None:
+    with (
+        dev_agent(tmp_path / "consul", acl=ACL) as agent,
+        waiting(tmp_path, image, consul_addr=agent.address, consul_token=token) as server,
+    ):
+        server.until("cannot start yet")
+        assert ready(server.url) == (
+            503,
+            f"the server is starting: the token lacks rights on pyexec/deployment in Consul at http://{agent.address}",
+        )
+        assert server.stop() == 0
+    assert server.said.count("\n") == 1
+
+
+def test_foreign_keys_stop_nothing_and_are_named_once(image: str, tmp_path: Path) -> None:
+    foreign = [
+        "x",
+        "inflight/x",
+        "status/x",
+        "replicas/x",
+        "inbox/x",
+        "retired/x",
+        "executions/x/events/000001",
+    ]
+    with (
+        dev_agent(tmp_path / "consul") as agent,
+        waiting(tmp_path, image, consul_addr=agent.address) as server,
+    ):
+        for key in foreign:
+            put(agent, f"pyexec/{key}", b"foreign")
+        server.until("listening on")
+        server.check_serves()
+        assert server.stop() == 0
+        with urlopen(f"http://{agent.address}/v1/kv/pyexec/?keys") as answer:
+            assert {f"pyexec/{key}" for key in foreign} <= set(json.load(answer))
+    assert server.said.count("the key inflight/x is left alone") == 1
+
+
+def test_a_prefix_of_somebody_elses_is_one_line(image: str, tmp_path: Path) -> None:
+    with dev_agent(tmp_path / "consul") as agent:
+        put(agent, "pyexec/deployment", b"\xff of theirs")
+        with waiting(tmp_path, image, consul_addr=agent.address) as server:
+            server.until("the prefix is used by something else")
+            assert server.ended() == 1
+    assert server.said.count("\n") == 1
+
+
+def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
+    """It serves again when Consul is back, and ends in order without it."""
+    with (
+        durable_agent(tmp_path / "consul") as agent,
+        waiting(tmp_path, image, consul_addr=agent.address, stop_timeout="1") as server,
+    ):
+        server.until("listening on")
+        server.check_serves()
+        agent.kill()
+        status, missing = ready(server.url)
+        assert (status, "event log: Consul" in missing) == (503, True)
+        server.until("its session is lost")
+        agent.start()
+        agent.wait_ready()
+        server.until("this replica is a member again")
+        server.check_serves()
+        run_cli(server.url, "--async", "--timeout", "5", stdin="import time; time.sleep(60)")
+        agent.kill()
+        assert server.stop() == 0
+    assert "Traceback" not in server.said
+
+
+def test_one_of_three_is_told_to_stop_under_load(image: str, tmp_path: Path) -> None:
+    """What it has not begun is run by the others, and what it runs is followed to its end by one of them."""
+    own = {"warm_pool": "1", "max_concurrent": "2", "stop_timeout": "0", "default_memory_mb": "64"}
+    with dev_agent(tmp_path / "consul") as agent:
+        settings = {**own, "consul_addr": agent.address}
+        with (
+            running_server(tmp_path / "one", image, **settings) as one,
+            running_server(tmp_path / "two", image, **settings) as two,
+            running_server(tmp_path / "three", image, **settings) as three,
+        ):
+            program = "import time; time.sleep(3); print('whole')"
+            ids = [run_cli(one.url, "--async", stdin=program).strip() for _ in range(12)]
+            assert one.stop() == 0
+            assert one.process.returncode != -signal.SIGKILL
+            for number, execution in enumerate(ids):
+                asked = (two, three)[number % 2]
+                assert run_cli(asked.url, "follow", execution) == "whole\n"

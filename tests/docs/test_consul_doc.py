@@ -1,0 +1,178 @@
+"""docs/consul.md as its reader meets it: every command runs, in order, and prints what the page shows."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from attrs import frozen
+
+from tests.support.consul import Agent, binary, dev_agent, durable_agent
+from tests.support.server import PROGRAM, Server, running_server
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "consul.md").read_text()
+MASTER = "00000000-0000-0000-0000-000000000001"
+ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
+
+
+@frozen
+class Block:
+    """A fenced block, and the heading it stands under."""
+
+    heading: str
+    language: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    """All blocks of the page, in order."""
+    found, heading = [], ""
+    for match in re.finditer(
+        r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", PAGE, re.M | re.S
+    ):
+        heading = match["heading"] or heading
+        if match["language"] is not None:
+            found.append(Block(heading, match["language"], match["text"]))
+    return found
+
+
+class Shell:
+    """One bash in which blocks run one after the other, so that variables and files stay."""
+
+    def __init__(self, directory: Path, consul: str, url: str) -> None:
+        self._replaced = {"127.0.0.1:8083": consul, "http://127.0.0.1:8080": url, "$PWD/": f"{ROOT}/"}
+        self._process = subprocess.Popen(
+            ["bash", "-e"],
+            cwd=directory,
+            env={**os.environ, "PATH": f"{binary().parent}:{PROGRAM.parent}:{os.environ['PATH']}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, text: str) -> str:
+        """What a block prints; fails when one of its commands does."""
+        for written, real in self._replaced.items():
+            text = text.replace(written, real)
+        text = text.replace("python3 dev/", f"python3 {ROOT}/dev/")
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{text}\necho; echo THE END\n")
+        self._process.stdin.flush()
+        printed = ""
+        for line in self._process.stdout:
+            if line == "THE END\n":
+                return printed.removesuffix("\n")
+            printed += line
+        pytest.fail(f"this ended with {self._process.wait()}, having printed {printed!r}:\n{text}")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+
+@contextmanager
+def shell(directory: Path, agent: Agent, server: Server) -> Iterator[Shell]:
+    opened = Shell(directory, agent.address, server.url)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+VARYING = (
+    (r"exe_[0-9a-f]{32}", "ID"),
+    (r"rep_[0-9a-f]{16}", "REPLICA"),
+    (r'"[0-9a-f]{64}"', '"CONTAINER"'),
+    (r'"(\w{4}:){11}\w{4}"|"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"', '"ENGINE"'),
+    (r'"[0-9a-f]{16}"', '"NONCE"'),
+    (r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"', '"MOMENT"'),
+    (r'"cpu_seconds": [\d.e-]+', '"cpu_seconds": 0'),
+    (r'"peak_memory_bytes": \d+', '"peak_memory_bytes": 0'),
+    (r'"docker_image": "[^"]+"', '"docker_image": "IMAGE"'),
+)
+
+
+def comparable(text: str) -> list[object]:
+    """JSON documents, a line each, with what differs from run to run made alike."""
+    for pattern, word in VARYING:
+        text = re.sub(pattern, word, text)
+    return [json.loads(line) for line in text.splitlines() if line]
+
+
+def wait_for_key(agent: Agent, key: str) -> None:
+    """Returns once there is such a key."""
+    index = 0
+    while True:
+        query = f"http://{agent.address}/v1/kv/?keys&index={index}&wait=30s"
+        with urlopen(query, timeout=60) as answer:
+            index = int(answer.headers["X-Consul-Index"])
+            if key in json.load(answer):
+                return
+
+
+def test_every_command_prints_what_the_page_shows(image: str, tmp_path: Path) -> None:
+    """But those for ACLs, which need a Consul that has them."""
+    walk = [block for block in blocks() if block.heading != "Rights"]
+    assert {block.language for block in walk} == {"sh", "json"}
+    assert len(walk) >= 10
+    with durable_agent(tmp_path / "consul") as agent:
+        settings = {"consul_addr": agent.address, "warm_pool": "1"}
+        with (
+            running_server(tmp_path / "first", image, **settings) as server,
+            shell(tmp_path, agent, server) as bash,
+        ):
+            printed = ""
+            for block in walk:
+                if block.heading == "Restore":
+                    server.stop()
+                if block.language == "json":
+                    assert comparable(printed) == comparable(block.text)
+                else:
+                    printed = bash.run(block.text)
+                if block.heading == "For operators":
+                    wait_for_key(agent, f"pyexec/status/{bash.run('echo $id').strip()}")
+            with running_server(tmp_path / "second", image, **settings) as again:
+                execution = bash.run("echo $id").strip()
+                wait_for_key(agent, f"pyexec/status/{execution}")
+                with urlopen(f"{again.url}/api/v1/executions/{execution}") as answer:
+                    assert json.load(answer)["exit_code"] == 3
+
+
+def test_the_rights_are_those_that_are_needed(image: str, tmp_path: Path) -> None:
+    with dev_agent(tmp_path / "consul", acl=ACL) as agent:
+        environment = {**os.environ, "CONSUL_HTTP_ADDR": agent.address, "CONSUL_HTTP_TOKEN": MASTER}
+        environment["PATH"] = f"{binary().parent}:{os.environ['PATH']}"
+
+        def run(command: str, token: str = MASTER) -> subprocess.CompletedProcess[str]:
+            own = {**environment, "CONSUL_HTTP_TOKEN": token}
+            return subprocess.run(
+                ["bash", "-ec", command], env=own, capture_output=True, text=True, check=False
+            )
+
+        created = run("\n".join(block.text for block in blocks() if block.heading == "Rights"))
+        assert created.returncode == 0, created.stderr
+        servers, watcher = re.findall(r"SecretID: +(\S+)", created.stdout)
+        settings = {"consul_addr": agent.address, "consul_token": servers, "warm_pool": "1"}
+        with running_server(tmp_path / "data", image, **settings) as server:
+            cli = [PROGRAM.parent / "python-executor", "--server", server.url, "--async"]
+            accepted = subprocess.run(cli, input="print(6 * 7)", capture_output=True, text=True, check=True)
+            execution = accepted.stdout.strip()
+            with urlopen(f"{server.url}/api/v1/executions/{execution}?wait=60") as answer:
+                assert json.load(answer)["stdout"] == "42\n"
+            assert "permission denied" not in agent.log.lower()
+            seen = run(f"consul kv get pyexec/status/{execution}", watcher)
+            assert json.loads(seen.stdout)["status"] == "completed"
+            hidden = run(f"consul kv get pyexec/executions/{execution}/events/000001", watcher)
+            assert hidden.returncode != 0
+            assert run(f"consul kv put pyexec/status/{execution} x", watcher).returncode != 0
+        assert "lacks rights" not in server.log.read_text()
