@@ -14,7 +14,7 @@ from pyexec.errors import SettingsError
 from pyexec.ports import ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
 from pyexec.sandbox.pool import Pool, SandboxKind
-from pyexec.services.inbox import InboxAttendant
+from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
 from pyexec.services.query import Queries
@@ -141,7 +141,13 @@ def _assemble(
         ),
         membership=stores.membership,
         runner=runner,
-        inbox=InboxAttendant(log=log, slots=slots, live=live, runner=runner),
+        inbox=InboxAttendant(
+            log=log,
+            slots=slots,
+            live=live,
+            runner=runner,
+            patience_seconds=min(PATIENCE_SECONDS, settings.queue_timeout),
+        ),
         reconciler=reconciler,
         recovery=Recovery(
             engine=engine,

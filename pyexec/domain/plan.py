@@ -9,7 +9,8 @@ from pyexec.domain.execution import OWNED, Execution, Phase
 
 @frozen(kw_only=True)
 class Sighting:
-    """An open execution, and when the reconciler first saw it in this phase, on its own monotonic clock.
+    """An open execution, and since when the reconciler has seen it wait, on its own monotonic clock: in the queue,
+    or in line at a replica that gave it back because no slot became free.
 
     Counting from its own first sight, no two machines' clocks are ever compared."""
 

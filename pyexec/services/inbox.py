@@ -20,18 +20,19 @@ from pyexec.services.slots import Slots
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 10.0
-"""How long a placed execution stands in line here before it is given back, for it may find room elsewhere."""
 RETRY_SECONDS = 1.0
 
 
 @define(kw_only=True)
 class InboxAttendant:
-    """`run` it as long as the replica takes work."""
+    """`run` it as long as the replica takes work. `patience_seconds` is how long a placed execution stands in line
+    here before it is given back: it may find room elsewhere, or have waited too long."""
 
     log: EventLog
     slots: Slots
     live: Live
     runner: Runner
+    patience_seconds: float = PATIENCE_SECONDS
     _starting: set[str] = field(factory=set, init=False)
 
     async def run(self) -> None:
@@ -77,7 +78,7 @@ class InboxAttendant:
         try:
             slot = None
             execution = fold(execution_id, events)
-            with anyio.move_on_after(PATIENCE_SECONDS):
+            with anyio.move_on_after(self.patience_seconds):
                 slot = await self.slots.reserve(execution.spec.limits, for_backlog=True)
             if slot is not None:
                 run = Run(execution_id)

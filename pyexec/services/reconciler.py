@@ -60,6 +60,7 @@ class Reconciler:
         self._live = live
         self._lengths: dict[str, int] = {}
         self._sightings: dict[str, Sighting] = {}
+        self._seen: dict[str, float] = {}
         self._members: Mapping[str, Member] = {}
         self._gone: dict[str, float] = {}
         self._news = Changes()
@@ -77,7 +78,7 @@ class Reconciler:
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _lead(self) -> None:
-        self._lengths, self._sightings, self._gone = {}, {}, {}
+        self._lengths, self._sightings, self._seen, self._gone = {}, {}, {}, {}
         self._members = (await self._membership.members()).members
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_members, name="watch members")
@@ -145,8 +146,9 @@ class Reconciler:
 
     async def _look_at(self, lengths: Mapping[str, int]) -> None:
         """Takes note of what is open and not run here: that needs no reconciling."""
-        for gone in self._sightings.keys() - lengths.keys():
-            del self._sightings[gone]
+        for gone in self._seen.keys() - lengths.keys():
+            del self._seen[gone]
+            self._sightings.pop(gone, None)
         for execution_id, length in lengths.items():
             if self._runs_here(execution_id, length):
                 self._sightings.pop(execution_id, None)
@@ -171,9 +173,7 @@ class Reconciler:
         ):
             self._sightings.pop(execution_id, None)
             return
-        known = self._sightings.get(execution_id)
-        same = known is not None and known.execution.phase is execution.phase
-        since = known.since if known is not None and same else anyio.current_time()
+        since = self._seen.setdefault(execution_id, anyio.current_time())
         self._sightings[execution_id] = Sighting(execution=execution, since=since)
 
     def _runs_here(self, execution_id: str, length: int) -> bool:
@@ -208,6 +208,7 @@ class Reconciler:
                 case Release():
                     released = Released(at=now(), nonce=nonce(), reason="its replica is gone")
                     await self._log.append(execution.id, execution.seq, [released], gone=execution.owner)
+                    self._seen[execution.id] = anyio.current_time()  # it had its turn, and waits for another
                 case Lose():
                     owner = execution.owner or execution.pinned
                     await self._log.append(execution.id, execution.seq, [_written_off(execution)], gone=owner)

@@ -253,12 +253,15 @@ class Runner:
                 handed_over = True
             if not handed_over:
                 await self._endings.end(run, Ended(reason="killed"))
-        except (Conflict, SessionLost) as error:
+        except (
+            Conflict,
+            Unavailable,
+        ) as error:  # of the log, or of the blobs: it may start later, or elsewhere
             run.hand_over()
             self.doubt(run.id, f"it could not start there: {error}")
         except ImageUnavailable as error:
             await self._endings.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
-        except (SandboxBroken, SandboxRefused, EngineError, Unavailable) as error:
+        except (SandboxBroken, SandboxRefused, EngineError) as error:
             message = f"the sandbox could not be prepared: {error}"
             await self._endings.fail(run, FailureType.INTERNAL, message)
         except anyio.get_cancelled_exc_class():
@@ -292,7 +295,10 @@ class Runner:
         execution = run.known()
         if execution.payload is None:
             raise SandboxBroken("the execution has no archive")
-        sandbox = await self.sandbox_for(execution.spec)
+        try:
+            sandbox = await self.sandbox_for(execution.spec)
+        except Unavailable as error:
+            raise SandboxBroken(str(error)) from error
         try:
             async for chunk in self._blobs.read(execution.payload):
                 await sandbox.send_archive(chunk)
