@@ -278,7 +278,9 @@ class Runner:
             while run.known().phase is Phase.QUEUED:
                 try:
                     await self._log.wait(run.id, run.seq)
-                    run.catch_up(await self._log.read(run.id))
+                    if not (events := await self._log.read(run.id)):
+                        raise Conflict(f"{run.id} has ended and is forgotten")
+                    run.catch_up(events)
                 except Unavailable as error:
                     logger.warning("%s waits for its claim, and the log is away: %s", run.id, error)
                     await anyio.sleep(RETRY_SECONDS)

@@ -7,7 +7,7 @@ import anyio
 from attrs import define
 
 from pyexec.adapters.peers import NoPeers
-from pyexec.app import _serve_replica
+from pyexec.app import Stop, _serve_replica
 from pyexec.domain.spec import Metadata
 from pyexec.errors import ExecutorError, Unavailable
 from pyexec.ports import Member
@@ -72,7 +72,7 @@ class Life:
         self.engine = engine
         self.requests: list[Request] = []
         self.scope = anyio.CancelScope()
-        self.stopping = anyio.Event()
+        self.stop = Stop()
         self.ended = anyio.Event()
         self.died_of: BaseException | None = None
         self.gate = Gate(waiting_for="the server is starting")
@@ -94,7 +94,7 @@ class Life:
 
     @property
     def serving(self) -> bool:
-        gone = self.process.crashed or self.stopping.is_set() or self.ended.is_set()
+        gone = self.process.crashed or self.stop.asked.is_set() or self.ended.is_set()
         return self.gate.context is not None and not gone
 
     def context(self) -> Context:
@@ -141,7 +141,7 @@ class Life:
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         self.replica = _assemble(self._settings, self._settings.policy(4), stores, engine, identity)
         try:
-            await _serve_replica(self.replica, self.gate, self.name, self.stopping, 5.0)
+            await _serve_replica(self.replica, self.gate, self.name, self.stop, 5.0)
         finally:
             self.gate.context = None
             await self.replica.recovery.remove_own()
@@ -161,10 +161,10 @@ class Life:
                 await (self._run if request.sync else self._submit)(request, self._upload(request, archive))
         except ExecutorError as error:
             request.error = error
-        except BaseException as error:
-            if not self.process.crashed:
-                raise
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
             request.error = error
+            if not self.process.crashed and self.died_of is None:
+                self.died_of = error
         finally:
             request.done = True
 
@@ -204,6 +204,9 @@ class Life:
                 await self.context().kills.kill(execution_id)
         except (ExecutorError, Crashed):
             return
+        except BaseException as error:  # noqa: BLE001  checked at the end of every step
+            if self.died_of is None:
+                self.died_of = error
 
 
 async def _pieces(archive: bytes) -> AsyncIterator[bytes]:

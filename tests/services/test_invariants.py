@@ -201,7 +201,7 @@ class Replicas(RuleBasedStateMachine):
     def stop_in_order(self, pick: int, passes: int) -> None:
         if (life := self.life(pick)) is not None:
             self.world.faults += 1
-            self.do(_call(life.stopping.set), passes)
+            self.do(_call(life.stop.asked.set), passes)
 
     # What befalls what they stand on.
 

@@ -1,0 +1,73 @@
+"""What happens on the engine itself: a container's process killed, replicas that begin and end beside each other."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import anyio
+
+from pyexec.domain.events import Running
+from tests.cluster.conftest import OpenScene
+from tests.cluster.verdict import check, read_logs
+from tests.support.cluster import Replica
+from tests.support.consul import durable_agent
+
+JOBS = 20
+
+
+async def test_a_container_is_killed_under_its_replica(scene: OpenScene, tmp_path: Path) -> None:
+    """Its execution ends at once, and says that the sandbox failed; the others never notice."""
+    with durable_agent(tmp_path / "consul") as consul:
+        async with scene([consul], size=2) as s:
+            job = s.load.job(shortest=60, longest=60)
+            execution_id = await s.load.submit(job, s.cluster.urls[0])
+            await s.starts.until(job.mark)
+            events = (await read_logs(s.cluster, [execution_id]))[execution_id]
+            (container,) = (event.container for event in events if isinstance(event, Running))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(s.load.run, JOBS, name="load")
+                os.kill(await process_of(container), signal.SIGKILL)
+                result = await s.load.finish(job, execution_id)
+            assert (result["status"], result["error_type"]) == ("failed", "internal")
+            assert "sandbox" in result["error"]
+            assert result["stdout"].startswith(f"started {job.mark} ")
+            await check(
+                "kill -9 of a container's process",
+                s.cluster,
+                s.load,
+                s.starts,
+                allowed=("completed", "internal"),
+            )
+
+
+async def test_replicas_come_and_go_beside_others_on_one_engine(scene: OpenScene, tmp_path: Path) -> None:
+    """What one removes and adopts at its start is never another's, nor what another has just started."""
+    with durable_agent(tmp_path / "consul") as consul:
+        async with scene([consul], size=3, warm_pool="2") as s:
+            busy, *others = s.cluster.replicas
+            s.load.urls = [busy.url]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(s.load.run, JOBS, name="load on one")
+                for _ in range(2):
+                    async with anyio.create_task_group() as at_once:
+                        for replica in others:
+                            at_once.start_soon(restart, replica, name=f"restart {replica.name}")
+            await check("two that restart beside one that works", s.cluster, s.load, s.starts)
+    assert "cannot be" not in busy.logs(), busy.logs()
+    assert "of no use" not in busy.logs(), busy.logs()
+
+
+async def restart(replica: Replica) -> None:
+    await replica.kill()
+    await replica.start()
+
+
+async def process_of(container: str) -> int:
+    """The process id, on this machine, of a container's first process."""
+    inspect = await asyncio.create_subprocess_exec(
+        "docker", "inspect", container, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await inspect.communicate()
+    return int(json.loads(out)[0]["State"]["Pid"])
