@@ -50,7 +50,9 @@ def install(folder: Path, *, dev: bool, constraints: list[str]) -> None:
     if importlib.util.find_spec("ensurepip") is None:  # Debian keeps it in a package of its own
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         debian.install([f"python{version}-venv"], "make a virtual environment")
-    run([sys.executable, "-m", "venv", "--clear", str(folder)], "make a virtual environment")
+    # The interpreter behind the one that runs this, which may lie in the very folder that is cleared.
+    interpreter = str(Path(sys.executable).resolve())
+    run([interpreter, "-m", "venv", "--clear", str(folder)], "make a virtual environment")
     pip = [str(folder / "bin" / "pip"), "install", "--disable-pip-version-check", *constraints]
     # The build backend is pinned like the rest: installed first, then used in place.
     run([*pip, "--upgrade", "setuptools"], _PURPOSE)

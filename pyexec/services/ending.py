@@ -3,7 +3,7 @@
 import logging
 
 import anyio
-from attrs import frozen
+from attrs import field, frozen
 
 from pyexec.domain.events import Failed, FailureType, Released, Terminal
 from pyexec.domain.execution import is_legal
@@ -23,12 +23,18 @@ RETRY_SECONDS = 0.5
 
 @frozen(kw_only=True)
 class Endings:
-    """Ends the runs of `replica`. Every method survives cancellation, and waits for a log that is away."""
+    """Ends the runs of `replica`. Every method survives cancellation, and waits for a log that is away, but no
+    longer than until `leave`: from then on such a run is left to whoever adopts it."""
 
     log: EventLog
     blobs: BlobStore
     replica: str
     output_bytes_max: int
+    _leaving: anyio.Event = field(factory=anyio.Event)
+
+    def leave(self) -> None:
+        """Waits for a log that is away no more."""
+        self._leaving.set()
 
     async def end(self, run: Run, ended: Ended) -> None:
         """Writes the terminal event for what was seen, with the output so far."""
@@ -85,6 +91,10 @@ class Endings:
                 await self._wait_for_store(run, error)
 
     async def _wait_for_store(self, run: Run, error: Unavailable) -> None:
+        if self._leaving.is_set():
+            logger.error("the end of %s is left to be found again: %s", run.id, error)
+            run.hand_over()
+            return
         logger.error("the end of %s cannot be written, trying again: %s", run.id, error)
         await anyio.sleep(RETRY_SECONDS)
         try:

@@ -89,7 +89,8 @@ class Runner:
             await anyio.sleep_forever()
 
     async def drain(self, seconds: float) -> None:
-        """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that."""
+        """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that, and
+        no end waits for a log that is away, where another replica can find it again."""
         self._slots.close()
         try:
             with anyio.move_on_after(seconds):
@@ -97,6 +98,8 @@ class Runner:
                     await run.over.wait()
         finally:
             self.closed = True
+            if self.config.leave_running:
+                self._endings.leave()
         while self._beginnings:
             await self._begun.wait()
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import pytest
 
 from pyexec.domain.events import Adopted, Claimed, Failed, Finished, Released, Running, Submitted
 from tests.cluster.conftest import OpenScene
@@ -12,6 +13,9 @@ from tests.cluster.verdict import after, check, report
 from tests.support.api import Api, api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.consul import durable_agent
+
+pytestmark = pytest.mark.soak
+
 
 JOBS = 40
 FAILOVER_SECONDS = 22
