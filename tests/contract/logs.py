@@ -25,7 +25,7 @@ T = TypeVar("T")
 OpenLog = Callable[[Path], AbstractAsyncContextManager[EventLog]]
 OpenBlobs = Callable[[Path], AbstractAsyncContextManager[BlobStore]]
 
-CONSUL = "PYEXEC_TEST_CONSUL"
+CONSUL = "CONTRACT_TEST_CONSUL"
 """The variable that says where the tests' Consul answers, in the processes that they start, too."""
 
 
