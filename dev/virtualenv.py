@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 import debian
@@ -58,6 +59,19 @@ def install(folder: Path, *, dev: bool, constraints: list[str]) -> None:
     run([*pip, "--upgrade", "setuptools"], _PURPOSE)
     server = f"{ROOT}[dev]" if dev else str(ROOT)
     run([*pip, "--no-build-isolation", "-e", str(ROOT / "pyexec_client"), "-e", server], _PURPOSE)
+    _install_static_uv(folder, pip)
+
+
+def _install_static_uv(folder: Path, pip: list[str]) -> None:
+    """The build of uv for musl needs no shared library: it runs in whatever image a setup begins with."""
+    home = folder / "share" / "python-executor"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        tag = f"musllinux_1_1_{platform.machine()}"
+        run(
+            [*pip, "--no-deps", "--only-binary=:all:", "--platform", tag, "--target", scratch, "uv"], _PURPOSE
+        )
+        home.mkdir(parents=True, exist_ok=True)
+        (Path(scratch) / "bin" / "uv").replace(home / "uv")
 
 
 def _fingerprint() -> str:

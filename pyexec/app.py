@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable
+from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
 from pyexec.replica import Replica, open_replica
 from pyexec.settings import Settings, describe_settings, from_environment
 from pyexec.web.context import GATE, TOKENS, Gate
@@ -83,7 +83,7 @@ async def _serve_patiently(settings: Settings, gate: Gate, http: web.AppRunner, 
             return
         if gate.context is not None:
             raise failure
-        await _wait_for_next_try(gate, _first(failure))
+        await _wait_for_next_try(gate, first_of(failure))
 
 
 async def _wait_for_next_try(gate: Gate, error: BaseException) -> None:
@@ -127,6 +127,7 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
 async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, drain_seconds: float) -> None:
     """Everything that runs as long as the server takes work."""
     async with anyio.create_task_group() as tasks:
+        await tasks.start(replica.environments.work.serve, name="environments")
         await tasks.start(replica.runner.serve, name="runner")
         await replica.recovery.recover_first()
         reconciling = anyio.CancelScope()
@@ -166,18 +167,11 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
     except* ExecutorError as errors:
-        failure = _first(errors)
+        failure = first_of(errors)
     if (
         failure is not None
     ):  # not raised above: Python 3.11.2 would wrap the exit in a group, with a traceback
         sys.exit(f"python-executor-server: {failure}")
-
-
-def _first(group: BaseExceptionGroup[ExecutorError]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 if __name__ == "__main__":

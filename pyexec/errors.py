@@ -63,6 +63,10 @@ class Unavailable(ExecutorError):
         self.execution_id = execution_id
 
 
+class EngineAway(Unavailable):
+    """The container engine does not answer."""
+
+
 class SessionLost(Unavailable):
     """This replica may have been taken for dead: what it believes to own may be another's by now. It appends
     nothing until it is a member again, which it becomes by itself."""
@@ -72,6 +76,22 @@ class ImageUnavailable(ExecutorError):
     """The image cannot be had, or has no Python that can run the supervisor."""
 
     code = "image_unavailable"
+
+
+class SetupFailed(ExecutorError):
+    """An environment cannot be made: a command or the installer ended with `exit_code`, or broke a limit."""
+
+    code = "setup_failed"
+
+    def __init__(self, message: str, *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class SetupTimeout(SetupFailed):
+    """An environment was not ready in time."""
+
+    code = "setup_timeout"
 
 
 class EngineError(ExecutorError):
@@ -121,3 +141,13 @@ class SettingsError(ExecutorError):
     """A setting is wrong; the text names it, its value and what is allowed."""
 
     code = "settings"
+
+
+def first_of(group: BaseExceptionGroup[ExecutorError]) -> ExecutorError:
+    """The first error in a group: the others are what it led to."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, ExecutorError):
+        raise TypeError(error)
+    return error

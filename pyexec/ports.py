@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from attrs import frozen
@@ -193,7 +194,8 @@ class Peers(Protocol):
     def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
     ) -> AsyncIterator[tuple[Stream, bytes]]:
-        """What a running execution has printed from an offset on: as it comes, up to its end, or by now.
+        """What an execution has printed from an offset on, in setup or since it runs: as it comes, until its log
+        has news, or by now.
 
         Raises `Unavailable` when its owner cannot be reached, or breaks off."""
 
@@ -220,12 +222,91 @@ class ContainerSpec:
 
 @frozen(kw_only=True)
 class EngineIdentity:
-    """Which engine answers, how many CPUs it has, and which of the limits we rely on it says it cannot enforce."""
+    """Which engine answers, what it runs on, and which of the limits we rely on it says it cannot enforce."""
 
     id: str
     version: str
+    architecture: str
     cpus: int
     unenforced: Sequence[str]
+
+
+@frozen(kw_only=True)
+class Image:
+    """An image that the engine has. `digest` is what a registry knows it by, or its id where none does.
+
+    `used_at` is when it was last given a name, which `Images.name` does again at every use."""
+
+    id: str
+    digest: str
+    names: Sequence[str]
+    size_bytes: int
+    architecture: str
+    created_at: datetime
+    used_at: datetime
+    labels: Mapping[str, str]
+
+
+class Images(Protocol):
+    """The engine's images. Its methods raise `EngineError` when it refuses, `Unavailable` when it is away."""
+
+    async def find(self, name: str) -> Image | None:
+        """The image of this name or id; None when there is none. Raises `ImageUnavailable` for what is no name."""
+
+    def pull(self, name: str) -> AsyncIterator[str]:
+        """Fetches an image, and yields what there is to tell meanwhile, a line each.
+
+        Raises `ImageUnavailable` saying why it cannot be had."""
+
+    async def name(self, image_id: str, repository: str, tag: str) -> None:
+        """Gives an image one more name, or the same again."""
+
+    async def list(self, *, label: str | None = None, repository: str | None = None) -> Sequence[Image]:
+        """All images that bear the label, or have a name in the repository."""
+
+    async def remove(self, image: Image) -> bool:
+        """Removes an image with all its names; False when something still needs it."""
+
+
+@frozen(kw_only=True)
+class SetupSpec:
+    """A container in which an environment is made. Limits in bytes; `network` names the engine's network to join.
+
+    `files` are there before it starts: contents, or where they lie, by their absolute paths."""
+
+    image: str
+    command: Sequence[str]
+    labels: Mapping[str, str]
+    files: Mapping[str, bytes | Path]
+    memory_bytes: int
+    cpu_shares: int
+    pids_max: int
+    file_bytes_max: int
+    network: str
+
+
+class SetupContainer(Protocol):
+    """A started setup container. Its methods raise `EngineError` when it has ended, `Unavailable` without engine."""
+
+    async def read_line(self) -> bytes:
+        """The next line that its first process prints, or what there is at its end."""
+
+    async def execute(
+        self, command: Sequence[str], environment: Mapping[str, str], say: Callable[[bytes], None]
+    ) -> int:
+        """Runs a command in it as root; what it prints is said as it comes. Returns its exit code."""
+
+    async def written_bytes(self) -> int:
+        """How much it has written over its image by now."""
+
+    async def finish(self) -> None:
+        """Tells its first process to clean up and end, and waits until it has."""
+
+    async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
+        """Makes an image of it, with its own image's configuration, under this name: all at once or not at all."""
+
+    async def remove(self) -> None:
+        """Leaves nothing of it; fine when it is gone already."""
 
 
 class Container(Protocol):
@@ -274,8 +355,14 @@ class Engine(Protocol):
 
         Raises `EngineError` when it is gone."""
 
-    async def ensure_image(self, image: str) -> None:
-        """Pulls the image unless it is there; raises `ImageUnavailable` saying why it cannot be had."""
+    @property
+    def images(self) -> Images:
+        """The images it has."""
+
+    async def start_setup(self, spec: SetupSpec) -> SetupContainer:
+        """Creates, fills, attaches and starts a setup container; leaves nothing behind when it raises.
+
+        Raises `ImageUnavailable` when the image has not what `command` names."""
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         """All containers, running or not, that bear these labels: their ids, each with all its labels."""

@@ -9,24 +9,30 @@ from attrs import frozen
 
 from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
-from pyexec.domain.spec import MEBIBYTE, Policy, Spec
+from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import SettingsError
 from pyexec.ports import ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
+from pyexec.sandbox.environments import Environments, EnvironmentsConfig
+from pyexec.sandbox.installer import installed_uv
 from pyexec.sandbox.pool import Pool, SandboxKind
+from pyexec.sandbox.setup import Setup, SetupConfig
 from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
+from pyexec.services.preparation import Preparation, kind_of
 from pyexec.services.query import Queries
 from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
-from pyexec.services.runner import Runner, RunnerConfig, kind_of
+from pyexec.services.runner import Runner, RunnerConfig
 from pyexec.services.slots import Slots
 from pyexec.services.submit import Submissions, SubmitConfig
 from pyexec.settings import Settings
 from pyexec.stores import Stores, open_stores
 from pyexec.web.context import Context, WebLimits
 
+SETUP_PIDS = 1024
+"""Installers compile with as many threads as the machine has processors, and more."""
 SUPERVISOR_MB = 32
 """What a sandbox takes beside the program's memory and files: the supervisor, and the kernel's own."""
 
@@ -42,6 +48,7 @@ class Replica:
     reconciler: Reconciler
     recovery: Recovery
     pool: Pool
+    environments: Environments
 
 
 @asynccontextmanager
@@ -72,14 +79,19 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
             output_bytes_max=settings.max_output_bytes,
             leave_running=settings.consul_addr is not None,
         )
-        replica = _assemble(settings, settings.policy(engine_identity.cpus), stores, engine, identity)
+        replica = _assemble(settings, stores, engine, engine_identity, identity)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
 
 def _assemble(
-    settings: Settings, policy: Policy, stores: Stores, engine: DockerEngine, identity: RunnerConfig
+    settings: Settings,
+    stores: Stores,
+    engine: DockerEngine,
+    engine_identity: EngineIdentity,
+    identity: RunnerConfig,
 ) -> Replica:
+    policy = settings.policy(engine_identity.cpus)
     log, blobs = stores.log, stores.blobs
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
@@ -91,13 +103,24 @@ def _assemble(
         memory_mb_max=settings.memory_budget_mb(overhead_mb),
         overhead_mb=overhead_mb,
     )
+    environments = Environments(
+        engine.images,
+        Setup(engine, _setup_config(settings, labels)),
+        EnvironmentsConfig(
+            cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
+            age_seconds_max=settings.env_max_age,
+            architecture=engine_identity.architecture,
+        ),
+    )
     pool = Pool(
         engine,
         kind=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
         size=settings.warm_pool,
+        image_of=environments.pulled,
         spec_of=partial(_container_spec, settings, labels, overhead_mb, protocol.command()),
     )
-    runner = Runner(identity, log=log, blobs=blobs, pool=pool, slots=slots, live=live)
+    preparation = Preparation(log=log, blobs=blobs, pool=pool, environments=environments)
+    runner = Runner(identity, log=log, blobs=blobs, preparation=preparation, slots=slots, live=live)
     queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers)
     kills = Kills(log=log, live=live, queries=queries)
     submissions = Submissions(
@@ -105,12 +128,14 @@ def _assemble(
             policy=policy,
             queue_timeout_seconds=settings.queue_timeout,
             members_max=settings.max_archive_members,
+            spool_dir=settings.data_dir,
             local_claim=settings.local_claim == "on",
         ),
         log=log,
         blobs=blobs,
         slots=slots,
         live=live,
+        preparation=preparation,
         runner=runner,
     )
     reconciler = Reconciler(
@@ -158,6 +183,21 @@ def _assemble(
             labels=deployment,
         ),
         pool=pool,
+        environments=environments,
+    )
+
+
+def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
+    return SetupConfig(
+        labels=labels,
+        network=settings.setup_network,
+        timeout_seconds=settings.setup_timeout,
+        memory_bytes=settings.setup_memory_mb * MEBIBYTE,
+        disk_bytes=settings.setup_disk_mb * MEBIBYTE,
+        pids_max=max(settings.pids_max, SETUP_PIDS),
+        uv=settings.uv or installed_uv(),
+        index_url=settings.pip_index_url,
+        ca_bundle=settings.ca_bundle,
     )
 
 

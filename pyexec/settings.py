@@ -73,6 +73,22 @@ class Settings:
     warm_pool: int = _setting(4, "sandboxes kept waiting", least=0)
     pids_max: int = _setting(256, "processes and threads of a sandbox", least=8)
     tmp_mb: int = _setting(100, "size of /tmp, MiB", least=1)
+    setup_timeout: float = _setting(600.0, "longest setup of an environment, seconds", least=0.001)
+    setup_memory_mb: int = _setting(2048, "memory of a setup, MiB", least=64)
+    setup_disk_mb: int = _setting(8192, "most that a setup may write, MiB", least=1)
+    setup_network: str = _setting("bridge", "Docker network of setups; none: nothing can be installed")
+    pip_index_url: str | None = _setting(None, "package index; none: the installer's own default")
+    ca_bundle: Path | None = _setting(
+        None, "certificate authorities for setups, where the network has its own, as one PEM file"
+    )
+    uv: Path | None = _setting(None, "the installer, a static uv; none: the one installed with the server")
+    env_cache_mb: int = _setting(20480, "space for pulled images and environments, MiB", least=0)
+    env_max_age: float = _setting(
+        86400.0, "when an environment without exact versions is made anew, seconds", least=0
+    )
+    allowed_images: tuple[str, ...] = _setting(
+        (), "comma-separated patterns of images that may be asked for, such as python:*; none: all"
+    )
     run_network: str = _setting("bridge", "Docker network of runs with network_disabled false")
     queue_timeout: float = _setting(300.0, "longest wait for a slot, seconds", least=0.001)
     cleanup_ttl: float = _setting(300.0, "how long an ended execution is kept, seconds", least=0.001)
@@ -91,6 +107,8 @@ class Settings:
             default_image=self.default_image,
             defaults=self._limits("default"),
             ceilings=attrs.evolve(ceilings, cpus=cpus),
+            allowed_images=self.allowed_images,
+            installs=self.setup_network != "none",
         )
 
     def _limits(self, kind: str) -> Limits:

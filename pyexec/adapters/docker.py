@@ -5,8 +5,7 @@ import json
 import logging
 import secrets
 import struct
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Self
 
@@ -14,20 +13,18 @@ import aiohttp
 import anyio
 from aiodocker import Docker
 from aiodocker.containers import DockerContainer
-from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
 from pyexec.adapters.docker_config import container_config
-from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
-from pyexec.ports import ContainerSpec, EngineIdentity
+from pyexec.adapters.docker_errors import kill_container, remove_container, translated
+from pyexec.adapters.docker_images import DockerImages
+from pyexec.adapters.docker_setup import DockerSetupContainer
+from pyexec.errors import EngineError, ExecutorError, SettingsError
+from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
 
-CANNOT_CONNECT = 900
-"""The status aiodocker gives to a connection that could not be made or broke."""
 DIAGNOSTICS_BYTES = 4096
-PULL_SECONDS = 900.0
-"""The deadline of an image's pull: an execution that waits for one must end, too."""
 STDOUT = 1
 _LOG_HEADER = struct.Struct(">4xL")
 """Of each piece of a container's log: its stream, which we ask for only one of, and its length."""
@@ -38,7 +35,6 @@ _LIMIT_OF_INFO = {
     "CPUShares": "cpu_shares",
     "CpuCfsQuota": "cpus",
 }
-_NO_PYTHON = ("executable file not found", "no such file or directory", "exec format error")
 
 
 class DockerEngine:
@@ -47,6 +43,7 @@ class DockerEngine:
     def __init__(self, docker: Docker, runtime: str | None) -> None:
         self._docker = docker
         self._runtime = runtime
+        self.images = DockerImages(docker)
         self._unremoved: set[str] = set()
         """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
 
@@ -68,12 +65,13 @@ class DockerEngine:
         await self._docker.connector.close()  # aiodocker leaves the one that `connect` makes to us
 
     async def check(self) -> None:
-        async with _translated():
+        async with translated():
             await self._docker.version()
 
     async def identify(self) -> EngineIdentity:
-        async with _translated():
+        async with translated():
             info = await self._docker.system.info()
+            version = await self._docker.version()
         unenforced = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
         if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
             unenforced.append("seccomp")
@@ -83,7 +81,11 @@ class DockerEngine:
                 f"PYEXEC_DOCKER_RUNTIME is {self._runtime!r}; this Docker engine knows {known}"
             )
         return EngineIdentity(
-            id=info["ID"], version=info["ServerVersion"], cpus=info["NCPU"], unenforced=unenforced
+            id=info["ID"],
+            version=info["ServerVersion"],
+            architecture=version["Arch"],
+            cpus=info["NCPU"],
+            unenforced=unenforced,
         )
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
@@ -92,7 +94,7 @@ class DockerEngine:
         name = f"pyexec-{secrets.token_hex(8)}"
         try:
             with anyio.CancelScope(shield=True):
-                async with _translated(image=spec.image):
+                async with translated(image=spec.image):
                     container = await self._docker.containers.create(
                         container_config(spec, self._runtime), name=name
                     )
@@ -101,7 +103,7 @@ class DockerEngine:
             raise
         attached = AttachedContainer(container, self._unremoved)
         try:
-            async with _translated(image=spec.image):
+            async with translated(image=spec.image):
                 await attached.open()
                 await container.start()
         except BaseException:
@@ -113,42 +115,26 @@ class DockerEngine:
     async def _remove_unremoved(self) -> None:
         for name in tuple(self._unremoved):
             try:
-                await _remove(self._docker.containers.container(name))
+                await remove_container(self._docker.containers.container(name))
             except ExecutorError as error:
                 logger.error("the container %s is left behind until the next start: %s", name, error)
             else:
                 self._unremoved.discard(name)
 
-    async def ensure_image(self, image: str) -> None:
-        try:
-            await self._docker.images.inspect(image)
-            return
-        except DockerError as error:
-            if error.status == 400:
-                raise ImageUnavailable(f"{image!r} is no image's name: {error.message}") from error
-            if error.status != 404:
-                raise _error_of(error, image) from error
-        try:
-            with anyio.fail_after(PULL_SECONDS):
-                await self._docker.images.pull(image)
-        except TimeoutError as error:
-            raise ImageUnavailable(f"the image {image!r} did not come within {PULL_SECONDS:g} s") from error
-        except DockerError as error:
-            if error.status == CANNOT_CONNECT:
-                raise _error_of(error, image) from error
-            raise ImageUnavailable(f"the image {image!r} cannot be pulled: {error.message}") from error
+    async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
+        return await DockerSetupContainer.start(self._docker, spec, self._runtime)
 
     async def follow(self, container_id: str) -> "FollowedContainer":
         return await FollowedContainer.open(self._docker, container_id)
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
-        async with _translated():
+        async with translated():
             found = await self._docker.containers.list(all=1, filters=filters)
             return {container.id: container["Labels"] for container in found}
 
     async def remove_container(self, container_id: str) -> None:
-        await _remove(self._docker.containers.container(container_id))
+        await remove_container(self._docker.containers.container(container_id))
 
 
 class AttachedContainer:
@@ -173,11 +159,11 @@ class AttachedContainer:
         await self._stream.__aenter__()
 
     async def write(self, data: bytes) -> None:
-        async with _translated():
+        async with translated():
             await self._stream.write_in(data)
 
     async def read(self) -> bytes | None:
-        async with _translated():
+        async with translated():
             while (message := await self._stream.read_out()) is not None:
                 if message.stream == STDOUT:
                     return message.data
@@ -186,14 +172,14 @@ class AttachedContainer:
         return None
 
     async def kill(self) -> None:
-        await _kill(self._container)
+        await kill_container(self._container)
 
     async def remove(self) -> None:
         try:
             try:
                 await self.let_go()
             finally:
-                await _remove(self._container)
+                await remove_container(self._container)
         except BaseException:
             self._unremoved.add(self.id)
             raise
@@ -214,7 +200,7 @@ class FollowedContainer:
         """Follows the log from its beginning; raises `EngineError` when the container is gone."""
         path = f"{docker.docker_host}/{docker.api_version}/containers/{container_id}/logs"
         parameters = {"stdout": "1", "follow": "1"}
-        async with _translated():
+        async with translated():
             response = await docker.session.get(path, params=parameters, timeout=aiohttp.ClientTimeout())
         if response.status != HTTPStatus.OK:
             response.close()
@@ -236,63 +222,18 @@ class FollowedContainer:
 
     async def read(self) -> bytes | None:
         try:
-            async with _translated():
+            async with translated():
                 header = await self._response.content.readexactly(_LOG_HEADER.size)
                 return await self._response.content.readexactly(_LOG_HEADER.unpack(header)[0])
         except asyncio.IncompleteReadError:
             return None
 
     async def kill(self) -> None:
-        await _kill(self._container)
+        await kill_container(self._container)
 
     async def remove(self) -> None:
         await self.let_go()
-        await _remove(self._container)
+        await remove_container(self._container)
 
     async def let_go(self) -> None:
         self._response.close()
-
-
-async def _kill(container: DockerContainer) -> None:
-    try:
-        async with _translated():
-            await container.kill(signal="SIGKILL")
-    except EngineError as error:
-        if not _is_gone(error):
-            raise
-
-
-async def _remove(container: DockerContainer) -> None:
-    try:
-        async with _translated():
-            await container.delete(force=True, v=True)
-    except EngineError as error:
-        if not _is_gone(error):
-            raise
-
-
-def _is_gone(error: EngineError) -> bool:
-    """404: no such container; 409: it is not running, or its removal is already under way."""
-    return isinstance(error.__cause__, DockerError) and error.__cause__.status in (404, 409)
-
-
-@asynccontextmanager
-async def _translated(image: str = "") -> AsyncIterator[None]:
-    """Turns aiodocker's and aiohttp's errors into ours, cause kept."""
-    try:
-        yield
-    except DockerError as error:
-        raise _error_of(error, image) from error
-    except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
-        raise EngineError(f"the connection to Docker broke: {error}") from error
-
-
-def _error_of(error: DockerError, image: str) -> Exception:
-    if error.status == CANNOT_CONNECT:
-        return Unavailable(f"Docker does not answer: {error.message}")
-    message = str(error.message)
-    if image and error.status == 404 and "image" in message.lower():
-        return ImageUnavailable(f"the image {image!r} is not there")
-    if image and any(sign in message for sign in _NO_PYTHON):
-        return ImageUnavailable(f"the image {image!r} has no python3 that runs here: {message}")
-    return EngineError(f"Docker refused: {message}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pyexec.ports import ContainerSpec
+from pyexec.ports import ContainerSpec, SetupSpec
 
 _TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000,mode=0755"
 
@@ -40,6 +40,49 @@ def container_config(spec: ContainerSpec, runtime: str | None) -> dict[str, Any]
         "Entrypoint": [],
         "Cmd": list(spec.command),
         "User": "1000:1000",
+        "WorkingDir": "/",
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": dict(spec.labels),
+        "HostConfig": host,
+    }
+
+
+_SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"]
+"""What installers need: files of any owner, and apt's own user without rights. Docker's default gives twice as many."""
+
+
+def setup_config(spec: SetupSpec, runtime: str | None) -> dict[str, Any]:
+    """The request's body for a setup container, which is a sandbox, too: no mount, few rights, every limit.
+
+    Its root is writable, because it is what an image is made of; it is not removed by itself for the same reason."""
+    host: dict[str, Any] = {
+        "CapDrop": ["ALL"],
+        "CapAdd": _SETUP_CAPABILITIES,
+        "SecurityOpt": ["no-new-privileges:true"],
+        "IpcMode": "private",
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,
+        "PidsLimit": spec.pids_max,
+        "CpuShares": spec.cpu_shares,
+        "NetworkMode": spec.network,
+        "LogConfig": {"Type": "none"},
+        "Ulimits": [
+            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
+        ],
+    }
+    if runtime is not None:
+        host["Runtime"] = runtime
+    return {
+        "Image": spec.image,
+        "Entrypoint": [],
+        "Cmd": list(spec.command),
+        "User": "0:0",
         "WorkingDir": "/",
         "OpenStdin": True,
         "StdinOnce": True,

@@ -60,8 +60,9 @@ class HttpPeers:
                 parser = Parser()
                 async for data in answer.content.iter_any() if follow else _all_in_time(answer):
                     for message in parser.feed(data):
-                        if message.event == "output":
-                            yield _output(json.loads(message.data))
+                        if message.event not in ("output", "setup"):
+                            return  # the log has news
+                        yield _output(json.loads(message.data))
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
             raise Unavailable(
                 f"{execution.owner} does not say what {execution.id} prints: {error}"
@@ -82,4 +83,5 @@ async def _all_in_time(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _output(document: Mapping[str, str]) -> tuple[Stream, bytes]:
-    return Stream(document["stream"]), base64.b64decode(document["data"], validate=True)
+    stream = Stream(document.get("stream", Stream.SETUP))
+    return stream, base64.b64decode(document["data"], validate=True)

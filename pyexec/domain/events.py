@@ -72,15 +72,16 @@ class Released(Event):
 
 @frozen(kw_only=True)
 class Preparing(Event):
-    """Its sandbox is being made ready."""
+    """What it needs is being installed, or its image pulled."""
 
 
 @frozen(kw_only=True)
 class Running(Event):
-    """Its code may start from here on, and starts at most once."""
+    """Its code may start from here on, and starts at most once. `image` is the digest of what it runs in."""
 
     engine: str
     container: str
+    image: str | None = None
 
 
 @frozen(kw_only=True)

@@ -86,6 +86,7 @@ class Execution:
     created_at: datetime
     owner: str | None = None
     claimed_at: datetime | None = None
+    preparing_at: datetime | None = None
     started_at: datetime | None = None
     engine: str | None = None
     container: str | None = None
@@ -153,9 +154,9 @@ def _step(state: Execution, event: Event) -> Execution:
         case Claimed():
             return evolve(state, phase=Phase.CLAIMED, owner=event.replica, claimed_at=event.at)
         case Released():
-            return evolve(state, phase=Phase.QUEUED, owner=None, claimed_at=None)
+            return evolve(state, phase=Phase.QUEUED, owner=None, claimed_at=None, preparing_at=None)
         case Preparing():
-            return evolve(state, phase=Phase.PREPARING)
+            return evolve(state, phase=Phase.PREPARING, preparing_at=event.at)
         case Running():
             return evolve(
                 state,

@@ -1,4 +1,4 @@
-"""What a program printed: both streams, in the order their bytes came."""
+"""What an execution printed: setup first, then both streams of the program, in the order their bytes came."""
 
 import re
 from bisect import bisect_right
@@ -10,15 +10,16 @@ from pyexec.errors import CorruptLog
 
 
 class Stream(StrEnum):
-    """One of a program's two output streams."""
+    """One of a program's two output streams, or what was said while its environment was made."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
+    SETUP = "setup"
 
 
-_MARK = {Stream.STDOUT: b"1", Stream.STDERR: b"2"}
+_MARK = {Stream.SETUP: b"0", Stream.STDOUT: b"1", Stream.STDERR: b"2"}
 _STREAM = {mark: stream for stream, mark in _MARK.items()}
-_HEADER = re.compile(rb"(?P<mark>[12])(?P<length>[0-9a-f]{8})")
+_HEADER = re.compile(rb"(?P<mark>[012])(?P<length>[0-9a-f]{8})")
 
 
 class Journal:
@@ -44,11 +45,22 @@ class Journal:
             self._streams.append(stream)
             self._ends.append(len(self._data))
 
-    def since(self, offset: int) -> Iterator[tuple[Stream, bytes]]:
-        """The runs of bytes from `offset` on, each of one stream, in order."""
-        start = offset
+    @property
+    def setup_bytes(self) -> int:
+        """How many bytes setup said; the program's come after them."""
+        return self._ends[0] if self._streams[:1] == [Stream.SETUP] else 0
+
+    def setup_failed(self) -> None:
+        """What setup said is the error output of an execution whose program never started."""
+        self._streams = [Stream.STDERR if stream is Stream.SETUP else stream for stream in self._streams]
+
+    def since(self, offset: int, end: int | None = None) -> Iterator[tuple[Stream, bytes]]:
+        """The runs of bytes from `offset` on, up to `end` or to the last, each of one stream, in order."""
+        start, last = offset, len(self._data) if end is None else end
         for index in range(bisect_right(self._ends, offset), len(self._ends)):
-            yield self._streams[index], bytes(self._data[start : self._ends[index]])
+            if start >= last:
+                return
+            yield self._streams[index], bytes(self._data[start : min(last, self._ends[index])])
             start = self._ends[index]
 
     def bytes_of(self, stream: Stream) -> bytes:

@@ -88,7 +88,7 @@ def _facts(execution: Execution) -> dict[str, object]:
         "duration_ms": _ms(execution.created_at, end.at),
         "timings_ms": Timings(
             queue=_ms(execution.created_at, claimed),
-            setup=_ms(claimed, started),
+            setup=_ms(execution.preparing_at or started, started),
             run=_ms(started, end.at),
         ),
         "usage": end.usage,

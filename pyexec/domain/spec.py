@@ -4,9 +4,11 @@ import posixpath
 import re
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from attrs import field, frozen
 
+from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import InvalidRequest
 
 MEBIBYTE = 1024 * 1024
@@ -98,26 +100,33 @@ class Spec:
     env_vars: tuple[str, ...] = ()
     script_args: tuple[str, ...] = ()
     eval_last_expr: bool = False
+    pre_commands: tuple[str, ...] = ()
+    requirements_txt: str | None = None
 
 
 @frozen(kw_only=True)
 class Policy:
-    """The operator's defaults and ceilings."""
+    """The operator's defaults and ceilings. `allowed_images` are patterns; none of them: every image.
+
+    `installs`: whether anything may be installed at all."""
 
     default_image: str
     defaults: Limits
     ceilings: Limits
+    allowed_images: tuple[str, ...] = ()
+    installs: bool = True
 
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
     """What `metadata` means under `policy`; raises `InvalidRequest` naming the field that does not hold."""
-    for name in ("requirements_txt", "pre_commands", "output_files"):
-        if getattr(metadata, name):
-            raise InvalidRequest(
-                f"{name} is not offered by this version of the server; leave it out", field=name
-            )
+    if metadata.output_files:
+        raise InvalidRequest(
+            "output_files is not offered by this version of the server; leave it out", field="output_files"
+        )
     if metadata.docker_image is not None:
-        _check_image(metadata.docker_image)
+        _check_image(metadata.docker_image, policy)
+    requirements = parse_requirements(metadata.requirements_txt or "")
+    _check_installs(metadata, requirements is not None, policy)
     if metadata.entrypoint is not None:
         _check_entrypoint(metadata.entrypoint)
     _check_env_vars(metadata.env_vars)
@@ -130,6 +139,8 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         stdin=metadata.stdin,
         env_vars=metadata.env_vars,
         script_args=metadata.script_args,
+        pre_commands=metadata.pre_commands,
+        requirements_txt=requirements.text if requirements else None,
         limits=_limits(metadata.config, policy),
     )
 
@@ -155,10 +166,29 @@ def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
     return Limits(network_disabled=asked.network_disabled, **decided)  # type: ignore[arg-type]
 
 
-def _check_image(image: str) -> None:
+def _check_image(image: str, policy: Policy) -> None:
     if len(image) > 512 or _IMAGE.fullmatch(image) is None:
         raise InvalidRequest(
             "docker_image must be an image name such as python:3.12-slim", field="docker_image"
+        )
+    allowed = (policy.default_image, *policy.allowed_images)
+    if policy.allowed_images and not any(fnmatchcase(image, pattern) for pattern in allowed):
+        raise InvalidRequest(
+            f"docker_image {image!r} is not allowed here; allowed are {', '.join(allowed)}",
+            field="docker_image",
+        )
+
+
+def _check_installs(metadata: Metadata, has_requirements: bool, policy: Policy) -> None:
+    for index, command in enumerate(metadata.pre_commands):
+        if not command.strip() or "\0" in command:
+            raise InvalidRequest(
+                "a command cannot be empty, nor hold a NUL character", field=f"pre_commands[{index}]"
+            )
+    if not policy.installs and (has_requirements or metadata.pre_commands):
+        raise InvalidRequest(
+            "this server installs nothing (its PYEXEC_SETUP_NETWORK is none); use an image that has what is needed",
+            field="requirements_txt" if has_requirements else "pre_commands",
         )
 
 

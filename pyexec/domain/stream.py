@@ -1,10 +1,10 @@
 """An execution's events and output as one stream, with positions at which a reader can go on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import frozen
 
-from pyexec.domain.events import Event, Terminal
+from pyexec.domain.events import Event, Preparing, Running, Terminal
 from pyexec.domain.execution import Execution, apply
 from pyexec.domain.journal import Journal, Stream
 from pyexec.domain.result import Result, result_of
@@ -12,7 +12,7 @@ from pyexec.domain.result import Result, result_of
 
 @frozen(kw_only=True)
 class Position:
-    """How far a reader has come: events, and bytes of output."""
+    """How far a reader has come: events, and bytes of output since `preparing` or `running`."""
 
     seq: int = 0
     offset: int = 0
@@ -50,20 +50,39 @@ Item = Happened | Chunk | End
 def items_after(
     execution_id: str, events: Sequence[Event], journal: Journal, after: Position
 ) -> Iterator[Item]:
-    """What of `events` and `journal` comes after a position; the terminal event after all output."""
+    """What of `events` and `journal` comes after a position, in the order in which it happened.
+
+    What setup said comes before `running`, what the program printed after it, the terminal event last. A
+    position's offset counts from 0 again at `preparing` and at `running`, so it never depends on whether an
+    environment was made for this execution, or found."""
     state: Execution | None = None
-    seq, offset = after.seq, after.offset
+    at = after
     for number, event in enumerate(events, start=1):
         state = apply(execution_id, state, event)
-        if number > seq and not isinstance(event, Terminal):
-            seq = number
-            yield Happened(position=Position(seq=seq, offset=offset), event=event)
-    for stream, data in journal.since(offset):
-        offset += len(data)
-        yield Chunk(position=Position(seq=seq, offset=offset), stream=stream, data=data)
-    if state is not None and state.terminal is not None and seq < state.seq:
+        if number <= at.seq or isinstance(event, Terminal):
+            continue
+        if isinstance(event, Running):
+            for chunk in _chunks(journal.since(at.offset, journal.setup_bytes), at):
+                yield chunk
+        restarts = isinstance(event, Preparing | Running)
+        at = Position(seq=number, offset=0 if restarts else at.offset)
+        yield Happened(position=at, event=event)
+    if state is None:
+        return
+    begin = journal.setup_bytes if state.started_at is not None else 0
+    for chunk in _chunks(journal.since(begin + at.offset), at):
+        at = chunk.position
+        yield chunk
+    if state.terminal is not None and at.seq < state.seq:
         yield End(
-            position=Position(seq=state.seq, offset=offset),
+            position=Position(seq=state.seq, offset=at.offset),
             event=state.terminal,
             result=result_of(state, journal),
         )
+
+
+def _chunks(output: Iterable[tuple[Stream, bytes]], at: Position) -> Iterator[Chunk]:
+    offset = at.offset
+    for stream, data in output:
+        offset += len(data)
+        yield Chunk(position=Position(seq=at.seq, offset=offset), stream=stream, data=data)

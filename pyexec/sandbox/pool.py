@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 from attrs import frozen
 
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SandboxBroken, Unavailable
-from pyexec.ports import ContainerSpec, Engine
+from pyexec.ports import ContainerSpec, Engine, Image
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,9 @@ class SandboxKind:
 
 
 class Pool:
-    """Keeps `size` sandboxes of one kind waiting. Others, and more, are started when they are asked for."""
+    """Keeps `size` sandboxes of one kind waiting. Others, and more, are started when they are asked for.
+
+    `image_of` gets an image by its name; `spec_of` says what container a kind of sandbox is."""
 
     def __init__(
         self,
@@ -41,11 +43,13 @@ class Pool:
         *,
         kind: SandboxKind,
         size: int,
+        image_of: Callable[[str], Awaitable[Image]],
         spec_of: Callable[[SandboxKind], ContainerSpec],
     ) -> None:
         self._engine = engine
         self._kind = kind
         self._size = size
+        self._image_of = image_of
         self._spec_of = spec_of
         self._warm: deque[_Waiting] = deque()
         self._taken = anyio.Event()
@@ -56,6 +60,10 @@ class Pool:
         """How many sandboxes wait."""
         return len(self._warm)
 
+    def has(self, kind: SandboxKind) -> bool:
+        """Whether one of this kind waits."""
+        return kind == self._kind and bool(self._warm)
+
     async def take(self, kind: SandboxKind) -> Sandbox:
         """A sandbox of this kind, the caller's from now on: a waiting one, else a new one.
 
@@ -65,8 +73,11 @@ class Pool:
             self._wake()
             if sandbox := await waiting.claim():
                 return sandbox
-        await self._engine.ensure_image(kind.image)
-        return await Sandbox.start(self._engine, self._spec_of(kind))
+        return await self._start(kind)
+
+    async def _start(self, kind: SandboxKind) -> Sandbox:
+        image = await self._image_of(kind.image)
+        return await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
 
     async def full(self) -> None:
         """Returns when all `size` sandboxes wait."""
@@ -97,8 +108,7 @@ class Pool:
                 watchers.cancel_scope.cancel()
 
     async def _add(self, watchers: TaskGroup) -> None:
-        await self._engine.ensure_image(self._kind.image)
-        sandbox = await Sandbox.start(self._engine, self._spec_of(self._kind))
+        sandbox = await self._start(self._kind)
         waiting = _Waiting(sandbox)
         self._warm.append(waiting)
         name = f"watch sandbox {sandbox.container_id[:12]}"

@@ -23,8 +23,9 @@ class Sandbox:
     Every method raises `SandboxBroken` when the sandbox has ended or speaks nonsense, `SandboxRefused` when the
     supervisor says no."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container, image: str | None = None) -> None:
         self._container = container
+        self.image = image
         self._decoder = protocol.Decoder()
         self._frames: deque[Frame] = deque()
         self._eof = False
@@ -34,9 +35,11 @@ class Sandbox:
         return self._container.id
 
     @classmethod
-    async def start(cls, engine: Engine, spec: ContainerSpec) -> Self:
-        """A sandbox that waits for its program; raises `ImageUnavailable` when no supervisor comes up in it."""
-        sandbox = cls(await engine.start(spec))
+    async def start(cls, engine: Engine, spec: ContainerSpec, image: str | None = None) -> Self:
+        """A sandbox that waits for its program, in the image of this digest.
+
+        Raises `ImageUnavailable` when no supervisor comes up in it."""
+        sandbox = cls(await engine.start(spec), image)
         try:
             with anyio.fail_after(START_SECONDS):
                 await sandbox._expect(Ready)

@@ -5,7 +5,7 @@ import logging
 import anyio
 from attrs import field, frozen
 
-from pyexec.domain.events import Failed, FailureType, Released, Terminal
+from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.journal import Stream
 from pyexec.domain.outcome import Ended, terminal_event
@@ -40,13 +40,8 @@ class Endings:
         """Writes the terminal event for what was seen, with the output so far."""
         with anyio.CancelScope(shield=True):
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
-            while self._is_own(run):
-                try:
-                    output = await store_output(self.blobs, run.id, run.journal)
-                    break
-                except Unavailable as error:
-                    await self._wait_for_store(run, error)
-            else:
+            output = await self._store(run)
+            if output is None:
                 return
             terminal = terminal_event(
                 ended,
@@ -59,10 +54,25 @@ class Endings:
             )
             await self._write(run, terminal)
 
-    async def fail(self, run: Run, kind: FailureType, error: str) -> None:
-        """Ends what failed before its program could say anything."""
+    async def fail(self, run: Run, kind: FailureType, error: str, *, exit_code: int | None = None) -> None:
+        """Ends what failed before its program could say anything. What setup said is its error output."""
         with anyio.CancelScope(shield=True):
-            await self._write(run, Failed(at=now(), nonce=nonce(), error_type=kind, error=error))
+            run.journal.setup_failed()
+            output = await self._store(run)
+            if output is not None:
+                failed = Failed(
+                    at=now(), nonce=nonce(), error_type=kind, error=error, exit_code=exit_code, output=output
+                )
+                await self._write(run, failed)
+
+    async def _store(self, run: Run) -> Output | None:
+        """Where its output lies from now on; None when it is not this replica's any more."""
+        while self._is_own(run):
+            try:
+                return await store_output(self.blobs, run.id, run.journal)
+            except Unavailable as error:
+                await self._wait_for_store(run, error)
+        return None
 
     async def release(self, run: Run, reason: str) -> None:
         """Gives back what has not started, if it may still be given back; else leaves it as it is."""

@@ -63,7 +63,7 @@ async def follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
     Raises `SandboxBroken` when the sandbox ends before it says so."""
     async for frame in sandbox.frames():
         if isinstance(frame, Printed):
-            room = output_max - len(run.journal)
+            room = output_max + run.journal.setup_bytes - len(run.journal)
             run.print(frame.stream, frame.data[:room])
             if len(frame.data) > room:
                 return Ended(reason="output_limit")

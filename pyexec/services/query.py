@@ -118,7 +118,8 @@ class Queries:
             await changed.wait()
 
     def _runs_elsewhere(self, execution: Execution, caller: Caller) -> bool:
-        return execution.phase is Phase.RUNNING and not caller.is_replica and execution.id not in self._live
+        speaks = execution.phase in (Phase.PREPARING, Phase.RUNNING)
+        return speaks and not caller.is_replica and execution.id not in self._live
 
     async def _output_elsewhere(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool

@@ -13,7 +13,6 @@ from attrs import evolve, frozen
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.outcome import Ended
-from pyexec.domain.spec import Spec
 from pyexec.errors import (
     Conflict,
     EngineError,
@@ -22,24 +21,30 @@ from pyexec.errors import (
     SandboxBroken,
     SandboxRefused,
     SessionLost,
+    SetupFailed,
+    SetupTimeout,
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
-from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
 from pyexec.services.doubts import Doubts
 from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
+from pyexec.services.preparation import Preparation
 from pyexec.services.program import Follow, follow, start_and_follow, watch
 from pyexec.services.slots import Slot, Slots
+from pyexec.services.spool import Spool
 
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 0.005
 """Removing a container keeps the engine's processor busy for longer than answering takes."""
-RETRY_SECONDS = 1.0
+SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
 UNHEARD = "the event log did not answer when it was to begin; its code was not started"
+
+Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
+"""Comes to the filled sandbox of a run, whatever that takes."""
 
 
 @frozen(kw_only=True)
@@ -58,12 +63,19 @@ class Runner:
     """Carries executions from their claim to their end; `serve` must run around it."""
 
     def __init__(
-        self, config: RunnerConfig, *, log: EventLog, blobs: BlobStore, pool: Pool, slots: Slots, live: Live
+        self,
+        config: RunnerConfig,
+        *,
+        log: EventLog,
+        blobs: BlobStore,
+        preparation: Preparation,
+        slots: Slots,
+        live: Live,
     ) -> None:
         self.config = config
         self._log = log
         self._blobs = blobs
-        self._pool = pool
+        self._preparation = preparation
         self._slots = slots
         self._live = live
         self._endings = Endings(
@@ -112,10 +124,6 @@ class Runner:
             begun, self._begun = self._begun, anyio.Event()
             begun.set()
 
-    async def sandbox_for(self, spec: Spec) -> Sandbox:
-        """A sandbox with the limits of `spec`."""
-        return await self._pool.take(kind_of(spec))
-
     async def start(
         self,
         run: Run,
@@ -128,7 +136,13 @@ class Runner:
 
         The archive must be unpacked in `sandbox`. On return the runner owns sandbox and slot; when it raises
         (`Conflict`, `KeyTaken`, `Unavailable`, `SandboxBroken`) the caller still does, and nothing has started."""
-        running = Running(at=now(), nonce=nonce(), engine=self.config.engine, container=sandbox.container_id)
+        running = Running(
+            at=now(),
+            nonce=nonce(),
+            engine=self.config.engine,
+            container=sandbox.container_id,
+            image=sandbox.image,
+        )
         spec = fold(run.id, [*run.events, *events]).spec
         await sandbox.arm(spec.stdin.encode())
         with self.beginning(), anyio.CancelScope(shield=True):
@@ -156,17 +170,29 @@ class Runner:
         pinned = evolve(submitted, pinned=self.config.replica)
         with self.beginning(), anyio.CancelScope(shield=True):
             await self._write_first(run, [pinned], key)
-            self._spawn(
-                partial(self._run_claimed, run, slot, partial(self._until_claimed, run, sandbox)),
-                name=f"pinned {run.id}",
-            )
+            self._run_later(run, slot, partial(self._claimed_sandbox, run, sandbox))
+
+    async def open_spooled(
+        self,
+        run: Run,
+        submitted: Submitted,
+        key: IdempotencyKey | None,
+        spool: Spool,
+        slot: Slot,
+        *,
+        claim: bool,
+    ) -> None:
+        """Writes `submitted`, pinned to this replica, whose archive lies in `spool` until what it needs is ready, and
+        with `claim` the claim in the same step. The runner owns the spool, too, on return. Otherwise as `start`."""
+        pinned = evolve(submitted, pinned=self.config.replica)
+        with self.beginning(), anyio.CancelScope(shield=True):
+            await self._write_first(run, [pinned, self.claim()] if claim else [pinned], key)
+            self._run_later(run, slot, partial(self._sandbox_from_spool, run, spool))
 
     def start_claimed(self, run: Run, slot: Slot) -> None:
         """Takes over a run that is claimed for this replica; its archive lies in the blob store."""
         self._live.add(run)
-        self._spawn(
-            partial(self._run_claimed, run, slot, partial(self._prepare, run)), name=f"claimed {run.id}"
-        )
+        self._run_later(run, slot, partial(self._sandbox_from_payload, run))
 
     def claim(self) -> Claimed:
         """A claim of this replica's."""
@@ -240,9 +266,10 @@ class Runner:
             raise RuntimeError("the runner is not serving")
         self._tasks.start_soon(task, name=name)
 
-    async def _run_claimed(
-        self, run: Run, slot: Slot, prepare: Callable[[], Coroutine[Any, Any, Sandbox]]
-    ) -> None:
+    def _run_later(self, run: Run, slot: Slot, prepare: Prepare) -> None:
+        self._spawn(partial(self._run_claimed, run, slot, prepare), name=f"prepare {run.id}")
+
+    async def _run_claimed(self, run: Run, slot: Slot, prepare: Prepare) -> None:
         """From the claim to the go-ahead; what fails on the way is the execution's end."""
         sandbox: Sandbox | None = None
         handed_over = False
@@ -253,17 +280,22 @@ class Runner:
                 handed_over = True
             if not handed_over:
                 await self._endings.end(run, Ended(reason="killed"))
-        except (
-            Conflict,
-            Unavailable,
-        ) as error:  # of the log, or of the blobs: it may start later, or elsewhere
+        except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
             run.hand_over()
             self.doubt(run.id, f"it could not start there: {error}")
         except ImageUnavailable as error:
             await self._endings.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
+        except SetupFailed as error:
+            kind = SETUP_FAILURES[type(error)]
+            await self._endings.fail(run, kind, str(error), exit_code=error.exit_code)
         except (SandboxBroken, SandboxRefused, EngineError) as error:
             message = f"the sandbox could not be prepared: {error}"
             await self._endings.fail(run, FailureType.INTERNAL, message)
+        except Exception:  # a fault of ours in one run is that run's end, and no other's
+            logger.exception("%s could not be started", run.id)
+            await self._endings.fail(
+                run, FailureType.INTERNAL, "the server failed to start it; its log says why"
+            )
         except anyio.get_cancelled_exc_class():
             await self._endings.release(run, "its replica stops")
             raise
@@ -272,42 +304,29 @@ class Runner:
                 with anyio.CancelScope(shield=True):
                     await self._clean_up(run, sandbox, slot)
 
-    async def _until_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
-        """The sandbox, as soon as its execution is claimed, or has ended."""
+    async def _claimed_sandbox(self, run: Run, sandbox: Sandbox) -> Sandbox:
+        """The sandbox, as soon as its execution is claimed."""
         try:
-            while run.known().phase is Phase.QUEUED:
-                try:
-                    await self._log.wait(run.id, run.seq)
-                    if not (events := await self._log.read(run.id)):
-                        raise Conflict(f"{run.id} has ended and is forgotten")
-                    run.catch_up(events)
-                except Unavailable as error:
-                    logger.warning("%s waits for its claim, and the log is away: %s", run.id, error)
-                    await anyio.sleep(RETRY_SECONDS)
+            await self._preparation.until_claimed(run)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandbox.remove()
             raise
         return sandbox
 
-    async def _prepare(self, run: Run) -> Sandbox:
-        """A sandbox with the execution's archive in it."""
-        execution = run.known()
-        if execution.payload is None:
+    async def _sandbox_from_payload(self, run: Run) -> Sandbox:
+        payload = run.known().payload
+        if payload is None:
             raise SandboxBroken("the execution has no archive")
+        return await self._preparation.sandbox(run, partial(self._blobs.read, payload))
+
+    async def _sandbox_from_spool(self, run: Run, spool: Spool) -> Sandbox:
         try:
-            sandbox = await self.sandbox_for(execution.spec)
-        except Unavailable as error:
-            raise SandboxBroken(str(error)) from error
-        try:
-            async for chunk in self._blobs.read(execution.payload):
-                await sandbox.send_archive(chunk)
-            await sandbox.unpack()
-        except BaseException:
+            await self._preparation.until_claimed(run)
+            return await self._preparation.sandbox(run, spool.read)
+        finally:
             with anyio.CancelScope(shield=True):
-                await sandbox.remove()
-            raise
-        return sandbox
+                await spool.close()
 
     def _carry_out_later(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
         self._live.add(run)
@@ -318,6 +337,9 @@ class Runner:
         try:
             ended = await watch(run, sandbox, following)
             await self._endings.end(run, ended)
+        except Exception:
+            logger.exception("%s could not be carried to its end", run.id)
+            await self._endings.end(run, Ended(reason="broken", detail="the server failed; its log says why"))
         except anyio.get_cancelled_exc_class():
             if self.config.leave_running:
                 run.hand_over()
@@ -343,16 +365,3 @@ class Runner:
             logger.error("the sandbox of %s is left behind: %s", run.id, error)
         finally:
             self._slots.release(slot)
-
-
-def kind_of(spec: Spec) -> SandboxKind:
-    """The sandbox that a spec needs."""
-    limits = spec.limits
-    return SandboxKind(
-        image=spec.docker_image,
-        memory_mb=limits.memory_mb,
-        disk_mb=limits.disk_mb,
-        cpu_shares=limits.cpu_shares,
-        cpus=limits.cpus,
-        network=not limits.network_disabled,
-    )

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import anyio
 from attrs import evolve, frozen
@@ -19,12 +21,15 @@ from pyexec.errors import (
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
+from pyexec.sandbox.pool import SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.live import Live, Run
 from pyexec.services.outputs import payload_blob
+from pyexec.services.preparation import Preparation
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slot, Slots
+from pyexec.services.spool import Spool
 from pyexec.services.uploads import CheckedArchive, Upload, digest, fill
 
 
@@ -35,6 +40,7 @@ class SubmitConfig:
     policy: Policy
     queue_timeout_seconds: float
     members_max: int
+    spool_dir: Path
     local_claim: bool
     """Whether this replica claims what it takes itself; else every claim is the reconciler's."""
 
@@ -59,6 +65,7 @@ class Submissions:
         blobs: BlobStore,
         slots: Slots,
         live: Live,
+        preparation: Preparation,
         runner: Runner,
     ) -> None:
         self._config = config
@@ -66,6 +73,7 @@ class Submissions:
         self._blobs = blobs
         self._slots = slots
         self._live = live
+        self._preparation = preparation
         self._runner = runner
 
     @property
@@ -127,8 +135,11 @@ class Submissions:
         async with AsyncExitStack() as undo:
             try:
                 slot = await self._slot(spec, undo)
+                kind = await self._kind(spec)
+                if kind is None:
+                    return await self._start_prepared(run, created_at, spec, archive, slot, undo)
                 claimed = self._runner.claim()
-                sandbox = await self._sandbox(spec, undo)
+                sandbox = await self._sandbox(kind, undo)
             except _CannotStart as end:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
                 return await self._failed_at_once(run, submitted, end.kind, str(end), archive)
@@ -147,6 +158,38 @@ class Submissions:
             undo.pop_all()
         return run
 
+    async def _start_prepared(
+        self,
+        run: Run,
+        created_at: datetime,
+        spec: Spec,
+        archive: CheckedArchive,
+        slot: Slot,
+        undo: AsyncExitStack,
+    ) -> Run | str:
+        """What the program needs must be made first, which may take minutes: the archive waits on disk, and the
+        execution is accepted, so that it can be followed and killed meanwhile."""
+        spool = await Spool.fill(self._config.spool_dir, archive.chunks())
+        undo.push_async_callback(spool.close)
+        spec = evolve(spec, entrypoint=archive.entrypoint())
+        submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
+        try:
+            await self._runner.open_spooled(
+                run, submitted, archive.key(), spool, slot, claim=self._config.local_claim
+            )
+        except KeyTaken as taken:
+            return self._same_or_refused(archive, taken.execution_id, taken.fingerprint)
+        undo.pop_all()
+        return run
+
+    async def _kind(self, spec: Spec) -> SandboxKind | None:
+        try:
+            return await self._preparation.kind(spec)
+        except ImageUnavailable as error:
+            raise _CannotStart(FailureType.IMAGE_UNAVAILABLE, str(error)) from error
+        except EngineError as error:
+            raise Unavailable(f"no sandbox can be started: {error}") from error
+
     async def _slot(self, spec: Spec, undo: AsyncExitStack) -> Slot:
         """A slot, after waiting for it as long as the operator allows."""
         with anyio.move_on_after(self._config.queue_timeout_seconds):
@@ -156,9 +199,9 @@ class Submissions:
         waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
         raise _CannotStart(FailureType.QUEUE_TIMEOUT, waited)
 
-    async def _sandbox(self, spec: Spec, undo: AsyncExitStack) -> Sandbox:
+    async def _sandbox(self, kind: SandboxKind, undo: AsyncExitStack) -> Sandbox:
         try:
-            sandbox = await self._runner.sandbox_for(spec)
+            sandbox = await self._preparation.pool.take(kind)
         except ImageUnavailable as error:
             raise _CannotStart(FailureType.IMAGE_UNAVAILABLE, str(error)) from error
         except EngineError as error:

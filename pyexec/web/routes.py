@@ -18,7 +18,7 @@ from pyexec.domain.ids import is_execution_id
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result, Summary
 from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
-from pyexec.domain.stream import Chunk, Position
+from pyexec.domain.stream import Chunk, End, Position
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
 from pyexec.services.live import Run
 from pyexec.services.uploads import Upload
@@ -168,18 +168,23 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     wanted = request.query.get("stream")
     if wanted is not None and wanted not in set(Stream):
         raise InvalidRequest(f"stream is {wanted!r}; allowed is {', '.join(Stream)}", field="stream")
+    shown = {Stream(wanted)} if wanted else {Stream.STDOUT, Stream.STDERR}
     follow = _flag(request, "follow")
     queries = context_of(request).queries
     if not follow:
         journal = await queries.journal(_id(request), caller_of(request))
-        data = journal.bytes_of(Stream(wanted)) if wanted else b"".join(d for _, d in journal.since(0))
+        data = b"".join(d for stream, d in journal.since(0) if stream in shown)
         return web.Response(body=data, content_type="text/plain")
     items = await queries.items(_id(request), Position(), caller_of(request))
     response = web.StreamResponse(headers={"Content-Type": "text/plain", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     async for item in items:
-        if isinstance(item, Chunk) and wanted in (None, item.stream):
+        if isinstance(item, Chunk) and item.stream in shown:
             await response.write(item.data)
+        elif isinstance(item, End) and item.result.started_at is None and Stream.STDERR in shown:
+            await response.write(
+                item.result.stderr.encode()
+            )  # setup failed; until now it was not the program's
     await response.write_eof()
     return response
 

@@ -36,7 +36,7 @@ def test_a_finished_run_has_everything() -> None:
     assert (result.result, result.usage) == ("42", usage)
     assert (result.created_at, result.started_at, result.finished_at) == (submit, run, end)
     assert result.duration_ms == 125
-    assert result.timings_ms == Timings(queue=5, setup=20, run=100)
+    assert result.timings_ms == Timings(queue=5, setup=19, run=100)
     assert (result.stdout, result.stderr) == ("out", "err")
     assert result.truncated == Truncated(stdout=False, stderr=False)
 
@@ -59,10 +59,15 @@ def test_what_was_never_claimed_spent_all_its_time_in_the_queue() -> None:
 
 
 def test_what_failed_in_setup_never_ran() -> None:
-    submit, claim, end = at(0, 10, 50)
-    assert summarize(fold("e", [submitted(submit), claimed(at=claim), failed(end)])).timings_ms == Timings(
-        queue=10, setup=40, run=0
-    )
+    submit, claim, prepare, end = at(0, 10, 15, 50)
+    word = [submitted(submit), claimed(at=claim), preparing(prepare), failed(end)]
+    assert summarize(fold("e", word)).timings_ms == Timings(queue=10, setup=35, run=0)
+
+
+def test_what_needs_no_setup_has_none() -> None:
+    submit, claim, run, end = at(0, 10, 15, 50)
+    word = [submitted(submit), claimed(at=claim), running(run), finished(at=end)]
+    assert summarize(fold("e", word)).timings_ms == Timings(queue=10, setup=0, run=35)
 
 
 def test_a_released_run_waits_again() -> None:

@@ -13,7 +13,7 @@ import anyio
 from attrs import define, field
 
 from pyexec.errors import EngineError
-from pyexec.ports import ContainerSpec, EngineIdentity
+from pyexec.ports import ContainerSpec, EngineIdentity, Image
 from pyexec.sandbox import supervisor
 
 HEADER = struct.Struct("!cI")
@@ -159,6 +159,8 @@ class MemoryEngine:
         self.started: list[Program] = []
         self.away = False
         self.unremoved: set[str] = set()
+        self.environments: dict[str, Image] = {}
+        self.builds: list[str] = []
         self.start_seconds = 0.0
         self.programs_end_at_once = False
         self._numbers = count(1)
@@ -171,7 +173,7 @@ class MemoryEngine:
             raise EngineError(f"{self.name} is away")
 
     def identify(self) -> EngineIdentity:
-        return EngineIdentity(id=self.name, version="1", cpus=4, unenforced=())
+        return EngineIdentity(id=self.name, version="1", architecture="amd64", cpus=4, unenforced=())
 
     async def start(self, spec: ContainerSpec) -> Box:
         self.check()

@@ -1,6 +1,7 @@
 """Replicas as processes of one world: the server's own wiring, from joining to the last clean-up."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -35,6 +36,23 @@ RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
 
 
+class InlineSpool:
+    """An archive that waits for its environment, in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @classmethod
+    async def fill(cls, _folder: Path, chunks: AsyncIterator[bytes]) -> "InlineSpool":
+        return cls(b"".join([chunk async for chunk in chunks]))
+
+    async def read(self) -> AsyncIterator[bytes]:
+        yield self._data
+
+    async def close(self) -> None:
+        self._data = b""
+
+
 @define(eq=False)
 class Request:
     """One caller's request, and what became of it."""
@@ -42,6 +60,7 @@ class Request:
     token: str
     sync: bool
     key: str | None
+    installs: bool = False
     execution_id: str | None = None
     error: BaseException | None = None
     accepted: bool = False
@@ -139,7 +158,8 @@ class Life:
             replica=self.name, engine=self.engine, output_bytes_max=1000, leave_running=True
         )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
-        self.replica = _assemble(self._settings, self._settings.policy(4), stores, engine, identity)
+        engine_identity = await engine.identify()
+        self.replica = _assemble(self._settings, stores, engine, engine_identity, identity)
         try:
             await _serve_replica(self.replica, self.gate, self.name, self.stop, 5.0)
         finally:
@@ -170,7 +190,9 @@ class Life:
 
     def _upload(self, request: Request, archive: bytes) -> Upload:
         return Upload(
-            metadata=Metadata(env_vars=(f"TOKEN={request.token}",)),
+            metadata=Metadata(
+                env_vars=(f"TOKEN={request.token}",), requirements_txt="package" if request.installs else None
+            ),
             archive=_pieces(archive),
             key=request.key,
             identity="sync" if request.sync else "async",

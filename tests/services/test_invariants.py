@@ -22,8 +22,9 @@ from hypothesis.stateful import (
 )
 
 from pyexec.errors import InvalidRequest
+from pyexec.services import submit
 from tests.services.containers import Box
-from tests.services.replicas import BAD, GOOD, SLOTS, Life, Request
+from tests.services.replicas import BAD, GOOD, SLOTS, InlineSpool, Life, Request
 from tests.services.truth import check_ended, check_log, check_started_once
 from tests.services.virtual_time import VirtualLoop
 from tests.services.world import World
@@ -97,12 +98,13 @@ class Replicas(RuleBasedStateMachine):
 
     # What callers do.
 
-    @rule(pick=picks, sync=st.booleans(), key=keys, passes=ticks)
-    def submit(self, pick: int, sync: bool, key: str | None, passes: int) -> None:
+    @rule(pick=picks, sync=st.booleans(), key=keys, installs=st.booleans(), passes=ticks)
+    def submit(self, pick: int, sync: bool, key: str | None, installs: bool, passes: int) -> None:
         if (life := self.life(pick)) is None:
             return
         token = f"{'sync' if sync else 'async'}-{key}" if key else str(next(self.tokens))
-        self._request(life, Request(token, sync, f"{key}-{sync}" if key else None), GOOD, passes)
+        request = Request(token, sync, f"{key}-{sync}" if key else None, installs=installs and key is None)
+        self._request(life, request, GOOD, passes)
 
     @rule(pick=picks, sync=st.booleans(), passes=ticks)
     def submit_what_is_refused(self, pick: int, sync: bool, passes: int) -> None:
@@ -326,6 +328,12 @@ class Replicas(RuleBasedStateMachine):
 
 async def _call(what: Any) -> None:
     what()
+
+
+@pytest.fixture(autouse=True)
+def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread takes no time here; so an archive that waits for its environment waits in memory."""
+    monkeypatch.setattr(submit, "Spool", InlineSpool)
 
 
 def _explore(examples: int, steps: int) -> None:

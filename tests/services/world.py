@@ -25,9 +25,11 @@ from pyexec.ports import (
     Members,
     OpenExecutions,
     Page,
+    SetupSpec,
 )
 from pyexec.services.live import Changes
 from tests.services.containers import Box, MemoryEngine
+from tests.services.images import ProcessImages, ProcessSetup
 
 T = TypeVar("T")
 
@@ -452,6 +454,7 @@ class ProcessEngine:
     def __init__(self, engine: MemoryEngine, process: Process) -> None:
         self._engine = engine
         self._process = process
+        self.images = ProcessImages(engine, process)
 
     async def identify(self) -> EngineIdentity:
         return self._engine.identify()
@@ -480,9 +483,10 @@ class ProcessEngine:
             raise EngineError(f"there is no container {container_id}")
         return ProcessContainer(self._engine.boxes[container_id], self._process, self._engine)
 
-    async def ensure_image(self, image: str) -> None:
+    async def start_setup(self, spec: SetupSpec) -> ProcessSetup:
         await self._process.passing()
         self._engine.check()
+        return ProcessSetup(self._engine, self._process, spec)
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         await self._process.passing()

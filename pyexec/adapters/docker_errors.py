@@ -1,0 +1,62 @@
+"""aiodocker's and aiohttp's errors as ours: the one place that reads their statuses and messages."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
+
+from pyexec.errors import EngineAway, EngineError, ImageUnavailable
+
+CANNOT_CONNECT = 900
+"""The status aiodocker gives to a connection that could not be made or broke."""
+_NO_PYTHON = ("executable file not found", "no such file or directory", "exec format error")
+
+
+async def kill_container(container: DockerContainer) -> None:
+    """SIGKILL to all in it; fine when it has ended."""
+    try:
+        async with translated():
+            await container.kill(signal="SIGKILL")
+    except EngineError as error:
+        if not is_gone(error):
+            raise
+
+
+async def remove_container(container: DockerContainer) -> None:
+    """Leaves nothing of it; fine when it is gone."""
+    try:
+        async with translated():
+            await container.delete(force=True, v=True)
+    except EngineError as error:
+        if not is_gone(error):
+            raise
+
+
+def is_gone(error: EngineError) -> bool:
+    """404: no such container; 409: it is not running, or its removal is already under way."""
+    return isinstance(error.__cause__, DockerError) and error.__cause__.status in (404, 409)
+
+
+@asynccontextmanager
+async def translated(image: str = "") -> AsyncIterator[None]:
+    """Turns aiodocker's and aiohttp's errors into ours, cause kept."""
+    try:
+        yield
+    except DockerError as error:
+        raise error_of(error, image) from error
+    except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
+        raise EngineError(f"the connection to Docker broke: {error}") from error
+
+
+def error_of(error: DockerError, image: str = "") -> Exception:
+    """Our error for one of aiodocker's; `image` is what the request was about."""
+    if error.status == CANNOT_CONNECT:
+        return EngineAway(f"Docker does not answer: {error.message}")
+    message = str(error.message)
+    if image and error.status == 404 and "image" in message.lower():
+        return ImageUnavailable(f"the image {image!r} is not there")
+    if image and any(sign in message for sign in _NO_PYTHON):
+        return ImageUnavailable(f"the image {image!r} has no python3 that runs here: {message}")
+    return EngineError(f"Docker refused: {message}")

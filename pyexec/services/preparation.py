@@ -1,0 +1,109 @@
+"""From the claim to a filled sandbox: the image is found or made, a sandbox taken, the archive put into it."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+from attrs import frozen
+
+from pyexec.domain.environment import recipe_of
+from pyexec.domain.events import Preparing
+from pyexec.domain.execution import Phase
+from pyexec.domain.journal import Stream
+from pyexec.domain.spec import Spec
+from pyexec.errors import Conflict, EngineAway, SandboxBroken, Unavailable
+from pyexec.ports import BlobStore, EventLog, Image
+from pyexec.sandbox.environments import Environments
+from pyexec.sandbox.pool import Pool, SandboxKind
+from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.clock import nonce, now
+from pyexec.services.live import Run
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+
+Archive = Callable[[], AsyncIterator[bytes]]
+"""Opens an execution's archive, where it waits for its sandbox."""
+
+
+@frozen(kw_only=True)
+class Preparation:
+    """Makes sandboxes ready for runs."""
+
+    log: EventLog
+    blobs: BlobStore
+    pool: Pool
+    environments: Environments
+
+    async def kind(self, spec: Spec) -> SandboxKind | None:
+        """The kind of sandbox in which `spec` can start at once; None when its image must be pulled or made first.
+
+        Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
+        as_it_is = kind_of(spec)
+        if recipe_of(spec) is None and self.pool.has(as_it_is):
+            return as_it_is
+        image = await self.environments.find(spec)
+        return None if image is None else kind_of(spec, image)
+
+    async def sandbox(self, run: Run, archive: Archive) -> Sandbox:
+        """A sandbox for a claimed run, with its archive in it.
+
+        Raises as `kind` does, and `SetupFailed`, `SandboxBroken`, `SandboxRefused`, or `Conflict` when the
+        execution has moved on."""
+        sandbox = await self._empty_sandbox(run)
+        try:
+            async for chunk in archive():
+                await sandbox.send_archive(chunk)
+            await sandbox.unpack()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await sandbox.remove()
+            raise
+        return sandbox
+
+    async def _empty_sandbox(self, run: Run) -> Sandbox:
+        spec = run.known().spec
+        try:
+            kind = await self.kind(spec)
+            if kind is None:
+                await self._say_preparing(run)
+                image = await self.environments.prepare(spec, lambda data: run.print(Stream.SETUP, data))
+                kind = kind_of(spec, image)
+            return await self.pool.take(kind)
+        except EngineAway as error:
+            raise SandboxBroken(str(error)) from error
+
+    async def until_claimed(self, run: Run) -> None:
+        """Returns once a pinned run is claimed; raises `Conflict` when it has ended instead."""
+        while run.known().phase is Phase.QUEUED:
+            try:
+                await self.log.wait(run.id, run.seq)
+                if not (events := await self.log.read(run.id)):
+                    raise Conflict(f"{run.id} has ended and is forgotten")
+                run.catch_up(events)
+            except Unavailable as error:
+                logger.warning("%s waits for its claim, and the log is away: %s", run.id, error)
+                await anyio.sleep(RETRY_SECONDS)
+        if run.known().phase is Phase.ENDED:
+            raise Conflict(f"{run.id} has ended")
+
+    async def _say_preparing(self, run: Run) -> None:
+        preparing = Preparing(at=now(), nonce=nonce())
+        after = [*run.events, preparing]
+        await self.log.append(run.id, run.seq, [preparing])
+        run.catch_up(after)
+
+
+def kind_of(spec: Spec, image: Image | None = None) -> SandboxKind:
+    """The sandbox that a spec needs: of the image that it names, or of the one that was made for it."""
+    limits = spec.limits
+    made = image is not None and recipe_of(spec) is not None
+    return SandboxKind(
+        image=image.id if image is not None and made else spec.docker_image,
+        memory_mb=limits.memory_mb,
+        disk_mb=limits.disk_mb,
+        cpu_shares=limits.cpu_shares,
+        cpus=limits.cpus,
+        network=not limits.network_disabled,
+    )

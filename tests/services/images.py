@@ -1,0 +1,100 @@
+"""The images of an engine in memory, as one process reaches them, and the setups that make new ones."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pyexec.errors import EngineError
+from pyexec.ports import Image, SetupSpec
+from tests.services.containers import MemoryEngine
+
+if TYPE_CHECKING:
+    from tests.services.world import Process
+
+
+def image(name: str, labels: Mapping[str, str]) -> Image:
+    return Image(
+        id=f"sha256:{name}",
+        digest=f"sha256:{name}",
+        names=(name,),
+        size_bytes=1,
+        architecture="amd64",
+        created_at=datetime.now(UTC),
+        used_at=datetime.now(UTC),
+        labels=labels,
+    )
+
+
+class ProcessImages:
+    """`ports.Images`: every image that a request names is there, and what setups have made."""
+
+    def __init__(self, engine: MemoryEngine, process: "Process") -> None:
+        self._engine = engine
+        self._process = process
+
+    async def find(self, name: str) -> Image | None:
+        await self._process.passing()
+        self._engine.check()
+        if name.startswith("pyexec-env:"):
+            return self._engine.environments.get(name)
+        return image(name, {})
+
+    async def pull(self, name: str) -> AsyncIterator[str]:
+        raise EngineError(f"{name} is always there")
+        yield
+
+    async def name(self, image_id: str, repository: str, tag: str) -> None:
+        await self._process.passing()
+        self._engine.check()
+
+    async def list(self, *, label: str | None = None, repository: str | None = None) -> Sequence[Image]:
+        await self._process.passing()
+        self._engine.check()
+        return tuple(self._engine.environments.values()) if label else ()
+
+    async def remove(self, image: Image) -> bool:
+        raise EngineError(f"there is room for {image.id}")
+
+
+class ProcessSetup:
+    """`ports.SetupContainer`: a command takes as long as a container's start. It ends with its process."""
+
+    def __init__(self, engine: MemoryEngine, process: "Process", spec: SetupSpec) -> None:
+        self._engine = engine
+        self._process = process
+        self._spec = spec
+
+    async def read_line(self) -> bytes:
+        await self._process.passing()
+        return b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}'
+
+    async def execute(
+        self, command: Sequence[str], environment: Mapping[str, str], say: Callable[[bytes], None]
+    ) -> int:
+        await self._process.passing()
+        self._engine.check()
+        await anyio.sleep(self._engine.start_seconds)
+        say(b"installed\n")
+        await self._process.passing()
+        self._engine.check()
+        return 0
+
+    async def written_bytes(self) -> int:
+        return 0
+
+    async def finish(self) -> None:
+        await self._process.passing()
+        self._engine.check()
+
+    async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
+        await self._process.passing()
+        self._engine.check()
+        name = f"{repository}:{tag}"
+        self._engine.environments[name] = image(name, labels)
+        self._engine.builds.append(name)
+        await self._process.passing()
+
+    async def remove(self) -> None:
+        await self._process.passing()

@@ -1,0 +1,99 @@
+"""A package index of the test's own: wheels made on the spot, served where setup containers reach this machine."""
+
+import base64
+import hashlib
+import io
+import json
+import subprocess
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from attrs import define, field
+
+
+@define
+class Index:
+    """What it offers, and what was fetched from it."""
+
+    url: str
+    files: Mapping[str, bytes]
+    fetched: list[str] = field(factory=list)
+
+    def sha256(self, file: str) -> str:
+        return hashlib.sha256(self.files[file]).hexdigest()
+
+
+def wheel(name: str, version: str, source: str, requires: str | None = None) -> tuple[str, bytes]:
+    """A wheel (PyPA's binary distribution format) of one module."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += f"Requires-Dist: {requires}\n" if requires else ""
+    files = {
+        f"{name}.py": source,
+        f"{info}/METADATA": metadata,
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in files.items())
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
+            archive.writestr(path, text)
+    return f"{name}-{version}-py3-none-any.whl", data.getvalue()
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+def gateway(network: str = "bridge") -> str:
+    """This machine's address as containers on that network of Docker's see it."""
+    inspect = subprocess.run(
+        ["docker", "network", "inspect", network], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return str(json.loads(inspect.stdout)[0]["IPAM"]["Config"][0]["Gateway"])
+
+
+@contextmanager
+def running_index(*wheels: tuple[str, bytes]) -> Iterator[Index]:
+    """An index of these wheels (PEP 503) on Docker's own bridge."""
+    files = dict(wheels)
+    fetched: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = self.path.strip("/").split("/")
+            if parts[0] == "files" and parts[-1] in files:
+                if self.command == "GET":
+                    fetched.append(parts[-1])
+                return self.answer(files[parts[-1]])
+            names = [file for file in files if file.partition("-")[0] == parts[-1].replace("-", "_")]
+            if parts[0] != "simple" or not names:
+                return self.send_error(404)
+            links = "".join(f'<a href="/files/{name}">{name}</a>\n' for name in names)
+            return self.answer(f"<html><body>{links}</body></html>".encode())
+
+        def answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Tests say what matters themselves."""
+
+    server = ThreadingHTTPServer((gateway(), 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, name="package index")
+    thread.start()
+    try:
+        yield Index(f"http://{gateway()}:{server.server_port}/simple", files, fetched)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

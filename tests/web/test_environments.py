@@ -1,0 +1,351 @@
+"""Requirements and commands: installed once, under limits, and what goes wrong is said in the installer's words."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.support.api import Api, api_of, form, parse_events
+from tests.support.archives import script
+from tests.support.index import Index, running_index, wheel
+from tests.support.server import Server, running_server
+
+GREET = "import greet; print(greet.WORD)"
+
+
+@pytest.fixture(scope="module")
+def index() -> Iterator[Index]:
+    wheels = [
+        wheel("greet", "1.0", "WORD = 'hello'\n"),
+        wheel("greet", "2.0", "WORD = 'servus'\n"),
+        wheel("politely", "1.0", "import greet\nWORD = greet.WORD + ', please'\n", requires="greet"),
+        wheel("rudely", "1.0", "", requires="greet<1.5"),
+        wheel("modern", "1.0", "", requires="greet>=2"),
+    ]
+    with running_index(*wheels) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def installing(image: str, index: Index, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that installs from the test's own index, under narrow limits."""
+    settings = {
+        "pip_index_url": index.url,
+        "setup_timeout": "60",
+        "setup_disk_mb": "128",
+        "setup_memory_mb": "256",
+        "max_concurrent": "12",
+        "warm_pool": "1",
+        "default_memory_mb": "64",
+        "default_disk_mb": "16",
+        "max_total_memory_mb": "20000",
+        "max_memory_mb": "1024",
+        "max_disk_mb": "1024",
+    }
+    with running_server(tmp_path_factory.mktemp("installing") / "data", image, **settings) as server:
+        yield server
+        log = server.log.read_text()
+        assert "Traceback" not in log, log
+
+
+@pytest.fixture
+async def api(installing: Server) -> AsyncIterator[Api]:
+    async with api_of(installing.url) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def nothing_built(index: Index) -> Iterator[None]:
+    """Every test begins without environments of the test's own packages."""
+    remove_environments()
+    index.fetched.clear()
+    yield
+    remove_environments()
+
+
+def environments() -> list[str]:
+    listed = subprocess.run(
+        ["docker", "images", "--filter", "label=pyexec.environment", "--quiet", "--no-trunc"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return listed.stdout.split()
+
+
+def remove_environments() -> None:
+    if found := environments():
+        subprocess.run(["docker", "rmi", "--force", *found], check=True, stdout=subprocess.PIPE)
+
+
+async def test_requirements_are_there_the_second_time(api: Api, index: Index) -> None:
+    first = await api.run(GREET, requirements_txt="greet==1.0\n")
+    assert (first["stdout"], first["stderr"], first["status"]) == ("hello\n", "", "completed"), first
+    assert first["timings_ms"]["setup"] > 0
+    second = await api.run(GREET, requirements_txt="greet==1.0\n")
+    assert (second["stdout"], second["timings_ms"]["setup"]) == ("hello\n", 0)
+    assert index.fetched == ["greet-1.0-py3-none-any.whl"]
+
+
+async def test_extras_markers_hashes_and_options_are_pips(api: Api, index: Index) -> None:
+    digest = index.sha256("politely-1.0-py3-none-any.whl")
+    greet = index.sha256("greet-2.0-py3-none-any.whl")
+    text = f"""\
+# what a caller may write
+--only-binary :all:
+politely == 1.0 \\
+    --hash=sha256:{digest}
+greet == 2.0 ; python_version >= "3" --hash=sha256:{greet}
+nowhere == 1 ; python_version < "3"
+"""
+    result = await api.run("import politely; print(politely.WORD)", requirements_txt=text)
+    assert result["stdout"] == "servus, please\n", result
+
+
+async def test_a_wrong_hash_is_the_installers_refusal(api: Api) -> None:
+    result = await api.run(GREET, requirements_txt=f"greet==1.0 --hash=sha256:{'0' * 64}\n")
+    assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 1)
+    assert "hash" in result["stderr"].lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("there-is-no-such-thing\n", "there-is-no-such-thing"), ("rudely\nmodern\n", "modern")],
+)
+async def test_what_cannot_be_resolved_is_said(api: Api, text: str, said: str) -> None:
+    result = await api.run("print('never')", requirements_txt=text)
+    assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 1)
+    assert said in result["error"], result
+    assert said in result["stderr"]
+    assert result["stdout"] == ""
+    assert "started_at" not in result
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("-e .", 1, "editable"),
+        ("greet\n-r other.txt", 2, "another file"),
+        ("-rother.txt", 1, "another file"),
+        ("--requirement=other.txt", 1, "another file"),
+        ("-c constraints.txt", 1, "another file"),
+        ("./package", 1, "local path"),
+        ("/srv/package", 1, "local path"),
+        ("greet @ file:///srv/greet.whl", 1, "local path"),
+        ("greet-1.0-py3-none-any.whl", 1, "local path"),
+        ("--find-links /srv/wheels", 1, "folder"),
+        ("--no-such-option", 1, "allowed are"),
+        ("greet ==", 1, "greet"),
+    ],
+)
+async def test_what_can_never_work_is_refused(api: Api, text: str, line: int, said: str) -> None:
+    answer = await api.eval({"code": "1", "requirements_txt": text})
+    assert (answer.status, answer.document["field"]) == (400, "requirements_txt")
+    assert f"line {line} " in answer.document["error"]
+    assert said in answer.document["error"]
+
+
+async def test_commands_run_as_root_in_order_and_do_not_print_into_the_program(api: Api) -> None:
+    commands = ["id -u > /etc/who; echo noise; echo more >&2", "cat /etc/who /etc/who > /etc/twice"]
+    result = await api.run(
+        "print(open('/etc/twice').read().split(), input())", pre_commands=commands, stdin="in"
+    )
+    assert (result["stdout"], result["stderr"]) == ("['0', '0'] in\n", ""), result
+
+
+async def test_a_command_that_fails_ends_the_run(api: Api) -> None:
+    result = await api.run(
+        "print('never')", pre_commands=["echo fine", "echo oh no >&2; exit 7", "echo later"]
+    )
+    assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 7)
+    assert result["error"] == "pre_commands[1] failed with exit code 7: oh no"
+    assert result["stderr"] == "$ echo fine\nfine\n$ echo oh no >&2; exit 7\noh no\n"
+    assert environments() == []
+
+
+async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, setup_timeout="1") as server:
+        async with api_of(server.url) as api:
+            result = await api.run("print('never')", pre_commands=["echo begun; sleep 600"])
+    assert (result["status"], result["error_type"]) == ("failed", "setup_timeout")
+    assert "1 s" in result["error"]
+    assert "begun" in result["stderr"]
+
+
+async def test_setup_that_fills_the_disk_is_ended(api: Api) -> None:
+    one_file = await api.run("", pre_commands=["head -c 200M /dev/zero > /big"])
+    assert one_file["error_type"] == "setup_failed", one_file
+    many = "i=0; while [ $i -lt 400 ]; do head -c 1M /dev/zero > /file$i; i=$((i+1)); done; sleep 60"
+    result = await api.run("", pre_commands=[many])
+    assert (result["error_type"], result["error"]) == (
+        "setup_failed",
+        "setup wrote more than 128 MiB and was ended",
+    )
+
+
+async def test_setup_that_takes_too_much_memory_is_ended(api: Api) -> None:
+    result = await api.run("", pre_commands=["python3 -c 'x = bytearray(512 << 20)'"])
+    assert (result["error_type"], result["exit_code"]) == ("setup_failed", 137)
+    assert "256 MiB" in result["error"]
+
+
+async def test_setup_sees_no_environment_variables_of_the_run(api: Api) -> None:
+    result = await api.run(
+        "import os; print(open('/seen').read().count('SECRET'), os.environ['SECRET'])",
+        pre_commands=["env > /seen"],
+        env_vars=["SECRET=word"],
+    )
+    assert result["stdout"] == "0 word\n"
+
+
+async def test_setup_is_a_sandbox(api: Api) -> None:
+    probe = "grep -E 'CapEff|NoNewPrivs' /proc/self/status; ls /.pyexec; ls /var/run/docker.sock; mount -t tmpfs x /mnt"
+    result = await api.run("", pre_commands=[f"{probe}; exit 1"])
+    lines = result["stderr"].splitlines()
+    capabilities = int(next(line for line in lines if line.startswith("CapEff")).split()[1], 16)
+    kept = {0, 1, 3, 4, 6, 7, 31}  # of linux/capability.h: files of any owner, setuid, setgid, setfcap
+    assert {bit for bit in range(64) if capabilities >> bit & 1} == kept
+    assert "NoNewPrivs:\t1" in lines
+    assert "denied" in result["stderr"]
+    assert any("docker.sock" in line and "No such file" in line for line in lines)
+
+
+async def test_nothing_of_the_installer_is_left(api: Api) -> None:
+    result = await api.run("import os; print(os.path.exists('/.pyexec'))", requirements_txt="greet==1.0")
+    assert result["stdout"] == "False\n"
+
+
+async def test_many_first_runs_of_one_environment_build_it_once(api: Api, index: Index) -> None:
+    results: list[Any] = []
+
+    async def run() -> None:
+        results.append(await api.run(GREET, requirements_txt="greet==2.0\n"))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(run, name=f"run {number}")
+    assert [result["stdout"] for result in results] == ["servus\n"] * 10
+    assert index.fetched == ["greet-2.0-py3-none-any.whl"]
+    assert len(environments()) == 1
+
+
+async def test_a_kill_ends_a_build_that_nobody_else_waits_for(api: Api, installing: Server) -> None:
+    slow = ["echo begun; sleep 3; echo done > /done"]
+    ids = [await api.accepted("print(open('/done').read())", pre_commands=slow) for _ in range(2)]
+    async with api.events(ids[1]) as events:
+        async for event in events:
+            if event.name == "setup" and b"begun" in event.output:
+                break
+    assert (await api.kill(ids[0])).document == {"status": "killed"}
+    assert (await api.ended(ids[1]))["stdout"] == "done\n\n"
+    alone = await api.accepted("", pre_commands=["echo begun; sleep 600"])
+    async with api.events(alone) as events:
+        async for event in events:
+            if event.name == "setup" and b"begun" in event.output:
+                break
+    assert (await api.kill(alone)).document == {"status": "killed"}
+    await until_no_setups()
+
+
+async def until_no_setups() -> None:
+    """Returns once no setup container is there."""
+    with anyio.fail_after(30):
+        while True:
+            listing = await asyncio.create_subprocess_exec(
+                "docker", "ps", "-aq", "--filter", "name=pyexec-setup-", stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await listing.communicate()
+            if not out.strip():
+                return
+            await anyio.sleep(0.2)
+
+
+async def test_events_tell_of_the_setup_as_it_comes(api: Api) -> None:
+    metadata = {"pre_commands": ["echo one"], "requirements_txt": "greet==1.0"}
+    headers = {"Accept": "text/event-stream"}
+    request = api.session.post("/api/v1/exec/sync", data=form(script(GREET), metadata), headers=headers)
+    async with request as response:
+        events = [event async for event in parse_events(response)]
+    names = [event.name for event in events]
+    steps = ["submitted", "claimed", "preparing", "running", "finished"]
+    assert [name for name in names if name in steps] == steps
+    assert set(names[names.index("preparing") + 1 : names.index("running")]) == {"setup"}
+    said = b"".join(event.output for event in events if event.name == "setup")
+    assert said.startswith(b"$ echo one\none\n$ uv pip install")
+    assert b"greet==1.0" in said
+    output = [event for event in events if event.name == "output"]
+    assert b"".join(event.output for event in output) == b"hello\n"
+    execution_id = events[0].data["execution_id"]
+    assert await api.all_events(execution_id) == events
+    for number, event in enumerate(events):
+        rest = await api.all_events(execution_id, after=event.id)
+        assert [e.name for e in rest if e.name in steps] == [
+            e.name for e in events[number + 1 :] if e.name in steps
+        ]
+        assert content(rest) == content(events[number + 1 :])
+
+
+def content(events: list[Any]) -> bytes:
+    return b"".join(event.output for event in events if event.name in ("setup", "output"))
+
+
+async def test_logs_follow_a_setup_that_fails(api: Api) -> None:
+    execution_id = await api.accepted("print('never')", pre_commands=["echo oh no; exit 3"])
+    async with api.session.get(f"/api/v1/executions/{execution_id}/logs?follow=1") as response:
+        assert await response.read() == b"$ echo oh no; exit 3\noh no\n"
+
+
+async def test_an_environment_survives_a_restart(image: str, index: Index, tmp_path: Path) -> None:
+    for run in range(2):
+        with running_server(tmp_path / "data", image, pip_index_url=index.url) as server:
+            async with api_of(server.url) as api:
+                result = await api.run(GREET, requirements_txt="greet==1.0")
+        assert result["stdout"] == "hello\n", result
+        assert (result["timings_ms"]["setup"] == 0) == (run == 1)
+    assert len(index.fetched) == 1
+
+
+async def test_what_names_no_exact_version_is_made_anew(image: str, index: Index, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, pip_index_url=index.url, env_max_age="0") as server:
+        async with api_of(server.url) as api:
+            for text in ("greet", "greet", "greet==2.0", "greet==2.0"):
+                assert (await api.run(GREET, requirements_txt=text))["stdout"] == "servus\n"
+    assert len(index.fetched) == 3
+
+
+async def test_without_a_setup_network_nothing_is_installed(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, setup_network="none") as server:
+        async with api_of(server.url) as api:
+            for field, value in {"requirements_txt": "greet", "pre_commands": ["true"]}.items():
+                answer = await api.sync(script("print()"), {field: value})
+                assert (answer.status, answer.document["field"]) == (400, field)
+                assert "PYEXEC_SETUP_NETWORK" in answer.document["error"]
+            assert (await api.run("print('fine')"))["stdout"] == "fine\n"
+
+
+async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> None:
+    host, port = index.url.removeprefix("http://").partition("/")[0].split(":")
+    source = f"import greet, socket\nsocket.create_connection(({host!r}, {port}), 5)"
+    result = await api.run(source, requirements_txt="greet==1.0")
+    assert (result["exit_code"], result["error_type"]) == (1, "OSError"), result
+
+
+async def test_nothing_is_left_when_the_server_dies_in_a_setup(image: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running_server(data, image) as server:
+        async with api_of(server.url) as api:
+            execution_id = await api.accepted("print('never')", pre_commands=["echo begun; sleep 600"])
+            async with api.events(execution_id) as events:
+                async for event in events:
+                    if event.name == "setup" and b"begun" in event.output:
+                        break
+        server.process.kill()
+        server.process.wait()
+    with running_server(data, image) as server:
+        async with api_of(server.url) as api:
+            assert (await api.kill(execution_id)).status == 200
+    await until_no_setups()
