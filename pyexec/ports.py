@@ -355,6 +355,9 @@ class Engine(Protocol):
 
         Raises `EngineError` when it is gone."""
 
+    async def ensure_network(self, name: str) -> None:
+        """Makes a network of this name, in which containers do not reach each other, unless there is one."""
+
     @property
     def images(self) -> Images:
         """The images it has."""

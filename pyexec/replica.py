@@ -62,6 +62,8 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
         stack.push_async_callback(engine.close)
         engine_identity = await engine.identify()
         _refuse_unenforced(engine_identity, settings)
+        for network in {settings.run_network, settings.setup_network} - {"none"}:
+            await engine.ensure_network(network)
         replica_id = f"rep_{os.urandom(8).hex()}"
         stores = await stack.enter_async_context(open_stores(settings, replica_id))
         await stores.membership.join(

@@ -76,7 +76,9 @@ class Settings:
     setup_timeout: float = _setting(600.0, "longest setup of an environment, seconds", least=0.001)
     setup_memory_mb: int = _setting(2048, "memory of a setup, MiB", least=64)
     setup_disk_mb: int = _setting(8192, "most that a setup may write, MiB", least=1)
-    setup_network: str = _setting("bridge", "Docker network of setups; none: nothing can be installed")
+    setup_network: str = _setting(
+        "pyexec-setup", "Docker network of setups, made if it is missing; none: nothing can be installed"
+    )
     pip_index_url: str | None = _setting(None, "package index; none: the installer's own default")
     ca_bundle: Path | None = _setting(
         None, "certificate authorities for setups, where the network has its own, as one PEM file"
@@ -89,7 +91,9 @@ class Settings:
     allowed_images: tuple[str, ...] = _setting(
         (), "comma-separated patterns of images that may be asked for, such as python:*; none: all"
     )
-    run_network: str = _setting("bridge", "Docker network of runs with network_disabled false")
+    run_network: str = _setting(
+        "pyexec-run", "Docker network of runs with network_disabled false, made if it is missing"
+    )
     queue_timeout: float = _setting(300.0, "longest wait for a slot, seconds", least=0.001)
     cleanup_ttl: float = _setting(300.0, "how long an ended execution is kept, seconds", least=0.001)
     stop_timeout: float = _setting(10.0, "how long a stopping server lets programs end, seconds", least=0)

@@ -13,10 +13,11 @@ import aiohttp
 import anyio
 from aiodocker import Docker
 from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
-from pyexec.adapters.docker_config import container_config
-from pyexec.adapters.docker_errors import kill_container, remove_container, translated
+from pyexec.adapters.docker_config import container_config, network_config
+from pyexec.adapters.docker_errors import error_of, kill_container, remove_container, translated
 from pyexec.adapters.docker_images import DockerImages
 from pyexec.adapters.docker_setup import DockerSetupContainer
 from pyexec.errors import EngineError, ExecutorError, SettingsError
@@ -120,6 +121,13 @@ class DockerEngine:
                 logger.error("the container %s is left behind until the next start: %s", name, error)
             else:
                 self._unremoved.discard(name)
+
+    async def ensure_network(self, name: str) -> None:
+        try:
+            await self._docker.networks.create(network_config(name))
+        except DockerError as error:
+            if error.status != HTTPStatus.CONFLICT:  # it is there
+                raise error_of(error) from error
 
     async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
         return await DockerSetupContainer.start(self._docker, spec, self._runtime)

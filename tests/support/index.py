@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import secrets
 import subprocess
 import threading
 import zipfile
@@ -11,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from attrs import define, field
+from attrs import frozen
 
 
-@define
+@frozen
 class Index:
-    """What it offers, and what was fetched from it."""
+    """What it offers, and where containers reach it."""
 
     url: str
+    network: str
     files: Mapping[str, bytes]
-    fetched: list[str] = field(factory=list)
 
     def sha256(self, file: str) -> str:
         return hashlib.sha256(self.files[file]).hexdigest()
@@ -48,7 +49,7 @@ def _digest(text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
-def gateway(network: str = "bridge") -> str:
+def gateway(network: str) -> str:
     """This machine's address as containers on that network of Docker's see it."""
     inspect = subprocess.run(
         ["docker", "network", "inspect", network], check=True, stdout=subprocess.PIPE, text=True
@@ -57,17 +58,25 @@ def gateway(network: str = "bridge") -> str:
 
 
 @contextmanager
-def running_index(*wheels: tuple[str, bytes]) -> Iterator[Index]:
-    """An index of these wheels (PEP 503) on Docker's own bridge."""
+def own_network() -> Iterator[str]:
+    """A network of Docker's that only one test knows."""
+    name = f"pyexec-test-{secrets.token_hex(4)}"
+    subprocess.run(["docker", "network", "create", name], check=True, stdout=subprocess.PIPE)
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "network", "rm", name], check=True, stdout=subprocess.PIPE)
+
+
+@contextmanager
+def running_index(network: str, *wheels: tuple[str, bytes]) -> Iterator[Index]:
+    """An index of these wheels (PEP 503), where containers on that network reach it."""
     files = dict(wheels)
-    fetched: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = self.path.strip("/").split("/")
             if parts[0] == "files" and parts[-1] in files:
-                if self.command == "GET":
-                    fetched.append(parts[-1])
                 return self.answer(files[parts[-1]])
             names = [file for file in files if file.partition("-")[0] == parts[-1].replace("-", "_")]
             if parts[0] != "simple" or not names:
@@ -88,11 +97,12 @@ def running_index(*wheels: tuple[str, bytes]) -> Iterator[Index]:
         def log_message(self, *_: object) -> None:
             """Tests say what matters themselves."""
 
-    server = ThreadingHTTPServer((gateway(), 0), Handler)
+    address = gateway(network)
+    server = ThreadingHTTPServer((address, 0), Handler)
     thread = threading.Thread(target=server.serve_forever, name="package index")
     thread.start()
     try:
-        yield Index(f"http://{gateway()}:{server.server_port}/simple", files, fetched)
+        yield Index(f"http://{address}:{server.server_port}/simple", network, files)
     finally:
         server.shutdown()
         thread.join()
