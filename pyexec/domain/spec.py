@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from attrs import field, frozen
 
+from pyexec.domain.files import normal_patterns
 from pyexec.errors import InvalidRequest
 
 MEBIBYTE = 1024 * 1024
@@ -46,7 +47,9 @@ class Metadata:
     stdin: str = field(default="", metadata=_doc("Standard input of the program."))
     env_vars: tuple[str, ...] = field(default=(), metadata=_doc("Environment as K=V.", ["MODE=test"]))
     script_args: tuple[str, ...] = field(default=(), metadata=_doc("Arguments of the program."))
-    output_files: tuple[str, ...] = field(default=(), metadata=_doc("Globs under /work to bring back."))
+    output_files: tuple[str, ...] = field(
+        default=(), metadata=_doc("Globs of files to bring back.", ["*.png"])
+    )
     config: RequestedLimits = field(factory=RequestedLimits, metadata=_doc("Limits."))
 
 
@@ -98,6 +101,7 @@ class Spec:
     env_vars: tuple[str, ...] = ()
     script_args: tuple[str, ...] = ()
     eval_last_expr: bool = False
+    output_files: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -111,7 +115,7 @@ class Policy:
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
     """What `metadata` means under `policy`; raises `InvalidRequest` naming the field that does not hold."""
-    for name in ("requirements_txt", "pre_commands", "output_files"):
+    for name in ("requirements_txt", "pre_commands"):
         if getattr(metadata, name):
             raise InvalidRequest(
                 f"{name} is not offered by this version of the server; leave it out", field=name
@@ -130,6 +134,7 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         stdin=metadata.stdin,
         env_vars=metadata.env_vars,
         script_args=metadata.script_args,
+        output_files=normal_patterns(metadata.output_files),
         limits=_limits(metadata.config, policy),
     )
 

@@ -6,7 +6,8 @@ only, of Python 3.8 and later, on Linux. Its wire format is defined here once; t
 A frame is one byte of kind, four bytes of length (big-endian), the payload. Towards the host a newline follows,
 because Docker's log drivers keep whole lines; output is in base64, because every line costs them. The host
 sends the archive in ARCHIVE frames, an empty one last; the program's standard input in one STDIN frame; then
-GO. If the input ends before GO, the sandbox ends.
+GO. If the input ends before GO, the sandbox ends. After EXIT come the files that the run is to bring back, if any:
+the code that finds them comes along with GO, and so does the code that evaluates a script's last expression.
 
 What runs here is trusted only until GO: afterwards the program shares this container, and may be hostile. So the
 supervisor cannot be traced or opened by it, ignores its signals, dies after it when memory runs out, and kills
@@ -22,6 +23,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import struct
 import sys
 import tarfile
@@ -46,34 +48,9 @@ CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 MEMORY_V1, MEMORY_V2 = "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/"
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
-
-EVALUATE = """\
-import ast, os, sys
-result = int(sys.argv[1])
-os.set_inheritable(result, False)
-del sys.argv[:2]
-path = os.path.abspath(sys.argv[0])
-sys.path[0] = os.path.dirname(path)
-def hook(kind, error, trace):
-    while trace and trace.tb_frame.f_code.co_filename == "<string>":
-        trace = trace.tb_next
-    sys.__excepthook__(kind, error.with_traceback(trace), trace)
-sys.excepthook = hook
-with open(path, "rb") as file:
-    tree = compile(file.read(), path, "exec", ast.PyCF_ONLY_AST)
-last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-module = type(sys)("__main__")
-module.__file__ = path
-module.__builtins__ = __builtins__
-sys.modules["__main__"] = module
-exec(compile(tree, path, "exec"), module.__dict__)
-if last is not None:
-    value = eval(compile(ast.Expression(last.value), path, "eval"), module.__dict__)
-    text = repr(value).encode("utf-8", "backslashreplace")
-    while text:
-        text = text[os.write(result, text):]
-"""
-"""Runs a script and writes the repr of its last expression to a pipe of its own, so that printing cannot forge it."""
+RESULT, SECRET_BYTES = b"", 16
+RESULT_BYTES_MAX = 64 * 1024
+"""What of a last expression's repr is kept."""
 
 
 class ArchiveReader:
@@ -200,6 +177,7 @@ class Program:
         self.memory = memory
         self.status = None
         self.result = bytearray()
+        self.secret = os.urandom(SECRET_BYTES)
         self.streams = {}
         self.ends = {}
         self.poller = select.poll()
@@ -216,6 +194,15 @@ class Program:
         read, self.ends[kind] = os.pipe()
         self.streams[read] = kind
         self.poller.register(read, select.POLLIN | select.POLLHUP)
+
+    def open_result(self):
+        """A socket that takes the last expression's repr, with the secret in it by which that is known."""
+        read, end = (half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        os.set_inheritable(end, True)
+        os.write(read, self.secret)
+        self.streams[read], self.ends[RESULT] = RESULT, end
+        self.poller.register(read, select.POLLIN | select.POLLHUP)
+        return end
 
     def run(self, go):
         self.left = go["output_bytes"]
@@ -241,10 +228,8 @@ class Program:
         """Spawns the program, which is far quicker than a fork: nothing of this process is copied. What it must
         not have of the supervisor goes by itself: descriptors close, and execution makes it dumpable."""
         command = [sys.executable]
-        if go["evaluate"]:
-            self.open_stream(b"")
-            os.set_inheritable(self.ends[b""], True)
-            command += ["-c", EVALUATE, str(self.ends[b""])]
+        if go["evaluator"]:
+            command += ["-c", go["evaluator"], str(self.open_result())]
         standard = (self.stdin, self.ends[STDOUT], self.ends[STDERR])
         try:
             with self.memory.dying_first():
@@ -266,19 +251,23 @@ class Program:
 
     def copy(self, fd):
         """Passes on what is there; False once the program has printed more than it may."""
-        data = os.read(fd, CHUNK)
+        try:
+            data = os.read(fd, CHUNK)
+        except ConnectionResetError:  # the evaluator has ended and did not need the secret
+            data = b""
         if not data:
             self.poller.unregister(fd)
             os.close(fd)
             del self.streams[fd]
             return True
+        if self.streams[fd] == RESULT:
+            if data.startswith(self.secret) and len(self.result) <= RESULT_BYTES_MAX:
+                self.result += data[SECRET_BYTES:]
+            return True
         over = len(data) > self.left
         data = data[: self.left]
         self.left -= len(data)
-        if self.streams[fd]:
-            send(self.streams[fd], binascii.b2a_base64(data, newline=False))
-        else:
-            self.result += data
+        send(self.streams[fd], binascii.b2a_base64(data, newline=False))
         return not over
 
     def reap(self):
@@ -325,7 +314,8 @@ class Program:
             signalled=os.WIFSIGNALED(self.status),
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),
             peak_memory_bytes=max(self.memory.peak, usage.ru_maxrss * 1024),
-            result=self.result.decode("utf-8", "replace") if self.result else None,
+            result=self.result[:RESULT_BYTES_MAX].decode("utf-8", "ignore") if self.result else None,
+            result_truncated=len(self.result) > RESULT_BYTES_MAX,
         )
 
 
@@ -392,6 +382,10 @@ def main():
     end_everything_after(go["timeout"] + GRACE_SECONDS)
     program.run(go)
     end_everything_after(LINGER_SECONDS)
+    if go["collector"]:
+        parts = {}
+        exec(go["collector"], parts)
+        parts["collect"](go["files"], send)
     while True:
         signal.pause()
 

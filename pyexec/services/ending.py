@@ -7,13 +7,14 @@ from attrs import field, frozen
 
 from pyexec.domain.events import Failed, FailureType, Released, Terminal
 from pyexec.domain.execution import is_legal
+from pyexec.domain.files import Files
 from pyexec.domain.journal import Stream
-from pyexec.domain.outcome import Ended, terminal_event
-from pyexec.errors import Conflict, Unavailable
+from pyexec.domain.outcome import Ended, shortened, terminal_event
+from pyexec.errors import Conflict, TooLarge, Unavailable
 from pyexec.ports import BlobStore, EventLog
 from pyexec.services.clock import nonce, now
 from pyexec.services.live import Run
-from pyexec.services.outputs import store_output
+from pyexec.services.outputs import files_blob, store_output
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Endings:
             while self._is_own(run):
                 try:
                     output = await store_output(self.blobs, run.id, run.journal)
+                    files = await self._store_files(run)
                     break
                 except Unavailable as error:
                     await self._wait_for_store(run, error)
@@ -54,10 +56,18 @@ class Endings:
                 output_max=self.output_bytes_max,
                 stderr_tail=tail.decode("utf-8", "replace"),
                 output=output,
+                files=files,
                 at=now(),
                 nonce=nonce(),
             )
             await self._write(run, terminal)
+
+    async def _store_files(self, run: Run) -> Files | None:
+        try:
+            return await run.brought.store(self.blobs, files_blob(run.id)) if run.brought else None
+        except TooLarge as error:
+            logger.warning("the files of %s are dropped: %s", run.id, error)
+            return Files(truncated=True)
 
     async def fail(self, run: Run, kind: FailureType, error: str) -> None:
         """Ends what failed before its program could say anything."""
@@ -87,6 +97,11 @@ class Endings:
                 run.catch_up(after)  # others may have told the run meanwhile
             except Conflict:
                 await self._catch_up(run)
+            except TooLarge as error:
+                logger.error("the end of %s is written in short: %s", run.id, error)
+                if (shorter := shortened(terminal)) == terminal:
+                    raise
+                terminal = shorter
             except Unavailable as error:
                 await self._wait_for_store(run, error)
 

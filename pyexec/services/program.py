@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
+from attrs import frozen
 
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
@@ -12,6 +13,7 @@ from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ExecutorError, SandboxBroken, SandboxRefused
 from pyexec.sandbox.protocol import Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.brought import Brought, FileRoom
 from pyexec.services.live import Run
 
 logger = logging.getLogger(__name__)
@@ -23,8 +25,17 @@ REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
 
 
-async def watch(run: Run, sandbox: Sandbox, following: Follow) -> Ended:
-    """Follows the program; the deadline, the output's size and a kill are held from out here."""
+@frozen(kw_only=True)
+class Bounds:
+    """The operator's bounds on what comes out of a run."""
+
+    output_bytes: int
+    files: FileRoom
+
+
+async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -> Ended:
+    """Follows the program, and takes the files that it is to bring back; the deadline, the output's size and a kill
+    are held from out here."""
     limits = run.known().spec.limits
     ended = Ended(reason="timeout")
     async with anyio.create_task_group() as beside:
@@ -33,6 +44,11 @@ async def watch(run: Run, sandbox: Sandbox, following: Follow) -> Ended:
             with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS) as deadline:
                 beside.start_soon(_leave_when_over, run, deadline, name=f"leave {run.id}")
                 ended = await following()
+            if ended.was_told and run.known().spec.output_files:
+                run.brought = Brought(bounds.files)
+                with anyio.CancelScope() as taking:
+                    beside.start_soon(_leave_when_over, run, taking, name=f"leave files {run.id}")
+                    await run.brought.take(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
             reason = "killed" if run.kill_wanted.is_set() else "broken"
             ended = Ended(reason=reason, detail=str(error))
@@ -40,7 +56,7 @@ async def watch(run: Run, sandbox: Sandbox, following: Follow) -> Ended:
     return ended
 
 
-async def start_and_follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
+async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
     """Gives the go-ahead, then as `follow`. Raises `SandboxRefused` when it comes too late."""
     spec = run.known().spec
     await sandbox.go(
@@ -50,20 +66,22 @@ async def start_and_follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended
             env=spec.env_vars,
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
-            output_bytes=output_max,
+            output_bytes=bounds.output_bytes,
             evaluate=spec.eval_last_expr,
+            output_files=spec.output_files,
+            file_limits=bounds.files.limits,
         )
     )
-    return await follow(run, sandbox, output_max)
+    return await follow(run, sandbox, bounds)
 
 
-async def follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
-    """Copies what the program prints, at most `output_max` bytes, until it has ended.
+async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
+    """Copies what the program prints, at most as many bytes as it may, until it has ended.
 
     Raises `SandboxBroken` when the sandbox ends before it says so."""
     async for frame in sandbox.frames():
         if isinstance(frame, Printed):
-            room = output_max - len(run.journal)
+            room = bounds.output_bytes - len(run.journal)
             run.print(frame.stream, frame.data[:room])
             if len(frame.data) > room:
                 return Ended(reason="output_limit")
@@ -92,5 +110,6 @@ def _ended(frame: Exited) -> Ended:
         signalled=frame.signalled,
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
         result=frame.result,
+        result_truncated=frame.result_truncated,
         detail=f"it gave the unknown reason {frame.reason[:80]!r}",
     )
