@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 
 from pyexec.errors import InvalidRequest, SandboxBroken
 
-ROOT = "/work/"
+ROOT = "work"
 PATTERNS_MAX = 100
 PATTERN_BYTES_MAX = 1024
 COMPONENT_BYTES_MAX = 255
@@ -112,10 +112,12 @@ def _normal_pattern(pattern: str, where: str) -> str:
         raise InvalidRequest(f"the pattern is longer than {PATTERN_BYTES_MAX} bytes", field=where)
     if ".." in pattern.split("/"):
         raise InvalidRequest(f"{pattern!r} has '..' in it; give a pattern below /work", field=where)
-    if pattern.startswith("/") and not f"{posixpath.normpath(pattern)}/".startswith(ROOT):
-        raise InvalidRequest(f"{pattern!r} lies outside /work; give a pattern below it", field=where)
-    parts = [part for part in pattern.removeprefix(ROOT).split("/") if part not in ("", ".")]
-    if pattern.endswith("/") or not parts or pattern.rstrip("/") == ROOT.rstrip("/"):
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    if pattern.startswith("/"):
+        if parts[:1] != [ROOT]:
+            raise InvalidRequest(f"{pattern!r} lies outside /work; give a pattern below it", field=where)
+        del parts[0]
+    if pattern.endswith("/") or not parts:
         raise InvalidRequest(f"{pattern!r} names a directory; for all files in it append **", field=where)
     if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
         raise InvalidRequest(f"a part of the pattern is longer than {COMPONENT_BYTES_MAX} bytes", field=where)
