@@ -23,7 +23,8 @@ SECONDS = 20.0
 ENTRIES_MAX = 100000
 """How many names are looked at where patterns have wildcards."""
 DEPTH_MAX = 32
-CHUNK = 64 * 1024
+PIECE = 12000
+"""Bytes of a file in one frame, for the reason that the supervisor has."""
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -114,7 +115,7 @@ class Collection:
         self.bytes_left -= size
         self.send(FILE, json.dumps({"path": path, "size": size}).encode())
         while size:
-            data = os.read(file, min(CHUNK, size))
+            data = os.read(file, min(PIECE, size))
             if not data:
                 raise EOFError(path)
             size -= len(data)

@@ -69,6 +69,13 @@ class Printed:
     data: bytes
 
 
+@frozen
+class Evaluated:
+    """The next bytes of the last expression's repr, before the program's end is told."""
+
+    data: bytes
+
+
 @frozen(kw_only=True)
 class Exited:
     """The program and all that it had started are gone. `reason` is `exit`, or the limit that ended it."""
@@ -78,7 +85,6 @@ class Exited:
     signalled: bool
     cpu_seconds: float
     peak_memory_bytes: int
-    result: str | None
     result_truncated: bool
 
 
@@ -104,7 +110,9 @@ class Collected:
     truncated: bool
 
 
-Frame = Ready | Unpacked | Refused | Started | Printed | Exited | FileBegins | FileData | Collected
+Frame = (
+    Ready | Unpacked | Refused | Started | Printed | Evaluated | Exited | FileBegins | FileData | Collected
+)
 
 
 def command() -> tuple[str, ...]:
@@ -164,6 +172,8 @@ class Decoder:
 def _frame(kind: bytes, payload: bytes) -> Frame:
     if kind in _STREAMS:
         return Printed(_STREAMS[kind], _bytes(payload))
+    if kind == supervisor.RESULT:
+        return Evaluated(_bytes(payload))
     if kind == collector.DATA:
         return FileData(_bytes(payload))
     if kind == supervisor.UNPACKED:
@@ -188,9 +198,6 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
 
 
 def _exited(document: dict[str, Any]) -> Exited:
-    result = None if document["result"] is None else _text(document["result"])
-    if result is not None and len(result) > supervisor.RESULT_BYTES_MAX:
-        raise ValueError("the result is longer than it may be")
     exit_code = int(document["exit_code"])
     if not 0 <= exit_code <= 255:
         raise ValueError(exit_code)
@@ -200,7 +207,6 @@ def _exited(document: dict[str, Any]) -> Exited:
         signalled=bool(document["signalled"]),
         cpu_seconds=_amount(document["cpu_seconds"]),
         peak_memory_bytes=int(_amount(document["peak_memory_bytes"])),
-        result=result,
         result_truncated=document["result_truncated"] is True,
     )
 

@@ -4,7 +4,8 @@ This file travels into the container as text (`python3 -I -S -c`), so it is self
 only, of Python 3.8 and later, on Linux. Its wire format is defined here once; the host's side imports it.
 
 A frame is one byte of kind, four bytes of length (big-endian), the payload. Towards the host a newline follows,
-because Docker's log drivers keep whole lines; output is in base64, because every line costs them. The host
+because Docker's log drivers keep whole lines; output is in base64, because every line costs them, and in pieces,
+because the driver `local` loses the newline of a line over 16 KiB (seen with 20.10). The host
 sends the archive in ARCHIVE frames, an empty one last; the program's standard input in one STDIN frame; then
 GO. If the input ends before GO, the sandbox ends. After EXIT come the files that the run is to bring back, if any:
 the code that finds them comes along with GO, and so does the code that evaluates a script's last expression.
@@ -30,7 +31,16 @@ import tarfile
 import time
 
 ARCHIVE, STDIN, GO = b"A", b"I", b"G"
-READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, EXIT = b"R", b"U", b"F", b"S", b"1", b"2", b"X"
+READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
+    b"R",
+    b"U",
+    b"F",
+    b"S",
+    b"1",
+    b"2",
+    b"E",
+    b"X",
+)
 HEADER = struct.Struct("!cI")
 
 WORK, TMP = "/work", "/tmp"
@@ -41,6 +51,8 @@ GRACE_SECONDS = 5.0
 LINGER_SECONDS = 120.0
 """How long an ended program's container stays for a host that has just restarted to read its last words."""
 CHUNK = 64 * 1024
+PIECE = 12000
+"""What of output goes into one frame."""
 PR_SET_DUMPABLE = 4
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
@@ -48,7 +60,7 @@ CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 MEMORY_V1, MEMORY_V2 = "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/"
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
-RESULT, SECRET_BYTES = b"", 16
+SECRET_BYTES = 16
 RESULT_BYTES_MAX = 64 * 1024
 """What of a last expression's repr is kept."""
 
@@ -93,6 +105,11 @@ def send(kind, payload=b""):
     data = memoryview(HEADER.pack(kind, len(payload)) + payload + b"\n")
     while data:
         data = data[os.write(1, data) :]
+
+
+def send_data(kind, data):
+    for start in range(0, len(data), PIECE):
+        send(kind, binascii.b2a_base64(data[start : start + PIECE], newline=False))
 
 
 def send_json(kind, **document):
@@ -267,7 +284,7 @@ class Program:
         over = len(data) > self.left
         data = data[: self.left]
         self.left -= len(data)
-        send(self.streams[fd], binascii.b2a_base64(data, newline=False))
+        send_data(self.streams[fd], data)
         return not over
 
     def reap(self):
@@ -306,6 +323,7 @@ class Program:
                 reason = "out_of_memory"
         else:
             code = os.WEXITSTATUS(self.status)
+        send_data(RESULT, self.result[:RESULT_BYTES_MAX])
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         send_json(
             EXIT,
@@ -314,7 +332,6 @@ class Program:
             signalled=os.WIFSIGNALED(self.status),
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),
             peak_memory_bytes=max(self.memory.peak, usage.ru_maxrss * 1024),
-            result=self.result[:RESULT_BYTES_MAX].decode("utf-8", "ignore") if self.result else None,
             result_truncated=len(self.result) > RESULT_BYTES_MAX,
         )
 
@@ -372,7 +389,7 @@ def main():
         unpack(frames)
     except (tarfile.TarError, OSError, EOFError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error))
+        return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error)[:1000])
     send(UNPACKED)
     program = Program(stdin_of(read_frame(frames, STDIN)), memory)
     armed = time.monotonic()

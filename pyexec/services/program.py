@@ -11,8 +11,9 @@ from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ExecutorError, SandboxBroken, SandboxRefused
-from pyexec.sandbox.protocol import Exited, Go, Printed
+from pyexec.sandbox.protocol import Evaluated, Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.sandbox.supervisor import RESULT_BYTES_MAX
 from pyexec.services.brought import Brought, FileRoom
 from pyexec.services.live import Run
 
@@ -79,14 +80,19 @@ async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
     """Copies what the program prints, at most as many bytes as it may, until it has ended.
 
     Raises `SandboxBroken` when the sandbox ends before it says so."""
+    result = b""
     async for frame in sandbox.frames():
         if isinstance(frame, Printed):
             room = bounds.output_bytes - len(run.journal)
             run.print(frame.stream, frame.data[:room])
             if len(frame.data) > room:
                 return Ended(reason="output_limit")
+        elif isinstance(frame, Evaluated):
+            result += frame.data
+            if len(result) > RESULT_BYTES_MAX:
+                raise SandboxBroken("the result is longer than it may be")
         elif isinstance(frame, Exited):
-            return _ended(frame)
+            return _ended(frame, result)
     raise SandboxBroken("it ended before it said how the program ended")
 
 
@@ -103,13 +109,13 @@ async def _leave_when_over(run: Run, deadline: anyio.CancelScope) -> None:
     deadline.cancel()
 
 
-def _ended(frame: Exited) -> Ended:
+def _ended(frame: Exited, result: bytes) -> Ended:
     return Ended(
         reason=frame.reason if frame.reason in REASONS else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
-        result=frame.result,
+        result=result.decode("utf-8", "ignore") or None,  # a cut may fall into a character
         result_truncated=frame.result_truncated,
         detail=f"it gave the unknown reason {frame.reason[:80]!r}",
     )

@@ -10,17 +10,25 @@ from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
 from pyexec.sandbox import collector, supervisor
-from pyexec.sandbox.protocol import Collected, Decoder, Exited, FileBegins, FileData, Frame, Printed
+from pyexec.sandbox.protocol import Collected, Decoder, Evaluated, FileBegins, FileData, Frame, Printed
 
 HEADER = struct.Struct("!cI")
-KINDS = [supervisor.STDOUT, supervisor.EXIT, collector.FILE, collector.DATA, collector.COLLECTED, b"?", b"A"]
+KINDS = [
+    supervisor.STDOUT,
+    supervisor.RESULT,
+    supervisor.EXIT,
+    collector.FILE,
+    collector.DATA,
+    collector.COLLECTED,
+    b"?",
+    b"A",
+]
 END = {
     "reason": "exit",
     "exit_code": 0,
     "signalled": False,
     "cpu_seconds": 0.1,
     "peak_memory_bytes": 1,
-    "result": None,
     "result_truncated": False,
 }
 
@@ -60,7 +68,6 @@ def test_files_are_read_as_they_were_sent() -> None:
         (collector.FILE, b"{"),
         (collector.DATA, b"a"),
         (collector.COLLECTED, {}),
-        (supervisor.EXIT, {**END, "result": "x" * (supervisor.RESULT_BYTES_MAX + 1)}),
         (supervisor.EXIT, {**END, "exit_code": 256}),
         (supervisor.EXIT, {**END, "cpu_seconds": float("inf")}),
         (supervisor.EXIT, {key: END[key] for key in END if key != "result_truncated"}),
@@ -78,13 +85,7 @@ def test_a_frame_that_is_too_long_is_refused_before_it_has_come() -> None:
 
 
 def test_half_a_surrogate_pair_goes_no_further() -> None:
-    (end,) = decoded(HEADER.pack(supervisor.EXIT, len(text := lone_surrogate())) + text + b"\n")
-    assert isinstance(end, Exited)
-    assert end.result == "a?"
-
-
-def lone_surrogate() -> bytes:
-    return json.dumps({**END, "result": "a\ud800"}).encode()
+    assert decoded(frame(collector.FILE, {"path": "a\ud800", "size": 0})) == [FileBegins("a?", 0)]
 
 
 values = st.recursive(
@@ -109,5 +110,5 @@ def test_any_bytes_are_frames_or_a_broken_sandbox(frames: list[tuple[bytes, obje
             assert isinstance(one.path, str)
             assert one.path.encode()
             assert 0 <= one.size < 2**60
-        elif isinstance(one, FileData | Printed):
+        elif isinstance(one, FileData | Printed | Evaluated):
             assert isinstance(one.data, bytes)

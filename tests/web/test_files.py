@@ -4,15 +4,16 @@ import io
 import tarfile
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import anyio
 import pytest
 from yarl import URL
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script, tar_of
+from tests.support.remains import spooled
 from tests.support.server import Server, running_server
 
 MEBIBYTE = 1024 * 1024
@@ -320,18 +321,21 @@ async def test_files_go_with_their_execution(tight: Api, tight_server: Server) -
     assert blob.stat().st_size == 300_000
     await until_gone(tight, result["execution_id"])
     assert not blob.exists()
-    assert spooled(tight_server.data_dir) == []
+    for path in ("files", "files/a"):
+        assert (await tight.get(f"/api/v1/executions/{result['execution_id']}/{path}")).status == 404
 
 
-def spooled(directory: Path) -> list[Path]:
-    """What a spool would have left behind."""
-    return [path for path in directory.iterdir() if path.name.startswith("tmp")]
+async def test_no_spool_is_left_open(tight: Api, tight_server: Server) -> None:
+    await tight.run(f"open('a', 'wb').write(bytes({MEBIBYTE}))", output_files=["a"], config={"disk_mb": 8})
+    await tight.run(
+        f"open('a', 'wb').write(bytes({2 * MEBIBYTE}))", output_files=["a"], config={"disk_mb": 8}
+    )
+    await tight.run("print()")
+    assert spooled(tight_server) == set()
 
 
 async def until_gone(api: Api, execution_id: str) -> None:
-    """By what the listing's readers see: asked again until the server has retired it."""
-    answer = await api.get(f"/api/v1/executions/{execution_id}/files")
-    while answer.status == 200:
-        await api.run("import time; time.sleep(0.2)")
-        answer = await api.request("GET", f"/api/v1/executions/{execution_id}")
-    assert answer.status == 404
+    """A look at the id for as long as there is one."""
+    with anyio.fail_after(60):
+        while (await api.get(f"/api/v1/executions/{execution_id}")).status == 200:
+            await anyio.lowlevel.checkpoint()
