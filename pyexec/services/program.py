@@ -13,7 +13,7 @@ from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ExecutorError, SandboxBroken, SandboxRefused
 from pyexec.sandbox.protocol import Evaluated, Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.sandbox.supervisor import RESULT_BYTES_MAX
+from pyexec.sandbox.supervisor import GRACE_SECONDS, RESULT_BYTES_MAX
 from pyexec.services.brought import Brought, FileRoom
 from pyexec.services.live import Run
 
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
+PATIENT_GRACE_SECONDS = GRACE_SECONDS
+"""The same for a run whose files only the supervisor can bring: for as long as it lives by its own alarm."""
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
@@ -37,15 +39,16 @@ class Bounds:
 async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -> Ended:
     """Follows the program, and takes the files that it is to bring back; the deadline, the output's size and a kill
     are held from out here."""
-    limits = run.known().spec.limits
+    spec = run.known().spec
+    grace = PATIENT_GRACE_SECONDS if spec.output_files else OUTSIDE_GRACE_SECONDS
     ended = Ended(reason="timeout")
     async with anyio.create_task_group() as beside:
         beside.start_soon(_kill_when_wanted, run, sandbox, name=f"kill {run.id}")
         try:
-            with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS) as deadline:
+            with anyio.move_on_after(spec.limits.timeout_seconds + grace) as deadline:
                 beside.start_soon(_leave_when_over, run, deadline, name=f"leave {run.id}")
                 ended = await following()
-            if ended.was_told and run.known().spec.output_files:
+            if ended.was_told and spec.output_files:
                 run.brought = Brought(bounds.files)
                 with anyio.CancelScope() as taking:
                     beside.start_soon(_leave_when_over, run, taking, name=f"leave files {run.id}")
