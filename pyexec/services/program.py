@@ -13,7 +13,7 @@ from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ExecutorError, SandboxBroken, SandboxRefused
 from pyexec.sandbox.protocol import Evaluated, Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.sandbox.supervisor import GRACE_SECONDS, RESULT_BYTES_MAX
+from pyexec.sandbox.supervisor import RESULT_BYTES_MAX
 from pyexec.services.brought import Brought, FileRoom
 from pyexec.services.live import Run
 
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
-PATIENT_GRACE_SECONDS = GRACE_SECONDS
-"""The same for a run whose files only the supervisor can bring: for as long as it lives by its own alarm."""
+PATIENT_GRACE_SECONDS = 4.0
+"""The same for a run whose files only the supervisor can bring; it ends itself by its own alarm a second later."""
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
