@@ -37,6 +37,18 @@ class UnknownExecution(ExecutorError):
     code = "not_found"
 
 
+class UnknownFile(ExecutorError):
+    """The execution brought back no such file."""
+
+    code = "not_found"
+
+
+class NotEnded(ExecutorError):
+    """What was asked for is there once the execution has ended."""
+
+    code = "not_ended"
+
+
 class KeyReused(ExecutorError):
     """An Idempotency-Key came again, with another request than the first time."""
 

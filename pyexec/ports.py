@@ -117,6 +117,10 @@ class BlobStore(Protocol):
 
     A name of any other form is a `ValueError`."""
 
+    @property
+    def bytes_max(self) -> int | None:
+        """The largest blob it takes; None when there is no such bound."""
+
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         """Stores everything `chunks` yields, durably, and whole or not at all.
 

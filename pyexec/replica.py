@@ -9,18 +9,22 @@ from attrs import frozen
 
 from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
+from pyexec.domain.files import FileLimits
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import SettingsError
-from pyexec.ports import ContainerSpec, EngineIdentity, Member, Membership
+from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
 from pyexec.sandbox.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.installer import installed_uv
 from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.setup import Setup, SetupConfig
+from pyexec.services.brought import FileRoom
+from pyexec.services.downloads import Downloads
 from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
 from pyexec.services.preparation import Preparation, kind_of
+from pyexec.services.program import Bounds
 from pyexec.services.query import Queries
 from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
@@ -78,7 +82,10 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
         identity = RunnerConfig(
             replica=replica_id,
             engine=engine_identity.id,
-            output_bytes_max=settings.max_output_bytes,
+            bounds=Bounds(
+                output_bytes=settings.max_output_bytes,
+                files=FileRoom(limits=_file_limits(settings, stores.blobs), spool_dir=settings.data_dir),
+            ),
             leave_running=settings.consul_addr is not None,
         )
         replica = _assemble(settings, stores, engine, engine_identity, identity)
@@ -158,6 +165,7 @@ def _assemble(
             submissions=submissions,
             queries=queries,
             kills=kills,
+            downloads=Downloads(queries, blobs),
             checks={"event log": log.check, "docker": engine.check},
             limits=WebLimits(
                 upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
@@ -220,12 +228,18 @@ def _container_spec(
         work_bytes=kind.disk_mb * MEBIBYTE,
         tmp_bytes=settings.tmp_mb * MEBIBYTE,
         shm_bytes=kind.memory_mb * MEBIBYTE,
-        log_bytes=2 * settings.max_output_bytes + MEBIBYTE,
+        log_bytes=2 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE,
         pids_max=settings.pids_max,
         cpu_shares=kind.cpu_shares,
         cpus=kind.cpus,
         network=settings.run_network if kind.network else None,
     )
+
+
+def _file_limits(settings: Settings, blobs: BlobStore) -> FileLimits:
+    """The files of a run are one blob, which the store must be able to take."""
+    asked = settings.max_files_mb * MEBIBYTE
+    return FileLimits(bytes_max=asked if blobs.bytes_max is None else min(asked, blobs.bytes_max))
 
 
 def _refuse_unenforced(identity: EngineIdentity, settings: Settings) -> None:

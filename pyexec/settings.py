@@ -101,6 +101,7 @@ class Settings:
     max_metadata_mb: int = _setting(16, "largest metadata part or eval body, MiB", least=1)
     max_archive_members: int = _setting(65536, "most members of an archive", least=1)
     max_output_bytes: int = _setting(10 * 1024 * 1024, "most a program may print, bytes", least=1)
+    max_files_mb: int = _setting(64, "most a run's output_files may bring back, MiB", least=1)
     upload_idle_timeout: float = _setting(60.0, "longest pause in an upload, seconds", least=0.001)
 
     def policy(self, engine_cpus: int) -> Policy:

@@ -156,6 +156,17 @@ class AsyncClient:
             async for chunk in answer.chunks():
                 yield chunk
 
+    async def files(self, execution_id: str) -> AsyncGenerator[bytes, None]:
+        """What `output_files` brought back, as the bytes of a tar. Conflict before the execution's end."""
+        async with self._http.open(requests.files(execution_id, None, self._retry)) as answer:
+            async for chunk in answer.chunks():
+                yield chunk
+
+    async def file(self, execution_id: str, path: str) -> bytes:
+        """The contents of one of `Result.files`. NotFound for another path, Conflict before the end."""
+        async with self._http.open(requests.files(execution_id, path, self._retry)) as answer:
+            return b"".join([chunk async for chunk in answer.chunks()])
+
     def events(self, execution_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
         """What happened and happens to it, an `Ended` last. `after`: the id of the last event already known.
 

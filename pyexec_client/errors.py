@@ -71,13 +71,13 @@ class Unauthorized(ApiError):
 
 
 class NotFound(ApiError):
-    """404: no such execution (never was, or was removed some time after its end)."""
+    """404: no such execution (never was, or was removed some time after its end), or no such file of it."""
 
     default_code = "not_found"
 
 
 class Conflict(ApiError):
-    """409: the Idempotency-Key was used before with another request."""
+    """409: the Idempotency-Key was used before with another request, or files are asked for before the end."""
 
     default_code = "conflict"
 

@@ -47,10 +47,11 @@ class Usage:
 
 @frozen(kw_only=True)
 class Truncated:
-    """Whether a stream was cut because it was too long."""
+    """Whether a stream, or the `repr` of the last expression, was cut because it was too long."""
 
     stdout: bool = False
     stderr: bool = False
+    result: bool = False
 
 
 @frozen(kw_only=True)
@@ -66,7 +67,8 @@ class Result:
     """An execution's state; after its end, its outcome. What does not apply is None.
 
     `stdout` and `stderr` are text, invalid bytes replaced; an entry of a listing has neither. `result` is the
-    `repr` of the last expression, of `eval` alone. `raw` is the answer itself, with fields of newer servers.
+    `repr` of the last expression, of `eval` alone. `files` are there to be fetched; `files_truncated` says that
+    some were left out. `raw` is the answer itself, with fields of newer servers.
     """
 
     execution_id: str

@@ -23,6 +23,7 @@ from pyexec.domain.events import (
     Submitted,
     Usage,
 )
+from pyexec.domain.files import Files, OutputFile
 from pyexec.domain.ids import execution_id
 from pyexec.domain.spec import Limits, Spec
 
@@ -105,9 +106,16 @@ specs = st.builds(
     env_vars=st.lists(texts, max_size=3).map(tuple),
     script_args=st.lists(texts, max_size=3).map(tuple),
     eval_last_expr=st.booleans(),
+    output_files=st.lists(texts, max_size=3).map(tuple),
 )
 usages = st.none() | st.builds(Usage, cpu_seconds=floats, peak_memory_bytes=counts)
 outputs = st.builds(Output, inline=st.none() | st.binary(max_size=40), blob=st.none() | texts)
+files = st.none() | st.builds(
+    Files,
+    listed=st.lists(st.builds(OutputFile, path=texts, size=counts), max_size=3).map(tuple),
+    truncated=st.booleans(),
+    blob=st.none() | texts,
+)
 optional_texts = st.none() | texts
 
 submissions = st.builds(Submitted, at=moments, nonce=texts, spec=specs, payload=optional_texts)
@@ -127,8 +135,10 @@ later_events: st.SearchStrategy[Event] = st.one_of(
         error_type=optional_texts,
         error_line=st.none() | counts,
         result=optional_texts,
+        result_truncated=st.booleans(),
         usage=usages,
         output=outputs,
+        files=files,
     ),
     st.builds(
         Failed,
@@ -139,7 +149,8 @@ later_events: st.SearchStrategy[Event] = st.one_of(
         exit_code=st.none() | st.integers(0, 255),
         usage=usages,
         output=outputs,
+        files=files,
     ),
-    st.builds(Killed, at=moments, nonce=texts, usage=usages, output=outputs),
+    st.builds(Killed, at=moments, nonce=texts, usage=usages, output=outputs, files=files),
 )
 any_event = submissions | later_events

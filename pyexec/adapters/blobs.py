@@ -35,6 +35,8 @@ class FileBlobs:
 
     What is being written lies under another name until it is whole and durable."""
 
+    bytes_max: Final = None
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 

@@ -38,6 +38,8 @@ class Manifest:
 class ConsulBlobs:
     """`ports.BlobStore` on Consul, up to 8 MiB a blob. `fence` says who this replica is."""
 
+    bytes_max: Final = BLOB_BYTES_MAX
+
     def __init__(
         self, kv: ConsulKV, fence: Callable[[], Operation], complaints: Complaints | None = None
     ) -> None:

@@ -27,6 +27,8 @@ class _Abandoned(Exception):
 class ObjectBlobs:
     """`ports.BlobStore` under a URL. Keys for it come from the environment, as each store names them."""
 
+    bytes_max: Final = None
+
     def __init__(self, store: ObjectStore, url: str) -> None:
         self._store = store
         self._url = url

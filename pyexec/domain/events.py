@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from pyexec.domain.files import Files
 from pyexec.domain.spec import Spec
 
 
@@ -98,15 +99,17 @@ class KillRequested(Event):
 
 @frozen(kw_only=True)
 class Finished(Event):
-    """The program ended, with any exit code."""
+    """The program ended, with any exit code. `files`, here and below, is None when none came."""
 
     exit_code: int
     error: str | None = None
     error_type: str | None = None
     error_line: int | None = None
     result: str | None = None
+    result_truncated: bool = False
     usage: Usage | None = None
     output: Output = Output()
+    files: Files | None = None
 
 
 @frozen(kw_only=True)
@@ -118,6 +121,7 @@ class Failed(Event):
     exit_code: int | None = None
     usage: Usage | None = None
     output: Output = Output()
+    files: Files | None = None
 
 
 @frozen(kw_only=True)
@@ -126,6 +130,7 @@ class Killed(Event):
 
     usage: Usage | None = None
     output: Output = Output()
+    files: Files | None = None
 
 
 Terminal = Finished | Failed | Killed

@@ -2,13 +2,15 @@
 
 from datetime import datetime
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
+from pyexec.domain.files import Files
 from pyexec.domain.spec import Limits
 from pyexec.domain.traceback import parse_traceback
 
 TIMEOUT_EXIT, KILLED_EXIT = 124, 137
+ERROR_CHARACTERS = 1000
 
 
 @frozen(kw_only=True)
@@ -21,7 +23,13 @@ class Ended:
     signalled: bool = False
     usage: Usage | None = None
     result: str | None = None
+    result_truncated: bool = False
     detail: str = ""
+
+    @property
+    def was_told(self) -> bool:
+        """Whether the supervisor itself said how it ended, and so is still there."""
+        return self.usage is not None
 
 
 def terminal_event(
@@ -31,6 +39,7 @@ def terminal_event(
     output_max: int,
     stderr_tail: str,
     output: Output,
+    files: Files | None,
     at: datetime,
     nonce: str,
 ) -> Terminal:
@@ -47,11 +56,13 @@ def terminal_event(
                 error=crash.error if crash else None,
                 error_line=crash.error_line if crash else None,
                 result=ended.result,
+                result_truncated=ended.result_truncated,
                 usage=ended.usage,
                 output=output,
+                files=files,
             )
         case "killed":
-            return Killed(at=at, nonce=nonce, usage=ended.usage, output=output)
+            return Killed(at=at, nonce=nonce, usage=ended.usage, output=output, files=files)
         case "timeout":
             kind, code = FailureType.TIMEOUT, TIMEOUT_EXIT
             error = f"the program ran longer than {limits.timeout_seconds:g} s and was ended"
@@ -68,5 +79,23 @@ def terminal_event(
             kind, code = FailureType.INTERNAL, None
             error = f"the sandbox failed: {ended.detail or ended.reason}"
     return Failed(
-        at=at, nonce=nonce, error_type=kind, error=error, exit_code=code, usage=ended.usage, output=output
+        at=at,
+        nonce=nonce,
+        error_type=kind,
+        error=error,
+        exit_code=code,
+        usage=ended.usage,
+        output=output,
+        files=files,
     )
+
+
+def shortened(terminal: Terminal) -> Terminal:
+    """The same end with texts that fit in any event log; the program's whole output is kept beside them."""
+    if isinstance(terminal, Failed):
+        return evolve(terminal, error=terminal.error[:ERROR_CHARACTERS])
+    if isinstance(terminal, Finished):
+        error = terminal.error and terminal.error[:ERROR_CHARACTERS]
+        cut = terminal.result_truncated or terminal.result is not None
+        return evolve(terminal, error=error, result=None, result_truncated=cut)
+    return terminal

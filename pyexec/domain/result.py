@@ -7,6 +7,7 @@ from attrs import field, frozen
 
 from pyexec.domain.events import Failed, Finished, Usage
 from pyexec.domain.execution import Execution, Status
+from pyexec.domain.files import Files, OutputFile
 from pyexec.domain.journal import Journal, Stream
 
 
@@ -21,10 +22,11 @@ class Timings:
 
 @frozen(kw_only=True)
 class Truncated:
-    """Whether output was cut at the server's limit."""
+    """Whether output was cut at the server's limit; `result` is there only when the expression's repr was."""
 
     stdout: bool = False
     stderr: bool = False
+    result: bool | None = None
 
 
 @frozen(kw_only=True)
@@ -53,6 +55,8 @@ class Result(Summary):
     stdout: str = ""
     stderr: str = ""
     truncated: Truncated = Truncated()
+    files: tuple[OutputFile, ...] | None = None
+    files_truncated: bool | None = None
 
 
 def summarize(execution: Execution) -> Summary:
@@ -62,13 +66,27 @@ def summarize(execution: Execution) -> Summary:
 
 def result_of(execution: Execution, journal: Journal) -> Result:
     """The whole answer. `journal` is what it printed so far, or in all once it has ended."""
-    from_limit = isinstance(execution.terminal, Failed) and execution.terminal.error_type == "output_limit"
+    end = execution.terminal
+    from_limit = isinstance(end, Failed) and end.error_type == "output_limit"
+    result_cut = True if isinstance(end, Finished) and end.result_truncated else None
+    files = files_of(execution)
     return Result(
         **_facts(execution),  # type: ignore[arg-type]
         stdout=journal.text_of(Stream.STDOUT),
         stderr=journal.text_of(Stream.STDERR),
-        truncated=Truncated(stdout=from_limit, stderr=from_limit),
+        truncated=Truncated(stdout=from_limit, stderr=from_limit, result=result_cut),
+        files=files.listed if files else None,
+        files_truncated=True if files and files.truncated else None,
     )
+
+
+def files_of(execution: Execution) -> Files | None:
+    """What an ended execution brought back; None when it has not ended, or asked for nothing.
+
+    Where a program ran and nobody could look afterwards, something may have been left behind."""
+    if execution.terminal is None or not execution.spec.output_files:
+        return None
+    return execution.terminal.files or Files(truncated=execution.started_at is not None)
 
 
 def _facts(execution: Execution) -> dict[str, object]:

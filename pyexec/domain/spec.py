@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from attrs import field, frozen
 
+from pyexec.domain.files import normal_patterns
 from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import InvalidRequest
 
@@ -48,7 +49,9 @@ class Metadata:
     stdin: str = field(default="", metadata=_doc("Standard input of the program."))
     env_vars: tuple[str, ...] = field(default=(), metadata=_doc("Environment as K=V.", ["MODE=test"]))
     script_args: tuple[str, ...] = field(default=(), metadata=_doc("Arguments of the program."))
-    output_files: tuple[str, ...] = field(default=(), metadata=_doc("Globs under /work to bring back."))
+    output_files: tuple[str, ...] = field(
+        default=(), metadata=_doc("Globs of files to bring back.", ["*.png"])
+    )
     config: RequestedLimits = field(factory=RequestedLimits, metadata=_doc("Limits."))
 
 
@@ -102,6 +105,7 @@ class Spec:
     eval_last_expr: bool = False
     pre_commands: tuple[str, ...] = ()
     requirements_txt: str | None = None
+    output_files: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -119,10 +123,6 @@ class Policy:
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
     """What `metadata` means under `policy`; raises `InvalidRequest` naming the field that does not hold."""
-    if metadata.output_files:
-        raise InvalidRequest(
-            "output_files is not offered by this version of the server; leave it out", field="output_files"
-        )
     if metadata.docker_image is not None:
         _check_image(metadata.docker_image, policy)
     requirements = parse_requirements(metadata.requirements_txt or "")
@@ -141,6 +141,7 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         script_args=metadata.script_args,
         pre_commands=metadata.pre_commands,
         requirements_txt=requirements.text if requirements else None,
+        output_files=normal_patterns(metadata.output_files),
         limits=_limits(metadata.config, policy),
     )
 

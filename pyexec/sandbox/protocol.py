@@ -4,14 +4,16 @@ import binascii
 import json
 import struct
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 from typing import Any
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, field, filters, frozen
 
+from pyexec.domain.files import UNSAFE, FileLimits
 from pyexec.domain.journal import Stream
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import supervisor
+from pyexec.sandbox import collector, supervisor
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 _HEADER = struct.Struct("!cI")
@@ -20,7 +22,8 @@ _STREAMS = {supervisor.STDOUT: Stream.STDOUT, supervisor.STDERR: Stream.STDERR}
 
 @frozen(kw_only=True)
 class Go:
-    """The order to start the program. Limits in bytes and seconds."""
+    """The order to start the program. Limits in bytes and seconds. `output_files` are the patterns of what to send
+    after its end."""
 
     entrypoint: str
     args: tuple[str, ...]
@@ -29,6 +32,8 @@ class Go:
     memory_bytes: int
     output_bytes: int
     evaluate: bool
+    output_files: tuple[str, ...]
+    file_limits: FileLimits
 
 
 @frozen
@@ -64,6 +69,13 @@ class Printed:
     data: bytes
 
 
+@frozen
+class Evaluated:
+    """The next bytes of the last expression's repr, before the program's end is told."""
+
+    data: bytes
+
+
 @frozen(kw_only=True)
 class Exited:
     """The program and all that it had started are gone. `reason` is `exit`, or the limit that ended it."""
@@ -73,16 +85,45 @@ class Exited:
     signalled: bool
     cpu_seconds: float
     peak_memory_bytes: int
-    result: str | None
+    result_truncated: bool
 
 
-Frame = Ready | Unpacked | Refused | Started | Printed | Exited
+@frozen
+class FileBegins:
+    """A file that the program has left; its contents follow."""
+
+    path: str
+    size: int
+
+
+@frozen
+class FileData:
+    """The next bytes of the file that has begun."""
+
+    data: bytes
+
+
+@frozen
+class Collected:
+    """No more files come; `truncated` says whether some were left out."""
+
+    truncated: bool
+
+
+Frame = (
+    Ready | Unpacked | Refused | Started | Printed | Evaluated | Exited | FileBegins | FileData | Collected
+)
 
 
 def command() -> tuple[str, ...]:
     """The container's command: the interpreter with the supervisor as its program."""
-    source = resources.files("pyexec.sandbox").joinpath("supervisor.py").read_text("utf-8")
-    return ("python3", "-I", "-S", "-c", source)
+    return ("python3", "-I", "-S", "-c", _source("supervisor"))
+
+
+@cache
+def _source(module: str) -> str:
+    """What travels into the container, as text."""
+    return resources.files("pyexec.sandbox").joinpath(f"{module}.py").read_text("utf-8")
 
 
 def archive_frame(data: bytes) -> bytes:
@@ -96,8 +137,12 @@ def stdin_frame(data: bytes) -> bytes:
 
 
 def go_frame(go: Go) -> bytes:
-    """The go-ahead."""
-    payload = json.dumps(asdict(go)).encode()
+    """The go-ahead, with the code that it needs in there."""
+    document = asdict(go, filter=filters.exclude("output_files", "file_limits"))
+    document["evaluator"] = _source("evaluator") if go.evaluate else None
+    document["collector"] = _source("collector") if go.output_files else None
+    document["files"] = {"patterns": go.output_files, "unsafe": UNSAFE.pattern, **asdict(go.file_limits)}
+    payload = json.dumps(document).encode()
     return _HEADER.pack(supervisor.GO, len(payload)) + payload
 
 
@@ -127,6 +172,10 @@ class Decoder:
 def _frame(kind: bytes, payload: bytes) -> Frame:
     if kind in _STREAMS:
         return Printed(_STREAMS[kind], _bytes(payload))
+    if kind == supervisor.RESULT:
+        return Evaluated(_bytes(payload))
+    if kind == collector.DATA:
+        return FileData(_bytes(payload))
     if kind == supervisor.UNPACKED:
         return Unpacked()
     if kind == supervisor.STARTED:
@@ -139,13 +188,16 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
             return Refused(_text(document["code"]), _text(document["message"]))
         if kind == supervisor.EXIT:
             return _exited(document)
+        if kind == collector.FILE:
+            return FileBegins(_text(document["path"]), _count(document["size"]))
+        if kind == collector.COLLECTED:
+            return Collected(document["truncated"] is not False)
     except (KeyError, TypeError, ValueError) as error:
         raise SandboxBroken(f"a {kind!r} frame lacks what it must say") from error
     raise SandboxBroken(f"a frame has the unknown kind {kind!r}")
 
 
 def _exited(document: dict[str, Any]) -> Exited:
-    result = document["result"]
     exit_code = int(document["exit_code"])
     if not 0 <= exit_code <= 255:
         raise ValueError(exit_code)
@@ -155,7 +207,7 @@ def _exited(document: dict[str, Any]) -> Exited:
         signalled=bool(document["signalled"]),
         cpu_seconds=_amount(document["cpu_seconds"]),
         peak_memory_bytes=int(_amount(document["peak_memory_bytes"])),
-        result=None if result is None else _text(result),
+        result_truncated=document["result_truncated"] is True,
     )
 
 
@@ -173,12 +225,18 @@ def _bytes(payload: bytes) -> bytes:
     try:
         return binascii.a2b_base64(payload)
     except ValueError as error:
-        raise SandboxBroken("a frame of output is not base64") from error
+        raise SandboxBroken("a frame of bytes is not base64") from error
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
+    return value.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair, UTF-8 cannot
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**60:
+        raise ValueError(value)
     return value
 
 

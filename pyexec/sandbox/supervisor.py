@@ -4,9 +4,11 @@ This file travels into the container as text (`python3 -I -S -c`), so it is self
 only, of Python 3.8 and later, on Linux. Its wire format is defined here once; the host's side imports it.
 
 A frame is one byte of kind, four bytes of length (big-endian), the payload. Towards the host a newline follows,
-because Docker's log drivers keep whole lines; output is in base64, because every line costs them. The host
+because Docker's log drivers keep whole lines; output is in base64, because every line costs them, and in pieces,
+because the driver `local` loses the newline of a line over 16 KiB (seen with 20.10). The host
 sends the archive in ARCHIVE frames, an empty one last; the program's standard input in one STDIN frame; then
-GO. If the input ends before GO, the sandbox ends.
+GO. If the input ends before GO, the sandbox ends. After EXIT come the files that the run is to bring back, if any:
+the code that finds them comes along with GO, and so does the code that evaluates a script's last expression.
 
 What runs here is trusted only until GO: afterwards the program shares this container, and may be hostile. So the
 supervisor cannot be traced or opened by it, ignores its signals, dies after it when memory runs out, and kills
@@ -22,13 +24,23 @@ import os
 import resource
 import select
 import signal
+import socket
 import struct
 import sys
 import tarfile
 import time
 
 ARCHIVE, STDIN, GO = b"A", b"I", b"G"
-READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, EXIT = b"R", b"U", b"F", b"S", b"1", b"2", b"X"
+READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
+    b"R",
+    b"U",
+    b"F",
+    b"S",
+    b"1",
+    b"2",
+    b"E",
+    b"X",
+)
 HEADER = struct.Struct("!cI")
 
 WORK, TMP = "/work", "/tmp"
@@ -39,6 +51,8 @@ GRACE_SECONDS = 5.0
 LINGER_SECONDS = 120.0
 """How long an ended program's container stays for a host that has just restarted to read its last words."""
 CHUNK = 64 * 1024
+PIECE = 12000
+"""What of output goes into one frame."""
 PR_SET_DUMPABLE = 4
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
@@ -46,34 +60,9 @@ CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 MEMORY_V1, MEMORY_V2 = "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/"
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
-
-EVALUATE = """\
-import ast, os, sys
-result = int(sys.argv[1])
-os.set_inheritable(result, False)
-del sys.argv[:2]
-path = os.path.abspath(sys.argv[0])
-sys.path[0] = os.path.dirname(path)
-def hook(kind, error, trace):
-    while trace and trace.tb_frame.f_code.co_filename == "<string>":
-        trace = trace.tb_next
-    sys.__excepthook__(kind, error.with_traceback(trace), trace)
-sys.excepthook = hook
-with open(path, "rb") as file:
-    tree = compile(file.read(), path, "exec", ast.PyCF_ONLY_AST)
-last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-module = type(sys)("__main__")
-module.__file__ = path
-module.__builtins__ = __builtins__
-sys.modules["__main__"] = module
-exec(compile(tree, path, "exec"), module.__dict__)
-if last is not None:
-    value = eval(compile(ast.Expression(last.value), path, "eval"), module.__dict__)
-    text = repr(value).encode("utf-8", "backslashreplace")
-    while text:
-        text = text[os.write(result, text):]
-"""
-"""Runs a script and writes the repr of its last expression to a pipe of its own, so that printing cannot forge it."""
+SECRET_BYTES = 16
+RESULT_BYTES_MAX = 64 * 1024
+"""What of a last expression's repr is kept."""
 
 
 class ArchiveReader:
@@ -116,6 +105,11 @@ def send(kind, payload=b""):
     data = memoryview(HEADER.pack(kind, len(payload)) + payload + b"\n")
     while data:
         data = data[os.write(1, data) :]
+
+
+def send_data(kind, data):
+    for start in range(0, len(data), PIECE):
+        send(kind, binascii.b2a_base64(data[start : start + PIECE], newline=False))
 
 
 def send_json(kind, **document):
@@ -200,6 +194,7 @@ class Program:
         self.memory = memory
         self.status = None
         self.result = bytearray()
+        self.secret = os.urandom(SECRET_BYTES)
         self.streams = {}
         self.ends = {}
         self.poller = select.poll()
@@ -216,6 +211,15 @@ class Program:
         read, self.ends[kind] = os.pipe()
         self.streams[read] = kind
         self.poller.register(read, select.POLLIN | select.POLLHUP)
+
+    def open_result(self):
+        """A socket that takes the last expression's repr, with the secret in it by which that is known."""
+        read, end = (half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        os.set_inheritable(end, True)
+        os.write(read, self.secret)
+        self.streams[read], self.ends[RESULT] = RESULT, end
+        self.poller.register(read, select.POLLIN | select.POLLHUP)
+        return end
 
     def run(self, go):
         self.left = go["output_bytes"]
@@ -241,10 +245,8 @@ class Program:
         """Spawns the program, which is far quicker than a fork: nothing of this process is copied. What it must
         not have of the supervisor goes by itself: descriptors close, and execution makes it dumpable."""
         command = [sys.executable]
-        if go["evaluate"]:
-            self.open_stream(b"")
-            os.set_inheritable(self.ends[b""], True)
-            command += ["-c", EVALUATE, str(self.ends[b""])]
+        if go["evaluator"]:
+            command += ["-c", go["evaluator"], str(self.open_result())]
         standard = (self.stdin, self.ends[STDOUT], self.ends[STDERR])
         try:
             with self.memory.dying_first():
@@ -266,19 +268,23 @@ class Program:
 
     def copy(self, fd):
         """Passes on what is there; False once the program has printed more than it may."""
-        data = os.read(fd, CHUNK)
+        try:
+            data = os.read(fd, CHUNK)
+        except ConnectionResetError:  # the evaluator has ended and did not need the secret
+            data = b""
         if not data:
             self.poller.unregister(fd)
             os.close(fd)
             del self.streams[fd]
             return True
+        if self.streams[fd] == RESULT:
+            if data.startswith(self.secret) and len(self.result) <= RESULT_BYTES_MAX:
+                self.result += data[SECRET_BYTES:]
+            return True
         over = len(data) > self.left
         data = data[: self.left]
         self.left -= len(data)
-        if self.streams[fd]:
-            send(self.streams[fd], binascii.b2a_base64(data, newline=False))
-        else:
-            self.result += data
+        send_data(self.streams[fd], data)
         return not over
 
     def reap(self):
@@ -317,6 +323,7 @@ class Program:
                 reason = "out_of_memory"
         else:
             code = os.WEXITSTATUS(self.status)
+        send_data(RESULT, self.result[:RESULT_BYTES_MAX])
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         send_json(
             EXIT,
@@ -325,7 +332,7 @@ class Program:
             signalled=os.WIFSIGNALED(self.status),
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 6),
             peak_memory_bytes=max(self.memory.peak, usage.ru_maxrss * 1024),
-            result=self.result.decode("utf-8", "replace") if self.result else None,
+            result_truncated=len(self.result) > RESULT_BYTES_MAX,
         )
 
 
@@ -382,7 +389,7 @@ def main():
         unpack(frames)
     except (tarfile.TarError, OSError, EOFError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error))
+        return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error)[:1000])
     send(UNPACKED)
     program = Program(stdin_of(read_frame(frames, STDIN)), memory)
     armed = time.monotonic()
@@ -392,6 +399,10 @@ def main():
     end_everything_after(go["timeout"] + GRACE_SECONDS)
     program.run(go)
     end_everything_after(LINGER_SECONDS)
+    if go["collector"]:
+        parts = {}
+        exec(go["collector"], parts)
+        parts["collect"](go["files"], send)
     while True:
         signal.pause()
 

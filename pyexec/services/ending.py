@@ -7,13 +7,14 @@ from attrs import field, frozen
 
 from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
+from pyexec.domain.files import Files
 from pyexec.domain.journal import Stream
-from pyexec.domain.outcome import Ended, terminal_event
-from pyexec.errors import Conflict, Unavailable
+from pyexec.domain.outcome import Ended, shortened, terminal_event
+from pyexec.errors import Conflict, TooLarge, Unavailable
 from pyexec.ports import BlobStore, EventLog
 from pyexec.services.clock import nonce, now
 from pyexec.services.live import Run
-from pyexec.services.outputs import store_output
+from pyexec.services.outputs import files_blob, store_output
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Endings:
         with anyio.CancelScope(shield=True):
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             output = await self._store(run)
+            files = await self._store_files(run)
             if output is None:
                 return
             terminal = terminal_event(
@@ -49,6 +51,7 @@ class Endings:
                 output_max=self.output_bytes_max,
                 stderr_tail=tail.decode("utf-8", "replace"),
                 output=output,
+                files=files,
                 at=now(),
                 nonce=nonce(),
             )
@@ -70,6 +73,17 @@ class Endings:
         while self._is_own(run):
             try:
                 return await store_output(self.blobs, run.id, run.journal)
+            except Unavailable as error:
+                await self._wait_for_store(run, error)
+        return None
+
+    async def _store_files(self, run: Run) -> Files | None:
+        while run.brought and self._is_own(run):
+            try:
+                return await run.brought.store(self.blobs, files_blob(run.id))
+            except TooLarge as error:
+                logger.warning("the files of %s are dropped: %s", run.id, error)
+                return Files(truncated=True)
             except Unavailable as error:
                 await self._wait_for_store(run, error)
         return None
@@ -97,6 +111,11 @@ class Endings:
                 run.catch_up(after)  # others may have told the run meanwhile
             except Conflict:
                 await self._catch_up(run)
+            except TooLarge as error:
+                logger.error("the end of %s is written in short: %s", run.id, error)
+                if (shorter := shortened(terminal)) == terminal:
+                    raise
+                terminal = shorter
             except Unavailable as error:
                 await self._wait_for_store(run, error)
 

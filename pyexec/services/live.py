@@ -8,6 +8,7 @@ from attrs import define, field
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, apply
 from pyexec.domain.journal import Journal, Stream
+from pyexec.services.brought import Brought
 
 
 class Changes:
@@ -34,6 +35,8 @@ class Run:
     execution: Execution | None = None
     events: list[Event] = field(factory=list)
     journal: Journal = field(factory=Journal)
+    brought: Brought | None = None
+    """The files that came after the program's end, where some were asked for."""
     changes: Changes = field(factory=Changes)
     over: anyio.Event = field(factory=anyio.Event)
     """Set when it has ended, or is another replica's from here on."""

@@ -15,6 +15,11 @@ def output_blob(execution_id: str) -> str:
     return f"{execution_id}/output"
 
 
+def files_blob(execution_id: str) -> str:
+    """The name of the blob of the files that it brought back."""
+    return f"{execution_id}/files"
+
+
 def payload_blob(execution_id: str) -> str:
     """The name of an accepted archive's blob."""
     return f"{execution_id}/payload"

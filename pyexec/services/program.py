@@ -5,34 +5,54 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
+from attrs import frozen
 
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ExecutorError, SandboxBroken, SandboxRefused
-from pyexec.sandbox.protocol import Exited, Go, Printed
+from pyexec.sandbox.protocol import Evaluated, Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.sandbox.supervisor import RESULT_BYTES_MAX
+from pyexec.services.brought import Brought, FileRoom
 from pyexec.services.live import Run
 
 logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
+PATIENT_GRACE_SECONDS = 4.0
+"""The same for a run whose files only the supervisor can bring; it ends itself by its own alarm a second later."""
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
 
 
-async def watch(run: Run, sandbox: Sandbox, following: Follow) -> Ended:
-    """Follows the program; the deadline, the output's size and a kill are held from out here."""
-    limits = run.known().spec.limits
+@frozen(kw_only=True)
+class Bounds:
+    """The operator's bounds on what comes out of a run."""
+
+    output_bytes: int
+    files: FileRoom
+
+
+async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -> Ended:
+    """Follows the program, and takes the files that it is to bring back; the deadline, the output's size and a kill
+    are held from out here."""
+    spec = run.known().spec
+    grace = PATIENT_GRACE_SECONDS if spec.output_files else OUTSIDE_GRACE_SECONDS
     ended = Ended(reason="timeout")
     async with anyio.create_task_group() as beside:
         beside.start_soon(_kill_when_wanted, run, sandbox, name=f"kill {run.id}")
         try:
-            with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS) as deadline:
+            with anyio.move_on_after(spec.limits.timeout_seconds + grace) as deadline:
                 beside.start_soon(_leave_when_over, run, deadline, name=f"leave {run.id}")
                 ended = await following()
+            if ended.was_told and spec.output_files:
+                run.brought = Brought(bounds.files)
+                with anyio.CancelScope() as taking:
+                    beside.start_soon(_leave_when_over, run, taking, name=f"leave files {run.id}")
+                    await run.brought.take(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
             reason = "killed" if run.kill_wanted.is_set() else "broken"
             ended = Ended(reason=reason, detail=str(error))
@@ -40,7 +60,7 @@ async def watch(run: Run, sandbox: Sandbox, following: Follow) -> Ended:
     return ended
 
 
-async def start_and_follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
+async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
     """Gives the go-ahead, then as `follow`. Raises `SandboxRefused` when it comes too late."""
     spec = run.known().spec
     await sandbox.go(
@@ -50,25 +70,32 @@ async def start_and_follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended
             env=spec.env_vars,
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
-            output_bytes=output_max,
+            output_bytes=bounds.output_bytes,
             evaluate=spec.eval_last_expr,
+            output_files=spec.output_files,
+            file_limits=bounds.files.limits,
         )
     )
-    return await follow(run, sandbox, output_max)
+    return await follow(run, sandbox, bounds)
 
 
-async def follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
-    """Copies what the program prints, at most `output_max` bytes, until it has ended.
+async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
+    """Copies what the program prints, at most as many bytes as it may, until it has ended.
 
     Raises `SandboxBroken` when the sandbox ends before it says so."""
+    result = b""
     async for frame in sandbox.frames():
         if isinstance(frame, Printed):
-            room = output_max + run.journal.setup_bytes - len(run.journal)
+            room = bounds.output_bytes + run.journal.setup_bytes - len(run.journal)
             run.print(frame.stream, frame.data[:room])
             if len(frame.data) > room:
                 return Ended(reason="output_limit")
+        elif isinstance(frame, Evaluated):
+            result += frame.data
+            if len(result) > RESULT_BYTES_MAX:
+                raise SandboxBroken("the result is longer than it may be")
         elif isinstance(frame, Exited):
-            return _ended(frame)
+            return _ended(frame, result)
     raise SandboxBroken("it ended before it said how the program ended")
 
 
@@ -85,12 +112,13 @@ async def _leave_when_over(run: Run, deadline: anyio.CancelScope) -> None:
     deadline.cancel()
 
 
-def _ended(frame: Exited) -> Ended:
+def _ended(frame: Exited, result: bytes) -> Ended:
     return Ended(
         reason=frame.reason if frame.reason in REASONS else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
-        result=frame.result,
+        result=result.decode("utf-8", "ignore") or None,  # a cut may fall into a character
+        result_truncated=frame.result_truncated,
         detail=f"it gave the unknown reason {frame.reason[:80]!r}",
     )

@@ -16,7 +16,7 @@ from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import BlobStore, EventLog, Member, Membership
 from pyexec.services.clock import nonce, now
 from pyexec.services.live import Changes, Live
-from pyexec.services.outputs import output_blob, payload_blob
+from pyexec.services.outputs import files_blob, output_blob, payload_blob
 from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -238,8 +238,8 @@ class Reconciler:
             try:
                 due = await self._log.ended_before(now() - timedelta(seconds=ttl), RETIRE_AT_ONCE)
                 for execution_id in due:
-                    await self._blobs.delete(payload_blob(execution_id))
-                    await self._blobs.delete(output_blob(execution_id))
+                    for blob in (payload_blob, output_blob, files_blob):
+                        await self._blobs.delete(blob(execution_id))
                     await self._log.retire(execution_id)
             except Unavailable as error:
                 logger.error("ended executions cannot be retired now: %s", error)

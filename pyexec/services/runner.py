@@ -32,7 +32,7 @@ from pyexec.services.doubts import Doubts
 from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
 from pyexec.services.preparation import Preparation
-from pyexec.services.program import Follow, follow, start_and_follow, watch
+from pyexec.services.program import Bounds, Follow, follow, start_and_follow, watch
 from pyexec.services.slots import Slot, Slots
 from pyexec.services.spool import Spool
 
@@ -49,13 +49,13 @@ Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
 
 @frozen(kw_only=True)
 class RunnerConfig:
-    """Who this replica is, and what bounds a run's output, in bytes.
+    """Who this replica is, and what bounds what comes out of a run.
 
     `leave_running` says whether programs outlive an orderly stop, for another replica to adopt."""
 
     replica: str
     engine: str
-    output_bytes_max: int
+    bounds: Bounds
     leave_running: bool
 
 
@@ -79,7 +79,7 @@ class Runner:
         self._slots = slots
         self._live = live
         self._endings = Endings(
-            log=log, blobs=blobs, replica=config.replica, output_bytes_max=config.output_bytes_max
+            log=log, blobs=blobs, replica=config.replica, output_bytes_max=config.bounds.output_bytes
         )
         self._doubts = Doubts(log=log, live=live, replica=config.replica)
         self._tasks: TaskGroup | None = None
@@ -147,7 +147,7 @@ class Runner:
         await sandbox.arm(spec.stdin.encode())
         with self.beginning(), anyio.CancelScope(shield=True):
             await self._write_first(run, [*events, running], key)
-            begin = partial(start_and_follow, run, sandbox, self.config.output_bytes_max)
+            begin = partial(start_and_follow, run, sandbox, self.config.bounds)
             self._carry_out_later(run, sandbox, slot, begin)
 
     async def open(
@@ -247,7 +247,7 @@ class Runner:
             if execution.owner != self.config.replica:  # else it was adopted, and the log did not say so
                 await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
                 run.record([adopted])
-            go_on = partial(follow, run, sandbox, self.config.output_bytes_max)
+            go_on = partial(follow, run, sandbox, self.config.bounds)
             self._carry_out_later(run, sandbox, slot, go_on)
 
     async def look_again(self) -> None:
@@ -335,7 +335,7 @@ class Runner:
     async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
         """From the go-ahead to the end."""
         try:
-            ended = await watch(run, sandbox, following)
+            ended = await watch(run, sandbox, following, self.config.bounds)
             await self._endings.end(run, ended)
         except Exception:
             logger.exception("%s could not be carried to its end", run.id)
@@ -365,3 +365,5 @@ class Runner:
             logger.error("the sandbox of %s is left behind: %s", run.id, error)
         finally:
             self._slots.release(slot)
+            if run.brought is not None:
+                await run.brought.close()

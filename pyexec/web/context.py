@@ -6,8 +6,10 @@ from pathlib import Path
 from aiohttp import web
 from attrs import define, frozen
 
-from pyexec.errors import Unavailable
+from pyexec.domain.ids import is_execution_id
+from pyexec.errors import Unavailable, UnknownExecution
 from pyexec.ports import REPLICA_HEADER, Caller
+from pyexec.services.downloads import Downloads
 from pyexec.services.kill import Kills
 from pyexec.services.query import Queries
 from pyexec.services.submit import Submissions
@@ -29,6 +31,7 @@ class Context:
     submissions: Submissions
     queries: Queries
     kills: Kills
+    downloads: Downloads
     checks: dict[str, Callable[[], Awaitable[None]]]
     limits: WebLimits
     spool_dir: Path
@@ -61,3 +64,11 @@ def context_of(request: web.Request) -> Context:
     if gate.context is None:
         raise Unavailable(gate.waiting_for)
     return gate.context
+
+
+def execution_id_of(request: web.Request) -> str:
+    """The execution that the path names; raises `UnknownExecution` for what cannot be one."""
+    execution_id = request.match_info["id"]
+    if not is_execution_id(execution_id):
+        raise UnknownExecution(f"{execution_id[:80]!r} is no execution id")
+    return execution_id

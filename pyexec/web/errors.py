@@ -11,10 +11,12 @@ from pyexec.errors import (
     ExecutorError,
     InvalidRequest,
     KeyReused,
+    NotEnded,
     QueueFull,
     TooLarge,
     Unavailable,
     UnknownExecution,
+    UnknownFile,
     UnsupportedArchive,
 )
 from pyexec.web.context import TOKENS
@@ -28,6 +30,8 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (UnsupportedArchive, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (InvalidRequest, HTTPStatus.BAD_REQUEST),
     (UnknownExecution, HTTPStatus.NOT_FOUND),
+    (UnknownFile, HTTPStatus.NOT_FOUND),
+    (NotEnded, HTTPStatus.CONFLICT),
     (KeyReused, HTTPStatus.CONFLICT),
     (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -1,9 +1,6 @@
 """The endpoints of CONTRACT §1: each reads its request, calls one service, and writes the answer."""
 
-import io
-import posixpath
-import tarfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -14,17 +11,18 @@ from attrs import frozen
 
 from pyexec.codec import parse_json, parse_request, to_json
 from pyexec.domain.execution import Phase, Status
-from pyexec.domain.ids import is_execution_id
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result, Summary
-from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
+from pyexec.domain.spec import EvalRequest
 from pyexec.domain.stream import Chunk, End, Position
-from pyexec.errors import ExecutorError, InvalidRequest, TooLarge, UnknownExecution
+from pyexec.errors import ExecutorError, InvalidRequest, TooLarge
 from pyexec.services.live import Run
 from pyexec.services.uploads import Upload
-from pyexec.web.context import Context, caller_of, context_of
+from pyexec.web.context import Context, caller_of, context_of, execution_id_of
+from pyexec.web.evaluation import upload_of
+from pyexec.web.files import get_file, get_files
 from pyexec.web.multipart import read_upload, refuse_encoding
-from pyexec.web.schemas import schema_of
+from pyexec.web.schemas import Problem, schema_of
 from pyexec.web.sse import parse_position, send_events, wants_events
 
 WAIT_SECONDS_MAX = 60.0
@@ -54,15 +52,6 @@ class Listing:
 
     executions: tuple[Summary, ...]
     next_cursor: str | None = None
-
-
-@frozen(kw_only=True)
-class Problem:
-    """Every error."""
-
-    error: str
-    code: str
-    field: str | None = None
 
 
 @frozen(kw_only=True)
@@ -116,7 +105,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
     except web.HTTPRequestEntityTooLarge as error:
         raise TooLarge(f"the body is larger than {most} bytes") from error
     asked = parse_request(parse_json(text, what="body"), EvalRequest, what="body")
-    metadata, archive = _eval_upload(asked)
+    metadata, archive = upload_of(asked)
     upload = Upload(
         metadata=metadata,
         archive=_once(archive),
@@ -133,7 +122,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
 async def get_execution(request: web.Request) -> web.StreamResponse:
     """The state; with `?wait=SECONDS` held until it has ended or the time is up."""
     wait = _number(request, "wait", 0.0, WAIT_SECONDS_MAX, least=0.0, kind=float)
-    result = await context_of(request).queries.result(_id(request), caller_of(request), wait)
+    result = await context_of(request).queries.result(execution_id_of(request), caller_of(request), wait)
     return web.json_response(to_json(result))
 
 
@@ -142,7 +131,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Problem), 404)
 async def delete_execution(request: web.Request) -> web.StreamResponse:
     """Ends it, waiting or running; 202 when it has not ended after ten seconds."""
-    execution = await context_of(request).kills.kill(_id(request))
+    execution = await context_of(request).kills.kill(execution_id_of(request))
     status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
     return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
 
@@ -172,10 +161,10 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     follow = _flag(request, "follow")
     queries = context_of(request).queries
     if not follow:
-        journal = await queries.journal(_id(request), caller_of(request))
+        journal = await queries.journal(execution_id_of(request), caller_of(request))
         data = b"".join(d for stream, d in journal.since(0) if stream in shown)
         return web.Response(body=data, content_type="text/plain")
-    items = await queries.items(_id(request), Position(), caller_of(request))
+    items = await queries.items(execution_id_of(request), Position(), caller_of(request))
     response = web.StreamResponse(headers={"Content-Type": "text/plain", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     async for item in items:
@@ -192,7 +181,7 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
 @docs(tags=["executions"], summary="Events as they come")
 async def get_events(request: web.Request) -> web.StreamResponse:
     """Server-Sent Events, going on after `Last-Event-ID`."""
-    execution_id = _id(request)
+    execution_id = execution_id_of(request)
     after = parse_position(request.headers.get("Last-Event-ID"))
     follow = _flag(request, "follow", default="1")
     items = await context_of(request).queries.items(execution_id, after, caller_of(request), follow=follow)
@@ -227,6 +216,8 @@ ROUTES = (
     ("DELETE", "/api/v1/executions/{id}", delete_execution),
     ("GET", "/api/v1/executions/{id}/logs", get_logs),
     ("GET", "/api/v1/executions/{id}/events", get_events),
+    ("GET", "/api/v1/executions/{id}/files", get_files),
+    ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
 )
@@ -288,71 +279,8 @@ async def _answer_known(request: web.Request, context: Context, execution_id: st
     return web.json_response(to_json(await context.queries.ended(execution_id, caller_of(request))))
 
 
-def _eval_upload(asked: EvalRequest) -> tuple[Metadata, bytes]:
-    """An `eval` request as the upload that it stands for."""
-    if (asked.code is None) is (not asked.files):
-        raise InvalidRequest("give either code or files", field="code")
-    if asked.docker_image is not None and asked.python_version is not None:
-        raise InvalidRequest("give either docker_image or python_version", field="python_version")
-    image = asked.docker_image
-    if asked.python_version is not None:
-        major, dot, minor = asked.python_version.partition(".")
-        if major != "3" or not dot or not minor.isdecimal():
-            raise InvalidRequest(
-                f"python_version is {asked.python_version!r}; write it like 3.12", field="python_version"
-            )
-        image = f"python:3.{int(minor)}-slim"
-    _check_names(asked.files)
-    files = {"main.py": asked.code} if asked.code is not None else {f.name: f.content for f in asked.files}
-    metadata = Metadata(
-        entrypoint=asked.entrypoint,
-        docker_image=image,
-        requirements_txt=asked.requirements_txt,
-        stdin=asked.stdin,
-        env_vars=asked.env_vars,
-        script_args=asked.script_args,
-        config=asked.config,
-    )
-    return metadata, _tar_of(files)
-
-
-def _check_names(files: Sequence[SourceFile]) -> None:
-    """What an archive would refuse later, in terms of this request."""
-    seen: set[str] = set()
-    for index, file in enumerate(files):
-        name, where = file.name, f"files[{index}].name"
-        if not name or "\0" in name or name.endswith("/"):
-            raise InvalidRequest(
-                f"{name!r} is no file's name: it must not be empty, hold a NUL or end with a slash",
-                field=where,
-            )
-        if name.startswith("/") or ".." in name.split("/"):
-            raise InvalidRequest(f"{name!r} lies outside /work; give a path relative to it", field=where)
-        if posixpath.normpath(name) in seen:
-            raise InvalidRequest(f"{name!r} is given twice", field=where)
-        seen.add(posixpath.normpath(name))
-
-
-def _tar_of(files: dict[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in files.items():
-            data = content.encode()
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
-
-
-def _id(request: web.Request) -> str:
-    execution_id = request.match_info["id"]
-    if not is_execution_id(execution_id):
-        raise UnknownExecution(f"{execution_id[:80]!r} is no execution id")
-    return execution_id
 
 
 def _key(request: web.Request) -> str | None:

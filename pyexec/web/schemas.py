@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Union, get_args, get_origin
 
 import attrs
+from attrs import frozen
 from marshmallow import Schema, fields
 
 _SIMPLE: dict[type, type[fields.Field[Any]]] = {
@@ -16,6 +17,15 @@ _SIMPLE: dict[type, type[fields.Field[Any]]] = {
     bool: fields.Boolean,
     datetime: fields.DateTime,
 }
+
+
+@frozen(kw_only=True)
+class Problem:
+    """Every error."""
+
+    error: str
+    code: str
+    field: str | None = None
 
 
 @cache

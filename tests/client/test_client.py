@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pyexec_client import AsyncClient, Ended, InvalidRequest, Lifecycle, NotFound, Output, Status
+from pyexec_client import AsyncClient, Conflict, Ended, InvalidRequest, Lifecycle, NotFound, Output, Status
 
 SLEEPER = "import time\nprint('up', flush=True)\ntime.sleep(600)"
 
@@ -166,3 +166,33 @@ async def test_the_package_is_typed():
     import pyexec_client
 
     assert Path(pyexec_client.__file__).with_name("py.typed").exists()
+
+
+async def test_files_that_a_run_left(client):
+    code = "import os\nos.mkdir('out')\nfor n in ('-a b', 'ü%20?#', 'c'): open(f'out/{n}', 'w').write(n * 3)"
+    result = await client.run(code, output_files=["out/*"])
+    assert not result.files_truncated
+    assert {file.path: file.size for file in result.files} == {"out/-a b": 12, "out/ü%20?#": 21, "out/c": 3}
+    for file in result.files:
+        data = await client.file(result.execution_id, file.path)
+        assert data == (file.path.removeprefix("out/") * 3).encode()
+    data = b"".join([chunk async for chunk in client.files(result.execution_id)])
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert sorted(archive.getnames()) == sorted(file.path for file in result.files)
+    with pytest.raises(NotFound, match="out/d"):
+        await client.file(result.execution_id, "out/d")
+    with pytest.raises(ValueError, match="path"):
+        await client.file(result.execution_id, "/")
+
+
+async def test_files_come_after_the_end_only(client):
+    execution_id = await client.submit(SLEEPER, output_files=["*"])
+    with pytest.raises(Conflict):
+        await client.file(execution_id, "main.py")
+    with pytest.raises(Conflict):
+        await anext(client.files(execution_id))
+    async with aclosing(client.logs(execution_id, follow=True)) as output:
+        assert (await anext(output)).startswith(b"up")
+    await client.kill(execution_id)
+    result = await client.wait(execution_id)
+    assert (result.files, result.files_truncated) == ((), True)

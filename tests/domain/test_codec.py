@@ -18,7 +18,7 @@ from pyexec.codec import (
     timestamp,
     to_json,
 )
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, Finished
 from pyexec.domain.execution import fold
 from pyexec.domain.journal import Journal, Stream
 from pyexec.domain.result import result_of
@@ -201,3 +201,12 @@ def test_what_does_not_apply_is_left_out() -> None:
         "created_at": "2026-01-01T00:00:00.000000Z",
         "truncated": {"stdout": False, "stderr": False},
     }
+
+
+def test_events_from_before_there_were_files_are_read() -> None:
+    stored = (
+        b'{"type": "finished.v1", "at": "2026-01-01T00:00:00Z", "nonce": "n", "exit_code": 0, "output": {}}'
+    )
+    event = decode_event(stored)
+    assert isinstance(event, Finished)
+    assert (event.files, event.result_truncated) == (None, False)

@@ -6,9 +6,21 @@ from hypothesis import strategies as st
 
 from pyexec.domain.events import Event, FailureType, Usage
 from pyexec.domain.execution import Status, fold
+from pyexec.domain.files import Files, OutputFile
 from pyexec.domain.journal import Journal, Stream
-from pyexec.domain.result import Timings, Truncated, result_of, summarize
-from tests.events import START, claimed, failed, finished, killed, preparing, released, running, submitted
+from pyexec.domain.result import Timings, Truncated, files_of, result_of, summarize
+from tests.events import (
+    SPEC,
+    START,
+    claimed,
+    failed,
+    finished,
+    killed,
+    preparing,
+    released,
+    running,
+    submitted,
+)
 
 
 def at(*milliseconds: float) -> list[object]:
@@ -92,3 +104,18 @@ def test_no_time_is_negative_though_clocks_differ(moments: list[int]) -> None:
     summary = summarize(fold("e", [submitted(submit), claimed(at=claim), running(run), finished(at=end)]))
     assert summary.duration_ms >= 0
     assert min(summary.timings_ms.queue, summary.timings_ms.setup, summary.timings_ms.run) >= 0
+
+
+def test_files_are_there_only_where_some_were_asked_for() -> None:
+    asked = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
+    brought = Files(listed=(OutputFile(path="a", size=1),), blob="b")
+    start, end = [claimed(), running()], evolve(finished(), files=brought)
+    assert files_of(fold("exe_1", [submitted(), *start, end])) is None
+    assert files_of(fold("exe_1", [asked, *start])) is None
+    assert files_of(fold("exe_1", [asked, *start, end])) == brought
+
+
+def test_where_nobody_could_look_something_may_be_missing() -> None:
+    asked = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
+    assert files_of(fold("exe_1", [asked, claimed(), running(), killed()])) == Files(truncated=True)
+    assert files_of(fold("exe_1", [asked, killed()])) == Files()

@@ -111,7 +111,7 @@ def test_an_image_has_a_name(image: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("requirements_txt", "requests"), ("pre_commands", ("true",)), ("output_files", ("*.csv",))],
+    [("requirements_txt", "requests"), ("pre_commands", ("true",))],
 )
 def test_what_is_not_offered_yet_is_not_ignored(field: str, value: object) -> None:
     assert refused(Metadata(**{field: value})).field == field

@@ -144,7 +144,7 @@ class Box:
                 signalled=False,
                 cpu_seconds=0.0,
                 peak_memory_bytes=0,
-                result=None,
+                result_truncated=False,
             )
         )
         self.engine.call_later(supervisor.LINGER_SECONDS, self.end)

@@ -9,11 +9,14 @@ from attrs import define
 
 from pyexec.adapters.peers import NoPeers
 from pyexec.app import Stop, _serve_replica
+from pyexec.domain.files import FileLimits
 from pyexec.domain.spec import Metadata
 from pyexec.errors import ExecutorError, Unavailable
 from pyexec.ports import Member
 from pyexec.replica import Replica, _assemble
+from pyexec.services.brought import FileRoom
 from pyexec.services.live import Run
+from pyexec.services.program import Bounds
 from pyexec.services.runner import RunnerConfig
 from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
@@ -155,7 +158,12 @@ class Life:
             peers=NoPeers(),
         )
         identity = RunnerConfig(
-            replica=self.name, engine=self.engine, output_bytes_max=1000, leave_running=True
+            replica=self.name,
+            engine=self.engine,
+            bounds=Bounds(
+                output_bytes=1000, files=FileRoom(limits=FileLimits(bytes_max=1000), spool_dir=Path("/tmp"))
+            ),
+            leave_running=True,
         )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()

@@ -193,7 +193,23 @@ async def test_a_caller_that_goes_away_in_the_middle_leaves_nothing(
         ({"files": [{"name": "a.txt", "content": ""}]}, "entrypoint", (".py",)),
         ({"code": "1", "docker_image": "x", "python_version": "3.12"}, "python_version", ("either",)),
         ({"code": "1", "python_version": "2.7"}, "python_version", ("2.7", "3.12")),
-        ({"code": "1", "python_version": "3"}, "python_version", ("3.12",)),
+        *(
+            ({"code": "1", "python_version": version}, "python_version", ("3.12", "at least 3.8"))
+            for version in (
+                "3",
+                "3.7",
+                "3.",
+                "3.x",
+                "3.12.1",
+                "3.012",
+                "3.100",
+                "4.0",
+                "3.１２",
+                " 3.12",
+                "3.12\n",
+                "",
+            )
+        ),
         ({"code": "1", "cod": 1}, "cod", ("unknown", "code")),
         ({"code": None}, "code", ("either code or files",)),
         ({"code": "1", "config": {"memory_mb": 1}}, "config.memory_mb", ("at least 16",)),

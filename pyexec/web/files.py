@@ -1,0 +1,48 @@
+"""Answering with the files that an execution brought back. They come from programs that nobody vetted: no browser
+is to show them, or to guess what they are."""
+
+from urllib.parse import quote
+
+from aiohttp import web
+from aiohttp_apispec import docs, response_schema
+
+from pyexec.services.downloads import Download
+from pyexec.web.context import context_of, execution_id_of
+from pyexec.web.schemas import Problem, schema_of
+
+
+@docs(tags=["executions"], summary="All files brought back, as a tar")
+@response_schema(schema_of(Problem), 404)
+@response_schema(schema_of(Problem), 409)
+async def get_files(request: web.Request) -> web.StreamResponse:
+    """What `output_files` brought back, as an uncompressed tar; 409 before the execution's end."""
+    execution_id = execution_id_of(request)
+    download = await context_of(request).downloads.archive(execution_id)
+    return await _send(request, download, "application/x-tar", f"{execution_id}.tar")
+
+
+@docs(tags=["executions"], summary="One file brought back")
+@response_schema(schema_of(Problem), 404)
+@response_schema(schema_of(Problem), 409)
+async def get_file(request: web.Request) -> web.StreamResponse:
+    """One of the files that the result lists; 409 before the execution's end."""
+    path = request.match_info["path"].rstrip("/")
+    download = await context_of(request).downloads.one(execution_id_of(request), path)
+    return await _send(request, download, "application/octet-stream", path.rpartition("/")[2])
+
+
+async def _send(request: web.Request, download: Download, kind: str, name: str) -> web.StreamResponse:
+    first = await anext(download.chunks, b"")  # what cannot be read at all is an error, not a broken answer
+    headers = {
+        "Content-Type": kind,
+        "Content-Length": str(download.size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    await response.write(first)
+    async for chunk in download.chunks:
+        await response.write(chunk)
+    await response.write_eof()
+    return response

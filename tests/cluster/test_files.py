@@ -1,0 +1,69 @@
+"""Files and results that come back in a cluster: by any replica, after its owner has gone, and within what Consul
+takes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.cluster.conftest import patience
+from tests.support.api import Api, api_of
+from tests.support.cluster import Cluster, running_cluster
+from tests.support.consul import dev_agent
+
+MEBIBYTE = 1024 * 1024
+
+
+@asynccontextmanager
+async def pair(image: str, directory: Path) -> AsyncIterator[tuple[Cluster, Api, Api]]:
+    """Two replicas on a Consul of their own."""
+    with dev_agent(directory / "consul") as consul:
+        async with patience(), running_cluster(directory, image, [consul], 2) as cluster:
+            async with api_of(cluster.urls[0]) as here, api_of(cluster.urls[1]) as there:
+                yield cluster, here, there
+            await cluster.stop()
+
+
+async def test_any_replica_gives_the_files_and_consul_bounds_them(image: str, tmp_path: Path) -> None:
+    source = f"""
+import os
+open('small', 'w').write('small')
+for name in 'ab': open(name, 'wb').write(name.encode() * {5 * MEBIBYTE})
+"""
+    async with pair(image, tmp_path) as (_, here, there):
+        result = await here.run(source, output_files=["?", "small"])
+        assert result["files"] == [{"path": "a", "size": 5 * MEBIBYTE}, {"path": "small", "size": 5}]
+        assert result["files_truncated"] is True
+        for api in (here, there):
+            async with api.session.get(f"/api/v1/executions/{result['execution_id']}/files/small") as answer:
+                assert (answer.status, await answer.read()) == (200, b"small")
+            async with api.session.get(f"/api/v1/executions/{result['execution_id']}/files/a") as answer:
+                assert await answer.read() == b"a" * (5 * MEBIBYTE)
+            assert (await api.ended(result["execution_id"]))["files"] == result["files"]
+
+
+async def test_who_adopts_a_run_brings_its_files_too(image: str, tmp_path: Path) -> None:
+    """They are in the engine's own log of the container by then, output and all."""
+    source = f"""
+import os, sys, time
+print('up', flush=True)
+time.sleep(8)
+print('x' * {MEBIBYTE})
+open('left', 'wb').write(os.urandom({4 * MEBIBYTE}))
+"""
+    async with pair(image, tmp_path) as (cluster, here, there):
+        execution_id = await here.accepted(source, output_files=["left"])
+        await here.until_printed(execution_id, b"up")
+        await cluster.replicas[0].term()
+        result = await there.ended(execution_id)
+        assert (result["status"], len(result["stdout"])) == ("completed", MEBIBYTE + 4), result["error"]
+        assert result["files"] == [{"path": "left", "size": 4 * MEBIBYTE}]
+        async with there.session.get(f"/api/v1/executions/{execution_id}/files/left") as answer:
+            assert len(await answer.read()) == 4 * MEBIBYTE
+
+
+async def test_an_end_that_consul_cannot_take_whole_is_written_in_short(image: str, tmp_path: Path) -> None:
+    code = "class A:\n    def __repr__(self): return '\\x01' * 65536\nprint('y' * 60_000)\nA()"
+    async with pair(image, tmp_path) as (_, api, _):
+        result = (await api.eval({"code": code, "eval_last_expr": True})).document
+    assert (result["status"], result["stdout"]) == ("completed", "y" * 60_000 + "\n")
+    assert ("result" in result, result["truncated"]["result"]) == (False, True)

@@ -1,0 +1,114 @@
+"""The host's end of the wire: whatever a sandbox sends is a frame as it should be, or a broken sandbox."""
+
+import base64
+import json
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.errors import SandboxBroken
+from pyexec.sandbox import collector, supervisor
+from pyexec.sandbox.protocol import Collected, Decoder, Evaluated, FileBegins, FileData, Frame, Printed
+
+HEADER = struct.Struct("!cI")
+KINDS = [
+    supervisor.STDOUT,
+    supervisor.RESULT,
+    supervisor.EXIT,
+    collector.FILE,
+    collector.DATA,
+    collector.COLLECTED,
+    b"?",
+    b"A",
+]
+END = {
+    "reason": "exit",
+    "exit_code": 0,
+    "signalled": False,
+    "cpu_seconds": 0.1,
+    "peak_memory_bytes": 1,
+    "result_truncated": False,
+}
+
+
+def frame(kind: bytes, payload: object) -> bytes:
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return HEADER.pack(kind, len(data)) + data + b"\n"
+
+
+def decoded(data: bytes) -> list[Frame]:
+    return list(Decoder().feed(data))
+
+
+def test_files_are_read_as_they_were_sent() -> None:
+    wire = frame(collector.FILE, {"path": "ü/a b", "size": 3}) + frame(
+        collector.DATA, base64.b64encode(b"\0\n\xff")
+    )
+    wire += frame(collector.COLLECTED, {"truncated": True})
+    expected = [FileBegins("ü/a b", 3), FileData(b"\0\n\xff"), Collected(True)]
+    assert decoded(wire) == expected
+    decoder = Decoder()
+    assert [found for byte in wire for found in decoder.feed(bytes([byte]))] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (collector.FILE, {"path": "a"}),
+        (collector.FILE, {"size": 1}),
+        (collector.FILE, {"path": 1, "size": 1}),
+        (collector.FILE, {"path": "a", "size": -1}),
+        (collector.FILE, {"path": "a", "size": 1.5}),
+        (collector.FILE, {"path": "a", "size": True}),
+        (collector.FILE, {"path": "a", "size": 2**60}),
+        (collector.FILE, {"path": "a", "size": "1"}),
+        (collector.FILE, []),
+        (collector.FILE, b"{"),
+        (collector.DATA, b"a"),
+        (collector.COLLECTED, {}),
+        (supervisor.EXIT, {**END, "exit_code": 256}),
+        (supervisor.EXIT, {**END, "cpu_seconds": float("inf")}),
+        (supervisor.EXIT, {key: END[key] for key in END if key != "result_truncated"}),
+        (b"?", {}),
+    ],
+)
+def test_a_frame_that_is_none_breaks_the_sandbox(kind: bytes, payload: object) -> None:
+    with pytest.raises(SandboxBroken):
+        decoded(frame(kind, payload))
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_has_come() -> None:
+    with pytest.raises(SandboxBroken, match="claims"):
+        decoded(HEADER.pack(collector.DATA, 2**31))
+
+
+def test_half_a_surrogate_pair_goes_no_further() -> None:
+    assert decoded(frame(collector.FILE, {"path": "a\ud800", "size": 0})) == [FileBegins("a?", 0)]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+claims = st.fixed_dictionaries({}, optional=dict.fromkeys(("path", "size", "truncated", *END), values))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), claims | st.binary(max_size=20)), max_size=4),
+    st.binary(max_size=9),
+)
+def test_any_bytes_are_frames_or_a_broken_sandbox(frames: list[tuple[bytes, object]], rest: bytes) -> None:
+    try:
+        found = decoded(b"".join(frame(kind, payload) for kind, payload in frames) + rest)
+    except SandboxBroken:
+        return
+    for one in found:
+        if isinstance(one, FileBegins):
+            assert isinstance(one.path, str)
+            assert one.path.encode()
+            assert 0 <= one.size < 2**60
+        elif isinstance(one, FileData | Printed | Evaluated):
+            assert isinstance(one.data, bytes)

@@ -1,0 +1,155 @@
+"""The simple API: which Python, what a crash says of the user's own file, and the last expression."""
+
+import pytest
+
+from tests.support.api import Api
+
+FILES = {
+    "main.py": "import pkg.deep\npkg.deep.go(1)\n",
+    "pkg/__init__.py": "",
+    "pkg/deep.py": "\n\ndef go(n):\n    return 1 // (n - 1)\n",
+    "broken.py": "x = 1\ny = (\n",
+    "uses_broken.py": "import os\nimport broken\n",
+}
+
+CRASHES = [
+    ("x = 1\n\n1 / 0", "ZeroDivisionError", 3, "division by zero"),
+    ("x = 1\nprint('a'\n", "SyntaxError", 2, "never closed"),
+    ("if True:\nx = 1", "IndentationError", 2, "indented block"),
+    ("def f():\n    raise KeyError('k')\n\nf()", "KeyError", 2, "'k'"),
+    ("import json\n\njson.loads('{')", "JSONDecodeError", 3, "Expecting property name"),
+    (
+        "import json\ndef f(pairs):\n    raise OSError('mine')\njson.loads('{}', object_hook=f)",
+        "OSError",
+        3,
+        "mine",
+    ),
+    (
+        "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('v') from e",
+        "ValueError",
+        4,
+        "v",
+    ),
+    ("try:\n    1 / 0\nfinally:\n    raise ValueError('w')", "ValueError", 4, "w"),
+    (
+        "\nraise ExceptionGroup('group', [ValueError(1), KeyError(2)])",
+        "ExceptionGroup",
+        2,
+        "group (2 sub-exceptions)",
+    ),
+    ("class Own(Exception):\n    pass\nraise Own('mine')", "Own", 3, "mine"),
+    ("def f():\n    f()\nf()", "RecursionError", 2, "maximum recursion depth"),
+    ("x = 1\nundefined_name", "NameError", 2, "undefined_name"),
+]
+
+
+@pytest.mark.parametrize("eval_last_expr", [False, True])
+@pytest.mark.parametrize("form", ["code", "files"])
+@pytest.mark.parametrize(("code", "kind", "line", "words"), CRASHES)
+async def test_a_crash_is_told_by_type_and_line(
+    api: Api, code: str, kind: str, line: int, words: str, form: str, eval_last_expr: bool
+) -> None:
+    body = {"code": code} if form == "code" else {"files": [{"name": "a/b.py", "content": code}]}
+    result = (await api.eval({**body, "eval_last_expr": eval_last_expr})).document
+    assert (result["status"], result["exit_code"]) == ("completed", 1)
+    assert (result["error_type"], result["error_line"]) == (kind, line)
+    assert words in result["error"]
+    assert "evaluator" not in result["stderr"]
+    assert "<string>" not in result["stderr"]
+    assert "result" not in result
+
+
+@pytest.mark.parametrize("eval_last_expr", [False, True])
+@pytest.mark.parametrize(
+    ("entrypoint", "kind", "line"),
+    [
+        ("main.py", "ZeroDivisionError", 4),
+        ("uses_broken.py", "SyntaxError", 2),
+        ("broken.py", "SyntaxError", 2),
+    ],
+)
+async def test_the_line_is_the_innermost_of_ones_own_files(
+    api: Api, entrypoint: str, kind: str, line: int, eval_last_expr: bool
+) -> None:
+    files = [{"name": name, "content": content} for name, content in FILES.items()]
+    body = {"files": files, "entrypoint": entrypoint, "eval_last_expr": eval_last_expr}
+    result = (await api.eval(body)).document
+    assert (result["error_type"], result["error_line"]) == (kind, line)
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("1 + 1", "2"),
+        ("'text'", "'text'"),
+        ("None", "None"),
+        ("x = 3\nx ** 2  # comment\n\n", "9"),
+        ("print('printed')", "None"),
+        ("'ü€𝄞\\n'", "'ü€𝄞\\n'"),
+        ("class A:\n    def __repr__(self): return 'a\\udcff'\nA()", "a\\udcff"),
+        ("def f():\n    return [f.__module__, __name__]\nf()", "['__main__', '__main__']"),
+        ("import sys\n(sys.argv, sys.stdin.read())", "(['main.py', 'one'], 'in')"),
+        ("from __future__ import annotations\nlambda: 0 and 1", None),
+        ("import pickle\nclass A: pass\ntype(pickle.loads(pickle.dumps(A()))) is A", "True"),
+        ("__file__", "'/work/main.py'"),
+        ("x = 1", None),
+        ("", None),
+        ("if True:\n    5", None),
+    ],
+)
+async def test_the_last_expression_comes_back(api: Api, code: str, result: str | None) -> None:
+    body = {"code": code, "eval_last_expr": True, "script_args": ["one"], "stdin": "in"}
+    document = (await api.eval(body)).document
+    assert (document["status"], document["exit_code"], document["stderr"]) == ("completed", 0, "")
+    if code.startswith("from __future__"):
+        assert document["result"].startswith("<function <lambda>")
+    else:
+        assert document.get("result") == result
+
+
+async def test_an_expression_after_an_exit_is_not_reached(api: Api) -> None:
+    document = (await api.eval({"code": "import sys\nsys.exit(3)\n42", "eval_last_expr": True})).document
+    assert (document["exit_code"], "result" in document) == (3, False)
+
+
+BLIND = """
+import os, subprocess, sys, threading
+print('result', 41, flush=True)
+def scribble():
+    for number in range(3, 256):
+        for data in (b'41', b'x' * 16 + b'41'):
+            try:
+                os.write(number, data)
+            except OSError:
+                pass
+scribble()
+child = 'import os\\nfor n in range(3, 256):\\n try: os.write(n, b"41")\\n except OSError: pass'
+subprocess.run([sys.executable, '-c', child], close_fds=False)
+if not os.fork():
+    scribble()
+    os._exit(0)
+os.wait()
+threading.Thread(target=scribble).start()
+"""
+
+
+async def test_what_is_written_into_every_descriptor_is_no_result(api: Api) -> None:
+    document = (await api.eval({"code": f"{BLIND}\n6 * 7", "eval_last_expr": True})).document
+    assert (document["result"], document["stdout"]) == ("42", "result 41\n")
+    document = (await api.eval({"code": f"{BLIND}\nx = 6 * 7", "eval_last_expr": True})).document
+    assert "result" not in document
+
+
+async def test_a_long_result_is_cut_and_says_so(api: Api) -> None:
+    document = (await api.eval({"code": "'x' * 65534", "eval_last_expr": True})).document
+    assert document["result"] == repr("x" * 65534)
+    assert "result" not in document["truncated"]
+    document = (await api.eval({"code": "'€' * 10_000_000", "eval_last_expr": True})).document
+    assert document["result"] == "'" + "€" * ((65536 - 1) // 3)
+    assert document["truncated"] == {"stdout": False, "stderr": False, "result": True}
+
+
+async def test_a_version_names_an_image(api: Api) -> None:
+    document = (await api.eval({"code": "1", "python_version": "3.99"})).document
+    assert (document["status"], document["error_type"]) == ("failed", "image_unavailable")
+    assert "python:3.99-slim" in document["error"]
