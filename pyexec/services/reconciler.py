@@ -223,6 +223,7 @@ class Reconciler:
         while True:
             try:
                 await self._log.rebuild_index()
+                logger.info("the indexes agree with the events")
                 await self._blobs.sweep(self._members.keys(), self._exists)
             except (Unavailable, CorruptLog) as error:
                 logger.error("indexes are not repaired now: %s", error)
