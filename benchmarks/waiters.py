@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from benchmarks.report import Amount, Section
 from benchmarks.samples import Samples
 from tests.support.api import Api, api_of
 from tests.support.consul import durable_agent
-from tests.support.server import running_server
+from tests.support.server import Server, running_server
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ WAITERS = 1000
 CALLERS = 20
 CONNECTIONS_MAX = 20
 MILLISECONDS_MAX = 1000
-EACH, ONE = "1,000 waiters, each for its own", "1,000 waiters, all for one"
+EACH, ONE = "each for its own", "all for one"
 SLEEP = "import time; time.sleep(3600)"
 SETTINGS = {
     "warm_pool": "0",
@@ -97,30 +97,34 @@ class Crowd:
 
 def measure_waiters(image: str) -> Section:
     """Takes about half a minute."""
-    return asyncio.run(_measure(image))
-
-
-async def _measure(image: str) -> Section:
-    with tempfile.TemporaryDirectory(prefix="pyexec-bench-") as directory:
-        with (
-            durable_agent(Path(directory) / "consul") as agent,
-            running_server(Path(directory) / "data", image, consul_addr=agent.address, **SETTINGS) as server,
-        ):
-            async with _callers(server.url) as (api, sent):
-                sleeper = await api.accepted(SLEEP)
-                crowd = Crowd(api, sent, server.process.pid, agent.ports["http"])
-                each = await crowd.wait_for(await crowd.submitted(WAITERS))
-                one = await crowd.wait_for(await crowd.submitted(1) * WAITERS)
-                await api.kill(sleeper)
-    samples = {EACH: each, ONE: one}
+    with (
+        tempfile.TemporaryDirectory(prefix="pyexec-bench-") as directory,
+        durable_agent(Path(directory) / "consul") as agent,
+        running_server(Path(directory) / "data", image, consul_addr=agent.address, **SETTINGS) as server,
+    ):
+        samples, most = asyncio.run(_measure(server, agent.ports["http"]))
     slowest = [
         Amount(
             name=f"slowest answer, {name}", value=max(s.seconds) * 1000, unit="ms", at_most=MILLISECONDS_MAX
         )
         for name, s in samples.items()
     ]
-    most = Amount(name="connections to Consul", value=crowd.connections_max, unit="", at_most=CONNECTIONS_MAX)
-    return Section(title="From an end to the answer of who waits", samples=samples, amounts=[*slowest, most])
+    connected = Amount(name="connections to Consul", value=most, unit="", at_most=CONNECTIONS_MAX)
+    title = "1,000 waiters at one server: from an end to the answer"
+    return Section(title=title, samples=samples, amounts=[*slowest, connected])
+
+
+async def _measure(server: Server, consul_port: int) -> tuple[Mapping[str, Samples], int]:
+    """From each end to each answer, and the most connections to Consul that were seen."""
+    async with _callers(server.url) as (api, sent):
+        sleeper = await api.accepted(SLEEP)
+        crowd = Crowd(api, sent, server.process.pid, consul_port)
+        samples = {
+            EACH: await crowd.wait_for(await crowd.submitted(WAITERS)),
+            ONE: await crowd.wait_for([*await crowd.submitted(1)] * WAITERS),
+        }
+        await api.kill(sleeper)
+    return samples, crowd.connections_max
 
 
 @asynccontextmanager
