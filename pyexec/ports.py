@@ -94,7 +94,8 @@ class EventLog(Protocol):
         Raises `InvalidRequest` for a `cursor` that no page gave."""
 
     async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
-        """At most `limit` executions that ended before `moment`, oldest end first."""
+        """At most `limit` executions that ended before `moment`, oldest end first. One that came to be long after its
+        id was made, or by a clock that is late, may be found some minutes later."""
 
     async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
         """The execution that a key is bound to, and its fingerprint; None when the key is free."""
