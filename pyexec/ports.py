@@ -10,6 +10,7 @@ from attrs import frozen
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.journal import Stream
+from pyexec.errors import CorruptLog
 
 
 @frozen(kw_only=True)
@@ -105,8 +106,9 @@ class EventLog(Protocol):
 
         A retired log never comes back. Raises `Conflict` when the execution has not ended."""
 
-    async def rebuild_index(self) -> None:
-        """Makes everything but the events anew from the events, while the log is in use."""
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        """Makes everything but the events anew from the events, while the log is in use. What cannot be read keeps the
+        index that it has, and is what this returns."""
 
     async def check(self) -> None:
         """Returns when the store answers."""

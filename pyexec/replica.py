@@ -14,6 +14,7 @@ from pyexec.errors import SettingsError
 from pyexec.ports import ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
 from pyexec.sandbox.pool import Pool, SandboxKind
+from pyexec.services.damage import Damage
 from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
@@ -84,7 +85,7 @@ def _assemble(
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}
-    live = Live()
+    live, damage = Live(), Damage()
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         waiting_max=settings.max_queued,
@@ -97,8 +98,8 @@ def _assemble(
         size=settings.warm_pool,
         spec_of=partial(_container_spec, settings, labels, overhead_mb, protocol.command()),
     )
-    runner = Runner(identity, log=log, blobs=blobs, pool=pool, slots=slots, live=live)
-    queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers)
+    runner = Runner(identity, log=log, blobs=blobs, pool=pool, slots=slots, live=live, damage=damage)
+    queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers, damage=damage)
     kills = Kills(log=log, live=live, queries=queries)
     submissions = Submissions(
         SubmitConfig(
@@ -125,6 +126,7 @@ def _assemble(
         membership=stores.membership,
         slots=slots,
         live=live,
+        damage=damage,
     )
     return Replica(
         context=Context(
@@ -146,6 +148,7 @@ def _assemble(
             slots=slots,
             live=live,
             runner=runner,
+            damage=damage,
             patience_seconds=min(PATIENCE_SECONDS, settings.queue_timeout),
         ),
         reconciler=reconciler,
@@ -155,6 +158,7 @@ def _assemble(
             runner=runner,
             slots=slots,
             membership=stores.membership,
+            damage=damage,
             labels=deployment,
         ),
         pool=pool,

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
@@ -179,9 +179,8 @@ class ConsulLog:
     async def check(self) -> None:
         await self._kv.get(LEADER)
 
-    async def rebuild_index(self) -> None:
-        """Makes the index anew from the events, while others go on; names in the log what cannot be read."""
-        await rebuild_index(self._kv, self._complaints)
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        return await rebuild_index(self._kv, self._complaints)
 
     async def _before(self, append: Append) -> Inflight:
         """What the index says of the execution: asked only where the events do not tell by themselves."""

@@ -34,8 +34,9 @@ Found = Mapping[str, bytes]
 """What was read, by the keys."""
 
 
-async def rebuild_index(kv: ConsulKV, complaints: Complaints) -> None:
-    """An execution whose log cannot be read keeps the index that it has, and is named in a log line."""
+async def rebuild_index(kv: ConsulKV, complaints: Complaints) -> Mapping[str, CorruptLog]:
+    """As `EventLog.rebuild_index` says."""
+    unreadable: dict[str, CorruptLog] = {}
     begun = {key.split("/")[1] for key in await kv.keys(EXECUTIONS) if "/events/" in key}
     left = iter(sorted(filter(is_execution_id, begun)))
     while batch := list(islice(left, OPERATIONS_MAX // READS_EACH)):
@@ -43,9 +44,12 @@ async def rebuild_index(kv: ConsulKV, complaints: Complaints) -> None:
         for execution_id in batch:
             try:
                 await _rebuild(kv, execution_id, found)
+            except TransactionLost as lost:
+                logger.warning("the index of %s is not checked, it is never at rest: %s", execution_id, lost)
             except (CorruptLog, Conflict) as error:
-                logger.error("the index of %s is left as it is: %s", execution_id, error)
+                unreadable[execution_id] = CorruptLog(str(error))
     await _remove_unfounded(kv, begun, complaints)
+    return unreadable
 
 
 async def _read(kv: ConsulKV, ids: Sequence[str]) -> Found:

@@ -169,10 +169,10 @@ class SqliteStore:
             self._db.execute("INSERT INTO retired VALUES (?)", (execution_id,))
             return True
 
-    def rebuild_index(self, after: str, limit: int) -> tuple[str | None, Sequence[CorruptLog]]:
+    def rebuild_index(self, after: str, limit: int) -> tuple[str | None, Mapping[str, CorruptLog]]:
         """Makes the index anew from the events alone, for the next executions after one: the last of them, or None
         when there are no more; and what cannot be read, and keeps the index that it has."""
-        unreadable = []
+        unreadable: dict[str, CorruptLog] = {}
         with self._transaction():
             ids = self._ids(
                 "SELECT DISTINCT execution_id FROM events WHERE execution_id > ? ORDER BY execution_id LIMIT ?",
@@ -185,7 +185,7 @@ class SqliteStore:
                 try:
                     self._rebuild(execution_id)
                 except (CorruptLog, Conflict) as error:
-                    unreadable.append(CorruptLog(f"{execution_id}: {error}"))
+                    unreadable[execution_id] = CorruptLog(str(error))
         return last, unreadable
 
     def _remove_unfounded(self, ids: Sequence[str], after: str, last: str | None) -> None:

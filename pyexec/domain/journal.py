@@ -44,11 +44,13 @@ class Journal:
             self._streams.append(stream)
             self._ends.append(len(self._data))
 
-    def since(self, offset: int) -> Iterator[tuple[Stream, bytes]]:
-        """The runs of bytes from `offset` on, each of one stream, in order."""
-        start = offset
+    def since(self, offset: int, until: int | None = None) -> Iterator[tuple[Stream, bytes]]:
+        """The runs of bytes from `offset` on, or up to another one, each of one stream, in order."""
+        start, stop = offset, len(self) if until is None else until
         for index in range(bisect_right(self._ends, offset), len(self._ends)):
-            yield self._streams[index], bytes(self._data[start : self._ends[index]])
+            if start >= stop:
+                return
+            yield self._streams[index], bytes(self._data[start : min(stop, self._ends[index])])
             start = self._ends[index]
 
     def bytes_of(self, stream: Stream) -> bytes:
@@ -59,9 +61,10 @@ class Journal:
         """One stream as text: UTF-8, invalid bytes replaced."""
         return self.bytes_of(stream).decode("utf-8", "replace")
 
-    def encode(self) -> bytes:
-        """For storage: each run as its stream's mark, its length in eight hex digits, its bytes."""
-        return b"".join(_MARK[stream] + b"%08x" % len(data) + data for stream, data in self.since(0))
+    def encode(self, size: int | None = None) -> bytes:
+        """All of it, or the first `size` bytes, for storage: each run as its stream's mark, its length in eight hex
+        digits, its bytes."""
+        return b"".join(_MARK[stream] + b"%08x" % len(data) + data for stream, data in self.since(0, size))
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:

@@ -14,7 +14,7 @@ TIMEOUT_EXIT, KILLED_EXIT = 124, 137
 @frozen(kw_only=True)
 class Ended:
     """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `broken`, or the limit
-    that ended it; `detail` is for `broken` alone."""
+    that ended it; `detail` says more where there is more to say."""
 
     reason: str
     exit_code: int = 0
@@ -60,7 +60,7 @@ def terminal_event(
             error = f"the program took more than {limits.memory_mb} MiB of memory and was ended"
         case "output_limit":
             kind, code = FailureType.OUTPUT_LIMIT, KILLED_EXIT
-            error = f"the program printed more than {output_max} bytes and was ended"
+            error = ended.detail or f"the program printed more than {output_max} bytes and was ended"
         case "stopped":
             kind, code = FailureType.LOST, None
             error = "the server was stopped while the program ran"
@@ -69,4 +69,19 @@ def terminal_event(
             error = f"the sandbox failed: {ended.detail or ended.reason}"
     return Failed(
         at=at, nonce=nonce, error_type=kind, error=error, exit_code=code, usage=ended.usage, output=output
+    )
+
+
+def too_large_event(terminal: Terminal, why: str) -> Terminal:
+    """In place of a terminal event that is too large to be written; the output is kept, for that is bounded."""
+    if isinstance(terminal, Killed):
+        return terminal
+    return Failed(
+        at=terminal.at,
+        nonce=terminal.nonce,
+        error_type=FailureType.OUTPUT_LIMIT,
+        error=f"the program's result or error is too large to be kept: {why}",
+        exit_code=KILLED_EXIT,
+        usage=terminal.usage,
+        output=terminal.output,
     )

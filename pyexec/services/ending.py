@@ -3,15 +3,16 @@
 import logging
 
 import anyio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from pyexec.domain.events import Failed, FailureType, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.journal import Stream
-from pyexec.domain.outcome import Ended, terminal_event
-from pyexec.errors import Conflict, Unavailable
+from pyexec.domain.outcome import Ended, terminal_event, too_large_event
+from pyexec.errors import Conflict, CorruptLog, TooLarge, Unavailable
 from pyexec.ports import BlobStore, EventLog
 from pyexec.services.clock import nonce, now
+from pyexec.services.damage import Damage
 from pyexec.services.live import Run
 from pyexec.services.outputs import store_output
 
@@ -30,6 +31,7 @@ class Endings:
     blobs: BlobStore
     replica: str
     output_bytes_max: int
+    damage: Damage
     _leaving: anyio.Event = field(factory=anyio.Event)
 
     def leave(self) -> None:
@@ -42,12 +44,14 @@ class Endings:
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             while self._is_own(run):
                 try:
-                    output = await store_output(self.blobs, run.id, run.journal)
+                    output, left_out = await store_output(self.blobs, run.id, run.journal)
                     break
                 except Unavailable as error:
                     await self._wait_for_store(run, error)
             else:
                 return
+            if left_out is not None and ended.reason == "exit":
+                ended = evolve(ended, reason="output_limit", detail=str(left_out))
             terminal = terminal_event(
                 ended,
                 limits=run.known().spec.limits,
@@ -57,7 +61,10 @@ class Endings:
                 at=now(),
                 nonce=nonce(),
             )
-            await self._write(run, terminal)
+            try:
+                await self._write(run, terminal)
+            except TooLarge as error:
+                await self._write(run, too_large_event(terminal, str(error)))
 
     async def fail(self, run: Run, kind: FailureType, error: str) -> None:
         """Ends what failed before its program could say anything."""
@@ -87,6 +94,8 @@ class Endings:
                 run.catch_up(after)  # others may have told the run meanwhile
             except Conflict:
                 await self._catch_up(run)
+            except CorruptLog as error:
+                self._leave_alone(run, error)
             except Unavailable as error:
                 await self._wait_for_store(run, error)
 
@@ -103,11 +112,18 @@ class Endings:
             logger.info("the event log is still away: %s", still)
 
     async def _catch_up(self, run: Run) -> None:
-        events = await self.log.read(run.id)
-        if not events:
-            run.hand_over()
-            return
-        run.catch_up(events)
+        try:
+            events = await self.log.read(run.id)
+            if not events:
+                run.hand_over()
+                return
+            run.catch_up(events)
+        except CorruptLog as error:
+            self._leave_alone(run, error)
+
+    def _leave_alone(self, run: Run, error: CorruptLog) -> None:
+        self.damage.note(run.id, error)
+        run.hand_over()
 
     def _is_own(self, run: Run) -> bool:
         """Whether it is still to be ended from here. Somebody may have taken it over, whoever has told the run."""

@@ -86,11 +86,12 @@ async def _leave_when_over(run: Run, deadline: anyio.CancelScope) -> None:
 
 
 def _ended(frame: Exited) -> Ended:
+    known = frame.reason in REASONS
     return Ended(
-        reason=frame.reason if frame.reason in REASONS else "broken",
+        reason=frame.reason if known else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
         result=frame.result,
-        detail=f"it gave the unknown reason {frame.reason[:80]!r}",
+        detail="" if known else f"it gave the unknown reason {frame.reason[:80]!r}",
     )

@@ -16,6 +16,7 @@ from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import Spec
 from pyexec.errors import (
     Conflict,
+    CorruptLog,
     EngineError,
     ExecutorError,
     ImageUnavailable,
@@ -28,6 +29,7 @@ from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
+from pyexec.services.damage import Damage
 from pyexec.services.doubts import Doubts
 from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
@@ -58,18 +60,31 @@ class Runner:
     """Carries executions from their claim to their end; `serve` must run around it."""
 
     def __init__(
-        self, config: RunnerConfig, *, log: EventLog, blobs: BlobStore, pool: Pool, slots: Slots, live: Live
+        self,
+        config: RunnerConfig,
+        *,
+        log: EventLog,
+        blobs: BlobStore,
+        pool: Pool,
+        slots: Slots,
+        live: Live,
+        damage: Damage,
     ) -> None:
         self.config = config
+        self._damage = damage
         self._log = log
         self._blobs = blobs
         self._pool = pool
         self._slots = slots
         self._live = live
         self._endings = Endings(
-            log=log, blobs=blobs, replica=config.replica, output_bytes_max=config.output_bytes_max
+            log=log,
+            blobs=blobs,
+            replica=config.replica,
+            output_bytes_max=config.output_bytes_max,
+            damage=damage,
         )
-        self._doubts = Doubts(log=log, live=live, replica=config.replica)
+        self._doubts = Doubts(log=log, live=live, replica=config.replica, damage=damage)
         self._tasks: TaskGroup | None = None
         self._beginnings = 0
         self._begun = anyio.Event()
@@ -227,7 +242,11 @@ class Runner:
     async def look_again(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
         for run in self._live.all():
-            events = await self._log.read(run.id)
+            try:
+                events = await self._log.read(run.id)
+            except CorruptLog as error:
+                self._damage.note(run.id, error)
+                continue
             if not events:
                 continue  # it is about to begin
             execution = run.catch_up(events)
@@ -261,7 +280,7 @@ class Runner:
             self.doubt(run.id, f"it could not start there: {error}")
         except ImageUnavailable as error:
             await self._endings.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
-        except (SandboxBroken, SandboxRefused, EngineError) as error:
+        except (SandboxBroken, SandboxRefused, EngineError, CorruptLog) as error:
             message = f"the sandbox could not be prepared: {error}"
             await self._endings.fail(run, FailureType.INTERNAL, message)
         except anyio.get_cancelled_exc_class():

@@ -126,8 +126,7 @@ async def test_an_unreadable_event_is_corruption_and_keeps_the_index(
     change(tmp_path, "UPDATE events SET event = '{}'")
     with pytest.raises(CorruptLog):
         await log.read(execution)
-    with pytest.raises(CorruptLog):
-        await log.rebuild_index()
+    assert (await log.rebuild_index()).keys() == {execution}
     assert index_of(tmp_path) == kept
 
 
@@ -141,8 +140,7 @@ async def test_the_index_of_many_is_rebuilt_around_one_that_cannot_be_read(
     change(tmp_path, f"UPDATE events SET event = '{{}}' WHERE execution_id = '{bad}'")
     kept = index_of(tmp_path)
     change(tmp_path, f"UPDATE executions SET length = 99, status = 'wrong' WHERE id <> '{bad}'")
-    with pytest.raises(CorruptLog, match=f"1 executions cannot be made anew, first {bad}"):
-        await log.rebuild_index()
+    assert (await log.rebuild_index()).keys() == {bad}
     assert index_of(tmp_path) == kept
 
 

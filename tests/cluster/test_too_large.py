@@ -1,0 +1,72 @@
+"""What Consul cannot hold is one clear answer, and the server goes on."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.archives import script
+from tests.support.consul import dev_agent
+from tests.support.server import Server, running_server
+
+TOO_MUCH = {
+    "output": ("import sys\nfor _ in range(9): sys.stdout.write('x' * 1_000_000)", "PYEXEC_BLOB_URL"),
+    "message of an error": (r"raise ValueError('\x01' * 60_000)", "Consul"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("too large")
+    with (
+        dev_agent(directory / "consul") as agent,
+        running_server(directory / "data", image, consul_addr=agent.address) as server,
+    ):
+        yield server
+        log = server.log.read_text()
+        assert "Traceback" not in log, log
+
+
+async def check_goes_on(api: Api) -> None:
+    assert (await api.run("print(6 * 7)"))["stdout"] == "42\n"
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+async def test_a_program_that_leaves_too_much_has_failed(server: Server, what: str) -> None:
+    program, named = TOO_MUCH[what]
+    async with api_of(server.url) as api:
+        result = await api.run(program)
+        kept = await api.ended(result["execution_id"])
+        for answer in (result, kept):
+            assert (answer["status"], answer["error_type"], answer["exit_code"]) == (
+                "failed",
+                "output_limit",
+                137,
+            )
+            assert named in answer["error"]
+        assert kept["stdout"] + kept["stderr"]
+        assert result["stdout"].startswith(kept["stdout"])
+        await check_goes_on(api)
+
+
+async def test_a_result_that_is_too_large_has_failed(server: Server) -> None:
+    async with api_of(server.url) as api:
+        answer = await api.eval({"code": "print('printed')\n'x' * 1_000_000", "eval_last_expr": True})
+        result = answer.document
+        assert (result["status"], result["error_type"]) == ("failed", "output_limit")
+        assert result["stdout"] == "printed\n"
+        assert "Consul" in result["error"]
+        await check_goes_on(api)
+
+
+@pytest.mark.parametrize("route", ["sync", "submit"])
+async def test_a_request_that_is_too_large_is_refused(server: Server, route: str) -> None:
+    async with api_of(server.url) as api:
+        newest = await api.newest()
+        answer = await getattr(api, route)(script("print('never')"), {"stdin": "x" * 400_000})
+        assert (answer.status, answer.document["code"]) == (413, "too_large")
+        assert "Consul" in answer.document["error"]
+        assert await api.newest() == newest
+        fits = await api.run("print(len(input()))", stdin="x" * 200_000)
+        assert fits["stdout"] == "200000\n"
+        await check_goes_on(api)
