@@ -128,7 +128,7 @@ class Subject:
 
 
 def measure_history(image: str) -> Section:
-    """Takes about a minute and a half."""
+    """Takes about half a minute."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyexec-bench-")))
         pasts = []
