@@ -37,6 +37,8 @@ class Agent:
     ports: Mapping[str, int]
     command: Sequence[str]
     process: subprocess.Popen[str] | None = None
+    shows_nodes: bool = True
+    """Whether anybody may see the nodes: not where there are access rules."""
     _listening: threading.Event = field(factory=threading.Event)
     _reader: threading.Thread | None = None
 
@@ -99,6 +101,10 @@ class Agent:
                         raise RuntimeError(f"Consul elects no leader: {self.log}") from error
             else:
                 break
+        if self.shows_nodes:
+            self._wait_registered(until)
+
+    def _wait_registered(self, until: float) -> None:
         index = "0"
         while time.monotonic() < until:
             node = f"http://{self.address}/v1/catalog/node/{quote(self.directory.name)}?index={index}&wait=5s"
@@ -159,7 +165,7 @@ def new_agent(directory: Path, *arguments: str, tls: bool = False, **config: obj
     file = directory / "config.json"
     file.write_text(json.dumps(written))
     command = [str(binary()), "agent", f"-config-file={file}", *arguments]
-    return Agent(directory, ports, command)
+    return Agent(directory, ports, command, shows_nodes="acl" not in config)
 
 
 @contextmanager
