@@ -54,7 +54,7 @@ class BarePython:
 @contextmanager
 def bare_python(image: str) -> Iterator[BarePython]:
     """The row, with its container around it."""
-    command = [*DOCKER_RUN, "-i", image, "python3", "-c", LOOP, HELLO.hex()]
+    command = [*DOCKER_RUN, "-i", "--network", "none", image, "python3", "-c", LOOP, HELLO.hex()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop:
         try:
             yield BarePython(loop)

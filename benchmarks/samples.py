@@ -1,8 +1,9 @@
 """What a row of the table is, and what it has measured."""
 
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -52,3 +53,23 @@ def timed() -> Iterator[Stopwatch]:
     watch, start = Stopwatch(), time.perf_counter()
     yield watch
     watch.seconds = time.perf_counter() - start
+
+
+def measure(
+    rows: Sequence[tuple[Row, int]], rounds: int, settle: Callable[[], None] = lambda: None
+) -> Mapping[str, Samples]:
+    """Every row in turn, each as often as it says, in every round: what disturbs the machine disturbs all alike.
+    `settle` waits until what the row before has set off is over."""
+    samples = {row.name: Samples() for row, _ in rows}
+    for number in range(1, rounds + 1):
+        for row, times in rows:
+            settle()
+            samples[row.name].seconds += [row.run() for _ in range(times)]
+        show(f"round {number} of {rounds}")
+    return samples
+
+
+def show(progress: str) -> None:
+    """On a terminal: where the measurement is."""
+    if sys.stderr.isatty():
+        print(f"\r{progress}", end="", file=sys.stderr)

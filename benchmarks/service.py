@@ -14,6 +14,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from benchmarks.bare import HELLO
 from benchmarks.samples import timed
@@ -80,7 +81,7 @@ class Service:
 
     def execute(self, metadata: bytes, archive: bytes | Path) -> tuple[float, Any]:
         """POST exec/sync: seconds from the first byte sent to the last received, and the Result."""
-        head, tail = _around(metadata)
+        head, tail = body_around(metadata)
         size = len(archive) if isinstance(archive, bytes) else archive.stat().st_size
         body = head + archive + tail if isinstance(archive, bytes) else _body(head, archive, tail)
         headers = {**HEADERS, "Content-Length": str(len(head) + size + len(tail))}
@@ -95,14 +96,14 @@ class Service:
 
 
 @contextmanager
-def running_service(image: str) -> Iterator[Service]:
-    """A server with a pool of its own, stopped at the end."""
+def running_service(image: str, **settings: str) -> Iterator[Service]:
+    """A server with a pool of its own and these settings, stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="pyexec-bench-") as directory:
         since = str(time.time())
         data_dir = Path(directory) / "data"
         with (
-            running_server(data_dir, image, warm_pool=str(POOL_SIZE)) as server,
-            _docker_events((data_dir / "deployment").read_text().strip(), since) as events,
+            running_server(data_dir, image, warm_pool=str(POOL_SIZE), **settings) as server,
+            _docker_events(_deployment(data_dir, settings.get("consul_addr")), since) as events,
         ):
             service = Service(server, PoolWatch(events))
             try:
@@ -134,6 +135,12 @@ class WarmSync:
         return seconds
 
 
+class ConsulWarmSync(WarmSync):
+    """The same on a server whose log is in Consul."""
+
+    name = "warm sync, Consul"
+
+
 class BackToBackSync(WarmSync):
     """One run after the other, the next at once: refilling the pool goes on meanwhile."""
 
@@ -150,6 +157,14 @@ class ColdSync(WarmSync):
     metadata = b'{"config": {"memory_mb": 512}}'
 
 
+def _deployment(data_dir: Path, consul: str | None) -> str:
+    """The label of a server's containers."""
+    if consul is None:
+        return (data_dir / "deployment").read_text().strip()
+    with urlopen(f"http://{consul}/v1/kv/pyexec/deployment?raw") as answer:
+        return str(answer.read(), "ascii")
+
+
 def tar_of(name: str, content: bytes) -> bytes:
     """A tar with one file."""
     buffer = io.BytesIO()
@@ -160,7 +175,7 @@ def tar_of(name: str, content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _around(metadata: bytes) -> tuple[bytes, bytes]:
+def body_around(metadata: bytes) -> tuple[bytes, bytes]:
     """The multipart body before and after the archive."""
     head = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="metadata"\r\n'

@@ -4,13 +4,18 @@ import os
 import re
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.bare import LABEL
-from benchmarks.samples import timed
-from benchmarks.service import Service
+from benchmarks.report import Amount, Ratio, Section
+from benchmarks.samples import Row, measure, timed
+from benchmarks.service import Service, running_service
+
+ROUNDS = 3
+MEMORY_GROWTH_MIB_MAX = 64
 
 CONTENT_BYTES = 1024**3
 BLOCK_BYTES = 1024**2
@@ -72,6 +77,25 @@ class UploadSync:
             raise RuntimeError(f"the archive did not arrive: {result}")
         self.memory_growth_bytes = max(self.memory_growth_bytes, _memory(self._pid, "VmHWM") - before)
         return seconds
+
+
+def measure_upload(image: str) -> Section:
+    """Takes about half a minute."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyexec-bench-")))
+        service = stack.enter_context(running_service(image))
+        archive = stack.enter_context(large_archive(directory))
+        upload = UploadSync(service, archive)
+        rows: list[tuple[Row, int]] = [(DockerExecTar(image, archive), 1), (upload, 1)]
+        samples = measure(rows, ROUNDS, service.settle)
+    growth = Amount(
+        name="server's memory growth, 1 GiB sync",
+        value=upload.memory_growth_bytes / 1024**2,
+        unit="MiB",
+        at_most=MEMORY_GROWTH_MIB_MAX,
+    )
+    bound = Ratio(row=UploadSync.name, reference=DockerExecTar.name, factor=3)
+    return Section(title="A tar of 1 GiB", samples=samples, bounds=[bound], amounts=[growth])
 
 
 @contextmanager

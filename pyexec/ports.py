@@ -11,6 +11,7 @@ from attrs import frozen
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.journal import Stream
+from pyexec.errors import CorruptLog
 
 
 @frozen(kw_only=True)
@@ -95,7 +96,8 @@ class EventLog(Protocol):
         Raises `InvalidRequest` for a `cursor` that no page gave."""
 
     async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
-        """At most `limit` executions that ended before `moment`, oldest end first."""
+        """At most `limit` executions that ended before `moment`, oldest end first. One that came to be long after its
+        id was made, or by a clock that is late, may be found some minutes later."""
 
     async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
         """The execution that a key is bound to, and its fingerprint; None when the key is free."""
@@ -105,8 +107,9 @@ class EventLog(Protocol):
 
         A retired log never comes back. Raises `Conflict` when the execution has not ended."""
 
-    async def rebuild_index(self) -> None:
-        """Makes everything but the events anew from the events, while the log is in use."""
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        """Makes everything but the events anew from the events, while the log is in use. What cannot be read keeps the
+        index that it has, and is what this returns."""
 
     async def check(self) -> None:
         """Returns when the store answers."""

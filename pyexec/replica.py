@@ -19,6 +19,7 @@ from pyexec.sandbox.installer import installed_uv
 from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.setup import Setup, SetupConfig
 from pyexec.services.brought import FileRoom
+from pyexec.services.damage import Damage
 from pyexec.services.downloads import Downloads
 from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
@@ -105,7 +106,7 @@ def _assemble(
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}
-    live = Live()
+    live, damage = Live(), Damage()
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         waiting_max=settings.max_queued,
@@ -129,8 +130,10 @@ def _assemble(
         spec_of=partial(_container_spec, settings, labels, overhead_mb, protocol.command()),
     )
     preparation = Preparation(log=log, blobs=blobs, pool=pool, environments=environments)
-    runner = Runner(identity, log=log, blobs=blobs, preparation=preparation, slots=slots, live=live)
-    queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers)
+    runner = Runner(
+        identity, log=log, blobs=blobs, preparation=preparation, slots=slots, live=live, damage=damage
+    )
+    queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers, damage=damage)
     kills = Kills(log=log, live=live, queries=queries)
     submissions = Submissions(
         SubmitConfig(
@@ -159,6 +162,7 @@ def _assemble(
         membership=stores.membership,
         slots=slots,
         live=live,
+        damage=damage,
     )
     return Replica(
         context=Context(
@@ -181,6 +185,7 @@ def _assemble(
             slots=slots,
             live=live,
             runner=runner,
+            damage=damage,
             patience_seconds=min(PATIENCE_SECONDS, settings.queue_timeout),
         ),
         reconciler=reconciler,
@@ -190,6 +195,7 @@ def _assemble(
             runner=runner,
             slots=slots,
             membership=stores.membership,
+            damage=damage,
             labels=deployment,
         ),
         pool=pool,

@@ -38,8 +38,9 @@ def nonce() -> str:
     return f"nonce-{next(_nonces)}"
 
 
-def new_id() -> str:
-    return execution_id(time.time_ns(), os.urandom(8))
+def new_id(at: datetime | None = None) -> str:
+    made = time.time_ns() if at is None else round(at.timestamp() * 1e9)
+    return execution_id(made, os.urandom(8))
 
 
 def submitted(at: datetime = START, payload: str | None = None, pinned: str | None = None) -> Submitted:

@@ -10,6 +10,7 @@ import aiohttp
 from attrs import frozen
 from yarl import URL
 
+from pyexec.adapters.consul_clock import ClockCheck
 from pyexec.errors import Unavailable
 
 CALL_CONNECTIONS: Final = 12
@@ -48,6 +49,7 @@ class PooledHTTP:
     def __init__(self, address: URL, tls: ssl.SSLContext | None) -> None:
         self.address = address
         self.sent: Counter[str] = Counter()
+        self._clock = ClockCheck()
         self._calls = self._session(CALL_CONNECTIONS, CALL_SECONDS, tls)
         self._watches = self._session(WATCH_CONNECTIONS, WATCH_SECONDS + WATCH_GRACE_SECONDS, tls)
 
@@ -114,6 +116,7 @@ class PooledHTTP:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unanswered(f"Consul at {self.address} does not answer: {error or 'timed out'}") from error
         self._check_is_consul(method, path, answer)
+        self._clock.compare(self.address, answer.headers)
         return callback(Response(answer.status, answer.headers, content.decode("utf-8", "replace"), content))
 
     def _check_is_consul(self, method: str, path: str, answer: aiohttp.ClientResponse) -> None:

@@ -5,8 +5,7 @@ to its retirement. Both are JSON; the latter is for watchers outside, too, and o
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final, Self
 
@@ -176,30 +175,25 @@ class StatusIndex:
     async def ended(self) -> Mapping[str, Ended]:
         """Every execution that has ended and is not retired, oldest first."""
         ids = await self.ids()
-        fresh = iter([execution_id for execution_id in ids if execution_id not in self._ended])
-        known = dict(self._ended)
-        while batch := list(islice(fresh, OPERATIONS_MAX)):
-            # As a tree, one that is retired meanwhile is not there, and no error.
-            reads = [Operation(verb="get-tree", key=f"{STATUS}{execution_id}") for execution_id in batch]
-            known |= self._read(await self._kv.transaction(reads))
+        fresh = [execution_id for execution_id in ids if execution_id not in self._ended]
+        found = await read_ends(self._kv, self._complaints, fresh)
+        known = self._ended | {execution_id: end for execution_id, end in found.items() if end is not None}
         self._ended = {execution_id: known[execution_id] for execution_id in ids if execution_id in known}
         return self._ended
 
-    def _read(self, entries: Sequence[Entry]) -> Mapping[str, Ended]:
-        found = {}
-        for entry in entries:
+
+async def read_ends(kv: ConsulKV, complaints: Complaints, ids: Iterable[str]) -> Mapping[str, Ended | None]:
+    """The ends of those executions, None for those that are open, or not to be told; without those that are gone."""
+    found: dict[str, Ended | None] = {}
+    left = iter(ids)
+    while batch := list(islice(left, OPERATIONS_MAX)):
+        # As a tree, one that is retired meanwhile is not there, and no error.
+        reads = [Operation(verb="get-tree", key=f"{STATUS}{execution_id}") for execution_id in batch]
+        for entry in await kv.transaction(reads):
+            execution_id = entry.key.removeprefix(STATUS)
             try:
-                end = decode_status(entry.value)
+                found[execution_id] = decode_status(entry.value)
             except ValueError as error:
-                self._complaints.about(entry, error)
-                continue
-            if end is not None:
-                found[entry.key.removeprefix(STATUS)] = end
-        return found
-
-
-def ended_before(ended: Mapping[str, Ended], moment: datetime, limit: int) -> Sequence[str]:
-    """At most `limit` that ended before `moment`, oldest end first."""
-    until = timestamp(moment)
-    due = [(end.finished_at, execution_id) for execution_id, end in ended.items() if end.finished_at < until]
-    return [execution_id for _, execution_id in sorted(due)[:limit]]
+                complaints.about(entry, error)
+                found[execution_id] = None
+    return found

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
@@ -11,8 +11,9 @@ from typing import Final
 import anyio
 
 from pyexec.adapters.consul_append import Append, Refusal
+from pyexec.adapters.consul_due import Due
 from pyexec.adapters.consul_http import Unanswered
-from pyexec.adapters.consul_index import Complaints, Inflight, StatusIndex, ended_before, read_inflight
+from pyexec.adapters.consul_index import Complaints, Inflight, StatusIndex, read_inflight
 from pyexec.adapters.consul_keys import (
     INFLIGHT,
     LEADER,
@@ -52,6 +53,7 @@ class ConsulLog:
         self._complaints = complaints
         self._watch = InflightWatch(kv, self._complaints)
         self._statuses = StatusIndex(kv, self._complaints)
+        self._due = Due(kv, self._complaints)
         self._retirement = Retirement(kv)
 
     @classmethod
@@ -158,7 +160,7 @@ class ConsulLog:
         return Page(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
     async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
-        return ended_before(await self._statuses.ended(), moment, limit)
+        return await self._due.before(moment, limit)
 
     async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
         _, entry = await self._kv.get(idempotency_key(key_hash))
@@ -172,13 +174,13 @@ class ConsulLog:
 
     async def retire(self, execution_id: str) -> None:
         await self._retirement.retire(execution_id)
+        self._due.forget(execution_id)
 
     async def check(self) -> None:
         await self._kv.get(LEADER)
 
-    async def rebuild_index(self) -> None:
-        """Makes the index anew from the events, while others go on; names in the log what cannot be read."""
-        await rebuild_index(self._kv, self._complaints)
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        return await rebuild_index(self._kv, self._complaints)
 
     async def _before(self, append: Append) -> Inflight:
         """What the index says of the execution: asked only where the events do not tell by themselves."""

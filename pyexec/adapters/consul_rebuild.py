@@ -1,8 +1,10 @@
-"""Makes the index in Consul anew from the events, one execution at a time, while the log is in use."""
+"""Makes the index in Consul anew from the events while the log is in use. What is right already is only read: a write
+would cost every server of the store, and wake whoever watches."""
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from pyexec.adapters.consul_append import index_operations
@@ -16,7 +18,7 @@ from pyexec.adapters.consul_keys import (
     events_prefix,
     idempotency_key,
 )
-from pyexec.adapters.consul_kv import ConsulKV, Operation, TransactionLost
+from pyexec.adapters.consul_kv import OPERATIONS_MAX, ConsulKV, Operation, TransactionLost
 from pyexec.codec import decode_event
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Phase
@@ -26,39 +28,76 @@ from pyexec.errors import Conflict, CorruptLog
 logger = logging.getLogger(__name__)
 
 TRIES: Final = 10
+READS_EACH: Final = 4
+
+Found = Mapping[str, bytes]
+"""What was read, by the keys."""
 
 
-async def rebuild_index(kv: ConsulKV, complaints: Complaints) -> None:
-    """An execution whose log cannot be read keeps the index that it has, and is named in a log line."""
+async def rebuild_index(kv: ConsulKV, complaints: Complaints) -> Mapping[str, CorruptLog]:
+    """As `EventLog.rebuild_index` says."""
+    unreadable: dict[str, CorruptLog] = {}
     begun = {key.split("/")[1] for key in await kv.keys(EXECUTIONS) if "/events/" in key}
-    for execution_id in sorted(filter(is_execution_id, begun)):
-        try:
-            await _rebuild(kv, execution_id)
-        except (CorruptLog, Conflict) as error:
-            logger.error("the index of %s is left as it is: %s", execution_id, error)
+    left = iter(sorted(filter(is_execution_id, begun)))
+    while batch := list(islice(left, OPERATIONS_MAX // READS_EACH)):
+        found = await _read(kv, batch)
+        for execution_id in batch:
+            try:
+                await _rebuild(kv, execution_id, found)
+            except TransactionLost as lost:
+                logger.warning("the index of %s is not checked, it is never at rest: %s", execution_id, lost)
+            except (CorruptLog, Conflict) as error:
+                unreadable[execution_id] = CorruptLog(str(error))
     await _remove_unfounded(kv, begun, complaints)
+    return unreadable
 
 
-async def _rebuild(kv: ConsulKV, execution_id: str) -> None:
+async def _read(kv: ConsulKV, ids: Sequence[str]) -> Found:
+    """The events of these executions, and what the index says of them."""
+    keys = [
+        key
+        for execution_id in ids
+        for key in (
+            events_prefix(execution_id),
+            bound_key(execution_id),
+            f"{STATUS}{execution_id}",
+            f"{INFLIGHT}{execution_id}",
+        )
+    ]
+    # As trees, what is not there is no error.
+    entries = await kv.transaction([Operation(verb="get-tree", key=key) for key in keys])
+    return {entry.key: entry.value for entry in entries}
+
+
+async def _rebuild(kv: ConsulKV, execution_id: str, found: Found) -> None:
     """Raises `CorruptLog` for a log that cannot be read, and `Conflict` when it is never at rest."""
     for attempt in range(1, TRIES + 1):
-        listing = await kv.recurse(events_prefix(execution_id))
-        events = [decode_event(entry.value) for entry in listing.entries]
+        events = _events(execution_id, found)
         if not events:
             return  # it was retired meanwhile
-        numbers = [event_key(execution_id, seq) for seq in range(1, len(events) + 1)]
-        if [entry.key for entry in listing.entries] != numbers:
-            raise CorruptLog(f"{execution_id}: an event is missing")
+        operations = [*_operations(execution_id, events), *await _binding(kv, execution_id, found)]
+        if not any(_changes(operation, found) for operation in operations):
+            return
         try:
-            await kv.transaction(_operations(execution_id, events) + await _binding(kv, execution_id))
+            await kv.transaction(operations)
         except TransactionLost:
             if attempt == TRIES:
                 raise
+            found = await _read(kv, [execution_id])
         else:
             return
 
 
-def _operations(execution_id: str, events: Sequence[Event]) -> list[Operation]:
+def _events(execution_id: str, found: Found) -> Sequence[Event]:
+    """The log; raises `CorruptLog` when it cannot be read."""
+    prefix = events_prefix(execution_id)
+    keys = sorted(key for key in found if key.startswith(prefix))
+    if keys != [event_key(execution_id, seq) for seq in range(1, len(keys) + 1)]:
+        raise CorruptLog(f"{execution_id}: an event is missing, or a key stands there that is none")
+    return [decode_event(found[key]) for key in keys]
+
+
+def _operations(execution_id: str, events: Sequence[Event]) -> Sequence[Operation]:
     """Sets the index, if the log is still what it was read to be."""
     entry = Inflight()
     for event in events:
@@ -74,18 +113,30 @@ def _operations(execution_id: str, events: Sequence[Event]) -> list[Operation]:
     return operations
 
 
-async def _binding(kv: ConsulKV, execution_id: str) -> list[Operation]:
-    """Sets what the caller's idempotency key stands for, from the note of it with the execution."""
-    _, bound = await kv.get(bound_key(execution_id))
+def _changes(operation: Operation, found: Found) -> bool:
+    """Whether it would leave the store other than it was found."""
+    match operation.verb:
+        case "set":
+            return found.get(operation.key) != operation.value
+        case "delete":
+            return operation.key in found
+    return False
+
+
+async def _binding(kv: ConsulKV, execution_id: str, found: Found) -> Sequence[Operation]:
+    """Sets what the caller's idempotency key stands for, unless it is right, from the note of it with the execution."""
+    bound = found.get(bound_key(execution_id))
     if bound is None:
         return []
     try:
-        note = json.loads(bound.value)
-        key_hash, fingerprint = note["key_hash"], note["fingerprint"]
+        note = json.loads(bound)
+        key, fingerprint = idempotency_key(note["key_hash"]), note["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptLog(f"{bound.key} is no note of a key: {error!r}") from error
+        raise CorruptLog(f"{bound_key(execution_id)} is no note of a key: {error!r}") from error
     value = json.dumps({"execution_id": execution_id, "fingerprint": fingerprint}).encode()
-    return [Operation(verb="set", key=idempotency_key(key_hash), value=value)]
+    _, entry = await kv.get(key)
+    right = entry is not None and entry.value == value
+    return [] if right else [Operation(verb="set", key=key, value=value)]
 
 
 async def _remove_unfounded(kv: ConsulKV, begun: set[str], complaints: Complaints) -> None:

@@ -7,9 +7,10 @@ goes down, but the last few commits before that may be missing."""
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -29,6 +30,7 @@ from pyexec.ports import IdempotencyKey, Inbox, OpenExecutions, Page
 T = TypeVar("T")
 
 FILE_NAME: Final = "log.sqlite3"
+REBUILD_AT_ONCE: Final = 50
 
 
 @define(eq=False)
@@ -164,9 +166,15 @@ class EmbeddedLog:
     async def check(self) -> None:
         await self._run(lambda store: store.newest(status=None, before=None, limit=1))
 
-    async def rebuild_index(self) -> None:
-        """Makes the index anew from the events; raises `CorruptLog` when they cannot be read."""
-        await self._run(lambda store: store.rebuild_index())
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        """A few at a time, so that nobody waits long meanwhile."""
+        after: str | None = ""
+        unreadable: dict[str, CorruptLog] = {}
+        while after is not None:
+            step = partial(SqliteStore.rebuild_index, after=after, limit=REBUILD_AT_ONCE)
+            after, failures = await self._run(step)
+            unreadable |= failures
+        return unreadable
 
     async def _run(self, work: Callable[[SqliteStore], T]) -> T:
         """Runs `work` in a thread, one at a time; once begun it is completed, even for a cancelled caller."""

@@ -4,8 +4,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Final, Self
 
@@ -171,16 +169,43 @@ class SqliteStore:
             self._db.execute("INSERT INTO retired VALUES (?)", (execution_id,))
             return True
 
-    def rebuild_index(self) -> None:
-        """Makes the index anew from the events alone."""
+    def rebuild_index(self, after: str, limit: int) -> tuple[str | None, Mapping[str, CorruptLog]]:
+        """Makes the index anew from the events alone, for the next executions after one: the last of them, or None
+        when there are no more; and what cannot be read, and keeps the index that it has."""
+        unreadable: dict[str, CorruptLog] = {}
         with self._transaction():
-            self._db.execute("DELETE FROM executions")
-            rows = self._db.execute("SELECT execution_id, event FROM events ORDER BY execution_id, seq")
-            for execution_id, group in groupby(rows, key=itemgetter(0)):
-                entry = IndexEntry()
-                for _, stored in group:
-                    entry.note(decode_event(stored))
-                self._store_entry(execution_id, entry)
+            ids = self._ids(
+                "SELECT DISTINCT execution_id FROM events WHERE execution_id > ? ORDER BY execution_id LIMIT ?",
+                after,
+                limit,
+            )
+            last = ids[-1] if len(ids) == limit else None
+            self._remove_unfounded(ids, after, last)
+            for execution_id in ids:
+                try:
+                    self._rebuild(execution_id)
+                except (CorruptLog, Conflict) as error:
+                    unreadable[execution_id] = CorruptLog(str(error))
+        return last, unreadable
+
+    def _remove_unfounded(self, ids: Sequence[str], after: str, last: str | None) -> None:
+        """Takes what no event speaks for out of that stretch of the index."""
+        shown = self._ids(
+            "SELECT id FROM executions WHERE id > ? AND (? IS NULL OR id <= ?)", after, last, last
+        )
+        for unfounded in set(shown).difference(ids):
+            self._db.execute("DELETE FROM executions WHERE id = ?", (unfounded,))
+
+    def _rebuild(self, execution_id: str) -> None:
+        """What is right already is not written."""
+        entry = IndexEntry()
+        for _, stored in self.read(execution_id, 0):
+            entry.note(decode_event(stored))
+        shown = self._db.execute(
+            "SELECT length, status, ended_at FROM executions WHERE id = ?", (execution_id,)
+        )
+        if shown.fetchone() != (entry.length, entry.status, entry.ended_at):
+            self._store_entry(execution_id, entry)
 
     def _bind(self, key: IdempotencyKey, execution_id: str) -> None:
         if owner := self.key_owner(key.key_hash):

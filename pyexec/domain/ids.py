@@ -18,3 +18,13 @@ def execution_id(time_ns: int, entropy: bytes) -> str:
 def is_execution_id(text: str) -> bool:
     """Whether `text` has the form of an id."""
     return _ID.fullmatch(text) is not None
+
+
+def created_ms(execution_id: str) -> int:
+    """When an id was made, in whole milliseconds since 1970."""
+    return int(execution_id[4:16], 16)
+
+
+def id_prefix(milliseconds: int, bits: int) -> str:
+    """What the ids of one stretch of 2**bits milliseconds begin with; `bits` is a multiple of four."""
+    return f"exe_{milliseconds:012x}"[: 16 - bits // 4]

@@ -54,13 +54,13 @@ class Journal:
         """What setup said is the error output of an execution whose program never started."""
         self._streams = [Stream.STDERR if stream is Stream.SETUP else stream for stream in self._streams]
 
-    def since(self, offset: int, end: int | None = None) -> Iterator[tuple[Stream, bytes]]:
-        """The runs of bytes from `offset` on, up to `end` or to the last, each of one stream, in order."""
-        start, last = offset, len(self._data) if end is None else end
+    def since(self, offset: int, until: int | None = None) -> Iterator[tuple[Stream, bytes]]:
+        """The runs of bytes from `offset` on, or up to another one, each of one stream, in order."""
+        start, stop = offset, len(self) if until is None else until
         for index in range(bisect_right(self._ends, offset), len(self._ends)):
-            if start >= last:
+            if start >= stop:
                 return
-            yield self._streams[index], bytes(self._data[start : min(last, self._ends[index])])
+            yield self._streams[index], bytes(self._data[start : min(stop, self._ends[index])])
             start = self._ends[index]
 
     def bytes_of(self, stream: Stream) -> bytes:
@@ -71,9 +71,10 @@ class Journal:
         """One stream as text: UTF-8, invalid bytes replaced."""
         return self.bytes_of(stream).decode("utf-8", "replace")
 
-    def encode(self) -> bytes:
-        """For storage: each run as its stream's mark, its length in eight hex digits, its bytes."""
-        return b"".join(_MARK[stream] + b"%08x" % len(data) + data for stream, data in self.since(0))
+    def encode(self, size: int | None = None) -> bytes:
+        """All of it, or the first `size` bytes, for storage: each run as its stream's mark, its length in eight hex
+        digits, its bytes."""
+        return b"".join(_MARK[stream] + b"%08x" % len(data) + data for stream, data in self.since(0, size))
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:

@@ -16,7 +16,7 @@ ERROR_CHARACTERS = 1000
 @frozen(kw_only=True)
 class Ended:
     """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `broken`, or the limit
-    that ended it; `detail` is for `broken` alone."""
+    that ended it; `detail` says more where there is more to say."""
 
     reason: str
     exit_code: int = 0
@@ -71,7 +71,7 @@ def terminal_event(
             error = f"the program took more than {limits.memory_mb} MiB of memory and was ended"
         case "output_limit":
             kind, code = FailureType.OUTPUT_LIMIT, KILLED_EXIT
-            error = f"the program printed more than {output_max} bytes and was ended"
+            error = ended.detail or f"the program printed more than {output_max} bytes and was ended"
         case "stopped":
             kind, code = FailureType.LOST, None
             error = "the server was stopped while the program ran"

@@ -11,6 +11,7 @@ from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import EventLog
 from pyexec.services.clock import nonce, now
+from pyexec.services.damage import Damage
 from pyexec.services.live import Live
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class Doubts:
     log: EventLog
     live: Live
     replica: str
+    damage: Damage
 
     async def settle(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:
         """Returns once nothing depends on this replica any more.
@@ -42,7 +44,7 @@ class Doubts:
                 )
                 await anyio.sleep(RETRY_SECONDS)
             except CorruptLog as error:
-                logger.error("%s is left alone: %s", execution_id, error)
+                self.damage.note(execution_id, error)
                 return None
 
     async def _settle(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:

@@ -3,16 +3,17 @@
 import logging
 
 import anyio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.files import Files
 from pyexec.domain.journal import Stream
 from pyexec.domain.outcome import Ended, shortened, terminal_event
-from pyexec.errors import Conflict, TooLarge, Unavailable
+from pyexec.errors import Conflict, CorruptLog, TooLarge, Unavailable
 from pyexec.ports import BlobStore, EventLog
 from pyexec.services.clock import nonce, now
+from pyexec.services.damage import Damage
 from pyexec.services.live import Run
 from pyexec.services.outputs import files_blob, store_output
 
@@ -31,6 +32,7 @@ class Endings:
     blobs: BlobStore
     replica: str
     output_bytes_max: int
+    damage: Damage
     _leaving: anyio.Event = field(factory=anyio.Event)
 
     def leave(self) -> None:
@@ -41,10 +43,13 @@ class Endings:
         """Writes the terminal event for what was seen, with the output so far."""
         with anyio.CancelScope(shield=True):
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
-            output = await self._store(run)
+            stored = await self._store(run)
             files = await self._store_files(run)
-            if output is None:
+            if stored is None:
                 return
+            output, left_out = stored
+            if left_out is not None and ended.reason == "exit":
+                ended = evolve(ended, reason="output_limit", detail=str(left_out))
             terminal = terminal_event(
                 ended,
                 limits=run.known().spec.limits,
@@ -61,15 +66,21 @@ class Endings:
         """Ends what failed before its program could say anything. What setup said is its error output."""
         with anyio.CancelScope(shield=True):
             run.journal.setup_failed()
-            output = await self._store(run)
-            if output is not None:
+            stored = await self._store(run)
+            if stored is not None:
                 failed = Failed(
-                    at=now(), nonce=nonce(), error_type=kind, error=error, exit_code=exit_code, output=output
+                    at=now(),
+                    nonce=nonce(),
+                    error_type=kind,
+                    error=error,
+                    exit_code=exit_code,
+                    output=stored[0],
                 )
                 await self._write(run, failed)
 
-    async def _store(self, run: Run) -> Output | None:
-        """Where its output lies from now on; None when it is not this replica's any more."""
+    async def _store(self, run: Run) -> tuple[Output, TooLarge | None] | None:
+        """Where its output lies from now on, and why it is not all of it; None when it is not this replica's any
+        more."""
         while self._is_own(run):
             try:
                 return await store_output(self.blobs, run.id, run.journal)
@@ -116,6 +127,8 @@ class Endings:
                 if (shorter := shortened(terminal)) == terminal:
                     raise
                 terminal = shorter
+            except CorruptLog as error:
+                self._leave_alone(run, error)
             except Unavailable as error:
                 await self._wait_for_store(run, error)
 
@@ -132,11 +145,18 @@ class Endings:
             logger.info("the event log is still away: %s", still)
 
     async def _catch_up(self, run: Run) -> None:
-        events = await self.log.read(run.id)
-        if not events:
-            run.hand_over()
-            return
-        run.catch_up(events)
+        try:
+            events = await self.log.read(run.id)
+            if not events:
+                run.hand_over()
+                return
+            run.catch_up(events)
+        except CorruptLog as error:
+            self._leave_alone(run, error)
+
+    def _leave_alone(self, run: Run, error: CorruptLog) -> None:
+        self.damage.note(run.id, error)
+        run.hand_over()
 
     def _is_own(self, run: Run) -> bool:
         """Whether it is still to be ended from here. Somebody may have taken it over, whoever has told the run."""

@@ -13,6 +13,7 @@ from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import EventLog
 from pyexec.services.clock import nonce, now
+from pyexec.services.damage import Damage
 from pyexec.services.live import Live, Run
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
@@ -32,6 +33,7 @@ class InboxAttendant:
     slots: Slots
     live: Live
     runner: Runner
+    damage: Damage
     patience_seconds: float = PATIENCE_SECONDS
     _starting: set[str] = field(factory=set, init=False)
 
@@ -52,16 +54,16 @@ class InboxAttendant:
                     await anyio.sleep(RETRY_SECONDS)
 
     async def _attend(self, execution_id: str, tasks: TaskGroup) -> None:
-        events = await self.log.read(execution_id)
-        if not events:
-            return
-        if (run := self.live.get(execution_id)) is not None:
-            run.catch_up(events)
-            return
         try:
+            events = await self.log.read(execution_id)
+            if not events:
+                return
+            if (run := self.live.get(execution_id)) is not None:
+                run.catch_up(events)
+                return
             execution = fold(execution_id, events)
         except CorruptLog as error:
-            logger.error("%s is left alone: %s", execution_id, error)
+            self.damage.note(execution_id, error)
             return
         if execution.phase is not Phase.CLAIMED or execution.owner != self.runner.config.replica:
             return

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pyexec.domain.events import Output
 from pyexec.domain.execution import Execution
 from pyexec.domain.journal import Journal
+from pyexec.errors import TooLarge
 from pyexec.ports import BlobStore
 
 INLINE_BYTES_MAX = 64 * 1024
@@ -25,14 +26,22 @@ def payload_blob(execution_id: str) -> str:
     return f"{execution_id}/payload"
 
 
-async def store_output(blobs: BlobStore, execution_id: str, journal: Journal) -> Output:
-    """Puts what was printed where it belongs, durably; the answer goes into the terminal event."""
-    encoded = journal.encode()
-    if len(encoded) <= INLINE_BYTES_MAX:
-        return Output(inline=encoded)
-    name = output_blob(execution_id)
-    await blobs.put(name, _chunks(encoded))
-    return Output(blob=name)
+async def store_output(
+    blobs: BlobStore, execution_id: str, journal: Journal
+) -> tuple[Output, TooLarge | None]:
+    """Puts what was printed where it belongs, durably; the answer goes into the terminal event. What the store has no
+    room for is left out: then the error says so, and the output is the beginning."""
+    left_out, size = None, len(journal)
+    while True:
+        encoded = journal.encode(size)
+        if len(encoded) <= INLINE_BYTES_MAX:
+            return Output(inline=encoded), left_out
+        try:
+            await blobs.put(output_blob(execution_id), _chunks(encoded))
+        except TooLarge as error:
+            left_out, size = error, size // 2
+        else:
+            return Output(blob=output_blob(execution_id)), left_out
 
 
 async def load_output(blobs: BlobStore, execution: Execution) -> Journal:

@@ -113,12 +113,13 @@ async def _leave_when_over(run: Run, deadline: anyio.CancelScope) -> None:
 
 
 def _ended(frame: Exited, result: bytes) -> Ended:
+    known = frame.reason in REASONS
     return Ended(
-        reason=frame.reason if frame.reason in REASONS else "broken",
+        reason=frame.reason if known else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
         result=result.decode("utf-8", "ignore") or None,  # a cut may fall into a character
         result_truncated=frame.result_truncated,
-        detail=f"it gave the unknown reason {frame.reason[:80]!r}",
+        detail="" if known else f"it gave the unknown reason {frame.reason[:80]!r}",
     )

@@ -9,8 +9,9 @@ from pyexec.domain.execution import Execution, Phase, Status, fold
 from pyexec.domain.journal import Journal, Stream
 from pyexec.domain.result import Result, Summary, result_of, summarize
 from pyexec.domain.stream import Chunk, Item, Position, items_after
-from pyexec.errors import Unavailable, UnknownExecution
+from pyexec.errors import CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
+from pyexec.services.damage import Damage
 from pyexec.services.live import Live, Run
 from pyexec.services.outputs import load_output
 
@@ -20,22 +21,27 @@ PEER_RETRY_SECONDS = 1.0
 
 
 class Queries:
-    """Reads only. Raises `UnknownExecution` for an id that nobody knows, `Unavailable` when the log is away.
+    """Reads only. Raises `UnknownExecution` for an id that nobody knows, `Unavailable` when the log is away,
+    `CorruptLog` for an execution that cannot be read.
 
     The output of a program that runs on another replica is asked of that one, in the caller's name."""
 
-    def __init__(self, *, log: EventLog, blobs: BlobStore, live: Live, peers: Peers) -> None:
+    def __init__(self, *, log: EventLog, blobs: BlobStore, live: Live, peers: Peers, damage: Damage) -> None:
         self._log = log
         self._blobs = blobs
         self._live = live
         self._peers = peers
+        self._damage = damage
 
     async def execution(self, execution_id: str) -> Execution:
         """Its state as the log has it."""
-        events = await self._log.read(execution_id)
-        if not events:
-            raise UnknownExecution(f"there is no execution {execution_id}, or its retention is over")
-        return fold(execution_id, events)
+        try:
+            events = await self._log.read(execution_id)
+            if not events:
+                raise UnknownExecution(f"there is no execution {execution_id}, or its retention is over")
+            return fold(execution_id, events)
+        except CorruptLog as error:
+            raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
 
     async def result(self, execution_id: str, caller: Caller, wait_seconds: float = 0) -> Result:
         """The result as it stands once the execution has ended, or after `wait_seconds`."""
@@ -62,10 +68,16 @@ class Queries:
     async def page(
         self, status: Status | None, limit: int, cursor: str | None
     ) -> tuple[Sequence[Summary], str | None]:
-        """Executions, newest first, without their output; and where the next page begins."""
+        """Executions, newest first, without their output; and where the next page begins. What cannot be read is
+        left out."""
         page = await self._log.page(status=status, limit=limit, cursor=cursor)
-        logs = [(execution_id, await self._log.read(execution_id)) for execution_id in page.ids]
-        summaries = [summarize(fold(execution_id, events)) for execution_id, events in logs if events]
+        summaries = []
+        for execution_id in page.ids:
+            try:
+                if events := await self._log.read(execution_id):
+                    summaries.append(summarize(fold(execution_id, events)))
+            except CorruptLog as error:
+                self._damage.note(execution_id, error)
         return summaries, page.next_cursor
 
     async def items(

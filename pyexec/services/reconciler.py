@@ -15,6 +15,7 @@ from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, V
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import BlobStore, EventLog, Member, Membership
 from pyexec.services.clock import nonce, now
+from pyexec.services.damage import Damage
 from pyexec.services.live import Changes, Live
 from pyexec.services.outputs import files_blob, output_blob, payload_blob
 from pyexec.services.slots import Slots
@@ -51,8 +52,10 @@ class Reconciler:
         membership: Membership,
         slots: Slots,
         live: Live,
+        damage: Damage,
     ) -> None:
         self._config = config
+        self._damage = damage
         self._log = log
         self._blobs = blobs
         self._membership = membership
@@ -60,6 +63,7 @@ class Reconciler:
         self._live = live
         self._lengths: dict[str, int] = {}
         self._sightings: dict[str, Sighting] = {}
+        self._damaged: set[str] = set()
         self._seen: dict[str, float] = {}
         self._members: Mapping[str, Member] = {}
         self._gone: dict[str, float] = {}
@@ -79,6 +83,7 @@ class Reconciler:
 
     async def _lead(self) -> None:
         self._lengths, self._sightings, self._seen, self._gone = {}, {}, {}, {}
+        self._damaged = set()
         self._members = (await self._membership.members()).members
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_members, name="watch members")
@@ -150,9 +155,10 @@ class Reconciler:
             del self._seen[gone]
             self._sightings.pop(gone, None)
         for execution_id, length in lengths.items():
+            known = self._lengths.get(execution_id) == length
             if self._runs_here(execution_id, length):
                 self._sightings.pop(execution_id, None)
-            elif execution_id not in self._sightings or self._lengths.get(execution_id) != length:
+            elif not known or execution_id not in self._sightings.keys() | self._damaged:
                 await self._look_again(execution_id)
         self._lengths = dict(lengths)
         self._note_gone()
@@ -162,8 +168,10 @@ class Reconciler:
         try:
             events = await self._log.read(execution_id)
             execution = fold(execution_id, events) if events else None
+            self._damaged.discard(execution_id)
         except CorruptLog as error:
-            logger.error("%s is left alone: %s", execution_id, error)
+            self._damage.note(execution_id, error)
+            self._damaged.add(execution_id)
             execution = None
         if (
             execution is None
@@ -214,6 +222,8 @@ class Reconciler:
                     await self._log.append(execution.id, execution.seq, [_written_off(execution)], gone=owner)
         except Conflict as error:
             logger.info("%s is decided anew: %s", execution.id, error)
+        except CorruptLog as error:
+            self._damage.note(execution.id, error)
         await self._look_again(execution.id)
         self._note_gone()
 
@@ -222,14 +232,20 @@ class Reconciler:
         vanished replica had begun to upload is removed."""
         while True:
             try:
-                await self._log.rebuild_index()
+                unreadable = await self._log.rebuild_index()
+                for execution_id, damage in unreadable.items():
+                    self._damage.note(execution_id, damage)
+                logger.info("the indexes agree with the events")
                 await self._blobs.sweep(self._members.keys(), self._exists)
-            except (Unavailable, CorruptLog) as error:
+            except Unavailable as error:
                 logger.error("indexes are not repaired now: %s", error)
             await anyio.sleep(REPAIR_SECONDS)
 
     async def _exists(self, execution_id: str) -> bool:
-        return bool(await self._log.read(execution_id))
+        try:
+            return bool(await self._log.read(execution_id))
+        except CorruptLog:
+            return True
 
     async def _retire_ended(self) -> None:
         """Blobs go first, the log last: whoever still finds the log may find its output gone, never the reverse."""
@@ -238,14 +254,22 @@ class Reconciler:
             try:
                 due = await self._log.ended_before(now() - timedelta(seconds=ttl), RETIRE_AT_ONCE)
                 for execution_id in due:
-                    for blob in (payload_blob, output_blob, files_blob):
-                        await self._blobs.delete(blob(execution_id))
-                    await self._log.retire(execution_id)
+                    await self._retire(execution_id)
             except Unavailable as error:
                 logger.error("ended executions cannot be retired now: %s", error)
                 due = ()
             if len(due) < RETIRE_AT_ONCE:
                 await anyio.sleep(max(1.0, min(30.0, ttl / 10)))
+
+    async def _retire(self, execution_id: str) -> None:
+        try:
+            for blob in (payload_blob, output_blob, files_blob):
+                await self._blobs.delete(blob(execution_id))
+            await self._log.retire(execution_id)
+        except CorruptLog as error:
+            self._damage.note(execution_id, error)
+        except Conflict as error:
+            logger.error("%s is not retired, the index is wrong about it: %s", execution_id, error)
 
 
 def _failed(kind: FailureType, error: str) -> Failed:

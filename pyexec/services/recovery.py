@@ -12,6 +12,7 @@ from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
 from pyexec.ports import Engine, EventLog, Members, Membership
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.damage import Damage
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 
@@ -31,6 +32,7 @@ class Recovery:
     runner: Runner
     slots: Slots
     membership: Membership
+    damage: Damage
     labels: Mapping[str, str]
 
     async def recover_first(self) -> None:
@@ -114,7 +116,7 @@ class Recovery:
                 events = await self.log.read(execution_id)
                 execution = fold(execution_id, events)
             except CorruptLog as error:
-                logger.error("%s is left alone: %s", execution_id, error)
+                self.damage.note(execution_id, error)
                 continue
             if execution.phase is Phase.RUNNING:
                 found.append((execution, events))
@@ -134,9 +136,12 @@ class Recovery:
             self.slots.release(slot)
             with anyio.CancelScope(shield=True):
                 await sandbox.let_go()
-            if not isinstance(error, Conflict):
+            if isinstance(error, CorruptLog):
+                self.damage.note(execution.id, error)
+            elif isinstance(error, Conflict):
+                logger.info("%s has moved on meanwhile: %s", execution.id, error)
+            else:
                 raise
-            logger.info("%s has moved on meanwhile: %s", execution.id, error)
 
     async def _remove(self, container: str) -> None:
         try:

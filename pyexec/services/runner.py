@@ -15,6 +15,7 @@ from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.outcome import Ended
 from pyexec.errors import (
     Conflict,
+    CorruptLog,
     EngineError,
     ExecutorError,
     ImageUnavailable,
@@ -28,6 +29,7 @@ from pyexec.errors import (
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
+from pyexec.services.damage import Damage
 from pyexec.services.doubts import Doubts
 from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
@@ -71,17 +73,23 @@ class Runner:
         preparation: Preparation,
         slots: Slots,
         live: Live,
+        damage: Damage,
     ) -> None:
         self.config = config
+        self._damage = damage
         self._log = log
         self._blobs = blobs
         self._preparation = preparation
         self._slots = slots
         self._live = live
         self._endings = Endings(
-            log=log, blobs=blobs, replica=config.replica, output_bytes_max=config.bounds.output_bytes
+            log=log,
+            blobs=blobs,
+            replica=config.replica,
+            output_bytes_max=config.bounds.output_bytes,
+            damage=damage,
         )
-        self._doubts = Doubts(log=log, live=live, replica=config.replica)
+        self._doubts = Doubts(log=log, live=live, replica=config.replica, damage=damage)
         self._tasks: TaskGroup | None = None
         self._beginnings = 0
         self._begun = anyio.Event()
@@ -253,7 +261,11 @@ class Runner:
     async def look_again(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
         for run in self._live.all():
-            events = await self._log.read(run.id)
+            try:
+                events = await self._log.read(run.id)
+            except CorruptLog as error:
+                self._damage.note(run.id, error)
+                continue
             if not events:
                 continue  # it is about to begin
             execution = run.catch_up(events)
@@ -288,7 +300,7 @@ class Runner:
         except SetupFailed as error:
             kind = SETUP_FAILURES[type(error)]
             await self._endings.fail(run, kind, str(error), exit_code=error.exit_code)
-        except (SandboxBroken, SandboxRefused, EngineError) as error:
+        except (SandboxBroken, SandboxRefused, EngineError, CorruptLog) as error:
             message = f"the sandbox could not be prepared: {error}"
             await self._endings.fail(run, FailureType.INTERNAL, message)
         except Exception:  # a fault of ours in one run is that run's end, and no other's

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from pyexec.errors import (
+    CorruptLog,
     ExecutorError,
     InvalidRequest,
     KeyReused,
@@ -83,7 +84,8 @@ def _bytes(text: str) -> bytes:
 def _answer(error: ExecutorError) -> web.Response:
     status = next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("a request failed: %s", error, exc_info=error)
+        mistake = None if isinstance(error, CorruptLog) else error
+        logger.error("a request failed: %s", error, exc_info=mistake)
     extra = {}
     if isinstance(error, InvalidRequest) and error.field is not None:
         extra["field"] = error.field

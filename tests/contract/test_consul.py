@@ -121,6 +121,21 @@ async def test_the_index_is_rebuilt_from_the_events(parts: Parts) -> None:
     }
 
 
+async def test_an_index_that_is_right_is_not_written(parts: Parts) -> None:
+    kv, _, log = parts
+    for number, word in enumerate(WORDS):
+        key = IdempotencyKey(key_hash=f"right-{number}", fingerprint="print")
+        await log.append(new_id(), 0, word, key=key)
+
+    async def indexes() -> dict[str, int]:
+        listings = [await kv.recurse(folder) for folder in ("inflight/", "status/", "idempotency/")]
+        return {entry.key: entry.index for listing in listings for entry in listing.entries}
+
+    before = await indexes()
+    await log.rebuild_index()
+    assert await indexes() == before
+
+
 async def test_an_open_execution_that_the_index_lost_goes_on(parts: Parts) -> None:
     kv, _, log = parts
     execution = new_id()
@@ -152,7 +167,7 @@ async def test_a_damaged_log_is_corrupt_and_stops_nothing_else(parts: Parts, dam
     await (kv.delete(key) if damage.value is None else kv.put(key, damage.value))
     with pytest.raises(CorruptLog):
         await log.read(damaged)
-    await log.rebuild_index()
+    assert (await log.rebuild_index()).keys() == {damaged}
     assert (await log.open_executions()).lengths == {damaged: 3, other: 3}
     await log.append(other, 3, [finished()])
 

@@ -16,7 +16,7 @@ import pytest
 from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 
 from pyexec.adapters.blobs import FileBlobs
-from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
+from pyexec.adapters.embedded import FILE_NAME, REBUILD_AT_ONCE, EmbeddedLog
 from pyexec.errors import Conflict, CorruptLog, SettingsError, Unavailable
 from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.contract.test_durability import ROOT
@@ -126,8 +126,21 @@ async def test_an_unreadable_event_is_corruption_and_keeps_the_index(
     change(tmp_path, "UPDATE events SET event = '{}'")
     with pytest.raises(CorruptLog):
         await log.read(execution)
-    with pytest.raises(CorruptLog):
-        await log.rebuild_index()
+    assert (await log.rebuild_index()).keys() == {execution}
+    assert index_of(tmp_path) == kept
+
+
+async def test_the_index_of_many_is_rebuilt_around_one_that_cannot_be_read(
+    log: EmbeddedLog, tmp_path: Path
+) -> None:
+    executions = [new_id() for _ in range(2 * REBUILD_AT_ONCE + 1)]
+    for execution in executions:
+        await log.append(execution, 0, random.choice(WORDS))
+    bad = executions[REBUILD_AT_ONCE]
+    change(tmp_path, f"UPDATE events SET event = '{{}}' WHERE execution_id = '{bad}'")
+    kept = index_of(tmp_path)
+    change(tmp_path, f"UPDATE executions SET length = 99, status = 'wrong' WHERE id <> '{bad}'")
+    assert (await log.rebuild_index()).keys() == {bad}
     assert index_of(tmp_path) == kept
 
 

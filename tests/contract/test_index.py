@@ -101,10 +101,10 @@ async def test_a_bad_cursor_is_the_callers_mistake(log: EventLog, cursor: str) -
 async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) -> None:
     minute = timedelta(minutes=1)
     ends = [3, 1, 4, 0, 2]
-    executions = {end: new_id() for end in ends}
+    executions = {end: new_id(START) for end in ends}
     for end, execution in executions.items():
         await log.append(execution, 0, [submitted(), killed(START + end * minute)])
-    await log.append(new_id(), 0, [submitted(), claimed(), running()])
+    await log.append(new_id(START), 0, [submitted(), claimed(), running()])
     in_order = [executions[end] for end in sorted(ends)]
     assert list(await log.ended_before(START + 10 * minute, 100)) == in_order
     assert list(await log.ended_before(START + 10 * minute, 2)) == in_order[:2]
@@ -114,8 +114,22 @@ async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) 
     assert list(await log.ended_before(START + 10 * minute, 1)) == [in_order[1]]
 
 
+async def test_what_is_new_or_was_open_at_the_last_look_is_found_at_the_next(log: EventLog) -> None:
+    minute = timedelta(minutes=1)
+    first = new_id(START)
+    await log.append(first, 0, [submitted()])
+    assert list(await log.ended_before(START + minute, 10)) == []
+    second, later = new_id(START + minute), new_id(START + 3 * minute)
+    await log.append(first, 1, [killed(START + minute)])
+    await log.append(second, 0, [submitted(), killed(START + 2 * minute)])
+    await log.append(later, 0, [submitted(), killed(START + 4 * minute)])
+    assert list(await log.ended_before(START + 2.5 * minute, 10)) == [first, second]
+    await log.retire(first)
+    assert list(await log.ended_before(START + 200 * minute, 10)) == [second, later]
+
+
 async def test_the_end_counts_by_its_own_moment_to_the_microsecond(log: EventLog) -> None:
-    execution, end = new_id(), START + timedelta(microseconds=1)
+    execution, end = new_id(START), START + timedelta(microseconds=1)
     await log.append(execution, 0, [submitted(START - timedelta(days=1)), killed(end)])
     assert list(await log.ended_before(end, 10)) == []
     assert list(await log.ended_before(end + timedelta(microseconds=1), 10)) == [execution]

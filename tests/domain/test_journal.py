@@ -51,6 +51,14 @@ def test_a_reader_may_go_on_at_any_offset(parts: list[tuple[Stream, bytes]], dat
     assert bytewise(list(journal.since(offset))) == bytewise(parts)[offset:]
 
 
+@given(pieces, st.data())
+def test_the_beginning_may_be_kept_alone(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+    journal = journal_of(parts)
+    size = data.draw(st.integers(0, len(journal) + 3))
+    kept = Journal.decode(journal.encode(size))
+    assert bytewise(list(kept.since(0))) == bytewise(parts)[:size]
+
+
 @given(pieces)
 def test_runs_alternate_between_the_streams(parts: list[tuple[Stream, bytes]]) -> None:
     runs = list(journal_of(parts).since(0))

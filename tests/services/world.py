@@ -15,7 +15,7 @@ from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
 from pyexec.adapters.sqlite_store import SqliteStore, translated_errors
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
-from pyexec.errors import Conflict, EngineError, ExecutorError, SessionLost, Unavailable
+from pyexec.errors import Conflict, CorruptLog, EngineError, ExecutorError, SessionLost, Unavailable
 from pyexec.ports import (
     ContainerSpec,
     EngineIdentity,
@@ -305,9 +305,9 @@ class ProcessLog:
         await self._enter()
         await self._world.log.retire(execution_id)
 
-    async def rebuild_index(self) -> None:
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         await self._enter()
-        await self._world.log.rebuild_index()
+        return await self._world.log.rebuild_index()
 
     async def check(self) -> None:
         await self._enter()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import urlopen
 
 from attrs import define, field
@@ -36,6 +37,8 @@ class Agent:
     ports: Mapping[str, int]
     command: Sequence[str]
     process: subprocess.Popen[str] | None = None
+    shows_nodes: bool = True
+    """Whether anybody may see the nodes: not where there are access rules."""
     _listening: threading.Event = field(factory=threading.Event)
     _reader: threading.Thread | None = None
 
@@ -82,7 +85,7 @@ class Agent:
             self.process = None
 
     def wait_ready(self) -> None:
-        """Returns once it answers and there is a leader."""
+        """Returns once it answers, there is a leader, and it is known as a node: until then it makes no sessions."""
         if not self._listening.wait(START_SECONDS):
             raise RuntimeError(f"Consul did not start: {self.log}")
         until = time.monotonic() + START_SECONDS
@@ -97,7 +100,19 @@ class Agent:
                     if time.monotonic() > until:
                         raise RuntimeError(f"Consul elects no leader: {self.log}") from error
             else:
-                return
+                break
+        if self.shows_nodes:
+            self._wait_registered(until)
+
+    def _wait_registered(self, until: float) -> None:
+        index = "0"
+        while time.monotonic() < until:
+            node = f"http://{self.address}/v1/catalog/node/{quote(self.directory.name)}?index={index}&wait=5s"
+            with urlopen(node, timeout=START_SECONDS) as answer:
+                index = answer.headers["X-Consul-Index"]
+                if json.load(answer) is not None:
+                    return
+        raise RuntimeError(f"Consul is not known to itself: {self.log}")
 
     def is_leader(self) -> bool:
         """Whether it leads its cluster."""
@@ -150,7 +165,7 @@ def new_agent(directory: Path, *arguments: str, tls: bool = False, **config: obj
     file = directory / "config.json"
     file.write_text(json.dumps(written))
     command = [str(binary()), "agent", f"-config-file={file}", *arguments]
-    return Agent(directory, ports, command)
+    return Agent(directory, ports, command, shows_nodes="acl" not in config)
 
 
 @contextmanager

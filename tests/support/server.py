@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,8 +34,11 @@ class Server:
 
 
 @contextmanager
-def running_server(data_dir: Path, image: str, **settings: str) -> Iterator[Server]:
-    """A server with these settings (names without the prefix, in lower case); stopped at the end."""
+def running_server(
+    data_dir: Path, image: str, command: Sequence[str | Path] | None = None, **settings: str
+) -> Iterator[Server]:
+    """A server with these settings (names without the prefix, in lower case); stopped at the end. `command` is for
+    one that is not started as usual."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYEXEC_")}
     own = {
         "port": "0",
@@ -49,7 +52,7 @@ def running_server(data_dir: Path, image: str, **settings: str) -> Iterator[Serv
     log = data_dir.parent / f"{data_dir.name}.log"
     with log.open("w") as log_file:
         process = subprocess.Popen(
-            [PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=log_file, text=True
+            command or [PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=log_file, text=True
         )
     try:
         if process.stdout is None:

@@ -1,0 +1,137 @@
+"""Executions whose log in Consul is damaged: each is named, answered clearly, and stops nothing else."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from attrs import frozen
+
+from tests.support.api import Api, api_of
+from tests.support.consul import Agent, dev_agent
+from tests.support.server import Server, running_server
+
+SLEEP = "import time; time.sleep(600)"
+DAMAGES = {
+    "missing number": ("000001", None),
+    "corrupt value": ("000001", b"\xff no event"),
+    "unknown version": ("000001", b'{"type": "submitted.v99"}'),
+    "foreign key": ("foreign", b"{}"),
+}
+
+
+@frozen
+class Scene:
+    """A server with one slot on a Consul of its own."""
+
+    agent: Agent
+    server: Server
+    api: Api
+
+    def change(self, key: str, value: bytes | None) -> None:
+        """As somebody who may write there, and should not: a value, or None to delete the key."""
+        url = f"http://{self.agent.address}/v1/kv/pyexec/{key}"
+        urlopen(Request(url, value, method="DELETE" if value is None else "PUT")).close()
+
+    def damage(self, execution: str, how: str) -> None:
+        number, value = DAMAGES[how]
+        self.change(f"executions/{execution}/events/{number}", value)
+
+    def value(self, key: str) -> bytes:
+        with urlopen(f"http://{self.agent.address}/v1/kv/pyexec/{key}?raw") as answer:
+            return bytes(answer.read())
+
+    async def listed(self) -> set[str]:
+        answer = await self.api.get("/api/v1/executions?limit=100")
+        assert answer.status == 200, answer.document
+        return {execution["execution_id"] for execution in answer.document["executions"]}
+
+    def named(self, execution: str) -> int:
+        """How many lines of the log are about it, beside those of requests that asked for it."""
+        lines = self.server.log.read_text().splitlines()
+        return sum(execution in line and "a request failed" not in line for line in lines)
+
+
+@asynccontextmanager
+async def scene(agent: Agent, data_dir: Path, image: str) -> AsyncIterator[Scene]:
+    settings = {"max_concurrent": "1", "warm_pool": "1", "stop_timeout": "1", "cleanup_ttl": "600"}
+    with running_server(data_dir, image, consul_addr=agent.address, **settings) as server:
+        async with api_of(server.url) as api:
+            yield Scene(agent, server, api)
+    log = server.log.read_text()
+    assert "Traceback" not in log, log
+
+
+async def test_what_is_damaged_stops_nothing_else(image: str, tmp_path: Path) -> None:
+    with dev_agent(tmp_path / "consul") as agent:
+        async with scene(agent, tmp_path / "one", image) as s:
+            ended = {how: (await s.api.run("print('before')"))["execution_id"] for how in DAMAGES}
+            sleeper = await s.api.accepted(SLEEP)
+            # One that is queued has a single event: without it, it is unknown.
+            queued = {
+                how: await s.api.accepted("print('never')") for how in DAMAGES if how != "missing number"
+            }
+            sound = await s.api.accepted("print('sound')")
+            damaged = {*ended.values(), *queued.values()}
+            for executions in (ended, queued):
+                for how, execution in executions.items():
+                    s.damage(execution, how)
+            await s.api.kill(sleeper)
+            assert (await s.api.ended(sound))["stdout"] == "sound\n"
+            assert await s.listed() == {sleeper, sound}
+            await check_answers(s.api, damaged)
+        async with scene(agent, tmp_path / "two", image) as s:
+            assert (await s.api.run("print(6 * 7)"))["stdout"] == "42\n"
+            assert damaged.isdisjoint(await s.listed())
+        for execution in damaged:
+            assert s.named(execution) == 1, s.server.log.read_text()
+
+
+async def check_answers(api: Api, damaged: set[str]) -> None:
+    for execution in damaged:
+        for method, path in (("GET", ""), ("GET", "/logs"), ("GET", "/events"), ("DELETE", "")):
+            answer = await api.request(method, f"/api/v1/executions/{execution}{path}")
+            assert (answer.status, answer.document["code"]) == (500, "corrupt_log"), (method, path)
+            assert execution in answer.document["error"]
+
+
+@pytest.mark.parametrize("value", [b"\xff no event", b'{"type": "finished.v99"}'])
+async def test_a_run_whose_log_is_damaged_gives_its_slot_back(
+    image: str, tmp_path: Path, value: bytes
+) -> None:
+    with dev_agent(tmp_path / "consul") as agent:
+        async with scene(agent, tmp_path / "data", image) as s:
+            running = await s.api.accepted("import time; print('begun', flush=True); time.sleep(2)")
+            await s.api.until_printed(running, b"begun")
+            s.change(f"executions/{running}/events/000004", value)
+            assert (await s.api.run("print(6 * 7)"))["stdout"] == "42\n"
+            answer = await s.api.get(f"/api/v1/executions/{running}?wait=60")
+            assert (answer.status, answer.document["code"]) == (500, "corrupt_log")
+        assert 1 <= s.named(running) <= 2
+
+
+async def test_a_payload_that_is_damaged_ends_its_execution(image: str, tmp_path: Path) -> None:
+    with dev_agent(tmp_path / "consul") as agent:
+        async with scene(agent, tmp_path / "data", image) as s:
+            sleeper = await s.api.accepted(SLEEP)
+            queued = await s.api.accepted("print('never')")
+            s.change(f"executions/{queued}/blobs/payload/", b"no manifest")
+            await s.api.kill(sleeper)
+            result = await s.api.ended(queued)
+            assert (result["status"], result["error_type"]) == ("failed", "internal")
+            assert "payload" in result["error"]
+            assert (await s.api.run("print(6 * 7)"))["stdout"] == "42\n"
+
+
+async def test_an_index_that_says_what_is_not_so_ends_nothing(image: str, tmp_path: Path) -> None:
+    """`status/` calls a queued one completed long ago: it is not retired, and runs."""
+    with dev_agent(tmp_path / "consul") as agent:
+        async with scene(agent, tmp_path / "data", image) as s:
+            sleeper = await s.api.accepted(SLEEP)
+            queued = await s.api.accepted("print('whole')")
+            lie = {"version": 1, "status": "completed", "finished_at": "2001-01-01T00:00:00.000000Z"}
+            s.change(f"status/{queued}", json.dumps(lie).encode())
+            await s.api.kill(sleeper)
+            assert (await s.api.ended(queued))["stdout"] == "whole\n"
