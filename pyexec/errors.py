@@ -80,6 +80,10 @@ class EngineError(ExecutorError):
     code = "engine"
 
 
+class ContainerGone(EngineError):
+    """The container is not there any more."""
+
+
 class SandboxBroken(ExecutorError):
     """A sandbox ended, or spoke nonsense, before it said how its program ended."""
 

@@ -117,12 +117,6 @@ class ConsulMembership:
             self._stay, self._session, self._keeper, name=f"membership of {member.replica}"
         )
 
-    async def update(self, member: Member) -> None:
-        fence = self.fence()
-        self._member = member
-        if not await self._kv.put(fence.key, _encoded(member), session=fence.session):
-            raise SessionLost(f"{fence.key} is held by another session")
-
     async def members(self, since: int | None = None) -> Members:
         listing = await self._kv.recurse(REPLICAS, since)
         found = (_decoded(entry) for entry in listing.entries if entry.session is not None)

@@ -18,13 +18,22 @@ from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
 from pyexec.adapters.docker_config import container_config
-from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
+from pyexec.errors import (
+    ContainerGone,
+    EngineError,
+    ExecutorError,
+    ImageUnavailable,
+    SettingsError,
+    Unavailable,
+)
 from pyexec.ports import ContainerSpec, EngineIdentity
 
 logger = logging.getLogger(__name__)
 
 CANNOT_CONNECT = 900
 """The status aiodocker gives to a connection that could not be made or broke."""
+GONE_STATUSES = (404, 409)
+"""There is no such container; it is not running, or its removal is already under way."""
 DIAGNOSTICS_BYTES = 4096
 PULL_SECONDS = 900.0
 """The deadline of an image's pull: an execution that waits for one must end, too."""
@@ -139,7 +148,7 @@ class DockerEngine:
             raise ImageUnavailable(f"the image {image!r} cannot be pulled: {error.message}") from error
 
     async def follow(self, container_id: str) -> "FollowedContainer":
-        return await FollowedContainer.open(self._docker, container_id)
+        return await FollowedContainer.open(self._docker, container_id, self._unremoved)
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
@@ -183,6 +192,7 @@ class AttachedContainer:
                     return message.data
                 room = DIAGNOSTICS_BYTES - len(self._diagnostics)
                 self._diagnostics += message.data[:room]
+        await _check_ended(self._container)
         return None
 
     async def kill(self) -> None:
@@ -203,23 +213,28 @@ class AttachedContainer:
 
 
 class FollowedContainer:
-    """`ports.Container`: a container that another process has started, by the log that the engine keeps of it."""
+    """`ports.Container`: a container that was started before, by the log that the engine keeps of it."""
 
-    def __init__(self, container: DockerContainer, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, container: DockerContainer, response: aiohttp.ClientResponse, unremoved: set[str]
+    ) -> None:
         self._container = container
         self._response = response
+        self._unremoved = unremoved
 
     @classmethod
-    async def open(cls, docker: Docker, container_id: str) -> Self:
-        """Follows the log from its beginning; raises `EngineError` when the container is gone."""
+    async def open(cls, docker: Docker, container_id: str, unremoved: set[str]) -> Self:
+        """Follows the log from its beginning; raises `ContainerGone` when there is none any more."""
         path = f"{docker.docker_host}/{docker.api_version}/containers/{container_id}/logs"
         parameters = {"stdout": "1", "follow": "1"}
         async with _translated():
             response = await docker.session.get(path, params=parameters, timeout=aiohttp.ClientTimeout())
         if response.status != HTTPStatus.OK:
             response.close()
-            raise EngineError(f"the container {container_id[:12]} cannot be followed: {response.reason}")
-        return cls(docker.containers.container(container_id), response)
+            gone = response.status in GONE_STATUSES
+            error = ContainerGone if gone else EngineError
+            raise error(f"the container {container_id[:12]} cannot be followed: {response.reason}")
+        return cls(docker.containers.container(container_id), response, unremoved)
 
     @property
     def id(self) -> str:
@@ -240,6 +255,7 @@ class FollowedContainer:
                 header = await self._response.content.readexactly(_LOG_HEADER.size)
                 return await self._response.content.readexactly(_LOG_HEADER.unpack(header)[0])
         except asyncio.IncompleteReadError:
+            await _check_ended(self._container)
             return None
 
     async def kill(self) -> None:
@@ -247,10 +263,29 @@ class FollowedContainer:
 
     async def remove(self) -> None:
         await self.let_go()
-        await _remove(self._container)
+        try:
+            await _remove(self._container)
+        except BaseException:
+            self._unremoved.add(self.id)
+            raise
 
     async def let_go(self) -> None:
         self._response.close()
+
+
+async def _check_ended(container: DockerContainer) -> None:
+    """At the end of a stream: raises `EngineError` unless the container has ended, too."""
+    try:
+        async with _translated():
+            state = (await container.show())["State"]
+    except EngineError as error:
+        if _is_gone(error):
+            return
+        raise
+    except Unavailable as error:
+        raise EngineError(str(error)) from error
+    if state["Running"]:
+        raise EngineError("the connection to Docker ended before the container did")
 
 
 async def _kill(container: DockerContainer) -> None:
@@ -272,8 +307,7 @@ async def _remove(container: DockerContainer) -> None:
 
 
 def _is_gone(error: EngineError) -> bool:
-    """404: no such container; 409: it is not running, or its removal is already under way."""
-    return isinstance(error.__cause__, DockerError) and error.__cause__.status in (404, 409)
+    return isinstance(error.__cause__, DockerError) and error.__cause__.status in GONE_STATUSES
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import anyio
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import ExecutorError, SandboxBroken, SandboxRefused
+from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
 from pyexec.sandbox.protocol import Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.live import Run
@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
+OUT_OF_REACH_SECONDS = 60.0
+"""How much longer a program is waited for whose engine does not answer: its sandbox keeps its last words for a while."""
+RETRY_SECONDS = 1.0
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
@@ -25,19 +28,26 @@ Follow = Callable[[], Coroutine[Any, Any, Ended]]
 
 async def watch(run: Run, sandbox: Sandbox, following: Follow) -> Ended:
     """Follows the program; the deadline, the output's size and a kill are held from out here."""
-    limits = run.known().spec.limits
-    ended = Ended(reason="timeout")
+    seconds = run.known().spec.limits.timeout_seconds + OUTSIDE_GRACE_SECONDS
+    ended: Ended | None = None
     async with anyio.create_task_group() as beside:
         beside.start_soon(_kill_when_wanted, run, sandbox, name=f"kill {run.id}")
         try:
-            with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS) as deadline:
-                beside.start_soon(_leave_when_over, run, deadline, name=f"leave {run.id}")
+            with anyio.CancelScope() as scope:
+                beside.start_soon(_leave_when_over, run, scope, name=f"leave {run.id}")
+                beside.start_soon(_leave_after, seconds, sandbox, scope, name=f"deadline of {run.id}")
                 ended = await following()
         except (SandboxBroken, SandboxRefused) as error:
-            reason = "killed" if run.kill_wanted.is_set() else "broken"
-            ended = Ended(reason=reason, detail=str(error))
+            ended = Ended(reason=_broken_by(run, sandbox), detail=str(error))
         beside.cancel_scope.cancel()
-    return ended
+    return ended or Ended(reason=_broken_by(run, sandbox) if sandbox.out_of_reach else "timeout")
+
+
+def _broken_by(run: Run, sandbox: Sandbox) -> str:
+    """Why the sandbox does not say how its program has ended."""
+    if run.kill_wanted.is_set():
+        return "killed"
+    return "lost" if sandbox.was_out_of_reach else "broken"
 
 
 async def start_and_follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
@@ -74,15 +84,25 @@ async def follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
 
 async def _kill_when_wanted(run: Run, sandbox: Sandbox) -> None:
     await run.kill_wanted.wait()
-    try:
-        await sandbox.kill()
-    except ExecutorError as error:
-        logger.error("%s cannot be killed: %s", run.id, error)
+    while True:
+        try:
+            return await sandbox.kill()
+        except (EngineError, Unavailable) as error:
+            logger.error("%s cannot be killed, trying again: %s", run.id, error)
+            await anyio.sleep(RETRY_SECONDS)
 
 
-async def _leave_when_over(run: Run, deadline: anyio.CancelScope) -> None:
+async def _leave_when_over(run: Run, scope: anyio.CancelScope) -> None:
     await run.over.wait()
-    deadline.cancel()
+    scope.cancel()
+
+
+async def _leave_after(seconds: float, sandbox: Sandbox, scope: anyio.CancelScope) -> None:
+    """At the deadline; a program out of reach may have ended before it, and then says so a little later."""
+    await anyio.sleep(seconds)
+    if sandbox.out_of_reach:
+        await anyio.sleep(OUT_OF_REACH_SECONDS)
+    scope.cancel()
 
 
 def _ended(frame: Exited) -> Ended:

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 0.005
 """Removing a container keeps the engine's processor busy for longer than answering takes."""
 RETRY_SECONDS = 1.0
+PREPARE_AGAIN_SECONDS = (1.0, 2.0, 3.0, 4.0)
+"""A sandbox that breaks before its program starts is replaced; by the last time a restarted engine is back."""
 UNHEARD = "the event log did not answer when it was to begin; its code was not started"
 
 
@@ -291,14 +293,19 @@ class Runner:
         return sandbox
 
     async def _prepare(self, run: Run) -> Sandbox:
-        """A sandbox with the execution's archive in it."""
-        execution = run.known()
+        """A sandbox with the execution's archive in it. What goes wrong on the way is tried again, for a while."""
+        for seconds in PREPARE_AGAIN_SECONDS:
+            try:
+                return await self._prepare_once(run.known())
+            except (SandboxBroken, EngineError, Unavailable) as error:
+                logger.warning("%s cannot start yet, trying again in %g s: %s", run.id, seconds, error)
+                await anyio.sleep(seconds)
+        return await self._prepare_once(run.known())
+
+    async def _prepare_once(self, execution: Execution) -> Sandbox:
         if execution.payload is None:
-            raise SandboxBroken("the execution has no archive")
-        try:
-            sandbox = await self.sandbox_for(execution.spec)
-        except Unavailable as error:
-            raise SandboxBroken(str(error)) from error
+            raise Conflict("the execution has no archive")
+        sandbox = await self.sandbox_for(execution.spec)
         try:
             async for chunk in self._blobs.read(execution.payload):
                 await sandbox.send_archive(chunk)
