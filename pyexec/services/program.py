@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
 OUT_OF_REACH_SECONDS = 60.0
-"""How much longer a program is waited for whose engine does not answer: its sandbox keeps its last words for a while."""
+"""How much longer a program is waited for whose engine does not answer: its sandbox keeps its last words so long."""
 RETRY_SECONDS = 1.0
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 

@@ -207,8 +207,8 @@ def test_one_of_three_is_told_to_stop_under_load(image: str, tmp_path: Path) -> 
             running_server(tmp_path / "two", image, **settings) as two,
             running_server(tmp_path / "three", image, **settings) as three,
         ):
-            program = "import time; time.sleep(3); print('whole')"
-            ids = [run_cli(one.url, "--async", stdin=program).strip() for _ in range(12)]
+            program = "import time; time.sleep(2); print('whole')"
+            ids = [run_cli(one.url, "--async", stdin=program).strip() for _ in range(8)]
             assert one.stop() == 0
             for number, execution in enumerate(ids):
                 asked = (two, three)[number % 2]
