@@ -90,8 +90,9 @@ def own_daemon(image: str) -> Iterator[Daemon]:
             )
         yield daemon
     finally:
-        if daemon.process is not None:
-            if left := daemon.run("ps", "--all", "--quiet").split():
-                daemon.run("rm", "--force", *left)
-            daemon.end(signal.SIGTERM)
+        if daemon.process is None:
+            daemon.start()  # only it can clear away what it has left
+        if left := daemon.run("ps", "--all", "--quiet").split():
+            daemon.run("rm", "--force", *left)
+        daemon.end(signal.SIGTERM)
         shutil.rmtree(directory)
