@@ -14,6 +14,7 @@ from pyexec.ports import BlobStore, EventLog
 from pyexec.services.clock import nonce, now
 from pyexec.services.live import Run
 from pyexec.services.outputs import store_output
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Endings:
 
     async def end(self, run: Run, ended: Ended) -> None:
         """Writes the terminal event for what was seen, with the output so far."""
+        writing = Trouble(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             while self._is_own(run):
@@ -45,7 +47,7 @@ class Endings:
                     output = await store_output(self.blobs, run.id, run.journal)
                     break
                 except Unavailable as error:
-                    await self._wait_for_store(run, error)
+                    await self._wait_for_store(run, writing, error)
             else:
                 return
             terminal = terminal_event(
@@ -57,12 +59,13 @@ class Endings:
                 at=now(),
                 nonce=nonce(),
             )
-            await self._write(run, terminal)
+            await self._write(run, terminal, writing)
 
     async def fail(self, run: Run, kind: FailureType, error: str) -> None:
         """Ends what failed before its program could say anything."""
+        failed = Failed(at=now(), nonce=nonce(), error_type=kind, error=error)
         with anyio.CancelScope(shield=True):
-            await self._write(run, Failed(at=now(), nonce=nonce(), error_type=kind, error=error))
+            await self._write(run, failed, Trouble(logger, f"writing the end of {run.id}"))
 
     async def release(self, run: Run, reason: str) -> None:
         """Gives back what has not started, if it may still be given back; else leaves it as it is."""
@@ -75,32 +78,38 @@ class Endings:
                     logger.warning("%s is left to the reconciler: %s", run.id, error)
         run.hand_over()
 
-    async def _write(self, run: Run, terminal: Terminal) -> None:
+    async def _write(self, run: Run, terminal: Terminal, writing: Trouble) -> None:
         """Appends where the log stands now, as long as the execution is open and this replica's own.
 
         A conflict means that somebody else has written meanwhile: a wish to kill it, its end, its release, or its
         adoption."""
         while self._is_own(run):
-            after = [*run.events, terminal]
             try:
-                await self.log.append(run.id, run.seq, [terminal])
-                run.catch_up(after)  # others may have told the run meanwhile
-            except Conflict:
-                await self._catch_up(run)
+                await self._append(run, terminal)
+                writing.over()
             except Unavailable as error:
-                await self._wait_for_store(run, error)
+                await self._wait_for_store(run, writing, error)
 
-    async def _wait_for_store(self, run: Run, error: Unavailable) -> None:
+    async def _append(self, run: Run, terminal: Terminal) -> None:
+        after = [*run.events, terminal]
+        try:
+            await self.log.append(run.id, run.seq, [terminal])
+        except Conflict:
+            await self._catch_up(run)
+        else:
+            run.catch_up(after)  # others may have told the run meanwhile
+
+    async def _wait_for_store(self, run: Run, writing: Trouble, error: Unavailable) -> None:
         if self._leaving.is_set():
             logger.error("the end of %s is left to be found again: %s", run.id, error)
             run.hand_over()
             return
-        logger.error("the end of %s cannot be written, trying again: %s", run.id, error)
+        writing.met(error)
         await anyio.sleep(RETRY_SECONDS)
         try:
             await self._catch_up(run)
         except Unavailable as still:
-            logger.info("the event log is still away: %s", still)
+            writing.met(still)
 
     async def _catch_up(self, run: Run) -> None:
         events = await self.log.read(run.id)

@@ -13,6 +13,7 @@ from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailabl
 from pyexec.sandbox.protocol import Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.live import Run
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ Follow = Callable[[], Coroutine[Any, Any, Ended]]
 
 async def watch(run: Run, sandbox: Sandbox, following: Follow) -> Ended:
     """Follows the program; the deadline, the output's size and a kill are held from out here."""
-    seconds = run.known().spec.limits.timeout_seconds + OUTSIDE_GRACE_SECONDS
+    seconds = run.known().spec.limits.timeout_seconds
     ended: Ended | None = None
     async with anyio.create_task_group() as beside:
         beside.start_soon(_kill_when_wanted, run, sandbox, name=f"kill {run.id}")
@@ -84,11 +85,12 @@ async def follow(run: Run, sandbox: Sandbox, output_max: int) -> Ended:
 
 async def _kill_when_wanted(run: Run, sandbox: Sandbox) -> None:
     await run.kill_wanted.wait()
+    killing = Trouble(logger, f"killing {run.id}")
     while True:
         try:
             return await sandbox.kill()
         except (EngineError, Unavailable) as error:
-            logger.error("%s cannot be killed, trying again: %s", run.id, error)
+            killing.met(error)
             await anyio.sleep(RETRY_SECONDS)
 
 
@@ -100,6 +102,7 @@ async def _leave_when_over(run: Run, scope: anyio.CancelScope) -> None:
 async def _leave_after(seconds: float, sandbox: Sandbox, scope: anyio.CancelScope) -> None:
     """At the deadline; a program out of reach may have ended before it, and then says so a little later."""
     await anyio.sleep(seconds)
+    await anyio.sleep(OUTSIDE_GRACE_SECONDS)  # not in one: who was asleep first hears what was said meanwhile
     if sandbox.out_of_reach:
         await anyio.sleep(OUT_OF_REACH_SECONDS)
     scope.cancel()

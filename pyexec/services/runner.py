@@ -33,6 +33,7 @@ from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
 from pyexec.services.program import Follow, follow, start_and_follow, watch
 from pyexec.services.slots import Slot, Slots
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -276,6 +277,7 @@ class Runner:
 
     async def _until_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
         """The sandbox, as soon as its execution is claimed, or has ended."""
+        waiting = Trouble(logger, f"waiting for a claim of {run.id}")
         try:
             while run.known().phase is Phase.QUEUED:
                 try:
@@ -284,7 +286,7 @@ class Runner:
                         raise Conflict(f"{run.id} has ended and is forgotten")
                     run.catch_up(events)
                 except Unavailable as error:
-                    logger.warning("%s waits for its claim, and the log is away: %s", run.id, error)
+                    waiting.met(error)
                     await anyio.sleep(RETRY_SECONDS)
         except BaseException:
             with anyio.CancelScope(shield=True):
