@@ -18,22 +18,37 @@ _LINT = {
     "mypy": ["mypy"],
     "mypy dev": ["mypy", "--strict", "dev"],
 }
+_NO_LOCAL_CLAIM = ["pytest", "--setting", "local_claim=off"]
 _STORIES = {
     "lint": _LINT,
-    "test": {**_LINT, "pytest": ["pytest", "-m", "not soak"]},
-    "soak": {"pytest": ["pytest", "-m", "soak"]},
+    "test": {
+        **_LINT,
+        "pytest": ["pytest", "-m", "not soak"],
+        # What depends on who claims is seen through HTTP; the rest is the same code once more.
+        "pytest, the leader claims all": [*_NO_LOCAL_CLAIM, "-m", "not soak", "tests/web"],
+    },
+    "soak": {
+        "pytest": ["pytest", "-m", "soak"],
+        "pytest, clusters under load": ["pytest", "tests/cluster", "--jobs", "300"],
+        "pytest, the leader claims all": [*_NO_LOCAL_CLAIM, "-m", "not soak"],
+    },
     "bench": {"bench": ["python", "benchmarks/bench.py"]},
 }
 
 
 def main() -> int:
-    """Run the story named first on the command line; what follows goes to its last program."""
+    """Run the story named first on the command line; what follows goes to its last program. Of several that are
+    tests only the first is run then."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
         raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
     environment = _environment(docker=name != "lint")
     programs = {title: list(argv) for title, argv in _STORIES[name].items()}
-    programs[list(programs)[-1]] += arguments
+    if arguments:
+        tests = [title for title, argv in programs.items() if argv[0] == "pytest"]
+        for title in tests[1:]:
+            del programs[title]
+        programs[list(programs)[-1]] += arguments
     # One that fails does not hide what the next ones say.
     failed = [title for title, argv in programs.items() if not _passes(title, argv, environment)]
     verdict = f"FAILED: {', '.join(failed)}" if failed else f"all passed: {', '.join(programs)}"

@@ -75,10 +75,6 @@ class Unavailable(ExecutorError):
         self.execution_id = execution_id
 
 
-class EngineAway(Unavailable):
-    """The container engine does not answer."""
-
-
 class SessionLost(Unavailable):
     """This replica may have been taken for dead: what it believes to own may be another's by now. It appends
     nothing until it is a member again, which it becomes by itself."""
@@ -110,6 +106,10 @@ class EngineError(ExecutorError):
     """The container engine refused or broke an operation."""
 
     code = "engine"
+
+
+class ContainerGone(EngineError):
+    """The container is not there any more."""
 
 
 class SandboxBroken(ExecutorError):

@@ -168,9 +168,6 @@ class Membership(Protocol):
 
         When it was taken for dead it becomes a member again by itself; until then it appends nothing."""
 
-    async def update(self, member: Member) -> None:
-        """Tells the others how this member is now; raises `SessionLost` when it is none at present."""
-
     async def members(self, since: int | None = None) -> Members:
         """The members: now, or as soon as the membership's version is not `since`. It may return without news."""
 
@@ -327,7 +324,9 @@ class Container(Protocol):
         """Sends bytes, waiting while the container is slow to take them; `EngineError` when it is gone."""
 
     async def read(self) -> bytes | None:
-        """The next bytes of its standard output; None at its end."""
+        """The next bytes of its standard output; None once the container has ended.
+
+        Raises `EngineError` when only the connection to it has."""
 
     @property
     def diagnostics(self) -> str:
@@ -358,9 +357,9 @@ class Engine(Protocol):
         Raises `ImageUnavailable` when the image is missing or has not what `command` names."""
 
     async def follow(self, container_id: str) -> Container:
-        """A running container that somebody else has started, read from its first byte on; nothing can be written.
+        """A running container that was started before, read from its first byte on; nothing can be written.
 
-        Raises `EngineError` when it is gone."""
+        Raises `ContainerGone` when it is not there any more."""
 
     async def ensure_network(self, name: str) -> None:
         """Makes a network of this name, in which containers do not reach each other, unless there is one."""

@@ -16,6 +16,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME=VALUE",
         help="a setting of every server that the tests start, such as local_claim=off",
     )
+    parser.addoption(
+        "--jobs",
+        type=int,
+        default=20,
+        metavar="NUMBER",
+        help="how many programs each scene of tests/cluster runs; `make soak` runs several hundred",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

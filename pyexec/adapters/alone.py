@@ -18,9 +18,6 @@ class Alone:
         self._leadership = anyio.Lock()
 
     async def join(self, member: Member) -> None:
-        await self.update(member)
-
-    async def update(self, member: Member) -> None:
         self._members = {member.replica: member}
         self._announce()
 

@@ -16,6 +16,7 @@ from pyexec.adapters.consul_keys import LEADER, REPLICAS, replica_key
 from pyexec.adapters.consul_kv import ConsulKV, Entry, Operation
 from pyexec.errors import SessionLost, Unavailable
 from pyexec.ports import Member, Members
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +30,19 @@ class Session:
     """One session of Consul's; `keep` must run as long as it is needed. `lost` is set once it is not to be
     relied on: Consul says so, or it was not renewed for its whole term by our own clock."""
 
-    def __init__(self, kv: ConsulKV, session_id: str, expires_at: float) -> None:
+    def __init__(self, kv: ConsulKV, session_id: str, name: str, expires_at: float) -> None:
         self.id = session_id
         self.lost = anyio.Event()
         self._kv = kv
         self._expires_at = expires_at
+        self._renewing = Trouble(logger, f"renewing the session of {name}")
 
     @classmethod
     async def begin(cls, kv: ConsulKV, name: str, *, behavior: str) -> "Session":
         """A new one; it is counted from before it was asked for, so that we never count on it for too long."""
         expires_at = anyio.current_time() + TTL_SECONDS
-        return cls(kv, await kv.create_session(name, behavior=behavior, ttl_seconds=TTL_SECONDS), expires_at)
+        session_id = await kv.create_session(name, behavior=behavior, ttl_seconds=TTL_SECONDS)
+        return cls(kv, session_id, name, expires_at)
 
     @property
     def alive(self) -> bool:
@@ -72,8 +75,9 @@ class Session:
         except SessionLost:
             raise
         except Unavailable as error:
-            logger.warning("a session is not renewed: %s", error)
+            self._renewing.met(error)
         else:
+            self._renewing.over()
             self._expires_at = expires_at
 
     async def end(self) -> None:
@@ -116,12 +120,6 @@ class ConsulMembership:
         self._tasks.start_soon(
             self._stay, self._session, self._keeper, name=f"membership of {member.replica}"
         )
-
-    async def update(self, member: Member) -> None:
-        fence = self.fence()
-        self._member = member
-        if not await self._kv.put(fence.key, _encoded(member), session=fence.session):
-            raise SessionLost(f"{fence.key} is held by another session")
 
     async def members(self, since: int | None = None) -> Members:
         listing = await self._kv.recurse(REPLICAS, since)
@@ -185,22 +183,25 @@ class ConsulMembership:
                 logger.info("this replica is a member again")
 
     async def _reenter(self, lost: Session) -> Session:
+        entering = Trouble(logger, "becoming a member again")
         while True:
             try:
                 # A Consul that was away counts its term anew, and would keep our key for as long.
                 await self._kv.destroy_session(lost.id)
                 return await self._enter()
             except Unavailable as error:
-                logger.error("no new session yet, trying again in %g s: %s", RETRY_SECONDS, error)
+                entering.met(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _win(self) -> Session:
         """A session that holds the leader's key, however long that takes."""
+        beginning = Trouble(logger, "beginning a session to lead with")
         while True:
             try:
                 session = await Session.begin(self._kv, LEADER, behavior="release")
+                beginning.over()
             except Unavailable as error:
-                logger.error("no session to lead with, trying again in %g s: %s", RETRY_SECONDS, error)
+                beginning.met(error)
                 await anyio.sleep(RETRY_SECONDS)
                 continue
             self._tasks.start_soon(session.attend, session.keep, name="session of the leader")
@@ -215,15 +216,17 @@ class ConsulMembership:
     async def _campaign(self, session: Session) -> bool:
         """Waits for the leader's key; False when the session was lost before."""
         won = False
+        asking = Trouble(logger, "asking for leadership")
         with anyio.CancelScope() as scope:
             self._tasks.start_soon(self._end_with, session, scope, name="end of a campaign")
             while not won:
                 try:
                     won = await self._take_lead(session)
+                    asking.over()
                 except SessionLost:
                     return False
                 except Unavailable as error:
-                    logger.warning("leadership cannot be asked for: %s", error)
+                    asking.met(error)
                     await anyio.sleep(RETRY_SECONDS)
         return won and session.alive
 
@@ -239,11 +242,13 @@ class ConsulMembership:
     async def _hold(self, session: Session) -> None:
         """Sees at once when the leader's key is taken away, by an operator or by a session that ended."""
         since = None
+        watching = Trouble(logger, "watching the leader's key")
         while True:
             try:
                 since, entry = await self._kv.get(LEADER, since)
+                watching.over()
             except Unavailable as error:
-                logger.warning("the leader's key cannot be watched: %s", error)
+                watching.met(error)
                 await anyio.sleep(RETRY_SECONDS)
                 continue
             if entry is None or entry.session != session.id:

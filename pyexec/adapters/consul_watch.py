@@ -11,6 +11,7 @@ from pyexec.adapters.consul_index import UPLOADING, Complaints, read_inflight
 from pyexec.adapters.consul_keys import INFLIGHT
 from pyexec.adapters.consul_kv import ConsulKV, Listing
 from pyexec.errors import Unavailable
+from pyexec.trouble import Trouble
 
 RETRY_SECONDS: Final = 1.0
 
@@ -43,14 +44,16 @@ class InflightWatch:
     async def run(self) -> None:
         """Follows the keys until cancelled."""
         asked: int | None = None
+        watching = Trouble(logger, "watching what is open in Consul")
         while True:
             try:
                 if asked is None:
                     # A folder with a member in it is woken by its members only, an empty one by every write.
                     await self._kv.put(INFLIGHT, b"", index=0)
                 listing = await self._kv.recurse(INFLIGHT, asked)
+                watching.over()
             except Unavailable as error:
-                logger.error("open executions cannot be watched, again in %g s: %s", RETRY_SECONDS, error)
+                watching.met(error)
                 self._fail(error)
                 await anyio.sleep(RETRY_SECONDS)
                 asked = None

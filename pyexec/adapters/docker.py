@@ -17,10 +17,17 @@ from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
 from pyexec.adapters.docker_config import container_config, network_config
-from pyexec.adapters.docker_errors import error_of, kill_container, remove_container, translated
+from pyexec.adapters.docker_errors import (
+    GONE_STATUSES,
+    error_of,
+    is_gone,
+    kill_container,
+    remove_container,
+    translated,
+)
 from pyexec.adapters.docker_images import DockerImages
 from pyexec.adapters.docker_setup import DockerSetupContainer
-from pyexec.errors import EngineError, ExecutorError, SettingsError
+from pyexec.errors import ContainerGone, EngineError, ExecutorError, SettingsError, Unavailable
 from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
@@ -133,7 +140,7 @@ class DockerEngine:
         return await DockerSetupContainer.start(self._docker, spec, self._runtime)
 
     async def follow(self, container_id: str) -> "FollowedContainer":
-        return await FollowedContainer.open(self._docker, container_id)
+        return await FollowedContainer.open(self._docker, container_id, self._unremoved)
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
@@ -177,6 +184,7 @@ class AttachedContainer:
                     return message.data
                 room = DIAGNOSTICS_BYTES - len(self._diagnostics)
                 self._diagnostics += message.data[:room]
+        await _check_ended(self._container)
         return None
 
     async def kill(self) -> None:
@@ -197,23 +205,28 @@ class AttachedContainer:
 
 
 class FollowedContainer:
-    """`ports.Container`: a container that another process has started, by the log that the engine keeps of it."""
+    """`ports.Container`: a container that was started before, by the log that the engine keeps of it."""
 
-    def __init__(self, container: DockerContainer, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, container: DockerContainer, response: aiohttp.ClientResponse, unremoved: set[str]
+    ) -> None:
         self._container = container
         self._response = response
+        self._unremoved = unremoved
 
     @classmethod
-    async def open(cls, docker: Docker, container_id: str) -> Self:
-        """Follows the log from its beginning; raises `EngineError` when the container is gone."""
+    async def open(cls, docker: Docker, container_id: str, unremoved: set[str]) -> Self:
+        """Follows the log from its beginning; raises `ContainerGone` when there is none any more."""
         path = f"{docker.docker_host}/{docker.api_version}/containers/{container_id}/logs"
         parameters = {"stdout": "1", "follow": "1"}
         async with translated():
             response = await docker.session.get(path, params=parameters, timeout=aiohttp.ClientTimeout())
         if response.status != HTTPStatus.OK:
             response.close()
-            raise EngineError(f"the container {container_id[:12]} cannot be followed: {response.reason}")
-        return cls(docker.containers.container(container_id), response)
+            gone = response.status in GONE_STATUSES
+            error = ContainerGone if gone else EngineError
+            raise error(f"the container {container_id[:12]} cannot be followed: {response.reason}")
+        return cls(docker.containers.container(container_id), response, unremoved)
 
     @property
     def id(self) -> str:
@@ -234,6 +247,7 @@ class FollowedContainer:
                 header = await self._response.content.readexactly(_LOG_HEADER.size)
                 return await self._response.content.readexactly(_LOG_HEADER.unpack(header)[0])
         except asyncio.IncompleteReadError:
+            await _check_ended(self._container)
             return None
 
     async def kill(self) -> None:
@@ -241,7 +255,26 @@ class FollowedContainer:
 
     async def remove(self) -> None:
         await self.let_go()
-        await remove_container(self._container)
+        try:
+            await remove_container(self._container)
+        except BaseException:
+            self._unremoved.add(self.id)
+            raise
 
     async def let_go(self) -> None:
         self._response.close()
+
+
+async def _check_ended(container: DockerContainer) -> None:
+    """At the end of a stream: raises `EngineError` unless the container has ended, too."""
+    try:
+        async with translated():
+            state = (await container.show())["State"]
+    except EngineError as error:
+        if is_gone(error):
+            return
+        raise
+    except Unavailable as error:
+        raise EngineError(str(error)) from error
+    if state["Running"]:
+        raise EngineError("the connection to Docker ended before the container did")

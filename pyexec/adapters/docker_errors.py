@@ -7,8 +7,10 @@ import aiohttp
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
-from pyexec.errors import EngineAway, EngineError, ImageUnavailable
+from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 
+GONE_STATUSES = (404, 409)
+"""There is no such container; it is not running, or its removal is already under way."""
 CANNOT_CONNECT = 900
 """The status aiodocker gives to a connection that could not be made or broke."""
 _NO_PYTHON = ("executable file not found", "no such file or directory", "exec format error")
@@ -35,8 +37,8 @@ async def remove_container(container: DockerContainer) -> None:
 
 
 def is_gone(error: EngineError) -> bool:
-    """404: no such container; 409: it is not running, or its removal is already under way."""
-    return isinstance(error.__cause__, DockerError) and error.__cause__.status in (404, 409)
+    """Whether it says that there is nothing to be done to the container any more."""
+    return isinstance(error.__cause__, DockerError) and error.__cause__.status in GONE_STATUSES
 
 
 @asynccontextmanager
@@ -53,7 +55,7 @@ async def translated(image: str = "") -> AsyncIterator[None]:
 def error_of(error: DockerError, image: str = "") -> Exception:
     """Our error for one of aiodocker's; `image` is what the request was about."""
     if error.status == CANNOT_CONNECT:
-        return EngineAway(f"Docker does not answer: {error.message}")
+        return Unavailable(f"Docker does not answer: {error.message}")
     message = str(error.message)
     if image and error.status == 404 and "image" in message.lower():
         return ImageUnavailable(f"the image {image!r} is not there")

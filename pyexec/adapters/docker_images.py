@@ -10,7 +10,7 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from pyexec.adapters.docker_errors import CANNOT_CONNECT, error_of, translated
-from pyexec.errors import EngineAway, EngineError, ImageUnavailable
+from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 from pyexec.ports import Image
 
 _NOT_THERE = (
@@ -67,7 +67,7 @@ class DockerImages:
                 raise error_of(error, name) from error
             raise _unavailable(name, str(error.message)) from error
         except aiohttp.ClientError as error:
-            raise EngineAway(f"the connection to Docker broke: {error}") from error
+            raise Unavailable(f"the connection to Docker broke: {error}") from error
 
     async def name(self, image_id: str, repository: str, tag: str) -> None:
         async with translated():

@@ -15,8 +15,8 @@ ERROR_CHARACTERS = 1000
 
 @frozen(kw_only=True)
 class Ended:
-    """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `broken`, or the limit
-    that ended it; `detail` says more where there is more to say."""
+    """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `lost` (with the engine),
+    `broken`, or the limit that ended it; `detail` says more where there is more to say."""
 
     reason: str
     exit_code: int = 0
@@ -75,6 +75,9 @@ def terminal_event(
         case "stopped":
             kind, code = FailureType.LOST, None
             error = "the server was stopped while the program ran"
+        case "lost":
+            kind, code = FailureType.LOST, None
+            error = "Docker went away while the program ran, and its sandbox with it; the code may have run"
         case _:
             kind, code = FailureType.INTERNAL, None
             error = f"the sandbox failed: {ended.detail or ended.reason}"

@@ -163,5 +163,6 @@ class _Waiting:
     async def claim(self) -> Sandbox | None:
         """The sandbox, watched no longer; None when it has broken."""
         self._scope.cancel()
-        await self._watched.wait()
+        with anyio.CancelScope(shield=True):  # else a caller who hangs up now would leave it with nobody
+            await self._watched.wait()
         return None if self._broken else self._sandbox

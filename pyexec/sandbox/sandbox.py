@@ -1,12 +1,21 @@
 """One sandbox: a container whose supervisor takes one program, runs it, and tells how it ended."""
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Self
 
 import anyio
 
-from pyexec.errors import EngineError, ImageUnavailable, SandboxBroken, SandboxRefused
+from pyexec.errors import (
+    ContainerGone,
+    EngineError,
+    ImageUnavailable,
+    SandboxBroken,
+    SandboxRefused,
+    Unavailable,
+)
 from pyexec.ports import Container, ContainerSpec, Engine
 from pyexec.sandbox import protocol
 from pyexec.sandbox.protocol import Frame, Go, Ready, Refused, Started, Unpacked
@@ -14,6 +23,9 @@ from pyexec.sandbox.protocol import Frame, Go, Ready, Refused, Started, Unpacked
 START_SECONDS = 30.0
 UNPACK_SECONDS = 120.0
 FRAME_BYTES = 256 * 1024
+RETRY_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class Sandbox:
@@ -21,14 +33,21 @@ class Sandbox:
     any time.
 
     Every method raises `SandboxBroken` when the sandbox has ended or speaks nonsense, `SandboxRefused` when the
-    supervisor says no."""
+    supervisor says no, `EngineError` when the connection to it breaks; from `go` on another one is made then."""
 
-    def __init__(self, container: Container, image: str | None = None) -> None:
+    def __init__(self, engine: Engine, container: Container, image: str | None = None) -> None:
+        self._engine = engine
         self._container = container
         self.image = image
         self._decoder = protocol.Decoder()
         self._frames: deque[Frame] = deque()
+        self._received = 0
+        self._known = 0
         self._eof = False
+        self.out_of_reach = False
+        """Whether its engine does not answer at present."""
+        self.was_out_of_reach = False
+        """Whether that was so at any time since `go`."""
 
     @property
     def container_id(self) -> str:
@@ -39,7 +58,7 @@ class Sandbox:
         """A sandbox that waits for its program, in the image of this digest.
 
         Raises `ImageUnavailable` when no supervisor comes up in it."""
-        sandbox = cls(await engine.start(spec), image)
+        sandbox = cls(engine, await engine.start(spec), image)
         try:
             with anyio.fail_after(START_SECONDS):
                 await sandbox._expect(Ready)
@@ -59,12 +78,16 @@ class Sandbox:
     async def adopt(cls, engine: Engine, container_id: str) -> Self:
         """A sandbox whose program another process has started; only `frames`, `kill` and `remove` serve.
 
-        Its frames come from the first on. Raises `EngineError` when the container is gone."""
-        return cls(await engine.follow(container_id))
+        Its frames come from the first on. Raises `ContainerGone` when the container is."""
+        return cls(engine, await engine.follow(container_id))
 
     async def broken(self) -> None:
         """Returns when a waiting sandbox is of no use any more. May be cancelled, and the sandbox then used."""
-        if await self._next() is not None:
+        try:
+            frame = await self._next()
+        except EngineError as error:
+            raise SandboxBroken(str(error)) from error
+        if frame is not None:
             raise SandboxBroken("a waiting sandbox spoke before it was asked")
 
     async def send_archive(self, data: bytes) -> None:
@@ -86,12 +109,15 @@ class Sandbox:
 
     async def go(self, order: Go) -> None:
         """Starts the program; returns when its process exists."""
-        await self._write(protocol.go_frame(order))
-        await self._expect(Started)
+        with suppress(EngineError):  # whether it has arrived is told by what comes now
+            await self._container.write(protocol.go_frame(order))
+        self._check(await self._next_for_sure(), Started)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """What the program prints and at last how it ended; ends early when the sandbox does."""
-        while (frame := await self._next()) is not None:
+        """What the program prints and at last how it ended; ends early when the sandbox does.
+
+        Waits for an engine that does not answer for as long as it takes."""
+        while (frame := await self._next_for_sure()) is not None:
             yield frame
 
     async def kill(self) -> None:
@@ -110,13 +136,16 @@ class Sandbox:
         try:
             await self._container.write(data)
         except EngineError as error:
-            while (frame := await self._next()) is not None:
-                if isinstance(frame, Refused):
-                    raise SandboxRefused(frame.message, code=frame.code) from error
+            with suppress(EngineError):
+                while (frame := await self._next()) is not None:
+                    if isinstance(frame, Refused):
+                        raise SandboxRefused(frame.message, code=frame.code) from error
             raise SandboxBroken("the sandbox ended while it was being filled") from error
 
     async def _expect(self, kind: type[Frame]) -> None:
-        frame = await self._next()
+        self._check(await self._next(), kind)
+
+    def _check(self, frame: Frame | None, kind: type[Frame]) -> None:
         if isinstance(frame, Refused):
             raise SandboxRefused(frame.message, code=frame.code)
         if not isinstance(frame, kind):
@@ -127,12 +156,41 @@ class Sandbox:
         while not self._frames:
             if self._eof:
                 return None
-            try:
-                data = await self._container.read()
-            except EngineError:
-                data = None
+            data = await self._container.read()
             if data is None:
                 self._eof = True
-            else:
-                self._frames.extend(self._decoder.feed(data))
+                return None
+            for frame in self._decoder.feed(data):
+                self._received += 1
+                if self._received > self._known:
+                    self._frames.append(frame)
         return self._frames.popleft()
+
+    async def _next_for_sure(self) -> Frame | None:
+        """The next frame, over connections that break; None once the sandbox has ended."""
+        while True:
+            try:
+                return await self._next()
+            except EngineError as error:
+                logger.warning("the sandbox %s is followed anew: %s", self.container_id[:12], error)
+                if not await self._follow_anew():
+                    return None
+
+    async def _follow_anew(self) -> bool:
+        """Goes on by the engine's log, which has every frame from the first on; False when there is none."""
+        await self._container.let_go()
+        while True:
+            try:
+                container = await self._engine.follow(self.container_id)
+            except ContainerGone:
+                self.out_of_reach, self._eof = False, True
+                return False
+            except (EngineError, Unavailable):
+                self.out_of_reach = self.was_out_of_reach = True
+                await anyio.sleep(RETRY_SECONDS)
+            else:
+                break
+        self.out_of_reach = False
+        self._container, self._decoder = container, protocol.Decoder()
+        self._known, self._received = max(self._known, self._received), 0
+        return True

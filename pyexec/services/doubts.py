@@ -13,6 +13,7 @@ from pyexec.ports import EventLog
 from pyexec.services.clock import nonce, now
 from pyexec.services.damage import Damage
 from pyexec.services.live import Live
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,14 @@ class Doubts:
 
         `submitted` is what the log was told first, when that is the doubt. An append that was not heard of may yet
         take place; so its place is taken by an end."""
+        settling = Trouble(logger, f"settling what became of {execution_id}")
         while True:
             try:
                 return await self._settle(execution_id, reason, submitted)
             except Conflict as error:
                 logger.info("%s has moved on, it is looked at again: %s", execution_id, error)
             except Unavailable as error:
-                logger.warning(
-                    "%s is in doubt, looking again in %g s: %s", execution_id, RETRY_SECONDS, error
-                )
+                settling.met(error)
                 await anyio.sleep(RETRY_SECONDS)
             except CorruptLog as error:
                 self.damage.note(execution_id, error)

@@ -16,6 +16,7 @@ from pyexec.services.clock import nonce, now
 from pyexec.services.damage import Damage
 from pyexec.services.live import Run
 from pyexec.services.outputs import files_blob, store_output
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,11 @@ class Endings:
 
     async def end(self, run: Run, ended: Ended) -> None:
         """Writes the terminal event for what was seen, with the output so far."""
+        writing = Trouble(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
-            stored = await self._store(run)
-            files = await self._store_files(run)
+            stored = await self._store(run, writing)
+            files = await self._store_files(run, writing)
             if stored is None:
                 return
             output, left_out = stored
@@ -60,13 +62,14 @@ class Endings:
                 at=now(),
                 nonce=nonce(),
             )
-            await self._write(run, terminal)
+            await self._write(run, terminal, writing)
 
     async def fail(self, run: Run, kind: FailureType, error: str, *, exit_code: int | None = None) -> None:
         """Ends what failed before its program could say anything. What setup said is its error output."""
+        writing = Trouble(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             run.journal.setup_failed()
-            stored = await self._store(run)
+            stored = await self._store(run, writing)
             if stored is not None:
                 failed = Failed(
                     at=now(),
@@ -76,19 +79,19 @@ class Endings:
                     exit_code=exit_code,
                     output=stored[0],
                 )
-                await self._write(run, failed)
+                await self._write(run, failed, writing)
 
-    async def _store(self, run: Run) -> tuple[Output, TooLarge | None] | None:
+    async def _store(self, run: Run, writing: Trouble) -> tuple[Output, TooLarge | None] | None:
         """Where its output lies from now on, and why it is not all of it; None when it is not this replica's any
         more."""
         while self._is_own(run):
             try:
                 return await store_output(self.blobs, run.id, run.journal)
             except Unavailable as error:
-                await self._wait_for_store(run, error)
+                await self._wait_for_store(run, writing, error)
         return None
 
-    async def _store_files(self, run: Run) -> Files | None:
+    async def _store_files(self, run: Run, writing: Trouble) -> Files | None:
         while run.brought and self._is_own(run):
             try:
                 return await run.brought.store(self.blobs, files_blob(run.id))
@@ -96,7 +99,7 @@ class Endings:
                 logger.warning("the files of %s are dropped: %s", run.id, error)
                 return Files(truncated=True)
             except Unavailable as error:
-                await self._wait_for_store(run, error)
+                await self._wait_for_store(run, writing, error)
         return None
 
     async def release(self, run: Run, reason: str) -> None:
@@ -110,18 +113,15 @@ class Endings:
                     logger.warning("%s is left to the reconciler: %s", run.id, error)
         run.hand_over()
 
-    async def _write(self, run: Run, terminal: Terminal) -> None:
+    async def _write(self, run: Run, terminal: Terminal, writing: Trouble) -> None:
         """Appends where the log stands now, as long as the execution is open and this replica's own.
 
         A conflict means that somebody else has written meanwhile: a wish to kill it, its end, its release, or its
         adoption."""
         while self._is_own(run):
-            after = [*run.events, terminal]
             try:
-                await self.log.append(run.id, run.seq, [terminal])
-                run.catch_up(after)  # others may have told the run meanwhile
-            except Conflict:
-                await self._catch_up(run)
+                await self._append(run, terminal)
+                writing.over()
             except TooLarge as error:
                 logger.error("the end of %s is written in short: %s", run.id, error)
                 if (shorter := shortened(terminal)) == terminal:
@@ -130,19 +130,28 @@ class Endings:
             except CorruptLog as error:
                 self._leave_alone(run, error)
             except Unavailable as error:
-                await self._wait_for_store(run, error)
+                await self._wait_for_store(run, writing, error)
 
-    async def _wait_for_store(self, run: Run, error: Unavailable) -> None:
+    async def _append(self, run: Run, terminal: Terminal) -> None:
+        after = [*run.events, terminal]
+        try:
+            await self.log.append(run.id, run.seq, [terminal])
+        except Conflict:
+            await self._catch_up(run)
+        else:
+            run.catch_up(after)  # others may have told the run meanwhile
+
+    async def _wait_for_store(self, run: Run, writing: Trouble, error: Unavailable) -> None:
         if self._leaving.is_set():
             logger.error("the end of %s is left to be found again: %s", run.id, error)
             run.hand_over()
             return
-        logger.error("the end of %s cannot be written, trying again: %s", run.id, error)
+        writing.met(error)
         await anyio.sleep(RETRY_SECONDS)
         try:
             await self._catch_up(run)
         except Unavailable as still:
-            logger.info("the event log is still away: %s", still)
+            writing.met(still)
 
     async def _catch_up(self, run: Run) -> None:
         try:

@@ -17,6 +17,7 @@ from pyexec.services.damage import Damage
 from pyexec.services.live import Live, Run
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +42,18 @@ class InboxAttendant:
         """Attends to the inbox until cancelled."""
         replica = self.runner.config.replica
         version: int | None = None
+        reading = Trouble(logger, "reading the inbox")
         async with anyio.create_task_group() as tasks:
             while True:
                 try:
                     inbox = await self.log.inbox(replica, version)
+                    reading.over()
                     for execution_id in inbox.ids:
                         await self._attend(execution_id, tasks)
                         await self.log.settle(replica, execution_id)
                     version = inbox.version
                 except Unavailable as error:
-                    logger.warning("the inbox cannot be read, trying again: %s", error)
+                    reading.met(error)
                     await anyio.sleep(RETRY_SECONDS)
 
     async def _attend(self, execution_id: str, tasks: TaskGroup) -> None:

@@ -11,17 +11,20 @@ from pyexec.domain.events import Preparing
 from pyexec.domain.execution import Phase
 from pyexec.domain.journal import Stream
 from pyexec.domain.spec import Spec
-from pyexec.errors import Conflict, EngineAway, SandboxBroken, Unavailable
+from pyexec.errors import Conflict, EngineError, SandboxBroken, Unavailable
 from pyexec.ports import BlobStore, EventLog, Image
 from pyexec.sandbox.environments import Environments
 from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
 from pyexec.services.live import Run
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+AGAIN_SECONDS = (1.0, 2.0, 3.0, 4.0)
+"""A sandbox that breaks before its program starts is replaced; by the last time a restarted engine is back."""
 
 Archive = Callable[[], AsyncIterator[bytes]]
 """Opens an execution's archive, where it waits for its sandbox."""
@@ -47,11 +50,20 @@ class Preparation:
         return None if image is None else kind_of(spec, image)
 
     async def sandbox(self, run: Run, archive: Archive) -> Sandbox:
-        """A sandbox for a claimed run, with its archive in it.
+        """A sandbox for a claimed run, with its archive in it. What goes wrong on the way is tried again, for a while.
 
         Raises as `kind` does, and `SetupFailed`, `SandboxBroken`, `SandboxRefused`, or `Conflict` when the
         execution has moved on."""
-        sandbox = await self._empty_sandbox(run)
+        for seconds in AGAIN_SECONDS:
+            try:
+                return await self._sandbox(run, archive)
+            except (SandboxBroken, EngineError, Unavailable) as error:
+                logger.warning("%s cannot start yet, trying again in %g s: %s", run.id, seconds, error)
+                await anyio.sleep(seconds)
+        return await self._sandbox(run, archive)
+
+    async def _sandbox(self, run: Run, archive: Archive) -> Sandbox:
+        sandbox = await self.pool.take(await self._prepared_kind(run))
         try:
             async for chunk in archive():
                 await sandbox.send_archive(chunk)
@@ -62,20 +74,19 @@ class Preparation:
             raise
         return sandbox
 
-    async def _empty_sandbox(self, run: Run) -> Sandbox:
+    async def _prepared_kind(self, run: Run) -> SandboxKind:
         spec = run.known().spec
-        try:
-            kind = await self.kind(spec)
-            if kind is None:
-                await self._say_preparing(run)
-                image = await self.environments.prepare(spec, lambda data: run.print(Stream.SETUP, data))
-                kind = kind_of(spec, image)
-            return await self.pool.take(kind)
-        except EngineAway as error:
-            raise SandboxBroken(str(error)) from error
+        kind = await self.kind(spec)
+        if kind is not None:
+            return kind
+        if run.known().phase is Phase.CLAIMED:
+            await self._say_preparing(run)
+        image = await self.environments.prepare(spec, lambda data: run.print(Stream.SETUP, data))
+        return kind_of(spec, image)
 
     async def until_claimed(self, run: Run) -> None:
         """Returns once a pinned run is claimed; raises `Conflict` when it has ended instead."""
+        waiting = Trouble(logger, f"waiting for a claim of {run.id}")
         while run.known().phase is Phase.QUEUED:
             try:
                 await self.log.wait(run.id, run.seq)
@@ -83,7 +94,7 @@ class Preparation:
                     raise Conflict(f"{run.id} has ended and is forgotten")
                 run.catch_up(events)
             except Unavailable as error:
-                logger.warning("%s waits for its claim, and the log is away: %s", run.id, error)
+                waiting.met(error)
                 await anyio.sleep(RETRY_SECONDS)
         if run.known().phase is Phase.ENDED:
             raise Conflict(f"{run.id} has ended")

@@ -10,12 +10,13 @@ from attrs import frozen
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import ExecutorError, SandboxBroken, SandboxRefused
+from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
 from pyexec.sandbox.protocol import Evaluated, Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.sandbox.supervisor import RESULT_BYTES_MAX
 from pyexec.services.brought import Brought, FileRoom
 from pyexec.services.live import Run
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ OUTSIDE_GRACE_SECONDS = 0.2
 """The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
 PATIENT_GRACE_SECONDS = 4.0
 """The same for a run whose files only the supervisor can bring; it ends itself by its own alarm a second later."""
+OUT_OF_REACH_SECONDS = 60.0
+"""How much longer a program is waited for whose engine does not answer: its sandbox keeps its last words so long."""
+RETRY_SECONDS = 1.0
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
@@ -41,23 +45,31 @@ async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -
     are held from out here."""
     spec = run.known().spec
     grace = PATIENT_GRACE_SECONDS if spec.output_files else OUTSIDE_GRACE_SECONDS
-    ended = Ended(reason="timeout")
+    seconds = spec.limits.timeout_seconds
+    ended: Ended | None = None
     async with anyio.create_task_group() as beside:
         beside.start_soon(_kill_when_wanted, run, sandbox, name=f"kill {run.id}")
         try:
-            with anyio.move_on_after(spec.limits.timeout_seconds + grace) as deadline:
-                beside.start_soon(_leave_when_over, run, deadline, name=f"leave {run.id}")
+            with anyio.CancelScope() as scope:
+                beside.start_soon(_leave_when_over, run, scope, name=f"leave {run.id}")
+                beside.start_soon(_leave_after, seconds, grace, sandbox, scope, name=f"deadline of {run.id}")
                 ended = await following()
-            if ended.was_told and spec.output_files:
+            if ended is not None and ended.was_told and spec.output_files:
                 run.brought = Brought(bounds.files)
                 with anyio.CancelScope() as taking:
                     beside.start_soon(_leave_when_over, run, taking, name=f"leave files {run.id}")
                     await run.brought.take(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
-            reason = "killed" if run.kill_wanted.is_set() else "broken"
-            ended = Ended(reason=reason, detail=str(error))
+            ended = Ended(reason=_broken_by(run, sandbox), detail=str(error))
         beside.cancel_scope.cancel()
-    return ended
+    return ended or Ended(reason=_broken_by(run, sandbox) if sandbox.out_of_reach else "timeout")
+
+
+def _broken_by(run: Run, sandbox: Sandbox) -> str:
+    """Why the sandbox does not say how its program has ended."""
+    if run.kill_wanted.is_set():
+        return "killed"
+    return "lost" if sandbox.was_out_of_reach else "broken"
 
 
 async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
@@ -101,15 +113,27 @@ async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
 
 async def _kill_when_wanted(run: Run, sandbox: Sandbox) -> None:
     await run.kill_wanted.wait()
-    try:
-        await sandbox.kill()
-    except ExecutorError as error:
-        logger.error("%s cannot be killed: %s", run.id, error)
+    killing = Trouble(logger, f"killing {run.id}")
+    while True:
+        try:
+            return await sandbox.kill()
+        except (EngineError, Unavailable) as error:
+            killing.met(error)
+            await anyio.sleep(RETRY_SECONDS)
 
 
-async def _leave_when_over(run: Run, deadline: anyio.CancelScope) -> None:
+async def _leave_when_over(run: Run, scope: anyio.CancelScope) -> None:
     await run.over.wait()
-    deadline.cancel()
+    scope.cancel()
+
+
+async def _leave_after(seconds: float, grace: float, sandbox: Sandbox, scope: anyio.CancelScope) -> None:
+    """At the deadline; a program out of reach may have ended before it, and then says so a little later."""
+    await anyio.sleep(seconds)
+    await anyio.sleep(grace)  # not in one: who was asleep first hears what was said meanwhile
+    if sandbox.out_of_reach:
+        await anyio.sleep(OUT_OF_REACH_SECONDS)
+    scope.cancel()
 
 
 def _ended(frame: Exited, result: bytes) -> Ended:

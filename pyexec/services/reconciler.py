@@ -19,6 +19,7 @@ from pyexec.services.damage import Damage
 from pyexec.services.live import Changes, Live
 from pyexec.services.outputs import files_blob, output_blob, payload_blob
 from pyexec.services.slots import Slots
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +69,20 @@ class Reconciler:
         self._members: Mapping[str, Member] = {}
         self._gone: dict[str, float] = {}
         self._news = Changes()
+        self._acting = Trouble(logger, "reconciling")
 
     async def run(self) -> None:
         """Stands for leader, and reconciles whenever it leads, until cancelled."""
+        standing = Trouble(logger, "standing for leader")
         while True:
             try:
                 async with self._membership.lead():
+                    standing.over()
                     logger.info("this replica leads")
                     await self._lead()
                 logger.info("this replica leads no more")
             except Unavailable as error:
-                logger.warning("cannot stand for leader now: %s", error)
+                standing.met(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _lead(self) -> None:
@@ -100,8 +104,9 @@ class Reconciler:
         try:
             for action in plan(self._view()):
                 await self._act(action)
+                self._acting.over()
         except Unavailable as error:
-            logger.error("the event log is away, reconciling again in %g s: %s", RETRY_SECONDS, error)
+            self._acting.met(error)
             return RETRY_SECONDS
         deadline = next_deadline(self._view())
         return None if deadline is None else max(0.0, deadline - anyio.current_time())
@@ -127,26 +132,30 @@ class Reconciler:
 
     async def _watch_members(self) -> None:
         version: int | None = None
+        watching = Trouble(logger, "watching the members")
         while True:
             try:
                 found = await self._membership.members(version)
+                watching.over()
                 version, self._members = found.version, found.members
                 self._note_gone()
                 self._news.announce()
                 await self._blobs.sweep(found.members.keys(), self._exists)
             except Unavailable as error:
-                logger.error("the membership is not known, looking again in %g s: %s", RETRY_SECONDS, error)
+                watching.met(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _watch_log(self) -> None:
         version: int | None = None
+        watching = Trouble(logger, "watching the open executions")
         while True:
             try:
                 opened = await self._log.open_executions(version)
+                watching.over()
                 version = opened.version
                 await self._look_at(opened.lengths)
             except Unavailable as error:
-                logger.error("the event log is away, looking again in %g s: %s", RETRY_SECONDS, error)
+                watching.met(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _look_at(self, lengths: Mapping[str, int]) -> None:
@@ -250,13 +259,15 @@ class Reconciler:
     async def _retire_ended(self) -> None:
         """Blobs go first, the log last: whoever still finds the log may find its output gone, never the reverse."""
         ttl = self._config.cleanup_ttl_seconds
+        retiring = Trouble(logger, "retiring ended executions")
         while True:
             try:
                 due = await self._log.ended_before(now() - timedelta(seconds=ttl), RETIRE_AT_ONCE)
                 for execution_id in due:
                     await self._retire(execution_id)
+                retiring.over()
             except Unavailable as error:
-                logger.error("ended executions cannot be retired now: %s", error)
+                retiring.met(error)
                 due = ()
             if len(due) < RETIRE_AT_ONCE:
                 await anyio.sleep(max(1.0, min(30.0, ttl / 10)))

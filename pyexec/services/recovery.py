@@ -15,6 +15,7 @@ from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.damage import Damage
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
+from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +62,24 @@ class Recovery:
             logger.warning("what was taken over from this replica is seen at its end: %s", error)
 
     async def _recover_patiently(self) -> None:
+        recovering = Trouble(logger, "recovering what vanished replicas left")
         while True:
             try:
-                return await self.recover()
+                await self.recover()
+                return recovering.over()
             except (Unavailable, EngineError) as error:
-                logger.error("what vanished replicas left is not recovered yet, trying again: %s", error)
+                recovering.met(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _members(self, since: int | None) -> Members:
+        looking = Trouble(logger, "looking for vanished replicas")
         while True:
             try:
-                return await self.membership.members(since)
+                members = await self.membership.members(since)
+                looking.over()
+                return members
             except Unavailable as error:
-                logger.warning("the membership is not known, looking again: %s", error)
+                looking.met(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def recover(self) -> None:

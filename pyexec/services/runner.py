@@ -329,7 +329,7 @@ class Runner:
     async def _sandbox_from_payload(self, run: Run) -> Sandbox:
         payload = run.known().payload
         if payload is None:
-            raise SandboxBroken("the execution has no archive")
+            raise Conflict("the execution has no archive")
         return await self._preparation.sandbox(run, partial(self._blobs.read, payload))
 
     async def _sandbox_from_spool(self, run: Run, spool: Spool) -> Sandbox:

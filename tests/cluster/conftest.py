@@ -10,13 +10,14 @@ import anyio
 import pytest
 from attrs import frozen
 
-from tests.cluster.verdict import FIGURES
+from tests.cluster.verdict import RECOVERIES, VERDICTS, table
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.consul import Agent
 from tests.support.load import ANSWER_SECONDS, Load
 from tests.support.starts import Starts, observed_starts
 
 SCENE_SECONDS = 200
+JOB_SECONDS = 2
 
 
 @frozen
@@ -32,15 +33,25 @@ OpenScene = Callable[..., AbstractAsyncContextManager[Scene]]
 
 
 @pytest.fixture
-def scene(image: str, tmp_path: Path) -> OpenScene:
-    """Opens a scene on Consul agents, with settings for the replicas."""
+def jobs(request: pytest.FixtureRequest) -> int:
+    """How many programs the load of a scene has."""
+    return int(request.config.getoption("--jobs"))
+
+
+@pytest.fixture
+def scene(image: str, tmp_path: Path, jobs: int) -> OpenScene:
+    """Opens a scene on Consul agents, with settings for the replicas; on an engine of its own if one is given.
+
+    What takes longer than `jobs` ever should hangs, and fails."""
 
     @asynccontextmanager
-    async def open_scene(agents: Sequence[Agent], *, size: int = 3, **settings: str) -> AsyncIterator[Scene]:
+    async def open_scene(
+        agents: Sequence[Agent], *, size: int = 3, engine: str | None = None, **settings: str
+    ) -> AsyncIterator[Scene]:
         async with (
-            patience(),
-            running_cluster(tmp_path, image, agents, size, **settings) as cluster,
-            observed_starts(await cluster.deployment()) as starts,
+            _patience(SCENE_SECONDS + jobs * JOB_SECONDS),
+            running_cluster(tmp_path, image, agents, size, engine, **settings) as cluster,
+            observed_starts(await cluster.deployment(), engine) as starts,
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)) as http,
         ):
             yield Scene(cluster, Load(cluster.urls, http, random.Random(4)), starts)
@@ -49,14 +60,15 @@ def scene(image: str, tmp_path: Path) -> OpenScene:
 
 
 @asynccontextmanager
-async def patience() -> AsyncIterator[None]:
-    """What takes longer than this hangs."""
-    with anyio.fail_after(SCENE_SECONDS):
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    with anyio.fail_after(seconds):
         yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FIGURES:
-        terminalreporter.section("figures of the cluster")
-        for line in FIGURES:
-            terminalreporter.write_line(line)
+    """The report, as it stands in docs/soak.md."""
+    for title, rows in (("the scenes", VERDICTS), ("recovery, in seconds", RECOVERIES)):
+        if rows:
+            terminalreporter.section(title)
+            for line in table(rows):
+                terminalreporter.write_line(line)

@@ -1,83 +1,67 @@
 """Replicas that die, stop, or hold still under load: the others go on, and what they left comes to a true end."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import anyio
-import pytest
 
-from pyexec.domain.events import Adopted, Claimed, Failed, Finished, Released, Running, Submitted
+from pyexec.domain.events import Adopted, Claimed, Event, Failed, Finished, Released, Running, Submitted
 from tests.cluster.conftest import OpenScene
-from tests.cluster.verdict import after, check, report
-from tests.support.api import Api, api_of, form, parse_events
+from tests.cluster.verdict import after, check, recovery
+from tests.support.api import api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.consul import durable_agent
-
-pytestmark = pytest.mark.soak
-
-
-JOBS = 40
-FAILOVER_SECONDS = 22
-"""Consul ends a session 17 to 20 s after its last renewal."""
 
 
 def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def test_a_replica_is_killed_and_comes_back(scene: OpenScene, tmp_path: Path) -> None:
+async def test_a_replica_is_killed_and_comes_back(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
             leader = await s.cluster.leader()
             victim = next(replica for replica in s.cluster.replicas if replica is not leader)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(s.load.run, JOBS, name="load")
-                await s.load.until_ended(6)
+                tasks.start_soon(s.load.run, jobs, name="load")
+                await s.load.until_ended(jobs // 4)
                 at = now()
                 await victim.kill()
-                await s.load.until_ended(JOBS * 2 // 3)
+                await s.load.until_ended(jobs * 2 // 3)
                 await victim.start()
             logs = await check("kill -9 of a replica", s.cluster, s.load, s.starts)
-    report(
-        "seconds after the kill",
-        adopted=after(at, logs, Adopted),
-        released=after(at, logs, Released),
-        lost=after(at, logs, Failed),
-    )
+    recoveries("kill -9 of a replica", at, logs)
 
 
-async def test_the_leader_is_killed(scene: OpenScene, tmp_path: Path) -> None:
+async def test_the_leader_is_killed(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
     """Programs that run for long and wait for long on the one that dies: adopted, or run elsewhere."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
             leader = await s.cluster.leader()
             dead = await s.cluster.leader_id()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(s.load.run, JOBS, name="load")
-                await s.load.until_ended(6)
+                tasks.start_soon(s.load.run, jobs, name="load")
+                await s.load.until_ended(jobs // 4)
                 at = now()
                 await leader.kill()
                 await s.cluster.leader_id(other_than=dead)
                 failover = (now() - at).total_seconds()
             logs = await check("kill -9 of the leader", s.cluster, s.load, s.starts)
-    report(
-        "seconds after the kill",
-        new_leader=round(failover, 1),
-        adopted=after(at, logs, Adopted),
-        released=after(at, logs, Released),
-    )
+    recovery("kill -9 of the leader", "a new leader", [round(failover, 1)])
+    recoveries("kill -9 of the leader", at, logs)
 
 
-async def test_a_rolling_restart_by_sigterm(scene: OpenScene, tmp_path: Path) -> None:
+async def test_a_rolling_restart_by_sigterm(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
             taken_over = []
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(s.load.run, JOBS, name="load")
+                tasks.start_soon(s.load.run, jobs, name="load")
                 tasks.start_soon(partial(s.load.run, 3, longest=9.0), name="long ones")
                 for round_ in range(3):
-                    await s.load.until_ended(8 * (round_ + 1))
+                    await s.load.until_ended(jobs * (round_ + 1) // 4)
                     leader, old = await s.cluster.leader(), await s.cluster.leader_id()
                     at = now()
                     async with anyio.create_task_group() as ending:
@@ -85,9 +69,8 @@ async def test_a_rolling_restart_by_sigterm(scene: OpenScene, tmp_path: Path) ->
                         await s.cluster.leader_id(other_than=old)
                         taken_over.append(round((now() - at).total_seconds(), 2))
                     await leader.start()
-            logs = await check("rolling restart by SIGTERM", s.cluster, s.load, s.starts)
-    adopted = sum(isinstance(event, Adopted) for events in logs.values() for event in events)
-    report("SIGTERM of the leader", seconds_to_a_new_leader=taken_over, adopted=adopted)
+            await check("rolling restart by SIGTERM", s.cluster, s.load, s.starts)
+    recovery("rolling restart by SIGTERM", "a new leader", taken_over)
 
 
 async def test_a_sync_caller_whose_replica_stops_finds_its_run_elsewhere(
@@ -112,13 +95,15 @@ async def test_a_sync_caller_whose_replica_stops_finds_its_run_elsewhere(
             await s.cluster.stop()
 
 
-async def test_a_replica_holds_still_for_longer_than_its_session(scene: OpenScene, tmp_path: Path) -> None:
+async def test_a_replica_holds_still_for_longer_than_its_session(
+    scene: OpenScene, tmp_path: Path, jobs: int
+) -> None:
     """SIGSTOP: it is taken for dead, and what it ran is adopted. SIGCONT: it writes nothing about that."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
             leader = await s.cluster.leader()
             still = next(replica for replica in s.cluster.replicas if replica is not leader)
-            running = [s.load.job(shortest=50, longest=55) for _ in range(2)]
+            running = [s.load.job(shortest=32, longest=34) for _ in range(2)]
             ids = [await s.load.submit(job, still.url) for job in running]
             for job in running:
                 await s.starts.until(job.mark)
@@ -128,31 +113,22 @@ async def test_a_replica_holds_still_for_longer_than_its_session(scene: OpenScen
             async with anyio.create_task_group() as tasks:
                 for job, execution_id in zip(running, ids, strict=True):
                     tasks.start_soon(s.load.finish, job, execution_id, name=f"wait for {job.mark}")
-                tasks.start_soon(s.load.run, JOBS // 2, name="load")
+                tasks.start_soon(s.load.run, jobs // 2, name="load")
                 async with api_of(leader.url) as api:
                     for execution_id in ids:
-                        await until_event(api, execution_id, "adopted")
+                        await api.until_event(execution_id, "adopted")
                 still.resume()
-                woken = now()
-                await s.load.until_ended(JOBS // 2)
+                await s.load.until_ended(jobs // 2)
                 s.load.urls = s.cluster.urls
-                tasks.start_soon(s.load.run, JOBS // 4, name="load on all")
+                tasks.start_soon(s.load.run, jobs // 4, name="load on all")
             logs = await check("SIGSTOP beyond the session", s.cluster, s.load, s.starts)
             for execution_id in ids:
                 kinds = [type(event) for event in logs[execution_id]]
                 assert kinds == [Submitted, Claimed, Running, Adopted, Finished]
-    report(
-        "seconds after SIGSTOP",
-        adopted=after(at, logs, Adopted),
-        released=after(at, logs, Released),
-        awake=round((woken - at).total_seconds(), 1),
-    )
+    recoveries("SIGSTOP beyond the session", at, logs)
 
 
-async def until_event(api: Api, execution_id: str, name: str) -> None:
-    """Returns once such an event has happened."""
-    async with api.events(execution_id) as events:
-        async for event in events:
-            if event.name == name:
-                return
-    raise AssertionError(f"{execution_id} has ended without {name}")
+def recoveries(scene: str, since: datetime, logs: Mapping[str, Sequence[Event]]) -> None:
+    """How soon after `since` what a dead replica had left was taken on."""
+    for kind, what in ((Adopted, "adopted"), (Released, "given to another"), (Failed, "lost")):
+        recovery(scene, what, after(since, logs, kind))

@@ -16,7 +16,6 @@ from pyexec.domain.events import Failed, FailureType
 from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
 from pyexec.ports import IdempotencyKey
 from tests.contract.conftest import Parts
-from tests.contract.logs import member
 from tests.contract.test_blobs import stream
 from tests.contract.test_index import WORDS
 from tests.contract.test_watch import PATIENCE
@@ -94,7 +93,7 @@ async def test_a_thousand_waiters_share_a_few_connections(parts: Parts, consul_a
             async with anyio.create_task_group() as ends:
                 for execution in executions:
                     ends.start_soon(log.append, execution, 1, [killed()], name="end")
-            await membership.update(member(membership.fence().key.removeprefix("replicas/"), slots=3))
+            await membership.leave()
         assert connections_to(port) <= 20
 
 

@@ -15,7 +15,15 @@ from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
 from pyexec.adapters.sqlite_store import SqliteStore, translated_errors
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
-from pyexec.errors import Conflict, CorruptLog, EngineError, ExecutorError, SessionLost, Unavailable
+from pyexec.errors import (
+    Conflict,
+    ContainerGone,
+    CorruptLog,
+    EngineError,
+    ExecutorError,
+    SessionLost,
+    Unavailable,
+)
 from pyexec.ports import (
     ContainerSpec,
     EngineIdentity,
@@ -358,12 +366,6 @@ class ProcessMembership:
         await self._enter()
         self._world.enter(self._process, member)
 
-    async def update(self, member: Member) -> None:
-        await self._enter()
-        if self._process.name not in self._world.members:
-            raise SessionLost("no member at present")
-        self._world.enter(self._process, member)
-
     async def members(self, since: int | None = None) -> Members:
         await self._enter()
         while self._world.version == since:
@@ -480,7 +482,7 @@ class ProcessEngine:
         await self._process.passing()
         self._engine.check()
         if container_id not in self._engine.boxes:
-            raise EngineError(f"there is no container {container_id}")
+            raise ContainerGone(f"there is no container {container_id}")
         return ProcessContainer(self._engine.boxes[container_id], self._process, self._engine)
 
     async def start_setup(self, spec: SetupSpec) -> ProcessSetup:

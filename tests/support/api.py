@@ -104,6 +104,14 @@ class Api:
         async with self.events(execution_id, after) as events:
             return [event async for event in events]
 
+    async def until_event(self, execution_id: str, name: str) -> None:
+        """Returns once such an event has happened, and fails when it ends before."""
+        async with self.events(execution_id) as events:
+            async for event in events:
+                if event.name == name:
+                    return
+        raise AssertionError(f"{execution_id} has ended without {name}")
+
     async def until_printed(self, execution_id: str, wanted: bytes) -> None:
         """Returns once it has printed `wanted`, and fails when it ends before."""
         printed = b""
@@ -113,6 +121,13 @@ class Api:
                 if wanted in printed:
                     return
         raise AssertionError(f"{execution_id} ended and had printed {printed[:200]!r}")
+
+
+async def until_not_ready(api: Api) -> Mapping[str, str]:
+    """Returns once a server says of itself that it cannot take work, with its reasons."""
+    while (answer := await api.get("/ready")).status != 503:
+        pass
+    return answer.document["reasons"]
 
 
 @asynccontextmanager

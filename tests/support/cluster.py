@@ -15,7 +15,7 @@ from anyio import to_thread
 from attrs import define, field
 
 from tests.support.consul import Agent, free_ports
-from tests.support.containers import until_containers
+from tests.support.containers import until_containers, until_no_others
 from tests.support.server import Server, running_server
 
 SETTINGS = {
@@ -86,10 +86,15 @@ class Cluster:
     """All replicas, and what Consul says of them."""
 
     def __init__(
-        self, agents: Sequence[Agent], replicas: Sequence[Replica], http: aiohttp.ClientSession
+        self,
+        agents: Sequence[Agent],
+        replicas: Sequence[Replica],
+        http: aiohttp.ClientSession,
+        engine: str | None = None,
     ) -> None:
         self.agents = agents
         self.replicas = replicas
+        self.engine = engine
         self.prefix = "pyexec"
         self._http = http
 
@@ -129,13 +134,12 @@ class Cluster:
         """The id of a replica's present process."""
         return next(name for name, m in (await self.members()).items() if m["address"] == replica.url)
 
-    async def until_vanished(self, replica_id: str) -> None:
-        """Returns once Consul has no such member."""
-        index = 0
-        while True:
-            index, entry = await self.entry(f"replicas/{replica_id}", index)
-            if entry is None:
-                return
+    async def until_tidy(self) -> None:
+        """Returns once who runs has removed what others have left on the engine, that died."""
+        index, running = 0, sum(replica.server is not None for replica in self.replicas)
+        while len(members := await self.members()) != running:
+            index, _ = await self._ask(f"replicas/?recurse&index={index}&wait={WATCH_SECONDS}s")
+        await until_no_others(await self.deployment(), members.keys(), host=self.engine)
 
     async def entry(self, key: str, index: int = 0) -> tuple[int, Any]:
         """A key as Consul has it, after `index`."""
@@ -156,20 +160,28 @@ class Cluster:
         raise RuntimeError("no Consul agent answers")
 
     async def stop(self) -> None:
-        """All replicas end in order; nothing of theirs is left on the engine."""
+        """All replicas end in order; nothing of theirs is left on the engine, nor of those that died before."""
+        await self.until_tidy()
         deployment = await self.deployment()
         async with anyio.create_task_group() as tasks:
             for replica in self.replicas:
                 if replica.server is not None:
                     tasks.start_soon(replica.term, name=f"stop {replica.name}")
-        await until_containers(deployment, 0)
+        await until_containers(deployment, 0, host=self.engine)
 
 
 @asynccontextmanager
 async def running_cluster(
-    directory: Path, image: str, agents: Sequence[Agent], size: int = 3, **settings: str
+    directory: Path,
+    image: str,
+    agents: Sequence[Agent],
+    size: int = 3,
+    engine: str | None = None,
+    **settings: str,
 ) -> AsyncIterator[Cluster]:
     """`size` replicas that use the `agents` by turns; whatever of them still runs at the end is stopped."""
+    if engine is not None:
+        settings["docker_host"] = engine
     ports = free_ports([f"replica-{n}" for n in range(size)])
     replicas = []
     for n, (name, port) in enumerate(ports.items()):
@@ -182,7 +194,7 @@ async def running_cluster(
             async with anyio.create_task_group() as tasks:
                 for replica in replicas:
                     tasks.start_soon(replica.start, name=f"start {replica.name}")
-            yield Cluster(agents, replicas, http)
+            yield Cluster(agents, replicas, http, engine)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(replicas)

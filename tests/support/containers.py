@@ -1,8 +1,10 @@
 """What a server has on the Docker engine, as the engine itself tells it."""
 
 import asyncio
+import os
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -10,32 +12,65 @@ import anyio
 PATIENCE_SECONDS = 120
 
 
-async def containers(deployment: str) -> Collection[str]:
+async def containers(deployment: str, host: str | None = None) -> Collection[str]:
     """The ids of all containers of a deployment, running or not."""
-    listed = await _docker("ps", "-aq", "--no-trunc", "--filter", f"label=pyexec.deployment={deployment}")
-    return set(listed.split())
+    return set(await owners(deployment, host))
 
 
-async def until_containers(deployment: str, count: int) -> Collection[str]:
+async def owners(deployment: str, host: str | None = None) -> Mapping[str, str]:
+    """The replica that each container of a deployment belongs to."""
+    listed = await _docker(
+        "ps", "-a", "--no-trunc", "--filter", f"label=pyexec.deployment={deployment}",
+        "--format", '{{.ID}} {{.Label "pyexec.replica"}}',
+        host=host,
+    )  # fmt: skip
+    return dict(line.split() for line in listed.splitlines())
+
+
+async def until_containers(deployment: str, count: int, *, host: str | None = None) -> Collection[str]:
     """The containers, once there are `count`; waits for the engine's events, and fails when that never comes."""
+    found: Collection[str] = ()
+    try:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            async with changes(deployment, host) as changed:
+                while len(found := await containers(deployment, host)) != count:
+                    await changed()
+    except TimeoutError:
+        raise AssertionError(f"{len(found)} containers are there, not {count}: {sorted(found)}") from None
+    return found
+
+
+async def until_no_others(deployment: str, replicas: Collection[str], *, host: str | None = None) -> None:
+    """Returns once every container of a deployment belongs to one of these replicas."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with changes(deployment, host) as changed:
+            while True:
+                if set((await owners(deployment, host)).values()) <= set(replicas):
+                    return
+                await changed()
+
+
+@asynccontextmanager
+async def changes(deployment: str, host: str | None) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """What returns each time something happens to a container of a deployment."""
     events = await asyncio.create_subprocess_exec(
         "docker", "events", "--since", str(int(time.time())), "--format", "{{.Action}}",
         "--filter", f"label=pyexec.deployment={deployment}",
         stdout=asyncio.subprocess.PIPE,
+        env=environment(host),
     )  # fmt: skip
     if events.stdout is None:
         raise RuntimeError("docker events has no output")
-    found: Collection[str] = ()
     try:
-        with anyio.fail_after(PATIENCE_SECONDS):
-            while len(found := await containers(deployment)) != count:
-                await events.stdout.readline()
-    except TimeoutError:
-        raise AssertionError(f"{len(found)} containers are there, not {count}: {sorted(found)}") from None
+        yield events.stdout.readline
     finally:
         events.kill()
         await events.wait()
-    return found
+
+
+def environment(host: str | None) -> Mapping[str, str]:
+    """That of a `docker` command: for the shared engine, or another."""
+    return os.environ if host is None else {**os.environ, "DOCKER_HOST": host}
 
 
 async def remove(container: str) -> None:
@@ -48,9 +83,13 @@ def deployment_of(data_dir: Path) -> str:
     return (data_dir / "deployment").read_text().strip()
 
 
-async def _docker(*arguments: str) -> str:
+async def _docker(*arguments: str, host: str | None = None) -> str:
     process = await asyncio.create_subprocess_exec(
-        "docker", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        "docker",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(host),
     )
     out, err = await process.communicate()
     if process.returncode:

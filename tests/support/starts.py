@@ -12,12 +12,16 @@ from contextlib import asynccontextmanager
 
 import anyio
 from aiodocker import Docker, DockerError
+from aiodocker.containers import DockerContainer
 from attrs import define, field
 
 from pyexec.errors import SandboxBroken
 from pyexec.sandbox.protocol import Decoder, Printed
+from tests.support.containers import environment
 
 STDOUT = 1
+GONE = (404, 409)
+PAUSE_SECONDS = 0.1
 
 PROGRAM = """\
 import sys, time
@@ -53,54 +57,79 @@ class Starts:
             await self._news.wait()
 
     async def follow(self, docker: Docker, container_id: str) -> None:
-        """Reads what a container prints to its end."""
+        """Reads what a container prints to its end, from the first byte on once more when its engine restarts."""
         self.containers += 1
+        container = docker.containers.container(container_id)
+        while True:
+            try:
+                await self._read(container)
+                if not (await container.show())["State"]["Running"]:
+                    return
+            except SandboxBroken as error:
+                logger.info("container %s is followed no more: %s", container_id[:12], error)
+                return
+            except (DockerError, ConnectionError) as error:
+                if isinstance(error, DockerError) and error.status in GONE:
+                    return
+            await anyio.sleep(PAUSE_SECONDS)
+
+    async def _read(self, container: DockerContainer) -> None:
         decoder, text = Decoder(), ""
-        try:
-            async with docker.containers.container(container_id).attach(stdout=True, logs=True) as stream:
-                while (message := await stream.read_out()) is not None:
-                    for frame in decoder.feed(message.data) if message.stream == STDOUT else ():
-                        text += frame.data.decode() if isinstance(frame, Printed) else ""
-                    *lines, text = text.split("\n")
-                    for line in lines:
-                        self.note(line)
-        except (DockerError, SandboxBroken, ConnectionError) as error:
-            logger.info("container %s is followed no more: %s", container_id[:12], error)
+        async with container.attach(stdout=True, logs=True) as stream:
+            while (message := await stream.read_out()) is not None:
+                for frame in decoder.feed(message.data) if message.stream == STDOUT else ():
+                    text += frame.data.decode() if isinstance(frame, Printed) else ""
+                *lines, text = text.split("\n")
+                for line in lines:
+                    self.note(line)
 
 
 @asynccontextmanager
-async def observed_starts(deployment: str) -> AsyncIterator[Starts]:
+async def observed_starts(deployment: str, host: str | None = None) -> AsyncIterator[Starts]:
     """Observes every container of a deployment from here on, and those that are there."""
     starts = Starts()
-    label = f"label=pyexec.deployment={deployment}"
-    events = await asyncio.create_subprocess_exec(
-        "docker", "events", "--filter", label, "--filter", "event=start", "--format", "{{.ID}}",
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    docker = Docker()
+    docker = Docker(url=host)
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_follow_all, starts, docker, events, deployment, name="observe starts")
+            tasks.start_soon(_follow_all, starts, docker, deployment, host, name="observe starts")
             yield starts
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            events.kill()
-            await events.wait()
             await docker.close()
 
 
-async def _follow_all(
-    starts: Starts, docker: Docker, events: asyncio.subprocess.Process, deployment: str
-) -> None:
-    assert events.stdout is not None
+async def _follow_all(starts: Starts, docker: Docker, deployment: str, host: str | None) -> None:
+    """Follows each container once, also those that a restarted engine starts."""
     known = set()
     async with anyio.create_task_group() as tasks:
-        there = await docker.containers.list(filters={"label": [f"pyexec.deployment={deployment}"]})
-        for container in there:
-            known.add(container.id)
-            tasks.start_soon(starts.follow, docker, container.id, name=f"observe {container.id[:12]}")
+        while True:
+            async for container_id in _started(docker, deployment, host):
+                if container_id not in known:
+                    known.add(container_id)
+                    tasks.start_soon(starts.follow, docker, container_id, name=f"observe {container_id[:12]}")
+            await anyio.sleep(PAUSE_SECONDS)
+
+
+async def _started(docker: Docker, deployment: str, host: str | None) -> AsyncIterator[str]:
+    """The containers that are there, then each that starts, for as long as the engine answers."""
+    label = f"pyexec.deployment={deployment}"
+    events = await asyncio.create_subprocess_exec(
+        "docker", "events", "--filter", f"label={label}", "--filter", "event=start", "--format", "{{.ID}}",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=environment(host),
+    )  # fmt: skip
+    assert events.stdout is not None
+    try:
+        for container in await docker.containers.list(filters={"label": [label]}):
+            yield container.id
         while line := (await events.stdout.readline()).decode().strip():
-            if line not in known:
-                known.add(line)
-                tasks.start_soon(starts.follow, docker, line, name=f"observe {line[:12]}")
+            yield line
+    except DockerError as error:
+        logger.info("the engine does not answer: %s", error)
+    finally:
+        with anyio.CancelScope(shield=True):
+            if events.returncode is None:
+                events.kill()
+            await events.wait()
