@@ -109,9 +109,35 @@ def test_an_image_has_a_name(image: str) -> None:
     assert refused(Metadata(docker_image=image)).field == "docker_image"
 
 
+@pytest.mark.parametrize(("field", "value"), [("requirements_txt", "x"), ("pre_commands", ("true",))])
+def test_what_the_operator_forbids_is_refused(field: str, value: object) -> None:
+    error = refused(Metadata(**{field: value}), evolve(POLICY, installs=False))
+    assert error.field == field
+    assert "PYEXEC_SETUP_NETWORK" in str(error)
+
+
+def test_a_command_that_cannot_be_one_is_refused() -> None:
+    for command in ("", " ", "a\0b"):
+        assert refused(Metadata(pre_commands=("true", command))).field == "pre_commands[1]"
+
+
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("requirements_txt", "requests"), ("pre_commands", ("true",))],
+    ("image", "allowed"),
+    [
+        ("python:3.12-slim", True),
+        ("python:3.10", True),
+        ("team/tools/python@sha256:" + "0" * 64, True),
+        ("python", False),
+        ("pythonic:3.10", False),
+        ("evil/python:3.10", False),
+    ],
 )
-def test_what_is_not_offered_yet_is_not_ignored(field: str, value: object) -> None:
-    assert refused(Metadata(**{field: value})).field == field
+def test_only_allowed_images_may_be_asked_for(image: str, allowed: bool) -> None:
+    policy = evolve(POLICY, allowed_images=("python:*", "team/*"))
+    if allowed:
+        assert resolve(Metadata(docker_image=image), policy).docker_image == image
+    else:
+        error = refused(Metadata(docker_image=image), policy)
+        assert error.field == "docker_image"
+        assert "python:*, team/*" in str(error)
+    assert resolve(Metadata(), policy).docker_image == POLICY.default_image
