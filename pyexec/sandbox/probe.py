@@ -111,7 +111,10 @@ def processes(most):
 def room(directory, most):
     """How many bytes a file there can have; looks no further than just over `most`."""
     path = directory + "/probe"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    except PermissionError:
+        return 0
     written = 0
     try:
         while written <= most:
