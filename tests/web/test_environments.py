@@ -1,8 +1,6 @@
 """Requirements and commands: installed once, under limits, and what goes wrong is said in the installer's words."""
 
 import asyncio
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 
 from tests.support.api import Api, api_of, form, parse_events
 from tests.support.archives import script
+from tests.support.images import docker, found, remove_images
 from tests.support.index import Index, own_network, running_index, wheel
 from tests.support.server import Server, running_server
 
@@ -70,21 +69,11 @@ def nothing_built() -> Iterator[None]:
 
 def environments() -> list[str]:
     """The ids of those that are there; a new one has a new id."""
-    return docker("images", "--filter", "label=pyexec.environment", "--quiet", "--no-trunc")
+    return found("label", "pyexec.environment")
 
 
 def remove_environments() -> None:
-    """What ran in one is perhaps still being removed, and holds it until then."""
-    deadline = time.monotonic() + 30
-    while found := environments():
-        subprocess.run(["docker", "rmi", "--force", *found], check=False, capture_output=True)
-        assert time.monotonic() < deadline, found
-
-
-def docker(*arguments: str) -> list[str]:
-    return subprocess.run(
-        ["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.split()
+    remove_images("label", "pyexec.environment")
 
 
 async def test_requirements_are_there_the_second_time(api: Api) -> None:
