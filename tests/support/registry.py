@@ -48,8 +48,8 @@ class Registry:
             "layers": [self._blob(_LAYER, gzip.compress(layer, 1))],
         }
         manifest = json.dumps(described).encode()
+        self.manifests[f"{image}:1"] = self.manifests[f"{image}:{digest(manifest)}"] = (_MANIFEST, manifest)
         if not listed:
-            self.manifests[f"{image}:1"] = (_MANIFEST, manifest)
             return
         entry = {
             "mediaType": _MANIFEST,
@@ -58,8 +58,8 @@ class Registry:
             "platform": {"architecture": architecture, "os": "linux"},
         }
         index = {"schemaVersion": 2, "mediaType": _LIST, "manifests": [entry]}
-        self.manifests[f"{image}:1"] = (_LIST, json.dumps(index).encode())
-        self.manifests[f"{image}:{digest(manifest)}"] = (_MANIFEST, manifest)
+        text = json.dumps(index).encode()
+        self.manifests[f"{image}:1"] = self.manifests[f"{image}:{digest(text)}"] = (_LIST, text)
 
     def _blob(self, kind: str, data: bytes) -> Mapping[str, Any]:
         self.blobs[digest(data)] = data
