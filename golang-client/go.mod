@@ -1,0 +1,3 @@
+module github.com/python-executor/golang-client
+
+go 1.24
