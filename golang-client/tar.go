@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// An archive ends with two empty blocks.
+const endBytes = 1024
+
 // Text has no time of its own. A fixed one makes equal sources equal archives, which an idempotency key needs;
 // 1980 because zip files, which programs may make of what they got, know no earlier one.
 var fixedTime = time.Unix(315_532_800, 0)
@@ -89,6 +92,17 @@ func (m Member) copyTo(archive io.Writer, buffer []byte) error {
 		err = fmt.Errorf("%s became shorter while it was being sent", m.header.Name)
 	}
 	return err
+}
+
+// sizeOf is how long the archive of these members will be: headers are written, contents are only counted.
+func sizeOf(members each) (int64, error) {
+	var size lengths
+	err := members(func(member Member) error {
+		// An archive of its own for each: one that is owed contents takes no other header.
+		size.bytes += (member.header.Size + 511) / 512 * 512
+		return tar.NewWriter(&size).WriteHeader(&member.header)
+	})
+	return size.bytes + endBytes, err
 }
 
 type lengths struct{ bytes int64 }
