@@ -80,7 +80,7 @@ func (t *transport) attempt(ctx context.Context, req request) (*answer, error) {
 	}
 	response, err := t.client.Do(sent)
 	if err != nil {
-		watch.stop()
+		defer watch.stop()
 		return nil, t.failure(ctx, err, body)
 	}
 	got := &answer{transport: t, ctx: ctx, body: response.Body, sent: body, watch: watch}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build: -ldflags "-X main.version=1.2.3".
+var version string
+
+func (p *program) version() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Show the version.",
+		Args:  none,
+		RunE:  func(*cobra.Command, []string) error { return p.printVersion() },
+	}
+}
+
+func (p *program) printVersion() error {
+	return newConsole(&p.flags).write("stdout", []byte("python-executor "+versionText()+"\n"))
+}
+
+// versionText is what the build was told, else the module's version, as `go install` of one knows it.
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, known := debug.ReadBuildInfo(); known && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func (p *program) completion() *cobra.Command {
+	shells := []string{"bash", "zsh", "fish"}
+	return &cobra.Command{
+		Use:       "completion [bash|zsh|fish]",
+		Short:     "Print the script that makes a shell complete our commands and flags.",
+		Args:      exactly("SHELL"),
+		ValidArgs: shells,
+		RunE: func(command *cobra.Command, arguments []string) error {
+			root := command.Root()
+			switch arguments[0] {
+			case "bash":
+				return root.GenBashCompletionV2(os.Stdout, true)
+			case "zsh":
+				return root.GenZshCompletion(os.Stdout)
+			case "fish":
+				return root.GenFishCompletion(os.Stdout, true)
+			}
+			return wrong(command, "'%s' is none of bash, zsh, fish", arguments[0])
+		},
+	}
+}
