@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import command
+import golang
 import virtualenv
 from provision import provision
 from report import Failure, exit_code_of, say
@@ -18,9 +19,19 @@ _LINT = {
     "mypy": ["mypy"],
     "mypy dev": ["mypy", "--strict", "dev"],
 }
+_GO = ["go", "-C", str(golang.MODULE)]
+_LINT_GO = {
+    "go vet": [*_GO, "vet", "./..."],
+    "staticcheck": [*_GO, "tool", "-modfile=lint/go.mod", "staticcheck", "./..."],
+}
 _STORIES = {
-    "lint": _LINT,
-    "test": {**_LINT, "pytest": ["pytest", "-m", "not soak"]},
+    "lint": {**_LINT, **_LINT_GO},
+    "test": {
+        **_LINT,
+        **_LINT_GO,
+        "go test": [*_GO, "test", "./..."],
+        "pytest": ["pytest", "-m", "not soak"],
+    },
     "soak": {"pytest": ["pytest", "-m", "soak"]},
     "bench": {"bench": ["python", "benchmarks/bench.py"]},
 }
@@ -42,7 +53,7 @@ def main() -> int:
 
 
 def _environment(*, docker: bool) -> dict[str, str]:
-    """What the programs find around them: the virtual environment first, the engine, the image."""
+    """What the programs find around them: the virtual environment first, Go, the engine, the image."""
     if not docker:
         command.prepare()
         virtualenv.check_python()
@@ -51,14 +62,13 @@ def _environment(*, docker: bool) -> dict[str, str]:
     else:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
-    path = f"{virtualenv.BIN}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(virtualenv.BIN), str(golang.ensure().parent), os.environ["PATH"]])
     return {**os.environ, **found, "PATH": path}
 
 
 def _passes(title: str, argv: list[str], environment: dict[str, str]) -> bool:
     say(title)
-    command_line = [str(virtualenv.BIN / argv[0]), *argv[1:]]
-    done = subprocess.run(command_line, cwd=command.ROOT, env=environment, check=False)
+    done = subprocess.run(argv, cwd=command.ROOT, env=environment, check=False)
     return done.returncode == 0
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
-PROGRAMS = {"python": Path(sys.executable).with_name("python-executor")}
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ("python", "go")
 SECONDS = 60
 
 
@@ -21,6 +22,7 @@ SECONDS = 60
 class Program:
     """A command line program, and the server it talks to."""
 
+    name: str
     path: Path
     server: str | None
     directory: Path
@@ -77,19 +79,28 @@ class Program:
         return path
 
 
+@pytest.fixture(scope="session")
+def paths() -> dict[str, Path]:
+    """Where the programs are; the Go one is built anew."""
+    python = Path(sys.executable).with_name("python-executor")
+    if not python.exists():
+        pytest.fail(f"{python} is not there; `make test` installs it")
+    built = subprocess.run(
+        [sys.executable, ROOT / "dev" / "golang.py"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return {"python": python, "go": Path(built.stdout.strip())}
+
+
 @pytest.fixture(params=PROGRAMS)
-def lone_program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
+def lone_program(request: pytest.FixtureRequest, paths: dict[str, Path], tmp_path: Path) -> Program:
     """A program that has not been told of a server."""
-    path = PROGRAMS[request.param]
-    if not path.exists():
-        pytest.fail(f"{path} is not there; `make test` installs it")
-    return Program(path, None, tmp_path)
+    return Program(request.param, paths[request.param], None, tmp_path)
 
 
 @pytest.fixture
 def program(lone_program: Program, server) -> Program:
     """A program in an empty directory, whose server is the real one."""
-    return Program(lone_program.path, server.url, lone_program.directory)
+    return evolve(lone_program, server=server.url)
 
 
 def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
