@@ -10,10 +10,10 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import evolve, frozen
 
-from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted, Usage
+from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.outcome import Ended
-from pyexec.domain.spec import MEBIBYTE, Spec
+from pyexec.domain.spec import Spec
 from pyexec.errors import (
     Conflict,
     EngineError,
@@ -26,25 +26,20 @@ from pyexec.errors import (
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.pool import Pool, SandboxKind
-from pyexec.sandbox.protocol import Exited, Go, Printed
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
 from pyexec.services.doubts import Doubts
 from pyexec.services.ending import Endings
 from pyexec.services.live import Live, Run
+from pyexec.services.program import Follow, follow, start_and_follow, watch
 from pyexec.services.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
 
-OUTSIDE_GRACE_SECONDS = 0.2
-"""The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
 ANSWER_SECONDS = 0.005
 """Removing a container keeps the engine's processor busy for longer than answering takes."""
 RETRY_SECONDS = 1.0
 UNHEARD = "the event log did not answer when it was to begin; its code was not started"
-REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
-
-Follow = Callable[[], Coroutine[Any, Any, Ended]]
 
 
 @frozen(kw_only=True)
@@ -138,7 +133,8 @@ class Runner:
         await sandbox.arm(spec.stdin.encode())
         with self.beginning(), anyio.CancelScope(shield=True):
             await self._write_first(run, [*events, running], key)
-            self._carry_out_later(run, sandbox, slot, partial(self._start_and_follow, run, sandbox, spec))
+            begin = partial(start_and_follow, run, sandbox, self.config.output_bytes_max)
+            self._carry_out_later(run, sandbox, slot, begin)
 
     async def open(
         self, run: Run, submitted: Submitted, key: IdempotencyKey | None, slot: Slot | None
@@ -225,7 +221,8 @@ class Runner:
             if execution.owner != self.config.replica:  # else it was adopted, and the log did not say so
                 await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
                 run.record([adopted])
-            self._carry_out_later(run, sandbox, slot, partial(self._follow, run, sandbox))
+            go_on = partial(follow, run, sandbox, self.config.output_bytes_max)
+            self._carry_out_later(run, sandbox, slot, go_on)
 
     async def look_again(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
@@ -312,14 +309,14 @@ class Runner:
             raise
         return sandbox
 
-    def _carry_out_later(self, run: Run, sandbox: Sandbox, slot: Slot, follow: Follow) -> None:
+    def _carry_out_later(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
         self._live.add(run)
-        self._spawn(partial(self._carry_out, run, sandbox, slot, follow), name=f"run {run.id}")
+        self._spawn(partial(self._carry_out, run, sandbox, slot, following), name=f"run {run.id}")
 
-    async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, follow: Follow) -> None:
+    async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
         """From the go-ahead to the end."""
         try:
-            ended = await self._watch(run, sandbox, follow)
+            ended = await watch(run, sandbox, following)
             await self._endings.end(run, ended)
         except anyio.get_cancelled_exc_class():
             if self.config.leave_running:
@@ -330,54 +327,6 @@ class Runner:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._clean_up(run, sandbox, slot)
-
-    async def _watch(self, run: Run, sandbox: Sandbox, follow: Follow) -> Ended:
-        """Follows the program; the deadline, the output's size and a kill are held from out here."""
-        limits = run.known().spec.limits
-        ended = Ended(reason="timeout")
-        async with anyio.create_task_group() as beside:
-            beside.start_soon(self._kill_when_wanted, run, sandbox, name=f"kill {run.id}")
-            try:
-                with anyio.move_on_after(limits.timeout_seconds + OUTSIDE_GRACE_SECONDS) as following:
-                    beside.start_soon(_leave_when_over, run, following, name=f"leave {run.id}")
-                    ended = await follow()
-            except (SandboxBroken, SandboxRefused) as error:
-                reason = "killed" if run.kill_wanted.is_set() else "broken"
-                ended = Ended(reason=reason, detail=str(error))
-            beside.cancel_scope.cancel()
-        return ended
-
-    async def _start_and_follow(self, run: Run, sandbox: Sandbox, spec: Spec) -> Ended:
-        await sandbox.go(
-            Go(
-                entrypoint=spec.entrypoint or "",
-                args=spec.script_args,
-                env=spec.env_vars,
-                timeout=spec.limits.timeout_seconds,
-                memory_bytes=spec.limits.memory_mb * MEBIBYTE,
-                output_bytes=self.config.output_bytes_max,
-                evaluate=spec.eval_last_expr,
-            )
-        )
-        return await self._follow(run, sandbox)
-
-    async def _follow(self, run: Run, sandbox: Sandbox) -> Ended:
-        async for frame in sandbox.frames():
-            if isinstance(frame, Printed):
-                room = self.config.output_bytes_max - len(run.journal)
-                run.print(frame.stream, frame.data[:room])
-                if len(frame.data) > room:
-                    return Ended(reason="output_limit")
-            elif isinstance(frame, Exited):
-                return _ended(frame)
-        raise SandboxBroken("it ended before it said how the program ended")
-
-    async def _kill_when_wanted(self, run: Run, sandbox: Sandbox) -> None:
-        await run.kill_wanted.wait()
-        try:
-            await sandbox.kill()
-        except ExecutorError as error:
-            logger.error("%s cannot be killed: %s", run.id, error)
 
     async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot) -> None:
         """Only after the end is durable, and a moment later: whoever waits for the result goes first.
@@ -396,11 +345,6 @@ class Runner:
             self._slots.release(slot)
 
 
-async def _leave_when_over(run: Run, following: anyio.CancelScope) -> None:
-    await run.over.wait()
-    following.cancel()
-
-
 def kind_of(spec: Spec) -> SandboxKind:
     """The sandbox that a spec needs."""
     limits = spec.limits
@@ -411,15 +355,4 @@ def kind_of(spec: Spec) -> SandboxKind:
         cpu_shares=limits.cpu_shares,
         cpus=limits.cpus,
         network=not limits.network_disabled,
-    )
-
-
-def _ended(frame: Exited) -> Ended:
-    return Ended(
-        reason=frame.reason if frame.reason in REASONS else "broken",
-        exit_code=frame.exit_code,
-        signalled=frame.signalled,
-        usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
-        result=frame.result,
-        detail=f"it gave the unknown reason {frame.reason[:80]!r}",
     )
