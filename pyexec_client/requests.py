@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from attrs import field, frozen
 
@@ -112,6 +113,11 @@ def logs(execution_id: str, stream: str | None, follow: bool, retry: Retry) -> R
     silence = None if follow else 2 * _MARGIN_SECONDS
     path = f"{_path(execution_id)}/logs"
     return Request(method="GET", path=path, query=query, silence=silence, retry=retry)
+
+
+def files(execution_id: str, path: str | None, retry: Retry) -> Request:
+    one = f"/{quote(path)}" if path else ""
+    return Request(method="GET", path=f"{_path(execution_id)}/files{one}", retry=retry)
 
 
 def events(execution_id: str, after: str | None, retry: Retry) -> Request:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -58,6 +58,20 @@ class Program:
                 watchdog.cancel()
                 if process.poll() is None:
                     process.kill()
+
+    def on_a_terminal(self, *arguments: str | Path, **options: object) -> bytes:
+        """Run it to its end with standard error on a terminal, and give what is to be seen there."""
+        ours, theirs = os.openpty()
+        try:
+            with self.started(*map(str, arguments), stderr=theirs, **options):
+                os.close(theirs)
+                screen = b""
+                with suppress(OSError):  # EIO: nobody has the terminal open any more
+                    while piece := os.read(ours, 65536):
+                        screen += piece
+            return screen
+        finally:
+            os.close(ours)
 
     def shell(self, line: str) -> subprocess.CompletedProcess[bytes]:
         """Run a line of bash in which $P is the program; the exit code is the pipeline's first failure."""

@@ -17,10 +17,7 @@ type program struct {
 func execute(arguments []string, stopLeaving func()) (int, error) {
 	p := &program{stopLeaving: stopLeaving}
 	root := p.root()
-	if !isOurs(root, arguments) {
-		arguments = append([]string{"run"}, arguments...)
-	}
-	root.SetArgs(arguments)
+	root.SetArgs(asCommand(root, arguments))
 	if err := root.Execute(); err != nil {
 		return exitNotRun, err
 	}
@@ -36,6 +33,8 @@ func (p *program) root() *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		// The first word may be a file as well: the shell knows which there are.
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 		RunE: func(command *cobra.Command, _ []string) error {
 			if show, _ := command.Flags().GetBool("version"); show {
 				return p.printVersion()
@@ -47,15 +46,15 @@ func (p *program) root() *cobra.Command {
 	root.PersistentFlags().Bool("help", false, "Show this message and exit.")
 	root.Flags().Bool("version", false, "Show the version.")
 	root.SetFlagErrorFunc(func(command *cobra.Command, err error) error { return wrong(command, "%s", err) })
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true}) // a file may be called help
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // none: a file may be called help
 	root.AddCommand(p.run(), p.submit(), p.follow(), p.logs(), p.kill(), p.list(), p.eval(), p.version(),
 		p.completion())
 	return root
 }
 
-// isOurs says whether, after global flags, there is a command's name, or a flag that only the root has.
-// Arguments that name none are run's.
-func isOurs(root *cobra.Command, arguments []string) bool {
+// isOurs says whether, after global flags, there is a command's name, or a flag that only the root has;
+// otherwise if there is nothing at all. Arguments that name no command are run's.
+func isOurs(root *cobra.Command, arguments []string, otherwise bool) bool {
 	for position := 0; position < len(arguments); position++ {
 		word := arguments[position]
 		if word == "--help" || word == "--version" {
@@ -72,7 +71,7 @@ func isOurs(root *cobra.Command, arguments []string) bool {
 			position++
 		}
 	}
-	return false
+	return otherwise
 }
 
 func isCommand(root *cobra.Command, word string) bool {
@@ -81,7 +80,7 @@ func isCommand(root *cobra.Command, word string) bool {
 			return true
 		}
 	}
-	return word == cobra.ShellCompRequestCmd || word == cobra.ShellCompNoDescRequestCmd
+	return false
 }
 
 // globalFlag says whether the word is one, and whether its value is the next word.

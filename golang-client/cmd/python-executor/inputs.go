@@ -33,11 +33,11 @@ type input struct {
 
 // choose gives the input that these arguments mean, whichever is given first: --file, a .tar, a directory, a
 // file, or standard input; a usageError, which says why, if there is none.
-func choose(command *cobra.Command, argument string, files []string) (*input, error) {
+func choose(command *cobra.Command, arguments, files []string) (*input, error) {
 	if len(files) > 0 {
-		return chooseFiles(command, argument, files)
+		return chooseFiles(command, strings.Join(arguments, ""), files)
 	}
-	if argument == "" || argument == "-" {
+	if len(arguments) == 0 || arguments[0] == "-" {
 		if term.IsTerminal(int(os.Stdin.Fd())) {
 			return nil, wrong(command, nothing)
 		}
@@ -47,6 +47,7 @@ func choose(command *cobra.Command, argument string, files []string) (*input, er
 		}
 		return &input{source: source, isStdin: true}, err
 	}
+	argument := arguments[0] // split has seen to it that there is one at most
 	mode, err := modeOf(command, argument, argument, "no such file, directory or command")
 	switch {
 	case err != nil:

@@ -41,6 +41,7 @@ func runLive(
 	stopLeaving func(), client *pyexec.Client, source pyexec.Source, options []pyexec.Option,
 	console *console, script *scriptFlags,
 ) (int, error) {
+	defer console.line.end()
 	live := newLive(console, !script.asJSON, false)
 	story := func(ctx context.Context) (int, error) {
 		for event, err := range client.Stream(ctx, source, options...) {

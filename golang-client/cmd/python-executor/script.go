@@ -120,7 +120,7 @@ func (s *scriptFlags) request(
 	if s.outputDir != "" && len(s.outputFiles) == 0 {
 		return pyexec.Source{}, nil, wrong(command, "--output-dir: name what to bring back with --output-file")
 	}
-	chosen, err := choose(command, strings.Join(own, ""), s.files) // one at most
+	chosen, err := choose(command, own, s.files)
 	if err != nil {
 		return pyexec.Source{}, nil, err
 	}

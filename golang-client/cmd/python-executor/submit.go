@@ -25,6 +25,7 @@ func (p *program) hand(command *cobra.Command, arguments []string, script *scrip
 		return wrong(command, "--output-dir: nothing is waited for here that could be written there")
 	}
 	console := newConsole(&p.flags)
+	defer console.line.end()
 	source, options, err := script.request(command, arguments, &p.flags, console)
 	if err != nil {
 		return err

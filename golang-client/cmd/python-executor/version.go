@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -32,26 +31,4 @@ func versionText() string {
 		return info.Main.Version
 	}
 	return "(devel)"
-}
-
-func (p *program) completion() *cobra.Command {
-	shells := []string{"bash", "zsh", "fish"}
-	return &cobra.Command{
-		Use:       "completion [bash|zsh|fish]",
-		Short:     "Print the script that makes a shell complete our commands and flags.",
-		Args:      exactly("SHELL"),
-		ValidArgs: shells,
-		RunE: func(command *cobra.Command, arguments []string) error {
-			root := command.Root()
-			switch arguments[0] {
-			case "bash":
-				return root.GenBashCompletionV2(os.Stdout, true)
-			case "zsh":
-				return root.GenZshCompletion(os.Stdout)
-			case "fish":
-				return root.GenFishCompletion(os.Stdout, true)
-			}
-			return wrong(command, "'%s' is none of bash, zsh, fish", arguments[0])
-		},
-	}
 }
