@@ -76,8 +76,8 @@ func newHTTPClient() *http.Client {
 			// Long polls each hold a connection: what is idle after many at once is worth keeping.
 			MaxIdleConnsPerHost: 32,
 			IdleConnTimeout:     30 * time.Second,
-			DisableCompression:  true, // logs are wanted byte for byte
-			WriteBufferSize:     64 << 10,
+			DisableCompression:  true,              // logs are wanted byte for byte
+			WriteBufferSize:     pieceBytes + 1024, // a chunk with its header and end goes out at once
 			ReadBufferSize:      64 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -55,6 +55,11 @@ func (b *uploadBody) Read(buffer []byte) (int, error) {
 	return count, err
 }
 
+// WriteTo sends it in larger pieces than HTTP would take by itself: each is a chunk with a header of its own.
+func (b *uploadBody) WriteTo(to io.Writer) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{b}, make([]byte, pieceBytes))
+}
+
 func (b *uploadBody) failed() error {
 	b.lock.Lock()
 	defer b.lock.Unlock()
