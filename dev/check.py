@@ -42,7 +42,7 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
         raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
-    environment = _environment(docker=name != "lint")
+    environment = _environment(docker=name != "lint", go=name in ("lint", "test"))
     programs = {title: list(argv) for title, argv in _STORIES[name].items()}
     programs[list(programs)[-1]] += arguments
     # One that fails does not hide what the next ones say.
@@ -52,7 +52,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _environment(*, docker: bool) -> dict[str, str]:
+def _environment(*, docker: bool, go: bool) -> dict[str, str]:
     """What the programs find around them: the virtual environment first, Go, the engine, the image."""
     if not docker:
         command.prepare()
@@ -62,7 +62,8 @@ def _environment(*, docker: bool) -> dict[str, str]:
     else:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
-    path = os.pathsep.join([str(virtualenv.BIN), str(golang.ensure().parent), os.environ["PATH"]])
+    folders = [virtualenv.BIN, *([golang.ensure().parent] if go else [])]
+    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     return {**os.environ, **found, "PATH": path}
 
 

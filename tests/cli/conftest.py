@@ -102,7 +102,7 @@ def paths() -> dict[str, Path]:
     built = subprocess.run(
         [sys.executable, ROOT / "dev" / "golang.py"], check=True, stdout=subprocess.PIPE, text=True
     )
-    return {"python": python, "go": Path(built.stdout.strip())}
+    return {"python": python, "go": Path(built.stdout.splitlines()[-1])}
 
 
 @pytest.fixture(params=PROGRAMS)

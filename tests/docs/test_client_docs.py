@@ -23,7 +23,7 @@ def golang(*arguments: str, directory: Path) -> str:
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "dev", check=True, stdout=subprocess.PIPE, text=True
     )
-    command = [found.stdout.strip(), *arguments]
+    command = [found.stdout.splitlines()[-1], *arguments]
     return subprocess.run(command, cwd=directory, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
