@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.golang import CLIENT, Module
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 ADDRESS = "http://localhost:8080"
@@ -15,16 +17,6 @@ ADDRESS = "http://localhost:8080"
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
-
-
-def golang(*arguments: str, directory: Path) -> str:
-    """What a `go` command prints, with the one that set-up finds."""
-    script = "import command, golang; command.prepare(); print(golang.ensure())"
-    found = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT / "dev", check=True, stdout=subprocess.PIPE, text=True
-    )
-    command = [found.stdout.splitlines()[-1], *arguments]
-    return subprocess.run(command, cwd=directory, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def test_curl_and_the_command_line(server, tmp_path):
@@ -60,12 +52,8 @@ def test_python(server, tmp_path, page, printed):
 
 def test_go(server, tmp_path):
     (program,) = blocks(README, "go")
-    (tmp_path / "main.go").write_text(program.replace(ADDRESS, server.url))
-    module = "github.com/python-executor/golang-client"
-    (tmp_path / "go.mod").write_text(
-        f"module example\n\ngo 1.24.0\n\nrequire {module} v0.0.0\n\nreplace {module} => {ROOT / 'golang-client'}\n"
-    )
-    assert golang("run", ".", directory=tmp_path) == "42\n"
-    assert module in golang("list", "-m", "all", directory=tmp_path)
-    # Whoever imports the client needs no more than this: go.sum stays empty.
+    module = Module.of(tmp_path, program.replace(ADDRESS, server.url))
+    assert module.go("run", ".") == "42\n"
+    assert CLIENT in module.go("list", "-m", "all")
+    # Whoever imports the client needs no more than this: there is nothing to write down in go.sum.
     assert not (tmp_path / "go.sum").exists()
