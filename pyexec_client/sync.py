@@ -76,6 +76,7 @@ class Client:
     get = _waiting(AsyncClient.get)
     wait = _waiting(AsyncClient.wait)
     kill = _waiting(AsyncClient.kill)
+    file = _waiting(AsyncClient.file)
     stream = _iterating(AsyncClient.stream)
     map = _iterating(AsyncClient.map)
     list = _iterating(AsyncClient.list)

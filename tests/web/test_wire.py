@@ -48,7 +48,7 @@ def test_requests_are_understood_whole(case):
     }
 
 
-@golden("results")
+@golden("results", "results_with_files")
 def test_results_are_written_so(case):
     assert to_json(result_of(case["result"])) == case["result"]
 
