@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -151,7 +152,8 @@ func TestResults(t *testing.T) {
 		Files          [][2]any
 		FilesTruncated bool `json:"files_truncated"`
 	}
-	for _, each := range append(golden[one](t, "results"), golden[one](t, "results_with_files")...) {
+	for _, each := range slices.Concat(golden[one](t, "results"), golden[one](t, "results_with_files"),
+		golden[one](t, "results_of_newer_servers")) {
 		t.Run(each.Name, func(t *testing.T) {
 			result, err := parseResult(each.Result)
 			if err != nil {

@@ -31,8 +31,8 @@ KINDS = {
 }
 
 
-def golden(name: str):
-    cases = json.loads((WIRE / f"{name}.json").read_text())
+def golden(*names: str):
+    cases = [case for name in names for case in json.loads((WIRE / f"{name}.json").read_text())]
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.get("name", ""))
 
 
@@ -56,7 +56,7 @@ def test_results(case):
     check_result(case)
 
 
-@golden("results_with_files")
+@golden("results_with_files", "results_of_newer_servers")
 def test_results_with_files(case):
     result = check_result(case)
     assert [[file.path, file.size] for file in result.files] == case["files"]
