@@ -11,6 +11,14 @@ from pyexec_client import Ended, Event, Lifecycle, Output, Result
 from . import exits
 from .console import Console
 
+_SPOKEN = {
+    "submitted": "queued",
+    "claimed": "queued",
+    "released": "queued",
+    "preparing": "installing",
+    "running": "running",
+}
+
 
 @define
 class Live:
@@ -34,12 +42,15 @@ class Live:
                 self._show_phase(event.type)
             case Ended():
                 self.result = event.result
+                self.console.line.end()
                 if self.phases:
                     self.console.note(str(event.result.status))
                 if self.output:
                     await self._show_rest(event.result)
 
     def _show_phase(self, phase: str) -> None:
+        if not self.phases and phase in _SPOKEN:
+            self.console.line.show(_SPOKEN[phase])
         tell = self.console.note if self.phases else self.console.detail
         tell(f"{self.execution_id} {phase}" if phase == "submitted" else phase)
 

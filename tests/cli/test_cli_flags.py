@@ -1,6 +1,8 @@
 """Flags of CONTRACT's command line, wherever they stand."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -113,3 +115,11 @@ def test_help_and_version(lone_program):
         done = lone_program.run(*arguments)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"python-executor" in done.stdout
+
+
+def test_the_version_loads_no_http_library():
+    command = [sys.executable, "-X", "importtime", "-m", "pyexec_cli.main", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "asyncclick" in loaded
+    assert loaded.isdisjoint({"aiohttp", "pyexec_client"})
