@@ -26,7 +26,7 @@ DEFAULT_CPU_SHARES, DEFAULT_CPU_WEIGHT = 1024, 100
 """What a control group has, of version 1 and 2, that nobody gave a share."""
 PERIOD_SECONDS = 0.1
 """The kernel hands out a bounded processor by the period: one more may begin at either end of what was timed."""
-CLOCK_SECONDS = 0.05
+CLOCK_SECONDS = 0.08
 """How exactly the time is known that a process has had."""
 
 

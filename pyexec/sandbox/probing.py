@@ -25,12 +25,12 @@ LABEL = "pyexec.probe"
 
 
 def small_limits(cpus: float | None) -> Asked:
-    """What the probe has to fill: little, so that it is quick."""
+    """What the probe has to fill: little, so that it is quick, and enough for runtimes that take some themselves."""
     return Asked(
-        memory_bytes=48 * MEBIBYTE,
+        memory_bytes=128 * MEBIBYTE,
         work_bytes=2 * MEBIBYTE,
         tmp_bytes=MEBIBYTE,
-        pids_max=16,
+        pids_max=64,
         cpu_shares=DEFAULT_CPU_SHARES // 2,
         cpus=cpus,
         uid=1000,

@@ -25,6 +25,18 @@ def server_networks(image: str, directory: Path) -> Iterator[tuple[str, str]]:
         subprocess.run(["docker", "network", "rm", run, setup], check=True, stdout=subprocess.PIPE)
 
 
+@contextmanager
+def named_container(image: str, network: str) -> Iterator[str]:
+    """The name of a container that only waits there."""
+    name = f"pyexec-test-name-{secrets.token_hex(4)}"
+    run = ["docker", "run", "--detach", "--rm", "--network", network, "--name", name, image, "sleep", "300"]
+    subprocess.run(run, check=True, stdout=subprocess.PIPE)
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], check=True, stdout=subprocess.PIPE)
+
+
 def firewall(command: str, *networks: str) -> subprocess.CompletedProcess[str]:
     """What the script says; its failure is in the exit code."""
     return subprocess.run(
