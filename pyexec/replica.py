@@ -267,7 +267,8 @@ def _isolation(settings: Settings) -> Isolation:
 
 
 def _proof_config(settings: Settings, identity: EngineIdentity, address: str) -> ProofConfig:
-    services = (address, settings.engine_host(), f"//{settings.consul_addr}" if settings.consul_addr else "")
+    consul = settings.consul_addr or ""
+    services = (address, settings.engine_host(), consul if "://" in consul else f"//{consul}")
     ports = {port for service in services if (port := urlsplit(service).port)}
     return ProofConfig(
         default_image=settings.default_image,
