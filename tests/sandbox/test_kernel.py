@@ -1,7 +1,5 @@
 """Programs that go for the kernel, or for what of the machine can be seen in a sandbox."""
 
-import pytest
-
 from tests.support.attack import COMPLETED, Attack, end_of
 
 LIBC = """
@@ -20,60 +18,60 @@ NUMBERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "libc.mount(b'none', b'/work', b'tmpfs', 0, None)",
-        "libc.mount(b'/', b'/work', None, 4096, None)",
-        "libc.mount(None, b'/', None, 32, None)",
-        "libc.umount2(b'/work', 2)",
-        "libc.pivot_root(b'/work', b'/work')",
-        "libc.chroot(b'/work')",
-        "libc.unshare(0x10000000)",
-        "libc.unshare(0x00020000)",
-        "libc.unshare(0x40000000)",
-        "libc.setns(os.open('/proc/self/ns/net', os.O_RDONLY), 0)",
-        "libc.setuid(0)",
-        "libc.setgid(0)",
-        "libc.setresuid(0, 0, 0)",
-        "libc.setgroups(0, None)",
-        "libc.sethostname(b'mine', 4)",
-        "libc.settimeofday(zeros, None)",
-        "libc.clock_settime(0, zeros)",
-        "libc.adjtimex(ctypes.create_string_buffer(b'\\xff' * 256))",
-        "libc.reboot(0xfee1dead)",
-        "libc.swapon(b'/work/main.py', 0)",
-        "libc.iopl(3) if hasattr(libc, 'iopl') else -1",
-        "libc.klogctl(3, zeros, 256)",
-        "libc.fanotify_init(0, 0)",
-        "libc.mknod(b'/work/memory', 0o20666, os.makedev(1, 1))",
-        "libc.mknod(b'/work/disk', 0o60666, os.makedev(254, 0))",
-        "libc.syscall(number('add_key'), b'user', b'name', b'data', 4, -3)",
-        "libc.syscall(number('keyctl'), 0, -3, 1)",
-        "libc.syscall(number('request_key'), b'user', b'name', None, -3)",
-        "libc.syscall(number('bpf'), 0, zeros, 72)",
-        "libc.syscall(number('perf_event_open'), zeros, 0, -1, -1, 0)",
-        "libc.syscall(number('init_module'), zeros, 256, b'')",
-        "libc.syscall(number('finit_module'), 0, b'', 0)",
-        "libc.syscall(number('delete_module'), b'loop', 0)",
-        "libc.syscall(number('kexec_load'), 0, 0, None, 0)",
-        "libc.syscall(number('userfaultfd'), 0)",
-        "libc.syscall(number('open_by_handle_at'), 3, zeros, 0)",
-        "libc.syscall(number('clone3'), zeros, 88)",
-        "libc.syscall(number('quotactl'), 0x80000700, None, 0, zeros)",
-        "libc.syscall(number('acct'), None)",
-        "libc.syscall(425, 8, zeros)",
-    ],
-)
-async def test_calls_that_no_program_needs_are_refused(attack: Attack, call: str) -> None:
-    """Not permitted, or not there: a wrong argument would mean that the kernel has looked at it."""
+CALLS = [
+    "libc.mount(b'none', b'/work', b'tmpfs', 0, None)",
+    "libc.mount(b'/', b'/work', None, 4096, None)",
+    "libc.mount(None, b'/', None, 32, None)",
+    "libc.umount2(b'/work', 2)",
+    "libc.pivot_root(b'/work', b'/work')",
+    "libc.chroot(b'/work')",
+    "libc.unshare(0x10000000)",
+    "libc.unshare(0x00020000)",
+    "libc.unshare(0x40000000)",
+    "libc.setns(os.open('/proc/self/ns/net', os.O_RDONLY), 0)",
+    "libc.setuid(0)",
+    "libc.setgid(0)",
+    "libc.setresuid(0, 0, 0)",
+    "libc.setgroups(0, None)",
+    "libc.sethostname(b'mine', 4)",
+    "libc.settimeofday(zeros, None)",
+    "libc.clock_settime(0, zeros)",
+    "libc.adjtimex(ctypes.create_string_buffer(b'\\xff' * 256))",
+    "libc.reboot(0xfee1dead)",
+    "libc.swapon(b'/work/main.py', 0)",
+    "libc.klogctl(3, zeros, 256)",
+    "libc.fanotify_init(0, 0)",
+    "libc.mknod(b'/work/memory', 0o20666, os.makedev(1, 1))",
+    "libc.mknod(b'/work/disk', 0o60666, os.makedev(254, 0))",
+    "libc.syscall(number('add_key'), b'user', b'name', b'data', 4, -3)",
+    "libc.syscall(number('keyctl'), 0, -3, 1)",
+    "libc.syscall(number('request_key'), b'user', b'name', None, -3)",
+    "libc.syscall(number('bpf'), 0, zeros, 72)",
+    "libc.syscall(number('perf_event_open'), zeros, 0, -1, -1, 0)",
+    "libc.syscall(number('init_module'), zeros, 256, b'')",
+    "libc.syscall(number('finit_module'), 0, b'', 0)",
+    "libc.syscall(number('delete_module'), b'loop', 0)",
+    "libc.syscall(number('kexec_load'), 0, 0, None, 0)",
+    "libc.syscall(number('userfaultfd'), 0)",
+    "libc.syscall(number('open_by_handle_at'), 3, zeros, 0)",
+    "libc.syscall(number('clone3'), zeros, 88)",
+    "libc.syscall(number('quotactl'), 0x80000700, None, 0, zeros)",
+    "libc.syscall(number('acct'), None)",
+    "libc.syscall(425, 8, zeros)",
+]
+
+
+async def test_calls_that_no_program_needs_are_refused(attack: Attack) -> None:
+    """Not permitted, or not there: any other error would mean that the kernel has looked at the arguments."""
     source = f"""{LIBC}
-numbers = {NUMBERS}[os.uname().machine]
-number = numbers.__getitem__
-print('done' if {call} >= 0 else ctypes.get_errno() in (1, 13, 38) and 'refused' or ctypes.get_errno())
+number = {NUMBERS}[os.uname().machine].__getitem__
+for call in {CALLS}:
+    ctypes.set_errno(0)
+    if eval(call) >= 0 or ctypes.get_errno() not in (1, 13, 38):
+        print(call, ctypes.get_errno())
 """
     result = await attack(source)
-    assert (end_of(result), result["stdout"]) == (COMPLETED, "refused\n")
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "")
 
 
 async def test_a_new_namespace_of_users_is_refused(attack: Attack) -> None:
@@ -113,41 +111,52 @@ print(subprocess.run(['./own', '-u'], capture_output=True, text=True).stdout)
     assert (await attack(source))["stdout"] == "True True \n1000\n\n"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/proc/sys/kernel/core_pattern",
-        "/proc/sys/kernel/hostname",
-        "/proc/sys/kernel/modprobe",
-        "/proc/sys/vm/overcommit_memory",
-        "/proc/sys/net/ipv4/ip_forward",
-        "/proc/sys/fs/binfmt_misc/register",
-        "/proc/sysrq-trigger",
-        "/proc/irq/0/smp_affinity",
-        "/proc/self/uid_map",
-        "/proc/kcore",
-        "/proc/bus/pci/devices",
-        "/sys/kernel/uevent_helper",
-        "/sys/power/state",
-        "/sys/kernel/mm/transparent_hugepage/enabled",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/release_agent",
-        "/sys/fs/cgroup/pids/pids.max",
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/cgroup.procs",
-        "/sys/fs/cgroup/devices/devices.allow",
-    ],
-)
-async def test_files_of_the_kernel_cannot_be_written(attack: Attack, path: str) -> None:
-    source = f"try:\n open({path!r}, 'w').write('1')\n print('written')\nexcept OSError:\n print('refused')"
+KERNEL_FILES = [
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/hostname",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/fs/binfmt_misc/register",
+    "/proc/sysrq-trigger",
+    "/proc/irq/0/smp_affinity",
+    "/proc/self/uid_map",
+    "/proc/kcore",
+    "/proc/bus/pci/devices",
+    "/sys/kernel/uevent_helper",
+    "/sys/power/state",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    "/sys/fs/cgroup/memory/release_agent",
+    "/sys/fs/cgroup/pids/pids.max",
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/cgroup.procs",
+    "/sys/fs/cgroup/devices/devices.allow",
+]
+
+
+async def test_files_of_the_kernel_cannot_be_written(attack: Attack) -> None:
+    source = f"""
+for path in {KERNEL_FILES}:
+    try:
+        open(path, 'wb', buffering=0).write(b'1')
+        print(path)
+    except OSError:
+        pass
+"""
     result = await attack(source)
-    assert (end_of(result), result["stdout"]) == (COMPLETED, "refused\n")
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "")
 
 
-@pytest.mark.parametrize("path", ["/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/timer_list", "/dev/mem"])
-async def test_files_of_the_kernel_tell_nothing(attack: Attack, path: str) -> None:
-    source = f"try:\n print(len(open({path!r}, 'rb').read(100)))\nexcept OSError:\n print(0)"
-    assert (await attack(source))["stdout"] == "0\n"
+async def test_files_of_the_kernel_tell_nothing(attack: Attack) -> None:
+    source = """
+for path in ('/proc/kcore', '/proc/kmsg', '/proc/keys', '/proc/timer_list', '/proc/sched_debug', '/dev/mem'):
+    try:
+        print(path * len(open(path, 'rb').read(100)))
+    except OSError:
+        print()
+"""
+    assert (await attack(source))["stdout"] == "\n" * 6
 
 
 async def test_devices_are_the_harmless_ones(attack: Attack) -> None:
