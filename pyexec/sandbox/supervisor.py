@@ -341,7 +341,9 @@ class Program:
                 if not self.copy(fd):
                     reason = "output_limit"
                     break
-        if reason == "exit" and self.memory.was_exhausted():  # whichever of its processes the kernel has killed
+        if (
+            reason == "exit" and self.memory.was_exhausted()
+        ):  # whichever of its processes the kernel has killed
             reason = "out_of_memory"
         if os.WIFSIGNALED(self.status):
             code = 128 + os.WTERMSIG(self.status)

@@ -27,7 +27,7 @@ PATIENT_GRACE_SECONDS = 4.0
 OUT_OF_REACH_SECONDS = 60.0
 """How much longer a program is waited for whose engine does not answer: its sandbox keeps its last words so long."""
 RETRY_SECONDS = 1.0
-CHANGES_MAX = 250_000
+CHANGES_MAX = 100_000
 """Output is kept in its order: one that changes between its streams all the time costs more than its bytes."""
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 

@@ -122,7 +122,8 @@ for name in ('new\\nline', '-rf', 'a' * 200, ' ', '\\u202egnp.exe', b'\\xff\\xfe
     assert (end_of(result), result["files_truncated"]) == (COMPLETED, True)
     path = f"/api/v1/executions/{result['execution_id']}/files"
     async with attack.api.session.get(path) as answer:
-        members = tarfile.open(fileobj=io.BytesIO(await answer.read())).getmembers()
+        with tarfile.open(fileobj=io.BytesIO(await answer.read())) as tar:
+            members = tar.getmembers()
     assert all(member.isreg() for member in members)
     assert {"-rf", "a" * 200, "main.py"} <= {member.name for member in members}
     assert not any("\n" in member.name or "\udcff" in member.name for member in members)

@@ -125,7 +125,9 @@ async def test_a_child_that_the_kernel_has_killed_is_the_programs_end(attack: At
 
 
 async def test_what_is_only_reserved_costs_nothing(attack: Attack) -> None:
-    result = await attack("import mmap; mmap.mmap(-1, 1 << 36, flags=mmap.MAP_PRIVATE | 0x4020); print('fine')")
+    result = await attack(
+        "import mmap; mmap.mmap(-1, 1 << 36, flags=mmap.MAP_PRIVATE | 0x4020); print('fine')"
+    )
     assert (result["status"], result["stdout"]) == ("completed", "fine\n")
     assert result["usage"]["peak_memory_bytes"] < 64 << 20
 

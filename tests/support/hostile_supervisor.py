@@ -65,7 +65,10 @@ def lie(how: str) -> None:
             forever(frame(b"1"))
         case "endless_output":
             say(start)
-            forever(frame(b"1", b"eHh4"))
+            forever(frame(b"1", b"eHh4" * 1000))
+        case "bits_of_output":
+            say(start)
+            forever(frame(b"1", b"eA=="))
         case "bytes_in_turn":
             say(start)
             forever(frame(b"1", b"eA==") + frame(b"2", b"eA=="))
