@@ -2,13 +2,16 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run cluster test lint soak bench lock
+.PHONY: run cluster cli test lint soak bench lock
 
 run: ## start a server here, run a first program in it
 	@$(PYTHON) dev/run.py
 
 cluster: ## one Consul and three servers here, which share their executions
 	@$(PYTHON) dev/cluster.py
+
+cli: ## the Go command line, one static program: dist/python-executor
+	@$(PYTHON) dev/golang.py
 
 test: ## every check and every test, with real parts; ARGS="-k name" for some of the tests
 	@$(PYTHON) dev/check.py test $(ARGS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.environments import measure_environments
 from benchmarks.history import measure_history
 from benchmarks.report import Section, document
 from benchmarks.runs import measure_runs
@@ -19,6 +20,7 @@ from benchmarks.waiters import measure_waiters
 SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "runs": measure_runs,
     "upload": measure_upload,
+    "environments": measure_environments,
     "history": measure_history,
     "waiters": measure_waiters,
     "spread": measure_spread,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import command
+import golang
 import virtualenv
 from provision import provision
 from report import Failure, exit_code_of, say
@@ -18,11 +19,18 @@ _LINT = {
     "mypy": ["mypy"],
     "mypy dev": ["mypy", "--strict", "dev"],
 }
+_GO = ["go", "-C", str(golang.MODULE)]
+_LINT_GO = {
+    "go vet": [*_GO, "vet", "./..."],
+    "staticcheck": [*_GO, "tool", "-modfile=lint/go.mod", "staticcheck", "./..."],
+}
 _NO_LOCAL_CLAIM = ["pytest", "--setting", "local_claim=off"]
 _STORIES = {
-    "lint": _LINT,
+    "lint": {**_LINT, **_LINT_GO},
     "test": {
         **_LINT,
+        **_LINT_GO,
+        "go test": [*_GO, "test", "./..."],
         "pytest": ["pytest", "-m", "not soak"],
         # What depends on who claims is seen through HTTP; the rest is the same code once more.
         "pytest, the leader claims all": [*_NO_LOCAL_CLAIM, "-m", "not soak", "tests/web"],
@@ -42,7 +50,7 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
         raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
-    environment = _environment(docker=name != "lint")
+    environment = _environment(docker=name != "lint", go=name in ("lint", "test"))
     programs = {title: list(argv) for title, argv in _STORIES[name].items()}
     if arguments:
         tests = [title for title, argv in programs.items() if argv[0] == "pytest"]
@@ -56,8 +64,8 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _environment(*, docker: bool) -> dict[str, str]:
-    """What the programs find around them: the virtual environment first, the engine, the image."""
+def _environment(*, docker: bool, go: bool) -> dict[str, str]:
+    """What the programs find around them: the virtual environment first, Go, the engine, the image."""
     if not docker:
         command.prepare()
         virtualenv.check_python()
@@ -66,14 +74,14 @@ def _environment(*, docker: bool) -> dict[str, str]:
     else:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
-    path = f"{virtualenv.BIN}{os.pathsep}{os.environ['PATH']}"
+    folders = [virtualenv.BIN, *([golang.ensure().parent] if go else [])]
+    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     return {**os.environ, **found, "PATH": path}
 
 
 def _passes(title: str, argv: list[str], environment: dict[str, str]) -> bool:
     say(title)
-    command_line = [str(virtualenv.BIN / argv[0]), *argv[1:]]
-    done = subprocess.run(command_line, cwd=command.ROOT, env=environment, check=False)
+    done = subprocess.run(argv, cwd=command.ROOT, env=environment, check=False)
     return done.returncode == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 from engine import Engine
 from provision import Machine
@@ -11,6 +12,7 @@ from report import Failure, say
 from server import Server
 from virtualenv import BIN
 
+_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 _HELLO = "print('Hello from a sandbox')\n"
 
 
@@ -21,6 +23,10 @@ def environment(machine: Machine, **settings: str) -> dict[str, str]:
         "PYEXEC_DOCKER_HOST": machine.engine.address,
         **{f"PYEXEC_{name.upper()}": value for name, value in settings.items()},
     }
+    if _AUTHORITIES.exists():  # the machine's own, because its network may have some of its own
+        found["PYEXEC_CA_BUNDLE"] = str(_AUTHORITIES)
+    if index := os.environ.get("PIP_INDEX_URL"):
+        found["PYEXEC_PIP_INDEX_URL"] = index
     tokens = os.environ.get("PYEXEC_API_TOKENS")
     if tokens:
         found["PYEXEC_TOKEN"] = tokens.split(",")[0].strip()

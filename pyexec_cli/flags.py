@@ -11,6 +11,8 @@ import asyncclick
 from attrs import fields, frozen
 
 if TYPE_CHECKING:
+    from asyncclick.shell_completion import CompletionItem
+
     from pyexec_client import AsyncClient
     from pyexec_client.options import RunOptions
 
@@ -42,6 +44,15 @@ GLOBAL_FLAGS = (
     ),
     asyncclick.Option(["-v", "--verbose"], is_flag=True, default=None, help="Tell each step."),
 )
+
+
+def complete_path(
+    _ctx: asyncclick.Context, _param: asyncclick.Parameter | None, incomplete: str
+) -> list[CompletionItem[Any]]:
+    """Leaves it to the shell, which knows what files there are."""
+    from asyncclick.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 @frozen(kw_only=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncclick
 
-from .flags import GLOBAL_FLAGS
+from .flags import GLOBAL_FLAGS, complete_path
+
+if TYPE_CHECKING:
+    from asyncclick.shell_completion import CompletionItem
 
 # A command's module is loaded when it is asked for: the client's HTTP library takes longest to load.
 _MODULES = {
@@ -20,6 +23,7 @@ _MODULES = {
     "list": "listing",
     "eval": "evaluate",
     "version": "version",
+    "completion": "completion",
 }
 
 
@@ -37,10 +41,16 @@ class Commands(asyncclick.Group):
         return command
 
     async def parse_args(self, ctx: asyncclick.Context, args: list[str]) -> list[str]:
-        return await super().parse_args(ctx, args if self._is_ours(args) else ["run", *args])
+        # A shell that asks how a first word may go on names no command yet, nor means `run`.
+        ours = self._is_ours(args, otherwise=ctx.resilient_parsing)
+        return await super().parse_args(ctx, args if ours else ["run", *args])
 
-    def _is_ours(self, args: Sequence[str]) -> bool:
-        """Whether, after global flags, there is a command's name, or a flag that only the group has."""
+    def shell_complete(self, ctx: asyncclick.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        return super().shell_complete(ctx, incomplete) or complete_path(ctx, None, incomplete)
+
+    def _is_ours(self, args: Sequence[str], *, otherwise: bool) -> bool:
+        """Whether, after global flags, there is a command's name, or a flag that only the group has;
+        `otherwise` if there is nothing at all."""
         words = iter(args)
         for word in words:
             if word in ("--help", "--version"):
@@ -49,7 +59,7 @@ class Commands(asyncclick.Group):
                 return word in _MODULES
             if not self._skip_flag(word, words):
                 return False
-        return False
+        return otherwise
 
     def _skip_flag(self, word: str, following: Iterator[str]) -> bool:
         """Step over a global flag and its value; False if it is none."""

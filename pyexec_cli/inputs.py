@@ -60,7 +60,9 @@ async def read_text(name: str, flag: str) -> str:
     except OSError as problem:
         raise asyncclick.UsageError(f"{flag} {name}: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:
-        raise asyncclick.UsageError(f"{flag} {name}: it must be UTF-8 text, but {problem}") from problem
+        raise asyncclick.UsageError(
+            f"{flag} {name}: it must be UTF-8 text, and is not at byte {problem.start}"
+        ) from problem
 
 
 def _named_files(names: Sequence[str]) -> dict[str, Path]:
@@ -115,9 +117,11 @@ def _requirements_in_tar(path: Path) -> str | None:
 def _listing(content: bytes) -> str | None:
     """The text of a requirements.txt; None if nothing stands in it."""
     try:
-        text = content.decode("utf-8-sig")
+        text = content.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as problem:
-        raise asyncclick.UsageError(f"{_REQUIREMENTS}: it must be UTF-8 text, but {problem}") from problem
+        raise asyncclick.UsageError(
+            f"{_REQUIREMENTS}: it must be UTF-8 text, and is not at byte {problem.start}"
+        ) from problem
     return text if text.strip() else None
 
 

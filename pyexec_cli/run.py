@@ -9,7 +9,8 @@ from pyexec_client.options import RunOptions
 
 from . import exits
 from .console import Console
-from .flags import Flags, with_flags
+from .files import bring_back
+from .flags import Flags, complete_path, with_flags
 from .interrupts import interruptible
 from .outcome import Live, conclude
 from .script import ScriptCommand, ScriptFlags, read_request, script_flags
@@ -17,7 +18,7 @@ from .submit import submit
 
 
 @asyncclick.command(cls=ScriptCommand, name="run")
-@asyncclick.argument("argument", metavar="[INPUT]", required=False)
+@asyncclick.argument("argument", metavar="[INPUT]", required=False, shell_complete=complete_path)
 @script_flags(archive=True)
 @with_flags
 async def command(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
@@ -26,21 +27,25 @@ async def command(flags: Flags, script: ScriptFlags, argument: str | None) -> in
     Ctrl-C ends the run; a second one leaves at once.
     """
     console = Console(flags)
+    if flags.detached:
+        return await submit(flags, script, argument, console)
     source, options = await read_request(script, flags, argument, console)
     async with flags.client() as client:
-        if flags.detached:
-            return await submit(client, source, options, console, as_json=script.as_json)
-        return await _run(client, source, options, console, as_json=script.as_json)
+        try:
+            return await _run(client, source, options, console, script)
+        finally:
+            console.line.end()
 
 
 async def _run(
-    client: AsyncClient, source: Source, options: RunOptions, console: Console, *, as_json: bool
+    client: AsyncClient, source: Source, options: RunOptions, console: Console, script: ScriptFlags
 ) -> int:
-    live = Live(console, output=not as_json)
+    live = Live(console, output=not script.as_json)
 
     async def story() -> int:
         result = await client.run(source, on_event=live.show, **options)
-        return await conclude(result, console, as_json=as_json)
+        await bring_back(client, result, script.output_dir or ".", console)
+        return await conclude(result, console, as_json=script.as_json)
 
     async def stop() -> bool:
         if live.execution_id is None:

@@ -15,16 +15,23 @@ from pyexec_client.source import Source
 
 from . import inputs
 from .console import Console
-from .flags import Flags
+from .flags import Flags, complete_path
+from .progress import with_progress
 
 _SCRIPT_ARGS = "pyexec_cli.script_args"
 
 _COMMON = (
     asyncclick.option(
-        "--requirements", metavar="FILE", help="Install what this requirements.txt lists before the run."
+        "--requirements",
+        metavar="FILE",
+        shell_complete=complete_path,
+        help="Install what this requirements.txt lists before the run.",
     ),
     asyncclick.option(
-        "--stdin", metavar="FILE", help="What the program reads; - is this command's own input."
+        "--stdin",
+        metavar="FILE",
+        shell_complete=complete_path,
+        help="What the program reads; - is this command's own input.",
     ),
     asyncclick.option(
         "-e", "--env", multiple=True, metavar="K[=V]", help="Set a variable; without =V to its value here."
@@ -37,6 +44,7 @@ _ARCHIVE = (
         "files",
         multiple=True,
         metavar="PATH",
+        shell_complete=complete_path,
         help="Send this file under its relative path (repeatable).",
     ),
     asyncclick.option("--entrypoint", metavar="PATH", help="Which file of the input to run."),
@@ -49,6 +57,16 @@ _ARCHIVE = (
         multiple=True,
         metavar="CMD",
         help="Run CMD as root first (repeatable).",
+    ),
+    asyncclick.option(
+        "--output-file",
+        "output_files",
+        multiple=True,
+        metavar="GLOB",
+        help="Bring back the files below /work that match GLOB (repeatable).",
+    ),
+    asyncclick.option(
+        "--output-dir", metavar="DIR", shell_complete=complete_path, help="Where to put them.  [default: .]"
     ),
 )
 
@@ -85,6 +103,8 @@ class ScriptFlags:
     entrypoint: str | None = None
     no_requirements: bool = False
     pre_commands: tuple[str, ...] = ()
+    output_files: tuple[str, ...] = ()
+    output_dir: str | None = None
 
 
 def script_flags(
@@ -117,6 +137,7 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         env=_environment(script.env) or None,
         args=script.script_args or None,
         pre_commands=script.pre_commands or None,
+        output_files=script.output_files or None,
         **flags.options(),
     )
     if script.requirements:
@@ -130,6 +151,8 @@ async def read_request(
     """What to run and how, as `run` and `submit` take it."""
     if script.requirements and script.no_requirements:
         raise asyncclick.UsageError("--requirements and --no-requirements exclude each other")
+    if script.output_dir and not script.output_files:
+        raise asyncclick.UsageError("--output-dir: name what to bring back with --output-file")
     chosen = await inputs.choose(argument, script.files)
     if chosen.unused is not None:
         console.note(f"--file was given: {chosen.unused} is not used")
@@ -137,7 +160,7 @@ async def read_request(
     if chosen.requirements and not script.requirements and not script.no_requirements:
         console.note("installing the input's requirements.txt (--no-requirements leaves it alone)")
         options["requirements"] = chosen.requirements
-    return chosen.source, options
+    return await with_progress(chosen.source, console.line), options
 
 
 def _environment(words: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 async with AsyncClient("http://localhost:8080") as client:
     result = await client.run("print(6 * 7)", timeout=10)
     print(result.exit_code, result.stdout)
+
+`Client` is the same without `async` and `await`.
 """
 
 from .client import AsyncClient
@@ -20,14 +22,16 @@ from .errors import (
     Unauthorized,
     Unavailable,
 )
-from .events import Ended, Event, Lifecycle, Output
+from .events import Ended, Event, Lifecycle, Output, Setup
 from .result import OutputFile, Result, Status, Timings, Truncated, Usage
 from .retry import Retry
 from .source import Source
+from .sync import Client
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "Client",
     "Conflict",
     "ConnectionFailed",
     "Ended",
@@ -43,6 +47,7 @@ __all__ = [
     "Result",
     "Retry",
     "ServerError",
+    "Setup",
     "Source",
     "Status",
     "Timings",

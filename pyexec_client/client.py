@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -15,6 +15,7 @@ from . import requests
 from .errors import InvalidAnswer
 from .events import Ended, Event, StreamName
 from .following import follow as follow_events
+from .mapping import run_all
 from .options import EvalOptions, RunOptions
 from .result import Result, Status
 from .retry import Retry
@@ -86,6 +87,23 @@ class AsyncClient:
         """Run it and get its events as they happen, an `Ended` last. Leaving early hangs up, as in `run`."""
         request = requests.run_streaming(source, options, idempotency_key, self._retry)
         return follow_events(self._http, request, self._resume)
+
+    def map(
+        self, sources: Iterable[Source], *, concurrency: int = 8, **options: Unpack[RunOptions]
+    ) -> AsyncGenerator[tuple[int, Result], None]:
+        """Run many, `concurrency` of them at a time, and get each one's place among them and its Result as it
+        ends. Sources are taken as they are needed.
+
+        A run that fails is a Result; what `run` would raise ends the others and is raised. Leave early inside
+        `contextlib.aclosing`: that hangs up, and ends the runs that are under way.
+        """
+        if concurrency < 1:
+            raise ValueError(f"concurrency is at least 1, not {concurrency}")
+
+        async def run(source: Source) -> Result:
+            return await self.run(source, **options)
+
+        return run_all(run, sources, concurrency)
 
     async def submit(
         self, source: Source, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]

@@ -96,7 +96,7 @@ def write(members: Iterable[Member]) -> Iterator[bytes]:
     """The archive of these members. OSError if a file cannot be read, or became shorter meanwhile."""
     buffer = bytearray()
     for item in members:
-        buffer += item.header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
+        buffer += _header(item)
         for piece in _contents(item):
             buffer += piece
             if len(buffer) >= CHUNK_BYTES:
@@ -104,6 +104,18 @@ def write(members: Iterable[Member]) -> Iterator[bytes]:
                 buffer.clear()
         buffer += bytes(-item.header.size % tarfile.BLOCKSIZE)
     yield bytes(buffer + _END)
+
+
+def size(members: Iterable[Member]) -> int:
+    """How long their archive will be. Headers are made, contents are not read."""
+    length = len(_END)
+    for item in members:
+        length += len(_header(item)) + item.header.size + -item.header.size % tarfile.BLOCKSIZE
+    return length
+
+
+def _header(item: Member) -> bytes:
+    return item.header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
 
 
 def _contents(item: Member) -> Iterator[bytes]:

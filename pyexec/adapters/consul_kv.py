@@ -116,7 +116,8 @@ class _Client(consul.aio.Consul):  # type: ignore[misc]  # it has no types
         with warnings.catch_warnings():
             # It makes all its endpoints at once, those that it deprecates as well.
             warnings.simplefilter("ignore", DeprecationWarning)
-            super().__init__()
+            # Else a Consul that has just restarted answers before it has read its own log: as if nothing had been.
+            super().__init__(consistency="consistent")
         self.token = token
 
     def http_connect(self, *_: object, **__: object) -> PooledHTTP:

@@ -5,6 +5,7 @@ time at which they were last given their name is when they were last used. So a 
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -130,19 +131,28 @@ class Environments:
             made = await self.images.list(label=ENVIRONMENT_LABEL)
             pulled = await self.images.list(repository=PULLED_REPOSITORY)
             kept = {image.id: image for image in (*made, *pulled)}
-            total = sum(_own_size(image) for image in kept.values())
-            idle_since = datetime.now(UTC) - timedelta(seconds=UNTOUCHABLE_SECONDS)
-            for image in sorted(kept.values(), key=lambda i: (bool(i.names), i.used_at)):
-                superseded = not image.names
-                if not superseded and (total <= self.config.cache_bytes_max or image.used_at > idle_since):
-                    break
+            for image in superfluous(tuple(kept.values()), self.config.cache_bytes_max, datetime.now(UTC)):
                 if await self.images.remove(image):
-                    total -= _own_size(image)
                     logger.info(
                         "removed the image %s, unused since %s", image.names or image.id, image.used_at
                     )
         except ExecutorError as error:
             logger.warning("there may be too many environments until the next one is made: %s", error)
+
+
+def superfluous(images: Sequence[Image], bytes_max: int, now: datetime) -> Sequence[Image]:
+    """What has to go so that the others fit: those that a newer one has taken the name of, then what was not used for
+    longest; never what may be in use."""
+    nameless = [image for image in images if not image.names]
+    total = sum(_own_size(image) for image in images if image.names)
+    idle_since = now - timedelta(seconds=UNTOUCHABLE_SECONDS)
+    going = []
+    for image in sorted((image for image in images if image.names), key=lambda image: image.used_at):
+        if total <= bytes_max or image.used_at > idle_since:
+            break
+        total -= _own_size(image)
+        going.append(image)
+    return [*nameless, *going]
 
 
 def _own_size(image: Image) -> int:

@@ -9,6 +9,7 @@ import anyio
 from aiohttp import web
 
 from pyexec.codec import event_name, timestamp, to_json
+from pyexec.domain.events import Running
 from pyexec.domain.journal import Stream
 from pyexec.domain.stream import Chunk, End, Happened, Item, Position
 from pyexec.errors import ExecutorError, InvalidRequest
@@ -73,6 +74,8 @@ def encode(execution_id: str, item: Item) -> bytes:
                 "type": name,
                 "at": timestamp(item.event.at),
             }
+            if isinstance(item.event, Running) and item.event.image is not None:
+                data["image"] = item.event.image
         case Chunk(stream=Stream.SETUP):
             name = "setup"
             data = {"data": base64.b64encode(item.data).decode()}

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
-PROGRAMS = {"python": Path(sys.executable).with_name("python-executor")}
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ("python", "go")
 SECONDS = 60
 
 
@@ -21,6 +22,7 @@ SECONDS = 60
 class Program:
     """A command line program, and the server it talks to."""
 
+    name: str
     path: Path
     server: str | None
     directory: Path
@@ -57,6 +59,20 @@ class Program:
                 if process.poll() is None:
                     process.kill()
 
+    def on_a_terminal(self, *arguments: str | Path, **options: object) -> bytes:
+        """Run it to its end with standard error on a terminal, and give what is to be seen there."""
+        ours, theirs = os.openpty()
+        try:
+            with self.started(*map(str, arguments), stderr=theirs, **options):
+                os.close(theirs)
+                screen = b""
+                with suppress(OSError):  # EIO: nobody has the terminal open any more
+                    while piece := os.read(ours, 65536):
+                        screen += piece
+            return screen
+        finally:
+            os.close(ours)
+
     def shell(self, line: str) -> subprocess.CompletedProcess[bytes]:
         """Run a line of bash in which $P is the program; the exit code is the pipeline's first failure."""
         environment = self.environment({"P": str(self.path)})
@@ -77,19 +93,28 @@ class Program:
         return path
 
 
+@pytest.fixture(scope="session")
+def paths() -> dict[str, Path]:
+    """Where the programs are; the Go one is built anew."""
+    python = Path(sys.executable).with_name("python-executor")
+    if not python.exists():
+        pytest.fail(f"{python} is not there; `make test` installs it")
+    built = subprocess.run(
+        [sys.executable, ROOT / "dev" / "golang.py"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return {"python": python, "go": Path(built.stdout.splitlines()[-1])}
+
+
 @pytest.fixture(params=PROGRAMS)
-def lone_program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
+def lone_program(request: pytest.FixtureRequest, paths: dict[str, Path], tmp_path: Path) -> Program:
     """A program that has not been told of a server."""
-    path = PROGRAMS[request.param]
-    if not path.exists():
-        pytest.fail(f"{path} is not there; `make test` installs it")
-    return Program(path, None, tmp_path)
+    return Program(request.param, paths[request.param], None, tmp_path)
 
 
 @pytest.fixture
 def program(lone_program: Program, server) -> Program:
     """A program in an empty directory, whose server is the real one."""
-    return Program(lone_program.path, server.url, lone_program.directory)
+    return evolve(lone_program, server=server.url)
 
 
 def read_until(stream: IO[bytes], wanted: bytes) -> bytes:

@@ -190,3 +190,11 @@ def test_a_large_script_arrives_whole(program):
     comment = b"#" * (3 * 1024 * 1024)
     done = program.run(stdin=comment + b"\nprint(len(open(__file__).read()))")
     assert int(done.stdout) > len(comment)
+
+
+def test_what_is_refused_while_it_is_sent_is_told(program):
+    program.file("project/main.py", "print(1)")
+    program.file("project/data.bin", b"x" * 30_000_000)
+    done = program.run("project", "--disk", "1")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"disk_mb" in done.stderr

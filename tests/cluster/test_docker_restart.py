@@ -30,13 +30,13 @@ def daemon(image: str) -> Iterator[Daemon]:
 
 async def restart(s: Scene, daemon: Daemon, number: signal.Signals, jobs: int) -> Any:
     """Ends the daemon under load, and starts it again; the Result of a program that ran meanwhile."""
-    long = s.load.job(shortest=20, longest=21)
-    execution_id = await s.load.submit(long, s.cluster.urls[0])
-    await s.starts.until(long.mark)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(s.load.run, jobs, name="load")
-        tasks.start_soon(s.load.finish, long, execution_id, name="wait for the long one")
         await s.load.until_ended(jobs // 4)
+        long = s.load.job(shortest=20, longest=21)
+        execution_id = await s.load.submit(long, s.cluster.urls[0])
+        tasks.start_soon(s.load.finish, long, execution_id, name="wait for the long one")
+        await s.starts.until(long.mark)
         await to_thread.run_sync(daemon.end, number)
         for url in s.cluster.urls:
             await check_says_so(url)

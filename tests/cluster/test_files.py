@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.cluster.conftest import patience
 from tests.support.api import Api, api_of
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.consul import dev_agent
@@ -17,7 +16,7 @@ MEBIBYTE = 1024 * 1024
 async def pair(image: str, directory: Path) -> AsyncIterator[tuple[Cluster, Api, Api]]:
     """Two replicas on a Consul of their own."""
     with dev_agent(directory / "consul") as consul:
-        async with patience(), running_cluster(directory, image, [consul], 2) as cluster:
+        async with running_cluster(directory, image, [consul], 2) as cluster:
             async with api_of(cluster.urls[0]) as here, api_of(cluster.urls[1]) as there:
                 yield cluster, here, there
             await cluster.stop()

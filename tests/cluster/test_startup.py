@@ -197,7 +197,9 @@ def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
             assert run_cli(following.url, "follow", execution) == "whole\n"
     assert "Traceback" not in server.said
     messages = Counter(line.partition(" ")[2].partition(" ")[2] for line in server.said.splitlines())
-    assert max(messages.values()) <= 2, messages  # each loop says once in either outage that Consul is away
+    assert max(messages.values()) <= 4, (
+        messages
+    )  # once when it begins, in either outage, and not every second
 
 
 def test_one_of_three_is_told_to_stop_under_load(image: str, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _check_end(world: World, execution_id: str, entry: Written, hung_up: frozens
             assert before is not None
             owner = before.owner or before.pinned
             assert owner not in entry.members, f"{execution_id} is not lost: {owner} is there"
-        case Failed(error_type=FailureType.TIMEOUT):
+        case Failed(error_type=FailureType.TIMEOUT) if not entry.was_held:
             assert runs, f"{execution_id} has not run, and cannot have run out of time"
             (program,) = runs
             ran = (entry.at if program.ended_at is None else program.ended_at) - program.started_at

@@ -70,6 +70,7 @@ class Process:
     name: str
     crashed: bool = False
     held: anyio.Event | None = None
+    was_held: bool = False
     hanging: list[Box] = field(factory=list)
     session: object | None = None
     member: Member | None = None
@@ -94,6 +95,7 @@ class Process:
             box.hang_up()
 
     def hold(self) -> None:
+        self.was_held = True
         if self.held is None:
             self.held = anyio.Event()
 
@@ -105,10 +107,13 @@ class Process:
 
 @frozen(kw_only=True)
 class Written:
-    """An append that took place: when, by whom, and who were members then."""
+    """An append that took place: when, by whom, and who were members then.
+
+    `was_held`: the writer has held still at some time. Here its clock went on meanwhile, which no SIGSTOP allows."""
 
     at: float
     writer: str
+    was_held: bool
     event: Event
     before: Execution | None
     members: frozenset[str]
@@ -205,6 +210,7 @@ class World:
                 Written(
                     at=anyio.current_time(),
                     writer=process.name,
+                    was_held=process.was_held,
                     event=event,
                     before=before,
                     members=frozenset(self.members),

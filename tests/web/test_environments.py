@@ -1,8 +1,7 @@
 """Requirements and commands: installed once, under limits, and what goes wrong is said in the installer's words."""
 
 import asyncio
-import subprocess
-import time
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.api import Api, api_of, form, parse_events
 from tests.support.archives import script
+from tests.support.images import docker, found, remove_images
 from tests.support.index import Index, own_network, running_index, wheel
 from tests.support.server import Server, running_server
 
@@ -70,21 +70,11 @@ def nothing_built() -> Iterator[None]:
 
 def environments() -> list[str]:
     """The ids of those that are there; a new one has a new id."""
-    return docker("images", "--filter", "label=pyexec.environment", "--quiet", "--no-trunc")
+    return found("label", "pyexec.environment")
 
 
 def remove_environments() -> None:
-    """What ran in one is perhaps still being removed, and holds it until then."""
-    deadline = time.monotonic() + 30
-    while found := environments():
-        subprocess.run(["docker", "rmi", "--force", *found], check=False, capture_output=True)
-        assert time.monotonic() < deadline, found
-
-
-def docker(*arguments: str) -> list[str]:
-    return subprocess.run(
-        ["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.split()
+    remove_images("label", "pyexec.environment")
 
 
 async def test_requirements_are_there_the_second_time(api: Api) -> None:
@@ -223,6 +213,28 @@ async def test_setup_is_a_sandbox(api: Api) -> None:
 async def test_nothing_of_the_installer_is_left(api: Api) -> None:
     result = await api.run("import os; print(os.path.exists('/.pyexec'))", requirements_txt="greet==1.0")
     assert result["stdout"] == "False\n"
+
+
+async def test_an_environment_keeps_its_images_own_configuration(api: Api, image: str) -> None:
+    own = f"pyexec-test-configured:{secrets.token_hex(4)}"
+    changes = ["ENV COLOUR=green", "WORKDIR /srv", "USER 1234:5678", 'ENTRYPOINT ["/bin/echo"]', 'CMD ["hi"]']
+    options = [word for change in changes for word in ("--change", change)]
+    (container,) = docker("create", image)
+    try:
+        docker("commit", *options, container, own)
+        result = await api.run(
+            "import os; print(os.environ['COLOUR'])", docker_image=own, pre_commands=["true"]
+        )
+        assert result["stdout"] == "green\n", result
+        (made,) = environments()
+        kept = "{{json .Config.Env}} {{.Config.WorkingDir}} {{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}}"
+        assert docker("inspect", "--format", kept, made) == docker("inspect", "--format", kept, own)
+        mounts = "{{json .Config.Volumes}} {{json .Config.ExposedPorts}}"
+        assert docker("inspect", "--format", mounts, made) == docker("inspect", "--format", mounts, own)
+    finally:
+        docker("rm", container)
+        remove_environments()  # before what they were made of
+        remove_images("reference", own)
 
 
 async def test_many_first_runs_of_one_environment_build_it_once(api: Api) -> None:

@@ -1,0 +1,87 @@
+"""What packages cost: the first run that needs them, and every later one."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.report import Ratio, Section
+from benchmarks.samples import Samples, timed
+from benchmarks.service import Service, running_service, tar_of
+from pyexec.sandbox.installer import installed_uv
+
+ROUNDS_FIRST, ROUNDS_LATER = 3, 15
+REQUIREMENTS = "numpy\npandas\n"
+SCRIPT = b"import numpy, pandas\nprint(pandas.Series(numpy.arange(4)).sum())\n"
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+INSTALL = ["/tmp/uv", "pip", "install", "--python", "/usr/bin/python3", "--break-system-packages"]
+INSTALL += ["--compile-bytecode", "--no-cache", "--no-config", "--no-progress", *REQUIREMENTS.split()]
+ALONE, FIRST, HAVING, LATER = "uv and commit alone", "first run", "image that has them", "later run"
+
+
+def measure_environments(image: str) -> Section:
+    """The first run beside uv and the commit alone, a later one beside an image that has the packages."""
+    samples = {name: Samples([]) for name in (ALONE, FIRST, HAVING, LATER)}
+    settings = {"ca_bundle": str(AUTHORITIES)} if AUTHORITIES.exists() else {}
+    prepared = f"pyexec-bench:{uuid.uuid4().hex}"
+    try:
+        with running_service(image, **settings) as service:
+            for _ in range(ROUNDS_FIRST):
+                samples[ALONE].seconds.append(_install_alone(image, prepared))
+                samples[FIRST].seconds.append(
+                    _run(service, {"requirements_txt": f"# {uuid.uuid4()}\n{REQUIREMENTS}"})
+                )
+            _run(service, {"requirements_txt": REQUIREMENTS})
+            for _ in range(ROUNDS_LATER):
+                samples[HAVING].seconds.append(_run(service, {"docker_image": prepared}))
+                samples[LATER].seconds.append(_run(service, {"requirements_txt": REQUIREMENTS}))
+    finally:
+        _remove(prepared)
+    return Section(
+        title="numpy and pandas: installed for the first run, there for the later ones",
+        samples=samples,
+        references=[HAVING],
+        bounds=[
+            Ratio(row=FIRST, reference=ALONE, factor=1.5),
+            Ratio(row=LATER, reference=HAVING, factor=1.1),
+        ],
+    )
+
+
+def _run(service: Service, metadata: dict[str, str]) -> float:
+    seconds, result = service.execute(json.dumps(metadata).encode(), tar_of("main.py", SCRIPT))
+    if result.get("stdout") != "6\n":
+        raise RuntimeError(f"the run did not print its sum: {result}")
+    return seconds
+
+
+def _install_alone(image: str, name: str) -> float:
+    """What uv and the commit take in a container that is there already; the result is called `name`."""
+    with _container(image) as container, timed() as watch:
+        _docker("exec", "--env", "SSL_CERT_FILE=/tmp/ca.pem", container, *INSTALL)
+        _docker("commit", container, name)
+    return watch.seconds
+
+
+@contextmanager
+def _container(image: str) -> Iterator[str]:
+    container = _docker("run", "--detach", image, "sleep", "600").strip()
+    try:
+        _docker("cp", str(installed_uv()), f"{container}:/tmp/uv")
+        if AUTHORITIES.exists():
+            _docker("cp", "--follow-link", str(AUTHORITIES), f"{container}:/tmp/ca.pem")
+        yield container
+    finally:
+        _docker("rm", "--force", container)
+
+
+def _remove(name: str) -> None:
+    subprocess.run(["docker", "rmi", "--force", name], check=False, stdout=subprocess.PIPE)
+    made = _docker("images", "--filter", "label=pyexec.environment", "--quiet", "--no-trunc").split()
+    subprocess.run(["docker", "rmi", "--force", *made], check=False, stdout=subprocess.PIPE)
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	pyexec "github.com/python-executor/golang-client"
+)
+
+func (p *program) logs() *cobra.Command {
+	var follow bool
+	stream := choice{allowed: []string{"stdout", "stderr"}}
+	command := &cobra.Command{
+		Use:   "logs [flags] ID",
+		Short: "Print what an execution has written, both streams in the order they came.",
+		Args:  exactly("ID"),
+		RunE: func(command *cobra.Command, arguments []string) error {
+			client, err := p.flags.client(command)
+			if err != nil {
+				return err
+			}
+			var options []pyexec.LogsOption
+			if follow {
+				options = append(options, pyexec.FollowLogs())
+			}
+			if stream.chosen != "" {
+				options = append(options, pyexec.OnlyStream(stream.chosen))
+			}
+			content, err := client.Logs(command.Context(), arguments[0], options...)
+			if err != nil {
+				return err
+			}
+			return printAll(content, "stdout", newConsole(&p.flags))
+		},
+	}
+	command.Flags().BoolVar(&follow, "follow", false, "Go on until the execution ends.")
+	stream.addTo(command, "stream", "Only this one of the two.")
+	return command
+}
+
+func (p *program) kill() *cobra.Command {
+	return &cobra.Command{
+		Use:   "kill [flags] ID",
+		Short: "End an execution, and print its status: killed, or what it had become by itself.",
+		Args:  exactly("ID"),
+		RunE: func(command *cobra.Command, arguments []string) error {
+			client, err := p.flags.client(command)
+			if err != nil {
+				return err
+			}
+			status, err := client.Kill(command.Context(), arguments[0])
+			if err != nil {
+				return err
+			}
+			return newConsole(&p.flags).write("stdout", []byte(status+"\n"))
+		},
+	}
+}
+
+func (p *program) list() *cobra.Command {
+	status := choice{}
+	for _, known := range pyexec.Statuses {
+		status.allowed = append(status.allowed, string(known))
+	}
+	limit := positiveInt(20)
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "list [flags]",
+		Short: "List executions, newest first.",
+		Args:  none,
+		RunE: func(command *cobra.Command, _ []string) error {
+			client, err := p.flags.client(command)
+			if err != nil {
+				return err
+			}
+			console := newConsole(&p.flags)
+			if !asJSON && !p.flags.quiet {
+				if err := console.write("stdout", row("ID", "STATUS", "EXIT", "CREATED", "DURATION")); err != nil {
+					return err
+				}
+			}
+			listing := pyexec.Listing{Status: pyexec.Status(status.chosen), Limit: int(limit)}
+			for execution, err := range client.List(command.Context(), listing) {
+				if err != nil {
+					return err
+				}
+				line := rowOf(execution)
+				if asJSON {
+					line = append(spacedJSON(execution.Raw), '\n')
+				}
+				if err := console.write("stdout", line); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	status.addTo(command, "status", "Only these.")
+	command.Flags().Var(&limit, "limit", "At most N.")
+	command.Flags().BoolVar(&asJSON, "json", false, "One JSON object a line.")
+	return command
+}
+
+func rowOf(execution *pyexec.Result) []byte {
+	var exit, created, duration string
+	if execution.ExitCode != nil {
+		exit = strconv.Itoa(*execution.ExitCode)
+	}
+	if !execution.CreatedAt.IsZero() {
+		created = execution.CreatedAt.Format("2006-01-02T15:04:05Z")
+	}
+	if execution.DurationMS != nil {
+		duration = fmt.Sprintf("%.3f s", *execution.DurationMS/1000)
+	}
+	return row(execution.ExecutionID, string(execution.Status), exit, created, duration)
+}
+
+func row(id, status, exit, created, duration string) []byte {
+	return fmt.Appendf(nil, "%-36s  %-9s  %4s  %-20s  %10s\n", id, status, exit, created, duration)
+}
+
+// choice is the value of a flag that knows which there are.
+type choice struct {
+	allowed []string
+	chosen  string
+}
+
+func (c *choice) addTo(command *cobra.Command, name, usage string) {
+	command.Flags().Var(c, name, usage)
+	complete := cobra.FixedCompletions(c.allowed, cobra.ShellCompDirectiveNoFileComp)
+	if err := command.RegisterFlagCompletionFunc(name, complete); err != nil {
+		panic(err) // a flag of that name was added above
+	}
+}
+
+func (c *choice) Set(text string) error {
+	if !slices.Contains(c.allowed, text) {
+		return fmt.Errorf("it must be one of %s", strings.Join(c.allowed, ", "))
+	}
+	c.chosen = text
+	return nil
+}
+
+func (c *choice) String() string { return c.chosen }
+
+func (c *choice) Type() string { return "[" + strings.Join(c.allowed, "|") + "]" }

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	pyexec "github.com/python-executor/golang-client"
+)
+
+// bringBack writes what the run brought back below a directory. Existing files are replaced.
+func bringBack(ctx context.Context, client *pyexec.Client, result *pyexec.Result, directory string, console *console) error {
+	if result.FilesTruncated {
+		console.note("some output files were left out: together they are too large")
+	}
+	if len(result.Files) == 0 {
+		return nil
+	}
+	content, err := client.Files(ctx, result.ExecutionID)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	archive := tar.NewReader(content)
+	for {
+		header, err := archive.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("the output files cannot be read: %w", err)
+		}
+		if header.Typeflag != tar.TypeReg {
+			continue // directories are made as they are needed; the server sends no links
+		}
+		if !filepath.IsLocal(header.Name) {
+			return fmt.Errorf("the output files hold %s, which lies outside: nothing more is written", header.Name)
+		}
+		target := filepath.Join(directory, header.Name)
+		if err := writeFile(target, header, archive); err != nil {
+			return err
+		}
+		console.detail("wrote %s", target)
+	}
+}
+
+func writeFile(target string, header *tar.Header, content io.Reader) error {
+	if err := os.MkdirAll(filepath.Dir(target), 0o777); err != nil {
+		return err
+	}
+	mode := os.FileMode(0o666 | header.Mode&0o111)
+	file, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, content)
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	return err
+}

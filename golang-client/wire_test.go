@@ -1,0 +1,244 @@
+package pyexec
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+)
+
+// golden reads payloads that the server, the Python client and this one must all understand alike.
+func golden[Case any](t *testing.T, name string) []Case {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "tests", "wire", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []Case
+	if err := json.Unmarshal(text, &cases); err != nil {
+		t.Fatal(err)
+	}
+	return cases
+}
+
+type wireOptions struct {
+	Entrypoint, Image   string
+	Requirements, Stdin *string
+	PreCommands         []string `json:"pre_commands"`
+	OutputFiles         []string `json:"output_files"`
+	Env                 map[string]string
+	Args                []string
+	Timeout, CPUs       *float64
+	MemoryMB            *int `json:"memory_mb"`
+	DiskMB              *int `json:"disk_mb"`
+	CPUShares           *int `json:"cpu_shares"`
+	Network             *bool
+}
+
+func (w wireOptions) options() []Option {
+	options := []Option{WithEntrypoint(w.Entrypoint), WithImage(w.Image), WithPreCommands(w.PreCommands...),
+		WithOutputFiles(w.OutputFiles...), WithArgs(w.Args...)}
+	for _, name := range sortedKeys(w.Env) {
+		options = append(options, WithEnv(name, w.Env[name]))
+	}
+	options = given(options, w.Requirements, WithRequirements)
+	options = given(options, w.Stdin, WithStdin)
+	options = given(options, w.CPUs, WithCPUs)
+	options = given(options, w.MemoryMB, WithMemoryMB)
+	options = given(options, w.DiskMB, WithDiskMB)
+	options = given(options, w.CPUShares, WithCPUShares)
+	options = given(options, w.Network, WithNetwork)
+	return given(options, w.Timeout, func(seconds float64) Option {
+		return WithTimeout(time.Duration(seconds * float64(time.Second)))
+	})
+}
+
+func given[T any](options []Option, value *T, with func(T) Option) []Option {
+	if value == nil {
+		return options
+	}
+	return append(options, with(*value))
+}
+
+func sameJSON(t *testing.T, got, want []byte) {
+	t.Helper()
+	var a, b any
+	if err := errors.Join(json.Unmarshal(got, &a), json.Unmarshal(want, &b)); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(a, b) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	type one struct {
+		Name     string
+		Options  wireOptions
+		Metadata json.RawMessage
+	}
+	for _, each := range golden[one](t, "metadata") {
+		t.Run(each.Name, func(t *testing.T) {
+			req, err := uploadRequest("exec/sync", Text("x"), newSettings(each.Options.options()), "", Retry{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameJSON(t, req.upload.metadata, each.Metadata)
+		})
+	}
+}
+
+func TestEvalBody(t *testing.T) {
+	type one struct {
+		Name, Code     string
+		Files          json.RawMessage
+		LastExpression *bool  `json:"last_expression"`
+		PythonVersion  string `json:"python_version"`
+		Options        wireOptions
+		Body           json.RawMessage
+	}
+	for _, each := range golden[one](t, "eval") {
+		t.Run(each.Name, func(t *testing.T) {
+			server := serve(t, respond(200, `{"execution_id": "exe_1", "status": "completed"}`))
+			options := append(each.Options.options(), WithPythonVersion(each.PythonVersion))
+			options = given(options, each.LastExpression, WithLastExpression)
+			var err error
+			if each.Files == nil {
+				_, err = server.client.Eval(t.Context(), each.Code, options...)
+			} else {
+				var files map[string]string
+				if err := json.Unmarshal(each.Files, &files); err != nil {
+					t.Fatal(err)
+				}
+				_, err = server.client.EvalFiles(t.Context(), files, options...)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A map has no order: files go by their names, and the server asks for none.
+			var got, want map[string]any
+			if err := errors.Join(json.Unmarshal(server.bodies[0], &got), json.Unmarshal(each.Body, &want)); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(byName(got), byName(want)) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func byName(body map[string]any) map[string]any {
+	if files, ok := body["files"].([]any); ok {
+		named := map[string]any{}
+		for _, file := range files {
+			file := file.(map[string]any)
+			named[file["name"].(string)] = file["content"]
+		}
+		body["files"] = named
+	}
+	return body
+}
+
+func TestResults(t *testing.T) {
+	type one struct {
+		Name           string
+		Ended, OK      bool
+		Result         json.RawMessage
+		Files          [][2]any
+		FilesTruncated bool `json:"files_truncated"`
+	}
+	for _, each := range slices.Concat(golden[one](t, "results"), golden[one](t, "results_with_files"),
+		golden[one](t, "results_of_newer_servers")) {
+		t.Run(each.Name, func(t *testing.T) {
+			result, err := parseResult(each.Result)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result.Ended() != each.Ended || result.OK() != each.OK || result.FilesTruncated != each.FilesTruncated {
+				t.Errorf("wrong: %+v", result)
+			}
+			var files [][2]any
+			for _, file := range result.Files {
+				files = append(files, [2]any{file.Path, float64(file.Size)})
+			}
+			if len(files) != len(each.Files) || (len(files) > 0 && !reflect.DeepEqual(files, each.Files)) {
+				t.Errorf("files: %v, want %v", files, each.Files)
+			}
+			checkFields(t, result, each.Result)
+		})
+	}
+}
+
+// checkFields compares every field that the wire knows with the one of the same name.
+func checkFields(t *testing.T, result *Result, wire []byte) {
+	t.Helper()
+	encoded, err := json.Marshal(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want map[string]any
+	if err := errors.Join(json.Unmarshal(encoded, &got), json.Unmarshal(wire, &want)); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range want {
+		if moment, ok := value.(string); ok && len(moment) == 27 && moment[26] == 'Z' {
+			at, err := time.Parse(time.RFC3339Nano, moment)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value = at.Format(time.RFC3339Nano)
+		}
+		if name == "of_a_newer_server" {
+			continue
+		}
+		if timings, ok := value.(map[string]any); ok {
+			delete(timings, "newer")
+		}
+		if !reflect.DeepEqual(got[name], value) {
+			t.Errorf("%s is %v, want %v", name, got[name], value)
+		}
+	}
+	sameJSON(t, result.Raw, wire)
+}
+
+func TestErrors(t *testing.T) {
+	type one struct {
+		Name, Body, Kind, Code, Field, Text string
+		Status                              int
+		Headers                             map[string]string
+		RetryAfter                          *int `json:"retry_after"`
+	}
+	named := map[string]error{"error": errOther}
+	for _, kind := range []error{ErrInvalidRequest, ErrTooLarge, ErrUnauthorized, ErrNotFound, ErrConflict,
+		ErrQueueFull, ErrUnavailable, ErrServer} {
+		named[kind.Error()] = kind
+	}
+	for _, each := range golden[one](t, "errors") {
+		t.Run(each.Name, func(t *testing.T) {
+			header := http.Header{}
+			for name, value := range each.Headers {
+				header.Set(name, value)
+			}
+			err := errorFromAnswer(each.Status, header, []byte(each.Body))
+			if !errors.Is(err, named[each.Kind]) || err.Status != each.Status || err.Code != each.Code ||
+				err.Field != each.Field || err.Error() != each.Text || string(err.Body) != each.Body {
+				t.Errorf("wrong: %#v", err)
+			}
+			for name, kind := range named {
+				expected := name == each.Kind || (name == "invalid_request" && each.Kind == "too_large")
+				if errors.Is(err, kind) != expected {
+					t.Errorf("%s: %v", name, !expected)
+				}
+			}
+			if (err.RetryAfter == nil) != (each.RetryAfter == nil) ||
+				(err.RetryAfter != nil && err.RetryAfter.Seconds() != float64(*each.RetryAfter)) {
+				t.Errorf("to be tried again after %v", err.RetryAfter)
+			}
+		})
+	}
+}

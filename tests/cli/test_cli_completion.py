@@ -1,0 +1,46 @@
+"""`completion`: scripts for shells, and what the one for bash offers."""
+
+import pytest
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_a_script(lone_program, shell):
+    done = lone_program.run("completion", shell)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"python-executor" in done.stdout
+
+
+def test_others_have_none(lone_program):
+    for arguments in ((), ("tcsh",)):
+        done = lone_program.run("completion", *arguments)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"Error: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("fo",), {"follow"}),
+        (("",), {"run", "submit", "follow", "logs", "kill", "list", "eval", "version", "completion"}),
+        (("--server", "x", "ki"), {"kill"}),
+        (("run", "--pre"), {"--pre-command"}),
+        (("tool.py", "--mem"), {"--memory"}),
+        (("--mem",), {"--memory"}),
+        (("list", "--status", "ki"), {"killed"}),
+        (("logs", "--stream", ""), {"stdout", "stderr"}),
+    ],
+)
+def test_what_bash_offers(lone_program, words, offered):
+    (lone_program.directory / "python-executor").symlink_to(lone_program.path)
+    line = " ".join(f"'{word}'" for word in words)
+    script = f"""
+        PATH=$PWD:$PATH
+        source <($P completion bash)
+        complete=$(complete -p python-executor)
+        function=${{complete##*-F }}
+        COMP_WORDS=(python-executor {line}) COMP_CWORD={len(words)}
+        ${{function% *}} python-executor '{words[-1]}' 2>&-
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = lone_program.shell(script)
+    assert {word.strip() for word in done.stdout.decode().splitlines()} == offered

@@ -1,0 +1,104 @@
+"""`--output-file` and `--output-dir`: what a run brought back is written here."""
+
+import io
+import json
+import tarfile
+
+import pytest
+from attrs import evolve
+
+from tests.support.canned import Request, canned
+
+
+def tar(**members: tarfile.TarInfo | bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in members.items():
+            header = tarfile.TarInfo(name)
+            header.size, header.mode = len(content), 0o755 if name.endswith(".sh") else 0o644
+            archive.addfile(header, io.BytesIO(content))
+    return file.getvalue()
+
+
+@pytest.fixture
+def brings_back(lone_program):
+    """A program whose server brings these files back from every run, and what was asked of it."""
+
+    def start(members: dict[str, bytes], *arguments: str, truncated: bool = False):
+        metadata = []
+        listed = [{"path": name, "size": len(content)} for name, content in members.items()]
+        end = {
+            "execution_id": "exe_1",
+            "status": "completed",
+            "exit_code": 3,
+            "files": listed,
+            "files_truncated": truncated,
+        }
+
+        def answer(request: Request) -> None:
+            if request.command == "POST":
+                start, _ = request.body()
+                metadata.append(json.loads(start.split(b"\r\n\r\n", 2)[1].split(b"\r\n--")[0]))
+                request.say_events(("submitted", {"execution_id": "exe_1"}), ("finished", end))
+            else:
+                assert request.path == "/api/v1/executions/exe_1/files"
+                request.say("application/x-tar", tar(**members))
+
+        lone_program.file("main.py", "pass")
+        with canned(answer) as url:
+            done = evolve(lone_program, server=url).run("main.py", *arguments)
+        return done, metadata[0] if metadata else None
+
+    return start
+
+
+def test_files_are_written_below_the_directory(brings_back, lone_program):
+    members = {"out/a.csv": b"1,2\n", "tool.sh": b"#!/bin/sh\n", "grüße.txt": b""}
+    done, metadata = brings_back(
+        members, "--output-file", "out/*.csv", "--output-file", "*", "--output-dir", "got/here"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
+    assert metadata["output_files"] == ["out/*.csv", "*"]
+    root = lone_program.directory / "got" / "here"
+    written = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert written == members
+    assert (root / "tool.sh").stat().st_mode & 0o100
+    assert not (root / "out" / "a.csv").stat().st_mode & 0o100
+
+
+def test_they_lie_here_by_default_and_replace_what_is_there(brings_back, lone_program):
+    lone_program.file("a.txt", "older and longer")
+    done, _ = brings_back({"a.txt": b"new"}, "--output-file", "a.txt", "-v", truncated=True)
+    assert (lone_program.directory / "a.txt").read_text() == "new"
+    assert b"python-executor: wrote a.txt\n" in done.stderr
+    assert b"python-executor: some output files were left out: together they are too large\n" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside-of-it-all.txt", "a/../../outside.txt"])
+def test_nothing_is_written_outside(brings_back, lone_program, name):
+    done, _ = brings_back({name: b"x"}, "--output-file", "*", "--output-dir", "inside")
+    assert done.returncode == 125
+    assert b"outside" in done.stderr
+    assert not list(lone_program.directory.rglob("*outside*"))
+
+
+def test_what_cannot_be_written_is_an_error(brings_back, lone_program):
+    lone_program.file("taken", "a file")
+    done, _ = brings_back({"a.txt": b"x"}, "--output-file", "*", "--output-dir", "taken")
+    assert done.returncode == 125
+    assert b"taken" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("main.py", "--output-dir", "out"),
+        ("submit", "main.py", "--output-file", "*", "--output-dir", "out"),
+        ("--async", "main.py", "--output-file", "*", "--output-dir", "out"),
+    ],
+)
+def test_a_directory_for_nothing_is_wrong_usage(program, arguments):
+    program.file("main.py", "pass")
+    done = program.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--output-dir" in done.stderr

@@ -1,0 +1,82 @@
+"""Large inputs: constant memory, the disk where a pipe is too large for it, and a bar on a terminal."""
+
+import os
+import subprocess
+
+import pytest
+from attrs import evolve
+
+from tests.support.canned import Request, canned
+
+ENDED = {"execution_id": "exe_1", "status": "completed", "exit_code": 0, "stdout": "", "stderr": ""}
+SUBMITTED = ("submitted", {"execution_id": "exe_1", "seq": 1, "type": "submitted"})
+
+
+def highest_memory(process: int) -> int:
+    """The most bytes of memory that a process has had."""
+    with open(f"/proc/{process}/status") as status:
+        (line,) = [line for line in status if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def test_a_large_directory_takes_constant_memory(lone_program):
+    lone_program.file("project/main.py", "print(1)")
+    with lone_program.file("project/data.bin").open("wb") as file:
+        file.truncate(600_000_000)
+    seen = []
+
+    def answer(request: Request) -> None:
+        _, total = request.body()
+        seen.append((total, highest_memory(process.pid)))
+        request.say_events(SUBMITTED, ("finished", ENDED))
+
+    with canned(answer) as url, lone_program.started("project", "--server", url) as process:
+        assert process.wait() == 0, process.stderr.read()
+    ((total, memory),) = seen
+    assert total > 600_000_000
+    assert memory < 100_000_000
+
+
+def test_what_is_too_large_for_memory_lies_on_disk(lone_program):
+    piece, count = b"#" * 999_999 + b"\n", 510
+    seen = []
+
+    def answer(request: Request) -> None:
+        seen.append(request.body()[1])
+        request.say_events(SUBMITTED, ("finished", ENDED))
+
+    with (
+        canned(answer) as url,
+        lone_program.started("run", "--server", url, stdin=subprocess.PIPE) as process,
+    ):
+        for _ in range(count):
+            left = memoryview(piece)
+            while left:
+                left = left[process.stdin.write(left) :]
+        # All but what a pipe holds has been read by now.
+        folder = f"/proc/{process.pid}/fd"
+        sizes = [os.stat(f"{folder}/{number}").st_size for number in os.listdir(folder)]
+        assert max(sizes) > 500_000_000
+        process.stdin.close()
+        assert process.wait() == 0, process.stderr.read()
+    assert seen[0] > 510_000_000
+
+
+@pytest.mark.parametrize("flags", [(), ("-q",), ("-v",)])
+def test_a_bar_on_a_terminal_alone(lone_program, flags):
+    lone_program.file("main.py", b"#" * 9_000_000)
+
+    def answer(request: Request) -> None:
+        request.body()
+        request.say_events(SUBMITTED, ("finished", ENDED))
+
+    with canned(answer) as url:
+        program = evolve(lone_program, server=url)
+        screen = program.on_a_terminal(*flags, "main.py")
+        assert (b"sending 100% [##############################] 9.0/9.0 MB" in screen) == (flags == ())
+        assert (b"sending" in screen) == (flags == ())
+        assert program.run("main.py", *flags).stderr == (
+            b"python-executor: exe_1 submitted\n" if flags == ("-v",) else b""
+        )
+        small = program.file("small.py", b"#" * 7_000_000)
+        assert b"sending" not in program.on_a_terminal(str(small))

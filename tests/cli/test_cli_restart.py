@@ -1,0 +1,37 @@
+"""The server goes away and comes back while its output is followed."""
+
+import socket
+
+from attrs import evolve
+
+from tests.cli.conftest import read_until
+from tests.support.server import running_server
+
+CODE = """\
+import time
+print('one', flush=True)
+time.sleep(5)
+print('two', flush=True)
+raise SystemExit(3)
+"""
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+def test_following_goes_on_when_the_server_is_back(lone_program, image, tmp_path_factory):
+    settings = {"port": free_port(), "warm_pool": "1", "max_concurrent": "1"}
+    data = tmp_path_factory.mktemp("restarted") / "data"
+    with running_server(data, image, **settings) as first:
+        program = evolve(lone_program, server=first.url)
+        execution_id = program.run("submit", stdin=CODE.encode()).stdout.decode().strip()
+        with program.started("follow", "--tail", execution_id) as process:
+            assert read_until(process.stdout, b"one\n") == b"one\n"
+            first.process.kill()
+            first.process.wait()
+            with running_server(data, image, **settings):
+                assert process.stdout.read() == b"two\n"
+                assert process.wait() == 3
+            assert process.stderr.read().count(b"running") == 1

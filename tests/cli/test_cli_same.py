@@ -1,0 +1,151 @@
+"""Both programs, side by side: the same bytes on both streams, and the same exit code."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PROGRAMS, Program
+
+ID = re.compile(rb"exe_[0-9a-f]{32}")
+MOMENTS = re.compile(rb'"(created_at|started_at|finished_at)": "[^"]*"')
+FIGURES = re.compile(rb'"(duration_ms|queue|setup|run|cpu_seconds|peak_memory_bytes)": [0-9.e-]+')
+LINES = re.compile(rb"Z +[0-9.]+ s\n|T[0-9:]+Z")
+
+WITH_A_SERVER = [
+    ("run", "print('grüße \\U0001f600 \"\\\\ \\t')"),
+    ("run --json", "import sys\nprint('grüße \\U0001f600 \"\\\\ \\t \\x01 \\x7f')\nsys.exit(3)"),
+    ("run --json", "1 / 0"),
+    ("run --json --timeout 1", "while True: pass"),
+    ("run --timeout 1.5", "print('x', flush=True)\nwhile True: pass"),
+    ("run --timeout=1e0", "while True: pass"),
+    ("run --memory 64", "x = bytearray(500_000_000)"),
+    ("run --memory 1", "pass"),
+    ("run --disk 999999999", "pass"),
+    ("run --image no-such-image:nowhere", "pass"),
+    ("run --image Wrong", "pass"),
+    ("run --entrypoint missing.py", "pass"),
+    ("run --entrypoint ../x.py", "pass"),
+    ("run -e A=1 -e B -e A=3", "import os\nprint({k: v for k, v in os.environ.items() if k in 'AB'})"),
+    ("run -v", "print(1)"),
+    ("-v submit --json", "pass"),
+    ("eval 6*7", ""),
+    ("eval --json 6*7", ""),
+    ("eval 1/0", ""),
+    ("eval None", ""),
+    ("eval - -- a b", "import sys\nsys.argv"),
+    ("eval --timeout 1 x", ""),
+    ("list --limit 3 -q", ""),
+    ("list --limit 2", ""),
+    ("list --limit 2 --json", ""),
+    ("list --status killed --limit 1 --json", ""),
+    ("kill exe_00000000000000000000000000000000", ""),
+    ("logs exe_00000000000000000000000000000000", ""),
+    ("follow exe_00000000000000000000000000000000", ""),
+    ("--token wrong list --limit 1 -q", ""),
+    ("project", ""),
+    ("project --file main.py", ""),
+    ("nothing", ""),
+    ("code.tar.gz", ""),
+    ("--file project/main.py --file project/main.py", ""),
+]
+ALONE = [
+    ("", ""),
+    ("missing.py", ""),
+    ("run missing.py", ""),
+    ("help", ""),
+    ("project project", ""),
+    ("--file missing.py", ""),
+    ("--file project", ""),
+    ("- --stdin -", "x"),
+    ("project --stdin missing", ""),
+    ("project --stdin project", ""),
+    ("project --requirements binary", ""),
+    ("project --requirements project/main.py --no-requirements", ""),
+    ("project -e =v", ""),
+    ("project -e NOT_SET", ""),
+    ("project --output-dir x", ""),
+    ("project --server localhost", ""),
+    ("eval", ""),
+    ("eval 1 --async", ""),
+    ("eval 1 2", ""),
+    ("follow", ""),
+    ("kill a b", ""),
+    ("list x", ""),
+    ("kill ../x", ""),
+    ("version", ""),
+    ("--version", ""),
+    ("version x", ""),
+    ("--server http://127.0.0.1:1 project", ""),
+    ("--server http://127.0.0.1:1/base/ list", ""),
+    ("--server http://no-such-host.invalid list", ""),
+]
+
+
+@pytest.fixture
+def both(paths: dict[str, Path], tmp_path: Path) -> list[Program]:
+    programs = [Program(name, paths[name], None, tmp_path) for name in PROGRAMS]
+    programs[0].file("project/main.py", "print('project')")
+    programs[0].file("project/requirements.txt", " \n")
+    programs[0].file("nothing/readme.txt", "")
+    programs[0].file("code.tar.gz", b"\x1f\x8b\x08\0")
+    programs[0].file("binary", b"text \xff")
+    return programs
+
+
+def behaviour(program: Program, arguments: str, stdin: str, **environment: str) -> tuple[int, bytes, bytes]:
+    done = program.run(*arguments.split(), stdin=stdin.encode(), B="from here", **environment)
+    # Help may be laid out as each library does: of wrong usage, the sentence counts.
+    stderr = done.stderr[done.stderr.find(b"Error: ") :] if b"Error: " in done.stderr else done.stderr
+    return done.returncode, normal(done.stdout), normal(stderr)
+
+
+def normal(output: bytes) -> bytes:
+    """Without what differs from run to run."""
+    for pattern in (MOMENTS, FIGURES, LINES):
+        output = pattern.sub(b"", output)
+    return ID.sub(b"exe_", output)
+
+
+@pytest.mark.parametrize(("arguments", "stdin"), WITH_A_SERVER)
+def test_with_a_server(both, server, arguments, stdin):
+    first, second = [behaviour(each, arguments, stdin, PYEXEC_SERVER=server.url) for each in both]
+    assert first == second
+
+
+def test_an_empty_argument_is_none(both):
+    done = [each.run("") for each in both]
+    assert done[0].returncode == 2
+    assert {each.stderr[each.stderr.find(b"Error: ") :] for each in done} == {
+        b"Error: : no such file, directory or command\n"
+    }
+
+
+@pytest.mark.parametrize(("arguments", "stdin"), ALONE)
+def test_without_one(both, arguments, stdin):
+    first, second = [behaviour(each, arguments, stdin) for each in both]
+    assert first == second
+
+
+def test_a_directory_arrives_the_same(both, server):
+    show = "[(f, oct(os.stat(d + '/' + f).st_mode), os.stat(d + '/' + f).st_mtime_ns) for f in sorted(fs)]"
+    first = both[0]
+    for name in ("a/b.sh", "a/ü.txt", "a/" + 30 * "long/" + "name.py", ".git/x", "a/.venv/y", "c.log"):
+        first.file(f"tree/{name}", name)
+    first.file("tree/.dockerignore", "*.log\n")
+    first.file("tree/main.py", f"import os\nfor d, ds, fs in sorted(os.walk('.')): print(d, ds, {show})")
+    (first.directory / "tree/a/b.sh").chmod(0o755)
+    (first.directory / "tree/link").symlink_to("main.py")
+    (first.directory / "tree/empty").mkdir()
+    outputs = [each.run("tree", PYEXEC_SERVER=server.url).stdout for each in both]
+    assert b"name.py" in outputs[0]
+    assert outputs[0] == outputs[1]
+
+
+def test_a_name_that_is_not_utf8_is_sent_as_it_is(both, server):
+    both[0].file("tree/main.py", "")
+    (both[0].directory / "tree" / os.fsdecode(b"\xff.py")).touch()
+    first, second = [behaviour(each, "tree", "", PYEXEC_SERVER=server.url) for each in both]
+    assert b"\\xff.py" in first[2]
+    assert first == second

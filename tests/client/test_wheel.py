@@ -1,0 +1,44 @@
+"""The client's own distribution: built, installed alone, and used."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = """
+import importlib.util, json, sys
+from pyexec_client import Client
+with Client(sys.argv[1]) as client:
+    result = client.run("print(6 * 7)")
+servers = [name for name in ("pyexec", "pyexec_cli", "aiodocker", "asyncclick", "cattrs")
+           if importlib.util.find_spec(name)]
+print(json.dumps([result.stdout, servers]))
+"""
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    # From a copy: building leaves things behind beside its sources.
+    source = shutil.copytree(ROOT / "pyexec_client", tmp_path / "source")
+    # The build backend is the one that is installed here.
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", tmp_path, source], check=True)
+    (built,) = tmp_path.glob("*.whl")
+    return built
+
+
+def test_it_is_installed_and_works_alone(wheel, server, tmp_path):
+    assert "pyexec_client/py.typed" in zipfile.ZipFile(wheel).namelist()
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    pins = ["-c", ROOT / "requirements.lock"]
+    subprocess.run([venv / "bin" / "pip", "install", "--quiet", *pins, wheel], check=True)
+    done = subprocess.run(
+        [venv / "bin" / "python", "-c", RUN, server.url], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert json.loads(done.stdout) == ["42\n", []]

@@ -1,0 +1,120 @@
+"""The Python client reads and writes what the server and the Go client do."""
+
+import base64
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from pyexec_cli import exits
+from pyexec_client import requests
+from pyexec_client.errors import error_from_answer
+from pyexec_client.events import Ended, Lifecycle, Output, Setup, event_from_message
+from pyexec_client.ignore import IgnoreRules
+from pyexec_client.options import metadata
+from pyexec_client.result import Result
+from pyexec_client.retry import NEVER
+from pyexec_client.sse import Message, Parser
+
+WIRE = Path(__file__).parents[1] / "wire"
+KINDS = {
+    "invalid_request": "InvalidRequest",
+    "too_large": "TooLarge",
+    "unauthorized": "Unauthorized",
+    "not_found": "NotFound",
+    "conflict": "Conflict",
+    "queue_full": "QueueFull",
+    "unavailable": "Unavailable",
+    "server_error": "ServerError",
+    "error": "ApiError",
+}
+
+
+def golden(*names: str):
+    cases = [case for name in names for case in json.loads((WIRE / f"{name}.json").read_text())]
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.get("name", ""))
+
+
+@golden("metadata")
+def test_metadata(case):
+    assert metadata(case["options"]) == case["metadata"]
+
+
+@golden("eval")
+def test_eval(case):
+    extras = {
+        "eval_last_expr": case.get("last_expression", True),
+        "python_version": case.get("python_version"),
+    }
+    code = case.get("code") or case["files"]
+    assert requests.evaluate(code, case["options"], extras, None, NEVER).json == case["body"]
+
+
+@golden("results")
+def test_results(case):
+    check_result(case)
+
+
+@golden("results_with_files", "results_of_newer_servers")
+def test_results_with_files(case):
+    result = check_result(case)
+    assert [[file.path, file.size] for file in result.files] == case["files"]
+    assert result.files_truncated == case["files_truncated"]
+
+
+def check_result(case) -> Result:
+    wire, result = case["result"], Result.from_json(case["result"])
+    assert (result.ended, result.ok) == (case["ended"], case["ok"])
+    if result.ended:
+        assert exits.of_result(result.status, result.exit_code, result.error_type) == case["exit"]
+    plain = ("execution_id", "status", "stdout", "stderr", "exit_code", "error", "error_type", "error_line")
+    for name in (*plain, "result", "duration_ms"):
+        assert getattr(result, name) == wire.get(name)
+    for name in ("created_at", "started_at", "finished_at"):
+        assert getattr(result, name) == (datetime.fromisoformat(wire[name]) if name in wire else None)
+    assert result.truncated.stdout == wire.get("truncated", {}).get("stdout", False)
+    assert result.raw == wire
+    return result
+
+
+@golden("errors")
+def test_errors(case):
+    error = error_from_answer(case["status"], case["headers"], case["body"].encode())
+    assert type(error).__name__ == KINDS[case["kind"]]
+    assert (error.status, error.code, error.field) == (case["status"], case["code"], case["field"])
+    assert (str(error), error.body) == (case["text"], case["body"].encode())
+    assert error.retry_after == case.get("retry_after")
+
+
+@golden("events")
+def test_events(case):
+    (message,) = Parser().feed(case["sse"].encode())
+    event, wanted = event_from_message(message), case["event"]
+    match event:
+        case None:
+            assert wanted is None
+        case Lifecycle():
+            assert wanted["kind"] == "lifecycle"
+            assert (event.id, event.type) == (wanted["id"], wanted["type"])
+            assert event.execution_id == wanted["execution_id"]
+        case Output():
+            data = base64.b64decode(wanted["data"])
+            assert event == Output(id=wanted["id"], stream=wanted["stream"], data=data)
+        case Setup():
+            assert event == Setup(id=wanted["id"], data=base64.b64decode(wanted["data"]))
+        case Ended():
+            result = Result.from_json(wanted["result"])
+            assert event == Ended(id=wanted["id"], type=wanted["type"], result=result)
+
+
+@golden("sse")
+def test_sse(case):
+    assert Parser().feed(case["sent"].encode()) == [Message(*message) for message in case["messages"]]
+
+
+@golden("ignore")
+def test_ignore(case):
+    rules = IgnoreRules.parse(case["dockerignore"])
+    assert [path for path in case["ignored"] if not rules.ignores(path)] == []
+    assert [path for path in case["sent"] if rules.ignores(path)] == []

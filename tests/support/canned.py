@@ -1,0 +1,66 @@
+"""An HTTP server that says what a test wants said, where the real one cannot be brought to."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+KEPT = 1_000_000
+
+
+class Request(BaseHTTPRequestHandler):
+    """One request: `body` reads it whole; `say` answers."""
+
+    protocol_version = "HTTP/1.1"
+    answer: Callable[["Request"], None]
+
+    def body(self) -> tuple[bytes, int]:
+        """The first part of the body, and how long all of it was; it is read and not kept."""
+        start, total = b"", 0
+        while size := int(self.rfile.readline().strip(), 16):
+            total += size
+            while size:
+                piece = self.rfile.read(min(size, KEPT))
+                size -= len(piece)
+                start += piece[: KEPT - len(start)]
+            self.rfile.readline()
+        self.rfile.readline()
+        return start, total
+
+    def say(self, kind: str, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def say_events(self, *events: tuple[str, dict]) -> None:
+        """An event stream of these."""
+        lines = [
+            f"id: {number}.0\nevent: {name}\ndata: {json.dumps(data)}\n\n"
+            for number, (name, data) in enumerate(events, 1)
+        ]
+        self.say("text/event-stream", "".join(lines).encode())
+
+    def do_GET(self) -> None:
+        type(self).answer(self)
+
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Tests speak for themselves."""
+
+
+@contextmanager
+def canned(answer: Callable[[Request], None]) -> Iterator[str]:
+    """Its address; `answer` is called with each request, in threads of its own."""
+    handler = type("Canned", (Request,), {"answer": staticmethod(answer)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

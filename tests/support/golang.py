@@ -1,0 +1,37 @@
+"""Go programs that import the client as others would: from a module of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from attrs import frozen
+
+ROOT = Path(__file__).parents[2]
+CLIENT = "github.com/python-executor/golang-client"
+
+
+@frozen
+class Module:
+    """A module that requires the client and nothing else."""
+
+    directory: Path
+
+    @classmethod
+    def of(cls, directory: Path, program: str) -> "Module":
+        (directory / "main.go").write_text(program)
+        (directory / "go.mod").write_text(
+            f"module example\n\ngo 1.24.0\n\nrequire {CLIENT} v0.0.0\n\n"
+            f"replace {CLIENT} => {ROOT / 'golang-client'}\n"
+        )
+        return cls(directory)
+
+    def go(self, *arguments: str) -> str:
+        """What a `go` command prints here, with the Go that set-up finds."""
+        find = "import command, golang; command.prepare(); print(golang.ensure())"
+        found = subprocess.run(
+            [sys.executable, "-c", find], cwd=ROOT / "dev", check=True, stdout=subprocess.PIPE, text=True
+        )
+        command = [found.stdout.splitlines()[-1], *arguments]
+        return subprocess.run(
+            command, cwd=self.directory, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout

@@ -1,0 +1,130 @@
+"""Images that must be pulled, that cannot be had, and that are not allowed."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.images import docker, found, remove_images
+from tests.support.registry import Registry, layer_of, python_layer, running_registry
+from tests.support.server import running_server
+
+HELLO = "print('hello')"
+IN_USE_SECONDS = 125
+"""Longer than an image counts as in use after its last run."""
+
+
+@pytest.fixture(scope="module")
+def registry(image: str) -> Iterator[Registry]:
+    with running_registry() as serving:
+        serving.put("team/python", python_layer(image))
+        serving.put("team/nothing", layer_of(readme=b"no Python here"))
+        serving.put("team/foreign", layer_of(python3=b"not for this machine"), architecture="s390x")
+        serving.put("team/elsewhere", layer_of(python3=b""), architecture="s390x", listed=True)
+        yield serving
+
+
+@pytest.fixture
+async def api(image: str, tmp_path: Path) -> AsyncIterator[Api]:
+    with running_server(tmp_path / "data", image, warm_pool="1", max_concurrent="6") as server:
+        async with api_of(server.url) as client:
+            yield client
+        log = server.log.read_text()
+        assert "Traceback" not in log, log
+
+
+@pytest.fixture(autouse=True)
+def nothing_pulled(registry: Registry) -> Iterator[None]:
+    registry.pulled.clear()
+    yield
+    remove_images("reference", f"{registry.address}/*/*")
+
+
+async def test_an_image_is_pulled_once_and_says_so(api: Api, registry: Registry) -> None:
+    name = registry.name("team/python")
+    ids = [await api.accepted(HELLO, docker_image=name) for _ in range(3)]
+    results = [await api.ended(execution_id) for execution_id in ids]
+    assert [result["stdout"] for result in results] == ["hello\n"] * 3, results
+    assert registry.pulled.count("team/python") == 2  # its layer, and what says how to run it
+    for execution_id in ids:
+        events = await api.all_events(execution_id)
+        said = b"".join(event.output for event in events if event.name == "setup").decode()
+        assert said.startswith(f"pulling {name}\n")
+        assert "Pull complete" in said
+    again = await api.run(HELLO, docker_image=name)
+    assert (again["stdout"], again["timings_ms"]["setup"]) == ("hello\n", 0)
+
+
+async def test_the_digest_that_ran_is_recorded(api: Api, registry: Registry, image: str) -> None:
+    pulled = await api.run(HELLO, docker_image=registry.name("team/python"))
+    own = await api.run(HELLO)
+    (digest,) = docker(
+        "image", "inspect", "--format", "{{index .RepoDigests 0}}", registry.name("team/python")
+    )
+    (image_id,) = docker("image", "inspect", "--format", "{{.Id}}", image)
+    for result, wanted in ((pulled, digest.partition("@")[2]), (own, image_id)):
+        events = await api.all_events(result["execution_id"])
+        (running,) = (event for event in events if event.name == "running")
+        assert running.data["image"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("team/missing", "does not exist"),
+        ("team/nothing", "python3"),
+        ("team/foreign", "s390x"),
+        ("team/elsewhere", "architecture"),
+    ],
+)
+async def test_an_image_that_cannot_be_had_is_named_with_the_reason(
+    api: Api, registry: Registry, name: str, said: str
+) -> None:
+    full = registry.name(name)
+    for result in (
+        await api.run(HELLO, docker_image=full),
+        await api.ended(await api.accepted(HELLO, docker_image=full)),
+    ):
+        assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
+        assert said in result["error"], result
+        assert "exit_code" not in result
+
+
+async def test_setup_in_an_image_without_python_says_so(api: Api, registry: Registry) -> None:
+    result = await api.run(HELLO, docker_image=registry.name("team/nothing"), pre_commands=["true"])
+    assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
+    assert "python3" in result["error"]
+
+
+async def test_a_registry_that_is_away_is_said(api: Api) -> None:
+    result = await api.run(HELLO, docker_image="127.0.0.1:1/team/python:1")
+    assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
+    assert "registry" in result["error"]
+    assert "does not answer" in result["error"]
+
+
+async def test_only_allowed_images_run(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, allowed_images="python:*, team/*") as server:
+        async with api_of(server.url) as api:
+            answer = await api.eval({"code": "1", "docker_image": "debian:12"})
+            assert (answer.status, answer.document["field"]) == (400, "docker_image")
+            assert "python:*, team/*" in answer.document["error"]
+            assert (await api.run(HELLO))["stdout"] == "hello\n"
+
+
+@pytest.mark.soak
+async def test_images_that_nobody_uses_make_room(image: str, registry: Registry, tmp_path: Path) -> None:
+    """With no space at all, a build removes what was used before: but not what may be in use, nor what is not ours."""
+    name = registry.name("team/python")
+    with running_server(tmp_path / "data", image, env_cache_mb="0", warm_pool="1") as server:
+        async with api_of(server.url) as api:
+            assert (await api.run(HELLO, docker_image=name))["stdout"] == "hello\n"
+            for command in ("true", "true; true"):
+                assert found("reference", name)
+                assert (await api.run(HELLO, pre_commands=[command]))["stdout"] == "hello\n"
+                await anyio.sleep(IN_USE_SECONDS)
+            assert not found("reference", name)
+            assert found("reference", image)
+    remove_images("label", "pyexec.environment")

@@ -1,0 +1,106 @@
+"""The server reads and writes what the clients do: the payloads of tests/wire."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import cattrs
+import pytest
+
+from pyexec.codec import parse_request, to_json
+from pyexec.domain import events
+from pyexec.domain.journal import Stream
+from pyexec.domain.result import Result
+from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.domain.stream import Chunk, End, Happened, Item, Position
+from pyexec.web.sse import encode
+
+WIRE = Path(__file__).parents[1] / "wire"
+MOMENT = datetime(2026, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)
+
+
+def cases(name: str) -> list[dict]:
+    return json.loads((WIRE / f"{name}.json").read_text())
+
+
+def golden(*names: str):
+    every = [case for name in names for case in cases(name)]
+    return pytest.mark.parametrize("case", every, ids=lambda case: case.get("name", ""))
+
+
+def result_of(wire: dict) -> Result:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+    return converter.structure(wire, Result)
+
+
+@golden("metadata", "eval")
+def test_requests_are_understood_whole(case):
+    sent = case["metadata"] if "metadata" in case else case["body"]
+    parsed = parse_request(sent, Metadata if "metadata" in case else EvalRequest, what="metadata")
+    understood = json.loads(json.dumps(to_json(parsed)))
+    config = sent.get("config", {})
+    assert {name: understood["config"][name] for name in config} == config
+    assert {name: understood[name] for name in sent if name != "config"} == {
+        name: value for name, value in sent.items() if name != "config"
+    }
+
+
+@golden("results", "results_with_files")
+def test_results_are_written_so(case):
+    assert to_json(result_of(case["result"])) == case["result"]
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in cases("errors") if "request" in case], ids=lambda case: case["name"]
+)
+async def test_errors_are_answered_so(case, server):
+    request = case["request"]
+    async with (
+        aiohttp.ClientSession() as http,
+        http.request(request["method"], server.url + request["path"], json=request.get("json")) as answer,
+    ):
+        assert (answer.status, await answer.text()) == (case["status"], case["body"])
+        assert {name: answer.headers.get(name) for name in case["headers"]} == case["headers"]
+
+
+def items() -> dict[str, Item]:
+    wanted = {case["name"]: case["event"] for case in cases("events")}
+    lost = events.FailureType.LOST
+    return {
+        "a step": Happened(
+            position=Position(seq=3),
+            event=events.Running(at=MOMENT, nonce="n", engine="e", container="c"),
+        ),
+        "output": Chunk(
+            position=Position(seq=3, offset=2),
+            stream=Stream.STDOUT,
+            data=base64.b64decode(wanted["output"]["data"]),
+        ),
+        "setup": Chunk(position=Position(seq=3, offset=5), stream=Stream.SETUP, data=b"$ ls\n"),
+        "the end": End(
+            position=Position(seq=4, offset=2),
+            event=events.Finished(at=MOMENT, nonce="n", exit_code=0),
+            result=result_of(wanted["the end"]["result"]),
+        ),
+        "a failure": End(
+            position=Position(seq=4),
+            event=events.Failed(at=MOMENT, nonce="n", error_type=lost, error="its replica died"),
+            result=result_of(wanted["a failure"]["result"]),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["a step", "setup", "output", "the end", "a failure"])
+def test_events_are_written_so(name):
+    (case,) = [case for case in cases("events") if case["name"] == name]
+    written = encode("exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", items()[name]).decode()
+    assert read(written) == read(case["sse"])
+
+
+def read(text: str) -> dict:
+    """A message's lines, its data as JSON: the order of an object's members means nothing."""
+    lines = dict(line.split(": ", 1) for line in text.removesuffix("\n\n").split("\n"))
+    return lines | {"data": json.loads(lines["data"])}
