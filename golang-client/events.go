@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 )
 
-// Event is something that happened to an execution: a [Lifecycle], an [Output] or, last, an [Ended].
+// Event is something that happened to an execution: a [Lifecycle], an [Output], a [Setup] or, last, an
+// [Ended].
 type Event interface {
 	// EventID is where it stands in the stream; [Client.Events] goes on after it.
 	EventID() string
@@ -27,6 +28,12 @@ type Output struct {
 	Data   []byte
 }
 
+// Setup is what is said while an image is pulled, or something is installed. The program prints none of it.
+type Setup struct {
+	ID   string
+	Data []byte
+}
+
 // Ended is the last event. Type is finished, failed or killed.
 type Ended struct {
 	ID     string
@@ -39,6 +46,9 @@ func (e Lifecycle) EventID() string { return e.ID }
 
 // EventID is where it stands in the stream.
 func (e Output) EventID() string { return e.ID }
+
+// EventID is where it stands in the stream.
+func (e Setup) EventID() string { return e.ID }
 
 // EventID is where it stands in the stream.
 func (e Ended) EventID() string { return e.ID }
@@ -56,6 +66,8 @@ func eventFromMessage(sent message) (Event, error) {
 		return Ended{ID: sent.id, Type: sent.event, Result: result}, nil
 	case "output":
 		return outputFromMessage(sent)
+	case "setup":
+		return setupFromMessage(sent)
 	}
 	var step struct {
 		ExecutionID string `json:"execution_id"`
@@ -76,4 +88,14 @@ func outputFromMessage(sent message) (Event, error) {
 		return nil, answerError("the server sent an output event that cannot be read: %s", excerpt([]byte(sent.data)))
 	}
 	return Output{ID: sent.id, Stream: chunk.Stream, Data: *chunk.Data}, nil
+}
+
+func setupFromMessage(sent message) (Event, error) {
+	var chunk struct {
+		Data *[]byte `json:"data"`
+	}
+	if json.Unmarshal([]byte(sent.data), &chunk) != nil || chunk.Data == nil {
+		return nil, answerError("the server sent a setup event that cannot be read: %s", excerpt([]byte(sent.data)))
+	}
+	return Setup{ID: sent.id, Data: *chunk.Data}, nil
 }

@@ -6,7 +6,7 @@ import json
 
 from attrs import define, field
 
-from pyexec_client import Ended, Event, Lifecycle, Output, Result
+from pyexec_client import Ended, Event, Lifecycle, Output, Result, Setup
 
 from . import exits
 from .console import Console
@@ -37,6 +37,8 @@ class Live:
                 self._streamed.add(event.stream)
                 if self.output:
                     await self.console.write(event.stream, event.data)
+            case Setup():
+                await self._show_setup(event.data)
             case Lifecycle():
                 self.execution_id = event.execution_id or self.execution_id
                 self._show_phase(event.type)
@@ -47,6 +49,12 @@ class Live:
                     self.console.note(str(event.result.status))
                 if self.output:
                     await self._show_rest(event.result)
+
+    async def _show_setup(self, data: bytes) -> None:
+        """For those who asked for every step. When setup fails, the result has it for all."""
+        if (self.phases or self.console.flags.verbose) and not self.console.flags.quiet:
+            self._streamed.add("stderr")
+            await self.console.write("stderr", data)
 
     def _show_phase(self, phase: str) -> None:
         if not self.phases and phase in _SPOKEN:

@@ -22,7 +22,7 @@ from .errors import (
     Unauthorized,
     Unavailable,
 )
-from .events import Ended, Event, Lifecycle, Output
+from .events import Ended, Event, Lifecycle, Output, Setup
 from .result import OutputFile, Result, Status, Timings, Truncated, Usage
 from .retry import Retry
 from .source import Source
@@ -47,6 +47,7 @@ __all__ = [
     "Result",
     "Retry",
     "ServerError",
+    "Setup",
     "Source",
     "Status",
     "Timings",

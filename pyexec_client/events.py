@@ -42,6 +42,14 @@ class Output:
 
 
 @frozen(kw_only=True)
+class Setup:
+    """What is said while an image is pulled, or something is installed. The program prints none of it."""
+
+    id: str
+    data: bytes
+
+
+@frozen(kw_only=True)
 class Ended:
     """The last event: `type` is finished, failed or killed, `result` the outcome with all output."""
 
@@ -50,7 +58,7 @@ class Ended:
     result: Result
 
 
-Event = Lifecycle | Output | Ended
+Event = Lifecycle | Output | Setup | Ended
 
 _LAST = frozenset({"finished", "failed", "killed"})
 
@@ -68,14 +76,26 @@ def event_from_message(message: Message) -> Event | None:
         return Ended(id=message.id, type=message.event, result=Result.from_json(data))
     if message.event == "output":
         return _output(message, data)
+    if message.event == "setup":
+        return Setup(id=message.id, data=_bytes(message, data))
     return Lifecycle(id=message.id, type=message.event, data=data) if isinstance(data, dict) else None
 
 
 def _output(message: Message, data: object) -> Output:
+    stream = data.get("stream") if isinstance(data, dict) else None
+    if stream not in ("stdout", "stderr"):
+        raise InvalidAnswer(f"the server sent an output event that cannot be read: {message.data[:200]!r}")
+    return Output(id=message.id, stream=stream, data=_bytes(message, data))
+
+
+def _bytes(message: Message, data: object) -> bytes:
     try:
-        if isinstance(data, dict) and data["stream"] in ("stdout", "stderr"):
-            chunk = base64.b64decode(data["data"], validate=True)
-            return Output(id=message.id, stream=data["stream"], data=chunk)
+        if isinstance(data, dict):
+            return base64.b64decode(data["data"], validate=True)
     except (KeyError, TypeError, ValueError) as problem:
-        raise InvalidAnswer(f"the server sent an output event that cannot be read: {problem!r}") from problem
-    raise InvalidAnswer(f"the server sent an output event that cannot be read: {message.data[:200]!r}")
+        raise InvalidAnswer(
+            f"the server sent a {message.event} event that cannot be read: {problem!r}"
+        ) from problem
+    raise InvalidAnswer(
+        f"the server sent a {message.event} event that cannot be read: {message.data[:200]!r}"
+    )

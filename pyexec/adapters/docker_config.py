@@ -6,7 +6,8 @@ from attrs import frozen
 
 from pyexec.ports import ContainerSpec, SetupSpec
 
-_TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000,mode=0755"
+_TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000"
+_PAGE_BYTES = 4096
 
 
 @frozen(kw_only=True)
@@ -33,8 +34,8 @@ def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any
         "CapDrop": ["ALL"],
         "ReadonlyRootfs": True,
         "Tmpfs": {
-            "/work": f"{_TMPFS},size={spec.work_bytes}",
-            "/tmp": f"{_TMPFS},size={spec.tmp_bytes}".replace("mode=0755", "mode=1777"),  # noqa: S108
+            "/work": f"{_TMPFS},mode=0755,{_room(spec.work_bytes)}",
+            "/tmp": f"{_TMPFS},mode=1777,{_room(spec.tmp_bytes)}",  # noqa: S108
         },
         "ShmSize": spec.shm_bytes,
         "IpcMode": "private",
@@ -67,6 +68,11 @@ def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any
         "Labels": dict(spec.labels),
         "HostConfig": host,
     }
+
+
+def _room(size: int) -> str:
+    """A tmpfs is full, too, once it has as many files as pages: files without contents cost the kernel memory."""
+    return f"size={size},nr_inodes={max(1, size // _PAGE_BYTES)}"
 
 
 _SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"]

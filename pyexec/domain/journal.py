@@ -46,6 +46,11 @@ class Journal:
             self._ends.append(len(self._data))
 
     @property
+    def changes(self) -> int:
+        """How many runs of bytes of one stream there are."""
+        return len(self._ends)
+
+    @property
     def setup_bytes(self) -> int:
         """How many bytes setup said; the program's come after them."""
         return self._ends[0] if self._streams[:1] == [Stream.SETUP] else 0

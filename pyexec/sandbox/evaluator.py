@@ -5,9 +5,10 @@ standard library only, of Python 3.8 and later. Its arguments are a descriptor, 
 
 The descriptor is a socket that keeps messages apart, and only those that begin with a secret count. The secret lies
 unread in the socket until the script is done. So neither what the script prints, nor what it or its children write
-into every descriptor they can think of, is ever taken for the result."""
+into every descriptor they can think of, is ever taken for the result. Nothing is imported here that is not there
+already: a file of the script's own may have the name of a module, and would be taken for it."""
 
-import ast
+import _ast as ast
 import os
 import sys
 

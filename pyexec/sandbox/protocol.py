@@ -116,8 +116,8 @@ Frame = (
 
 
 def command() -> tuple[str, ...]:
-    """The container's command: the interpreter with the supervisor as its program."""
-    return ("python3", "-I", "-S", "-c", _source("supervisor"))
+    """The container's command: the interpreter with the supervisor as its program, which puts the seal on."""
+    return ("python3", "-I", "-S", "-c", _source("supervisor"), _source("seal"))
 
 
 @cache

@@ -24,6 +24,8 @@ START_SECONDS = 30.0
 UNPACK_SECONDS = 120.0
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
+FRAMES_PER_SECOND = FRAMES_AT_ONCE = 20_000
+"""Ten times what a supervisor of ours has to say; a hostile one that says more waits, and keeps nobody else waiting."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Sandbox:
         self._received = 0
         self._known = 0
         self._eof = False
+        self._credit = float(FRAMES_AT_ONCE)
+        self._heard_at = 0.0
         self.out_of_reach = False
         """Whether its engine does not answer at present."""
         self.was_out_of_reach = False
@@ -160,11 +164,22 @@ class Sandbox:
             if data is None:
                 self._eof = True
                 return None
+            before = self._received
             for frame in self._decoder.feed(data):
                 self._received += 1
                 if self._received > self._known:
                     self._frames.append(frame)
+            await self._keep_pace(self._received - before)
         return self._frames.popleft()
+
+    async def _keep_pace(self, frames: int) -> None:
+        """Waits after too many frames; what the sandbox says meanwhile stays in its pipe, and then it must wait."""
+        now = anyio.current_time()
+        earned = (now - self._heard_at) * FRAMES_PER_SECOND
+        self._credit = min(FRAMES_AT_ONCE, self._credit + earned) - frames
+        self._heard_at = now
+        if self._credit < 0:
+            await anyio.sleep(-self._credit / FRAMES_PER_SECOND)
 
     async def _next_for_sure(self) -> Frame | None:
         """The next frame, over connections that break; None once the sandbox has ended."""

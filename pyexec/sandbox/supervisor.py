@@ -11,8 +11,8 @@ GO. If the input ends before GO, the sandbox ends. After EXIT come the files tha
 the code that finds them comes along with GO, and so does the code that evaluates a script's last expression.
 
 What runs here is trusted only until GO: afterwards the program shares this container, and may be hostile. So the
-supervisor cannot be traced or opened by it, ignores its signals, dies after it when memory runs out, and kills
-whatever it leaves behind. The host enforces every limit once more from outside."""
+supervisor cannot be traced or opened by it, nor be slowed down (seal.py), ignores its signals, dies after it when
+memory runs out, and kills whatever it leaves behind. The host enforces every limit once more from outside."""
 
 import binascii
 import contextlib
@@ -60,6 +60,10 @@ CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 CGROUP = "/sys/fs/cgroup/"
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
+LOOKS_PER_SECOND, LOOKS_AT_ONCE, PAUSE_SECONDS = 1000, 1000, 0.01
+"""A program that prints byte by byte, or rings for its children all the time, is looked at no more often than this,
+and a pause is made when it is: what it has printed meanwhile goes into one frame. Both ends would have much to do."""
+REAPED_AT_ONCE = 256
 SECRET_BYTES = 16
 RESULT_BYTES_MAX = 64 * 1024
 """What of a last expression's repr is kept."""
@@ -179,6 +183,21 @@ class Memory:
         return self.oom_kills() > self.kills
 
 
+class Pace:
+    """Keeps looks from being too many a second, a first burst aside."""
+
+    def __init__(self):
+        self.credit = LOOKS_AT_ONCE
+        self.then = time.monotonic()
+
+    def keep(self):
+        now = time.monotonic()
+        self.credit = min(LOOKS_AT_ONCE, self.credit + (now - self.then) * LOOKS_PER_SECOND) - 1
+        self.then = now
+        if self.credit < 0:
+            time.sleep(PAUSE_SECONDS)
+
+
 def stored(path):
     """Bytes of files on the tmpfs at `path`."""
     info = os.statvfs(path)
@@ -198,8 +217,8 @@ class Program:
         self.streams = {}
         self.ends = {}
         self.poller = select.poll()
-        self.wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        self.wake, self.woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self.woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.poller.register(self.wake, select.POLLIN)
         self.open_stream(STDOUT)
@@ -225,6 +244,7 @@ class Program:
         self.left = go["output_bytes"]
         self.start(go)
         deadline = time.monotonic() + go["timeout"]
+        pace = Pace()
         while self.status is None:
             now = time.monotonic()
             if now >= deadline:
@@ -239,6 +259,7 @@ class Program:
                     self.reap()
                 elif not self.copy(fd):
                     return self.stop("output_limit")
+            pace.keep()
         return self.stop("exit")
 
     def start(self, go):
@@ -270,7 +291,9 @@ class Program:
         """Passes on what is there; False once the program has printed more than it may."""
         try:
             data = os.read(fd, CHUNK)
-        except ConnectionResetError:  # the evaluator has ended and did not need the secret
+        except (ConnectionResetError, BlockingIOError):
+            # The evaluator has ended and did not need the secret; or all have ended, and one had sent the other end
+            # of this pipe into a socket that nobody has received it from.
             data = b""
         if not data:
             self.poller.unregister(fd)
@@ -288,15 +311,20 @@ class Program:
         return not over
 
     def reap(self):
-        while True:
+        for _ in range(REAPED_AT_ONCE):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
-            if pid == self.pid:
-                self.status = status
+            self.note(pid, status)
+        os.write(self.woken, b"\0")  # there may be more, and always more: the deadline comes first
+
+    def note(self, pid, status):
+        """A program that has asked to be traced only stops on a signal, and its parent hears of that, too."""
+        if pid == self.pid and not os.WIFSTOPPED(status):
+            self.status = status
 
     def stop(self, reason):
         """Kills all that is left, passes on what it had printed, and says how it ended."""
@@ -306,21 +334,19 @@ class Program:
                 pid, status = os.wait()
             except ChildProcessError:
                 break
-            if pid == self.pid:
-                self.status = status
+            self.note(pid, status)
         for fd in list(self.streams):
+            os.set_blocking(fd, False)
             while fd in self.streams:
                 if not self.copy(fd):
                     reason = "output_limit"
                     break
+        if (
+            reason == "exit" and self.memory.was_exhausted()
+        ):  # whichever of its processes the kernel has killed
+            reason = "out_of_memory"
         if os.WIFSIGNALED(self.status):
             code = 128 + os.WTERMSIG(self.status)
-            if (
-                reason == "exit"
-                and os.WTERMSIG(self.status) == signal.SIGKILL
-                and self.memory.was_exhausted()
-            ):
-                reason = "out_of_memory"
         else:
             code = os.WEXITSTATUS(self.status)
         send_data(RESULT, self.result[:RESULT_BYTES_MAX])
@@ -381,6 +407,9 @@ def main():
     """One program, from READY to the end of the container."""
     memory = Memory()
     set_dumpable(0)
+    parts = {}
+    exec(sys.argv[1], parts)
+    parts["seal"]()
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)

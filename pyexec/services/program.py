@@ -27,6 +27,8 @@ PATIENT_GRACE_SECONDS = 4.0
 OUT_OF_REACH_SECONDS = 60.0
 """How much longer a program is waited for whose engine does not answer: its sandbox keeps its last words so long."""
 RETRY_SECONDS = 1.0
+CHANGES_MAX = 100_000
+"""Output is kept in its order: one that changes between its streams all the time costs more than its bytes."""
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
@@ -102,6 +104,9 @@ async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
             run.print(frame.stream, frame.data[:room])
             if len(frame.data) > room:
                 return Ended(reason="output_limit")
+            if run.journal.changes > CHANGES_MAX:
+                told = f"the program changed {CHANGES_MAX} times between stdout and stderr and was ended"
+                return Ended(reason="output_limit", detail=told)
         elif isinstance(frame, Evaluated):
             result += frame.data
             if len(result) > RESULT_BYTES_MAX:

@@ -1,6 +1,7 @@
 """Flags of CONTRACT's command line, wherever they stand."""
 
 import json
+import secrets
 import subprocess
 import sys
 
@@ -87,6 +88,18 @@ def test_json(program):
     result = json.loads(done.stdout)
     assert (result["stdout"], result["stderr"], result["exit_code"]) == ("out\n", "err\n", 3)
     assert done.stderr == b""
+
+
+def test_verbose_tells_what_setup_says_and_a_failure_tells_it_to_all(program):
+    word = secrets.token_hex(8)  # what was installed before has nothing to say
+    told = program.run("-v", "--pre-command", f"echo {word}", stdin=b"print(1)")
+    assert f"$ echo {word}\n{word}\n".encode() in told.stderr
+    assert program.run("--pre-command", f"echo new {word}", stdin=b"print(1)").stderr == b""
+    for verbose in ((), ("-v",)):
+        done = program.run(*verbose, "--pre-command", "echo oh no; exit 3", stdin=b"print(1)")
+        assert (done.returncode, done.stdout) == (125, b"")
+        assert done.stderr.count(b"$ echo oh no; exit 3\noh no\n") == 1
+        assert done.stderr.endswith(b"setup_failed): pre_commands[0] failed with exit code 3: oh no\n")
 
 
 def test_verbose_tells_the_steps_and_quiet_does_not(program):

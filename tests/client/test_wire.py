@@ -10,7 +10,7 @@ import pytest
 from pyexec_cli import exits
 from pyexec_client import requests
 from pyexec_client.errors import error_from_answer
-from pyexec_client.events import Ended, Lifecycle, Output, event_from_message
+from pyexec_client.events import Ended, Lifecycle, Output, Setup, event_from_message
 from pyexec_client.ignore import IgnoreRules
 from pyexec_client.options import metadata
 from pyexec_client.result import Result
@@ -101,6 +101,8 @@ def test_events(case):
         case Output():
             data = base64.b64decode(wanted["data"])
             assert event == Output(id=wanted["id"], stream=wanted["stream"], data=data)
+        case Setup():
+            assert event == Setup(id=wanted["id"], data=base64.b64decode(wanted["data"]))
         case Ended():
             result = Result.from_json(wanted["result"])
             assert event == Ended(id=wanted["id"], type=wanted["type"], result=result)

@@ -79,6 +79,7 @@ def items() -> dict[str, Item]:
             stream=Stream.STDOUT,
             data=base64.b64decode(wanted["output"]["data"]),
         ),
+        "setup": Chunk(position=Position(seq=3, offset=5), stream=Stream.SETUP, data=b"$ ls\n"),
         "the end": End(
             position=Position(seq=4, offset=2),
             event=events.Finished(at=MOMENT, nonce="n", exit_code=0),
@@ -92,7 +93,7 @@ def items() -> dict[str, Item]:
     }
 
 
-@pytest.mark.parametrize("name", ["a step", "output", "the end", "a failure"])
+@pytest.mark.parametrize("name", ["a step", "setup", "output", "the end", "a failure"])
 def test_events_are_written_so(name):
     (case,) = [case for case in cases("events") if case["name"] == name]
     written = encode("exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", items()[name]).decode()

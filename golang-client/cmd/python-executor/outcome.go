@@ -35,6 +35,8 @@ func (l *live) show(event pyexec.Event) error {
 		if l.output {
 			return l.console.write(event.Stream, event.Data)
 		}
+	case pyexec.Setup:
+		return l.showSetup(event.Data)
 	case pyexec.Lifecycle:
 		l.lock.Lock()
 		l.executionID = firstOf(event.ExecutionID, l.executionID)
@@ -51,6 +53,15 @@ func (l *live) show(event pyexec.Event) error {
 		}
 	}
 	return nil
+}
+
+// showSetup is for those who asked for every step. When setup fails, the result has it for all.
+func (l *live) showSetup(data []byte) error {
+	if l.console.quiet || !(l.phases || l.console.verbose) {
+		return nil
+	}
+	l.streamed["stderr"] = true
+	return l.console.write("stderr", data)
 }
 
 var spoken = map[string]string{

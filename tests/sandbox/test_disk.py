@@ -1,0 +1,129 @@
+"""Programs that write more than they may, where they may not, and names that lead elsewhere."""
+
+import io
+import tarfile
+
+import pytest
+
+from tests.support.attack import COMPLETED, Attack, end_of
+
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize(("path", "size_mb"), [("/work", 16), ("/tmp", 8)])
+async def test_a_full_disk_is_the_programs_own_error(attack: Attack, path: str, size_mb: int) -> None:
+    source = f"""
+written = 0
+with open('{path}/big', 'wb', buffering=0) as file:
+    try:
+        while True:
+            written += file.write(bytes(65536))
+    except OSError as error:
+        print(written >> 20, error.strerror)
+"""
+    result = await attack(source)
+    assert end_of(result) == COMPLETED
+    assert result["stdout"] in (f"{size_mb - 1} {FULL}\n", f"{size_mb} {FULL}\n")
+
+
+@pytest.mark.parametrize("path", ["/work", "/tmp"])
+@pytest.mark.parametrize("how", ["open(name, 'w').close()", "os.mkdir(name)", "os.symlink('x' * 100, name)"])
+async def test_many_small_files_fill_it_too(attack: Attack, path: str, how: str) -> None:
+    source = f"""
+import os
+number = 0
+try:
+    while True:
+        name = f'{path}/{{number}}'
+        {how}
+        number += 1
+except OSError as error:
+    print(error.strerror)
+"""
+    result = await attack(source)
+    assert (end_of(result), result["stdout"]) == (COMPLETED, FULL + "\n")
+
+
+async def test_a_file_with_holes_takes_what_is_written(attack: Attack) -> None:
+    source = """
+import os
+with open('holes', 'wb') as file:
+    file.truncate(1 << 40)
+    print(os.stat('holes').st_blocks)
+    try:
+        os.posix_fallocate(file.fileno(), 0, 1 << 30)
+    except OSError as error:
+        print(error.strerror)
+"""
+    result = await attack(source, output_files=["holes"])
+    assert (end_of(result), result["stdout"]) == (COMPLETED, f"0\n{FULL}\n")
+    assert (result.get("files", []), result["files_truncated"]) == ([], True)
+
+
+async def test_a_very_deep_tree_does_no_harm(attack: Attack) -> None:
+    source = "import os\nfor _ in range(2000):\n os.mkdir('d')\n os.chdir('d')\nopen('end', 'w').close()"
+    result = await attack(source, output_files=["**/*"])
+    assert end_of(result) == COMPLETED
+    assert ([file["path"] for file in result["files"]], result["files_truncated"]) == (["main.py"], True)
+
+
+async def test_only_its_own_places_can_be_written(attack: Attack) -> None:
+    source = """
+import os
+writable = set()
+for directory, names, files in os.walk('/'):
+    if directory in ('/proc', '/sys'):
+        names.clear()
+        continue
+    try:
+        with open(directory + '/probe', 'w'):
+            writable.add(directory)
+    except OSError:
+        pass
+print(sorted(writable))
+"""
+    result = await attack(source)
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "['/dev/mqueue', '/dev/shm', '/tmp', '/work']\n")
+
+
+@pytest.mark.parametrize("name", ["/etc/shadow", "/proc/1/environ", "/var/run/docker.sock", "/dev/mem"])
+async def test_a_name_that_leads_elsewhere_leads_nowhere(attack: Attack, name: str) -> None:
+    source = f"""
+import os
+os.symlink({name!r}, 'file')
+os.symlink('/', 'root')
+os.symlink('loop', 'loop')
+try:
+    open('file', 'rb').read()
+    print('read')
+except OSError as error:
+    print('refused')
+try:
+    os.link({name!r}, 'hard')
+    print('linked')
+except OSError:
+    print('refused')
+open('mine', 'w').write('mine')
+"""
+    result = await attack(source, output_files=["file", "root/etc/passwd", "root/**", "hard", "loop", "mine"])
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "refused\nrefused\n")
+    assert result["files"] == [{"path": "mine", "size": 4}]
+
+
+async def test_names_of_all_kinds_come_back_as_a_tar_that_can_be_unpacked(attack: Attack) -> None:
+    source = """
+import os, socket
+os.mkfifo('fifo')
+socket.socket(socket.AF_UNIX).bind('socket')
+for name in ('new\\nline', '-rf', 'a' * 200, ' ', '\\u202egnp.exe', b'\\xff\\xfe'):
+    open(name, 'w').write('x')
+"""
+    result = await attack(source, output_files=["*"])
+    assert (end_of(result), result["files_truncated"]) == (COMPLETED, True)
+    path = f"/api/v1/executions/{result['execution_id']}/files"
+    async with attack.api.session.get(path) as answer:
+        with tarfile.open(fileobj=io.BytesIO(await answer.read())) as tar:
+            members = tar.getmembers()
+    assert all(member.isreg() for member in members)
+    assert {"-rf", "a" * 200, "main.py"} <= {member.name for member in members}
+    assert not any("\n" in member.name or "\udcff" in member.name for member in members)

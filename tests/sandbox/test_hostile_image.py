@@ -1,0 +1,88 @@
+"""An image whose interpreter is the attacker's: whatever it says instead of a supervisor costs its own run alone."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import hostile_supervisor
+from tests.support.attack import BRIEF, COMPLETED, OUTPUT_LIMIT, TIMEOUT, Attack, end_of
+
+IMAGE = "pyexec-test-hostile:sandbox"
+INTERNAL = ("failed", "internal", None)
+
+
+@pytest.fixture(scope="module")
+def hostile(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image's name. Its real interpreter serves the lies."""
+    context = tmp_path_factory.mktemp("hostile")
+    real = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        image,
+        "python3",
+        "-c",
+        "import sys; print(sys.executable)",
+    ]
+    shown = subprocess.run(real, check=True, capture_output=True, text=True)
+    source = Path(hostile_supervisor.__file__).read_text()
+    (context / "python3").write_text(f"#!/usr/bin/env -S {shown.stdout.strip()}.real -I -S\n{source}")
+    (context / "python3").chmod(0o755)
+    (context / "Dockerfile").write_text(
+        f"FROM {image}\nCOPY python3 /\n"
+        f"RUN real=$(readlink -f {shown.stdout.strip()}) && ln -s $real {shown.stdout.strip()}.real"
+        f" && rm -f {shown.stdout.strip()} && mv /python3 {shown.stdout.strip()}\n"
+    )
+    subprocess.run(
+        ["docker", "build", "-q", "--network", "none", "-t", IMAGE, context], check=True, capture_output=True
+    )
+    yield IMAGE
+    subprocess.run(["docker", "rmi", "-f", IMAGE], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("lie", "end"),
+    [
+        ("nothing", TIMEOUT),
+        ("only_started", TIMEOUT),
+        ("no_end", INTERNAL),
+        ("garbage", INTERNAL),
+        ("long_frame", INTERNAL),
+        ("deep_json", INTERNAL),
+        ("impossible_end", INTERNAL),
+        ("unknown_reason", INTERNAL),
+        ("empty_frames", TIMEOUT),
+        ("endless_output", OUTPUT_LIMIT),
+        ("bits_of_output", TIMEOUT),
+        ("bytes_in_turn", TIMEOUT),
+        ("endless_result", INTERNAL),
+        ("endless_errors", TIMEOUT),
+        ("two_ends", COMPLETED),
+    ],
+)
+async def test_a_supervisor_that_lies(
+    attack: Attack, hostile: str, lie: str, end: tuple[str, str | None, int | None]
+) -> None:
+    result = await attack(f"# LIE={lie}\n", docker_image=hostile, config={"timeout_seconds": 2})
+    assert end_of(result) == end, {**result, "stdout": result["stdout"][:99]}
+    assert len(result["stdout"]) + len(result["stderr"]) <= 1024 * 1024
+    assert len(result.get("error", "")) < 1000
+
+
+@pytest.mark.parametrize("lie", ["file_elsewhere", "endless_file", "endless_files", "no_end", "nothing"])
+async def test_files_that_a_supervisor_makes_up(attack: Attack, hostile: str, lie: str) -> None:
+    result = await attack(f"# LIE={lie}\n", docker_image=hostile, config=BRIEF, output_files=["**"])
+    assert result["status"] in ("completed", "failed")
+    names = {file["path"] for file in result.get("files", ())}
+    assert not any(".." in name or name.startswith("/") for name in names)
+
+
+async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, hostile: str) -> None:
+    """Its order is kept, and costs more than its bytes."""
+    result = await attack("# LIE=bytes_in_turn\n", docker_image=hostile)
+    assert end_of(result) == OUTPUT_LIMIT
+    assert "changed" in result["error"]

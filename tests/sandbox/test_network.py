@@ -1,0 +1,133 @@
+"""Programs that look for a way out: there is none but what they have made themselves."""
+
+import asyncio
+
+import pytest
+
+from tests.support.attack import COMPLETED, Attack, end_of
+
+CONNECT = """
+import socket, sys
+host, port = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if ':' in host else socket.AF_INET
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    with socket.socket(family, kind) as probe:
+        probe.settimeout(60)
+        try:
+            probe.connect((host, port))
+            print('connected')
+        except OSError as error:
+            print(error.strerror)
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("169.254.169.254", 80),
+        ("172.17.0.1", 22),
+        ("1.1.1.1", 53),
+        ("8.8.8.8", 443),
+        ("255.255.255.255", 9),
+        ("224.0.0.1", 9),
+        ("fe80::1", 80),
+        ("fd00:ec2::254", 80),
+        ("2606:4700:4700::1111", 443),
+    ],
+)
+async def test_there_is_no_way_out(attack: Attack, host: str, port: int) -> None:
+    result = await attack(CONNECT, script_args=[host, str(port)])
+    assert end_of(result) == COMPLETED
+    reasons = {"Network is unreachable", "Cannot assign requested address", "Invalid argument"}
+    assert set(result["stdout"].splitlines()) <= reasons
+
+
+async def test_no_name_is_resolved(attack: Attack) -> None:
+    source = """
+import socket
+for name in ('example.org', 'host.docker.internal', 'metadata.google.internal'):
+    try:
+        print(socket.getaddrinfo(name, 80))
+    except socket.gaierror:
+        print('unknown')
+"""
+    result = await attack(source)
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "unknown\n" * 3)
+
+
+async def test_the_only_interface_is_its_own(attack: Attack) -> None:
+    result = await attack("import socket; print([name for _, name in socket.if_nameindex()])")
+    interfaces = set(eval(result["stdout"]))
+    assert "lo" in interfaces
+    assert not {name for name in interfaces if name.startswith(("eth", "docker", "br", "veth", "en"))}
+
+
+LOOPBACK = """
+import socket, threading, time
+server = socket.create_server(('127.0.0.1', 5000))
+def serve():
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b'served')
+threading.Thread(target=serve, daemon=True).start()
+with socket.create_connection(('127.0.0.1', 5000)) as client:
+    print(client.recv(100).decode(), flush=True)
+time.sleep(1)
+"""
+
+
+async def test_loopback_works_and_two_runs_may_have_one_port(attack: Attack) -> None:
+    results = await asyncio.gather(attack(LOOPBACK), attack(LOOPBACK))
+    assert [(end_of(result), result["stdout"]) for result in results] == [(COMPLETED, "served\n")] * 2
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("AF_PACKET", "SOCK_RAW"),
+        ("AF_INET", "SOCK_RAW"),
+        ("AF_INET6", "SOCK_RAW"),
+        ("AF_VSOCK", "SOCK_STREAM"),
+        ("AF_ALG", "SOCK_SEQPACKET"),
+        ("AF_BLUETOOTH", "SOCK_SEQPACKET"),
+        ("AF_CAN", "SOCK_RAW"),
+        ("AF_TIPC", "SOCK_STREAM"),
+    ],
+)
+async def test_other_sockets_are_refused(attack: Attack, family: str, kind: str) -> None:
+    numbers = {"AF_PACKET": 17, "AF_INET": 2, "AF_INET6": 10, "AF_VSOCK": 40}
+    numbers |= {"AF_ALG": 38, "AF_BLUETOOTH": 31, "AF_CAN": 29, "AF_TIPC": 30}
+    source = f"""
+import socket
+try:
+    socket.socket({numbers[family]}, socket.{kind})
+    print('made')
+except OSError:
+    print('refused')
+"""
+    assert (await attack(source))["stdout"] == "refused\n"
+
+
+async def test_interfaces_and_routes_cannot_be_made(attack: Attack) -> None:
+    source = """
+import fcntl, socket, struct
+with socket.socket() as probe:
+    for request in (0x8914, 0x890B, 0x8916, 0x89A0):
+        try:
+            fcntl.ioctl(probe, request, struct.pack('16sH22x', b'lo', 0))
+            print('done')
+        except OSError:
+            print('refused')
+"""
+    assert (await attack(source))["stdout"] == "refused\n" * 4
+
+
+async def test_docker_is_not_there(attack: Attack) -> None:
+    source = """
+import os, socket
+for path in ('/var/run/docker.sock', '/run/docker.sock', '/run/containerd/containerd.sock'):
+    print(os.path.exists(path))
+for line in open('/proc/net/unix').readlines()[1:]:
+    print(line.split()[-1])
+"""
+    assert (await attack(source))["stdout"] == "False\n" * 3

@@ -1,0 +1,159 @@
+"""Programs that multiply, hide, or will not end."""
+
+import pytest
+
+from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of, processes_with
+
+FORKS = """
+import os
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+FORKS_IN_SESSIONS = """
+import os
+while True:
+    try:
+        if os.fork() == 0:
+            os.setsid()
+    except OSError:
+        pass
+"""
+ORPHANS = """
+import os
+while True:
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                os.fork()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    except OSError:
+        pass
+"""
+NEVER_WAITS = """
+import os
+while True:
+    try:
+        if os.fork() == 0:
+            os._exit(0)
+    except OSError:
+        pass
+"""
+BUSY = "while True: pass"
+BUSY_EVERYWHERE = "import os\nfor _ in range(5): os.fork()\nwhile True: pass"
+SLEEPS = "import time; time.sleep(3600)"
+READS = "import os; r, w = os.pipe(); os.read(r, 1)"
+DEAF = """
+import signal, time
+for number in range(1, 65):
+    try:
+        signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError):
+        pass
+while True:
+    time.sleep(3600)
+"""
+STOPS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+STOPS_ALL = """
+import os, signal
+if os.fork() == 0:
+    while True:
+        os.kill(-1, signal.SIGSTOP)
+signal.pause()
+"""
+IS_TRACED = """
+import ctypes, os, signal
+ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+LEADER_LEAVES = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(3600,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(FORKS, id="forks"),
+        pytest.param(FORKS_IN_SESSIONS, id="forks in sessions of their own"),
+        pytest.param(ORPHANS, id="leaves orphans"),
+        pytest.param(NEVER_WAITS, id="never waits"),
+        pytest.param(BUSY, id="is busy"),
+        pytest.param(BUSY_EVERYWHERE, id="is busy everywhere"),
+        pytest.param(SLEEPS, id="sleeps"),
+        pytest.param(READS, id="reads what never comes"),
+        pytest.param(DEAF, id="ignores signals"),
+        pytest.param(STOPS_ITSELF, id="stops itself"),
+        pytest.param(STOPS_ALL, id="stops all"),
+        pytest.param(IS_TRACED, id="asks to be traced"),
+        pytest.param(LEADER_LEAVES, id="goes on without its first thread"),
+    ],
+)
+async def test_what_does_not_end_is_ended(attack: Attack, source: str) -> None:
+    result = await attack("print('before', flush=True)\n" + source, config=BRIEF)
+    assert (end_of(result), result["stdout"]) == (TIMEOUT, "before\n")
+    assert result["error"] == "the program ran longer than 1 s and was ended"
+
+
+@pytest.mark.parametrize("how", ["thread", "process"])
+async def test_there_are_so_many_processes_and_no_more(attack: Attack, how: str) -> None:
+    source = """
+import os, sys, threading, time
+made = 0
+try:
+    while made < 1000:
+        if sys.argv[1] == 'thread':
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        elif os.fork() == 0:
+            time.sleep(60)
+        made += 1
+except (RuntimeError, BlockingIOError):
+    print(made, flush=True)
+os._exit(0)
+"""
+    result = await attack(source, script_args=[how])
+    assert end_of(result) == COMPLETED
+    assert 48 <= int(result["stdout"]) < 64
+
+
+HIDES = """
+import os, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.environ.clear()
+for number in range(3):
+    os.dup2(os.open(os.devnull, os.O_RDWR), number)
+while True:
+    time.sleep(0.01)
+    os.fork()
+"""
+RINGS_LATER = """
+import signal
+for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+    signal.setitimer(timer, 0.2, 0.2)
+"""
+
+
+@pytest.mark.parametrize("source", [pytest.param(HIDES, id="daemon"), pytest.param(RINGS_LATER, id="timers")])
+async def test_nothing_outlives_its_program(attack: Attack, source: str) -> None:
+    assert end_of(await attack(source)) == COMPLETED
+
+
+async def test_a_kill_ends_all_that_a_program_has_started(attack: Attack) -> None:
+    """This proves the other tests, too, which look for what is left by the same mark."""
+    execution_id = await attack.api.accepted(
+        'import os, signal\nos.fork()\nos.write(1, b"up")\nsignal.pause()', script_args=[attack.mark]
+    )
+    await attack.api.until_printed(execution_id, b"upup")
+    assert len(processes_with(attack.mark)) == 2
+    assert (await attack.api.kill(execution_id)).document == {"status": "killed"}

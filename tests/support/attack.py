@@ -1,0 +1,98 @@
+"""An attack on a small server, and the proof that nobody but the program itself has suffered."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from attrs import define, field
+
+from tests.support.api import Api
+from tests.support.archives import tar_of
+from tests.support.containers import deployment_of, until_containers
+from tests.support.server import Server
+
+POOL = 1
+NARROW = {
+    "warm_pool": str(POOL),
+    "max_concurrent": "3",
+    "default_timeout": "20",
+    "default_memory_mb": "64",
+    "default_disk_mb": "16",
+    "tmp_mb": "8",
+    "pids_max": "64",
+    "max_output_bytes": str(1024 * 1024),
+    "max_total_memory_mb": "1500",
+    "max_memory_mb": "128",
+    "max_disk_mb": "64",
+    "max_files_mb": "4",
+}
+"""What a limit that does not hold may cost this machine is little."""
+BRIEF = {"timeout_seconds": 1}
+ANSWER_SECONDS = 10
+PAUSE_SECONDS = 0.05
+
+TIMEOUT = ("failed", "timeout", 124)
+OUT_OF_MEMORY = ("failed", "out_of_memory", 137)
+OUTPUT_LIMIT = ("failed", "output_limit", 137)
+COMPLETED = ("completed", None, 0)
+
+
+@define(eq=False)
+class Attack:
+    """Call it with a program, as often as needed: it is run, and its Result returned."""
+
+    server: Server
+    api: Api
+    mark: str = field(factory=lambda: secrets.token_hex(16))
+    """The last argument of its program, and of all that this forks."""
+
+    async def __call__(
+        self, source: str, files: Mapping[str, str | bytes] | None = None, **metadata: Any
+    ) -> Any:
+        metadata["script_args"] = [*metadata.get("script_args", ()), self.mark]
+        async with self.watched():
+            answer = await self.api.sync(tar_of({"main.py": source, **(files or {})}), metadata)
+        assert answer.status == 200, answer.document
+        return answer.document
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Meanwhile the server answers all the time."""
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(self._ask_all_the_time, name="ask all the time")
+            yield
+            beside.cancel_scope.cancel()
+
+    async def leaves_nothing(self) -> None:
+        """The next run is as any other; no process is left, no container but those that wait, no trace in the log."""
+        assert (await self.api.run("print('next')"))["stdout"] == "next\n"
+        await until_containers(deployment_of(self.server.data_dir), POOL)
+        assert processes_with(self.mark) == []
+        log = self.server.log.read_text()
+        assert "Traceback" not in log, log
+
+    async def _ask_all_the_time(self) -> None:
+        while True:
+            with anyio.fail_after(ANSWER_SECONDS):
+                assert (await self.api.get("/health")).status == 200
+            await anyio.sleep(PAUSE_SECONDS)
+
+
+def end_of(result: Any) -> tuple[str, str | None, int | None]:
+    """What CONTRACT §3 tells ends apart by."""
+    return result["status"], result.get("error_type"), result.get("exit_code")
+
+
+def processes_with(mark: str) -> list[str]:
+    """The processes of this machine, in sandboxes or not, that have an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
