@@ -12,9 +12,9 @@ from tests.support.containers import deployment_of, until_containers
 from tests.support.daemon import own_daemon
 from tests.support.server import PROGRAM, running_server
 
-NO_UNAME = {
+NO_PRIORITY = {
     "defaultAction": "SCMP_ACT_ALLOW",
-    "syscalls": [{"names": ["uname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+    "syscalls": [{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
 }
 
 
@@ -37,13 +37,13 @@ def test_a_runtime_that_the_engine_does_not_know_stops_the_start(image: str, tmp
 
 async def test_a_seccomp_profile_holds_programs_and_setups(image: str, tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
-    profile.write_text(json.dumps(NO_UNAME))
-    source = "import os; print(os.uname())"
+    profile.write_text(json.dumps(NO_PRIORITY))
+    source = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
     with running_server(tmp_path / "data", image, seccomp_profile=str(profile), warm_pool="1") as server:
         async with api_of(server.url) as api:
             result = await api.run(source)
             assert (result["stdout"], result["error"]) == ("", "[Errno 38] Function not implemented"), result
-            setup = await api.run(source, pre_commands=["uname"])
+            setup = await api.run(source, pre_commands=["nice"])
             assert setup["error_type"] == "setup_failed", setup
             assert "Function not implemented" in setup["stderr"], setup
 
