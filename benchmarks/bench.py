@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.bombs import measure_bombs
 from benchmarks.environments import measure_environments
 from benchmarks.history import measure_history
 from benchmarks.report import Section, document
@@ -24,6 +25,7 @@ SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "history": measure_history,
     "waiters": measure_waiters,
     "spread": measure_spread,
+    "bombs": measure_bombs,
 }
 
 

@@ -129,6 +129,8 @@ async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, dra
     async with anyio.create_task_group() as tasks:
         await tasks.start(replica.environments.work.serve, name="environments")
         await tasks.start(replica.runner.serve, name="runner")
+        await replica.proof.at_start()
+        tasks.start_soon(replica.proof.refuse, name="proof")
         await replica.recovery.recover_first()
         reconciling = anyio.CancelScope()
         tasks.start_soon(_within, reconciling, replica.reconciler.run, name="reconciler")

@@ -102,6 +102,14 @@ def to_json(value: object) -> Any:
     return _shown.unstructure(value)
 
 
+def read_report(data: bytes, cls: type[T]) -> T:
+    """What a probe has reported, a JSON object, as a `cls`; raises `ValueError` when it is none."""
+    try:
+        return _stored.structure(json.loads(data), cls)
+    except (cattrs.BaseValidationError, TypeError, RecursionError) as error:
+        raise ValueError(f"it is no {cls.__name__}: {data[:80]!r}") from error
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 

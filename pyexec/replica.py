@@ -4,19 +4,21 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
 from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
+from pyexec.adapters.docker_config import Isolation
 from pyexec.domain.files import FileLimits
 from pyexec.domain.spec import MEBIBYTE, Spec
-from pyexec.errors import SettingsError
 from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
 from pyexec.sandbox.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.installer import installed_uv
 from pyexec.sandbox.pool import Pool, SandboxKind
+from pyexec.sandbox.proof import Proof, ProofConfig
 from pyexec.sandbox.setup import Setup, SetupConfig
 from pyexec.services.brought import FileRoom
 from pyexec.services.damage import Damage
@@ -38,6 +40,8 @@ from pyexec.web.context import Context, WebLimits
 
 SETUP_PIDS = 1024
 """Installers compile with as many threads as the machine has processors, and more."""
+DOCKER_PORTS = (2375, 2376)
+"""Where an engine usually listens that does so for a network, without and with TLS."""
 SUPERVISOR_MB = 32
 """What a sandbox takes beside the program's memory and files: the supervisor, and the kernel's own."""
 
@@ -54,6 +58,7 @@ class Replica:
     recovery: Recovery
     pool: Pool
     environments: Environments
+    proof: Proof
 
 
 @asynccontextmanager
@@ -61,13 +66,12 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
     """Opens stores and engine, joins the members under `address`, and builds the services. At the end no container
     of its own is left, but those of programs that another replica may adopt.
 
-    Raises `SettingsError` when the engine cannot enforce what a sandbox relies on, `Unavailable` when it is away."""
+    Raises `SettingsError` when the engine has not what the settings ask for, `Unavailable` when it is away."""
     async with AsyncExitStack() as stack:
-        engine = await DockerEngine.connect(settings.engine_host(), runtime=settings.docker_runtime)
+        engine = await DockerEngine.connect(settings.engine_host(), _isolation(settings))
         stack.push_async_callback(engine.close)
         engine_identity = await engine.identify()
-        _refuse_unenforced(engine_identity, settings)
-        for network in {settings.run_network, settings.setup_network} - {"none"}:
+        for network in _networks(settings):
             await engine.ensure_network(network)
         replica_id = f"rep_{os.urandom(8).hex()}"
         stores = await stack.enter_async_context(open_stores(settings, replica_id))
@@ -89,7 +93,8 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
             ),
             leave_running=settings.consul_addr is not None,
         )
-        replica = _assemble(settings, stores, engine, engine_identity, identity)
+        proof = Proof(engine, _proof_config(settings, engine_identity, address))
+        replica = _assemble(settings, stores, engine, engine_identity, identity, proof)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
@@ -100,6 +105,7 @@ def _assemble(
     engine: DockerEngine,
     engine_identity: EngineIdentity,
     identity: RunnerConfig,
+    proof: Proof,
 ) -> Replica:
     policy = settings.policy(engine_identity.cpus)
     log, blobs = stores.log, stores.blobs
@@ -121,6 +127,7 @@ def _assemble(
             age_seconds_max=settings.env_max_age,
             architecture=engine_identity.architecture,
         ),
+        proof.by,
     )
     pool = Pool(
         engine,
@@ -171,6 +178,7 @@ def _assemble(
             kills=kills,
             downloads=Downloads(queries, blobs),
             checks={"event log": log.check, "docker": engine.check},
+            warnings=lambda: proof.warnings,
             limits=WebLimits(
                 upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
                 metadata_bytes_max=settings.max_metadata_mb * MEBIBYTE,
@@ -200,6 +208,7 @@ def _assemble(
         ),
         pool=pool,
         environments=environments,
+        proof=proof,
     )
 
 
@@ -248,10 +257,24 @@ def _file_limits(settings: Settings, blobs: BlobStore) -> FileLimits:
     return FileLimits(bytes_max=asked if blobs.bytes_max is None else min(asked, blobs.bytes_max))
 
 
-def _refuse_unenforced(identity: EngineIdentity, settings: Settings) -> None:
-    missing = [name for name in identity.unenforced if name not in settings.allow_unenforced]
-    if missing:
-        raise SettingsError(
-            f"this Docker engine cannot enforce {', '.join(missing)}; "
-            f"PYEXEC_ALLOW_UNENFORCED={','.join(missing)} accepts that"
-        )
+def _networks(settings: Settings) -> frozenset[str]:
+    return frozenset({settings.run_network, settings.setup_network} - {"none"})
+
+
+def _isolation(settings: Settings) -> Isolation:
+    """Raises `SettingsError` when the seccomp profile cannot be used."""
+    return Isolation(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
+
+
+def _proof_config(settings: Settings, identity: EngineIdentity, address: str) -> ProofConfig:
+    consul = settings.consul_addr or ""
+    services = (address, settings.engine_host(), consul if "://" in consul else f"//{consul}")
+    ports = {port for service in services if (port := urlsplit(service).port)}
+    return ProofConfig(
+        default_image=settings.default_image,
+        denied=identity.unenforced,
+        accepted=settings.allow_unenforced,
+        networks=_networks(settings),
+        ports=sorted(ports | set(DOCKER_PORTS)),
+        strict=settings.strict == "1",
+    )

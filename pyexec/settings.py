@@ -1,5 +1,6 @@
 """The operator's settings: environment variables with the prefix PYEXEC_, checked at the start."""
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
+from pyexec.domain.enforcement import LIMITS
 from pyexec.domain.spec import Limits, Policy
 from pyexec.errors import SettingsError
 
@@ -51,7 +53,15 @@ class Settings:
     docker_host: str | None = _setting(None, "Docker engine, as unix:///path or tcp://host:port")
     docker_socket: Path | None = _setting(None, "Docker engine by its socket's path")
     docker_runtime: str | None = _setting(None, "Docker runtime for sandboxes, such as runsc")
-    allow_unenforced: tuple[str, ...] = _setting((), "limits that the engine may leave unenforced, by name")
+    seccomp_profile: Path | None = _setting(
+        None, "seccomp profile of sandboxes and setups, a JSON file; none: Docker's default"
+    )
+    allow_unenforced: tuple[str, ...] = _setting(
+        (), f"comma-separated limits that need not hold, of {', '.join(LIMITS)}", allowed=LIMITS
+    )
+    strict: str = _setting(
+        "0", "1: no start while programs with network reach this host's services", allowed=("0", "1")
+    )
     default_image: str = _setting("python:3.12-slim", "image of a run that names none")
     default_timeout: float = _setting(300.0, "wall time of a run, seconds", least=0.001)
     default_memory_mb: int = _setting(1024, "memory of a run, MiB", least=16)
@@ -132,6 +142,23 @@ class Settings:
             return f"unix://{self.docker_socket}"
         return self.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
+    def read_seccomp_profile(self) -> str | None:
+        """The profile as the engine takes it; raises `SettingsError` when the file is none."""
+        if self.seccomp_profile is None:
+            return None
+        try:
+            profile = json.loads(self.seccomp_profile.read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"PYEXEC_SECCOMP_PROFILE is {str(self.seccomp_profile)!r}: {error}"
+            ) from error
+        if not isinstance(profile, dict) or "defaultAction" not in profile:
+            raise SettingsError(
+                f"PYEXEC_SECCOMP_PROFILE is {str(self.seccomp_profile)!r}; allowed is a seccomp profile, "
+                "a JSON object with a defaultAction"
+            )
+        return json.dumps(profile)
+
     def memory_budget_mb(self, overhead_mb: int) -> int:
         """The memory of all sandboxes together; by default what the slots take at the default limits, and never
         less than the one largest run that the ceilings allow."""
@@ -173,7 +200,8 @@ def _parse(variable: str, text: str, attribute: "attrs.Attribute[Any]") -> Any:
         return None
     try:
         if "tuple" in kind:
-            return tuple(part.strip() for part in text.split(",") if part.strip())
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            return tuple(_allowed(variable, part, attribute.metadata["allowed"]) for part in parts)
         if "Path" in kind:
             return Path(text)
         if "int" in kind:

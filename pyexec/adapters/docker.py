@@ -16,7 +16,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
-from pyexec.adapters.docker_config import container_config, network_config
+from pyexec.adapters.docker_config import Isolation, container_config, network_config
 from pyexec.adapters.docker_errors import (
     GONE_STATUSES,
     error_of,
@@ -48,15 +48,15 @@ _LIMIT_OF_INFO = {
 class DockerEngine:
     """`ports.Engine` on a Docker daemon, from 20.10 on."""
 
-    def __init__(self, docker: Docker, runtime: str | None) -> None:
+    def __init__(self, docker: Docker, isolation: Isolation) -> None:
         self._docker = docker
-        self._runtime = runtime
+        self._isolation = isolation
         self.images = DockerImages(docker)
         self._unremoved: set[str] = set()
         """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
 
     @classmethod
-    async def connect(cls, host: str, *, runtime: str | None = None) -> Self:
+    async def connect(cls, host: str, isolation: Isolation) -> Self:
         """An engine at `host` (`unix:///path` or `tcp://host:port`). Makes no request yet.
 
         Raises `SettingsError` for a host that cannot be one."""
@@ -64,7 +64,7 @@ class DockerEngine:
         connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
         try:
             # With a connector of its own, the URL only makes up the requests' addresses.
-            return cls(Docker(url="unix://localhost" if socket else host, connector=connector), runtime)
+            return cls(Docker(url="unix://localhost" if socket else host, connector=connector), isolation)
         except ValueError as error:
             raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
 
@@ -83,11 +83,10 @@ class DockerEngine:
         unenforced = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
         if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
             unenforced.append("seccomp")
-        if self._runtime is not None and self._runtime not in info.get("Runtimes", {}):
-            known = ", ".join(sorted(info.get("Runtimes", {})))
-            raise SettingsError(
-                f"PYEXEC_DOCKER_RUNTIME is {self._runtime!r}; this Docker engine knows {known}"
-            )
+        runtime, runtimes = self._isolation.runtime, info.get("Runtimes", {})
+        if runtime is not None and runtime not in runtimes:
+            known = ", ".join(sorted(runtimes))
+            raise SettingsError(f"PYEXEC_DOCKER_RUNTIME is {runtime!r}; this Docker engine knows {known}")
         return EngineIdentity(
             id=info["ID"],
             version=info["ServerVersion"],
@@ -104,7 +103,7 @@ class DockerEngine:
             with anyio.CancelScope(shield=True):
                 async with translated(image=spec.image):
                     container = await self._docker.containers.create(
-                        container_config(spec, self._runtime), name=name
+                        container_config(spec, self._isolation), name=name
                     )
         except BaseException:
             self._unremoved.add(name)
@@ -137,7 +136,7 @@ class DockerEngine:
                 raise error_of(error) from error
 
     async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
-        return await DockerSetupContainer.start(self._docker, spec, self._runtime)
+        return await DockerSetupContainer.start(self._docker, spec, self._isolation)
 
     async def follow(self, container_id: str) -> "FollowedContainer":
         return await FollowedContainer.open(self._docker, container_id, self._unremoved)

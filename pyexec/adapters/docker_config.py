@@ -2,18 +2,36 @@
 
 from typing import Any
 
+from attrs import frozen
+
 from pyexec.ports import ContainerSpec, SetupSpec
 
 _TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000"
 _PAGE_BYTES = 4096
 
 
-def container_config(spec: ContainerSpec, runtime: str | None) -> dict[str, Any]:
+@frozen(kw_only=True)
+class Isolation:
+    """What holds every container beside its limits: the engine's runtime by its name, and a seccomp profile as the
+    text of its JSON; None is the engine's own default."""
+
+    runtime: str | None = None
+    seccomp_profile: str | None = None
+
+    def complete(self, host: dict[str, Any]) -> None:
+        """Adds it to a container's `HostConfig`."""
+        host["SecurityOpt"] = ["no-new-privileges:true"]
+        if self.seccomp_profile is not None:
+            host["SecurityOpt"].append(f"seccomp={self.seccomp_profile}")
+        if self.runtime is not None:
+            host["Runtime"] = self.runtime
+
+
+def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any]:
     """The request's body, for Docker's API from 1.41 on."""
     host: dict[str, Any] = {
         "AutoRemove": True,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true"],
         "ReadonlyRootfs": True,
         "Tmpfs": {
             "/work": f"{_TMPFS},mode=0755,{_room(spec.work_bytes)}",
@@ -34,8 +52,7 @@ def container_config(spec: ContainerSpec, runtime: str | None) -> dict[str, Any]
     }
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
-    if runtime is not None:
-        host["Runtime"] = runtime
+    isolation.complete(host)
     return {
         "Image": spec.image,
         "Entrypoint": [],
@@ -62,14 +79,13 @@ _SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "
 """What installers need: files of any owner, and apt's own user without rights. Docker's default gives twice as many."""
 
 
-def setup_config(spec: SetupSpec, runtime: str | None) -> dict[str, Any]:
+def setup_config(spec: SetupSpec, isolation: Isolation) -> dict[str, Any]:
     """The request's body for a setup container, which is a sandbox, too: no mount, few rights, every limit.
 
     Its root is writable, because it is what an image is made of; it is not removed by itself for the same reason."""
     host: dict[str, Any] = {
         "CapDrop": ["ALL"],
         "CapAdd": _SETUP_CAPABILITIES,
-        "SecurityOpt": ["no-new-privileges:true"],
         "IpcMode": "private",
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,
@@ -82,8 +98,7 @@ def setup_config(spec: SetupSpec, runtime: str | None) -> dict[str, Any]:
             {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
         ],
     }
-    if runtime is not None:
-        host["Runtime"] = runtime
+    isolation.complete(host)
     return {
         "Image": spec.image,
         "Entrypoint": [],

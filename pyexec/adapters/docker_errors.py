@@ -48,8 +48,9 @@ async def translated(image: str = "") -> AsyncIterator[None]:
         yield
     except DockerError as error:
         raise error_of(error, image) from error
-    except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
-        raise EngineError(f"the connection to Docker broke: {error}") from error
+    except (aiohttp.ClientError, ConnectionError, RuntimeError, AssertionError) as error:
+        # The last of them is aiodocker's way to say that a stream's connection is closed already.
+        raise EngineError(f"the connection to Docker broke: {error or 'it is closed'}") from error
 
 
 def error_of(error: DockerError, image: str = "") -> Exception:

@@ -14,7 +14,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 from anyio import to_thread
 
-from pyexec.adapters.docker_config import setup_config
+from pyexec.adapters.docker_config import Isolation, setup_config
 from pyexec.adapters.docker_errors import remove_container, translated
 from pyexec.errors import EngineError
 from pyexec.ports import SetupSpec
@@ -34,13 +34,13 @@ class DockerSetupContainer:
         self._unread = b""
 
     @classmethod
-    async def start(cls, docker: Docker, spec: SetupSpec, runtime: str | None) -> Self:
+    async def start(cls, docker: Docker, spec: SetupSpec, isolation: Isolation) -> Self:
         """As `ports.Engine.start_setup`."""
         with await to_thread.run_sync(_archive, spec.files) as files:
             with anyio.CancelScope(shield=True):
                 async with translated(image=spec.image):
                     container = await docker.containers.create(
-                        setup_config(spec, runtime), name=f"pyexec-setup-{secrets.token_hex(8)}"
+                        setup_config(spec, isolation), name=f"pyexec-setup-{secrets.token_hex(8)}"
                     )
             setup = cls(docker, container, spec)
             try:

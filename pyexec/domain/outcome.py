@@ -7,10 +7,13 @@ from attrs import evolve, frozen
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
 from pyexec.domain.files import Files
 from pyexec.domain.spec import Limits
-from pyexec.domain.traceback import parse_traceback
+from pyexec.domain.traceback import Crash, parse_traceback
 
 TIMEOUT_EXIT, KILLED_EXIT = 124, 137
 ERROR_CHARACTERS = 1000
+NETWORK_HINT = (
+    "(the network is disabled in this run; config.network_disabled: false, or --network, gives it one)"
+)
 
 
 @frozen(kw_only=True)
@@ -53,7 +56,7 @@ def terminal_event(
                 nonce=nonce,
                 exit_code=ended.exit_code,
                 error_type=crash.error_type if crash else None,
-                error=crash.error if crash else None,
+                error=_error_of(crash, limits) if crash else None,
                 error_line=crash.error_line if crash else None,
                 result=ended.result,
                 result_truncated=ended.result_truncated,
@@ -91,6 +94,12 @@ def terminal_event(
         output=output,
         files=files,
     )
+
+
+def _error_of(crash: Crash, limits: Limits) -> str:
+    if limits.network_disabled and crash.wanted_network:
+        return f"{crash.error} {NETWORK_HINT}"
+    return crash.error
 
 
 def shortened(terminal: Terminal) -> Terminal:

@@ -12,6 +12,11 @@ _GROUP_HEADING = f"  + Exception Group {_HEADING}"
 _GROUP_MARGIN = "  | "
 _GROUP_MEMBERS = re.compile(r"^  \+-\+-+ 1 -+$")
 
+_NO_NETWORK = re.compile(
+    r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
+)
+"""What the C library says where there is no route (ENETUNREACH, EAI_AGAIN); libraries pass it on in their messages."""
+
 
 @frozen(kw_only=True)
 class Crash:
@@ -20,6 +25,11 @@ class Crash:
     error_type: str
     error: str
     error_line: int | None
+
+    @property
+    def wanted_network(self) -> bool:
+        """Whether it comes of a network that is not there."""
+        return _NO_NETWORK.search(self.error) is not None
 
 
 def parse_traceback(stderr: str, root: str = "/work/") -> Crash | None:

@@ -5,7 +5,7 @@ time at which they were last given their name is when they were last used. So a 
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -48,6 +48,8 @@ class Environments:
     images: Images
     setup: Setup
     config: EnvironmentsConfig
+    proven: Callable[[Image], Awaitable[None]]
+    """Returns once sandboxes are known to hold, and is asked before anything runs in an image."""
     work: SharedWork = field(factory=SharedWork)
 
     async def find(self, spec: Spec) -> Image | None:
@@ -80,6 +82,7 @@ class Environments:
         while (image := await self.images.find(name)) is None:
             await self.work.join(name, partial(self._pull, name), say)
         self._check_architecture(image, name)
+        await self.proven(image)
         return image
 
     async def _made(self, key: str, recipe: Recipe) -> Image | None:

@@ -57,7 +57,7 @@ PR_SET_DUMPABLE = 4
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 """The interpreter itself ignores the last two. A program must find them all as it would elsewhere."""
-MEMORY_V1, MEMORY_V2 = "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/"
+CGROUP = "/sys/fs/cgroup/"
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
 LOOKS_PER_SECOND, LOOKS_AT_ONCE, PAUSE_SECONDS = 1000, 1000, 0.01
@@ -139,9 +139,9 @@ class Memory:
     """What counts as the program's memory: everything charged to the container but the files in /work and /tmp,
     and but what was there before it started. Control groups version 1 and 2."""
 
-    def __init__(self):
-        self.v1 = os.path.exists(MEMORY_V1 + "memory.stat")
-        self.root = MEMORY_V1 if self.v1 else MEMORY_V2
+    def __init__(self, root=CGROUP):
+        self.v1 = os.path.exists(root + "memory/memory.stat")
+        self.root = root + "memory/" if self.v1 else root
         self.peak = 0
         self.floor = 0
         self.kills = 0

@@ -1,6 +1,6 @@
 """What the handlers need, under typed keys of the application."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -26,13 +26,15 @@ class WebLimits:
 
 @frozen(kw_only=True)
 class Context:
-    """The services behind the handlers. `checks` name what the replica needs, each raising when it is away."""
+    """The services behind the handlers. `checks` name what the replica needs, each raising when it is away;
+    `warnings` are what an operator should know, a sentence each."""
 
     submissions: Submissions
     queries: Queries
     kills: Kills
     downloads: Downloads
     checks: dict[str, Callable[[], Awaitable[None]]]
+    warnings: Callable[[], Sequence[str]]
     limits: WebLimits
     spool_dir: Path
 

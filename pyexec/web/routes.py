@@ -61,6 +61,14 @@ class Health:
     status: str
 
 
+@frozen(kw_only=True)
+class Readiness:
+    """It takes work; `warnings` are what an operator should know, and are left out when there are none."""
+
+    status: str
+    warnings: tuple[str, ...] | None = None
+
+
 @docs(tags=["run"], summary="Run and wait for the result")
 @response_schema(schema_of(Result), 200)
 @response_schema(schema_of(Problem), 400)
@@ -196,15 +204,16 @@ async def health(_: web.Request) -> web.StreamResponse:
 
 
 @docs(tags=["server"], summary="Can take work")
-@response_schema(schema_of(Health), 200)
+@response_schema(schema_of(Readiness), 200)
 async def ready(request: web.Request) -> web.StreamResponse:
     """200 when the event log and the engine both answer; else 503, and which does not."""
-    away = await _away(context_of(request))
+    context = context_of(request)
+    away = await _away(context)
     if away:
         text = "; ".join(f"{name}: {reason}" for name, reason in away.items())
         document = {"status": "unavailable", "error": text, "code": "unavailable", "reasons": away}
         return web.json_response(document, status=HTTPStatus.SERVICE_UNAVAILABLE)
-    return web.json_response(to_json(Health(status="ok")))
+    return web.json_response(to_json(Readiness(status="ok", warnings=tuple(context.warnings()) or None)))
 
 
 ROUTES = (

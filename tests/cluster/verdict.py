@@ -8,7 +8,7 @@ from typing import Any
 
 from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
 from pyexec.adapters.consul_log import ConsulLog
-from pyexec.domain.events import Event, Running
+from pyexec.domain.events import Event, Failed, Running, Submitted
 from pyexec.domain.execution import Phase, fold
 from pyexec.errors import SessionLost
 from tests.support.cluster import Cluster
@@ -68,9 +68,14 @@ async def check(
     assert not twice
     assert load.results.keys() == load.jobs.keys()
     by_id = {result["execution_id"]: mark for mark, result in load.results.items()}
-    assert known.keys() == by_id.keys(), "one key is one execution"
+    assert by_id.keys() <= known.keys(), "what was answered is known"
+    refused = known.keys() - by_id.keys()
+    assert len(refused) <= load.refusals, "one key is one execution"
     for execution_id, events in logs.items():
         assert fold(execution_id, events).phase is Phase.ENDED
+        if execution_id in refused:
+            check_never_began(events)
+            continue
         assert sum(isinstance(event, Running) for event in events) <= 1
         mark = by_id[execution_id]
         check_true(load.jobs[mark], load.results[mark], starts.seen.get(mark, set()))
@@ -79,6 +84,14 @@ async def check(
     for replica in cluster.replicas:
         assert "Traceback" not in replica.logs(), replica.logs()
     return logs
+
+
+def check_never_began(events: Sequence[Event]) -> None:
+    """Its caller was told that the log does not answer, which it had, or would have; so it was made to end at once."""
+    submitted, failed = events
+    assert isinstance(submitted, Submitted)
+    assert isinstance(failed, Failed)
+    assert "was not started" in failed.error, failed
 
 
 def outcome(result: Mapping[str, Any]) -> str:

@@ -177,3 +177,23 @@ def test_warnings_are_no_crash(crash) -> None:
 def test_any_text_is_read_without_an_error(text: str) -> None:
     crash = parse_traceback(text)
     assert crash is None or (crash.error_type and crash.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        ("[Errno 101] Network is unreachable", True),
+        ("<urlopen error [Errno -3] Temporary failure in name resolution>", True),
+        ("<urlopen error [Errno -3] Try again>", True),
+        ("Cannot connect to host a.example:80 ssl:default [Temporary failure in name resolution]", True),
+        (
+            "HTTPConnectionPool(host='a', port=80): ... (Caused by NewConnectionError('[Errno 101] Network ...'))",
+            True,
+        ),
+        ("[Errno 111] Connection refused", False),
+        ("[Errno 110] Connection timed out", False),
+        ("[Errno 1012] no such thing", False),
+    ],
+)
+def test_a_network_that_was_wanted_is_known_by_what_the_c_library_says(error: str, wanted: bool) -> None:
+    assert Crash(error_type="OSError", error=error, error_line=1).wanted_network is wanted

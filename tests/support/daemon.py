@@ -115,7 +115,7 @@ class Daemon:
 
 
 @contextmanager
-def own_daemon(image: str) -> Iterator[Daemon]:
+def own_daemon(image: str, *arguments: str) -> Iterator[Daemon]:
     """One that runs and has an image of the shared one's; at the end nothing of it is left."""
     shared = subprocess.run(
         ["docker", "info", "--format", "{{.DockerRootDir}}"], check=True, stdout=subprocess.PIPE, text=True
@@ -124,7 +124,7 @@ def own_daemon(image: str) -> Iterator[Daemon]:
     directory = Path(tempfile.mkdtemp(prefix="pyexec-test-", dir=shared))
     daemon = Daemon(directory)
     try:
-        daemon.start()
+        daemon.start(*arguments)
         with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
             subprocess.run(
                 ["docker", "--host", daemon.host, "load", "--quiet"], stdin=save.stdout, check=True

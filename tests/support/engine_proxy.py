@@ -1,23 +1,31 @@
-"""A Docker engine that can be taken away and given back: a socket in front of the real one's."""
+"""A Docker engine that can be taken away and given back, or that does not do what it is told: a socket in front of
+the real one's."""
 
+import json
+import re
 import selectors
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ENGINE = "/var/run/docker.sock"
 
 
 class EngineProxy:
-    """Listens at `path` from `start` until `stop`, which cuts every connection, too."""
+    """Listens at `path` from `start` until `stop`, which cuts every connection, too. `rewrite` changes the body of
+    every request that creates a container."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rewrite: Callable[[Any], None] | None = None) -> None:
         self.path = path
+        self._rewrite = rewrite
         self._server: _Server | None = None
 
     def start(self) -> None:
         self._server = _Server(str(self.path), _Connection)
+        self._server.rewrite = self._rewrite
         threading.Thread(target=self._server.serve_forever, name="engine proxy").start()
 
     def stop(self) -> None:
@@ -34,6 +42,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+    rewrite: Callable[[Any], None] | None = None
 
     def __init__(self, path: str, handler: type[socketserver.BaseRequestHandler]) -> None:
         super().__init__(path, handler)
@@ -50,6 +59,7 @@ class _Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         """Copies both ways until either side is done."""
         self.server.clients.add(self.request)
+        rewritten = _Rewritten(self.server.rewrite)
         with socket.socket(socket.AF_UNIX) as engine, selectors.DefaultSelector() as ready:
             engine.connect(ENGINE)
             ready.register(self.request, selectors.EVENT_READ, engine)
@@ -61,8 +71,34 @@ class _Connection(socketserver.BaseRequestHandler):
                         data = source.recv(65536)
                         if not data:
                             return
-                        key.data.sendall(data)
+                        key.data.sendall(rewritten.feed(data) if source is self.request else data)
             except OSError:
                 return
             finally:
                 self.server.clients.discard(self.request)
+
+
+class _Rewritten:
+    """What a client sends, with other containers in it. A client begins a request only after the last answer."""
+
+    _CREATE = re.compile(rb"POST \S*/containers/create\b")
+    _LENGTH = re.compile(rb"(?i)(\r\nContent-Length: *)(\d+)")
+
+    def __init__(self, rewrite: Callable[[Any], None] | None) -> None:
+        self._rewrite = rewrite
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What of it can go on by now."""
+        if self._rewrite is None or not (self._held or self._CREATE.match(data)):
+            return data
+        self._held += data
+        head, _, body = self._held.partition(b"\r\n\r\n")
+        length = self._LENGTH.search(head)
+        if length is None or len(body) < int(length[2]):
+            return b""
+        self._held = b""
+        document = json.loads(body)
+        self._rewrite(document)
+        body = json.dumps(document).encode()
+        return self._LENGTH.sub(b"\\g<1>%d" % len(body), head) + b"\r\n\r\n" + body

@@ -1,0 +1,67 @@
+"""Networks of a test's own, made as a server makes its own, and the firewall on them."""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.server import running_server
+
+SCRIPT = Path(__file__).parents[2] / "nomad" / "firewall.sh"
+
+
+@contextmanager
+def server_networks(image: str, directory: Path) -> Iterator[tuple[str, str]]:
+    """The names of one for runs and one for setups, which a server has made at its start."""
+    number = secrets.token_hex(4)
+    run, setup = f"pyexec-test-run-{number}", f"pyexec-test-setup-{number}"
+    try:
+        with running_server(directory / "maker", image, run_network=run, setup_network=setup, warm_pool="0"):
+            pass
+        yield run, setup
+    finally:
+        subprocess.run(["docker", "network", "rm", run, setup], check=True, stdout=subprocess.PIPE)
+
+
+@contextmanager
+def named_container(image: str, network: str) -> Iterator[str]:
+    """The name of a container that only waits there."""
+    name = f"pyexec-test-name-{secrets.token_hex(4)}"
+    run = ["docker", "run", "--detach", "--rm", "--network", network, "--name", name, image, "sleep", "300"]
+    subprocess.run(run, check=True, stdout=subprocess.PIPE)
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], check=True, stdout=subprocess.PIPE)
+
+
+def firewall(command: str, *networks: str) -> subprocess.CompletedProcess[str]:
+    """What the script says; its failure is in the exit code."""
+    return subprocess.run(
+        [SCRIPT, command],
+        env={**os.environ, "NETWORKS": " ".join(networks)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def bridges(*networks: str) -> list[str]:
+    """The names of the networks' interfaces, as the script says them."""
+    said = firewall("status", *networks).stdout
+    return [line.partition("(")[2].partition(")")[0] for line in said.splitlines()]
+
+
+def rules(*networks: str) -> set[str]:
+    """All rules of this machine's firewall about these networks; others come and go meanwhile."""
+    interfaces = bridges(*networks)
+    return {
+        f"{program} {line}"
+        for program in ("iptables", "ip6tables")
+        for line in subprocess.run(
+            [program, "--list-rules"], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.splitlines()
+        if any(interface in line for interface in interfaces)
+    }

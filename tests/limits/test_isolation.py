@@ -1,0 +1,75 @@
+"""A runtime and a seccomp profile of the operator's own hold every program; what cannot be used stops the start."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.limits.test_proof import refusal
+from tests.support.api import api_of
+from tests.support.containers import deployment_of, until_containers
+from tests.support.daemon import own_daemon
+from tests.support.server import PROGRAM, running_server
+
+NO_PRIORITY = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+}
+
+
+async def test_a_runtime_is_passed_on(image: str, tmp_path: Path) -> None:
+    with own_daemon(image, "--add-runtime=sturdy=/usr/sbin/runc") as daemon:
+        settings = {"docker_host": daemon.host, "docker_runtime": "sturdy", "warm_pool": "1"}
+        with running_server(tmp_path / "data", image, **settings) as server:
+            deployment = deployment_of(server.data_dir)
+            [container] = await until_containers(deployment, 1, host=daemon.host)
+            assert daemon.run("inspect", "--format", "{{.HostConfig.Runtime}}", container).strip() == "sturdy"
+            async with api_of(server.url) as api:
+                assert (await api.run("print('held')"))["stdout"] == "held\n"
+
+
+def test_a_runtime_that_the_engine_does_not_know_stops_the_start(image: str, tmp_path: Path) -> None:
+    said = refusal(tmp_path, image, docker_runtime="runsc-nowhere")
+    assert "PYEXEC_DOCKER_RUNTIME is 'runsc-nowhere'; this Docker engine knows " in said
+    assert "runc" in said
+
+
+async def test_a_seccomp_profile_holds_programs_and_setups(image: str, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps(NO_PRIORITY))
+    source = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
+    with running_server(tmp_path / "data", image, seccomp_profile=str(profile), warm_pool="1") as server:
+        async with api_of(server.url) as api:
+            result = await api.run(source)
+            assert (result["stdout"], result["error"]) == ("", "[Errno 38] Function not implemented"), result
+            setup = await api.run(source, pre_commands=["nice"])
+            assert setup["error_type"] == "setup_failed", setup
+            assert "Function not implemented" in setup["stderr"], setup
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file"),
+        ("{", "Expecting property name"),
+        ("[]", "allowed is a seccomp profile"),
+        ('{"syscalls": []}', "allowed is a seccomp profile"),
+    ],
+)
+def test_a_profile_that_is_none_stops_the_start(
+    image: str, tmp_path: Path, text: str | None, reason: str
+) -> None:
+    profile = tmp_path / "profile.json"
+    if text is not None:
+        profile.write_text(text)
+    said = refusal(tmp_path, image, seccomp_profile=str(profile))
+    assert said.startswith(f"python-executor-server: PYEXEC_SECCOMP_PROFILE is '{profile}'"), said
+    assert reason in said
+    assert said.count("\n") == 1
+
+
+def test_help_names_the_settings() -> None:
+    said = subprocess.run([PROGRAM, "--help"], check=True, capture_output=True, text=True).stdout
+    for name in ("ALLOW_UNENFORCED", "STRICT", "SECCOMP_PROFILE", "DOCKER_RUNTIME"):
+        assert f"PYEXEC_{name} " in said

@@ -1,0 +1,189 @@
+"""Programs in networks: what they reach, what an operator is told of it, and the firewall that closes it."""
+
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.limits.networks import firewall, named_container, rules, server_networks
+from tests.limits.test_proof import refusal, warnings_of
+from tests.support.api import Api, api_of
+from tests.support.index import gateway
+from tests.support.server import Server, running_server
+
+NETWORK = {"network_disabled": False}
+HINT = "the network is disabled in this run"
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5).close()
+    print("reached")
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture(scope="module")
+def networks(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    with server_networks(image, tmp_path_factory.mktemp("networks")) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def networked(
+    image: str, networks: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    run, setup = networks
+    settings = {"run_network": run, "setup_network": setup, "warm_pool": "1"}
+    with running_server(tmp_path_factory.mktemp("networked") / "data", image, **settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def api(networked: Server) -> AsyncIterator[Api]:
+    async with api_of(networked.url) as client:
+        yield client
+
+
+@contextmanager
+def listening(address: str) -> Iterator[int]:
+    """The port of a service of this machine's at that address."""
+    with socket.create_server((address, 0)) as service:
+        thread = threading.Thread(target=accept_all, args=(service,), name="service")
+        thread.start()
+        yield service.getsockname()[1]
+        service.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def accept_all(service: socket.socket) -> None:
+    try:
+        while True:
+            service.accept()[0].close()
+    except OSError:
+        return
+
+
+async def test_a_program_without_network_fails_at_once_and_is_told_why(api: Api) -> None:
+    result = await api.run("import socket; socket.create_connection(('203.0.113.1', 80))")
+    assert (result["status"], result["error_type"]) == ("completed", "OSError"), result
+    assert result["error"].startswith("[Errno 101] Network is unreachable (")
+    assert HINT in result["error"]
+    assert result["duration_ms"] < 5000
+
+
+async def test_a_name_without_network_fails_at_once_and_is_told_why(api: Api) -> None:
+    result = await api.run("import urllib.request; urllib.request.urlopen('http://example.org')")
+    assert (result["error_type"], result["error_line"]) == ("URLError", 1), result
+    assert HINT in result["error"]
+    assert "--network" in result["error"]
+    assert result["duration_ms"] < 5000
+
+
+async def test_other_failures_are_told_nothing_of_networks(api: Api) -> None:
+    result = await api.run("open('/nowhere')")
+    assert HINT not in result["error"]
+    result = await api.run("raise OSError(101, 'Network is unreachable')", config=NETWORK)
+    assert result["error"] == "[Errno 101] Network is unreachable"
+
+
+async def test_a_program_with_network_reaches_out(
+    api: Api, networked: Server, networks: tuple[str, str]
+) -> None:
+    address = gateway(networks[0])
+    with listening(address) as port:
+        result = await api.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
+        assert result["stdout"] == "reached\n", result
+
+
+async def test_a_program_with_network_resolves_names(image: str, api: Api, networks: tuple[str, str]) -> None:
+    """Docker's own resolver answers, here for a container that it knows."""
+    with named_container(image, networks[0]) as name:
+        result = await api.run(f"import socket; print(socket.gethostbyname('{name}'))", config=NETWORK)
+    network = ip_network(f"{gateway(networks[0])}/16", strict=False)
+    assert ip_address(result["stdout"].strip()) in network, result
+
+
+async def test_two_programs_with_network_do_not_reach_each_other(api: Api) -> None:
+    serve = """
+import socket
+service = socket.create_server(("0.0.0.0", 7777))
+print(socket.gethostbyname(socket.gethostname()), flush=True)
+service.accept()
+print("reached", flush=True)
+"""
+    execution_id = await api.accepted(serve, config=NETWORK)
+    await api.until_printed(execution_id, b"\n")
+    async with api.session.get(f"/api/v1/executions/{execution_id}/logs") as logs:
+        address = (await logs.text()).split()[0]
+    result = await api.run(CONNECT, script_args=[address, "7777"], config=NETWORK)
+    assert "reached" not in result["stdout"], result
+    assert (await api.kill(execution_id)).document == {"status": "killed"}
+    assert "reached" not in (await api.ended(execution_id))["stdout"]
+
+
+async def test_a_host_that_is_reached_is_said_once_and_refused_when_strict(
+    image: str, tmp_path: Path, networked: Server, networks: tuple[str, str]
+) -> None:
+    run, setup = networks
+    warnings = await warnings_of(networked)
+    for name in networks:
+        assert [w for w in warnings if w.startswith(f"programs on the network {name} reach this host")], (
+            warnings
+        )
+    assert networked.log.read_text().count(f"programs on the network {run} reach") == 1
+    said = refusal(tmp_path, image, run_network=run, setup_network=setup, strict="1")
+    assert f"programs on the network {run} reach this host" in said
+    assert said.rstrip().endswith("or leave out PYEXEC_STRICT")
+    assert said.count("\n") == 1
+
+
+async def test_the_servers_own_port_is_named_when_it_is_reached(
+    image: str, tmp_path: Path, networks: tuple[str, str]
+) -> None:
+    run, setup = networks
+    settings = {"host": "0.0.0.0", "run_network": run, "setup_network": setup, "warm_pool": "0"}
+    with running_server(tmp_path / "data", image, **settings) as server:
+        port = server.url.rpartition(":")[2]
+        local = f"http://127.0.0.1:{port}"
+        async with api_of(local) as api:
+            warnings = (await api.get("/ready")).document["warnings"]
+    assert [w for w in warnings if run in w and f"(port {port})" in w], warnings
+
+
+async def test_the_firewall_closes_the_host_and_the_metadata_and_nothing_else(
+    image: str, tmp_path: Path, api: Api, networks: tuple[str, str]
+) -> None:
+    run, setup = networks
+    before = rules(*networks)
+    address = gateway(run)
+    with listening(address) as port:
+        try:
+            for _ in range(2):  # it may be run again
+                assert firewall("up", *networks).returncode == 0
+            assert firewall("status", *networks).stdout.count(": closed") == 2
+            assert all("-j REJECT" in rule for rule in rules(*networks) - before)
+            own = {"run_network": run, "setup_network": setup, "strict": "1", "warm_pool": "0"}
+            with running_server(tmp_path / "data", image, **own) as server:
+                assert await warnings_of(server) == []
+            with anyio.fail_after(60):
+                for target in ((address, str(port)), ("169.254.169.254", "80")):
+                    result = await api.run(CONNECT, script_args=list(target), config=NETWORK)
+                    assert "reached" not in result["stdout"], result
+        finally:
+            assert firewall("down", *networks).returncode == 0
+        assert rules(*networks) == before
+        result = await api.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
+        assert result["stdout"] == "reached\n", result
+    assert firewall("status", *networks).returncode == 1
+
+
+def test_the_firewall_names_a_network_that_is_not_there() -> None:
+    said = firewall("up", "pyexec-test-nowhere")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "there is no network pyexec-test-nowhere" in said.stderr

@@ -1,0 +1,164 @@
+"""A server on an engine that ignores a limit does not start, and says which; told to accept it, it does and says so."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyexec.settings import CLIENT_VARIABLES, PREFIX
+from tests.support.api import api_of
+from tests.support.engine_proxy import EngineProxy
+from tests.support.server import PROGRAM, Server, running_server
+
+MEBIBYTE = 1024 * 1024
+
+
+def without(name: str) -> Callable[[Any], None]:
+    return lambda body: body["HostConfig"].pop(name)
+
+
+def with_host(**values: Any) -> Callable[[Any], None]:
+    return lambda body: body["HostConfig"].update(values)
+
+
+def larger(directory: str) -> Callable[[Any], None]:
+    def rewrite(body: Any) -> None:
+        mounts = body["HostConfig"]["Tmpfs"]
+        mounts[directory] = mounts[directory].rpartition("size=")[0] + f"size={64 * MEBIBYTE}"
+
+    return rewrite
+
+
+def with_memory(body: Any) -> None:
+    body["HostConfig"].update(Memory=1024 * MEBIBYTE, MemorySwap=1024 * MEBIBYTE)
+
+
+def as_root(body: Any) -> None:
+    body["User"] = "0:0"
+
+
+def options(*names: str) -> Callable[[Any], None]:
+    return with_host(SecurityOpt=list(names))
+
+
+IGNORED = {
+    "memory": with_memory,
+    "pids": without("PidsLimit"),
+    "disk": larger("/work"),
+    "tmp": larger("/tmp"),
+    "network": with_host(NetworkMode="pyexec-run"),
+    "read_only_root": without("ReadonlyRootfs"),
+    "capabilities": with_host(CapDrop=[], CapAdd=["NET_RAW"]),
+    "no_new_privileges": options(),
+    "seccomp": options("no-new-privileges:true", "seccomp=unconfined"),
+    "uid": as_root,
+    "cpus": without("NanoCpus"),
+    "cpu_shares": without("CpuShares"),
+}
+"""What an engine would have to leave out of what it is told, for each limit."""
+
+
+@contextmanager
+def forgetful_engine(directory: Path, *limits: str) -> Iterator[str]:
+    def rewrite(body: Any) -> None:
+        if body["Labels"].get("pyexec.probe") != "reach":
+            for limit in limits:
+                IGNORED[limit](body)
+
+    proxy = EngineProxy(directory / "docker.sock", rewrite)
+    proxy.start()
+    try:
+        yield f"unix://{proxy.path}"
+    finally:
+        proxy.stop()
+
+
+def refusal(directory: Path, image: str, **settings: str) -> str:
+    """What a server says that does not start."""
+    own = {"port": "0", "data_dir": str(directory / "data"), "default_image": image, **settings}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(PREFIX) or k in CLIENT_VARIABLES
+    } | {f"PYEXEC_{name.upper()}": value for name, value in own.items()}
+    ended = subprocess.run(
+        [PROGRAM], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, ""), ended
+    return ended.stderr
+
+
+async def warnings_of(server: Server) -> list[str]:
+    async with api_of(server.url) as api:
+        answer = await api.get("/ready")
+        assert (answer.status, answer.document["status"]) == (200, "ok")
+        return list(answer.document.get("warnings", ()))
+
+
+@pytest.mark.parametrize("limit", IGNORED)
+def test_a_limit_that_does_not_hold_stops_the_start_by_its_name(
+    image: str, tmp_path: Path, limit: str
+) -> None:
+    with forgetful_engine(tmp_path, limit) as host:
+        said = refusal(tmp_path, image, docker_host=host)
+    assert f"do not hold {limit} (" in said, said
+    assert said.rstrip().endswith(f"PYEXEC_ALLOW_UNENFORCED={limit} accepts that")
+    assert said.count("\n") == 1, said
+
+
+def test_all_that_do_not_hold_are_named_at_once(image: str, tmp_path: Path) -> None:
+    with forgetful_engine(tmp_path, "disk", "pids") as host:
+        said = refusal(tmp_path, image, docker_host=host, allow_unenforced="seccomp")
+    assert said.rstrip().endswith("PYEXEC_ALLOW_UNENFORCED=seccomp,pids,disk accepts that")
+
+
+async def test_what_is_accepted_is_said_and_served(image: str, tmp_path: Path) -> None:
+    with (
+        forgetful_engine(tmp_path, "pids") as host,
+        running_server(tmp_path / "data", image, docker_host=host, allow_unenforced="pids") as server,
+    ):
+        assert [w for w in await warnings_of(server) if w.startswith("pids does not hold, which is accepted")]
+        async with api_of(server.url) as api:
+            assert (await api.run("print(1)"))["stdout"] == "1\n"
+    assert server.log.read_text().count("pids does not hold") == 1
+
+
+def test_a_limit_that_is_none_cannot_be_accepted(image: str, tmp_path: Path) -> None:
+    said = refusal(tmp_path, image, allow_unenforced="pids,gravity")
+    assert said.startswith(
+        "python-executor-server: PYEXEC_ALLOW_UNENFORCED is 'gravity'; allowed is memory, "
+    )
+
+
+async def test_a_server_whose_image_is_not_there_yet_proves_itself_in_the_first_that_is(
+    image: str, tmp_path: Path
+) -> None:
+    with running_server(tmp_path / "data", "pyexec-nowhere:none", warm_pool="0") as server:
+        [warning] = await warnings_of(server)
+        assert warning.startswith("limits not proven yet"), warning
+        async with api_of(server.url) as api:
+            assert (await api.run("print(1)", docker_image=image))["stdout"] == "1\n"
+        assert not [w for w in await warnings_of(server) if "not proven" in w]
+
+
+async def test_a_proof_that_fails_late_ends_the_server_before_any_program_ran(
+    image: str, tmp_path: Path
+) -> None:
+    with (
+        forgetful_engine(tmp_path, "pids") as host,
+        pytest.raises(RuntimeError, match="ended badly") as ended,
+    ):
+        await ask_in_vain(tmp_path / "data", image, host)
+    said = str(ended.value)
+    assert "do not hold pids (" in said.splitlines()[-1], said
+    assert "Traceback" not in said
+
+
+async def ask_in_vain(data_dir: Path, image: str, host: str) -> None:
+    """Gives work to a server that has not proven itself."""
+    with running_server(data_dir, "pyexec-nowhere:none", docker_host=host, warm_pool="0") as server:
+        async with api_of(server.url) as api:
+            await api.accepted("print('ran')", docker_image=image)
+            assert server.process.wait(60) == 1
