@@ -306,7 +306,7 @@ open('treasure', 'w')
 
 async def test_a_hostile_tree_ends_the_search_and_not_the_server(tight: Api) -> None:
     result = await tight.run(
-        HOSTILE, output_files=["**/treasure", "1", "z/*/*/nothing"], config={"disk_mb": 64}
+        HOSTILE, output_files=["**/treasure", "1", "z/*/*/nothing"], config={"disk_mb": 1024}
     )
     assert (result["status"], result["files_truncated"]) == ("completed", True)
     result = await tight.run(HOSTILE, output_files=["1", "149999"])
