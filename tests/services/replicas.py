@@ -11,9 +11,10 @@ from pyexec.adapters.peers import NoPeers
 from pyexec.app import Stop, _serve_replica
 from pyexec.domain.files import FileLimits
 from pyexec.domain.spec import Metadata
-from pyexec.errors import ExecutorError, Unavailable
+from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Member
 from pyexec.replica import Replica, _assemble
+from pyexec.sandbox.proof import Proof, ProofConfig
 from pyexec.services.brought import FileRoom
 from pyexec.services.live import Run
 from pyexec.services.program import Bounds
@@ -37,6 +38,9 @@ SLOTS = 2
 QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
+PROOF = ProofConfig(
+    default_image="of no use here", denied=(), accepted=(), networks=(), ports=(), strict=False
+)
 
 
 class InlineSpool:
@@ -167,13 +171,28 @@ class Life:
         )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
-        self.replica = _assemble(self._settings, stores, engine, engine_identity, identity)
+        proof = Proof(engine, PROOF, made=True)
+        self.replica = _assemble(self._settings, stores, engine, engine_identity, identity, proof)
         try:
-            await _serve_replica(self.replica, self.gate, self.name, self.stop, 5.0)
+            while True:
+                if await self._serves(self.replica):
+                    break
+                await anyio.sleep(RETRY_SECONDS)
         finally:
             self.gate.context = None
             await self.replica.recovery.remove_own()
             await membership.leave()
+
+    async def _serves(self, replica: Replica) -> bool:
+        """Whether it has served; not when the engine was away at its start, and then it starts again."""
+        away: BaseExceptionGroup[EngineError] | None = None
+        try:
+            await _serve_replica(replica, self.gate, self.name, self.stop, 5.0)
+        except* EngineError as errors:
+            away = errors
+        if away is not None and self.gate.context is not None:
+            raise away
+        return away is None
 
     def crash(self) -> None:
         """SIGKILL: its sessions are still there, and end later."""
