@@ -136,7 +136,9 @@ def _assemble(
         image_of=environments.pulled,
         spec_of=partial(_container_spec, settings, labels, overhead_mb, protocol.command()),
     )
-    preparation = Preparation(log=log, blobs=blobs, pool=pool, environments=environments)
+    preparation = Preparation(
+        replica=identity.replica, log=log, blobs=blobs, pool=pool, environments=environments
+    )
     runner = Runner(
         identity, log=log, blobs=blobs, preparation=preparation, slots=slots, live=live, damage=damage
     )

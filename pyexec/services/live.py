@@ -6,8 +6,9 @@ import anyio
 from attrs import define, field
 
 from pyexec.domain.events import Event
-from pyexec.domain.execution import Execution, Phase, apply
+from pyexec.domain.execution import Execution, Phase, apply, is_legal
 from pyexec.domain.journal import Journal, Stream
+from pyexec.errors import Conflict
 from pyexec.services.brought import Brought
 
 
@@ -42,7 +43,7 @@ class Run:
     """Set when it has ended, or is another replica's from here on."""
     kill_wanted: anyio.Event = field(factory=anyio.Event)
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
-    """What goes on before the code starts; a kill cancels it."""
+    """What goes on before the code starts; a kill cancels it, and so does its going to another replica."""
 
     @property
     def seq(self) -> int:
@@ -70,14 +71,22 @@ class Run:
         return self.execution is not None and self.execution.phase is Phase.ENDED
 
     def hand_over(self) -> None:
-        """It is not this replica's any more: whoever watches it here looks elsewhere."""
+        """It is not this replica's any more: who watches it here looks elsewhere, and nothing is prepared for it."""
         self.over.set()
+        self.preparation.cancel()
         self.changes.announce()
 
     def print(self, stream: Stream, data: bytes) -> None:
         """Takes note of output."""
         self.journal.append(stream, data)
         self.changes.announce()
+
+    def check_open(self, replica: str, event: Event) -> None:
+        """Raises `Conflict` unless `event` may come next, and is this replica's to write: as far as known here."""
+        if self.execution is not None and not (
+            self.execution.is_for(replica) and is_legal(self.execution, event)
+        ):
+            raise Conflict(f"{self.id} has moved on: it is {self.execution.phase} at {self.execution.owner}")
 
     def catch_up(self, events: Sequence[Event]) -> Execution:
         """Takes note of those of the log's `events`, from the first on, that are not known yet."""

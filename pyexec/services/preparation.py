@@ -34,6 +34,7 @@ Archive = Callable[[], AsyncIterator[bytes]]
 class Preparation:
     """Makes sandboxes ready for runs."""
 
+    replica: str
     log: EventLog
     blobs: BlobStore
     pool: Pool
@@ -101,6 +102,7 @@ class Preparation:
 
     async def _say_preparing(self, run: Run) -> None:
         preparing = Preparing(at=now(), nonce=nonce())
+        run.check_open(self.replica, preparing)
         after = [*run.events, preparing]
         await self.log.append(run.id, run.seq, [preparing])
         run.catch_up(after)

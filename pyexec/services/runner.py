@@ -234,6 +234,7 @@ class Runner:
         run.catch_up(after)
 
     async def _append(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
+        run.check_open(self.config.replica, events[0])  # it may have been taken over while it was prepared
         try:
             await self._log.append(run.id, run.seq, events, key=key)
         except SessionLost:
