@@ -36,8 +36,10 @@ def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any
         "Tmpfs": {
             "/work": f"{_TMPFS},mode=0755,{_room(spec.work_bytes)}",
             "/tmp": f"{_TMPFS},mode=1777,{_room(spec.tmp_bytes)}",  # noqa: S108
+            # As Docker mounts it, but bounded in names, too: they outlive a program that the kernel has killed,
+            # and would leave no memory to its supervisor.
+            "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_room(spec.shm_bytes)}",  # noqa: S108
         },
-        "ShmSize": spec.shm_bytes,
         "IpcMode": "private",
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,

@@ -26,7 +26,7 @@ with open('{path}/big', 'wb', buffering=0) as file:
     assert result["stdout"] in (f"{size_mb - 1} {FULL}\n", f"{size_mb} {FULL}\n")
 
 
-@pytest.mark.parametrize("path", ["/work", "/tmp"])
+@pytest.mark.parametrize("path", ["/work", "/tmp", "/dev/shm"])
 @pytest.mark.parametrize("how", ["open(name, 'w').close()", "os.mkdir(name)", "os.symlink('x' * 100, name)"])
 async def test_many_small_files_fill_it_too(attack: Attack, path: str, how: str) -> None:
     source = f"""
