@@ -137,11 +137,18 @@ def unpack(frames):
 
 class Memory:
     """What counts as the program's memory: everything charged to the container but the files in /work and /tmp,
-    and but what was there before it started. Control groups version 1 and 2."""
+    and but what was there before it started. Control groups version 1 and 2.
+
+    What it reads stays open: opening takes memory of the container's, and while a program that the kernel has killed
+    for want of it is still being taken apart, whoever asks for more is killed next."""
 
     def __init__(self, root=CGROUP):
         self.v1 = os.path.exists(root + "memory/memory.stat")
-        self.root = root + "memory/" if self.v1 else root
+        home = root + "memory/" if self.v1 else root
+        self.stat = os.open(home + "memory.stat", os.O_RDONLY | os.O_CLOEXEC)
+        self.events = os.open(
+            home + ("memory.oom_control" if self.v1 else "memory.events"), os.O_RDONLY | os.O_CLOEXEC
+        )
         self.peak = 0
         self.floor = 0
         self.kills = 0
@@ -168,19 +175,26 @@ class Memory:
         return used
 
     def charged(self):
-        with open(self.root + "memory.stat") as file:
-            stat = dict(line.split() for line in file)
+        stat = figures(self.stat)
         anonymous = stat["total_rss"] if self.v1 else stat["anon"]
         shared = stat.get("total_shmem", 0) if self.v1 else stat["shmem"]
         return int(anonymous) + max(0, int(shared) - stored(WORK) - stored(TMP))
 
     def oom_kills(self):
-        with open(self.root + ("memory.oom_control" if self.v1 else "memory.events")) as file:
-            counts = dict(line.split() for line in file)
-        return int(counts.get("oom_kill", 0))
+        return int(figures(self.events).get("oom_kill", 0))
 
     def was_exhausted(self):
         return self.oom_kills() > self.kills
+
+
+def figures(fd):
+    """The names and numbers in a control group's file, as they are now."""
+    text = b""
+    while True:
+        part = os.pread(fd, CHUNK, len(text))
+        if not part:
+            return dict(line.split() for line in text.decode().splitlines())
+        text += part
 
 
 class Pace:
