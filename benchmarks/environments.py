@@ -18,6 +18,8 @@ SCRIPT = b"import numpy, pandas\nprint(pandas.Series(numpy.arange(4)).sum())\n"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 INSTALL = ["/tmp/uv", "pip", "install", "--python", "/usr/bin/python3", "--break-system-packages"]
 INSTALL += ["--compile-bytecode", "--no-cache", "--no-config", "--no-progress", *REQUIREMENTS.split()]
+NETWORK = "pyexec-setup"
+"""The one that setups use; a server has made it by then."""
 ALONE, FIRST, HAVING, LATER = "uv and commit alone", "first run", "image that has them", "later run"
 
 
@@ -67,7 +69,7 @@ def _install_alone(image: str, name: str) -> float:
 
 @contextmanager
 def _container(image: str) -> Iterator[str]:
-    container = _docker("run", "--detach", image, "sleep", "600").strip()
+    container = _docker("run", "--detach", "--network", NETWORK, image, "sleep", "600").strip()
     try:
         _docker("cp", str(installed_uv()), f"{container}:/tmp/uv")
         if AUTHORITIES.exists():

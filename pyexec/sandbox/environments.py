@@ -97,7 +97,7 @@ class Environments:
         return image
 
     async def _make(self, base: Image, recipe: Recipe, key: str, say: Say) -> None:
-        await self.setup.build(base, recipe, key, say)
+        await self.setup.build(base, recipe, key, say, self.work.later)
         self.work.later(self._make_room, name="make room for environments")
 
     async def _pull(self, name: str, say: Say) -> None:

@@ -1,10 +1,13 @@
 """Making an environment: a recipe is carried out in a setup container, which then becomes an image."""
 
 import json
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any, Protocol
 
 import anyio
 from attrs import frozen
@@ -14,6 +17,8 @@ from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_of
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 from pyexec.sandbox.keeper import TOOLS
+
+logger = logging.getLogger(__name__)
 
 Say = Callable[[bytes], None]
 
@@ -28,6 +33,12 @@ _KILLED_EXIT = 137
 _UV, _REQUIREMENTS, _CA, _APT = (
     f"{TOOLS}/{name}" for name in ("uv", "requirements.txt", "ca.pem", "apt.conf")
 )
+
+
+class Later(Protocol):
+    """Does something that nobody waits for."""
+
+    def __call__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None: ...
 
 
 @frozen(kw_only=True)
@@ -55,8 +66,9 @@ class Setup:
     engine: Engine
     config: SetupConfig
 
-    async def build(self, base: Image, recipe: Recipe, key: str, say: Say) -> None:
-        """Makes the image `pyexec-env:<key>` out of `base`; what is printed meanwhile is said.
+    async def build(self, base: Image, recipe: Recipe, key: str, say: Say, later: Later) -> None:
+        """Makes the image `pyexec-env:<key>` out of `base`; what is printed meanwhile is said. Nobody waits for the
+        container's removal, which takes a second: that is done `later`.
 
         Raises `SetupFailed`, `SetupTimeout`, `ImageUnavailable`, `EngineError` or `Unavailable`; then there is none."""
         container = await self.engine.start_setup(self._spec(base, recipe))
@@ -66,8 +78,7 @@ class Setup:
             labels = {ENVIRONMENT_LABEL: key, BASE_SIZE_LABEL: str(base.size_bytes)}
             await container.commit(REPOSITORY, key, labels)
         finally:
-            with anyio.CancelScope(shield=True):
-                await container.remove()
+            later(partial(_discard, container), name="remove a setup container")
 
     async def _install(self, container: SetupContainer, python: str, recipe: Recipe, say: Say) -> None:
         """All steps, and the end of the container; bounded in time and in what is written."""
@@ -203,6 +214,13 @@ class _Tail:
         signs = ("error", "e:", "\u00d7", "fatal")
         begin = next((n for n, line in enumerate(lines) if line.lower().startswith(signs)), -1)
         return " ".join(lines[begin:])[:500] or "it printed nothing"
+
+
+async def _discard(container: SetupContainer) -> None:
+    try:
+        await container.remove()
+    except ExecutorError as error:
+        logger.error("a setup container is left behind until this server ends: %s", error)
 
 
 async def _python(container: SetupContainer, base: Image) -> str:
