@@ -315,7 +315,7 @@ class Runner:
         finally:
             if not handed_over:
                 with anyio.CancelScope(shield=True):
-                    await self._clean_up(run, sandbox, slot)
+                    await self._clean_up(run, sandbox, slot, begun=False)
 
     async def _claimed_sandbox(self, run: Run, sandbox: Sandbox) -> Sandbox:
         """The sandbox, as soon as its execution is claimed."""
@@ -363,14 +363,14 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 await self._clean_up(run, sandbox, slot)
 
-    async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot) -> None:
+    async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot, *, begun: bool = True) -> None:
         """Only after the end is durable, and a moment later: whoever waits for the result goes first.
 
         A sandbox that another replica follows, or will, is let go unharmed."""
         self._live.remove(run)
         try:
             await anyio.sleep(ANSWER_SECONDS)
-            if sandbox is not None and (run.has_ended or run.known().started_at is None):
+            if sandbox is not None and (run.has_ended or not begun):
                 await sandbox.remove()
             elif sandbox is not None:
                 await sandbox.let_go()
