@@ -31,10 +31,10 @@ SETTINGS = {"run_network": "none", "setup_network": "none", "stop_timeout": "0"}
 
 @frozen(kw_only=True)
 class Engine:
-    """A Docker engine of our own, its sandboxes in a group of their own below `all`."""
+    """A Docker engine of our own: its own processes are in one group, its sandboxes in another."""
 
     host: str
-    all: Group
+    programs: Group
     sandboxes: Group
 
 
@@ -48,11 +48,10 @@ class Parts:
 
     def used(self) -> Mapping[str, float]:
         """Processor seconds of each part so far, and entries in Consul's log."""
-        sandboxes = self.engine.sandboxes.cpu_seconds()
         return {
             "server": cpu_seconds(self.service.server.process.pid),
-            "Docker": self.engine.all.cpu_seconds() - sandboxes,
-            "sandboxes": sandboxes,
+            "Docker": self.engine.programs.cpu_seconds(),
+            "sandboxes": self.engine.sandboxes.cpu_seconds(),
             "Consul": cpu_seconds(_pid(self.agent)),
             "log entries": entries(self.agent),
         }
@@ -86,7 +85,7 @@ def _memory_of_waiting(parts: Parts) -> list[Amount]:
     """Of a replica and of sandboxes, when nothing goes on."""
     parts.service.settle()
     replica = memory_bytes(parts.service.server.process.pid) / MIB
-    shims = sum(memory_bytes(pid) for pid in _shims(parts.engine.all)) / MIB
+    shims = sum(memory_bytes(pid) for pid in _shims(parts.engine.programs)) / MIB
     sandboxes = parts.engine.sandboxes.memory_bytes() / MIB
     return [
         Amount(name="memory of an idle replica", value=replica, unit="MiB", at_most=120),
@@ -154,25 +153,23 @@ async def _wait(api: Api, execution_id: str) -> None:
 def _engine(image: str) -> Iterator[Engine]:
     name = f"pyexec-bench-{os.getpid()}"
     with (
-        group(name) as everything,
-        group(f"{name}/sandboxes") as sandboxes,
+        group(name, with_groups=True),
+        group(f"{name}/engine") as programs,
+        group(f"{name}/sandboxes", with_groups=True) as sandboxes,
         own_daemon(image, f"--cgroup-parent=/{sandboxes.name}") as daemon,
     ):
         if daemon.process is None or daemon.containerd is None:
             raise RuntimeError("the Docker engine does not run")
         for process in (daemon.process, daemon.containerd):
-            everything.add(process.pid)
-        yield Engine(host=daemon.host, all=everything, sandboxes=sandboxes)
+            programs.add(process.pid)
+        yield Engine(host=daemon.host, programs=programs, sandboxes=sandboxes)
 
 
-def _shims(everything: Group) -> Iterator[int]:
+def _shims(programs: Group) -> Iterator[int]:
     """Docker's processes that stand beside one container each."""
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        process = Path("/proc") / name
-        program = (process / "cmdline").read_bytes().split(b"\0")[0]
-        groups = (process / "cgroup").read_text().splitlines()
-        if b"containerd-shim" in program and any(line.endswith(f"/{everything.name}") for line in groups):
-            yield int(name)
+    for pid in programs.pids():
+        if b"containerd-shim" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
+            yield pid
 
 
 def _pid(agent: Agent) -> int:

@@ -1,7 +1,7 @@
 """What parts have used: the processor time and the memory of a process, or of all that runs in a control group."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +38,10 @@ class Group:
         for hierarchy in HIERARCHIES:
             (hierarchy / self.name / "cgroup.procs").write_text(str(pid))
 
+    def pids(self) -> Sequence[int]:
+        """The processes that are in it now, those of groups below it not counted."""
+        return [int(pid) for pid in (HIERARCHIES[0] / self.name / "cgroup.procs").read_text().split()]
+
     def cpu_seconds(self) -> float:
         """What all in it have used of the processors."""
         if VERSION_1:
@@ -53,17 +57,17 @@ class Group:
 
 
 @contextmanager
-def group(name: str) -> Iterator[Group]:
-    """A new one; nothing may be left in it at the end."""
+def group(name: str, *, with_groups: bool = False) -> Iterator[Group]:
+    """A new one, which holds processes or, `with_groups`, other groups; nothing may be left in it at the end."""
     for hierarchy in HIERARCHIES:
         (hierarchy / name).mkdir()
-        inherited = hierarchy / name / "memory.use_hierarchy"
-        if inherited.exists() and inherited.read_text().strip() == "0":
-            inherited.write_text("1")
+    if with_groups and not VERSION_1:
+        (GROUPS / name / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+    if with_groups and VERSION_1:
+        (GROUPS / "memory" / name / "memory.use_hierarchy").write_text("1")
     try:
         yield Group(name)
     finally:
-        for hierarchy in HIERARCHIES:
-            for below in sorted((hierarchy / name).rglob("*/"), reverse=True):
-                below.rmdir()
-            (hierarchy / name).rmdir()
+        # Docker has made those of the same name in every other hierarchy; two names may lead to one.
+        for place in {path.resolve() for path in (GROUPS / name, *GROUPS.glob(f"*/{name}")) if path.is_dir()}:
+            place.rmdir()
