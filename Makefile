@@ -32,4 +32,4 @@ docs: ## write docs/configuration.md anew
 	@$(PYTHON) dev/check.py docs
 
 audit: ## known vulnerabilities of what is pinned, where this machine reaches who knows them
-	@$(PYTHON) dev/check.py audit
+	@$(PYTHON) dev/check.py audit $(ARGS)
