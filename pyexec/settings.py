@@ -184,13 +184,14 @@ class Settings:
             )
         return json.dumps(profile)
 
-    def memory_budget_mb(self, overhead_mb: int) -> int:
+    def memory_budget_mb(self, overhead_mb: int, engine_mb: int) -> int:
         """The memory of all sandboxes together; by default what the slots take at the default limits, and never
-        less than the one largest run that the ceilings allow."""
+        less than the one largest run that the ceilings allow and the engine's machine can hold."""
         if self.max_total_memory_mb is not None:
             return self.max_total_memory_mb
         standard = self.default_memory_mb + self.default_disk_mb + overhead_mb
-        return max(self.max_concurrent * standard, self.max_memory_mb + self.max_disk_mb + overhead_mb)
+        largest = self.max_memory_mb + self.max_disk_mb + overhead_mb
+        return max(self.max_concurrent * standard, min(largest, engine_mb))
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
