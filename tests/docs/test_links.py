@@ -37,8 +37,9 @@ def test_files_that_are_named_are_there(page: str) -> None:
     """And the tests in them."""
     gone = []
     for path, function in PATH.findall(prose_of(page)):
-        there = (ROOT / path).exists()
-        if not there or (function and not re.search(rf"def {function}\b", (ROOT / path).read_text())):
+        # docs/security.md names tests from their own folder on.
+        found = next((place / path for place in (ROOT, ROOT / "tests") if (place / path).exists()), None)
+        if found is None or (function and not re.search(rf"def {function}\b", found.read_text())):
             gone.append(f"{path} {function}".strip())
     assert gone == []
 
