@@ -87,7 +87,8 @@ class Settings:
     max_total_memory_mb: int | None = _capacity(
         None, "memory of all sandboxes together, MiB; none: as much as the slots take by default", least=16
     )
-    warm_pool: int = _capacity(4, "sandboxes kept waiting", least=0)
+    warm_pool: int = _capacity(4, "sandboxes kept waiting, of the kinds that are asked for most", least=0)
+    warm_memory_mb: int = _capacity(1024, "memory that waiting sandboxes may take, MiB, 32 each", least=0)
 
     default_image: str = _images("python:3.12-slim", "image of a run that names none")
     allowed_images: tuple[str, ...] = _images(
