@@ -9,7 +9,7 @@ from attrs import frozen
 ROOT = Path(__file__).parents[2]
 RUN = ("bash", "sh", "python", "go")
 """Languages of blocks that a test runs."""
-SHOWN = ("console", "text", "json", "hcl", "yaml", "http")
+SHOWN = ("console", "text", "json", "hcl", "yaml", "promql")
 """Languages of blocks that only show something: what a terminal or a server says, or a file."""
 _FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.M)
