@@ -4,7 +4,6 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -22,6 +21,7 @@ from pyexec.errors import (
     UnsupportedArchive,
 )
 from pyexec.web.context import TOKENS
+from pyexec.web.origin import is_for_another_site
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 OPEN_PATHS = frozenset({"/health", "/ready"})
-_READING = ("GET", "HEAD")
 
 
 @web.middleware
@@ -75,19 +74,10 @@ async def require_token(request: web.Request, handler: Handler) -> web.StreamRes
             )
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
-    if not tokens and request.method not in _READING and is_from_another_site(request):
+    if not tokens and is_for_another_site(request):
         text = "a page of another site may not send this; where no tokens are set, anybody's page could"
         return _json(HTTPStatus.FORBIDDEN, text, "cross_site")
     return await handler(request)
-
-
-def is_from_another_site(request: web.Request) -> bool:
-    """Whether a browser sends this for a page of another site: it would for any page that its user has open, and
-    reaches servers that nobody else does. Programs send neither header."""
-    if (site := request.headers.get("Sec-Fetch-Site")) is not None:
-        return site not in ("same-origin", "none")
-    origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
 
 
 def _bytes(text: str) -> bytes:
