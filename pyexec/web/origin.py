@@ -16,4 +16,7 @@ def is_for_another_site(request: web.Request) -> bool:
     if (site := request.headers.get("Sec-Fetch-Site")) is not None:
         return site not in ("same-origin", "none")
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.host
+    except ValueError:
+        return True

@@ -9,6 +9,7 @@ from tests.support.server import running_server
 OTHERS = (
     {"Origin": "https://other.example"},
     {"Origin": "null"},
+    {"Origin": "http://["},
     {"Origin": "https://other.example", "Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
 )
