@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run cluster cli test lint soak bench lock
+.PHONY: run cluster cli test lint soak bench lock docs audit
 
 run: ## start a server here, run a first program in it
 	@$(PYTHON) dev/run.py
@@ -27,3 +27,9 @@ bench: ## the figures, as a table
 
 lock: ## pin today's latest versions in requirements.lock
 	@$(PYTHON) dev/lock.py
+
+docs: ## write docs/configuration.md anew
+	@$(PYTHON) dev/check.py docs
+
+audit: ## known vulnerabilities of what is pinned, where this machine reaches who knows them
+	@$(PYTHON) dev/check.py audit $(ARGS)

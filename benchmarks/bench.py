@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bombs import measure_bombs
+from benchmarks.capacity import measure_capacity
 from benchmarks.environments import measure_environments
 from benchmarks.history import measure_history
 from benchmarks.picture import draw
@@ -29,6 +30,7 @@ SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "waiters": measure_waiters,
     "spread": measure_spread,
     "bombs": measure_bombs,
+    "capacity": measure_capacity,
 }
 
 

@@ -1,4 +1,4 @@
-"""`make lint`, `make test`, `make soak` and `make bench`: a prepared machine, then one verdict."""
+"""`make lint`, `make test`, `make soak`, `make bench`, `make docs`, `make audit`: a prepared machine, one verdict."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ _STORIES = {
         "pytest, the leader claims all": [*_NO_LOCAL_CLAIM, "-m", "not soak"],
     },
     "bench": {"bench": ["python", "benchmarks/bench.py"]},
+    "docs": {"docs/configuration.md": ["python", "dev/configuration.py"]},
+    "audit": {"audit": ["python", "dev/audit.py"]},
 }
+_WITHOUT_DOCKER = ("lint", "docs", "audit")
+_WITH_GO = ("lint", "test", "audit")
 
 
 def main() -> int:
@@ -50,7 +54,7 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
         raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
-    environment = _environment(docker=name != "lint", go=name in ("lint", "test"))
+    environment = _environment(docker=name not in _WITHOUT_DOCKER, go=name in _WITH_GO)
     programs = {title: list(argv) for title, argv in _STORIES[name].items()}
     if arguments:
         tests = [title for title, argv in programs.items() if argv[0] == "pytest"]

@@ -13,8 +13,9 @@ from aiohttp import web
 
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
+from pyexec.manual import describe_settings
 from pyexec.replica import Replica, open_replica
-from pyexec.settings import Settings, describe_settings, from_environment
+from pyexec.settings import Settings, from_environment
 from pyexec.web.context import GATE, TOKENS, Gate
 from pyexec.web.errors import answer_errors, require_token
 from pyexec.web.routes import add_routes

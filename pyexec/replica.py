@@ -119,7 +119,7 @@ def _assemble(
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         waiting_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(overhead_mb),
+        memory_mb_max=settings.memory_budget_mb(overhead_mb, engine_identity.memory_mb),
         overhead_mb=overhead_mb,
     )
     environments = Environments(

@@ -27,7 +27,7 @@ class DataDir:
     def hold(cls, path: Path) -> Self:
         """Makes the directory if need be, and locks it; raises `SettingsError` when that cannot be."""
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)  # programs' secrets lie in it
             lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SettingsError(

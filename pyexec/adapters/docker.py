@@ -28,6 +28,7 @@ from pyexec.adapters.docker_errors import (
 from pyexec.adapters.docker_hosts import HostsFile, is_missing, mount
 from pyexec.adapters.docker_images import DockerImages
 from pyexec.adapters.docker_setup import DockerSetupContainer
+from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ContainerGone, EngineError, ExecutorError, SettingsError, Unavailable
 from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
@@ -94,6 +95,7 @@ class DockerEngine:
             version=info["ServerVersion"],
             architecture=version["Arch"],
             cpus=info["NCPU"],
+            memory_mb=info["MemTotal"] // MEBIBYTE,
             unenforced=unenforced,
         )
 

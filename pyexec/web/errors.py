@@ -21,6 +21,7 @@ from pyexec.errors import (
     UnsupportedArchive,
 )
 from pyexec.web.context import TOKENS
+from pyexec.web.origin import is_for_another_site
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,9 @@ async def require_token(request: web.Request, handler: Handler) -> web.StreamRes
             )
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
+    if not tokens and is_for_another_site(request):
+        text = "a page of another site may not send this; where no tokens are set, anybody's page could"
+        return _json(HTTPStatus.FORBIDDEN, text, "cross_site")
     return await handler(request)
 
 
