@@ -1,5 +1,7 @@
 """What the present task is about, so that a log line or a figure can name it without being told."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from attrs import define
@@ -29,3 +31,13 @@ def correlate(execution_id: str = "", mode: str = "none") -> Correlation:
 def current() -> Correlation:
     """What the present task is about; nothing in particular where nobody has said."""
     return _CURRENT.get() or Correlation()
+
+
+@contextmanager
+def correlated(execution_id: str, mode: str = "none") -> Iterator[None]:
+    """Within the block the present task, and what it starts, are about this."""
+    token = _CURRENT.set(Correlation(execution_id, mode))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)

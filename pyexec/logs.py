@@ -26,7 +26,7 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base class names it
+    def formatMessage(self, record: logging.LogRecord) -> str:
         execution_id = getattr(record, "execution_id", "")
         if execution_id and execution_id not in record.message:
             record.message = f"[{execution_id}] {record.message}"
@@ -54,7 +54,10 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, FIELDS, {})
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
-            line |= {"error": f"{type(error).__name__}: {error}", "trace": self.formatException(record.exc_info)}
+            line |= {
+                "error": f"{type(error).__name__}: {error}",
+                "trace": self.formatException(record.exc_info),
+            }
         return json.dumps(line, ensure_ascii=False)
 
 

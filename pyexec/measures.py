@@ -191,7 +191,9 @@ EVENT_LOG_ERRORS: Final = Counter(
     labels=("operation", "kind"),
     known=(("append", "unavailable"), ("read", "unavailable")),
 )
-LEADER: Final = Gauge(name="pyexec_leader", doc="1 while this replica leads, else 0; a sum other than 1 is wrong")
+LEADER: Final = Gauge(
+    name="pyexec_leader", doc="1 while this replica leads, else 0; a sum other than 1 is wrong"
+)
 MEMBER: Final = Gauge(
     name="pyexec_member", doc="1 while this replica's membership stands; it appends nothing without"
 )
@@ -216,7 +218,7 @@ DOCKER_ERRORS: Final = Counter(
     doc="Requests that the container engine did not serve: unreachable (no connection, or cut off), refused "
     "(4xx but 404 and 409, which are daily business), server_error (5xx)",
     labels=("operation", "kind"),
-    known=(("create", "unreachable"), ("create", "server_error")),
+    known=(("containers create", "unreachable"), ("containers create", "server_error")),
 )
 
 HTTP_REQUESTS: Final = Counter(
@@ -233,7 +235,9 @@ LOOP_LAG_SECONDS: Final = Histogram(
     buckets=LATENCIES,
 )
 BUILD_INFO: Final = Gauge(
-    name="pyexec_build_info", doc="Always 1; the labels tell what runs", labels=("version", "python", "engine")
+    name="pyexec_build_info",
+    doc="Always 1; the labels tell what runs",
+    labels=("version", "python", "engine"),
 )
 
 CATALOGUE: Final[tuple[Measure, ...]] = tuple(

@@ -1,6 +1,6 @@
 """One replica: the parts of a running server, put together in the order in which they need each other."""
 
-import os
+import platform
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -13,6 +13,8 @@ from pyexec.adapters.docker import DockerEngine
 from pyexec.adapters.docker_config import Isolation
 from pyexec.domain.files import FileLimits
 from pyexec.domain.spec import MEBIBYTE, Spec
+from pyexec.errors import Unavailable
+from pyexec.measures import BUILD_INFO, DAMAGED, LEADER, LIMITS_PROVEN, LIVE, MEMBER, UNMEASURED, Meter
 from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity, Member, Membership
 from pyexec.sandbox import protocol
 from pyexec.sandbox.environments import Environments, EnvironmentsConfig
@@ -26,6 +28,7 @@ from pyexec.services.downloads import Downloads
 from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
+from pyexec.services.measured_log import MeasuredLog
 from pyexec.services.preparation import Preparation, kind_of
 from pyexec.services.program import Bounds
 from pyexec.services.query import Queries
@@ -62,19 +65,20 @@ class Replica:
 
 
 @asynccontextmanager
-async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replica]:
+async def open_replica(
+    settings: Settings, address: str, replica_id: str, meter: Meter
+) -> AsyncIterator[Replica]:
     """Opens stores and engine, joins the members under `address`, and builds the services. At the end no container
     of its own is left, but those of programs that another replica may adopt.
 
     Raises `SettingsError` when the engine has not what the settings ask for, `Unavailable` when it is away."""
     async with AsyncExitStack() as stack:
-        engine = await DockerEngine.connect(settings.engine_host(), _isolation(settings))
+        engine = await DockerEngine.connect(settings.engine_host(), _isolation(settings), meter)
         stack.push_async_callback(engine.close)
         engine_identity = await engine.identify()
         for network in _networks(settings):
             await engine.ensure_network(network)
-        replica_id = f"rep_{os.urandom(8).hex()}"
-        stores = await stack.enter_async_context(open_stores(settings, replica_id))
+        stores = await stack.enter_async_context(open_stores(settings, replica_id, meter))
         await stores.membership.join(
             Member(
                 replica=replica_id,
@@ -94,7 +98,7 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
             leave_running=settings.consul_addr is not None,
         )
         proof = Proof(engine, _proof_config(settings, engine_identity, address))
-        replica = _assemble(settings, stores, engine, engine_identity, identity, proof)
+        replica = _assemble(settings, stores, engine, engine_identity, identity, proof, meter)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
@@ -106,18 +110,20 @@ def _assemble(
     engine_identity: EngineIdentity,
     identity: RunnerConfig,
     proof: Proof,
+    meter: Meter = UNMEASURED,
 ) -> Replica:
     policy = settings.policy(engine_identity.cpus)
-    log, blobs = stores.log, stores.blobs
+    live, damage = Live(), Damage()
+    log, blobs = MeasuredLog(stores.log, live, meter), stores.blobs
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}
-    live, damage = Live(), Damage()
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         waiting_max=settings.max_queued,
         memory_mb_max=settings.memory_budget_mb(overhead_mb),
         overhead_mb=overhead_mb,
+        meter=meter,
     )
     environments = Environments(
         engine.images,
@@ -128,6 +134,7 @@ def _assemble(
             architecture=engine_identity.architecture,
         ),
         proof.by,
+        meter=meter,
     )
     pool = Pool(
         engine,
@@ -135,12 +142,20 @@ def _assemble(
         size=settings.warm_pool,
         image_of=environments.pulled,
         spec_of=partial(_container_spec, settings, labels, overhead_mb, protocol.command()),
+        meter=meter,
     )
     preparation = Preparation(
-        replica=identity.replica, log=log, blobs=blobs, pool=pool, environments=environments
+        replica=identity.replica, log=log, blobs=blobs, pool=pool, environments=environments, meter=meter
     )
     runner = Runner(
-        identity, log=log, blobs=blobs, preparation=preparation, slots=slots, live=live, damage=damage
+        identity,
+        log=log,
+        blobs=blobs,
+        preparation=preparation,
+        slots=slots,
+        live=live,
+        damage=damage,
+        meter=meter,
     )
     queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers, damage=damage)
     kills = Kills(log=log, live=live, queries=queries)
@@ -158,6 +173,7 @@ def _assemble(
         live=live,
         preparation=preparation,
         runner=runner,
+        meter=meter,
     )
     reconciler = Reconciler(
         ReconcilerConfig(
@@ -173,13 +189,19 @@ def _assemble(
         live=live,
         damage=damage,
     )
+    _watch(meter, engine_identity, stores.membership, reconciler, live, damage, proof)
     return Replica(
         context=Context(
             submissions=submissions,
             queries=queries,
             kills=kills,
             downloads=Downloads(queries, blobs),
-            checks={"event log": log.check, "docker": engine.check},
+            checks={
+                "server": partial(_check_open, slots),
+                "event log": log.check,
+                "docker": engine.check,
+                "membership": partial(_check_member, stores.membership),
+            },
             warnings=lambda: proof.warnings,
             limits=WebLimits(
                 upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
@@ -212,6 +234,38 @@ def _assemble(
         environments=environments,
         proof=proof,
     )
+
+
+def _watch(
+    meter: Meter,
+    identity: EngineIdentity,
+    membership: Membership,
+    reconciler: Reconciler,
+    live: Live,
+    damage: Damage,
+    proof: Proof,
+) -> None:
+    """What is read whenever somebody asks, and belongs to no service's own figures."""
+    meter.watch(LEADER, lambda: reconciler.leads)
+    meter.watch(MEMBER, lambda: membership.held)
+    meter.watch(LIVE, lambda: len(live))
+    meter.watch(DAMAGED, lambda: len(damage))
+    meter.watch(LIMITS_PROVEN, lambda: proof.made)
+    meter.watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), identity.version)
+
+
+async def _check_open(slots: Slots) -> None:
+    """Raises `Unavailable` once no new work is taken."""
+    if slots.closed:
+        raise Unavailable("it is stopping; what runs may end, and no new work is taken")
+
+
+async def _check_member(membership: Membership) -> None:
+    """Raises `Unavailable` when others may take this replica for dead."""
+    if not membership.held:
+        raise Unavailable(
+            "its session is lost; it writes nothing until it has another one, which it asks for"
+        )
 
 
 def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:

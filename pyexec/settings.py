@@ -29,6 +29,7 @@ class Settings:
     port: int = _setting(8080, "port to listen on; 0 picks a free one", least=0)
     log_level: str = _setting("INFO", "least level to log", allowed=("DEBUG", "INFO", "WARNING", "ERROR"))
     log_format: str = _setting("text", "how to log", allowed=("text", "json"))
+    access_log: str = _setting("on", "whether each request is logged", allowed=("on", "off"))
     api_tokens: tuple[str, ...] = _setting((), "comma-separated bearer tokens; none: no authentication")
     advertise_addr: str | None = _setting(None, "where other replicas reach this one, as http://host:port")
     local_claim: str = _setting(

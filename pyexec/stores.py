@@ -19,6 +19,7 @@ from pyexec.adapters.embedded import EmbeddedLog
 from pyexec.adapters.object_blobs import ObjectBlobs
 from pyexec.adapters.peers import HttpPeers, NoPeers
 from pyexec.errors import SettingsError
+from pyexec.measures import Meter
 from pyexec.ports import BlobStore, EventLog, Membership, Peers
 from pyexec.settings import Settings
 
@@ -35,14 +36,14 @@ class Stores:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, replica: str) -> AsyncIterator[Stores]:
+async def open_stores(settings: Settings, replica: str, meter: Meter) -> AsyncIterator[Stores]:
     """Opens what the settings name; raises `SettingsError`, or `Unavailable` when it does not answer."""
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         if settings.consul_addr is None:
             yield await _open_embedded(stack, settings)
         else:
-            yield await _open_consul(stack, settings, settings.consul_addr, replica)
+            yield await _open_consul(stack, settings, settings.consul_addr, replica, meter)
 
 
 async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
@@ -55,7 +56,9 @@ async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
     return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=Alone(), peers=NoPeers())
 
 
-async def _open_consul(stack: AsyncExitStack, settings: Settings, address: str, replica: str) -> Stores:
+async def _open_consul(
+    stack: AsyncExitStack, settings: Settings, address: str, replica: str, meter: Meter
+) -> Stores:
     config = ConsulConfig(
         address=address,
         prefix=settings.consul_prefix,
@@ -63,7 +66,7 @@ async def _open_consul(stack: AsyncExitStack, settings: Settings, address: str, 
         ca_file=settings.consul_ca_file,
         cert_file=settings.consul_cert_file,
     )
-    kv = await stack.enter_async_context(ConsulKV(config))
+    kv = await stack.enter_async_context(ConsulKV(config, meter))
     deployment = await _deployment(kv)  # first: a Consul that is away is then named once
     membership = await stack.enter_async_context(ConsulMembership.open(kv))
     complaints = Complaints()

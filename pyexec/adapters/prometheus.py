@@ -6,7 +6,8 @@ import prometheus_client as prometheus
 
 from pyexec.measures import CATALOGUE, Counter, Gauge, Histogram
 
-prometheus.disable_created_metrics()  # a line more for each series, of which nobody asks anything
+# A line more for each series, of which nobody asks anything.
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class PrometheusMeter:
@@ -20,18 +21,27 @@ class PrometheusMeter:
         self._counters = {m: self._counter(m) for m in CATALOGUE if isinstance(m, Counter)}
         self._gauges = {m: self._gauge(m) for m in CATALOGUE if isinstance(m, Gauge)}
         self._histograms = {m: self._histogram(m) for m in CATALOGUE if isinstance(m, Histogram)}
+        # The library's own look for a series takes longer than counting does.
+        self._counting: dict[tuple[Counter, tuple[str, ...]], prometheus.Counter] = {}
+        self._observing: dict[tuple[Histogram, tuple[str, ...]], prometheus.Histogram] = {}
 
     def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
-        counter = self._counters[measure]
-        (counter.labels(*labels) if labels else counter).inc(by)
+        series = self._counting.get((measure, labels))
+        if series is None:
+            family = self._counters[measure]
+            series = self._counting[measure, labels] = family.labels(*labels) if labels else family
+        series.inc(by)
 
     def observe(self, measure: Histogram, value: float, *labels: str) -> None:
-        histogram = self._histograms[measure]
-        (histogram.labels(*labels) if labels else histogram).observe(value)
+        series = self._observing.get((measure, labels))
+        if series is None:
+            family = self._histograms[measure]
+            series = self._observing[measure, labels] = family.labels(*labels) if labels else family
+        series.observe(value)
 
     def watch(self, measure: Gauge, read: Callable[[], float], *labels: str) -> None:
-        gauge = self._gauges[measure]
-        (gauge.labels(*labels) if labels else gauge).set_function(read)
+        family = self._gauges[measure]
+        (family.labels(*labels) if labels else family).set_function(read)
 
     def exposition(self) -> bytes:
         """All of it at this moment, in Prometheus' text format."""
@@ -53,5 +63,3 @@ class PrometheusMeter:
         for labels in measure.known:
             histogram.labels(*labels)
         return histogram
-
-

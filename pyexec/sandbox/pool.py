@@ -10,6 +10,17 @@ from anyio.abc import TaskGroup
 from attrs import frozen
 
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SandboxBroken, Unavailable
+from pyexec.measures import (
+    POOL_SIZE,
+    POOL_TAKES,
+    POOL_WAITING,
+    SANDBOX_START_FAILURES,
+    SANDBOX_START_SECONDS,
+    STEP_SECONDS,
+    UNMEASURED,
+    Meter,
+    timed,
+)
 from pyexec.ports import ContainerSpec, Engine, Image
 from pyexec.sandbox.sandbox import Sandbox
 
@@ -45,7 +56,9 @@ class Pool:
         size: int,
         image_of: Callable[[str], Awaitable[Image]],
         spec_of: Callable[[SandboxKind], ContainerSpec],
+        meter: Meter = UNMEASURED,
     ) -> None:
+        self._meter = meter
         self._engine = engine
         self._kind = kind
         self._size = size
@@ -54,6 +67,8 @@ class Pool:
         self._warm: deque[_Waiting] = deque()
         self._taken = anyio.Event()
         self._filled = anyio.Event()
+        meter.watch(POOL_SIZE, lambda: size)
+        meter.watch(POOL_WAITING, lambda: len(self._warm))
 
     @property
     def ready(self) -> int:
@@ -68,16 +83,24 @@ class Pool:
         """A sandbox of this kind, the caller's from now on: a waiting one, else a new one.
 
         Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
-        while kind == self._kind and self._warm:
-            waiting = self._warm.popleft()
-            self._wake()
-            if sandbox := await waiting.claim():
-                return sandbox
-        return await self._start(kind)
+        with timed(self._meter, STEP_SECONDS, "sandbox"):
+            while kind == self._kind and self._warm:
+                waiting = self._warm.popleft()
+                self._wake()
+                if sandbox := await waiting.claim():
+                    self._meter.count(POOL_TAKES, "hit")
+                    return sandbox
+            self._meter.count(POOL_TAKES, "miss")
+            return await self._start(kind)
 
     async def _start(self, kind: SandboxKind) -> Sandbox:
         image = await self._image_of(kind.image)
-        return await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
+        try:
+            with timed(self._meter, SANDBOX_START_SECONDS):
+                return await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
+        except ExecutorError:
+            self._meter.count(SANDBOX_START_FAILURES)
+            raise
 
     async def full(self) -> None:
         """Returns when all `size` sandboxes wait."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 import anyio
 from attrs import frozen
 
+from pyexec.correlation import correlated
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
@@ -70,6 +71,8 @@ class Reconciler:
         self._gone: dict[str, float] = {}
         self._news = Changes()
         self._acting = Trouble(logger, "reconciling")
+        self.leads = False
+        """Whether it acts now."""
 
     async def run(self) -> None:
         """Stands for leader, and reconciles whenever it leads, until cancelled."""
@@ -79,7 +82,11 @@ class Reconciler:
                 async with self._membership.lead():
                     standing.over()
                     logger.info("this replica leads")
-                    await self._lead()
+                    self.leads = True
+                    try:
+                        await self._lead()
+                    finally:
+                        self.leads = False
                 logger.info("this replica leads no more")
             except Unavailable as error:
                 standing.met(error)
@@ -103,7 +110,8 @@ class Reconciler:
         """One round; how long the next may wait at most, in seconds."""
         try:
             for action in plan(self._view()):
-                await self._act(action)
+                with correlated(action.execution.id):
+                    await self._act(action)
                 self._acting.over()
         except Unavailable as error:
             self._acting.met(error)

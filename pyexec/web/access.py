@@ -9,16 +9,20 @@ from aiohttp.hdrs import METH_ALL
 
 from pyexec.correlation import correlate
 from pyexec.domain.ids import is_execution_id
+from pyexec.logs import FIELDS
 from pyexec.measures import HTTP_REQUESTS, HTTP_SECONDS, Meter
 
 logger = logging.getLogger(__name__)
 
-METER = web.AppKey("meter", Meter)  # type: ignore[type-abstract]
+METER = web.AppKey("meter", Meter)
 ACCESS_LOG = web.AppKey("access_log", bool)
 CALLER_GONE = 499
 """What is noted as the status where nobody waited for the answer."""
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
 """Machines ask for them every few seconds."""
+
+MODE_OF = {"/api/v1/exec/sync": "sync", "/api/v1/exec/async": "async", "/api/v1/eval": "eval"}
+"""How an execution is asked for, by the route that takes it."""
 
 
 @web.middleware
@@ -27,7 +31,7 @@ async def note_access(
 ) -> web.StreamResponse:
     """The outermost of all: it sees what the caller sees."""
     named = request.match_info.get("id", "")
-    correlate(named if is_execution_id(named) else "")
+    correlate(named if is_execution_id(named) else "", MODE_OF.get(_route(request), "none"))
     begun = perf_counter()
     status, sent = CALLER_GONE, 0
     try:
@@ -44,8 +48,7 @@ async def note_access(
 def _note(request: web.Request, status: int, sent: int, seconds: float) -> None:
     """By the route's template: a path holds what callers give."""
     method = request.method if request.method in METH_ALL else "other"
-    resource = request.match_info.route.resource
-    route = (resource.canonical.rstrip("/") or "/") if resource is not None else "unknown"
+    route = _route(request)
     meter = request.app[METER]
     meter.count(HTTP_REQUESTS, method, route, str(status))
     meter.observe(HTTP_SECONDS, seconds, route)
@@ -58,10 +61,13 @@ def _note(request: web.Request, status: int, sent: int, seconds: float) -> None:
             "duration_ms": round(seconds * 1000, 3),
             "bytes": sent,
         }
-        logger.log(
-            level, "%s %s %d, %.1f ms, %d bytes", method, route, status, seconds * 1000, sent,
-            extra={"fields": fields},
-        )  # fmt: skip
+        shown = f"{method} {route} {status}, {seconds * 1000:.1f} ms, {sent} bytes"
+        logger.log(level, "%s", shown, extra={FIELDS: fields})
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "unknown" if resource is None else resource.canonical.rstrip("/")
 
 
 def _length(response: web.StreamResponse) -> int:

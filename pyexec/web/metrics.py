@@ -15,7 +15,7 @@ class Exposition(Protocol):
         """All of it at this moment."""
 
 
-EXPOSITION = web.AppKey("exposition", Exposition)  # type: ignore[type-abstract]
+EXPOSITION = web.AppKey("exposition", Exposition)
 
 
 @docs(tags=["server"], summary="Figures for Prometheus")
