@@ -1,11 +1,15 @@
 """The program `python-executor-server`."""
 
 import asyncio
+import logging
 import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import uvloop
 
+from pyexec.checkup.checkup import check_up
+from pyexec.checkup.findings import Finding, as_json, as_text, is_well
 from pyexec.errors import ExecutorError, first_of
 from pyexec.logs import Logs
 from pyexec.server import serve
@@ -15,6 +19,8 @@ USAGE = """\
 python-executor-server: runs unvetted Python in throw-away sandboxes
 
   python-executor-server            serve until SIGTERM; a second one ends what still runs
+  python-executor-server --check    say whether a server with these settings could work here, and what to mend;
+                                    with --json for machines. Leaves nothing behind, also beside a running server
   python-executor-server --version  print the version
   python-executor-server --help     print this
 
@@ -27,12 +33,28 @@ def main() -> None:
     match sys.argv[1:]:
         case []:
             _serve()
+        case ["--check"]:
+            _check(as_text)
+        case ["--check", "--json"] | ["--json", "--check"]:
+            _check(as_json)
         case ["--help" | "-h"]:
             print(f"{USAGE}\n{describe_settings()}")
         case ["--version"]:
             print(f"python-executor-server {version('python-executor')}")
         case arguments:
-            sys.exit(f"python-executor-server takes --help and --version, not {' '.join(arguments)}")
+            given = " ".join(arguments)
+            sys.exit(
+                f"python-executor-server takes --check, --json with it, --help or --version, not {given}"
+            )
+
+
+def _check(shown: Callable[[Sequence[Finding]], str]) -> None:
+    """Exits with 0 when a server would work, else with 1."""
+    logging.disable()  # what the parts would log is what the findings say
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        findings = runner.run(check_up())
+    print(shown(findings))
+    sys.exit(0 if is_well(findings) else 1)
 
 
 def _serve() -> None:

@@ -59,14 +59,7 @@ async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
 async def _open_consul(
     stack: AsyncExitStack, settings: Settings, address: str, replica: str, meter: Meter
 ) -> Stores:
-    config = ConsulConfig(
-        address=address,
-        prefix=settings.consul_prefix,
-        token=settings.consul_token,
-        ca_file=settings.consul_ca_file,
-        cert_file=settings.consul_cert_file,
-    )
-    kv = await stack.enter_async_context(ConsulKV(config, meter))
+    kv = await stack.enter_async_context(ConsulKV(consul_config(settings, address), meter))
     deployment = await _deployment(kv)  # first: a Consul that is away is then named once
     membership = await stack.enter_async_context(ConsulMembership.open(kv))
     complaints = Complaints()
@@ -78,17 +71,29 @@ async def _open_consul(
     return Stores(deployment=deployment, log=log, blobs=blobs, membership=membership, peers=peers)
 
 
+def consul_config(settings: Settings, address: str) -> ConsulConfig:
+    """How to reach Consul at `address`, and what of it is ours."""
+    return ConsulConfig(
+        address=address,
+        prefix=settings.consul_prefix,
+        token=settings.consul_token,
+        ca_file=settings.consul_ca_file,
+        cert_file=settings.consul_cert_file,
+    )
+
+
 async def _deployment(kv: ConsulKV) -> str:
     """The name that the first server of the deployment has given it; raises `SettingsError` for a prefix that is
     somebody else's."""
     while True:
         _, entry = await kv.get(DEPLOYMENT)
         if entry is not None:
-            return _checked(entry)
+            return checked_deployment(entry)
         await kv.put(DEPLOYMENT, secrets.token_hex(8).encode(), index=0)
 
 
-def _checked(entry: Entry) -> str:
+def checked_deployment(entry: Entry) -> str:
+    """The deployment that the key names; raises `SettingsError` when it names none."""
     if re.fullmatch(rb"[0-9a-f]{16}", entry.value) is None:
         raise SettingsError(
             f"the key {entry.key} below PYEXEC_CONSUL_PREFIX holds {entry.value[:40]!r}, which names no deployment: "

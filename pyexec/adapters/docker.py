@@ -27,6 +27,7 @@ from pyexec.adapters.docker_errors import (
 )
 from pyexec.adapters.docker_images import DockerImages
 from pyexec.adapters.docker_setup import DockerSetupContainer
+from pyexec.adapters.docker_survey import DockerSurvey
 from pyexec.adapters.docker_trace import trace
 from pyexec.errors import ContainerGone, EngineError, ExecutorError, SettingsError, Unavailable
 from pyexec.measures import UNMEASURED, Meter
@@ -100,6 +101,11 @@ class DockerEngine:
             cpus=info["NCPU"],
             unenforced=unenforced,
         )
+
+    @property
+    def survey(self) -> DockerSurvey:
+        """What an operator asks before a server starts."""
+        return DockerSurvey(self._docker)
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
         await self._remove_unremoved()
