@@ -38,7 +38,7 @@ def main() -> None:
         case ["--check", "--json"] | ["--json", "--check"]:
             _check(as_json)
         case ["--help" | "-h"]:
-            print(f"{USAGE}\n{describe_settings()}")
+            print(f"{USAGE}{describe_settings()}")
         case ["--version"]:
             print(f"python-executor-server {version('python-executor')}")
         case arguments:

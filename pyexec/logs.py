@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 from pyexec.correlation import current
 
 FIELDS: Final = "fields"
@@ -17,6 +19,17 @@ class _Correlating(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.execution_id = current().execution_id
+        return True
+
+
+class _Discreet(logging.Filter):
+    """What is no HTTP is quoted by its errors, and may hold a token: only its kind is told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}", ()
+            record.exc_info = None
         return True
 
 
@@ -69,6 +82,7 @@ class Logs:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(self._formatter)
         handler.addFilter(_Correlating())
+        handler.addFilter(_Discreet())
         logging.basicConfig(level=level, handlers=[handler])
 
     def name(self, replica: str) -> None:

@@ -227,14 +227,42 @@ def _allowed(variable: str, text: str, allowed: Sequence[str]) -> str:
     return text
 
 
+SECTIONS = {
+    "host": "Where it listens, and what it says",
+    "consul_addr": "Many servers, and what they store",
+    "docker_host": "The container engine",
+    "default_image": "What a run gets, and the most that it may ask for",
+    "max_concurrent": "How much runs at once",
+    "setup_timeout": "Environments and networks",
+    "queue_timeout": "Times and sizes",
+}
+"""The themes of the settings: each begins with the setting that it is named by."""
+
+
 def describe_settings() -> str:
-    """Every setting with its default, a line each."""
+    """Every setting with what it means, its unit, what is allowed, and its default, a line each."""
     lines = []
     for attribute in attrs.fields(Settings):
-        default = ",".join(attribute.default) if isinstance(attribute.default, tuple) else attribute.default
-        shown = "none" if default in (None, "") else default
-        lines.append(f"  {PREFIX + attribute.name.upper():30} {attribute.metadata['doc']} [{shown}]")
+        if (section := SECTIONS.get(attribute.name)) is not None:
+            lines += ["", section]
+        allowed = attribute.metadata["allowed"]
+        doc = attribute.metadata["doc"]
+        if allowed and not all(value in doc for value in allowed):
+            doc = f"{doc}: {', '.join(allowed)}"
+        lines.append(
+            f"  {PREFIX + attribute.name.upper():30} {doc}{_bound(attribute)} [{_default(attribute)}]"
+        )
     return "\n".join(lines)
+
+
+def _bound(attribute: "attrs.Attribute[Any]") -> str:
+    least = attribute.metadata["least"]
+    return "" if least is None or least < 1 else f", at least {least:g}"
+
+
+def _default(attribute: "attrs.Attribute[Any]") -> str:
+    default = ",".join(attribute.default) if isinstance(attribute.default, tuple) else attribute.default
+    return "none" if default in (None, "") else f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def from_environment() -> Settings:

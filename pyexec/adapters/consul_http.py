@@ -51,7 +51,7 @@ class PooledHTTP:
         self.address = address
         self.sent: Counter[str] = Counter()
         self._meter = meter
-        self._clock = ClockCheck()
+        self.clock = ClockCheck()
         self._calls = self._session(CALL_CONNECTIONS, CALL_SECONDS, tls)
         self._watches = self._session(WATCH_CONNECTIONS, WATCH_SECONDS + WATCH_GRACE_SECONDS, tls)
 
@@ -124,7 +124,7 @@ class PooledHTTP:
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._meter.count(CONSUL_ERRORS, "server_error")
         self._check_is_consul(method, path, answer)
-        self._clock.compare(self.address, answer.headers)
+        self.clock.compare(self.address, answer.headers)
         return callback(Response(answer.status, answer.headers, content.decode("utf-8", "replace"), content))
 
     def _check_is_consul(self, method: str, path: str, answer: aiohttp.ClientResponse) -> None:

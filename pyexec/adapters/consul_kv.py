@@ -14,6 +14,7 @@ from attrs import frozen
 from consul.base import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException, NotFound
 from yarl import URL
 
+from pyexec.adapters.consul_clock import ClockCheck
 from pyexec.adapters.consul_http import WATCH_SECONDS, PooledHTTP, Unanswered
 from pyexec.errors import Conflict, SessionLost, SettingsError, TooLarge, Unavailable
 from pyexec.measures import UNMEASURED, Meter
@@ -151,6 +152,11 @@ class ConsulKV:
     def sent(self) -> Mapping[str, int]:
         """How many requests were sent so far, by method and endpoint, such as `PUT txn`."""
         return self._http.sent
+
+    @property
+    def clock(self) -> ClockCheck:
+        """How this machine's clock compares with Consul's."""
+        return self._http.clock
 
     async def get(self, key: str, since: int | None = None) -> tuple[int, Entry | None]:
         """The index, and the entry if there is one: now, or once the index is not `since`, or after a while."""

@@ -6,9 +6,10 @@ from time import perf_counter
 
 import anyio
 
+from pyexec.adapters.consul_clock import SKEW_SECONDS_MAX
 from pyexec.adapters.consul_keys import DEPLOYMENT, REPLICAS
 from pyexec.adapters.consul_kv import ConsulKV, create
-from pyexec.checkup.findings import Finding, failed, fine
+from pyexec.checkup.findings import Finding, failed, fine, warning
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.settings import Settings
 from pyexec.stores import checked_deployment, consul_config
@@ -28,11 +29,18 @@ async def check_consul(settings: Settings) -> Sequence[Finding]:
     try:
         async with ConsulKV(consul_config(settings, settings.consul_addr)) as kv:
             told = await _try(kv)
+            skew = kv.clock.skew_seconds
     except SettingsError as error:
         return [failed("consul", error)]
     except ExecutorError as error:
         return [failed("consul", error, MEND)]
-    return [fine("consul", f"{settings.consul_addr}, below {settings.consul_prefix}/: {told}")]
+    found = fine("consul", f"{settings.consul_addr}, below {settings.consul_prefix}/: {told}")
+    if abs(skew) > SKEW_SECONDS_MAX:
+        return [
+            found,
+            warning("clock", f"Consul's is {-skew:+.0f} s from this machine's; let both follow one clock"),
+        ]
+    return [found]
 
 
 async def _try(kv: ConsulKV) -> str:
