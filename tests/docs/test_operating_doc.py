@@ -39,7 +39,7 @@ def test_the_table_is_the_catalogue() -> None:
 
 async def test_a_server_tells_what_the_page_names(server: Server) -> None:
     families = (await figures(server.url)).families
-    of_the_process = {name for name in re.findall(r"`(process_\w+)`", PAGE)}
+    of_the_process = set(re.findall(r"`(process_\w+)`", PAGE))
     assert families == {name for name, *_ in ROWS} | of_the_process
 
 
