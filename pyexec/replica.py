@@ -244,7 +244,7 @@ def _watch(
     proof: Proof,
 ) -> None:
     """What is read whenever somebody asks, and belongs to no service's own figures."""
-    meter.watch(LEADER, lambda: reconciler.leads)
+    meter.watch(LEADER, reconciler.leading.locked)
     meter.watch(MEMBER, lambda: membership.held)
     meter.watch(LIVE, lambda: len(live))
     meter.watch(DAMAGED, lambda: len(damage))

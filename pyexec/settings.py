@@ -171,16 +171,7 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings in `environ`; raises `SettingsError` for the first that is wrong or unknown."""
-    known = {PREFIX + a.name.upper(): a for a in attrs.fields(Settings)}
-    values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
-            continue
-        if variable not in known:
-            raise SettingsError(f"{variable} is not a setting; python-executor-server --help lists them all")
-        attribute = known[variable]
-        values[attribute.name] = _parse(variable, text, attribute)
-    settings = Settings(**values)
+    settings = Settings(**dict(_read(variable, environ[variable]) for variable in _ours(environ)))
     for name in ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus"):
         default, most = getattr(settings, f"default_{name}"), getattr(settings, f"max_{name}")
         if default is not None and most is not None and default > most:
@@ -189,6 +180,34 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
                 f"{variable} is {default:g}; allowed is at most {PREFIX}MAX_{name.upper()}, {most:g}"
             )
     return settings
+
+
+def wrong_settings(environ: Mapping[str, str]) -> Sequence[SettingsError]:
+    """All that is wrong with the settings in `environ`."""
+    found = []
+    for variable in _ours(environ):
+        try:
+            _read(variable, environ[variable])
+        except SettingsError as error:
+            found.append(error)
+    if not found:
+        try:
+            read_settings(environ)
+        except SettingsError as error:
+            found.append(error)
+    return found
+
+
+def _ours(environ: Mapping[str, str]) -> Sequence[str]:
+    return [name for name in environ if name.startswith(PREFIX) and name not in CLIENT_VARIABLES]
+
+
+def _read(variable: str, text: str) -> tuple[str, Any]:
+    """The field that a variable sets, and its value."""
+    attribute = next((a for a in attrs.fields(Settings) if PREFIX + a.name.upper() == variable), None)
+    if attribute is None:
+        raise SettingsError(f"{variable} is not a setting; python-executor-server --help lists them all")
+    return attribute.name, _parse(variable, text, attribute)
 
 
 CLIENT_VARIABLES = frozenset({"PYEXEC_SERVER", "PYEXEC_TOKEN", "PYEXEC_TEST_IMAGE"})

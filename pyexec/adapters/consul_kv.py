@@ -14,7 +14,6 @@ from attrs import frozen
 from consul.base import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException, NotFound
 from yarl import URL
 
-from pyexec.adapters.consul_clock import ClockCheck
 from pyexec.adapters.consul_http import WATCH_SECONDS, PooledHTTP, Unanswered
 from pyexec.errors import Conflict, SessionLost, SettingsError, TooLarge, Unavailable
 from pyexec.measures import UNMEASURED, Meter
@@ -136,6 +135,7 @@ class ConsulKV:
         """Within a running event loop; asks nothing yet. Raises `SettingsError` for what cannot be used."""
         self._prefix = f"{config.prefix.strip('/')}/"
         self._http = PooledHTTP(config.url(), config.tls(), meter)
+        self.clock = self._http.clock
         with self._translated("the environment's CONSUL_HTTP_ADDR"):
             self._consul = _Client(self._http, config.token)
 
@@ -152,11 +152,6 @@ class ConsulKV:
     def sent(self) -> Mapping[str, int]:
         """How many requests were sent so far, by method and endpoint, such as `PUT txn`."""
         return self._http.sent
-
-    @property
-    def clock(self) -> ClockCheck:
-        """How this machine's clock compares with Consul's."""
-        return self._http.clock
 
     async def get(self, key: str, since: int | None = None) -> tuple[int, Entry | None]:
         """The index, and the entry if there is one: now, or once the index is not `since`, or after a while."""

@@ -13,16 +13,14 @@ from pyexec.checkup.files import (
     check_installer,
 )
 from pyexec.checkup.findings import Finding, failed, fine
-from pyexec.errors import SettingsError
-from pyexec.settings import PREFIX, from_environment
+from pyexec.settings import PREFIX, from_environment, wrong_settings
 
 
 async def check_up() -> Sequence[Finding]:
     """What is found, one after the other: one that fails does not hide the next."""
-    try:
-        settings = from_environment()
-    except SettingsError as error:
-        return [failed("settings", error, "the other checks need them")]
+    if wrong := wrong_settings(os.environ):
+        return [failed("settings", error, "the other checks need it") for error in wrong]
+    settings = from_environment()
     given = sorted(name for name in os.environ if name.startswith(PREFIX))
     return [
         fine("settings", ", ".join(given) or "all have their defaults"),

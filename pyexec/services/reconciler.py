@@ -71,22 +71,18 @@ class Reconciler:
         self._gone: dict[str, float] = {}
         self._news = Changes()
         self._acting = Trouble(logger, "reconciling")
-        self.leads = False
-        """Whether it acts now."""
+        self.leading = anyio.Lock()
+        """Locked as long as it leads."""
 
     async def run(self) -> None:
         """Stands for leader, and reconciles whenever it leads, until cancelled."""
         standing = Trouble(logger, "standing for leader")
         while True:
             try:
-                async with self._membership.lead():
+                async with self._membership.lead(), self.leading:
                     standing.over()
                     logger.info("this replica leads")
-                    self.leads = True
-                    try:
-                        await self._lead()
-                    finally:
-                        self.leads = False
+                    await self._lead()
                 logger.info("this replica leads no more")
             except Unavailable as error:
                 standing.met(error)

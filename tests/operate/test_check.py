@@ -201,12 +201,16 @@ def test_a_runtime_that_is_not_there(image: str, tmp_path: Path) -> None:
 
 
 def test_for_people_it_is_a_line_for_each_thing(tmp_path: Path) -> None:
-    done = run(port="none", data_dir=str(tmp_path / "data"))
+    done = run(port="none", max_prot="1", data_dir=str(tmp_path / "data"))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
-        "failed   settings   PYEXEC_PORT is 'none'; allowed is a whole number; the other checks need them\n"
-        "1 failed\n"
+        "failed   settings   PYEXEC_PORT is 'none'; allowed is a whole number; the other checks need it\n"
+        "failed   settings   PYEXEC_MAX_PROT is not a setting; python-executor-server --help lists them all; "
+        "the other checks need it\n"
+        "2 failed\n"
     )
+    done = run(default_memory_mb="64", max_memory_mb="32")
+    assert "PYEXEC_DEFAULT_MEMORY_MB is 64; allowed is at most PYEXEC_MAX_MEMORY_MB, 32" in done.stdout
     done = run(data_dir=str(tmp_path / "data"), docker_socket="/none")
     *lines, total = done.stdout.splitlines()
     assert all(line.split()[0] in ("ok", "warning", "failed") for line in lines)

@@ -90,7 +90,7 @@ async def test_steps_phases_and_bytes_of_a_run(api: Api) -> None:
         assert grown["pyexec_execution_phase_seconds_count", frozenset({("phase", phase)})] == 1, phase
     assert grown["pyexec_upload_bytes_total", frozenset()] == len(archive)
     assert grown["pyexec_output_bytes_total", frozenset()] == 1000
-    assert grown["pyexec_event_log_seconds_count", frozenset({("operation", "append")})] == 2
+    assert grown["pyexec_event_log_seconds_count", frozenset({("operation", "append")})] >= 2
     for event in ("submitted", "claimed", "running", "finished"):
         assert grown["pyexec_events_appended_total", frozenset({("event", event)})] == 1
     taken = {key: value for key, value in grown.items() if key[0] == "pyexec_pool_takes_total"}
