@@ -19,6 +19,8 @@ DOCKER_PORTS = (2375, 2376)
 """Where an engine usually listens that does so for a network, without and with TLS."""
 SUPERVISOR_MB = 32
 """What a sandbox takes beside the program's memory and files: the supervisor, and the kernel's own."""
+WAITING_MB = 32
+"""What a waiting sandbox takes of the machine's memory, at most (measured: 22)."""
 
 
 def setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:

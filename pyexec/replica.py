@@ -11,6 +11,7 @@ from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
 from pyexec.configs import (
     SUPERVISOR_MB,
+    WAITING_MB,
     container_spec,
     file_limits,
     isolation,
@@ -136,8 +137,9 @@ def _assemble(
     )
     pool = Pool(
         engine,
-        kind=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
-        size=settings.warm_pool,
+        standard=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
+        size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
+        parallel=engine_identity.cpus,
         image_of=environments.pulled,
         spec_of=partial(container_spec, settings, labels, overhead_mb, protocol.command()),
         meter=meter,
