@@ -42,6 +42,7 @@ class Settings:
     port: int = _server(8080, "port to listen on; 0 picks a free one", least=0)
     log_level: str = _server("INFO", "least level to log", allowed=("DEBUG", "INFO", "WARNING", "ERROR"))
     log_format: str = _server("text", "how to log", allowed=("text", "json"))
+    access_log: str = _server("on", "whether each request is logged", allowed=("on", "off"))
     api_tokens: tuple[str, ...] = _server((), "comma-separated bearer tokens; none: no authentication")
     stop_timeout: float = _server(10.0, "how long a stopping server lets programs end, seconds", least=0)
     data_dir: Path = _server(Path("data"), "where the embedded log and files lie")
@@ -197,16 +198,7 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings in `environ`; raises `SettingsError` for the first that is wrong or unknown."""
-    known = {PREFIX + a.name.upper(): a for a in attrs.fields(Settings)}
-    values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
-            continue
-        if variable not in known:
-            raise SettingsError(f"{variable} is not a setting; python-executor-server --help lists them all")
-        attribute = known[variable]
-        values[attribute.name] = _parse(variable, text, attribute)
-    settings = Settings(**values)
+    settings = Settings(**dict(_read(variable, environ[variable]) for variable in _ours(environ)))
     for name in ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus"):
         default, most = getattr(settings, f"default_{name}"), getattr(settings, f"max_{name}")
         if default is not None and most is not None and default > most:
@@ -215,6 +207,34 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
                 f"{variable} is {default:g}; allowed is at most {PREFIX}MAX_{name.upper()}, {most:g}"
             )
     return settings
+
+
+def wrong_settings(environ: Mapping[str, str]) -> Sequence[SettingsError]:
+    """All that is wrong with the settings in `environ`."""
+    found = []
+    for variable in _ours(environ):
+        try:
+            _read(variable, environ[variable])
+        except SettingsError as error:
+            found.append(error)
+    if not found:
+        try:
+            read_settings(environ)
+        except SettingsError as error:
+            found.append(error)
+    return found
+
+
+def _ours(environ: Mapping[str, str]) -> Sequence[str]:
+    return [name for name in environ if name.startswith(PREFIX) and name not in CLIENT_VARIABLES]
+
+
+def _read(variable: str, text: str) -> tuple[str, Any]:
+    """The field that a variable sets, and its value."""
+    attribute = next((a for a in attrs.fields(Settings) if PREFIX + a.name.upper() == variable), None)
+    if attribute is None:
+        raise SettingsError(f"{variable} is not a setting; python-executor-server --help lists them all")
+    return attribute.name, _parse(variable, text, attribute)
 
 
 CLIENT_VARIABLES = frozenset({"PYEXEC_SERVER", "PYEXEC_TOKEN", "PYEXEC_TEST_IMAGE"})

@@ -41,6 +41,22 @@ class DataDir:
             os.close(lock)
             raise
 
+    @classmethod
+    def holder(cls, path: Path) -> str | None:
+        """The process that holds the directory now; None when nobody does. Changes nothing."""
+        try:
+            lock = os.open(path / _LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(lock)
+        else:
+            return None
+        finally:
+            os.close(lock)
+
     def release(self) -> None:
         """Lets another process have it."""
         os.close(self._lock)
@@ -50,13 +66,16 @@ def _lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         raise SettingsError(
-            f"PYEXEC_DATA_DIR is {str(path)!r}, which the process {holder} holds; "
+            f"PYEXEC_DATA_DIR is {str(path)!r}, which the process {_holder(lock)} holds; "
             "each server needs a data directory of its own"
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+
+
+def _holder(lock: int) -> str:
+    return os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
 
 
 def _deployment(path: Path) -> str:

@@ -1,6 +1,6 @@
 """The endpoints of CONTRACT §1: each reads its request, calls one service, and writes the answer."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from aiohttp_apispec import docs, json_schema, response_schema
 from attrs import frozen
 
 from pyexec.codec import parse_json, parse_request, to_json
+from pyexec.correlation import current
 from pyexec.domain.execution import Phase, Status
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result, Summary
@@ -18,9 +19,10 @@ from pyexec.domain.stream import Chunk, End, Position
 from pyexec.errors import ExecutorError, InvalidRequest, TooLarge
 from pyexec.services.live import Run
 from pyexec.services.uploads import Upload
-from pyexec.web.context import Context, caller_of, context_of, execution_id_of
+from pyexec.web.context import GATE, Context, caller_of, context_of, execution_id_of
 from pyexec.web.evaluation import upload_of
 from pyexec.web.files import get_file, get_files
+from pyexec.web.metrics import metrics
 from pyexec.web.multipart import read_upload, refuse_encoding
 from pyexec.web.schemas import Problem, schema_of
 from pyexec.web.sse import parse_position, send_events, wants_events
@@ -91,6 +93,7 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
             metadata=body.metadata, archive=body.archive, key=_key(request), identity="/api/v1/exec/async"
         )
         execution_id = await context_of(request).submissions.submit(upload)
+    current().execution_id = execution_id
     return web.json_response(
         to_json(Accepted(execution_id=execution_id)),
         status=HTTPStatus.ACCEPTED,
@@ -206,13 +209,14 @@ async def health(_: web.Request) -> web.StreamResponse:
 @docs(tags=["server"], summary="Can take work")
 @response_schema(schema_of(Readiness), 200)
 async def ready(request: web.Request) -> web.StreamResponse:
-    """200 when the event log and the engine both answer; else 503, and which does not."""
-    context = context_of(request)
+    """200 when all answers that it needs; else 503, and what does not: the server itself (starting, or stopping), the
+    event log, the engine, its membership."""
+    gate = request.app[GATE]
+    if (context := gate.context) is None:
+        return _not_ready(gate.waiting_for, {"server": gate.waiting_for})
     away = await _away(context)
     if away:
-        text = "; ".join(f"{name}: {reason}" for name, reason in away.items())
-        document = {"status": "unavailable", "error": text, "code": "unavailable", "reasons": away}
-        return web.json_response(document, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return _not_ready("; ".join(f"{name}: {reason}" for name, reason in away.items()), away)
     return web.json_response(to_json(Readiness(status="ok", warnings=tuple(context.warnings()) or None)))
 
 
@@ -229,6 +233,7 @@ ROUTES = (
     ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
+    ("GET", "/metrics", metrics),
 )
 
 
@@ -237,6 +242,11 @@ def add_routes(app: web.Application) -> None:
     for method, path, handler in ROUTES:
         app.router.add_route(method, path, handler)
         app.router.add_route(method, f"{path}/", handler)
+
+
+def _not_ready(text: str, reasons: Mapping[str, str]) -> web.Response:
+    document = {"status": "unavailable", "error": text, "code": "unavailable", "reasons": reasons}
+    return web.json_response(document, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _away(context: Context) -> dict[str, str]:
@@ -258,6 +268,7 @@ async def _run_and_answer(request: web.Request, upload: Upload) -> web.StreamRes
     stops does not: the run goes on, and is found by its id."""
     context = context_of(request)
     started = await context.submissions.run(upload)
+    current().execution_id = started if isinstance(started, str) else started.id
     try:
         return await (
             _answer_run(request, context, started)
