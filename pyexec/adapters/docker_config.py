@@ -31,7 +31,6 @@ def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any
     """The request's body, for Docker's API from 1.41 on."""
     host: dict[str, Any] = {
         "AutoRemove": True,
-        "CapDrop": ["ALL"],
         "ReadonlyRootfs": True,
         "Tmpfs": {
             "/work": f"{_TMPFS},mode=0755,{_room(spec.work_bytes)}",
@@ -40,36 +39,16 @@ def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any
             # and would leave no memory to its supervisor.
             "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_room(spec.shm_bytes)}",  # noqa: S108
         },
-        "IpcMode": "private",
-        "Memory": spec.memory_bytes,
-        "MemorySwap": spec.memory_bytes,
-        "PidsLimit": spec.pids_max,
-        "CpuShares": spec.cpu_shares,
         "NetworkMode": spec.network or "none",
         "LogConfig": {
             "Type": "local",
             "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
         },
-        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "Ulimits": [_NO_CORES],
     }
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
-    isolation.complete(host)
-    return {
-        "Image": spec.image,
-        "Entrypoint": [],
-        "Cmd": list(spec.command),
-        "User": "1000:1000",
-        "WorkingDir": "/",
-        "OpenStdin": True,
-        "StdinOnce": True,
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "Healthcheck": {"Test": ["NONE"]},
-        "Labels": dict(spec.labels),
-        "HostConfig": host,
-    }
+    return _container(spec, "1000:1000", host, isolation)
 
 
 def _room(size: int) -> str:
@@ -77,6 +56,7 @@ def _room(size: int) -> str:
     return f"size={size},nr_inodes={max(1, size // _PAGE_BYTES)}"
 
 
+_NO_CORES = {"Name": "core", "Soft": 0, "Hard": 0}
 _SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"]
 """What installers need: files of any owner, and apt's own user without rights. Docker's default gives twice as many."""
 
@@ -86,26 +66,35 @@ def setup_config(spec: SetupSpec, isolation: Isolation) -> dict[str, Any]:
 
     Its root is writable, because it is what an image is made of; it is not removed by itself for the same reason."""
     host: dict[str, Any] = {
-        "CapDrop": ["ALL"],
         "CapAdd": _SETUP_CAPABILITIES,
+        "NetworkMode": spec.network,
+        "LogConfig": {"Type": "none"},
+        "Ulimits": [
+            _NO_CORES,
+            {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
+        ],
+    }
+    return _container(spec, "0:0", host, isolation)
+
+
+def _container(
+    spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any], isolation: Isolation
+) -> dict[str, Any]:
+    """What holds for both kinds."""
+    host |= {
+        "CapDrop": ["ALL"],
         "IpcMode": "private",
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,
         "PidsLimit": spec.pids_max,
         "CpuShares": spec.cpu_shares,
-        "NetworkMode": spec.network,
-        "LogConfig": {"Type": "none"},
-        "Ulimits": [
-            {"Name": "core", "Soft": 0, "Hard": 0},
-            {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
-        ],
     }
     isolation.complete(host)
     return {
         "Image": spec.image,
         "Entrypoint": [],
         "Cmd": list(spec.command),
-        "User": "0:0",
+        "User": user,
         "WorkingDir": "/",
         "OpenStdin": True,
         "StdinOnce": True,

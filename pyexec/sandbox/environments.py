@@ -58,9 +58,9 @@ class Environments:
         if base is None:
             return None
         self._check_architecture(base, spec.docker_image)
+        await self._use(base, spec.docker_image)  # by what was made of it, too: without it that is not found
         recipe = recipe_of(spec)
         if recipe is None:
-            await self._use(base, spec.docker_image)
             return base
         return await self._made(environment_key(base.id, recipe), recipe)
 

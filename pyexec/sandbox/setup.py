@@ -26,6 +26,8 @@ ENVIRONMENT_LABEL = "pyexec.environment"
 BASE_SIZE_LABEL = "pyexec.base-size"
 START_SECONDS = 30.0
 CLEAN_UP_SECONDS = 60.0
+ENGINE_SECONDS = 600.0
+"""How much longer than the setup itself the engine may take to begin it and to make an image of it."""
 DISK_WATCH_SECONDS = 1.0
 """How often a setup's disk is measured: the engine neither bounds it on every file system nor tells of it."""
 OLDEST_PYTHON = (3, 8)
@@ -71,14 +73,18 @@ class Setup:
         container's removal, which takes a second: that is done `later`.
 
         Raises `SetupFailed`, `SetupTimeout`, `ImageUnavailable`, `EngineError` or `Unavailable`; then there is none."""
-        container = await self.engine.start_setup(self._spec(base, recipe))
-        try:
-            python = await _python(container, base)
-            await self._install(container, python, recipe, say)
-            labels = {ENVIRONMENT_LABEL: key, BASE_SIZE_LABEL: str(base.size_bytes)}
-            await container.commit(REPOSITORY, key, labels)
-        finally:
-            later(partial(_discard, container), name="remove a setup container")
+        most = self.config.timeout_seconds + ENGINE_SECONDS
+        with anyio.move_on_after(most) as building:
+            container = await self.engine.start_setup(self._spec(base, recipe))
+            try:
+                python = await _python(container, base)
+                await self._install(container, python, recipe, say)
+                labels = {ENVIRONMENT_LABEL: key, BASE_SIZE_LABEL: str(base.size_bytes)}
+                await container.commit(REPOSITORY, key, labels)
+            finally:
+                later(partial(_discard, container), name="remove a setup container")
+        if building.cancelled_caught:
+            raise SetupTimeout(f"the engine had not made the environment within {most:g} s")
 
     async def _install(self, container: SetupContainer, python: str, recipe: Recipe, say: Say) -> None:
         """All steps, and the end of the container; bounded in time and in what is written."""

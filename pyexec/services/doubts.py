@@ -1,5 +1,6 @@
-"""Executions of this replica that nobody here carries on: the log did not answer when they began, or somebody else
-was faster. Whichever it was, they must end, or be given to another replica."""
+"""Executions of which this replica and the log may not think the same. Nobody here carries them on, because the log did
+not answer when they began, or somebody else was faster: then they must end, or be given to another replica. Or they
+are carried on here, and others have taken them over."""
 
 import logging
 
@@ -22,7 +23,7 @@ RETRY_SECONDS = 1.0
 
 @frozen(kw_only=True)
 class Doubts:
-    """Settles what became of executions of `replica`, as soon as the log answers."""
+    """Brings what `replica` does and what the log says together again."""
 
     log: EventLog
     live: Live
@@ -46,6 +47,21 @@ class Doubts:
             except CorruptLog as error:
                 self.damage.note(execution_id, error)
                 return None
+
+    async def look_again(self) -> None:
+        """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
+        for run in self.live.all():
+            try:
+                events = await self.log.read(run.id)
+            except CorruptLog as error:
+                self.damage.note(run.id, error)
+                continue
+            if not events:
+                continue  # it is about to begin
+            execution = run.catch_up(events)
+            if execution.phase is not Phase.ENDED and not execution.is_for(self.replica):
+                logger.warning("%s was taken over by %s", run.id, execution.owner)
+                run.hand_over()
 
     async def _settle(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:
         events = await self.log.read(execution_id)

@@ -10,7 +10,19 @@ from pyexec.domain.execution import is_legal
 from pyexec.domain.files import Files
 from pyexec.domain.journal import Stream
 from pyexec.domain.outcome import Ended, shortened, terminal_event
-from pyexec.errors import Conflict, CorruptLog, TooLarge, Unavailable
+from pyexec.errors import (
+    Conflict,
+    CorruptLog,
+    EngineError,
+    ExecutorError,
+    ImageUnavailable,
+    SandboxBroken,
+    SandboxRefused,
+    SetupFailed,
+    SetupTimeout,
+    TooLarge,
+    Unavailable,
+)
 from pyexec.ports import BlobStore, EventLog
 from pyexec.services.clock import nonce, now
 from pyexec.services.damage import Damage
@@ -22,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 TRACEBACK_BYTES = 64 * 1024
 RETRY_SECONDS = 0.5
+UNPREPARED = (ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog)
+"""What may prevent a run's sandbox from being prepared."""
+SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
 
 
 @frozen(kw_only=True)
@@ -80,6 +95,15 @@ class Endings:
                     output=stored[0],
                 )
                 await self._write(run, failed, writing)
+
+    async def fail_unprepared(self, run: Run, error: ExecutorError) -> None:
+        """As `fail`, for one of the errors of `UNPREPARED`."""
+        if isinstance(error, SetupFailed):
+            await self.fail(run, SETUP_FAILURES[type(error)], str(error), exit_code=error.exit_code)
+        elif isinstance(error, ImageUnavailable):
+            await self.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
+        else:
+            await self.fail(run, FailureType.INTERNAL, f"the sandbox could not be prepared: {error}")
 
     async def _store(self, run: Run, writing: Trouble) -> tuple[Output, TooLarge | None] | None:
         """Where its output lies from now on, and why it is not all of it; None when it is not this replica's any

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import anyio
 from attrs import frozen
@@ -18,6 +19,7 @@ from pyexec.sandbox.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.clock import nonce, now
 from pyexec.services.live import Run
+from pyexec.services.spool import Spool
 from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -50,11 +52,37 @@ class Preparation:
         image = await self.environments.find(spec)
         return None if image is None else kind_of(spec, image)
 
-    async def sandbox(self, run: Run, archive: Archive) -> Sandbox:
-        """A sandbox for a claimed run, with its archive in it. What goes wrong on the way is tried again, for a while.
+    async def from_payload(self, run: Run) -> Sandbox:
+        """A sandbox for a claimed run whose archive lies in the blob store. What goes wrong on the way is tried again,
+        for a while.
 
         Raises as `kind` does, and `SetupFailed`, `SandboxBroken`, `SandboxRefused`, or `Conflict` when the
         execution has moved on."""
+        payload = run.known().payload
+        if payload is None:
+            raise Conflict("the execution has no archive")
+        return await self._sandbox_with(run, partial(self.blobs.read, payload))
+
+    async def from_spool(self, run: Run, spool: Spool) -> Sandbox:
+        """As `from_payload`, as soon as the run is claimed; its archive lies in `spool`, which is closed at the end."""
+        try:
+            await self._until_claimed(run)
+            return await self._sandbox_with(run, spool.read)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await spool.close()
+
+    async def once_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
+        """The sandbox, filled already, as soon as its run is claimed; it is removed when that fails."""
+        try:
+            await self._until_claimed(run)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await sandbox.remove()
+            raise
+        return sandbox
+
+    async def _sandbox_with(self, run: Run, archive: Archive) -> Sandbox:
         for seconds in AGAIN_SECONDS:
             try:
                 return await self._sandbox(run, archive)
@@ -85,7 +113,7 @@ class Preparation:
         image = await self.environments.prepare(spec, lambda data: run.print(Stream.SETUP, data))
         return kind_of(spec, image)
 
-    async def until_claimed(self, run: Run) -> None:
+    async def _until_claimed(self, run: Run) -> None:
         """Returns once a pinned run is claimed; raises `Conflict` when it has ended instead."""
         waiting = Trouble(logger, f"waiting for a claim of {run.id}")
         while run.known().phase is Phase.QUEUED:

@@ -1,8 +1,7 @@
 """Runs claimed executions: copy in, start, watch, classify, write the end, clean up."""
 
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,27 +10,21 @@ from anyio.abc import TaskGroup, TaskStatus
 from attrs import evolve, frozen
 
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
-from pyexec.domain.execution import Execution, Phase, fold
+from pyexec.domain.execution import Execution, fold
 from pyexec.domain.outcome import Ended
 from pyexec.errors import (
     Conflict,
-    CorruptLog,
-    EngineError,
     ExecutorError,
-    ImageUnavailable,
-    SandboxBroken,
-    SandboxRefused,
     SessionLost,
-    SetupFailed,
-    SetupTimeout,
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.beginnings import Beginnings
 from pyexec.services.clock import nonce, now
 from pyexec.services.damage import Damage
 from pyexec.services.doubts import Doubts
-from pyexec.services.ending import Endings
+from pyexec.services.ending import UNPREPARED, Endings
 from pyexec.services.live import Live, Run
 from pyexec.services.preparation import Preparation
 from pyexec.services.program import Bounds, Follow, follow, start_and_follow, watch
@@ -42,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 0.005
 """Removing a container keeps the engine's processor busy for longer than answering takes."""
-SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
 UNHEARD = "the event log did not answer when it was to begin; its code was not started"
 
 Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
@@ -91,9 +83,7 @@ class Runner:
         )
         self._doubts = Doubts(log=log, live=live, replica=config.replica, damage=damage)
         self._tasks: TaskGroup | None = None
-        self._beginnings = 0
-        self._begun = anyio.Event()
-        self.closed = False
+        self._beginnings = Beginnings()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Holds the runs. On cancellation, what has not started is given back, and what still runs is left to be
@@ -102,6 +92,11 @@ class Runner:
             self._tasks = tasks
             task_status.started()
             await anyio.sleep_forever()
+
+    @property
+    def closed(self) -> bool:
+        """Whether this server stops, so that nothing begins here any more."""
+        return self._beginnings.closed
 
     async def drain(self, seconds: float) -> None:
         """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that, and
@@ -112,25 +107,10 @@ class Runner:
                 for run in self._live.all():
                     await run.over.wait()
         finally:
-            self.closed = True
+            self._beginnings.close()
             if self.config.leave_running:
                 self._endings.leave()
-        while self._beginnings:
-            await self._begun.wait()
-
-    @contextmanager
-    def beginning(self) -> Iterator[None]:
-        """Around the step from what the log is told to what this runner does about it, so that the runner does not
-        end in between. Raises `Unavailable` when it has."""
-        if self.closed:
-            raise Unavailable("this server is stopping; send the request again, it will reach another one")
-        self._beginnings += 1
-        try:
-            yield
-        finally:
-            self._beginnings -= 1
-            begun, self._begun = self._begun, anyio.Event()
-            begun.set()
+        await self._beginnings.over()
 
     async def start(
         self,
@@ -153,7 +133,7 @@ class Runner:
         )
         spec = fold(run.id, [*run.events, *events]).spec
         await sandbox.arm(spec.stdin.encode())
-        with self.beginning(), anyio.CancelScope(shield=True):
+        with self._beginnings.one(), anyio.CancelScope(shield=True):
             await self._write_first(run, [*events, running], key)
             begin = partial(start_and_follow, run, sandbox, self.config.bounds)
             self._carry_out_later(run, sandbox, slot, begin)
@@ -163,7 +143,7 @@ class Runner:
     ) -> None:
         """Writes `submitted`, whose archive lies in the blob store; with a slot it is claimed in the same step, and
         the runner owns the slot on return. Raises as `start` does."""
-        with self.beginning(), anyio.CancelScope(shield=True):
+        with self._beginnings.one(), anyio.CancelScope(shield=True):
             if slot is None:
                 await self._append(run, [submitted], key)
                 return
@@ -176,9 +156,9 @@ class Runner:
         """Writes `submitted`, pinned to this replica, whose archive is unpacked in `sandbox`; starts it in the
         background once the reconciler has claimed it. Otherwise as `start`."""
         pinned = evolve(submitted, pinned=self.config.replica)
-        with self.beginning(), anyio.CancelScope(shield=True):
+        with self._beginnings.one(), anyio.CancelScope(shield=True):
             await self._write_first(run, [pinned], key)
-            self._run_later(run, slot, partial(self._claimed_sandbox, run, sandbox))
+            self._run_later(run, slot, partial(self._preparation.once_claimed, run, sandbox))
 
     async def open_spooled(
         self,
@@ -193,14 +173,14 @@ class Runner:
         """Writes `submitted`, pinned to this replica, whose archive lies in `spool` until what it needs is ready, and
         with `claim` the claim in the same step. The runner owns the spool, too, on return. Otherwise as `start`."""
         pinned = evolve(submitted, pinned=self.config.replica)
-        with self.beginning(), anyio.CancelScope(shield=True):
+        with self._beginnings.one(), anyio.CancelScope(shield=True):
             await self._write_first(run, [pinned, self.claim()] if claim else [pinned], key)
-            self._run_later(run, slot, partial(self._sandbox_from_spool, run, spool))
+            self._run_later(run, slot, partial(self._preparation.from_spool, run, spool))
 
     def start_claimed(self, run: Run, slot: Slot) -> None:
         """Takes over a run that is claimed for this replica; its archive lies in the blob store."""
         self._live.add(run)
-        self._run_later(run, slot, partial(self._sandbox_from_payload, run))
+        self._run_later(run, slot, partial(self._preparation.from_payload, run))
 
     def claim(self) -> Claimed:
         """A claim of this replica's."""
@@ -252,7 +232,7 @@ class Runner:
         adopted = Adopted(at=now(), nonce=nonce(), replica=self.config.replica)
         run = Run(execution.id)
         run.record(events)
-        with self.beginning(), anyio.CancelScope(shield=True):
+        with self._beginnings.one(), anyio.CancelScope(shield=True):
             if execution.owner != self.config.replica:  # else it was adopted, and the log did not say so
                 await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
                 run.record([adopted])
@@ -261,18 +241,7 @@ class Runner:
 
     async def look_again(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
-        for run in self._live.all():
-            try:
-                events = await self._log.read(run.id)
-            except CorruptLog as error:
-                self._damage.note(run.id, error)
-                continue
-            if not events:
-                continue  # it is about to begin
-            execution = run.catch_up(events)
-            if execution.phase is not Phase.ENDED and not execution.is_for(self.config.replica):
-                logger.warning("%s was taken over by %s", run.id, execution.owner)
-                run.hand_over()
+        await self._doubts.look_again()
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
@@ -296,14 +265,8 @@ class Runner:
         except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
             run.hand_over()
             self.doubt(run.id, f"it could not start there: {error}")
-        except ImageUnavailable as error:
-            await self._endings.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
-        except SetupFailed as error:
-            kind = SETUP_FAILURES[type(error)]
-            await self._endings.fail(run, kind, str(error), exit_code=error.exit_code)
-        except (SandboxBroken, SandboxRefused, EngineError, CorruptLog) as error:
-            message = f"the sandbox could not be prepared: {error}"
-            await self._endings.fail(run, FailureType.INTERNAL, message)
+        except UNPREPARED as error:
+            await self._endings.fail_unprepared(run, error)
         except Exception:  # a fault of ours in one run is that run's end, and no other's
             logger.exception("%s could not be started", run.id)
             await self._endings.fail(
@@ -316,30 +279,6 @@ class Runner:
             if not handed_over:
                 with anyio.CancelScope(shield=True):
                     await self._clean_up(run, sandbox, slot, begun=False)
-
-    async def _claimed_sandbox(self, run: Run, sandbox: Sandbox) -> Sandbox:
-        """The sandbox, as soon as its execution is claimed."""
-        try:
-            await self._preparation.until_claimed(run)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await sandbox.remove()
-            raise
-        return sandbox
-
-    async def _sandbox_from_payload(self, run: Run) -> Sandbox:
-        payload = run.known().payload
-        if payload is None:
-            raise Conflict("the execution has no archive")
-        return await self._preparation.sandbox(run, partial(self._blobs.read, payload))
-
-    async def _sandbox_from_spool(self, run: Run, spool: Spool) -> Sandbox:
-        try:
-            await self._preparation.until_claimed(run)
-            return await self._preparation.sandbox(run, spool.read)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await spool.close()
 
     def _carry_out_later(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
         self._live.add(run)
