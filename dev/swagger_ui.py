@@ -42,7 +42,9 @@ def _fetch(folder: Path) -> Path:
     (fetched,) = folder.iterdir()
     found = hashlib.sha256(fetched.read_bytes()).hexdigest()
     if found != _SHA256:
-        raise Failure(f"{package} has the SHA-256 {found}, and {_SHA256} is pinned: it is not what was looked at.")
+        raise Failure(
+            f"{package} has the SHA-256 {found}, and {_SHA256} is pinned: it is not what was looked at."
+        )
     return fetched
 
 

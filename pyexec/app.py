@@ -11,13 +11,16 @@ import anyio
 import uvloop
 from aiohttp import web
 
+from pyexec import __version__
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
 from pyexec.replica import Replica, open_replica
 from pyexec.settings import Settings, describe_settings, from_environment
 from pyexec.web.context import GATE, TOKENS, Gate
 from pyexec.web.errors import answer_errors, require_token
-from pyexec.web.routes import add_routes
+from pyexec.web.openapi import Terms, openapi_document
+from pyexec.web.pages import add_pages
+from pyexec.web.routes import ROUTES, add_routes
 from pyexec.web.scope import in_scope
 
 logger = logging.getLogger(__name__)
@@ -104,6 +107,7 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
     app[GATE] = gate
     app[TOKENS] = settings.api_tokens
     add_routes(app)
+    add_pages(app, openapi_document(ROUTES, _terms(settings)))
     http = web.AppRunner(
         app,
         access_log=None,
@@ -122,6 +126,16 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
         ) from error
     host, port = http.addresses[0][:2]
     return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        version=__version__,
+        image=settings.default_image,
+        defaults=settings.limits("default"),
+        ceilings=settings.limits("max"),
+        secured=bool(settings.api_tokens),
+    )
 
 
 async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, drain_seconds: float) -> None:

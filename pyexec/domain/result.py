@@ -12,7 +12,6 @@ from pyexec.domain.files import Files, OutputFile
 from pyexec.domain.ids import ID_PATTERN
 from pyexec.domain.journal import Journal, Stream
 
-
 ID_FIELD = described("The execution's id.", "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", pattern=ID_PATTERN)
 
 
@@ -76,7 +75,9 @@ class Result(Summary):
     """An execution with what it has printed. A program that fails is a result, too."""
 
     stdout: str = field(default="", metadata=described("Standard output, as UTF-8.", "42\n"))
-    stderr: str = field(default="", metadata=described("Standard error; the setup's output when that failed."))
+    stderr: str = field(
+        default="", metadata=described("Standard error; the setup's output when that failed.")
+    )
     truncated: Truncated = field(default=Truncated(), metadata=described("Whether output was cut."))
     files: tuple[OutputFile, ...] | None = field(
         default=None, metadata=described("What output_files brought back.")

@@ -1,0 +1,31 @@
+"""The errors of an endpoint, for its documentation."""
+
+from typing import Any
+
+from pyexec.web.schemas import Problem, schema_of
+
+_MEANINGS = {
+    400: "The request is malformed, or something in it is not allowed; `field` says where.",
+    401: "There is no valid token.",
+    404: "There is no such execution, or its retention is over.",
+    409: "The Idempotency-Key came before, with another request.",
+    413: "The request, or what it would unpack to, is larger than allowed.",
+    415: "The archive is no uncompressed tar, or the body is compressed.",
+    429: "No slot is free and the queue is full.",
+    503: "The event log or the container engine does not answer, or the server is starting or stopping.",
+}
+HEADERS = {
+    401: {"WWW-Authenticate": "Bearer."},
+    429: {"Retry-After": "Seconds after which it is worth another try."},
+}
+"""What comes beside such an error, and its meaning."""
+
+
+def problems(*statuses: int, **own: str) -> dict[str, Any]:
+    """Answers of these statuses, as `responses` of aiohttp-apispec's `docs`; `_409="…"` gives a meaning of its own."""
+    meanings = {status: _MEANINGS[status] for status in statuses}
+    meanings |= {int(name.removeprefix("_")): meaning for name, meaning in own.items()}
+    return {
+        str(status): {"schema": schema_of(Problem), "description": meaning}
+        for status, meaning in sorted(meanings.items())
+    }
