@@ -112,7 +112,7 @@ def _field(kind: Any, use: Use, options: dict[str, Any]) -> fields.Field[Any]:
     if attrs.has(kind):
         return fields.Nested(schema_of(kind, use), **options)
     if issubclass(kind, Enum):
-        return fields.Enum(kind, by_value=True, **options)
+        return fields.Enum(kind, by_value=fields.String, **options)
     if kind is bool and use is Use.PARAMETERS:
         return _Flag(**options)
     if kind is bytes:
