@@ -107,7 +107,7 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
     app[GATE] = gate
     app[TOKENS] = settings.api_tokens
     add_routes(app)
-    add_pages(app, openapi_document(ROUTES, _terms(settings)))
+    add_pages(app, openapi_document(ROUTES, terms_of(settings)))
     http = web.AppRunner(
         app,
         access_log=None,
@@ -128,7 +128,7 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
     return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _terms(settings: Settings) -> Terms:
+def terms_of(settings: Settings) -> Terms:
     return Terms(
         version=__version__,
         image=settings.default_image,

@@ -17,12 +17,15 @@ from pyexec.domain.spec import Limits
 from pyexec.web.errors import is_open
 from pyexec.web.examples import OF_MEDIA, OF_TYPES
 from pyexec.web.problems import HEADERS, problems
+from pyexec.web.schemas import schema_of
+from pyexec.web.sse import Message
 
 JSON = "application/json"
 Route = tuple[str, str, Any]
 _BODIES = {"json": [JSON], "form": ["multipart/form-data"]}
 _FOLLOW_UPS = ("get_execution", "delete_execution", "get_logs", "get_events", "get_files")
 """What the id of an execution is good for."""
+_SCHEMAS = {"text/event-stream": schema_of(Message), "text/plain": {"type": "string"}}
 _ABOUT = """Runs Python that nobody has vetted, each program in a throw-away sandbox.
 
 A program that fails is an answer 200 with `status: failed`; errors are for requests that cannot be served. Every path
@@ -131,7 +134,7 @@ def _response(told: Mapping[str, Any], kinds: Iterable[str], headers: Mapping[st
         if kind == JSON:
             content[kind] = {"schema": told["schema"]}
         elif kind in OF_MEDIA:
-            content[kind] = {"schema": {"type": "string"}, "example": OF_MEDIA[kind]}
+            content[kind] = {"schema": _SCHEMAS[kind], "example": OF_MEDIA[kind]}
         else:
             content[kind] = {"schema": {"type": "string", "format": "binary"}}
     response: dict[str, Any] = {"description": told["description"] or status, "content": content}

@@ -12,6 +12,7 @@ from pyexec.domain.described import described
 from pyexec.domain.execution import Status
 from pyexec.domain.result import ID_FIELD
 from pyexec.errors import InvalidRequest
+from pyexec.web.sse import POSITION_PATTERN
 
 T = TypeVar("T")
 KEY_LENGTH_MAX = 255
@@ -100,7 +101,7 @@ class Resuming:
         default=None,
         metadata={
             "name": "Last-Event-ID",
-            **described("The id of the last event that was read.", pattern=r"^[0-9]+\.[0-9]+$"),
+            **described("The id of the last event that was read.", pattern=POSITION_PATTERN),
         },
     )
 

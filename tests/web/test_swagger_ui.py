@@ -37,7 +37,9 @@ async def answer(box: Locator) -> tuple[str, Any]:
     await box.get_by_role("button", name="Execute").click()
     live = box.locator(".live-responses-table .response")
     status = await live.locator(".response-col_status").inner_text()
-    return status.split()[0], json.loads(await live.locator(".response-col_description pre").first.inner_text())
+    return status.split()[0], json.loads(
+        await live.locator(".response-col_description pre").first.inner_text()
+    )
 
 
 async def test_shows_every_endpoint(page: Page) -> None:

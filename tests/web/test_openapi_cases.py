@@ -1,0 +1,124 @@
+"""Requests made from the API's own document by Schemathesis, good ones and bad ones: each is answered as the document says,
+by a server that runs in real sandboxes what can be run."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+import schemathesis
+from attrs import define, field
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from pyexec.app import terms_of
+from pyexec.settings import read_settings
+from pyexec.web.openapi import openapi_document
+from pyexec.web.routes import ROUTES
+from tests.support.api import api_of
+from tests.support.archives import script, tar_of
+from tests.support.server import Server, running_server
+
+CASES, CASES_OF_SOAK = 15, 400
+PATIENCE_SECONDS = 120
+BOUNDS = {
+    "default_timeout": "2",
+    "max_timeout": "2",
+    "default_memory_mb": "64",
+    "max_memory_mb": "128",
+    "default_disk_mb": "64",
+    "max_disk_mb": "128",
+    "max_cpus": "1",
+    "setup_network": "none",
+}
+"""A server on which whatever a request asks for is small, and nothing is installed from anywhere."""
+PROGRAMS = ("print(6 * 7)", "import sys\nprint(sys.argv, input())", "raise SystemExit(3)", "1 / 0")
+WRITES = "open('out.txt', 'w').write('brought back')\nprint('done')"
+ARCHIVES = st.one_of(
+    st.sampled_from(PROGRAMS).map(script),
+    st.dictionaries(st.text(min_size=1, max_size=40), st.binary(max_size=600), max_size=3).map(tar_of),
+    st.binary(max_size=2000),
+)
+schemathesis.openapi.media_type("application/x-tar", ARCHIVES)
+
+SETTINGS = read_settings({f"PYEXEC_{name.upper()}": value for name, value in BOUNDS.items()})
+documented = schemathesis.openapi.from_dict(openapi_document(ROUTES, terms_of(SETTINGS)))
+# What a schema does not say, such as "either code or files", makes good requests that are refused with good reason.
+documented.config.checks.positive_data_acceptance.enabled = False
+documented.config.generation.update(allow_extra_parameters=False)
+
+
+@define
+class Target:
+    """The server, executions that it knows, and what it has answered."""
+
+    server: Server
+    known: list[str]
+    answers: Counter[tuple[str, int]] = field(factory=Counter)
+
+    def check(self, case: schemathesis.Case) -> None:
+        if case.meta.generation.mode.is_positive and case.meta.phase.name.value == "fuzzing":
+            self._make_meaningful(case)
+        response = case.call(base_url=self.server.url, timeout=PATIENCE_SECONDS)
+        self.answers[case.operation.label, response.status_code] += 1
+        case.validate_response(response)
+
+    def _make_meaningful(self, case: schemathesis.Case) -> None:
+        """Makes most good requests ones that this very server can serve: else refusals were all that is seen."""
+        if "id" in case.path_parameters:
+            place = int(case.path_parameters["id"].removeprefix("exe_"), 16) % (len(self.known) + 1)
+            case.path_parameters["id"] = [case.path_parameters["id"], *self.known][place]
+            if "path" in case.path_parameters and place % 2:
+                case.path_parameters["path"] = "out.txt"
+        if len(case.query.get("cursor", "")) % 4:
+            case.query["cursor"] = self.known[0]
+        if isinstance(case.body, dict):
+            _make_servable(case.body)
+            _make_servable(case.body.get("metadata", {}))
+
+
+def _make_servable(asked: dict[str, Any]) -> None:
+    if len(asked.get("stdin", "")) % 4 == 3:
+        return
+    for name in ("docker_image", "python_version", "requirements_txt", "pre_commands", "entrypoint"):
+        asked.pop(name, None)
+    if asked.get("code") is not None:
+        asked.pop("files", None)
+
+
+@pytest.fixture(scope="module")
+def target(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    data = tmp_path_factory.mktemp("bounded") / "data"
+    with running_server(data, image, allowed_images=image, **BOUNDS) as server:
+        yield Target(server, anyio.run(some_executions, server.url))
+        log = server.log.read_text()
+        assert "Traceback" not in log, log
+
+
+async def some_executions(url: str) -> list[str]:
+    """With files and without, well ended and not."""
+    async with api_of(url) as api:
+        results = [await api.run(WRITES, output_files=["*.txt"]), await api.run("1 / 0")]
+        answer = await api.eval({"code": "6 * 7", "eval_last_expr": True})
+        return [result["execution_id"] for result in (*results, answer.document)]
+
+
+def check_all(cases: int) -> Any:
+    """A test of each operation with so many cases, beside the ones that it always makes."""
+
+    @documented.parametrize()
+    @settings(max_examples=cases, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def test(case: schemathesis.Case, target: Target) -> None:
+        target.check(case)
+
+    return test
+
+
+test_every_answer_is_documented = check_all(CASES)
+test_every_answer_to_thousands_is_documented = pytest.mark.soak(check_all(CASES_OF_SOAK))
+
+
+def test_each_was_also_answered_well(target: Target) -> None:
+    asked = {operation for operation, _ in target.answers}
+    assert asked == {operation for operation, status in target.answers if status < 300}
