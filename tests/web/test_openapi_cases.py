@@ -1,5 +1,5 @@
-"""Requests made from the API's own document by Schemathesis, good ones and bad ones: each is answered as the document says,
-by a server that runs in real sandboxes what can be run."""
+"""Requests made from the API's own document by Schemathesis, good ones and bad ones: each is answered as the document
+says, by a server that runs in real sandboxes what can be run."""
 
 from collections import Counter
 from collections.abc import Iterator
