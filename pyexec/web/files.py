@@ -20,7 +20,7 @@ _NAME = {"200": {"Content-Disposition": "The name to save it under."}}
     tags=["executions"],
     summary="All files brought back, as a tar",
     produces=["application/x-tar"],
-    responses={"200": {"description": "An uncompressed tar."}, **problems(404, 503, _409=_NOT_YET)},
+    responses={"200": {"description": "An uncompressed tar."}, **problems(404, 503, own={409: _NOT_YET})},
     headers=_NAME,
 )
 @match_info_schema(schema_of(OneExecution, Use.PARAMETERS))
@@ -37,7 +37,7 @@ async def get_files(request: web.Request) -> web.StreamResponse:
     produces=["application/octet-stream"],
     responses={
         "200": {"description": "The file's bytes."},
-        **problems(503, _404="There is no such execution, or no such file of it.", _409=_NOT_YET),
+        **problems(503, own={404: "There is no such execution, or no such file of it.", 409: _NOT_YET}),
     },
     headers=_NAME,
 )

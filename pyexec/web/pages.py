@@ -16,7 +16,7 @@ _POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self' 'unsafe-inline'",
+        "style-src 'self'",
         "img-src 'self' data:",
         "connect-src 'self'",
         "base-uri 'self'",
@@ -24,7 +24,7 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Nothing from elsewhere, nothing sent elsewhere. Swagger UI writes styles into its own elements."""
+"""Nothing from elsewhere, nothing sent elsewhere, nothing written into the page itself."""
 
 
 @frozen

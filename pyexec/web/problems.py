@@ -1,5 +1,7 @@
 """The errors of an endpoint, for its documentation."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pyexec.web.schemas import Problem, schema_of
@@ -21,10 +23,9 @@ HEADERS = {
 """What comes beside such an error, and its meaning."""
 
 
-def problems(*statuses: int, **own: str) -> dict[str, Any]:
-    """Answers of these statuses, as `responses` of aiohttp-apispec's `docs`; `_409="…"` gives a meaning of its own."""
-    meanings = {status: _MEANINGS[status] for status in statuses}
-    meanings |= {int(name.removeprefix("_")): meaning for name, meaning in own.items()}
+def problems(*statuses: int, own: Mapping[int, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Answers of these statuses, as `responses` of aiohttp-apispec's `docs`; `own` are those with other meanings."""
+    meanings = {**{status: _MEANINGS[status] for status in statuses}, **own}
     return {
         str(status): {"schema": schema_of(Problem), "description": meaning}
         for status, meaning in sorted(meanings.items())

@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from playwright.async_api import Locator, Page
 
 from pyexec.web.routes import ROUTES
@@ -14,6 +18,7 @@ from tests.support.browser import page_of
 from tests.support.server import Server, running_server
 
 TOKEN = "a-token"
+KEPT = ("Accept", "Content-Type", "Content-Encoding", "Content-Security-Policy")
 
 
 @pytest.fixture
@@ -72,11 +77,32 @@ async def test_uploads_an_archive_with_metadata(page: Page, tmp_path: Path) -> N
     assert (status, result.get("stdout")) == ("200", "['from a browser']\n"), result
 
 
-async def test_finds_the_document_from_the_folder_too(server: Server) -> None:
-    async with page_of(server.url) as (page, wrong):
-        await page.goto(f"{server.url}/docs/")
-        await page.locator(".opblock").first.wait_for()
-        assert wrong == []
+@asynccontextmanager
+async def behind_a_prefix(url: str) -> AsyncIterator[str]:
+    """The server as a proxy gives it on, under a path of its own."""
+    async with aiohttp.ClientSession(auto_decompress=False) as http:
+
+        async def pass_on(request: web.Request) -> web.Response:
+            headers = {name: request.headers[name] for name in KEPT if name in request.headers}
+            target = f"{url}/{request.match_info['rest']}"
+            async with http.request(
+                request.method, target, data=await request.read(), headers=headers
+            ) as answer:
+                told = {name: answer.headers[name] for name in KEPT if name in answer.headers}
+                return web.Response(status=answer.status, body=await answer.read(), headers=told)
+
+        app = web.Application()
+        app.router.add_route("*", "/a/prefix/{rest:.*}", pass_on)
+        async with TestServer(app) as proxy:
+            yield str(proxy.make_url("/a/prefix"))
+
+
+@pytest.mark.parametrize("page", ["docs", "docs/"])
+async def test_works_behind_a_prefix(server: Server, page: str) -> None:
+    async with behind_a_prefix(server.url) as url, page_of(url) as (opened, wrong):
+        await opened.goto(f"{url}/{page}")
+        status, result = await answer(await endpoint(opened, "evaluate"))
+        assert (status, result["result"], wrong) == ("200", "42", [])
 
 
 async def test_sends_the_token_that_its_reader_gives(image: str, tmp_path: Path) -> None:
