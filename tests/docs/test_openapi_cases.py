@@ -2,7 +2,7 @@
 says, by a server that runs in real sandboxes what can be run."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import anyio
@@ -20,7 +20,7 @@ from tests.support.api import api_of
 from tests.support.archives import script, tar_of
 from tests.support.server import Server, running_server
 
-CASES, CASES_OF_SOAK = 15, 400
+CASES, CASES_OF_SOAK = 40, 400
 PATIENCE_SECONDS = 120
 BOUNDS = {
     "default_timeout": "2",
@@ -35,7 +35,9 @@ BOUNDS = {
 }
 """A server on which whatever a request asks for is small, and nothing is installed from anywhere or forgotten."""
 PROGRAMS = ("print(6 * 7)", "import sys\nprint(sys.argv, input())", "raise SystemExit(3)", "1 / 0")
-WRITES = "open('out.txt', 'w').write('brought back')\nprint('done')"
+WRITTEN = "out.txt"
+REFUSED = ("docker_image", "python_version", "requirements_txt", "pre_commands", "entrypoint")
+"""What this server refuses, or what no generated archive has."""
 ARCHIVES = st.one_of(
     st.sampled_from(PROGRAMS).map(script),
     st.dictionaries(st.text(min_size=1, max_size=40), st.binary(max_size=600), max_size=3).map(tar_of),
@@ -56,36 +58,42 @@ class Target:
 
     server: Server
     known: list[str]
+    turn: int = 0
     answers: Counter[tuple[str, int]] = field(factory=Counter)
 
     def check(self, case: schemathesis.Case) -> None:
         if case.meta.generation.mode.is_positive and case.meta.phase.name.value == "fuzzing":
-            self._make_meaningful(case)
+            self._make_servable(case)
         response = case.call(base_url=self.server.url, timeout=PATIENCE_SECONDS)
         self.answers[case.operation.label, response.status_code] += 1
         case.validate_response(response)
 
-    def _make_meaningful(self, case: schemathesis.Case) -> None:
+    def _make_servable(self, case: schemathesis.Case) -> None:
         """Makes most good requests ones that this very server can serve: else refusals were all that is seen."""
+        self.turn += 1
+        if self.turn % 4 == 0:
+            return
         if "id" in case.path_parameters:
-            place = int(case.path_parameters["id"].removeprefix("exe_"), 16) % (len(self.known) + 1)
-            case.path_parameters["id"] = [case.path_parameters["id"], *self.known][place]
-            if "path" in case.path_parameters and place % 2:
-                case.path_parameters["path"] = "out.txt"
-        if len(case.query.get("cursor", "")) % 4:
+            case.path_parameters["id"] = self.known[self.turn % 4 - 1]
+        if "/files" in case.operation.path:
+            case.path_parameters["id"] = self.known[0]
+        if "path" in case.path_parameters:
+            case.path_parameters["path"] = WRITTEN
+        if "cursor" in case.query:
             case.query["cursor"] = self.known[0]
         if isinstance(case.body, dict):
-            _make_servable(case.body)
-            _make_servable(case.body.get("metadata", {}))
+            leave_out(case.body, REFUSED)
+            leave_out(case.body.get("metadata", {}), REFUSED)
+        if case.operation.path.endswith("/eval"):
+            has_code = case.body.get("code") is not None
+            leave_out(case.body, ["files"] if has_code else ["code"])
+            if not has_code and not case.body.get("files"):
+                case.body["files"] = [{"name": "main.py", "content": PROGRAMS[0]}]
 
 
-def _make_servable(asked: dict[str, Any]) -> None:
-    if len(asked.get("stdin", "")) % 4 == 3:
-        return
-    for name in ("docker_image", "python_version", "requirements_txt", "pre_commands", "entrypoint"):
+def leave_out(asked: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
         asked.pop(name, None)
-    if asked.get("code") is not None:
-        asked.pop("files", None)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +108,10 @@ def target(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tar
 async def some_executions(url: str) -> list[str]:
     """With files and without, well ended and not."""
     async with api_of(url) as api:
-        results = [await api.run(WRITES, output_files=["*.txt"]), await api.run("1 / 0")]
+        results = [
+            await api.run(f"open({WRITTEN!r}, 'w').write('kept')", output_files=["*.txt"]),
+            await api.run("1 / 0"),
+        ]
         answer = await api.eval({"code": "6 * 7", "eval_last_expr": True})
         return [result["execution_id"] for result in (*results, answer.document)]
 
