@@ -11,14 +11,13 @@ import anyio
 import uvloop
 from aiohttp import web
 
-from pyexec import __version__
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
 from pyexec.replica import Replica, open_replica
 from pyexec.settings import Settings, describe_settings, from_environment
 from pyexec.web.context import GATE, TOKENS, Gate
 from pyexec.web.errors import answer_errors, require_token
-from pyexec.web.openapi import Terms, openapi_document
+from pyexec.web.openapi import openapi_document, terms_of
 from pyexec.web.pages import add_pages
 from pyexec.web.routes import ROUTES, add_routes
 from pyexec.web.scope import in_scope
@@ -126,16 +125,6 @@ async def _start_http(settings: Settings, gate: Gate) -> tuple[web.AppRunner, st
         ) from error
     host, port = http.addresses[0][:2]
     return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def terms_of(settings: Settings) -> Terms:
-    return Terms(
-        version=__version__,
-        image=settings.default_image,
-        defaults=settings.limits("default"),
-        ceilings=settings.limits("max"),
-        secured=bool(settings.api_tokens),
-    )
 
 
 async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, drain_seconds: float) -> None:

@@ -13,7 +13,9 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from attrs import frozen
 from marshmallow import RAISE
 
+from pyexec import __version__
 from pyexec.domain.spec import Limits
+from pyexec.settings import Settings
 from pyexec.web.errors import is_open
 from pyexec.web.examples import OF_MEDIA, OF_TYPES
 from pyexec.web.problems import HEADERS, problems
@@ -41,6 +43,17 @@ class Terms:
     defaults: Limits
     ceilings: Limits
     secured: bool
+
+
+def terms_of(settings: Settings) -> Terms:
+    """What a server with these settings says."""
+    return Terms(
+        version=__version__,
+        image=settings.default_image,
+        defaults=settings.limits("default"),
+        ceilings=settings.limits("max"),
+        secured=bool(settings.api_tokens),
+    )
 
 
 def openapi_document(routes: Iterable[Route], terms: Terms) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from attrs import define, field
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from pyexec.app import terms_of
 from pyexec.settings import read_settings
-from pyexec.web.openapi import openapi_document
+from pyexec.web.openapi import openapi_document, terms_of
 from pyexec.web.routes import ROUTES
 from tests.support.api import api_of
 from tests.support.archives import script, tar_of
