@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import browser
 import command
 import golang
 import virtualenv
@@ -54,7 +55,9 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
         raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
-    environment = _environment(docker=name not in _WITHOUT_DOCKER, go=name in _WITH_GO)
+    environment = _environment(
+        docker=name not in _WITHOUT_DOCKER, go=name in _WITH_GO, tests=name in ("test", "soak")
+    )
     programs = {title: list(argv) for title, argv in _STORIES[name].items()}
     if arguments:
         tests = [title for title, argv in programs.items() if argv[0] == "pytest"]
@@ -68,8 +71,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _environment(*, docker: bool, go: bool) -> dict[str, str]:
-    """What the programs find around them: the virtual environment first, Go, the engine, the image."""
+def _environment(*, docker: bool, go: bool, tests: bool) -> dict[str, str]:
+    """What the programs find around them: the virtual environment first, Go, the engine, the image.
+
+    `tests`: a browser, too."""
     if not docker:
         command.prepare()
         virtualenv.check_python()
@@ -78,6 +83,8 @@ def _environment(*, docker: bool, go: bool) -> dict[str, str]:
     else:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
+    if tests:
+        browser.ensure()
     folders = [virtualenv.BIN, *([golang.ensure().parent] if go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     return {**os.environ, **found, "PATH": path}

@@ -20,7 +20,9 @@ from pyexec.web.access import ACCESS_LOG, METER, note_access
 from pyexec.web.context import GATE, TOKENS, Gate
 from pyexec.web.errors import answer_errors, require_token
 from pyexec.web.metrics import EXPOSITION
-from pyexec.web.routes import add_routes
+from pyexec.web.openapi import openapi_document, terms_of
+from pyexec.web.pages import add_pages
+from pyexec.web.routes import ROUTES, add_routes
 from pyexec.web.scope import in_scope
 
 logger = logging.getLogger(__name__)
@@ -122,6 +124,7 @@ async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) ->
     app[METER], app[EXPOSITION] = meter, meter
     app[ACCESS_LOG] = settings.access_log == "on"
     add_routes(app)
+    add_pages(app, openapi_document(ROUTES, terms_of(settings)))
     http = web.AppRunner(
         app,
         access_log=None,

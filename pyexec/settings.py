@@ -143,17 +143,18 @@ class Settings:
 
     def policy(self, engine_cpus: int) -> Policy:
         """Defaults and ceilings of a run's limits. An engine refuses more CPUs than it has."""
-        ceilings = self._limits("max")
+        ceilings = self.limits("max")
         cpus = min(engine_cpus, ceilings.cpus or engine_cpus)
         return Policy(
             default_image=self.default_image,
-            defaults=self._limits("default"),
+            defaults=self.limits("default"),
             ceilings=attrs.evolve(ceilings, cpus=cpus),
             allowed_images=self.allowed_images,
             installs=self.setup_network != "none",
         )
 
-    def _limits(self, kind: str) -> Limits:
+    def limits(self, kind: str) -> Limits:
+        """The limits of a run that are the `default`, or the `max`, as far as settings say."""
         return Limits(
             timeout_seconds=getattr(self, f"{kind}_timeout"),
             network_disabled=True,

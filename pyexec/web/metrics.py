@@ -18,7 +18,7 @@ class Exposition(Protocol):
 EXPOSITION = web.AppKey("exposition", Exposition)
 
 
-@docs(tags=["server"], summary="Figures for Prometheus")
+@docs(tags=["server"], summary="Figures for Prometheus", produces=["text/plain"])
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Prometheus' text format; docs/operating.md says what each figure means."""
     measured = request.app[EXPOSITION]

@@ -5,13 +5,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-_READING = ("GET", "HEAD")
+READING = ("GET", "HEAD")
+"""Requests that change nothing."""
 
 
 def is_for_another_site(request: web.Request) -> bool:
     """Whether a browser sends this for a page of another site, and it would change something. Programs that are no
     browsers send neither of the two headers."""
-    if request.method in _READING:
+    if request.method in READING:
         return False
     if (site := request.headers.get("Sec-Fetch-Site")) is not None:
         return site not in ("same-origin", "none")
