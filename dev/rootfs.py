@@ -66,7 +66,11 @@ def install(source: Path, wheels: Path | None) -> None:
             zipfile.ZipFile(wheel).extractall(f"{scratch}/pip")
             pip = [str(_PYTHON), "-m", "pip", "install", *pins, "--no-index", f"--find-links={wheels}"]
             path = f"{scratch}/pip"
-        quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
+        quiet = {
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_ROOT_USER_ACTION": "ignore",
+            "PIP_NO_CACHE_DIR": "1",
+        }
         environment = {**os.environ, **quiet, "PYTHONPATH": path}
         parts = [str(source / "pyexec_client"), str(source)]
         subprocess.run([*pip, "--no-compile", *parts], env=environment, check=True)
@@ -94,8 +98,8 @@ def gather(target: Path) -> None:
     libraries = sorted(needed([interpreter, *shared_objects(target)]))
     for library in libraries:
         copy(library, target)
-    for module in target.rglob("*.so"):
-        elf.strip(module)
+    for binary in [target / interpreter.relative_to("/"), *target.rglob("*.so*")]:
+        elf.strip(binary)
     compile_all(target)
     copy(_BUNDLE, target)
     for licence in licences([interpreter, *libraries]):
@@ -162,8 +166,12 @@ def licences(files: Iterable[Path]) -> set[Path]:
     owners = set()
     for path in files:
         # A package may have been registered at /lib or at /usr/lib.
-        asked = subprocess.run(["dpkg", "--search", f"*/{path.name}"], stdout=subprocess.PIPE, text=True, check=False)
-        owners |= {line.split(":")[0] for line in asked.stdout.splitlines() if not line.startswith("diversion ")}
+        asked = subprocess.run(
+            ["dpkg", "--search", f"*/{path.name}"], stdout=subprocess.PIPE, text=True, check=False
+        )
+        owners |= {
+            line.split(":")[0] for line in asked.stdout.splitlines() if not line.startswith("diversion ")
+        }
     found = {Path("/usr/share/doc") / owner / "copyright" for owner in owners}
     return {path for path in found if path.exists()}
 
