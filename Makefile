@@ -13,7 +13,7 @@ cluster: ## one Consul and three servers here, which share their executions
 cli: ## the Go command line, one static program: dist/python-executor
 	@$(PYTHON) dev/golang.py
 
-image: ## the server's image, python-executor:<version>, and what weighs what in it
+image: ## the server's image, python-executor:<version> or ARGS=NAME, and what weighs what in it
 	@$(PYTHON) dev/server_image.py $(ARGS)
 
 test: ## every check and every test, with real parts; ARGS="-k name" for some of the tests

@@ -1,4 +1,6 @@
-"""`make image`: the server's image, `python-executor:<version>` or the name that is given, and what weighs what in it."""
+"""`make image`: the server's image, and what weighs what in it.
+
+Its name is `python-executor:<version>`, or what is given: `make image ARGS=registry.example/python-executor:1`."""
 
 from __future__ import annotations
 

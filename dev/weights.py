@@ -110,15 +110,17 @@ class _Tee:
 
 def _weigh_layer(content: IO[bytes], weights: Weights) -> None:
     try:
-        layer = tarfile.open(fileobj=content, mode="r|*")
+        with tarfile.open(fileobj=content, mode="r|*") as layer:
+            for member in layer:
+                file = layer.extractfile(member) if member.isreg() else None
+                if file is not None:
+                    _weigh_file(member.name, file, weights)
     except tarfile.ReadError:  # not a layer, but what is said about them
         return
-    with layer:
-        for member in layer:
-            file = layer.extractfile(member) if member.isreg() else None
-            if file is None:
-                continue
-            name = next(name for name, pattern in _PARTS if re.match(pattern, member.name))
-            part = weights.parts.setdefault(name, _Part())
-            while data := file.read(_BLOCK):
-                part.add(data)
+
+
+def _weigh_file(path: str, file: IO[bytes], weights: Weights) -> None:
+    name = next(name for name, pattern in _PARTS if re.match(pattern, path))
+    part = weights.parts.setdefault(name, _Part())
+    while data := file.read(_BLOCK):
+        part.add(data)
