@@ -80,7 +80,8 @@ class Settings:
     max_total_memory_mb: int | None = _setting(
         None, "memory of all sandboxes together, MiB; none: as much as the slots take by default", least=16
     )
-    warm_pool: int = _setting(4, "sandboxes kept waiting", least=0)
+    warm_pool: int = _setting(4, "sandboxes kept waiting, of the kinds that are asked for most", least=0)
+    warm_memory_mb: int = _setting(1024, "memory that waiting sandboxes may take, 32 MiB each", least=0)
     pids_max: int = _setting(256, "processes and threads of a sandbox", least=8)
     tmp_mb: int = _setting(100, "size of /tmp, MiB", least=1)
     setup_timeout: float = _setting(600.0, "longest setup of an environment, seconds", least=0.001)
