@@ -187,7 +187,7 @@ job "pyexec" {
         metrics_path = "/metrics"
       }
 
-      # Whether it takes work: 503 while Docker or Consul is away, and while it stops.
+      # Whether it takes work: 503 while Docker or Consul is away.
       check {
         name     = "ready"
         type     = "http"
