@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import virtualenv
 from command import ROOT, RUN_DIR, run
 
 FOLDER = RUN_DIR / "wheels"
+_STAMP = FOLDER / "fetched"
 _PURPOSE = "fetch the Python requirements of the image"
 _OLDEST_GLIBC = 17  # of manylinux2014, whose wheels run everywhere
 
@@ -32,7 +34,12 @@ class Interpreter:
 
 
 def fetch(target: Interpreter) -> Path:
-    """A new folder with a wheel of each pinned requirement, of pip, of the build backend, and of the static uv."""
+    """A folder with a wheel of each pinned requirement, of pip, of the build backend, and of the static uv.
+
+    Costs nothing when neither these nor the interpreter changed since the last time."""
+    wanted = _fingerprint(target)
+    if _STAMP.exists() and _STAMP.read_text() == wanted:
+        return FOLDER
     virtualenv.ensure(dev=False)
     pip = [str(virtualenv.BIN / "pip"), "--disable-pip-version-check"]
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -45,7 +52,19 @@ def fetch(target: Interpreter) -> Path:
     for source in FOLDER.glob("*.tar.gz"):  # what has no wheel is plain Python: built here, it runs anywhere
         run([*pip, "wheel", "--no-deps", f"--wheel-dir={FOLDER}", str(source)], _PURPOSE)
         source.unlink()
+    _STAMP.write_text(wanted)
     return FOLDER
+
+
+def _fingerprint(target: Interpreter) -> str:
+    sources = [
+        virtualenv.PINS,
+        ROOT / "pyproject.toml",
+        ROOT / "pyexec_client" / "pyproject.toml",
+        Path(__file__),
+    ]
+    parts = [repr(target).encode(), *(source.read_bytes() for source in sources)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def _closure(pip: list[str]) -> list[str]:
