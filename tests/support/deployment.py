@@ -42,6 +42,7 @@ class Page:
         found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
         assert found is not None, heading
         (text,) = re.findall(r"^```sh\n(.*?)^```$", found[1], re.M | re.S)
+        text = re.sub(r"(?<= )pyexec(?=[\s-])", self.name, text)
         port = self.url.rpartition(":")[2]
         replaced = {
             SERVER: f"--env PYEXEC_DEFAULT_IMAGE={self.sandbox_image} {self.image}",
@@ -52,7 +53,7 @@ class Page:
         }
         for written, real in replaced.items():
             text = text.replace(written, real)
-        return re.sub(r"(?<= )pyexec(?=[\s-])", self.name, text)
+        return text
 
     def run(self, commands: str) -> str:
         """What they print; fails when one of them does."""
