@@ -3,7 +3,7 @@
 #   make image            finds a base by itself, needs no network in containers, and says what weighs what
 #   docker build .        the same from python:3.12-slim and the usual package index
 #
-# BASE may be any image of Debian 12, Ubuntu 22.04 or newer with Python 3.11 or newer; WHEELS is a folder of
+# BASE may be any image of Debian 12, Ubuntu 24.04 or newer with Python 3.11 or newer; WHEELS is a folder of
 # dev/wheels.py in the build context, for a base that has no pip or reaches no index.
 ARG BASE=python:3.12-slim
 

@@ -13,7 +13,7 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 def strip(path: Path) -> None:
     """Cuts off what follows the last segment: symbols for debuggers, and the table of sections.
 
-    A loader maps segments, and reads nothing else. A file that is no such object is left alone, and so is its mode."""
+    A loader maps segments, and reads nothing else. A file that is no such object is left alone."""
     content = path.read_bytes()
     if not content.startswith(_MAGIC):
         return

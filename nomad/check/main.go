@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/jobspec2"
 )
@@ -19,9 +21,10 @@ import (
 type report struct {
 	Job       *api.Job
 	Variables []variable
+	Formatted bool // as `nomad fmt` would leave it
 }
 
-// variable is what its block says; which attributes it has, that is.
+// variable is one's block: its attributes, as they are written.
 type variable struct {
 	Name       string
 	Attributes map[string]string
@@ -70,7 +73,8 @@ func check(path string, given list) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &report{Job: job, Variables: variables}, nil
+	formatted := bytes.Equal(body, hclwrite.Format(body))
+	return &report{Job: job, Variables: variables, Formatted: formatted}, nil
 }
 
 func variablesOf(path string, body []byte) ([]variable, error) {

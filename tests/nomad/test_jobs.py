@@ -78,6 +78,10 @@ def test_there_are_two() -> None:
     assert [path.name for path in JOBS] == ["pyexec-dind.nomad.hcl", "pyexec.nomad.hcl"]
 
 
+def test_it_is_formatted_as_nomad_does(report: Any) -> None:
+    assert report["Formatted"] is True
+
+
 def test_every_variable_is_explained_and_has_a_default(report: Any) -> None:
     assert len(report["Variables"]) > 10
     for variable in report["Variables"]:
