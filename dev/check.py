@@ -24,6 +24,7 @@ _GO = ["go", "-C", str(golang.MODULE)]
 _LINT_GO = {
     "go vet": [*_GO, "vet", "./..."],
     "staticcheck": [*_GO, "tool", "-modfile=lint/go.mod", "staticcheck", "./..."],
+    "go vet nomad": ["go", "-C", "nomad/check", "vet", "./..."],
 }
 _NO_LOCAL_CLAIM = ["pytest", "--setting", "local_claim=off"]
 _STORIES = {

@@ -101,7 +101,7 @@ def test_the_rights_are_those_that_are_needed(image: str, tmp_path: Path) -> Non
         def run(command: str, token: str = MASTER) -> subprocess.CompletedProcess[str]:
             own = {**environment, "CONSUL_HTTP_TOKEN": token}
             return subprocess.run(
-                ["bash", "-ec", command], env=own, capture_output=True, text=True, check=False
+                ["bash", "-ec", command], cwd=ROOT, env=own, capture_output=True, text=True, check=False
             )
 
         created = run("\n".join(block.text for block in blocks(PAGE) if block.heading == "Rights"))
