@@ -129,12 +129,13 @@ def _assemble(
         ),
         proof.by,
     )
+    command = protocol.command(standby=settings.standby == "on")
     pool = Pool(
         engine,
         kind=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
         size=settings.warm_pool,
         image_of=environments.pulled,
-        spec_of=partial(_container_spec, settings, labels, overhead_mb, protocol.command()),
+        spec_of=partial(_container_spec, settings, labels, overhead_mb, command),
     )
     preparation = Preparation(
         replica=identity.replica, log=log, blobs=blobs, pool=pool, environments=environments

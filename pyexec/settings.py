@@ -81,6 +81,11 @@ class Settings:
         None, "memory of all sandboxes together, MiB; none: as much as the slots take by default", least=16
     )
     warm_pool: int = _setting(4, "sandboxes kept waiting", least=0)
+    standby: str = _setting(
+        "on",
+        "whether an interpreter waits in each sandbox for its program; off starts one at the go-ahead",
+        allowed=("on", "off"),
+    )
     pids_max: int = _setting(256, "processes and threads of a sandbox", least=8)
     tmp_mb: int = _setting(100, "size of /tmp, MiB", least=1)
     setup_timeout: float = _setting(600.0, "longest setup of an environment, seconds", least=0.001)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import collector, supervisor
+from pyexec.sandbox import collector, wire
 from pyexec.sandbox.protocol import Collected, Decoder, Evaluated, FileBegins, FileData, Frame, Printed
 
 HEADER = struct.Struct("!cI")
 KINDS = [
-    supervisor.STDOUT,
-    supervisor.RESULT,
-    supervisor.EXIT,
+    wire.STDOUT,
+    wire.RESULT,
+    wire.EXIT,
     collector.FILE,
     collector.DATA,
     collector.COLLECTED,
@@ -68,9 +68,9 @@ def test_files_are_read_as_they_were_sent() -> None:
         (collector.FILE, b"{"),
         (collector.DATA, b"a"),
         (collector.COLLECTED, {}),
-        (supervisor.EXIT, {**END, "exit_code": 256}),
-        (supervisor.EXIT, {**END, "cpu_seconds": float("inf")}),
-        (supervisor.EXIT, {key: END[key] for key in END if key != "result_truncated"}),
+        (wire.EXIT, {**END, "exit_code": 256}),
+        (wire.EXIT, {**END, "cpu_seconds": float("inf")}),
+        (wire.EXIT, {key: END[key] for key in END if key != "result_truncated"}),
         (b"?", {}),
     ],
 )
