@@ -43,19 +43,20 @@ class Streams:
         view, offset = memoryview(data), 0
         while offset < len(view):
             offset += os.pwrite(self.stdin, view[offset:], offset)
-        os.close(self.stdin)
-        self.stdin = None
 
     def hand_over(self):
         """The program has its ends now: when it closes them, nobody else holds them."""
         for end in self.ends.values():
             os.close(end)
 
+    def close_input(self):
+        """Nobody but the program holds its standard input, either."""
+        os.close(self.stdin)
+
     def close(self):
         """Those of a process that is not needed."""
         for fd in (self.stdin, *self.outputs):
-            if fd is not None:
-                os.close(fd)
+            os.close(fd)
 
 
 def spawn(arguments, pairs, streams, memory):
@@ -107,4 +108,5 @@ class Launch:
             os.write(self.streams.ends[STDERR], text.encode("utf-8", "replace"))
             pid, status = 0, NOT_STARTED
         self.streams.hand_over()
+        self.streams.close_input()
         return pid, status

@@ -94,6 +94,7 @@ class Standby:
         except OSError:
             os.kill(self.pid, signal.SIGKILL)
         os.close(self.script)
+        self.streams.close_input()
         return self.pid, None
 
     def end(self):
