@@ -51,7 +51,7 @@ async def main():
     async with asyncio.timeout(5):
         print(await asyncio.gather(*(asyncio.to_thread(pow, 2, n) for n in range(3))))
     raise LookupError('out of the loop')
-asyncio.run(main(), debug=True)
+asyncio.run(main())
 """
 
 _SIGNALS = """
@@ -92,5 +92,8 @@ PROCESSES = {
         "import sys\nseen = []\nsys.settrace(lambda f, e, a: seen.append((f.f_code.co_name, e, f.f_lineno)))\n"
         "def f(): pass\nf()\nsys.settrace(None)\nprint(seen)"
     ),
-    "a profile": Case("import cProfile\ncProfile.run('sum(range(9))')\nprint('done')"),
+    "a profile": Case(
+        "import cProfile, pstats\nprofile = cProfile.Profile()\nprofile.runcall(sum, range(9))\n"
+        "print(sorted(pstats.Stats(profile).stats))"
+    ),
 }
