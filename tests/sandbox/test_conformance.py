@@ -22,17 +22,6 @@ NUMBERED = re.compile(r"0x[0-9a-f]{8,}|pid=\d+ parent=\d+")
 """Addresses, and the numbers of processes, of which a container's start uses up some more or less."""
 MEBIBYTE = 1024 * 1024
 
-STARTED_AHEAD = """
-import os, time
-with open('/proc/self/stat') as file:
-    ticks = int(file.read().rsplit(')', 1)[1].split()[19])
-started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf('SC_CLK_TCK')
-print(started < os.stat(__file__).st_ctime - 0.02)
-"""
-"""Whether this process is older than the file that it runs, by more than the clock's ticks."""
-WAIT_SECONDS = 0.5
-"""So much older the interpreter in a waiting sandbox gets."""
-
 
 @frozen
 class Both:

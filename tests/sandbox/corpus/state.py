@@ -45,7 +45,7 @@ for stream in (sys.stdin, sys.stdout, sys.stderr):
 show((sys.__stdin__ is sys.stdin, sys.__stdout__ is sys.stdout, sys._git, sys.warnoptions, warnings.filters))
 show({number: signal.getsignal(number) for number in signal.valid_signals()})
 show((signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getitimer(signal.ITIMER_REAL)))
-show(([thread.name for thread in threading.enumerate()], threading.main_thread().ident == threading.get_ident(), threading.stack_size()))
+show(([thread.name for thread in threading.enumerate()], threading.stack_size()))
 frame = sys._getframe()
 show((frame.f_back, frame.f_code, frame.f_code.co_name, frame.f_code.co_flags, frame.f_lineno))
 import locale, time
