@@ -95,6 +95,6 @@ def processes_with(mark: str) -> list[str]:
         try:
             if (process / "root/work" / mark).exists() or mark.encode() in (process / "cmdline").read_bytes():
                 found.append(process.name)
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last is no process of ours
             continue
     return found
