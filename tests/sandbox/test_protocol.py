@@ -5,7 +5,7 @@ import json
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
@@ -96,6 +96,7 @@ values = st.recursive(
 claims = st.fixed_dictionaries({}, optional=dict.fromkeys(("path", "size", "truncated", *END), values))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may have other work
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), claims | st.binary(max_size=20)), max_size=4),
     st.binary(max_size=9),
