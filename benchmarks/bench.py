@@ -15,11 +15,13 @@ from benchmarks.history import measure_history
 from benchmarks.report import Section, document
 from benchmarks.runs import measure_runs
 from benchmarks.spread import measure_spread
+from benchmarks.throughput import measure_throughput
 from benchmarks.upload import measure_upload
 from benchmarks.waiters import measure_waiters
 
 SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "runs": measure_runs,
+    "throughput": measure_throughput,
     "upload": measure_upload,
     "environments": measure_environments,
     "history": measure_history,

@@ -12,54 +12,77 @@ from benchmarks.samples import Samples
 
 
 @frozen(kw_only=True)
-class Ratio:
-    """A bound: the median of `row` is at most `factor` times that of `reference`."""
-
-    row: str
-    reference: str
-    factor: float
-
-    def judge(self, samples: Mapping[str, Samples]) -> "Amount":
-        """What was measured, beside the bound."""
-        return Amount(
-            name=f"{self.row} / {self.reference}",
-            value=samples[self.row].p50 / samples[self.reference].p50,
-            unit="×",
-            at_most=self.factor,
-        )
-
-
-@frozen(kw_only=True)
-class Surplus:
-    """A bound: the median of `row` is at most so many milliseconds more than that of `reference`."""
-
-    row: str
-    reference: str
-    milliseconds: float
-
-    def judge(self, samples: Mapping[str, Samples]) -> "Amount":
-        """What was measured, beside the bound."""
-        return Amount(
-            name=f"{self.row} − {self.reference}",
-            value=(samples[self.row].p50 - samples[self.reference].p50) * 1000,
-            unit="ms",
-            at_most=self.milliseconds,
-        )
-
-
-@frozen(kw_only=True)
 class Amount:
-    """A figure beside its bound."""
+    """A figure beside its bound: `at_most`, or `at_least`."""
 
     name: str
     value: float
     unit: str
-    at_most: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the bound holds."""
+        over = self.at_most is not None and self.value > self.at_most
+        under = self.at_least is not None and self.value < self.at_least
+        return not (over or under)
+
+    @property
+    def bound(self) -> str:
+        """The bound, for people."""
+        most = [] if self.at_most is None else [f"at most {self.at_most:.4g}"]
+        least = [] if self.at_least is None else [f"at least {self.at_least:.4g}"]
+        return ", ".join(least + most)
+
+    @property
+    def measured(self) -> str:
+        """The value with its unit, for people."""
+        return f"{self.value:.4g}{self.unit and ' '}{self.unit}"
 
     def __str__(self) -> str:
-        kept = "kept  " if self.value <= self.at_most else "MISSED"
-        return (
-            f"{kept}  {self.name}: {self.value:.4g}{self.unit and ' '}{self.unit}, at most {self.at_most:.4g}"
+        return f"{'kept  ' if self.kept else 'MISSED'}  {self.name}: {self.measured}, {self.bound}"
+
+
+@frozen(kw_only=True)
+class _Comparison:
+    """A bound on the median of `row` beside that of `reference`."""
+
+    row: str
+    reference: str
+
+    def _medians(self, samples: Mapping[str, Samples]) -> tuple[float, float]:
+        return samples[self.row].p50, samples[self.reference].p50
+
+
+@frozen(kw_only=True)
+class Ratio(_Comparison):
+    """At most `factor` times as much."""
+
+    factor: float
+
+    def judge(self, samples: Mapping[str, Samples]) -> Amount:
+        """What was measured, beside the bound."""
+        row, reference = self._medians(samples)
+        return Amount(
+            name=f"{self.row} / {self.reference}", value=row / reference, unit="×", at_most=self.factor
+        )
+
+
+@frozen(kw_only=True)
+class Surplus(_Comparison):
+    """At most so many milliseconds more."""
+
+    milliseconds: float
+
+    def judge(self, samples: Mapping[str, Samples]) -> Amount:
+        """What was measured, beside the bound."""
+        row, reference = self._medians(samples)
+        return Amount(
+            name=f"{self.row} − {self.reference}",
+            value=(row - reference) * 1000,
+            unit="ms",
+            at_most=self.milliseconds,
         )
 
 
@@ -97,13 +120,28 @@ class Section:
             lines.append(f"{name:{width}}{ratios}{times}{len(samples.seconds):>7}")
         return [*lines, ""]
 
+    def markdown(self) -> str:
+        """The same as `table`, for a page."""
+        rows = [
+            [name, *(f"{self.ratio(name, r):.3g}" for r in self.references), *_times(samples)]
+            for name, samples in self.samples.items()
+        ]
+        heads = ["", *(f"× {reference}" for reference in self.references), "p50 ms", "p95 ms"]
+        figures = [[f.name, f.measured, f.bound, "" if f.kept else "missed"] for f in self.figures()]
+        parts = [
+            f"### {self.title}",
+            *([_markdown(heads, rows)] if rows else []),
+            *([_markdown(["figure", "measured", "bound", ""], figures)] if figures else []),
+        ]
+        return "\n\n".join(parts)
+
     def document(self) -> dict[str, Any]:
         """The same and every single run, for a program to read. Times are in milliseconds."""
         return {
             "title": self.title,
             "rows": [self._row(name, samples) for name, samples in self.samples.items()],
             "figures": [
-                {"name": f.name, "value": f.value, "unit": f.unit, "at_most": f.at_most}
+                {"name": f.name, "value": f.value, "unit": f.unit, "bound": f.bound, "kept": f.kept}
                 for f in self.figures()
             ],
         }
@@ -116,6 +154,15 @@ class Section:
             "p95_ms": samples.p95 * 1000,
             "runs_ms": [seconds * 1000 for seconds in samples.seconds],
         }
+
+
+def _times(samples: Samples) -> list[str]:
+    return [f"{samples.p50 * 1000:.1f}", f"{samples.p95 * 1000:.1f}"]
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def document(sections: Sequence[Section], image: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The service as a client meets it: a server of its own, and one kept-alive HTTP connection to it."""
 
 import io
+import itertools
 import json
 import socket
 import subprocess
@@ -8,8 +9,9 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -31,39 +33,48 @@ HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
 class PoolWatch:
-    """Follows the server's containers through Docker's own events, to know when the pool is full again."""
+    """Follows the server's containers through Docker's own events, to know when nothing goes on any more."""
 
     def __init__(self, events: Iterable[str]) -> None:
         self._changed = threading.Condition()
-        self._started = 0
+        self._there = 0
         self._destroyed = 0
+        self._last = time.monotonic()
         threading.Thread(target=self._read, args=(events,), name="pool watch", daemon=True).start()
 
     def _read(self, events: Iterable[str]) -> None:
         for line in events:
             with self._changed:
-                self._started += line.strip() == "start"
-                self._destroyed += line.strip() == "destroy"
+                started = line.strip() == "start"
+                self._there += 1 if started else -1
+                self._destroyed += not started
+                self._last = time.monotonic()
                 self._changed.notify_all()
 
-    def wait(self, *, started: int, destroyed: int) -> None:
-        """Returns once so many have been started and so many are gone, and the last has had time to get ready."""
+    def wait(self, *, waiting: int, destroyed: int) -> None:
+        """Returns once so many are there, at least so many are gone, and nothing has happened for a while."""
+        deadline = time.monotonic() + FULL_SECONDS
         with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._started >= started and self._destroyed >= destroyed, FULL_SECONDS
-            ):
-                raise RuntimeError(
-                    f"the pool did not fill: {self._started} of {started} sandboxes started, "
-                    f"{self._destroyed} of {destroyed} removed"
-                )
-        time.sleep(READY_SECONDS)
+            while True:
+                now = time.monotonic()
+                done = self._there == waiting and self._destroyed >= destroyed
+                quiet = self._last + READY_SECONDS - now
+                if done and quiet <= 0:
+                    return
+                if now > deadline:
+                    raise RuntimeError(
+                        f"the pool did not fill: {self._there} of {waiting} sandboxes are there, "
+                        f"{self._destroyed} of {destroyed} are gone"
+                    )
+                self._changed.wait(quiet if done else deadline - now)
 
 
 class Service:
-    """A running server, and how many runs it was asked for."""
+    """A running server, one connection to it, and how many runs it was asked for."""
 
-    def __init__(self, server: Server, pool: PoolWatch) -> None:
+    def __init__(self, server: Server, pool: PoolWatch, pool_size: int) -> None:
         self.server = server
+        self.pool_size = pool_size
         self._pool = pool
         self._runs = 0
         where = urlsplit(server.url)
@@ -75,9 +86,18 @@ class Service:
         """Lets go of the connection."""
         self._connection.close()
 
+    @contextmanager
+    def others(self, count: int) -> Iterator[Sequence["Service"]]:
+        """The same server by so many more connections."""
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(closing(Service(self.server, self._pool, self.pool_size)))
+                for _ in range(count)
+            ]
+
     def settle(self) -> None:
         """Returns when nothing goes on: the pool is full, and every used sandbox is gone."""
-        self._pool.wait(started=POOL_SIZE + self._runs, destroyed=self._runs)
+        self._pool.wait(waiting=self.pool_size, destroyed=self._runs)
 
     def count_run(self) -> None:
         """For a run that is asked for elsewhere: `settle` waits for its sandbox, too."""
@@ -89,12 +109,27 @@ class Service:
         size = len(archive) if isinstance(archive, bytes) else archive.stat().st_size
         body = head + archive + tail if isinstance(archive, bytes) else _body(head, archive, tail)
         headers = {**HEADERS, "Content-Length": str(len(head) + size + len(tail))}
+        return self.call("/api/v1/exec/sync", body, headers)
+
+    def execute_later(self, metadata: bytes, archive: bytes) -> tuple[float, Any]:
+        """POST exec/async and then one long poll: seconds from the first byte sent to the Result."""
+        head, tail = body_around(metadata)
+        with timed() as watch:
+            _, accepted = self.call("/api/v1/exec/async", head + archive + tail, HEADERS, status=202)
+            self._connection.request("GET", f"/api/v1/executions/{accepted['execution_id']}?wait=60")
+            result = json.loads(self._connection.getresponse().read())
+        return watch.seconds, result
+
+    def call(
+        self, path: str, body: bytes | Iterator[bytes], headers: Mapping[str, str], status: int = 200
+    ) -> tuple[float, Any]:
+        """One request that makes a run: seconds from the first byte sent to the last received, and the answer."""
         self.count_run()
         with timed() as watch:
-            self._connection.request("POST", "/api/v1/exec/sync", body=body, headers=headers)
+            self._connection.request("POST", path, body=body, headers=dict(headers))
             answer = self._connection.getresponse()
             text = answer.read()
-        if answer.status != 200:
+        if answer.status != status:
             raise RuntimeError(f"the server answered {answer.status}: {text.decode()}")
         return watch.seconds, json.loads(text)
 
@@ -106,10 +141,10 @@ def running_service(image: str, **settings: str) -> Iterator[Service]:
         since = str(time.time())
         data_dir = Path(directory) / "data"
         with (
-            running_server(data_dir, image, warm_pool=str(POOL_SIZE), **settings) as server,
+            running_server(data_dir, image, **{"warm_pool": str(POOL_SIZE), **settings}) as server,
             _docker_events(_deployment(data_dir, settings.get("consul_addr")), since) as events,
         ):
-            service = Service(server, PoolWatch(events))
+            service = Service(server, PoolWatch(events), int(settings.get("warm_pool", POOL_SIZE)))
             try:
                 service.settle()
                 yield service
@@ -133,7 +168,10 @@ class WarmSync:
 
     def run_now(self) -> float:
         """Without waiting for anything."""
-        seconds, result = self._service.execute(self.metadata, self._archive)
+        return self._right(self._service.execute(self.metadata, self._archive))
+
+    def _right(self, timed_result: tuple[float, Any]) -> float:
+        seconds, result = timed_result
         if result.get("stdout") != "hello\n" or result["status"] != "completed":
             raise RuntimeError(f"the run did not print hello: {result}")
         return seconds
@@ -155,10 +193,52 @@ class BackToBackSync(WarmSync):
 
 
 class ColdSync(WarmSync):
-    """One run with limits that no sandbox in the pool has."""
+    """One run with limits that nobody has asked for before."""
 
     name = "cold sync"
-    metadata = b'{"config": {"memory_mb": 512}}'
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self._sizes = itertools.count(512)
+
+    def run_now(self) -> float:
+        self.metadata = json.dumps({"config": {"memory_mb": next(self._sizes)}}).encode()
+        return super().run_now()
+
+
+class Eval(WarmSync):
+    """The same program by the simple API."""
+
+    name = "eval"
+
+    def run_now(self) -> float:
+        body = json.dumps({"code": HELLO.decode()}).encode()
+        return self._right(self._service.call("/api/v1/eval", body, {"Content-Type": "application/json"}))
+
+
+class AsyncResult(WarmSync):
+    """Submitted, and its end awaited by one long poll."""
+
+    name = "async, to its result"
+
+    def run_now(self) -> float:
+        return self._right(self._service.execute_later(self.metadata, self._archive))
+
+
+class Burst(WarmSync):
+    """As many at once as the pool holds: the time until the last is answered."""
+
+    name = f"burst of {POOL_SIZE}"
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        super().__init__(services[0])
+        self._callers = [WarmSync(service) for service in services]
+
+    def run_now(self) -> float:
+        with timed() as watch, ThreadPoolExecutor(len(self._callers)) as threads:
+            for answered in [threads.submit(caller.run_now) for caller in self._callers]:
+                answered.result()
+        return watch.seconds
 
 
 def _deployment(data_dir: Path, consul: str | None) -> str:

@@ -132,11 +132,11 @@ async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, dra
         await replica.proof.at_start()
         tasks.start_soon(replica.proof.refuse, name="proof")
         await replica.recovery.recover_first()
+        await tasks.start(replica.pool.serve, name="pool")
         reconciling = anyio.CancelScope()
         tasks.start_soon(_within, reconciling, replica.reconciler.run, name="reconciler")
         tasks.start_soon(replica.recovery.run, name="recovery")
         tasks.start_soon(replica.inbox.run, name="inbox")
-        tasks.start_soon(replica.pool.keep_filled, name="pool")
         gate.context = replica.context
         print(f"listening on {url}", flush=True)
         await stop.asked.wait()

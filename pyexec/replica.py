@@ -45,6 +45,9 @@ DOCKER_PORTS = (2375, 2376)
 SUPERVISOR_MB = 32
 """What a sandbox takes beside the program's memory and files: the supervisor, and the kernel's own."""
 
+WAITING_MB = 32
+"""What a waiting sandbox takes of the machine's memory, at most (measured: 22)."""
+
 
 @frozen(kw_only=True)
 class Replica:
@@ -132,8 +135,9 @@ def _assemble(
     command = protocol.command(standby=settings.standby == "on")
     pool = Pool(
         engine,
-        kind=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
-        size=settings.warm_pool,
+        standard=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
+        size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
+        parallel=engine_identity.cpus,
         image_of=environments.pulled,
         spec_of=partial(_container_spec, settings, labels, overhead_mb, command),
     )

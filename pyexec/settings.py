@@ -80,7 +80,8 @@ class Settings:
     max_total_memory_mb: int | None = _setting(
         None, "memory of all sandboxes together, MiB; none: as much as the slots take by default", least=16
     )
-    warm_pool: int = _setting(4, "sandboxes kept waiting", least=0)
+    warm_pool: int = _setting(4, "sandboxes kept waiting, of the kinds that are asked for most", least=0)
+    warm_memory_mb: int = _setting(1024, "memory that waiting sandboxes may take, 32 MiB each", least=0)
     standby: str = _setting(
         "on",
         "whether an interpreter waits in each sandbox for its program; off starts one at the go-ahead",

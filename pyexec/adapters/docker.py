@@ -25,6 +25,7 @@ from pyexec.adapters.docker_errors import (
     remove_container,
     translated,
 )
+from pyexec.adapters.docker_hosts import HostsFile, is_missing, mount
 from pyexec.adapters.docker_images import DockerImages
 from pyexec.adapters.docker_setup import DockerSetupContainer
 from pyexec.errors import ContainerGone, EngineError, ExecutorError, SettingsError, Unavailable
@@ -52,6 +53,7 @@ class DockerEngine:
         self._docker = docker
         self._isolation = isolation
         self.images = DockerImages(docker)
+        self._hosts = HostsFile(docker)
         self._unremoved: set[str] = set()
         """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
 
@@ -97,17 +99,13 @@ class DockerEngine:
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
         await self._remove_unremoved()
-        # We name it, so that one whose creation was cut off half-way can still be found and removed.
-        name = f"pyexec-{secrets.token_hex(8)}"
         try:
-            with anyio.CancelScope(shield=True):
-                async with translated(image=spec.image):
-                    container = await self._docker.containers.create(
-                        container_config(spec, self._isolation), name=name
-                    )
-        except BaseException:
-            self._unremoved.add(name)
-            raise
+            container = await self._create(spec)
+        except EngineError as error:
+            if not is_missing(error):
+                raise
+            self._hosts.forget()
+            container = await self._create(spec)
         attached = AttachedContainer(container, self._unremoved)
         try:
             async with translated(image=spec.image):
@@ -118,6 +116,21 @@ class DockerEngine:
                 await attached.remove()
             raise
         return attached
+
+    async def _create(self, spec: ContainerSpec) -> DockerContainer:
+        hosts = None if spec.network else mount(await self._hosts.path(spec.image))
+        # We name it, so that one whose creation was cut off half-way can still be found and removed.
+        name = f"pyexec-{secrets.token_hex(8)}"
+        try:
+            with anyio.CancelScope(shield=True):
+                async with translated(image=spec.image):
+                    container = await self._docker.containers.create(
+                        container_config(spec, self._isolation, hosts), name=name
+                    )
+        except BaseException:
+            self._unremoved.add(name)
+            raise
+        return container
 
     async def _remove_unremoved(self) -> None:
         for name in tuple(self._unremoved):

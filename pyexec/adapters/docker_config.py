@@ -4,6 +4,7 @@ from typing import Any
 
 from attrs import frozen
 
+from pyexec.adapters.docker_hosts import HOSTNAME
 from pyexec.ports import ContainerSpec, SetupSpec
 
 _TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000"
@@ -27,8 +28,11 @@ class Isolation:
             host["Runtime"] = self.runtime
 
 
-def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any]:
-    """The request's body, for Docker's API from 1.41 on."""
+def container_config(
+    spec: ContainerSpec, isolation: Isolation, hosts: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The request's body, for Docker's API from 1.41 on. `hosts` is the mount that gives /etc/hosts to a container
+    without network, which Docker itself is not to give one."""
     host: dict[str, Any] = {
         "AutoRemove": True,
         "ReadonlyRootfs": True,
@@ -48,7 +52,10 @@ def container_config(spec: ContainerSpec, isolation: Isolation) -> dict[str, Any
     }
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
-    return _container(spec, "1000:1000", host, isolation)
+    if hosts is not None:
+        host["Mounts"] = [hosts]
+    names = {"Hostname": HOSTNAME, "NetworkDisabled": hosts is not None}
+    return _container(spec, "1000:1000", host, isolation) | names
 
 
 def _room(size: int) -> str:

@@ -41,6 +41,11 @@ def as_root(body: Any) -> None:
     body["User"] = "0:0"
 
 
+def connected(body: Any) -> None:
+    body["NetworkDisabled"] = False
+    body["HostConfig"].update(NetworkMode="pyexec-run", Mounts=[])
+
+
 def options(*names: str) -> Callable[[Any], None]:
     return with_host(SecurityOpt=list(names))
 
@@ -50,7 +55,7 @@ IGNORED = {
     "pids": without("PidsLimit"),
     "disk": larger("/work"),
     "tmp": larger("/tmp"),
-    "network": with_host(NetworkMode="pyexec-run"),
+    "network": connected,
     "read_only_root": without("ReadonlyRootfs"),
     "capabilities": with_host(CapDrop=[], CapAdd=["NET_RAW"]),
     "no_new_privileges": options(),

@@ -55,6 +55,39 @@ for name in ('example.org', 'host.docker.internal', 'metadata.google.internal'):
     assert (end_of(result), result["stdout"]) == (COMPLETED, "unknown\n" * 3)
 
 
+@pytest.mark.parametrize("network_disabled", [True, False])
+async def test_a_program_finds_itself_by_name(attack: Attack, network_disabled: bool) -> None:
+    source = """
+import socket
+with socket.create_server(('localhost', 0)) as server:
+    with socket.create_connection(('localhost', server.getsockname()[1])):
+        print('found')
+print(socket.gethostname(), {*socket.gethostbyname_ex('localhost')[2]}, socket.gethostbyname(socket.gethostname()))
+"""
+    result = await attack(source, config={"network_disabled": network_disabled})
+    assert end_of(result) == COMPLETED, result
+    found, _, names = result["stdout"].partition("\n")
+    assert (found, names.split()[0]) == ("found", "sandbox")
+    if network_disabled:
+        assert names == "sandbox {'127.0.0.1'} 127.0.0.1\n"
+
+
+async def test_the_file_of_names_is_not_the_programs(attack: Attack) -> None:
+    source = """
+try:
+    open('/etc/hosts', 'w')
+except OSError as error:
+    print(error.strerror)
+print(open('/etc/hosts').read())
+"""
+    result = await attack(source)
+    refused, _, text = result["stdout"].partition("\n")
+    assert refused in ("Read-only file system", "Permission denied")
+    assert text.split() == [
+        "127.0.0.1", "localhost", "sandbox", "::1", "localhost", "ip6-localhost", "ip6-loopback",
+    ]  # fmt: skip
+
+
 async def test_the_only_interface_is_its_own(attack: Attack) -> None:
     result = await attack("import socket; print([name for _, name in socket.if_nameindex()])")
     interfaces = set(eval(result["stdout"]))

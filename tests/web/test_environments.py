@@ -41,7 +41,7 @@ def installing(image: str, index: Index, tmp_path_factory: pytest.TempPathFactor
         "setup_disk_mb": "128",
         "setup_memory_mb": "256",
         "max_concurrent": "12",
-        "warm_pool": "1",
+        "warm_pool": "0",
         "default_memory_mb": "64",
         "default_disk_mb": "16",
         "max_total_memory_mb": "20000",

@@ -1,0 +1,119 @@
+"""Sandboxes that wait: of the kinds that are asked for, in the places there are, and never more."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from tests.support.api import Api, api_of
+from tests.support.containers import changes, containers, deployment_of, until_containers
+from tests.support.server import Server, running_server
+
+MEBIBYTE = 2**20
+SMALL = {"memory_mb": 64, "disk_mb": 16}
+
+
+async def inspected(server: Server) -> list[dict[str, object]]:
+    """What the engine knows of each container of this server."""
+    ids = await containers(deployment_of(server.data_dir))
+    if not ids:
+        return []
+    process = await asyncio.create_subprocess_exec(
+        "docker", "inspect", *ids, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    out, _ = await process.communicate()
+    return list(json.loads(out))
+
+
+async def sizes(server: Server) -> Counter[int]:
+    """How many of its containers have which size of /work, MiB."""
+    found: Counter[int] = Counter()
+    for document in await inspected(server):
+        options = document["HostConfig"]["Tmpfs"]["/work"]  # type: ignore[index]
+        (size,) = (option for option in options.split(",") if option.startswith("size="))
+        found[int(size.partition("=")[2]) // MEBIBYTE] += 1
+    return found
+
+
+async def until_sizes(server: Server, wanted: dict[int, int]) -> None:
+    """Returns once its containers are these, and no others."""
+    found: Counter[int] = Counter()
+    try:
+        with anyio.fail_after(60):
+            async with changes(deployment_of(server.data_dir), None) as changed:
+                while (found := await sizes(server)) != wanted:
+                    await changed()
+    except TimeoutError:
+        raise AssertionError(f"there are {dict(found)}, not {wanted}") from None
+
+
+@asynccontextmanager
+async def serving(directory: Path, image: str, **settings: str) -> AsyncIterator[tuple[Server, Api]]:
+    with running_server(directory / "data", image, **settings) as server:
+        async with api_of(server.url) as api:
+            yield server, api
+
+
+async def test_what_is_asked_for_most_waits(image: str, tmp_path: Path) -> None:
+    async with serving(tmp_path, image, warm_pool="4") as (server, api):
+        await until_sizes(server, {2048: 4})
+        for _ in range(3):
+            assert (await api.run("print('hello')", config=SMALL))["stdout"] == "hello\n"
+        await until_sizes(server, {2048: 1, 16: 3})
+        for _ in range(12):
+            assert (await api.run("print('hello')"))["stdout"] == "hello\n"
+        await until_sizes(server, {2048: 3, 16: 1})
+
+
+async def test_an_environment_waits_too(image: str, tmp_path: Path) -> None:
+    commands = ["echo here > /note"]
+    async with serving(tmp_path, image, warm_pool="2") as (
+        server,
+        api,
+    ):
+        await until_containers(deployment_of(server.data_dir), 2)
+        for _ in range(3):
+            result = await api.run("print(open('/note').read())", pre_commands=commands)
+            assert result["stdout"] == "here\n\n", result
+        with anyio.fail_after(60):
+            async with changes(deployment_of(server.data_dir), None) as changed:
+                while len({document["Image"] for document in await inspected(server)}) < 2:
+                    await changed()
+        assert (await api.run("print(open('/note').read())", pre_commands=commands))["stdout"] == "here\n\n"
+
+
+async def test_many_at_once_are_all_served_and_the_pool_is_full_again(image: str, tmp_path: Path) -> None:
+    async with serving(tmp_path, image, warm_pool="2", max_concurrent="6") as (server, api):
+        results = []
+
+        async def call() -> None:
+            results.append((await api.run("print('hello')", config=SMALL))["stdout"])
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(call, name=f"caller {number}")
+        assert results == ["hello\n"] * 12
+        await until_sizes(server, {16: 2})
+
+
+async def test_a_caller_who_leaves_while_a_sandbox_starts_leaves_none_behind(
+    image: str, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, image, warm_pool="1") as (server, api):
+        await until_sizes(server, {2048: 1})
+        for seconds in (0.02, 0.06, 0.1):
+            with anyio.move_on_after(seconds):
+                await api.run("print('hello')", config=SMALL | {"disk_mb": 17})
+        assert (await api.run("print('hello')"))["stdout"] == "hello\n"
+        await until_containers(deployment_of(server.data_dir), 1)
+
+
+async def test_none_wait_without_memory_for_them(image: str, tmp_path: Path) -> None:
+    async with serving(tmp_path, image, warm_pool="4", warm_memory_mb="64") as (server, api):
+        await until_sizes(server, {2048: 2})
+        assert (await api.run("print('hello')"))["stdout"] == "hello\n"
+        await until_sizes(server, {2048: 2})
