@@ -135,13 +135,14 @@ def _assemble(
         proof.by,
         meter=meter,
     )
+    command = protocol.command(standby=settings.standby == "on")
     pool = Pool(
         engine,
         standard=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
         size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
         parallel=engine_identity.cpus,
         image_of=environments.pulled,
-        spec_of=partial(container_spec, settings, labels, overhead_mb, protocol.command()),
+        spec_of=partial(container_spec, settings, labels, overhead_mb, command),
         meter=meter,
     )
     preparation = Preparation(

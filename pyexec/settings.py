@@ -57,6 +57,11 @@ class Settings:
     seccomp_profile: Path | None = _engine(
         None, "seccomp profile of sandboxes and setups, a JSON file; none: Docker's default"
     )
+    standby: str = _engine(
+        "on",
+        "whether an interpreter waits in each sandbox for its program; off starts one at the go-ahead",
+        allowed=("on", "off"),
+    )
     run_network: str = _engine(
         "pyexec-run", "Docker network of runs with network_disabled false, made if it is missing"
     )

@@ -2,7 +2,6 @@
 
 import binascii
 import json
-import struct
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -13,11 +12,23 @@ from attrs import asdict, define, field, filters, frozen
 from pyexec.domain.files import UNSAFE, FileLimits
 from pyexec.domain.journal import Stream
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import collector, supervisor
+from pyexec.sandbox import collector, wire
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
-_HEADER = struct.Struct("!cI")
-_STREAMS = {supervisor.STDOUT: Stream.STDOUT, supervisor.STDERR: Stream.STDERR}
+_PARTS = ("wire", "memory", "seal", "interpreter", "standby", "program", "supervisor")
+"""What a supervisor is made of, each after those that it imports."""
+_HEADER = wire.HEADER
+_STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What the program will be, told ahead of the order to start it, so that all can be ready by then."""
+
+    entrypoint: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    evaluate: bool
 
 
 @frozen(kw_only=True)
@@ -25,13 +36,9 @@ class Go:
     """The order to start the program. Limits in bytes and seconds. `output_files` are the patterns of what to send
     after its end."""
 
-    entrypoint: str
-    args: tuple[str, ...]
-    env: tuple[str, ...]
     timeout: float
     memory_bytes: int
     output_bytes: int
-    evaluate: bool
     output_files: tuple[str, ...]
     file_limits: FileLimits
 
@@ -115,9 +122,11 @@ Frame = (
 )
 
 
-def command() -> tuple[str, ...]:
-    """The container's command: the interpreter with the supervisor as its program, which puts the seal on."""
-    return ("python3", "-I", "-S", "-c", _source("supervisor"), _source("seal"))
+def command(*, standby: bool) -> tuple[str, ...]:
+    """The container's command: the interpreter with the supervisor as its program. `standby` says whether another
+    interpreter stands by for the program, or is started at the go-ahead."""
+    texts = (text for part in _PARTS for text in (f"pyexec.sandbox.{part}", _source(part)))
+    return ("python3", "-I", "-S", "-c", _source("boot"), "on" if standby else "off", *texts)
 
 
 @cache
@@ -128,22 +137,24 @@ def _source(module: str) -> str:
 
 def archive_frame(data: bytes) -> bytes:
     """The next bytes of the archive; no bytes end it."""
-    return _HEADER.pack(supervisor.ARCHIVE, len(data)) + data
+    return _HEADER.pack(wire.ARCHIVE, len(data)) + data
 
 
-def stdin_frame(data: bytes) -> bytes:
-    """The program's whole standard input."""
-    return _HEADER.pack(supervisor.STDIN, len(data)) + data
+def plan_frames(plan: Plan, stdin: bytes) -> bytes:
+    """What the program will be, with the code that it needs in there, and its whole standard input."""
+    document = asdict(plan, filter=filters.exclude("evaluate"))
+    document["evaluator"] = _source("evaluator") if plan.evaluate else None
+    payload = json.dumps(document).encode()
+    return _HEADER.pack(wire.PLAN, len(payload)) + payload + _HEADER.pack(wire.STDIN, len(stdin)) + stdin
 
 
 def go_frame(go: Go) -> bytes:
-    """The go-ahead, with the code that it needs in there."""
+    """The go-ahead, with the code that the run needs after its end."""
     document = asdict(go, filter=filters.exclude("output_files", "file_limits"))
-    document["evaluator"] = _source("evaluator") if go.evaluate else None
     document["collector"] = _source("collector") if go.output_files else None
     document["files"] = {"patterns": go.output_files, "unsafe": UNSAFE.pattern, **asdict(go.file_limits)}
     payload = json.dumps(document).encode()
-    return _HEADER.pack(supervisor.GO, len(payload)) + payload
+    return _HEADER.pack(wire.GO, len(payload)) + payload
 
 
 @define
@@ -172,21 +183,21 @@ class Decoder:
 def _frame(kind: bytes, payload: bytes) -> Frame:
     if kind in _STREAMS:
         return Printed(_STREAMS[kind], _bytes(payload))
-    if kind == supervisor.RESULT:
+    if kind == wire.RESULT:
         return Evaluated(_bytes(payload))
     if kind == collector.DATA:
         return FileData(_bytes(payload))
-    if kind == supervisor.UNPACKED:
+    if kind == wire.UNPACKED:
         return Unpacked()
-    if kind == supervisor.STARTED:
+    if kind == wire.STARTED:
         return Started()
     document = _document(payload)
     try:
-        if kind == supervisor.READY:
+        if kind == wire.READY:
             return Ready(_text(document["python"]))
-        if kind == supervisor.REFUSED:
+        if kind == wire.REFUSED:
             return Refused(_text(document["code"]), _text(document["message"]))
-        if kind == supervisor.EXIT:
+        if kind == wire.EXIT:
             return _exited(document)
         if kind == collector.FILE:
             return FileBegins(_text(document["path"]), _count(document["size"]))

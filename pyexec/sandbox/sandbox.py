@@ -18,7 +18,7 @@ from pyexec.errors import (
 )
 from pyexec.ports import Container, ContainerSpec, Engine
 from pyexec.sandbox import protocol
-from pyexec.sandbox.protocol import Frame, Go, Ready, Refused, Started, Unpacked
+from pyexec.sandbox.protocol import Frame, Go, Plan, Ready, Refused, Started, Unpacked
 
 START_SECONDS = 30.0
 UNPACK_SECONDS = 120.0
@@ -107,9 +107,9 @@ class Sandbox:
             return
         raise SandboxBroken(f"the archive was not unpacked within {UNPACK_SECONDS:g} s")
 
-    async def arm(self, stdin: bytes) -> None:
-        """Hands over the program's standard input. From here on the go-ahead must come soon, or is refused."""
-        await self._write(protocol.stdin_frame(stdin))
+    async def arm(self, plan: Plan, stdin: bytes) -> None:
+        """Says what the program will be. From here on the go-ahead must come soon, or is refused."""
+        await self._write(protocol.plan_frames(plan, stdin))
 
     async def go(self, order: Go) -> None:
         """Starts the program; returns when its process exists."""

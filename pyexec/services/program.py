@@ -9,11 +9,11 @@ from attrs import frozen
 
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
-from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
-from pyexec.sandbox.protocol import Evaluated, Exited, Go, Printed
+from pyexec.sandbox.protocol import Evaluated, Exited, Go, Plan, Printed
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.sandbox.supervisor import RESULT_BYTES_MAX
+from pyexec.sandbox.wire import RESULT_BYTES_MAX
 from pyexec.services.brought import Brought, FileRoom
 from pyexec.services.live import Run
 from pyexec.trouble import Trouble
@@ -74,18 +74,24 @@ def _broken_by(run: Run, sandbox: Sandbox) -> str:
     return "lost" if sandbox.was_out_of_reach else "broken"
 
 
+def plan_of(spec: Spec) -> Plan:
+    """What a sandbox is told of the program before the go-ahead."""
+    return Plan(
+        entrypoint=spec.entrypoint or "",
+        args=spec.script_args,
+        env=spec.env_vars,
+        evaluate=spec.eval_last_expr,
+    )
+
+
 async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
     """Gives the go-ahead, then as `follow`. Raises `SandboxRefused` when it comes too late."""
     spec = run.known().spec
     await sandbox.go(
         Go(
-            entrypoint=spec.entrypoint or "",
-            args=spec.script_args,
-            env=spec.env_vars,
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
             output_bytes=bounds.output_bytes,
-            evaluate=spec.eval_last_expr,
             output_files=spec.output_files,
             file_limits=bounds.files.limits,
         )

@@ -28,7 +28,7 @@ from pyexec.services.doubts import Doubts
 from pyexec.services.ending import UNPREPARED, Endings
 from pyexec.services.live import Live, Run
 from pyexec.services.preparation import Preparation
-from pyexec.services.program import Bounds, Follow, follow, start_and_follow, watch
+from pyexec.services.program import Bounds, Follow, follow, plan_of, start_and_follow, watch
 from pyexec.services.slots import Slot, Slots
 from pyexec.services.spool import Spool
 
@@ -135,7 +135,7 @@ class Runner:
             image=sandbox.image,
         )
         spec = fold(run.id, [*run.events, *events]).spec
-        await sandbox.arm(spec.stdin.encode())
+        await sandbox.arm(plan_of(spec), spec.stdin.encode())
         with self._beginnings.one(), anyio.CancelScope(shield=True):
             await self._write_first(run, [*events, running], key)
             begin = partial(start_and_follow, run, sandbox, self.config.bounds)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pyexec.sandbox import probe, supervisor
-from pyexec.sandbox.supervisor import Memory
+from pyexec.sandbox import memory, probe
+from pyexec.sandbox.memory import Memory
+from pyexec.sandbox.wire import TMP, WORK
 
 RECORDED = Path(__file__).parent / "cgroups"
 MEBIBYTE = 1024 * 1024
@@ -38,15 +39,15 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
-    stored = {supervisor.WORK: 3 * MEBIBYTE, supervisor.TMP: MEBIBYTE}
-    monkeypatch.setattr(supervisor, "stored", stored.__getitem__)
-    memory = Memory(f"{tmp_path}/")
-    assert memory.charged() == ANONYMOUS + SHARED - 4 * MEBIBYTE
-    memory.mark()
-    assert (memory.used(), memory.was_exhausted()) == (0, False)
+    stored = {WORK: 3 * MEBIBYTE, TMP: MEBIBYTE}
+    monkeypatch.setattr(memory, "stored", stored.__getitem__)
+    counted = Memory(f"{tmp_path}/")
+    assert counted.charged() == ANONYMOUS + SHARED - 4 * MEBIBYTE
+    counted.mark()
+    assert (counted.used(), counted.was_exhausted()) == (0, False)
     statistics = next(tmp_path.rglob("memory.stat"))
     statistics.write_text(statistics.read_text().replace(str(ANONYMOUS), str(ANONYMOUS + 5 * MEBIBYTE)))
-    assert (memory.used(), memory.peak) == (5 * MEBIBYTE, 5 * MEBIBYTE)
+    assert (counted.used(), counted.peak) == (5 * MEBIBYTE, 5 * MEBIBYTE)
     events = next(path for path in tmp_path.rglob("memory.*") if "oom_kill 0" in path.read_text())
     events.write_text(events.read_text().replace("oom_kill 0", "oom_kill 1"))
-    assert memory.was_exhausted()
+    assert counted.was_exhausted()

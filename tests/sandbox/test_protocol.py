@@ -5,18 +5,18 @@ import json
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import collector, supervisor
+from pyexec.sandbox import collector, wire
 from pyexec.sandbox.protocol import Collected, Decoder, Evaluated, FileBegins, FileData, Frame, Printed
 
 HEADER = struct.Struct("!cI")
 KINDS = [
-    supervisor.STDOUT,
-    supervisor.RESULT,
-    supervisor.EXIT,
+    wire.STDOUT,
+    wire.RESULT,
+    wire.EXIT,
     collector.FILE,
     collector.DATA,
     collector.COLLECTED,
@@ -68,9 +68,9 @@ def test_files_are_read_as_they_were_sent() -> None:
         (collector.FILE, b"{"),
         (collector.DATA, b"a"),
         (collector.COLLECTED, {}),
-        (supervisor.EXIT, {**END, "exit_code": 256}),
-        (supervisor.EXIT, {**END, "cpu_seconds": float("inf")}),
-        (supervisor.EXIT, {key: END[key] for key in END if key != "result_truncated"}),
+        (wire.EXIT, {**END, "exit_code": 256}),
+        (wire.EXIT, {**END, "cpu_seconds": float("inf")}),
+        (wire.EXIT, {key: END[key] for key in END if key != "result_truncated"}),
         (b"?", {}),
     ],
 )
@@ -96,6 +96,7 @@ values = st.recursive(
 claims = st.fixed_dictionaries({}, optional=dict.fromkeys(("path", "size", "truncated", *END), values))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may have other work
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), claims | st.binary(max_size=20)), max_size=4),
     st.binary(max_size=9),

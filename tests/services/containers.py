@@ -14,7 +14,7 @@ from attrs import define, field
 
 from pyexec.errors import EngineError
 from pyexec.ports import ContainerSpec, EngineIdentity, Image
-from pyexec.sandbox import supervisor
+from pyexec.sandbox import wire
 
 HEADER = struct.Struct("!cI")
 GRACE_SECONDS = 5.0
@@ -49,6 +49,7 @@ class Box:
     engine: "MemoryEngine"
     output: bytearray = field(factory=bytearray)
     ended: bool = False
+    token: str = ""
     armed_at: float | None = None
     program: Program | None = None
     changed: anyio.Event = field(factory=anyio.Event)
@@ -93,27 +94,26 @@ class Box:
 
     def _obey(self, kind: bytes, payload: bytes) -> None:
         now = anyio.current_time()
-        if kind == supervisor.ARCHIVE and not payload:
-            self.say(frame(supervisor.UNPACKED))
-        elif kind == supervisor.STDIN:
+        if kind == wire.ARCHIVE and not payload:
+            self.say(frame(wire.UNPACKED))
+        elif kind == wire.PLAN:
+            (self.token,) = json.loads(payload)["env"]
+        elif kind == wire.STDIN:
             self.armed_at = now
-        elif kind == supervisor.GO:
+        elif kind == wire.GO:
             assert self.armed_at is not None
-            if now - self.armed_at > supervisor.GO_SECONDS:
-                self.say(document(supervisor.REFUSED, code="late", message="the go-ahead came too late"))
+            if now - self.armed_at > wire.GO_SECONDS:
+                self.say(document(wire.REFUSED, code="late", message="the go-ahead came too late"))
                 self.end()
             else:
                 self._start(json.loads(payload), now)
 
     def _start(self, go: Mapping[str, object], now: float) -> None:
-        environment = go["env"]
-        assert isinstance(environment, list)
-        (token,) = environment
         timeout = go["timeout"]
         assert isinstance(timeout, float | int)
-        self.program = Program(token.removeprefix("TOKEN="), now, timeout)
+        self.program = Program(self.token.removeprefix("TOKEN="), now, timeout)
         self.engine.started.append(self.program)
-        self.say(frame(supervisor.STARTED))
+        self.say(frame(wire.STARTED))
         self.engine.call_later(timeout, self._time_out)
         self.engine.call_later(timeout + GRACE_SECONDS, self._last_alarm)
         if self.engine.programs_end_at_once:
@@ -129,7 +129,7 @@ class Box:
 
     def print(self, data: bytes) -> None:
         """The program prints."""
-        self.say(frame(supervisor.STDOUT, base64.b64encode(data)))
+        self.say(frame(wire.STDOUT, base64.b64encode(data)))
 
     def exit(self, code: int, reason: str = "exit") -> None:
         """The program ends by itself, or at a limit."""
@@ -138,7 +138,7 @@ class Box:
         self.program.ended_at = anyio.current_time()
         self.say(
             document(
-                supervisor.EXIT,
+                wire.EXIT,
                 reason=reason,
                 exit_code=code,
                 signalled=False,
@@ -147,7 +147,7 @@ class Box:
                 result_truncated=False,
             )
         )
-        self.engine.call_later(supervisor.LINGER_SECONDS, self.end)
+        self.engine.call_later(wire.LINGER_SECONDS, self.end)
 
 
 class MemoryEngine:
@@ -183,7 +183,7 @@ class MemoryEngine:
         self.check()
         box = Box(f"{self.name}-{next(self._numbers)}", dict(spec.labels), self)
         self.boxes[box.id] = box
-        box.say(document(supervisor.READY, python="3.12", memory_bytes=0))
+        box.say(document(wire.READY, python="3.12", memory_bytes=0))
         return box
 
     def come_back(self) -> None:

@@ -47,14 +47,16 @@ class Attack:
     server: Server
     api: Api
     mark: str = field(factory=lambda: secrets.token_hex(16))
-    """The last argument of its program, and of all that this forks."""
+    """A file beside its program, which all that this forks have in sight. An argument would be one, too, but a program
+    with arguments is not given the interpreter that stands by, and hostile ones may not have it otherwise."""
 
     async def __call__(
         self, source: str, files: Mapping[str, str | bytes] | None = None, **metadata: Any
     ) -> Any:
-        metadata["script_args"] = [*metadata.get("script_args", ()), self.mark]
         async with self.watched():
-            answer = await self.api.sync(tar_of({"main.py": source, **(files or {})}), metadata)
+            answer = await self.api.sync(
+                tar_of({"main.py": source, self.mark: "", **(files or {})}), metadata
+            )
         assert answer.status == 200, answer.document
         return answer.document
 
@@ -87,12 +89,12 @@ def end_of(result: Any) -> tuple[str, str | None, int | None]:
 
 
 def processes_with(mark: str) -> list[str]:
-    """The processes of this machine, in sandboxes or not, that have an argument."""
+    """The processes of this machine, in sandboxes or not, that have a file beside them or an argument."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if mark.encode() in path.read_bytes():
-                found.append(path.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
+            if (process / "root/work" / mark).exists() or mark.encode() in (process / "cmdline").read_bytes():
+                found.append(process.name)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last is no process of ours
             continue
     return found

@@ -1,0 +1,10 @@
+"""Programs that look at what they can see of their interpreter, each under a name that says what it looks at."""
+
+from tests.sandbox.corpus.case import Case
+from tests.sandbox.corpus.ends import ENDS
+from tests.sandbox.corpus.imports import IMPORTS
+from tests.sandbox.corpus.processes import PROCESSES
+from tests.sandbox.corpus.state import STATE
+from tests.sandbox.corpus.text import TEXT
+
+CORPUS: dict[str, Case] = {**STATE, **TEXT, **ENDS, **IMPORTS, **PROCESSES}

@@ -1,0 +1,76 @@
+"""How a script is written down: encodings, ends of lines, sizes, and what is no script at all."""
+
+import io
+import marshal
+import zipfile
+from importlib.util import MAGIC_NUMBER
+
+from tests.sandbox.corpus.case import Case
+
+_SHOW = "print(ascii('ü€𝄞'), __file__)\n"
+_BOM = b"\xef\xbb\xbf"
+PIPE_BYTES = 65536
+
+
+def _zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("__main__.py", "import sys; print('zipped', sys.argv, sys.path[0], __file__)")
+    return buffer.getvalue()
+
+
+def _compiled() -> bytes:
+    return MAGIC_NUMBER + bytes(12) + marshal.dumps(compile("print('compiled', __file__)", "x.py", "exec"))
+
+
+def _padded(size: int) -> bytes:
+    text = b"print('end')\n"
+    return b"#" * (size - len(text) - 1) + b"\n" + text
+
+
+TEXT = {
+    "empty": Case(""),
+    "a space": Case(" "),
+    "one comment": Case("# nothing"),
+    "no newline at the end": Case("print(1)\nprint(2)"),
+    "a backslash at the end": Case("print(1)\\"),
+    "ends of lines of all kinds": Case(
+        b"print(1)\r\nprint('''a\r\nb\rc\nd''')\rprint(3)\n\r\nprint(__file__)\r"
+    ),
+    "form feeds and odd spaces": Case("\x0cprint(1)\n\x0c\nif 1:\n\x0c    print(2)\n\tprint\n"),
+    "shebang": Case("#!/usr/bin/env python3\nprint(__file__)\n"),
+    "a byte order mark": Case(_BOM + _SHOW.encode()),
+    "a byte order mark and a cookie": Case(_BOM + b"# coding: utf-8\n" + _SHOW.encode()),
+    "a byte order mark and another cookie": Case(_BOM + b"# coding: latin-1\n" + _SHOW.encode(), waits=False),
+    "a cookie": Case("# -*- coding: utf-8 -*-\n" + _SHOW),
+    "a cookie on the second line": Case("#!/usr/bin/python3\n# vim: set fileencoding=UTF_8-sig :\n" + _SHOW),
+    "a cookie without a hyphen": Case("# coding: utf8\n" + _SHOW, waits=False),
+    "a cookie on the third line": Case("\n\n# coding: latin-1\n" + _SHOW),
+    "no cookie, but its word": Case("# the coding of it:\n# coding = utf-8\n" + _SHOW),
+    "latin-1": Case("# coding: latin-1\nprint(ascii('ü'))\n".encode("latin-1"), waits=False),
+    "latin-1 with a lone return": Case(b"#\r# coding: latin-1\rprint(ascii('\xfc'))", waits=False),
+    "cp1252 on the second line": Case(b"\n# coding=cp1252\nprint(ascii('\x80'))\n", waits=False),
+    "rot13": Case("# coding: rot13\ncevag('uv')\n", waits=False),
+    "an unknown encoding": Case("# coding: no-such-thing\nprint(1)\n", waits=False),
+    "latin-1 without a cookie": Case(b"print(1)\nprint('\xfc')\n", waits=False),
+    "half a character": Case(b"print('\xe2\x82", waits=False),
+    "utf-16": Case(_SHOW.encode("utf-16"), waits=False),
+    "a NUL": Case(b"print(1)\n\0print(2)\n", waits=False),
+    "a control character": Case(b"print(1)\n\x1aprint(2)\n"),
+    "what begins as compiled code does": Case(MAGIC_NUMBER[:2] + b"\nprint(1)\n", waits=False),
+    "compiled code": Case(_compiled(), waits=False),
+    "a zip archive": Case(_zip(), waits=False),
+    "a script before a zip archive": Case(b"print('not this')\n" + _zip(), waits=False),
+    "as much as fits a pipe": Case(_padded(PIPE_BYTES)),
+    "a byte more than fits a pipe": Case(_padded(PIPE_BYTES + 1)),
+    "many lines": Case("x = 1\n" * 9000 + "print(x)\n"),
+    "far more lines": Case("x = 1\n" * 200_000 + "print(x)\n"),
+    "a long line": Case("print(len('" + "ü" * 20_000 + "'))\n"),
+    "a long line that is wrong": Case("x = '" + "ü" * 9_000 + "' 1\n"),
+    "deep nesting": Case("(" * 150 + "1" + ")" * 150 + "\nprint(" + "[" * 250 + "]" * 250 + ")"),
+    "from the future": Case(
+        "'text'\nfrom __future__ import annotations\nprint(__doc__, __annotations__)\nx: y\n"
+    ),
+    "from no future": Case("from __future__ import braces\n"),
+    "an invalid escape": Case("print('\\d')\nassert (1, 'x')\n1 is 1\n"),
+}

@@ -1,0 +1,204 @@
+"""Which programs get the interpreter that stands by, and what happens when it does not."""
+
+import os
+import signal
+import subprocess
+import tarfile
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.archives import member, tar_of
+from tests.support.attack import COMPLETED, OUT_OF_MEMORY, end_of
+from tests.support.containers import containers, deployment_of
+from tests.support.server import Server, running_server
+
+POOL = 1
+MEBIBYTE = 1024 * 1024
+TAKEN, NOT_TAKEN = "taken\n", "not taken\n"
+
+OLDER = """
+import os
+print('taken' if os.fstat(2).st_ctime_ns < os.stat(__file__).st_ctime_ns else 'not taken')
+"""
+"""Tells whether what the interpreter was started with is older than the script, whose archive was unpacked later."""
+RUNS = 10
+
+
+@pytest.fixture(scope="module")
+def standing(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data_dir = tmp_path_factory.mktemp("standing") / "data"
+    with running_server(data_dir, image, warm_pool=str(POOL), standby="on") as server:
+        yield server
+
+
+@pytest.fixture
+async def api(standing: Server) -> AsyncIterator[Api]:
+    async with api_of(standing.url) as client:
+        yield client
+
+
+async def run(api: Api, files: Mapping[str, Any], **metadata: Any) -> Any:
+    answer = await api.sync(tar_of(files), metadata)
+    assert answer.status == 200, answer.document
+    return answer.document
+
+
+@pytest.mark.parametrize(
+    ("files", "metadata", "expected"),
+    [
+        pytest.param({}, {}, TAKEN, id="a plain program"),
+        pytest.param({}, {"stdin": "x" * 200_000}, TAKEN, id="with an input"),
+        pytest.param({}, {"entrypoint": "main.py"}, TAKEN, id="named"),
+        pytest.param({"pkg/__init__.py": ""}, {"output_files": ["*.py"]}, TAKEN, id="files to bring back"),
+        pytest.param({}, {"script_args": ["x"]}, NOT_TAKEN, id="arguments"),
+        pytest.param({}, {"env_vars": ["A=b"]}, NOT_TAKEN, id="variables"),
+        pytest.param({"other.py": OLDER}, {"entrypoint": "other.py"}, NOT_TAKEN, id="another entrypoint"),
+        pytest.param({"main.py": "#" * 70_000 + OLDER}, {}, NOT_TAKEN, id="more than fits a pipe"),
+        pytest.param({"main.py": "# coding: latin-1" + OLDER}, {}, NOT_TAKEN, id="another encoding"),
+        pytest.param({".local/x": ""}, {}, NOT_TAKEN, id="a user's site"),
+    ],
+)
+async def test_programs_that_it_takes(
+    api: Api, files: dict[str, str], metadata: dict[str, Any], expected: str
+) -> None:
+    result = await run(api, {"main.py": OLDER, **files}, **metadata)
+    assert (result["stdout"], result.get("stderr")) == (expected, "")
+
+
+async def test_a_link_is_followed_by_another_interpreter(api: Api) -> None:
+    """Whose first place for modules is then the linked file's."""
+    link = member("main.py", kind=tarfile.SYMTYPE, target="real/main.py")
+    archive = link + tar_of({"real/main.py": OLDER + "import beside", "real/beside.py": ""})
+    result = (await api.sync(archive)).document
+    assert (result["stdout"], result["exit_code"]) == (NOT_TAKEN, 0)
+
+
+async def test_the_last_expression_is_evaluated_by_another_interpreter(api: Api) -> None:
+    answer = await api.eval({"code": OLDER + "\n6 * 7", "eval_last_expr": True})
+    assert (answer.document["stdout"], answer.document["result"]) == (NOT_TAKEN, "42")
+
+
+async def test_one_that_was_killed_is_replaced(api: Api, standing: Server) -> None:
+    """As the kernel does when the whole machine's memory runs out."""
+    for _ in range(RUNS):
+        if waiting := standbys(await containers(deployment_of(standing.data_dir))):
+            break
+        await api.run("")  # meanwhile another gets ready
+    for process in waiting.values():
+        os.kill(process, signal.SIGKILL)
+    for _ in range(RUNS):
+        result = await run(api, {"main.py": "import socket; print(socket.gethostname())" + OLDER})
+        host, taken = result["stdout"].split("\n", 1)
+        if host in waiting:
+            break
+    assert (host in waiting, end_of(result), taken) == (True, COMPLETED, NOT_TAKEN)
+
+
+def standbys(hosts: Collection[str]) -> Mapping[str, int]:
+    """The interpreter that waits in each of these containers, by their names as their programs see them."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cmdline").read_bytes().endswith(b"\0main.py\0"):
+                variables = (process / "environ").read_text().split("\0")
+                found[dict(line.partition("=")[::2] for line in variables)["HOSTNAME"]] = int(process.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return {host: process for host, process in found.items() if any(h.startswith(host) for h in hosts)}
+
+
+async def test_off_starts_every_interpreter_at_the_go_ahead(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, warm_pool=str(POOL), standby="off") as server:
+        async with api_of(server.url) as api:
+            assert (await api.run(OLDER))["stdout"] == NOT_TAKEN
+
+
+@pytest.mark.parametrize("metadata", [{}, {"env_vars": ["A=b"]}], ids=["taken", "not taken"])
+async def test_memory_is_counted_as_ever(api: Api, metadata: dict[str, Any]) -> None:
+    """The interpreter's own counts as its program's, whenever it was started."""
+    fill = "data = bytearray(1024 * 1024 * %d)\nfor n in range(0, len(data), 4096): data[n] = 1\n"
+    config = {"memory_mb": 100}
+    within = await run(api, {"main.py": fill % 90}, config=config, **metadata)
+    assert end_of(within) == COMPLETED
+    peak = within["usage"]["peak_memory_bytes"]
+    assert 92 * MEBIBYTE < peak < 106 * MEBIBYTE
+    assert 0 < within["usage"]["cpu_seconds"] < 5
+    beyond = await run(api, {"main.py": fill % 99 + "import time; time.sleep(30)"}, config=config, **metadata)
+    assert end_of(beyond) == OUT_OF_MEMORY
+
+
+@pytest.fixture(scope="module")
+def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Makes images like the default one, with other variables or another sitecustomize."""
+    names: list[str] = []
+
+    def make(variables: str = "UNUSED=1", customization: str = "") -> str:
+        context = tmp_path_factory.mktemp("image")
+        (context / "sitecustomize.py").write_text(customization)
+        (context / "Dockerfile").write_text(
+            f"FROM {image}\nENV {variables}\nCOPY sitecustomize.py /\n"
+            "RUN at=$(python3 -c 'import site; print(site.getsitepackages()[0])') && mkdir -p $at"
+            " && find / -xdev -path /proc -prune -o -name sitecustomize.py ! -path /sitecustomize.py -exec rm -f {} +"
+            " && mv /sitecustomize.py $at\n"
+        )
+        names.append(f"pyexec-test-standby:{len(names)}")
+        build = ["docker", "build", "-q", "--network", "none", "-t", names[-1], context]
+        subprocess.run(build, check=True, capture_output=True)
+        return names[-1]
+
+    yield make
+    subprocess.run(["docker", "rmi", "-f", *names], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    ["PYTHONPATH=/work/lib", "PYTHONPATH=/usr:lib", "PYTHONPATH=/tmp/../work/lib", "PYTHONUSERBASE=/work/.x"],
+)
+async def test_an_image_whose_variables_lead_into_the_archive(
+    api: Api, made: Callable[..., str], variables: str
+) -> None:
+    """Its interpreter finds code there when it starts, so it starts with the archive in place."""
+    customization = "import builtins; builtins.found = 'found'"
+    files = {
+        "main.py": "print(found)",
+        "lib/usercustomize.py": customization,
+        ".x/lib/python3.11/site-packages/usercustomize.py": customization,
+    }
+    assert (await run(api, files, docker_image=made(variables)))["stdout"] == "found\n"
+
+
+SCRIPT_IS_THERE = (
+    "import os, stat\nready = os.path.exists('main.py') and stat.S_ISREG(os.stat('main.py').st_mode)\n"
+)
+
+
+@pytest.mark.parametrize(
+    "customization",
+    [
+        pytest.param("if not ready: os._exit(3)", id="that ends it"),
+        pytest.param("if not ready: os.kill(os.getpid(), 9)", id="that kills it"),
+        pytest.param("if not ready: import time; time.sleep(3600)", id="that waits"),
+        pytest.param("if not ready: os.write(2, bytes(200_000))", id="that prints more than a pipe takes"),
+        pytest.param("if not ready: os.unlink('main.py')", id="that takes its script away"),
+    ],
+)
+async def test_an_image_that_does_not_let_it_come_so_far(
+    api: Api, made: Callable[..., str], customization: str
+) -> None:
+    image = made(customization=SCRIPT_IS_THERE + customization)
+    result = await run(api, {"main.py": OLDER}, docker_image=image)
+    assert (end_of(result), result["stdout"], result["stderr"]) == (COMPLETED, NOT_TAKEN, "")
+
+
+async def test_what_an_image_itself_runs_comes_before_the_archive(api: Api, made: Callable[..., str]) -> None:
+    """The one difference that docs/architecture.md names. It runs once, and what it prints is kept."""
+    image = made(customization=SCRIPT_IS_THERE + "print('customized', ready)")
+    assert (await run(api, {"main.py": "print('run')"}, docker_image=image))[
+        "stdout"
+    ] == "customized False\nrun\n"
+    later = await run(api, {"main.py": "print('run')"}, docker_image=image, env_vars=["A=b"])
+    assert later["stdout"] == "customized True\nrun\n"
