@@ -1,12 +1,13 @@
 """What the settings mean to each part of a server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from pyexec.adapters.docker_config import Isolation
 from pyexec.domain.files import FileLimits
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity
+from pyexec.sandbox import protocol
 from pyexec.sandbox.installer import installed_uv
 from pyexec.sandbox.pool import SandboxKind
 from pyexec.sandbox.proof import ProofConfig
@@ -42,14 +43,13 @@ def container_spec(
     settings: Settings,
     labels: Mapping[str, str],
     overhead_mb: int,
-    command: Sequence[str],
     kind: SandboxKind,
 ) -> ContainerSpec:
     """The container behind a kind of sandbox. The memory wall holds memory and files together, because files on
     a tmpfs are memory; the supervisor tells them apart inside."""
     return ContainerSpec(
         image=kind.image,
-        command=command,
+        command=protocol.command(standby=settings.standby == "on"),
         labels=labels,
         memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb) * MEBIBYTE,
         work_bytes=kind.disk_mb * MEBIBYTE,

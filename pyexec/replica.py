@@ -23,7 +23,6 @@ from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import Unavailable
 from pyexec.measures import BUILD_INFO, DAMAGED, LEADER, LIMITS_PROVEN, LIVE, MEMBER, UNMEASURED, Meter
 from pyexec.ports import EngineIdentity, Member, Membership
-from pyexec.sandbox import protocol
 from pyexec.sandbox.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.pool import Pool
 from pyexec.sandbox.proof import Proof
@@ -135,14 +134,13 @@ def _assemble(
         proof.by,
         meter=meter,
     )
-    command = protocol.command(standby=settings.standby == "on")
     pool = Pool(
         engine,
         standard=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
         size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
         parallel=engine_identity.cpus,
         image_of=environments.pulled,
-        spec_of=partial(container_spec, settings, labels, overhead_mb, command),
+        spec_of=partial(container_spec, settings, labels, overhead_mb),
         meter=meter,
     )
     preparation = Preparation(

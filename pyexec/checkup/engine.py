@@ -16,7 +16,6 @@ from pyexec.configs import SUPERVISOR_MB, container_spec, isolation, networks, p
 from pyexec.domain.spec import Spec
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.ports import EngineIdentity, Image
-from pyexec.sandbox import protocol
 from pyexec.sandbox.probing import LABEL
 from pyexec.sandbox.proof import Proof
 from pyexec.sandbox.sandbox import Sandbox
@@ -129,7 +128,7 @@ class _Trial:
         policy = self.settings.policy(self.identity.cpus)
         kind = kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults))
         overhead_mb = self.settings.tmp_mb + SUPERVISOR_MB
-        spec = container_spec(self.settings, {LABEL: "check"}, overhead_mb, protocol.command(), kind)
+        spec = container_spec(self.settings, {LABEL: "check"}, overhead_mb, kind)
         begun = perf_counter()
         sandbox = await Sandbox.start(self.engine, spec)
         seconds = perf_counter() - begun
