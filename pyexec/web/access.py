@@ -71,5 +71,5 @@ def _route(request: web.Request) -> str:
 
 
 def _length(response: web.StreamResponse) -> int:
-    """Bytes of the answer's body: sent so far where it streams, else about to be."""
+    """Bytes of the answer's body, about to be sent; where it streams, all that was, with its head."""
     return response.body_length if response.prepared else (response.content_length or 0)

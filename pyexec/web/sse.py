@@ -86,6 +86,7 @@ async def send_events(
         beside.cancel_scope.cancel()
     if broken is not None:
         raise broken
+    await response.write_eof()
     return response
 
 

@@ -28,6 +28,7 @@ async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tm
             one = await api.run("print(1)")
             two = await api.accepted("print(2)")
             await api.ended(two)
+            assert len(await api.all_events(two)) > 3
             await api.get("/nowhere")
             await api.get("/health")
     logged = lines(server)
@@ -40,6 +41,7 @@ async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tm
         ("POST", "/api/v1/exec/async", 202, two),
     ]
     assert ("GET", "/api/v1/executions/{id}", 200, two) in told
+    assert ("GET", "/api/v1/executions/{id}/events", 200, two) in told
     assert told[-1] == ("GET", "unknown", 404, None)
     assert all(line["duration_ms"] > 0 and line["bytes"] > 0 for line in access)
 
