@@ -23,7 +23,9 @@ from tests.support.images import remove_images
 from tests.support.server import PROGRAM, Server, running_server
 
 OWN = {
+    "docs/api.md": "tests/docs/test_api_doc.py",
     "docs/consul.md": "tests/docs/test_consul_doc.py",
+    "docs/deployment.md": "tests/image/test_running.py",
 }
 """Pages whose blocks are run by a test that knows what they need."""
 NOT_RUN = {
@@ -31,6 +33,10 @@ NOT_RUN = {
         "README.md",
         "python-executor run main.py --image python:3.13 --pre-command 'apt-get update && apt-get install -y ffmpeg'",
     ): "names an image of a public registry; tests/web/test_environments.py has a registry and an index of its own",
+    (
+        "docs/operating.md",
+        "python-executor-server --check",
+    ): "looks at the machine with the settings of a server to be; tests/operate/test_check.py runs it with many",
     (
         "docs/security.md",
         "nomad/firewall.sh up        # both networks; again after a reboot, or when a network was made anew",
