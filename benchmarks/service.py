@@ -39,6 +39,8 @@ class PoolWatch:
         self._changed = threading.Condition()
         self._there = 0
         self._destroyed = 0
+        self.runs = 0
+        """How many were asked for, over all connections."""
         self._last = time.monotonic()
         threading.Thread(target=self._read, args=(events,), name="pool watch", daemon=True).start()
 
@@ -51,32 +53,31 @@ class PoolWatch:
                 self._last = time.monotonic()
                 self._changed.notify_all()
 
-    def wait(self, *, waiting: int, destroyed: int) -> None:
-        """Returns once so many are there, at least so many are gone, and nothing has happened for a while."""
+    def wait(self, *, waiting: int) -> None:
+        """Returns once so many are there, those of all runs are gone, and nothing has happened for a while."""
         deadline = time.monotonic() + FULL_SECONDS
         with self._changed:
             while True:
                 now = time.monotonic()
-                done = self._there == waiting and self._destroyed >= destroyed
+                done = self._there == waiting and self._destroyed >= self.runs
                 quiet = self._last + READY_SECONDS - now
                 if done and quiet <= 0:
                     return
                 if now > deadline:
                     raise RuntimeError(
                         f"the pool did not fill: {self._there} of {waiting} sandboxes are there, "
-                        f"{self._destroyed} of {destroyed} are gone"
+                        f"{self._destroyed} of {self.runs} are gone"
                     )
                 self._changed.wait(quiet if done else deadline - now)
 
 
 class Service:
-    """A running server, one connection to it, and how many runs it was asked for."""
+    """A running server, and one connection to it."""
 
     def __init__(self, server: Server, pool: PoolWatch, pool_size: int) -> None:
         self.server = server
         self.pool_size = pool_size
         self._pool = pool
-        self._runs = 0
         where = urlsplit(server.url)
         self._connection = HTTPConnection(where.hostname or "", where.port, blocksize=UPLOAD_BLOCK_BYTES)
         self._connection.connect()
@@ -97,11 +98,11 @@ class Service:
 
     def settle(self) -> None:
         """Returns when nothing goes on: the pool is full, and every used sandbox is gone."""
-        self._pool.wait(waiting=self.pool_size, destroyed=self._runs)
+        self._pool.wait(waiting=self.pool_size)
 
     def count_run(self) -> None:
         """For a run that is asked for elsewhere: `settle` waits for its sandbox, too."""
-        self._runs += 1
+        self._pool.runs += 1
 
     def execute(self, metadata: bytes, archive: bytes | Path) -> tuple[float, Any]:
         """POST exec/sync: seconds from the first byte sent to the last received, and the Result."""

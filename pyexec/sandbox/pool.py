@@ -176,7 +176,7 @@ class Pool:
         expected = self._demand.rate(now) * self._start_seconds
         while lacking := [kind for kind, count in places.items() if self._have(kind) < count]:
             under_way = self._starting.total()
-            hurried = self.ready + under_way < expected
+            hurried = expected >= 1 and self.ready + under_way < expected
             if under_way >= (self._parallel if hurried else 1):
                 return None
             not_before = self._paused_until if hurried else max(self._paused_until, self._delayed_until)

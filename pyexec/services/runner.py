@@ -34,8 +34,9 @@ from pyexec.services.spool import Spool
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 0.005
-"""Removing a container keeps the engine's processor busy for longer than answering takes."""
+CALM_SECONDS = 0.05
+"""Removing a container takes the engine's processor for longer than most programs run: who was just answered may ask
+again at once, and others have perhaps just begun."""
 UNHEARD = "the event log did not answer when it was to begin; its code was not started"
 
 Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
@@ -307,12 +308,12 @@ class Runner:
                 await self._clean_up(run, sandbox, slot)
 
     async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot, *, begun: bool = True) -> None:
-        """Only after the end is durable, and a moment later: whoever waits for the result goes first.
+        """Only after the end is durable, and a moment later, unless somebody waits for the slot.
 
         A sandbox that another replica follows, or will, is let go unharmed."""
         self._live.remove(run)
         try:
-            await anyio.sleep(ANSWER_SECONDS)
+            await self._slots.until_wanted(CALM_SECONDS)
             if sandbox is not None and (run.has_ended or not begun):
                 await sandbox.remove()
             elif sandbox is not None:

@@ -56,6 +56,7 @@ class Slots:
         self._memory_mb_max = memory_mb_max
         self._waiting_max = waiting_max
         self._line: deque[_Waiter] = deque()
+        self._asked = anyio.Event()
         self.size = concurrent_max
         self.closed = False
         """Whether there is no room for new work, because the server stops."""
@@ -70,6 +71,12 @@ class Slots:
     def waiting(self) -> int:
         """How many executions stand in line themselves; those of the backlog are counted by the log."""
         return sum(waiter.counted for waiter in self._line)
+
+    async def until_wanted(self, seconds: float) -> None:
+        """Returns when somebody stands in line, or after so many seconds."""
+        with anyio.move_on_after(seconds):
+            while not self._line:
+                await self._asked.wait()
 
     def close(self) -> None:
         """From now on there is no room for new work; what has begun goes on."""
@@ -124,6 +131,8 @@ class Slots:
             return slot
         waiter = _Waiter(self._slot_for(limits), counted=not for_backlog)
         self._line.append(waiter)
+        asked, self._asked = self._asked, anyio.Event()
+        asked.set()
         try:
             await waiter.granted.wait()
         except BaseException:
