@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run cluster cli test lint soak bench lock
+.PHONY: run cluster cli image test lint soak bench lock docs audit
 
 run: ## start a server here, run a first program in it
 	@$(PYTHON) dev/run.py
@@ -12,6 +12,9 @@ cluster: ## one Consul and three servers here, which share their executions
 
 cli: ## the Go command line, one static program: dist/python-executor
 	@$(PYTHON) dev/golang.py
+
+image: ## the server's image, python-executor:<version> or ARGS=NAME, and what weighs what in it
+	@$(PYTHON) dev/server_image.py $(ARGS)
 
 test: ## every check and every test, with real parts; ARGS="-k name" for some of the tests
 	@$(PYTHON) dev/check.py test $(ARGS)
@@ -27,3 +30,9 @@ bench: ## the figures, as a table
 
 lock: ## pin today's latest versions in requirements.lock
 	@$(PYTHON) dev/lock.py
+
+docs: ## write docs/configuration.md anew
+	@$(PYTHON) dev/check.py docs
+
+audit: ## known vulnerabilities of what is pinned, where this machine reaches who knows them
+	@$(PYTHON) dev/check.py audit $(ARGS)

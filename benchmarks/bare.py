@@ -26,18 +26,19 @@ while sys.stdin.readline():
     _, status = os.waitpid(process, 0)
     seconds = time.perf_counter() - start
     os.close(output)
-    print(seconds if printed == b"hello\\n" and status == 0 else "wrong", flush=True)
+    print(seconds if printed == sys.argv[2].encode() and status == 0 else "wrong", flush=True)
 """
-"""Runs hello.py once for each line it reads, and says how long it took from the spawn to the end of the process."""
+"""Runs the program once for each line it reads, and says how long it took from the spawn to the end of the process."""
 
 
 class BarePython:
-    """`python3 hello.py` in the image's own root: spawned, timed and reaped there, so no Docker is in the time."""
+    """A program under `python3` in the image's own root: spawned, timed and reaped there, without Docker."""
 
     name = "bare python3"
 
-    def __init__(self, loop: "subprocess.Popen[str]") -> None:
+    def __init__(self, loop: "subprocess.Popen[str]", name: str = name) -> None:
         self._loop = loop
+        self.name = name
 
     def run(self) -> float:
         if self._loop.stdin is None or self._loop.stdout is None:
@@ -48,16 +49,18 @@ class BarePython:
         try:
             return float(line)
         except ValueError as error:
-            raise RuntimeError(f"bare python3 did not print hello: {line!r}") from error
+            raise RuntimeError(f"bare python3 did not print what it should: {line!r}") from error
 
 
 @contextmanager
-def bare_python(image: str) -> Iterator[BarePython]:
+def bare_python(
+    image: str, program: bytes = HELLO, prints: str = "hello\n", name: str = BarePython.name
+) -> Iterator[BarePython]:
     """The row, with its container around it."""
-    command = [*DOCKER_RUN, "-i", "--network", "none", image, "python3", "-c", LOOP, HELLO.hex()]
+    command = [*DOCKER_RUN, "-i", "--network", "none", image, "python3", "-c", LOOP, program.hex(), prints]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop:
         try:
-            yield BarePython(loop)
+            yield BarePython(loop, name)
         finally:
             if loop.stdin is not None:
                 loop.stdin.close()

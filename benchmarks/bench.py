@@ -10,9 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bombs import measure_bombs
+from benchmarks.capacity import measure_capacity
 from benchmarks.environments import measure_environments
 from benchmarks.history import measure_history
-from benchmarks.report import Section, document
+from benchmarks.picture import draw
+from benchmarks.report import Section, document, page
 from benchmarks.runs import measure_runs
 from benchmarks.spread import measure_spread
 from benchmarks.throughput import measure_throughput
@@ -28,6 +30,7 @@ SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "waiters": measure_waiters,
     "spread": measure_spread,
     "bombs": measure_bombs,
+    "capacity": measure_capacity,
 }
 
 
@@ -37,6 +40,12 @@ def main() -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the figures and every run there"
     )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the tables there, for a page"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="also draw the small runs there, as .svg or .png"
+    )
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"{', '.join(SUBJECTS)}; all if none")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.subjects) - SUBJECTS.keys()):
@@ -44,13 +53,20 @@ def main() -> None:
     image = os.environ.get("PYEXEC_TEST_IMAGE") or os.environ.get("PYEXEC_DEFAULT_IMAGE")
     if not image:
         parser.error("set PYEXEC_TEST_IMAGE to the image to measure with; `make bench` does")
-    sections = []
-    for name in arguments.subjects or SUBJECTS:
-        section = SUBJECTS[name](image)
-        print(section.table(), flush=True, end="\n\n")
-        sections.append(section)
+    names = arguments.subjects or list(SUBJECTS)
+    if arguments.picture is not None and "runs" not in names:
+        parser.error("a picture is drawn of the subject runs, which is not among those that are asked for")
+    sections = {}
+    for name in names:
+        sections[name] = SUBJECTS[name](image)
+        print(sections[name].table(), flush=True, end="\n\n")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(document(sections, image), indent=2) + "\n")
+        report = document(list(sections.values()), image)
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(page(list(sections.values())))
+    if arguments.picture is not None:
+        draw(sections["runs"].samples, arguments.picture)
 
 
 if __name__ == "__main__":

@@ -7,25 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.bare import bare_python
 from benchmarks.report import Ratio, Section
 from benchmarks.samples import Samples, timed
 from benchmarks.service import Service, running_service, tar_of
 from pyexec.sandbox.installer import installed_uv
 
-ROUNDS_FIRST, ROUNDS_LATER = 3, 15
+ROUNDS_FIRST, ROUNDS_LATER, WARM_UPS = 3, 15, 3
 REQUIREMENTS = "numpy\npandas\n"
 SCRIPT = b"import numpy, pandas\nprint(pandas.Series(numpy.arange(4)).sum())\n"
+SUM = "6\n"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 INSTALL = ["/tmp/uv", "pip", "install", "--python", "/usr/bin/python3", "--break-system-packages"]
 INSTALL += ["--compile-bytecode", "--no-cache", "--no-config", "--no-progress", *REQUIREMENTS.split()]
 NETWORK = "pyexec-setup"
 """The one that setups use; a server has made it by then."""
 ALONE, FIRST, HAVING, LATER = "uv and commit alone", "first run", "image that has them", "later run"
+BARE = "bare python3 that has them"
 
 
 def measure_environments(image: str) -> Section:
     """The first run beside uv and the commit alone, a later one beside an image that has the packages."""
-    samples = {name: Samples([]) for name in (ALONE, FIRST, HAVING, LATER)}
+    samples = {name: Samples([]) for name in (ALONE, FIRST, BARE, HAVING, LATER)}
     settings = {"ca_bundle": str(AUTHORITIES)} if AUTHORITIES.exists() else {}
     prepared = f"pyexec-bench:{uuid.uuid4().hex}"
     try:
@@ -35,26 +38,34 @@ def measure_environments(image: str) -> Section:
                 samples[FIRST].seconds.append(
                     _run(service, {"requirements_txt": f"# {uuid.uuid4()}\n{REQUIREMENTS}"})
                 )
-            _run(service, {"requirements_txt": REQUIREMENTS})
-            for _ in range(ROUNDS_LATER):
-                samples[HAVING].seconds.append(_run(service, {"docker_image": prepared}))
-                samples[LATER].seconds.append(_run(service, {"requirements_txt": REQUIREMENTS}))
+            with bare_python(prepared, SCRIPT, SUM, BARE) as bare:
+                for _ in range(WARM_UPS):
+                    bare.run()
+                    _run(service, {"docker_image": prepared})
+                    _run(service, {"requirements_txt": REQUIREMENTS})
+                for _ in range(ROUNDS_LATER):
+                    service.settle()
+                    samples[BARE].seconds.append(bare.run())
+                    samples[HAVING].seconds.append(_run(service, {"docker_image": prepared}))
+                    service.settle()
+                    samples[LATER].seconds.append(_run(service, {"requirements_txt": REQUIREMENTS}))
     finally:
         _remove(prepared)
     return Section(
         title="numpy and pandas: installed for the first run, there for the later ones",
         samples=samples,
-        references=[HAVING],
+        references=[BARE],
         bounds=[
             Ratio(row=FIRST, reference=ALONE, factor=1.5),
             Ratio(row=LATER, reference=HAVING, factor=1.1),
+            Ratio(row=LATER, reference=BARE, factor=1.1),
         ],
     )
 
 
 def _run(service: Service, metadata: dict[str, str]) -> float:
     seconds, result = service.execute(json.dumps(metadata).encode(), tar_of("main.py", SCRIPT))
-    if result.get("stdout") != "6\n":
+    if result.get("stdout") != SUM:
         raise RuntimeError(f"the run did not print its sum: {result}")
     return seconds
 

@@ -177,3 +177,12 @@ def document(sections: Sequence[Section], image: str) -> dict[str, Any]:
         },
         "sections": [section.document() for section in sections],
     }
+
+
+def page(sections: Sequence[Section]) -> str:
+    """All sections for a page, and when and on what they were measured."""
+    about = (
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} processors, {platform.platform()}, "
+        f"Python {platform.python_version()}."
+    )
+    return "\n\n".join([about, *(section.markdown() for section in sections)]) + "\n"

@@ -142,7 +142,9 @@ def running_service(image: str, **settings: str) -> Iterator[Service]:
         data_dir = Path(directory) / "data"
         with (
             running_server(data_dir, image, **{"warm_pool": str(POOL_SIZE), **settings}) as server,
-            _docker_events(_deployment(data_dir, settings.get("consul_addr")), since) as events,
+            _docker_events(
+                _deployment(data_dir, settings.get("consul_addr")), since, settings.get("docker_host")
+            ) as events,
         ):
             service = Service(server, PoolWatch(events), int(settings.get("warm_pool", POOL_SIZE)))
             try:
@@ -279,9 +281,10 @@ def _body(head: bytes, archive: Path, tail: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def _docker_events(deployment: str, since: str) -> Iterator[Iterable[str]]:
+def _docker_events(deployment: str, since: str, engine: str | None) -> Iterator[Iterable[str]]:
     """`start` and `destroy` of every container of the deployment, a line each, from that moment on."""
-    command = ["docker", "events", "--since", since, "--filter", f"label=pyexec.deployment={deployment}"]
+    command = ["docker", *(["--host", engine] if engine else [])]
+    command += ["events", "--since", since, "--filter", f"label=pyexec.deployment={deployment}"]
     command += ["--filter", "event=start", "--filter", "event=destroy", "--format", "{{.Action}}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as events:
         try:

@@ -116,7 +116,7 @@ def measure_waiters(image: str) -> Section:
 
 async def _measure(server: Server, consul_port: int) -> tuple[Mapping[str, Samples], int]:
     """From each end to each answer, and the most connections to Consul that were seen."""
-    async with _callers(server.url) as (api, sent):
+    async with callers(server.url) as (api, sent):
         sleeper = await api.accepted(SLEEP)
         crowd = Crowd(api, sent, server.process.pid, consul_port)
         samples = {
@@ -128,7 +128,7 @@ async def _measure(server: Server, consul_port: int) -> tuple[Mapping[str, Sampl
 
 
 @asynccontextmanager
-async def _callers(url: str) -> AsyncIterator[tuple[Api, anyio.Semaphore]]:
+async def callers(url: str) -> AsyncIterator[tuple[Api, anyio.Semaphore]]:
     """A client of any number of connections, and what counts the waiters' requests that are on their way."""
     sent = anyio.Semaphore(0)
     trace = aiohttp.TraceConfig()

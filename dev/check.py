@@ -1,4 +1,4 @@
-"""`make lint`, `make test`, `make soak` and `make bench`: a prepared machine, then one verdict."""
+"""`make lint`, `make test`, `make soak`, `make bench`, `make docs`, `make audit`: a prepared machine, one verdict."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import browser
 import command
 import golang
 import virtualenv
@@ -23,6 +24,7 @@ _GO = ["go", "-C", str(golang.MODULE)]
 _LINT_GO = {
     "go vet": [*_GO, "vet", "./..."],
     "staticcheck": [*_GO, "tool", "-modfile=lint/go.mod", "staticcheck", "./..."],
+    "go vet nomad": ["go", "-C", "nomad/check", "vet", "./..."],
 }
 _NO_LOCAL_CLAIM = ["pytest", "--setting", "local_claim=off"]
 _STORIES = {
@@ -41,7 +43,11 @@ _STORIES = {
         "pytest, the leader claims all": [*_NO_LOCAL_CLAIM, "-m", "not soak"],
     },
     "bench": {"bench": ["python", "benchmarks/bench.py"]},
+    "docs": {"docs/configuration.md": ["python", "dev/configuration.py"]},
+    "audit": {"audit": ["python", "dev/audit.py"]},
 }
+_WITHOUT_DOCKER = ("lint", "docs", "audit")
+_WITH_GO = ("lint", "test", "audit")
 
 
 def main() -> int:
@@ -50,7 +56,9 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
         raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
-    environment = _environment(docker=name != "lint", go=name in ("lint", "test"))
+    environment = _environment(
+        docker=name not in _WITHOUT_DOCKER, go=name in _WITH_GO, tests=name in ("test", "soak")
+    )
     programs = {title: list(argv) for title, argv in _STORIES[name].items()}
     if arguments:
         tests = [title for title, argv in programs.items() if argv[0] == "pytest"]
@@ -64,8 +72,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _environment(*, docker: bool, go: bool) -> dict[str, str]:
-    """What the programs find around them: the virtual environment first, Go, the engine, the image."""
+def _environment(*, docker: bool, go: bool, tests: bool) -> dict[str, str]:
+    """What the programs find around them: the virtual environment first, Go, the engine, the image.
+
+    `tests`: a browser, too."""
     if not docker:
         command.prepare()
         virtualenv.check_python()
@@ -74,6 +84,8 @@ def _environment(*, docker: bool, go: bool) -> dict[str, str]:
     else:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
+    if tests:
+        browser.ensure()
     folders = [virtualenv.BIN, *([golang.ensure().parent] if go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     return {**os.environ, **found, "PATH": path}

@@ -29,13 +29,18 @@ _SUPERFLUOUS = [
 
 
 def ensure(engine: Engine) -> str:
-    """The name of a Python image the engine has: the one asked for, a known one, pulled or built."""
+    """The name of a Python image the engine has: the one asked for, else the usual one."""
     asked = os.environ.get("PYEXEC_DEFAULT_IMAGE")
     if asked:
         if not engine.has_image(asked):
             say(f"Pulling {asked}, which PYEXEC_DEFAULT_IMAGE names")
             engine.pull(asked, _SILENCE_SECONDS)
         return asked
+    return usual(engine)
+
+
+def usual(engine: Engine) -> str:
+    """The name of a Python image the engine has, whatever is asked for: a known one, pulled or built."""
     built = f"pyexec-python:{codename()}"
     for name in (_USUAL, built):
         if engine.has_image(name):

@@ -167,6 +167,15 @@ def _strict(accepted: tuple[type, ...], wanted: str) -> Any:
     return hook
 
 
+_strictly_whole = _strict((int,), "a whole number")
+
+
+def _whole(value: object, kind: object) -> object:
+    """JSON knows one kind of number only: 64.0 is a whole one."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return _strictly_whole(int(value) if is_whole else value, kind)  # type: ignore[call-overload]
+
+
 def _check_encodable(text: str) -> None:
     """JSON can spell half a surrogate pair, which no file name or stream can hold."""
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -177,7 +186,7 @@ def _new_request_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(str, _strict((str,), "a string"))
     converter.register_structure_hook(bool, _strict((bool,), "true or false"))
-    converter.register_structure_hook(int, _strict((int,), "a whole number"))
+    converter.register_structure_hook(int, _whole)
     converter.register_structure_hook(float, _strict((int, float), "a number"))
 
     def structure_attrs(cls: type) -> Any:

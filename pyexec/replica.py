@@ -1,31 +1,39 @@
 """One replica: the parts of a running server, put together in the order in which they need each other."""
 
-import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+import platform
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from urllib.parse import urlsplit
 
 from attrs import frozen
 
 from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
-from pyexec.adapters.docker_config import Isolation
-from pyexec.domain.files import FileLimits
+from pyexec.configs import (
+    SUPERVISOR_MB,
+    WAITING_MB,
+    container_spec,
+    file_limits,
+    isolation,
+    networks,
+    proof_config,
+    setup_config,
+)
 from pyexec.domain.spec import MEBIBYTE, Spec
-from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity, Member, Membership
-from pyexec.sandbox import protocol
+from pyexec.errors import Unavailable
+from pyexec.measures import BUILD_INFO, DAMAGED, LEADER, LIMITS_PROVEN, LIVE, MEMBER, UNMEASURED, Meter
+from pyexec.ports import EngineIdentity, Member, Membership
 from pyexec.sandbox.environments import Environments, EnvironmentsConfig
-from pyexec.sandbox.installer import installed_uv
-from pyexec.sandbox.pool import Pool, SandboxKind
-from pyexec.sandbox.proof import Proof, ProofConfig
-from pyexec.sandbox.setup import Setup, SetupConfig
+from pyexec.sandbox.pool import Pool
+from pyexec.sandbox.proof import Proof
+from pyexec.sandbox.setup import Setup
 from pyexec.services.brought import FileRoom
 from pyexec.services.damage import Damage
 from pyexec.services.downloads import Downloads
 from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
+from pyexec.services.measured_log import MeasuredLog
 from pyexec.services.preparation import Preparation, kind_of
 from pyexec.services.program import Bounds
 from pyexec.services.query import Queries
@@ -37,16 +45,6 @@ from pyexec.services.submit import Submissions, SubmitConfig
 from pyexec.settings import Settings
 from pyexec.stores import Stores, open_stores
 from pyexec.web.context import Context, WebLimits
-
-SETUP_PIDS = 1024
-"""Installers compile with as many threads as the machine has processors, and more."""
-DOCKER_PORTS = (2375, 2376)
-"""Where an engine usually listens that does so for a network, without and with TLS."""
-SUPERVISOR_MB = 32
-"""What a sandbox takes beside the program's memory and files: the supervisor, and the kernel's own."""
-
-WAITING_MB = 32
-"""What a waiting sandbox takes of the machine's memory, at most (measured: 22)."""
 
 
 @frozen(kw_only=True)
@@ -65,19 +63,20 @@ class Replica:
 
 
 @asynccontextmanager
-async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replica]:
+async def open_replica(
+    settings: Settings, address: str, replica_id: str, meter: Meter
+) -> AsyncIterator[Replica]:
     """Opens stores and engine, joins the members under `address`, and builds the services. At the end no container
     of its own is left, but those of programs that another replica may adopt.
 
     Raises `SettingsError` when the engine has not what the settings ask for, `Unavailable` when it is away."""
     async with AsyncExitStack() as stack:
-        engine = await DockerEngine.connect(settings.engine_host(), _isolation(settings))
+        engine = await DockerEngine.connect(settings.engine_host(), isolation(settings), meter)
         stack.push_async_callback(engine.close)
         engine_identity = await engine.identify()
-        for network in _networks(settings):
+        for network in networks(settings):
             await engine.ensure_network(network)
-        replica_id = f"rep_{os.urandom(8).hex()}"
-        stores = await stack.enter_async_context(open_stores(settings, replica_id))
+        stores = await stack.enter_async_context(open_stores(settings, replica_id, meter))
         await stores.membership.join(
             Member(
                 replica=replica_id,
@@ -92,12 +91,12 @@ async def open_replica(settings: Settings, address: str) -> AsyncIterator[Replic
             engine=engine_identity.id,
             bounds=Bounds(
                 output_bytes=settings.max_output_bytes,
-                files=FileRoom(limits=_file_limits(settings, stores.blobs), spool_dir=settings.data_dir),
+                files=FileRoom(limits=file_limits(settings, stores.blobs), spool_dir=settings.data_dir),
             ),
             leave_running=settings.consul_addr is not None,
         )
-        proof = Proof(engine, _proof_config(settings, engine_identity, address))
-        replica = _assemble(settings, stores, engine, engine_identity, identity, proof)
+        proof = Proof(engine, proof_config(settings, engine_identity, address))
+        replica = _assemble(settings, stores, engine, engine_identity, identity, proof, meter)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
@@ -109,43 +108,53 @@ def _assemble(
     engine_identity: EngineIdentity,
     identity: RunnerConfig,
     proof: Proof,
+    meter: Meter = UNMEASURED,
 ) -> Replica:
     policy = settings.policy(engine_identity.cpus)
-    log, blobs = stores.log, stores.blobs
+    live, damage = Live(), Damage()
+    log, blobs = MeasuredLog(stores.log, live, meter), stores.blobs
     overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}
-    live, damage = Live(), Damage()
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         waiting_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(overhead_mb),
+        memory_mb_max=settings.memory_budget_mb(overhead_mb, engine_identity.memory_mb),
         overhead_mb=overhead_mb,
+        meter=meter,
     )
     environments = Environments(
         engine.images,
-        Setup(engine, _setup_config(settings, labels)),
+        Setup(engine, setup_config(settings, labels)),
         EnvironmentsConfig(
             cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
             age_seconds_max=settings.env_max_age,
             architecture=engine_identity.architecture,
         ),
         proof.by,
+        meter=meter,
     )
-    command = protocol.command(standby=settings.standby == "on")
     pool = Pool(
         engine,
         standard=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
         size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
         parallel=engine_identity.cpus,
         image_of=environments.pulled,
-        spec_of=partial(_container_spec, settings, labels, overhead_mb, command),
+        spec_of=partial(container_spec, settings, labels, overhead_mb),
+        meter=meter,
     )
     preparation = Preparation(
-        replica=identity.replica, log=log, blobs=blobs, pool=pool, environments=environments
+        replica=identity.replica, log=log, blobs=blobs, pool=pool, environments=environments, meter=meter
     )
     runner = Runner(
-        identity, log=log, blobs=blobs, preparation=preparation, slots=slots, live=live, damage=damage
+        identity,
+        log=log,
+        blobs=blobs,
+        preparation=preparation,
+        slots=slots,
+        live=live,
+        damage=damage,
+        meter=meter,
     )
     queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers, damage=damage)
     kills = Kills(log=log, live=live, queries=queries)
@@ -163,6 +172,7 @@ def _assemble(
         live=live,
         preparation=preparation,
         runner=runner,
+        meter=meter,
     )
     reconciler = Reconciler(
         ReconcilerConfig(
@@ -178,13 +188,19 @@ def _assemble(
         live=live,
         damage=damage,
     )
+    _watch(meter, engine_identity, stores.membership, reconciler, live, damage, proof)
     return Replica(
         context=Context(
             submissions=submissions,
             queries=queries,
             kills=kills,
             downloads=Downloads(queries, blobs),
-            checks={"event log": log.check, "docker": engine.check},
+            checks={
+                "server": partial(_check_open, slots),
+                "event log": log.check,
+                "docker": engine.check,
+                "membership": partial(_check_member, stores.membership),
+            },
             warnings=lambda: proof.warnings,
             limits=WebLimits(
                 upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
@@ -219,69 +235,33 @@ def _assemble(
     )
 
 
-def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
-    return SetupConfig(
-        labels=labels,
-        network=settings.setup_network,
-        timeout_seconds=settings.setup_timeout,
-        memory_bytes=settings.setup_memory_mb * MEBIBYTE,
-        disk_bytes=settings.setup_disk_mb * MEBIBYTE,
-        pids_max=max(settings.pids_max, SETUP_PIDS),
-        uv=settings.uv or installed_uv(),
-        index_url=settings.pip_index_url,
-        ca_bundle=settings.ca_bundle,
-    )
+def _watch(
+    meter: Meter,
+    identity: EngineIdentity,
+    membership: Membership,
+    reconciler: Reconciler,
+    live: Live,
+    damage: Damage,
+    proof: Proof,
+) -> None:
+    """What is read whenever somebody asks, and belongs to no service's own figures."""
+    meter.watch(LEADER, reconciler.leading.locked)
+    meter.watch(MEMBER, lambda: membership.held)
+    meter.watch(LIVE, lambda: len(live))
+    meter.watch(DAMAGED, lambda: len(damage))
+    meter.watch(LIMITS_PROVEN, lambda: proof.made)
+    meter.watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), identity.version)
 
 
-def _container_spec(
-    settings: Settings,
-    labels: Mapping[str, str],
-    overhead_mb: int,
-    command: Sequence[str],
-    kind: SandboxKind,
-) -> ContainerSpec:
-    """The container behind a kind of sandbox. The memory wall holds memory and files together, because files on
-    a tmpfs are memory; the supervisor tells them apart inside."""
-    return ContainerSpec(
-        image=kind.image,
-        command=command,
-        labels=labels,
-        memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb) * MEBIBYTE,
-        work_bytes=kind.disk_mb * MEBIBYTE,
-        tmp_bytes=settings.tmp_mb * MEBIBYTE,
-        shm_bytes=kind.memory_mb * MEBIBYTE,
-        log_bytes=2 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE,
-        pids_max=settings.pids_max,
-        cpu_shares=kind.cpu_shares,
-        cpus=kind.cpus,
-        network=settings.run_network if kind.network else None,
-    )
+async def _check_open(slots: Slots) -> None:
+    """Raises `Unavailable` once no new work is taken."""
+    if slots.closed:
+        raise Unavailable("it is stopping; what runs may end, and no new work is taken")
 
 
-def _file_limits(settings: Settings, blobs: BlobStore) -> FileLimits:
-    """The files of a run are one blob, which the store must be able to take."""
-    asked = settings.max_files_mb * MEBIBYTE
-    return FileLimits(bytes_max=asked if blobs.bytes_max is None else min(asked, blobs.bytes_max))
-
-
-def _networks(settings: Settings) -> frozenset[str]:
-    return frozenset({settings.run_network, settings.setup_network} - {"none"})
-
-
-def _isolation(settings: Settings) -> Isolation:
-    """Raises `SettingsError` when the seccomp profile cannot be used."""
-    return Isolation(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
-
-
-def _proof_config(settings: Settings, identity: EngineIdentity, address: str) -> ProofConfig:
-    consul = settings.consul_addr or ""
-    services = (address, settings.engine_host(), consul if "://" in consul else f"//{consul}")
-    ports = {port for service in services if (port := urlsplit(service).port)}
-    return ProofConfig(
-        default_image=settings.default_image,
-        denied=identity.unenforced,
-        accepted=settings.allow_unenforced,
-        networks=_networks(settings),
-        ports=sorted(ports | set(DOCKER_PORTS)),
-        strict=settings.strict == "1",
-    )
+async def _check_member(membership: Membership) -> None:
+    """Raises `Unavailable` when others may take this replica for dead."""
+    if not membership.held:
+        raise Unavailable(
+            "its session is lost; it writes nothing until it has another one, which it asks for"
+        )

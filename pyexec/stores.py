@@ -19,6 +19,7 @@ from pyexec.adapters.embedded import EmbeddedLog
 from pyexec.adapters.object_blobs import ObjectBlobs
 from pyexec.adapters.peers import HttpPeers, NoPeers
 from pyexec.errors import SettingsError
+from pyexec.measures import Meter
 from pyexec.ports import BlobStore, EventLog, Membership, Peers
 from pyexec.settings import Settings
 
@@ -35,14 +36,14 @@ class Stores:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, replica: str) -> AsyncIterator[Stores]:
+async def open_stores(settings: Settings, replica: str, meter: Meter) -> AsyncIterator[Stores]:
     """Opens what the settings name; raises `SettingsError`, or `Unavailable` when it does not answer."""
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         if settings.consul_addr is None:
             yield await _open_embedded(stack, settings)
         else:
-            yield await _open_consul(stack, settings, settings.consul_addr, replica)
+            yield await _open_consul(stack, settings, settings.consul_addr, replica, meter)
 
 
 async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
@@ -55,15 +56,10 @@ async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
     return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=Alone(), peers=NoPeers())
 
 
-async def _open_consul(stack: AsyncExitStack, settings: Settings, address: str, replica: str) -> Stores:
-    config = ConsulConfig(
-        address=address,
-        prefix=settings.consul_prefix,
-        token=settings.consul_token,
-        ca_file=settings.consul_ca_file,
-        cert_file=settings.consul_cert_file,
-    )
-    kv = await stack.enter_async_context(ConsulKV(config))
+async def _open_consul(
+    stack: AsyncExitStack, settings: Settings, address: str, replica: str, meter: Meter
+) -> Stores:
+    kv = await stack.enter_async_context(ConsulKV(consul_config(settings, address), meter))
     deployment = await _deployment(kv)  # first: a Consul that is away is then named once
     membership = await stack.enter_async_context(ConsulMembership.open(kv))
     complaints = Complaints()
@@ -75,17 +71,29 @@ async def _open_consul(stack: AsyncExitStack, settings: Settings, address: str, 
     return Stores(deployment=deployment, log=log, blobs=blobs, membership=membership, peers=peers)
 
 
+def consul_config(settings: Settings, address: str) -> ConsulConfig:
+    """How to reach Consul at `address`, and what of it is ours."""
+    return ConsulConfig(
+        address=address,
+        prefix=settings.consul_prefix,
+        token=settings.consul_token,
+        ca_file=settings.consul_ca_file,
+        cert_file=settings.consul_cert_file,
+    )
+
+
 async def _deployment(kv: ConsulKV) -> str:
     """The name that the first server of the deployment has given it; raises `SettingsError` for a prefix that is
     somebody else's."""
     while True:
         _, entry = await kv.get(DEPLOYMENT)
         if entry is not None:
-            return _checked(entry)
+            return checked_deployment(entry)
         await kv.put(DEPLOYMENT, secrets.token_hex(8).encode(), index=0)
 
 
-def _checked(entry: Entry) -> str:
+def checked_deployment(entry: Entry) -> str:
+    """The deployment that the key names; raises `SettingsError` when it names none."""
     if re.fullmatch(rb"[0-9a-f]{16}", entry.value) is None:
         raise SettingsError(
             f"the key {entry.key} below PYEXEC_CONSUL_PREFIX holds {entry.value[:40]!r}, which names no deployment: "

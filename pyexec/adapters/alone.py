@@ -17,6 +17,10 @@ class Alone:
         self._changed = anyio.Event()
         self._leadership = anyio.Lock()
 
+    @property
+    def held(self) -> bool:
+        return bool(self._members)
+
     async def join(self, member: Member) -> None:
         self._members = {member.replica: member}
         self._announce()

@@ -22,6 +22,8 @@ class ClockCheck:
     """Compares now and then, and says so once when the clocks differ, and when they agree again. Nothing depends on
     their agreement but the times that callers see, and how long what has ended is kept."""
 
+    skew_seconds: float = 0.0
+    """How far this machine's clock was ahead of Consul's when they were compared last."""
     _due_at: float = -inf
     _skewed: bool = False
 
@@ -34,7 +36,7 @@ class ClockCheck:
             theirs = parsedate_to_datetime(headers["Date"]).replace(tzinfo=UTC).timestamp()
         except ValueError:
             return  # somebody between us and Consul has rewritten it
-        skew = time.time() - theirs
+        self.skew_seconds = skew = time.time() - theirs
         skewed = abs(skew) > SKEW_SECONDS_MAX
         if skewed and not self._skewed:
             logger.error(

@@ -12,6 +12,7 @@ from yarl import URL
 
 from pyexec.adapters.consul_clock import ClockCheck
 from pyexec.errors import Unavailable
+from pyexec.measures import CONSUL_ERRORS, CONSUL_REQUESTS, UNMEASURED, Meter
 
 CALL_CONNECTIONS: Final = 12
 WATCH_CONNECTIONS: Final = 8
@@ -46,10 +47,11 @@ class PooledHTTP:
     Raises `Unanswered` when there is no answer, `Unavailable` when nothing was sent, or what answers is not
     Consul."""
 
-    def __init__(self, address: URL, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, address: URL, tls: ssl.SSLContext | None, meter: Meter = UNMEASURED) -> None:
         self.address = address
         self.sent: Counter[str] = Counter()
-        self._clock = ClockCheck()
+        self._meter = meter
+        self.clock = ClockCheck()
         self._calls = self._session(CALL_CONNECTIONS, CALL_SECONDS, tls)
         self._watches = self._session(WATCH_CONNECTIONS, WATCH_SECONDS + WATCH_GRACE_SECONDS, tls)
 
@@ -103,7 +105,9 @@ class PooledHTTP:
     ) -> Any:
         query = {name: str(value) for name, value in params}
         session = self._watches if "index" in query else self._calls
-        self.sent[f"{method} {path.split('/')[2]}"] += 1
+        endpoint = path.split("/")[2]
+        self.sent[f"{method} {endpoint}"] += 1
+        self._meter.count(CONSUL_REQUESTS, method, endpoint)
         url = self.address.with_path(path).with_query(query)
         body = data.encode() if isinstance(data, str) else data
         try:
@@ -112,11 +116,15 @@ class PooledHTTP:
             ) as answer:
                 content = await answer.read()
         except aiohttp.ClientConnectorError as error:
+            self._meter.count(CONSUL_ERRORS, "unreachable")
             raise Unavailable(f"Consul at {self.address} cannot be reached: {error}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
+            self._meter.count(CONSUL_ERRORS, "unanswered")
             raise Unanswered(f"Consul at {self.address} does not answer: {error or 'timed out'}") from error
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._meter.count(CONSUL_ERRORS, "server_error")
         self._check_is_consul(method, path, answer)
-        self._clock.compare(self.address, answer.headers)
+        self.clock.compare(self.address, answer.headers)
         return callback(Response(answer.status, answer.headers, content.decode("utf-8", "replace"), content))
 
     def _check_is_consul(self, method: str, path: str, answer: aiohttp.ClientResponse) -> None:

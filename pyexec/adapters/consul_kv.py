@@ -16,6 +16,7 @@ from yarl import URL
 
 from pyexec.adapters.consul_http import WATCH_SECONDS, PooledHTTP, Unanswered
 from pyexec.errors import Conflict, SessionLost, SettingsError, TooLarge, Unavailable
+from pyexec.measures import UNMEASURED, Meter
 
 TRANSACTION_BYTES_MAX: Final = 384 * 1024
 """Consul 1.8 takes 512 KiB, yet breaks the connection at times well below."""
@@ -130,10 +131,11 @@ class ConsulKV:
     Every method raises `Unavailable` when Consul does not answer or refuses, and its kind `Unanswered` when it
     is unknown whether it has done what was asked."""
 
-    def __init__(self, config: ConsulConfig) -> None:
+    def __init__(self, config: ConsulConfig, meter: Meter = UNMEASURED) -> None:
         """Within a running event loop; asks nothing yet. Raises `SettingsError` for what cannot be used."""
         self._prefix = f"{config.prefix.strip('/')}/"
-        self._http = PooledHTTP(config.url(), config.tls())
+        self._http = PooledHTTP(config.url(), config.tls(), meter)
+        self.clock = self._http.clock
         with self._translated("the environment's CONSUL_HTTP_ADDR"):
             self._consul = _Client(self._http, config.token)
 

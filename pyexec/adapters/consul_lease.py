@@ -112,6 +112,10 @@ class ConsulMembership:
                 await membership.leave()
                 tasks.cancel_scope.cancel()
 
+    @property
+    def held(self) -> bool:
+        return self._session is not None and self._session.alive
+
     async def join(self, member: Member) -> None:
         await self.leave()
         self._member = member

@@ -27,7 +27,7 @@ class DataDir:
     def hold(cls, path: Path) -> Self:
         """Makes the directory if need be, and locks it; raises `SettingsError` when that cannot be."""
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)  # programs' secrets lie in it
             lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SettingsError(
@@ -41,6 +41,22 @@ class DataDir:
             os.close(lock)
             raise
 
+    @classmethod
+    def holder(cls, path: Path) -> str | None:
+        """The process that holds the directory now; None when nobody does. Changes nothing."""
+        try:
+            lock = os.open(path / _LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(lock)
+        else:
+            return None
+        finally:
+            os.close(lock)
+
     def release(self) -> None:
         """Lets another process have it."""
         os.close(self._lock)
@@ -50,13 +66,16 @@ def _lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         raise SettingsError(
-            f"PYEXEC_DATA_DIR is {str(path)!r}, which the process {holder} holds; "
+            f"PYEXEC_DATA_DIR is {str(path)!r}, which the process {_holder(lock)} holds; "
             "each server needs a data directory of its own"
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+
+
+def _holder(lock: int) -> str:
+    return os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
 
 
 def _deployment(path: Path) -> str:

@@ -28,7 +28,11 @@ from pyexec.adapters.docker_errors import (
 from pyexec.adapters.docker_hosts import HostsFile, is_missing, mount
 from pyexec.adapters.docker_images import DockerImages
 from pyexec.adapters.docker_setup import DockerSetupContainer
+from pyexec.adapters.docker_survey import DockerSurvey
+from pyexec.adapters.docker_trace import trace
+from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ContainerGone, EngineError, ExecutorError, SettingsError, Unavailable
+from pyexec.measures import UNMEASURED, Meter
 from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
@@ -58,7 +62,7 @@ class DockerEngine:
         """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
 
     @classmethod
-    async def connect(cls, host: str, isolation: Isolation) -> Self:
+    async def connect(cls, host: str, isolation: Isolation, meter: Meter = UNMEASURED) -> Self:
         """An engine at `host` (`unix:///path` or `tcp://host:port`). Makes no request yet.
 
         Raises `SettingsError` for a host that cannot be one."""
@@ -66,9 +70,13 @@ class DockerEngine:
         connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
         try:
             # With a connector of its own, the URL only makes up the requests' addresses.
-            return cls(Docker(url="unix://localhost" if socket else host, connector=connector), isolation)
+            docker = Docker(url="unix://localhost" if socket else host, connector=connector)
         except ValueError as error:
             raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
+        docker.session.trace_configs.append(
+            trace(meter)
+        )  # its session is the one place that sees every request
+        return cls(docker, isolation)
 
     async def close(self) -> None:
         await self._docker.close()
@@ -94,8 +102,14 @@ class DockerEngine:
             version=info["ServerVersion"],
             architecture=version["Arch"],
             cpus=info["NCPU"],
+            memory_mb=info["MemTotal"] // MEBIBYTE,
             unenforced=unenforced,
         )
+
+    @property
+    def survey(self) -> DockerSurvey:
+        """What an operator asks before a server starts."""
+        return DockerSurvey(self._docker)
 
     async def start(self, spec: ContainerSpec) -> "AttachedContainer":
         await self._remove_unremoved()

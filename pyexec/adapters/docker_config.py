@@ -38,10 +38,10 @@ def container_config(
         "ReadonlyRootfs": True,
         "Tmpfs": {
             "/work": f"{_TMPFS},mode=0755,{_room(spec.work_bytes)}",
-            "/tmp": f"{_TMPFS},mode=1777,{_room(spec.tmp_bytes)}",  # noqa: S108
+            "/tmp": f"{_TMPFS},mode=1777,{_room(spec.tmp_bytes)}",  # noqa: S108 that of the sandbox
             # As Docker mounts it, but bounded in names, too: they outlive a program that the kernel has killed,
             # and would leave no memory to its supervisor.
-            "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_room(spec.shm_bytes)}",  # noqa: S108
+            "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_room(spec.shm_bytes)}",  # noqa: S108 that of the sandbox
         },
         "NetworkMode": spec.network or "none",
         "LogConfig": {

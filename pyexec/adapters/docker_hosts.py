@@ -75,7 +75,8 @@ def is_missing(error: EngineError) -> bool:
 
 
 def _carrier(image: str) -> dict[str, Any]:
-    volume = {"Type": "volume", "Source": VOLUME, "Target": _MOUNTED}
+    # Docker would fill a new volume with what the image, anybody's, has there: a link, perhaps, in the file's place.
+    volume = {"Type": "volume", "Source": VOLUME, "Target": _MOUNTED, "VolumeOptions": {"NoCopy": True}}
     return {
         "Image": image,
         "Entrypoint": [],

@@ -110,7 +110,7 @@ class DockerSetupContainer:
 
 def _archive(files: Mapping[str, bytes | Path]) -> IO[bytes]:
     """The files as a tar on disk: together they are larger than one would hold in memory for each setup."""
-    archive = tempfile.TemporaryFile()  # noqa: SIM115
+    archive = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in files.items():
             with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:

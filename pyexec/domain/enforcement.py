@@ -93,7 +93,7 @@ def _resources(asked: Asked, found: Findings) -> Mapping[str, str | None]:
         if found.processes > asked.pids_max
         else None,
         "disk": _overfull("/work", found.work_bytes, asked.work_bytes),
-        "tmp": _overfull("/tmp", found.tmp_bytes, asked.tmp_bytes),  # noqa: S108
+        "tmp": _overfull("/tmp", found.tmp_bytes, asked.tmp_bytes),  # noqa: S108 that of the sandbox
     }
 
 

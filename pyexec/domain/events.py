@@ -3,8 +3,9 @@
 from datetime import datetime
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
+from pyexec.domain.described import described
 from pyexec.domain.files import Files
 from pyexec.domain.spec import Spec
 
@@ -25,10 +26,10 @@ class FailureType(StrEnum):
 
 @frozen(kw_only=True)
 class Usage:
-    """What the program took: CPU seconds of all its processes, and its highest memory in bytes."""
+    """What the program took."""
 
-    cpu_seconds: float
-    peak_memory_bytes: int
+    cpu_seconds: float = field(metadata=described("CPU seconds of all its processes.", 0.01))
+    peak_memory_bytes: int = field(metadata=described("Its highest memory, in bytes.", 9000000))
 
 
 @frozen(kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import define, field, frozen
 
+from pyexec.domain.described import described
 from pyexec.errors import InvalidRequest, SandboxBroken
 
 ROOT = "work"
@@ -30,10 +31,10 @@ class FileLimits:
 
 @frozen(kw_only=True)
 class OutputFile:
-    """A file that came back: its path below /work, and its size in bytes."""
+    """A file that came back."""
 
-    path: str = field(metadata={"example": "out/plot.png"})
-    size: int
+    path: str = field(metadata=described("Its path below /work.", "out/plot.png"))
+    size: int = field(metadata=described("Its size, in bytes.", 21573))
 
 
 @frozen(kw_only=True)

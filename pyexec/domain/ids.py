@@ -2,7 +2,8 @@
 
 import re
 
-_ID = re.compile(r"exe_[0-9a-f]{32}")
+ID_PATTERN = r"^exe_[0-9a-f]{32}$"
+_ID = re.compile(ID_PATTERN)
 
 
 def execution_id(time_ns: int, entropy: bytes) -> str:

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
+from pyexec.domain.described import described
 from pyexec.domain.files import normal_patterns
 from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import InvalidRequest
@@ -22,62 +23,95 @@ _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST}
 """An image's name, as the engine's own grammar has it (distribution/reference)."""
 
 
-def _doc(text: str, example: object = None) -> dict[str, object]:
-    return {"doc": text} if example is None else {"doc": text, "example": example}
+TEXT = r"^[^\x00]*$"
+NO_EMPTY_TEXT = r"^[^\x00]+$"
 
 
 @frozen(kw_only=True)
 class RequestedLimits:
-    """`config` as the caller sent it; what is None takes the server's default."""
+    """Limits of the run. What is left out has the server's default; over the server's ceiling is an error."""
 
-    timeout_seconds: float | None = field(default=None, metadata=_doc("Wall time of the program.", 300))
-    network_disabled: bool = field(default=True, metadata=_doc("False gives the program a network."))
-    memory_mb: int | None = field(default=None, metadata=_doc("Memory of the program, MiB.", 1024))
-    disk_mb: int | None = field(default=None, metadata=_doc("Size of /work, MiB.", 2048))
-    cpu_shares: int | None = field(default=None, metadata=_doc("Relative CPU weight.", 1024))
-    cpus: float | None = field(default=None, metadata=_doc("Most CPUs to use.", 1.5))
+    timeout_seconds: float | None = field(
+        default=None, metadata=described("Wall time of the program, in seconds.", 10, least=0.001)
+    )
+    network_disabled: bool = field(
+        default=True, metadata=described("False gives the program a network.", True)
+    )
+    memory_mb: int | None = field(
+        default=None, metadata=described("Memory of the program, in MiB.", 256, least=16)
+    )
+    disk_mb: int | None = field(default=None, metadata=described("Size of /work, in MiB.", 512, least=1))
+    cpu_shares: int | None = field(default=None, metadata=described("Relative CPU weight.", 1024, least=2))
+    cpus: float | None = field(default=None, metadata=described("Most CPUs to use.", 1.5, least=0.01))
+
+
+_ENTRYPOINT = "Path of the file to run. Left out: main.py, else __main__.py, else the first .py file."
+_IMAGE_DOC = "Image to run in."
+_REQUIREMENTS = "Text of a requirements.txt, installed before the program starts."
+_STDIN = "Standard input of the program."
+_ENV_VARS = described("Environment, each as NAME=value.", ["MODE=test"], pattern=r"^[^=\x00]+=[^\x00]*$")
+_SCRIPT_ARGS = described("Arguments of the program.", ["--fast"], pattern=TEXT)
+_CONFIG = described("Limits of the run.")
 
 
 @frozen(kw_only=True)
 class Metadata:
-    """The `metadata` part of an upload (CONTRACT §2)."""
+    """How to run an archive."""
 
-    entrypoint: str | None = field(default=None, metadata=_doc("Path inside the archive.", "main.py"))
-    docker_image: str | None = field(default=None, metadata=_doc("Image to run in.", "python:3.12-slim"))
-    requirements_txt: str | None = field(default=None, metadata=_doc("Text of a requirements.txt."))
-    pre_commands: tuple[str, ...] = field(default=(), metadata=_doc("Shell commands run as root in setup."))
-    stdin: str = field(default="", metadata=_doc("Standard input of the program."))
-    env_vars: tuple[str, ...] = field(default=(), metadata=_doc("Environment as K=V.", ["MODE=test"]))
-    script_args: tuple[str, ...] = field(default=(), metadata=_doc("Arguments of the program."))
-    output_files: tuple[str, ...] = field(
-        default=(), metadata=_doc("Globs of files to bring back.", ["*.png"])
+    entrypoint: str | None = field(
+        default=None, metadata=described(_ENTRYPOINT, "main.py", pattern=NO_EMPTY_TEXT)
     )
-    config: RequestedLimits = field(factory=RequestedLimits, metadata=_doc("Limits."))
+    docker_image: str | None = field(default=None, metadata=described(_IMAGE_DOC, "python:3.12-slim"))
+    requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
+    pre_commands: tuple[str, ...] = field(
+        default=(),
+        metadata=described(
+            "Shell commands run as root, with network, before the program starts.",
+            ["apt-get update && apt-get install -y ffmpeg"],
+            pattern=r"^[^\x00]*\S[^\x00]*$",
+        ),
+    )
+    stdin: str = field(default="", metadata=described(_STDIN, "a line\n"))
+    env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
+    script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
+    output_files: tuple[str, ...] = field(
+        default=(),
+        metadata=described("Patterns of files below /work to bring back.", ["*.png"], pattern=NO_EMPTY_TEXT),
+    )
+    config: RequestedLimits = field(factory=RequestedLimits, metadata=_CONFIG)
 
 
 @frozen(kw_only=True)
 class SourceFile:
-    """One file of an `eval` request."""
+    """A file of source text."""
 
-    name: str = field(metadata=_doc("Path inside /work.", "main.py"))
-    content: str = field(metadata=_doc("Its text.", "print(6 * 7)"))
+    name: str = field(metadata=described("Path below /work.", "main.py", pattern=NO_EMPTY_TEXT))
+    content: str = field(metadata=described("Its text.", "print(6 * 7)"))
 
 
 @frozen(kw_only=True)
 class EvalRequest:
-    """The body of `eval` (CONTRACT §2): code, or files, and how to run them."""
+    """Source text, and how to run it. Give either `code` or `files`, and `docker_image` or `python_version`."""
 
-    code: str | None = field(default=None, metadata=_doc("Source text of one script.", "6 * 7"))
-    files: tuple[SourceFile, ...] = field(default=(), metadata=_doc("Files, instead of code."))
-    entrypoint: str | None = field(default=None, metadata=_doc("Which of the files to run."))
-    stdin: str = field(default="", metadata=_doc("Standard input of the program."))
-    config: RequestedLimits = field(factory=RequestedLimits, metadata=_doc("Limits."))
-    docker_image: str | None = field(default=None, metadata=_doc("Image to run in."))
-    python_version: str | None = field(default=None, metadata=_doc("Picks python:X-slim.", "3.12"))
-    requirements_txt: str | None = field(default=None, metadata=_doc("Text of a requirements.txt."))
-    env_vars: tuple[str, ...] = field(default=(), metadata=_doc("Environment as K=V."))
-    script_args: tuple[str, ...] = field(default=(), metadata=_doc("Arguments of the program."))
-    eval_last_expr: bool = field(default=False, metadata=_doc("Give back the last expression's repr."))
+    code: str | None = field(default=None, metadata=described("Source text of one script.", "6 * 7"))
+    files: tuple[SourceFile, ...] = field(default=(), metadata=described("Files, instead of code."))
+    entrypoint: str | None = field(
+        default=None, metadata=described(_ENTRYPOINT, "main.py", pattern=NO_EMPTY_TEXT)
+    )
+    stdin: str = field(default="", metadata=described(_STDIN, "a line\n"))
+    config: RequestedLimits = field(factory=RequestedLimits, metadata=_CONFIG)
+    docker_image: str | None = field(default=None, metadata=described(_IMAGE_DOC, "python:3.12-slim"))
+    python_version: str | None = field(
+        default=None,
+        metadata=described("Picks the image python:X-slim.", "3.12", pattern=r"^3\.([89]|[1-9][0-9])$"),
+    )
+    requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
+    env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
+    script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
+    eval_last_expr: bool = field(
+        default=False,
+        metadata=described("Give back the repr of the last expression, as `result`.", True),
+    )
 
 
 @frozen(kw_only=True)
@@ -148,9 +182,11 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
 
 def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
     """The limits asked for, defaults filled in; raises `InvalidRequest` for one that is out of its range."""
-    lowest = {"timeout_seconds": 0.001, "memory_mb": 16, "disk_mb": 1, "cpu_shares": 2, "cpus": 0.01}
     decided: dict[str, float | None] = {}
-    for name, least in lowest.items():
+    for limit in fields(RequestedLimits):
+        name, least = limit.name, limit.metadata.get("least")
+        if least is None:
+            continue
         value = getattr(asked, name)
         if value is None:
             decided[name] = getattr(policy.defaults, name)

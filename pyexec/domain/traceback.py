@@ -18,6 +18,10 @@ _NO_NETWORK = re.compile(
 """What the C library says where there is no route (ENETUNREACH, EAI_AGAIN); libraries pass it on in their messages."""
 
 
+NAME_CHARACTERS = 200
+"""A program may call its exception anything; every index and every list shows the name."""
+
+
 @frozen(kw_only=True)
 class Crash:
     """The exception's class name without its module, its message, the innermost line in the user's files."""
@@ -66,7 +70,7 @@ def _read(lines: Sequence[str], root: str) -> Crash | None:
     exception = _EXCEPTION.match(lines[end]) if end < len(lines) else None
     if not frames or exception is None:
         return None
-    name = exception["name"].rsplit(".", 1)[-1]
+    name = exception["name"].rsplit(".", 1)[-1][:NAME_CHARACTERS]
     message = "\n".join([exception["message"] or "", *lines[end + 1 :]]).strip()
     own = [int(frame["line"]) for frame in frames if frame["path"].startswith(root)]
     return Crash(error_type=name, error=message or name, error_line=own[-1] if own else None)

@@ -36,6 +36,7 @@ class EngineIdentity:
     version: str
     architecture: str
     cpus: int
+    memory_mb: int
     unenforced: Sequence[str]
 
 

@@ -30,6 +30,10 @@ class Members:
 class Membership(Protocol):
     """Who is alive, and who of them leads. Its methods raise `Unavailable` when the store does not answer."""
 
+    @property
+    def held(self) -> bool:
+        """Whether this replica is a member now, as far as it knows without asking."""
+
     async def join(self, member: Member) -> None:
         """Makes this replica a member, and keeps it one until `leave`.
 

@@ -15,6 +15,16 @@ from attrs import field, frozen
 from pyexec.domain.environment import REPOSITORY, Recipe, environment_key, recipe_of
 from pyexec.domain.spec import Spec
 from pyexec.errors import ExecutorError, ImageUnavailable
+from pyexec.measures import (
+    ENVIRONMENT_BUILD_SECONDS,
+    ENVIRONMENT_BUILDS,
+    ENVIRONMENT_HITS,
+    IMAGE_PULL_SECONDS,
+    IMAGE_PULLS,
+    UNMEASURED,
+    Meter,
+    timed,
+)
 from pyexec.ports import Image, Images
 from pyexec.sandbox.setup import BASE_SIZE_LABEL, ENVIRONMENT_LABEL, Say, Setup
 from pyexec.sandbox.shared_work import SharedWork
@@ -51,6 +61,7 @@ class Environments:
     proven: Callable[[Image], Awaitable[None]]
     """Returns once sandboxes are known to hold, and is asked before anything runs in an image."""
     work: SharedWork = field(factory=SharedWork)
+    meter: Meter = UNMEASURED
 
     async def find(self, spec: Spec) -> Image | None:
         """The image in which `spec` can run at once; None when it must be pulled or made first."""
@@ -94,13 +105,30 @@ class Environments:
         if not recipe.pinned and age > timedelta(seconds=self.config.age_seconds_max):
             return None
         await self._mark(image, REPOSITORY, key)
+        self.meter.count(ENVIRONMENT_HITS)
         return image
 
     async def _make(self, base: Image, recipe: Recipe, key: str, say: Say) -> None:
-        await self.setup.build(base, recipe, key, say, self.work.later)
+        try:
+            with timed(self.meter, ENVIRONMENT_BUILD_SECONDS):
+                await self.setup.build(base, recipe, key, say, self.work.later)
+        except ExecutorError:
+            self.meter.count(ENVIRONMENT_BUILDS, "failed")
+            raise
+        self.meter.count(ENVIRONMENT_BUILDS, "made")
         self.work.later(self._make_room, name="make room for environments")
 
     async def _pull(self, name: str, say: Say) -> None:
+        try:
+            with timed(self.meter, IMAGE_PULL_SECONDS):
+                await self._fetch(name, say)
+        except ExecutorError:
+            self.meter.count(IMAGE_PULLS, "failed")
+            raise
+        self.meter.count(IMAGE_PULLS, "pulled")
+        self.work.later(self._make_room, name="make room for images")
+
+    async def _fetch(self, name: str, say: Say) -> None:
         say(f"pulling {name}\n".encode())
         with anyio.move_on_after(PULL_SECONDS) as pulling:
             async for line in self.images.pull(name):
@@ -111,7 +139,6 @@ class Environments:
         if image is None:
             raise ImageUnavailable(f"the image {name!r} was pulled, and is not there")
         await self.images.name(image.id, PULLED_REPOSITORY, _tag(name))
-        self.work.later(self._make_room, name="make room for images")
 
     async def _use(self, image: Image, name: str) -> None:
         if any(known.startswith(f"{PULLED_REPOSITORY}:") for known in image.names):

@@ -10,7 +10,19 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import define, field, frozen
 
+from pyexec.correlation import correlate
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
+from pyexec.measures import (
+    POOL_SIZE,
+    POOL_TAKES,
+    POOL_WAITING,
+    SANDBOX_START_FAILURES,
+    SANDBOX_START_SECONDS,
+    STEP_SECONDS,
+    UNMEASURED,
+    Meter,
+    timed,
+)
 from pyexec.ports import ContainerSpec, Engine, Image
 from pyexec.sandbox.demand import Demand
 from pyexec.sandbox.sandbox import Sandbox
@@ -67,6 +79,7 @@ class Pool:
         parallel: int,
         image_of: Callable[[str], Awaitable[Image]],
         spec_of: Callable[[SandboxKind], ContainerSpec],
+        meter: Meter = UNMEASURED,
     ) -> None:
         self._engine = engine
         self._size = size
@@ -83,6 +96,9 @@ class Pool:
         self._delayed_until = self._paused_until = -math.inf
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self._meter = meter
+        meter.watch(POOL_SIZE, lambda: size)
+        meter.watch(POOL_WAITING, lambda: self.ready)
 
     @property
     def ready(self) -> int:
@@ -105,12 +121,15 @@ class Pool:
         now = anyio.current_time()
         self._demand.note(kind, now)
         self._delayed_until = now + REFILL_DELAY_SECONDS
-        while shelf := self._shelves.get(kind):
-            waiting = shelf.popleft()
-            self._announce()
-            if sandbox := await waiting.claim():
-                return sandbox
-        return await self._next_started(kind)
+        with timed(self._meter, STEP_SECONDS, "sandbox"):
+            while shelf := self._shelves.get(kind):
+                waiting = shelf.popleft()
+                self._announce()
+                if sandbox := await waiting.claim():
+                    self._meter.count(POOL_TAKES, "hit")
+                    return sandbox
+            self._meter.count(POOL_TAKES, "miss")
+            return await self._next_started(kind)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keeps the pool filled until cancelled; then nothing of it is left on the engine."""
@@ -189,11 +208,14 @@ class Pool:
         self._group().start_soon(self._start, kind, name=f"start a sandbox of {kind.image}")
 
     async def _start(self, kind: SandboxKind) -> None:
+        correlate()  # it may serve another than whoever made it begin
         begun = anyio.current_time()
         try:
             image = await self._image_of(kind.image)
-            sandbox = await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
+            with timed(self._meter, SANDBOX_START_SECONDS):
+                sandbox = await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
         except CANNOT_START as error:
+            self._meter.count(SANDBOX_START_FAILURES)
             self._starting[kind] -= 1
             self._note_failure(kind, error)
         except BaseException:

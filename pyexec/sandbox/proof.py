@@ -43,6 +43,11 @@ class Proof:
     _making: anyio.Lock = field(factory=anyio.Lock)
     _refused: anyio.Event = field(factory=anyio.Event)
 
+    @property
+    def made(self) -> bool:
+        """Whether it stands."""
+        return self._made
+
     async def at_start(self) -> None:
         """Makes it if the default image is there, for it is not worth a pull that may take minutes.
 

@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import define, field
 
-from pyexec.errors import Unavailable
+from pyexec.errors import SetupFailed, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,12 @@ class SharedWork:
                     await work(job.say)
                     error = None
                 except Exception as failure:  # noqa: BLE001 whoever waits for it raises it
-                    logger.info("%s has failed: %s", key, failure)
+                    # Not in its own words: the end of what a caller's command has printed is among them.
+                    logger.info(
+                        "%s has failed: %s",
+                        key,
+                        failure.code if isinstance(failure, SetupFailed) else failure,
+                    )
                     error = failure
         finally:
             self._forget(key, job)

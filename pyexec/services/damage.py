@@ -15,6 +15,10 @@ class Damage:
 
     _known: set[str] = field(factory=set)
 
+    def __len__(self) -> int:
+        """How many were met."""
+        return len(self._known)
+
     def note(self, execution_id: str, error: CorruptLog) -> None:
         """It was met; what can be done about it is the operator's."""
         if execution_id not in self._known:

@@ -8,6 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
+from pyexec.correlation import correlate, correlated
 from pyexec.domain.events import Event, Killed
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, Unavailable
@@ -49,8 +50,9 @@ class InboxAttendant:
                     inbox = await self.log.inbox(replica, version)
                     reading.over()
                     for execution_id in inbox.ids:
-                        await self._attend(execution_id, tasks)
-                        await self.log.settle(replica, execution_id)
+                        with correlated(execution_id):
+                            await self._attend(execution_id, tasks)
+                            await self.log.settle(replica, execution_id)
                     version = inbox.version
                 except Unavailable as error:
                     reading.met(error)
@@ -80,6 +82,7 @@ class InboxAttendant:
 
     async def _start(self, execution_id: str, events: Sequence[Event]) -> None:
         """Runs what was placed here once there is a slot; gives it back when there is none for long."""
+        correlate(execution_id, "async")
         try:
             slot = None
             execution = fold(execution_id, events)

@@ -117,6 +117,10 @@ class Live:
         """After its end."""
         self._runs.pop(run.id, None)
 
+    def __len__(self) -> int:
+        """How many there are now."""
+        return len(self._runs)
+
     def __contains__(self, execution_id: str) -> bool:
         return execution_id in self._runs
 

@@ -13,6 +13,7 @@ from pyexec.domain.execution import Phase
 from pyexec.domain.journal import Stream
 from pyexec.domain.spec import Spec
 from pyexec.errors import Conflict, EngineError, SandboxBroken, Unavailable
+from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
 from pyexec.sandbox.environments import Environments
 from pyexec.sandbox.pool import Pool, SandboxKind
@@ -41,6 +42,7 @@ class Preparation:
     blobs: BlobStore
     pool: Pool
     environments: Environments
+    meter: Meter = UNMEASURED
 
     async def kind(self, spec: Spec) -> SandboxKind | None:
         """The kind of sandbox in which `spec` can start at once; None when its image must be pulled or made first.
@@ -94,9 +96,10 @@ class Preparation:
     async def _sandbox(self, run: Run, archive: Archive) -> Sandbox:
         sandbox = await self.pool.take(await self._prepared_kind(run))
         try:
-            async for chunk in archive():
-                await sandbox.send_archive(chunk)
-            await sandbox.unpack()
+            with timed(self.meter, STEP_SECONDS, "upload"):
+                async for chunk in archive():
+                    await sandbox.send_archive(chunk)
+                await sandbox.unpack()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandbox.remove()

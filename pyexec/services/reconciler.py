@@ -9,6 +9,7 @@ from datetime import timedelta
 import anyio
 from attrs import frozen
 
+from pyexec.correlation import correlated
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
@@ -70,13 +71,15 @@ class Reconciler:
         self._gone: dict[str, float] = {}
         self._news = Changes()
         self._acting = Trouble(logger, "reconciling")
+        self.leading = anyio.Lock()
+        """Locked as long as it leads."""
 
     async def run(self) -> None:
         """Stands for leader, and reconciles whenever it leads, until cancelled."""
         standing = Trouble(logger, "standing for leader")
         while True:
             try:
-                async with self._membership.lead():
+                async with self._membership.lead(), self.leading:
                     standing.over()
                     logger.info("this replica leads")
                     await self._lead()
@@ -103,7 +106,8 @@ class Reconciler:
         """One round; how long the next may wait at most, in seconds."""
         try:
             for action in plan(self._view()):
-                await self._act(action)
+                with correlated(action.execution.id):
+                    await self._act(action)
                 self._acting.over()
         except Unavailable as error:
             self._acting.met(error)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import anyio
 from attrs import frozen
 
+from pyexec.correlation import correlated
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
@@ -94,7 +95,8 @@ class Recovery:
             if execution.container in orphans:
                 orphans.discard(execution.container)  # another one may have adopted what runs in it
                 if execution.owner not in alive or self.runner.has_lost(execution):
-                    await self._adopt(execution, events, execution.container)
+                    with correlated(execution.id, "async" if execution.payload else "sync"):
+                        await self._adopt(execution, events, execution.container)
         for container in orphans:
             await self._remove(container)
 

@@ -18,6 +18,7 @@ from pyexec.errors import (
     SessionLost,
     Unavailable,
 )
+from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.beginnings import Beginnings
@@ -66,8 +67,10 @@ class Runner:
         slots: Slots,
         live: Live,
         damage: Damage,
+        meter: Meter = UNMEASURED,
     ) -> None:
         self.config = config
+        self._meter = meter
         self._damage = damage
         self._log = log
         self._blobs = blobs
@@ -287,7 +290,8 @@ class Runner:
     async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
         """From the go-ahead to the end."""
         try:
-            ended = await watch(run, sandbox, following, self.config.bounds)
+            with timed(self._meter, STEP_SECONDS, "program"):
+                ended = await watch(run, sandbox, following, self.config.bounds)
             await self._endings.end(run, ended)
         except Exception:
             logger.exception("%s could not be carried to its end", run.id)

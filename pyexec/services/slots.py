@@ -5,8 +5,20 @@ from collections import deque
 import anyio
 from attrs import define, field, frozen
 
-from pyexec.domain.spec import Limits
+from pyexec.domain.spec import MEBIBYTE, Limits
 from pyexec.errors import QueueFull, TooLarge, Unavailable
+from pyexec.measures import (
+    MEMORY_BUDGET,
+    MEMORY_RESERVED,
+    QUEUE_LENGTH,
+    QUEUE_LIMIT,
+    SLOTS,
+    SLOTS_IN_USE,
+    STEP_SECONDS,
+    UNMEASURED,
+    Meter,
+    timed,
+)
 
 
 @frozen
@@ -29,8 +41,15 @@ class Slots:
     `overhead_mb` is what a sandbox takes beside the program's memory and files."""
 
     def __init__(
-        self, *, concurrent_max: int, waiting_max: int, memory_mb_max: int, overhead_mb: int
+        self,
+        *,
+        concurrent_max: int,
+        waiting_max: int,
+        memory_mb_max: int,
+        overhead_mb: int,
+        meter: Meter = UNMEASURED,
     ) -> None:
+        self._meter = meter
         self._overhead_mb = overhead_mb
         self._free = concurrent_max
         self._free_mb = memory_mb_max
@@ -38,7 +57,9 @@ class Slots:
         self._waiting_max = waiting_max
         self._line: deque[_Waiter] = deque()
         self.size = concurrent_max
-        self._closed = False
+        self.closed = False
+        """Whether there is no room for new work, because the server stops."""
+        self._watch()
 
     @property
     def free(self) -> int:
@@ -52,7 +73,7 @@ class Slots:
 
     def close(self) -> None:
         """From now on there is no room for new work; what has begun goes on."""
-        self._closed = True
+        self.closed = True
 
     def must_wait(self, limits: Limits) -> bool:
         """Whether a newcomer would have to stand in line."""
@@ -62,7 +83,7 @@ class Slots:
         """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere.
 
         Raises `Unavailable` after `close`."""
-        if self._closed:
+        if self.closed:
             raise Unavailable("this server is stopping; send the request again, it will reach another one")
         if self.must_wait(limits) and self.waiting + also_waiting >= self._waiting_max:
             raise QueueFull(
@@ -95,6 +116,10 @@ class Slots:
 
     async def reserve(self, limits: Limits, *, for_backlog: bool = False) -> Slot:
         """A slot, after waiting in line for it: for one execution, or for whatever the backlog has oldest then."""
+        with timed(self._meter, STEP_SECONDS, "slot"):
+            return await self._reserve(limits, for_backlog)
+
+    async def _reserve(self, limits: Limits, for_backlog: bool) -> Slot:
         if slot := self.try_reserve(limits):
             return slot
         waiter = _Waiter(self._slot_for(limits), counted=not for_backlog)
@@ -131,3 +156,12 @@ class Slots:
     def _take(self, slot: Slot) -> None:
         self._free -= 1
         self._free_mb -= slot.memory_mb
+
+    def _watch(self) -> None:
+        watch = self._meter.watch
+        watch(SLOTS, lambda: self.size)
+        watch(SLOTS_IN_USE, lambda: self.size - self._free)
+        watch(QUEUE_LENGTH, lambda: len(self._line))
+        watch(QUEUE_LIMIT, lambda: self._waiting_max)
+        watch(MEMORY_BUDGET, lambda: self._memory_mb_max * MEBIBYTE)
+        watch(MEMORY_RESERVED, lambda: (self._memory_mb_max - self._free_mb) * MEBIBYTE)

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 from attrs import evolve, frozen
 
+from pyexec.correlation import current
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
 from pyexec.domain.spec import Policy, Spec, resolve
 from pyexec.errors import (
@@ -20,6 +21,7 @@ from pyexec.errors import (
     SessionLost,
     Unavailable,
 )
+from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.pool import SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
@@ -67,6 +69,7 @@ class Submissions:
         live: Live,
         preparation: Preparation,
         runner: Runner,
+        meter: Meter = UNMEASURED,
     ) -> None:
         self._config = config
         self._log = log
@@ -75,6 +78,7 @@ class Submissions:
         self._live = live
         self._preparation = preparation
         self._runner = runner
+        self._meter = meter
 
     @property
     def stopped(self) -> bool:
@@ -84,7 +88,7 @@ class Submissions:
     async def run(self, upload: Upload) -> Run | str:
         """Starts an execution whose caller waits: its run, or the id of the one that the key already names."""
         spec = self._spec(upload)
-        archive = CheckedArchive(upload, spec, self._config.members_max)
+        archive = CheckedArchive(upload, spec, self._config.members_max, self._meter)
         if upload.key is not None and (taken := await self._log.key_owner(digest(upload.key))):
             return await self._same_request(archive, *taken)
         return await self._start(spec, archive)
@@ -92,11 +96,11 @@ class Submissions:
     async def submit(self, upload: Upload) -> str:
         """Accepts an execution for later; on return its archive and its first event are durable."""
         spec = self._spec(upload)
-        archive = CheckedArchive(upload, spec, self._config.members_max)
+        archive = CheckedArchive(upload, spec, self._config.members_max, self._meter)
         if upload.key is not None and (taken := await self._log.key_owner(digest(upload.key))):
             return await self._same_request(archive, *taken)
         await self._check_room(spec)
-        run, created_at = Run(new_execution_id()), now()
+        run, created_at = _new_run(), now()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(partial(self._forget_payload, run.id))
             await self._blobs.put(payload_blob(run.id), archive.chunks())
@@ -130,7 +134,7 @@ class Submissions:
 
     async def _start(self, spec: Spec, archive: CheckedArchive) -> Run | str:
         """A slot, a sandbox, the archive in it, and only then the first write: what is refused leaves nothing."""
-        run, created_at = Run(new_execution_id()), now()
+        run, created_at = _new_run(), now()
         await self._check_room(spec)
         async with AsyncExitStack() as undo:
             try:
@@ -143,7 +147,8 @@ class Submissions:
             except _CannotStart as end:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
                 return await self._failed_at_once(run, submitted, end.kind, str(end), archive)
-            await fill(sandbox, archive, spec)
+            with timed(self._meter, STEP_SECONDS, "upload"):
+                await fill(sandbox, archive, spec)
             spec = evolve(spec, entrypoint=archive.entrypoint())
             submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
             try:
@@ -256,6 +261,12 @@ class Submissions:
     async def _forget_payload(self, execution_id: str) -> None:
         with anyio.CancelScope(shield=True):
             await self._blobs.delete(payload_blob(execution_id))
+
+
+def _new_run() -> Run:
+    run = Run(new_execution_id())
+    current().execution_id = run.id
+    return run
 
 
 async def _discard(sandbox: Sandbox) -> None:

@@ -10,6 +10,7 @@ from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.spec import MEBIBYTE, Metadata, Spec
 from pyexec.errors import EngineError, InvalidRequest, SandboxBroken, SandboxRefused, TooLarge, Unavailable
+from pyexec.measures import UNMEASURED, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 
@@ -30,15 +31,17 @@ class Upload:
 class CheckedArchive:
     """The archive of an upload, checked as it passes, and hashed when a key needs its fingerprint."""
 
-    def __init__(self, upload: Upload, spec: Spec, members_max: int) -> None:
+    def __init__(self, upload: Upload, spec: Spec, members_max: int, meter: Meter = UNMEASURED) -> None:
         limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=members_max)
         self._check = ArchiveCheck(limits, spec.entrypoint)
         self._upload = upload
         self._digest = hashlib.sha256() if upload.key is not None else None
+        self._meter = meter
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes, each chunk after its check; raises `InvalidRequest` where the archive is at fault."""
         async for chunk in self._upload.archive:
+            self._meter.count(UPLOAD_BYTES, by=len(chunk))
             self._check.feed(chunk)
             if self._digest is not None:
                 self._digest.update(chunk)

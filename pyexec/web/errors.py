@@ -21,6 +21,7 @@ from pyexec.errors import (
     UnsupportedArchive,
 )
 from pyexec.web.context import TOKENS
+from pyexec.web.origin import is_for_another_site
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-OPEN_PATHS = frozenset({"/health", "/ready"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+"""Health checks, and what a browser opens before it has a token: pages that tell of no execution and hold no secret."""
 
 
 @web.middleware
@@ -62,9 +64,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 @web.middleware
 async def require_token(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Where tokens are set, only requests that bear one pass; health checks stay open."""
+    """Where tokens are set, only requests that bear one pass; health checks and the API's pages stay open."""
     tokens = request.app[TOKENS]
-    if tokens and request.path.rstrip("/") not in OPEN_PATHS:
+    if tokens and not is_open(request.path):
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         known = [hmac.compare_digest(_bytes(given.strip()), _bytes(token)) for token in tokens]
         if scheme.lower() != "bearer" or not any(known):
@@ -73,7 +75,15 @@ async def require_token(request: web.Request, handler: Handler) -> web.StreamRes
             )
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
+    if not tokens and is_for_another_site(request):
+        text = "a page of another site may not send this; where no tokens are set, anybody's page could"
+        return _json(HTTPStatus.FORBIDDEN, text, "cross_site")
     return await handler(request)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path is for everybody."""
+    return path.rstrip("/") in OPEN_PATHS or path.startswith("/docs/")
 
 
 def _bytes(text: str) -> bytes:

@@ -4,28 +4,46 @@ is to show them, or to guess what they are."""
 from urllib.parse import quote
 
 from aiohttp import web
-from aiohttp_apispec import docs, response_schema
+from aiohttp_apispec import docs, match_info_schema
 
 from pyexec.services.downloads import Download
 from pyexec.web.context import context_of, execution_id_of
-from pyexec.web.schemas import Problem, schema_of
+from pyexec.web.parameters import OneExecution, OneFile
+from pyexec.web.problems import problems
+from pyexec.web.schemas import Use, schema_of
+
+_NOT_YET = "It has not ended yet."
+_NAME = {"200": {"Content-Disposition": "The name to save it under."}}
 
 
-@docs(tags=["executions"], summary="All files brought back, as a tar")
-@response_schema(schema_of(Problem), 404)
-@response_schema(schema_of(Problem), 409)
+@docs(
+    tags=["executions"],
+    summary="All files brought back, as a tar",
+    produces=["application/x-tar"],
+    responses={"200": {"description": "An uncompressed tar."}, **problems(404, 503, own={409: _NOT_YET})},
+    headers=_NAME,
+)
+@match_info_schema(schema_of(OneExecution, Use.PARAMETERS))
 async def get_files(request: web.Request) -> web.StreamResponse:
-    """What `output_files` brought back, as an uncompressed tar; 409 before the execution's end."""
+    """What `output_files` brought back, once the execution has ended."""
     execution_id = execution_id_of(request)
     download = await context_of(request).downloads.archive(execution_id)
     return await _send(request, download, "application/x-tar", f"{execution_id}.tar")
 
 
-@docs(tags=["executions"], summary="One file brought back")
-@response_schema(schema_of(Problem), 404)
-@response_schema(schema_of(Problem), 409)
+@docs(
+    tags=["executions"],
+    summary="One file brought back",
+    produces=["application/octet-stream"],
+    responses={
+        "200": {"description": "The file's bytes."},
+        **problems(503, own={404: "There is no such execution, or no such file of it.", 409: _NOT_YET}),
+    },
+    headers=_NAME,
+)
+@match_info_schema(schema_of(OneFile, Use.PARAMETERS))
 async def get_file(request: web.Request) -> web.StreamResponse:
-    """One of the files that the result lists; 409 before the execution's end."""
+    """One of the files that the result lists, once the execution has ended."""
     path = request.match_info["path"].rstrip("/")
     download = await context_of(request).downloads.one(execution_id_of(request), path)
     return await _send(request, download, "application/octet-stream", path.rpartition("/")[2])

@@ -7,17 +7,30 @@ from typing import Any
 import anyio
 from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
-from attrs import frozen
+from attrs import field, fields, frozen
 
 from pyexec.codec import parse_json, parse_request
+from pyexec.domain.described import described
 from pyexec.domain.spec import Metadata
 from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.web.context import WebLimits, context_of
 
 CHUNK_BYTES = 256 * 1024
-PARTS = frozenset({"metadata", "tar"})
 _MALFORMED = (ValueError, AssertionError, EOFError, HttpProcessingError, web.RequestPayloadError)
 """What aiohttp's reader raises for a body that it cannot read."""
+
+
+@frozen(kw_only=True)
+class Parts:
+    """An upload."""
+
+    metadata: Metadata = field(
+        factory=Metadata, metadata=described("How to run it. Send it before the archive.")
+    )
+    tar: bytes = field(metadata={"media": "application/x-tar", **described("An uncompressed tar.")})
+
+
+PARTS = frozenset(part.name for part in fields(Parts))
 
 
 @frozen
@@ -34,7 +47,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
 
     Reading raises `InvalidRequest` or `TooLarge` where the body is at fault, also while `archive` is read."""
     context = context_of(request)
-    parts = _Parts(request, context.limits)
+    parts = _Reader(request, context.limits)
     first = await parts.next()
     if first is None:
         raise InvalidRequest("the request has no part named tar", field="tar")
@@ -55,7 +68,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
         yield Body(metadata, _spooled(spool))
 
 
-class _Parts:
+class _Reader:
     """The parts of a multipart body, one after the other, bounded in size and in idle time."""
 
     def __init__(self, request: web.Request, limits: WebLimits) -> None:

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 
 import anyio
 from aiohttp import web
+from attrs import field, frozen
 
-from pyexec.codec import event_name, timestamp, to_json
+from pyexec.codec import TAGS, event_name, timestamp, to_json
+from pyexec.domain.described import described
 from pyexec.domain.events import Running
 from pyexec.domain.journal import Stream
 from pyexec.domain.stream import Chunk, End, Happened, Item, Position
@@ -17,6 +19,30 @@ from pyexec.errors import ExecutorError, InvalidRequest
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
+
+
+POSITION_PATTERN = r"^[0-9]+\.[0-9]+$"
+
+
+@frozen(kw_only=True)
+class Message:
+    """One of the events that a stream consists of."""
+
+    event: str = field(
+        metadata=described(
+            f"What happened ({', '.join(tag.partition('.')[0] for tag in TAGS)}), or setup and output for what was "
+            "printed. finished, failed and killed are the last.",
+            "output",
+        )
+    )
+    id: str = field(metadata=described("Where to go on, as Last-Event-ID.", "3.3", pattern=POSITION_PATTERN))
+    data: str = field(
+        metadata=described(
+            "JSON: of what happened when it did, of what was printed the bytes as base64 and their stream, of the "
+            "last event the result.",
+            '{"stream": "stdout", "data": "NDIK"}',
+        )
+    )
 
 
 def parse_position(last_event_id: str | None) -> Position:
@@ -60,6 +86,7 @@ async def send_events(
         beside.cancel_scope.cancel()
     if broken is not None:
         raise broken
+    await response.write_eof()
     return response
 
 

@@ -67,6 +67,12 @@ async def test_a_directory_that_cannot_be_one_is_a_wrong_setting(tmp_path: Path)
         await EmbeddedLog.open(tmp_path / "file")
 
 
+async def test_a_new_directory_is_its_servers_own(tmp_path: Path) -> None:
+    """What programs are given, and what they print, lies in it."""
+    async with await EmbeddedLog.open(tmp_path / "new"):
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_closed_log_is_unavailable(tmp_path: Path) -> None:
     log = await EmbeddedLog.open(tmp_path)
     await log.close()

@@ -9,84 +9,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
-from attrs import frozen
-
+from tests.docs.blocks import ROOT, blocks
+from tests.docs.shell import Shell, shell
 from tests.support.consul import Agent, binary, dev_agent, durable_agent
 from tests.support.server import PROGRAM, Server, running_server
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "consul.md").read_text()
+PAGE = "docs/consul.md"
 MASTER = "00000000-0000-0000-0000-000000000001"
 ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
 
 
-@frozen
-class Block:
-    """A fenced block, and the heading it stands under."""
-
-    heading: str
-    language: str
-    text: str
-
-
-def blocks() -> list[Block]:
-    """All blocks of the page, in order."""
-    found, heading = [], ""
-    for match in re.finditer(
-        r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", PAGE, re.M | re.S
-    ):
-        heading = match["heading"] or heading
-        if match["language"] is not None:
-            found.append(Block(heading, match["language"], match["text"]))
-    return found
-
-
-class Shell:
-    """One bash in which blocks run one after the other, so that variables and files stay."""
-
-    def __init__(self, directory: Path, consul: str, url: str) -> None:
-        self._replaced = {"127.0.0.1:8083": consul, "http://127.0.0.1:8080": url, "$PWD/": f"{ROOT}/"}
-        self._process = subprocess.Popen(
-            ["bash", "-e"],
-            cwd=directory,
-            env={**os.environ, "PATH": f"{binary().parent}:{PROGRAM.parent}:{os.environ['PATH']}"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, text: str) -> str:
-        """What a block prints; fails when one of its commands does."""
-        for written, real in self._replaced.items():
-            text = text.replace(written, real)
-        text = text.replace("python3 dev/", f"python3 {ROOT}/dev/")
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{text}\necho; echo THE END\n")
-        self._process.stdin.flush()
-        printed = ""
-        for line in self._process.stdout:
-            if line == "THE END\n":
-                return printed.removesuffix("\n")
-            printed += line
-        pytest.fail(f"this ended with {self._process.wait()}, having printed {printed!r}:\n{text}")
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-
-
 @contextmanager
-def shell(directory: Path, agent: Agent, server: Server) -> Iterator[Shell]:
-    opened = Shell(directory, agent.address, server.url)
-    try:
-        yield opened
-    finally:
-        opened.close()
+def bash_of(directory: Path, agent: Agent, server: Server) -> Iterator[Shell]:
+    """With Consul and the server where the page has them."""
+    path = f"{binary().parent}:{PROGRAM.parent}:{os.environ['PATH']}"
+    replaced = {
+        "127.0.0.1:8083": agent.address,
+        "http://127.0.0.1:8080": server.url,
+        "$PWD/": f"{ROOT}/",
+        "python3 dev/": f"python3 {ROOT}/dev/",
+    }
+    with shell(directory, {**os.environ, "PATH": path}, replaced) as bash:
+        yield bash
 
 
 VARYING = (
@@ -123,14 +67,14 @@ def wait_for_key(agent: Agent, key: str) -> None:
 
 def test_every_command_prints_what_the_page_shows(image: str, tmp_path: Path) -> None:
     """But those for ACLs, which need a Consul that has them."""
-    walk = [block for block in blocks() if block.heading != "Rights"]
+    walk = [block for block in blocks(PAGE) if block.heading != "Rights"]
     assert {block.language for block in walk} == {"sh", "json"}
     assert len(walk) >= 10
     with durable_agent(tmp_path / "consul") as agent:
         settings = {"consul_addr": agent.address, "warm_pool": "1"}
         with (
             running_server(tmp_path / "first", image, **settings) as server,
-            shell(tmp_path, agent, server) as bash,
+            bash_of(tmp_path, agent, server) as bash,
         ):
             printed = ""
             for block in walk:
@@ -157,10 +101,10 @@ def test_the_rights_are_those_that_are_needed(image: str, tmp_path: Path) -> Non
         def run(command: str, token: str = MASTER) -> subprocess.CompletedProcess[str]:
             own = {**environment, "CONSUL_HTTP_TOKEN": token}
             return subprocess.run(
-                ["bash", "-ec", command], env=own, capture_output=True, text=True, check=False
+                ["bash", "-ec", command], cwd=ROOT, env=own, capture_output=True, text=True, check=False
             )
 
-        created = run("\n".join(block.text for block in blocks() if block.heading == "Rights"))
+        created = run("\n".join(block.text for block in blocks(PAGE) if block.heading == "Rights"))
         assert created.returncode == 0, created.stderr
         servers, watcher = re.findall(r"SecretID: +(\S+)", created.stdout)
         settings = {"consul_addr": agent.address, "consul_token": servers, "warm_pool": "1"}

@@ -210,3 +210,10 @@ def test_events_from_before_there_were_files_are_read() -> None:
     event = decode_event(stored)
     assert isinstance(event, Finished)
     assert (event.files, event.result_truncated) == (None, False)
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    parsed = parse_request(
+        parse_json('{"config": {"memory_mb": 64.0}}', what="metadata"), Metadata, what="metadata"
+    )
+    assert (parsed.config.memory_mb, type(parsed.config.memory_mb)) == (64, int)

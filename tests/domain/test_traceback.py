@@ -197,3 +197,9 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
 )
 def test_a_network_that_was_wanted_is_known_by_what_the_c_library_says(error: str, wanted: bool) -> None:
     assert Crash(error_type="OSError", error=error, error_line=1).wanted_network is wanted
+
+
+def test_a_name_is_no_way_to_fill_lists() -> None:
+    text = f'Traceback (most recent call last):\n  File "/work/main.py", line 1, in <module>\n{"A" * 60_000}: x\n'
+    crash = parse_traceback(text)
+    assert crash == Crash(error_type="A" * 200, error="x", error_line=1)

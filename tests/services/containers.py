@@ -173,7 +173,9 @@ class MemoryEngine:
             raise EngineError(f"{self.name} is away")
 
     def identify(self) -> EngineIdentity:
-        return EngineIdentity(id=self.name, version="1", architecture="amd64", cpus=4, unenforced=())
+        return EngineIdentity(
+            id=self.name, version="1", architecture="amd64", cpus=4, memory_mb=8192, unenforced=()
+        )
 
     async def start(self, spec: ContainerSpec) -> Box:
         self.check()

@@ -8,13 +8,13 @@ import anyio
 from attrs import define
 
 from pyexec.adapters.peers import NoPeers
-from pyexec.app import Stop, _serve_replica
 from pyexec.domain.files import FileLimits
 from pyexec.domain.spec import Metadata
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Member
 from pyexec.replica import Replica, _assemble
 from pyexec.sandbox.proof import Proof, ProofConfig
+from pyexec.server import Stop, _serve_replica
 from pyexec.services.brought import FileRoom
 from pyexec.services.live import Run
 from pyexec.services.program import Bounds

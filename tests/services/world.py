@@ -364,6 +364,10 @@ class ProcessMembership:
         self._world = world
         self._process = process
 
+    @property
+    def held(self) -> bool:
+        return self._process.name in self._world.members
+
     async def _enter(self) -> None:
         await self._process.passing()
         self._world.check_store()

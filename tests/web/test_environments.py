@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.api import Api, api_of, form, parse_events
 from tests.support.archives import script
+from tests.support.containers import changes, deployment_of
 from tests.support.images import docker, found, remove_images
 from tests.support.index import Index, own_network, running_index, wheel
 from tests.support.server import Server, running_server
@@ -271,20 +272,25 @@ async def test_a_kill_ends_a_build_that_nobody_else_waits_for(api: Api, installi
             if event.name == "setup" and b"begun" in event.output:
                 break
     assert (await api.kill(alone)).document == {"status": "killed"}
-    await until_no_setups()
+    await until_no_setups(installing)
 
 
-async def until_no_setups() -> None:
-    """Returns once no setup container is there."""
+async def until_no_setups(server: Server) -> None:
+    """Returns once no setup container of this server is there."""
     with anyio.fail_after(30):
-        while True:
-            listing = await asyncio.create_subprocess_exec(
-                "docker", "ps", "-aq", "--filter", "name=pyexec-setup-", stdout=asyncio.subprocess.PIPE
-            )
-            out, _ = await listing.communicate()
-            if not out.strip():
-                return
-            await anyio.sleep(0.2)
+        async with changes(deployment_of(server.data_dir), None) as changed:
+            while await setups(server):
+                await changed()
+
+
+async def setups(server: Server) -> str:
+    listing = await asyncio.create_subprocess_exec(
+        "docker", "ps", "-aq", "--filter", "name=pyexec-setup-",
+        "--filter", f"label=pyexec.deployment={deployment_of(server.data_dir)}",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await listing.communicate()
+    return out.decode().strip()
 
 
 async def test_events_tell_of_the_setup_as_it_comes(api: Api) -> None:
@@ -380,4 +386,4 @@ async def test_nothing_is_left_when_the_server_dies_in_a_setup(image: str, tmp_p
     with running_server(data, image) as server:
         async with api_of(server.url) as api:
             assert (await api.kill(execution_id)).status == 200
-    await until_no_setups()
+    await until_no_setups(server)

@@ -1,6 +1,8 @@
 """One line for slots: bounded, first come first served, and with an end."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -99,3 +101,20 @@ async def test_sync_and_async_share_the_line(narrow: Api) -> None:
     assert [(await narrow.ended(execution_id))["stdout"] for execution_id in ids] == [
         f"async {n}\n" for n in range(5)
     ]
+
+
+def engine_memory_mb() -> int:
+    asked = ["docker", "info", "--format", "{{.MemTotal}}"]
+    return int(subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout) >> 20
+
+
+async def test_more_memory_than_the_engine_has_is_refused(image: str, tmp_path: Path) -> None:
+    """Whatever the ceilings say: the kernel would end others for it."""
+    total_mb = engine_memory_mb()
+    settings = {"max_memory_mb": str(2 * total_mb), "max_concurrent": "1", "default_disk_mb": "16"}
+    with running_server(tmp_path / "data", image, **settings) as server:
+        async with api_of(server.url) as api:
+            answer = await api.sync(script("print(1)"), {"config": {"memory_mb": total_mb}})
+            assert answer.status == 413, answer.document
+            assert answer.document["field"] == "config.memory_mb"
+            assert str(total_mb) in answer.document["error"]

@@ -1,0 +1,39 @@
+# The server's image: the program, what it needs to run, and nothing else; see docs/deployment.md.
+#
+#   make image            finds a base by itself, needs no network in containers, and says what weighs what
+#   docker build .        the same from python:3.12-slim and the usual package index
+#
+# BASE may be any image of Debian 12, Ubuntu 24.04 or newer with Python 3.11 or newer; WHEELS is a folder of
+# dev/wheels.py in the build context, for a base that has no pip or reaches no index.
+ARG BASE=python:3.12-slim
+
+FROM ${BASE} AS build
+ARG WHEELS=""
+COPY . /source
+RUN ["/bin/sh", "-c", "cd /source && python3 dev/rootfs.py /source /image $WHEELS && mkdir /data"]
+
+FROM scratch
+COPY --from=build /image/ /
+COPY --from=build --chown=10001:10001 /data/ /data/
+ENV PATH=/opt/python-executor/bin:/usr/local/bin:/usr/bin \
+    LANG=C.UTF-8 \
+    PYTHONUTF8=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    PYEXEC_HOST=0.0.0.0 \
+    PYEXEC_DATA_DIR=/data
+VOLUME /data
+EXPOSE 8080
+USER 10001:10001
+WORKDIR /data
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
+    CMD ["/opt/python-executor/bin/python3", "-m", "pyexec.health"]
+ENTRYPOINT ["python-executor-server"]
+ARG VERSION=unversioned
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="python-executor" \
+      org.opencontainers.image.description="Runs Python code nobody has vetted in throw-away Docker sandboxes" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="https://github.com/python-executor/python-executor" \
+      org.opencontainers.image.licenses="MIT"

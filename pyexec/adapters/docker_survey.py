@@ -1,0 +1,86 @@
+"""What can be asked of a Docker Engine before a server uses it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker
+from aiodocker.exceptions import DockerError
+from attrs import frozen
+
+from pyexec.adapters.docker_config import network_config
+from pyexec.adapters.docker_errors import error_of, translated
+from pyexec.errors import ImageUnavailable
+
+
+@frozen(kw_only=True)
+class EngineFacts:
+    """What the engine says of itself. `clock` is its machine's time, where it tells that."""
+
+    version: str
+    api: str
+    cgroup: str
+    runtime: str
+    clock: datetime | None
+
+
+@frozen
+class DockerSurvey:
+    """Its methods raise `EngineError` when the engine refuses, `Unavailable` when it is away."""
+
+    _docker: Docker
+
+    async def facts(self) -> EngineFacts:
+        """Who it is."""
+        async with translated():
+            info: Mapping[str, Any] = await self._docker.system.info()
+            version = await self._docker.version()
+        return EngineFacts(
+            version=info["ServerVersion"],
+            api=version["ApiVersion"],
+            cgroup=f"version {info.get('CgroupVersion', '1')} by {info.get('CgroupDriver', 'an unknown driver')}",
+            runtime=info.get("DefaultRuntime", "runc"),
+            clock=_moment(info.get("SystemTime", "")),
+        )
+
+    async def check_pullable(self, name: str) -> None:
+        """Asks the image's registry, and fetches nothing. Raises `ImageUnavailable`, saying why it cannot be had."""
+        try:
+            await self._docker._query_json(f"distribution/{name}/json")
+        except DockerError as error:
+            if error.status >= HTTPStatus.BAD_REQUEST and error.status < 600:
+                raise ImageUnavailable(f"its registry says: {error.message}") from error
+            raise error_of(error) from error
+        except aiohttp.ClientError as error:
+            raise ImageUnavailable(f"its registry cannot be asked: {error}") from error
+
+    async def make_network(self, name: str) -> bool:
+        """Makes the network as a server would; False when it is there already."""
+        try:
+            await self._docker.networks.create(network_config(name))
+        except DockerError as error:
+            if error.status == HTTPStatus.CONFLICT:
+                return False
+            raise error_of(error) from error
+        return True
+
+    async def remove_network(self, name: str) -> None:
+        """Takes it away again; one that is in use stays."""
+        try:
+            network = await self._docker.networks.get(name)
+            await network.delete()
+        except DockerError as error:
+            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
+                raise error_of(error) from error
+
+
+def _moment(text: str) -> datetime | None:
+    """The engine writes nanoseconds, more than Python reads."""
+    head, _, rest = text.partition(".")
+    zone = rest.lstrip("0123456789")
+    try:
+        return datetime.fromisoformat(f"{head}{zone.replace('Z', '+00:00')}" if rest else head)
+    except ValueError:
+        return None

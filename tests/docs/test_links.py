@@ -1,0 +1,51 @@
+"""What the pages point at is there: other pages, their headings, and files of the repository."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT, pages, prose_of
+
+LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+PATH = re.compile(
+    r"`((?:tests|docs|pyexec|pyexec_client|pyexec_cli|golang-client|dev|nomad|benchmarks)/[\w./-]+)(?:::(\w+))?`"
+)
+PAGES = [*pages(), "CHANGELOG.md", "benchmarks/README.md", "tests/wire/README.md"]
+
+
+def anchors(page: Path) -> Iterator[str]:
+    """The names of a page's headings, as those who show it make them."""
+    for title in re.findall(r"^#+ (.+)$", prose_of(str(page.relative_to(ROOT))), re.M):
+        yield re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    dead = []
+    for link in LINK.findall(prose_of(page)):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent.joinpath(path).resolve() if path else ROOT / page
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            dead.append(link)
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_are_there(page: str) -> None:
+    """And the tests in them."""
+    gone = []
+    for path, function in PATH.findall(prose_of(page)):
+        # docs/security.md names tests from their own folder on.
+        found = next((place / path for place in (ROOT, ROOT / "tests") if (place / path).exists()), None)
+        if found is None or (function and not re.search(rf"def {function}\b", found.read_text())):
+            gone.append(f"{path} {function}".strip())
+    assert gone == []
+
+
+def test_a_newcomer_finds_every_page_from_the_first() -> None:
+    linked = {link.partition("#")[0] for link in LINK.findall(prose_of("README.md"))}
+    assert (
+        sorted({*pages(), "benchmarks/README.md", "CHANGELOG.md", "LICENSE"} - {"README.md"} - linked) == []
+    )

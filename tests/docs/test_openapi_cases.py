@@ -1,0 +1,142 @@
+"""Requests made from the API's own document by Schemathesis, good ones and bad ones: each is answered as the document
+says, by a server that runs in real sandboxes what can be run."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import anyio
+import pytest
+import schemathesis
+from attrs import define, field
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from pyexec.settings import read_settings
+from pyexec.web.openapi import openapi_document, terms_of
+from pyexec.web.routes import ROUTES
+from tests.support.api import api_of
+from tests.support.archives import script, tar_of
+from tests.support.server import Server, running_server
+
+CASES, CASES_OF_SOAK = 40, 400
+PATIENCE_SECONDS = 120
+BOUNDS = {
+    "default_timeout": "2",
+    "max_timeout": "2",
+    "default_memory_mb": "64",
+    "max_memory_mb": "128",
+    "default_disk_mb": "64",
+    "max_disk_mb": "128",
+    "max_cpus": "1",
+    "setup_network": "none",
+    "cleanup_ttl": "86400",
+}
+"""A server on which whatever a request asks for is small, and nothing is installed from anywhere or forgotten."""
+PROGRAMS = ("print(6 * 7)", "import sys\nprint(sys.argv, input())", "raise SystemExit(3)", "1 / 0")
+WRITTEN = "out.txt"
+REFUSED = ("docker_image", "python_version", "requirements_txt", "pre_commands", "entrypoint")
+"""What this server refuses, or what no generated archive has."""
+ARCHIVES = st.one_of(
+    st.sampled_from(PROGRAMS).map(script),
+    st.dictionaries(st.text(min_size=1, max_size=40), st.binary(max_size=600), max_size=3).map(tar_of),
+    st.binary(max_size=2000),
+)
+schemathesis.openapi.media_type("application/x-tar", ARCHIVES)
+
+SETTINGS = read_settings({f"PYEXEC_{name.upper()}": value for name, value in BOUNDS.items()})
+documented = schemathesis.openapi.from_dict(openapi_document(ROUTES, terms_of(SETTINGS)))
+# What a schema does not say, such as "either code or files", makes good requests that are refused with good reason.
+documented.config.checks.positive_data_acceptance.enabled = False
+documented.config.generation.update(allow_extra_parameters=False)
+
+
+@define
+class Target:
+    """The server, executions that it knows, and what it has answered."""
+
+    server: Server
+    known: list[str]
+    turn: int = 0
+    answers: Counter[tuple[str, int]] = field(factory=Counter)
+
+    def check(self, case: schemathesis.Case) -> None:
+        if case.meta.generation.mode.is_positive and case.meta.phase.name.value == "fuzzing":
+            self._make_servable(case)
+        response = case.call(base_url=self.server.url, timeout=PATIENCE_SECONDS)
+        self.answers[case.operation.label, response.status_code] += 1
+        case.validate_response(response)
+
+    def _make_servable(self, case: schemathesis.Case) -> None:
+        """Makes most good requests ones that this very server can serve: else refusals were all that is seen."""
+        self.turn += 1
+        if self.turn % 4 == 0:
+            return
+        if "id" in case.path_parameters:
+            case.path_parameters["id"] = self.known[self.turn % 4 - 1]
+        if "/files" in case.operation.path:
+            case.path_parameters["id"] = self.known[0]
+        if "path" in case.path_parameters:
+            case.path_parameters["path"] = WRITTEN
+        if "cursor" in case.query:
+            case.query["cursor"] = self.known[0]
+        if isinstance(case.body, dict):
+            leave_out(case.body, REFUSED)
+            leave_out(case.body.get("metadata", {}), REFUSED)
+        if case.operation.path.endswith("/eval"):
+            has_code = case.body.get("code") is not None
+            leave_out(case.body, ["files"] if has_code else ["code"])
+            if not has_code and not case.body.get("files"):
+                case.body["files"] = [{"name": "main.py", "content": PROGRAMS[0]}]
+
+
+def leave_out(asked: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        asked.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def target(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    data = tmp_path_factory.mktemp("bounded") / "data"
+    with running_server(data, image, allowed_images=image, **BOUNDS) as server:
+        yield Target(server, anyio.run(some_executions, server.url))
+        log = server.log.read_text()
+        assert "Traceback" not in log, log
+
+
+async def some_executions(url: str) -> list[str]:
+    """With files and without, well ended and not."""
+    async with api_of(url) as api:
+        results = [
+            await api.run(f"open({WRITTEN!r}, 'w').write('kept')", output_files=["*.txt"]),
+            await api.run("1 / 0"),
+        ]
+        answer = await api.eval({"code": "6 * 7", "eval_last_expr": True})
+        return [result["execution_id"] for result in (*results, answer.document)]
+
+
+def check_all(cases: int, *, always_the_same: bool) -> Any:
+    """A test of each operation with so many cases, beside those that the document itself suggests."""
+
+    @documented.parametrize()
+    @settings(
+        max_examples=cases,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=always_the_same,
+    )
+    def test(case: schemathesis.Case, target: Target) -> None:
+        target.check(case)
+
+    return test
+
+
+test_every_answer_is_documented = check_all(CASES, always_the_same=True)
+test_every_answer_to_thousands_is_documented = pytest.mark.soak(
+    check_all(CASES_OF_SOAK, always_the_same=False)
+)
+
+
+def test_each_was_also_answered_well(target: Target) -> None:
+    asked = {operation for operation, _ in target.answers}
+    assert asked == {operation for operation, status in target.answers if status < 300}

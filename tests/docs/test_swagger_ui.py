@@ -1,0 +1,120 @@
+"""/docs in a real browser: it shows every endpoint, and runs programs by "Try it out"."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from playwright.async_api import Locator, Page
+
+from pyexec.web.routes import ROUTES
+from tests.support.archives import tar_of
+from tests.support.browser import page_of
+from tests.support.server import Server, running_server
+
+TOKEN = "a-token"
+KEPT = ("Accept", "Content-Type", "Content-Encoding", "Content-Security-Policy")
+
+
+@pytest.fixture
+async def page(server: Server) -> AsyncIterator[Page]:
+    async with page_of(server.url) as (opened, wrong):
+        await opened.goto(f"{server.url}/docs")
+        yield opened
+        assert wrong == []
+
+
+async def endpoint(page: Page, name: str) -> Locator:
+    """An endpoint's box, opened, ready to be tried."""
+    box = page.locator(f".opblock[id$='-{name}']")
+    await box.locator(".opblock-summary-control").click()
+    await box.get_by_role("button", name="Try it out").click()
+    return box
+
+
+async def answer(box: Locator) -> tuple[str, Any]:
+    """Status and document of the answer, once the request was sent."""
+    await box.get_by_role("button", name="Execute").click()
+    live = box.locator(".live-responses-table .response")
+    status = await live.locator(".response-col_status").inner_text()
+    return status.split()[0], json.loads(
+        await live.locator(".response-col_description pre").first.inner_text()
+    )
+
+
+async def test_shows_every_endpoint(page: Page) -> None:
+    await page.locator(".opblock").first.wait_for()
+    assert await page.locator(".opblock").count() == len(ROUTES)
+    assert await page.locator(".errors-wrapper").count() == 0
+    assert await page.locator(".scheme-container").get_by_role("button", name="Authorize").count() == 0
+
+
+async def test_runs_the_example_of_eval(page: Page) -> None:
+    status, result = await answer(await endpoint(page, "evaluate"))
+    assert (status, result["status"], result["result"]) == ("200", "completed", "42")
+
+
+async def test_runs_code_that_is_typed_in(page: Page) -> None:
+    box = await endpoint(page, "evaluate")
+    await box.locator("textarea.body-param__text").fill(json.dumps({"code": "print('typed')"}))
+    status, result = await answer(box)
+    assert (status, result["stdout"]) == ("200", "typed\n")
+
+
+async def test_uploads_an_archive_with_metadata(page: Page, tmp_path: Path) -> None:
+    archive = tmp_path / "main.tar"
+    archive.write_bytes(tar_of({"other.py": "import sys; print(sys.argv[1:])"}))
+    box = await endpoint(page, "exec_sync")
+    await box.locator("input[type=file]").set_input_files(archive)
+    metadata = {"entrypoint": "other.py", "script_args": ["from a browser"]}
+    await box.locator("tr[data-property-name=metadata] textarea").fill(json.dumps(metadata))
+    status, result = await answer(box)
+    assert (status, result.get("stdout")) == ("200", "['from a browser']\n"), result
+
+
+@asynccontextmanager
+async def behind_a_prefix(url: str) -> AsyncIterator[str]:
+    """The server as a proxy gives it on, under a path of its own."""
+    async with aiohttp.ClientSession(auto_decompress=False) as http:
+
+        async def pass_on(request: web.Request) -> web.Response:
+            headers = {name: request.headers[name] for name in KEPT if name in request.headers}
+            target = f"{url}/{request.match_info['rest']}"
+            async with http.request(
+                request.method, target, data=await request.read(), headers=headers
+            ) as answer:
+                told = {name: answer.headers[name] for name in KEPT if name in answer.headers}
+                return web.Response(status=answer.status, body=await answer.read(), headers=told)
+
+        app = web.Application()
+        app.router.add_route("*", "/a/prefix/{rest:.*}", pass_on)
+        async with TestServer(app) as proxy:
+            yield str(proxy.make_url("/a/prefix"))
+
+
+@pytest.mark.parametrize("page", ["docs", "docs/"])
+async def test_works_behind_a_prefix(server: Server, page: str) -> None:
+    async with behind_a_prefix(server.url) as url, page_of(url) as (opened, wrong):
+        await opened.goto(f"{url}/{page}")
+        status, result = await answer(await endpoint(opened, "evaluate"))
+        assert (status, result["result"], wrong) == ("200", "42", [])
+
+
+async def test_sends_the_token_that_its_reader_gives(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, api_tokens=TOKEN, warm_pool="1") as guarded:
+        async with page_of(guarded.url) as (page, _):
+            await page.goto(f"{guarded.url}/docs")
+            status, problem = await answer(await endpoint(page, "list_executions"))
+            assert (status, problem["code"]) == ("401", "unauthorized")
+            await page.locator(".scheme-container").get_by_role("button", name="Authorize").click()
+            form = page.locator(".auth-container")
+            await form.locator("input").fill(TOKEN)
+            await form.get_by_role("button", name="Apply credentials").click()
+            await form.get_by_role("button", name="Close").click()
+            status, result = await answer(await endpoint(page, "evaluate"))
+            assert (status, result["result"]) == ("200", "42")

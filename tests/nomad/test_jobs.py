@@ -1,0 +1,214 @@
+"""The job files as Nomad's own parser reads them, and what they tell the server as the server reads it."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyexec.errors import SettingsError
+from pyexec.settings import PREFIX, Settings, read_settings
+from tests.support.golang import Module
+
+ROOT = Path(__file__).parents[2]
+NOMAD = ROOT / "nomad"
+JOBS = sorted(NOMAD.glob("*.nomad.hcl"))
+SECOND = 1_000_000_000
+# What Nomad puts in when it starts a task.
+RUNTIME = {
+    "NOMAD_ADDR_http": "192.0.2.1:23456",
+    "NOMAD_ALLOC_DIR": "/alloc",
+    "attr.unique.network.ip-address": "192.0.2.1",
+}
+CLEARING_SECONDS = 10
+"""For what comes after the drain: answers under way, sandboxes, Consul."""
+
+
+Parse = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Parse:
+    """Nomad's parser: takes a job file, and variables to be set."""
+    program = tmp_path_factory.mktemp("nomad") / "check"
+    Module(NOMAD / "check").go("build", "-o", str(program), ".")
+
+    def parse(path: Path, **variables: object) -> Any:
+        given = [f"-var={name}={value}" for name, value in variables.items()]
+        done = subprocess.run([program, *given, path], check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout)
+
+    return parse
+
+
+@pytest.fixture(params=JOBS, ids=lambda path: path.name)
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def report(path: Path, parsed: Parse) -> Any:
+    return parsed(path)
+
+
+def group_of(report: Any) -> Any:
+    (group,) = report["Job"]["TaskGroups"]
+    return group
+
+
+def server_of(report: Any) -> Any:
+    return next(task for task in group_of(report)["Tasks"] if task["Name"] == "server")
+
+
+def settings_of(report: Any) -> Settings:
+    """The task's environment, with what Nomad fills in; raises for what is no setting, or no value of one."""
+    environment: Mapping[str, str] = server_of(report)["Env"]
+    filled = {
+        name: re.sub(r"\$\{([^}]+)\}", lambda found: RUNTIME[found[1]], value)
+        for name, value in environment.items()
+    }
+    assert all(name.startswith(PREFIX) for name in filled)
+    return read_settings(filled)
+
+
+def test_there_are_two() -> None:
+    assert [path.name for path in JOBS] == ["pyexec-dind.nomad.hcl", "pyexec.nomad.hcl"]
+
+
+def test_it_is_formatted_as_nomad_does(report: Any) -> None:
+    assert report["Formatted"] is True
+
+
+def test_every_variable_is_explained_and_has_a_default(report: Any) -> None:
+    assert len(report["Variables"]) > 10
+    for variable in report["Variables"]:
+        assert {"type", "default", "description"} <= set(variable["Attributes"]), variable["Name"]
+        assert len(variable["Attributes"]["description"]) > 20, variable["Name"]
+
+
+def test_every_variable_is_used(path: Path, report: Any) -> None:
+    names = {variable["Name"] for variable in report["Variables"]}
+    assert names == set(re.findall(r"\bvar\.(\w+)", path.read_text()))
+
+
+def test_what_the_server_is_told_it_understands(path: Path, report: Any) -> None:
+    settings = settings_of(report)
+    assert settings.advertise_addr == "http://192.0.2.1:23456"
+    assert settings.consul_addr == "192.0.2.1:8500"
+    # The template and the comments name some more.
+    known = {PREFIX + name.upper() for name in Settings.__annotations__}
+    assert set(re.findall(r"PYEXEC_\w+", path.read_text())) <= known
+
+
+def test_the_port_is_the_one_that_it_listens_on(report: Any) -> None:
+    (network,) = group_of(report)["Networks"]
+    (port,) = network["DynamicPorts"]
+    assert (port["Label"], port["To"]) == ("http", settings_of(report).port)
+    assert server_of(report)["Config"]["ports"] == ["http"]
+
+
+def test_three_replicas_replaced_one_by_one_behind_a_canary(report: Any) -> None:
+    group = group_of(report)
+    assert report["Job"]["Type"] == "service"
+    assert group["Count"] == 3
+    update = group["Update"]
+    assert (update["Canary"], update["MaxParallel"], update["AutoRevert"]) == (1, 1, True)
+    assert update["HealthCheck"] == "checks"
+    assert update["MinHealthyTime"] < update["HealthyDeadline"] < update["ProgressDeadline"]
+    assert group["RestartPolicy"]["Mode"] == "fail"
+    assert group["ReschedulePolicy"]["Unlimited"] is True
+
+
+def test_consul_is_told_when_it_takes_work_and_when_it_lives(report: Any) -> None:
+    (service,) = group_of(report)["Services"]
+    assert service["Provider"] == "consul"
+    assert service["Meta"]["metrics_path"] == "/metrics"
+    assert "prometheus" in service["Tags"]
+    checks = {check["Path"]: check for check in service["Checks"]}
+    assert set(checks) == {"/ready", "/health"}
+    # What waits for Consul must not be started again for that.
+    assert checks["/ready"]["CheckRestart"] is None
+    assert checks["/health"]["CheckRestart"]["Limit"] > 0
+
+
+@pytest.mark.parametrize("seconds", [None, 300])
+def test_it_is_not_killed_before_its_drain_is_over(path: Path, parsed: Parse, seconds: int | None) -> None:
+    report = parsed(path, **({} if seconds is None else {"stop_seconds": seconds}))
+    task, drain = server_of(report), settings_of(report).stop_timeout
+    assert drain == (seconds or 15)
+    assert task["KillSignal"] == "SIGTERM"
+    assert task["KillTimeout"] >= (drain + CLEARING_SECONDS) * SECOND
+    if seconds is None:  # what a client allows that nobody has configured
+        assert task["KillTimeout"] <= 30 * SECOND
+
+
+def test_the_server_has_no_rights_of_its_own(report: Any) -> None:
+    config = server_of(report)["Config"]
+    assert config["readonly_rootfs"] is True
+    assert config["cap_drop"] == ["all"]
+    assert config["security_opt"] == ["no-new-privileges"]
+    assert "privileged" not in config
+
+
+def test_secrets_are_in_no_file_but_the_allocations_own(report: Any) -> None:
+    (template,) = server_of(report)["Templates"]
+    assert template["Envvars"] is True
+    assert template["DestPath"].startswith("${NOMAD_SECRETS_DIR}/")
+    assert f'nomadVar "nomad/jobs/{report["Job"]["ID"]}"' in template["EmbeddedTmpl"]
+    assert {"PYEXEC_CONSUL_TOKEN", "PYEXEC_API_TOKENS"}.isdisjoint(server_of(report)["Env"])
+
+
+def test_the_machines_socket_is_mounted(parsed: Parse) -> None:
+    report = parsed(NOMAD / "pyexec.nomad.hcl", docker_socket="/run/other.sock", docker_gid=4711)
+    config = server_of(report)["Config"]
+    assert config["volumes"] == [f"/run/other.sock:{settings_of(report).docker_socket}"]
+    assert config["group_add"] == ["4711"]
+
+
+def test_the_engine_beside_it_starts_first_and_listens_where_the_server_asks(parsed: Parse) -> None:
+    report = parsed(
+        NOMAD / "pyexec-dind.nomad.hcl", engine_args='["--registry-mirror=https://mirror.example"]'
+    )
+    engine = next(task for task in group_of(report)["Tasks"] if task["Name"] == "engine")
+    assert engine["Lifecycle"] == {"Hook": "prestart", "Sidecar": True}
+    assert engine["Config"]["privileged"] is True
+    socket = server_of(report)["Env"]["PYEXEC_DOCKER_SOCKET"]
+    assert engine["Config"]["args"] == [
+        f"--host=unix://{socket}",
+        "--group=10001",
+        "--registry-mirror=https://mirror.example",
+    ]
+    assert "volumes" not in server_of(report)["Config"]
+    assert engine["Resources"]["MemoryMB"] > (settings_of(report).max_total_memory_mb or 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("count = var.count", "cuont = var.count", "cuont"),
+        ("count = var.count", "count = var.cuont", "cuont"),
+        ("    task ", "    tsak ", "tsak"),
+        ('interval = "5m"', 'interval = "5 minutes"', "5 minutes"),
+        ("    restart {", "    restart ", "block definition"),
+    ],
+)
+def test_what_nomad_would_refuse_is_refused(
+    path: Path, parsed: Parse, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    text = path.read_text()
+    assert old in text
+    broken = tmp_path / path.name
+    broken.write_text(text.replace(old, new))
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        parsed(broken)
+    assert said in refused.value.stdout
+
+
+def test_a_setting_that_the_server_does_not_know_is_found(path: Path, parsed: Parse, tmp_path: Path) -> None:
+    broken = tmp_path / path.name
+    broken.write_text(path.read_text().replace("PYEXEC_STOP_TIMEOUT ", "PYEXEC_STOP_TIMOUT "))
+    with pytest.raises(SettingsError, match="PYEXEC_STOP_TIMOUT is not a setting"):
+        settings_of(parsed(broken))

@@ -1,0 +1,226 @@
+"""`python-executor-server --check`, the real program: what is well, what is not and how to mend it, and nothing of
+it is left."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from attrs import frozen
+
+from tests.support.consul import Agent, dev_agent, free_ports
+from tests.support.images import docker
+from tests.support.server import PROGRAM, running_server
+
+MASTER = "00000000-0000-0000-0000-000000000001"
+ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
+CHECK_SECONDS = 120
+
+
+@frozen
+class Checked:
+    """What a check-up said, and the code that it ended with."""
+
+    exit_code: int
+    checks: list[dict[str, str]]
+
+    def __call__(self, name: str, verdict: str | None = None) -> list[str]:
+        """What was said of one thing, with this verdict."""
+        return [
+            check["text"]
+            for check in self.checks
+            if check["check"] == name and verdict in (None, check["verdict"])
+        ]
+
+    @property
+    def failed(self) -> set[str]:
+        return {check["check"] for check in self.checks if check["verdict"] == "failed"}
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYEXEC_")}
+    environment |= {f"PYEXEC_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.run(
+        [PROGRAM, "--check", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=CHECK_SECONDS,
+        check=False,
+    )
+
+
+def check(image: str, data_dir: Path, **settings: str) -> Checked:
+    port = str(free_ports(["server"])["server"])
+    own = {"port": port, "data_dir": str(data_dir), "default_image": image, **settings}
+    done = run("--json", **own)
+    assert done.stderr == ""
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert document["ok"] is (done.returncode == 0)
+    return Checked(done.returncode, document["checks"])
+
+
+def check_no_probes() -> None:
+    """None is left; those of servers that others start meanwhile end soon."""
+    deadline = time.monotonic() + CHECK_SECONDS
+    while left := docker("ps", "--all", "--quiet", "--filter", "label=pyexec.probe"):
+        assert time.monotonic() < deadline, left
+
+
+def networks() -> set[str]:
+    return set(docker("network", "ls", "--format", "{{.Name}}"))
+
+
+def keys(agent: Agent, token: str = "") -> list[str]:
+    """All that lie there; one of ours shows that the list can be read."""
+    headers = {"X-Consul-Token": token} if token else {}
+    urlopen(Request(f"http://{agent.address}/v1/kv/test", b"", headers, method="PUT")).close()
+    with urlopen(Request(f"http://{agent.address}/v1/kv/?keys", headers=headers)) as answer:
+        return [key for key in json.load(answer) if key != "test"]
+
+
+def test_all_is_well_and_nothing_is_left(image: str, tmp_path: Path) -> None:
+    network = f"pyexec-check-{os.getpid()}"
+    there = networks()
+    with dev_agent(tmp_path / "consul") as agent:
+        found = check(
+            image,
+            tmp_path / "data",
+            consul_addr=agent.address,
+            blob_url=f"file://{tmp_path}/blobs/deep",
+            run_network=network,
+        )
+        assert (found.exit_code, found.failed) == (0, set())
+        assert "0 servers are there now" in found("consul", "ok")[0]
+        assert "takes, gives back and removes" in found("blobs", "ok")[0]
+        assert "starts in" in found("image", "ok")[0]
+        assert "control groups version" in found("docker", "ok")[0]
+        assert found("clock", "ok")
+        assert found("limits")
+        assert keys(agent) == []
+        with urlopen(f"http://{agent.address}/v1/session/list") as answer:
+            assert json.load(answer) == []
+    assert network not in networks()
+    assert networks() <= there | {"pyexec-setup"}  # which other tests may make meanwhile
+    check_no_probes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["consul"]
+
+
+def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, warm_pool="0") as server:
+        before = sorted(path.name for path in server.data_dir.rglob("*"))
+        port = server.url.rpartition(":")[2]
+        found = check(image, server.data_dir, port=port)
+        assert found.exit_code == 0
+        assert f"the server that runs as process {server.process.pid}" in found("data", "ok")[0]
+        assert "is in use" in found("address", "warning")[0]
+        assert sorted(path.name for path in server.data_dir.rglob("*")) == before
+        with urlopen(f"{server.url}/ready") as answer:
+            assert answer.status == 200
+
+
+def test_all_that_is_broken_is_named_at_once(image: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    found = check(
+        image,
+        tmp_path / "file" / "data",
+        docker_socket=str(tmp_path / "nobody"),
+        consul_addr="127.0.0.1:1",
+        ca_bundle=str(tmp_path / "file"),
+        uv=str(tmp_path / "none"),
+        blob_url=f"file://{tmp_path}/file/blobs",
+        host="0.0.0.0",
+    )
+    assert found.exit_code == 1
+    assert found.failed == {"data", "docker", "consul", "ca", "installer", "blobs"}
+    assert "PYEXEC_DATA_DIR must be a directory" in found("data", "failed")[0]
+    assert "set PYEXEC_DOCKER_SOCKET" in found("docker", "failed")[0]
+    assert "cannot be reached" in found("consul", "failed")[0]
+    assert "set PYEXEC_API_TOKENS" in found("address", "warning")[0]
+
+
+@pytest.mark.parametrize(
+    ("rules", "missing"),
+    [
+        ("", "lacks rights on pyexec/deployment"),
+        ('key_prefix "pyexec/" { policy = "read" } session_prefix "" { policy = "write" }', "pyexec/checks/"),
+        ('key_prefix "pyexec/" { policy = "write" }', "lacks rights on a session"),
+    ],
+)
+def test_a_token_whose_rights_do_not_suffice(image: str, tmp_path: Path, rules: str, missing: str) -> None:
+    with dev_agent(tmp_path / "consul", acl=ACL) as agent:
+        token = token_with(agent, rules)
+        found = check(
+            image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
+        )
+        assert missing in found("consul", "failed")[0]
+        assert 'docs/consul.md names the rights under "Rights"' in found("consul", "failed")[0]
+        assert keys(agent, MASTER) == []
+        full = 'key_prefix "pyexec/" { policy = "write" } session_prefix "" { policy = "write" }'
+        token = token_with(agent, full)
+        found = check(
+            image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
+        )
+        assert found("consul", "ok")
+
+
+def token_with(agent: Agent, rules: str) -> str:
+    """A new token with these rules alone."""
+
+    def put(path: str, document: Any) -> Any:
+        request = Request(
+            f"http://{agent.address}/v1/acl/{path}",
+            json.dumps(document).encode(),
+            {"X-Consul-Token": MASTER},
+            method="PUT",
+        )
+        with urlopen(request) as answer:
+            return json.load(answer)
+
+    policies = []
+    if rules:
+        name = f"policy-{abs(hash(rules))}"
+        policies.append({"ID": put("policy", {"Name": name, "Rules": rules})["ID"]})
+    return str(put("token", {"Policies": policies})["SecretID"])
+
+
+def test_an_image_that_is_not_there(image: str, tmp_path: Path) -> None:
+    found = check("localhost:1/nothing:1", tmp_path / "data")
+    assert (found.exit_code, found.failed) == (1, {"image"})
+    assert "docker pull localhost:1/nothing:1" in found("image", "failed")[0]
+
+
+def test_a_runtime_that_is_not_there(image: str, tmp_path: Path) -> None:
+    found = check(image, tmp_path / "data", docker_runtime="none-such")
+    assert (found.exit_code, found.failed) == (1, {"docker"})
+    assert "PYEXEC_DOCKER_RUNTIME is 'none-such'; this Docker engine knows" in found("docker", "failed")[0]
+
+
+def test_for_people_it_is_a_line_for_each_thing(tmp_path: Path) -> None:
+    done = run(port="none", max_prot="1", data_dir=str(tmp_path / "data"))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == (
+        "failed   settings   PYEXEC_PORT is 'none'; allowed is a whole number; the other checks need it\n"
+        "failed   settings   PYEXEC_MAX_PROT is not a setting; python-executor-server --help lists them all; "
+        "the other checks need it\n"
+        "2 failed\n"
+    )
+    done = run(default_memory_mb="64", max_memory_mb="32")
+    assert "PYEXEC_DEFAULT_MEMORY_MB is 64; allowed is at most PYEXEC_MAX_MEMORY_MB, 32" in done.stdout
+    done = run(data_dir=str(tmp_path / "data"), docker_socket="/none")
+    *lines, total = done.stdout.splitlines()
+    assert all(line.split()[0] in ("ok", "warning", "failed") for line in lines)
+    assert total.startswith("1 failed, ")
+
+
+def test_help_names_every_setting_and_wrong_usage_is_one_line() -> None:
+    told = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--check" in told
+    assert "PYEXEC_LOG_FORMAT" in told
+    done = subprocess.run([PROGRAM, "--chekc"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,124 @@
+"""Logs as JSON: each line one object that says what it is about, and never what a program or its caller keeps to
+itself."""
+
+import json
+import re
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.archives import script
+from tests.support.server import Server, running_server
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def lines(server: Server) -> list[dict[str, Any]]:
+    """What it has logged, every line of it."""
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
+async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, log_format="json", warm_pool="1") as server:
+        async with api_of(server.url) as api:
+            one = await api.run("print(1)")
+            two = await api.accepted("print(2)")
+            await api.ended(two)
+            assert len(await api.all_events(two)) > 3
+            await api.get("/nowhere")
+            await api.get("/health")
+    logged = lines(server)
+    assert all(TIME.fullmatch(line["time"]) and line["level"] and line["message"] for line in logged)
+    assert len({line["replica"] for line in logged}) == 1
+    access = [line for line in logged if line["logger"] == "pyexec.web.access"]
+    told = [(line["method"], line["route"], line["status"], line.get("execution_id")) for line in access]
+    assert told[:2] == [
+        ("POST", "/api/v1/exec/sync", 200, one["execution_id"]),
+        ("POST", "/api/v1/exec/async", 202, two),
+    ]
+    assert ("GET", "/api/v1/executions/{id}", 200, two) in told
+    assert ("GET", "/api/v1/executions/{id}/events", 200, two) in told
+    assert told[-1] == ("GET", "unknown", 404, None)
+    assert all(line["duration_ms"] > 0 and line["bytes"] > 0 for line in access)
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+async def test_what_goes_on_in_the_background_names_its_execution(
+    image: str, tmp_path: Path, log_format: str
+) -> None:
+    """An environment that fails is logged by work that many may share; a program out of reach by its own task."""
+    with running_server(tmp_path / "data", image, log_format=log_format, warm_pool="0") as server:
+        async with api_of(server.url) as api:
+            failed = await api.run("print(1)", docker_image="localhost:1/nothing:1")
+    line = next(
+        line for line in server.log.read_text().splitlines() if "localhost:1/nothing:1 has failed" in line
+    )
+    if log_format == "json":
+        assert json.loads(line)["execution_id"] == failed["execution_id"]
+    else:
+        assert f" pyexec.sandbox.shared_work: [{failed['execution_id']}] localhost:1" in line
+
+
+async def test_no_secret_is_ever_logged(image: str, tmp_path: Path) -> None:
+    """At the level that says most, with everything that goes wrong."""
+    token, secret = f"t{secrets.token_hex(8)}", f"s{secrets.token_hex(8)}"
+    settings = {"api_tokens": token, "log_level": "DEBUG", "log_format": "json", "warm_pool": "1"}
+    with running_server(tmp_path / "data", image, **settings) as server:
+        async with api_of(server.url, headers={"Authorization": f"Bearer {token}"}) as api:
+            await _misbehave(api, secret)
+        _send(server, f"GET /health HTTP/1.1\r\nAuthorization: Bearer {token}\r\nBad Header {secret}\r\n\r\n")
+        _send(server, f"{secret} {token}\r\n\r\n")
+        wrong = {"Authorization": f"Bearer {secret}"}
+        async with api_of(server.url, headers=wrong) as api:
+            assert (await api.get("/api/v1/executions")).status == 401
+    log = server.log.read_text()
+    assert len(lines(server)) > 10
+    for kept in (token, secret):
+        assert kept not in log, next(line for line in log.splitlines() if kept in line)
+
+
+async def _misbehave(api: Api, secret: str) -> None:
+    source = f"import sys; print('{secret}', sys.stdin.read()); raise ValueError('{secret}')"
+    await api.run(source, stdin=secret, env_vars=[f"A={secret}"], script_args=[secret])
+    await api.run(f"print(1) #{secret}", pre_commands=[f"echo {secret}; {secret}"])
+    await api.run("print(1)", requirements_txt=f"{secret}==1 # {secret}", config={"timeout_seconds": 5})
+    await api.eval({"code": f"1 + '{secret}'", "eval_last_expr": True, "stdin": secret})
+    assert (await api.sync(script("1"), {"entrypoint": f"{secret}.py"})).status == 400
+    assert (await api.sync(script("1"), {secret: secret})).status == 400
+    assert (await api.sync(script("1"), f"{{{secret}")).status == 400
+    assert (await api.get(f"/api/v1/executions?status={secret}")).status == 400
+    key = {"Idempotency-Key": secret}
+    assert (await api.sync(script("1"), headers=key)).status == 200
+    assert (await api.sync(script("2"), headers=key)).status == 409
+
+
+def _send(server: Server, text: str) -> None:
+    """Something that is no HTTP."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(text.encode())
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+
+
+async def test_the_last_word_of_a_server_that_cannot_start_is_json_too(image: str, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, where a directory should be")
+    with (
+        pytest.raises(RuntimeError, match="did not start"),
+        running_server(tmp_path / "data", image, log_format="json", docker_runtime="none-such"),
+    ):
+        pass
+    (line,) = [json.loads(text) for text in (tmp_path / "data.log").read_text().splitlines()]
+    assert (line["level"], "PYEXEC_DOCKER_RUNTIME is 'none-such'" in line["message"]) == ("CRITICAL", True)
+
+
+async def test_requests_are_not_logged_where_nobody_wants_that(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, access_log="off", warm_pool="0") as server:
+        async with api_of(server.url) as api:
+            await api.get("/api/v1/executions")
+    assert "/api/v1/executions" not in server.log.read_text()

@@ -1,0 +1,54 @@
+"""`/ready` says what keeps a server from taking work: that it stops, or that others may take it for dead."""
+
+import signal
+from pathlib import Path
+
+from tests.support.api import api_of, until_not_ready
+from tests.support.consul import durable_agent
+from tests.support.figures import figures
+from tests.support.server import running_server
+
+
+async def test_a_server_that_stops_takes_no_work_and_says_so(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, warm_pool="0", stop_timeout="60") as server:
+        async with api_of(server.url) as api:
+            execution = await api.accepted("import time; print('up', flush=True); time.sleep(60)")
+            await api.until_printed(execution, b"up")
+            assert (await api.get("/ready")).status == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert "stopping" in (await until_not_ready(api))["server"]
+            assert (await api.get("/health")).status == 200
+            refused = await api.eval({"code": "1"})
+            assert (refused.status, "stopping" in refused.document["error"]) == (503, True)
+            assert (await api.kill(execution)).document == {"status": "killed"}
+        assert server.process.wait(60) == 0
+
+
+async def test_a_member_without_its_consul(image: str, tmp_path: Path) -> None:
+    with durable_agent(tmp_path / "consul") as agent:
+        settings = {"consul_addr": agent.address, "warm_pool": "0", "stop_timeout": "1"}
+        with running_server(tmp_path / "data", image, **settings) as server:
+            async with api_of(server.url) as api:
+                while (await figures(api.url))("pyexec_leader") != 1:
+                    pass
+                before = await figures(api.url)
+                assert (before("pyexec_member"), before("pyexec_limits_proven")) == (1, 1)
+                assert before("pyexec_consul_requests_total", method="PUT", endpoint="session") >= 2
+                assert before("pyexec_consul_errors_total", kind="unreachable") == 0
+                agent.kill()
+                reasons = await until_not_ready(api)
+                assert "Consul" in reasons["event log"]
+                while "membership" not in reasons:
+                    reasons = (await api.get("/ready")).document["reasons"]
+                assert "session is lost" in reasons["membership"]
+                while (away := await figures(api.url))("pyexec_leader") != 0:
+                    pass
+                assert away("pyexec_member") == 0
+                assert away("pyexec_consul_errors_total", kind="unreachable") > 0
+                assert away("pyexec_event_log_errors_total", operation="check", kind="unavailable") > 0
+                agent.start()
+                agent.wait_ready()
+                while (await api.get("/ready")).status != 200:
+                    pass
+                assert (await figures(api.url))("pyexec_member") == 1
+                assert (await api.run("print(1)"))["stdout"] == "1\n"

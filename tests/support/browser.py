@@ -1,0 +1,44 @@
+"""A real browser, driven by Playwright. It may reach the server alone."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Page, Route, async_playwright
+
+NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
+PATIENCE_MS = 120_000
+
+
+def executable() -> str:
+    """The path of a browser that is there."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.fail("there is no Chromium on PATH; `make test` installs one")
+    return found
+
+
+@asynccontextmanager
+async def page_of(url: str) -> AsyncIterator[tuple[Page, list[str]]]:
+    """An open page, and what goes wrong in it: errors of its scripts, complaints of the browser, and requests to
+    anywhere else, which are refused."""
+    wrong: list[str] = []
+
+    async def refuse_elsewhere(route: Route) -> None:
+        if route.request.url.startswith(url):
+            await route.continue_()
+        else:
+            wrong.append(f"asks for {route.request.url}")
+            await route.abort()
+
+    async with async_playwright() as playwright:
+        # Its own sandbox needs a user that is not root; what it opens is ours.
+        browser = await playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
+        page = await browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+        await page.route("**/*", refuse_elsewhere)
+        yield page, wrong
+        await browser.close()

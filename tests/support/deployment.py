@@ -1,0 +1,74 @@
+"""docs/deployment.md as its reader meets it: its commands, under names and at a port of a test's own."""
+
+import re
+import secrets
+import subprocess
+from pathlib import Path
+from typing import Self
+
+from attrs import frozen
+
+from tests.support.consul import free_ports
+
+PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
+SERVER = "python-executor:0.1.0"
+DAEMON = "docker:28-dind"
+PRIVILEGED = "--privileged"
+# This machine's own daemon in a container, where no registry need answer and privileged containers need not be
+# allowed: every right but that to raise limits, its own programs, and an image that has the rest.
+RIGHTS = (
+    "--cap-add=ALL --cap-drop=SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt systempaths=unconfined --cgroupns=host --volume /sys/fs/cgroup:/sys/fs/cgroup:rw "
+    "--volume /usr:/usr:ro --volume /etc/alternatives:/etc/alternatives:ro"
+)
+
+
+@frozen
+class Page:
+    """The page's blocks, by heading. `name` is the server's container, and how all else that they make begins."""
+
+    name: str
+    url: str
+    image: str
+    sandbox_image: str
+
+    @classmethod
+    def of(cls, image: str, sandbox_image: str) -> Self:
+        port = free_ports(["http"])["http"]
+        return cls(f"pyexec-test-{secrets.token_hex(4)}", f"http://localhost:{port}", image, sandbox_image)
+
+    def block(self, heading: str) -> str:
+        """The commands under a heading, with names of this test's own."""
+        found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
+        assert found is not None, heading
+        (text,) = re.findall(r"^```sh\n(.*?)^```$", found[1], re.M | re.S)
+        text = re.sub(r"(?<= )pyexec(?=[\s-])", self.name, text)
+        port = self.url.rpartition(":")[2]
+        replaced = {
+            SERVER: f"--env PYEXEC_DEFAULT_IMAGE={self.sandbox_image} {self.image}",
+            DAEMON: self.sandbox_image,
+            PRIVILEGED: RIGHTS,
+            "--publish 8080:8080": f"--publish 127.0.0.1:{port}:8080",
+            "http://localhost:8080": self.url,
+        }
+        for written, real in replaced.items():
+            text = text.replace(written, real)
+        return text
+
+    def run(self, commands: str) -> str:
+        """What they print; fails when one of them does."""
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", commands], check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout
+
+    def inspect(self, what: str) -> str:
+        """One thing that the engine says of the server's container."""
+        return self.run(f"docker inspect --format '{{{{{what}}}}}' {self.name}").strip()
+
+    def clear(self) -> None:
+        """Removes what the commands have made."""
+        for kind, remove in (("ps --all", "rm --force --volumes"), ("volume ls", "volume rm")):
+            self.run(
+                f"docker {kind} --quiet --filter name={self.name} | xargs --no-run-if-empty docker {remove}"
+            )

@@ -1,0 +1,45 @@
+"""What a server measures, read as Prometheus reads it."""
+
+from collections.abc import Mapping
+
+import aiohttp
+from attrs import frozen
+from prometheus_client.parser import text_string_to_metric_families
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+
+@frozen
+class Figures:
+    """All samples of one moment."""
+
+    samples: Mapping[Key, float]
+    families: frozenset[str]
+    """The names of the metrics, as their HELP lines have them."""
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """One sample; 0 when it is not there."""
+        return self.samples.get((name, frozenset(labels.items())), 0.0)
+
+    def since(self, before: "Figures", prefix: str) -> Mapping[Key, float]:
+        """What has grown since then, of the samples whose names begin so."""
+        return {
+            key: value - before.samples.get(key, 0.0)
+            for key, value in self.samples.items()
+            if key[0].startswith(prefix) and value != before.samples.get(key, 0.0)
+        }
+
+
+def parse(text: str) -> Figures:
+    families = list(text_string_to_metric_families(text))
+    return Figures(
+        samples={(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples},
+        families=frozenset(line.split()[2] for line in text.splitlines() if line.startswith("# HELP")),
+    )
+
+
+async def figures(url: str) -> Figures:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        return parse(await answer.text())

@@ -1,0 +1,51 @@
+"""A page that somebody's browser has open makes that browser send requests, also to servers on its own machine."""
+
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.archives import script
+from tests.support.server import running_server
+
+OTHERS = (
+    {"Origin": "https://other.example"},
+    {"Origin": "null"},
+    {"Origin": "http://["},
+    {"Origin": "https://other.example", "Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+)
+TOKEN = "a-token-of-a-test"
+
+
+@pytest.mark.parametrize("headers", OTHERS, ids=str)
+async def test_a_page_of_another_site_runs_nothing(api: Api, headers: dict[str, str]) -> None:
+    before = (await api.get("/api/v1/executions")).document
+    for answer in (
+        await api.sync(script("print(1)"), headers=headers),
+        await api.submit(script("print(1)"), headers=headers),
+        await api.eval({"code": "1"}, headers=headers),
+        await api.request(
+            "DELETE", "/api/v1/executions/exe_00000000000000000000000000000000", headers=headers
+        ),
+    ):
+        assert answer.status == 403, answer.document
+        assert answer.document["code"] == "cross_site"
+    assert (await api.get("/api/v1/executions")).document == before
+
+
+async def test_our_own_page_does(api: Api) -> None:
+    """As a browser says it near and far, and behind a proxy that calls the server by another name."""
+    for headers in (
+        {"Origin": api.url},
+        {"Origin": api.url, "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "https://python.example", "Sec-Fetch-Site": "same-origin"},
+    ):
+        answer = await api.eval({"code": "print(1)"}, headers=headers)
+        assert answer.status == 200, answer.document
+
+
+async def test_a_token_speaks_for_itself(image: str, tmp_path) -> None:
+    """No browser adds one by itself."""
+    with running_server(tmp_path / "data", image, api_tokens=TOKEN) as server:
+        async with api_of(server.url) as api:
+            headers = {"Origin": "https://other.example", "Authorization": f"Bearer {TOKEN}"}
+            assert (await api.eval({"code": "print(1)"}, headers=headers)).status == 200
