@@ -30,8 +30,9 @@ from pyexec.sandbox.waiting import Waiting, discard
 
 logger = logging.getLogger(__name__)
 
-REFILL_DELAY_SECONDS = 0.05
-"""Most programs end sooner than this; starting a container beside one would take its processor away."""
+REFILL_DELAY_SECONDS = 0.15
+"""Most programs end sooner than this, and their sandboxes are gone: starting one beside that would take another
+processor, and leave none to the next program on a small machine."""
 FADING_SECONDS = 15.0
 """How often it is asked whether what was wanted still is."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -120,7 +121,10 @@ class Pool:
         Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
         now = anyio.current_time()
         self._demand.note(kind, now)
-        self._delayed_until = now + REFILL_DELAY_SECONDS
+        if (
+            now >= self._delayed_until
+        ):  # the first of a burst counts: however many come, the pool is filled again
+            self._delayed_until = now + REFILL_DELAY_SECONDS
         with timed(self._meter, STEP_SECONDS, "sandbox"):
             while shelf := self._shelves.get(kind):
                 waiting = shelf.popleft()
