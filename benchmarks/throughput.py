@@ -75,6 +75,7 @@ def measure_throughput(image: str) -> Section:
                     at_most=100 * CPU_SHARE,
                 ),
             ]
+        service.settle()
         with service.others(CALM_CALLERS) as connections:
             calm = in_step([WarmSync(c).run_now for c in connections], saturation / 3, CALM_SECONDS)
     samples["service, at a third of its most"] = calm
