@@ -23,7 +23,9 @@ async def command(flags: Flags, script: ScriptFlags, argument: str | None) -> in
 async def submit(flags: Flags, script: ScriptFlags, argument: str | None, console: Console) -> int:
     """Hand it over and print the id."""
     if script.output_dir:
-        raise asyncclick.UsageError("--output-dir: nothing is waited for here that could be written there")
+        raise asyncclick.UsageError(
+            "--output-dir: nothing is waited for here; to bring the files, use follow ID --output-dir DIR"
+        )
     source, options = await read_request(script, flags, argument, console)
     async with flags.client() as client:
         try:
