@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyexec_client.options import RunOptions
 
 
-class _Number(asyncclick.ParamType):
+class _Number(asyncclick.ParamType[float]):
     """The value of a flag that `read` understands and `allowed` lets pass; `wanted` names them for a person."""
 
     name = "number"

@@ -49,8 +49,8 @@ class Commands(asyncclick.Group):
     def _with_command_first(self, ctx: asyncclick.Context, args: list[str]) -> list[str]:
         """The same with the command's name in front: the first word that is no flag and no flag's value, or
         `run` where that names no command."""
-        if args[:1] == ["help"] and len(args) <= 2 and set(args[1:]) <= _MODULES.keys():
-            return [*args[1:], "--help"]
+        if args[:1] == ["help"]:
+            return [*(word for word in args[1:2] if word in _MODULES), "--help"]
         flags, all_global = _takes_value(self), True
         words = iter(enumerate(args))
         for position, word in words:

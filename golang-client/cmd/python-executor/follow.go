@@ -11,6 +11,7 @@ import (
 
 func (p *program) follow() *cobra.Command {
 	var tail bool
+	var outputDir string
 	command := &cobra.Command{
 		Use:   "follow [flags] ID",
 		Short: "Tell an execution's phases, print its output, and exit as its program did.",
@@ -37,11 +38,19 @@ func (p *program) follow() *cobra.Command {
 					return err
 				}
 			}
+			if outputDir != "" {
+				if err := bringBack(command.Context(), client, live.result, outputDir, console); err != nil {
+					return err
+				}
+			} else if len(live.result.Files) > 0 {
+				console.note("it has output files: follow %s --output-dir DIR brings them", arguments[0])
+			}
 			p.code, err = conclude(live.result, console, false)
 			return err
 		},
 	}
 	command.Flags().BoolVar(&tail, "tail", false, "Print the output as it comes, not at the end.")
+	command.Flags().StringVar(&outputDir, "output-dir", "", "Bring its output files to this `DIR`.")
 	return command
 }
 
