@@ -50,11 +50,7 @@ async def choose(argument: str | None, files: Sequence[str]) -> Input:
         return Input(source=path, requirements=_requirements(path / _REQUIREMENTS))
     if not stat.S_ISREG(mode):  # a named pipe, or the shell's <(…)
         return Input(source={"main.py": await _read_stream(path)})
-    if is_tar_name(path):
-        return Input(source=path, requirements=await to_thread.run_sync(_requirements_in_tar, path))
-    with path.open("rb") as file:
-        _refuse_tar(file.read(tarfile.BLOCKSIZE), argument)
-    return Input(source=path)
+    return await to_thread.run_sync(_file, path)
 
 
 async def read_text(name: str, flag: str) -> str:
@@ -80,6 +76,14 @@ def _named_files(names: Sequence[str]) -> dict[str, Path]:
         if members.setdefault(inside, path) is not path:
             raise asyncclick.UsageError(f"--file {name}: there is another {inside} already")
     return members
+
+
+def _file(path: Path) -> Input:
+    if is_tar_name(path):
+        return Input(source=path, requirements=_requirements_in_tar(path))
+    with path.open("rb") as file:
+        _refuse_tar(file.read(tarfile.BLOCKSIZE), str(path))
+    return Input(source=path)
 
 
 def _mode(name: str, spoken: str, missing: str = "no such file") -> int:
