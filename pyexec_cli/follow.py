@@ -31,10 +31,7 @@ async def command(flags: Flags, execution_id: str, tail: bool, output_dir: str |
         result = await _watch(client, execution_id, Live(console, output=tail, phases=True))
         if not tail:
             await _print_output(client, result, console)
-        if output_dir:
-            await bring_back(client, result, output_dir, console)
-        elif result.files:
-            console.note(f"it has output files: follow {execution_id} --output-dir DIR brings them")
+        await _bring_files(client, result, output_dir, console)
         return await conclude(result, console, as_json=False)
 
 
@@ -54,3 +51,13 @@ async def _print_output(client: AsyncClient, result: Result, console: Console) -
             async with aclosing(client.logs(result.execution_id, stream=stream)) as chunks:
                 async for chunk in chunks:
                     await console.write(stream, chunk)
+
+
+async def _bring_files(client: AsyncClient, result: Result, output_dir: str | None, console: Console) -> None:
+    """Where somebody asks for files and there are none, or there are some and nobody asks, say so."""
+    if output_dir:
+        if not result.files:
+            console.note("it has no output files: submit --output-file names them")
+        await bring_back(client, result, output_dir, console)
+    elif result.files:
+        console.note(f"it has output files: follow {result.execution_id} --output-dir DIR brings them")

@@ -110,6 +110,15 @@ def test_follow_brings_back_what_was_submitted(program):
         assert (program.directory / got / "a.txt").read_text() == "x"
 
 
+def test_follow_says_that_there_are_none(program):
+    execution_id = program.run("submit", stdin=b"pass").stdout.decode().strip()
+    done = program.run("follow", execution_id, "--output-dir", "got")
+    assert done.returncode == 0
+    told = b"python-executor: it has no output files: submit --output-file names them\n"
+    assert done.stderr.endswith(told)
+    assert not (program.directory / "got").exists()
+
+
 @pytest.mark.parametrize("arguments", [("submit",), ("--async",)])
 def test_submit_says_how_to_get_them(lone_program, arguments):
     lone_program.file("main.py")

@@ -38,12 +38,8 @@ func (p *program) follow() *cobra.Command {
 					return err
 				}
 			}
-			if outputDir != "" {
-				if err := bringBack(command.Context(), client, live.result, outputDir, console); err != nil {
-					return err
-				}
-			} else if len(live.result.Files) > 0 {
-				console.note("it has output files: follow %s --output-dir DIR brings them", arguments[0])
+			if err := bringFiles(command.Context(), client, live.result, outputDir, console); err != nil {
+				return err
 			}
 			p.code, err = conclude(live.result, console, false)
 			return err
@@ -52,6 +48,20 @@ func (p *program) follow() *cobra.Command {
 	command.Flags().BoolVar(&tail, "tail", false, "Print the output as it comes, not at the end.")
 	command.Flags().StringVar(&outputDir, "output-dir", "", "Bring its output files to this `DIR`.")
 	return command
+}
+
+// bringFiles says so where somebody asks for files and there are none, or there are some and nobody asks.
+func bringFiles(ctx context.Context, client *pyexec.Client, result *pyexec.Result, outputDir string, console *console) error {
+	switch {
+	case outputDir == "" && len(result.Files) > 0:
+		console.note("it has output files: follow %s --output-dir DIR brings them", result.ExecutionID)
+	case outputDir != "" && len(result.Files) == 0:
+		console.note("it has no output files: submit --output-file names them")
+	}
+	if outputDir == "" {
+		return nil
+	}
+	return bringBack(ctx, client, result, outputDir, console)
 }
 
 // printOutput prints the bytes themselves: the result's text has replaced what is not UTF-8.
