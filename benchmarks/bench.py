@@ -17,12 +17,14 @@ from benchmarks.picture import draw
 from benchmarks.report import Section, document, page
 from benchmarks.runs import measure_runs
 from benchmarks.spread import measure_spread
+from benchmarks.steps import measure_steps
 from benchmarks.throughput import measure_throughput
 from benchmarks.upload import measure_upload
 from benchmarks.waiters import measure_waiters
 
 SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "runs": measure_runs,
+    "steps": measure_steps,
     "throughput": measure_throughput,
     "upload": measure_upload,
     "environments": measure_environments,

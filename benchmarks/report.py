@@ -13,7 +13,7 @@ from benchmarks.samples import Samples
 
 @frozen(kw_only=True)
 class Amount:
-    """A figure beside its bound: `at_most`, or `at_least`."""
+    """A figure, beside its bound if it has one: `at_most`, or `at_least`."""
 
     name: str
     value: float
@@ -41,6 +41,8 @@ class Amount:
         return f"{self.value:.4g}{self.unit and ' '}{self.unit}"
 
     def __str__(self) -> str:
+        if not self.bound:
+            return f"        {self.name}: {self.measured}"
         return f"{'kept  ' if self.kept else 'MISSED'}  {self.name}: {self.measured}, {self.bound}"
 
 

@@ -12,19 +12,20 @@ from types import FrameType, TracebackType
 
 from agent import Agent
 from command import last_words
-from report import Failure
+from report import Failure, say
 from virtualenv import BIN
 
 _READY_SECONDS = 60.0
 _ANNOUNCEMENT = "listening on "
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_KILLED_AT = 3
 
 
 class Server:
     """A running server. What it logs goes to this terminal, or to the end of the file `log`."""
 
     def __init__(self, environment: dict[str, str], log: Path | None = None) -> None:
-        self.stopping = False
+        self.asked = 0
         self._log = log
         with contextlib.ExitStack() as stack:
             # A process group of its own: else Ctrl-C would reach it twice, from the terminal and from here.
@@ -41,10 +42,15 @@ class Server:
             raise AssertionError("a pipe was asked for")
         self._output = self._process.stdout
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to."""
+        return self.asked > 0
+
     def stop(self) -> None:
-        """Ask it to stop; the second time, kill it."""
-        self._process.send_signal(signal.SIGKILL if self.stopping else signal.SIGTERM)
-        self.stopping = True
+        """Ask it to stop; the second time, to end what still runs at once; the third time, kill it."""
+        self.asked += 1
+        self._process.send_signal(signal.SIGTERM if self.asked < _KILLED_AT else signal.SIGKILL)
 
     def wait_until_ready(self, agent: Agent | None = None) -> str | None:
         """The address the server says it listens on; None if it was told to stop before.
@@ -89,7 +95,8 @@ class Server:
 class Servers:
     """Servers that get the interrupts and terminations that this process gets.
 
-    The first one asks them all to stop, a second one kills them. Leaving the context stops them in any case.
+    The first one asks them all to stop, a second one to end at once what still runs, a third one kills them. Leaving
+    the context stops them in any case.
     """
 
     def __init__(self) -> None:
@@ -125,6 +132,8 @@ class Servers:
             signal.signal(number, handler)
 
     def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.stopping:
+            say("Stopping: programs may end by themselves for a while; Ctrl-C again ends them at once")
         self.stopping = True
         for server in self._servers:
             server.stop()

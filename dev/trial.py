@@ -46,7 +46,8 @@ def say_hello(server: Server, url: str, environment: dict[str, str]) -> None:
 
 def say_how(url: str) -> None:
     """The line that a person may try, in another terminal."""
-    print(f"\n    echo 'print(6 * 7)' | {BIN / 'python-executor'} --server {url}\n", flush=True)
+    token = " --token TOKEN" if os.environ.get("PYEXEC_API_TOKENS") else ""
+    print(f"\n    echo 'print(6 * 7)' | {BIN / 'python-executor'} --server {url}{token}\n", flush=True)
     say("Ctrl-C stops it")
 
 

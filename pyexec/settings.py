@@ -91,7 +91,10 @@ class Settings:
     max_queued: int = _capacity(100, "executions that may wait for a slot", least=0)
     queue_timeout: float = _capacity(300.0, "longest wait for a slot, seconds", least=0.001)
     max_total_memory_mb: int | None = _capacity(
-        None, "memory of all sandboxes together, MiB; none: as much as the slots take by default", least=16
+        None,
+        "memory of all sandboxes together, MiB; none: what the slots take by default or the largest run may, and no "
+        "more than the machine has",
+        least=16,
     )
     warm_pool: int = _capacity(4, "sandboxes kept waiting, of the kinds that are asked for most", least=0)
     warm_memory_mb: int = _capacity(1024, "memory that waiting sandboxes may take, MiB, 32 each", least=0)

@@ -90,7 +90,7 @@ class ArchiveCheck:
             raise InvalidRequest("the tar part is empty; send an uncompressed tar", field="tar")
         if not self._stream.ended:
             raise InvalidRequest(
-                "the archive is cut short: it ends before its end-of-archive blocks", field="tar"
+                "the archive is no tar, or cut short: it ends before its end-of-archive blocks", field="tar"
             )
         if self.members == 0:
             raise InvalidRequest("the archive holds no members", field="tar")

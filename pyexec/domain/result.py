@@ -95,14 +95,18 @@ def summarize(execution: Execution) -> Summary:
 def result_of(execution: Execution, journal: Journal) -> Result:
     """The whole answer. `journal` is what it printed so far, or in all once it has ended."""
     end = execution.terminal
-    from_limit = isinstance(end, Failed) and end.error_type == "output_limit"
+    limited = isinstance(end, Failed) and end.error_type == "output_limit"
+    stdout, stderr = journal.text_of(Stream.STDOUT), journal.text_of(Stream.STDERR)
     result_cut = True if isinstance(end, Finished) and end.result_truncated else None
     files = files_of(execution)
     return Result(
         **_facts(execution),  # type: ignore[arg-type]
-        stdout=journal.text_of(Stream.STDOUT),
-        stderr=journal.text_of(Stream.STDERR),
-        truncated=Truncated(stdout=from_limit, stderr=from_limit, result=result_cut),
+        stdout=stdout,
+        stderr=stderr,
+        # Both share the limit: what is empty was not cut, of the others one was.
+        truncated=Truncated(
+            stdout=limited and stdout != "", stderr=limited and stderr != "", result=result_cut
+        ),
         files=files.listed if files else None,
         files_truncated=True if files and files.truncated else None,
     )

@@ -103,7 +103,8 @@ class Slots:
         memory_mb = self._slot_for(limits).memory_mb
         if memory_mb > self._memory_mb_max:
             raise TooLarge(
-                f"memory_mb and disk_mb together need {memory_mb} MiB; this server has {self._memory_mb_max} MiB",
+                f"memory_mb, disk_mb and {self._overhead_mb} MiB around them are {memory_mb} MiB; this server gives "
+                f"its sandboxes {self._memory_mb_max} MiB (PYEXEC_MAX_TOTAL_MEMORY_MB)",
                 field="config.memory_mb",
             )
 

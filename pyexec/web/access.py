@@ -18,6 +18,7 @@ METER = web.AppKey("meter", Meter)
 ACCESS_LOG = web.AppKey("access_log", bool)
 CALLER_GONE = 499
 """What is noted as the status where nobody waited for the answer."""
+_ANSWERED = "pyexec.answered"
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
 """Machines ask for them every few seconds."""
 
@@ -38,11 +39,18 @@ async def note_access(
         response = await handler(request)
         status, sent = response.status, _length(response)
         return response
-    except web.HTTPException as answer:
-        status, sent = answer.status, _length(answer)
+    except web.HTTPException as error:
+        status, sent = error.status, _length(error)
         raise
     finally:
+        if status == CALLER_GONE and (answer := request.get(_ANSWERED)) is not None:
+            status, sent = answer.status, _length(answer)
         _note(request, status, sent, perf_counter() - begun)
+
+
+def note_answered(request: web.Request, response: web.StreamResponse) -> None:
+    """All of a streamed answer has been written: a caller who has it may go at once, and then has not hung up."""
+    request[_ANSWERED] = response
 
 
 def _note(request: web.Request, status: int, sent: int, seconds: float) -> None:

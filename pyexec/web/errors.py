@@ -38,7 +38,7 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json"})
 """Health checks, and what a browser opens before it has a token: pages that tell of no execution and hold no secret."""
 
 

@@ -10,6 +10,7 @@ from pyexec.domain.execution import Phase
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result
 from pyexec.domain.stream import Chunk, End, Position
+from pyexec.web.access import note_answered
 from pyexec.web.answers import KillAnswer, Listing
 from pyexec.web.context import caller_of, context_of, execution_id_of
 from pyexec.web.parameters import OneExecution, Paging, Reading, Resuming, Waiting, Watching, read_query
@@ -80,6 +81,7 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
         elif isinstance(item, End) and item.result.started_at is None and Stream.STDERR in shown:
             # Setup failed: until now what it said was not the program's.
             await response.write(item.result.stderr.encode())
+    note_answered(request, response)
     await response.write_eof()
     return response
 

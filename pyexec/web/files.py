@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp_apispec import docs, match_info_schema
 
 from pyexec.services.downloads import Download
+from pyexec.web.access import note_answered
 from pyexec.web.context import context_of, execution_id_of
 from pyexec.web.parameters import OneExecution, OneFile
 from pyexec.web.problems import problems
@@ -62,5 +63,6 @@ async def _send(request: web.Request, download: Download, kind: str, name: str) 
     await response.write(first)
     async for chunk in download.chunks:
         await response.write(chunk)
+    note_answered(request, response)
     await response.write_eof()
     return response

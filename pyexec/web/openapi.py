@@ -31,7 +31,8 @@ _FOLLOW_UPS = ("get_execution", "delete_execution", "get_logs", "get_events", "g
 _SCHEMAS = {"text/event-stream": schema_of(Message), "text/plain": {"type": "string"}}
 _ABOUT = """Runs Python that nobody has vetted, each program in a throw-away sandbox.
 
-A program that fails is an answer 200 with `status: failed`; errors are for requests that cannot be served. Every path
+A program that ends with an error, or breaks a limit, is an answer 200 whose result says so; errors are for requests
+that cannot be served. Every path
 takes a slash at its end, too; a method that a path does not take is 405, with `Allow`."""
 
 

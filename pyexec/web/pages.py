@@ -69,6 +69,12 @@ def add_pages(app: web.Application, document: dict[str, Any]) -> None:
     pages["/openapi.json/"] = pages["/openapi.json"]
     for path, page in pages.items():
         app.router.add_route("GET", path, page.answer)
+    app.router.add_route("GET", "/", _lead_to_pages)
+
+
+async def _lead_to_pages(_: web.Request) -> web.StreamResponse:
+    """Who opens the server's address in a browser wants to see what it can do."""
+    raise web.HTTPFound("docs")
 
 
 def _file(name: str) -> Page:

@@ -15,6 +15,7 @@ from pyexec.domain.events import Running
 from pyexec.domain.journal import Stream
 from pyexec.domain.stream import Chunk, End, Happened, Item, Position
 from pyexec.errors import ExecutorError, InvalidRequest
+from pyexec.web.access import note_answered
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ async def send_events(
         try:
             async for item in items:
                 await response.write(encode(execution_id, item))
+                if isinstance(item, End):
+                    note_answered(request, response)
         except ConnectionError as error:
             broken = error
         except ExecutorError as error:

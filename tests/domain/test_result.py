@@ -94,8 +94,15 @@ def test_a_released_run_waits_again() -> None:
 def test_output_over_the_limit_is_said_to_be_cut() -> None:
     for kind in FailureType:
         word = [submitted(), claimed(), running(), evolve(failed(), error_type=kind)]
-        cut = result_of(fold("e", word), Journal()).truncated
-        assert cut == Truncated(stdout=kind == "output_limit", stderr=kind == "output_limit")
+        limited = kind == "output_limit"
+        for printed in ({Stream.STDOUT}, {Stream.STDERR}, set(Stream) - {Stream.SETUP}):
+            journal = Journal()
+            for stream in printed:
+                journal.append(stream, b"x")
+            cut = result_of(fold("e", word), journal).truncated
+            assert cut == Truncated(
+                stdout=limited and Stream.STDOUT in printed, stderr=limited and Stream.STDERR in printed
+            )
 
 
 @given(st.lists(st.integers(-(10**6), 10**6), min_size=4, max_size=4))

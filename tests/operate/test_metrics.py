@@ -99,6 +99,24 @@ async def test_steps_phases_and_bytes_of_a_run(api: Api) -> None:
     assert grown["pyexec_http_requests_total", route] == 1
 
 
+async def test_who_has_the_whole_stream_has_not_hung_up(api: Api) -> None:
+    before = await figures(api.url)
+    for _ in range(8):
+        accept = {"Accept": "text/event-stream"}
+        async with api.session.post("/api/v1/eval", json={"code": "1"}, headers=accept) as answer:
+            async for line in answer.content:
+                if line.startswith(b"event: finished"):
+                    break
+    execution_id = await api.accepted("print(1)")
+    await api.ended(execution_id)
+    async with api.session.get(f"/api/v1/executions/{execution_id}/logs?follow=1") as answer:
+        assert await answer.read() == b"1\n"
+    await api.run("print(1)")  # in the only slot, after all of them
+    grown = (await figures(api.url)).since(before, "pyexec_http_requests_total")
+    statuses = {dict(labels)["status"] for _, labels in grown}
+    assert statuses == {"200", "202"}, grown
+
+
 async def test_what_waits_and_what_is_killed(api: Api) -> None:
     before = await figures(api.url)
     running = await api.accepted(SLEEP)
