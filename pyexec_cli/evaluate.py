@@ -15,7 +15,7 @@ from .script import ScriptCommand, ScriptFlags, read_options, script_flags
 @asyncclick.command(cls=ScriptCommand, name="eval")
 @asyncclick.argument("code")
 @script_flags(archive=False)
-@with_flags
+@with_flags(runs=True)
 async def command(flags: Flags, script: ScriptFlags, code: str) -> int:
     """Run CODE (- reads standard input) and print what it prints, then its last expression's value."""
     if flags.detached:

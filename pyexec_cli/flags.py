@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
@@ -69,6 +70,8 @@ GLOBAL_FLAGS = (
     asyncclick.Option(["-v", "--verbose"], is_flag=True, default=None, help="Tell each step."),
 )
 
+_OF_EVERY_COMMAND = ("server", "token", "quiet", "verbose")
+
 
 def complete_path(
     _ctx: asyncclick.Context, _param: asyncclick.Parameter | None, incomplete: str
@@ -116,17 +119,29 @@ class Flags:
         }
 
 
-def with_flags(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
-    """Give a command the global flags, as one `Flags` in its first argument."""
+def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
+    """Give a command the global flags, as one `Flags` in its first argument. One that `runs` nothing takes those
+    that say how to run as well, and does not list them."""
 
-    @functools.wraps(function)
-    async def command(**given: Any) -> int:
-        flags = {field.name: given.pop(field.name) for field in fields(Flags)}
-        flags["server"] = flags["server"] or os.environ.get("PYEXEC_SERVER") or "http://localhost:8080"
-        flags["token"] = flags["token"] or os.environ.get("PYEXEC_TOKEN") or None
-        return await function(Flags(**flags), **given)
+    def decorate(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
+        @functools.wraps(function)
+        async def command(**given: Any) -> int:
+            flags = {field.name: given.pop(field.name) for field in fields(Flags)}
+            flags["server"] = flags["server"] or os.environ.get("PYEXEC_SERVER") or "http://localhost:8080"
+            flags["token"] = flags["token"] or os.environ.get("PYEXEC_TOKEN") or None
+            return await function(Flags(**flags), **given)
 
-    params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
-    # asyncclick collects what decorators declared in this list, last first.
-    command.__click_params__ = [*reversed(GLOBAL_FLAGS), *params]  # type: ignore[attr-defined]
-    return command
+        params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
+        declared = [flag if runs else _unlisted(flag) for flag in GLOBAL_FLAGS]
+        # asyncclick collects what decorators declared in this list, last first.
+        command.__click_params__ = [*reversed(declared), *params]  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _unlisted(flag: asyncclick.Option) -> asyncclick.Option:
+    """The same, not listed if it says how to run."""
+    same = copy.copy(flag)
+    same.hidden = same.name not in _OF_EVERY_COMMAND
+    return same

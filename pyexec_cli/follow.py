@@ -20,7 +20,7 @@ from .outcome import Live, conclude
 @asyncclick.option(
     "--output-dir", metavar="DIR", shell_complete=complete_path, help="Bring its output files there."
 )
-@with_flags
+@with_flags(runs=False)
 async def command(flags: Flags, execution_id: str, tail: bool, output_dir: str | None) -> int:
     """Tell an execution's phases on standard error, print its output, and exit as its program did.
 

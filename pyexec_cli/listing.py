@@ -19,7 +19,7 @@ _ROW = "{:<36}  {:<9}  {:>4}  {:<20}  {:>10}\n"
 @asyncclick.option("--status", type=asyncclick.Choice([str(status) for status in Status]), help="Only these.")
 @asyncclick.option("--limit", type=POSITIVE, default=20, show_default=True, metavar="N", help="At most N.")
 @asyncclick.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@with_flags
+@with_flags(runs=False)
 async def command(flags: Flags, status: str | None, limit: int, as_json: bool) -> int:
     """List executions, newest first."""
     console = Console(flags)

@@ -14,7 +14,7 @@ from .script import ScriptCommand, ScriptFlags, read_request, script_flags
 @asyncclick.command(cls=ScriptCommand, name="submit")
 @asyncclick.argument("argument", metavar="[INPUT]", required=False, shell_complete=complete_path)
 @script_flags(archive=True)
-@with_flags
+@with_flags(runs=True)
 async def command(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     """Send code to be run, and print the execution's id alone."""
     return await submit(flags, script, argument, Console(flags))

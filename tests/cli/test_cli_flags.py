@@ -162,6 +162,15 @@ def test_help_and_version(lone_program):
         assert b"python-executor" in done.stdout
 
 
+def test_what_runs_nothing_takes_the_flags_of_a_run_and_does_not_list_them(program):
+    for command in ("follow", "logs", "kill", "list", "version", "completion"):
+        listed = program.run(command, "--help").stdout
+        assert b"--server" in listed
+        assert not any(flag in listed for flag in (b"--timeout", b"--memory", b"--network", b"--async"))
+    assert b"--memory" in program.run("eval", "--help").stdout
+    assert program.run("--memory", "64", "list", "--limit", "1", "--async").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "same"),
     [

@@ -48,9 +48,20 @@ func (p *program) root() *cobra.Command {
 	root.Flags().Bool("version", false, "Show the version.")
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // asCommand makes --help of it
-	root.AddCommand(p.run(), p.submit(), p.follow(), p.logs(), p.kill(), p.list(), p.eval(), p.version(),
-		p.completion())
+	root.AddCommand(p.run(), p.submit(), runsNothing(p.follow()), runsNothing(p.logs()), runsNothing(p.kill()),
+		runsNothing(p.list()), p.eval(), runsNothing(p.version()), runsNothing(p.completion()))
 	return root
+}
+
+// runsNothing has a command take the flags that say how to run, as every command does, and not list them.
+func runsNothing(command *cobra.Command) *cobra.Command {
+	command.SetHelpFunc(func(command *cobra.Command, arguments []string) {
+		for _, name := range howToRun {
+			command.InheritedFlags().Lookup(name).Hidden = true
+		}
+		command.Root().HelpFunc()(command, arguments)
+	})
+	return command
 }
 
 func wrongFlag(command *cobra.Command, err error) error {
