@@ -10,7 +10,7 @@ import (
 )
 
 // walk hands on everything below root that its ignore rules let pass, by name, directories before their
-// contents. Owners are not told.
+// contents. Owners are not told. An [ArgumentError] if that leaves nothing at all.
 func walk(root string, use func(Member) error) error {
 	text, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -20,7 +20,24 @@ func walk(root string, use func(Member) error) error {
 	if err != nil {
 		return err
 	}
-	return below(root, "", rules, use)
+	found := false
+	err = below(root, "", rules, func(member Member) error {
+		found = true
+		return use(member)
+	})
+	if err != nil || found {
+		return err
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	// Without the slash at its end, as Python's paths have none.
+	if root = filepath.Clean(root); len(entries) == 0 {
+		return argumentError("%s: the directory is empty", root)
+	}
+	return argumentError("%s: everything in it is left out: .git, __pycache__, .venv, node_modules, what "+
+		".dockerignore names", root)
 }
 
 func below(folder, prefix string, rules IgnoreRules, use func(Member) error) error {

@@ -35,8 +35,7 @@ type limits struct {
 	CPUs            *float64 `json:"cpus,omitempty"`
 }
 
-// evalBody is the body of an eval: the code, and the options beside it. What eval has no field for is the
-// server's to refuse.
+// evalBody is the body of an eval: the code, and the options beside it.
 type evalBody struct {
 	metadata
 	Code           string     `json:"code,omitempty"`

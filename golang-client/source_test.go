@@ -3,6 +3,7 @@ package pyexec
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"net"
@@ -139,6 +140,18 @@ func TestDirectoryIsSentInOrderWithItsModesAndLinks(t *testing.T) {
 	}
 	if got[0].mode != 0o644 || got[1].mode != 0o755 || got[2].mode != 0o755 || got[4].link != "a.py" {
 		t.Error(got)
+	}
+}
+
+func TestDirectoryThatLeavesNothingIsAnError(t *testing.T) {
+	root := t.TempDir()
+	for _, said := range []string{"the directory is empty", "everything in it is left out"} {
+		var wrong *ArgumentError
+		_, err := Path(root).Size()
+		if !errors.As(err, &wrong) || !strings.Contains(wrong.Message, said) {
+			t.Errorf("%v, want %q", err, said)
+		}
+		put(t, filepath.Join(root, ".git", "HEAD"), "")
 	}
 }
 

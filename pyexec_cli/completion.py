@@ -12,7 +12,7 @@ _VARIABLE = "_PYTHON_EXECUTOR_COMPLETE"  # what asyncclick derives from the prog
 
 @asyncclick.command(name="completion")
 @asyncclick.argument("shell", type=asyncclick.Choice(["bash", "zsh", "fish"]))
-@with_flags
+@with_flags(runs=False)
 async def command(flags: Flags, shell: str) -> int:
     """Print the script that makes a shell complete our commands and flags.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import math
 import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,30 @@ if TYPE_CHECKING:
     from pyexec_client import AsyncClient
     from pyexec_client.options import RunOptions
 
-_POSITIVE = asyncclick.IntRange(min=1)
+
+class _Number(asyncclick.ParamType[float]):
+    """The value of a flag that `read` understands and `allowed` lets pass; `wanted` names them for a person."""
+
+    name = "number"
+
+    def __init__(self, read: Callable[[str], float], allowed: Callable[[float], bool], wanted: str) -> None:
+        self._read, self._allowed, self._wanted = read, allowed, wanted
+
+    def convert(
+        self, value: Any, param: asyncclick.Parameter | None, ctx: asyncclick.Context | None
+    ) -> float:
+        try:
+            number = self._read(value)
+        except ValueError:
+            number = math.nan
+        if not self._allowed(number):
+            flag = param.opts[0] if param else "number"
+            raise asyncclick.UsageError(f"{flag} {value}: it must be {self._wanted}", ctx)
+        return number
+
+
+POSITIVE = _Number(int, lambda number: number >= 1, "a whole number of at least 1")
+_ABOVE_ZERO = _Number(float, lambda number: number > 0, "a number above 0")
 
 GLOBAL_FLAGS = (
     asyncclick.Option(
@@ -27,13 +52,13 @@ GLOBAL_FLAGS = (
     asyncclick.Option(["--token"], metavar="TOKEN", help="The access token. [env: PYEXEC_TOKEN]"),
     asyncclick.Option(
         ["--timeout"],
-        type=asyncclick.FloatRange(min=0, min_open=True),
+        type=_ABOVE_ZERO,
         metavar="N",
         help="End the run after N seconds.",
     ),
-    asyncclick.Option(["--memory"], type=_POSITIVE, metavar="N", help="Memory limit in MB."),
-    asyncclick.Option(["--disk"], type=_POSITIVE, metavar="N", help="Disk limit in MB."),
-    asyncclick.Option(["--cpu"], type=_POSITIVE, metavar="N", help="CPU shares (1024 is one's fair part)."),
+    asyncclick.Option(["--memory"], type=POSITIVE, metavar="N", help="Memory limit in MB."),
+    asyncclick.Option(["--disk"], type=POSITIVE, metavar="N", help="Disk limit in MB."),
+    asyncclick.Option(["--cpu"], type=POSITIVE, metavar="N", help="CPU shares (1024 is one's fair part)."),
     asyncclick.Option(["--network"], is_flag=True, default=None, help="Let the program reach the network."),
     asyncclick.Option(["--image"], metavar="NAME", help="The Docker image to run in."),
     asyncclick.Option(
@@ -44,6 +69,8 @@ GLOBAL_FLAGS = (
     ),
     asyncclick.Option(["-v", "--verbose"], is_flag=True, default=None, help="Tell each step."),
 )
+
+_OF_EVERY_COMMAND = ("server", "token", "quiet", "verbose")
 
 
 def complete_path(
@@ -57,7 +84,7 @@ def complete_path(
 
 @frozen(kw_only=True)
 class Flags:
-    """What the global flags say, those after the command's name before those in front of it."""
+    """What the global flags say; of one that is given twice, the last counts."""
 
     server: str
     token: str | None
@@ -92,22 +119,29 @@ class Flags:
         }
 
 
-def with_flags(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
-    """Give a command the global flags, as one `Flags` in its first argument."""
+def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
+    """Give a command the global flags, as one `Flags` in its first argument. One that `runs` nothing takes those
+    that say how to run as well, and does not list them."""
 
-    @functools.wraps(function)
-    async def command(**given: Any) -> int:
-        before = asyncclick.get_current_context().obj or {}
-        merged: dict[str, Any] = {}
-        for field in fields(Flags):
-            own = given.pop(field.name)
-            merged[field.name] = before.get(field.name) if own is None else own
-        # The environment comes last of all; as the options' own source it would go before the group's flags.
-        merged["server"] = merged["server"] or os.environ.get("PYEXEC_SERVER") or "http://localhost:8080"
-        merged["token"] = merged["token"] or os.environ.get("PYEXEC_TOKEN") or None
-        return await function(Flags(**merged), **given)
+    def decorate(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
+        @functools.wraps(function)
+        async def command(**given: Any) -> int:
+            flags = {field.name: given.pop(field.name) for field in fields(Flags)}
+            flags["server"] = flags["server"] or os.environ.get("PYEXEC_SERVER") or "http://localhost:8080"
+            flags["token"] = flags["token"] or os.environ.get("PYEXEC_TOKEN") or None
+            return await function(Flags(**flags), **given)
 
-    params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
-    # asyncclick collects what decorators declared in this list, last first.
-    command.__click_params__ = [*reversed(GLOBAL_FLAGS), *params]  # type: ignore[attr-defined]
-    return command
+        params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
+        declared = [flag if runs else _unlisted(flag) for flag in GLOBAL_FLAGS]
+        # asyncclick collects what decorators declared in this list, last first.
+        command.__click_params__ = [*reversed(declared), *params]  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _unlisted(flag: asyncclick.Option) -> asyncclick.Option:
+    """The same, not listed if it says how to run."""
+    same = copy.copy(flag)
+    same.hidden = same.name not in _OF_EVERY_COMMAND
+    return same

@@ -9,15 +9,19 @@ import asyncclick
 from pyexec_client import AsyncClient, Result
 
 from .console import Console
-from .flags import Flags, with_flags
+from .files import bring_back
+from .flags import Flags, complete_path, with_flags
 from .outcome import Live, conclude
 
 
 @asyncclick.command(name="follow")
 @asyncclick.argument("execution_id", metavar="ID")
 @asyncclick.option("--tail", is_flag=True, help="Print the output as it comes, not at the end.")
-@with_flags
-async def command(flags: Flags, execution_id: str, tail: bool) -> int:
+@asyncclick.option(
+    "--output-dir", metavar="DIR", shell_complete=complete_path, help="Bring its output files there."
+)
+@with_flags(runs=False)
+async def command(flags: Flags, execution_id: str, tail: bool, output_dir: str | None) -> int:
     """Tell an execution's phases on standard error, print its output, and exit as its program did.
 
     Ctrl-C leaves; the execution goes on.
@@ -27,6 +31,7 @@ async def command(flags: Flags, execution_id: str, tail: bool) -> int:
         result = await _watch(client, execution_id, Live(console, output=tail, phases=True))
         if not tail:
             await _print_output(client, result, console)
+        await _bring_files(client, result, output_dir, console)
         return await conclude(result, console, as_json=False)
 
 
@@ -46,3 +51,13 @@ async def _print_output(client: AsyncClient, result: Result, console: Console) -
             async with aclosing(client.logs(result.execution_id, stream=stream)) as chunks:
                 async for chunk in chunks:
                     await console.write(stream, chunk)
+
+
+async def _bring_files(client: AsyncClient, result: Result, output_dir: str | None, console: Console) -> None:
+    """Where somebody asks for files and there are none, or there are some and nobody asks, say so."""
+    if output_dir:
+        if not result.files:
+            console.note("it has no output files: submit --output-file names them")
+        await bring_back(client, result, output_dir, console)
+    elif result.files:
+        console.note(f"it has output files: follow {result.execution_id} --output-dir DIR brings them")

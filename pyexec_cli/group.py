@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import asyncclick
@@ -41,40 +41,57 @@ class Commands(asyncclick.Group):
         return command
 
     async def parse_args(self, ctx: asyncclick.Context, args: list[str]) -> list[str]:
-        # A shell that asks how a first word may go on names no command yet, nor means `run`.
-        ours = self._is_ours(args, otherwise=ctx.resilient_parsing)
-        return await super().parse_args(ctx, args if ours else ["run", *args])
+        return await super().parse_args(ctx, self._with_command_first(ctx, args))
 
     def shell_complete(self, ctx: asyncclick.Context, incomplete: str) -> list[CompletionItem[Any]]:
         return super().shell_complete(ctx, incomplete) or complete_path(ctx, None, incomplete)
 
-    def _is_ours(self, args: Sequence[str], *, otherwise: bool) -> bool:
-        """Whether, after global flags, there is a command's name, or a flag that only the group has;
-        `otherwise` if there is nothing at all."""
-        words = iter(args)
-        for word in words:
-            if word in ("--help", "--version"):
-                return True
+    def _with_command_first(self, ctx: asyncclick.Context, args: list[str]) -> list[str]:
+        """The same with the command's name in front: the first word that is no flag and no flag's value, or
+        `run` where that names no command."""
+        if args[:1] == ["help"]:
+            return [*(word for word in args[1:2] if word in _MODULES), "--help"]
+        flags, all_global = _takes_value(self), True
+        words = iter(enumerate(args))
+        for position, word in words:
+            if all_global and word in ("-h", "--help", "--version"):
+                return args
             if word == "-" or not word.startswith("-"):
-                return word in _MODULES
-            if not self._skip_flag(word, words):
-                return False
-        return otherwise
+                if word in _MODULES:
+                    return [word, *args[:position], *args[position + 1 :]]
+                break
+            if all_global and _goes_on(word, flags) is None:
+                flags, all_global = _takes_value(self.get_command(ctx, "run")), False
+            goes_on = _goes_on(word, flags)
+            if goes_on is None:
+                break
+            if goes_on:
+                next(words, None)
+        else:
+            # A shell that asks how a first word may go on names no command yet, nor means `run`.
+            if all_global and ctx.resilient_parsing:
+                return args
+        return ["run", *args]
 
-    def _skip_flag(self, word: str, following: Iterator[str]) -> bool:
-        """Step over a global flag and its value; False if it is none."""
+
+def _takes_value(command: asyncclick.Command | None) -> dict[str, bool]:
+    """Whether a flag takes a value, by its names."""
+    options = command.params if command else []
+    return {name: not getattr(option, "is_flag", False) for option in options for name in option.opts}
+
+
+def _goes_on(word: str, flags: Mapping[str, bool]) -> bool | None:
+    """Whether the next word is the value of this flag; None if there is no such flag."""
+    if word.startswith("--"):
         name, has_value, _ = word.partition("=")
-        options = {text: option for option in self.params for text in option.opts}
-        if not name.startswith("--") and len(name) > 2:
-            return all(
-                f"-{letter}" in options for letter in name[1:]
-            )  # -qv; no short global flag takes a value
-        option = options.get(name)
-        if option is None or name == "--":
-            return False
-        if not has_value and not getattr(option, "is_flag", False):
-            next(following, None)
-        return True
+        return not has_value and flags[name] if name in flags else None
+    for position, letter in enumerate(word[1:], 2):  # -qv, -eNAME=value
+        takes_value = flags.get(f"-{letter}")
+        if takes_value is None:
+            return None
+        if takes_value:
+            return position == len(word)
+    return False
 
 
 async def _print_version(ctx: asyncclick.Context, _option: asyncclick.Parameter, wanted: bool) -> None:
@@ -87,7 +104,7 @@ async def _print_version(ctx: asyncclick.Context, _option: asyncclick.Parameter,
 
 @asyncclick.group(
     cls=Commands,
-    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Without a command: run. `cat main.py | python-executor` runs what it reads.",
 )
 @asyncclick.option(
@@ -98,10 +115,8 @@ async def _print_version(ctx: asyncclick.Context, _option: asyncclick.Parameter,
     callback=_print_version,
     help="Show the version.",
 )
-@asyncclick.pass_context
-def cli(ctx: asyncclick.Context, /, **given: Any) -> None:
+def cli(**_flags: Any) -> None:
     """Run Python in throw-away sandboxes on a python-executor server."""
-    ctx.obj = given
 
 
 cli.params.extend(GLOBAL_FLAGS)

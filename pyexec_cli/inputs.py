@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 _SPILL_BYTES = 500 * 1000 * 1000
 _PIECE_BYTES = 1024 * 1024
 _REQUIREMENTS = "requirements.txt"
+_RUN_TAR = "put it into a file whose name ends in .tar, and run that"
 _NOTHING = "there is nothing to run: name a file, a directory or a .tar, or pipe a script in"
 
 
@@ -49,7 +50,7 @@ async def choose(argument: str | None, files: Sequence[str]) -> Input:
         return Input(source=path, requirements=_requirements(path / _REQUIREMENTS))
     if not stat.S_ISREG(mode):  # a named pipe, or the shell's <(…)
         return Input(source={"main.py": await _read_stream(path)})
-    return Input(source=path, requirements=await to_thread.run_sync(_requirements_in_tar, path))
+    return await to_thread.run_sync(_file, path)
 
 
 async def read_text(name: str, flag: str) -> str:
@@ -77,6 +78,14 @@ def _named_files(names: Sequence[str]) -> dict[str, Path]:
     return members
 
 
+def _file(path: Path) -> Input:
+    if is_tar_name(path):
+        return Input(source=path, requirements=_requirements_in_tar(path))
+    with path.open("rb") as file:
+        _refuse_tar(file.read(tarfile.BLOCKSIZE), str(path))
+    return Input(source=path)
+
+
 def _mode(name: str, spoken: str, missing: str = "no such file") -> int:
     try:
         return os.stat(name).st_mode
@@ -101,8 +110,6 @@ def _requirements(path: Path) -> str | None:
 
 
 def _requirements_in_tar(path: Path) -> str | None:
-    if not is_tar_name(path):
-        return None
     try:
         with tarfile.open(path, "r:") as archive:
             for header in archive:
@@ -133,7 +140,7 @@ async def _blocking(read: Callable[[], _T]) -> _T:
 async def _read_stdin() -> bytes | BinaryIO:
     if sys.stdin is None or sys.stdin.isatty():
         raise asyncclick.UsageError(_NOTHING)
-    content = await _blocking(lambda: _read_whole(sys.stdin.buffer))
+    content = await _blocking(lambda: _read_whole(sys.stdin.buffer, "standard input"))
     if content == b"":
         raise asyncclick.UsageError(f"standard input is empty: {_NOTHING}")
     return content
@@ -142,7 +149,7 @@ async def _read_stdin() -> bytes | BinaryIO:
 async def _read_stream(path: Path) -> bytes | BinaryIO:
     def read() -> bytes | BinaryIO:
         with path.open("rb") as stream:
-            return _read_whole(stream)
+            return _read_whole(stream, str(path))
 
     content = await _blocking(read)
     if content == b"":
@@ -150,10 +157,18 @@ async def _read_stream(path: Path) -> bytes | BinaryIO:
     return content
 
 
-def _read_whole(stream: BinaryIO) -> bytes | BinaryIO:
+def _refuse_tar(start: bytes, name: str) -> None:
+    """Say so if a script that starts like this is a tar."""
+    if start[257:262] == b"ustar":
+        raise asyncclick.UsageError(f"{name} is a tar: {_RUN_TAR}")
+
+
+def _read_whole(stream: BinaryIO, name: str) -> bytes | BinaryIO:
     """All of it: a tar needs the size before the contents. What is large is kept on disk."""
     kept = cast("BinaryIO", tempfile.SpooledTemporaryFile(_SPILL_BYTES))  # noqa: SIM115 closed with the process
     while piece := stream.read(_PIECE_BYTES):
+        if kept.tell() == 0:
+            _refuse_tar(piece, name)
         kept.write(piece)
     if kept.tell() > _PIECE_BYTES:
         return kept

@@ -10,18 +10,16 @@ import asyncclick
 from pyexec_client import Result, Status
 
 from .console import Console
-from .flags import Flags, with_flags
+from .flags import POSITIVE, Flags, with_flags
 
 _ROW = "{:<36}  {:<9}  {:>4}  {:<20}  {:>10}\n"
 
 
 @asyncclick.command(name="list")
 @asyncclick.option("--status", type=asyncclick.Choice([str(status) for status in Status]), help="Only these.")
-@asyncclick.option(
-    "--limit", type=asyncclick.IntRange(min=1), default=20, show_default=True, metavar="N", help="At most N."
-)
+@asyncclick.option("--limit", type=POSITIVE, default=20, show_default=True, metavar="N", help="At most N.")
 @asyncclick.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@with_flags
+@with_flags(runs=False)
 async def command(flags: Flags, status: str | None, limit: int, as_json: bool) -> int:
     """List executions, newest first."""
     console = Console(flags)

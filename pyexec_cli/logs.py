@@ -15,7 +15,7 @@ from .flags import Flags, with_flags
 @asyncclick.argument("execution_id", metavar="ID")
 @asyncclick.option("--follow", is_flag=True, help="Go on until the execution ends.")
 @asyncclick.option("--stream", type=asyncclick.Choice(["stdout", "stderr"]), help="Only this one of the two.")
-@with_flags
+@with_flags(runs=False)
 async def command(
     flags: Flags, execution_id: str, follow: bool, stream: Literal["stdout", "stderr"] | None
 ) -> int:

@@ -18,6 +18,8 @@ _SPOKEN = {
     "preparing": "installing",
     "running": "running",
 }
+# The start of what the server adds to the error of a program that failed for want of a network.
+_NO_NETWORK = "(the network is disabled"
 
 
 @define
@@ -70,6 +72,12 @@ class Live:
             await self.console.write("stderr", result.stderr.encode())
 
 
+def _network_hint(result: Result) -> str:
+    """The server's own words after the program's; empty if it has none. The program's were printed as they came."""
+    _, found, rest = (result.error or "").rpartition(_NO_NETWORK)
+    return (found + rest).strip("()") if found else ""
+
+
 async def conclude(result: Result, console: Console, *, as_json: bool) -> int:
     """Tell how it ended, where the program's own output does not, and return the exit code."""
     if as_json:
@@ -79,6 +87,8 @@ async def conclude(result: Result, console: Console, *, as_json: bool) -> int:
     elif result.status == "failed":
         kind = f" ({result.error_type})" if result.error_type else ""
         console.problem(f"the run failed{kind}: {result.error or 'the server gives no reason'}")
+    elif hint := _network_hint(result):
+        console.note(hint)
     for stream in ("stdout", "stderr"):
         if getattr(result.truncated, stream):
             console.note(f"{stream} was cut: it was too long")

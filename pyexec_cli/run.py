@@ -20,7 +20,7 @@ from .submit import submit
 @asyncclick.command(cls=ScriptCommand, name="run")
 @asyncclick.argument("argument", metavar="[INPUT]", required=False, shell_complete=complete_path)
 @script_flags(archive=True)
-@with_flags
+@with_flags(runs=True)
 async def command(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     """Run a file, a directory, a .tar, or standard input, and exit as the program does.
 

@@ -36,21 +36,6 @@ _COMMON = (
     asyncclick.option(
         "-e", "--env", multiple=True, metavar="K[=V]", help="Set a variable; without =V to its value here."
     ),
-    asyncclick.option("--json", "as_json", is_flag=True, help="Print the result as JSON, at the end."),
-)
-_ARCHIVE = (
-    asyncclick.option(
-        "--file",
-        "files",
-        multiple=True,
-        metavar="PATH",
-        shell_complete=complete_path,
-        help="Send this file under its relative path (repeatable).",
-    ),
-    asyncclick.option("--entrypoint", metavar="PATH", help="Which file of the input to run."),
-    asyncclick.option(
-        "--no-requirements", is_flag=True, help="Leave the requirements.txt at the input's root alone."
-    ),
     asyncclick.option(
         "--pre-command",
         "pre_commands",
@@ -67,6 +52,21 @@ _ARCHIVE = (
     ),
     asyncclick.option(
         "--output-dir", metavar="DIR", shell_complete=complete_path, help="Where to put them.  [default: .]"
+    ),
+    asyncclick.option("--json", "as_json", is_flag=True, help="Print the result as JSON, at the end."),
+)
+_ARCHIVE = (
+    asyncclick.option(
+        "--file",
+        "files",
+        multiple=True,
+        metavar="PATH",
+        shell_complete=complete_path,
+        help="Send this file under its relative path (repeatable).",
+    ),
+    asyncclick.option("--entrypoint", metavar="PATH", help="Which file of the input to run."),
+    asyncclick.option(
+        "--no-requirements", is_flag=True, help="Leave the requirements.txt at the input's root alone."
     ),
 )
 
@@ -97,14 +97,14 @@ class ScriptFlags:
     requirements: str | None
     stdin: str | None
     env: tuple[str, ...]
+    pre_commands: tuple[str, ...]
+    output_files: tuple[str, ...]
+    output_dir: str | None
     as_json: bool
     script_args: tuple[str, ...]
     files: tuple[str, ...] = ()
     entrypoint: str | None = None
     no_requirements: bool = False
-    pre_commands: tuple[str, ...] = ()
-    output_files: tuple[str, ...] = ()
-    output_dir: str | None = None
 
 
 def script_flags(
@@ -128,7 +128,9 @@ def script_flags(
 
 
 async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool) -> RunOptions:
-    """The request's options; UsageError where a flag's file or variable is not there."""
+    """The request's options; UsageError where flags do not fit, or a flag's file or variable is not there."""
+    if script.output_dir and not script.output_files:
+        raise asyncclick.UsageError("--output-dir: name what to bring back with --output-file")
     if script.stdin == "-" and stdin_is_code:
         raise asyncclick.UsageError("--stdin -: the code itself comes from there already; name a file")
     options = RunOptions(
@@ -151,8 +153,6 @@ async def read_request(
     """What to run and how, as `run` and `submit` take it."""
     if script.requirements and script.no_requirements:
         raise asyncclick.UsageError("--requirements and --no-requirements exclude each other")
-    if script.output_dir and not script.output_files:
-        raise asyncclick.UsageError("--output-dir: name what to bring back with --output-file")
     chosen = await inputs.choose(argument, script.files)
     if chosen.unused is not None:
         console.note(f"--file was given: {chosen.unused} is not used")

@@ -14,7 +14,7 @@ from .script import ScriptCommand, ScriptFlags, read_request, script_flags
 @asyncclick.command(cls=ScriptCommand, name="submit")
 @asyncclick.argument("argument", metavar="[INPUT]", required=False, shell_complete=complete_path)
 @script_flags(archive=True)
-@with_flags
+@with_flags(runs=True)
 async def command(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     """Send code to be run, and print the execution's id alone."""
     return await submit(flags, script, argument, Console(flags))
@@ -23,7 +23,9 @@ async def command(flags: Flags, script: ScriptFlags, argument: str | None) -> in
 async def submit(flags: Flags, script: ScriptFlags, argument: str | None, console: Console) -> int:
     """Hand it over and print the id."""
     if script.output_dir:
-        raise asyncclick.UsageError("--output-dir: nothing is waited for here that could be written there")
+        raise asyncclick.UsageError(
+            "--output-dir: nothing is waited for here; to bring the files, use follow ID --output-dir DIR"
+        )
     source, options = await read_request(script, flags, argument, console)
     async with flags.client() as client:
         try:

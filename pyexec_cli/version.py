@@ -8,7 +8,7 @@ from .flags import Flags, with_flags
 
 
 @asyncclick.command(name="version")
-@with_flags
+@with_flags(runs=False)
 async def command(_flags: Flags) -> int:
     """Show the version."""
     asyncclick.echo(text())

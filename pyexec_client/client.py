@@ -16,7 +16,7 @@ from .errors import InvalidAnswer
 from .events import Ended, Event, StreamName
 from .following import follow as follow_events
 from .mapping import run_all
-from .options import EvalOptions, RunOptions
+from .options import RunOptions
 from .result import Result, Status
 from .retry import Retry
 from .source import Source
@@ -120,7 +120,7 @@ class AsyncClient:
         last_expression: bool = True,
         python_version: str | None = None,
         idempotency_key: str | None = None,
-        **options: Unpack[EvalOptions],
+        **options: Unpack[RunOptions],
     ) -> Result:
         """Run a text, or texts by file name, without an archive.
 

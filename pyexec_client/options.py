@@ -21,29 +21,22 @@ class Limits(TypedDict, total=False):
     network: bool | None
 
 
-class EvalOptions(Limits, total=False):
-    """What `eval` takes beside the code.
+class RunOptions(Limits, total=False):
+    """What `run`, `submit` and `stream` take beside the source, and `eval` beside the code.
 
-    `image`: the Docker image. `requirements`: the text of a requirements.txt. `stdin`: what the program
-    reads. `env`: environment variables. `args`: the program's arguments. `entrypoint`: which file to run.
+    `entrypoint`: which file to run. `image`: the Docker image. `requirements`: the text of a
+    requirements.txt. `pre_commands`: shell commands run as root before the program. `stdin`: what the program
+    reads. `env`: environment variables. `args`: the program's arguments. `output_files`: glob patterns of
+    files to bring back.
     """
 
     entrypoint: str | None
     image: str | None
     requirements: str | None
+    pre_commands: Sequence[str] | None
     stdin: str | None
     env: Mapping[str, str] | None
     args: Sequence[str] | None
-
-
-class RunOptions(EvalOptions, total=False):
-    """What `run`, `submit` and `stream` take beside the source.
-
-    `pre_commands`: shell commands run as root before the program. `output_files`: glob patterns of files to
-    bring back.
-    """
-
-    pre_commands: Sequence[str] | None
     output_files: Sequence[str] | None
 
 

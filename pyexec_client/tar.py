@@ -48,12 +48,25 @@ def member(name: str, content: Content) -> Member:
 def directory_members(root: Path) -> Iterator[Member]:
     """Everything below `root` that its ignore rules let pass, by name, directories before their contents.
 
-    Symbolic links stay links. Sockets, pipes and devices are left out. Owners are not told.
+    Symbolic links stay links. Sockets, pipes and devices are left out. Owners are not told. ValueError if that
+    leaves nothing at all.
     """
     ignore_file = root / ".dockerignore"
     text = ignore_file.read_text("utf-8", "surrogateescape") if ignore_file.is_file() else ""
     rules = IgnoreRules.parse(text)
-    yield from _below(root, "", rules)
+    members = _below(root, "", rules)
+    first = next(members, None)
+    if first is None:
+        raise ValueError(f"{root}: {_why_nothing(root)}")
+    yield first
+    yield from members
+
+
+def _why_nothing(root: Path) -> str:
+    with os.scandir(root) as listing:
+        if next(listing, None) is None:
+            return "the directory is empty"
+    return "everything in it is left out: .git, __pycache__, .venv, node_modules, what .dockerignore names"
 
 
 def _below(folder: Path, prefix: str, rules: IgnoreRules) -> Iterator[Member]:

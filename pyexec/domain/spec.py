@@ -49,6 +49,12 @@ _ENTRYPOINT = "Path of the file to run. Left out: main.py, else __main__.py, els
 _IMAGE_DOC = "Image to run in."
 _REQUIREMENTS = "Text of a requirements.txt, installed before the program starts."
 _STDIN = "Standard input of the program."
+_PRE_COMMANDS = described(
+    "Shell commands run as root, with network, before the program starts.",
+    ["apt-get update && apt-get install -y ffmpeg"],
+    pattern=r"^[^\x00]*\S[^\x00]*$",
+)
+_OUTPUT_FILES = described("Patterns of files below /work to bring back.", ["*.png"], pattern=NO_EMPTY_TEXT)
 _ENV_VARS = described("Environment, each as NAME=value.", ["MODE=test"], pattern=r"^[^=\x00]+=[^\x00]*$")
 _SCRIPT_ARGS = described("Arguments of the program.", ["--fast"], pattern=TEXT)
 _CONFIG = described("Limits of the run.")
@@ -63,21 +69,11 @@ class Metadata:
     )
     docker_image: str | None = field(default=None, metadata=described(_IMAGE_DOC, "python:3.12-slim"))
     requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
-    pre_commands: tuple[str, ...] = field(
-        default=(),
-        metadata=described(
-            "Shell commands run as root, with network, before the program starts.",
-            ["apt-get update && apt-get install -y ffmpeg"],
-            pattern=r"^[^\x00]*\S[^\x00]*$",
-        ),
-    )
+    pre_commands: tuple[str, ...] = field(default=(), metadata=_PRE_COMMANDS)
     stdin: str = field(default="", metadata=described(_STDIN, "a line\n"))
     env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
     script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
-    output_files: tuple[str, ...] = field(
-        default=(),
-        metadata=described("Patterns of files below /work to bring back.", ["*.png"], pattern=NO_EMPTY_TEXT),
-    )
+    output_files: tuple[str, ...] = field(default=(), metadata=_OUTPUT_FILES)
     config: RequestedLimits = field(factory=RequestedLimits, metadata=_CONFIG)
 
 
@@ -106,8 +102,10 @@ class EvalRequest:
         metadata=described("Picks the image python:X-slim.", "3.12", pattern=r"^3\.([89]|[1-9][0-9])$"),
     )
     requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
+    pre_commands: tuple[str, ...] = field(default=(), metadata=_PRE_COMMANDS)
     env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
     script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
+    output_files: tuple[str, ...] = field(default=(), metadata=_OUTPUT_FILES)
     eval_last_expr: bool = field(
         default=False,
         metadata=described("Give back the repr of the last expression, as `result`.", True),

@@ -25,9 +25,11 @@ def upload_of(asked: EvalRequest) -> tuple[Metadata, bytes]:
         entrypoint=asked.entrypoint,
         docker_image=asked.docker_image if asked.python_version is None else _image_of(asked.python_version),
         requirements_txt=asked.requirements_txt,
+        pre_commands=asked.pre_commands,
         stdin=asked.stdin,
         env_vars=asked.env_vars,
         script_args=asked.script_args,
+        output_files=asked.output_files,
         config=asked.config,
     )
     return metadata, _tar_of(files)

@@ -1,6 +1,11 @@
 """Exit codes, and what is said with them."""
 
+import json
+
 import pytest
+from attrs import evolve
+
+from tests.support.canned import Request, canned
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,40 @@ def test_an_unknown_execution(program, command):
     done = program.run(command, "exe_" + 32 * "0")
     assert (done.returncode, done.stdout) == (125, b"")
     assert b"exe_000" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code"),
+    [(400, 2), (413, 2), (415, 2), (401, 125), (404, 125), (409, 125), (429, 125), (500, 125), (503, 125)],
+)
+def test_what_the_server_refuses(lone_program, status, exit_code):
+    def answer(request: Request) -> None:
+        request.rfile.read(int(request.headers["Content-Length"]))
+        body = {"error": f"this is a {status}", "code": "some_code"}
+        request.say("application/json", json.dumps(body).encode(), status)
+
+    with canned(answer) as url:
+        done = evolve(lone_program, server=url).run("eval", "1")
+    assert (done.returncode, done.stdout) == (exit_code, b"")
+    assert done.stderr.startswith(b"python-executor: ")
+    assert f"this is a {status}".encode() in done.stderr
+    assert (b"--token" in done.stderr) == (status == 401)
+
+
+CONNECT = b"import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
+
+
+def test_a_network_that_is_not_there_is_told(program):
+    told = (
+        b"python-executor: the network is disabled in this run; "
+        b"config.network_disabled: false, or --network, gives it one\n"
+    )
+    for arguments, stdin in (((), CONNECT), (("eval", "-"), CONNECT)):
+        done = program.run(*arguments, stdin=stdin)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.endswith(b"Network is unreachable\n" + told)
+        assert program.run("-q", *arguments, stdin=stdin).stderr.endswith(b"Network is unreachable\n")
+        assert told not in program.run("--json", *arguments, stdin=stdin).stderr
 
 
 @pytest.mark.parametrize("command", ["follow", "logs", "kill"])

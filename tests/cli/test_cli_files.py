@@ -89,10 +89,49 @@ def test_what_cannot_be_written_is_an_error(brings_back, lone_program):
     assert b"taken" in done.stderr
 
 
+def test_eval_brings_them_back_too(program):
+    done = program.run("eval", "open('a.txt', 'w').write('x')", "--output-file", "*", "--output-dir", "got")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
+    assert (program.directory / "got/a.txt").read_text() == "x"
+
+
+def test_follow_brings_back_what_was_submitted(program):
+    program.file("main.py", "open('a.txt', 'w').write('x')\nraise SystemExit(3)")
+    execution_id = program.run("submit", "main.py", "--output-file", "*.txt").stdout.decode().strip()
+    done = program.run("follow", execution_id)
+    assert done.returncode == 3
+    hint = f"python-executor: it has output files: follow {execution_id} --output-dir DIR brings them\n"
+    assert done.stderr.endswith(hint.encode())
+    assert not (program.directory / "a.txt").exists()
+    for tail in ((), ("--tail",)):
+        got = f"got{len(tail)}"
+        done = program.run("-q", "follow", execution_id, *tail, "--output-dir", got)
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
+        assert (program.directory / got / "a.txt").read_text() == "x"
+
+
+def test_follow_says_that_there_are_none(program):
+    execution_id = program.run("submit", stdin=b"pass").stdout.decode().strip()
+    done = program.run("follow", execution_id, "--output-dir", "got")
+    assert done.returncode == 0
+    told = b"python-executor: it has no output files: submit --output-file names them\n"
+    assert done.stderr.endswith(told)
+    assert not (program.directory / "got").exists()
+
+
+@pytest.mark.parametrize("arguments", [("submit",), ("--async",)])
+def test_submit_says_how_to_get_them(lone_program, arguments):
+    lone_program.file("main.py")
+    done = lone_program.run(*arguments, "main.py", "--output-file", "*", "--output-dir", "out")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"use follow ID --output-dir DIR\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("main.py", "--output-dir", "out"),
+        ("eval", "1", "--output-dir", "out"),
         ("submit", "main.py", "--output-file", "*", "--output-dir", "out"),
         ("--async", "main.py", "--output-file", "*", "--output-dir", "out"),
     ],

@@ -54,6 +54,31 @@ def test_global_flags_stand_before_or_after_the_command(program, arguments):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-e", "A=1", "run", "show.py", "-e", "B=2"),
+        ("-eA=1", "--env=B=2", "show.py"),
+        ("-qe", "A=1", "-e", "B=2", "run", "show.py"),
+        ("--stdin", "show.py", "--env", "A=1", "--timeout", "60", "-eB=2", "show.py", "--stdin", "empty"),
+        ("--file", "show.py", "-e", "A=1", "-e", "B=2", "run"),
+    ],
+)
+def test_flags_of_commands_that_take_code_stand_before_them_too(program, arguments):
+    program.file("show.py", SHOW)
+    program.file("empty")
+    done = program.run(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"1 2 [] \n", b"")
+
+
+def test_a_command_is_found_behind_their_values(program):
+    assert program.run("-e", "A=list", "eval", "import os; os.environ['A']").stdout == b"'list'\n"
+    assert json.loads(program.run("--json", "list", "--limit", "1").stdout)["execution_id"]
+    done = program.run("-e", "A=1", "kill", "exe_1")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"-e" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("flag", "field"),
     [
         ("--memory", b"memory_mb"),
@@ -102,6 +127,13 @@ def test_verbose_tells_what_setup_says_and_a_failure_tells_it_to_all(program):
         assert done.stderr.endswith(b"setup_failed): pre_commands[0] failed with exit code 3: oh no\n")
 
 
+def test_eval_takes_commands_that_run_first(program):
+    word = secrets.token_hex(8)
+    code = "open('/opt/word').read()"
+    done = program.run("eval", code, "--pre-command", f"printf {word} > /opt/word")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"'{word}'\n".encode(), b"")
+
+
 def test_verbose_tells_the_steps_and_quiet_does_not(program):
     told = program.run("-v", stdin=b"print(1)").stderr
     assert b"submitted" in told
@@ -128,6 +160,31 @@ def test_help_and_version(lone_program):
         done = lone_program.run(*arguments)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"python-executor" in done.stdout
+
+
+def test_what_runs_nothing_takes_the_flags_of_a_run_and_does_not_list_them(program):
+    for command in ("follow", "logs", "kill", "list", "version", "completion"):
+        listed = program.run(command, "--help").stdout
+        assert b"--server" in listed
+        assert not any(flag in listed for flag in (b"--timeout", b"--memory", b"--network", b"--async"))
+    assert b"--memory" in program.run("eval", "--help").stdout
+    assert program.run("--memory", "64", "list", "--limit", "1", "--async").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        (("-h",), ("--help",)),
+        (("-q", "-h"), ("--help",)),
+        (("help",), ("--help",)),
+        (("help", "kill"), ("kill", "--help")),
+        (("kill", "-h"), ("kill", "--help")),
+        (("-e", "A=1", "-h"), ("run", "--help")),
+    ],
+)
+def test_help_by_its_other_names(lone_program, arguments, same):
+    done, wanted = lone_program.run(*arguments), lone_program.run(*same)
+    assert (done.returncode, done.stdout, done.stderr) == (0, wanted.stdout, b"")
 
 
 def test_the_version_loads_no_http_library():

@@ -52,6 +52,16 @@ def test_a_tar(program):
     assert program.run("code.tar").stdout == b"from a tar\n"
 
 
+@pytest.mark.parametrize("line", ["$P code", "$P <code", "$P - <code", "$P <(cat code)", "$P submit code"])
+def test_a_tar_of_another_name_is_told(lone_program, line):
+    lone_program.file("main.py", "print(1)")
+    with tarfile.open(lone_program.directory / "code", "w") as archive:
+        archive.add(lone_program.directory / "main.py", "main.py")
+    done = lone_program.shell(line)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b" is a tar: put it into a file whose name ends in .tar, and run that\n" in done.stderr
+
+
 def test_a_compressed_tar_is_refused_by_name(program):
     program.file("main.py", "print(1)")
     with tarfile.open(program.directory / "code.tar.gz", "w:gz") as archive:
@@ -126,6 +136,18 @@ def test_closed_input_is_no_input(program):
     assert b"nothing to run" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("project/",), ("submit", "project")])
+def test_a_directory_with_nothing_in_it(program, arguments):
+    (program.directory / "project").mkdir()
+    done = program.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"python-executor: project: the directory is empty\n"
+    program.file("project/.git/HEAD")
+    done = program.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"python-executor: project: everything in it is left out: .git, ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -141,11 +163,13 @@ def test_closed_input_is_no_input(program):
         (("-", "--stdin", "-"), b"--stdin"),
         (("x", "-e", "=v"), b"no name"),
         (("x", "-e", "NOT_SET_ANYWHERE"), b"not set"),
-        (("x", "--timeout", "0"), b"--timeout"),
-        (("x", "--timeout", "soon"), b"--timeout"),
-        (("x", "--memory", "-1"), b"--memory"),
-        (("x", "--disk", "1.5"), b"--disk"),
-        (("x", "--cpu", "0"), b"--cpu"),
+        (("x", "--timeout", "0"), b"--timeout 0: it must be a number above 0\n"),
+        (("x", "--timeout", "soon"), b"--timeout soon: it must be a number above 0\n"),
+        (("x", "--memory", "-1"), b"--memory -1: it must be a whole number of at least 1\n"),
+        (("--memory", "abc", "x"), b"--memory abc: it must be a whole number of at least 1\n"),
+        (("x", "--disk", "1.5"), b"--disk 1.5: it must be a whole number of at least 1\n"),
+        (("x", "--cpu", "0"), b"--cpu 0: it must be a whole number of at least 1\n"),
+        (("list", "--limit", "0"), b"--limit 0: it must be a whole number of at least 1\n"),
         (("x", "--nonsense"), b"--nonsense"),
         (("x", "--server", "localhost"), b"http://"),
         (("eval",), b"CODE"),

@@ -34,6 +34,10 @@ WITH_A_SERVER = [
     ("eval --json 6*7", ""),
     ("eval 1/0", ""),
     ("eval None", ""),
+    ("eval --output-file ../x 1", ""),
+    ("eval --output-file * --output-dir got -v open('x','w').close()", ""),
+    ("run", "import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"),
+    ("empty", ""),
     ("eval - -- a b", "import sys\nsys.argv"),
     ("eval --timeout 1 x", ""),
     ("list --limit 3 -q", ""),
@@ -54,7 +58,10 @@ ALONE = [
     ("", ""),
     ("missing.py", ""),
     ("run missing.py", ""),
-    ("help", ""),
+    ("-e A=1 run project project", ""),
+    ("project --memory abc", ""),
+    ("list --limit 0", ""),
+    ("submit project --output-file x --output-dir x", ""),
     ("project project", ""),
     ("--file missing.py", ""),
     ("--file project", ""),
@@ -89,6 +96,7 @@ def both(paths: dict[str, Path], tmp_path: Path) -> list[Program]:
     programs[0].file("project/main.py", "print('project')")
     programs[0].file("project/requirements.txt", " \n")
     programs[0].file("nothing/readme.txt", "")
+    programs[0].file("empty/.git/HEAD", "")
     programs[0].file("code.tar.gz", b"\x1f\x8b\x08\0")
     programs[0].file("binary", b"text \xff")
     return programs

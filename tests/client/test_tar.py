@@ -49,6 +49,14 @@ def test_a_directory_is_sent_in_order_with_its_modes_and_links(tmp_path):
     assert {(header.uid, header.uname) for header in headers} == {(0, "")}
 
 
+def test_a_directory_that_leaves_nothing_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="the directory is empty"):
+        list(tar.directory_members(tmp_path))
+    (tmp_path / "__pycache__").mkdir()
+    with pytest.raises(ValueError, match="everything in it is left out"):
+        list(tar.directory_members(tmp_path))
+
+
 def test_ignore_rules_apply_at_any_depth(tmp_path):
     for name in (
         "main.py",

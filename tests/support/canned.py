@@ -28,8 +28,8 @@ class Request(BaseHTTPRequestHandler):
         self.rfile.readline()
         return start, total
 
-    def say(self, kind: str, content: bytes) -> None:
-        self.send_response(200)
+    def say(self, kind: str, content: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -153,3 +153,23 @@ async def test_a_version_names_an_image(api: Api) -> None:
     document = (await api.eval({"code": "1", "python_version": "3.99"})).document
     assert (document["status"], document["error_type"]) == ("failed", "image_unavailable")
     assert "python:3.99-slim" in document["error"]
+
+
+async def test_commands_run_first_and_files_come_back(api: Api) -> None:
+    code = "open('own.txt', 'w').write(open('/opt/word').read())"
+    body = {"code": code, "pre_commands": ["echo prepared > /opt/word"], "output_files": ["*.txt"]}
+    document = (await api.eval(body)).document
+    assert (document["status"], document["stderr"]) == ("completed", "")
+    assert document["files"] == [{"path": "own.txt", "size": 9}]
+    path = f"/api/v1/executions/{document['execution_id']}/files/own.txt"
+    async with api.session.get(path) as answer:
+        assert (answer.status, await answer.text()) == (200, "prepared\n")
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"), [("pre_commands", [" "]), ("output_files", ["../x"]), ("output_files", "*.txt")]
+)
+async def test_wrong_commands_and_patterns_are_named(api: Api, field: str, wrong: object) -> None:
+    answer = await api.eval({"code": "1", field: wrong})
+    assert (answer.status, answer.document["code"]) == (400, "invalid_request")
+    assert answer.document["field"].startswith(field)

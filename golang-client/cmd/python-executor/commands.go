@@ -1,9 +1,10 @@
 package main
 
 import (
-	"strings"
+	"errors"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // program is one call of the command line.
@@ -43,63 +44,32 @@ func (p *program) root() *cobra.Command {
 		},
 	}
 	p.flags.addTo(root.PersistentFlags())
-	root.PersistentFlags().Bool("help", false, "Show this message and exit.")
+	root.PersistentFlags().BoolP("help", "h", false, "Show this message and exit.")
 	root.Flags().Bool("version", false, "Show the version.")
-	root.SetFlagErrorFunc(func(command *cobra.Command, err error) error { return wrong(command, "%s", err) })
-	root.SetHelpCommand(&cobra.Command{Hidden: true}) // none: a file may be called help
-	root.AddCommand(p.run(), p.submit(), p.follow(), p.logs(), p.kill(), p.list(), p.eval(), p.version(),
-		p.completion())
+	root.SetFlagErrorFunc(wrongFlag)
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // asCommand makes --help of it
+	root.AddCommand(p.run(), p.submit(), runsNothing(p.follow()), runsNothing(p.logs()), runsNothing(p.kill()),
+		runsNothing(p.list()), p.eval(), runsNothing(p.version()), runsNothing(p.completion()))
 	return root
 }
 
-// isOurs says whether, after global flags, there is a command's name, or a flag that only the root has;
-// otherwise if there is nothing at all. Arguments that name no command are run's.
-func isOurs(root *cobra.Command, arguments []string, otherwise bool) bool {
-	for position := 0; position < len(arguments); position++ {
-		word := arguments[position]
-		if word == "--help" || word == "--version" {
-			return true
+// runsNothing has a command take the flags that say how to run, as every command does, and not list them.
+func runsNothing(command *cobra.Command) *cobra.Command {
+	command.SetHelpFunc(func(command *cobra.Command, arguments []string) {
+		for _, name := range howToRun {
+			command.InheritedFlags().Lookup(name).Hidden = true
 		}
-		if word == "-" || !strings.HasPrefix(word, "-") {
-			return isCommand(root, word)
-		}
-		known, takesNext := globalFlag(root, word)
-		if !known {
-			return false
-		}
-		if takesNext {
-			position++
-		}
-	}
-	return otherwise
+		command.Root().HelpFunc()(command, arguments)
+	})
+	return command
 }
 
-func isCommand(root *cobra.Command, word string) bool {
-	for _, command := range root.Commands() {
-		if command.Name() == word {
-			return true
-		}
+func wrongFlag(command *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		return wrong(command, "--%s %s: %s", value.GetFlag().Name, value.GetValue(), errors.Unwrap(value))
 	}
-	return false
-}
-
-// globalFlag says whether the word is one, and whether its value is the next word.
-func globalFlag(root *cobra.Command, word string) (known, takesNext bool) {
-	set := root.PersistentFlags()
-	if !strings.HasPrefix(word, "--") {
-		for _, letter := range word[1:] { // -qv; no short global flag takes a value
-			if letter > 127 || set.ShorthandLookup(string(letter)) == nil {
-				return false, false
-			}
-		}
-		return true, false
-	}
-	name, _, hasValue := strings.Cut(word[2:], "=")
-	flag := set.Lookup(name)
-	if flag == nil {
-		return false, false
-	}
-	return true, !hasValue && flag.NoOptDefVal == ""
+	return wrong(command, "%s", err)
 }
 
 // exactly takes one argument, and names it where it is missing.

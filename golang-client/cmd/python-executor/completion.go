@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -26,19 +25,6 @@ const bashCompletion = `_python_executor() {
 }
 complete -o default -F _python_executor python-executor
 `
-
-// asCommand puts run in front of arguments that name no command, also where a shell asks how they may go on.
-func asCommand(root *cobra.Command, arguments []string) []string {
-	asked := len(arguments) > 0 &&
-		slices.Contains([]string{cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}, arguments[0])
-	switch {
-	case asked && len(arguments) > 1 && !isOurs(root, arguments[1:len(arguments)-1], true):
-		return append([]string{arguments[0], "run"}, arguments[1:]...)
-	case asked || isOurs(root, arguments, false):
-		return arguments
-	}
-	return append([]string{"run"}, arguments...)
-}
 
 func (p *program) completion() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish"}

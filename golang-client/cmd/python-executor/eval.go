@@ -60,6 +60,9 @@ func (p *program) evaluate(command *cobra.Command, arguments []string, script *s
 			}
 		}
 	}
+	if err := bringBack(command.Context(), client, result, firstOf(script.outputDir, "."), console); err != nil {
+		return err
+	}
 	p.code, err = conclude(result, console, script.asJSON)
 	return err
 }

@@ -21,6 +21,9 @@ type flags struct {
 	network, detached, quiet, verbose bool
 }
 
+// howToRun are the flags that mean nothing to a command that runs nothing.
+var howToRun = []string{"timeout", "memory", "disk", "cpu", "network", "image", "async"}
+
 func (f *flags) addTo(set *pflag.FlagSet) {
 	set.SortFlags = false
 	set.StringVar(&f.server, "server", "", "The server's `URL`. [env: PYEXEC_SERVER, default: http://localhost:8080]")

@@ -11,6 +11,7 @@ import (
 
 func (p *program) follow() *cobra.Command {
 	var tail bool
+	var outputDir string
 	command := &cobra.Command{
 		Use:   "follow [flags] ID",
 		Short: "Tell an execution's phases, print its output, and exit as its program did.",
@@ -37,12 +38,30 @@ func (p *program) follow() *cobra.Command {
 					return err
 				}
 			}
+			if err := bringFiles(command.Context(), client, live.result, outputDir, console); err != nil {
+				return err
+			}
 			p.code, err = conclude(live.result, console, false)
 			return err
 		},
 	}
 	command.Flags().BoolVar(&tail, "tail", false, "Print the output as it comes, not at the end.")
+	command.Flags().StringVar(&outputDir, "output-dir", "", "Bring its output files to this `DIR`.")
 	return command
+}
+
+// bringFiles says so where somebody asks for files and there are none, or there are some and nobody asks.
+func bringFiles(ctx context.Context, client *pyexec.Client, result *pyexec.Result, outputDir string, console *console) error {
+	switch {
+	case outputDir == "" && len(result.Files) > 0:
+		console.note("it has output files: follow %s --output-dir DIR brings them", result.ExecutionID)
+	case outputDir != "" && len(result.Files) == 0:
+		console.note("it has no output files: submit --output-file names them")
+	}
+	if outputDir == "" {
+		return nil
+	}
+	return bringBack(ctx, client, result, outputDir, console)
 }
 
 // printOutput prints the bytes themselves: the result's text has replaced what is not UTF-8.

@@ -20,6 +20,7 @@ import (
 
 const (
 	requirementsName = "requirements.txt"
+	runTar           = "put it into a file whose name ends in .tar, and run that"
 	nothing          = "there is nothing to run: name a file, a directory or a .tar, or pipe a script in"
 )
 
@@ -42,8 +43,11 @@ func choose(command *cobra.Command, arguments, files []string) (*input, error) {
 			return nil, wrong(command, nothing)
 		}
 		source, err := readWhole(os.Stdin)
-		if errors.Is(err, errEmpty) {
+		switch {
+		case errors.Is(err, errEmpty):
 			return nil, wrong(command, "standard input is empty: "+nothing)
+		case errors.Is(err, errTar):
+			return nil, wrong(command, "standard input is a tar: "+runTar)
 		}
 		return &input{source: source, isStdin: true}, err
 	}
@@ -58,8 +62,19 @@ func choose(command *cobra.Command, arguments, files []string) (*input, error) {
 	case !mode.IsRegular(): // a named pipe, or the shell's <(…)
 		return chooseStream(command, argument)
 	}
-	text, err := listedInTar(command, argument)
-	return &input{source: pyexec.Path(argument), requirements: text}, err
+	return chooseFile(command, argument)
+}
+
+func chooseFile(command *cobra.Command, name string) (*input, error) {
+	if pyexec.IsTarName(name) {
+		text, err := listedInTar(command, name)
+		return &input{source: pyexec.Path(name), requirements: text}, err
+	}
+	tarred, err := isTarFile(name)
+	if tarred {
+		return nil, wrong(command, "%s is a tar: "+runTar, name)
+	}
+	return &input{source: pyexec.Path(name)}, err
 }
 
 func chooseStream(command *cobra.Command, name string) (*input, error) {
@@ -69,8 +84,11 @@ func chooseStream(command *cobra.Command, name string) (*input, error) {
 	}
 	defer stream.Close()
 	source, err := readWhole(stream)
-	if errors.Is(err, errEmpty) {
+	switch {
+	case errors.Is(err, errEmpty):
 		return nil, wrong(command, "%s: it is empty: "+nothing, name)
+	case errors.Is(err, errTar):
+		return nil, wrong(command, "%s is a tar: "+runTar, name)
 	}
 	return &input{source: source}, err
 }
@@ -171,9 +189,6 @@ func listedIn(command *cobra.Command, file string) (string, error) {
 }
 
 func listedInTar(command *cobra.Command, file string) (string, error) {
-	if !pyexec.IsTarName(file) {
-		return "", nil
-	}
 	opened, err := os.Open(file)
 	if err != nil {
 		return "", err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"sync"
 
 	pyexec "github.com/python-executor/golang-client"
@@ -96,6 +97,19 @@ func (l *live) showRest(result *pyexec.Result) error {
 	return nil
 }
 
+// noNetwork starts what the server adds to the error of a program that failed for want of a network.
+const noNetwork = "(the network is disabled"
+
+// networkHint is the server's own words after the program's; empty if it has none. The program's were printed
+// as they came.
+func networkHint(result *pyexec.Result) string {
+	start := strings.LastIndex(result.Error, noNetwork)
+	if start < 0 {
+		return ""
+	}
+	return strings.Trim(result.Error[start:], "()")
+}
+
 // conclude tells how it ended, where the program's own output does not, and gives the exit code.
 func conclude(result *pyexec.Result, console *console, asJSON bool) (int, error) {
 	switch {
@@ -111,6 +125,10 @@ func conclude(result *pyexec.Result, console *console, asJSON bool) (int, error)
 			kind = " (" + result.ErrorType + ")"
 		}
 		console.problem("the run failed%s: %s", kind, firstOf(result.Error, "the server gives no reason"))
+	default:
+		if hint := networkHint(result); hint != "" {
+			console.note("%s", hint)
+		}
 	}
 	if result.Truncated.Stdout {
 		console.note("stdout was cut: it was too long")

@@ -24,15 +24,15 @@ func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 		set.StringVar(&s.entrypoint, "entrypoint", "", "Which file of the input to run: its `PATH`.")
 		set.BoolVar(&s.noRequirements, "no-requirements", false,
 			"Leave the requirements.txt at the input's root alone.")
-		set.StringArrayVar(&s.preCommands, "pre-command", nil, "Run `CMD` as root first (repeatable).")
-		set.StringArrayVar(&s.outputFiles, "output-file", nil,
-			"Bring back the files below /work that match `GLOB` (repeatable).")
-		set.StringVar(&s.outputDir, "output-dir", "", "Where to put them: a `DIR`. [default: .]")
 	}
 	set.StringVar(&s.requirements, "requirements", "",
 		"Install what the requirements.txt `FILE` lists before the run.")
 	set.StringVar(&s.stdin, "stdin", "", "The `FILE` that the program reads; - is this command's own input.")
 	set.StringArrayVarP(&s.env, "env", "e", nil, "Set a variable, as `K[=V]`; without =V to its value here.")
+	set.StringArrayVar(&s.preCommands, "pre-command", nil, "Run `CMD` as root first (repeatable).")
+	set.StringArrayVar(&s.outputFiles, "output-file", nil,
+		"Bring back the files below /work that match `GLOB` (repeatable).")
+	set.StringVar(&s.outputDir, "output-dir", "", "Where to put them: a `DIR`. [default: .]")
 	set.BoolVar(&s.asJSON, "json", false, "Print the result as JSON, at the end.")
 }
 
@@ -48,8 +48,11 @@ func split(command *cobra.Command, arguments []string, most int) (own, script []
 	return own, script, nil
 }
 
-// options are the request's; a usageError where a flag's file or variable is not there.
+// options are the request's; a usageError where flags do not fit, or a flag's file or variable is not there.
 func (s *scriptFlags) options(command *cobra.Command, script []string, stdinIsCode bool) ([]pyexec.Option, error) {
+	if s.outputDir != "" && len(s.outputFiles) == 0 {
+		return nil, wrong(command, "--output-dir: name what to bring back with --output-file")
+	}
 	if s.stdin == "-" && stdinIsCode {
 		return nil, wrong(command, "--stdin -: the code itself comes from there already; name a file")
 	}
@@ -116,9 +119,6 @@ func (s *scriptFlags) request(
 	}
 	if s.requirements != "" && s.noRequirements {
 		return pyexec.Source{}, nil, wrong(command, "--requirements and --no-requirements exclude each other")
-	}
-	if s.outputDir != "" && len(s.outputFiles) == 0 {
-		return pyexec.Source{}, nil, wrong(command, "--output-dir: name what to bring back with --output-file")
 	}
 	chosen, err := choose(command, own, s.files)
 	if err != nil {

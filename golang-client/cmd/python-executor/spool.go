@@ -11,9 +11,13 @@ import (
 const (
 	spillBytes = 500 * 1000 * 1000
 	pieceBytes = 1 << 20
+	blockBytes = 512 // of a tar
 )
 
-var errEmpty = errors.New("it is empty")
+var (
+	errEmpty = errors.New("it is empty")
+	errTar   = errors.New("it is a tar")
+)
 
 // readWhole reads a script to its end: a tar needs the size before the contents. What is large is kept on disk.
 func readWhole(stream io.Reader) (pyexec.Source, error) {
@@ -23,6 +27,9 @@ func readWhole(stream io.Reader) (pyexec.Source, error) {
 	for {
 		piece := make([]byte, pieceBytes)
 		count, err := io.ReadFull(stream, piece)
+		if size == 0 && isTar(piece[:count]) {
+			return pyexec.Source{}, errTar
+		}
 		size += int64(count)
 		if disk == nil && size > spillBytes {
 			var spilled error
@@ -50,6 +57,26 @@ func readWhole(stream io.Reader) (pyexec.Source, error) {
 		return pyexec.Members(pyexec.ReaderMember("main.py", disk, size)), nil
 	}
 	return pyexec.Members(pyexec.ReaderMember("main.py", kept, size)), nil
+}
+
+// isTar says whether a file that starts so is a tar, whatever its name.
+func isTar(start []byte) bool {
+	const magic, at = "ustar", 257
+	return len(start) >= at+len(magic) && string(start[at:at+len(magic)]) == magic
+}
+
+func isTarFile(name string) (bool, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	start := make([]byte, blockBytes)
+	count, err := io.ReadFull(file, start)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	return isTar(start[:count]), err
 }
 
 // pieces is what was read so far; each but the last has the same length.

@@ -22,7 +22,8 @@ func (p *program) submit() *cobra.Command {
 // hand hands the code over and prints the id.
 func (p *program) hand(command *cobra.Command, arguments []string, script *scriptFlags) error {
 	if script.outputDir != "" {
-		return wrong(command, "--output-dir: nothing is waited for here that could be written there")
+		return wrong(command,
+			"--output-dir: nothing is waited for here; to bring the files, use follow ID --output-dir DIR")
 	}
 	console := newConsole(&p.flags)
 	defer console.line.end()
