@@ -83,4 +83,7 @@ def test_an_address_of_another_kind_names_the_allowed_ones() -> None:
 def test_an_unknown_story_names_the_known_ones() -> None:
     done = run_dev("check.py", "tset")
     assert done.returncode == 1
-    assert done.stderr == "error: Nothing is called 'tset' here: allowed are lint, test, soak, bench.\n"
+    assert (
+        done.stderr
+        == "error: Nothing is called 'tset' here: allowed are lint, test, soak, bench, docs, audit.\n"
+    )

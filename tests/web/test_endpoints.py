@@ -137,8 +137,13 @@ async def test_an_unknown_id_is_404(api: Api, method: str, rest: str, execution_
     assert len(answer.document["error"]) < 6000
 
 
+async def test_the_address_alone_leads_to_its_pages(api: Api) -> None:
+    async with api.session.get("/") as answer:
+        assert (answer.status, answer.url.path, answer.content_type) == (200, "/docs", "text/html")
+
+
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/v1/exec", "/api/v2/executions", "/api/v1/executions/a/b/c"]
+    "path", ["/nothing", "/api", "/api/v1/exec", "/api/v2/executions", "/api/v1/executions/a/b/c"]
 )
 async def test_an_unknown_path_is_404_in_our_shape(api: Api, path: str) -> None:
     answer = await api.get(path)

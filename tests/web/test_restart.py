@@ -53,14 +53,12 @@ async def test_pending_runs_run_and_running_ones_go_on(image: str, tmp_path: Pat
 
 
 async def test_a_program_whose_sandbox_went_with_the_server_is_lost(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
+    with running_server(tmp_path / "data", image, **ONE_SLOT | {"warm_pool": "0"}) as first:
         async with api_of(first.url) as api:
             running = await api.accepted(FOREVER)
             await api.until_printed(running, b"on")
         crash(first)
-        (left,) = await until_containers(
-            deployment_of(first.data_dir), 1
-        )  # those that waited end by themselves
+        (left,) = await until_containers(deployment_of(first.data_dir), 1)
         await remove(left)
     with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
         async with api_of(second.url) as api:

@@ -17,7 +17,8 @@ for number in range(64):
     except OSError:
         continue
 for name in ('oom_score_adj', 'cmdline', 'personality', 'wchan', 'limits', 'cgroup', 'mountinfo'):
-    print(re.sub('[0-9a-f]{64}|[0-9]+ [0-9]+ [0-9]+:[0-9]+|relatime.*', 'X', open(f'/proc/self/{name}').read()))
+    text = re.sub('[0-9a-f]{64}|[0-9]+ [0-9]+ [0-9]+:[0-9]+|relatime.*', 'X', open(f'/proc/self/{name}').read())
+    print(sorted(text.splitlines()))  # Docker mounts what is asked for in any order
 print([resource.getrlimit(number) for number in range(16)])
 print(os.getpgid(0) == os.getpid() == os.getsid(0), os.getppid(), os.nice(0), os.sched_getscheduler(0))
 print(os.getcwd(), os.listdir(), os.getgroups(), os.umask(0), os.sched_getaffinity(0))
