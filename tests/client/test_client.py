@@ -139,7 +139,7 @@ async def test_mistakes_are_told(client, tmp_path):
     with pytest.raises(InvalidRequest) as caught:
         await client.run("print(1)", memory_mb=-1)
     assert caught.value.field == "config.memory_mb"
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(ValueError, match="the directory is empty"):
         await client.run(tmp_path)
     with pytest.raises(NotFound):
         await client.get("exe_" + 32 * "0")
