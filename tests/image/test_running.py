@@ -66,9 +66,8 @@ async def test_on_an_engine_of_its_own(page: Page) -> None:
         f"docker exec {page.name} python3 -c \"print(open('/data/deployment').read().strip())\""
     ).strip()
     ours = f"docker ps --quiet --filter label=pyexec.deployment={deployment}"
-    started = (
-        f"--since 10m --until $(date +%s) --filter event=start --filter label=pyexec.deployment={deployment}"
-    )
+    label = f"--filter label=pyexec.deployment={deployment}"
+    started = f"--since 10m --until $(($(date +%s) + 2)) --filter event=start {label}"
     assert page.run(f"{inner} docker events {started}") != ""
     assert page.run(ours) == ""  # nothing of it on the machine's engine
     page.run(f"docker stop {page.name}")
