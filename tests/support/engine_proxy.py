@@ -8,6 +8,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ class EngineProxy:
     def stop(self) -> None:
         if self._server is None:
             return
-        self._server.shutdown()
-        self._server.server_close()
+        server, self._server = self._server, None
+        server.shutdown()
+        server.server_close()
         self.path.unlink()
-        self._server.cut()
-        self._server = None
+        server.cut()
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -50,7 +51,8 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
     def cut(self) -> None:
         for client in list(self.clients):
-            client.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it may have gone by itself just now
+                client.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(socketserver.BaseRequestHandler):

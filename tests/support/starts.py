@@ -6,6 +6,7 @@ anew for each reader: two starts of one program are two numbers, in two containe
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,10 +113,13 @@ async def _follow_all(starts: Starts, docker: Docker, deployment: str, host: str
 
 
 async def _started(docker: Docker, deployment: str, host: str | None) -> AsyncIterator[str]:
-    """The containers that are there, then each that starts, for as long as the engine answers."""
+    """The containers that are there, then each that starts, for as long as the engine answers.
+
+    Events are asked for from before the containers are listed: `docker events` takes a while until it listens."""
     label = f"pyexec.deployment={deployment}"
     events = await asyncio.create_subprocess_exec(
-        "docker", "events", "--filter", f"label={label}", "--filter", "event=start", "--format", "{{.ID}}",
+        "docker", "events", "--since", str(int(time.time()) - 1), "--filter", f"label={label}",
+        "--filter", "event=start", "--format", "{{.ID}}",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=environment(host),
