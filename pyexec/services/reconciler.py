@@ -156,8 +156,8 @@ class Reconciler:
             try:
                 opened = await self._log.open_executions(version)
                 watching.over()
-                version = opened.version
                 await self._look_at(opened.lengths)
+                version = opened.version  # only now: what could not be read is looked at again
             except Unavailable as error:
                 watching.met(error)
                 await anyio.sleep(RETRY_SECONDS)
