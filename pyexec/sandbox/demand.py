@@ -31,6 +31,10 @@ class Demand(Generic[Kind]):
         self._weights[kind] = self._weights.get(kind, 0.0) + 1
         self._burst += 1
 
+    def forget(self, kind: Kind) -> None:
+        """Nothing of it is expected, as if nobody had ever asked for it."""
+        self._weights.pop(kind, None)
+
     def rate(self, now: float) -> float:
         """Requests a second, at present."""
         return self._burst * math.exp((self._then - now) / BURST_SECONDS) / BURST_SECONDS

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
@@ -62,6 +62,26 @@ class _Caller:
     error: Exception | None = None
 
 
+@define(eq=False)
+class _Stock:
+    """All that there is of one kind: sandboxes that wait, callers who do, starts under way; and what went wrong."""
+
+    waiting: deque[Waiting] = field(factory=deque)
+    line: deque[_Caller] = field(factory=deque)
+    starting: int = 0
+    failures: int = 0
+    paused_until: float = -math.inf
+
+    @property
+    def have(self) -> int:
+        """Sandboxes that wait, or soon will."""
+        return len(self.waiting) + self.starting
+
+    @property
+    def empty(self) -> bool:
+        return not (self.waiting or self.line or self.starting)
+
+
 class Pool:
     """Keeps `size` sandboxes waiting, of the kinds that are asked for most; others are started when they are asked for.
     `serve` must run around it.
@@ -89,12 +109,9 @@ class Pool:
         self._spec_of = spec_of
         self._standard = standard
         self._demand = Demand(standard)
-        self._shelves: defaultdict[SandboxKind, deque[Waiting]] = defaultdict(deque)
-        self._lines: defaultdict[SandboxKind, deque[_Caller]] = defaultdict(deque)
-        self._starting: Counter[SandboxKind] = Counter()
+        self._stocks: defaultdict[SandboxKind, _Stock] = defaultdict(_Stock)
         self._start_seconds = FIRST_GUESS_SECONDS
-        self._failures = 0
-        self._delayed_until = self._paused_until = -math.inf
+        self._delayed_until = -math.inf
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._meter = meter
@@ -104,16 +121,12 @@ class Pool:
     @property
     def ready(self) -> int:
         """How many sandboxes wait."""
-        return sum(map(len, self._shelves.values()))
+        return sum(len(stock.waiting) for stock in self._stocks.values())
 
     def has(self, kind: SandboxKind) -> bool:
         """Whether one of this kind waits."""
-        return bool(self._shelves.get(kind))
-
-    async def full(self) -> None:
-        """Returns when `size` sandboxes wait."""
-        while self.ready < self._size:
-            await self._changed.wait()
+        stock = self._stocks.get(kind)
+        return stock is not None and bool(stock.waiting)
 
     async def take(self, kind: SandboxKind) -> Sandbox:
         """A sandbox of this kind, the caller's from now on: a waiting one, else the next one that is ready.
@@ -126,8 +139,8 @@ class Pool:
         ):  # the first of a burst counts: however many come, the pool is filled again
             self._delayed_until = now + REFILL_DELAY_SECONDS
         with timed(self._meter, STEP_SECONDS, "sandbox"):
-            while shelf := self._shelves.get(kind):
-                waiting = shelf.popleft()
+            while self.has(kind):
+                waiting = self._stocks[kind].waiting.popleft()
                 self._announce()
                 if sandbox := await waiting.claim():
                     self._meter.count(POOL_TAKES, "hit")
@@ -150,19 +163,19 @@ class Pool:
                         await self._clear()
         finally:
             self._tasks = None
-            for caller in [caller for line in self._lines.values() for caller in line]:
+            for caller in [caller for stock in self._stocks.values() for caller in stock.line]:
                 _refuse(caller, Unavailable("this server is stopping; send the request again"))
 
     async def _next_started(self, kind: SandboxKind) -> Sandbox:
-        caller, line = _Caller(), self._lines[kind]
-        line.append(caller)
-        if self._starting[kind] < len(line):
-            self._begin(kind)
+        caller, stock = _Caller(), self._stocks[kind]
+        stock.line.append(caller)
         try:
+            if stock.starting < len(stock.line):
+                self._begin(kind)
             await caller.served.wait()
         except BaseException:
-            if caller in line:
-                line.remove(caller)
+            if caller in stock.line:
+                stock.line.remove(caller)
             elif caller.sandbox is not None:
                 with anyio.CancelScope(shield=True):
                     await discard(caller.sandbox)
@@ -174,92 +187,104 @@ class Pool:
     def _fill(self) -> float | None:
         """Begins what is lacking, and says after how many seconds to look again even if nothing changes."""
         now = anyio.current_time()
-        if self._size == 0 or any(self._lines.values()):
-            return None
         places = self._demand.places(self._size, now)
+        for kind in [kind for kind, stock in self._stocks.items() if stock.empty and kind not in places]:
+            del self._stocks[kind]
+        if self._size == 0 or any(stock.line for stock in self._stocks.values()):
+            return None
         expected = self._demand.rate(now) * self._start_seconds
-        while lacking := [kind for kind, count in places.items() if self._have(kind) < count]:
-            under_way = self._starting.total()
+        while lacking := [kind for kind, count in places.items() if self._stocks[kind].have < count]:
+            under_way = sum(stock.starting for stock in self._stocks.values())
             hurried = expected >= 1 and self.ready + under_way < expected
             if under_way >= (self._parallel if hurried else 1):
                 return None
-            not_before = self._paused_until if hurried else max(self._paused_until, self._delayed_until)
+            not_before = min(self._stocks[kind].paused_until for kind in lacking)
+            not_before = not_before if hurried else max(not_before, self._delayed_until)
             if now < not_before:
                 return not_before - now
             if self.ready + under_way >= self._size and not self._give_up_one(places):
                 return None
-            self._begin(max(lacking, key=lambda kind: places[kind] - self._have(kind)))
-        fading = any(shelf for kind, shelf in self._shelves.items() if kind != self._standard)
+            able = [kind for kind in lacking if self._stocks[kind].paused_until <= now]
+            self._begin(max(able, key=lambda kind: places[kind] - self._stocks[kind].have))
+        fading = any(stock.waiting for kind, stock in self._stocks.items() if kind != self._standard)
         return FADING_SECONDS if fading else None
-
-    def _have(self, kind: SandboxKind) -> int:
-        shelf = self._shelves.get(kind)
-        return (len(shelf) if shelf else 0) + self._starting[kind]
 
     def _give_up_one(self, places: Mapping[SandboxKind, int]) -> bool:
         """Makes room for what is asked for more: the oldest of the kind that has most too many goes, if any has."""
         surplus = {
-            kind: self._have(kind) - places.get(kind, 0) for kind, shelf in self._shelves.items() if shelf
+            kind: stock.have - places.get(kind, 0) for kind, stock in self._stocks.items() if stock.waiting
         }
         kind = max(surplus, key=lambda kind: surplus[kind], default=None)
         if kind is None or surplus[kind] <= 0:
             return False
-        self._group().start_soon(_give_up, self._shelves[kind].popleft(), name="give up a sandbox")
+        waiting = self._stocks[kind].waiting.popleft()
+        self._group().start_soon(_give_up, waiting, name="give up a sandbox")
         return True
 
     def _begin(self, kind: SandboxKind) -> None:
-        self._starting[kind] += 1
         self._group().start_soon(self._start, kind, name=f"start a sandbox of {kind.image}")
+        self._stocks[kind].starting += 1
 
     async def _start(self, kind: SandboxKind) -> None:
+        """Starts one and offers it. What fails here fails for whoever waits, and for nobody else."""
         correlate()  # it may serve another than whoever made it begin
-        begun = anyio.current_time()
+        stock = self._stocks[kind]
         try:
             image = await self._image_of(kind.image)
+            begun = anyio.current_time()
             with timed(self._meter, SANDBOX_START_SECONDS):
                 sandbox = await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
         except CANNOT_START as error:
-            self._meter.count(SANDBOX_START_FAILURES)
-            self._starting[kind] -= 1
+            stock.starting -= 1
             self._note_failure(kind, error)
+        except Exception:
+            logger.exception("a sandbox of %s could not be started", kind.image)
+            stock.starting -= 1
+            self._note_failure(kind, EngineError("the server failed to start a sandbox; its log says why"))
         except BaseException:
-            self._starting[kind] -= 1
+            stock.starting -= 1
             raise
         else:
-            self._starting[kind] -= 1
-            self._failures = 0
+            stock.starting -= 1
+            stock.failures = 0
             self._start_seconds += (anyio.current_time() - begun - self._start_seconds) / 4
             self._offer(kind, sandbox)
 
     def _note_failure(self, kind: SandboxKind, error: Exception) -> None:
-        """Whoever waits first is told; if nobody does, the next try comes later."""
-        if line := self._lines[kind]:
-            _refuse(line.popleft(), error)
+        """Whoever waits first is told; if nobody does, the next try comes later, or, without an image, only when it is
+        asked for again."""
+        self._meter.count(SANDBOX_START_FAILURES)
+        stock = self._stocks[kind]
+        if stock.line:
+            _refuse(stock.line.popleft(), error)
         else:
-            delay = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
-            self._failures += 1
-            self._paused_until = anyio.current_time() + delay
-            logger.warning("cannot start a sandbox ahead, next try in %g s: %s", delay, error)
+            delay = RETRY_SECONDS[min(stock.failures, len(RETRY_SECONDS) - 1)]
+            stock.failures += 1
+            stock.paused_until = anyio.current_time() + delay
+            logger.warning("cannot start a sandbox of %s ahead: %s", kind.image, error)
+        if isinstance(error, ImageUnavailable) and kind != self._standard:
+            self._demand.forget(kind)
         self._announce()
 
     def _offer(self, kind: SandboxKind, sandbox: Sandbox) -> None:
         """To whoever waits first; else it waits itself."""
-        if line := self._lines[kind]:
-            caller = line.popleft()
+        stock = self._stocks[kind]
+        if stock.line:
+            caller = stock.line.popleft()
             caller.sandbox = sandbox
             caller.served.set()
         elif self.ready < self._size:
             waiting = Waiting(sandbox)
-            self._shelves[kind].append(waiting)
-            watch = partial(waiting.watch, partial(self._forget, kind, waiting))
+            stock.waiting.append(waiting)
+            watch = partial(waiting.watch, partial(self._forget, stock, waiting))
             self._group().start_soon(watch, name=f"watch sandbox {sandbox.container_id[:12]}")
         else:
             self._group().start_soon(discard, sandbox, name="discard a sandbox")
         self._announce()
 
-    def _forget(self, kind: SandboxKind, waiting: Waiting) -> None:
-        if waiting in self._shelves[kind]:
-            self._shelves[kind].remove(waiting)
+    def _forget(self, stock: _Stock, waiting: Waiting) -> None:
+        if waiting in stock.waiting:
+            stock.waiting.remove(waiting)
             self._announce()
 
     def _announce(self) -> None:
@@ -267,9 +292,9 @@ class Pool:
         changed.set()
 
     async def _clear(self) -> None:
-        for shelf in self._shelves.values():
-            while shelf:
-                await _give_up(shelf.popleft())
+        for stock in self._stocks.values():
+            while stock.waiting:
+                await _give_up(stock.waiting.popleft())
 
     def _group(self) -> TaskGroup:
         if self._tasks is None:

@@ -209,8 +209,8 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
 
 
 def _exited(document: dict[str, Any]) -> Exited:
-    exit_code = int(document["exit_code"])
-    if not 0 <= exit_code <= 255:
+    exit_code = _count(document["exit_code"])
+    if exit_code > 255:
         raise ValueError(exit_code)
     return Exited(
         reason=_text(document["reason"]),

@@ -66,7 +66,7 @@ class Sandbox:
         try:
             with anyio.fail_after(START_SECONDS):
                 await sandbox._expect(Ready)
-        except (SandboxBroken, TimeoutError) as error:
+        except (SandboxBroken, SandboxRefused, TimeoutError) as error:
             await sandbox.remove()
             told = sandbox._container.diagnostics or "it did not say why"
             raise ImageUnavailable(

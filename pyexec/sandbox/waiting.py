@@ -28,6 +28,8 @@ class Waiting:
                     await self._sandbox.broken()
                 except SandboxBroken as error:
                     logger.warning("a waiting sandbox is of no use: %s", error)
+                except Exception:  # a fault of ours in one sandbox is no other's
+                    logger.exception("a waiting sandbox is of no use")
                 self._broken = True
         finally:
             self._watched.set()

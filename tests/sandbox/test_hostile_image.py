@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import hostile_supervisor
+from tests.support.archives import script
 from tests.support.attack import BRIEF, COMPLETED, OUTPUT_LIMIT, TIMEOUT, Attack, end_of
 
 IMAGE = "pyexec-test-hostile:sandbox"
@@ -44,6 +45,16 @@ def hostile(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     subprocess.run(["docker", "rmi", "-f", IMAGE], check=True, capture_output=True)
 
 
+@pytest.fixture
+def lying_first(hostile: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An image that lies before it was asked anything."""
+    name = f"pyexec-test-lying:{request.param}"
+    (tmp_path / "Dockerfile").write_text(f"FROM {hostile}\nENV LIE_FIRST={request.param}\n")
+    subprocess.run(["docker", "build", "-q", "-t", name, tmp_path], check=True, capture_output=True)
+    yield name
+    subprocess.run(["docker", "rmi", "-f", name], check=True, capture_output=True)
+
+
 @pytest.mark.parametrize(
     ("lie", "end"),
     [
@@ -54,6 +65,7 @@ def hostile(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         ("long_frame", INTERNAL),
         ("deep_json", INTERNAL),
         ("impossible_end", INTERNAL),
+        ("endless_exit_code", INTERNAL),
         ("unknown_reason", INTERNAL),
         ("empty_frames", TIMEOUT),
         ("endless_output", OUTPUT_LIMIT),
@@ -86,3 +98,12 @@ async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, host
     result = await attack("# LIE=bytes_in_turn\n", docker_image=hostile)
     assert end_of(result) == OUTPUT_LIMIT
     assert "changed" in result["error"]
+
+
+@pytest.mark.parametrize("lying_first", ["refused", "endless", "ready_and_endless"], indirect=True)
+async def test_a_supervisor_that_lies_before_it_is_asked(attack: Attack, lying_first: str) -> None:
+    """Asked for often enough, such a sandbox is even made ahead of time."""
+    for _ in range(3):
+        answer = await attack.api.sync(script("print(1)"), {"docker_image": lying_first, "config": BRIEF})
+        assert answer.status in (200, 503), answer
+        assert answer.status == 503 or answer.document["status"] == "failed"

@@ -1,6 +1,7 @@
 """What a hostile image has for its `python3`: it takes a program as a supervisor does, and then lies.
 
-How it lies is the word after LIE= in the program. It runs in a container, as a file of its own."""
+How it lies is the word after LIE= in the program, or what the image says in LIE_FIRST. It runs in a container, as a
+file of its own."""
 
 import itertools
 import json
@@ -58,6 +59,8 @@ def lie(how: str) -> None:
             say(start, frame(b"X", b"[" * 1_000_000))
         case "impossible_end":
             say(start, frame(b"X", {**END, "exit_code": 10**30}))
+        case "endless_exit_code":
+            say(start, frame(b"X", {**END, "exit_code": float("inf")}))
         case "unknown_reason":
             say(start, frame(b"X", {**END, "reason": "x" * 1_000_000}))
         case "empty_frames":
@@ -93,8 +96,22 @@ def lie(how: str) -> None:
                 say(frame(b"N", {"path": str(number), "size": 0}))
 
 
+def lie_first() -> None:
+    """Before it has heard anything: as the image says."""
+    endless = frame(b"X", b'{"reason": "exit", "exit_code": Infinity}')
+    match os.environ.get("LIE_FIRST"):
+        case "refused":
+            say(frame(b"F", {"code": "no", "message": "no"}))
+        case "endless":
+            say(endless)
+        case "ready_and_endless":
+            say(frame(b"R", {"python": "3.11"}), endless)
+        case _:
+            say(frame(b"R", {"python": "3.11"}))
+
+
 def main() -> None:
-    say(frame(b"R", {"python": "3.11"}))
+    lie_first()
     program = b""
     while True:
         kind, data = hear()

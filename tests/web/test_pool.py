@@ -61,7 +61,7 @@ async def serving(directory: Path, image: str, **settings: str) -> AsyncIterator
 async def test_what_is_asked_for_most_waits(image: str, tmp_path: Path) -> None:
     async with serving(tmp_path, image, warm_pool="4") as (server, api):
         await until_sizes(server, {2048: 4})
-        for _ in range(3):
+        for _ in range(6):
             assert (await api.run("print('hello')", config=SMALL))["stdout"] == "hello\n"
         await until_sizes(server, {2048: 1, 16: 3})
         for _ in range(12):
@@ -84,6 +84,20 @@ async def test_an_environment_waits_too(image: str, tmp_path: Path) -> None:
                 while len({document["Image"] for document in await inspected(server)}) < 2:
                     await changed()
         assert (await api.run("print(open('/note').read())", pre_commands=commands))["stdout"] == "here\n\n"
+
+
+async def test_an_image_that_goes_away_takes_no_place_from_others(image: str, tmp_path: Path) -> None:
+    going = "pyexec-test-going:1"
+    await anyio.run_process(["docker", "tag", image, going])
+    async with serving(tmp_path, image, warm_pool="4") as (server, api):
+        await until_sizes(server, {2048: 4})
+        for _ in range(6):
+            await api.run("print('hello')", config=SMALL, docker_image=going)
+        await until_sizes(server, {2048: 1, 16: 3})
+        await anyio.run_process(["docker", "rmi", going])
+        assert (await api.run("print('hello')", config=SMALL, docker_image=going))["stdout"] == "hello\n"
+        await until_sizes(server, {2048: 2, 16: 2})
+        assert (await api.run("print('hello')"))["stdout"] == "hello\n"
 
 
 async def test_many_at_once_are_all_served_and_the_pool_is_full_again(image: str, tmp_path: Path) -> None:
