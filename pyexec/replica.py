@@ -27,6 +27,7 @@ from pyexec.sandbox.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.pool import Pool
 from pyexec.sandbox.proof import Proof
 from pyexec.sandbox.setup import Setup
+from pyexec.services.admission import Admission
 from pyexec.services.brought import FileRoom
 from pyexec.services.damage import Damage
 from pyexec.services.downloads import Downloads
@@ -161,7 +162,6 @@ def _assemble(
     submissions = Submissions(
         SubmitConfig(
             policy=policy,
-            queue_timeout_seconds=settings.queue_timeout,
             members_max=settings.max_archive_members,
             spool_dir=settings.data_dir,
             local_claim=settings.local_claim == "on",
@@ -170,7 +170,12 @@ def _assemble(
         blobs=blobs,
         slots=slots,
         live=live,
-        preparation=preparation,
+        admission=Admission(
+            slots=slots,
+            preparation=preparation,
+            queue_timeout_seconds=settings.queue_timeout,
+            meter=meter,
+        ),
         runner=runner,
         meter=meter,
     )

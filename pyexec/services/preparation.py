@@ -48,11 +48,15 @@ class Preparation:
         """The kind of sandbox in which `spec` can start at once; None when its image must be pulled or made first.
 
         Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
-        as_it_is = kind_of(spec)
-        if recipe_of(spec) is None and self.pool.has(as_it_is):
-            return as_it_is
+        if waiting := self.waiting_kind(spec):
+            return waiting
         image = await self.environments.find(spec)
         return None if image is None else kind_of(spec, image)
+
+    def waiting_kind(self, spec: Spec) -> SandboxKind | None:
+        """The kind of sandbox for a spec that needs no environment, if one waits."""
+        as_it_is = kind_of(spec)
+        return as_it_is if recipe_of(spec) is None and self.pool.has(as_it_is) else None
 
     async def from_payload(self, run: Run) -> Sandbox:
         """A sandbox for a claimed run whose archive lies in the blob store. What goes wrong on the way is tried again,

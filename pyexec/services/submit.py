@@ -1,5 +1,6 @@
 """Taking work in: synchronous runs stream straight into a sandbox, asynchronous ones into the blob store."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -13,26 +14,30 @@ from pyexec.correlation import current
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
 from pyexec.domain.spec import Policy, Spec, resolve
 from pyexec.errors import (
-    EngineError,
-    ImageUnavailable,
+    ExecutorError,
     KeyReused,
     KeyTaken,
     SandboxBroken,
     SessionLost,
     Unavailable,
+    first_of,
 )
 from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
-from pyexec.sandbox.pool import SandboxKind
-from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.admission import Admission, CannotStart, Filled
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.live import Live, Run
 from pyexec.services.outputs import payload_blob
-from pyexec.services.preparation import Preparation
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slot, Slots
 from pyexec.services.spool import Spool
 from pyexec.services.uploads import CheckedArchive, Upload, digest, fill
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE_BYTES_MAX = 128 * 1024
+"""An asynchronous archive that is larger takes its way through the store alone: it is not held in memory, and no slot
+or sandbox waits for a slow upload."""
 
 
 @frozen(kw_only=True)
@@ -40,19 +45,10 @@ class SubmitConfig:
     """The operator's bounds."""
 
     policy: Policy
-    queue_timeout_seconds: float
     members_max: int
     spool_dir: Path
     local_claim: bool
     """Whether this replica claims what it takes itself; else every claim is the reconciler's."""
-
-
-class _CannotStart(Exception):
-    """The execution ends, truthfully, before its code could start."""
-
-    def __init__(self, kind: FailureType, error: str) -> None:
-        super().__init__(error)
-        self.kind = kind
 
 
 class Submissions:
@@ -67,7 +63,7 @@ class Submissions:
         blobs: BlobStore,
         slots: Slots,
         live: Live,
-        preparation: Preparation,
+        admission: Admission,
         runner: Runner,
         meter: Meter = UNMEASURED,
     ) -> None:
@@ -76,7 +72,7 @@ class Submissions:
         self._blobs = blobs
         self._slots = slots
         self._live = live
-        self._preparation = preparation
+        self._admission = admission
         self._runner = runner
         self._meter = meter
 
@@ -101,9 +97,9 @@ class Submissions:
             return await self._same_request(archive, *taken)
         await self._check_room(spec)
         run, created_at = _new_run(), now()
-        async with AsyncExitStack() as undo:
+        async with AsyncExitStack() as undo, AsyncExitStack() as place:
             undo.push_async_callback(partial(self._forget_payload, run.id))
-            await self._blobs.put(payload_blob(run.id), archive.chunks())
+            filled = await self._store(run, spec, archive, place)
             submitted = Submitted(
                 at=created_at,
                 nonce=nonce(),
@@ -111,7 +107,8 @@ class Submissions:
                 payload=payload_blob(run.id),
             )
             try:
-                await self._accept(run, submitted, archive.key())
+                if filled is None or not await self._begin(run, submitted, archive.key(), filled, place):
+                    await self._accept(run, submitted, archive.key())
             except KeyTaken as taken_now:
                 return self._same_or_refused(archive, taken_now.execution_id, taken_now.fingerprint)
             except SessionLost:
@@ -121,6 +118,42 @@ class Submissions:
                 raise
             undo.pop_all()
         return run.id
+
+    async def _store(
+        self, run: Run, spec: Spec, archive: CheckedArchive, place: AsyncExitStack
+    ) -> Filled | None:
+        """Puts the archive into the blob store, and a small one meanwhile also where it can run at once, if there is
+        such a place; `place` gives that back."""
+        at_once = self._config.local_claim and await archive.read_ahead(AT_ONCE_BYTES_MAX)
+        filled = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(
+                    self._blobs.put, payload_blob(run.id), archive.chunks(), name=f"store {run.id}"
+                )
+                if at_once:
+                    filled = await self._admission.at_once(spec, archive, place)
+        except* ExecutorError as errors:
+            raise first_of(errors) from errors
+        return filled
+
+    async def _begin(
+        self,
+        run: Run,
+        submitted: Submitted,
+        key: IdempotencyKey | None,
+        filled: Filled,
+        place: AsyncExitStack,
+    ) -> bool:
+        """Writes all up to `running` in one step; False when the sandbox broke before, and nothing was written."""
+        try:
+            await self._runner.start(run, filled.sandbox, filled.slot, [submitted, self._runner.claim()], key)
+        except SandboxBroken as error:
+            logger.info("%s is prepared anew: %s", run.id, error)
+            await place.aclose()
+            return False
+        place.pop_all()
+        return True
 
     async def _accept(self, run: Run, submitted: Submitted, key: IdempotencyKey | None) -> None:
         """Writes the first event; with the claim in the same step when a slot is free here."""
@@ -138,13 +171,13 @@ class Submissions:
         await self._check_room(spec)
         async with AsyncExitStack() as undo:
             try:
-                slot = await self._slot(spec, undo)
-                kind = await self._kind(spec)
+                slot = await self._admission.slot(spec, undo)
+                kind = await self._admission.kind(spec)
                 if kind is None:
                     return await self._start_prepared(run, created_at, spec, archive, slot, undo)
                 claimed = self._runner.claim()
-                sandbox = await self._sandbox(kind, undo)
-            except _CannotStart as end:
+                sandbox = await self._admission.sandbox(kind, undo)
+            except CannotStart as end:
                 submitted = Submitted(at=created_at, nonce=nonce(), spec=spec)
                 return await self._failed_at_once(run, submitted, end.kind, str(end), archive)
             with timed(self._meter, STEP_SECONDS, "upload"):
@@ -186,33 +219,6 @@ class Submissions:
             return self._same_or_refused(archive, taken.execution_id, taken.fingerprint)
         undo.pop_all()
         return run
-
-    async def _kind(self, spec: Spec) -> SandboxKind | None:
-        try:
-            return await self._preparation.kind(spec)
-        except ImageUnavailable as error:
-            raise _CannotStart(FailureType.IMAGE_UNAVAILABLE, str(error)) from error
-        except EngineError as error:
-            raise Unavailable(f"no sandbox can be started: {error}") from error
-
-    async def _slot(self, spec: Spec, undo: AsyncExitStack) -> Slot:
-        """A slot, after waiting for it as long as the operator allows."""
-        with anyio.move_on_after(self._config.queue_timeout_seconds):
-            slot = await self._slots.reserve(spec.limits)
-            undo.callback(self._slots.release, slot)
-            return slot
-        waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
-        raise _CannotStart(FailureType.QUEUE_TIMEOUT, waited)
-
-    async def _sandbox(self, kind: SandboxKind, undo: AsyncExitStack) -> Sandbox:
-        try:
-            sandbox = await self._preparation.pool.take(kind)
-        except ImageUnavailable as error:
-            raise _CannotStart(FailureType.IMAGE_UNAVAILABLE, str(error)) from error
-        except EngineError as error:
-            raise Unavailable(f"no sandbox can be started: {error}") from error
-        undo.push_async_callback(partial(_discard, sandbox))
-        return sandbox
 
     async def _failed_at_once(
         self, run: Run, submitted: Submitted, kind: FailureType, error: str, archive: CheckedArchive
@@ -267,8 +273,3 @@ def _new_run() -> Run:
     run = Run(new_execution_id())
     current().execution_id = run.id
     return run
-
-
-async def _discard(sandbox: Sandbox) -> None:
-    with anyio.CancelScope(shield=True):
-        await sandbox.remove()

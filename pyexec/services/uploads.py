@@ -37,9 +37,29 @@ class CheckedArchive:
         self._upload = upload
         self._digest = hashlib.sha256() if upload.key is not None else None
         self._meter = meter
+        self._ahead: list[bytes] = []
+        self._rest = self._checked()
+
+    async def read_ahead(self, bytes_max: int) -> bool:
+        """Whether that is the whole archive, which is sound then. What was read is held, and `chunks` gives it first: a
+        whole archive any number of times."""
+        size = 0
+        async for chunk in self._rest:
+            self._ahead.append(chunk)
+            size += len(chunk)
+            if size > bytes_max:
+                return False
+        self.entrypoint()
+        return True
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes, each chunk after its check; raises `InvalidRequest` where the archive is at fault."""
+        for chunk in self._ahead:
+            yield chunk
+        async for chunk in self._rest:
+            yield chunk
+
+    async def _checked(self) -> AsyncIterator[bytes]:
         async for chunk in self._upload.archive:
             self._meter.count(UPLOAD_BYTES, by=len(chunk))
             self._check.feed(chunk)

@@ -1,0 +1,122 @@
+"""How an asynchronous run is accepted: at once in a sandbox that waits, or by way of the store, which its caller cannot
+tell."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.archives import tar_of
+from tests.support.containers import deployment_of, until_containers
+from tests.support.figures import figures
+from tests.support.server import Server, running_server
+
+NARROW = {"memory_mb": 64, "disk_mb": 16}
+SMALL, LARGE = 100, 200 * 1024
+"""Bytes beside the script: of an archive that is read ahead, and of one that is not."""
+SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(60)"
+TAKES = "pyexec_pool_takes_total"
+ALL = ["submitted", "claimed", "running", "finished"]
+
+
+@pytest.fixture(scope="module")
+def claiming(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Claims what it takes itself, whatever the other servers of these tests do; one slot, one sandbox that waits."""
+    settings = {"local_claim": "on", "max_concurrent": "1", "warm_pool": "1", "queue_timeout": "60"}
+    with running_server(tmp_path_factory.mktemp("claiming") / "data", image, **settings) as server:
+        yield server
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture
+async def api(claiming: Server) -> AsyncIterator[Api]:
+    async with api_of(claiming.url) as client:
+        while (await figures(claiming.url))("pyexec_pool_waiting") != 1:
+            pass
+        yield client
+
+
+async def steps(api: Api) -> float:
+    """How many steps were written to the event log so far."""
+    return (await figures(api.url))("pyexec_event_log_seconds_count", operation="append")
+
+
+async def kinds(api: Api, execution_id: str) -> list[str]:
+    return [event.name for event in await api.all_events(execution_id) if event.name != "output"]
+
+
+async def run(api: Api, beside: int, **metadata: Any) -> tuple[Any, float]:
+    """The Result of a script with a file beside it, and in how many steps its events were written."""
+    before = await steps(api)
+    archive = tar_of({"main.py": "print('hello')", "beside": bytes(beside)})
+    answer = await api.submit(archive, metadata)
+    assert answer.status == 202, answer.document
+    result = await api.ended(answer.document["execution_id"])
+    assert (result["status"], result["stdout"]) == ("completed", "hello\n")
+    assert await kinds(api, result["execution_id"]) == ALL
+    return result, await steps(api) - before
+
+
+async def test_a_small_one_begins_in_the_step_that_accepts_it(api: Api) -> None:
+    _, written = await run(api, SMALL)
+    assert written == 2
+
+
+@pytest.mark.parametrize(
+    ("beside", "metadata"),
+    [(LARGE, {}), (SMALL, {"config": NARROW})],
+    ids=["a large archive", "no such sandbox waits"],
+)
+async def test_others_are_accepted_with_their_claim(api: Api, beside: int, metadata: Any) -> None:
+    _, written = await run(api, beside, **metadata)
+    assert written == 3
+
+
+async def test_its_archive_is_durable_before_it_is_accepted(api: Api, claiming: Server) -> None:
+    """Also when it begins at once: what is on disk is what was sent."""
+    archive = tar_of({"main.py": SLEEP})
+    answer = await api.submit(archive)
+    execution_id = answer.document["execution_id"]
+    assert (claiming.data_dir / "blobs" / f"{execution_id}+payload").read_bytes() == archive
+    await api.kill(execution_id)
+    assert (await api.ended(execution_id))["status"] == "killed"
+
+
+async def test_one_that_finds_no_slot_waits_in_line(api: Api) -> None:
+    first = await api.accepted(SLEEP)
+    second = await api.accepted("print('second')")
+    assert (await api.get(f"/api/v1/executions/{second}")).document["status"] == "pending"
+    await api.kill(first)
+    assert (await api.ended(second))["stdout"] == "second\n"
+
+
+async def test_what_is_refused_has_cost_no_sandbox(api: Api, claiming: Server) -> None:
+    """Neither a slot nor a sandbox is taken before the archive is known to be sound."""
+    before, newest, stored = await figures(api.url), await api.newest(), blobs(claiming)
+    answer = await api.submit(tar_of({"notes.txt": "nothing to run"}))
+    assert (answer.status, answer.document["code"]) == (400, "invalid_request")
+    assert not (await figures(api.url)).since(before, "pyexec_pool_takes")
+    assert (await api.newest(), blobs(claiming)) == (newest, stored)
+
+
+async def test_a_sandbox_that_breaks_leaves_it_to_the_usual_way(api: Api, claiming: Server) -> None:
+    """It is filled while it stands still, and dies: who sent the archive learns nothing of that."""
+    (container,) = await until_containers(deployment_of(claiming.data_dir), 1)
+    before = (await figures(api.url))(TAKES, result="hit")
+    await docker("pause", container)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, api, SMALL, name="run")
+        while (await figures(api.url))(TAKES, result="hit") == before:
+            pass
+        await docker("kill", container)
+    assert "could not be filled at once" in claiming.log.read_text()
+
+
+async def docker(*arguments: str) -> None:
+    await anyio.run_process(["docker", *arguments])
+
+
+def blobs(server: Server) -> set[str]:
+    return {path.name for path in (server.data_dir / "blobs").iterdir()}
