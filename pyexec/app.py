@@ -21,7 +21,8 @@ python-executor-server: runs unvetted Python in throw-away sandboxes
 
   python-executor-server            serve until SIGTERM; a second one ends what still runs
   python-executor-server --check    say whether a server with these settings could work here, and what to mend;
-                                    with --json for machines. Leaves nothing behind, also beside a running server
+                                    with --json for machines. Leaves nothing behind (but the
+                                    volume that servers share), also beside a running server
   python-executor-server --version  print the version
   python-executor-server --help     print this
 

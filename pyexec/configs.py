@@ -5,13 +5,14 @@ from urllib.parse import urlsplit
 
 from pyexec.adapters.docker_config import Isolation
 from pyexec.domain.files import FileLimits
-from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity
 from pyexec.sandbox import protocol
 from pyexec.sandbox.installer import installed_uv
 from pyexec.sandbox.pool import SandboxKind
 from pyexec.sandbox.proof import ProofConfig
 from pyexec.sandbox.setup import SetupConfig
+from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
 
 SETUP_PIDS = 1024
@@ -19,7 +20,7 @@ SETUP_PIDS = 1024
 DOCKER_PORTS = (2375, 2376)
 """Where an engine usually listens that does so for a network, without and with TLS."""
 SUPERVISOR_MB = 32
-"""What a sandbox takes beside the program's memory and files: the supervisor, and the kernel's own."""
+"""The supervisor, and the kernel's own."""
 WAITING_MB = 32
 """What a waiting sandbox takes of the machine's memory, at most (measured: 22)."""
 
@@ -39,19 +40,24 @@ def setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
     )
 
 
-def container_spec(
-    settings: Settings,
-    labels: Mapping[str, str],
-    overhead_mb: int,
-    kind: SandboxKind,
-) -> ContainerSpec:
+def overhead_mb(settings: Settings) -> int:
+    """What a sandbox takes beside the program's memory and files."""
+    return settings.tmp_mb + SUPERVISOR_MB
+
+
+def standard_kind(policy: Policy) -> SandboxKind:
+    """The sandbox of a program that asks for nothing."""
+    return kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults))
+
+
+def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxKind) -> ContainerSpec:
     """The container behind a kind of sandbox. The memory wall holds memory and files together, because files on
     a tmpfs are memory; the supervisor tells them apart inside."""
     return ContainerSpec(
         image=kind.image,
         command=protocol.command(standby=settings.standby == "on"),
         labels=labels,
-        memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb) * MEBIBYTE,
+        memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
         work_bytes=kind.disk_mb * MEBIBYTE,
         tmp_bytes=settings.tmp_mb * MEBIBYTE,
         shm_bytes=kind.memory_mb * MEBIBYTE,

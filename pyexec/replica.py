@@ -1,7 +1,7 @@
 """One replica: the parts of a running server, put together in the order in which they need each other."""
 
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -10,16 +10,17 @@ from attrs import frozen
 from pyexec import __version__
 from pyexec.adapters.docker import DockerEngine
 from pyexec.configs import (
-    SUPERVISOR_MB,
     WAITING_MB,
     container_spec,
     file_limits,
     isolation,
     networks,
+    overhead_mb,
     proof_config,
     setup_config,
+    standard_kind,
 )
-from pyexec.domain.spec import MEBIBYTE, Spec
+from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import Unavailable
 from pyexec.measures import BUILD_INFO, DAMAGED, LEADER, LIMITS_PROVEN, LIVE, MEMBER, UNMEASURED, Meter
 from pyexec.ports import EngineIdentity, Member, Membership
@@ -35,7 +36,7 @@ from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
 from pyexec.services.live import Live
 from pyexec.services.measured_log import MeasuredLog
-from pyexec.services.preparation import Preparation, kind_of
+from pyexec.services.preparation import Preparation
 from pyexec.services.program import Bounds
 from pyexec.services.query import Queries
 from pyexec.services.reconciler import Reconciler, ReconcilerConfig
@@ -114,34 +115,17 @@ def _assemble(
     policy = settings.policy(engine_identity.cpus)
     live, damage = Live(), Damage()
     log, blobs = MeasuredLog(stores.log, live, meter), stores.blobs
-    overhead_mb = settings.tmp_mb + SUPERVISOR_MB
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}
-    slots = Slots(
-        concurrent_max=settings.max_concurrent,
-        waiting_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(overhead_mb, engine_identity.memory_mb),
-        overhead_mb=overhead_mb,
-        meter=meter,
-    )
-    environments = Environments(
-        engine.images,
-        Setup(engine, setup_config(settings, labels)),
-        EnvironmentsConfig(
-            cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
-            age_seconds_max=settings.env_max_age,
-            architecture=engine_identity.architecture,
-        ),
-        proof.by,
-        meter=meter,
-    )
+    slots = _slots(settings, engine_identity, meter)
+    environments = _environments(settings, labels, engine, engine_identity, proof, meter)
     pool = Pool(
         engine,
-        standard=kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults)),
+        standard=standard_kind(policy),
         size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
         parallel=engine_identity.cpus,
         image_of=environments.pulled,
-        spec_of=partial(container_spec, settings, labels, overhead_mb),
+        spec_of=partial(container_spec, settings, labels),
         meter=meter,
     )
     preparation = Preparation(
@@ -158,7 +142,6 @@ def _assemble(
         meter=meter,
     )
     queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers, damage=damage)
-    kills = Kills(log=log, live=live, queries=queries)
     submissions = Submissions(
         SubmitConfig(
             policy=policy,
@@ -198,7 +181,7 @@ def _assemble(
         context=Context(
             submissions=submissions,
             queries=queries,
-            kills=kills,
+            kills=Kills(log=log, live=live, queries=queries),
             downloads=Downloads(queries, blobs),
             checks={
                 "server": partial(_check_open, slots),
@@ -207,11 +190,7 @@ def _assemble(
                 "membership": partial(_check_member, stores.membership),
             },
             warnings=lambda: proof.warnings,
-            limits=WebLimits(
-                upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
-                metadata_bytes_max=settings.max_metadata_mb * MEBIBYTE,
-                idle_seconds=settings.upload_idle_timeout,
-            ),
+            limits=_web_limits(settings),
             spool_dir=settings.data_dir,
         ),
         membership=stores.membership,
@@ -237,6 +216,46 @@ def _assemble(
         pool=pool,
         environments=environments,
         proof=proof,
+    )
+
+
+def _slots(settings: Settings, machine: EngineIdentity, meter: Meter) -> Slots:
+    beside = overhead_mb(settings)
+    return Slots(
+        concurrent_max=settings.max_concurrent,
+        waiting_max=settings.max_queued,
+        memory_mb_max=settings.memory_budget_mb(beside, machine.memory_mb),
+        overhead_mb=beside,
+        meter=meter,
+    )
+
+
+def _environments(
+    settings: Settings,
+    labels: Mapping[str, str],
+    engine: DockerEngine,
+    machine: EngineIdentity,
+    proof: Proof,
+    meter: Meter,
+) -> Environments:
+    return Environments(
+        engine.images,
+        Setup(engine, setup_config(settings, labels)),
+        EnvironmentsConfig(
+            cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
+            age_seconds_max=settings.env_max_age,
+            architecture=machine.architecture,
+        ),
+        proof.by,
+        meter=meter,
+    )
+
+
+def _web_limits(settings: Settings) -> WebLimits:
+    return WebLimits(
+        upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
+        metadata_bytes_max=settings.max_metadata_mb * MEBIBYTE,
+        idle_seconds=settings.upload_idle_timeout,
     )
 
 

@@ -88,7 +88,12 @@ class Settings:
     )
 
     max_concurrent: int = _capacity(4, "programs that run at once on this replica", least=1)
-    max_queued: int = _capacity(100, "executions that may wait for a slot", least=0)
+    max_queued: int = _capacity(
+        100,
+        "executions that may wait for a slot; with 0, who comes while all are taken is refused (one is free again a "
+        "moment after its run was answered)",
+        least=0,
+    )
     queue_timeout: float = _capacity(300.0, "longest wait for a slot, seconds", least=0.001)
     max_total_memory_mb: int | None = _capacity(
         None,

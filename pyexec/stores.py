@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from attrs import frozen
 
+from pyexec.adapters import data_dir
 from pyexec.adapters.alone import Alone
 from pyexec.adapters.blobs import FileBlobs
 from pyexec.adapters.consul_blobs import ConsulBlobs
@@ -39,7 +40,7 @@ class Stores:
 async def open_stores(settings: Settings, replica: str, meter: Meter) -> AsyncIterator[Stores]:
     """Opens what the settings name; raises `SettingsError`, or `Unavailable` when it does not answer."""
     async with AsyncExitStack() as stack:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.make(settings.data_dir)
         if settings.consul_addr is None:
             yield await _open_embedded(stack, settings)
         else:

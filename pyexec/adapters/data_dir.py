@@ -3,6 +3,8 @@
 import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -26,14 +28,9 @@ class DataDir:
     @classmethod
     def hold(cls, path: Path) -> Self:
         """Makes the directory if need be, and locks it; raises `SettingsError` when that cannot be."""
-        try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)  # programs' secrets lie in it
+        make(path)
+        with _named(path):
             lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SettingsError(
-                f"PYEXEC_DATA_DIR is {str(path)!r}, which cannot be used ({error.strerror}); "
-                "it must be a directory that the server may write to"
-            ) from error
         try:
             _lock(lock, path)
             return cls(path=path, deployment=_deployment(path), lock=lock)
@@ -60,6 +57,24 @@ class DataDir:
     def release(self) -> None:
         """Lets another process have it."""
         os.close(self._lock)
+
+
+def make(path: Path) -> None:
+    """The directory, if it is not there yet, for nobody else to read: programs' secrets lie in it. Raises
+    `SettingsError` when that cannot be."""
+    with _named(path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"PYEXEC_DATA_DIR is {str(path)!r}, which cannot be used ({error.strerror}); "
+            "it must be a directory that the server may write to"
+        ) from error
 
 
 def _lock(lock: int, path: Path) -> None:

@@ -1,27 +1,19 @@
-"""The container engine behind aiodocker. No other file imports it, and its errors end here."""
+"""The container engine behind aiodocker."""
 
-import asyncio
 import json
 import logging
 import secrets
-import struct
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Self
 
 import aiohttp
 import anyio
 from aiodocker import Docker
 from aiodocker.containers import DockerContainer
-from aiodocker.exceptions import DockerError
-from aiodocker.stream import Stream
 
-from pyexec.adapters.docker_config import Isolation, container_config, network_config
+from pyexec.adapters.docker_config import Isolation, container_config
+from pyexec.adapters.docker_containers import AttachedContainer, FollowedContainer
 from pyexec.adapters.docker_errors import (
-    GONE_STATUSES,
-    error_of,
-    is_gone,
-    kill_container,
     remove_container,
     translated,
 )
@@ -31,16 +23,12 @@ from pyexec.adapters.docker_setup import DockerSetupContainer
 from pyexec.adapters.docker_survey import DockerSurvey
 from pyexec.adapters.docker_trace import trace
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import ContainerGone, EngineError, ExecutorError, SettingsError, Unavailable
+from pyexec.errors import EngineError, ExecutorError, SettingsError
 from pyexec.measures import UNMEASURED, Meter
 from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
 
-DIAGNOSTICS_BYTES = 4096
-STDOUT = 1
-_LOG_HEADER = struct.Struct(">4xL")
-"""Of each piece of a container's log: its stream, which we ask for only one of, and its length."""
 _LIMIT_OF_INFO = {
     "MemoryLimit": "memory",
     "SwapLimit": "swap",
@@ -111,7 +99,7 @@ class DockerEngine:
         """What an operator asks before a server starts."""
         return DockerSurvey(self._docker)
 
-    async def start(self, spec: ContainerSpec) -> "AttachedContainer":
+    async def start(self, spec: ContainerSpec) -> AttachedContainer:
         await self._remove_unremoved()
         try:
             container = await self._create(spec)
@@ -156,16 +144,12 @@ class DockerEngine:
                 self._unremoved.discard(name)
 
     async def ensure_network(self, name: str) -> None:
-        try:
-            await self._docker.networks.create(network_config(name))
-        except DockerError as error:
-            if error.status != HTTPStatus.CONFLICT:  # it is there
-                raise error_of(error) from error
+        await self.survey.make_network(name)
 
     async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
         return await DockerSetupContainer.start(self._docker, spec, self._isolation)
 
-    async def follow(self, container_id: str) -> "FollowedContainer":
+    async def follow(self, container_id: str) -> FollowedContainer:
         return await FollowedContainer.open(self._docker, container_id, self._unremoved)
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
@@ -176,131 +160,3 @@ class DockerEngine:
 
     async def remove_container(self, container_id: str) -> None:
         await remove_container(self._docker.containers.container(container_id))
-
-
-class AttachedContainer:
-    """`ports.Container`: a container and the one connection to its standard streams."""
-
-    def __init__(self, container: DockerContainer, unremoved: set[str]) -> None:
-        self._container = container
-        self._unremoved = unremoved
-        self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=True)
-        self._diagnostics = bytearray()
-
-    @property
-    def id(self) -> str:
-        return self._container.id
-
-    @property
-    def diagnostics(self) -> str:
-        return self._diagnostics.decode("utf-8", "replace").strip()
-
-    async def open(self) -> None:
-        """Attaches; must come before the start, or the first bytes are lost."""
-        await self._stream.__aenter__()
-
-    async def write(self, data: bytes) -> None:
-        async with translated():
-            await self._stream.write_in(data)
-
-    async def read(self) -> bytes | None:
-        async with translated():
-            while (message := await self._stream.read_out()) is not None:
-                if message.stream == STDOUT:
-                    return message.data
-                room = DIAGNOSTICS_BYTES - len(self._diagnostics)
-                self._diagnostics += message.data[:room]
-        await _check_ended(self._container)
-        return None
-
-    async def kill(self) -> None:
-        await kill_container(self._container)
-
-    async def remove(self) -> None:
-        try:
-            try:
-                await self.let_go()
-            finally:
-                await remove_container(self._container)
-        except BaseException:
-            self._unremoved.add(self.id)
-            raise
-
-    async def let_go(self) -> None:
-        await self._stream.close()
-
-
-class FollowedContainer:
-    """`ports.Container`: a container that was started before, by the log that the engine keeps of it."""
-
-    def __init__(
-        self, container: DockerContainer, response: aiohttp.ClientResponse, unremoved: set[str]
-    ) -> None:
-        self._container = container
-        self._response = response
-        self._unremoved = unremoved
-
-    @classmethod
-    async def open(cls, docker: Docker, container_id: str, unremoved: set[str]) -> Self:
-        """Follows the log from its beginning; raises `ContainerGone` when there is none any more."""
-        path = f"{docker.docker_host}/{docker.api_version}/containers/{container_id}/logs"
-        parameters = {"stdout": "1", "follow": "1"}
-        async with translated():
-            response = await docker.session.get(path, params=parameters, timeout=aiohttp.ClientTimeout())
-        if response.status != HTTPStatus.OK:
-            response.close()
-            gone = response.status in GONE_STATUSES
-            error = ContainerGone if gone else EngineError
-            raise error(f"the container {container_id[:12]} cannot be followed: {response.reason}")
-        return cls(docker.containers.container(container_id), response, unremoved)
-
-    @property
-    def id(self) -> str:
-        return self._container.id
-
-    @property
-    def diagnostics(self) -> str:
-        return ""
-
-    async def write(self, data: bytes) -> None:
-        raise EngineError(
-            f"the container {self.id[:12]} is only followed; {len(data)} bytes cannot be written to it"
-        )
-
-    async def read(self) -> bytes | None:
-        try:
-            async with translated():
-                header = await self._response.content.readexactly(_LOG_HEADER.size)
-                return await self._response.content.readexactly(_LOG_HEADER.unpack(header)[0])
-        except asyncio.IncompleteReadError:
-            await _check_ended(self._container)
-            return None
-
-    async def kill(self) -> None:
-        await kill_container(self._container)
-
-    async def remove(self) -> None:
-        await self.let_go()
-        try:
-            await remove_container(self._container)
-        except BaseException:
-            self._unremoved.add(self.id)
-            raise
-
-    async def let_go(self) -> None:
-        self._response.close()
-
-
-async def _check_ended(container: DockerContainer) -> None:
-    """At the end of a stream: raises `EngineError` unless the container has ended, too."""
-    try:
-        async with translated():
-            state = (await container.show())["State"]
-    except EngineError as error:
-        if is_gone(error):
-            return
-        raise
-    except Unavailable as error:
-        raise EngineError(str(error)) from error
-    if state["Running"]:
-        raise EngineError("the connection to Docker ended before the container did")

@@ -6,8 +6,10 @@ connected at all: the runtime gives them a network namespace of their own, with 
 the file not even `localhost` would have an address."""
 
 import io
+import json
 import secrets
 import tarfile
+import time
 from typing import Any
 
 import anyio
@@ -21,6 +23,7 @@ from pyexec.errors import EngineError
 
 HOSTNAME = "sandbox"
 VOLUME = "pyexec-hosts"
+ABANDONED_SECONDS = 300
 _FILE = "hosts"
 _MOUNTED = "/pyexec-hosts"
 _TEXT = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n".encode()
@@ -52,6 +55,7 @@ class HostsFile:
             # One of this name that is there already is what this gives.
             volume = await self._docker.volumes.create({"Name": VOLUME})  # type: ignore[no-untyped-call]
             folder = (await volume.show())["Mountpoint"]
+            await self._remove_carriers()
         name = f"{VOLUME}-{secrets.token_hex(8)}"
         try:
             async with translated(image=image):
@@ -62,6 +66,13 @@ class HostsFile:
             with anyio.CancelScope(shield=True):
                 await remove_container(self._docker.containers.container(name))
         return f"{folder}/{_FILE}"
+
+    async def _remove_carriers(self) -> None:
+        """Those that servers left which ended just then; one that serves lives for a moment only."""
+        filters = json.dumps({"label": [f"{VOLUME}=carrier"], "status": ["created"]})
+        for container in await self._docker.containers.list(all=1, filters=filters):
+            if container["Created"] < time.time() - ABANDONED_SECONDS:
+                await remove_container(container)
 
 
 def mount(path: str) -> dict[str, Any]:

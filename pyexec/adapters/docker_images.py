@@ -9,6 +9,7 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
+from pyexec.adapters.docker_clock import moment
 from pyexec.adapters.docker_errors import CANNOT_CONNECT, error_of, translated
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 from pyexec.ports import Image
@@ -97,8 +98,8 @@ class DockerImages:
 
 def _image(document: Mapping[str, Any]) -> Image:
     digests = document.get("RepoDigests") or ()
-    created = _moment(document["Created"])
-    named = _moment((document.get("Metadata") or {}).get("LastTagTime") or "")
+    created = _since_epoch(document["Created"])
+    named = _since_epoch((document.get("Metadata") or {}).get("LastTagTime") or "")
     return Image(
         id=document["Id"],
         digest=digests[0].partition("@")[2] if digests else document["Id"],
@@ -111,13 +112,10 @@ def _image(document: Mapping[str, Any]) -> Image:
     )
 
 
-def _moment(text: str) -> datetime:
-    """The engine writes nanoseconds, more than Python reads; a moment that it does not know is long ago."""
-    try:
-        moment = datetime.fromisoformat(text[:19] + "+00:00")
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return max(moment, datetime.fromtimestamp(0, UTC))
+def _since_epoch(text: str) -> datetime:
+    """A moment that the engine does not know is long ago."""
+    epoch = datetime.fromtimestamp(0, UTC)
+    return max(moment(text) or epoch, epoch)
 
 
 def _line(progress: Mapping[str, Any]) -> str:

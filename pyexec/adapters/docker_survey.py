@@ -10,6 +10,7 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 from attrs import frozen
 
+from pyexec.adapters.docker_clock import moment
 from pyexec.adapters.docker_config import network_config
 from pyexec.adapters.docker_errors import error_of, translated
 from pyexec.errors import ImageUnavailable
@@ -42,7 +43,7 @@ class DockerSurvey:
             api=version["ApiVersion"],
             cgroup=f"version {info.get('CgroupVersion', '1')} by {info.get('CgroupDriver', 'an unknown driver')}",
             runtime=info.get("DefaultRuntime", "runc"),
-            clock=_moment(info.get("SystemTime", "")),
+            clock=moment(info.get("SystemTime", "")),
         )
 
     async def check_pullable(self, name: str) -> None:
@@ -74,13 +75,3 @@ class DockerSurvey:
         except DockerError as error:
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
                 raise error_of(error) from error
-
-
-def _moment(text: str) -> datetime | None:
-    """The engine writes nanoseconds, more than Python reads."""
-    head, _, rest = text.partition(".")
-    zone = rest.lstrip("0123456789")
-    try:
-        return datetime.fromisoformat(f"{head}{zone.replace('Z', '+00:00')}" if rest else head)
-    except ValueError:
-        return None

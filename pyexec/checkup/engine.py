@@ -12,14 +12,12 @@ from attrs import frozen
 from pyexec.adapters.docker import DockerEngine
 from pyexec.adapters.docker_survey import EngineFacts
 from pyexec.checkup.findings import Finding, failed, fine, warning
-from pyexec.configs import SUPERVISOR_MB, container_spec, isolation, networks, proof_config
-from pyexec.domain.spec import Spec
+from pyexec.configs import container_spec, isolation, networks, proof_config, standard_kind
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.ports import EngineIdentity, Image
 from pyexec.sandbox.probing import LABEL
 from pyexec.sandbox.proof import Proof
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
 
 SKEW_SECONDS_MAX = 5.0
@@ -126,9 +124,7 @@ class _Trial:
     async def _start(self) -> float:
         """How long a sandbox takes to be ready, in seconds; it is removed at once."""
         policy = self.settings.policy(self.identity.cpus)
-        kind = kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults))
-        overhead_mb = self.settings.tmp_mb + SUPERVISOR_MB
-        spec = container_spec(self.settings, {LABEL: "check"}, overhead_mb, kind)
+        spec = container_spec(self.settings, {LABEL: "check"}, standard_kind(policy))
         begun = perf_counter()
         sandbox = await Sandbox.start(self.engine, spec)
         seconds = perf_counter() - begun

@@ -5,19 +5,16 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.support.consul import Agent, dev_agent, durable_agent, free_ports, new_agent, running
+from tests.support.consul import ACL, Agent, dev_agent, durable_agent, free_ports, new_agent, running
 from tests.support.server import PROGRAM, running_server
 from tests.support.terminal import run_cli, said_until, started
-
-MASTER = "00000000-0000-0000-0000-000000000001"
-ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
 
 
 class Waiting:
@@ -114,6 +111,27 @@ def test_a_server_that_waits_ends_when_told(image: str, tmp_path: Path) -> None:
         server.until("cannot start yet")
         assert server.stop() == 0
     assert "Traceback" not in server.said
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_what_lies_in_its_directory_is_for_nobody_else(image: str, tmp_path: Path, clustered: bool) -> None:
+    """Requests, variables and outputs do."""
+    with ExitStack() as stack:
+        settings = {}
+        if clustered:
+            settings["consul_addr"] = stack.enter_context(dev_agent(tmp_path / "consul")).address
+        server = stack.enter_context(waiting(tmp_path, image, **settings))
+        server.until("listening on")
+        assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+        assert server.stop() == 0
+
+
+def test_a_directory_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with waiting(tmp_path, image, consul_addr="127.0.0.1:1") as server:
+        server.until("it must be a directory that the server may write to")
+        assert server.ended() == 1
+    assert server.said.count("\n") == 1
 
 
 def test_an_address_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) -> None:

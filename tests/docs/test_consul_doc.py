@@ -11,12 +11,10 @@ from urllib.request import urlopen
 
 from tests.docs.blocks import ROOT, blocks
 from tests.docs.shell import Shell, shell
-from tests.support.consul import Agent, binary, dev_agent, durable_agent
+from tests.support.consul import ACL, MASTER, Agent, binary, dev_agent, durable_agent
 from tests.support.server import PROGRAM, Server, running_server
 
 PAGE = "docs/consul.md"
-MASTER = "00000000-0000-0000-0000-000000000001"
-ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
 
 
 @contextmanager

@@ -12,12 +12,10 @@ from urllib.request import Request, urlopen
 import pytest
 from attrs import frozen
 
-from tests.support.consul import Agent, dev_agent, free_ports
+from tests.support.consul import ACL, MASTER, Agent, dev_agent, free_ports
 from tests.support.images import docker
 from tests.support.server import PROGRAM, running_server
 
-MASTER = "00000000-0000-0000-0000-000000000001"
-ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
 CHECK_SECONDS = 120
 
 
@@ -104,6 +102,7 @@ def test_all_is_well_and_nothing_is_left(image: str, tmp_path: Path) -> None:
         assert keys(agent) == []
         with urlopen(f"http://{agent.address}/v1/session/list") as answer:
             assert json.load(answer) == []
+    assert docker("ps", "--all", "--quiet", "--filter", "label=pyexec-hosts") == []
     assert network not in networks()
     assert networks() <= there | {"pyexec-setup"}  # which other tests may make meanwhile
     check_no_probes()

@@ -3,9 +3,9 @@
 import signal
 from pathlib import Path
 
-from tests.support.api import api_of, until_not_ready
+from tests.support.api import api_of, until_not_ready, until_ready, until_unready_for
 from tests.support.consul import durable_agent
-from tests.support.figures import figures
+from tests.support.figures import figures, until_figures
 from tests.support.server import running_server
 
 
@@ -29,26 +29,20 @@ async def test_a_member_without_its_consul(image: str, tmp_path: Path) -> None:
         settings = {"consul_addr": agent.address, "warm_pool": "0", "stop_timeout": "1"}
         with running_server(tmp_path / "data", image, **settings) as server:
             async with api_of(server.url) as api:
-                while (await figures(api.url))("pyexec_leader") != 1:
-                    pass
-                before = await figures(api.url)
+                before = await until_figures(api.url, lambda now: now("pyexec_leader") == 1)
                 assert (before("pyexec_member"), before("pyexec_limits_proven")) == (1, 1)
                 assert before("pyexec_consul_requests_total", method="PUT", endpoint="session") >= 2
                 assert before("pyexec_consul_errors_total", kind="unreachable") == 0
                 agent.kill()
                 reasons = await until_not_ready(api)
                 assert "Consul" in reasons["event log"]
-                while "membership" not in reasons:
-                    reasons = (await api.get("/ready")).document["reasons"]
-                assert "session is lost" in reasons["membership"]
-                while (away := await figures(api.url))("pyexec_leader") != 0:
-                    pass
+                assert "session is lost" in await until_unready_for(api, "membership")
+                away = await until_figures(api.url, lambda now: now("pyexec_leader") == 0)
                 assert away("pyexec_member") == 0
                 assert away("pyexec_consul_errors_total", kind="unreachable") > 0
                 assert away("pyexec_event_log_errors_total", operation="check", kind="unavailable") > 0
                 agent.start()
                 agent.wait_ready()
-                while (await api.get("/ready")).status != 200:
-                    pass
+                await until_ready(api)
                 assert (await figures(api.url))("pyexec_member") == 1
                 assert (await api.run("print(1)"))["stdout"] == "1\n"

@@ -3,15 +3,17 @@
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import anyio
 from attrs import frozen
 
 from tests.support.archives import script
 
+PATIENCE_SECONDS = 120
 TAR, METADATA = "tar", "metadata"
 
 
@@ -125,9 +127,27 @@ class Api:
 
 async def until_not_ready(api: Api) -> Mapping[str, str]:
     """Returns once a server says of itself that it cannot take work, with its reasons."""
-    while (answer := await api.get("/ready")).status != 503:
-        pass
-    return answer.document["reasons"]
+    return (await _until_ready_says(api, lambda answer: answer.status == 503)).document["reasons"]
+
+
+async def until_ready(api: Api) -> None:
+    """Returns once a server says of itself that it takes work."""
+    await _until_ready_says(api, lambda answer: answer.status == 200)
+
+
+async def until_unready_for(api: Api, reason: str) -> str:
+    """What a server says of this reason, once it names it."""
+    answer = await _until_ready_says(
+        api, lambda answer: answer.status == 503 and reason in answer.document["reasons"]
+    )
+    return str(answer.document["reasons"][reason])
+
+
+async def _until_ready_says(api: Api, wanted: Callable[[Answer], bool]) -> Answer:
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while not wanted(answer := await api.get("/ready")):
+            pass
+    return answer
 
 
 @asynccontextmanager

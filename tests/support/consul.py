@@ -20,6 +20,9 @@ from attrs import define, field
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 30
+MASTER = "00000000-0000-0000-0000-000000000001"
+ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
+"""Access rules under which only this token may do anything."""
 PORTS = ("http", "server", "serf_lan", "serf_wan")
 
 

@@ -1,10 +1,13 @@
 """What a server measures, read as Prometheus reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import aiohttp
+import anyio
 from attrs import frozen
 from prometheus_client.parser import text_string_to_metric_families
+
+PATIENCE_SECONDS = 120
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -36,6 +39,14 @@ def parse(text: str) -> Figures:
         samples={(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples},
         families=frozenset(line.split()[2] for line in text.splitlines() if line.startswith("# HELP")),
     )
+
+
+async def until_figures(url: str, wanted: Callable[[Figures], bool]) -> Figures:
+    """The samples, once they are as wanted."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while not wanted(found := await figures(url)):
+            pass
+    return found
 
 
 async def figures(url: str) -> Figures:

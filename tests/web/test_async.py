@@ -10,7 +10,7 @@ import pytest
 from tests.support.api import Api, api_of
 from tests.support.archives import tar_of
 from tests.support.containers import deployment_of, until_containers
-from tests.support.figures import figures
+from tests.support.figures import figures, until_figures
 from tests.support.server import Server, running_server
 
 NARROW = {"memory_mb": 64, "disk_mb": 16}
@@ -33,8 +33,7 @@ def claiming(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture
 async def api(claiming: Server) -> AsyncIterator[Api]:
     async with api_of(claiming.url) as client:
-        while (await figures(claiming.url))("pyexec_pool_waiting") != 1:
-            pass
+        await until_figures(claiming.url, lambda now: now("pyexec_pool_waiting") == 1)
         yield client
 
 
@@ -108,8 +107,7 @@ async def test_a_sandbox_that_breaks_leaves_it_to_the_usual_way(api: Api, claimi
     await docker("pause", container)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run, api, SMALL, name="run")
-        while (await figures(api.url))(TAKES, result="hit") == before:
-            pass
+        await until_figures(api.url, lambda now: now(TAKES, result="hit") > before)
         await docker("kill", container)
     assert "could not be filled at once" in claiming.log.read_text()
 
