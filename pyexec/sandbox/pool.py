@@ -2,13 +2,13 @@
 
 import logging
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import define, field, frozen
+from attrs import frozen
 
 from pyexec.correlation import correlate
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
@@ -26,6 +26,7 @@ from pyexec.measures import (
 from pyexec.ports import ContainerSpec, Engine, Image
 from pyexec.sandbox.demand import Demand
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.sandbox.stock import Caller, Stock
 from pyexec.sandbox.waiting import Waiting, discard
 
 logger = logging.getLogger(__name__)
@@ -51,35 +52,6 @@ class SandboxKind:
     cpu_shares: int
     cpus: float | None
     network: bool
-
-
-@define(eq=False)
-class _Caller:
-    """Who waits for a sandbox that is being started; gets it, or learns why there is none."""
-
-    served: anyio.Event = field(factory=anyio.Event)
-    sandbox: Sandbox | None = None
-    error: Exception | None = None
-
-
-@define(eq=False)
-class _Stock:
-    """All that there is of one kind: sandboxes that wait, callers who do, starts under way; and what went wrong."""
-
-    waiting: deque[Waiting] = field(factory=deque)
-    line: deque[_Caller] = field(factory=deque)
-    starting: int = 0
-    failures: int = 0
-    paused_until: float = -math.inf
-
-    @property
-    def have(self) -> int:
-        """Sandboxes that wait, or soon will."""
-        return len(self.waiting) + self.starting
-
-    @property
-    def empty(self) -> bool:
-        return not (self.waiting or self.line or self.starting)
 
 
 class Pool:
@@ -109,7 +81,7 @@ class Pool:
         self._spec_of = spec_of
         self._standard = standard
         self._demand = Demand(standard)
-        self._stocks: defaultdict[SandboxKind, _Stock] = defaultdict(_Stock)
+        self._stocks: defaultdict[SandboxKind, Stock] = defaultdict(Stock)
         self._start_seconds = FIRST_GUESS_SECONDS
         self._delayed_until = -math.inf
         self._changed = anyio.Event()
@@ -164,10 +136,10 @@ class Pool:
         finally:
             self._tasks = None
             for caller in [caller for stock in self._stocks.values() for caller in stock.line]:
-                _refuse(caller, Unavailable("this server is stopping; send the request again"))
+                caller.refuse(Unavailable("this server is stopping; send the request again"))
 
     async def _next_started(self, kind: SandboxKind) -> Sandbox:
-        caller, stock = _Caller(), self._stocks[kind]
+        caller, stock = Caller(), self._stocks[kind]
         stock.line.append(caller)
         try:
             if stock.starting < len(stock.line):
@@ -256,7 +228,7 @@ class Pool:
         self._meter.count(SANDBOX_START_FAILURES)
         stock = self._stocks[kind]
         if stock.line:
-            _refuse(stock.line.popleft(), error)
+            stock.line.popleft().refuse(error)
         else:
             delay = RETRY_SECONDS[min(stock.failures, len(RETRY_SECONDS) - 1)]
             stock.failures += 1
@@ -270,9 +242,7 @@ class Pool:
         """To whoever waits first; else it waits itself."""
         stock = self._stocks[kind]
         if stock.line:
-            caller = stock.line.popleft()
-            caller.sandbox = sandbox
-            caller.served.set()
+            stock.line.popleft().serve(sandbox)
         elif self.ready < self._size:
             waiting = Waiting(sandbox)
             stock.waiting.append(waiting)
@@ -282,7 +252,7 @@ class Pool:
             self._group().start_soon(discard, sandbox, name="discard a sandbox")
         self._announce()
 
-    def _forget(self, stock: _Stock, waiting: Waiting) -> None:
+    def _forget(self, stock: Stock, waiting: Waiting) -> None:
         if waiting in stock.waiting:
             stock.waiting.remove(waiting)
             self._announce()
@@ -300,11 +270,6 @@ class Pool:
         if self._tasks is None:
             raise Unavailable("this server is stopping; send the request again")
         return self._tasks
-
-
-def _refuse(caller: _Caller, error: Exception) -> None:
-    caller.error = error
-    caller.served.set()
 
 
 async def _give_up(waiting: Waiting) -> None:

@@ -149,7 +149,7 @@ class Pace:
         now = time.monotonic()
         self.credit = min(LOOKS_AT_ONCE, self.credit + (now - self.then) * LOOKS_PER_SECOND) - 1
         self.then = now
-        if self.credit < 0:
+        if self.credit < 0:  # what makes it look is the program's doing, which may never stop
             time.sleep(PAUSE_SECONDS)
 
 

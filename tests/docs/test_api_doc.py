@@ -1,29 +1,18 @@
 """docs/api.md as its reader meets it: every command runs, in order, and prints what the page shows."""
 
 import json
+import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from pyexec.domain.events import FailureType
 from pyexec.web.routes import ROUTES
+from tests.docs.blocks import blocks, text_of
+from tests.docs.shell import shell
 from tests.support.server import Server
 
-PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
-END = "THE END OF THE BLOCK"
-
-
-def printed_by_all(url: str, directory: Path) -> list[str]:
-    """What each block of commands prints; they share one bash."""
-    commands = [text for language, text in BLOCKS if language == "bash"]
-    program = "".join(f"{text}\necho\necho {END}\n" for text in commands).replace(
-        "http://localhost:8080", url
-    )
-    bash = ["bash", "-e", "-o", "pipefail", "-c", program]
-    done = subprocess.run(bash, cwd=directory, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.split(f"{END}\n")[: len(commands)]
+PAGE = "docs/api.md"
 
 
 def alike(value: Any, name: str = "") -> Any:
@@ -47,23 +36,24 @@ def documents(text: str) -> list[Any]:
 
 
 def test_every_command_prints_what_the_page_shows(server: Server, tmp_path: Path) -> None:
-    printed = iter(printed_by_all(server.url, tmp_path))
     last = ""
-    for language, text in BLOCKS:
-        if language == "bash":
-            assert last.strip() == "", "the page does not show what this prints"
-            last = next(printed)
-        elif language == "json":
-            assert documents(last.lstrip()) == documents(text)
-            last = ""
-        else:
-            assert last.strip() == text.strip()
-            last = ""
+    with shell(tmp_path, os.environ, {"http://localhost:8080": server.url}) as bash:
+        for block in blocks(PAGE):
+            if block.language == "bash":
+                assert last.strip() == "", "the page does not show what this prints"
+                last = bash.run(block.text)
+            elif block.language == "json":
+                assert documents(last.lstrip()) == documents(block.text)
+                last = ""
+            else:
+                assert last.strip() == block.text.strip()
+                last = ""
     assert last.strip() == ""
 
 
 def test_every_endpoint_and_every_failure_is_on_the_page() -> None:
+    page = text_of(PAGE)
     for _, path, _ in ROUTES:
         short = re.sub(":[^}]*}", "}", path)
-        assert short in PAGE or short.replace("/api/v1/executions/{id}", "…") in PAGE
-    assert [failure for failure in FailureType if f"`{failure}`" not in PAGE] == []
+        assert short in page or short.replace("/api/v1/executions/{id}", "…") in page
+    assert [failure for failure in FailureType if f"`{failure}`" not in page] == []

@@ -10,7 +10,8 @@ from tests.docs.blocks import ROOT, pages, prose_of
 
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 PATH = re.compile(
-    r"`((?:tests|docs|pyexec|pyexec_client|pyexec_cli|golang-client|dev|nomad|benchmarks)/[\w./-]+)(?:::(\w+))?`"
+    r"`((?:tests|docs|pyexec|pyexec_client|pyexec_cli|golang-client|dev|nomad|benchmarks)/[\w./-]+"
+    r"|\w+/test_\w+\.py)(?:::(\w+))?`"
 )
 PAGES = [*pages(), "CHANGELOG.md", "benchmarks/README.md", "tests/wire/README.md"]
 
