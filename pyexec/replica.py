@@ -126,6 +126,7 @@ def _assemble(
         parallel=engine_identity.cpus,
         image_of=environments.pulled,
         spec_of=partial(container_spec, settings, labels),
+        busy=lambda: slots.free < slots.size,
         meter=meter,
     )
     preparation = Preparation(

@@ -76,9 +76,10 @@ class Append:
         if self.key is not None:
             operations += key_operations(self.execution_id, self.key)
         if self.tell is not None:
-            operations.append(
-                Operation(verb="set", key=f"{inbox_prefix(self.tell)}{self.execution_id}", value=b"")
-            )
+            # Not the same as before: Consul takes that for no change, and wakes nobody.
+            length = str(self.after + len(self.events)).encode()
+            key = f"{inbox_prefix(self.tell)}{self.execution_id}"
+            operations.append(Operation(verb="set", key=key, value=length))
         if self.gone is not None:
             operations.append(Operation(verb="delete-tree", key=inbox_prefix(self.gone)))
         return operations

@@ -146,11 +146,11 @@ class ConsulLog:
         if all(entry.key != folder for entry in listing.entries):
             # A folder with a member in it is woken by its members only, an empty one by every write.
             await self._kv.put(folder, b"", session=self._fence().session)
-        ids = {entry.key.removeprefix(folder) for entry in listing.entries}
-        return Inbox(version=listing.index, ids=frozenset(filter(is_execution_id, ids)))
+        told = {entry.key.removeprefix(folder): entry.index for entry in listing.entries}
+        return Inbox(version=listing.index, told={i: told[i] for i in filter(is_execution_id, told)})
 
-    async def settle(self, replica: str, execution_id: str) -> None:
-        await self._kv.delete(f"{inbox_prefix(replica)}{execution_id}")
+    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+        await self._kv.delete(f"{inbox_prefix(replica)}{execution_id}", index=number)
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         if cursor is not None and not is_execution_id(cursor):

@@ -58,7 +58,7 @@ class EmbeddedLog:
         # A task that asyncio itself cancels lets go of the limiter while its thread still works.
         self._mutex = threading.Lock()
         self._watches: dict[str, set[_Watch]] = {}
-        self._inboxes: dict[str, set[str]] = {}
+        self._inboxes: dict[str, dict[str, int]] = {}
         self._version = 0
         self._index_changed = anyio.Event()
 
@@ -136,11 +136,12 @@ class EmbeddedLog:
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
         while self._version == since:
             await self._index_changed.wait()
-        return Inbox(version=self._version, ids=frozenset(self._inboxes.get(replica, ())))
+        return Inbox(version=self._version, told=dict(self._inboxes.get(replica, {})))
 
-    async def settle(self, replica: str, execution_id: str) -> None:
-        told = self._inboxes.get(replica, set())
-        told.discard(execution_id)
+    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+        told = self._inboxes.get(replica, {})
+        if told.get(execution_id) == number:
+            del told[execution_id]
         if not told:
             self._inboxes.pop(replica, None)
 
@@ -190,11 +191,11 @@ class EmbeddedLog:
         self._loop.call_soon_threadsafe(self._tell, execution_id, length, tell)
 
     def _tell(self, execution_id: str, length: float, replica: str | None) -> None:
+        self._version += 1
         if replica is not None:
-            self._inboxes.setdefault(replica, set()).add(execution_id)
+            self._inboxes.setdefault(replica, {})[execution_id] = self._version
         for watch in self._watches.get(execution_id, ()):
             watch.tell(length)
-        self._version += 1
         self._index_changed.set()
         self._index_changed = anyio.Event()
 

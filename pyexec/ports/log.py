@@ -31,10 +31,11 @@ class OpenExecutions:
 
 @frozen(kw_only=True)
 class Inbox:
-    """The executions that one replica was told of and has not settled, at a version of the inbox."""
+    """The executions that one replica was told of and has not settled, at a version of the inbox. Each comes with a
+    number that is another one when it was told of it again."""
 
     version: int
-    ids: frozenset[str]
+    told: Mapping[str, int]
 
 
 @frozen(kw_only=True)
@@ -84,8 +85,9 @@ class EventLog(Protocol):
 
         It may return without news."""
 
-    async def settle(self, replica: str, execution_id: str) -> None:
-        """Takes an execution out of a replica's inbox; fine when it is not there."""
+    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+        """Takes an execution out of a replica's inbox, unless it was told of it again since it got this number; fine
+        when it is not there."""
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         """At most `limit` executions, newest first, from `cursor` on, of one status or of all.

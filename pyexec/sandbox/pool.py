@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 REFILL_DELAY_SECONDS = 0.15
 """Most programs end sooner than this, and their sandboxes are gone: starting one beside that would take another
 processor, and leave none to the next program on a small machine."""
+PATIENCE_SECONDS = 1.0
+"""So long it is put off while programs run, if what waits lasts until then: a start beside a program that imports numpy
+makes that an eighth slower (two processors)."""
 FADING_SECONDS = 15.0
 """How often it is asked whether what was wanted still is."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -59,9 +62,9 @@ class Pool:
     `serve` must run around it.
 
     All starts are made here, and whoever waits gets the first that is ready: nobody starts one beside another that is
-    about to be. Filling up comes after that: one start at a time and with a little delay; or, while requests come
-    faster than that, `parallel` at a time and at once. `image_of` gets an image by its name; `spec_of` says what
-    container a kind of sandbox is."""
+    about to be. Filling up comes after that: one start at a time, with a little delay, and rather when nothing runs
+    (`busy` tells); or, while requests come faster than that, `parallel` at a time and at once. `image_of` gets an image
+    by its name; `spec_of` says what container a kind of sandbox is."""
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Pool:
         parallel: int,
         image_of: Callable[[str], Awaitable[Image]],
         spec_of: Callable[[SandboxKind], ContainerSpec],
+        busy: Callable[[], bool],
         meter: Meter = UNMEASURED,
     ) -> None:
         self._engine = engine
@@ -79,11 +83,12 @@ class Pool:
         self._parallel = parallel
         self._image_of = image_of
         self._spec_of = spec_of
+        self._busy = busy
         self._standard = standard
         self._demand = Demand(standard)
         self._stocks: defaultdict[SandboxKind, Stock] = defaultdict(Stock)
         self._start_seconds = FIRST_GUESS_SECONDS
-        self._delayed_until = -math.inf
+        self._taken_at = -math.inf
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._meter = meter
@@ -106,10 +111,8 @@ class Pool:
         Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
         now = anyio.current_time()
         self._demand.note(kind, now)
-        if (
-            now >= self._delayed_until
-        ):  # the first of a burst counts: however many come, the pool is filled again
-            self._delayed_until = now + REFILL_DELAY_SECONDS
+        if now >= self._taken_at + REFILL_DELAY_SECONDS:
+            self._taken_at = now  # the first of a burst counts: however many come, the pool is filled again
         with timed(self._meter, STEP_SECONDS, "sandbox"):
             while self.has(kind):
                 waiting = self._stocks[kind].waiting.popleft()
@@ -119,6 +122,10 @@ class Pool:
                     return sandbox
             self._meter.count(POOL_TAKES, "miss")
             return await self._next_started(kind)
+
+    def look_again(self) -> None:
+        """A program is over: it may be time to fill up."""
+        self._announce()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keeps the pool filled until cancelled; then nothing of it is left on the engine."""
@@ -164,17 +171,22 @@ class Pool:
             del self._stocks[kind]
         if self._size == 0 or any(stock.line for stock in self._stocks.values()):
             return None
-        expected = self._demand.rate(now) * self._start_seconds
+        rate = self._demand.rate(now)
+        expected = rate * self._start_seconds
         while lacking := [kind for kind, count in places.items() if self._stocks[kind].have < count]:
             under_way = sum(stock.starting for stock in self._stocks.values())
-            hurried = expected >= 1 and self.ready + under_way < expected
+            soon = self.ready + under_way
+            hurried = expected >= 1 and soon < expected
             if under_way >= (self._parallel if hurried else 1):
                 return None
             not_before = min(self._stocks[kind].paused_until for kind in lacking)
-            not_before = not_before if hurried else max(not_before, self._delayed_until)
+            if not hurried:
+                patient = self._busy() and soon >= rate * (self._start_seconds + PATIENCE_SECONDS)
+                delay = PATIENCE_SECONDS if patient else REFILL_DELAY_SECONDS
+                not_before = max(not_before, self._taken_at + delay)
             if now < not_before:
                 return not_before - now
-            if self.ready + under_way >= self._size and not self._give_up_one(places):
+            if soon >= self._size and not self._give_up_one(places):
                 return None
             able = [kind for kind in lacking if self._stocks[kind].paused_until <= now]
             self._begin(max(able, key=lambda kind: places[kind] - self._stocks[kind].have))

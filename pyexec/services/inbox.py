@@ -49,10 +49,10 @@ class InboxAttendant:
                 try:
                     inbox = await self.log.inbox(replica, version)
                     reading.over()
-                    for execution_id in inbox.ids:
+                    for execution_id, number in inbox.told.items():
                         with correlated(execution_id):
                             await self._attend(execution_id, tasks)
-                            await self.log.settle(replica, execution_id)
+                            await self.log.settle(replica, execution_id, number)
                     version = inbox.version
                 except Unavailable as error:
                     reading.met(error)

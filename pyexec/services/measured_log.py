@@ -82,9 +82,9 @@ class MeasuredLog:
         with self._unless_waiting("inbox", since):
             return await self.log.inbox(replica, since)
 
-    async def settle(self, replica: str, execution_id: str) -> None:
+    async def settle(self, replica: str, execution_id: str, number: int) -> None:
         with self._measured("settle"):
-            await self.log.settle(replica, execution_id)
+            await self.log.settle(replica, execution_id, number)
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         with self._measured("page"):

@@ -322,5 +322,6 @@ class Runner:
             logger.error("the sandbox of %s is left behind: %s", run.id, error)
         finally:
             self._slots.release(slot)
+            self._preparation.pool.look_again()
             if run.brought is not None:
                 await run.brought.close()

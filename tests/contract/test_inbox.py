@@ -7,17 +7,17 @@ from anyio import fail_after
 from pyexec.errors import Conflict
 from pyexec.ports import EventLog
 from tests.contract.test_watch import PATIENCE
-from tests.events import claimed, new_id, released, submitted
+from tests.events import claimed, kill_requested, new_id, released, submitted
 
 ME, OTHER = "rep_me", "rep_other"
 
 
 async def test_whoever_is_told_finds_it_in_its_inbox(log: EventLog) -> None:
     execution = new_id()
-    assert (await log.inbox(ME)).ids == frozenset()
+    assert (await log.inbox(ME)).told == {}
     await log.append(execution, 0, [submitted(), claimed(ME)], tell=ME)
-    assert (await log.inbox(ME)).ids == {execution}
-    assert (await log.inbox(OTHER)).ids == frozenset()
+    assert (await log.inbox(ME)).told.keys() == {execution}
+    assert (await log.inbox(OTHER)).told == {}
 
 
 async def test_a_refused_append_tells_nobody(log: EventLog) -> None:
@@ -27,19 +27,20 @@ async def test_a_refused_append_tells_nobody(log: EventLog) -> None:
         await log.append(execution, 0, [submitted()], tell=ME)
     with pytest.raises(Conflict):
         await log.append(new_id(), 1, [claimed(ME)], tell=ME)
-    assert (await log.inbox(ME)).ids == frozenset()
+    assert (await log.inbox(ME)).told == {}
 
 
 async def test_what_is_settled_is_gone_and_may_be_told_again(log: EventLog) -> None:
     execution, other = new_id(), new_id()
     await log.append(execution, 0, [submitted(), claimed(ME)], tell=ME)
     await log.append(other, 0, [submitted(), claimed(ME)], tell=ME)
-    await log.settle(ME, execution)
-    await log.settle(ME, execution)
-    await log.settle(OTHER, execution)
-    assert (await log.inbox(ME)).ids == {other}
+    number = (await log.inbox(ME)).told[execution]
+    await log.settle(ME, execution, number)
+    await log.settle(ME, execution, number)
+    await log.settle(OTHER, execution, number)
+    assert (await log.inbox(ME)).told.keys() == {other}
     await log.append(execution, 2, [released()], tell=ME)
-    assert (await log.inbox(ME)).ids == {execution, other}
+    assert (await log.inbox(ME)).told.keys() == {execution, other}
 
 
 async def test_whoever_watches_its_inbox_wakes_when_it_is_told(log: EventLog) -> None:
@@ -47,7 +48,7 @@ async def test_whoever_watches_its_inbox_wakes_when_it_is_told(log: EventLog) ->
 
     async def watch() -> None:
         inbox = await log.inbox(ME)
-        while inbox.ids != set(executions):
+        while inbox.told.keys() != set(executions):
             inbox = await log.inbox(ME, inbox.version)
 
     with fail_after(PATIENCE):
@@ -62,3 +63,17 @@ async def test_who_is_no_member_is_gone(log: EventLog) -> None:
     await log.append(execution, 0, [submitted(), claimed("rep_dead")])
     await log.append(execution, 2, [released()], gone="rep_dead")
     assert (await log.open_executions()).lengths == {execution: 3}
+
+
+async def test_what_is_told_again_meanwhile_is_not_settled(log: EventLog) -> None:
+    """Else a kill that comes while the inbox is attended to would be heard by nobody."""
+    execution = new_id()
+    await log.append(execution, 0, [submitted()])
+    await log.append(execution, 1, [claimed(ME)], tell=ME)
+    inbox = await log.inbox(ME)
+    await log.append(execution, 2, [kill_requested()], tell=ME)
+    await log.settle(ME, execution, inbox.told[execution])
+    again = await log.inbox(ME, inbox.version)
+    assert again.told.keys() == {execution}
+    await log.settle(ME, execution, again.told[execution])
+    assert (await log.inbox(ME)).told == {}

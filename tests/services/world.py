@@ -296,9 +296,9 @@ class ProcessLog:
         await self._process.passing()
         return found
 
-    async def settle(self, replica: str, execution_id: str) -> None:
+    async def settle(self, replica: str, execution_id: str, number: int) -> None:
         await self._enter()
-        await self._world.log.settle(replica, execution_id)
+        await self._world.log.settle(replica, execution_id, number)
         await self._process.passing()
 
     async def page(self, **arguments: object) -> Page:
