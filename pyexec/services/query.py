@@ -47,15 +47,16 @@ class Queries:
         """The result as it stands once the execution has ended, or after `wait_seconds`."""
         execution = await self.execution(execution_id)
         if execution.phase is not Phase.ENDED and wait_seconds > 0:
-            with anyio.move_on_after(wait_seconds):
-                await self._until_ended(execution)
-            execution = await self.execution(execution_id)
+            with anyio.move_on_after(wait_seconds) as patience:
+                execution = await self._until_ended(execution)
+            if patience.cancelled_caught:
+                execution = await self.execution(execution_id)
         return result_of(execution, await self._journal(execution, caller))
 
     async def ended(self, execution_id: str, caller: Caller) -> Result:
         """The result, however long that takes."""
-        await self._until_ended(await self.execution(execution_id))
-        return await self.result(execution_id, caller)
+        execution = await self._until_ended(await self.execution(execution_id))
+        return result_of(execution, await self._journal(execution, caller))
 
     async def journal(self, execution_id: str, caller: Caller) -> Journal:
         """What it has printed so far."""
@@ -162,7 +163,9 @@ class Queries:
                 journal.append(stream, data)
         return journal
 
-    async def _until_ended(self, execution: Execution) -> None:
+    async def _until_ended(self, execution: Execution) -> Execution:
+        """The execution as it ended; of a thousand who wait, each reads it once only."""
         while execution.phase is not Phase.ENDED:
             await self._log.wait(execution.id, execution.seq)
             execution = await self.execution(execution.id)
+        return execution
