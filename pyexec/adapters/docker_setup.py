@@ -97,7 +97,9 @@ class DockerSetupContainer:
     async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
         async with translated(image=self._spec.image):
             own = (await self._docker.images.inspect(self._spec.image)).get("Config") or {}
-            config = {**own, "Labels": {**(own.get("Labels") or {}), **labels}}
+            # The engine adds the container's labels, which would make every container of the image one of ours.
+            nobodys = dict.fromkeys(self._spec.labels, "")
+            config = {**own, "Labels": {**nobodys, **(own.get("Labels") or {}), **labels}}
             await self._container.commit(repository=repository, tag=tag, config=config)
 
     async def remove(self) -> None:

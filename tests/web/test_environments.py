@@ -338,6 +338,19 @@ async def test_an_environment_survives_a_restart(image: str, index: Index, tmp_p
     assert built[0] == built[1]
 
 
+async def test_somebodys_container_of_an_environment_is_not_the_servers(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, warm_pool="0") as server:
+        async with api_of(server.url) as api:
+            await api.run("", pre_commands=["true"])
+    (made,) = environments()
+    (by_hand,) = docker("run", "--detach", "--network", "none", made, "sleep", "600")
+    try:
+        with running_server(tmp_path / "data", image, warm_pool="1"):
+            assert docker("inspect", "--format", "{{.State.Running}}", by_hand) == ["true"]
+    finally:
+        docker("rm", "--force", by_hand)
+
+
 async def test_what_names_no_exact_version_is_made_anew(image: str, index: Index, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, **from_index(index), env_max_age="0") as server:
         async with api_of(server.url) as api:
