@@ -1,11 +1,13 @@
 """What packages cost: the first run that needs them, and every later one."""
 
 import json
+import os
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle, islice, permutations
 from pathlib import Path
 
 from benchmarks.bare import bare_python
@@ -14,7 +16,7 @@ from benchmarks.samples import Samples, timed
 from benchmarks.service import Service, running_service, tar_of
 from pyexec.sandbox.installer import installed_uv
 
-ROUNDS_FIRST, ROUNDS_LATER, WARM_UPS = 3, 15, 3
+ROUNDS_FIRST, ROUNDS_LATER, WARM_UPS = 6, 24, 3
 REQUIREMENTS = "numpy\npandas\n"
 SCRIPT = b"import numpy, pandas\nprint(pandas.Series(numpy.arange(4)).sum())\n"
 SUM = "6\n"
@@ -34,11 +36,16 @@ def measure_environments(image: str) -> Section:
     prepared = f"pyexec-bench:{uuid.uuid4().hex}"
     try:
         with running_service(image, **settings) as service:
-            for _ in range(ROUNDS_FIRST):
-                samples[ALONE].seconds.append(_install_alone(image, prepared))
-                samples[FIRST].seconds.append(
-                    _run(service, {"requirements_txt": f"# {uuid.uuid4()}\n{REQUIREMENTS}"})
-                )
+            firsts = {
+                ALONE: partial(_install_alone, image, prepared),
+                FIRST: lambda: _run(service, {"requirements_txt": f"# {uuid.uuid4()}\n{REQUIREMENTS}"}),
+            }
+            # In either order: a disk that has just taken much takes more only slowly.
+            for order in islice(cycle(permutations(firsts)), ROUNDS_FIRST):
+                for name in order:
+                    service.settle()
+                    os.sync()
+                    samples[name].seconds.append(firsts[name]())
             _run(service, {"requirements_txt": REQUIREMENTS})
             # One image for all: whoever reads the files that were read just before finds them in the caches.
             made = _environments()[0]
@@ -51,10 +58,11 @@ def measure_environments(image: str) -> Section:
                 for _ in range(WARM_UPS):
                     for run in rows.values():
                         run()
-                for _ in range(ROUNDS_LATER):
-                    for name, run in rows.items():
+                # In every order, as often: what follows a container's removal finds the caches full of other things.
+                for order in islice(cycle(permutations(rows)), ROUNDS_LATER):
+                    for name in order:
                         service.settle()
-                        samples[name].seconds.append(run())
+                        samples[name].seconds.append(rows[name]())
     finally:
         _remove(prepared)
     return Section(
