@@ -69,6 +69,14 @@ def measure(
     return samples
 
 
+def balanced(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many orders as there are names, in which each comes right after each other one once: what one leaves behind
+    falls on all alike. Their number must be one less than a prime (a row-complete Latin square)."""
+    prime = len(names) + 1
+    for step in range(1, prime):
+        yield [names[step * place % prime - 1] for place in range(1, prime)]
+
+
 def show(progress: str) -> None:
     """On a terminal: where the measurement is."""
     if sys.stderr.isatty():

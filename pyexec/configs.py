@@ -22,7 +22,7 @@ DOCKER_PORTS = (2375, 2376)
 SUPERVISOR_MB = 32
 """The supervisor, and the kernel's own."""
 WAITING_MB = 32
-"""What a waiting sandbox takes of the machine's memory, at most (measured: 22)."""
+"""What a waiting sandbox takes of the machine's memory, at most (measured: 15, Docker's process for it included)."""
 
 
 def setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
