@@ -16,6 +16,7 @@ from pyexec.manual import describe_settings
 from pyexec.server import serve
 from pyexec.settings import from_environment
 
+WRONG_USAGE = 2
 USAGE = """\
 python-executor-server: runs unvetted Python in throw-away sandboxes
 
@@ -45,9 +46,11 @@ def main() -> None:
             print(f"python-executor-server {version('python-executor')}")
         case arguments:
             given = " ".join(arguments)
-            sys.exit(
-                f"python-executor-server takes --check, --json with it, --help or --version, not {given}"
+            print(
+                f"python-executor-server takes --check, --json with it, --help or --version, not {given}",
+                file=sys.stderr,
             )
+            sys.exit(WRONG_USAGE)
 
 
 def _check(shown: Callable[[Sequence[Finding]], str]) -> None:

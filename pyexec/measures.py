@@ -131,6 +131,10 @@ OUTPUT_BYTES: Final = Counter(name="pyexec_output_bytes_total", doc="Bytes that 
 SLOTS: Final = Gauge(name="pyexec_slots", doc="Programs that may run here at once")
 SLOTS_IN_USE: Final = Gauge(name="pyexec_slots_in_use", doc="Slots that are held")
 QUEUE_LENGTH: Final = Gauge(name="pyexec_queue_length", doc="Executions in line for a slot here")
+BACKLOG: Final = Gauge(
+    name="pyexec_backlog",
+    doc="Accepted executions that no replica has taken yet, in the whole deployment: the leader tells, others say 0",
+)
 QUEUE_LIMIT: Final = Gauge(name="pyexec_queue_limit", doc="Executions that may wait before callers get 429")
 MEMORY_BUDGET: Final = Gauge(
     name="pyexec_memory_budget_bytes", doc="Memory that all sandboxes may take together"

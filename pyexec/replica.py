@@ -22,7 +22,17 @@ from pyexec.configs import (
 )
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import Unavailable
-from pyexec.measures import BUILD_INFO, DAMAGED, LEADER, LIMITS_PROVEN, LIVE, MEMBER, UNMEASURED, Meter
+from pyexec.measures import (
+    BACKLOG,
+    BUILD_INFO,
+    DAMAGED,
+    LEADER,
+    LIMITS_PROVEN,
+    LIVE,
+    MEMBER,
+    UNMEASURED,
+    Meter,
+)
 from pyexec.ports import EngineIdentity, Member, Membership
 from pyexec.sandbox.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.pool import Pool
@@ -271,6 +281,7 @@ def _watch(
 ) -> None:
     """What is read whenever somebody asks, and belongs to no service's own figures."""
     meter.watch(LEADER, reconciler.leading.locked)
+    meter.watch(BACKLOG, lambda: reconciler.backlog)
     meter.watch(MEMBER, lambda: membership.held)
     meter.watch(LIVE, lambda: len(live))
     meter.watch(DAMAGED, lambda: len(damage))

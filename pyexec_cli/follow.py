@@ -57,7 +57,7 @@ async def _bring_files(client: AsyncClient, result: Result, output_dir: str | No
     """Where somebody asks for files and there are none, or there are some and nobody asks, say so."""
     if output_dir:
         if not result.files:
-            console.note("it has no output files: submit --output-file names them")
+            console.note("it has no output files: submit --output-file named none, or none that it left")
         await bring_back(client, result, output_dir, console)
     elif result.files:
         console.note(f"it has output files: follow {result.execution_id} --output-dir DIR brings them")

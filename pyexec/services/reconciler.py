@@ -74,6 +74,13 @@ class Reconciler:
         self.leading = anyio.Lock()
         """Locked as long as it leads."""
 
+    @property
+    def backlog(self) -> int:
+        """How many accepted executions nobody has claimed yet, as far as the leader knows; 0 for all others."""
+        if not self.leading.locked():
+            return 0
+        return sum(seen.execution.phase is Phase.QUEUED for seen in self._sightings.values())
+
     async def run(self) -> None:
         """Stands for leader, and reconciles whenever it leads, until cancelled."""
         standing = Trouble(logger, "standing for leader")

@@ -114,7 +114,7 @@ def test_follow_says_that_there_are_none(program):
     execution_id = program.run("submit", stdin=b"pass").stdout.decode().strip()
     done = program.run("follow", execution_id, "--output-dir", "got")
     assert done.returncode == 0
-    told = b"python-executor: it has no output files: submit --output-file names them\n"
+    told = b"python-executor: it has no output files: submit --output-file named none, or none that it left\n"
     assert done.stderr.endswith(told)
     assert not (program.directory / "got").exists()
 

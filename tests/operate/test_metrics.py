@@ -147,6 +147,16 @@ async def test_a_line_for_slots_is_seen(api: Api) -> None:
         await api.kill(running)
 
 
+async def test_what_was_accepted_and_waits_is_seen(api: Api) -> None:
+    running = await api.accepted(SLEEP)
+    await api.until_printed(running, b"up")
+    waiting = [await api.accepted("print(1)") for _ in range(3)]
+    await until_figures(api.url, lambda now: now("pyexec_queue_length") + now("pyexec_backlog") == 3)
+    for execution in [*waiting, running]:
+        await api.kill(execution)
+    await until_figures(api.url, lambda now: now("pyexec_backlog") == 0)
+
+
 async def test_a_setup_that_fails(api: Api) -> None:
     before = await figures(api.url)
     result = await api.run("print(1)", pre_commands=[f"exit 3 # {secrets.token_hex(8)}"])

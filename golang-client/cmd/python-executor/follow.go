@@ -56,7 +56,7 @@ func bringFiles(ctx context.Context, client *pyexec.Client, result *pyexec.Resul
 	case outputDir == "" && len(result.Files) > 0:
 		console.note("it has output files: follow %s --output-dir DIR brings them", result.ExecutionID)
 	case outputDir != "" && len(result.Files) == 0:
-		console.note("it has no output files: submit --output-file names them")
+		console.note("it has no output files: submit --output-file named none, or none that it left")
 	}
 	if outputDir == "" {
 		return nil
