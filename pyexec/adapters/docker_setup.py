@@ -99,7 +99,7 @@ class DockerSetupContainer:
             own = (await self._docker.images.inspect(self._spec.image)).get("Config") or {}
             # The engine adds the container's labels, which would make every container of the image one of ours.
             nobodys = dict.fromkeys(self._spec.labels, "")
-            config = {**own, "Labels": {**nobodys, **(own.get("Labels") or {}), **labels}}
+            config = {**own, "Labels": {**(own.get("Labels") or {}), **nobodys, **labels}}
             await self._container.commit(repository=repository, tag=tag, config=config)
 
     async def remove(self) -> None:
