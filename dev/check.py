@@ -26,21 +26,23 @@ _LINT_GO = {
     "staticcheck": [*_GO, "tool", "-modfile=lint/go.mod", "staticcheck", "./..."],
     "go vet nomad": ["go", "-C", "nomad/check", "vet", "./..."],
 }
-_NO_LOCAL_CLAIM = ["pytest", "--setting", "local_claim=off"]
+# Ten times as long as the longest test takes: one that hangs says where, and the others go on.
+_BOUNDED = ["pytest", "-m", "not soak", "--timeout", "600"]
+_NO_LOCAL_CLAIM = ["--setting", "local_claim=off"]
 _STORIES = {
     "lint": {**_LINT, **_LINT_GO},
     "test": {
         **_LINT,
         **_LINT_GO,
         "go test": [*_GO, "test", "./..."],
-        "pytest": ["pytest", "-m", "not soak"],
+        "pytest": _BOUNDED,
         # What depends on who claims is seen through HTTP; the rest is the same code once more.
-        "pytest, the leader claims all": [*_NO_LOCAL_CLAIM, "-m", "not soak", "tests/web"],
+        "pytest, the leader claims all": [*_BOUNDED, *_NO_LOCAL_CLAIM, "tests/web"],
     },
     "soak": {
         "pytest": ["pytest", "-m", "soak"],
         "pytest, clusters under load": ["pytest", "tests/cluster", "--jobs", "300"],
-        "pytest, the leader claims all": [*_NO_LOCAL_CLAIM, "-m", "not soak"],
+        "pytest, the leader claims all": [*_BOUNDED, *_NO_LOCAL_CLAIM],
     },
     "bench": {"bench": ["python", "benchmarks/bench.py"]},
     "docs": {"docs/configuration.md": ["python", "dev/configuration.py"]},

@@ -2,7 +2,7 @@
 # Closes what programs and setups with network must not reach: this host's own services, and the cloud's metadata.
 # Everything else, the world above all, stays open to them.
 #
-#   firewall.sh up       adds the rules that are missing; run it again after a reboot, or when a network was made anew
+#   firewall.sh up       adds the rules that are missing; again after a reboot, or when you made one of yours anew
 #   firewall.sh down     takes them away
 #   firewall.sh status   says of each network whether they are there; exit code 1 when one is missing
 #

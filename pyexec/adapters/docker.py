@@ -4,6 +4,7 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from typing import Self
 
 import aiohttp
@@ -19,6 +20,7 @@ from pyexec.adapters.docker_errors import (
 )
 from pyexec.adapters.docker_hosts import HostsFile, is_missing, mount
 from pyexec.adapters.docker_images import DockerImages
+from pyexec.adapters.docker_networks import Networks
 from pyexec.adapters.docker_setup import DockerSetupContainer
 from pyexec.adapters.docker_survey import DockerSurvey
 from pyexec.adapters.docker_trace import trace
@@ -45,6 +47,7 @@ class DockerEngine:
         self._docker = docker
         self._isolation = isolation
         self.images = DockerImages(docker)
+        self.networks = Networks(docker)
         self._hosts = HostsFile(docker)
         self._unremoved: set[str] = set()
         """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
@@ -101,6 +104,9 @@ class DockerEngine:
 
     async def start(self, spec: ContainerSpec) -> AttachedContainer:
         await self._remove_unremoved()
+        return await self.networks.with_network(spec.network, partial(self._start, spec))
+
+    async def _start(self, spec: ContainerSpec) -> AttachedContainer:
         try:
             container = await self._create(spec)
         except EngineError as error:
@@ -144,10 +150,11 @@ class DockerEngine:
                 self._unremoved.discard(name)
 
     async def ensure_network(self, name: str) -> None:
-        await self.survey.make_network(name)
+        await self.networks.ensure(name)
 
     async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
-        return await DockerSetupContainer.start(self._docker, spec, self._isolation)
+        start = partial(DockerSetupContainer.start, self._docker, spec, self._isolation)
+        return await self.networks.with_network(spec.network, start)
 
     async def follow(self, container_id: str) -> FollowedContainer:
         return await FollowedContainer.open(self._docker, container_id, self._unremoved)

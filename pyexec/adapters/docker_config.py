@@ -112,14 +112,3 @@ def _container(
         "Labels": dict(spec.labels),
         "HostConfig": host,
     }
-
-
-def network_config(name: str) -> dict[str, Any]:
-    """The request's body for a network whose containers reach the world, and not each other."""
-    return {
-        "Name": name,
-        "CheckDuplicate": True,
-        "Driver": "bridge",
-        "Options": {"com.docker.network.bridge.enable_icc": "false"},
-        "Labels": {"pyexec.network": name},
-    }

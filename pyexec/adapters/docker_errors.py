@@ -1,6 +1,6 @@
 """aiodocker's and aiohttp's errors as ours: the one place that reads their statuses and messages."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -38,7 +38,12 @@ async def remove_container(container: DockerContainer) -> None:
 
 def is_gone(error: EngineError) -> bool:
     """Whether it says that there is nothing to be done to the container any more."""
-    return isinstance(error.__cause__, DockerError) and error.__cause__.status in GONE_STATUSES
+    return has_status(error, GONE_STATUSES)
+
+
+def has_status(error: EngineError, statuses: Collection[int]) -> bool:
+    """Whether it comes of an answer of Docker's with one of these statuses."""
+    return isinstance(error.__cause__, DockerError) and error.__cause__.status in statuses
 
 
 @asynccontextmanager

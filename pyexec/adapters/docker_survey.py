@@ -11,7 +11,6 @@ from aiodocker.exceptions import DockerError
 from attrs import frozen
 
 from pyexec.adapters.docker_clock import moment
-from pyexec.adapters.docker_config import network_config
 from pyexec.adapters.docker_errors import error_of, translated
 from pyexec.errors import ImageUnavailable
 
@@ -56,22 +55,3 @@ class DockerSurvey:
             raise error_of(error) from error
         except aiohttp.ClientError as error:
             raise ImageUnavailable(f"its registry cannot be asked: {error}") from error
-
-    async def make_network(self, name: str) -> bool:
-        """Makes the network as a server would; False when it is there already."""
-        try:
-            await self._docker.networks.create(network_config(name))
-        except DockerError as error:
-            if error.status == HTTPStatus.CONFLICT:
-                return False
-            raise error_of(error) from error
-        return True
-
-    async def remove_network(self, name: str) -> None:
-        """Takes it away again; one that is in use stays."""
-        try:
-            network = await self._docker.networks.get(name)
-            await network.delete()
-        except DockerError as error:
-            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
-                raise error_of(error) from error

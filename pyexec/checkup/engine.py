@@ -90,12 +90,11 @@ class _Trial:
     async def _network(self, name: str, stack: AsyncExitStack) -> Finding | None:
         """Makes it for as long as the check-up takes, unless it is there; None when all is well."""
         try:
-            if await self.engine.survey.make_network(name):
-                stack.push_async_callback(partial(self.engine.survey.remove_network, name))
+            if await self.engine.networks.ensure(name):
+                stack.push_async_callback(partial(self.engine.networks.remove, name))
         except ExecutorError as error:
-            return failed(
-                "networks", f"{name} cannot be made: {error}", "make it yourself: docker network create"
-            )
+            mend = f"see to it that there is just one: docker network ls, docker network create {name}"
+            return failed("networks", f"{name} cannot be used: {error}", mend)
         return None
 
     async def _absent_image(self) -> Finding:

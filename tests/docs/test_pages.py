@@ -39,7 +39,7 @@ NOT_RUN = {
     ): "looks at the machine with the settings of a server to be; tests/operate/test_check.py runs it with many",
     (
         "docs/security.md",
-        "nomad/firewall.sh up        # both networks; again after a reboot, or when a network was made anew",
+        "nomad/firewall.sh up        # both networks; again after a reboot, or when you made one of your own anew",
     ): "changes this machine's firewall; tests/limits/test_networks.py runs it in a network of its own",
 }
 """Blocks by their first line, and why nothing runs them."""

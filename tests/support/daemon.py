@@ -14,6 +14,8 @@ from attrs import define
 
 START_SECONDS = 60
 STOP_SECONDS = 60
+ANSWER_SECONDS = 120
+"""A daemon that hangs fails a test, and nothing more."""
 
 
 CONTAINERD = """\
@@ -84,8 +86,13 @@ class Daemon:
                     stderr=log,
                     start_new_session=True,
                 )
-            while b"READY=1" not in readiness.recv(4096):
-                pass
+            try:
+                while b"READY=1" not in readiness.recv(4096):
+                    pass
+            except BaseException:
+                process.kill()
+                process.wait(STOP_SECONDS)
+                raise
         return process
 
     def end(self, number: signal.Signals) -> None:
@@ -111,14 +118,20 @@ class Daemon:
     def run(self, *arguments: str) -> str:
         """What `docker` says of this one."""
         command = ["docker", "--host", self.host, *arguments]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, timeout=ANSWER_SECONDS
+        ).stdout
 
 
 @contextmanager
 def own_daemon(image: str, *arguments: str) -> Iterator[Daemon]:
     """One that runs and has an image of the shared one's; at the end nothing of it is left."""
     shared = subprocess.run(
-        ["docker", "info", "--format", "{{.DockerRootDir}}"], check=True, stdout=subprocess.PIPE, text=True
+        ["docker", "info", "--format", "{{.DockerRootDir}}"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=ANSWER_SECONDS,
     ).stdout.strip()
     # Where the shared one has its data: there may be nowhere else that takes an overlay.
     directory = Path(tempfile.mkdtemp(prefix="pyexec-test-", dir=shared))
@@ -127,7 +140,10 @@ def own_daemon(image: str, *arguments: str) -> Iterator[Daemon]:
         daemon.start(*arguments)
         with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
             subprocess.run(
-                ["docker", "--host", daemon.host, "load", "--quiet"], stdin=save.stdout, check=True
+                ["docker", "--host", daemon.host, "load", "--quiet"],
+                stdin=save.stdout,
+                check=True,
+                timeout=ANSWER_SECONDS,
             )
         yield daemon
     finally:

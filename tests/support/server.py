@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from attrs import frozen
 
 PROGRAM = Path(sys.executable).parent / "python-executor-server"
+START_SECONDS = 120
 STOP_SECONDS = 60
 EVERYWHERE: dict[str, str] = {}
 """Settings of every server, from pytest's command line."""
@@ -31,6 +33,17 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
+
+
+@contextmanager
+def killed_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[None]:
+    """Ends a process that keeps its reader waiting for longer."""
+    patience = threading.Timer(seconds, process.kill)
+    patience.start()
+    try:
+        yield
+    finally:
+        patience.cancel()
 
 
 @contextmanager
@@ -57,7 +70,8 @@ def running_server(
     try:
         if process.stdout is None:
             raise RuntimeError("the server has no standard output")
-        line = process.stdout.readline()
+        with killed_after(START_SECONDS, process):
+            line = process.stdout.readline()
         found = re.fullmatch(r"listening on (http://\S+)\n", line)
         if found is None:
             raise RuntimeError(f"the server did not start: {line}{log.read_text()}")

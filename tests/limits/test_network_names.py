@@ -1,0 +1,98 @@
+"""One network of each name, whoever makes it and whoever takes it away."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from aiodocker import Docker
+
+from tests.limits.networks import bridges
+from tests.limits.test_networks import NETWORK
+from tests.operate.test_check import check
+from tests.support.api import api_of
+from tests.support.images import docker
+from tests.support.server import Server, running_server
+
+SERVERS = 4
+SAY_INTERFACES = "import socket; print(len(socket.if_nameindex()))"
+LOOPBACK_AND_ONE = "2\n"
+
+MakeServer = Callable[[int], Server]
+
+
+@pytest.fixture
+def names() -> Iterator[tuple[str, str]]:
+    """Of a network for runs and one for setups, which nobody has made yet."""
+    number = secrets.token_hex(4)
+    both = f"pyexec-test-run-{number}", f"pyexec-test-setup-{number}"
+    yield both
+    if left := networks(*both):
+        docker("network", "rm", *left)
+
+
+@pytest.fixture
+def start(image: str, tmp_path: Path, names: tuple[str, str]) -> Iterator[MakeServer]:
+    """Starts a server that uses these networks, with a directory for each number."""
+    run, setup = names
+    with ExitStack() as stack:
+
+        def make(number: int) -> Server:
+            settings = {"run_network": run, "setup_network": setup, "warm_pool": "0"}
+            return stack.enter_context(running_server(tmp_path / f"data-{number}", image, **settings))
+
+        yield make
+
+
+def networks(*names: str) -> list[str]:
+    """The ids of all networks of these names."""
+    listed = docker("network", "ls", "--no-trunc", "--format", "{{.Name}}={{.ID}}")
+    return [network.partition("=")[2] for network in listed if network.partition("=")[0] in names]
+
+
+async def check_network(server: Server) -> None:
+    """A program with network has one, and an environment is made with one."""
+    async with api_of(server.url) as api:
+        ran = await api.run(SAY_INTERFACES, config=NETWORK)
+        assert (ran["status"], ran["stdout"]) == ("completed", LOOPBACK_AND_ONE), ran
+        anew = secrets.token_hex(8)  # or it would be found, and not made
+        command = f"python3 -c '{SAY_INTERFACES}' >/opt/interfaces; : {anew}"
+        read = await api.run("print(open('/opt/interfaces').read(), end='')", pre_commands=[command])
+        assert (read["status"], read["stdout"]) == ("completed", LOOPBACK_AND_ONE), read
+
+
+async def test_servers_that_start_at_once_make_one_network(names: tuple[str, str], start: MakeServer) -> None:
+    with ThreadPoolExecutor(SERVERS) as threads:
+        servers = list(threads.map(start, range(SERVERS)))
+    assert [len(networks(name)) for name in names] == [1, 1]
+    await check_network(servers[0])
+
+
+async def test_a_network_that_was_pruned_is_made_again(names: tuple[str, str], start: MakeServer) -> None:
+    """On a bridge of the same name, so that the firewall's rules go on holding."""
+    server = start(0)
+    before = networks(*names), bridges(*names)
+    docker("network", "rm", *names)
+    await check_network(server)
+    assert bridges(*names) == before[1]
+    assert set(networks(*names)).isdisjoint(before[0])
+
+
+async def test_two_networks_of_one_name_are_named_until_one_is_left(
+    image: str, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """As somebody may have made them by hand; no container starts in either."""
+    run, setup = names
+    async with Docker() as engine:
+        for _ in range(2):
+            await engine.networks.create({"Name": run, "CheckDuplicate": False})
+    first, second = networks(run)
+    settings = {"run_network": run, "setup_network": setup}
+    checked = check(image, tmp_path / "check", **settings)
+    (text,) = checked("networks", "failed")
+    assert f"Docker has 2 networks named {run}; leave one of them: docker network rm " in text
+    extra = next(word for word in text.replace(";", " ").split() if word in (first[:12], second[:12]))
+    docker("network", "rm", extra)
+    assert check(image, tmp_path / "check", **settings)("networks", "failed") == []
