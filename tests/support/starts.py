@@ -46,6 +46,7 @@ class Starts:
     _news: anyio.Event = field(factory=anyio.Event)
 
     def note(self, line: str) -> None:
+        """Takes in a line that a program has printed."""
         match line.split():
             case ["started", mark, number]:
                 self.seen[mark].add(number)
@@ -102,23 +103,24 @@ async def observed_starts(deployment: str, host: str | None = None) -> AsyncIter
 
 async def _follow_all(starts: Starts, docker: Docker, deployment: str, host: str | None) -> None:
     """Follows each container once, also those that a restarted engine starts."""
-    known = set()
+    known, before = set(), time.time()
     async with anyio.create_task_group() as tasks:
         while True:
-            async for container_id in _started(docker, deployment, host):
+            since, before = before, time.time()
+            async for container_id in _started(docker, deployment, host, since):
                 if container_id not in known:
                     known.add(container_id)
                     tasks.start_soon(starts.follow, docker, container_id, name=f"observe {container_id[:12]}")
             await anyio.sleep(PAUSE_SECONDS)
 
 
-async def _started(docker: Docker, deployment: str, host: str | None) -> AsyncIterator[str]:
-    """The containers that are there, then each that starts, for as long as the engine answers.
+async def _started(docker: Docker, deployment: str, host: str | None, since: float) -> AsyncIterator[str]:
+    """The containers that are there, and each that starts or has `since`, for as long as the engine answers.
 
-    Events are asked for from before the containers are listed: `docker events` takes a while until it listens."""
+    `docker events` takes a while until it listens, and perhaps did not the last time."""
     label = f"pyexec.deployment={deployment}"
     events = await asyncio.create_subprocess_exec(
-        "docker", "events", "--since", str(int(time.time()) - 1), "--filter", f"label={label}",
+        "docker", "events", "--since", str(int(since) - 1), "--filter", f"label={label}",
         "--filter", "event=start", "--format", "{{.ID}}",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
