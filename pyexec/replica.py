@@ -83,7 +83,9 @@ async def open_replica(
 
     Raises `SettingsError` when the engine has not what the settings ask for, `Unavailable` when it is away."""
     async with AsyncExitStack() as stack:
-        engine = await DockerEngine.connect(settings.engine_host(), isolation(settings), meter)
+        engine = await DockerEngine.connect(
+            settings.engine_host(), isolation(settings), settings.docker_timeout, meter
+        )
         stack.push_async_callback(engine.close)
         engine_identity = await engine.identify()
         for network in networks(settings):

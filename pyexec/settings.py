@@ -51,6 +51,9 @@ class Settings:
         None, "Docker engine, as unix:///path or tcp://host:port; none: DOCKER_HOST, else its usual socket"
     )
     docker_socket: Path | None = _engine(None, "the same by its socket's path, which goes first")
+    docker_timeout: float = _engine(
+        60.0, "how long Docker may take to answer before it counts as away, seconds", least=0.1
+    )
     docker_runtime: str | None = _engine(
         None, "Docker runtime for sandboxes, such as runsc; none: Docker's default"
     )

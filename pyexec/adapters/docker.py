@@ -25,7 +25,7 @@ from pyexec.adapters.docker_setup import DockerSetupContainer
 from pyexec.adapters.docker_survey import DockerSurvey
 from pyexec.adapters.docker_trace import trace
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import EngineError, ExecutorError, SettingsError
+from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable
 from pyexec.measures import UNMEASURED, Meter
 from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
@@ -53,15 +53,22 @@ class DockerEngine:
         """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
 
     @classmethod
-    async def connect(cls, host: str, isolation: Isolation, meter: Meter = UNMEASURED) -> Self:
-        """An engine at `host` (`unix:///path` or `tcp://host:port`). Makes no request yet.
+    async def connect(
+        cls, host: str, isolation: Isolation, answer_seconds: float, meter: Meter = UNMEASURED
+    ) -> Self:
+        """An engine at `host` (`unix:///path` or `tcp://host:port`), away if it takes longer than `answer_seconds` to
+        answer. Makes no request yet.
 
         Raises `SettingsError` for a host that cannot be one."""
         socket = host.removeprefix("unix://") if host.startswith("unix://") else None
         connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
         try:
             # With a connector of its own, the URL only makes up the requests' addresses.
-            docker = Docker(url="unix://localhost" if socket else host, connector=connector)
+            docker = Docker(
+                url="unix://localhost" if socket else host,
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=answer_seconds),
+            )
         except ValueError as error:
             raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
         docker.session.trace_configs.append(
@@ -144,6 +151,8 @@ class DockerEngine:
         for name in tuple(self._unremoved):
             try:
                 await remove_container(self._docker.containers.container(name))
+            except Unavailable:
+                raise
             except ExecutorError as error:
                 logger.error("the container %s is left behind until the next start: %s", name, error)
             else:

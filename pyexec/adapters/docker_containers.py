@@ -12,6 +12,7 @@ from aiodocker.stream import Stream
 
 from pyexec.adapters.docker_errors import (
     GONE_STATUSES,
+    answered,
     is_gone,
     kill_container,
     remove_container,
@@ -44,10 +45,11 @@ class AttachedContainer:
 
     async def open(self) -> None:
         """Attaches; must come before the start, or the first bytes are lost."""
-        await self._stream.__aenter__()
+        async with answered(self._container.docker):
+            await self._stream.__aenter__()
 
     async def write(self, data: bytes) -> None:
-        async with translated():
+        async with answered(self._container.docker):
             await self._stream.write_in(data)
 
     async def read(self) -> bytes | None:
@@ -92,7 +94,7 @@ class FollowedContainer:
         """Follows the log from its beginning; raises `ContainerGone` when there is none any more."""
         path = f"{docker.docker_host}/{docker.api_version}/containers/{container_id}/logs"
         parameters = {"stdout": "1", "follow": "1"}
-        async with translated():
+        async with answered(docker):
             response = await docker.session.get(path, params=parameters, timeout=aiohttp.ClientTimeout())
         if response.status != HTTPStatus.OK:
             response.close()

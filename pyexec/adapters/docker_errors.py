@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import aiohttp
+import anyio
+from aiodocker import Docker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
@@ -13,13 +15,14 @@ GONE_STATUSES = (404, 409)
 """There is no such container; it is not running, or its removal is already under way."""
 CANNOT_CONNECT = 900
 """The status aiodocker gives to a connection that could not be made or broke."""
+NO_ANSWER = "Docker does not answer: it took a request, and PYEXEC_DOCKER_TIMEOUT went by"
 _NO_PYTHON = ("executable file not found", "no such file or directory", "exec format error")
 
 
 async def kill_container(container: DockerContainer) -> None:
     """SIGKILL to all in it; fine when it has ended."""
     try:
-        async with translated():
+        async with answered(container.docker):
             await container.kill(signal="SIGKILL")
     except EngineError as error:
         if not is_gone(error):
@@ -29,7 +32,7 @@ async def kill_container(container: DockerContainer) -> None:
 async def remove_container(container: DockerContainer) -> None:
     """Leaves nothing of it; fine when it is gone."""
     try:
-        async with translated():
+        async with answered(container.docker):
             await container.delete(force=True, v=True)
     except EngineError as error:
         if not is_gone(error):
@@ -47,12 +50,23 @@ def has_status(error: EngineError, statuses: Collection[int]) -> bool:
 
 
 @asynccontextmanager
+async def answered(docker: Docker) -> AsyncIterator[None]:
+    """As `translated`, for requests that aiodocker itself does not bound: those that open a stream, and others that
+    it takes for long ones."""
+    async with translated():
+        with anyio.fail_after(docker._timeout.total):
+            yield
+
+
+@asynccontextmanager
 async def translated(image: str = "") -> AsyncIterator[None]:
     """Turns aiodocker's and aiohttp's errors into ours, cause kept."""
     try:
         yield
     except DockerError as error:
         raise error_of(error, image) from error
+    except TimeoutError as error:
+        raise Unavailable(NO_ANSWER) from error
     except (aiohttp.ClientError, ConnectionError, RuntimeError, AssertionError) as error:
         # The last of them is aiodocker's way to say that a stream's connection is closed already.
         raise EngineError(f"the connection to Docker broke: {error or 'it is closed'}") from error

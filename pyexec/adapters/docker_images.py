@@ -10,7 +10,7 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from pyexec.adapters.docker_clock import moment
-from pyexec.adapters.docker_errors import CANNOT_CONNECT, error_of, translated
+from pyexec.adapters.docker_errors import CANNOT_CONNECT, NO_ANSWER, error_of, translated
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 from pyexec.ports import Image
 
@@ -53,6 +53,8 @@ class DockerImages:
             if error.status != 404:
                 raise error_of(error, name) from error
             return None
+        except TimeoutError as error:
+            raise Unavailable(NO_ANSWER) from error
         except aiohttp.ClientError as error:
             raise EngineError(f"the connection to Docker broke: {error}") from error
 
@@ -91,6 +93,8 @@ class DockerImages:
                 return False
             if error.status != 404:
                 raise error_of(error) from error
+        except TimeoutError as error:
+            raise Unavailable(NO_ANSWER) from error
         except aiohttp.ClientError as error:
             raise EngineError(f"the connection to Docker broke: {error}") from error
         return True

@@ -15,7 +15,7 @@ from aiodocker.stream import Stream
 from anyio import to_thread
 
 from pyexec.adapters.docker_config import Isolation, setup_config
-from pyexec.adapters.docker_errors import remove_container, translated
+from pyexec.adapters.docker_errors import answered, remove_container, translated
 from pyexec.errors import EngineError
 from pyexec.ports import SetupSpec
 
@@ -46,7 +46,8 @@ class DockerSetupContainer:
             try:
                 async with translated(image=spec.image):
                     await container.put_archive("/", files)  # type: ignore[no-untyped-call]
-                    await setup._stream.__aenter__()
+                    async with answered(docker):
+                        await setup._stream.__aenter__()
                     await container.start()
             except BaseException:
                 with anyio.CancelScope(shield=True):

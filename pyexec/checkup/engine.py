@@ -30,7 +30,9 @@ async def check_engine(settings: Settings) -> Sequence[Finding]:
     """It answers, has the runtime and the image, and sandboxes hold. What is made is removed again."""
     async with AsyncExitStack() as stack:
         try:
-            engine = await DockerEngine.connect(settings.engine_host(), isolation(settings))
+            engine = await DockerEngine.connect(
+                settings.engine_host(), isolation(settings), settings.docker_timeout
+            )
             stack.push_async_callback(engine.close)
             with anyio.fail_after(ENGINE_SECONDS):
                 identity, facts = await engine.identify(), await engine.survey.facts()

@@ -21,6 +21,7 @@ from pyexec.sandbox import protocol
 from pyexec.sandbox.protocol import Frame, Go, Plan, Ready, Refused, Started, Unpacked
 
 START_SECONDS = 30.0
+SILENT_SECONDS = 5.0
 UNPACK_SECONDS = 120.0
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
@@ -100,11 +101,13 @@ class Sandbox:
             await self._write(protocol.archive_frame(data[start : start + FRAME_BYTES]))
 
     async def unpack(self) -> None:
-        """Ends the archive, and waits until it is in place."""
+        """Ends the archive, and waits until it is in place. Raises `Unavailable` when the engine is away."""
         await self._write(protocol.archive_frame(b""))
-        with anyio.move_on_after(UNPACK_SECONDS):
-            await self._expect(Unpacked)
-            return
+        for seconds in (SILENT_SECONDS, UNPACK_SECONDS):
+            with anyio.move_on_after(seconds):
+                await self._expect(Unpacked)
+                return
+            await self._engine.check()  # it may be the engine that is silent, and then says nothing for ever
         raise SandboxBroken(f"the archive was not unpacked within {UNPACK_SECONDS:g} s")
 
     async def arm(self, plan: Plan, stdin: bytes) -> None:
@@ -113,7 +116,7 @@ class Sandbox:
 
     async def go(self, order: Go) -> None:
         """Starts the program; returns when its process exists."""
-        with suppress(EngineError):  # whether it has arrived is told by what comes now
+        with suppress(EngineError, Unavailable):  # whether it has arrived is told by what comes now
             await self._container.write(protocol.go_frame(order))
         self._check(await self._next_for_sure(), Started)
 
@@ -123,6 +126,13 @@ class Sandbox:
         Waits for an engine that does not answer for as long as it takes."""
         while (frame := await self._next_for_sure()) is not None:
             yield frame
+
+    async def check_in_reach(self) -> None:
+        """Asks the engine, which may be silent without a connection that breaks; `out_of_reach` has its answer."""
+        try:
+            await self._engine.check()
+        except (EngineError, Unavailable):
+            self.out_of_reach = self.was_out_of_reach = True
 
     async def kill(self) -> None:
         """Ends every process in it at once."""

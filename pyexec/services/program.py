@@ -141,7 +141,9 @@ async def _leave_when_over(run: Run, scope: anyio.CancelScope) -> None:
 async def _leave_after(seconds: float, grace: float, sandbox: Sandbox, scope: anyio.CancelScope) -> None:
     """At the deadline; a program out of reach may have ended before it, and then says so a little later."""
     await anyio.sleep(seconds)
-    await anyio.sleep(grace)  # not in one: who was asleep first hears what was said meanwhile
+    async with anyio.create_task_group() as asking:
+        asking.start_soon(sandbox.check_in_reach, name="is the engine there")
+        await anyio.sleep(grace)  # not in one: who was asleep first hears what was said meanwhile
     if sandbox.out_of_reach:
         await anyio.sleep(OUT_OF_REACH_SECONDS)
     scope.cancel()

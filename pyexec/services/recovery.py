@@ -89,14 +89,14 @@ class Recovery:
         containers = await self.engine.list_containers(self.labels)
         alive = (await self.membership.members()).members.keys() | {self.runner.config.replica}
         orphans = {c for c, labels in containers.items() if labels.get(REPLICA_LABEL) not in alive}
-        if not orphans:
-            return
-        for execution, events in await self._running():
-            if execution.container in orphans:
-                orphans.discard(execution.container)  # another one may have adopted what runs in it
-                if execution.owner not in alive or self.runner.has_lost(execution):
-                    with correlated(execution.id, "async" if execution.payload else "sync"):
-                        await self._adopt(execution, events, execution.container)
+        for execution, events in await self._running() if containers else ():
+            if execution.container not in containers:
+                continue
+            orphans.discard(execution.container)  # another one may have adopted what runs in it
+            # Whose program it is the log tells, and not the container, which bears the name of who has started it.
+            if execution.owner not in alive or self.runner.has_lost(execution):
+                with correlated(execution.id, "async" if execution.payload else "sync"):
+                    await self._adopt(execution, events, execution.container)
         for container in orphans:
             await self._remove(container)
 

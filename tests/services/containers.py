@@ -66,8 +66,9 @@ class Box:
             self._announce()
 
     def end(self) -> None:
-        """As by SIGKILL."""
+        """As by SIGKILL. The engine keeps nothing of what has ended."""
         self.ended = True
+        self.engine.boxes.pop(self.id, None)
         if self.program is not None and self.program.ended_at is None:
             self.program.ended_at = anyio.current_time()
         self._announce()

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from pyexec.domain.events import Adopted, Finished, Running
 from pyexec.errors import InvalidRequest
 from pyexec.services import submit
 from tests.services.containers import Box
@@ -350,6 +351,30 @@ def _explore(examples: int, steps: int) -> None:
 
 def test_the_invariants_hold_whatever_happens() -> None:
     _explore(100, 30)
+
+
+def test_a_run_goes_back_to_whom_it_was_taken_from_when_its_adopter_dies() -> None:
+    """It runs in the first one's container, who lives on, and only had no session for a moment."""
+    replicas = Replicas()
+    replicas.start(local_claim=True)
+    replicas.crash(pick=1, passes=0)
+    replicas.submit(pick=0, sync=False, key=None, installs=False, passes=20)
+    first = replicas.lives[0]
+    replicas.do(_call(lambda: replicas.world.expire(first.process)))
+    replicas.start_again(place=1, passes=20)
+    adopter = replicas.lives[-1]
+    replicas.do(_call(adopter.crash))
+    replicas.do(_call(lambda: replicas.world.expire(adopter.process)))
+    replicas.time_passes(6.0)
+    replicas.program_exits(pick=0, code=0, passes=20)
+    (log,) = replicas.world.written.values()
+    assert [(written.writer, type(written.event)) for written in log[2:]] == [
+        (first.name, Running),
+        (adopter.name, Adopted),
+        (first.name, Adopted),
+        (first.name, Finished),
+    ]
+    replicas.teardown()
 
 
 @pytest.mark.soak

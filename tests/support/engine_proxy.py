@@ -1,5 +1,5 @@
-"""A Docker engine that can be taken away and given back, or that does not do what it is told: a socket in front of
-the real one's."""
+"""A Docker engine that can be taken away and given back, that falls silent, or that does not do what it is told: a
+socket in front of the real one's."""
 
 import json
 import re
@@ -7,8 +7,8 @@ import selectors
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,28 @@ ENGINE = "/var/run/docker.sock"
 
 
 class EngineProxy:
-    """Listens at `path` from `start` until `stop`, which cuts every connection, too. `rewrite` changes the body of
-    every request that creates a container."""
+    """Listens at `path` from `start` until `stop`, which cuts every connection, too; takes everything and passes
+    nothing on while it is `silent`. `rewrite` changes the body of every request that creates a container."""
 
     def __init__(self, path: Path, rewrite: Callable[[Any], None] | None = None) -> None:
         self.path = path
         self._rewrite = rewrite
         self._server: _Server | None = None
+        self._speaking = threading.Event()
+        self._speaking.set()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """As an engine that hangs: it is there, and does nothing."""
+        self._speaking.clear()
+        try:
+            yield
+        finally:
+            self._speaking.set()
 
     def start(self) -> None:
         self._server = _Server(str(self.path), _Connection)
-        self._server.rewrite = self._rewrite
+        self._server.rewrite, self._server.speaking = self._rewrite, self._speaking
         threading.Thread(target=self._server.serve_forever, name="engine proxy").start()
 
     def stop(self) -> None:
@@ -44,6 +55,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     block_on_close = False
     request_queue_size = 128
     rewrite: Callable[[Any], None] | None = None
+    speaking: threading.Event
 
     def __init__(self, path: str, handler: type[socketserver.BaseRequestHandler]) -> None:
         super().__init__(path, handler)
@@ -73,6 +85,7 @@ class _Connection(socketserver.BaseRequestHandler):
                         data = source.recv(65536)
                         if not data:
                             return
+                        self.server.speaking.wait()
                         key.data.sendall(rewritten.feed(data) if source is self.request else data)
             except OSError:
                 return

@@ -1,4 +1,5 @@
-"""Docker goes away and comes back: the server says so, refuses what it cannot do, and recovers by itself."""
+"""Docker goes away, or falls silent, and comes back: the server says so, refuses what it cannot do, and recovers by
+itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +8,13 @@ import anyio
 import pytest
 from attrs import frozen
 
-from tests.support.api import Api, api_of
+from tests.support.api import Api, api_of, until_ready
 from tests.support.archives import script
-from tests.support.containers import deployment_of, until_containers
+from tests.support.containers import containers, deployment_of, until_containers
 from tests.support.engine_proxy import EngineProxy
 from tests.support.server import Server, running_server
 
+TIMEOUT_SECONDS = 2
 HELLO = script("print('hello')")
 
 
@@ -29,7 +31,13 @@ def cut(image: str, tmp_path: Path) -> Iterator[Cut]:
     engine.start()
     try:
         host = f"unix://{engine.path}"
-        with running_server(tmp_path / "data", image, docker_host=host, warm_pool="1") as server:
+        settings = {
+            "docker_host": host,
+            "docker_timeout": str(TIMEOUT_SECONDS),
+            "warm_pool": "1",
+            "stop_timeout": "1",
+        }
+        with running_server(tmp_path / "data", image, **settings) as server:
             yield Cut(server, engine)
     finally:
         engine.stop()
@@ -92,3 +100,44 @@ async def test_a_kill_reaches_a_run_once_its_engine_is_back(cut: Cut) -> None:
         result = await api.ended(execution_id)
         assert (result["status"], result["stdout"]) == ("killed", "on\n")
         await until_containers(deployment_of(cut.server.data_dir), 1)
+
+
+async def test_an_engine_that_falls_silent_counts_as_away(cut: Cut) -> None:
+    async with api_of(cut.server.url) as api:
+        newest = await api.newest()
+        with cut.engine.silent():
+            answer = await api.get("/ready")
+            assert (answer.status, list(answer.document["reasons"])) == (503, ["docker"]), answer.document
+            for _ in range(2):  # the waiting sandbox is of no use, and there is no other
+                refused = await api.sync(HELLO)
+                assert (refused.status, refused.document["code"]) == (503, "unavailable"), refused.document
+                assert "Docker does not answer" in refused.document["error"]
+            assert await api.newest() == newest
+        await until_ready(api)
+        assert (await api.run("print('after')"))["stdout"] == "after\n"
+        await until_containers(deployment_of(cut.server.data_dir), 1)
+
+
+async def test_a_program_that_ends_while_its_engine_is_silent_has_not_timed_out(cut: Cut) -> None:
+    """Its deadline goes by meanwhile; that it had ended before is heard only afterwards."""
+    source = "import time\nprint('on', flush=True)\ntime.sleep(1)\nprint('over')"
+    async with api_of(cut.server.url) as api:
+        execution_id = await api.accepted(source, config={"timeout_seconds": 3})
+        await api.until_printed(execution_id, b"on\n")
+        with cut.engine.silent():
+            await anyio.sleep(3 + TIMEOUT_SECONDS)
+        result = await api.ended(execution_id)
+        assert (result["status"], result["stdout"]) == ("completed", "on\nover\n"), result
+        await until_containers(deployment_of(cut.server.data_dir), 1)
+
+
+async def test_a_server_stops_although_its_engine_is_silent(image: str, cut: Cut) -> None:
+    """What it cannot remove then is removed by the next one."""
+    async with api_of(cut.server.url) as api:
+        await api.until_printed(await api.accepted("print('on', flush=True)\nwhile True: pass"), b"on\n")
+    with cut.engine.silent():
+        assert cut.server.stop() == 0
+    data_dir = cut.server.data_dir
+    assert len(await containers(deployment_of(data_dir))) == 2
+    with running_server(data_dir, image, warm_pool="1"):
+        await until_containers(deployment_of(data_dir), 1)
