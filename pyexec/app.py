@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -41,9 +42,9 @@ def main() -> None:
         case ["--check", "--json"] | ["--json", "--check"]:
             _check(as_json)
         case ["--help" | "-h"]:
-            print(f"{USAGE}{describe_settings()}")
+            _tell(f"{USAGE}{describe_settings()}")
         case ["--version"]:
-            print(f"python-executor-server {version('python-executor')}")
+            _tell(f"python-executor-server {version('python-executor')}")
         case arguments:
             given = " ".join(arguments)
             print(
@@ -53,12 +54,18 @@ def main() -> None:
             sys.exit(WRONG_USAGE)
 
 
+def _tell(text: str) -> None:
+    """Prints it. Whoever reads no further, as `head` does, ends this quietly, as any program in a pipe."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text)
+
+
 def _check(shown: Callable[[Sequence[Finding]], str]) -> None:
     """Exits with 0 when a server would work, else with 1."""
     logging.disable()  # what the parts would log is what the findings say
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         findings = runner.run(check_up())
-    print(shown(findings))
+    _tell(shown(findings))
     sys.exit(0 if is_well(findings) else 1)
 
 

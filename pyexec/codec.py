@@ -225,14 +225,23 @@ def _new_request_converter() -> cattrs.Converter:
 _requests = _new_request_converter()
 
 
+def _hint(unknown: str, kind: type) -> str:
+    """What was perhaps meant by a field that `kind` has not."""
+    fields = attrs.fields(kind)
+    for field in fields:
+        if attrs.has(field.type) and unknown in attrs.fields_dict(field.type):
+            return f"it belongs in {field.name!r}"
+    known = [field.name for field in fields]
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
 def _first_fault(error: BaseException, path: str) -> InvalidRequest:
     """The first leaf of a validation error as a sentence with the dotted path of its field."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         unknown = sorted(error.extra_fields)[0]
-        known = [a.name for a in attrs.fields(error.cl)]
-        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         name = f"{path}.{unknown}".lstrip(".")
+        hint = _hint(unknown, error.cl)
         return InvalidRequest(f"unknown field {name!r}; {hint}", field=name, code="unknown_field")
     if isinstance(error, cattrs.BaseValidationError):
         inner = error.exceptions[0]

@@ -90,7 +90,7 @@ class Recovery:
         alive = (await self.membership.members()).members.keys() | {self.runner.config.replica}
         orphans = {c for c, labels in containers.items() if labels.get(REPLICA_LABEL) not in alive}
         for execution, events in await self._running() if containers else ():
-            if execution.container not in containers:
+            if execution.container is None or execution.container not in containers:
                 continue
             orphans.discard(execution.container)  # another one may have adopted what runs in it
             # Whose program it is the log tells, and not the container, which bears the name of who has started it.

@@ -105,7 +105,7 @@ class Slots:
             raise TooLarge(
                 f"memory_mb, disk_mb and {self._overhead_mb} MiB around them are {memory_mb} MiB; this server gives "
                 f"its sandboxes {self._memory_mb_max} MiB (PYEXEC_MAX_TOTAL_MEMORY_MB)",
-                field="config.memory_mb",
+                field="config.memory_mb" if limits.memory_mb >= limits.disk_mb else "config.disk_mb",
             )
 
     def try_reserve(self, limits: Limits) -> Slot | None:

@@ -147,6 +147,11 @@ def test_what_fits_is_read_as_it_is(document: dict[str, object]) -> None:
         (None, "metadata", "metadata must be a JSON object, not null"),
         ({"entrypiont": "x"}, "entrypiont", "unknown field 'entrypiont'; did you mean 'entrypoint'?"),
         ({"zzz": 1}, "zzz", "unknown field 'zzz'; known are entrypoint, docker_image"),
+        (
+            {"timeout_seconds": 1},
+            "timeout_seconds",
+            "unknown field 'timeout_seconds'; it belongs in 'config'",
+        ),
         ({"config": {"memory": 1}}, "config.memory", "did you mean 'memory_mb'?"),
         ({"config": {"memory_mb": "1"}}, "config.memory_mb", "config.memory_mb must be a whole number"),
         ({"config": {"memory_mb": 1.5}}, "config.memory_mb", "must be a whole number, not a number"),

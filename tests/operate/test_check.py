@@ -3,6 +3,7 @@ it is left."""
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -214,6 +215,15 @@ def test_for_people_it_is_a_line_for_each_thing(tmp_path: Path) -> None:
     *lines, total = done.stdout.splitlines()
     assert all(line.split()[0] in ("ok", "warning", "failed") for line in lines)
     assert total.startswith("1 failed, ")
+
+
+def test_a_reader_that_reads_no_further_ends_it_quietly() -> None:
+    with subprocess.Popen([PROGRAM, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        assert told.stdout is not None
+        assert told.stderr is not None
+        told.stdout.close()
+        assert told.stderr.read() == b""
+    assert told.returncode == -signal.SIGPIPE
 
 
 def test_help_names_every_setting_and_wrong_usage_is_one_line() -> None:

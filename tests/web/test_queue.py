@@ -111,10 +111,17 @@ def engine_memory_mb() -> int:
 async def test_more_memory_than_the_engine_has_is_refused(image: str, tmp_path: Path) -> None:
     """Whatever the ceilings say: the kernel would end others for it."""
     total_mb = engine_memory_mb()
-    settings = {"max_memory_mb": str(2 * total_mb), "max_concurrent": "1", "default_disk_mb": "16"}
+    settings = {
+        "max_memory_mb": str(2 * total_mb),
+        "max_disk_mb": str(2 * total_mb),
+        "max_concurrent": "1",
+        "default_disk_mb": "16",
+    }
     with running_server(tmp_path / "data", image, **settings) as server:
         async with api_of(server.url) as api:
             answer = await api.sync(script("print(1)"), {"config": {"memory_mb": total_mb}})
             assert answer.status == 413, answer.document
             assert answer.document["field"] == "config.memory_mb"
             assert str(total_mb) in answer.document["error"]
+            answer = await api.sync(script("print(1)"), {"config": {"disk_mb": total_mb}})
+            assert (answer.status, answer.document["field"]) == (413, "config.disk_mb"), answer.document
