@@ -138,6 +138,6 @@ async def test_a_server_stops_although_its_engine_is_silent(image: str, cut: Cut
     with cut.engine.silent():
         assert cut.server.stop() == 0
     data_dir = cut.server.data_dir
-    assert len(await containers(deployment_of(data_dir))) == 2
+    assert await containers(deployment_of(data_dir))  # the one that waited may have ended by itself
     with running_server(data_dir, image, warm_pool="1"):
         await until_containers(deployment_of(data_dir), 1)

@@ -24,7 +24,8 @@ print(os.getpgid(0) == os.getpid() == os.getsid(0), os.getppid(), os.nice(0), os
 print(os.getcwd(), os.listdir(), os.getgroups(), os.umask(0), os.sched_getaffinity(0))
 print(sorted((k, v) for k, v in os.environ.items() if k != 'HOSTNAME'))
 print([pair for pair in open('/proc/self/environ').read().split('\\0') if not pair.startswith('HOSTNAME')])
-print(resource.getpagesize(), resource.getrusage(resource.RUSAGE_SELF).ru_utime > 0, os.times().children_user)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(resource.getpagesize(), used.ru_utime + used.ru_stime > 0, os.times().children_user)
 """
 
 _INTERPRETER = """
