@@ -24,7 +24,22 @@ async def owners(deployment: str, host: str | None = None) -> Mapping[str, str]:
         "--format", '{{.ID}} {{.Label "pyexec.replica"}}',
         host=host,
     )  # fmt: skip
-    return dict(line.split() for line in listed.splitlines())
+    found = dict(line.split() for line in listed.splitlines())
+    return {container: found[container] for container in await _existing(found, host)}
+
+
+async def _existing(ids: Collection[str], host: str | None) -> Collection[str]:
+    """Those of them that there are. After its own crash an engine may list one that it then says is not there."""
+    if not ids:
+        return ()
+    inspect = await asyncio.create_subprocess_exec(
+        "docker", "inspect", "--type", "container", "--format", "{{.Id}}", *ids,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=environment(host),
+    )  # fmt: skip
+    there, _ = await inspect.communicate()
+    return there.decode().split()
 
 
 async def until_containers(deployment: str, count: int, *, host: str | None = None) -> Collection[str]:
