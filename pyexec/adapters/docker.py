@@ -152,7 +152,7 @@ class DockerEngine:
             try:
                 await remove_container(self._docker.containers.container(name))
             except Unavailable:
-                raise
+                raise  # what is to start would meet the same, after as long a wait for each of them
             except ExecutorError as error:
                 logger.error("the container %s is left behind until the next start: %s", name, error)
             else:

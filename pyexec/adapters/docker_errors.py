@@ -15,7 +15,7 @@ GONE_STATUSES = (404, 409)
 """There is no such container; it is not running, or its removal is already under way."""
 CANNOT_CONNECT = 900
 """The status aiodocker gives to a connection that could not be made or broke."""
-NO_ANSWER = "Docker does not answer: it took a request, and PYEXEC_DOCKER_TIMEOUT went by"
+_NO_ANSWER = "Docker does not answer: it took a request, and PYEXEC_DOCKER_TIMEOUT went by"
 _NO_PYTHON = ("executable file not found", "no such file or directory", "exec format error")
 
 
@@ -66,7 +66,7 @@ async def translated(image: str = "") -> AsyncIterator[None]:
     except DockerError as error:
         raise error_of(error, image) from error
     except TimeoutError as error:
-        raise Unavailable(NO_ANSWER) from error
+        raise Unavailable(_NO_ANSWER) from error
     except (aiohttp.ClientError, ConnectionError, RuntimeError, AssertionError) as error:
         # The last of them is aiodocker's way to say that a stream's connection is closed already.
         raise EngineError(f"the connection to Docker broke: {error or 'it is closed'}") from error

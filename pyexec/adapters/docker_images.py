@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -10,7 +11,7 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from pyexec.adapters.docker_clock import moment
-from pyexec.adapters.docker_errors import CANNOT_CONNECT, NO_ANSWER, error_of, translated
+from pyexec.adapters.docker_errors import CANNOT_CONNECT, error_of, has_status, translated
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 from pyexec.ports import Image
 
@@ -46,17 +47,14 @@ class DockerImages:
 
     async def find(self, name: str) -> Image | None:
         try:
-            return _image(await self._docker.images.inspect(name))
-        except DockerError as error:
-            if error.status == 400:
-                raise ImageUnavailable(f"{name!r} is no image's name: {error.message}") from error
-            if error.status != 404:
-                raise error_of(error, name) from error
+            async with translated():
+                return _image(await self._docker.images.inspect(name))
+        except EngineError as error:
+            if has_status(error, [HTTPStatus.BAD_REQUEST]):
+                raise ImageUnavailable(f"{name!r} is no image's name: {error}") from error
+            if not has_status(error, [HTTPStatus.NOT_FOUND]):
+                raise
             return None
-        except TimeoutError as error:
-            raise Unavailable(NO_ANSWER) from error
-        except aiohttp.ClientError as error:
-            raise EngineError(f"the connection to Docker broke: {error}") from error
 
     async def pull(self, name: str) -> AsyncIterator[str]:
         try:
@@ -86,17 +84,14 @@ class DockerImages:
 
     async def remove(self, image: Image) -> bool:
         try:
-            for name in image.names or [image.id]:
-                await self._docker.images.delete(name)
-        except DockerError as error:
-            if error.status == 409:
+            async with translated():
+                for name in image.names or [image.id]:
+                    await self._docker.images.delete(name)
+        except EngineError as error:
+            if has_status(error, [HTTPStatus.CONFLICT]):
                 return False
-            if error.status != 404:
-                raise error_of(error) from error
-        except TimeoutError as error:
-            raise Unavailable(NO_ANSWER) from error
-        except aiohttp.ClientError as error:
-            raise EngineError(f"the connection to Docker broke: {error}") from error
+            if not has_status(error, [HTTPStatus.NOT_FOUND]):
+                raise
         return True
 
 
