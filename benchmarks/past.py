@@ -10,10 +10,10 @@ from typing import Final
 import anyio
 
 from benchmarks.samples import Samples, timed
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_lease import ConsulMembership
-from pyexec.adapters.consul_log import ConsulLog
-from pyexec.adapters.embedded import EmbeddedLog
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.lease import ConsulMembership
+from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.domain.events import Claimed, Event, Finished, Output, Running, Submitted
 from pyexec.domain.ids import execution_id
 from pyexec.domain.journal import Journal, Stream

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from command import ROOT
 
-from pyexec.manual import Described, described
+from pyexec.settings_help import Described, described
 
 PAGE = ROOT / "docs" / "configuration.md"
 _HEAD = """\

@@ -9,13 +9,13 @@ from importlib.metadata import version
 
 import uvloop
 
-from pyexec.checkup.checkup import check_up
-from pyexec.checkup.findings import Finding, as_json, as_text, is_well
 from pyexec.errors import ExecutorError, first_of
 from pyexec.logs import Logs
-from pyexec.manual import describe_settings
+from pyexec.preflight.findings import Finding, as_json, as_text, is_well
+from pyexec.preflight.preflight import check_up
 from pyexec.server import serve
 from pyexec.settings import from_environment
+from pyexec.settings_help import describe_settings
 
 WRONG_USAGE = 2
 USAGE = """\

@@ -13,17 +13,17 @@ from pyexec.adapters.prometheus import PrometheusMeter
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
 from pyexec.logs import Logs
-from pyexec.replica import Replica, open_replica
-from pyexec.services.lag import measure_lag
+from pyexec.services.loop_lag import measure_lag
 from pyexec.settings import Settings
-from pyexec.web.access import ACCESS_LOG, METER, note_access
 from pyexec.web.context import GATE, TOKENS, Gate
-from pyexec.web.errors import answer_errors, require_token
-from pyexec.web.metrics import EXPOSITION
-from pyexec.web.openapi import openapi_document, terms_of
-from pyexec.web.pages import add_pages
+from pyexec.web.handlers.metrics import EXPOSITION
+from pyexec.web.handlers.pages import add_pages
+from pyexec.web.middleware.access import ACCESS_LOG, METER, note_access
+from pyexec.web.middleware.errors import answer_errors, require_token
+from pyexec.web.middleware.handler_task import in_scope
+from pyexec.web.openapi.document import openapi_document, terms_of
 from pyexec.web.routes import ROUTES, add_routes
-from pyexec.web.scope import in_scope
+from pyexec.wiring.replica import Replica, open_replica
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from pyexec.domain.enforcement import LIMITS
+from pyexec.domain.isolation import LIMITS
 from pyexec.domain.spec import Limits, Policy
 from pyexec.errors import SettingsError
 

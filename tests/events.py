@@ -23,8 +23,8 @@ from pyexec.domain.events import (
     Submitted,
     Usage,
 )
-from pyexec.domain.files import Files, OutputFile
 from pyexec.domain.ids import execution_id
+from pyexec.domain.output_files import Files, OutputFile
 from pyexec.domain.spec import Limits, Spec
 
 LIMITS = Limits(timeout_seconds=300, network_disabled=True, memory_mb=1024, disk_mb=2048, cpu_shares=1024)

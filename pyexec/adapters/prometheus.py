@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import prometheus_client as prometheus
 
-from pyexec.measures import CATALOGUE, Counter, Gauge, Histogram
+from pyexec.metrics import CATALOGUE, Counter, Gauge, Histogram
 
 # A line more for each series, of which nobody asks anything.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -5,8 +5,8 @@ from enum import StrEnum
 
 from attrs import field, frozen
 
-from pyexec.domain.described import described
-from pyexec.domain.files import Files
+from pyexec.domain.field_docs import described
+from pyexec.domain.output_files import Files
 from pyexec.domain.spec import Spec
 
 

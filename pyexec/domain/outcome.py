@@ -5,7 +5,7 @@ from datetime import datetime
 from attrs import evolve, frozen
 
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
-from pyexec.domain.files import Files
+from pyexec.domain.output_files import Files
 from pyexec.domain.spec import Limits
 from pyexec.domain.traceback import Crash, parse_traceback
 

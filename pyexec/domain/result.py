@@ -5,12 +5,12 @@ from datetime import datetime
 
 from attrs import field, frozen
 
-from pyexec.domain.described import described
 from pyexec.domain.events import Failed, FailureType, Finished, Usage
 from pyexec.domain.execution import Execution, Status
-from pyexec.domain.files import Files, OutputFile
+from pyexec.domain.field_docs import described
 from pyexec.domain.ids import ID_PATTERN
 from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_files import Files, OutputFile
 
 ID_FIELD = described("The execution's id.", "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", pattern=ID_PATTERN)
 

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 
 from attrs import field, fields, frozen
 
-from pyexec.domain.described import described
-from pyexec.domain.files import normal_patterns
+from pyexec.domain.field_docs import described
+from pyexec.domain.output_files import normal_patterns
 from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import InvalidRequest
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from attrs import asdict, define, field, filters, frozen
 
-from pyexec.domain.files import UNSAFE, FileLimits
 from pyexec.domain.journal import Stream
+from pyexec.domain.output_files import UNSAFE, FileLimits
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import collector, wire
+from pyexec.guest import collector, wire
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
-_PARTS = ("wire", "memory", "seal", "interpreter", "standby", "program", "supervisor")
+_PARTS = ("wire", "memory", "seccomp", "interpreter", "prestart", "program", "supervisor")
 """What a supervisor is made of, each after those that it imports."""
 _HEADER = wire.HEADER
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
@@ -125,14 +125,14 @@ Frame = (
 def command(*, standby: bool) -> tuple[str, ...]:
     """The container's command: the interpreter with the supervisor as its program. `standby` says whether another
     interpreter stands by for the program, or is started at the go-ahead."""
-    texts = (text for part in _PARTS for text in (f"pyexec.sandbox.{part}", _source(part)))
-    return ("python3", "-I", "-S", "-c", _source("boot"), "on" if standby else "off", *texts)
+    texts = (text for part in _PARTS for text in (f"pyexec.guest.{part}", _source(part)))
+    return ("python3", "-I", "-S", "-c", _source("bootstrap"), "on" if standby else "off", *texts)
 
 
 @cache
 def _source(module: str) -> str:
     """What travels into the container, as text."""
-    return resources.files("pyexec.sandbox").joinpath(f"{module}.py").read_text("utf-8")
+    return resources.files("pyexec.guest").joinpath(f"{module}.py").read_text("utf-8")
 
 
 def archive_frame(data: bytes) -> bytes:

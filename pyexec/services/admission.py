@@ -10,8 +10,8 @@ from attrs import frozen
 from pyexec.domain.events import FailureType
 from pyexec.domain.spec import Spec
 from pyexec.errors import EngineError, ImageUnavailable, InvalidRequest, Unavailable
-from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
-from pyexec.sandbox.pool import SandboxKind
+from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.sandbox.pool.pool import SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.preparation import Preparation
 from pyexec.services.slots import Slot, Slots

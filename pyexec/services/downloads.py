@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from attrs import frozen
 
 from pyexec.domain.events import Terminal
-from pyexec.domain.files import Files, OutputFile
+from pyexec.domain.output_files import Files, OutputFile
 from pyexec.domain.result import files_of
 from pyexec.errors import NotEnded, Unavailable, UnknownFile
 from pyexec.ports import BlobStore

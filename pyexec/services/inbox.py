@@ -8,17 +8,17 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
+from pyexec.aio import Trouble
 from pyexec.correlation import correlate, correlated
 from pyexec.domain.events import Event, Killed
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import EventLog
+from pyexec.services.active_runs import Live, Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.damage import Damage
-from pyexec.services.live import Live, Run
+from pyexec.services.corrupt_logs import Damage
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
-from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 

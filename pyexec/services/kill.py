@@ -5,8 +5,8 @@ import anyio
 from pyexec.domain.execution import Execution, Phase, request_kill
 from pyexec.errors import Conflict
 from pyexec.ports import EventLog
+from pyexec.services.active_runs import Live
 from pyexec.services.clock import nonce, now
-from pyexec.services.live import Live
 from pyexec.services.query import Queries
 
 ANSWER_SECONDS = 10.0

@@ -7,21 +7,21 @@ from functools import partial
 import anyio
 from attrs import frozen
 
+from pyexec.aio import Trouble
 from pyexec.domain.environment import recipe_of
 from pyexec.domain.events import Preparing
 from pyexec.domain.execution import Phase
 from pyexec.domain.journal import Stream
 from pyexec.domain.spec import Spec
 from pyexec.errors import Conflict, EngineError, SandboxBroken, Unavailable
-from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
-from pyexec.sandbox.environments import Environments
-from pyexec.sandbox.pool import Pool, SandboxKind
+from pyexec.sandbox.environments.environments import Environments
+from pyexec.sandbox.pool.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.live import Run
 from pyexec.services.spool import Spool
-from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 

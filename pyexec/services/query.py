@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Sequence
 
 import anyio
 
+from pyexec.domain.event_stream import Chunk, Item, Position, items_after
 from pyexec.domain.execution import Execution, Phase, Status, fold
 from pyexec.domain.journal import Journal, Stream
 from pyexec.domain.result import Result, Summary, result_of, summarize
-from pyexec.domain.stream import Chunk, Item, Position, items_after
 from pyexec.errors import CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
-from pyexec.services.damage import Damage
-from pyexec.services.live import Live, Run
-from pyexec.services.outputs import load_output
+from pyexec.services.active_runs import Live, Run
+from pyexec.services.corrupt_logs import Damage
+from pyexec.services.output_store import load_output
 
 logger = logging.getLogger(__name__)
 

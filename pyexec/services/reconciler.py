@@ -9,18 +9,18 @@ from datetime import timedelta
 import anyio
 from attrs import frozen
 
+from pyexec.aio import Trouble
 from pyexec.correlation import correlated
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import BlobStore, EventLog, Member, Membership
+from pyexec.services.active_runs import Changes, Live
 from pyexec.services.clock import nonce, now
-from pyexec.services.damage import Damage
-from pyexec.services.live import Changes, Live
-from pyexec.services.outputs import files_blob, output_blob, payload_blob
+from pyexec.services.corrupt_logs import Damage
+from pyexec.services.output_store import files_blob, output_blob, payload_blob
 from pyexec.services.slots import Slots
-from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 

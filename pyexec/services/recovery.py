@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 import anyio
 from attrs import frozen
 
+from pyexec.aio import Trouble
 from pyexec.correlation import correlated
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
 from pyexec.ports import Engine, EventLog, Members, Membership
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.services.damage import Damage
+from pyexec.services.corrupt_logs import Damage
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
-from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 

@@ -18,17 +18,17 @@ from pyexec.errors import (
     SessionLost,
     Unavailable,
 )
-from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.services.beginnings import Beginnings
+from pyexec.services.active_runs import Live, Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.damage import Damage
-from pyexec.services.doubts import Doubts
-from pyexec.services.ending import UNPREPARED, Endings
-from pyexec.services.live import Live, Run
+from pyexec.services.completion import UNPREPARED, Endings
+from pyexec.services.corrupt_logs import Damage
+from pyexec.services.in_doubt import Doubts
 from pyexec.services.preparation import Preparation
-from pyexec.services.program import Bounds, Follow, follow, plan_of, start_and_follow, watch
+from pyexec.services.run_monitor import Bounds, Follow, follow, plan_of, start_and_follow, watch
+from pyexec.services.shutdown_guard import Beginnings
 from pyexec.services.slots import Slot, Slots
 from pyexec.services.spool import Spool
 

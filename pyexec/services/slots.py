@@ -7,7 +7,7 @@ from attrs import define, field, frozen
 
 from pyexec.domain.spec import MEBIBYTE, Limits
 from pyexec.errors import QueueFull, TooLarge, Unavailable
-from pyexec.measures import (
+from pyexec.metrics import (
     MEMORY_BUDGET,
     MEMORY_RESERVED,
     QUEUE_LENGTH,

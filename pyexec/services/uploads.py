@@ -10,7 +10,7 @@ from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.spec import MEBIBYTE, Metadata, Spec
 from pyexec.errors import EngineError, InvalidRequest, SandboxBroken, SandboxRefused, TooLarge, Unavailable
-from pyexec.measures import UNMEASURED, UPLOAD_BYTES, Meter
+from pyexec.metrics import UNMEASURED, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 

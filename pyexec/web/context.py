@@ -12,7 +12,7 @@ from pyexec.ports import REPLICA_HEADER, Caller
 from pyexec.services.downloads import Downloads
 from pyexec.services.kill import Kills
 from pyexec.services.query import Queries
-from pyexec.services.submit import Submissions
+from pyexec.services.submissions import Submissions
 
 
 @frozen(kw_only=True)

@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from attrs import field, fields, frozen
 
 from pyexec.codec import parse_json, parse_request
-from pyexec.domain.described import described
+from pyexec.domain.field_docs import described
 from pyexec.domain.spec import Metadata
 from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.web.context import WebLimits, context_of

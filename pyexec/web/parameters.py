@@ -8,8 +8,8 @@ import attrs
 from aiohttp import web
 from attrs import field, frozen
 
-from pyexec.domain.described import described
 from pyexec.domain.execution import Status
+from pyexec.domain.field_docs import described
 from pyexec.domain.result import ID_FIELD
 from pyexec.errors import InvalidRequest
 from pyexec.web.sse import POSITION_PATTERN

@@ -9,13 +9,19 @@ from aiohttp_apispec import docs, response_schema
 
 from pyexec.codec import to_json
 from pyexec.errors import ExecutorError
-from pyexec.web.answers import Health, Readiness, Unreadiness
 from pyexec.web.context import GATE, Context
-from pyexec.web.executions import delete_execution, get_events, get_execution, get_logs, list_executions
-from pyexec.web.files import get_file, get_files
-from pyexec.web.metrics import metrics
-from pyexec.web.schemas import schema_of
-from pyexec.web.submissions import evaluate, exec_async, exec_sync
+from pyexec.web.handlers.executions import (
+    delete_execution,
+    get_events,
+    get_execution,
+    get_logs,
+    list_executions,
+)
+from pyexec.web.handlers.metrics import metrics
+from pyexec.web.handlers.output_files import get_file, get_files
+from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
+from pyexec.web.openapi.schemas import schema_of
+from pyexec.web.responses import Health, Readiness, Unreadiness
 
 CHECK_SECONDS = 5.0
 

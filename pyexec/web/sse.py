@@ -10,12 +10,12 @@ from aiohttp import web
 from attrs import field, frozen
 
 from pyexec.codec import TAGS, event_name, timestamp, to_json
-from pyexec.domain.described import described
+from pyexec.domain.event_stream import Chunk, End, Happened, Item, Position
 from pyexec.domain.events import Running
+from pyexec.domain.field_docs import described
 from pyexec.domain.journal import Stream
-from pyexec.domain.stream import Chunk, End, Happened, Item, Position
 from pyexec.errors import ExecutorError, InvalidRequest
-from pyexec.web.access import note_answered
+from pyexec.web.middleware.access import note_answered
 
 logger = logging.getLogger(__name__)
 

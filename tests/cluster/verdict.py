@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_log import ConsulLog
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.log import ConsulLog
 from pyexec.domain.events import Event, Failed, Running, Submitted
 from pyexec.domain.execution import Phase, fold
 from pyexec.errors import SessionLost

@@ -11,13 +11,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pyexec.adapters.blobs import FileBlobs
-from pyexec.adapters.consul_blobs import ConsulBlobs
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_lease import ConsulMembership
-from pyexec.adapters.consul_log import ConsulLog
-from pyexec.adapters.embedded import EmbeddedLog
-from pyexec.adapters.object_blobs import ObjectBlobs
+from pyexec.adapters.blobs.file_blobs import FileBlobs
+from pyexec.adapters.blobs.object_blobs import ObjectBlobs
+from pyexec.adapters.consul.blobs import ConsulBlobs
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.lease import ConsulMembership
+from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.ports import BlobStore, EventLog, Member
 from tests.support.s3 import BUCKET
 

@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from pyexec.adapters.consul_blobs import ConsulBlobs
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV, Operation, create
+from pyexec.adapters.consul.blobs import ConsulBlobs
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Operation, create
 from pyexec.domain.events import Failed, FailureType
 from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
 from pyexec.ports import IdempotencyKey

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pyexec.adapters.consul_blobs import BLOB_BYTES_MAX, ConsulBlobs
-from pyexec.adapters.consul_kv import Operation
+from pyexec.adapters.consul.blobs import BLOB_BYTES_MAX, ConsulBlobs
+from pyexec.adapters.consul.kv import Operation
 from pyexec.errors import TooLarge
 from tests.contract.conftest import Parts
 from tests.contract.test_blobs import SourceBroke, content, stream

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio import fail_after, to_thread
 
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
 from pyexec.errors import Conflict, SessionLost, SettingsError, Unavailable
 from pyexec.ports import EventLog
 from tests.contract.logs import consul_parts, in_own_task, prefix_of

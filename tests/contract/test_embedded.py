@@ -15,8 +15,8 @@ import anyio
 import pytest
 from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 
-from pyexec.adapters.blobs import FileBlobs
-from pyexec.adapters.embedded import FILE_NAME, REBUILD_AT_ONCE, EmbeddedLog
+from pyexec.adapters.blobs.file_blobs import FileBlobs
+from pyexec.adapters.sqlite.log import FILE_NAME, REBUILD_AT_ONCE, EmbeddedLog
 from pyexec.errors import Conflict, CorruptLog, SettingsError, Unavailable
 from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.contract.test_durability import ROOT
@@ -265,7 +265,7 @@ async def test_a_put_that_fails_leaves_no_file(tmp_path: Path) -> None:
 async def test_what_a_crash_left_half_written_is_swept(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, anyio, pathlib
-from pyexec.adapters.blobs import FileBlobs
+from pyexec.adapters.blobs.file_blobs import FileBlobs
 async def chunks():
     yield b"x" * 100_000
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,9 +13,9 @@ import anyio
 import pytest
 from anyio import fail_after, to_thread
 
-from pyexec.adapters.alone import Alone
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_lease import TTL_SECONDS, ConsulMembership
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.lease import TTL_SECONDS, ConsulMembership
+from pyexec.adapters.single_member import Alone
 from pyexec.errors import Conflict, SessionLost
 from pyexec.ports import Membership
 from tests.contract.logs import consul_parts, in_own_task, member, prefix_of

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from pyexec.settings import read_settings
-from pyexec.web.openapi import openapi_document, terms_of
+from pyexec.web.openapi.document import openapi_document, terms_of
 from pyexec.web.routes import ROUTES
 from tests.support.api import api_of
 from tests.support.archives import script, tar_of

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pyexec.measures import CATALOGUE
+from pyexec.metrics import CATALOGUE
 from tests.support.figures import figures
 from tests.support.server import Server
 

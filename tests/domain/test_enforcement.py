@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from pyexec.domain.enforcement import LIMITS, Asked, Findings, unbound
-from pyexec.domain.exposure import Reached, exposures
+from pyexec.domain.isolation import LIMITS, Asked, Findings, unbound
+from pyexec.domain.network_exposure import Reached, exposures
 
 MEBIBYTE = 1024 * 1024
 ASKED = Asked(

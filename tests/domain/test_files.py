@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.files import FileCheck, FileLimits, OutputFile, normal_patterns
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normal_patterns
 from pyexec.domain.spec import Limits, Metadata, Policy, resolve
 from pyexec.errors import InvalidRequest, SandboxBroken
 

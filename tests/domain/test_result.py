@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from pyexec.domain.events import Event, FailureType, Usage
 from pyexec.domain.execution import Status, fold
-from pyexec.domain.files import Files, OutputFile
 from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_files import Files, OutputFile
 from pyexec.domain.result import Timings, Truncated, files_of, result_of, summarize
 from tests.events import (
     SPEC,

@@ -3,9 +3,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyexec.domain.event_stream import Chunk, End, Happened, Item, Position, items_after
 from pyexec.domain.events import Event
 from pyexec.domain.journal import Journal, Stream
-from pyexec.domain.stream import Chunk, End, Happened, Item, Position, items_after
 from tests.events import claimed, failed, finished, preparing, released, running, submitted
 
 WORDS: Sequence[Sequence[Event]] = [

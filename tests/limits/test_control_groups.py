@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pyexec.sandbox import memory, probe
-from pyexec.sandbox.memory import Memory
-from pyexec.sandbox.wire import TMP, WORK
+from pyexec.guest import limits_probe as probe
+from pyexec.guest import memory
+from pyexec.guest.memory import Memory
+from pyexec.guest.wire import TMP, WORK
 
 RECORDED = Path(__file__).parent / "cgroups"
 MEBIBYTE = 1024 * 1024

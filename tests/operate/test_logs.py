@@ -34,7 +34,7 @@ async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tm
     logged = lines(server)
     assert all(TIME.fullmatch(line["time"]) and line["level"] and line["message"] for line in logged)
     assert len({line["replica"] for line in logged}) == 1
-    access = [line for line in logged if line["logger"] == "pyexec.web.access"]
+    access = [line for line in logged if line["logger"] == "pyexec.web.middleware.access"]
     told = [(line["method"], line["route"], line["status"], line.get("execution_id")) for line in access]
     assert told[:2] == [
         ("POST", "/api/v1/exec/sync", 200, one["execution_id"]),
@@ -60,7 +60,7 @@ async def test_what_goes_on_in_the_background_names_its_execution(
     if log_format == "json":
         assert json.loads(line)["execution_id"] == failed["execution_id"]
     else:
-        assert f" pyexec.sandbox.shared_work: [{failed['execution_id']}] localhost:1" in line
+        assert f" pyexec.sandbox.environments.shared_work: [{failed['execution_id']}] localhost:1" in line
 
 
 async def test_no_secret_is_ever_logged(image: str, tmp_path: Path) -> None:

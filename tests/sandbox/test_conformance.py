@@ -9,7 +9,7 @@ import anyio
 import pytest
 from attrs import frozen
 
-from pyexec.sandbox.standby import reads_alike
+from pyexec.guest.prestart import reads_alike
 from tests.sandbox.corpus import CORPUS, Case
 from tests.support.api import Api, api_of
 from tests.support.archives import tar_of

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.ports import Image
-from pyexec.sandbox.environments import UNTOUCHABLE_SECONDS, superfluous
+from pyexec.sandbox.environments.environments import UNTOUCHABLE_SECONDS, superfluous
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

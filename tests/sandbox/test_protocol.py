@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import collector, wire
+from pyexec.guest import collector, wire
 from pyexec.sandbox.protocol import Collected, Decoder, Evaluated, FileBegins, FileData, Frame, Printed
 
 HEADER = struct.Struct("!cI")

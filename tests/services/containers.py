@@ -13,8 +13,8 @@ import anyio
 from attrs import define, field
 
 from pyexec.errors import EngineError
+from pyexec.guest import wire
 from pyexec.ports import ContainerSpec, EngineIdentity, Image
-from pyexec.sandbox import wire
 
 HEADER = struct.Struct("!cI")
 GRACE_SECONDS = 5.0

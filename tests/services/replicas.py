@@ -8,21 +8,21 @@ import anyio
 from attrs import define
 
 from pyexec.adapters.peers import NoPeers
-from pyexec.domain.files import FileLimits
+from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import Metadata
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Member
-from pyexec.replica import Replica, _assemble
-from pyexec.sandbox.proof import Proof, ProofConfig
+from pyexec.sandbox.isolation.isolation_check import Proof, ProofConfig
 from pyexec.server import Stop, _serve_replica
-from pyexec.services.brought import FileRoom
-from pyexec.services.live import Run
-from pyexec.services.program import Bounds
+from pyexec.services.active_runs import Run
+from pyexec.services.output_files import FileRoom
+from pyexec.services.run_monitor import Bounds
 from pyexec.services.runner import RunnerConfig
 from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
-from pyexec.stores import Stores
 from pyexec.web.context import Context, Gate
+from pyexec.wiring.replica import Replica, _assemble
+from pyexec.wiring.stores import Stores
 from tests.services.world import (
     Crashed,
     Process,

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from pyexec.domain.events import Adopted, Finished, Running
 from pyexec.errors import InvalidRequest
-from pyexec.services import submit
+from pyexec.services import submissions as submit
 from tests.services.containers import Box
 from tests.services.replicas import BAD, GOOD, SLOTS, InlineSpool, Life, Request
 from tests.services.truth import check_ended, check_log, check_started_once

@@ -11,8 +11,8 @@ from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
 from pyexec.adapters.data_dir import DataDir
-from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
-from pyexec.adapters.sqlite_store import SqliteStore, translated_errors
+from pyexec.adapters.sqlite.log import FILE_NAME, EmbeddedLog
+from pyexec.adapters.sqlite.store import SqliteStore, translated_errors
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
 from pyexec.errors import (
@@ -35,7 +35,7 @@ from pyexec.ports import (
     Page,
     SetupSpec,
 )
-from pyexec.services.live import Changes
+from pyexec.services.active_runs import Changes
 from tests.services.containers import Box, MemoryEngine
 from tests.services.images import ProcessImages, ProcessSetup
 

@@ -11,10 +11,10 @@ import pytest
 
 from pyexec.codec import parse_request, to_json
 from pyexec.domain import events
+from pyexec.domain.event_stream import Chunk, End, Happened, Item, Position
 from pyexec.domain.journal import Stream
 from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest, Metadata
-from pyexec.domain.stream import Chunk, End, Happened, Item, Position
 from pyexec.web.sse import encode
 
 WIRE = Path(__file__).parents[1] / "wire"

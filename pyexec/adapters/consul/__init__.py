@@ -1,0 +1,1 @@
+"""The event log, membership and blobs in Consul."""

@@ -1,0 +1,1 @@
+"""Sandboxes started ahead of demand."""

@@ -1,0 +1,150 @@
+"""The event log with a meter on it: how long it takes, how it fails, and what was written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from time import perf_counter
+
+from attrs import frozen
+
+from pyexec.correlation import current
+from pyexec.domain.events import Event, Failed, Running, Terminal
+from pyexec.domain.execution import Execution, Status, fold
+from pyexec.domain.result import summarize
+from pyexec.errors import CorruptLog, ExecutorError, SessionLost, TooLarge, Unavailable
+from pyexec.metrics import (
+    EVENT_LOG_ERRORS,
+    EVENT_LOG_SECONDS,
+    EVENTS_APPENDED,
+    EXECUTION_SECONDS,
+    EXECUTIONS_ENDED,
+    OUTPUT_BYTES,
+    PHASE_SECONDS,
+    STEP_SECONDS,
+    Meter,
+    timed,
+)
+from pyexec.ports import EventLog, IdempotencyKey, Inbox, OpenExecutions, Page
+from pyexec.services.active_runs import Live
+
+_KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
+    (SessionLost, "session_lost"),
+    (Unavailable, "unavailable"),
+    (CorruptLog, "corrupt"),
+    (TooLarge, "too_large"),
+)
+"""Errors of the log itself. A conflict is none: somebody was faster."""
+
+
+@frozen
+class MeasuredLog:
+    """`ports.EventLog` over another one. Every end that this replica writes passes here, whoever writes it."""
+
+    log: EventLog
+    live: Live
+    meter: Meter
+
+    async def append(
+        self,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        *,
+        key: IdempotencyKey | None = None,
+        tell: str | None = None,
+        gone: str | None = None,
+    ) -> None:
+        begun = perf_counter()
+        with self._measured("append"):
+            await self.log.append(execution_id, after, events, key=key, tell=tell, gone=gone)
+        for event in events:
+            self.meter.count(EVENTS_APPENDED, type(event).__name__.lower())
+        last = events[-1]
+        if isinstance(last, Running):
+            self.meter.observe(STEP_SECONDS, perf_counter() - begun, "first_commit")
+        elif isinstance(last, Terminal):
+            self.meter.observe(STEP_SECONDS, perf_counter() - begun, "terminal_commit")
+            self._count_end(last, self._ended(execution_id, after, events))
+
+    async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
+        with self._measured("read"):
+            return await self.log.read(execution_id, after)
+
+    async def wait(self, execution_id: str, after: int) -> None:
+        with self._noting_errors("wait"):
+            await self.log.wait(execution_id, after)
+
+    async def open_executions(self, since: int | None = None) -> OpenExecutions:
+        with self._unless_waiting("open_executions", since):
+            return await self.log.open_executions(since)
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        with self._unless_waiting("inbox", since):
+            return await self.log.inbox(replica, since)
+
+    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+        with self._measured("settle"):
+            await self.log.settle(replica, execution_id, number)
+
+    async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+        with self._measured("page"):
+            return await self.log.page(status=status, limit=limit, cursor=cursor)
+
+    async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
+        with self._measured("ended_before"):
+            return await self.log.ended_before(moment, limit)
+
+    async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
+        with self._measured("key_owner"):
+            return await self.log.key_owner(key_hash)
+
+    async def retire(self, execution_id: str) -> None:
+        with self._measured("retire"):
+            await self.log.retire(execution_id)
+
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        with self._noting_errors("rebuild_index"):  # hourly, and as long as there is history
+            return await self.log.rebuild_index()
+
+    async def check(self) -> None:
+        with self._measured("check"):
+            await self.log.check()
+
+    def _ended(self, execution_id: str, after: int, events: Sequence[Event]) -> Execution | None:
+        """The whole of what has ended, where it ran here, or never anywhere; None for what ended without running."""
+        run = self.live.get(execution_id)
+        if run is not None and run.seq >= after:
+            self.meter.count(OUTPUT_BYTES, by=len(run.journal))
+            return fold(execution_id, [*run.events[:after], *events])
+        return fold(execution_id, events) if after == 0 else None
+
+    def _count_end(self, terminal: Terminal, ended: Execution | None) -> None:
+        mode = current().mode
+        # Of what has completed the error's type is the program's own word, and no label.
+        reason = terminal.error_type if isinstance(terminal, Failed) else ""
+        status = type(terminal).__name__.lower().replace("finished", "completed")
+        self.meter.count(EXECUTIONS_ENDED, mode, status, reason)
+        timings = None if ended is None else summarize(ended)
+        if timings is not None and timings.timings_ms is not None and timings.duration_ms is not None:
+            self.meter.observe(EXECUTION_SECONDS, timings.duration_ms / 1000, mode)
+            self.meter.observe(PHASE_SECONDS, timings.timings_ms.queue / 1000, "queue")
+            self.meter.observe(PHASE_SECONDS, timings.timings_ms.setup / 1000, "setup")
+            self.meter.observe(PHASE_SECONDS, timings.timings_ms.run / 1000, "run")
+
+    def _unless_waiting(self, operation: str, since: int | None) -> AbstractContextManager[None]:
+        return self._measured(operation) if since is None else self._noting_errors(operation)
+
+    @contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        with self._noting_errors(operation), timed(self.meter, EVENT_LOG_SECONDS, operation):
+            yield
+
+    @contextmanager
+    def _noting_errors(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except ExecutorError as error:
+            kind = next((name for kind, name in _KINDS if isinstance(error, kind)), None)
+            if kind is not None:
+                self.meter.count(EVENT_LOG_ERRORS, operation, kind)
+            raise

@@ -1,0 +1,70 @@
+"""Examples for the API's documentation. What is answered is made of the very types that make real answers."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pyexec.codec import to_json
+from pyexec.domain.event_stream import Chunk, End, Happened, Position
+from pyexec.domain.events import Finished, Running, Usage
+from pyexec.domain.execution import Status
+from pyexec.domain.journal import Stream
+from pyexec.domain.result import Result, Timings
+from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.web.openapi.schemas import Problem
+from pyexec.web.sse import encode
+
+ID = "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061"
+_MICROSECONDS = (0, 1000, 12000)
+_CREATED, _STARTED, _FINISHED = (
+    datetime(2026, 1, 1, microsecond=moment, tzinfo=UTC) for moment in _MICROSECONDS
+)
+_RESULT = Result(
+    execution_id=ID,
+    status=Status.COMPLETED,
+    exit_code=0,
+    created_at=_CREATED,
+    started_at=_STARTED,
+    finished_at=_FINISHED,
+    duration_ms=12,
+    timings_ms=Timings(queue=1, setup=0, run=11),
+    usage=Usage(cpu_seconds=0.01, peak_memory_bytes=9_000_000),
+    stdout="42\n",
+)
+_ITEMS = (
+    Happened(position=Position(seq=3), event=Running(at=_STARTED, nonce="", engine="", container="")),
+    Chunk(position=Position(seq=3, offset=3), stream=Stream.STDOUT, data=b"42\n"),
+    End(
+        position=Position(seq=4, offset=3),
+        event=Finished(at=_FINISHED, nonce="", exit_code=0),
+        result=_RESULT,
+    ),
+)
+OF_TYPES: dict[type, list[Any]] = {
+    EvalRequest: [
+        {"code": "6 * 7", "eval_last_expr": True},
+        {
+            "files": [
+                {"name": "main.py", "content": "import helper\nprint(helper.WORD)"},
+                {"name": "helper.py", "content": "WORD = 'files'"},
+            ],
+            "config": {"timeout_seconds": 10},
+        },
+    ],
+    Metadata: [{"script_args": ["--fast"], "config": {"timeout_seconds": 10, "memory_mb": 256}}],
+    Problem: [
+        to_json(
+            Problem(
+                error="config.memory_mb is 1; allowed is at least 16 and at most 32768",
+                code="invalid_request",
+                field="config.memory_mb",
+            )
+        )
+    ],
+    Result: [to_json(_RESULT)],
+}
+"""By what they are examples of, the best one first."""
+
+OF_MEDIA: dict[str, Any] = {
+    "text/event-stream": b"".join(encode(ID, item) for item in _ITEMS).decode(),
+    "text/plain": "42\n",
+}
