@@ -1,28 +1,78 @@
-"""What goes wrong at every try for as long as something is away: said when it begins and when it is over."""
+"""Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, log an outage once."""
 
 import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+import anyio
 from attrs import define
 
-from pyexec.errors import ExecutorError
+from pyexec.errors import ExecutorError, Unavailable
+
+T = TypeVar("T")
+
+
+class Broadcast:
+    """Wakes every waiting task each time the state that it stands for has changed.
+
+    Use it without losing a change: call `next_event()`, read the state, then wait for that event."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def notify_all(self) -> None:
+        """Wake all tasks that wait now."""
+        event, self._event = self._event, anyio.Event()
+        event.set()
+
+    def next_event(self) -> anyio.Event:
+        """Return the event that the next `notify_all` sets."""
+        return self._event
+
+    async def wait(self) -> None:
+        """Wait for the next `notify_all`."""
+        await self._event.wait()
 
 
 @define
-class Trouble:
-    """One thing that a loop does, such as "reading the inbox", and whether it works at present."""
+class FailureLog:
+    """Logs an outage once when it begins and once when it ends, however many retries fail in between.
+
+    `activity` completes the sentence "... failed; retrying", such as "reading the inbox"."""
 
     logger: logging.Logger
-    doing: str
+    activity: str
     failing: bool = False
 
-    def met(self, error: ExecutorError) -> None:
-        """This try has failed; logged when the one before had not."""
+    def failed(self, error: ExecutorError) -> None:
+        """Record that an attempt failed. The first failure of an outage is logged."""
         if not self.failing:
-            self.logger.warning("%s fails, and is tried again until it works: %s", self.doing, error)
+            self.logger.warning("%s failed; retrying: %s", self.activity, error)
         self.failing = True
 
-    def over(self) -> None:
-        """This try has worked; logged when the one before had not."""
+    def recovered(self) -> None:
+        """Record that an attempt succeeded. The first success after an outage is logged."""
         if self.failing:
-            self.logger.info("%s works again", self.doing)
+            self.logger.info("%s succeeded again", self.activity)
         self.failing = False
+
+
+async def retry(
+    operation: Callable[[], Awaitable[T]],
+    failures: FailureLog,
+    *,
+    seconds: float = 1.0,
+    errors: type[ExecutorError] | tuple[type[ExecutorError], ...] = Unavailable,
+) -> T:
+    """Call `operation` until it does not raise one of `errors`, with a pause of `seconds` after each failure.
+
+    Return its result. Any other exception is raised at once."""
+    while True:
+        try:
+            result = await operation()
+        except errors as error:
+            failures.failed(error)
+            await anyio.sleep(seconds)
+        else:
+            failures.recovered()
+            return result

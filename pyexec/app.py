@@ -12,7 +12,7 @@ import uvloop
 from pyexec.errors import ExecutorError, first_of
 from pyexec.logs import Logs
 from pyexec.preflight.findings import Finding, as_json, as_text, is_well
-from pyexec.preflight.preflight import check_up
+from pyexec.preflight.preflight import run_preflight
 from pyexec.server import serve
 from pyexec.settings import from_environment
 from pyexec.settings_help import describe_settings
@@ -64,7 +64,7 @@ def _check(shown: Callable[[Sequence[Finding]], str]) -> None:
     """Exits with 0 when a server would work, else with 1."""
     logging.disable()  # what the parts would log is what the findings say
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        findings = runner.run(check_up())
+        findings = runner.run(run_preflight())
     _tell(shown(findings))
     sys.exit(0 if is_well(findings) else 1)
 

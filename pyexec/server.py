@@ -13,7 +13,7 @@ from pyexec.adapters.prometheus import PrometheusMeter
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
 from pyexec.logs import Logs
-from pyexec.services.loop_lag import measure_lag
+from pyexec.services.loop_lag import measure_loop_lag
 from pyexec.settings import Settings
 from pyexec.web.context import GATE, TOKENS, Gate
 from pyexec.web.handlers.metrics import EXPOSITION
@@ -64,7 +64,7 @@ class Server:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch_signals, tasks.cancel_scope, name="signals")
-                tasks.start_soon(measure_lag, self.meter, name="lag of the event loop")
+                tasks.start_soon(measure_loop_lag, self.meter, name="lag of the event loop")
                 await self._serve_patiently(http, url)
                 tasks.cancel_scope.cancel()
         finally:
@@ -150,8 +150,8 @@ async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, dra
     async with anyio.create_task_group() as tasks:
         await tasks.start(replica.environments.work.serve, name="environments")
         await tasks.start(replica.runner.serve, name="runner")
-        await replica.proof.at_start()
-        tasks.start_soon(replica.proof.refuse, name="proof")
+        await replica.isolation_check.at_start()
+        tasks.start_soon(replica.isolation_check.refuse, name="proof")
         await replica.recovery.recover_first()
         await tasks.start(replica.pool.serve, name="pool")
         reconciling = anyio.CancelScope()

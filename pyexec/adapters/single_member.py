@@ -8,7 +8,7 @@ import anyio
 from pyexec.ports import Member, Members
 
 
-class Alone:
+class SingleMember:
     """`ports.Membership` for one replica. Whoever would lead waits for whoever does."""
 
     def __init__(self) -> None:

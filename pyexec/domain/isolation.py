@@ -70,7 +70,7 @@ class Findings:
     cpu_weight: int | None
 
 
-def unbound(asked: Asked, found: Findings, denied: Collection[str]) -> Mapping[str, str]:
+def unenforced_limits(asked: Asked, found: Findings, denied: Collection[str]) -> Mapping[str, str]:
     """The limits that do not bind, by name, each with what was seen. Where nothing can be seen, those are believed
     that the engine itself has `denied`."""
     seen = {**_resources(asked, found), **_rights(asked, found), **_processor(asked, found)}

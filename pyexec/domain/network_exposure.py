@@ -16,7 +16,7 @@ class Reached:
     metadata: bool
 
 
-def exposures(reached: Mapping[str, Reached]) -> Sequence[str]:
+def network_exposures(reached: Mapping[str, Reached]) -> Sequence[str]:
     """A sentence for each network from which something is reached, by the networks' names."""
     return [
         f"programs on the network {name} reach {' and '.join(what)}"

@@ -8,7 +8,7 @@ from pyexec.domain.execution import OWNED, Execution, Phase
 
 
 @frozen(kw_only=True)
-class Sighting:
+class OpenExecution:
     """An open execution, and since when the reconciler has seen it wait, on its own monotonic clock: in the queue,
     or in line at a replica that gave it back because no slot became free.
 
@@ -27,7 +27,7 @@ class View:
     may take to adopt what runs there."""
 
     now: float
-    open: Sequence[Sighting]
+    open: Sequence[OpenExecution]
     room: Mapping[str, int]
     queue_timeout_seconds: float
     gone: Mapping[str, float] = field(factory=dict)
@@ -57,14 +57,14 @@ class Release:
 
 
 @frozen(kw_only=True)
-class Lose:
+class MarkLost:
     """Its replica is gone, and it cannot run elsewhere: its code may have run, somebody wants it killed, or its
     archive went with the replica."""
 
     execution: Execution
 
 
-Action = Claim | Expire | Release | Lose
+Action = Claim | Expire | Release | MarkLost
 
 
 def plan(view: View) -> Sequence[Action]:
@@ -87,14 +87,16 @@ def plan(view: View) -> Sequence[Action]:
     return actions
 
 
-def _queued(view: View, sighting: Sighting, room: dict[str, int]) -> Action | None:
+def _queued(view: View, sighting: OpenExecution, room: dict[str, int]) -> Action | None:
     """What waits: for its own replica when it is pinned, else for the one with most room."""
     execution = sighting.execution
     if view.now >= sighting.since + view.queue_timeout_seconds:
         return Expire(execution=execution)
     if execution.pinned is not None:
         alive = execution.pinned in view.room
-        return Claim(execution=execution, replica=execution.pinned) if alive else Lose(execution=execution)
+        return (
+            Claim(execution=execution, replica=execution.pinned) if alive else MarkLost(execution=execution)
+        )
     if not room:
         return None
     replica = max(room, key=lambda name: (room[name], name))
@@ -108,9 +110,9 @@ def _orphaned(view: View, execution: Execution) -> Action | None:
     """What a vanished replica has left."""
     if execution.phase is not Phase.RUNNING:
         stuck = execution.kill_requested or execution.payload is None
-        return Lose(execution=execution) if stuck else Release(execution=execution)
+        return MarkLost(execution=execution) if stuck else Release(execution=execution)
     since = view.gone.get(execution.owner or "", view.now)
-    return Lose(execution=execution) if view.now >= since + view.adoption_seconds else None
+    return MarkLost(execution=execution) if view.now >= since + view.adoption_seconds else None
 
 
 def next_deadline(view: View) -> float | None:

@@ -33,7 +33,7 @@ COOKIE = re.compile(rb"coding[:=][ \t]*([-\w.]+)")
 UTF_8 = re.compile(rb"utf[-_]8(?:[-_].*)?", re.IGNORECASE)
 
 
-class Standby:
+class PrestartedInterpreter:
     """An interpreter that waits for its script in /work, the present directory."""
 
     @classmethod

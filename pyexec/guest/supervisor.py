@@ -18,7 +18,7 @@ import time
 
 from pyexec.guest.interpreter import IGNORED_SIGNALS, Launch
 from pyexec.guest.memory import Memory
-from pyexec.guest.prestart import Standby
+from pyexec.guest.prestart import PrestartedInterpreter
 from pyexec.guest.program import Program, kill_all
 from pyexec.guest.seccomp import seal
 from pyexec.guest.wire import (
@@ -114,7 +114,7 @@ def main(ahead):
     os.chdir(WORK)
     frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
     send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
-    standby = Standby.start(memory) if ahead else None
+    standby = PrestartedInterpreter.start(memory) if ahead else None
     try:
         unpack(frames)
     except (tarfile.TarError, OSError, EOFError) as error:

@@ -143,7 +143,7 @@ class Container(Protocol):
     async def remove(self) -> None:
         """Kills it and removes all that is left of it; fine when it is gone already."""
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         """Ends the connection to it; what runs in it goes on."""
 
 

@@ -58,8 +58,8 @@ class EventLog(Protocol):
         events: Sequence[Event],
         *,
         key: IdempotencyKey | None = None,
-        tell: str | None = None,
-        gone: str | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
     ) -> None:
         """Writes `events` as numbers `after + 1` and on, all or none, durably once this returns.
 
@@ -85,7 +85,7 @@ class EventLog(Protocol):
 
         It may return without news."""
 
-    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+    async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
         """Takes an execution out of a replica's inbox, unless it was told of it again since it got this number; fine
         when it is not there."""
 

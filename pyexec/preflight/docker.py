@@ -14,11 +14,11 @@ from pyexec.adapters.docker.info import EngineFacts
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.ports import EngineIdentity, Image
 from pyexec.preflight.findings import Finding, failed, fine, warning
-from pyexec.sandbox.isolation.isolation_check import Proof
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck
 from pyexec.sandbox.isolation.probe_runner import LABEL
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.settings import Settings
-from pyexec.wiring.configs import container_spec, isolation, networks, proof_config, standard_kind
+from pyexec.wiring.configs import container_spec, isolation, isolation_check_config, networks, standard_kind
 
 SKEW_SECONDS_MAX = 5.0
 ENGINE_SECONDS = 15.0
@@ -114,7 +114,7 @@ class _Trial:
 
     async def _limits(self, image: Image) -> Sequence[Finding]:
         address = f"http://{self.settings.host}:{self.settings.port}"
-        proof = Proof(self.engine, proof_config(self.settings, self.identity, address))
+        proof = IsolationCheck(self.engine, isolation_check_config(self.settings, self.identity, address))
         try:
             await proof.by(image)
         except ExecutorError as error:

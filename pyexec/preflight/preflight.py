@@ -16,7 +16,7 @@ from pyexec.preflight.storage import (
 from pyexec.settings import PREFIX, from_environment, wrong_settings
 
 
-async def check_up() -> Sequence[Finding]:
+async def run_preflight() -> Sequence[Finding]:
     """What is found, one after the other: one that fails does not hide the next."""
     if wrong := wrong_settings(os.environ):
         return [failed("settings", error, "the other checks need it") for error in wrong]

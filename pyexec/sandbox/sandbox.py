@@ -142,9 +142,9 @@ class Sandbox:
         """Leaves nothing of it."""
         await self._container.remove()
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         """Ends the connection to it; its program goes on."""
-        await self._container.let_go()
+        await self._container.detach()
 
     async def _write(self, data: bytes) -> None:
         try:
@@ -203,7 +203,7 @@ class Sandbox:
 
     async def _follow_anew(self) -> bool:
         """Goes on by the engine's log, which has every frame from the first on; False when there is none."""
-        await self._container.let_go()
+        await self._container.detach()
         while True:
             try:
                 container = await self._engine.follow(self.container_id)

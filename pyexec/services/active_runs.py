@@ -5,27 +5,12 @@ from collections.abc import Iterable, Sequence
 import anyio
 from attrs import define, field
 
+from pyexec.aio import Broadcast
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, apply, is_legal
 from pyexec.domain.journal import Journal, Stream
 from pyexec.errors import Conflict
-from pyexec.services.output_files import Brought
-
-
-class Changes:
-    """Wakes everybody who waits, each time something has changed."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def announce(self) -> None:
-        """Wakes all who wait now."""
-        event, self._event = self._event, anyio.Event()
-        event.set()
-
-    def coming(self) -> anyio.Event:
-        """The event that the next announcement sets: take it, look at the state, then wait for it."""
-        return self._event
+from pyexec.services.output_files import OutputFileSpool
 
 
 @define(eq=False)
@@ -36,9 +21,9 @@ class Run:
     execution: Execution | None = None
     events: list[Event] = field(factory=list)
     journal: Journal = field(factory=Journal)
-    brought: Brought | None = None
+    output_files: OutputFileSpool | None = None
     """The files that came after the program's end, where some were asked for."""
-    changes: Changes = field(factory=Changes)
+    changes: Broadcast = field(factory=Broadcast)
     over: anyio.Event = field(factory=anyio.Event)
     """Set when it has ended, or is another replica's from here on."""
     kill_wanted: anyio.Event = field(factory=anyio.Event)
@@ -62,7 +47,7 @@ class Run:
             self.preparation.cancel()
         if self.has_ended:
             self.over.set()
-        self.changes.announce()
+        self.changes.notify_all()
         return self.execution
 
     @property
@@ -70,16 +55,16 @@ class Run:
         """Whether its terminal event is durable."""
         return self.execution is not None and self.execution.phase is Phase.ENDED
 
-    def hand_over(self) -> None:
+    def detach(self) -> None:
         """It is not this replica's any more: who watches it here looks elsewhere, and nothing is prepared for it."""
         self.over.set()
         self.preparation.cancel()
-        self.changes.announce()
+        self.changes.notify_all()
 
     def print(self, stream: Stream, data: bytes) -> None:
         """Takes note of output."""
         self.journal.append(stream, data)
-        self.changes.announce()
+        self.changes.notify_all()
 
     def check_open(self, replica: str, event: Event) -> None:
         """Raises `Conflict` unless `event` may come next, and is this replica's to write: as far as known here."""
@@ -99,7 +84,7 @@ class Run:
         return self.execution
 
 
-class Live:
+class ActiveRuns:
     """The runs of this replica by their ids."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import logging
 import anyio
 from attrs import evolve, field, frozen
 
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.journal import Stream
@@ -27,7 +27,7 @@ from pyexec.errors import (
 from pyexec.ports import BlobStore, EventLog
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.corrupt_logs import Damage
+from pyexec.services.corrupt_logs import CorruptLogReporter
 from pyexec.services.output_store import files_blob, store_output
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureTy
 
 
 @frozen(kw_only=True)
-class Endings:
+class CompletionWriter:
     """Ends the runs of `replica`. Every method survives cancellation, and waits for a log that is away, but no
     longer than until `leave`: from then on such a run is left to whoever adopts it."""
 
@@ -48,7 +48,7 @@ class Endings:
     blobs: BlobStore
     replica: str
     output_bytes_max: int
-    damage: Damage
+    corrupt_logs: CorruptLogReporter
     _leaving: anyio.Event = field(factory=anyio.Event)
 
     def leave(self) -> None:
@@ -57,7 +57,7 @@ class Endings:
 
     async def end(self, run: Run, ended: Ended) -> None:
         """Writes the terminal event for what was seen, with the output so far."""
-        writing = Trouble(logger, f"writing the end of {run.id}")
+        writing = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             stored = await self._store(run, writing)
@@ -81,7 +81,7 @@ class Endings:
 
     async def fail(self, run: Run, kind: FailureType, error: str, *, exit_code: int | None = None) -> None:
         """Ends what failed before its program could say anything. What setup said is its error output."""
-        writing = Trouble(logger, f"writing the end of {run.id}")
+        writing = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             run.journal.setup_failed()
             stored = await self._store(run, writing)
@@ -105,7 +105,7 @@ class Endings:
         else:
             await self.fail(run, FailureType.INTERNAL, f"the sandbox could not be prepared: {error}")
 
-    async def _store(self, run: Run, writing: Trouble) -> tuple[Output, TooLarge | None] | None:
+    async def _store(self, run: Run, writing: FailureLog) -> tuple[Output, TooLarge | None] | None:
         """Where its output lies from now on, and why it is not all of it; None when it is not this replica's any
         more."""
         while self._is_own(run):
@@ -115,10 +115,10 @@ class Endings:
                 await self._wait_for_store(run, writing, error)
         return None
 
-    async def _store_files(self, run: Run, writing: Trouble) -> Files | None:
-        while run.brought and self._is_own(run):
+    async def _store_files(self, run: Run, writing: FailureLog) -> Files | None:
+        while run.output_files and self._is_own(run):
             try:
-                return await run.brought.store(self.blobs, files_blob(run.id))
+                return await run.output_files.store(self.blobs, files_blob(run.id))
             except TooLarge as error:
                 logger.warning("the files of %s are dropped: %s", run.id, error)
                 return Files(truncated=True)
@@ -135,9 +135,9 @@ class Endings:
                     await self.log.append(run.id, run.seq, [released])
                 except (Conflict, Unavailable) as error:
                     logger.warning("%s is left to the reconciler: %s", run.id, error)
-        run.hand_over()
+        run.detach()
 
-    async def _write(self, run: Run, terminal: Terminal, writing: Trouble) -> None:
+    async def _write(self, run: Run, terminal: Terminal, writing: FailureLog) -> None:
         """Appends where the log stands now, as long as the execution is open and this replica's own.
 
         A conflict means that somebody else has written meanwhile: a wish to kill it, its end, its release, or its
@@ -145,7 +145,7 @@ class Endings:
         while self._is_own(run):
             try:
                 await self._append(run, terminal)
-                writing.over()
+                writing.recovered()
             except TooLarge as error:
                 logger.error("the end of %s is written in short: %s", run.id, error)
                 if (shorter := shortened(terminal)) == terminal:
@@ -165,35 +165,35 @@ class Endings:
         else:
             run.catch_up(after)  # others may have told the run meanwhile
 
-    async def _wait_for_store(self, run: Run, writing: Trouble, error: Unavailable) -> None:
+    async def _wait_for_store(self, run: Run, writing: FailureLog, error: Unavailable) -> None:
         if self._leaving.is_set():
             logger.error("the end of %s is left to be found again: %s", run.id, error)
-            run.hand_over()
+            run.detach()
             return
-        writing.met(error)
+        writing.failed(error)
         await anyio.sleep(RETRY_SECONDS)
         try:
             await self._catch_up(run)
         except Unavailable as still:
-            writing.met(still)
+            writing.failed(still)
 
     async def _catch_up(self, run: Run) -> None:
         try:
             events = await self.log.read(run.id)
             if not events:
-                run.hand_over()
+                run.detach()
                 return
             run.catch_up(events)
         except CorruptLog as error:
             self._leave_alone(run, error)
 
     def _leave_alone(self, run: Run, error: CorruptLog) -> None:
-        self.damage.note(run.id, error)
-        run.hand_over()
+        self.corrupt_logs.report(run.id, error)
+        run.detach()
 
     def _is_own(self, run: Run) -> bool:
         """Whether it is still to be ended from here. Somebody may have taken it over, whoever has told the run."""
         if not run.over.is_set() and not run.known().is_for(self.replica):
             logger.warning("%s is not this replica's any more; nothing is written", run.id)
-            run.hand_over()
+            run.detach()
         return not run.over.is_set()

@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 @define
-class Damage:
+class CorruptLogReporter:
     """Says of each of them once, and not at every look, that it is there."""
 
     _known: set[str] = field(factory=set)
@@ -19,7 +19,7 @@ class Damage:
         """How many were met."""
         return len(self._known)
 
-    def note(self, execution_id: str, error: CorruptLog) -> None:
+    def report(self, execution_id: str, error: CorruptLog) -> None:
         """It was met; what can be done about it is the operator's."""
         if execution_id not in self._known:
             self._known.add(execution_id)

@@ -7,14 +7,14 @@ import logging
 import anyio
 from attrs import frozen
 
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.domain.events import Event, Failed, FailureType, Killed, Released, Submitted
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import EventLog
-from pyexec.services.active_runs import Live
+from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.clock import nonce, now
-from pyexec.services.corrupt_logs import Damage
+from pyexec.services.corrupt_logs import CorruptLogReporter
 
 logger = logging.getLogger(__name__)
 
@@ -22,50 +22,50 @@ RETRY_SECONDS = 1.0
 
 
 @frozen(kw_only=True)
-class Doubts:
+class InDoubtResolver:
     """Brings what `replica` does and what the log says together again."""
 
     log: EventLog
-    live: Live
+    active_runs: ActiveRuns
     replica: str
-    damage: Damage
+    corrupt_logs: CorruptLogReporter
 
     async def settle(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:
         """Returns once nothing depends on this replica any more.
 
         `submitted` is what the log was told first, when that is the doubt. An append that was not heard of may yet
         take place; so its place is taken by an end."""
-        settling = Trouble(logger, f"settling what became of {execution_id}")
+        settling = FailureLog(logger, f"settling what became of {execution_id}")
         while True:
             try:
                 return await self._settle(execution_id, reason, submitted)
             except Conflict as error:
                 logger.info("%s has moved on, it is looked at again: %s", execution_id, error)
             except Unavailable as error:
-                settling.met(error)
+                settling.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
             except CorruptLog as error:
-                self.damage.note(execution_id, error)
+                self.corrupt_logs.report(execution_id, error)
                 return None
 
-    async def look_again(self) -> None:
+    async def refresh(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
-        for run in self.live.all():
+        for run in self.active_runs.all():
             try:
                 events = await self.log.read(run.id)
             except CorruptLog as error:
-                self.damage.note(run.id, error)
+                self.corrupt_logs.report(run.id, error)
                 continue
             if not events:
                 continue  # it is about to begin
             execution = run.catch_up(events)
             if execution.phase is not Phase.ENDED and not execution.is_for(self.replica):
                 logger.warning("%s was taken over by %s", run.id, execution.owner)
-                run.hand_over()
+                run.detach()
 
     async def _settle(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:
         events = await self.log.read(execution_id)
-        if execution_id in self.live:
+        if execution_id in self.active_runs:
             return
         if events:
             execution = fold(execution_id, events)

@@ -8,15 +8,15 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.correlation import correlate, correlated
 from pyexec.domain.events import Event, Killed
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import EventLog
-from pyexec.services.active_runs import Live, Run
+from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.corrupt_logs import Damage
+from pyexec.services.corrupt_logs import CorruptLogReporter
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 
@@ -33,9 +33,9 @@ class InboxAttendant:
 
     log: EventLog
     slots: Slots
-    live: Live
+    active_runs: ActiveRuns
     runner: Runner
-    damage: Damage
+    corrupt_logs: CorruptLogReporter
     patience_seconds: float = PATIENCE_SECONDS
     _starting: set[str] = field(factory=set, init=False)
 
@@ -43,19 +43,19 @@ class InboxAttendant:
         """Attends to the inbox until cancelled."""
         replica = self.runner.config.replica
         version: int | None = None
-        reading = Trouble(logger, "reading the inbox")
+        reading = FailureLog(logger, "reading the inbox")
         async with anyio.create_task_group() as tasks:
             while True:
                 try:
                     inbox = await self.log.inbox(replica, version)
-                    reading.over()
+                    reading.recovered()
                     for execution_id, number in inbox.told.items():
                         with correlated(execution_id):
                             await self._attend(execution_id, tasks)
-                            await self.log.settle(replica, execution_id, number)
+                            await self.log.acknowledge(replica, execution_id, number)
                     version = inbox.version
                 except Unavailable as error:
-                    reading.met(error)
+                    reading.failed(error)
                     await anyio.sleep(RETRY_SECONDS)
 
     async def _attend(self, execution_id: str, tasks: TaskGroup) -> None:
@@ -63,19 +63,19 @@ class InboxAttendant:
             events = await self.log.read(execution_id)
             if not events:
                 return
-            if (run := self.live.get(execution_id)) is not None:
+            if (run := self.active_runs.get(execution_id)) is not None:
                 run.catch_up(events)
                 return
             execution = fold(execution_id, events)
         except CorruptLog as error:
-            self.damage.note(execution_id, error)
+            self.corrupt_logs.report(execution_id, error)
             return
         if execution.phase is not Phase.CLAIMED or execution.owner != self.runner.config.replica:
             return
         if execution.kill_requested:
             await self._append(execution, Killed(at=now(), nonce=nonce()))
         elif execution.payload is None:
-            self.runner.doubt(execution_id, "its archive is gone with the caller who waited for it")
+            self.runner.resolve_later(execution_id, "its archive is gone with the caller who waited for it")
         elif execution_id not in self._starting:
             self._starting.add(execution_id)
             tasks.start_soon(partial(self._start, execution_id, events), name=f"start placed {execution_id}")
@@ -93,7 +93,7 @@ class InboxAttendant:
                 run.record(events)
                 self.runner.start_claimed(run, slot)
                 return
-            self.runner.doubt(execution_id, "no slot became free there")
+            self.runner.resolve_later(execution_id, "no slot became free there")
         finally:
             self._starting.discard(execution_id)
 

@@ -5,7 +5,7 @@ import anyio
 from pyexec.domain.execution import Execution, Phase, request_kill
 from pyexec.errors import Conflict
 from pyexec.ports import EventLog
-from pyexec.services.active_runs import Live
+from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.clock import nonce, now
 from pyexec.services.query import Queries
 
@@ -15,9 +15,9 @@ ANSWER_SECONDS = 10.0
 class Kills:
     """Writes the wish into the log, which decides; the owner is told, and ends the run."""
 
-    def __init__(self, *, log: EventLog, live: Live, queries: Queries) -> None:
+    def __init__(self, *, log: EventLog, active_runs: ActiveRuns, queries: Queries) -> None:
         self._log = log
-        self._live = live
+        self._active_runs = active_runs
         self._queries = queries
 
     async def kill(self, execution_id: str) -> Execution:
@@ -39,9 +39,9 @@ class Kills:
             if not events:
                 return execution
             try:
-                await self._log.append(execution_id, execution.seq, events, tell=execution.owner)
+                await self._log.append(execution_id, execution.seq, events, notify=execution.owner)
             except Conflict:
                 continue
-            if (run := self._live.get(execution_id)) is not None:
+            if (run := self._active_runs.get(execution_id)) is not None:
                 run.catch_up(await self._log.read(execution_id))
             return await self._queries.execution(execution_id)

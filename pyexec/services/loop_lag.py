@@ -10,7 +10,7 @@ from pyexec.metrics import LOOP_LAG_SECONDS, Meter
 SAMPLE_SECONDS: Final = 1.0
 
 
-async def measure_lag(meter: Meter) -> None:
+async def measure_loop_lag(meter: Meter) -> None:
     """Samples it until cancelled."""
     while True:
         begun = perf_counter()

@@ -25,7 +25,7 @@ from pyexec.metrics import (
     timed,
 )
 from pyexec.ports import EventLog, IdempotencyKey, Inbox, OpenExecutions, Page
-from pyexec.services.active_runs import Live
+from pyexec.services.active_runs import ActiveRuns
 
 _KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
     (SessionLost, "session_lost"),
@@ -37,11 +37,11 @@ _KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
 
 
 @frozen
-class MeasuredLog:
+class MeteredLog:
     """`ports.EventLog` over another one. Every end that this replica writes passes here, whoever writes it."""
 
     log: EventLog
-    live: Live
+    active_runs: ActiveRuns
     meter: Meter
 
     async def append(
@@ -51,12 +51,12 @@ class MeasuredLog:
         events: Sequence[Event],
         *,
         key: IdempotencyKey | None = None,
-        tell: str | None = None,
-        gone: str | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
     ) -> None:
         begun = perf_counter()
         with self._measured("append"):
-            await self.log.append(execution_id, after, events, key=key, tell=tell, gone=gone)
+            await self.log.append(execution_id, after, events, key=key, notify=notify, fence=fence)
         for event in events:
             self.meter.count(EVENTS_APPENDED, type(event).__name__.lower())
         last = events[-1]
@@ -82,9 +82,9 @@ class MeasuredLog:
         with self._unless_waiting("inbox", since):
             return await self.log.inbox(replica, since)
 
-    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+    async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
         with self._measured("settle"):
-            await self.log.settle(replica, execution_id, number)
+            await self.log.acknowledge(replica, execution_id, number)
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         with self._measured("page"):
@@ -112,7 +112,7 @@ class MeasuredLog:
 
     def _ended(self, execution_id: str, after: int, events: Sequence[Event]) -> Execution | None:
         """The whole of what has ended, where it ran here, or never anywhere; None for what ended without running."""
-        run = self.live.get(execution_id)
+        run = self.active_runs.get(execution_id)
         if run is not None and run.seq >= after:
             self.meter.count(OUTPUT_BYTES, by=len(run.journal))
             return fold(execution_id, [*run.events[:after], *events])

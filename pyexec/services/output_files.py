@@ -22,7 +22,7 @@ CHUNK_BYTES = 256 * 1024
 
 
 @frozen(kw_only=True)
-class FileRoom:
+class OutputFileLimits:
     """What a run may bring back, and the directory where it is spooled meanwhile."""
 
     limits: FileLimits
@@ -30,10 +30,10 @@ class FileRoom:
 
 
 @define(eq=False)
-class Brought:
+class OutputFileSpool:
     """The files of one run, between its sandbox and the blob store. What is large lies on disk, under no name."""
 
-    _room: FileRoom
+    _room: OutputFileLimits
     _truncated: bool = True
     """Until the sandbox has said that it left out nothing."""
     _check: FileCheck = field(init=False)

@@ -7,7 +7,7 @@ from functools import partial
 import anyio
 from attrs import frozen
 
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.domain.environment import recipe_of
 from pyexec.domain.events import Preparing
 from pyexec.domain.execution import Phase
@@ -122,7 +122,7 @@ class Preparation:
 
     async def _until_claimed(self, run: Run) -> None:
         """Returns once a pinned run is claimed; raises `Conflict` when it has ended instead."""
-        waiting = Trouble(logger, f"waiting for a claim of {run.id}")
+        waiting = FailureLog(logger, f"waiting for a claim of {run.id}")
         while run.known().phase is Phase.QUEUED:
             try:
                 await self.log.wait(run.id, run.seq)
@@ -130,7 +130,7 @@ class Preparation:
                     raise Conflict(f"{run.id} has ended and is forgotten")
                 run.catch_up(events)
             except Unavailable as error:
-                waiting.met(error)
+                waiting.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
         if run.known().phase is Phase.ENDED:
             raise Conflict(f"{run.id} has ended")

@@ -11,8 +11,8 @@ from pyexec.domain.journal import Journal, Stream
 from pyexec.domain.result import Result, Summary, result_of, summarize
 from pyexec.errors import CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
-from pyexec.services.active_runs import Live, Run
-from pyexec.services.corrupt_logs import Damage
+from pyexec.services.active_runs import ActiveRuns, Run
+from pyexec.services.corrupt_logs import CorruptLogReporter
 from pyexec.services.output_store import load_output
 
 logger = logging.getLogger(__name__)
@@ -26,12 +26,20 @@ class Queries:
 
     The output of a program that runs on another replica is asked of that one, in the caller's name."""
 
-    def __init__(self, *, log: EventLog, blobs: BlobStore, live: Live, peers: Peers, damage: Damage) -> None:
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        blobs: BlobStore,
+        active_runs: ActiveRuns,
+        peers: Peers,
+        corrupt_logs: CorruptLogReporter,
+    ) -> None:
         self._log = log
         self._blobs = blobs
-        self._live = live
+        self._active_runs = active_runs
         self._peers = peers
-        self._damage = damage
+        self._corrupt_logs = corrupt_logs
 
     async def execution(self, execution_id: str) -> Execution:
         """Its state as the log has it."""
@@ -78,7 +86,7 @@ class Queries:
                 if events := await self._log.read(execution_id):
                     summaries.append(summarize(fold(execution_id, events)))
             except CorruptLog as error:
-                self._damage.note(execution_id, error)
+                self._corrupt_logs.report(execution_id, error)
         return summaries, page.next_cursor
 
     async def items(
@@ -96,7 +104,7 @@ class Queries:
         By turns from this replica's memory, from another replica, and from the log: wherever it is."""
         at = after
         while True:
-            if (run := self._live.get(execution_id)) is not None:
+            if (run := self._active_runs.get(execution_id)) is not None:
                 async for item in self._items_of_run(run, at, follow=follow):
                     at = item.position
                     yield item
@@ -122,7 +130,7 @@ class Queries:
         """The same for a run of this replica, from memory."""
         at = after
         while True:
-            changed = run.changes.coming()
+            changed = run.changes.next_event()
             for item in items_after(run.id, tuple(run.events), run.journal, at):
                 at = item.position
                 yield item
@@ -132,7 +140,7 @@ class Queries:
 
     def _runs_elsewhere(self, execution: Execution, caller: Caller) -> bool:
         speaks = execution.phase in (Phase.PREPARING, Phase.RUNNING)
-        return speaks and not caller.is_replica and execution.id not in self._live
+        return speaks and not caller.is_replica and execution.id not in self._active_runs
 
     async def _output_elsewhere(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
@@ -155,7 +163,7 @@ class Queries:
     async def _journal(self, execution: Execution, caller: Caller) -> Journal:
         if execution.phase is Phase.ENDED:
             return await load_output(self._blobs, execution)
-        if (run := self._live.get(execution.id)) is not None:
+        if (run := self._active_runs.get(execution.id)) is not None:
             return run.journal
         journal = Journal()
         if self._runs_elsewhere(execution, caller):

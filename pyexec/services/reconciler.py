@@ -9,16 +9,26 @@ from datetime import timedelta
 import anyio
 from attrs import frozen
 
-from pyexec.aio import Trouble
+from pyexec.aio import Broadcast, FailureLog
 from pyexec.correlation import correlated
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
-from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
+from pyexec.domain.plan import (
+    Action,
+    Claim,
+    Expire,
+    MarkLost,
+    OpenExecution,
+    Release,
+    View,
+    next_deadline,
+    plan,
+)
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import BlobStore, EventLog, Member, Membership
-from pyexec.services.active_runs import Changes, Live
+from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.clock import nonce, now
-from pyexec.services.corrupt_logs import Damage
+from pyexec.services.corrupt_logs import CorruptLogReporter
 from pyexec.services.output_store import files_blob, output_blob, payload_blob
 from pyexec.services.slots import Slots
 
@@ -53,24 +63,24 @@ class Reconciler:
         blobs: BlobStore,
         membership: Membership,
         slots: Slots,
-        live: Live,
-        damage: Damage,
+        active_runs: ActiveRuns,
+        corrupt_logs: CorruptLogReporter,
     ) -> None:
         self._config = config
-        self._damage = damage
+        self._corrupt_logs = corrupt_logs
         self._log = log
         self._blobs = blobs
         self._membership = membership
         self._slots = slots
-        self._live = live
+        self._active_runs = active_runs
         self._lengths: dict[str, int] = {}
-        self._sightings: dict[str, Sighting] = {}
+        self._sightings: dict[str, OpenExecution] = {}
         self._damaged: set[str] = set()
         self._seen: dict[str, float] = {}
         self._members: Mapping[str, Member] = {}
         self._gone: dict[str, float] = {}
-        self._news = Changes()
-        self._acting = Trouble(logger, "reconciling")
+        self._news = Broadcast()
+        self._acting = FailureLog(logger, "reconciling")
         self.leading = anyio.Lock()
         """Locked as long as it leads."""
 
@@ -83,16 +93,16 @@ class Reconciler:
 
     async def run(self) -> None:
         """Stands for leader, and reconciles whenever it leads, until cancelled."""
-        standing = Trouble(logger, "standing for leader")
+        standing = FailureLog(logger, "standing for leader")
         while True:
             try:
                 async with self._membership.lead(), self.leading:
-                    standing.over()
+                    standing.recovered()
                     logger.info("this replica leads")
                     await self._lead()
                 logger.info("this replica leads no more")
             except Unavailable as error:
-                standing.met(error)
+                standing.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _lead(self) -> None:
@@ -105,7 +115,7 @@ class Reconciler:
             tasks.start_soon(self._retire_ended, name="retire ended executions")
             tasks.start_soon(self._repair, name="repair indexes")
             while True:
-                news = self._news.coming()
+                news = self._news.next_event()
                 with anyio.move_on_after(await self._reconcile()):
                     await news.wait()
 
@@ -115,9 +125,9 @@ class Reconciler:
             for action in plan(self._view()):
                 with correlated(action.execution.id):
                     await self._act(action)
-                self._acting.over()
+                self._acting.recovered()
         except Unavailable as error:
-            self._acting.met(error)
+            self._acting.failed(error)
             return RETRY_SECONDS
         deadline = next_deadline(self._view())
         return None if deadline is None else max(0.0, deadline - anyio.current_time())
@@ -143,30 +153,30 @@ class Reconciler:
 
     async def _watch_members(self) -> None:
         version: int | None = None
-        watching = Trouble(logger, "watching the members")
+        watching = FailureLog(logger, "watching the members")
         while True:
             try:
                 found = await self._membership.members(version)
-                watching.over()
+                watching.recovered()
                 version, self._members = found.version, found.members
                 self._note_gone()
-                self._news.announce()
+                self._news.notify_all()
                 await self._blobs.sweep(found.members.keys(), self._exists)
             except Unavailable as error:
-                watching.met(error)
+                watching.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _watch_log(self) -> None:
         version: int | None = None
-        watching = Trouble(logger, "watching the open executions")
+        watching = FailureLog(logger, "watching the open executions")
         while True:
             try:
                 opened = await self._log.open_executions(version)
-                watching.over()
+                watching.recovered()
                 await self._look_at(opened.lengths)
                 version = opened.version  # only now: what could not be read is looked at again
             except Unavailable as error:
-                watching.met(error)
+                watching.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _look_at(self, lengths: Mapping[str, int]) -> None:
@@ -182,7 +192,7 @@ class Reconciler:
                 await self._look_again(execution_id)
         self._lengths = dict(lengths)
         self._note_gone()
-        self._news.announce()
+        self._news.notify_all()
 
     async def _look_again(self, execution_id: str) -> None:
         try:
@@ -190,24 +200,24 @@ class Reconciler:
             execution = fold(execution_id, events) if events else None
             self._damaged.discard(execution_id)
         except CorruptLog as error:
-            self._damage.note(execution_id, error)
+            self._corrupt_logs.report(execution_id, error)
             self._damaged.add(execution_id)
             execution = None
         if (
             execution is None
             or execution.phase is Phase.ENDED
             or self._runs_here(execution_id, execution.seq)
-            or (execution_id in self._live and execution.owner == self._config.replica)
+            or (execution_id in self._active_runs and execution.owner == self._config.replica)
         ):
             self._sightings.pop(execution_id, None)
             return
         since = self._seen.setdefault(execution_id, anyio.current_time())
-        self._sightings[execution_id] = Sighting(execution=execution, since=since)
+        self._sightings[execution_id] = OpenExecution(execution=execution, since=since)
 
     def _runs_here(self, execution_id: str, length: int) -> bool:
         """Whether this replica carries it out, and knows all that has happened to it: if not, it may have been
         taken over, and the log has to be asked."""
-        run = self._live.get(execution_id)
+        run = self._active_runs.get(execution_id)
         return (
             run is not None
             and run.seq >= length
@@ -227,7 +237,7 @@ class Reconciler:
             match action:
                 case Claim():
                     claimed = Claimed(at=now(), nonce=nonce(), replica=action.replica)
-                    await self._log.append(execution.id, execution.seq, [claimed], tell=action.replica)
+                    await self._log.append(execution.id, execution.seq, [claimed], notify=action.replica)
                 case Expire():
                     waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
                     await self._log.append(
@@ -235,15 +245,17 @@ class Reconciler:
                     )
                 case Release():
                     released = Released(at=now(), nonce=nonce(), reason="its replica is gone")
-                    await self._log.append(execution.id, execution.seq, [released], gone=execution.owner)
+                    await self._log.append(execution.id, execution.seq, [released], fence=execution.owner)
                     self._seen[execution.id] = anyio.current_time()  # it had its turn, and waits for another
-                case Lose():
+                case MarkLost():
                     owner = execution.owner or execution.pinned
-                    await self._log.append(execution.id, execution.seq, [_written_off(execution)], gone=owner)
+                    await self._log.append(
+                        execution.id, execution.seq, [_written_off(execution)], fence=owner
+                    )
         except Conflict as error:
             logger.info("%s is decided anew: %s", execution.id, error)
         except CorruptLog as error:
-            self._damage.note(execution.id, error)
+            self._corrupt_logs.report(execution.id, error)
         await self._look_again(execution.id)
         self._note_gone()
 
@@ -253,8 +265,8 @@ class Reconciler:
         while True:
             try:
                 unreadable = await self._log.rebuild_index()
-                for execution_id, damage in unreadable.items():
-                    self._damage.note(execution_id, damage)
+                for execution_id, corrupt_logs in unreadable.items():
+                    self._corrupt_logs.report(execution_id, corrupt_logs)
                 logger.info("the indexes agree with the events")
                 await self._blobs.sweep(self._members.keys(), self._exists)
             except Unavailable as error:
@@ -270,15 +282,15 @@ class Reconciler:
     async def _retire_ended(self) -> None:
         """Blobs go first, the log last: whoever still finds the log may find its output gone, never the reverse."""
         ttl = self._config.cleanup_ttl_seconds
-        retiring = Trouble(logger, "retiring ended executions")
+        retiring = FailureLog(logger, "retiring ended executions")
         while True:
             try:
                 due = await self._log.ended_before(now() - timedelta(seconds=ttl), RETIRE_AT_ONCE)
                 for execution_id in due:
                     await self._retire(execution_id)
-                retiring.over()
+                retiring.recovered()
             except Unavailable as error:
-                retiring.met(error)
+                retiring.failed(error)
                 due = ()
             if len(due) < RETIRE_AT_ONCE:
                 await anyio.sleep(max(1.0, min(30.0, ttl / 10)))
@@ -289,7 +301,7 @@ class Reconciler:
                 await self._blobs.delete(blob(execution_id))
             await self._log.retire(execution_id)
         except CorruptLog as error:
-            self._damage.note(execution_id, error)
+            self._corrupt_logs.report(execution_id, error)
         except Conflict as error:
             logger.error("%s is not retired, the index is wrong about it: %s", execution_id, error)
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import anyio
 from attrs import frozen
 
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.correlation import correlated
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
 from pyexec.ports import Engine, EventLog, Members, Membership
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.services.corrupt_logs import Damage
+from pyexec.services.corrupt_logs import CorruptLogReporter
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 
@@ -34,7 +34,7 @@ class Recovery:
     runner: Runner
     slots: Slots
     membership: Membership
-    damage: Damage
+    corrupt_logs: CorruptLogReporter
     labels: Mapping[str, str]
 
     async def recover_first(self) -> None:
@@ -58,29 +58,29 @@ class Recovery:
     async def _look_again(self) -> None:
         """The change may have been this replica's own coming back."""
         try:
-            await self.runner.look_again()
+            await self.runner.refresh()
         except Unavailable as error:
             logger.warning("what was taken over from this replica is seen at its end: %s", error)
 
     async def _recover_patiently(self) -> None:
-        recovering = Trouble(logger, "recovering what vanished replicas left")
+        recovering = FailureLog(logger, "recovering what vanished replicas left")
         while True:
             try:
                 await self.recover()
-                return recovering.over()
+                return recovering.recovered()
             except (Unavailable, EngineError) as error:
-                recovering.met(error)
+                recovering.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _members(self, since: int | None) -> Members:
-        looking = Trouble(logger, "looking for vanished replicas")
+        looking = FailureLog(logger, "looking for vanished replicas")
         while True:
             try:
                 members = await self.membership.members(since)
-                looking.over()
+                looking.recovered()
                 return members
             except Unavailable as error:
-                looking.met(error)
+                looking.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def recover(self) -> None:
@@ -94,7 +94,7 @@ class Recovery:
                 continue
             orphans.discard(execution.container)  # another one may have adopted what runs in it
             # Whose program it is the log tells, and not the container, which bears the name of who has started it.
-            if execution.owner not in alive or self.runner.has_lost(execution):
+            if execution.owner not in alive or self.runner.is_orphaned(execution):
                 with correlated(execution.id, "async" if execution.payload else "sync"):
                     await self._adopt(execution, events, execution.container)
         for container in orphans:
@@ -124,7 +124,7 @@ class Recovery:
                 events = await self.log.read(execution_id)
                 execution = fold(execution_id, events)
             except CorruptLog as error:
-                self.damage.note(execution_id, error)
+                self.corrupt_logs.report(execution_id, error)
                 continue
             if execution.phase is Phase.RUNNING:
                 found.append((execution, events))
@@ -143,9 +143,9 @@ class Recovery:
         except BaseException as error:
             self.slots.release(slot)
             with anyio.CancelScope(shield=True):
-                await sandbox.let_go()
+                await sandbox.detach()
             if isinstance(error, CorruptLog):
-                self.damage.note(execution.id, error)
+                self.corrupt_logs.report(execution.id, error)
             elif isinstance(error, Conflict):
                 logger.info("%s has moved on meanwhile: %s", execution.id, error)
             else:

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 from attrs import frozen
 
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE, Spec
@@ -16,7 +16,7 @@ from pyexec.guest.wire import RESULT_BYTES_MAX
 from pyexec.sandbox.protocol import Evaluated, Exited, Go, Plan, Printed
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
-from pyexec.services.output_files import Brought, FileRoom
+from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Bounds:
     """The operator's bounds on what comes out of a run."""
 
     output_bytes: int
-    files: FileRoom
+    files: OutputFileLimits
 
 
 async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -> Ended:
@@ -57,10 +57,10 @@ async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -
                 beside.start_soon(_leave_after, seconds, grace, sandbox, scope, name=f"deadline of {run.id}")
                 ended = await following()
             if ended is not None and ended.was_told and spec.output_files:
-                run.brought = Brought(bounds.files)
+                run.output_files = OutputFileSpool(bounds.files)
                 with anyio.CancelScope() as taking:
                     beside.start_soon(_leave_when_over, run, taking, name=f"leave files {run.id}")
-                    await run.brought.take(run.id, sandbox)
+                    await run.output_files.take(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
             ended = Ended(reason=_broken_by(run, sandbox), detail=str(error))
         beside.cancel_scope.cancel()
@@ -124,12 +124,12 @@ async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
 
 async def _kill_when_wanted(run: Run, sandbox: Sandbox) -> None:
     await run.kill_wanted.wait()
-    killing = Trouble(logger, f"killing {run.id}")
+    killing = FailureLog(logger, f"killing {run.id}")
     while True:
         try:
             return await sandbox.kill()
         except (EngineError, Unavailable) as error:
-            killing.met(error)
+            killing.failed(error)
             await anyio.sleep(RETRY_SECONDS)
 
 

@@ -21,14 +21,14 @@ from pyexec.errors import (
 from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.services.active_runs import Live, Run
+from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.completion import UNPREPARED, Endings
-from pyexec.services.corrupt_logs import Damage
-from pyexec.services.in_doubt import Doubts
+from pyexec.services.completion import UNPREPARED, CompletionWriter
+from pyexec.services.corrupt_logs import CorruptLogReporter
+from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.preparation import Preparation
 from pyexec.services.run_monitor import Bounds, Follow, follow, plan_of, start_and_follow, watch
-from pyexec.services.shutdown_guard import Beginnings
+from pyexec.services.shutdown_guard import InFlightGuard
 from pyexec.services.slots import Slot, Slots
 from pyexec.services.spool import Spool
 
@@ -66,28 +66,30 @@ class Runner:
         blobs: BlobStore,
         preparation: Preparation,
         slots: Slots,
-        live: Live,
-        damage: Damage,
+        active_runs: ActiveRuns,
+        corrupt_logs: CorruptLogReporter,
         meter: Meter = UNMEASURED,
     ) -> None:
         self.config = config
         self._meter = meter
-        self._damage = damage
+        self._corrupt_logs = corrupt_logs
         self._log = log
         self._blobs = blobs
         self._preparation = preparation
         self._slots = slots
-        self._live = live
-        self._endings = Endings(
+        self._active_runs = active_runs
+        self._completion = CompletionWriter(
             log=log,
             blobs=blobs,
             replica=config.replica,
             output_bytes_max=config.bounds.output_bytes,
-            damage=damage,
+            corrupt_logs=corrupt_logs,
         )
-        self._doubts = Doubts(log=log, live=live, replica=config.replica, damage=damage)
+        self._in_doubt = InDoubtResolver(
+            log=log, active_runs=active_runs, replica=config.replica, corrupt_logs=corrupt_logs
+        )
         self._tasks: TaskGroup | None = None
-        self._beginnings = Beginnings()
+        self._guard = InFlightGuard()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Holds the runs. On cancellation, what has not started is given back, and what still runs is left to be
@@ -100,7 +102,7 @@ class Runner:
     @property
     def closed(self) -> bool:
         """Whether this server stops, so that nothing begins here any more."""
-        return self._beginnings.closed
+        return self._guard.closed
 
     async def drain(self, seconds: float) -> None:
         """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that, and
@@ -108,13 +110,13 @@ class Runner:
         self._slots.close()
         try:
             with anyio.move_on_after(seconds):
-                for run in self._live.all():
+                for run in self._active_runs.all():
                     await run.over.wait()
         finally:
-            self._beginnings.close()
+            self._guard.close()
             if self.config.leave_running:
-                self._endings.leave()
-        await self._beginnings.over()
+                self._completion.leave()
+        await self._guard.drained()
 
     async def start(
         self,
@@ -137,7 +139,7 @@ class Runner:
         )
         spec = fold(run.id, [*run.events, *events]).spec
         await sandbox.arm(plan_of(spec), spec.stdin.encode())
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
+        with self._guard.section(), anyio.CancelScope(shield=True):
             await self._write_first(run, [*events, running], key)
             begin = partial(start_and_follow, run, sandbox, self.config.bounds)
             self._carry_out_later(run, sandbox, slot, begin)
@@ -147,7 +149,7 @@ class Runner:
     ) -> None:
         """Writes `submitted`, whose archive lies in the blob store; with a slot it is claimed in the same step, and
         the runner owns the slot on return. Raises as `start` does."""
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
+        with self._guard.section(), anyio.CancelScope(shield=True):
             if slot is None:
                 await self._append(run, [submitted], key)
                 return
@@ -160,7 +162,7 @@ class Runner:
         """Writes `submitted`, pinned to this replica, whose archive is unpacked in `sandbox`; starts it in the
         background once the reconciler has claimed it. Otherwise as `start`."""
         pinned = evolve(submitted, pinned=self.config.replica)
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
+        with self._guard.section(), anyio.CancelScope(shield=True):
             await self._write_first(run, [pinned], key)
             self._run_later(run, slot, partial(self._preparation.once_claimed, run, sandbox))
 
@@ -177,28 +179,28 @@ class Runner:
         """Writes `submitted`, pinned to this replica, whose archive lies in `spool` until what it needs is ready, and
         with `claim` the claim in the same step. The runner owns the spool, too, on return. Otherwise as `start`."""
         pinned = evolve(submitted, pinned=self.config.replica)
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
+        with self._guard.section(), anyio.CancelScope(shield=True):
             await self._write_first(run, [pinned, self.claim()] if claim else [pinned], key)
             self._run_later(run, slot, partial(self._preparation.from_spool, run, spool))
 
     def start_claimed(self, run: Run, slot: Slot) -> None:
         """Takes over a run that is claimed for this replica; its archive lies in the blob store."""
-        self._live.add(run)
+        self._active_runs.add(run)
         self._run_later(run, slot, partial(self._preparation.from_payload, run))
 
     def claim(self) -> Claimed:
         """A claim of this replica's."""
         return Claimed(at=now(), nonce=nonce(), replica=self.config.replica)
 
-    def has_lost(self, execution: Execution) -> bool:
+    def is_orphaned(self, execution: Execution) -> bool:
         """Whether it is this replica's by the log, and yet nobody here carries it on."""
-        return execution.is_for(self.config.replica) and execution.id not in self._live
+        return execution.is_for(self.config.replica) and execution.id not in self._active_runs
 
-    def doubt(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
+    def resolve_later(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
         """Leaves an execution that nobody here carries on to be settled in the background, as soon as the log
         answers. When this server stops before, the leader does it."""
         if not self.closed:
-            settle = partial(self._doubts.settle, execution_id, reason, submitted)
+            settle = partial(self._in_doubt.settle, execution_id, reason, submitted)
             self._spawn(settle, name=f"settle {execution_id}")
 
     async def _write_first(
@@ -206,14 +208,14 @@ class Runner:
     ) -> None:
         """Writes events of a run that is known as this replica's even before: others read the log meanwhile."""
         after = [*run.events, *events]
-        known = run.id in self._live
-        self._live.add(run)
+        known = run.id in self._active_runs
+        self._active_runs.add(run)
         try:
             await self._append(run, events, key)
         except BaseException:
             if not known:
-                self._live.remove(run)
-                run.hand_over()
+                self._active_runs.remove(run)
+                run.detach()
             raise
         run.catch_up(after)
 
@@ -224,7 +226,7 @@ class Runner:
         except SessionLost:
             raise  # nothing was written
         except Unavailable:
-            self.doubt(run.id, UNHEARD, events[0] if isinstance(events[0], Submitted) else None)
+            self.resolve_later(run.id, UNHEARD, events[0] if isinstance(events[0], Submitted) else None)
             raise
 
     async def adopt(
@@ -236,16 +238,16 @@ class Runner:
         adopted = Adopted(at=now(), nonce=nonce(), replica=self.config.replica)
         run = Run(execution.id)
         run.record(events)
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
+        with self._guard.section(), anyio.CancelScope(shield=True):
             if execution.owner != self.config.replica:  # else it was adopted, and the log did not say so
-                await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
+                await self._log.append(execution.id, execution.seq, [adopted], fence=execution.owner)
                 run.record([adopted])
             go_on = partial(follow, run, sandbox, self.config.bounds)
             self._carry_out_later(run, sandbox, slot, go_on)
 
-    async def look_again(self) -> None:
+    async def refresh(self) -> None:
         """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
-        await self._doubts.look_again()
+        await self._in_doubt.refresh()
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
@@ -265,19 +267,19 @@ class Runner:
                 await self.start(run, sandbox, slot, ())
                 handed_over = True
             if not handed_over:
-                await self._endings.end(run, Ended(reason="killed"))
+                await self._completion.end(run, Ended(reason="killed"))
         except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
-            run.hand_over()
-            self.doubt(run.id, f"it could not start there: {error}")
+            run.detach()
+            self.resolve_later(run.id, f"it could not start there: {error}")
         except UNPREPARED as error:
-            await self._endings.fail_unprepared(run, error)
+            await self._completion.fail_unprepared(run, error)
         except Exception:  # a fault of ours in one run is that run's end, and no other's
             logger.exception("%s could not be started", run.id)
-            await self._endings.fail(
+            await self._completion.fail(
                 run, FailureType.INTERNAL, "the server failed to start it; its log says why"
             )
         except anyio.get_cancelled_exc_class():
-            await self._endings.release(run, "its replica stops")
+            await self._completion.release(run, "its replica stops")
             raise
         finally:
             if not handed_over:
@@ -285,7 +287,7 @@ class Runner:
                     await self._clean_up(run, sandbox, slot, begun=False)
 
     def _carry_out_later(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
-        self._live.add(run)
+        self._active_runs.add(run)
         self._spawn(partial(self._carry_out, run, sandbox, slot, following), name=f"run {run.id}")
 
     async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
@@ -293,15 +295,17 @@ class Runner:
         try:
             with timed(self._meter, STEP_SECONDS, "program"):
                 ended = await watch(run, sandbox, following, self.config.bounds)
-            await self._endings.end(run, ended)
+            await self._completion.end(run, ended)
         except Exception:
             logger.exception("%s could not be carried to its end", run.id)
-            await self._endings.end(run, Ended(reason="broken", detail="the server failed; its log says why"))
+            await self._completion.end(
+                run, Ended(reason="broken", detail="the server failed; its log says why")
+            )
         except anyio.get_cancelled_exc_class():
             if self.config.leave_running:
-                run.hand_over()
+                run.detach()
             else:
-                await self._endings.end(run, Ended(reason="stopped"))
+                await self._completion.end(run, Ended(reason="stopped"))
             raise
         finally:
             with anyio.CancelScope(shield=True):
@@ -311,17 +315,17 @@ class Runner:
         """Only after the end is durable, and a moment later, unless somebody waits for the slot.
 
         A sandbox that another replica follows, or will, is let go unharmed."""
-        self._live.remove(run)
+        self._active_runs.remove(run)
         try:
             await self._slots.until_wanted(CALM_SECONDS)
             if sandbox is not None and (run.has_ended or not begun):
                 await sandbox.remove()
             elif sandbox is not None:
-                await sandbox.let_go()
+                await sandbox.detach()
         except ExecutorError as error:
             logger.error("the sandbox of %s is left behind: %s", run.id, error)
         finally:
             self._slots.release(slot)
-            self._preparation.pool.look_again()
-            if run.brought is not None:
-                await run.brought.close()
+            self._preparation.pool.refresh()
+            if run.output_files is not None:
+                await run.output_files.close()

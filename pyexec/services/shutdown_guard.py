@@ -8,7 +8,7 @@ import anyio
 from pyexec.errors import Unavailable
 
 
-class Beginnings:
+class InFlightGuard:
     """Counts the steps from what the log is told to what is done about it, and lets no new one begin once closed."""
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Beginnings:
         self.closed = False
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def section(self) -> Iterator[None]:
         """Around one step; raises `Unavailable` after `close`."""
         if self.closed:
             raise Unavailable("this server is stopping; send the request again, it will reach another one")
@@ -33,7 +33,7 @@ class Beginnings:
         """From now on nothing begins."""
         self.closed = True
 
-    async def over(self) -> None:
+    async def drained(self) -> None:
         """Returns when nothing is in the middle of its step."""
         while self._count:
             await self._one_over.wait()

@@ -24,7 +24,7 @@ from pyexec.errors import (
 )
 from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
-from pyexec.services.active_runs import Live, Run
+from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.admission import Admission, CannotStart, Filled
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.output_store import payload_blob
@@ -62,7 +62,7 @@ class Submissions:
         log: EventLog,
         blobs: BlobStore,
         slots: Slots,
-        live: Live,
+        active_runs: ActiveRuns,
         admission: Admission,
         runner: Runner,
         meter: Meter = UNMEASURED,
@@ -71,7 +71,7 @@ class Submissions:
         self._log = log
         self._blobs = blobs
         self._slots = slots
-        self._live = live
+        self._active_runs = active_runs
         self._admission = admission
         self._runner = runner
         self._meter = meter
@@ -246,7 +246,7 @@ class Submissions:
         elsewhere = 0
         if self._slots.must_wait(spec.limits):
             opened = await self._log.open_executions()
-            elsewhere = sum(execution_id not in self._live for execution_id in opened.lengths)
+            elsewhere = sum(execution_id not in self._active_runs for execution_id in opened.lengths)
         self._slots.check_room(spec.limits, also_waiting=elsewhere)
 
     async def _same_request(self, archive: CheckedArchive, execution_id: str, fingerprint: str) -> str:

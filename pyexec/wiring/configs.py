@@ -10,7 +10,7 @@ from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity
 from pyexec.sandbox import protocol
 from pyexec.sandbox.environments.installer import installed_uv
 from pyexec.sandbox.environments.setup import SetupConfig
-from pyexec.sandbox.isolation.isolation_check import ProofConfig
+from pyexec.sandbox.isolation.isolation_check import IsolationCheckConfig
 from pyexec.sandbox.pool.pool import SandboxKind
 from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
@@ -85,12 +85,14 @@ def isolation(settings: Settings) -> Isolation:
     return Isolation(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
 
 
-def proof_config(settings: Settings, identity: EngineIdentity, address: str) -> ProofConfig:
+def isolation_check_config(
+    settings: Settings, identity: EngineIdentity, address: str
+) -> IsolationCheckConfig:
     """What is to be proven of sandboxes, for a server that listens at `address`."""
     consul = settings.consul_addr or ""
     services = (address, settings.engine_host(), consul if "://" in consul else f"//{consul}")
     ports = {port for service in services if (port := urlsplit(service).port)}
-    return ProofConfig(
+    return IsolationCheckConfig(
         default_image=settings.default_image,
         denied=identity.unenforced,
         accepted=settings.allow_unenforced,

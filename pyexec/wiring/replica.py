@@ -25,16 +25,16 @@ from pyexec.metrics import (
 from pyexec.ports import EngineIdentity, Member, Membership
 from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.environments.setup import Setup
-from pyexec.sandbox.isolation.isolation_check import Proof
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
-from pyexec.services.active_runs import Live
+from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.admission import Admission
-from pyexec.services.corrupt_logs import Damage
+from pyexec.services.corrupt_logs import CorruptLogReporter
 from pyexec.services.downloads import Downloads
 from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
 from pyexec.services.kill import Kills
-from pyexec.services.metered_log import MeasuredLog
-from pyexec.services.output_files import FileRoom
+from pyexec.services.metered_log import MeteredLog
+from pyexec.services.output_files import OutputFileLimits
 from pyexec.services.preparation import Preparation
 from pyexec.services.query import Queries
 from pyexec.services.reconciler import Reconciler, ReconcilerConfig
@@ -50,9 +50,9 @@ from pyexec.wiring.configs import (
     container_spec,
     file_limits,
     isolation,
+    isolation_check_config,
     networks,
     overhead_mb,
-    proof_config,
     setup_config,
     standard_kind,
 )
@@ -71,7 +71,7 @@ class Replica:
     recovery: Recovery
     pool: Pool
     environments: Environments
-    proof: Proof
+    isolation_check: IsolationCheck
 
 
 @asynccontextmanager
@@ -105,12 +105,14 @@ async def open_replica(
             engine=engine_identity.id,
             bounds=Bounds(
                 output_bytes=settings.max_output_bytes,
-                files=FileRoom(limits=file_limits(settings, stores.blobs), spool_dir=settings.data_dir),
+                files=OutputFileLimits(
+                    limits=file_limits(settings, stores.blobs), spool_dir=settings.data_dir
+                ),
             ),
             leave_running=settings.consul_addr is not None,
         )
-        proof = Proof(engine, proof_config(settings, engine_identity, address))
-        replica = _assemble(settings, stores, engine, engine_identity, identity, proof, meter)
+        isolation_check = IsolationCheck(engine, isolation_check_config(settings, engine_identity, address))
+        replica = _assemble(settings, stores, engine, engine_identity, identity, isolation_check, meter)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
@@ -121,16 +123,16 @@ def _assemble(
     engine: DockerEngine,
     engine_identity: EngineIdentity,
     identity: RunnerConfig,
-    proof: Proof,
+    isolation_check: IsolationCheck,
     meter: Meter = UNMEASURED,
 ) -> Replica:
     policy = settings.policy(engine_identity.cpus)
-    live, damage = Live(), Damage()
-    log, blobs = MeasuredLog(stores.log, live, meter), stores.blobs
+    active_runs, corrupt_logs = ActiveRuns(), CorruptLogReporter()
+    log, blobs = MeteredLog(stores.log, active_runs, meter), stores.blobs
     deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
     labels = {**deployment, REPLICA_LABEL: identity.replica}
     slots = _slots(settings, engine_identity, meter)
-    environments = _environments(settings, labels, engine, engine_identity, proof, meter)
+    environments = _environments(settings, labels, engine, engine_identity, isolation_check, meter)
     pool = Pool(
         engine,
         standard=standard_kind(policy),
@@ -150,11 +152,13 @@ def _assemble(
         blobs=blobs,
         preparation=preparation,
         slots=slots,
-        live=live,
-        damage=damage,
+        active_runs=active_runs,
+        corrupt_logs=corrupt_logs,
         meter=meter,
     )
-    queries = Queries(log=log, blobs=blobs, live=live, peers=stores.peers, damage=damage)
+    queries = Queries(
+        log=log, blobs=blobs, active_runs=active_runs, peers=stores.peers, corrupt_logs=corrupt_logs
+    )
     submissions = Submissions(
         SubmitConfig(
             policy=policy,
@@ -165,7 +169,7 @@ def _assemble(
         log=log,
         blobs=blobs,
         slots=slots,
-        live=live,
+        active_runs=active_runs,
         admission=Admission(
             slots=slots,
             preparation=preparation,
@@ -186,15 +190,15 @@ def _assemble(
         blobs=blobs,
         membership=stores.membership,
         slots=slots,
-        live=live,
-        damage=damage,
+        active_runs=active_runs,
+        corrupt_logs=corrupt_logs,
     )
-    _watch(meter, engine_identity, stores.membership, reconciler, live, damage, proof)
+    _watch(meter, engine_identity, stores.membership, reconciler, active_runs, corrupt_logs, isolation_check)
     return Replica(
         context=Context(
             submissions=submissions,
             queries=queries,
-            kills=Kills(log=log, live=live, queries=queries),
+            kills=Kills(log=log, active_runs=active_runs, queries=queries),
             downloads=Downloads(queries, blobs),
             checks={
                 "server": partial(_check_open, slots),
@@ -202,7 +206,7 @@ def _assemble(
                 "docker": engine.check,
                 "membership": partial(_check_member, stores.membership),
             },
-            warnings=lambda: proof.warnings,
+            warnings=lambda: isolation_check.warnings,
             limits=_web_limits(settings),
             spool_dir=settings.data_dir,
         ),
@@ -211,9 +215,9 @@ def _assemble(
         inbox=InboxAttendant(
             log=log,
             slots=slots,
-            live=live,
+            active_runs=active_runs,
             runner=runner,
-            damage=damage,
+            corrupt_logs=corrupt_logs,
             patience_seconds=min(PATIENCE_SECONDS, settings.queue_timeout),
         ),
         reconciler=reconciler,
@@ -223,12 +227,12 @@ def _assemble(
             runner=runner,
             slots=slots,
             membership=stores.membership,
-            damage=damage,
+            corrupt_logs=corrupt_logs,
             labels=deployment,
         ),
         pool=pool,
         environments=environments,
-        proof=proof,
+        isolation_check=isolation_check,
     )
 
 
@@ -248,7 +252,7 @@ def _environments(
     labels: Mapping[str, str],
     engine: DockerEngine,
     machine: EngineIdentity,
-    proof: Proof,
+    isolation_check: IsolationCheck,
     meter: Meter,
 ) -> Environments:
     return Environments(
@@ -259,7 +263,7 @@ def _environments(
             age_seconds_max=settings.env_max_age,
             architecture=machine.architecture,
         ),
-        proof.by,
+        isolation_check.by,
         meter=meter,
     )
 
@@ -277,17 +281,17 @@ def _watch(
     identity: EngineIdentity,
     membership: Membership,
     reconciler: Reconciler,
-    live: Live,
-    damage: Damage,
-    proof: Proof,
+    active_runs: ActiveRuns,
+    corrupt_logs: CorruptLogReporter,
+    isolation_check: IsolationCheck,
 ) -> None:
     """What is read whenever somebody asks, and belongs to no service's own figures."""
     meter.watch(LEADER, reconciler.leading.locked)
     meter.watch(BACKLOG, lambda: reconciler.backlog)
     meter.watch(MEMBER, lambda: membership.held)
-    meter.watch(LIVE, lambda: len(live))
-    meter.watch(DAMAGED, lambda: len(damage))
-    meter.watch(LIMITS_PROVEN, lambda: proof.made)
+    meter.watch(LIVE, lambda: len(active_runs))
+    meter.watch(DAMAGED, lambda: len(corrupt_logs))
+    meter.watch(LIMITS_PROVEN, lambda: isolation_check.made)
     meter.watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), identity.version)
 
 

@@ -17,7 +17,7 @@ from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Entry
 from pyexec.adapters.consul.lease import ConsulMembership
 from pyexec.adapters.consul.log import ConsulLog
 from pyexec.adapters.peers import HttpPeers, NoPeers
-from pyexec.adapters.single_member import Alone
+from pyexec.adapters.single_member import SingleMember
 from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.errors import SettingsError
 from pyexec.metrics import Meter
@@ -54,7 +54,7 @@ async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
         blobs = ObjectBlobs.at(settings.blob_url)
     else:
         blobs = await FileBlobs.open(settings.data_dir / "blobs")
-    return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=Alone(), peers=NoPeers())
+    return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=SingleMember(), peers=NoPeers())
 
 
 async def _open_consul(

@@ -210,10 +210,10 @@ async def test_only_who_is_gone_is_taken_for_gone(parts: Parts) -> None:
     kv, membership, log = parts
     me = membership.fence().key.removeprefix("replicas/")
     execution = new_id()
-    await log.append(execution, 0, [submitted(), claimed(me)], tell="rep_dead")
+    await log.append(execution, 0, [submitted(), claimed(me)], notify="rep_dead")
     with pytest.raises(Conflict, match=me):
-        await log.append(execution, 2, [killed()], gone=me)
-    await log.append(execution, 2, [killed()], gone="rep_dead")
+        await log.append(execution, 2, [killed()], fence=me)
+    await log.append(execution, 2, [killed()], fence="rep_dead")
     assert list(await kv.keys("inbox/rep_dead/")) == []
 
 

@@ -85,8 +85,8 @@ async def test_the_replica_that_holds_the_directory_is_not_gone(tmp_path: Path) 
         execution = new_id()
         await log.append(execution, 0, [submitted(), claimed("rep_me")])
         with pytest.raises(Conflict):
-            await log.append(execution, 2, [killed()], gone="rep_me")
-        await log.append(execution, 2, [killed()], gone="rep_dead")
+            await log.append(execution, 2, [killed()], fence="rep_me")
+        await log.append(execution, 2, [killed()], fence="rep_dead")
 
 
 def index_of(directory: Path) -> list[tuple[object, ...]]:

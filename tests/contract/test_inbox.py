@@ -15,7 +15,7 @@ ME, OTHER = "rep_me", "rep_other"
 async def test_whoever_is_told_finds_it_in_its_inbox(log: EventLog) -> None:
     execution = new_id()
     assert (await log.inbox(ME)).told == {}
-    await log.append(execution, 0, [submitted(), claimed(ME)], tell=ME)
+    await log.append(execution, 0, [submitted(), claimed(ME)], notify=ME)
     assert (await log.inbox(ME)).told.keys() == {execution}
     assert (await log.inbox(OTHER)).told == {}
 
@@ -24,22 +24,22 @@ async def test_a_refused_append_tells_nobody(log: EventLog) -> None:
     execution = new_id()
     await log.append(execution, 0, [submitted()])
     with pytest.raises(Conflict):
-        await log.append(execution, 0, [submitted()], tell=ME)
+        await log.append(execution, 0, [submitted()], notify=ME)
     with pytest.raises(Conflict):
-        await log.append(new_id(), 1, [claimed(ME)], tell=ME)
+        await log.append(new_id(), 1, [claimed(ME)], notify=ME)
     assert (await log.inbox(ME)).told == {}
 
 
 async def test_what_is_settled_is_gone_and_may_be_told_again(log: EventLog) -> None:
     execution, other = new_id(), new_id()
-    await log.append(execution, 0, [submitted(), claimed(ME)], tell=ME)
-    await log.append(other, 0, [submitted(), claimed(ME)], tell=ME)
+    await log.append(execution, 0, [submitted(), claimed(ME)], notify=ME)
+    await log.append(other, 0, [submitted(), claimed(ME)], notify=ME)
     number = (await log.inbox(ME)).told[execution]
-    await log.settle(ME, execution, number)
-    await log.settle(ME, execution, number)
-    await log.settle(OTHER, execution, number)
+    await log.acknowledge(ME, execution, number)
+    await log.acknowledge(ME, execution, number)
+    await log.acknowledge(OTHER, execution, number)
     assert (await log.inbox(ME)).told.keys() == {other}
-    await log.append(execution, 2, [released()], tell=ME)
+    await log.append(execution, 2, [released()], notify=ME)
     assert (await log.inbox(ME)).told.keys() == {execution, other}
 
 
@@ -55,13 +55,13 @@ async def test_whoever_watches_its_inbox_wakes_when_it_is_told(log: EventLog) ->
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, name="watch of an inbox")
             for execution in executions:
-                await log.append(execution, 0, [submitted()], tell=ME)
+                await log.append(execution, 0, [submitted()], notify=ME)
 
 
 async def test_who_is_no_member_is_gone(log: EventLog) -> None:
     execution = new_id()
     await log.append(execution, 0, [submitted(), claimed("rep_dead")])
-    await log.append(execution, 2, [released()], gone="rep_dead")
+    await log.append(execution, 2, [released()], fence="rep_dead")
     assert (await log.open_executions()).lengths == {execution: 3}
 
 
@@ -69,11 +69,11 @@ async def test_what_is_told_again_meanwhile_is_not_settled(log: EventLog) -> Non
     """Else a kill that comes while the inbox is attended to would be heard by nobody."""
     execution = new_id()
     await log.append(execution, 0, [submitted()])
-    await log.append(execution, 1, [claimed(ME)], tell=ME)
+    await log.append(execution, 1, [claimed(ME)], notify=ME)
     inbox = await log.inbox(ME)
-    await log.append(execution, 2, [kill_requested()], tell=ME)
-    await log.settle(ME, execution, inbox.told[execution])
+    await log.append(execution, 2, [kill_requested()], notify=ME)
+    await log.acknowledge(ME, execution, inbox.told[execution])
     again = await log.inbox(ME, inbox.version)
     assert again.told.keys() == {execution}
-    await log.settle(ME, execution, again.told[execution])
+    await log.acknowledge(ME, execution, again.told[execution])
     assert (await log.inbox(ME)).told == {}

@@ -15,7 +15,7 @@ from anyio import fail_after, to_thread
 
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
 from pyexec.adapters.consul.lease import TTL_SECONDS, ConsulMembership
-from pyexec.adapters.single_member import Alone
+from pyexec.adapters.single_member import SingleMember
 from pyexec.errors import Conflict, SessionLost
 from pyexec.ports import Membership
 from tests.contract.logs import consul_parts, in_own_task, member, prefix_of
@@ -49,8 +49,8 @@ async def two(kv: ConsulKV) -> AsyncIterator[ConsulMembership]:
 
 
 @pytest.fixture
-async def alone() -> Alone:
-    return Alone()
+async def alone() -> SingleMember:
+    return SingleMember()
 
 
 async def member_again(membership: ConsulMembership) -> None:
@@ -262,7 +262,7 @@ async def test_a_replica_that_slept_through_its_session_does_not_write(
             await until(membership, {me, "sleeper"})
             sleeper.send_signal(signal.SIGSTOP)
             with pytest.raises(Conflict):
-                await log.append(execution, 2, [claimed(me)], gone="sleeper")
+                await log.append(execution, 2, [claimed(me)], fence="sleeper")
             with fail_after(EXPIRY):
                 async with membership.lead():
                     await until(membership, {me})

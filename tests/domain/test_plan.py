@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from pyexec.domain.events import Event
 from pyexec.domain.execution import OWNED, Execution, Phase, fold
-from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
+from pyexec.domain.plan import (
+    Action,
+    Claim,
+    Expire,
+    MarkLost,
+    OpenExecution,
+    Release,
+    View,
+    next_deadline,
+    plan,
+)
 from tests.events import claimed, finished, kill_requested, preparing, released, running, submitted
 
 REPLICAS = ["r1", "r2", "r3"]
@@ -37,7 +47,7 @@ def views(draw: st.DrawFn) -> View:
     for number in range(draw(st.integers(0, 8))):
         word = draw(st.sampled_from(words(draw(st.sampled_from(REPLICAS)))))
         since = now - draw(st.floats(0, 2 * QUEUE_TIMEOUT))
-        sightings.append(Sighting(execution=fold(f"e{number}", word), since=since))
+        sightings.append(OpenExecution(execution=fold(f"e{number}", word), since=since))
     return View(
         now=now,
         open=draw(st.permutations(sightings)),
@@ -80,7 +90,7 @@ def test_a_plan_leaves_nothing_undone_that_is_due(view: View) -> None:
             elif execution.id not in acted:
                 assert claims == free
         elif execution.phase in OWNED and execution.owner not in view.room:
-            assert isinstance(acted[execution.id], Lose | Release)
+            assert isinstance(acted[execution.id], MarkLost | Release)
 
 
 @given(views())
@@ -106,7 +116,7 @@ def test_a_claim_goes_where_most_room_is(view: View) -> None:
 def test_every_queued_execution_is_claimed_or_expires(queued: int, slots: int, run_seconds: float) -> None:
     """One replica, whose runs each take `run_seconds`: the plan is carried out until nobody waits."""
     waiting = {
-        f"e{n:02}": Sighting(execution=fold(f"e{n:02}", [submitted()]), since=0.0) for n in range(queued)
+        f"e{n:02}": OpenExecution(execution=fold(f"e{n:02}", [submitted()]), since=0.0) for n in range(queued)
     }
     busy: list[float] = []
     fates: dict[str, Action] = {}
@@ -135,7 +145,7 @@ def test_every_queued_execution_is_claimed_or_expires(queued: int, slots: int, r
 
 
 def sole(execution: Execution, room: dict[str, int]) -> Action | None:
-    view = View(now=0, open=[Sighting(execution=execution, since=0)], room=room, queue_timeout_seconds=1)
+    view = View(now=0, open=[OpenExecution(execution=execution, since=0)], room=room, queue_timeout_seconds=1)
     actions = plan(view)
     return actions[0] if actions else None
 
@@ -144,10 +154,10 @@ def test_what_a_vanished_replica_leaves() -> None:
     owned = [submitted(payload="e/payload"), claimed("gone")]
     streamed = [submitted(), claimed("gone")]
     assert isinstance(sole(fold("e", owned), {}), Release)
-    assert isinstance(sole(fold("e", streamed), {}), Lose)
+    assert isinstance(sole(fold("e", streamed), {}), MarkLost)
     assert isinstance(sole(fold("e", [*owned, preparing()]), {"r1": 1}), Release)
-    assert isinstance(sole(fold("e", [*owned, kill_requested()]), {}), Lose)
-    assert isinstance(sole(fold("e", [*owned, running()]), {"r1": 1}), Lose)
+    assert isinstance(sole(fold("e", [*owned, kill_requested()]), {}), MarkLost)
+    assert isinstance(sole(fold("e", [*owned, running()]), {"r1": 1}), MarkLost)
     assert sole(fold("e", [*owned, running()]), {"gone": 0}) is None
 
 
@@ -156,29 +166,29 @@ def test_what_is_pinned_waits_for_its_own_replica() -> None:
     claim = sole(pinned, {"mine": 0, "other": 5})
     assert isinstance(claim, Claim)
     assert claim.replica == "mine"
-    assert isinstance(sole(pinned, {"other": 5}), Lose)
+    assert isinstance(sole(pinned, {"other": 5}), MarkLost)
 
 
 def test_what_runs_has_time_to_be_adopted() -> None:
-    running_still = [Sighting(execution=fold("e", [submitted(), claimed("gone"), running()]), since=0)]
+    running_still = [OpenExecution(execution=fold("e", [submitted(), claimed("gone"), running()]), since=0)]
     early, late = (
         View(
             now=now,
             open=running_still,
             room={},
             queue_timeout_seconds=1,
-            gone={"gone": 5},
+            fence={"gone": 5},
             adoption_seconds=20,
         )
         for now in (24.9, 25.0)
     )
     assert plan(early) == []
     assert next_deadline(early) == 25.0
-    assert isinstance(plan(late)[0], Lose)
+    assert isinstance(plan(late)[0], MarkLost)
 
 
 def test_claims_fill_the_room_and_no_more() -> None:
-    waiting = [Sighting(execution=fold(f"e{n}", [submitted()]), since=0) for n in range(5)]
+    waiting = [OpenExecution(execution=fold(f"e{n}", [submitted()]), since=0) for n in range(5)]
     view = View(now=0, open=waiting, room={"r1": 2, "r2": 1, "r3": 0}, queue_timeout_seconds=QUEUE_TIMEOUT)
     claims = [(action.execution.id, action.replica) for action in plan(view) if isinstance(action, Claim)]
     assert claims == [("e0", "r1"), ("e1", "r2"), ("e2", "r1")]

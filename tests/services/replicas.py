@@ -12,10 +12,10 @@ from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import Metadata
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Member
-from pyexec.sandbox.isolation.isolation_check import Proof, ProofConfig
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.server import Stop, _serve_replica
 from pyexec.services.active_runs import Run
-from pyexec.services.output_files import FileRoom
+from pyexec.services.output_files import OutputFileLimits
 from pyexec.services.run_monitor import Bounds
 from pyexec.services.runner import RunnerConfig
 from pyexec.services.uploads import Upload
@@ -38,7 +38,7 @@ SLOTS = 2
 QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
-PROOF = ProofConfig(
+PROOF = IsolationCheckConfig(
     default_image="of no use here", denied=(), accepted=(), networks=(), ports=(), strict=False
 )
 
@@ -140,7 +140,7 @@ class Life:
         finally:
             if not self.process.crashed:
                 self.world.members.pop(self.name, None)
-                self.world.announce()
+                self.world.notify_all()
             self.ended.set()
 
     async def _serve(self) -> None:
@@ -165,13 +165,14 @@ class Life:
             replica=self.name,
             engine=self.engine,
             bounds=Bounds(
-                output_bytes=1000, files=FileRoom(limits=FileLimits(bytes_max=1000), spool_dir=Path("/tmp"))
+                output_bytes=1000,
+                files=OutputFileLimits(limits=FileLimits(bytes_max=1000), spool_dir=Path("/tmp")),
             ),
             leave_running=True,
         )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
-        proof = Proof(engine, PROOF, made=True)
+        proof = IsolationCheck(engine, PROOF, made=True)
         self.replica = _assemble(self._settings, stores, engine, engine_identity, identity, proof)
         try:
             while True:

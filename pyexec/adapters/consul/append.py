@@ -32,8 +32,8 @@ class Append:
     after: int
     events: Sequence[Event]
     key: IdempotencyKey | None = None
-    tell: str | None = None
-    gone: str | None = None
+    notify: str | None = None
+    fence: str | None = None
 
     def operations(self, fence: Operation, before: Inflight) -> Sequence[Operation]:
         """The transaction; `before` is what the index says of the execution, as far as the events need it.
@@ -50,8 +50,8 @@ class Append:
                 Operation(verb="get", key=event_key(self.execution_id, self.after)),
                 Operation(verb="get", key=f"{INFLIGHT}{self.execution_id}"),
             ]
-        if self.gone is not None:
-            conditions.append(Operation(verb="check-not-exists", key=replica_key(self.gone)))
+        if self.fence is not None:
+            conditions.append(Operation(verb="check-not-exists", key=replica_key(self.fence)))
         return conditions
 
     def _events(self) -> Sequence[Operation]:
@@ -75,13 +75,13 @@ class Append:
         operations = []
         if self.key is not None:
             operations += key_operations(self.execution_id, self.key)
-        if self.tell is not None:
+        if self.notify is not None:
             # Not the same as before: Consul takes that for no change, and wakes nobody.
             length = str(self.after + len(self.events)).encode()
-            key = f"{inbox_prefix(self.tell)}{self.execution_id}"
+            key = f"{inbox_prefix(self.notify)}{self.execution_id}"
             operations.append(Operation(verb="set", key=key, value=length))
-        if self.gone is not None:
-            operations.append(Operation(verb="delete-tree", key=inbox_prefix(self.gone)))
+        if self.fence is not None:
+            operations.append(Operation(verb="delete-tree", key=inbox_prefix(self.fence)))
         return operations
 
 

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from pyexec.adapters.consul.keys import LEADER, REPLICAS, replica_key
 from pyexec.adapters.consul.kv import ConsulKV, Entry, Operation
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.errors import SessionLost, Unavailable
 from pyexec.ports import Member, Members
 
@@ -35,7 +35,7 @@ class Session:
         self.lost = anyio.Event()
         self._kv = kv
         self._expires_at = expires_at
-        self._renewing = Trouble(logger, f"renewing the session of {name}")
+        self._renewing = FailureLog(logger, f"renewing the session of {name}")
 
     @classmethod
     async def begin(cls, kv: ConsulKV, name: str, *, behavior: str) -> "Session":
@@ -75,9 +75,9 @@ class Session:
         except SessionLost:
             raise
         except Unavailable as error:
-            self._renewing.met(error)
+            self._renewing.failed(error)
         else:
-            self._renewing.over()
+            self._renewing.recovered()
             self._expires_at = expires_at
 
     async def end(self) -> None:
@@ -187,25 +187,25 @@ class ConsulMembership:
                 logger.info("this replica is a member again")
 
     async def _reenter(self, lost: Session) -> Session:
-        entering = Trouble(logger, "becoming a member again")
+        entering = FailureLog(logger, "becoming a member again")
         while True:
             try:
                 # A Consul that was away counts its term anew, and would keep our key for as long.
                 await self._kv.destroy_session(lost.id)
                 return await self._enter()
             except Unavailable as error:
-                entering.met(error)
+                entering.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _win(self) -> Session:
         """A session that holds the leader's key, however long that takes."""
-        beginning = Trouble(logger, "beginning a session to lead with")
+        beginning = FailureLog(logger, "beginning a session to lead with")
         while True:
             try:
                 session = await Session.begin(self._kv, LEADER, behavior="release")
-                beginning.over()
+                beginning.recovered()
             except Unavailable as error:
-                beginning.met(error)
+                beginning.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
                 continue
             self._tasks.start_soon(session.attend, session.keep, name="session of the leader")
@@ -220,17 +220,17 @@ class ConsulMembership:
     async def _campaign(self, session: Session) -> bool:
         """Waits for the leader's key; False when the session was lost before."""
         won = False
-        asking = Trouble(logger, "asking for leadership")
+        asking = FailureLog(logger, "asking for leadership")
         with anyio.CancelScope() as scope:
             self._tasks.start_soon(self._end_with, session, scope, name="end of a campaign")
             while not won:
                 try:
                     won = await self._take_lead(session)
-                    asking.over()
+                    asking.recovered()
                 except SessionLost:
                     return False
                 except Unavailable as error:
-                    asking.met(error)
+                    asking.failed(error)
                     await anyio.sleep(RETRY_SECONDS)
         return won and session.alive
 
@@ -246,13 +246,13 @@ class ConsulMembership:
     async def _hold(self, session: Session) -> None:
         """Sees at once when the leader's key is taken away, by an operator or by a session that ended."""
         since = None
-        watching = Trouble(logger, "watching the leader's key")
+        watching = FailureLog(logger, "watching the leader's key")
         while True:
             try:
                 since, entry = await self._kv.get(LEADER, since)
-                watching.over()
+                watching.recovered()
             except Unavailable as error:
-                watching.met(error)
+                watching.failed(error)
                 await anyio.sleep(RETRY_SECONDS)
                 continue
             if entry is None or entry.session != session.id:

@@ -77,14 +77,16 @@ class ConsulLog:
         events: Sequence[Event],
         *,
         key: IdempotencyKey | None = None,
-        tell: str | None = None,
-        gone: str | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
     ) -> None:
         if not events:
             raise ValueError("an append needs events")
         if key is not None and after != 0:
             raise ValueError("a key is bound together with the first event only")
-        append = Append(execution_id=execution_id, after=after, events=events, key=key, tell=tell, gone=gone)
+        append = Append(
+            execution_id=execution_id, after=after, events=events, key=key, notify=notify, fence=fence
+        )
         before = await self._before(append)
         give_up_at = anyio.current_time() + APPEND_SECONDS
         sent = False
@@ -149,7 +151,7 @@ class ConsulLog:
         told = {entry.key.removeprefix(folder): entry.index for entry in listing.entries}
         return Inbox(version=listing.index, told={i: told[i] for i in filter(is_execution_id, told)})
 
-    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+    async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
         await self._kv.delete(f"{inbox_prefix(replica)}{execution_id}", index=number)
 
     async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:

@@ -10,7 +10,7 @@ import anyio
 from pyexec.adapters.consul.index import UPLOADING, Complaints, read_inflight
 from pyexec.adapters.consul.keys import INFLIGHT
 from pyexec.adapters.consul.kv import ConsulKV, Listing
-from pyexec.aio import Trouble
+from pyexec.aio import FailureLog
 from pyexec.errors import Unavailable
 
 RETRY_SECONDS: Final = 1.0
@@ -44,16 +44,16 @@ class InflightWatch:
     async def run(self) -> None:
         """Follows the keys until cancelled."""
         asked: int | None = None
-        watching = Trouble(logger, "watching what is open in Consul")
+        watching = FailureLog(logger, "watching what is open in Consul")
         while True:
             try:
                 if asked is None:
                     # A folder with a member in it is woken by its members only, an empty one by every write.
                     await self._kv.put(INFLIGHT, b"", index=0)
                 listing = await self._kv.recurse(INFLIGHT, asked)
-                watching.over()
+                watching.recovered()
             except Unavailable as error:
-                watching.met(error)
+                watching.failed(error)
                 self._fail(error)
                 await anyio.sleep(RETRY_SECONDS)
                 asked = None

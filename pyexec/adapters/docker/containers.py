@@ -68,14 +68,14 @@ class AttachedContainer:
     async def remove(self) -> None:
         try:
             try:
-                await self.let_go()
+                await self.detach()
             finally:
                 await remove_container(self._container)
         except BaseException:
             self._unremoved.add(self.id)
             raise
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         await self._stream.close()
 
 
@@ -129,14 +129,14 @@ class FollowedContainer:
         await kill_container(self._container)
 
     async def remove(self) -> None:
-        await self.let_go()
+        await self.detach()
         try:
             await remove_container(self._container)
         except BaseException:
             self._unremoved.add(self.id)
             raise
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         self._response.close()
 
 

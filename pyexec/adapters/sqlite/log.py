@@ -40,7 +40,7 @@ class _Watch:
     length: float = 0
     changed: anyio.Event = field(factory=anyio.Event)
 
-    def tell(self, length: float) -> None:
+    def notify(self, length: float) -> None:
         self.length = max(self.length, length)
         self.changed.set()
         self.changed = anyio.Event()
@@ -97,19 +97,19 @@ class EmbeddedLog:
         events: Sequence[Event],
         *,
         key: IdempotencyKey | None = None,
-        tell: str | None = None,
-        gone: str | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
     ) -> None:
         if not events:
             raise ValueError("an append needs events")
         if key is not None and after != 0:
             raise ValueError("a key is bound together with the first event only")
-        if gone is not None and gone == self._replica:
-            raise Conflict(f"{gone} is not gone")
+        if fence is not None and fence == self._replica:
+            raise Conflict(f"{fence} is still a member")
 
         def write(store: SqliteStore) -> None:
             store.append(execution_id, after, events, key)
-            self._announce(execution_id, after + len(events), tell)
+            self._announce(execution_id, after + len(events), notify)
 
         await self._run(write)
 
@@ -121,7 +121,7 @@ class EmbeddedLog:
 
     async def wait(self, execution_id: str, after: int) -> None:
         with self._watching(execution_id) as watch:
-            watch.tell(await self._run(lambda store: _length(store, execution_id)))
+            watch.notify(await self._run(lambda store: _length(store, execution_id)))
             while watch.length <= after:
                 await watch.changed.wait()
 
@@ -138,7 +138,7 @@ class EmbeddedLog:
             await self._index_changed.wait()
         return Inbox(version=self._version, told=dict(self._inboxes.get(replica, {})))
 
-    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+    async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
         told = self._inboxes.get(replica, {})
         if told.get(execution_id) == number:
             del told[execution_id]
@@ -186,16 +186,16 @@ class EmbeddedLog:
 
         return await to_thread.run_sync(call, limiter=self._limiter)
 
-    def _announce(self, execution_id: str, length: float, tell: str | None = None) -> None:
+    def _announce(self, execution_id: str, length: float, notify: str | None = None) -> None:
         """Called in the worker thread, so that watchers hear of a commit whose caller was cancelled, too."""
-        self._loop.call_soon_threadsafe(self._tell, execution_id, length, tell)
+        self._loop.call_soon_threadsafe(self._tell, execution_id, length, notify)
 
     def _tell(self, execution_id: str, length: float, replica: str | None) -> None:
         self._version += 1
         if replica is not None:
             self._inboxes.setdefault(replica, {})[execution_id] = self._version
         for watch in self._watches.get(execution_id, ()):
-            watch.tell(length)
+            watch.notify(length)
         self._index_changed.set()
         self._index_changed = anyio.Event()
 

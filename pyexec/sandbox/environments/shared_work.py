@@ -36,15 +36,15 @@ class _Job:
         room = SAID_BYTES_MAX - len(self.said)
         self.said += data[:room]
         self.unsaid = (self.unsaid + data[room:])[-TAIL_BYTES:]
-        self.announce()
+        self.notify_all()
 
     def end(self, error: Exception | None) -> None:
         if self.unsaid:
             self.said += b"\n[...]\n" + self.unsaid
         self.over, self.error = True, error
-        self.announce()
+        self.notify_all()
 
-    def announce(self) -> None:
+    def notify_all(self) -> None:
         changed, self.changed = self.changed, anyio.Event()
         changed.set()
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 import anyio
 from attrs import define, field, frozen
 
-from pyexec.domain.isolation import unbound
-from pyexec.domain.network_exposure import Reached, exposures
+from pyexec.domain.isolation import unenforced_limits
+from pyexec.domain.network_exposure import Reached, network_exposures
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, first_of
 from pyexec.ports import Engine, Image
 from pyexec.sandbox.isolation.probe_runner import Probes, small_limits
@@ -18,7 +18,7 @@ PROBE_CPUS = 0.5
 
 
 @frozen(kw_only=True)
-class ProofConfig:
+class IsolationCheckConfig:
     """What the operator decided. `denied` are the limits that the engine says it has not, `accepted` those that need
     not bind; `ports` those of the host at which a service may listen; `networks` those of programs and setups."""
 
@@ -31,11 +31,11 @@ class ProofConfig:
 
 
 @define
-class Proof:
+class IsolationCheck:
     """Made once, in the first image that is there; `by` waits for it, so it stands before everything that runs."""
 
     engine: Engine
-    config: ProofConfig
+    config: IsolationCheckConfig
     warnings: Sequence[str] = ()
     """What an operator should know, a sentence each."""
     _refusal: str = ""
@@ -91,7 +91,7 @@ class Proof:
         async def probe_limits() -> None:
             nonlocal failing
             asked = small_limits(None if "cpus" in self.config.denied else PROBE_CPUS)
-            failing = unbound(asked, await probes.limits(image, asked), self.config.denied)
+            failing = unenforced_limits(asked, await probes.limits(image, asked), self.config.denied)
 
         async def probe_network(name: str) -> None:
             reached[name] = await probes.reach(image, name, self.config.ports)
@@ -106,7 +106,7 @@ class Proof:
             failure = first_of(errors)
         if failure is not None:  # not raised above, where it would be wrapped in a group
             raise failure
-        self._judge(failing, exposures(reached))
+        self._judge(failing, network_exposures(reached))
 
     def _judge(self, failing: Mapping[str, str], exposed: Sequence[str]) -> None:
         refused = {name: reason for name, reason in failing.items() if name not in self.config.accepted}

@@ -11,7 +11,7 @@ from pyexec.sandbox.sandbox import Sandbox
 logger = logging.getLogger(__name__)
 
 
-class Waiting:
+class IdleSandbox:
     """Somebody must `watch` it until it is claimed."""
 
     def __init__(self, sandbox: Sandbox) -> None:

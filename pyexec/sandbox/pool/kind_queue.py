@@ -6,12 +6,12 @@ from collections import deque
 import anyio
 from attrs import define, field
 
-from pyexec.sandbox.pool.idle_sandbox import Waiting
+from pyexec.sandbox.pool.idle_sandbox import IdleSandbox
 from pyexec.sandbox.sandbox import Sandbox
 
 
 @define(eq=False)
-class Caller:
+class SandboxRequest:
     """Who waits for a sandbox that is being started; gets it, or learns why there is none."""
 
     served: anyio.Event = field(factory=anyio.Event)
@@ -28,11 +28,11 @@ class Caller:
 
 
 @define(eq=False)
-class Stock:
+class KindQueue:
     """All that there is of one kind: sandboxes that wait, callers who do, starts under way; and what went wrong."""
 
-    waiting: deque[Waiting] = field(factory=deque)
-    line: deque[Caller] = field(factory=deque)
+    waiting: deque[IdleSandbox] = field(factory=deque)
+    line: deque[SandboxRequest] = field(factory=deque)
     starting: int = 0
     failures: int = 0
     paused_until: float = -math.inf

@@ -25,8 +25,8 @@ from pyexec.metrics import (
 )
 from pyexec.ports import ContainerSpec, Engine, Image
 from pyexec.sandbox.pool.demand import Demand
-from pyexec.sandbox.pool.idle_sandbox import Waiting, discard
-from pyexec.sandbox.pool.kind_queue import Caller, Stock
+from pyexec.sandbox.pool.idle_sandbox import IdleSandbox, discard
+from pyexec.sandbox.pool.kind_queue import KindQueue, SandboxRequest
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Pool:
         self._busy = busy
         self._standard = standard
         self._demand = Demand(standard)
-        self._stocks: defaultdict[SandboxKind, Stock] = defaultdict(Stock)
+        self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
         self._start_seconds = FIRST_GUESS_SECONDS
         self._taken_at = -math.inf
         self._changed = anyio.Event()
@@ -98,12 +98,12 @@ class Pool:
     @property
     def ready(self) -> int:
         """How many sandboxes wait."""
-        return sum(len(stock.waiting) for stock in self._stocks.values())
+        return sum(len(queue.waiting) for queue in self._queues.values())
 
     def has(self, kind: SandboxKind) -> bool:
         """Whether one of this kind waits."""
-        stock = self._stocks.get(kind)
-        return stock is not None and bool(stock.waiting)
+        queue = self._queues.get(kind)
+        return queue is not None and bool(queue.waiting)
 
     async def take(self, kind: SandboxKind) -> Sandbox:
         """A sandbox of this kind, the caller's from now on: a waiting one, else the next one that is ready.
@@ -115,7 +115,7 @@ class Pool:
             self._taken_at = now  # the first of a burst counts: however many come, the pool is filled again
         with timed(self._meter, STEP_SECONDS, "sandbox"):
             while self.has(kind):
-                waiting = self._stocks[kind].waiting.popleft()
+                waiting = self._queues[kind].waiting.popleft()
                 self._announce()
                 if sandbox := await waiting.claim():
                     self._meter.count(POOL_TAKES, "hit")
@@ -123,7 +123,7 @@ class Pool:
             self._meter.count(POOL_TAKES, "miss")
             return await self._next_started(kind)
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """A program is over: it may be time to fill up."""
         self._announce()
 
@@ -142,19 +142,19 @@ class Pool:
                         await self._clear()
         finally:
             self._tasks = None
-            for caller in [caller for stock in self._stocks.values() for caller in stock.line]:
+            for caller in [caller for queue in self._queues.values() for caller in queue.line]:
                 caller.refuse(Unavailable("this server is stopping; send the request again"))
 
     async def _next_started(self, kind: SandboxKind) -> Sandbox:
-        caller, stock = Caller(), self._stocks[kind]
-        stock.line.append(caller)
+        caller, queue = SandboxRequest(), self._queues[kind]
+        queue.line.append(caller)
         try:
-            if stock.starting < len(stock.line):
+            if queue.starting < len(queue.line):
                 self._begin(kind)
             await caller.served.wait()
         except BaseException:
-            if caller in stock.line:
-                stock.line.remove(caller)
+            if caller in queue.line:
+                queue.line.remove(caller)
             elif caller.sandbox is not None:
                 with anyio.CancelScope(shield=True):
                     await discard(caller.sandbox)
@@ -167,19 +167,19 @@ class Pool:
         """Begins what is lacking, and says after how many seconds to look again even if nothing changes."""
         now = anyio.current_time()
         places = self._demand.places(self._size, now)
-        for kind in [kind for kind, stock in self._stocks.items() if stock.empty and kind not in places]:
-            del self._stocks[kind]
-        if self._size == 0 or any(stock.line for stock in self._stocks.values()):
+        for kind in [kind for kind, queue in self._queues.items() if queue.empty and kind not in places]:
+            del self._queues[kind]
+        if self._size == 0 or any(queue.line for queue in self._queues.values()):
             return None
         rate = self._demand.rate(now)
         expected = rate * self._start_seconds
-        while lacking := [kind for kind, count in places.items() if self._stocks[kind].have < count]:
-            under_way = sum(stock.starting for stock in self._stocks.values())
+        while lacking := [kind for kind, count in places.items() if self._queues[kind].have < count]:
+            under_way = sum(queue.starting for queue in self._queues.values())
             soon = self.ready + under_way
             hurried = expected >= 1 and soon < expected
             if under_way >= (self._parallel if hurried else 1):
                 return None
-            not_before = min(self._stocks[kind].paused_until for kind in lacking)
+            not_before = min(self._queues[kind].paused_until for kind in lacking)
             if not hurried:
                 patient = self._busy() and soon >= rate * (self._start_seconds + PATIENCE_SECONDS)
                 delay = PATIENCE_SECONDS if patient else REFILL_DELAY_SECONDS
@@ -188,49 +188,49 @@ class Pool:
                 return not_before - now
             if soon >= self._size and not self._give_up_one(places):
                 return None
-            able = [kind for kind in lacking if self._stocks[kind].paused_until <= now]
-            self._begin(max(able, key=lambda kind: places[kind] - self._stocks[kind].have))
-        fading = any(stock.waiting for kind, stock in self._stocks.items() if kind != self._standard)
+            able = [kind for kind in lacking if self._queues[kind].paused_until <= now]
+            self._begin(max(able, key=lambda kind: places[kind] - self._queues[kind].have))
+        fading = any(queue.waiting for kind, queue in self._queues.items() if kind != self._standard)
         return FADING_SECONDS if fading else None
 
     def _give_up_one(self, places: Mapping[SandboxKind, int]) -> bool:
         """Makes room for what is asked for more: the oldest of the kind that has most too many goes, if any has."""
         surplus = {
-            kind: stock.have - places.get(kind, 0) for kind, stock in self._stocks.items() if stock.waiting
+            kind: queue.have - places.get(kind, 0) for kind, queue in self._queues.items() if queue.waiting
         }
         kind = max(surplus, key=lambda kind: surplus[kind], default=None)
         if kind is None or surplus[kind] <= 0:
             return False
-        waiting = self._stocks[kind].waiting.popleft()
+        waiting = self._queues[kind].waiting.popleft()
         self._group().start_soon(_give_up, waiting, name="give up a sandbox")
         return True
 
     def _begin(self, kind: SandboxKind) -> None:
         self._group().start_soon(self._start, kind, name=f"start a sandbox of {kind.image}")
-        self._stocks[kind].starting += 1
+        self._queues[kind].starting += 1
 
     async def _start(self, kind: SandboxKind) -> None:
         """Starts one and offers it. What fails here fails for whoever waits, and for nobody else."""
         correlate()  # it may serve another than whoever made it begin
-        stock = self._stocks[kind]
+        queue = self._queues[kind]
         try:
             image = await self._image_of(kind.image)
             begun = anyio.current_time()
             with timed(self._meter, SANDBOX_START_SECONDS):
                 sandbox = await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
         except CANNOT_START as error:
-            stock.starting -= 1
+            queue.starting -= 1
             self._note_failure(kind, error)
         except Exception:
             logger.exception("a sandbox of %s could not be started", kind.image)
-            stock.starting -= 1
+            queue.starting -= 1
             self._note_failure(kind, EngineError("the server failed to start a sandbox; its log says why"))
         except BaseException:
-            stock.starting -= 1
+            queue.starting -= 1
             raise
         else:
-            stock.starting -= 1
-            stock.failures = 0
+            queue.starting -= 1
+            queue.failures = 0
             self._start_seconds += (anyio.current_time() - begun - self._start_seconds) / 4
             self._offer(kind, sandbox)
 
@@ -238,13 +238,13 @@ class Pool:
         """Whoever waits first is told; if nobody does, the next try comes later, or, without an image, only when it is
         asked for again."""
         self._meter.count(SANDBOX_START_FAILURES)
-        stock = self._stocks[kind]
-        if stock.line:
-            stock.line.popleft().refuse(error)
+        queue = self._queues[kind]
+        if queue.line:
+            queue.line.popleft().refuse(error)
         else:
-            delay = RETRY_SECONDS[min(stock.failures, len(RETRY_SECONDS) - 1)]
-            stock.failures += 1
-            stock.paused_until = anyio.current_time() + delay
+            delay = RETRY_SECONDS[min(queue.failures, len(RETRY_SECONDS) - 1)]
+            queue.failures += 1
+            queue.paused_until = anyio.current_time() + delay
             logger.warning("cannot start a sandbox of %s ahead: %s", kind.image, error)
         if isinstance(error, ImageUnavailable) and kind != self._standard:
             self._demand.forget(kind)
@@ -252,21 +252,21 @@ class Pool:
 
     def _offer(self, kind: SandboxKind, sandbox: Sandbox) -> None:
         """To whoever waits first; else it waits itself."""
-        stock = self._stocks[kind]
-        if stock.line:
-            stock.line.popleft().serve(sandbox)
+        queue = self._queues[kind]
+        if queue.line:
+            queue.line.popleft().serve(sandbox)
         elif self.ready < self._size:
-            waiting = Waiting(sandbox)
-            stock.waiting.append(waiting)
-            watch = partial(waiting.watch, partial(self._forget, stock, waiting))
+            waiting = IdleSandbox(sandbox)
+            queue.waiting.append(waiting)
+            watch = partial(waiting.watch, partial(self._forget, queue, waiting))
             self._group().start_soon(watch, name=f"watch sandbox {sandbox.container_id[:12]}")
         else:
             self._group().start_soon(discard, sandbox, name="discard a sandbox")
         self._announce()
 
-    def _forget(self, stock: Stock, waiting: Waiting) -> None:
-        if waiting in stock.waiting:
-            stock.waiting.remove(waiting)
+    def _forget(self, queue: KindQueue, waiting: IdleSandbox) -> None:
+        if waiting in queue.waiting:
+            queue.waiting.remove(waiting)
             self._announce()
 
     def _announce(self) -> None:
@@ -274,9 +274,9 @@ class Pool:
         changed.set()
 
     async def _clear(self) -> None:
-        for stock in self._stocks.values():
-            while stock.waiting:
-                await _give_up(stock.waiting.popleft())
+        for queue in self._queues.values():
+            while queue.waiting:
+                await _give_up(queue.waiting.popleft())
 
     def _group(self) -> TaskGroup:
         if self._tasks is None:
@@ -284,6 +284,6 @@ class Pool:
         return self._tasks
 
 
-async def _give_up(waiting: Waiting) -> None:
+async def _give_up(waiting: IdleSandbox) -> None:
     if sandbox := await waiting.claim():
         await discard(sandbox)
