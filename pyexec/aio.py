@@ -1,7 +1,8 @@
 """Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, log an outage once."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
@@ -76,3 +77,33 @@ async def retry(
         else:
             failures.recovered()
             return result
+
+
+class InFlightGuard:
+    """Lets sections that must not be interrupted finish before shutdown, and lets no new one begin."""
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._section_left = Broadcast()
+        self.closed = False
+
+    @contextmanager
+    def section(self) -> Iterator[None]:
+        """Enter a section. Raises `Unavailable` after `close`."""
+        if self.closed:
+            raise Unavailable("this server is shutting down; retry, and another one will answer")
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._section_left.notify_all()
+
+    def close(self) -> None:
+        """Refuse new sections from now on."""
+        self.closed = True
+
+    async def drained(self) -> None:
+        """Wait until no task is inside a section."""
+        while self._in_flight:
+            await self._section_left.wait()

@@ -65,6 +65,12 @@ class QueueFull(ExecutorError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class QueueTimeout(ExecutorError):
+    """No slot became free within the queue timeout."""
+
+    code = "queue_timeout"
+
+
 class Unavailable(ExecutorError):
     """The event log or the engine does not answer; `execution_id` is set when one was already accepted."""
 

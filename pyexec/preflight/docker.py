@@ -18,7 +18,7 @@ from pyexec.sandbox.isolation.isolation_check import IsolationCheck
 from pyexec.sandbox.isolation.probe_runner import LABEL
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.settings import Settings
-from pyexec.wiring.configs import container_spec, isolation, isolation_check_config, networks, standard_kind
+from pyexec.wiring.sandboxes import container_spec, isolation, isolation_check_config, networks, standard_kind
 
 SKEW_SECONDS_MAX = 5.0
 ENGINE_SECONDS = 15.0

@@ -1,4 +1,4 @@
-"""The executions this replica is running now: what they have printed so far, and what has happened to them."""
+"""The runs that this replica carries: their events, their output so far, and the requests to kill them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,100 +15,99 @@ from pyexec.services.output_files import OutputFileSpool
 
 @define(eq=False)
 class Run:
-    """One execution of this replica, from its claim to its terminal event. Any number may watch it."""
+    """One execution on this replica, from its claim to its terminal event. Any number of readers may follow it."""
 
     id: str
-    execution: Execution | None = None
     events: list[Event] = field(factory=list)
     journal: Journal = field(factory=Journal)
     output_files: OutputFileSpool | None = None
-    """The files that came after the program's end, where some were asked for."""
+    """The files that the guest sent after the program ended, if the spec asked for files."""
     changes: Broadcast = field(factory=Broadcast)
-    over: anyio.Event = field(factory=anyio.Event)
-    """Set when it has ended, or is another replica's from here on."""
-    kill_wanted: anyio.Event = field(factory=anyio.Event)
+    inactive: anyio.Event = field(factory=anyio.Event)
+    """Set once this replica no longer carries the run: it has ended, or another replica owns it."""
+    kill_requested: anyio.Event = field(factory=anyio.Event)
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
-    """What goes on before the code starts; a kill cancels it, and so does its going to another replica."""
+    """The scope of everything before the start. A kill request and a change of owner cancel it."""
+    _execution: Execution | None = None
 
     @property
     def seq(self) -> int:
-        """How many events are known to be in the log."""
+        """The number of events known to be in the log."""
         return len(self.events)
 
-    def record(self, events: Iterable[Event]) -> Execution:
-        """Takes note of events that are durable now."""
-        for event in events:
-            self.execution = apply(self.id, self.execution, event)
-            self.events.append(event)
-        if self.execution is None:
-            raise ValueError("a run is recorded with at least one event")
-        if self.execution.kill_requested:
-            self.kill_wanted.set()
-            self.preparation.cancel()
-        if self.has_ended:
-            self.over.set()
-        self.changes.notify_all()
-        return self.execution
+    @property
+    def execution(self) -> Execution:
+        """The state after the known events. Raises `ValueError` before the first `record`."""
+        if self._execution is None:
+            raise ValueError(f"no event of {self.id} is recorded yet")
+        return self._execution
 
     @property
     def has_ended(self) -> bool:
-        """Whether its terminal event is durable."""
-        return self.execution is not None and self.execution.phase is Phase.ENDED
+        """True once the terminal event is durable."""
+        return self._execution is not None and self._execution.phase is Phase.ENDED
+
+    def record(self, events: Iterable[Event]) -> Execution:
+        """Record events that are durable now, and wake all readers."""
+        for event in events:
+            self._execution = apply(self.id, self._execution, event)
+            self.events.append(event)
+        if self.execution.kill_requested:
+            self.kill_requested.set()
+            self.preparation.cancel()
+        if self.has_ended:
+            self.inactive.set()
+        self.changes.notify_all()
+        return self.execution
+
+    def catch_up(self, events: Sequence[Event]) -> Execution:
+        """Record those of the log's `events`, given from the first on, that are not recorded yet."""
+        return self.record(events[self.seq :]) if len(events) > self.seq else self.execution
 
     def detach(self) -> None:
-        """It is not this replica's any more: who watches it here looks elsewhere, and nothing is prepared for it."""
-        self.over.set()
+        """Stop carrying the run here: readers continue elsewhere, and preparation is cancelled."""
+        self.inactive.set()
         self.preparation.cancel()
         self.changes.notify_all()
 
-    def print(self, stream: Stream, data: bytes) -> None:
-        """Takes note of output."""
+    def write_output(self, stream: Stream, data: bytes) -> None:
+        """Append output, and wake all readers."""
         self.journal.append(stream, data)
         self.changes.notify_all()
 
-    def check_open(self, replica: str, event: Event) -> None:
-        """Raises `Conflict` unless `event` may come next, and is this replica's to write: as far as known here."""
-        if self.execution is not None and not (
-            self.execution.is_for(replica) and is_legal(self.execution, event)
+    def check_may_append(self, replica: str, event: Event) -> None:
+        """Raise `Conflict` unless, as far as is known here, `replica` owns the run and `event` may come next."""
+        if self._execution is not None and not (
+            self._execution.is_for(replica) and is_legal(self._execution, event)
         ):
-            raise Conflict(f"{self.id} has moved on: it is {self.execution.phase} at {self.execution.owner}")
-
-    def catch_up(self, events: Sequence[Event]) -> Execution:
-        """Takes note of those of the log's `events`, from the first on, that are not known yet."""
-        return self.record(events[self.seq :]) if len(events) > self.seq else self.known()
-
-    def known(self) -> Execution:
-        """The state as far as known; only after the first `record`."""
-        if self.execution is None:
-            raise ValueError("nothing is recorded yet")
-        return self.execution
+            state = f"{self._execution.phase}, owned by {self._execution.owner}"
+            raise Conflict(f"{self.id} has changed meanwhile: it is {state}")
 
 
 class ActiveRuns:
-    """The runs of this replica by their ids."""
+    """The runs that this replica carries, by execution id."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
 
     def get(self, execution_id: str) -> Run | None:
-        """The run, unless it is not here or has ended."""
+        """Return the run, or None if this replica does not carry it."""
         return self._runs.get(execution_id)
 
     def add(self, run: Run) -> None:
-        """From its claim on."""
+        """Add a run at its claim."""
         self._runs[run.id] = run
 
     def remove(self, run: Run) -> None:
-        """After its end."""
+        """Remove a run after its end."""
         self._runs.pop(run.id, None)
 
     def __len__(self) -> int:
-        """How many there are now."""
         return len(self._runs)
 
     def __contains__(self, execution_id: str) -> bool:
         return execution_id in self._runs
 
     def all(self) -> Sequence[Run]:
-        """All runs, in the order of their claims."""
+        """Return all runs, in the order of their claims."""
         return tuple(self._runs.values())

@@ -1,4 +1,4 @@
-"""The files that a sandbox hands over after its program's end: checked as they come, spooled, then stored."""
+"""Receive the output files of a run from its sandbox, check and spool them, and store them as one blob."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -15,15 +15,15 @@ from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 30.0
-"""The supervisor begins nothing more after twenty."""
+RECEIVE_SECONDS = 30.0
+"""The supervisor sends no further file after 20 seconds."""
 SPOOL_MEMORY_BYTES = 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 
 
 @frozen(kw_only=True)
 class OutputFileLimits:
-    """What a run may bring back, and the directory where it is spooled meanwhile."""
+    """What a run may bring back, and the directory of the spool."""
 
     limits: FileLimits
     spool_dir: Path
@@ -31,28 +31,28 @@ class OutputFileLimits:
 
 @define(eq=False)
 class OutputFileSpool:
-    """The files of one run, between its sandbox and the blob store. What is large lies on disk, under no name."""
+    """The files of one run between its sandbox and the blob store. Large files lie in an unnamed file on disk."""
 
-    _room: OutputFileLimits
+    _limits: OutputFileLimits
     _truncated: bool = True
-    """Until the sandbox has said that it left out nothing."""
+    """True until the guest has reported that it left nothing out."""
     _check: FileCheck = field(init=False)
     _spool: anyio.SpooledTemporaryFile[bytes] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._check = FileCheck(self._room.limits)
-        self._spool = anyio.SpooledTemporaryFile(SPOOL_MEMORY_BYTES, dir=str(self._room.spool_dir))
+        self._check = FileCheck(self._limits.limits)
+        self._spool = anyio.SpooledTemporaryFile(SPOOL_MEMORY_BYTES, dir=str(self._limits.spool_dir))
 
-    async def take(self, execution_id: str, sandbox: Sandbox) -> None:
-        """All that the sandbox sends. What goes wrong costs these files, and nothing else."""
+    async def receive(self, execution_id: str, sandbox: Sandbox) -> None:
+        """Receive all files that the guest sends. A fault drops the files, and changes nothing else in the result."""
         try:
-            with anyio.move_on_after(PATIENCE_SECONDS):
-                await self._take(sandbox)
+            with anyio.move_on_after(RECEIVE_SECONDS):
+                await self._receive(sandbox)
         except (SandboxBroken, OSError) as error:
-            logger.warning("the files of %s are dropped: %s", execution_id, error)
-            self._check, self._truncated = FileCheck(self._room.limits), True
+            logger.warning("output files of %s dropped: %s", execution_id, error)
+            self._check, self._truncated = FileCheck(self._limits.limits), True
 
-    async def _take(self, sandbox: Sandbox) -> None:
+    async def _receive(self, sandbox: Sandbox) -> None:
         async for frame in sandbox.frames():
             match frame:
                 case FileBegins():
@@ -64,10 +64,10 @@ class OutputFileSpool:
                     self._truncated = frame.truncated
                     return
                 case _:
-                    raise SandboxBroken(f"{type(frame).__name__} came among files")
+                    raise SandboxBroken(f"unexpected {type(frame).__name__} frame between output files")
 
     async def store(self, blobs: BlobStore, name: str) -> Files:
-        """Puts what is whole where it belongs, durably; the answer goes into the terminal event."""
+        """Store all complete files as one blob. The returned list goes into the terminal event."""
         listed = self._check.whole()
         truncated = self._truncated or len(listed) < self._check.announced
         size = sum(file.size for file in listed)
@@ -83,5 +83,5 @@ class OutputFileSpool:
             yield data
 
     async def close(self) -> None:
-        """Leaves nothing on disk."""
+        """Free the space on disk."""
         await self._spool.aclose()

@@ -1,4 +1,4 @@
-"""Where an ended execution's output lies: in its terminal event while it is small, else in the blob store."""
+"""Store an execution's output: in its terminal event if it is small, else in the blob store."""
 
 from collections.abc import AsyncIterator
 
@@ -12,40 +12,41 @@ INLINE_BYTES_MAX = 64 * 1024
 
 
 def output_blob(execution_id: str) -> str:
-    """The blob's name."""
+    """Return the name of the blob with the output."""
     return f"{execution_id}/output"
 
 
 def files_blob(execution_id: str) -> str:
-    """The name of the blob of the files that it brought back."""
+    """Return the name of the blob with the output files."""
     return f"{execution_id}/files"
 
 
 def payload_blob(execution_id: str) -> str:
-    """The name of an accepted archive's blob."""
+    """Return the name of the blob with the archive."""
     return f"{execution_id}/payload"
 
 
 async def store_output(
     blobs: BlobStore, execution_id: str, journal: Journal
 ) -> tuple[Output, TooLarge | None]:
-    """Puts what was printed where it belongs, durably; the answer goes into the terminal event. What the store has no
-    room for is left out: then the error says so, and the output is the beginning."""
-    left_out, size = None, len(journal)
+    """Store the output durably. The returned `Output` goes into the terminal event.
+
+    If the store has no room for all of it, only the beginning is kept, and the store's error is returned as well."""
+    not_stored, size = None, len(journal)
     while True:
         encoded = journal.encode(size)
         if len(encoded) <= INLINE_BYTES_MAX:
-            return Output(inline=encoded), left_out
+            return Output(inline=encoded), not_stored
         try:
             await blobs.put(output_blob(execution_id), _chunks(encoded))
         except TooLarge as error:
-            left_out, size = error, size // 2
+            not_stored, size = error, size // 2
         else:
-            return Output(blob=output_blob(execution_id)), left_out
+            return Output(blob=output_blob(execution_id)), not_stored
 
 
 async def load_output(blobs: BlobStore, execution: Execution) -> Journal:
-    """What an ended execution printed; an empty journal for one that has not ended."""
+    """Return the output of an ended execution; an empty journal for one that has not ended."""
     output = execution.terminal.output if execution.terminal else Output()
     if output.blob is not None:
         return Journal.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))

@@ -1,13 +1,14 @@
-"""A program that runs: started, followed to its end, and held to its limits from outside its sandbox."""
+"""Monitor a run: start its program, copy its output, and enforce its limits from outside the sandbox."""
 
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
 from attrs import frozen
 
-from pyexec.aio import FailureLog
+from pyexec.aio import FailureLog, retry
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE, Spec
@@ -20,62 +21,55 @@ from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
 
 logger = logging.getLogger(__name__)
 
-OUTSIDE_GRACE_SECONDS = 0.2
-"""The supervisor reports a time-out itself, with usage; after this much longer it is taken from its hands."""
-PATIENT_GRACE_SECONDS = 4.0
-"""The same for a run whose files only the supervisor can bring; it ends itself by its own alarm a second later."""
-OUT_OF_REACH_SECONDS = 60.0
-"""How much longer a program is waited for whose engine does not answer: its sandbox keeps its last words so long."""
-RETRY_SECONDS = 1.0
-CHANGES_MAX = 100_000
-"""Output is kept in its order: one that changes between its streams all the time costs more than its bytes."""
-REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
+GRACE_SECONDS = 0.2
+"""The supervisor reports a timeout itself, with usage. The monitor enforces the deadline this much later."""
+GRACE_WITH_FILES_SECONDS = 4.0
+"""The same for a run with output files, which only the supervisor can send. Its own alarm rings a second later."""
+UNREACHABLE_SECONDS = 60.0
+"""How much longer to wait for a program whose engine does not answer. Its sandbox keeps its last frames that long."""
+STREAM_CHANGES_MAX = 100_000
+"""The order of stdout and stderr is recorded; a program that alternates without end costs more than its bytes."""
+SUPERVISOR_REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, Ended]]
 
 
 @frozen(kw_only=True)
-class Bounds:
-    """The operator's bounds on what comes out of a run."""
+class OutputLimits:
+    """The operator's limits on what a run brings back: bytes of output, and files."""
 
     output_bytes: int
     files: OutputFileLimits
 
 
-async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -> Ended:
-    """Follows the program, and takes the files that it is to bring back; the deadline, the output's size and a kill
-    are held from out here."""
-    spec = run.known().spec
-    grace = PATIENT_GRACE_SECONDS if spec.output_files else OUTSIDE_GRACE_SECONDS
-    seconds = spec.limits.timeout_seconds
+async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputLimits) -> Ended:
+    """Run `following` to the program's end, and receive the output files. Return how the program ended.
+
+    The deadline, a kill request, and a change of owner end the run from here, whatever the guest does."""
+    spec = run.execution.spec
+    grace = GRACE_WITH_FILES_SECONDS if spec.output_files else GRACE_SECONDS
     ended: Ended | None = None
-    async with anyio.create_task_group() as beside:
-        beside.start_soon(_kill_when_wanted, run, sandbox, name=f"kill {run.id}")
+    async with anyio.create_task_group() as watchers:
+        watchers.start_soon(_kill_on_request, run, sandbox, name=f"kill {run.id}")
         try:
             with anyio.CancelScope() as scope:
-                beside.start_soon(_leave_when_over, run, scope, name=f"leave {run.id}")
-                beside.start_soon(_leave_after, seconds, grace, sandbox, scope, name=f"deadline of {run.id}")
+                watchers.start_soon(_cancel_when_inactive, run, scope, name=f"owner of {run.id}")
+                deadline = partial(_cancel_at_deadline, spec.limits.timeout_seconds, grace, sandbox, scope)
+                watchers.start_soon(deadline, name=f"deadline of {run.id}")
                 ended = await following()
             if ended is not None and ended.was_told and spec.output_files:
-                run.output_files = OutputFileSpool(bounds.files)
-                with anyio.CancelScope() as taking:
-                    beside.start_soon(_leave_when_over, run, taking, name=f"leave files {run.id}")
-                    await run.output_files.take(run.id, sandbox)
+                run.output_files = OutputFileSpool(limits.files)
+                with anyio.CancelScope() as receiving:
+                    watchers.start_soon(_cancel_when_inactive, run, receiving, name=f"files of {run.id}")
+                    await run.output_files.receive(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
-            ended = Ended(reason=_broken_by(run, sandbox), detail=str(error))
-        beside.cancel_scope.cancel()
-    return ended or Ended(reason=_broken_by(run, sandbox) if sandbox.out_of_reach else "timeout")
+            ended = Ended(reason=_broken_reason(run, sandbox), detail=str(error))
+        watchers.cancel_scope.cancel()
+    return ended or Ended(reason=_broken_reason(run, sandbox) if sandbox.out_of_reach else "timeout")
 
 
-def _broken_by(run: Run, sandbox: Sandbox) -> str:
-    """Why the sandbox does not say how its program has ended."""
-    if run.kill_wanted.is_set():
-        return "killed"
-    return "lost" if sandbox.was_out_of_reach else "broken"
-
-
-def plan_of(spec: Spec) -> Plan:
-    """What a sandbox is told of the program before the go-ahead."""
+def program_plan(spec: Spec) -> Plan:
+    """Return what the guest is told of the program before the start signal."""
     return Plan(
         entrypoint=spec.entrypoint or "",
         args=spec.script_args,
@@ -84,79 +78,85 @@ def plan_of(spec: Spec) -> Plan:
     )
 
 
-async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
-    """Gives the go-ahead, then as `follow`. Raises `SandboxRefused` when it comes too late."""
-    spec = run.known().spec
+async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> Ended:
+    """Send the start signal, then follow. Raises `SandboxRefused` if the signal arrives too late."""
+    spec = run.execution.spec
     await sandbox.go(
         Go(
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
-            output_bytes=bounds.output_bytes,
+            output_bytes=limits.output_bytes,
             output_files=spec.output_files,
-            file_limits=bounds.files.limits,
+            file_limits=limits.files.limits,
         )
     )
-    return await follow(run, sandbox, bounds)
+    return await follow(run, sandbox, limits)
 
 
-async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
-    """Copies what the program prints, at most as many bytes as it may, until it has ended.
+async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> Ended:
+    """Copy the program's output into the journal, up to the output limit, until the program ends.
 
-    Raises `SandboxBroken` when the sandbox ends before it says so."""
+    Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
     result = b""
     async for frame in sandbox.frames():
         if isinstance(frame, Printed):
-            room = bounds.output_bytes + run.journal.setup_bytes - len(run.journal)
-            run.print(frame.stream, frame.data[:room])
-            if len(frame.data) > room:
+            remaining = limits.output_bytes + run.journal.setup_bytes - len(run.journal)
+            run.write_output(frame.stream, frame.data[:remaining])
+            if len(frame.data) > remaining:
                 return Ended(reason="output_limit")
-            if run.journal.changes > CHANGES_MAX:
-                told = f"the program changed {CHANGES_MAX} times between stdout and stderr and was ended"
-                return Ended(reason="output_limit", detail=told)
+            if run.journal.changes > STREAM_CHANGES_MAX:
+                detail = (
+                    f"the program changed {STREAM_CHANGES_MAX} times between stdout and stderr; it was killed"
+                )
+                return Ended(reason="output_limit", detail=detail)
         elif isinstance(frame, Evaluated):
             result += frame.data
             if len(result) > RESULT_BYTES_MAX:
-                raise SandboxBroken("the result is longer than it may be")
+                raise SandboxBroken(f"the result is longer than {RESULT_BYTES_MAX} bytes")
         elif isinstance(frame, Exited):
             return _ended(frame, result)
-    raise SandboxBroken("it ended before it said how the program ended")
-
-
-async def _kill_when_wanted(run: Run, sandbox: Sandbox) -> None:
-    await run.kill_wanted.wait()
-    killing = FailureLog(logger, f"killing {run.id}")
-    while True:
-        try:
-            return await sandbox.kill()
-        except (EngineError, Unavailable) as error:
-            killing.failed(error)
-            await anyio.sleep(RETRY_SECONDS)
-
-
-async def _leave_when_over(run: Run, scope: anyio.CancelScope) -> None:
-    await run.over.wait()
-    scope.cancel()
-
-
-async def _leave_after(seconds: float, grace: float, sandbox: Sandbox, scope: anyio.CancelScope) -> None:
-    """At the deadline; a program out of reach may have ended before it, and then says so a little later."""
-    await anyio.sleep(seconds)
-    async with anyio.create_task_group() as asking:
-        asking.start_soon(sandbox.check_in_reach, name="is the engine there")
-        await anyio.sleep(grace)  # not in one: who was asleep first hears what was said meanwhile
-    if sandbox.out_of_reach:
-        await anyio.sleep(OUT_OF_REACH_SECONDS)
-    scope.cancel()
+    raise SandboxBroken("the sandbox ended before it reported how the program ended")
 
 
 def _ended(frame: Exited, result: bytes) -> Ended:
-    known = frame.reason in REASONS
+    is_known = frame.reason in SUPERVISOR_REASONS
     return Ended(
-        reason=frame.reason if known else "broken",
+        reason=frame.reason if is_known else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
-        result=result.decode("utf-8", "ignore") or None,  # a cut may fall into a character
+        result=result.decode("utf-8", "ignore") or None,  # truncation may split a character
         result_truncated=frame.result_truncated,
-        detail="" if known else f"it gave the unknown reason {frame.reason[:80]!r}",
+        detail="" if is_known else f"it reported the unknown reason {frame.reason[:80]!r}",
     )
+
+
+def _broken_reason(run: Run, sandbox: Sandbox) -> str:
+    """Return why the sandbox does not report how its program ended."""
+    if run.kill_requested.is_set():
+        return "killed"
+    return "lost" if sandbox.was_out_of_reach else "broken"
+
+
+async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
+    await run.kill_requested.wait()
+    await retry(sandbox.kill, FailureLog(logger, f"killing {run.id}"), errors=(EngineError, Unavailable))
+
+
+async def _cancel_when_inactive(run: Run, scope: anyio.CancelScope) -> None:
+    await run.inactive.wait()
+    scope.cancel()
+
+
+async def _cancel_at_deadline(
+    seconds: float, grace: float, sandbox: Sandbox, scope: anyio.CancelScope
+) -> None:
+    """Cancel at the deadline. If the engine does not answer then, wait longer: the program may have ended in time."""
+    await anyio.sleep(seconds)
+    async with anyio.create_task_group() as checking:
+        checking.start_soon(sandbox.check_in_reach, name="check the engine")
+        # A second sleep, not one longer one: a host that was suspended first reads what arrived meanwhile.
+        await anyio.sleep(grace)
+    if sandbox.out_of_reach:
+        await anyio.sleep(UNREACHABLE_SECONDS)
+    scope.cancel()

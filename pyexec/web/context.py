@@ -10,8 +10,7 @@ from pyexec.domain.ids import is_execution_id
 from pyexec.errors import Unavailable, UnknownExecution
 from pyexec.ports import REPLICA_HEADER, Caller
 from pyexec.services.downloads import Downloads
-from pyexec.services.kill import Kills
-from pyexec.services.query import Queries
+from pyexec.services.executions import Executions
 from pyexec.services.submissions import Submissions
 
 
@@ -30,8 +29,7 @@ class Context:
     `warnings` are what an operator should know, a sentence each."""
 
     submissions: Submissions
-    queries: Queries
-    kills: Kills
+    executions: Executions
     downloads: Downloads
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]

@@ -83,24 +83,24 @@ async def run_and_answer(request: web.Request, upload: Upload) -> web.StreamResp
             else _answer_known(request, context, started)
         )
     except (anyio.get_cancelled_exc_class(), ConnectionError):
-        if upload.key is None and isinstance(started, Run) and not context.submissions.stopped:
+        if upload.key is None and isinstance(started, Run) and not context.submissions.closed:
             with anyio.CancelScope(shield=True):
-                await context.kills.request(started.id)
+                await context.executions.request_kill(started.id)
         raise
 
 
 async def _answer_run(request: web.Request, context: Context, run: Run) -> web.StreamResponse:
     if wants_events(request):
-        items = context.queries.known_items(run.id, Position(), caller_of(request))
+        items = context.executions.known_items(run.id, Position(), caller_of(request))
         return await send_events(request, run.id, items)
-    await run.over.wait()
+    await run.inactive.wait()
     if not run.has_ended:
         return await _answer_known(request, context, run.id)
-    return web.json_response(to_json(context.queries.result_of_run(run)))
+    return web.json_response(to_json(context.executions.result_of_run(run)))
 
 
 async def _answer_known(request: web.Request, context: Context, execution_id: str) -> web.StreamResponse:
     if wants_events(request):
-        items = await context.queries.items(execution_id, Position(), caller_of(request))
+        items = await context.executions.items(execution_id, Position(), caller_of(request))
         return await send_events(request, execution_id, items)
-    return web.json_response(to_json(await context.queries.ended(execution_id, caller_of(request))))
+    return web.json_response(to_json(await context.executions.final_result(execution_id, caller_of(request))))

@@ -1,234 +1,165 @@
-"""One replica: the parts of a running server, put together in the order in which they need each other."""
+"""One replica: how its parts are put together, started and drained."""
 
-import platform
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+import anyio
 from attrs import frozen
 
 from pyexec import __version__
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import Unavailable
-from pyexec.metrics import (
-    BACKLOG,
-    BUILD_INFO,
-    DAMAGED,
-    LEADER,
-    LIMITS_PROVEN,
-    LIVE,
-    MEMBER,
-    UNMEASURED,
-    Meter,
-)
+from pyexec.metrics import UNMEASURED, Meter
 from pyexec.ports import EngineIdentity, Member, Membership
-from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
-from pyexec.sandbox.environments.setup import Setup
+from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
-from pyexec.services.active_runs import ActiveRuns
-from pyexec.services.admission import Admission
-from pyexec.services.corrupt_logs import CorruptLogReporter
 from pyexec.services.downloads import Downloads
-from pyexec.services.inbox import PATIENCE_SECONDS, InboxAttendant
-from pyexec.services.kill import Kills
-from pyexec.services.metered_log import MeteredLog
-from pyexec.services.output_files import OutputFileLimits
+from pyexec.services.executions import Executions
+from pyexec.services.inbox import InboxWorker
 from pyexec.services.preparation import Preparation
-from pyexec.services.query import Queries
-from pyexec.services.reconciler import Reconciler, ReconcilerConfig
+from pyexec.services.reconciler import Reconciler
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
-from pyexec.services.run_monitor import Bounds
-from pyexec.services.runner import Runner, RunnerConfig
+from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
-from pyexec.services.submissions import Submissions, SubmitConfig
+from pyexec.services.submissions import Submissions
 from pyexec.settings import Settings
 from pyexec.web.context import Context, WebLimits
-from pyexec.wiring.configs import (
-    WAITING_MB,
-    container_spec,
-    file_limits,
+from pyexec.wiring.sandboxes import (
+    build_environments,
+    build_pool,
     isolation,
     isolation_check_config,
     networks,
-    overhead_mb,
-    setup_config,
-    standard_kind,
+)
+from pyexec.wiring.services import (
+    Foundation,
+    build_inbox,
+    build_reconciler,
+    build_runner,
+    build_submissions,
+    lay_foundation,
+    watch_gauges,
 )
 from pyexec.wiring.stores import Stores, open_stores
+
+logger = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
 class Replica:
-    """What runs as long as the server does, and what answers requests."""
+    """The parts of a replica that run as long as the server does, and the services behind its API."""
 
     context: Context
-    membership: Membership
     runner: Runner
-    inbox: InboxAttendant
+    inbox: InboxWorker
     reconciler: Reconciler
     recovery: Recovery
     pool: Pool
     environments: Environments
     isolation_check: IsolationCheck
 
+    async def serve(
+        self, on_ready: Callable[[], None], stop: anyio.Event, drain: anyio.CancelScope, drain_seconds: float
+    ) -> None:
+        """Start all parts, call `on_ready`, and serve until `stop` is set. Then take no new work, and wait for the
+        runs, at most `drain_seconds`; cancelling `drain` ends that wait."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self.environments.work.serve, name="environments")
+            await tasks.start(self.runner.serve, name="runner")
+            await self.isolation_check.at_start()
+            tasks.start_soon(self.isolation_check.refuse, name="isolation check")
+            await self.recovery.recover_at_start()
+            await tasks.start(self.pool.serve, name="pool")
+            reconciling = anyio.CancelScope()
+            tasks.start_soon(_run_within, reconciling, self.reconciler.run, name="reconciler")
+            tasks.start_soon(self.recovery.run, name="recovery")
+            tasks.start_soon(self.inbox.run, name="inbox")
+            on_ready()
+            await stop.wait()
+            logger.info("shutting down: no new work is accepted")
+            reconciling.cancel()
+            with drain:
+                await self.runner.drain(drain_seconds)
+            tasks.cancel_scope.cancel()
+
 
 @asynccontextmanager
 async def open_replica(
     settings: Settings, address: str, replica_id: str, meter: Meter
 ) -> AsyncIterator[Replica]:
-    """Opens stores and engine, joins the members under `address`, and builds the services. At the end no container
-    of its own is left, but those of programs that another replica may adopt.
+    """Connect to the engine, open the stores, join the members under `address`, and assemble the replica.
 
-    Raises `SettingsError` when the engine has not what the settings ask for, `Unavailable` when it is away."""
+    At the end only containers are left whose programs another replica may adopt. Raises `SettingsError` if the engine
+    lacks what the settings ask for, `Unavailable` if it does not answer."""
     async with AsyncExitStack() as stack:
         engine = await DockerEngine.connect(
             settings.engine_host(), isolation(settings), settings.docker_timeout, meter
         )
         stack.push_async_callback(engine.close)
-        engine_identity = await engine.identify()
+        identity = await engine.identify()
         for network in networks(settings):
             await engine.ensure_network(network)
         stores = await stack.enter_async_context(open_stores(settings, replica_id, meter))
         await stores.membership.join(
             Member(
                 replica=replica_id,
-                engine=engine_identity.id,
+                engine=identity.id,
                 address=settings.advertise_addr or address,
                 slots=settings.max_concurrent,
                 version=__version__,
             )
         )
-        identity = RunnerConfig(
-            replica=replica_id,
-            engine=engine_identity.id,
-            bounds=Bounds(
-                output_bytes=settings.max_output_bytes,
-                files=OutputFileLimits(
-                    limits=file_limits(settings, stores.blobs), spool_dir=settings.data_dir
-                ),
-            ),
-            leave_running=settings.consul_addr is not None,
-        )
-        isolation_check = IsolationCheck(engine, isolation_check_config(settings, engine_identity, address))
-        replica = _assemble(settings, stores, engine, engine_identity, identity, isolation_check, meter)
+        isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
+        replica = assemble(settings, replica_id, engine, identity, stores, isolation_check, meter)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
 
-def _assemble(
+def assemble(
     settings: Settings,
-    stores: Stores,
+    replica_id: str,
     engine: DockerEngine,
-    engine_identity: EngineIdentity,
-    identity: RunnerConfig,
+    identity: EngineIdentity,
+    stores: Stores,
     isolation_check: IsolationCheck,
     meter: Meter = UNMEASURED,
 ) -> Replica:
-    policy = settings.policy(engine_identity.cpus)
-    active_runs, corrupt_logs = ActiveRuns(), CorruptLogReporter()
-    log, blobs = MeteredLog(stores.log, active_runs, meter), stores.blobs
-    deployment = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.engine}
-    labels = {**deployment, REPLICA_LABEL: identity.replica}
-    slots = _slots(settings, engine_identity, meter)
-    environments = _environments(settings, labels, engine, engine_identity, isolation_check, meter)
-    pool = Pool(
-        engine,
-        standard=standard_kind(policy),
-        size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
-        parallel=engine_identity.cpus,
-        image_of=environments.pulled,
-        spec_of=partial(container_spec, settings, labels),
-        busy=lambda: slots.free < slots.size,
-        meter=meter,
-    )
+    """Put a replica together: sandboxes, preparation, runner, then what feeds the runner with work."""
+    base = lay_foundation(settings, replica_id, identity, stores, meter)
+    deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
+    labels = {**deployment_labels, REPLICA_LABEL: replica_id}
+    environments = build_environments(settings, labels, engine, identity, isolation_check, meter)
+    has_runs = partial(_has_runs, base.slots)
+    pool = build_pool(settings, labels, engine, identity, environments, has_runs, meter)
     preparation = Preparation(
-        replica=identity.replica, log=log, blobs=blobs, pool=pool, environments=environments, meter=meter
-    )
-    runner = Runner(
-        identity,
-        log=log,
-        blobs=blobs,
-        preparation=preparation,
-        slots=slots,
-        active_runs=active_runs,
-        corrupt_logs=corrupt_logs,
+        replica=replica_id,
+        log=base.log,
+        blobs=base.blobs,
+        pool=pool,
+        environments=environments,
         meter=meter,
     )
-    queries = Queries(
-        log=log, blobs=blobs, active_runs=active_runs, peers=stores.peers, corrupt_logs=corrupt_logs
-    )
-    submissions = Submissions(
-        SubmitConfig(
-            policy=policy,
-            members_max=settings.max_archive_members,
-            spool_dir=settings.data_dir,
-            local_claim=settings.local_claim == "on",
-        ),
-        log=log,
-        blobs=blobs,
-        slots=slots,
-        active_runs=active_runs,
-        admission=Admission(
-            slots=slots,
-            preparation=preparation,
-            queue_timeout_seconds=settings.queue_timeout,
-            meter=meter,
-        ),
-        runner=runner,
-        meter=meter,
-    )
-    reconciler = Reconciler(
-        ReconcilerConfig(
-            replica=identity.replica,
-            queue_timeout_seconds=settings.queue_timeout,
-            cleanup_ttl_seconds=settings.cleanup_ttl,
-            adoption_seconds=settings.adoption_grace if settings.consul_addr is not None else 0.0,
-        ),
-        log=log,
-        blobs=blobs,
-        membership=stores.membership,
-        slots=slots,
-        active_runs=active_runs,
-        corrupt_logs=corrupt_logs,
-    )
-    _watch(meter, engine_identity, stores.membership, reconciler, active_runs, corrupt_logs, isolation_check)
+    runner = build_runner(base, pool)
+    reconciler = build_reconciler(base)
+    watch_gauges(base, reconciler, isolation_check)
+    submissions = build_submissions(base, preparation, runner)
     return Replica(
-        context=Context(
-            submissions=submissions,
-            queries=queries,
-            kills=Kills(log=log, active_runs=active_runs, queries=queries),
-            downloads=Downloads(queries, blobs),
-            checks={
-                "server": partial(_check_open, slots),
-                "event log": log.check,
-                "docker": engine.check,
-                "membership": partial(_check_member, stores.membership),
-            },
-            warnings=lambda: isolation_check.warnings,
-            limits=_web_limits(settings),
-            spool_dir=settings.data_dir,
-        ),
-        membership=stores.membership,
+        context=_context(base, engine, submissions, isolation_check),
         runner=runner,
-        inbox=InboxAttendant(
-            log=log,
-            slots=slots,
-            active_runs=active_runs,
-            runner=runner,
-            corrupt_logs=corrupt_logs,
-            patience_seconds=min(PATIENCE_SECONDS, settings.queue_timeout),
-        ),
+        inbox=build_inbox(base, preparation, runner),
         reconciler=reconciler,
         recovery=Recovery(
             engine=engine,
-            log=log,
+            log=base.log,
             runner=runner,
-            slots=slots,
+            slots=base.slots,
             membership=stores.membership,
-            corrupt_logs=corrupt_logs,
-            labels=deployment,
+            corrupt_logs=base.corrupt_logs,
+            labels=deployment_labels,
         ),
         pool=pool,
         environments=environments,
@@ -236,74 +167,53 @@ def _assemble(
     )
 
 
-def _slots(settings: Settings, machine: EngineIdentity, meter: Meter) -> Slots:
-    beside = overhead_mb(settings)
-    return Slots(
-        concurrent_max=settings.max_concurrent,
-        waiting_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(beside, machine.memory_mb),
-        overhead_mb=beside,
-        meter=meter,
+def _context(
+    base: Foundation, engine: DockerEngine, submissions: Submissions, isolation_check: IsolationCheck
+) -> Context:
+    settings = base.settings
+    executions = Executions(
+        log=base.log,
+        blobs=base.blobs,
+        active_runs=base.active_runs,
+        peers=base.stores.peers,
+        corrupt_logs=base.corrupt_logs,
     )
-
-
-def _environments(
-    settings: Settings,
-    labels: Mapping[str, str],
-    engine: DockerEngine,
-    machine: EngineIdentity,
-    isolation_check: IsolationCheck,
-    meter: Meter,
-) -> Environments:
-    return Environments(
-        engine.images,
-        Setup(engine, setup_config(settings, labels)),
-        EnvironmentsConfig(
-            cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
-            age_seconds_max=settings.env_max_age,
-            architecture=machine.architecture,
+    return Context(
+        submissions=submissions,
+        executions=executions,
+        downloads=Downloads(executions, base.blobs),
+        checks={
+            "server": partial(_check_accepting, base.slots),
+            "event log": base.log.check,
+            "docker": engine.check,
+            "membership": partial(_check_member, base.stores.membership),
+        },
+        warnings=lambda: isolation_check.warnings,
+        limits=WebLimits(
+            upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
+            metadata_bytes_max=settings.max_metadata_mb * MEBIBYTE,
+            idle_seconds=settings.upload_idle_timeout,
         ),
-        isolation_check.by,
-        meter=meter,
+        spool_dir=settings.data_dir,
     )
 
 
-def _web_limits(settings: Settings) -> WebLimits:
-    return WebLimits(
-        upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
-        metadata_bytes_max=settings.max_metadata_mb * MEBIBYTE,
-        idle_seconds=settings.upload_idle_timeout,
-    )
+def _has_runs(slots: Slots) -> bool:
+    return slots.free < slots.size
 
 
-def _watch(
-    meter: Meter,
-    identity: EngineIdentity,
-    membership: Membership,
-    reconciler: Reconciler,
-    active_runs: ActiveRuns,
-    corrupt_logs: CorruptLogReporter,
-    isolation_check: IsolationCheck,
-) -> None:
-    """What is read whenever somebody asks, and belongs to no service's own figures."""
-    meter.watch(LEADER, reconciler.leading.locked)
-    meter.watch(BACKLOG, lambda: reconciler.backlog)
-    meter.watch(MEMBER, lambda: membership.held)
-    meter.watch(LIVE, lambda: len(active_runs))
-    meter.watch(DAMAGED, lambda: len(corrupt_logs))
-    meter.watch(LIMITS_PROVEN, lambda: isolation_check.made)
-    meter.watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), identity.version)
-
-
-async def _check_open(slots: Slots) -> None:
-    """Raises `Unavailable` once no new work is taken."""
+async def _check_accepting(slots: Slots) -> None:
+    """Raise `Unavailable` during shutdown."""
     if slots.closed:
-        raise Unavailable("it is stopping; what runs may end, and no new work is taken")
+        raise Unavailable("the server is shutting down and accepts no new work")
 
 
 async def _check_member(membership: Membership) -> None:
-    """Raises `Unavailable` when others may take this replica for dead."""
+    """Raise `Unavailable` while the Consul session is lost."""
     if not membership.held:
-        raise Unavailable(
-            "its session is lost; it writes nothing until it has another one, which it asks for"
-        )
+        raise Unavailable("Consul session lost; writes are suspended until it is renewed")
+
+
+async def _run_within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await work()

@@ -8,20 +8,16 @@ import anyio
 from attrs import define
 
 from pyexec.adapters.peers import NoPeers
-from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import Metadata
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Member
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
-from pyexec.server import Stop, _serve_replica
+from pyexec.server import Stop
 from pyexec.services.active_runs import Run
-from pyexec.services.output_files import OutputFileLimits
-from pyexec.services.run_monitor import Bounds
-from pyexec.services.runner import RunnerConfig
 from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
 from pyexec.web.context import Context, Gate
-from pyexec.wiring.replica import Replica, _assemble
+from pyexec.wiring.replica import Replica, assemble
 from pyexec.wiring.stores import Stores
 from tests.services.world import (
     Crashed,
@@ -110,6 +106,7 @@ class Life:
             queue_timeout=QUEUE_SECONDS,
             default_timeout=RUN_SECONDS,
             cleanup_ttl=1e8,
+            data_dir=Path("/tmp"),
             adoption_grace=20.0,
             consul_addr="of no use here: the ports below stand for it",
         )
@@ -120,7 +117,7 @@ class Life:
 
     @property
     def serving(self) -> bool:
-        gone = self.process.crashed or self.stop.asked.is_set() or self.ended.is_set()
+        gone = self.process.crashed or self.stop.requested.is_set() or self.ended.is_set()
         return self.gate.context is not None and not gone
 
     def context(self) -> Context:
@@ -161,19 +158,10 @@ class Life:
             membership=membership,
             peers=NoPeers(),
         )
-        identity = RunnerConfig(
-            replica=self.name,
-            engine=self.engine,
-            bounds=Bounds(
-                output_bytes=1000,
-                files=OutputFileLimits(limits=FileLimits(bytes_max=1000), spool_dir=Path("/tmp")),
-            ),
-            leave_running=True,
-        )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
         proof = IsolationCheck(engine, PROOF, made=True)
-        self.replica = _assemble(self._settings, stores, engine, engine_identity, identity, proof)
+        self.replica = assemble(self._settings, self.name, engine, engine_identity, stores, proof)
         try:
             while True:
                 if await self._serves(self.replica):
@@ -184,11 +172,15 @@ class Life:
             await self.replica.recovery.remove_own()
             await membership.leave()
 
+    def _open_gate(self) -> None:
+        assert self.replica is not None
+        self.gate.context = self.replica.context
+
     async def _serves(self, replica: Replica) -> bool:
         """Whether it has served; not when the engine was away at its start, and then it starts again."""
         away: BaseExceptionGroup[EngineError] | None = None
         try:
-            await _serve_replica(replica, self.gate, self.name, self.stop, 5.0)
+            await replica.serve(self._open_gate, self.stop.requested, self.stop.drain, 5.0)
         except* EngineError as errors:
             away = errors
         if away is not None and self.gate.context is not None:
@@ -237,12 +229,12 @@ class Life:
         request.accepted = True
         try:
             if isinstance(started, Run):
-                await started.over.wait()
+                await started.inactive.wait()
         except (anyio.get_cancelled_exc_class(), ConnectionError):
             if request.key is None and isinstance(started, Run):
                 self.world.kills_asked.add(started.id)
                 with anyio.CancelScope(shield=True):
-                    await context.kills.request(started.id)
+                    await context.executions.request_kill(started.id)
             raise
 
     async def kill(self, execution_id: str) -> None:
@@ -251,7 +243,7 @@ class Life:
             request = Request("", sync=False, key=None)
             self.requests.append(request)
             with request.scope():
-                await self.context().kills.kill(execution_id)
+                await self.context().executions.kill(execution_id)
         except (ExecutorError, Crashed):
             return
         except BaseException as error:  # noqa: BLE001  checked at the end of every step

@@ -330,6 +330,8 @@ class ProcessLog:
 class ProcessBlobs:
     """`ports.BlobStore` as one process reaches it."""
 
+    bytes_max: int | None = None
+
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process

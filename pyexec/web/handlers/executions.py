@@ -26,7 +26,7 @@ from pyexec.web.sse import parse_position, send_events
 async def get_execution(request: web.Request) -> web.StreamResponse:
     """How an execution stands; with `wait` once it has ended, or the time is up."""
     asked = read_query(request, Waiting)
-    result = await context_of(request).queries.result(
+    result = await context_of(request).executions.result(
         execution_id_of(request), caller_of(request), asked.wait
     )
     return web.json_response(to_json(result))
@@ -38,7 +38,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(KillAnswer), 202, description="It has not ended after ten seconds, and will.")
 async def delete_execution(request: web.Request) -> web.StreamResponse:
     """Ends an execution, whether it waits or runs. One that had ended before stays as it is."""
-    execution = await context_of(request).kills.kill(execution_id_of(request))
+    execution = await context_of(request).executions.kill(execution_id_of(request))
     status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
     return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
 
@@ -49,8 +49,8 @@ async def delete_execution(request: web.Request) -> web.StreamResponse:
 async def list_executions(request: web.Request) -> web.StreamResponse:
     """Executions without their output."""
     asked = read_query(request, Paging)
-    queries = context_of(request).queries
-    summaries, cursor = await queries.page(asked.status, asked.limit, asked.cursor)
+    executions = context_of(request).executions
+    summaries, cursor = await executions.page(asked.status, asked.limit, asked.cursor)
     listing = to_json(Listing(executions=tuple(summaries), next_cursor=cursor))
     return web.json_response({"next_cursor": None, **listing})
 
@@ -67,12 +67,12 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     """What it printed, as bytes; with `follow` as it comes."""
     asked = read_query(request, Reading)
     shown = {Stream(asked.stream.value)} if asked.stream else {Stream.STDOUT, Stream.STDERR}
-    queries = context_of(request).queries
+    executions = context_of(request).executions
     if not asked.follow:
-        journal = await queries.journal(execution_id_of(request), caller_of(request))
+        journal = await executions.journal(execution_id_of(request), caller_of(request))
         data = b"".join(d for stream, d in journal.since(0) if stream in shown)
         return web.Response(body=data, content_type="text/plain")
-    items = await queries.items(execution_id_of(request), Position(), caller_of(request))
+    items = await executions.items(execution_id_of(request), Position(), caller_of(request))
     response = web.StreamResponse(headers={"Content-Type": "text/plain", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     async for item in items:
@@ -104,5 +104,5 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     execution_id = execution_id_of(request)
     after = parse_position(request.headers.get("Last-Event-ID"))
     follow = read_query(request, Watching).follow
-    items = await context_of(request).queries.items(execution_id, after, caller_of(request), follow=follow)
+    items = await context_of(request).executions.items(execution_id, after, caller_of(request), follow=follow)
     return await send_events(request, execution_id, items)

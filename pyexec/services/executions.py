@@ -1,4 +1,4 @@
-"""Answering for any execution: its state, its output, its events as they come, wherever it runs."""
+"""What callers ask of an execution: its state, result, output and events, wherever it runs; and to kill it."""
 
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -6,25 +6,28 @@ from collections.abc import AsyncIterator, Sequence
 import anyio
 
 from pyexec.domain.event_stream import Chunk, Item, Position, items_after
-from pyexec.domain.execution import Execution, Phase, Status, fold
+from pyexec.domain.execution import Execution, Phase, Status, fold, request_kill
 from pyexec.domain.journal import Journal, Stream
 from pyexec.domain.result import Result, Summary, result_of, summarize
-from pyexec.errors import CorruptLog, Unavailable, UnknownExecution
+from pyexec.errors import Conflict, CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.active_runs import ActiveRuns, Run
-from pyexec.services.corrupt_logs import CorruptLogReporter
+from pyexec.services.clock import nonce, now
+from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.output_store import load_output
 
 logger = logging.getLogger(__name__)
 
 PEER_RETRY_SECONDS = 1.0
+KILL_WAIT_SECONDS = 10.0
 
 
-class Queries:
-    """Reads only. Raises `UnknownExecution` for an id that nobody knows, `Unavailable` when the log is away,
-    `CorruptLog` for an execution that cannot be read.
+class Executions:
+    """Answers for any execution of the deployment.
 
-    The output of a program that runs on another replica is asked of that one, in the caller's name."""
+    Raises `UnknownExecution`, `Unavailable` if the event log does not answer, `CorruptLog` for an execution whose
+    log cannot be read. The output of a program that runs on another replica is requested from that replica, with
+    the caller's credentials."""
 
     def __init__(
         self,
@@ -41,44 +44,44 @@ class Queries:
         self._peers = peers
         self._corrupt_logs = corrupt_logs
 
-    async def execution(self, execution_id: str) -> Execution:
-        """Its state as the log has it."""
+    async def get(self, execution_id: str) -> Execution:
+        """Return the state that the log tells."""
         try:
             events = await self._log.read(execution_id)
             if not events:
-                raise UnknownExecution(f"there is no execution {execution_id}, or its retention is over")
+                raise UnknownExecution(
+                    f"execution {execution_id} does not exist, or was deleted after its retention"
+                )
             return fold(execution_id, events)
         except CorruptLog as error:
             raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
 
     async def result(self, execution_id: str, caller: Caller, wait_seconds: float = 0) -> Result:
-        """The result as it stands once the execution has ended, or after `wait_seconds`."""
-        execution = await self.execution(execution_id)
+        """Return the result: when the execution has ended, or as it is after `wait_seconds`."""
+        execution = await self.get(execution_id)
         if execution.phase is not Phase.ENDED and wait_seconds > 0:
-            with anyio.move_on_after(wait_seconds) as patience:
-                execution = await self._until_ended(execution)
-            if patience.cancelled_caught:
-                execution = await self.execution(execution_id)
+            execution = await self._ended_within(wait_seconds, execution)
         return result_of(execution, await self._journal(execution, caller))
 
-    async def ended(self, execution_id: str, caller: Caller) -> Result:
-        """The result, however long that takes."""
-        execution = await self._until_ended(await self.execution(execution_id))
+    async def final_result(self, execution_id: str, caller: Caller) -> Result:
+        """Wait until the execution has ended, and return its result."""
+        execution = await self._until_ended(await self.get(execution_id))
         return result_of(execution, await self._journal(execution, caller))
 
     async def journal(self, execution_id: str, caller: Caller) -> Journal:
-        """What it has printed so far."""
-        return await self._journal(await self.execution(execution_id), caller)
+        """Return the output so far."""
+        return await self._journal(await self.get(execution_id), caller)
 
     def result_of_run(self, run: Run) -> Result:
-        """The result of a run of this replica, from memory."""
-        return result_of(run.known(), run.journal)
+        """Return the result of a run of this replica, from memory."""
+        return result_of(run.execution, run.journal)
 
     async def page(
         self, status: Status | None, limit: int, cursor: str | None
     ) -> tuple[Sequence[Summary], str | None]:
-        """Executions, newest first, without their output; and where the next page begins. What cannot be read is
-        left out."""
+        """Return executions without their output, newest first, and the cursor of the next page.
+
+        An execution whose log cannot be read is left out."""
         page = await self._log.page(status=status, limit=limit, cursor=cursor)
         summaries = []
         for execution_id in page.ids:
@@ -92,16 +95,16 @@ class Queries:
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
     ) -> AsyncIterator[Item]:
-        """Everything after a position, in order: as it happens, up to the end, or what there is by now."""
-        await self.execution(execution_id)
+        """Yield events and output after a position, in order. With `follow`, go on until the end."""
+        await self.get(execution_id)
         return self.known_items(execution_id, after, caller, follow=follow)
 
     async def known_items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
     ) -> AsyncIterator[Item]:
-        """The same for an execution that is known to exist.
+        """Do the same for an execution that is known to exist.
 
-        By turns from this replica's memory, from another replica, and from the log: wherever it is."""
+        Items come from this replica's memory, from another replica, or from the log: wherever the run is."""
         at = after
         while True:
             if (run := self._active_runs.get(execution_id)) is not None:
@@ -124,36 +127,35 @@ class Queries:
                     yield Chunk(position=at, stream=stream, data=data)
             if execution.phase is Phase.ENDED or not follow:
                 return
-            await self._news(execution, caller)
+            await self._wait_for_change(execution, caller)
 
     async def _items_of_run(self, run: Run, after: Position, *, follow: bool = True) -> AsyncIterator[Item]:
-        """The same for a run of this replica, from memory."""
+        """Yield the items of a run of this replica, from memory."""
         at = after
         while True:
             changed = run.changes.next_event()
             for item in items_after(run.id, tuple(run.events), run.journal, at):
                 at = item.position
                 yield item
-            if run.over.is_set() or not follow:
+            if run.inactive.is_set() or not follow:
                 return
             await changed.wait()
 
     def _runs_elsewhere(self, execution: Execution, caller: Caller) -> bool:
-        speaks = execution.phase in (Phase.PREPARING, Phase.RUNNING)
-        return speaks and not caller.is_replica and execution.id not in self._active_runs
+        has_output = execution.phase in (Phase.PREPARING, Phase.RUNNING)
+        return has_output and not caller.is_replica and execution.id not in self._active_runs
 
     async def _output_elsewhere(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
     ) -> AsyncIterator[tuple[Stream, bytes]]:
-        """What its owner says; ends early when that one does not answer, or hands it over."""
+        """Yield output from the owning replica. Ends early if that replica does not answer, or loses the run."""
         try:
             async for stream, data in self._peers.output(execution, offset, caller, follow=follow):
                 yield stream, data
         except Unavailable as error:
-            logger.warning("the output of %s is not known here now: %s", execution.id, error)
+            logger.warning("the output of %s is not available from its replica: %s", execution.id, error)
 
-    async def _news(self, execution: Execution, caller: Caller) -> None:
-        """Returns when it is worth looking again."""
+    async def _wait_for_change(self, execution: Execution, caller: Caller) -> None:
         if self._runs_elsewhere(execution, caller):
             with anyio.move_on_after(PEER_RETRY_SECONDS):
                 await self._log.wait(execution.id, execution.seq)
@@ -171,9 +173,35 @@ class Queries:
                 journal.append(stream, data)
         return journal
 
+    async def _ended_within(self, seconds: float, execution: Execution) -> Execution:
+        """Wait for the end, at most `seconds`, and return the state then."""
+        with anyio.move_on_after(seconds):
+            return await self._until_ended(execution)
+        return await self.get(execution.id)
+
     async def _until_ended(self, execution: Execution) -> Execution:
-        """The execution as it ended; of a thousand who wait, each reads it once only."""
+        """Wait for the end. Each of a thousand waiting callers reads the ended log only once."""
         while execution.phase is not Phase.ENDED:
             await self._log.wait(execution.id, execution.seq)
-            execution = await self.execution(execution.id)
+            execution = await self.get(execution.id)
         return execution
+
+    async def kill(self, execution_id: str) -> Execution:
+        """Kill an execution. Return its state once it has ended, however it ended, or after ten seconds."""
+        execution = await self.request_kill(execution_id)
+        return await self._ended_within(KILL_WAIT_SECONDS, execution)
+
+    async def request_kill(self, execution_id: str) -> Execution:
+        """Write the kill request, which the owner then carries out. Return the state once it is durable."""
+        while True:
+            execution = await self.get(execution_id)
+            events = request_kill(execution, at=now(), nonce=nonce())
+            if not events:
+                return execution
+            try:
+                await self._log.append(execution_id, execution.seq, events, notify=execution.owner)
+            except Conflict:
+                continue  # another event came first; decide again
+            if (run := self._active_runs.get(execution_id)) is not None:
+                run.catch_up(await self._log.read(execution_id))
+            return await self.get(execution_id)

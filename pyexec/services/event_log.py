@@ -1,11 +1,12 @@
-"""The event log with a meter on it: how long it takes, how it fails, and what was written."""
+"""The event log as the services use it: every call is measured, and each corrupt log is reported once."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from time import perf_counter
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from pyexec.correlation import current
 from pyexec.domain.events import Event, Failed, Running, Terminal
@@ -27,18 +28,20 @@ from pyexec.metrics import (
 from pyexec.ports import EventLog, IdempotencyKey, Inbox, OpenExecutions, Page
 from pyexec.services.active_runs import ActiveRuns
 
+logger = logging.getLogger(__name__)
+
 _KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
     (SessionLost, "session_lost"),
     (Unavailable, "unavailable"),
     (CorruptLog, "corrupt"),
     (TooLarge, "too_large"),
 )
-"""Errors of the log itself. A conflict is none: somebody was faster."""
+"""Failures of the log itself. A conflict is not one: another writer came first."""
 
 
 @frozen
 class MeteredLog:
-    """`ports.EventLog` over another one. Every end that this replica writes passes here, whoever writes it."""
+    """`ports.EventLog` around another one. Every event that this replica writes passes here."""
 
     log: EventLog
     active_runs: ActiveRuns
@@ -71,15 +74,15 @@ class MeteredLog:
             return await self.log.read(execution_id, after)
 
     async def wait(self, execution_id: str, after: int) -> None:
-        with self._noting_errors("wait"):
+        with self._counting_errors("wait"):
             await self.log.wait(execution_id, after)
 
     async def open_executions(self, since: int | None = None) -> OpenExecutions:
-        with self._unless_waiting("open_executions", since):
+        with self._measured_unless_waiting("open_executions", since):
             return await self.log.open_executions(since)
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
-        with self._unless_waiting("inbox", since):
+        with self._measured_unless_waiting("inbox", since):
             return await self.log.inbox(replica, since)
 
     async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
@@ -103,7 +106,7 @@ class MeteredLog:
             await self.log.retire(execution_id)
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
-        with self._noting_errors("rebuild_index"):  # hourly, and as long as there is history
+        with self._counting_errors("rebuild_index"):  # hourly; its duration grows with the history
             return await self.log.rebuild_index()
 
     async def check(self) -> None:
@@ -111,7 +114,7 @@ class MeteredLog:
             await self.log.check()
 
     def _ended(self, execution_id: str, after: int, events: Sequence[Event]) -> Execution | None:
-        """The whole of what has ended, where it ran here, or never anywhere; None for what ended without running."""
+        """Return the ended execution if it ran here, or was written whole here; else None."""
         run = self.active_runs.get(execution_id)
         if run is not None and run.seq >= after:
             self.meter.count(OUTPUT_BYTES, by=len(run.journal))
@@ -120,7 +123,7 @@ class MeteredLog:
 
     def _count_end(self, terminal: Terminal, ended: Execution | None) -> None:
         mode = current().mode
-        # Of what has completed the error's type is the program's own word, and no label.
+        # The error type of a completed program is the program's own text, so it is no label.
         reason = terminal.error_type if isinstance(terminal, Failed) else ""
         status = type(terminal).__name__.lower().replace("finished", "completed")
         self.meter.count(EXECUTIONS_ENDED, mode, status, reason)
@@ -131,16 +134,16 @@ class MeteredLog:
             self.meter.observe(PHASE_SECONDS, timings.timings_ms.setup / 1000, "setup")
             self.meter.observe(PHASE_SECONDS, timings.timings_ms.run / 1000, "run")
 
-    def _unless_waiting(self, operation: str, since: int | None) -> AbstractContextManager[None]:
-        return self._measured(operation) if since is None else self._noting_errors(operation)
+    def _measured_unless_waiting(self, operation: str, since: int | None) -> AbstractContextManager[None]:
+        return self._measured(operation) if since is None else self._counting_errors(operation)
 
     @contextmanager
     def _measured(self, operation: str) -> Iterator[None]:
-        with self._noting_errors(operation), timed(self.meter, EVENT_LOG_SECONDS, operation):
+        with self._counting_errors(operation), timed(self.meter, EVENT_LOG_SECONDS, operation):
             yield
 
     @contextmanager
-    def _noting_errors(self, operation: str) -> Iterator[None]:
+    def _counting_errors(self, operation: str) -> Iterator[None]:
         try:
             yield
         except ExecutorError as error:
@@ -148,3 +151,20 @@ class MeteredLog:
             if kind is not None:
                 self.meter.count(EVENT_LOG_ERRORS, operation, kind)
             raise
+
+
+@define
+class CorruptLogReporter:
+    """Logs each execution whose stored log cannot be read, once. Such executions are left unchanged."""
+
+    _reported: set[str] = field(factory=set)
+
+    def __len__(self) -> int:
+        """Return how many were reported."""
+        return len(self._reported)
+
+    def report(self, execution_id: str, error: CorruptLog) -> None:
+        """Log the execution, unless it was reported before."""
+        if execution_id not in self._reported:
+            self._reported.add(execution_id)
+            logger.error("the log of %s is corrupt; the execution is left unchanged: %s", execution_id, error)
