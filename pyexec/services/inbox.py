@@ -17,8 +17,8 @@ from pyexec.ports import EventLog
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
-from pyexec.services.preparation import Preparation
-from pyexec.services.runner import Launch, Runner
+from pyexec.services.preparation import Launch, Preparation
+from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,9 @@
 """Get a sandbox ready for a run: find or make its image, take a sandbox from the pool, unpack the archive in it."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import anyio
 from attrs import frozen
@@ -29,6 +30,7 @@ from pyexec.sandbox.pool.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
+from pyexec.services.slots import Slot
 from pyexec.services.uploads import CheckedArchive, Spool
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,26 @@ RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
 
 OpenArchive = Callable[[], AsyncIterator[bytes]]
 """Opens the archive of an accepted execution from its first byte; may be called several times."""
+
+
+Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
+"""Returns a sandbox with the run's archive in it, however long that takes."""
+
+
+@frozen
+class Placement:
+    """What a run needs to start: a slot, and a sandbox with the archive unpacked in it."""
+
+    slot: Slot
+    sandbox: Sandbox
+
+
+@frozen
+class Launch:
+    """How an accepted run starts later: in the slot that it holds, in the sandbox that `prepare` returns."""
+
+    slot: Slot
+    prepare: Prepare
 
 
 @frozen(kw_only=True)

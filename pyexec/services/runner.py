@@ -22,6 +22,7 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.completion import PREPARATION_ERRORS, CompletionWriter
 from pyexec.services.in_doubt import InDoubtResolver
+from pyexec.services.preparation import Launch, Placement
 from pyexec.services.run_monitor import Follow, OutputLimits, follow, monitor, program_plan, start_and_follow
 from pyexec.services.slots import Slot, Slots
 
@@ -31,9 +32,6 @@ REMOVAL_DELAY_SECONDS = 0.05
 """Removing a container occupies the engine's processor for longer than most programs run. The delay leaves the
 processor to the next request of the caller who was just answered."""
 NOT_CONFIRMED = "the event log did not confirm the start; the code was not started"
-
-Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
-"""Returns a sandbox with the run's archive in it, however long that takes."""
 
 
 @frozen(kw_only=True)
@@ -46,22 +44,6 @@ class RunnerConfig:
     engine: str
     limits: OutputLimits
     leave_running: bool
-
-
-@frozen
-class Placement:
-    """What a run needs to start: a slot, and a sandbox with the archive unpacked in it."""
-
-    slot: Slot
-    sandbox: Sandbox
-
-
-@frozen
-class Launch:
-    """How an accepted run starts later: in the slot that it holds, in the sandbox that `prepare` returns."""
-
-    slot: Slot
-    prepare: Prepare
 
 
 class Runner:

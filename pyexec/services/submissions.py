@@ -4,12 +4,11 @@ Nothing is written before the whole upload is known to be acceptable, so a refus
 
 import logging
 from contextlib import AsyncExitStack
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import anyio
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from pyexec.correlation import current
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
@@ -33,10 +32,10 @@ from pyexec.sandbox.pool.pool import SandboxKind
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.output_store import payload_blob
-from pyexec.services.preparation import Preparation, remove
-from pyexec.services.runner import Launch, Placement, Runner
+from pyexec.services.preparation import Launch, Placement, Preparation, remove
+from pyexec.services.runner import Runner
 from pyexec.services.slots import Slot, Slots
-from pyexec.services.uploads import CheckedArchive, Spool, Upload, sha256
+from pyexec.services.uploads import CheckedArchive, Spool, Submission, Upload, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -57,21 +56,6 @@ class SubmissionConfig:
     queue_timeout_seconds: float
     spool_dir: Path
     local_claim: bool
-
-
-@frozen
-class Submission:
-    """One request on its way to being accepted."""
-
-    run: Run
-    spec: Spec
-    archive: CheckedArchive
-    created_at: datetime = field(factory=now)
-
-    def event(self, *, pinned: str | None = None, payload: str | None = None) -> Submitted:
-        """Return the execution's first event. Call it after the last byte of the archive."""
-        spec = evolve(self.spec, entrypoint=self.archive.entrypoint())
-        return Submitted(at=self.created_at, nonce=nonce(), spec=spec, pinned=pinned, payload=payload)
 
 
 class Submissions:

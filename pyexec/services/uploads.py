@@ -4,18 +4,22 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 import anyio
 from anyio import AsyncFile
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
+from pyexec.domain.events import Submitted
 from pyexec.domain.spec import MEBIBYTE, Metadata, Spec
 from pyexec.metrics import UNMEASURED, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
+from pyexec.services.active_runs import Run
+from pyexec.services.clock import nonce, now
 
 SPOOL_CHUNK_BYTES = 256 * 1024
 
@@ -91,6 +95,21 @@ class CheckedArchive:
                 self._digest.update(chunk)
             yield chunk
         self._check.finish()
+
+
+@frozen
+class Submission:
+    """One request on its way to being accepted."""
+
+    run: Run
+    spec: Spec
+    archive: CheckedArchive
+    created_at: datetime = field(factory=now)
+
+    def event(self, *, pinned: str | None = None, payload: str | None = None) -> Submitted:
+        """Return the execution's first event. Call it after the last byte of the archive."""
+        spec = evolve(self.spec, entrypoint=self.archive.entrypoint())
+        return Submitted(at=self.created_at, nonce=nonce(), spec=spec, pinned=pinned, payload=payload)
 
 
 class Spool:

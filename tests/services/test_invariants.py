@@ -310,9 +310,9 @@ class Replicas(RuleBasedStateMachine):
         assert life.replica is not None
         slots = life.replica.runner._slots
         assert slots.free == SLOTS, f"{life.name} has {slots.free} of {SLOTS} slots"
-        assert not slots._line
+        assert not slots._queue
         assert slots._free_mb == slots._memory_mb_max
-        assert not life.replica.runner._live.all()
+        assert not life.replica.runner._active_runs.all()
         assert not self.world.log._inboxes.get(life.name)
         boxes = [
             b
