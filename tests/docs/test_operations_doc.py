@@ -1,4 +1,4 @@
-"""docs/operating.md and docs/alerts.yml name what /metrics tells, all of it and nothing else."""
+"""Check that docs/operations.md and docs/alerts.yml name all metrics of /metrics and no others."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.figures import figures
 from tests.support.server import Server
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "operating.md").read_text()
+PAGE = (DOCS / "operations.md").read_text()
 ROWS = re.findall(r"^\| `(pyexec_\w+)` \| (\w+) \| (.+?) \| (.+) \|$", PAGE, re.M)
 RULES = [
     rule for group in yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"] for rule in group["rules"]
