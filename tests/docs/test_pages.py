@@ -31,15 +31,19 @@ OWN = {
 NOT_RUN = {
     (
         "README.md",
+        "docker run --detach --name pyexec --publish 127.0.0.1:8080:8080 --stop-timeout 30 \\",
+    ): "needs the server's image, which tests/image builds; tests/image/test_running.py runs it",
+    (
+        "README.md",
         "python-executor run main.py --image python:3.13 --pre-command 'apt-get update && apt-get install -y ffmpeg'",
     ): "names an image of a public registry; tests/web/test_environments.py has a registry and an index of its own",
     (
-        "docs/operating.md",
+        "docs/operations.md",
         "python-executor-server --check",
     ): "looks at the machine with the settings of a server to be; tests/operate/test_check.py runs it with many",
     (
         "docs/security.md",
-        "nomad/firewall.sh up        # both networks; again after a reboot, or when you made one of your own anew",
+        "nomad/firewall.sh up        # both networks; repeat after a reboot, or after you have recreated a network",
     ): "changes this machine's firewall; tests/limits/test_networks.py runs it in a network of its own",
 }
 """Blocks by their first line, and why nothing runs them."""
