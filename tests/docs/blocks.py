@@ -39,7 +39,7 @@ def pages() -> Sequence[str]:
     return [
         "README.md",
         "CONTRIBUTING.md",
-        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
     ]
 
 
