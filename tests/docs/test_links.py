@@ -1,4 +1,4 @@
-"""What the pages point at is there: other pages, their headings, and files of the repository."""
+"""Check that links, headings and file names in the documentation exist."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ PAGES = [*pages(), INDEX, "CHANGELOG.md", "benchmarks/README.md", "tests/wire/RE
 
 
 def anchors(page: Path) -> Iterator[str]:
-    """The names of a page's headings, as those who show it make them."""
+    """Yield the anchors of a page's headings, as GitHub generates them."""
     for title in re.findall(r"^#+ (.+)$", prose_of(str(page.relative_to(ROOT))), re.M):
         yield re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).replace(" ", "-")
 
@@ -36,10 +36,10 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_are_named_are_there(page: str) -> None:
-    """And the tests in them."""
+    """Also check that the tests named after `::` exist."""
     gone = []
     for path, function in PATH.findall(prose_of(page)):
-        # docs/security.md names tests from their own folder on.
+        # docs/threats.md writes the paths of tests relative to tests/.
         found = next((place / path for place in (ROOT, ROOT / "tests") if (place / path).exists()), None)
         if found is None or (function and not re.search(rf"def {function}\b", found.read_text())):
             gone.append(f"{path} {function}".strip())

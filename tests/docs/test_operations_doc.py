@@ -21,7 +21,7 @@ SUFFIXES = ("_bucket", "_count", "_sum")
 
 
 def told() -> set[str]:
-    """Every name under which Prometheus may ask for one of ours."""
+    """Return all names that Prometheus can query for the metrics of the catalogue."""
     names = set()
     for measure in CATALOGUE:
         kind = type(measure).__name__
