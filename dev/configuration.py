@@ -21,12 +21,13 @@ PYEXEC_PORT=9000 PYEXEC_MAX_CONCURRENT=8 python-executor-server
 
 `python-executor-server --help` prints the same list. `make docs` generates this page from the settings in the code.
 
-- If a setting is wrong or unknown, the server does not start. It prints one line with the setting, its value and the allowed
-  values.
-- MiB are 1,048,576 bytes. Separate the items of a list with commas. If the default is `none`, an empty value means `none`.
+- If a setting is wrong or unknown, the server does not start. It prints one line with the setting, its value and the
+  allowed values.
+- MiB are 1,048,576 bytes. Separate the items of a list with commas. If the default is `none`, an empty value means
+  `none`.
 - The server rejects a request over a `PYEXEC_MAX_…` ceiling with 400. It never lowers a value silently.
-- All replicas of a deployment must use the same Consul cluster (`PYEXEC_CONSUL_ADDR`), the same `PYEXEC_CONSUL_PREFIX` and the
-  same `PYEXEC_BLOB_URL`. Use the same values for all other settings too, except addresses and directories.
+- All replicas of a deployment must use the same Consul cluster (`PYEXEC_CONSUL_ADDR`), the same `PYEXEC_CONSUL_PREFIX`
+  and the same `PYEXEC_BLOB_URL`. Use the same values for all other settings too, except addresses and directories.
 - The server ignores `PYEXEC_SERVER` and `PYEXEC_TOKEN`, which are settings of the [command line](cli.md).
 - `PYEXEC_API_TOKENS` and `PYEXEC_CONSUL_TOKEN` are secrets ([security](security.md)).
 """
