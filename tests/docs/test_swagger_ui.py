@@ -88,8 +88,8 @@ async def behind_a_prefix(url: str) -> AsyncIterator[str]:
             async with http.request(
                 request.method, target, data=await request.read(), headers=headers
             ) as answer:
-                told = {name: answer.headers[name] for name in KEPT if name in answer.headers}
-                return web.Response(status=answer.status, body=await answer.read(), headers=told)
+                forwarded = {name: answer.headers[name] for name in KEPT if name in answer.headers}
+                return web.Response(status=answer.status, body=await answer.read(), headers=forwarded)
 
         app = web.Application()
         app.router.add_route("*", "/a/prefix/{rest:.*}", pass_on)
