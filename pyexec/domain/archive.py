@@ -34,7 +34,7 @@ class ArchiveLimits:
 
 @define
 class Candidates:
-    """The files that may turn out to be the entrypoint, in the order of CONTRACT §2."""
+    """Candidates for the entrypoint, in the order that docs/api.md defines."""
 
     main: str | None = None
     dunder_main: str | None = None

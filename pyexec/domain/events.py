@@ -11,7 +11,7 @@ from pyexec.domain.spec import Spec
 
 
 class FailureType(StrEnum):
-    """Why an execution is `failed` (CONTRACT §3)."""
+    """Why an execution is `failed` (docs/api.md)."""
 
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"

@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
 
 class Status(StrEnum):
-    """What callers see (CONTRACT §3)."""
+    """What callers see (docs/api.md)."""
 
     PENDING = "pending"
     RUNNING = "running"

@@ -1,4 +1,4 @@
-"""The Result: an execution as callers see it (CONTRACT §3). Fields that do not apply are None, and left out
+"""The Result: an execution as callers see it (docs/api.md). Fields that do not apply are None, and left out
 on the wire."""
 
 from datetime import datetime

@@ -17,7 +17,9 @@ from pyexec.wiring.stores import checked_deployment, consul_config
 CHECKS = "checks/"
 """Where a check-up writes, for a moment."""
 TTL_SECONDS = 10
-MEND = 'set PYEXEC_CONSUL_ADDR and PYEXEC_CONSUL_TOKEN; docs/consul.md names the rights under "Rights"'
+MEND = (
+    'set PYEXEC_CONSUL_ADDR and PYEXEC_CONSUL_TOKEN; docs/consul.md lists the permissions under "Permissions"'
+)
 
 
 async def check_consul(settings: Settings) -> Sequence[Finding]:

@@ -1,4 +1,4 @@
-"""Where each endpoint of CONTRACT §1 is, and the two that speak of the server itself."""
+"""Routes of all endpoints that docs/api.md describes."""
 
 from collections.abc import Mapping
 from http import HTTPStatus

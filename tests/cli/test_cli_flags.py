@@ -1,4 +1,4 @@
-"""Flags of CONTRACT's command line, wherever they stand."""
+"""Flags of docs/cli.md, in any position."""
 
 import json
 import secrets

@@ -28,7 +28,7 @@ entries = st.lists(
 
 
 def expected_entrypoint(names: list[str]) -> str | None:
-    """CONTRACT §2, written down a second time."""
+    """The order of candidates in docs/api.md, implemented a second time."""
     scripts = [name for name in names if name.endswith(".py")]
     at_root = [name for name in scripts if "/" not in name]
     for choice in (

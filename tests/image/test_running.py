@@ -25,7 +25,7 @@ def wait_until_healthy(page: Page) -> None:
 
 
 async def test_on_this_machines_engine(page: Page) -> None:
-    printed = page.run(page.block("On one machine"))
+    printed = page.run(page.block("Docker on one machine"))
     assert '"stdout": "42\\n"' in printed
     deployment = page.run(
         f"docker exec {page.name} python3 -c \"print(open('/data/deployment').read().strip())\""
@@ -38,20 +38,21 @@ async def test_on_this_machines_engine(page: Page) -> None:
         for event in client.events(execution):
             if event.type == "running":
                 break
-    stop, remove = page.block("Upgrading").splitlines()
+    stop, remove = page.block("Upgrades").splitlines()
     page.run(stop)
     assert page.inspect(".State.ExitCode") == "0"
     assert await containers(deployment) == set()
     page.run(remove)
 
-    page.run(page.block("On one machine"))
+    page.run(page.block("Start a server", "README.md"))  # the same volume, so the result is still there
+    page.run(f"curl --fail --silent --retry 60 --retry-delay 1 --retry-all-errors {page.url}/ready")
     with Client(page.url) as client:
         result = client.get(execution)
     assert (result.status, result.stdout) == ("completed", "drained\n")
 
 
 async def test_on_an_engine_of_its_own(page: Page) -> None:
-    engine, server = page.block("With an engine of its own").split("docker run")[1:]
+    engine, server = page.block("Docker with a separate engine").split("docker run")[1:]
     page.run(f"docker run {engine}")
     inner = f"docker exec --interactive --env DOCKER_HOST=unix:///run/engine/docker.sock {page.name}-engine"
     # It says so when it listens; what programs run in would be pulled from a registry.

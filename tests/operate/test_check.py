@@ -158,7 +158,7 @@ def test_a_token_whose_rights_do_not_suffice(image: str, tmp_path: Path, rules: 
             image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
         )
         assert missing in found("consul", "failed")[0]
-        assert 'docs/consul.md names the rights under "Rights"' in found("consul", "failed")[0]
+        assert 'docs/consul.md lists the permissions under "Permissions"' in found("consul", "failed")[0]
         assert keys(agent, MASTER) == []
         full = 'key_prefix "pyexec/" { policy = "write" } session_prefix "" { policy = "write" }'
         token = token_with(agent, full)

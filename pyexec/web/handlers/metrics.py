@@ -20,6 +20,6 @@ EXPOSITION = web.AppKey("exposition", Exposition)
 
 @docs(tags=["server"], summary="Figures for Prometheus", produces=["text/plain"])
 async def metrics(request: web.Request) -> web.StreamResponse:
-    """Prometheus' text format; docs/operating.md says what each figure means."""
+    """Prometheus' text format; docs/operations.md explains each metric."""
     measured = request.app[EXPOSITION]
     return web.Response(body=measured.exposition(), headers={"Content-Type": measured.content_type})

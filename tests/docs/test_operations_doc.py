@@ -1,4 +1,4 @@
-"""docs/operating.md and docs/alerts.yml name what /metrics tells, all of it and nothing else."""
+"""Check that docs/operations.md and docs/alerts.yml name all metrics of /metrics and no others."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.figures import figures
 from tests.support.server import Server
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "operating.md").read_text()
+PAGE = (DOCS / "operations.md").read_text()
 ROWS = re.findall(r"^\| `(pyexec_\w+)` \| (\w+) \| (.+?) \| (.+) \|$", PAGE, re.M)
 RULES = [
     rule for group in yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"] for rule in group["rules"]
@@ -20,8 +20,8 @@ NAMES = r"\b(?:pyexec|process)_\w+"
 SUFFIXES = ("_bucket", "_count", "_sum")
 
 
-def told() -> set[str]:
-    """Every name under which Prometheus may ask for one of ours."""
+def queryable_names() -> set[str]:
+    """Return all names that Prometheus can query for the metrics of the catalogue."""
     names = set()
     for measure in CATALOGUE:
         kind = type(measure).__name__
@@ -50,7 +50,7 @@ async def test_each_alert_asks_for_what_is_there_and_says_what_to_do(
     of_the_process = {name for name in (await figures(server.url)).families if name.startswith("process_")}
     asked = set(re.findall(NAMES, re.sub(r'"[^"]*"', "", rule["expr"])))
     assert asked
-    assert asked <= told() | of_the_process
+    assert asked <= queryable_names() | of_the_process
     for label, value in re.findall(r'(\w+)=~?"([^"]*)"', rule["expr"]):
         measure = next((m for m in CATALOGUE if m.name in rule["expr"]), None)
         if measure is not None:
@@ -65,4 +65,4 @@ async def test_each_alert_asks_for_what_is_there_and_says_what_to_do(
 
 def test_the_query_of_the_page_asks_for_what_is_there() -> None:
     for query in re.findall(r"```promql\n(.+?)```", PAGE, re.S):
-        assert set(re.findall(NAMES, query)) <= told()
+        assert set(re.findall(NAMES, query)) <= queryable_names()
