@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import virtualenv
-from command import RUN_DIR, prepare, run
+from console import print_step, run_main
 from golang import MODULE
-from report import exit_code_of, say
+from subprocesses import RUN_DIR, prepare, run
 
 _PIP_AUDIT = "pip-audit==2.10.1"
 _HOME = RUN_DIR / "pip-audit"
@@ -28,7 +28,7 @@ def main() -> int:
     prepare()
     found = [*_python(), *_go()]
     for vulnerability in found:
-        say(f"VULNERABLE: {vulnerability}")
+        print_step(f"VULNERABLE: {vulnerability}")
     return 1 if found else 0
 
 
@@ -41,15 +41,15 @@ def _python() -> list[str]:
     try:
         packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):
-        say(f"Python's pins were NOT CHECKED, the service cannot be asked: {_last_line(done.stderr)}")
+        print_step(f"Python's pins were NOT CHECKED, the service cannot be asked: {_last_line(done.stderr)}")
         return []
     unknown = [package["name"] for package in packages if "skip_reason" in package]
     if unknown:
-        say(
+        print_step(
             f"{len(unknown)} of {len(packages)} Python pins were NOT CHECKED: the package index here tells nothing "
             f"of them ({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''})"
         )
-    say(f"{len(packages) - len(unknown)} of {len(packages)} Python pins were checked")
+    print_step(f"{len(packages) - len(unknown)} of {len(packages)} Python pins were checked")
     return [
         f"{package['name']} {package['version']}: {flaw['id']}, mended in "
         f"{', '.join(flaw['fix_versions']) or 'no version yet'}"
@@ -74,9 +74,9 @@ def _go() -> list[str]:
     command = ["go", "-C", str(MODULE), "tool", "-modfile=lint/go.mod", "govulncheck", "./..."]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, _GO_FOUND):
-        say(f"Go's modules were NOT CHECKED: {_last_line(done.stderr)}")
+        print_step(f"Go's modules were NOT CHECKED: {_last_line(done.stderr)}")
         return []
-    say("Go's modules and standard library were checked")
+    print_step("Go's modules and standard library were checked")
     return [line for line in done.stdout.splitlines() if line.startswith("Vulnerability #")]
 
 
@@ -86,4 +86,4 @@ def _last_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

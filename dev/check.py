@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 
-import browser
-import command
+import debian
 import golang
+import subprocesses
 import virtualenv
+from console import SetupError, print_step, run_main
 from provision import provision
-from report import Failure, exit_code_of, say
 
 _LINT = {
     "ruff check": ["ruff", "check", "."],
@@ -57,7 +57,7 @@ def main() -> int:
     tests only the first is run then."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
-        raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
+        raise SetupError(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
     environment = _environment(
         docker=name not in _WITHOUT_DOCKER, go=name in _WITH_GO, tests=name in ("test", "soak")
     )
@@ -70,7 +70,7 @@ def main() -> int:
     # One that fails does not hide what the next ones say.
     failed = [title for title, argv in programs.items() if not _passes(title, argv, environment)]
     verdict = f"FAILED: {', '.join(failed)}" if failed else f"all passed: {', '.join(programs)}"
-    say(f"make {name}: {verdict}")
+    print_step(f"make {name}: {verdict}")
     return 1 if failed else 0
 
 
@@ -79,7 +79,7 @@ def _environment(*, docker: bool, go: bool, tests: bool) -> dict[str, str]:
 
     `tests`: a browser, too."""
     if not docker:
-        command.prepare()
+        subprocesses.prepare()
         virtualenv.check_python()
         virtualenv.ensure(dev=True)
         found = {}
@@ -87,17 +87,17 @@ def _environment(*, docker: bool, go: bool, tests: bool) -> dict[str, str]:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
     if tests:
-        browser.ensure()
+        debian.ensure_browser()
     folders = [virtualenv.BIN, *([golang.ensure().parent] if go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     return {**os.environ, **found, "PATH": path}
 
 
 def _passes(title: str, argv: list[str], environment: dict[str, str]) -> bool:
-    say(title)
-    done = subprocess.run(argv, cwd=command.ROOT, env=environment, check=False)
+    print_step(title)
+    done = subprocess.run(argv, cwd=subprocesses.ROOT, env=environment, check=False)
     return done.returncode == 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import consul
-import trial
-from agent import Agent
-from command import RUN_DIR
-from engine import Engine
+import first_run
+from console import SetupError, print_step, run_main
+from consul_agent import ConsulAgent
+from docker_api import DockerEngine
 from provision import provision
-from report import Failure, exit_code_of, say
-from server import Server, Servers
+from server_process import ServerGroup, ServerProcess
+from subprocesses import RUN_DIR
 
 _SIZE = 3
 _PREFIX = "pyexec"
@@ -29,9 +29,9 @@ def main() -> int:
     machine = provision(dev=False)
     binary = consul.ensure()
     home = Path(os.environ.get("PYEXEC_DATA_DIR", RUN_DIR / "cluster")).resolve()
-    environment = trial.environment(machine)
+    environment = first_run.environment(machine)
     deployment = None
-    with Agent(binary, home / "consul", ports[_SIZE:]) as agent, Servers() as servers:
+    with ConsulAgent(binary, home / "consul", ports[_SIZE:]) as agent, ServerGroup() as servers:
         started = []
         for number, port in enumerate(ports[:_SIZE], 1):
             own = _settings(agent, port, home / f"replica-{number}")
@@ -42,7 +42,7 @@ def main() -> int:
             deployment = agent.value(f"{_PREFIX}/deployment")
             try:
                 for url, server in replicas.items():
-                    trial.say_hello(server, url, environment)
+                    first_run.run_first_program(server, url, environment)
                 if not servers.stopping:
                     _introduce(list(replicas), agent, home)
                 _watch(replicas, agent)
@@ -51,11 +51,11 @@ def main() -> int:
                 _remove_programs(machine.engine, deployment)
     if deployment is not None:  # else it was stopped before it had begun
         stopped = f"Stopped {_SIZE} servers and Consul; no process is left"
-        trial.check_nothing_left(machine.engine, deployment, stopped)
+        first_run.check_no_containers_left(machine.engine, deployment, stopped)
     return 0
 
 
-def _settings(agent: Agent, port: int, data: Path) -> dict[str, str]:
+def _settings(agent: ConsulAgent, port: int, data: Path) -> dict[str, str]:
     """What one server has of its own; it advertises the address it listens on."""
     return {
         "PYEXEC_PORT": str(port),
@@ -66,19 +66,19 @@ def _settings(agent: Agent, port: int, data: Path) -> dict[str, str]:
     }
 
 
-def _introduce(urls: list[str], agent: Agent, home: Path) -> None:
-    say(f"Consul answers at http://{agent.address}; the logs of all are in {home}")
-    say(f"python-executor listens on {', '.join(urls)}; try any of them, in another terminal:")
-    trial.say_how(urls[0])
+def _introduce(urls: list[str], agent: ConsulAgent, home: Path) -> None:
+    print_step(f"Consul answers at http://{agent.address}; the logs of all are in {home}")
+    print_step(f"python-executor listens on {', '.join(urls)}; try any of them, in another terminal:")
+    first_run.print_example(urls[0])
 
 
-def _watch(replicas: dict[str, Server], agent: Agent) -> None:
-    """Return once all servers have stopped. One that ends before leaves its work to the others; a Failure if
+def _watch(replicas: dict[str, ServerProcess], agent: ConsulAgent) -> None:
+    """Return once all servers have stopped. One that ends before leaves its work to the others; a SetupError if
     none is left, or no Consul."""
     running = dict(replicas)
     stopping = False
     while running:
-        watched: list[Agent | Server] = [agent, *running.values()]
+        watched: list[ConsulAgent | ServerProcess] = [agent, *running.values()]
         ready, _, _ = select.select(watched, [], [])
         if agent in ready:
             raise agent.failure()
@@ -88,34 +88,36 @@ def _watch(replicas: dict[str, Server], agent: Agent) -> None:
                 del running[url]
                 stopping = server.stopping
                 if not stopping:
-                    say(f"The server at {url} ended by itself, with {code}; the others take over its work")
+                    print_step(
+                        f"The server at {url} ended by itself, with {code}; the others take over its work"
+                    )
     if not stopping:
-        raise Failure("All servers ended by themselves.")
+        raise SetupError("All servers ended by themselves.")
 
 
-def _remove_programs(engine: Engine, deployment: str) -> None:
+def _remove_programs(engine: DockerEngine, deployment: str) -> None:
     """Remove the programs that outlived the servers' patience: a stopping server leaves what it runs to
     the others, and here there are none."""
-    left = trial.containers(engine, deployment)
+    left = first_run.containers(engine, deployment)
     for container in left:
         engine.remove(container)
     if left:
-        say(f"Removed containers in which programs still ran: {len(left)}")
+        print_step(f"Removed containers in which programs still ran: {len(left)}")
 
 
 def _refuse_another_consul() -> None:
     named = sorted(name for name in os.environ if name.startswith("PYEXEC_CONSUL_"))
     if named:
-        raise Failure(f"`make cluster` starts a Consul of its own: unset {', '.join(named)}.")
+        raise SetupError(f"`make cluster` starts a Consul of its own: unset {', '.join(named)}.")
 
 
 def _ports() -> list[int]:
     """The servers' ports and that of Consul's HTTP API, from PYEXEC_PORT on (0: free ones), then two free ones
-    that Consul takes for itself. A Failure if one is in use."""
+    that Consul takes for itself. A SetupError if one is in use."""
     text = os.environ.get("PYEXEC_PORT", str(_USUAL_PORT))
     last = 65535 - _SIZE
     if not text.isdecimal() or int(text) > last:
-        raise Failure(
+        raise SetupError(
             f"PYEXEC_PORT is {text!r}; allowed is a whole number up to {last}, or 0 for free ports."
         )
     first = int(text)
@@ -129,11 +131,11 @@ def _held(port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise Failure(
+        raise SetupError(
             f"Port {port} of 127.0.0.1 cannot be used: {why}. "
             f"`make cluster` takes {_SIZE + 1} ports from PYEXEC_PORT on."
         ) from error
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

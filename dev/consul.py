@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import RUN_DIR, prepare, run
-from report import Failure, exit_code_of
+from console import SetupError, run_main
+from subprocesses import RUN_DIR, prepare, run
 
 _HOME = RUN_DIR / "consul"
 _BINARY = _HOME / "usr" / "bin" / "consul"
@@ -36,7 +36,7 @@ def _fetched() -> Path:
     """The package, from the mirror that this machine's apt uses, with lists of its own: its sources stay as
     they are."""
     if platform.machine() != "x86_64" or shutil.which("apt-get") is None:
-        raise Failure(f"Cannot fetch Consul on this machine: {_BY_HAND}.")
+        raise SetupError(f"Cannot fetch Consul on this machine: {_BY_HAND}.")
     downloads = _HOME / "apt"
     shutil.rmtree(downloads, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial"):
@@ -57,14 +57,16 @@ def _fetched() -> Path:
     run(["env", f"--chdir={downloads}", *apt, "download", "consul"], "fetch Consul")
     packages = list(downloads.glob("consul_*.deb"))
     if len(packages) != 1:
-        raise Failure(f"Cannot find the Consul package that apt fetched: {_BY_HAND}.")
+        raise SetupError(f"Cannot find the Consul package that apt fetched: {_BY_HAND}.")
     return packages[0]
 
 
 def _unpack(package: Path) -> None:
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
     if digest != _SHA256:
-        raise Failure(f"{package} is not the package it should be: its SHA-256 is {digest}, not {_SHA256}.")
+        raise SetupError(
+            f"{package} is not the package it should be: its SHA-256 is {digest}, not {_SHA256}."
+        )
     # Unpacked beside its place first, so that an interrupted unpacking is never taken for a whole one.
     unpacked = _HOME / "unpacked"
     run(["dpkg", "-x", str(package), str(unpacked)], "unpack Consul")
@@ -81,7 +83,7 @@ def _mirror() -> str:
     for fields in map(str.split, targets):
         if fields[1:] == ["Debian"] and "security" not in fields[0]:
             return fields[0]
-    raise Failure(f"Cannot fetch Consul: apt knows no Debian mirror here; {_BY_HAND}.")
+    raise SetupError(f"Cannot fetch Consul: apt knows no Debian mirror here; {_BY_HAND}.")
 
 
 def _user() -> str:
@@ -96,4 +98,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

@@ -11,39 +11,39 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from command import RUN_DIR, last_words, run
+from console import SetupError, print_step
 from debian import install
-from engine import Engine
-from report import Failure, say
+from docker_api import DockerEngine
+from subprocesses import RUN_DIR, last_log_line, run
 
 _LOG = RUN_DIR / "dockerd.log"
 _SOCKET = "unix:///var/run/docker.sock"
 _START_SECONDS = 60.0
 
 
-def ensure() -> Engine:
+def ensure() -> DockerEngine:
     """An engine that answers: the one named by the environment, the usual one, or one started now."""
     named = _named()
-    engine = Engine(named or _SOCKET)
+    engine = DockerEngine(named or _SOCKET)
     if engine.answers():
         return engine
     if named:
-        raise Failure(
+        raise SetupError(
             f"No Docker Engine answers at {named}: start it, or unset DOCKER_HOST to use one on this machine."
         )
     if os.geteuid() != 0:
-        raise Failure(
+        raise SetupError(
             "No Docker Engine runs here, and starting one takes root: run this as root, or set DOCKER_HOST."
         )
     if shutil.which("dockerd") is None:
         install(["docker.io", "ca-certificates", *_apparmor()], "install Docker")
     if Path("/run/systemd/system").is_dir():
         run(["systemctl", "start", "docker"], "start Docker")
-        say("Started Docker with systemd")
+        print_step("Started Docker with systemd")
     else:
         _start()
     if not engine.answers():
-        raise Failure(f"Docker was started, yet nothing answers at {_SOCKET}.")
+        raise SetupError(f"Docker was started, yet nothing answers at {_SOCKET}.")
     return engine
 
 
@@ -77,11 +77,11 @@ def _start() -> None:
         finally:
             os.close(exited)
     if exited in heard:
-        raise Failure(f"dockerd ended at once, {last_words(_LOG)}")
+        raise SetupError(f"dockerd ended at once, {last_log_line(_LOG)}")
     if not heard:
         daemon.terminate()
-        raise Failure(f"dockerd was not ready after {_START_SECONDS:.0f} seconds, {last_words(_LOG)}")
-    say(f"Started dockerd, which stays running (process {daemon.pid}, log {_LOG})")
+        raise SetupError(f"dockerd was not ready after {_START_SECONDS:.0f} seconds, {last_log_line(_LOG)}")
+    print_step(f"Started dockerd, which stays running (process {daemon.pid}, log {_LOG})")
 
 
 @contextlib.contextmanager

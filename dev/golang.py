@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 
 import virtualenv
-from command import ROOT, RUN_DIR, prepare, run
-from report import exit_code_of
+from console import run_main
+from subprocesses import ROOT, RUN_DIR, prepare, run
 
 MODULE = ROOT / "golang-client"
 PROGRAM = ROOT / "dist" / "python-executor"
@@ -63,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

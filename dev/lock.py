@@ -7,25 +7,25 @@ import sys
 import tempfile
 from pathlib import Path
 
-import command
+import subprocesses
 import virtualenv
-from report import exit_code_of, say
+from console import print_step, run_main
 
 _HEADER = "# Exact versions of everything that is installed; written by `make lock`.\n"
 
 
 def main() -> int:
-    command.prepare()
+    subprocesses.prepare()
     virtualenv.check_python()
-    with tempfile.TemporaryDirectory(dir=command.RUN_DIR, prefix="lock-") as folder:
+    with tempfile.TemporaryDirectory(dir=subprocesses.RUN_DIR, prefix="lock-") as folder:
         virtualenv.install(Path(folder), dev=True, constraints=[])
         # pip itself is the one that Python brings along.
         freeze = [f"{folder}/bin/pip", "freeze", "--all", "--exclude=pip", "--exclude-editable"]
         versions = subprocess.run(freeze, stdout=subprocess.PIPE, text=True, check=True).stdout
     virtualenv.PINS.write_text(_HEADER + versions)
-    say(f"Wrote {virtualenv.PINS}: {len(versions.splitlines())} packages")
+    print_step(f"Wrote {virtualenv.PINS}: {len(versions.splitlines())} packages")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import command
+import default_image
 import dockerd
-import image
+import subprocesses
 import virtualenv
-from engine import Engine
+from docker_api import DockerEngine
 
 
 @dataclass(frozen=True)
 class Machine:
     """A machine that is ready: its Docker Engine, and the name of a Python image there."""
 
-    engine: Engine
+    engine: DockerEngine
     image: str
 
 
 def provision(*, dev: bool) -> Machine:
     """Find or make what is missing; a second time it only looks."""
-    command.prepare()
+    subprocesses.prepare()
     virtualenv.check_python()
     engine = dockerd.ensure()  # first: whoever cannot have Docker should not wait for the rest
     virtualenv.ensure(dev=dev)
-    return Machine(engine, image.ensure(engine))
+    return Machine(engine, default_image.ensure(engine))

@@ -14,6 +14,7 @@ import platform
 import py_compile
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -22,8 +23,6 @@ import venv
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import elf
 
 HOME = Path("/opt/python-executor")
 _PYTHON = HOME / "bin" / "python3"
@@ -45,6 +44,9 @@ _ACCOUNTS = {
     "etc/group": "root:x:0:\npyexec:x:10001:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
+_ELF_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian: x86-64 and ARM64
+_ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_ELF_SEGMENT = struct.Struct("<IIQQQQQQ")
 
 
 def main() -> None:
@@ -99,7 +101,7 @@ def gather(target: Path) -> None:
     for library in libraries:
         copy(library, target)
     for binary in [target / interpreter.relative_to("/"), *target.rglob("*.so*")]:
-        elf.strip(binary)
+        strip_elf(binary)
     compile_all(target)
     copy(_BUNDLE, target)
     for licence in licences([interpreter, *libraries]):
@@ -144,6 +146,21 @@ def needed(programs: Iterable[Path]) -> set[Path]:
             raise SystemExit(f"{program} needs what is not there:\n{listing}")
         found |= {Path(path) for path in re.findall(r"(/\S+) \(0x", listing)}
     return {library for library in found if HOME not in library.parents}
+
+
+def strip_elf(path: Path) -> None:
+    """Cuts off what follows the last segment: symbols for debuggers, and the table of sections.
+
+    A loader maps segments, and reads nothing else. A file that is no such object is left alone."""
+    content = path.read_bytes()
+    if not content.startswith(_ELF_MAGIC):
+        return
+    header = list(_ELF_HEADER.unpack_from(content))
+    table, size, count = header[5], header[9], header[10]
+    segments = [_ELF_SEGMENT.unpack_from(content, table + n * size) for n in range(count)]
+    end = max(table + count * size, *(offset + length for _, _, offset, _, _, length, _, _ in segments))
+    header[6] = header[11] = header[12] = header[13] = 0  # there are no sections any more
+    path.write_bytes(_ELF_HEADER.pack(*header) + content[_ELF_HEADER.size : end])
 
 
 def compile_all(target: Path) -> None:

@@ -10,15 +10,15 @@ import tomllib
 import uuid
 from pathlib import Path
 
-import command
+import default_image
 import dockerd
-import image
+import subprocesses
 import virtualenv
 import wheels
-from command import ROOT, run
-from engine import Engine
-from report import Failure, exit_code_of, say
-from weights import weigh
+from console import SetupError, print_step, run_main
+from docker_api import DockerEngine
+from image_size import weigh
+from subprocesses import ROOT, run
 
 _VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 _STAGE = "python-executor-build"
@@ -29,22 +29,22 @@ _ASK = (
 
 
 def main() -> int:
-    command.prepare()
+    subprocesses.prepare()
     virtualenv.check_python()
     name = (sys.argv[1:] or [f"python-executor:{_VERSION}"])[0]
     engine = dockerd.ensure()
-    base = image.usual(engine)
-    say(f"Fetching what {name} needs, for the Python of {base}")
+    base = default_image.usual(engine)
+    print_step(f"Fetching what {name} needs, for the Python of {base}")
     folder = wheels.fetch(_interpreter(engine, base))
-    say(f"Building {name}")
+    print_step(f"Building {name}")
     _build(engine, name, base, folder)
     for line in weigh(engine, name).table():
         print(line)
-    say(f"Built {name}; docs/deployment.md says how to run it")
+    print_step(f"Built {name}; docs/deployment.md says how to run it")
     return 0
 
 
-def _build(engine: Engine, name: str, base: str, folder: Path) -> None:
+def _build(engine: DockerEngine, name: str, base: str, folder: Path) -> None:
     """Builds the image on `base`; nothing is fetched meanwhile, and only the image is left on the engine."""
     arguments = {
         "BASE": base,
@@ -64,7 +64,7 @@ def _build(engine: Engine, name: str, base: str, folder: Path) -> None:
         run([*docker, "rmi", stage], _PURPOSE)
 
 
-def _interpreter(engine: Engine, base: str) -> wheels.Interpreter:
+def _interpreter(engine: DockerEngine, base: str) -> wheels.Interpreter:
     asking = [
         "docker",
         "--host",
@@ -80,7 +80,7 @@ def _interpreter(engine: Engine, base: str) -> wheels.Interpreter:
     asked = subprocess.run(asking, capture_output=True, text=True, check=False)
     fields = asked.stdout.split()
     if asked.returncode != 0 or len(fields) != 3:
-        raise Failure(
+        raise SetupError(
             f"Could not {_PURPOSE}: {base} does not say which Python it has: {asked.stderr.strip()}"
         )
     version, glibc, machine = fields
@@ -95,4 +95,4 @@ def _revision() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

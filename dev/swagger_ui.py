@@ -11,8 +11,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from command import ROOT, prepare, run
-from report import Failure, exit_code_of, say
+from console import SetupError, print_step, run_main
+from subprocesses import ROOT, prepare, run
 
 _RELEASE = "5.35.0"
 _SHA256 = "1b8e891893404ea4c3558b6a87e2a3e494e7eedba41168c2ece5800a391a6ea6"
@@ -31,18 +31,18 @@ def main() -> int:
                 (_FOLDER / name).write_bytes(_member(tar, name))
             for name in _SERVED:
                 (_FOLDER / f"{name}.gz").write_bytes(gzip.compress(_member(tar, name), 9, mtime=0))
-    say(f"Wrote Swagger UI {_RELEASE} to {_FOLDER.relative_to(ROOT)}")
+    print_step(f"Wrote Swagger UI {_RELEASE} to {_FOLDER.relative_to(ROOT)}")
     return 0
 
 
 def _fetch(folder: Path) -> Path:
-    """The release's package; a Failure when it is not the one that was pinned."""
+    """The release's package; a SetupError when it is not the one that was pinned."""
     package = f"swagger-ui-dist@{_RELEASE}"
     run(["npm", "pack", package, "--pack-destination", str(folder)], "fetch Swagger UI")
     (fetched,) = folder.iterdir()
     found = hashlib.sha256(fetched.read_bytes()).hexdigest()
     if found != _SHA256:
-        raise Failure(
+        raise SetupError(
             f"{package} has the SHA-256 {found}, and {_SHA256} is pinned: it is not what was looked at."
         )
     return fetched
@@ -51,9 +51,9 @@ def _fetch(folder: Path) -> Path:
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(f"package/{name}")
     if file is None:
-        raise Failure(f"There is no file {name} in Swagger UI {_RELEASE}.")
+        raise SetupError(f"There is no file {name} in Swagger UI {_RELEASE}.")
     return file.read()
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import debian
-from command import ROOT, run
-from report import Failure, say
+from console import SetupError, print_step
+from subprocesses import ROOT, run
 
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
@@ -22,9 +22,9 @@ _PURPOSE = "install the Python requirements"
 
 
 def check_python() -> None:
-    """A Failure if the interpreter that runs this is too old for the project."""
+    """A SetupError if the interpreter that runs this is too old for the project."""
     if sys.version_info < _OLDEST:
-        raise Failure(
+        raise SetupError(
             f"Python 3.11 or newer is needed and this is {platform.python_version()} ({sys.executable}): "
             "name another one, as in `make run PYTHON=python3.12`."
         )
@@ -41,7 +41,7 @@ def ensure(*, dev: bool) -> None:
     if present[:1] == [wanted] and (had_dev or not dev):
         return
     dev = dev or had_dev
-    say("Installing the Python requirements into .venv")
+    print_step("Installing the Python requirements into .venv")
     install(VENV, dev=dev, constraints=["-c", str(PINS)])
     _STAMP.write_text(f"{wanted} {'dev' if dev else ''}")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import virtualenv
-from command import ROOT, RUN_DIR, run
+from subprocesses import ROOT, RUN_DIR, run
 
 FOLDER = RUN_DIR / "wheels"
 _STAMP = FOLDER / "fetched"

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-from engine import Engine
-from report import Failure
+from console import SetupError
+from docker_api import DockerEngine
 
 _BLOCK = 1 << 20
 _GZIP = 31  # zlib's way to say: a gzip header
@@ -66,7 +66,7 @@ class Weights:
         yield f"| the image | {plain / 1e6:.1f} | {self.compressed / 1e6:.1f} |"
 
 
-def weigh(engine: Engine, image: str) -> Weights:
+def weigh(engine: DockerEngine, image: str) -> Weights:
     """Reads the whole image once, as it would travel."""
     weights = Weights()
     with subprocess.Popen(
@@ -84,7 +84,7 @@ def weigh(engine: Engine, image: str) -> Weights:
         saved.read_all()
         weights.compressed += len(compressor.flush())
     if save.returncode != 0:
-        raise Failure(f"Could not weigh {image}: docker save ended with {save.returncode}.")
+        raise SetupError(f"Could not weigh {image}: docker save ended with {save.returncode}.")
     for part in weights.parts.values():
         part.end()
     return weights

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from agent import Agent
-from command import last_words
-from report import Failure, say
+from console import SetupError, print_step
+from consul_agent import ConsulAgent
+from subprocesses import last_log_line
 from virtualenv import BIN
 
 _READY_SECONDS = 60.0
@@ -21,7 +21,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KILLED_AT = 3
 
 
-class Server:
+class ServerProcess:
     """A running server. What it logs goes to this terminal, or to the end of the file `log`."""
 
     def __init__(self, environment: dict[str, str], log: Path | None = None) -> None:
@@ -52,10 +52,10 @@ class Server:
         self.asked += 1
         self._process.send_signal(signal.SIGTERM if self.asked < _KILLED_AT else signal.SIGKILL)
 
-    def wait_until_ready(self, agent: Agent | None = None) -> str | None:
+    def wait_until_ready(self, agent: ConsulAgent | None = None) -> str | None:
         """The address the server says it listens on; None if it was told to stop before.
 
-        A Failure if it ends before, having said why itself, or stays silent for a minute, or if the Consul
+        A SetupError if it ends before, having said why itself, or stays silent for a minute, or if the Consul
         that it waits for is no more.
         """
         deadline = time.monotonic() + _READY_SECONDS
@@ -67,8 +67,12 @@ class Server:
         if self.stopping:
             return None
         if self._process.poll() is None and time.monotonic() >= deadline:
-            raise Failure(f"The server was not ready after {_READY_SECONDS:.0f} seconds{self._last_words()}")
-        raise Failure(f"The server did not start: it ended with {self._process.wait()}{self._last_words()}")
+            raise SetupError(
+                f"The server was not ready after {_READY_SECONDS:.0f} seconds{self._last_log_line()}"
+            )
+        raise SetupError(
+            f"The server did not start: it ended with {self._process.wait()}{self._last_log_line()}"
+        )
 
     def wait(self) -> int:
         """Pass on what the server prints until it ends; its exit code."""
@@ -80,19 +84,19 @@ class Server:
         """What `select` finds readable when the server prints something, or ends."""
         return self._output.fileno()
 
-    def _line_before(self, deadline: float, agent: Agent | None) -> str:
+    def _line_before(self, deadline: float, agent: ConsulAgent | None) -> str:
         """The next line of output; empty at its end, or at the deadline."""
-        watched: list[Server | Agent] = [self] if agent is None else [self, agent]
+        watched: list[ServerProcess | ConsulAgent] = [self] if agent is None else [self, agent]
         readable, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
         if agent in readable and agent is not None:
             raise agent.failure()
         return self._output.readline().decode(errors="replace") if readable else ""
 
-    def _last_words(self) -> str:
-        return "." if self._log is None else f", {last_words(self._log)}"
+    def _last_log_line(self) -> str:
+        return "." if self._log is None else f", {last_log_line(self._log)}"
 
 
-class Servers:
+class ServerGroup:
     """Servers that get the interrupts and terminations that this process gets.
 
     The first one asks them all to stop, a second one to end at once what still runs, a third one kills them. Leaving
@@ -101,11 +105,11 @@ class Servers:
 
     def __init__(self) -> None:
         self.stopping = False
-        self._servers: list[Server] = []
+        self._servers: list[ServerProcess] = []
 
-    def start(self, environment: dict[str, str], log: Path | None = None) -> Server:
+    def start(self, environment: dict[str, str], log: Path | None = None) -> ServerProcess:
         """One more; it is asked to stop at once if the others have been."""
-        server = Server(environment, log)
+        server = ServerProcess(environment, log)
         self._servers.append(server)
         if self.stopping:
             server.stop()
@@ -120,7 +124,7 @@ class Servers:
         for server in self._servers:
             server.wait()
 
-    def __enter__(self) -> Servers:
+    def __enter__(self) -> ServerGroup:
         self._previous = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
         return self
 
@@ -133,7 +137,7 @@ class Servers:
 
     def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
         if not self.stopping:
-            say("Stopping: programs may end by themselves for a while; Ctrl-C again ends them at once")
+            print_step("Stopping: programs may end by themselves for a while; Ctrl-C again ends them at once")
         self.stopping = True
         for server in self._servers:
             server.stop()

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from report import Failure
+from console import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / ".run"
@@ -20,7 +20,7 @@ def prepare() -> None:
 
 
 def run(argv: list[str], purpose: str, environment: dict[str, str] | None = None) -> None:
-    """Run `argv` to its end; a Failure names the `purpose` and the command's last words."""
+    """Run `argv` to its end; a SetupError names the `purpose` and the command's last words."""
     with LOG.open("ab") as log:
         log.write(f"$ {' '.join(argv)}\n".encode())
         log.flush()
@@ -35,12 +35,12 @@ def run(argv: list[str], purpose: str, environment: dict[str, str] | None = None
                 check=False,
             ).returncode
         except FileNotFoundError as error:
-            raise Failure(f"Could not {purpose}: there is no `{argv[0]}` on this machine.") from error
+            raise SetupError(f"Could not {purpose}: there is no `{argv[0]}` on this machine.") from error
     if code != 0:
-        raise Failure(f"Could not {purpose}: {argv[0]} ended with {code}, {last_words(LOG)}")
+        raise SetupError(f"Could not {purpose}: {argv[0]} ended with {code}, {last_log_line(LOG)}")
 
 
-def last_words(log: Path) -> str:
+def last_log_line(log: Path) -> str:
     """The last line of a log that says something, quoted, and where the rest is."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f'saying "{lines[-1] if lines else "nothing"}" (all of it: {log}).'

@@ -6,10 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from engine import Engine
+from console import SetupError, print_step
+from docker_api import DockerEngine
 from provision import Machine
-from report import Failure, say
-from server import Server
+from server_process import ServerProcess
 from virtualenv import BIN
 
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -33,32 +33,32 @@ def environment(machine: Machine, **settings: str) -> dict[str, str]:
     return {**found, **os.environ}
 
 
-def say_hello(server: Server, url: str, environment: dict[str, str]) -> None:
-    """Run a first program through the command line; a Failure if it does not run."""
-    say(f"Running a first program on {url} through the command line")
+def run_first_program(server: ServerProcess, url: str, environment: dict[str, str]) -> None:
+    """Run a first program through the command line; a SetupError if it does not run."""
+    print_step(f"Running a first program on {url} through the command line")
     command = [str(BIN / "python-executor"), "--server", url]
     hello = subprocess.run(command, input=_HELLO, text=True, env=environment, check=False)
     if hello.returncode != 0 and not server.stopping:
-        raise Failure(
+        raise SetupError(
             f"The first program did not run at {url}: python-executor ended with {hello.returncode}."
         )
 
 
-def say_how(url: str) -> None:
+def print_example(url: str) -> None:
     """The line that a person may try, in another terminal."""
     token = " --token TOKEN" if os.environ.get("PYEXEC_API_TOKENS") else ""
     print(f"\n    echo 'print(6 * 7)' | {BIN / 'python-executor'} --server {url}{token}\n", flush=True)
-    say("Ctrl-C stops it")
+    print_step("Ctrl-C stops it")
 
 
-def containers(engine: Engine, deployment: str) -> list[str]:
+def containers(engine: DockerEngine, deployment: str) -> list[str]:
     """Every container of these servers, running or not."""
     return engine.containers(f"pyexec.deployment={deployment}")
 
 
-def check_nothing_left(engine: Engine, deployment: str, stopped: str = "Stopped") -> None:
-    """A Failure if containers of these servers are still there."""
+def check_no_containers_left(engine: DockerEngine, deployment: str, stopped: str = "Stopped") -> None:
+    """A SetupError if containers of these servers are still there."""
     left = [identity[:12] for identity in containers(engine, deployment)]
     if left:
-        raise Failure(f"Containers were left behind: {', '.join(left)}.")
-    say(f"{stopped}; no container is left")
+        raise SetupError(f"Containers were left behind: {', '.join(left)}.")
+    print_step(f"{stopped}; no container is left")

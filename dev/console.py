@@ -6,19 +6,19 @@ import sys
 from collections.abc import Callable
 
 
-class Failure(Exception):
+class SetupError(Exception):
     """Setting up cannot go on; the text is the whole sentence a person sees."""
 
 
-def say(text: str) -> None:
+def print_step(text: str) -> None:
     print(f"== {text}", flush=True)
 
 
-def exit_code_of(story: Callable[[], int]) -> int:
+def run_main(story: Callable[[], int]) -> int:
     """Run a whole story: its exit code, 1 with its sentence if it failed, 130 if it was interrupted."""
     try:
         return story()
-    except Failure as failure:
+    except SetupError as failure:
         print(f"error: {failure}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
 
-from command import last_words
-from report import Failure
+from console import SetupError
+from subprocesses import last_log_line
 
 _STOP_SECONDS = 20.0
 _ANSWER_SECONDS = 10.0
 
 
-class Agent:
+class ConsulAgent:
     """A running agent, with its data and its log in `directory`. Leaving the context stops it."""
 
     def __init__(self, binary: Path, directory: Path, ports: Sequence[int]) -> None:
@@ -56,7 +56,7 @@ class Agent:
             )
         self._exited = os.pidfd_open(self._process.pid)
 
-    def __enter__(self) -> Agent:
+    def __enter__(self) -> ConsulAgent:
         return self
 
     def __exit__(
@@ -74,9 +74,9 @@ class Agent:
         """What `select` finds readable when the agent ends."""
         return self._exited
 
-    def failure(self) -> Failure:
+    def failure(self) -> SetupError:
         """Why it is no more."""
-        return Failure(f"Consul ended by itself, with {self._process.wait()}, {last_words(self._log)}")
+        return SetupError(f"Consul ended by itself, with {self._process.wait()}, {last_log_line(self._log)}")
 
     def value(self, key: str) -> str:
         """What is stored under a key that exists."""

@@ -8,10 +8,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from command import RUN_DIR
+from console import SetupError, print_step
 from debian import build_root, codename
-from engine import Engine
-from report import Failure, say
+from docker_api import DockerEngine
+from subprocesses import RUN_DIR
 
 _USUAL = "python:3.12-slim"
 _SILENCE_SECONDS = 30.0
@@ -28,39 +28,39 @@ _SUPERFLUOUS = [
 ]
 
 
-def ensure(engine: Engine) -> str:
+def ensure(engine: DockerEngine) -> str:
     """The name of a Python image the engine has: the one asked for, else the usual one."""
     asked = os.environ.get("PYEXEC_DEFAULT_IMAGE")
     if asked:
         if not engine.has_image(asked):
-            say(f"Pulling {asked}, which PYEXEC_DEFAULT_IMAGE names")
+            print_step(f"Pulling {asked}, which PYEXEC_DEFAULT_IMAGE names")
             engine.pull(asked, _SILENCE_SECONDS)
         return asked
     return usual(engine)
 
 
-def usual(engine: Engine) -> str:
+def usual(engine: DockerEngine) -> str:
     """The name of a Python image the engine has, whatever is asked for: a known one, pulled or built."""
     built = f"pyexec-python:{codename()}"
     for name in (_USUAL, built):
         if engine.has_image(name):
             return name
-    say(f"Pulling {_USUAL}")
+    print_step(f"Pulling {_USUAL}")
     try:
         engine.pull(_USUAL, _SILENCE_SECONDS)
-    except Failure as failure:
-        say(f"{failure}")
+    except SetupError as failure:
+        print_step(f"{failure}")
         _build(engine, built)
         return built
     return _USUAL
 
 
-def _build(engine: Engine, name: str) -> None:
+def _build(engine: DockerEngine, name: str) -> None:
     if os.geteuid() != 0:
-        raise Failure(
+        raise SetupError(
             "A Python image can be built here only by root: run this as root, or set PYEXEC_DEFAULT_IMAGE."
         )
-    say(f"Building {name} from this machine's own packages instead (about a minute)")
+    print_step(f"Building {name} from this machine's own packages instead (about a minute)")
     with tempfile.TemporaryDirectory(dir=RUN_DIR, prefix="image-") as scratch:
         root = Path(scratch) / "root"
         build_root(root, _PACKAGES)
@@ -71,7 +71,7 @@ def _build(engine: Engine, name: str) -> None:
                 raise AssertionError("a pipe was asked for")
             engine.import_image(name, tar.stdout, command="python3")
         if tar.returncode != 0:
-            raise Failure(f"Could not build {name}: tar ended with {tar.returncode}.")
+            raise SetupError(f"Could not build {name}: tar ended with {tar.returncode}.")
 
 
 def _slim(root: Path) -> None:

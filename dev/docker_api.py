@@ -9,30 +9,30 @@ from collections.abc import Iterator
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from report import Failure
+from console import SetupError
 
 _ANSWER_SECONDS = 30.0
 _BLOCK = 1 << 20
 
 
-class Engine:
+class DockerEngine:
     """A Docker Engine at `unix:///path` or `tcp://host:port`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._parts = urlsplit(address)
         if self._parts.scheme not in ("unix", "tcp"):
-            raise Failure(
+            raise SetupError(
                 f"The Docker address {address!r} is not understood: allowed are unix:///path and tcp://host:port."
             )
 
     def answers(self) -> bool:
-        """Whether an engine is there; a Failure if one is and this user may not use it."""
+        """Whether an engine is there; a SetupError if one is and this user may not use it."""
         try:
             with self._request("GET", "/_ping", seconds=5) as response:
                 return response.status == http.HTTPStatus.OK
         except PermissionError as error:
-            raise Failure(f"This user may not use Docker at {self.address}: run this as root.") from error
+            raise SetupError(f"This user may not use Docker at {self.address}: run this as root.") from error
         except OSError:
             return False
 
@@ -68,7 +68,7 @@ class Engine:
                 http.HTTPStatus.NOT_FOUND,
                 http.HTTPStatus.CONFLICT,
             ):
-                raise Failure(f"The Docker Engine does not remove {container[:12]}: {response.read()!r}")
+                raise SetupError(f"The Docker Engine does not remove {container[:12]}: {response.read()!r}")
 
     def _create(
         self, name: str, query: dict[str, str], body: IO[bytes] | None = None, *, seconds: float
@@ -78,12 +78,12 @@ class Engine:
             with self._request("POST", path, body, seconds=seconds) as response:
                 reports = list(_reports(response))
         except TimeoutError as error:
-            raise Failure(f"The Docker Engine said nothing about {name} for {seconds:.0f} s.") from error
+            raise SetupError(f"The Docker Engine said nothing about {name} for {seconds:.0f} s.") from error
         problems = [
             str(report.get("error") or report.get("message")) for report in reports if _is_problem(report)
         ]
         if problems:
-            raise Failure(f"The Docker Engine cannot provide {name}: {problems[0]}")
+            raise SetupError(f"The Docker Engine cannot provide {name}: {problems[0]}")
 
     def _request(
         self, method: str, path: str, body: IO[bytes] | None = None, *, seconds: float = _ANSWER_SECONDS
