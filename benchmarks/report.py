@@ -121,10 +121,11 @@ class Section:
         if not self.samples:
             return []
         width = max(map(len, self.samples)) + 2
-        compared = "".join(f"{f'× {reference}':>20}" for reference in self.references)
+        columns = {reference: max(20, len(reference) + 4) for reference in self.references}
+        compared = "".join(f"{f'× {reference}':>{columns[reference]}}" for reference in self.references)
         lines = [f"{'':{width}}{compared}{'p50 ms':>12}{'p95 ms':>12}{'runs':>7}"]
         for name, samples in self.samples.items():
-            ratios = "".join(f"{self.ratio(name, reference):>20.3g}" for reference in self.references)
+            ratios = "".join(f"{self.ratio(name, r):>{column}.3g}" for r, column in columns.items())
             times = f"{samples.p50 * 1000:>12.1f}{samples.p95 * 1000:>12.1f}"
             lines.append(f"{name:{width}}{ratios}{times}{len(samples.seconds):>7}")
         return [*lines, ""]

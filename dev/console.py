@@ -1,4 +1,4 @@
-"""What setting up says to the person who waits: progress, and one sentence when it cannot go on."""
+"""Messages to the person who runs a script of this folder: steps, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Callable
 
 
 class SetupError(Exception):
-    """Setting up cannot go on; the text is the whole sentence a person sees."""
+    """A script cannot continue. The message is the complete sentence that is printed."""
 
 
 def print_step(text: str) -> None:
+    """Print one line of progress."""
     print(f"== {text}", flush=True)
 
 
-def run_main(story: Callable[[], int]) -> int:
-    """Run a whole story: its exit code, 1 with its sentence if it failed, 130 if it was interrupted."""
+def run_main(main: Callable[[], int]) -> int:
+    """Run `main` and return its exit code: 1 with a message on a `SetupError`, 130 on Ctrl-C."""
     try:
-        return story()
-    except SetupError as failure:
-        print(f"error: {failure}", file=sys.stderr, flush=True)
+        return main()
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

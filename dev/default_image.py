@@ -1,4 +1,4 @@
-"""The image that code runs in unless a request names another."""
+"""The image that programs run in unless a request names another one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from debian import build_root, codename
 from docker_api import DockerEngine
 from subprocesses import RUN_DIR
 
-_USUAL = "python:3.12-slim"
-_SILENCE_SECONDS = 30.0
-# What a program needs to run, and what fetches over TLS need; `python` for scripts that say so.
+_PYTHON_IMAGE = "python:3.12-slim"
+_STALL_SECONDS = 30.0
+# python-is-python3 is for scripts that call `python`; ca-certificates is for TLS.
 _PACKAGES = ["python3", "python-is-python3", "ca-certificates"]
-_SUPERFLUOUS = [
+_UNUSED_FOLDERS = [
     "usr/share/man",
     "usr/share/info",
     "usr/share/locale",
@@ -29,54 +29,54 @@ _SUPERFLUOUS = [
 
 
 def ensure(engine: DockerEngine) -> str:
-    """The name of a Python image the engine has: the one asked for, else the usual one."""
-    asked = os.environ.get("PYEXEC_DEFAULT_IMAGE")
-    if asked:
-        if not engine.has_image(asked):
-            print_step(f"Pulling {asked}, which PYEXEC_DEFAULT_IMAGE names")
-            engine.pull(asked, _SILENCE_SECONDS)
-        return asked
-    return usual(engine)
+    """Return the name of a Python image on the engine: PYEXEC_DEFAULT_IMAGE if set, pulled if necessary."""
+    configured = os.environ.get("PYEXEC_DEFAULT_IMAGE")
+    if configured:
+        if not engine.has_image(configured):
+            print_step(f"Pulling {configured} (PYEXEC_DEFAULT_IMAGE)")
+            engine.pull(configured, _STALL_SECONDS)
+        return configured
+    return pull_or_build(engine)
 
 
-def usual(engine: DockerEngine) -> str:
-    """The name of a Python image the engine has, whatever is asked for: a known one, pulled or built."""
+def pull_or_build(engine: DockerEngine) -> str:
+    """Return the name of a Python image on the engine, ignoring PYEXEC_DEFAULT_IMAGE.
+
+    If no image is present and the pull fails, build one from the machine's own packages."""
     built = f"pyexec-python:{codename()}"
-    for name in (_USUAL, built):
+    for name in (_PYTHON_IMAGE, built):
         if engine.has_image(name):
             return name
-    print_step(f"Pulling {_USUAL}")
+    print_step(f"Pulling {_PYTHON_IMAGE}")
     try:
-        engine.pull(_USUAL, _SILENCE_SECONDS)
-    except SetupError as failure:
-        print_step(f"{failure}")
+        engine.pull(_PYTHON_IMAGE, _STALL_SECONDS)
+    except SetupError as error:
+        print_step(f"{error}")
         _build(engine, built)
         return built
-    return _USUAL
+    return _PYTHON_IMAGE
 
 
 def _build(engine: DockerEngine, name: str) -> None:
     if os.geteuid() != 0:
-        raise SetupError(
-            "A Python image can be built here only by root: run this as root, or set PYEXEC_DEFAULT_IMAGE."
-        )
-    print_step(f"Building {name} from this machine's own packages instead (about a minute)")
+        raise SetupError("Building a Python image needs root: run this as root, or set PYEXEC_DEFAULT_IMAGE.")
+    print_step(f"Building {name} from this machine's packages instead (takes about a minute)")
     with tempfile.TemporaryDirectory(dir=RUN_DIR, prefix="image-") as scratch:
         root = Path(scratch) / "root"
         build_root(root, _PACKAGES)
-        _slim(root)
+        _remove_unused(root)
         archive = ["tar", "--numeric-owner", "--exclude=./dev/*", "-C", str(root), "-c", "."]
         with subprocess.Popen(archive, stdout=subprocess.PIPE) as tar:
             if tar.stdout is None:
-                raise AssertionError("a pipe was asked for")
+                raise AssertionError("tar has no stdout pipe")
             engine.import_image(name, tar.stdout, command="python3")
         if tar.returncode != 0:
-            raise SetupError(f"Could not build {name}: tar ended with {tar.returncode}.")
+            raise SetupError(f"Cannot build {name}: tar exited with code {tar.returncode}.")
 
 
-def _slim(root: Path) -> None:
-    """Leave out what no program reads; licences stay."""
-    for folder in _SUPERFLUOUS:
+def _remove_unused(root: Path) -> None:
+    """Empty folders that no program reads, and remove documentation except licences."""
+    for folder in _UNUSED_FOLDERS:
         shutil.rmtree(root / folder)
         (root / folder).mkdir()
     for document in (root / "usr/share/doc").rglob("*"):

@@ -1,4 +1,4 @@
-"""What an image weighs as `docker save | gzip`, and which part of it how much."""
+"""The size of an image as `docker save | gzip`, in total and by part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from console import SetupError
 from docker_api import DockerEngine
 
 _BLOCK = 1 << 20
-_GZIP = 31  # zlib's way to say: a gzip header
+_GZIP_WBITS = 31  # makes zlib write a gzip header
 _PARTS = (
     ("uv, the installer", r"opt/.*/share/python-executor/uv$"),
     ("python-executor", r"opt/.*/site-packages/(pyexec|python_executor)"),
@@ -30,77 +30,77 @@ _PARTS = (
     ("glibc and other libraries", r".*\.so[.\d]*$"),
     ("certificates, licences, accounts", r""),
 )
+"""Name and path pattern; a file belongs to the first part that matches."""
 
 
 class _Part:
-    """One that grows: what it weighs plain, and compressed by itself."""
+    """The size of one part, uncompressed and compressed separately from the others."""
 
     def __init__(self) -> None:
-        self.plain = 0
+        self.uncompressed = 0
         self.compressed = 0
         self._compressor = zlib.compressobj()
 
     def add(self, data: bytes) -> None:
-        self.plain += len(data)
+        self.uncompressed += len(data)
         self.compressed += len(self._compressor.compress(data))
 
-    def end(self) -> None:
+    def finish(self) -> None:
         self.compressed += len(self._compressor.flush())
 
 
 @dataclass
-class Weights:
-    """Bytes: the whole image compressed, and the parts, each plain and compressed by itself."""
+class ImageSize:
+    """The compressed size of the whole image, and the sizes of its parts, in bytes."""
 
     compressed: int = 0
     parts: dict[str, _Part] = field(default_factory=dict)
 
     def table(self) -> Iterator[str]:
-        """The lines of a table in Markdown, the heaviest part first; MB are millions of bytes."""
+        """Yield the lines of a Markdown table, largest part first; MB are millions of bytes."""
         yield "| part | MB | MB compressed |"
         yield "|---|---|---|"
         parts = sorted(self.parts.items(), key=lambda item: -item[1].compressed)
         for name, part in parts:
-            yield f"| {name} | {part.plain / 1e6:.1f} | {part.compressed / 1e6:.1f} |"
-        plain = sum(part.plain for part in self.parts.values())
-        yield f"| the image | {plain / 1e6:.1f} | {self.compressed / 1e6:.1f} |"
+            yield f"| {name} | {part.uncompressed / 1e6:.1f} | {part.compressed / 1e6:.1f} |"
+        uncompressed = sum(part.uncompressed for part in self.parts.values())
+        yield f"| the image | {uncompressed / 1e6:.1f} | {self.compressed / 1e6:.1f} |"
 
 
-def weigh(engine: DockerEngine, image: str) -> Weights:
-    """Reads the whole image once, as it would travel."""
-    weights = Weights()
-    with subprocess.Popen(
-        ["docker", "--host", engine.address, "save", image], stdout=subprocess.PIPE
-    ) as save:
+def measure(engine: DockerEngine, image: str) -> ImageSize:
+    """Stream the image once through `docker save` and measure it."""
+    size = ImageSize()
+    command = ["docker", "--host", engine.address, "save", image]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as save:
         if save.stdout is None:
-            raise AssertionError("a pipe was asked for")
-        compressor = zlib.compressobj(wbits=_GZIP)
-        saved = _Tee(save.stdout, compressor, weights)
-        with tarfile.open(fileobj=saved, mode="r|") as archive:  # type: ignore[call-overload]
+            raise AssertionError("docker save has no stdout pipe")
+        compressor = zlib.compressobj(wbits=_GZIP_WBITS)
+        stream = _CountingReader(save.stdout, compressor, size)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
             for member in archive:
                 content = archive.extractfile(member)
                 if content is not None:
-                    _weigh_layer(content, weights)
-        saved.read_all()
-        weights.compressed += len(compressor.flush())
+                    _add_layer(content, size)
+        stream.read_all()
+        size.compressed += len(compressor.flush())
     if save.returncode != 0:
-        raise SetupError(f"Could not weigh {image}: docker save ended with {save.returncode}.")
-    for part in weights.parts.values():
-        part.end()
-    return weights
+        raise SetupError(f"Cannot measure {image}: docker save exited with code {save.returncode}.")
+    for part in size.parts.values():
+        part.finish()
+    return size
 
 
-class _Tee:
-    """A file whose bytes are counted compressed as they are read."""
+class _CountingReader:
+    """A file that counts the compressed size of the bytes that are read from it."""
 
-    def __init__(self, file: IO[bytes], compressor: zlib._Compress, weights: Weights) -> None:
+    def __init__(self, file: IO[bytes], compressor: zlib._Compress, size: ImageSize) -> None:
         self._file = file
         self._compressor = compressor
-        self._weights = weights
+        self._size = size
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
-        self._weights.compressed += len(self._compressor.compress(data))
+        self._size.compressed += len(self._compressor.compress(data))
         return data
 
     def read_all(self) -> None:
@@ -108,19 +108,19 @@ class _Tee:
             pass
 
 
-def _weigh_layer(content: IO[bytes], weights: Weights) -> None:
+def _add_layer(content: IO[bytes], size: ImageSize) -> None:
     try:
         with tarfile.open(fileobj=content, mode="r|*") as layer:
             for member in layer:
                 file = layer.extractfile(member) if member.isreg() else None
                 if file is not None:
-                    _weigh_file(member.name, file, weights)
-    except tarfile.ReadError:  # not a layer, but what is said about them
+                    _add_file(member.name, file, size)
+    except tarfile.ReadError:  # not a layer, but the image's JSON metadata
         return
 
 
-def _weigh_file(path: str, file: IO[bytes], weights: Weights) -> None:
+def _add_file(path: str, file: IO[bytes], size: ImageSize) -> None:
     name = next(name for name, pattern in _PARTS if re.match(pattern, path))
-    part = weights.parts.setdefault(name, _Part())
+    part = size.parts.setdefault(name, _Part())
     while data := file.read(_BLOCK):
         part.add(data)

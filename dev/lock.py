@@ -1,4 +1,4 @@
-"""`make lock`: pin today's latest versions of everything that is required, in requirements.lock."""
+"""`make lock`: pin the latest versions of all requirements in requirements.lock."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def main() -> int:
     virtualenv.check_python()
     with tempfile.TemporaryDirectory(dir=subprocesses.RUN_DIR, prefix="lock-") as folder:
         virtualenv.install(Path(folder), dev=True, constraints=[])
-        # pip itself is the one that Python brings along.
+        # pip is not pinned: it comes with Python.
         freeze = [f"{folder}/bin/pip", "freeze", "--all", "--exclude=pip", "--exclude-editable"]
         versions = subprocess.run(freeze, stdout=subprocess.PIPE, text=True, check=True).stdout
     virtualenv.PINS.write_text(_HEADER + versions)
-    print_step(f"Wrote {virtualenv.PINS}: {len(versions.splitlines())} packages")
+    print_step(f"Pinned {len(versions.splitlines())} packages in {virtualenv.PINS}")
     return 0
 
 

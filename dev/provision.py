@@ -1,4 +1,4 @@
-"""Everything a machine needs before the server or the tests can start."""
+"""Everything that the server and the tests need on this machine: Docker, .venv, a Python image."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from docker_api import DockerEngine
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that is ready: its Docker Engine, and the name of a Python image there."""
+    """A provisioned machine: its Docker Engine, and the name of a Python image on it."""
 
     engine: DockerEngine
     image: str
 
 
 def provision(*, dev: bool) -> Machine:
-    """Find or make what is missing; a second time it only looks."""
+    """Install what is missing; `dev` adds the tools for tests and checks."""
     subprocesses.prepare()
     virtualenv.check_python()
-    engine = dockerd.ensure()  # first: whoever cannot have Docker should not wait for the rest
+    engine = dockerd.ensure()  # first, to fail early: it needs root, or a running Docker
     virtualenv.ensure(dev=dev)
     return Machine(engine, default_image.ensure(engine))

@@ -1,4 +1,4 @@
-"""`make run`: from a bare machine to a server that has run its first program."""
+"""`make run`: set up the machine, start a server and run a first program on it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from subprocesses import RUN_DIR
 
 def main() -> int:
     machine = provision(dev=False)
-    environment = first_run.environment(machine, data_dir=str(RUN_DIR / "data"))
+    environment = first_run.server_environment(machine, data_dir=str(RUN_DIR / "data"))
     with ServerGroup() as servers:
         server = servers.start(environment)
         url = server.wait_until_ready()
         if url is not None:
             first_run.run_first_program(server, url, environment)
         if url is not None and not servers.stopping:
-            print_step(f"python-executor listens on {url}; try, in another terminal:")
+            print_step(f"python-executor is running at {url}. To try it, in another terminal:")
             first_run.print_example(url)
         code = server.wait()
         if not servers.stopping:
-            raise SetupError(f"The server ended by itself, with {code}.")
-    name = Path(environment["PYEXEC_DATA_DIR"]) / "deployment"
-    if name.exists():  # else it was stopped before it had begun
-        first_run.check_no_containers_left(machine.engine, name.read_text().strip())
+            raise SetupError(f"The server exited unexpectedly with code {code}.")
+    deployment = Path(environment["PYEXEC_DATA_DIR"]) / "deployment"
+    if deployment.exists():  # missing if the server was stopped during its start
+        first_run.check_no_containers_left(machine.engine, deployment.read_text().strip())
     return code
 
 

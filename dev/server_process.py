@@ -1,4 +1,4 @@
-"""Servers as child processes of `make run` and `make cluster`, from their first line to their end."""
+"""Servers as child processes of `make run` and `make cluster`: start, readiness, signals, exit."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from virtualenv import BIN
 _READY_SECONDS = 60.0
 _ANNOUNCEMENT = "listening on "
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_KILLED_AT = 3
+_KILL_AT_REQUEST = 3
 
 
 class ServerProcess:
-    """A running server. What it logs goes to this terminal, or to the end of the file `log`."""
+    """A running server. It logs to this terminal, or appends to the file `log`."""
 
     def __init__(self, environment: dict[str, str], log: Path | None = None) -> None:
-        self.asked = 0
+        """Start the server."""
+        self._stop_requests = 0
         self._log = log
         with contextlib.ExitStack() as stack:
-            # A process group of its own: else Ctrl-C would reach it twice, from the terminal and from here.
+            # A session of its own: otherwise Ctrl-C would reach it twice, from the terminal and from `ServerGroup`.
             self._process = subprocess.Popen(
                 [BIN / "python-executor-server"],
                 env=environment,
@@ -39,68 +40,66 @@ class ServerProcess:
                 bufsize=0,
             )
         if self._process.stdout is None:
-            raise AssertionError("a pipe was asked for")
+            raise AssertionError("the server has no stdout pipe")
         self._output = self._process.stdout
 
     @property
     def stopping(self) -> bool:
-        """Whether it was asked to."""
-        return self.asked > 0
+        """Return whether the server has been asked to stop."""
+        return self._stop_requests > 0
 
     def stop(self) -> None:
-        """Ask it to stop; the second time, to end what still runs at once; the third time, kill it."""
-        self.asked += 1
-        self._process.send_signal(signal.SIGTERM if self.asked < _KILLED_AT else signal.SIGKILL)
+        """Ask the server to stop. The second call ends running programs at once; the third kills the server."""
+        self._stop_requests += 1
+        kill = self._stop_requests >= _KILL_AT_REQUEST
+        self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
 
     def wait_until_ready(self, agent: ConsulAgent | None = None) -> str | None:
-        """The address the server says it listens on; None if it was told to stop before.
+        """Return the URL that the server announces, or None if it was asked to stop before that.
 
-        A SetupError if it ends before, having said why itself, or stays silent for a minute, or if the Consul
-        that it waits for is no more.
+        Raise a `SetupError` if the server or the agent exits, or if the server is not ready in time.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        while line := self._line_before(deadline, agent):
-            _, found, address = line.strip().partition(_ANNOUNCEMENT)
+        while line := self._next_line(deadline, agent):
+            _, found, url = line.strip().partition(_ANNOUNCEMENT)
             if found:
-                return address
+                return url
             print(line, end="", flush=True)
         if self.stopping:
             return None
         if self._process.poll() is None and time.monotonic() >= deadline:
             raise SetupError(
-                f"The server was not ready after {_READY_SECONDS:.0f} seconds{self._last_log_line()}"
+                f"The server was not ready after {_READY_SECONDS:.0f} seconds.{self._log_hint()}"
             )
-        raise SetupError(
-            f"The server did not start: it ended with {self._process.wait()}{self._last_log_line()}"
-        )
+        raise SetupError(f"The server did not start: exit code {self._process.wait()}.{self._log_hint()}")
 
     def wait(self) -> int:
-        """Pass on what the server prints until it ends; its exit code."""
+        """Print the server's output until it exits; return its exit code."""
         for line in self._output:
             print(line.decode(errors="replace"), end="", flush=True)
         return self._process.wait()
 
     def fileno(self) -> int:
-        """What `select` finds readable when the server prints something, or ends."""
+        """Return a descriptor that `select` reports as readable when the server prints something or exits."""
         return self._output.fileno()
 
-    def _line_before(self, deadline: float, agent: ConsulAgent | None) -> str:
-        """The next line of output; empty at its end, or at the deadline."""
+    def _next_line(self, deadline: float, agent: ConsulAgent | None) -> str:
+        """Return the next line of output; empty at the end of the output and at the deadline."""
         watched: list[ServerProcess | ConsulAgent] = [self] if agent is None else [self, agent]
         readable, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
         if agent in readable and agent is not None:
-            raise agent.failure()
+            raise agent.exit_error()
         return self._output.readline().decode(errors="replace") if readable else ""
 
-    def _last_log_line(self) -> str:
-        return "." if self._log is None else f", {last_log_line(self._log)}"
+    def _log_hint(self) -> str:
+        return "" if self._log is None else f" {last_log_line(self._log)}"
 
 
 class ServerGroup:
-    """Servers that get the interrupts and terminations that this process gets.
+    """Servers that receive each SIGINT and SIGTERM of this process as a request to stop.
 
-    The first one asks them all to stop, a second one to end at once what still runs, a third one kills them. Leaving
-    the context stops them in any case.
+    The first request stops them when their programs have ended, the second ends the programs at once, the third
+    kills the servers. Leaving the context stops all servers.
     """
 
     def __init__(self) -> None:
@@ -108,15 +107,15 @@ class ServerGroup:
         self._servers: list[ServerProcess] = []
 
     def start(self, environment: dict[str, str], log: Path | None = None) -> ServerProcess:
-        """One more; it is asked to stop at once if the others have been."""
+        """Start another server; ask it to stop at once if the group is stopping."""
         server = ServerProcess(environment, log)
         self._servers.append(server)
         if self.stopping:
             server.stop()
         return server
 
-    def end(self) -> None:
-        """Ask all to stop that have not been asked, and wait until they have."""
+    def stop_and_wait(self) -> None:
+        """Ask each server to stop, unless that has been done, and wait until all have exited."""
         self.stopping = True
         for server in self._servers:
             if not server.stopping:
@@ -125,19 +124,19 @@ class ServerGroup:
             server.wait()
 
     def __enter__(self) -> ServerGroup:
-        self._previous = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        self._previous = {number: signal.signal(number, self._forward_signal) for number in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.end()
+        self.stop_and_wait()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
+    def _forward_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self.stopping:
-            print_step("Stopping: programs may end by themselves for a while; Ctrl-C again ends them at once")
+            print_step("Stopping: waiting for running programs to end; press Ctrl-C again to end them now")
         self.stopping = True
         for server in self._servers:
             server.stop()
