@@ -1,4 +1,4 @@
-"""Measure the service and what it is compared with, one subject at a time. See benchmarks/README.md."""
+"""Run the benchmarks and print a table for each subject. See benchmarks/README.md."""
 
 import argparse
 import json

@@ -65,7 +65,7 @@ def _first_runs(service: Service, image: str, committed: str) -> dict[str, Sampl
 def _later_runs(service: Service) -> dict[str, Samples]:
     """Run with the packages installed: under the bare interpreter, by image name, and by requirements.txt.
 
-    All three use the same image, because a second image would not be in the page cache."""
+    All three use the same image, so that all of them find its files in the page cache."""
     _run(service, {"requirements_txt": REQUIREMENTS})
     environment = _environment_images()[0]
     with bare_python(environment, SCRIPT, EXPECTED_OUTPUT, BARE) as bare:

@@ -1,4 +1,4 @@
-"""Cost of a large event log: poll, submit, claim and retention with 1,000 and 10,000 ended executions vs. 10."""
+"""Cost of a large event log: each operation with 1,000 and 10,000 ended executions, compared with 10."""
 
 import asyncio
 import itertools
@@ -63,7 +63,7 @@ class PrefilledLog:
 
 
 class ServerUnderTest:
-    """A server on a prefilled log. A sleeping program occupies its only slot, so nothing else runs meanwhile."""
+    """A server on a prefilled log. A sleeping program occupies its only slot, so no other program runs."""
 
     def __init__(self, server: Server, ids: Sequence[str]) -> None:
         self._ids = ids

@@ -95,7 +95,7 @@ async def time_retention_scans(
 ) -> Mapping[str, Samples]:
     """Time the leader's search for executions to retire; the logs take turns.
 
-    Each log's first scan is not counted: a leader makes such a full scan only once."""
+    Each log's first scan is not counted: it lists the whole log, while later scans list only what has become due."""
     samples = {name: Samples() for name in opened}
     async with AsyncExitStack() as stack:
         logs = {name: await stack.enter_async_context(context) for name, context in opened.items()}

@@ -29,9 +29,9 @@ LIMITS = {"memory_mb": 64, "disk_mb": 64}
 
 @frozen
 class LimitExceeded:
-    """A program that exceeds a limit, timed from just before that moment to the caller's complete response.
+    """A program that exceeds a limit, timed from just before it does so until the caller has the complete response.
 
-    The program prints the moment itself; a timeout is counted from `started_at`."""
+    The program prints the start time itself; for a timeout, the time starts at `started_at` plus the timeout."""
 
     service: Service
     name: str

@@ -70,7 +70,7 @@ def control_group(name: str, *, with_subgroups: bool = False) -> Iterator[Contro
     try:
         yield ControlGroup(name)
     finally:
-        # In version 1, Docker creates the group in all other hierarchies, too; some of those are links to others.
+        # In version 1, Docker creates the group in the other hierarchies, too, and some hierarchies are symbolic links.
         candidates = (CGROUP_ROOT / name, *CGROUP_ROOT.glob(f"*/{name}"))
         for directory in {path.resolve() for path in candidates if path.is_dir()}:
             directory.rmdir()

@@ -21,8 +21,8 @@ from tests.support.server import Server, running_server
 
 POOL_SIZE = 4
 QUIET_SECONDS = 0.3
-"""The pool counts as idle after so long without a container event. Docker reports when a container starts, but not
-when its supervisor is ready, and it still cleans up after it has reported a removal."""
+"""The pool is idle after this time without a container event. Docker does not report when a supervisor is ready, and
+it still has work to do after it has reported a removal."""
 IDLE_TIMEOUT_SECONDS = 60.0
 UPLOAD_BLOCK_BYTES = 1024 * 1024
 BOUNDARY = "----------------------------pyexec-bench"

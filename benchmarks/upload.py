@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.baselines import LABEL
+from benchmarks.baselines import DOCKER_RUN
 from benchmarks.report import Measurement, RatioBound, Section
 from benchmarks.service import Service, running_service
 from benchmarks.timing import Row, measure, timed
@@ -34,19 +34,7 @@ class DockerExecTar:
 
     def run(self) -> float:
         pause = ["python3", "-c", "import signal; signal.pause()"]
-        start = [
-            "docker",
-            "run",
-            "-d",
-            "--rm",
-            "--init",
-            "--label",
-            LABEL,
-            "--tmpfs",
-            WORK,
-            self._image,
-            *pause,
-        ]
+        start = [*DOCKER_RUN, "-d", "--init", "--tmpfs", WORK, self._image, *pause]
         container = subprocess.run(start, capture_output=True, check=True, text=True).stdout.strip()
         try:
             unpack = ["docker", "exec", "-i", container, "tar", "-x", "-C", "/work"]

@@ -1,4 +1,4 @@
-"""Steps that `make run` and `make cluster` share: server settings, a first program, the final check."""
+"""Server settings, the first program and the final check, shared by `make run` and `make cluster`."""
 
 from __future__ import annotations
 

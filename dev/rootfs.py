@@ -120,7 +120,7 @@ def copy_tree(folder: Path, target: Path, unused: Iterable[str]) -> None:
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy the file to the same place under `target`, following a symbolic link."""
+    """Copy a file to the same path under `target`; of a symbolic link, copy the file that it points to."""
     place = target / real(path).relative_to("/")
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(path, place)

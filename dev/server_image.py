@@ -55,7 +55,7 @@ def _build(engine: DockerEngine, name: str, base: str, folder: Path) -> None:
     options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     docker = ["docker", "--host", engine.address]
     build = [*docker, "build", "--network=none", *options]
-    # Tag the first stage, to remove it afterwards: untagged it would remain, five times as large as the image.
+    # Tag the first stage so that it can be removed: it is five times as large as the image.
     stage = f"{_STAGE}:{uuid.uuid4().hex[:12]}"
     run([*build, "--target=build", f"--tag={stage}", "."], _PURPOSE)
     try:

@@ -98,7 +98,7 @@ class ServerProcess:
 class ServerGroup:
     """Servers that receive each SIGINT and SIGTERM of this process as a request to stop.
 
-    The first request stops them when their programs have ended, the second ends the programs at once, the third
+    After the first signal they wait for running programs, after the second they end the programs, and the third
     kills the servers. Leaving the context stops all servers.
     """
 
