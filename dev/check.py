@@ -1,4 +1,4 @@
-"""`make lint`, `make test`, `make soak`, `make bench`, `make docs`, `make audit`: a prepared machine, one verdict."""
+"""`make lint`, `test`, `soak`, `bench`, `docs` and `audit`: set up the machine, run the programs, print the result."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 
-import browser
-import command
+import debian
 import golang
+import subprocesses
 import virtualenv
+from console import SetupError, print_step, run_main
 from provision import provision
-from report import Failure, exit_code_of, say
 
 _LINT = {
     "ruff check": ["ruff", "check", "."],
@@ -26,7 +26,7 @@ _LINT_GO = {
     "staticcheck": [*_GO, "tool", "-modfile=lint/go.mod", "staticcheck", "./..."],
     "go vet nomad": ["go", "-C", "nomad/check", "vet", "./..."],
 }
-# Ten times as long as the longest test takes: one that hangs says where, and the others go on.
+# Ten times the longest test: a test that hangs fails with a traceback, and the others still run.
 _BOUNDED = ["pytest", "-m", "not soak", "--timeout", "600"]
 _NO_LOCAL_CLAIM = ["--setting", "local_claim=off"]
 _STORIES = {
@@ -36,7 +36,7 @@ _STORIES = {
         **_LINT_GO,
         "go test": [*_GO, "test", "./..."],
         "pytest": _BOUNDED,
-        # What depends on who claims is seen through HTTP; the rest is the same code once more.
+        # Only tests over HTTP: claims by the leader make no difference to the others.
         "pytest, the leader claims all": [*_BOUNDED, *_NO_LOCAL_CLAIM, "tests/web"],
     },
     "soak": {
@@ -53,11 +53,12 @@ _WITH_GO = ("lint", "test", "audit")
 
 
 def main() -> int:
-    """Run the story named first on the command line; what follows goes to its last program. Of several that are
-    tests only the first is run then."""
+    """Run the programs of the target that the first argument names.
+
+    Further arguments are passed to the last program. With them, only the first pytest of the target runs."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in _STORIES:
-        raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
+        raise SetupError(f"Unknown target {name!r}; choose from {', '.join(_STORIES)}.")
     environment = _environment(
         docker=name not in _WITHOUT_DOCKER, go=name in _WITH_GO, tests=name in ("test", "soak")
     )
@@ -67,19 +68,17 @@ def main() -> int:
         for title in tests[1:]:
             del programs[title]
         programs[list(programs)[-1]] += arguments
-    # One that fails does not hide what the next ones say.
+    # Run all programs even if one fails.
     failed = [title for title, argv in programs.items() if not _passes(title, argv, environment)]
     verdict = f"FAILED: {', '.join(failed)}" if failed else f"all passed: {', '.join(programs)}"
-    say(f"make {name}: {verdict}")
+    print_step(f"make {name}: {verdict}")
     return 1 if failed else 0
 
 
 def _environment(*, docker: bool, go: bool, tests: bool) -> dict[str, str]:
-    """What the programs find around them: the virtual environment first, Go, the engine, the image.
-
-    `tests`: a browser, too."""
+    """Set up the machine; return the environment of the programs. `tests` includes a browser."""
     if not docker:
-        command.prepare()
+        subprocesses.prepare()
         virtualenv.check_python()
         virtualenv.ensure(dev=True)
         found = {}
@@ -87,17 +86,17 @@ def _environment(*, docker: bool, go: bool, tests: bool) -> dict[str, str]:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
     if tests:
-        browser.ensure()
+        debian.ensure_browser()
     folders = [virtualenv.BIN, *([golang.ensure().parent] if go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     return {**os.environ, **found, "PATH": path}
 
 
 def _passes(title: str, argv: list[str], environment: dict[str, str]) -> bool:
-    say(title)
-    done = subprocess.run(argv, cwd=command.ROOT, env=environment, check=False)
+    print_step(title)
+    done = subprocess.run(argv, cwd=subprocesses.ROOT, env=environment, check=False)
     return done.returncode == 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

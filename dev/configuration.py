@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import groupby
 
-from command import ROOT
+from subprocesses import ROOT
 
 from pyexec.settings_help import Described, described
 

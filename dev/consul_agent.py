@@ -1,4 +1,4 @@
-"""A Consul agent of one's own: a single server that keeps its data, as a child process."""
+"""A Consul agent for `make cluster`: a single server, run as a child process, that keeps its data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
 
-from command import last_words
-from report import Failure
+from console import SetupError
+from subprocesses import last_log_line
 
 _STOP_SECONDS = 20.0
-_ANSWER_SECONDS = 10.0
+_RESPONSE_SECONDS = 10.0
 
 
-class Agent:
+class ConsulAgent:
     """A running agent, with its data and its log in `directory`. Leaving the context stops it."""
 
     def __init__(self, binary: Path, directory: Path, ports: Sequence[int]) -> None:
-        """`ports` are those of its HTTP API, of the servers, and of the gossip among them."""
+        """Start the agent. `ports` are for its HTTP API, for server RPC, and for gossip."""
         directory.mkdir(parents=True, exist_ok=True)
         http, server, gossip = ports
         self.address = f"127.0.0.1:{http}"
@@ -46,7 +46,7 @@ class Agent:
         }
         config.write_text(json.dumps(settings, indent=1))
         with self._log.open("ab") as log:
-            # A process group of its own: Ctrl-C stops it last, from here.
+            # A session of its own keeps Ctrl-C away from it, so that it stops after the servers.
             self._process = subprocess.Popen(
                 [binary, "agent", f"-config-file={config}"],
                 stdin=subprocess.DEVNULL,
@@ -54,9 +54,9 @@ class Agent:
                 stderr=log,
                 start_new_session=True,
             )
-        self._exited = os.pidfd_open(self._process.pid)
+        self._pidfd = os.pidfd_open(self._process.pid)
 
-    def __enter__(self) -> Agent:
+    def __enter__(self) -> ConsulAgent:
         return self
 
     def __exit__(
@@ -68,17 +68,18 @@ class Agent:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        os.close(self._exited)
+        os.close(self._pidfd)
 
     def fileno(self) -> int:
-        """What `select` finds readable when the agent ends."""
-        return self._exited
+        """Return a descriptor that `select` reports as readable when the agent exits."""
+        return self._pidfd
 
-    def failure(self) -> Failure:
-        """Why it is no more."""
-        return Failure(f"Consul ended by itself, with {self._process.wait()}, {last_words(self._log)}")
+    def exit_error(self) -> SetupError:
+        """Return the error for an agent that exited unexpectedly."""
+        code = self._process.wait()
+        return SetupError(f"Consul exited unexpectedly with code {code}. {last_log_line(self._log)}")
 
-    def value(self, key: str) -> str:
-        """What is stored under a key that exists."""
-        with urlopen(f"http://{self.address}/v1/kv/{key}?raw", timeout=_ANSWER_SECONDS) as answer:
-            return str(answer.read(), "utf-8")
+    def read_key(self, key: str) -> str:
+        """Return the value of an existing key."""
+        with urlopen(f"http://{self.address}/v1/kv/{key}?raw", timeout=_RESPONSE_SECONDS) as response:
+            return str(response.read(), "utf-8")

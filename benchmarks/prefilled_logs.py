@@ -1,4 +1,4 @@
-"""Logs of executions that have ended, written directly: running 10,000 programs would take an hour."""
+"""Event logs filled with ended executions directly: running 10,000 programs would take an hour."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Final
 
 import anyio
 
-from benchmarks.samples import Samples, timed
+from benchmarks.timing import Samples, timed
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
 from pyexec.adapters.consul.lease import ConsulMembership
 from pyexec.adapters.consul.log import ConsulLog
@@ -23,8 +23,8 @@ from pyexec.ports import EventLog, Member
 OpenLog = AbstractAsyncContextManager[EventLog]
 
 WRITERS: Final = 12
-SPREAD: Final = timedelta(minutes=4)
-"""Over how long a time they ended, up to now."""
+TIME_SPAN: Final = timedelta(minutes=4)
+"""The executions ended at even intervals within this time before now."""
 SPEC: Final = Spec(
     docker_image="python:3.12-slim",
     entrypoint="main.py",
@@ -33,15 +33,15 @@ SPEC: Final = Spec(
 
 
 @asynccontextmanager
-async def embedded(data_dir: Path, _: str | None) -> AsyncIterator[EventLog]:
-    """The log in a data directory."""
+async def open_embedded(data_dir: Path, _: str | None) -> AsyncIterator[EventLog]:
+    """Open the embedded log in a data directory."""
     async with await EmbeddedLog.open(data_dir) as log:
         yield log
 
 
 @asynccontextmanager
-async def consul(_: Path, address: str | None) -> AsyncIterator[EventLog]:
-    """The log in Consul, for a member that is given no work."""
+async def open_consul(_: Path, address: str | None) -> AsyncIterator[EventLog]:
+    """Open the log in Consul as a member with no slots, which is given no work."""
     member = Member(replica="bench", engine="bench", address=None, slots=-1, version="bench")
     async with (
         ConsulKV(ConsulConfig(address=address or "")) as kv,
@@ -53,19 +53,22 @@ async def consul(_: Path, address: str | None) -> AsyncIterator[EventLog]:
         await membership.leave()
 
 
-LOGS: Final[Mapping[str, Callable[[Path, str | None], OpenLog]]] = {"embedded": embedded, "Consul": consul}
+OPENERS: Final[Mapping[str, Callable[[Path, str | None], OpenLog]]] = {
+    "embedded": open_embedded,
+    "Consul": open_consul,
+}
 
 
 async def fill(opened: OpenLog, size: int) -> Sequence[str]:
-    """Writes so many executions that printed hello, one after the other; their ids."""
+    """Write `size` ended executions that printed hello; return their ids."""
     now = datetime.now(UTC)
-    moments = iter([now - SPREAD * (1 - number / size) for number in range(size)])
+    moments = iter([now - TIME_SPAN * (1 - number / size) for number in range(size)])
     ids: list[str] = []
 
     async def write(log: EventLog) -> None:
         for at in moments:
             name = execution_id(round(at.timestamp() * 1e9), os.urandom(8))
-            await log.append(name, 0, history_of(at))
+            await log.append(name, 0, events_of_small_run(at))
             ids.append(name)
 
     async with opened as log, anyio.create_task_group() as tasks:
@@ -74,8 +77,8 @@ async def fill(opened: OpenLog, size: int) -> Sequence[str]:
     return ids
 
 
-def history_of(at: datetime) -> Sequence[Event]:
-    """The events of one small run."""
+def events_of_small_run(at: datetime) -> Sequence[Event]:
+    """Return the events of a run that printed hello at the given time."""
     journal = Journal()
     journal.append(Stream.STDOUT, b"hello\n")
     nonces = iter([os.urandom(8).hex() for _ in range(4)])
@@ -87,9 +90,12 @@ def history_of(at: datetime) -> Sequence[Event]:
     ]
 
 
-async def passes(opened: Mapping[str, OpenLog], rounds: int, ttl_seconds: float) -> Mapping[str, Samples]:
-    """Times the leader's search for what is to be retired, in each log by turns, by the names that they have here.
-    The first is not counted: it is made once, by whoever begins to lead."""
+async def time_retention_scans(
+    opened: Mapping[str, OpenLog], rounds: int, ttl_seconds: float
+) -> Mapping[str, Samples]:
+    """Time the leader's search for executions to retire; the logs take turns.
+
+    Each log's first scan is not counted: it lists the whole log, while later scans list only what has become due."""
     samples = {name: Samples() for name in opened}
     async with AsyncExitStack() as stack:
         logs = {name: await stack.enter_async_context(context) for name, context in opened.items()}
@@ -98,7 +104,7 @@ async def passes(opened: Mapping[str, OpenLog], rounds: int, ttl_seconds: float)
                 with timed() as watch:
                     due = await log.ended_before(datetime.now(UTC) - timedelta(seconds=ttl_seconds), 100)
                 if due:
-                    raise RuntimeError(f"{name}: nothing is to be retired yet, and {len(due)} were found")
+                    raise RuntimeError(f"{name}: found {len(due)} executions to retire; expected none")
                 if number > 0:
                     samples[name].seconds.append(watch.seconds)
     return samples

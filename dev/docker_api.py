@@ -1,4 +1,4 @@
-"""A Docker Engine's HTTP API, as much of it as setting up needs."""
+"""A client for the few calls of the Docker Engine API that setup needs."""
 
 from __future__ import annotations
 
@@ -9,66 +9,65 @@ from collections.abc import Iterator
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from report import Failure
+from console import SetupError
 
-_ANSWER_SECONDS = 30.0
+_RESPONSE_SECONDS = 30.0
 _BLOCK = 1 << 20
 
 
-class Engine:
+class DockerEngine:
     """A Docker Engine at `unix:///path` or `tcp://host:port`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._parts = urlsplit(address)
         if self._parts.scheme not in ("unix", "tcp"):
-            raise Failure(
-                f"The Docker address {address!r} is not understood: allowed are unix:///path and tcp://host:port."
-            )
+            raise SetupError(f"Invalid Docker address {address!r}: expected unix:///path or tcp://host:port.")
 
-    def answers(self) -> bool:
-        """Whether an engine is there; a Failure if one is and this user may not use it."""
+    def is_available(self) -> bool:
+        """Return whether the engine responds; raise a `SetupError` if this user has no permission to use it."""
         try:
             with self._request("GET", "/_ping", seconds=5) as response:
                 return response.status == http.HTTPStatus.OK
         except PermissionError as error:
-            raise Failure(f"This user may not use Docker at {self.address}: run this as root.") from error
+            raise SetupError(f"Permission denied for Docker at {self.address}: run this as root.") from error
         except OSError:
             return False
 
     def has_image(self, name: str) -> bool:
+        """Return whether the image is present on the engine."""
         with self._request("GET", f"/images/{quote(name)}/json") as response:
             return response.status == http.HTTPStatus.OK
 
-    def pull(self, name: str, silence_seconds: float) -> None:
-        """Pull an image, giving up when the engine reports nothing for `silence_seconds`."""
+    def pull(self, name: str, stall_seconds: float) -> None:
+        """Pull an image; time out if the engine reports no progress for `stall_seconds`."""
         tagged = "@" in name or ":" in name.rpartition("/")[2]
-        # Without a tag the engine would pull all there are.
-        self._create(name, {"fromImage": name if tagged else f"{name}:latest"}, seconds=silence_seconds)
+        # Without a tag, the engine would pull all tags.
+        self._create(name, {"fromImage": name if tagged else f"{name}:latest"}, seconds=stall_seconds)
 
     def import_image(self, name: str, root: IO[bytes], command: str) -> None:
-        """Make an image of the tar of a root file system; `command` is what it runs unless told."""
+        """Create an image from the tar of a root file system; `command` is its default command."""
         repository, _, tag = name.partition(":")
         changes = f"CMD {json.dumps([command])}"
         query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
         self._create(name, query, body=root, seconds=300)
 
     def containers(self, label: str) -> list[str]:
-        """The id of every container that carries `label` (`name=value`), running or not."""
+        """List the ids of all containers with `label` (`name=value`), running or stopped."""
         query = urlencode({"all": "true", "filters": json.dumps({"label": [label]})})
         with self._request("GET", f"/containers/json?{query}") as response:
             return [container["Id"] for container in json.load(response)]
 
     def remove(self, container: str) -> None:
-        """Kill a container and remove it; fine if it is gone."""
+        """Kill and remove a container; do nothing if it does not exist."""
         with self._request("DELETE", f"/containers/{container}?force=true&v=true") as response:
-            # In Progress: somebody else removes it already.
+            # CONFLICT: the engine is removing it already.
             if response.status not in (
                 http.HTTPStatus.NO_CONTENT,
                 http.HTTPStatus.NOT_FOUND,
                 http.HTTPStatus.CONFLICT,
             ):
-                raise Failure(f"The Docker Engine does not remove {container[:12]}: {response.read()!r}")
+                raise SetupError(f"Docker cannot remove container {container[:12]}: {response.read()!r}")
 
     def _create(
         self, name: str, query: dict[str, str], body: IO[bytes] | None = None, *, seconds: float
@@ -78,15 +77,17 @@ class Engine:
             with self._request("POST", path, body, seconds=seconds) as response:
                 reports = list(_reports(response))
         except TimeoutError as error:
-            raise Failure(f"The Docker Engine said nothing about {name} for {seconds:.0f} s.") from error
-        problems = [
-            str(report.get("error") or report.get("message")) for report in reports if _is_problem(report)
+            raise SetupError(f"Docker reported no progress on {name} for {seconds:.0f} s.") from error
+        errors = [
+            report.get("error") or report.get("message")
+            for report in reports
+            if "error" in report or "message" in report
         ]
-        if problems:
-            raise Failure(f"The Docker Engine cannot provide {name}: {problems[0]}")
+        if errors:
+            raise SetupError(f"Docker cannot provide {name}: {errors[0]}")
 
     def _request(
-        self, method: str, path: str, body: IO[bytes] | None = None, *, seconds: float = _ANSWER_SECONDS
+        self, method: str, path: str, body: IO[bytes] | None = None, *, seconds: float = _RESPONSE_SECONDS
     ) -> http.client.HTTPResponse:
         connection = self._connection(seconds)
         headers = {"Connection": "close"}
@@ -115,11 +116,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _reports(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The engine's progress: one JSON object a line; a refusal is a single one."""
+    """Yield the engine's reports, one JSON object per line: progress, "error", or "message" for a refused request."""
     for line in response:
         if line.strip():
             yield json.loads(line)
-
-
-def _is_problem(report: dict[str, Any]) -> bool:
-    return "error" in report or "message" in report

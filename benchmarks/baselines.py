@@ -1,16 +1,16 @@
-"""What there is to beat: the image's python3 alone, and `docker run --rm` of it."""
+"""Baselines to compare the service with: `python3` in the image, and `docker run --rm` of the image."""
 
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.samples import timed
+from benchmarks.timing import timed
 
 LABEL = "pyexec.bench=1"
 HELLO = b'print("hello")\n'
 DOCKER_RUN = ("docker", "run", "--rm", "--label", LABEL)
 
-LOOP = """\
+SPAWN_LOOP = """\
 import os, sys, time
 with open("/tmp/hello.py", "wb") as file:
     file.write(bytes.fromhex(sys.argv[1]))
@@ -28,11 +28,11 @@ while sys.stdin.readline():
     os.close(output)
     print(seconds if printed == sys.argv[2].encode() and status == 0 else "wrong", flush=True)
 """
-"""Runs the program once for each line it reads, and says how long it took from the spawn to the end of the process."""
+"""Runs the program once per input line and prints the seconds from spawn to exit."""
 
 
 class BarePython:
-    """A program under `python3` in the image's own root: spawned, timed and reaped there, without Docker."""
+    """A program under `python3` inside a container of the image: spawned, timed and reaped there, without Docker."""
 
     name = "bare python3"
 
@@ -42,22 +42,23 @@ class BarePython:
 
     def run(self) -> float:
         if self._loop.stdin is None or self._loop.stdout is None:
-            raise RuntimeError("the loop has no pipes")
+            raise RuntimeError("the spawn loop has no pipes")
         self._loop.stdin.write("\n")
         self._loop.stdin.flush()
         line = self._loop.stdout.readline().strip()
         try:
             return float(line)
         except ValueError as error:
-            raise RuntimeError(f"bare python3 did not print what it should: {line!r}") from error
+            raise RuntimeError(f"bare python3 printed unexpected output: {line!r}") from error
 
 
 @contextmanager
 def bare_python(
-    image: str, program: bytes = HELLO, prints: str = "hello\n", name: str = BarePython.name
+    image: str, program: bytes = HELLO, expected_output: str = "hello\n", name: str = BarePython.name
 ) -> Iterator[BarePython]:
-    """The row, with its container around it."""
-    command = [*DOCKER_RUN, "-i", "--network", "none", image, "python3", "-c", LOOP, program.hex(), prints]
+    """Start a container with the spawn loop; yield the row that uses it."""
+    loop_arguments = ["python3", "-c", SPAWN_LOOP, program.hex(), expected_output]
+    command = [*DOCKER_RUN, "-i", "--network", "none", image, *loop_arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop:
         try:
             yield BarePython(loop, name)
@@ -67,7 +68,7 @@ def bare_python(
 
 
 class DockerRun:
-    """`docker run --rm IMAGE python3 -c …`, from the command's start to its end."""
+    """`docker run --rm IMAGE python3 -c …`, timed from the start of the command to its end."""
 
     name = "docker run --rm"
 

@@ -1,4 +1,4 @@
-"""Commands of the system that set-up runs, their output kept in .run/setup.log."""
+"""Commands that the scripts run, with their output in .run/setup.log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from report import Failure
+from console import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / ".run"
@@ -14,13 +14,13 @@ LOG = RUN_DIR / "setup.log"
 
 
 def prepare() -> None:
-    """Make .run, and let administrators' programs be found: `su` alone leaves them off PATH."""
+    """Create .run, and add the sbin directories to PATH: after a plain `su` they are missing."""
     RUN_DIR.mkdir(exist_ok=True)
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def run(argv: list[str], purpose: str, environment: dict[str, str] | None = None) -> None:
-    """Run `argv` to its end; a Failure names the `purpose` and the command's last words."""
+    """Run a command to its end; a `SetupError` names the purpose and quotes the last line of output."""
     with LOG.open("ab") as log:
         log.write(f"$ {' '.join(argv)}\n".encode())
         log.flush()
@@ -35,12 +35,12 @@ def run(argv: list[str], purpose: str, environment: dict[str, str] | None = None
                 check=False,
             ).returncode
         except FileNotFoundError as error:
-            raise Failure(f"Could not {purpose}: there is no `{argv[0]}` on this machine.") from error
+            raise SetupError(f"Cannot {purpose}: the command `{argv[0]}` is not installed.") from error
     if code != 0:
-        raise Failure(f"Could not {purpose}: {argv[0]} ended with {code}, {last_words(LOG)}")
+        raise SetupError(f"Cannot {purpose}: {argv[0]} exited with code {code}. {last_log_line(LOG)}")
 
 
-def last_words(log: Path) -> str:
-    """The last line of a log that says something, quoted, and where the rest is."""
+def last_log_line(log: Path) -> str:
+    """Return a sentence that quotes the last non-empty line of a log and names the log."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f'saying "{lines[-1] if lines else "nothing"}" (all of it: {log}).'
+    return f'Last line of {log}: "{lines[-1]}"' if lines else f"{log} is empty."
