@@ -195,7 +195,7 @@ func TestOurOwnFailureToReadIsNotBlamedOnTheServer(t *testing.T) {
 func TestNobodyThere(t *testing.T) {
 	for address, reason := range map[string]string{
 		"http://127.0.0.1:1":          "connection refused",
-		"http://no-such-host.invalid": "its name cannot be resolved",
+		"http://no-such-host.invalid": "the host name cannot be resolved",
 	} {
 		client, err := New(address, WithRetry(Retry{}))
 		if err != nil {

@@ -145,7 +145,7 @@ func TestDirectoryIsSentInOrderWithItsModesAndLinks(t *testing.T) {
 
 func TestDirectoryThatLeavesNothingIsAnError(t *testing.T) {
 	root := t.TempDir()
-	for _, said := range []string{"the directory is empty", "everything in it is left out"} {
+	for _, said := range []string{"the directory is empty", "every file is ignored"} {
 		var wrong *ArgumentError
 		_, err := Path(root).Size()
 		if !errors.As(err, &wrong) || !strings.Contains(wrong.Message, said) {

@@ -107,9 +107,9 @@ func TestServerThatIsSilentForTooLongIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.silence = 50 * time.Millisecond
+	req.idleTimeout = 50 * time.Millisecond
 	var lost *ConnectionError
-	if _, err := server.client.result(t.Context(), req); !errors.As(err, &lost) || lost.Reason != "it stopped answering" {
+	if _, err := server.client.result(t.Context(), req); !errors.As(err, &lost) || lost.Reason != "the server stopped responding" {
 		t.Error(err)
 	}
 }

@@ -224,7 +224,7 @@ func TestErrors(t *testing.T) {
 			for name, value := range each.Headers {
 				header.Set(name, value)
 			}
-			err := errorFromAnswer(each.Status, header, []byte(each.Body))
+			err := errorFromResponse(each.Status, header, []byte(each.Body))
 			if !errors.Is(err, named[each.Kind]) || err.Status != each.Status || err.Code != each.Code ||
 				err.Field != each.Field || err.Error() != each.Text || string(err.Body) != each.Body {
 				t.Errorf("wrong: %#v", err)

@@ -16,6 +16,8 @@ from attrs import evolve, frozen
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("python", "go")
 SECONDS = 60
+# A signal that the parent of this process ignores (nohup, a background job) would be ignored by the programs too.
+DEFAULT_SIGNALS = ("env", "--default-signal=HUP,INT,TERM")
 
 
 @frozen
@@ -33,7 +35,7 @@ class Program:
         """Run it to its end with this input; `stdin` may be a descriptor."""
         given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         return subprocess.run(
-            [self.path, *arguments],
+            [*DEFAULT_SIGNALS, self.path, *arguments],
             capture_output=True,
             cwd=self.directory,
             env=self.environment(environment),
@@ -46,7 +48,7 @@ class Program:
     def started(self, *arguments: str, **options: object) -> Iterator[subprocess.Popen[bytes]]:
         """Start it, with pipes that are not buffered; it is gone at the end."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [str(self.path), *arguments]
+        command = [*DEFAULT_SIGNALS, str(self.path), *arguments]
         with subprocess.Popen(
             command, cwd=self.directory, env=self.environment({}), bufsize=0, **(pipes | options)
         ) as process:
@@ -76,7 +78,7 @@ class Program:
     def shell(self, line: str) -> subprocess.CompletedProcess[bytes]:
         """Run a line of bash in which $P is the program; the exit code is the pipeline's first failure."""
         environment = self.environment({"P": str(self.path)})
-        command = ["bash", "-o", "pipefail", "-c", line]
+        command = [*DEFAULT_SIGNALS, "bash", "-o", "pipefail", "-c", line]
         return subprocess.run(
             command, capture_output=True, cwd=self.directory, env=environment, timeout=SECONDS, check=False
         )

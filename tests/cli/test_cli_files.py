@@ -71,7 +71,7 @@ def test_they_lie_here_by_default_and_replace_what_is_there(brings_back, lone_pr
     done, _ = brings_back({"a.txt": b"new"}, "--output-file", "a.txt", "-v", truncated=True)
     assert (lone_program.directory / "a.txt").read_text() == "new"
     assert b"python-executor: wrote a.txt\n" in done.stderr
-    assert b"python-executor: some output files were left out: together they are too large\n" in done.stderr
+    assert b"python-executor: some output files are missing: they exceed the size limit, or could not be collected\n" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside-of-it-all.txt", "a/../../outside.txt"])
@@ -100,7 +100,7 @@ def test_follow_brings_back_what_was_submitted(program):
     execution_id = program.run("submit", "main.py", "--output-file", "*.txt").stdout.decode().strip()
     done = program.run("follow", execution_id)
     assert done.returncode == 3
-    hint = f"python-executor: it has output files: follow {execution_id} --output-dir DIR brings them\n"
+    hint = f"python-executor: output files available: use follow {execution_id} --output-dir DIR\n"
     assert done.stderr.endswith(hint.encode())
     assert not (program.directory / "a.txt").exists()
     for tail in ((), ("--tail",)):
@@ -114,8 +114,8 @@ def test_follow_says_that_there_are_none(program):
     execution_id = program.run("submit", stdin=b"pass").stdout.decode().strip()
     done = program.run("follow", execution_id, "--output-dir", "got")
     assert done.returncode == 0
-    told = b"python-executor: it has no output files: submit --output-file named none, or none that it left\n"
-    assert done.stderr.endswith(told)
+    expected = b"python-executor: no output files: submit had no --output-file, or no file matched\n"
+    assert done.stderr.endswith(expected)
     assert not (program.directory / "got").exists()
 
 

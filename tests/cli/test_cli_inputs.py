@@ -59,7 +59,7 @@ def test_a_tar_of_another_name_is_told(lone_program, line):
         archive.add(lone_program.directory / "main.py", "main.py")
     done = lone_program.shell(line)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b" is a tar: put it into a file whose name ends in .tar, and run that\n" in done.stderr
+    assert b" is a tar archive: save it to a file whose name ends in .tar, and run that file\n" in done.stderr
 
 
 def test_a_compressed_tar_is_refused_by_name(program):
@@ -87,7 +87,7 @@ def test_named_files_from_elsewhere_lie_at_the_root(program):
         f"cd here && $P --file x --file ../outside/main.py --file {program.directory}/here/x"
     )
     assert done.returncode == 2
-    assert b"another x" in done.stderr
+    assert b"x was already given" in done.stderr
     done = program.shell(f"cd here && $P --file x --file {outside}/main.py")
     assert done.stdout == b". ['main.py', 'x']\n"
 
@@ -97,7 +97,7 @@ def test_the_first_given_input_wins(program):
     program.file("other.py", "print('argument')")
     done = program.run("--file", "main.py", "other.py", stdin=b"print('piped')")
     assert done.stdout == b"file\n"
-    assert b"other.py is not used" in done.stderr
+    assert b"ignoring other.py: --file was given" in done.stderr
     assert program.run("other.py", stdin=b"print('piped')").stdout == b"argument\n"
 
 
@@ -145,7 +145,7 @@ def test_a_directory_with_nothing_in_it(program, arguments):
     program.file("project/.git/HEAD")
     done = program.run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"python-executor: project: everything in it is left out: .git, ")
+    assert done.stderr.startswith(b"python-executor: project: every file is ignored: .git, ")
 
 
 @pytest.mark.parametrize(
@@ -153,23 +153,23 @@ def test_a_directory_with_nothing_in_it(program, arguments):
     [
         (("missing.py",), b"missing.py"),
         (("--file", "missing.py"), b"missing.py"),
-        (("--file", "."), b"not a file"),
-        (("--file", "x", "--file", "./x"), b"another x"),
+        (("--file", "."), b"not a regular file"),
+        (("--file", "x", "--file", "./x"), b"x was already given"),
         (("x", "y"), b"after --"),
         (("x", "--requirements", "missing.txt"), b"missing.txt"),
-        (("x", "--requirements", "x", "--no-requirements"), b"exclude each other"),
+        (("x", "--requirements", "x", "--no-requirements"), b"cannot be used together"),
         (("x", "--stdin", "missing"), b"missing"),
         (("x", "--stdin", "binary"), b"UTF-8"),
         (("-", "--stdin", "-"), b"--stdin"),
-        (("x", "-e", "=v"), b"no name"),
+        (("x", "-e", "=v"), b"name missing"),
         (("x", "-e", "NOT_SET_ANYWHERE"), b"not set"),
-        (("x", "--timeout", "0"), b"--timeout 0: it must be a number above 0\n"),
-        (("x", "--timeout", "soon"), b"--timeout soon: it must be a number above 0\n"),
-        (("x", "--memory", "-1"), b"--memory -1: it must be a whole number of at least 1\n"),
-        (("--memory", "abc", "x"), b"--memory abc: it must be a whole number of at least 1\n"),
-        (("x", "--disk", "1.5"), b"--disk 1.5: it must be a whole number of at least 1\n"),
-        (("x", "--cpu", "0"), b"--cpu 0: it must be a whole number of at least 1\n"),
-        (("list", "--limit", "0"), b"--limit 0: it must be a whole number of at least 1\n"),
+        (("x", "--timeout", "0"), b"--timeout 0: must be a positive number\n"),
+        (("x", "--timeout", "soon"), b"--timeout soon: must be a positive number\n"),
+        (("x", "--memory", "-1"), b"--memory -1: must be a positive integer\n"),
+        (("--memory", "abc", "x"), b"--memory abc: must be a positive integer\n"),
+        (("x", "--disk", "1.5"), b"--disk 1.5: must be a positive integer\n"),
+        (("x", "--cpu", "0"), b"--cpu 0: must be a positive integer\n"),
+        (("list", "--limit", "0"), b"--limit 0: must be a positive integer\n"),
         (("x", "--nonsense"), b"--nonsense"),
         (("x", "--server", "localhost"), b"http://"),
         (("eval",), b"CODE"),

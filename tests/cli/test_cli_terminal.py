@@ -25,4 +25,4 @@ def test_there_is_none_when_quiet_or_when_nothing_is_waited_for(program, argumen
 def test_an_error_stands_on_a_line_of_its_own(program):
     screen = program.on_a_terminal("--image", "no-such-image:nowhere", "run", program.file("x.py"))
     assert CLEARED + b"pulling no-such-image:nowhere\r\n" in screen
-    assert b"\r\npython-executor: the run failed (image_unavailable): " in screen
+    assert b"\r\npython-executor: execution failed (image_unavailable): " in screen

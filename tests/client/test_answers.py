@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pyexec_client import errors
-from pyexec_client.errors import InvalidAnswer, error_from_answer
+from pyexec_client.errors import InvalidAnswer, error_from_response
 from pyexec_client.events import Ended, Lifecycle, Output, event_from_message
 from pyexec_client.result import OutputFile, Result, Status, Timings, Truncated, Usage
 from pyexec_client.sse import Message
@@ -130,7 +130,7 @@ def test_an_unreadable_output_event_is_an_error(data):
     ],
 )
 def test_each_status_has_its_error(status, kind):
-    error = error_from_answer(
+    error = error_from_response(
         status, {}, b'{"error": "no", "code": "some_code", "field": "config.memory_mb"}'
     )
     assert type(error) is kind
@@ -154,7 +154,7 @@ def test_each_status_has_its_error(status, kind):
     ],
 )
 def test_an_answer_that_is_not_ours_is_still_an_error_with_its_body(body, message):
-    error = error_from_answer(502, {}, body)
+    error = error_from_response(502, {}, body)
     assert str(error) == message
     assert error.body == body
     assert error.code == "unavailable"
@@ -165,4 +165,4 @@ def test_an_answer_that_is_not_ours_is_still_an_error_with_its_body(body, messag
 )
 def test_retry_after_is_in_seconds(header, seconds):
     headers = {} if header is None else {"Retry-After": header}
-    assert error_from_answer(429, headers, b"").retry_after == seconds
+    assert error_from_response(429, headers, b"").retry_after == seconds

@@ -11,5 +11,5 @@ def test_what_is_not_given_is_the_servers_to_decide(options):
 
 
 def test_an_unknown_option_is_named_with_those_there_are():
-    with pytest.raises(TypeError, match=r"'memory'; there are .*memory_mb"):
+    with pytest.raises(TypeError, match=r"'memory'; allowed are .*memory_mb"):
         metadata({"memory": 5})
