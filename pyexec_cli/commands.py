@@ -66,7 +66,6 @@ async def _print_version(ctx: asyncclick.Context, _option: asyncclick.Parameter,
 @asyncclick.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Without a command, the input is run: cat main.py | python-executor",
 )
 @asyncclick.option(
     "--version",
@@ -77,7 +76,10 @@ async def _print_version(ctx: asyncclick.Context, _option: asyncclick.Parameter,
     help="Print the version and exit.",
 )
 def cli(**_flags: Any) -> None:
-    """Run Python code in isolated sandboxes on a python-executor server."""
+    """Run Python code in isolated sandboxes on a python-executor server.
+
+    Without a command, the input is run: cat main.py | python-executor
+    """
 
 
 cli.params.extend(GLOBAL_FLAGS)

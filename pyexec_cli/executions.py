@@ -59,12 +59,7 @@ async def kill(flags: Flags, execution_id: str) -> int:
     help="Show only executions with this status.",
 )
 @asyncclick.option(
-    "--limit",
-    type=POSITIVE,
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Show at most N executions.",
+    "--limit", type=POSITIVE, default=20, metavar="N", help="Show at most N executions (default 20)."
 )
 @asyncclick.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @with_flags(runs=False)

@@ -71,7 +71,10 @@ def test_they_lie_here_by_default_and_replace_what_is_there(brings_back, lone_pr
     done, _ = brings_back({"a.txt": b"new"}, "--output-file", "a.txt", "-v", truncated=True)
     assert (lone_program.directory / "a.txt").read_text() == "new"
     assert b"python-executor: wrote a.txt\n" in done.stderr
-    assert b"python-executor: some output files are missing: they exceed the size limit, or could not be collected\n" in done.stderr
+    assert (
+        b"python-executor: some output files are missing: they exceed the size limit, or could not be collected\n"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside-of-it-all.txt", "a/../../outside.txt"])

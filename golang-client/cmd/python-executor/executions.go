@@ -104,7 +104,8 @@ func (a *app) list() *cobra.Command {
 		},
 	}
 	status.addTo(command, "status", "Show only executions with this status.")
-	command.Flags().Var(&limit, "limit", "Show at most N executions.")
+	command.Flags().Var(&limit, "limit", "Show at most N executions (default 20).")
+	command.Flags().Lookup("limit").DefValue = "" // pflag would print the default once more
 	command.Flags().BoolVar(&asJSON, "json", false, "Print one JSON object per line.")
 	return command
 }
