@@ -152,7 +152,7 @@ def test_help(both, command):
     assert {"--server", "--help"} <= first[1].keys()
 
 
-def test_an_empty_argument_is_none(both):
+def test_an_empty_argument_is_an_error(both):
     done = [each.run("") for each in both]
     assert done[0].returncode == 2
     assert {each.stderr[each.stderr.find(b"Error: ") :] for each in done} == {
@@ -166,7 +166,7 @@ def test_without_a_server(both, arguments, stdin):
     assert first == second
 
 
-def test_a_directory_arrives_the_same(both, server):
+def test_a_directory_is_sent_identically(both, server):
     show = "[(f, oct(os.stat(d + '/' + f).st_mode), os.stat(d + '/' + f).st_mtime_ns) for f in sorted(fs)]"
     first = both[0]
     for name in ("a/b.sh", "a/ü.txt", "a/" + 30 * "long/" + "name.py", ".git/x", "a/.venv/y", "c.log"):
@@ -181,7 +181,7 @@ def test_a_directory_arrives_the_same(both, server):
     assert outputs[0] == outputs[1]
 
 
-def test_a_name_that_is_not_utf8_is_sent_as_it_is(both, server):
+def test_a_file_name_that_is_not_utf8_is_sent_unchanged(both, server):
     both[0].file("tree/main.py", "")
     (both[0].directory / "tree" / os.fsdecode(b"\xff.py")).touch()
     first, second = [behaviour(each, "tree", "", PYEXEC_SERVER=server.url) for each in both]

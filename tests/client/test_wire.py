@@ -1,4 +1,4 @@
-"""The Python client reads and writes what the server and the Go client do."""
+"""Test the Python client with the wire format that it shares with the server and the Go client."""
 
 import base64
 import json
