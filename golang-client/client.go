@@ -52,13 +52,13 @@ func WithHTTPClient(httpClient *http.Client) ClientOption {
 	return func(client *Client) { client.http.client = httpClient }
 }
 
-// WithRetry sets how requests are retried that are safe to repeat: reads, kills, and submissions with an
+// WithRetry sets the retry policy for requests that are safe to repeat: reads, kills, and submissions with an
 // Idempotency-Key.
 func WithRetry(retry Retry) ClientOption {
 	return func(client *Client) { client.retry = retry }
 }
 
-// WithResume sets how event streams and waits are resumed whose connection broke after they had started.
+// WithResume sets the retry policy for event streams and waits whose connection broke after they had started.
 func WithResume(retry Retry) ClientOption {
 	return func(client *Client) { client.resume = retry }
 }

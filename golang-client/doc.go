@@ -4,12 +4,12 @@
 //	result, err := client.Run(ctx, pyexec.Text("print(6 * 7)"), pyexec.WithTimeout(10*time.Second))
 //	fmt.Print(result.Stdout)
 //
-// A run that fails returns a [Result], not an error. Errors mean that the server rejected the request ([Error]),
+// A program that fails is a [Result], not an error. Errors mean that the server rejected the request ([Error]),
 // that it cannot be reached ([ConnectionError]), or that an argument is invalid ([ArgumentError]).
 //
 // Cancelling the context of [Client.Run] or [Client.Stream] closes the connection, and the server kills the
 // execution. With an idempotency key the execution continues.
 //
-// Only the context limits how long a call takes. A connection counts as lost if the server sends nothing for longer
-// than it ever needs to.
+// Only the context limits how long a call takes. If the server sends neither data nor a keep-alive for too long,
+// the connection counts as lost.
 package pyexec

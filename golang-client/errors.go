@@ -21,8 +21,8 @@ var (
 	// ErrNotFound is 404: no such execution or output file. Ended executions are deleted after the retention
 	// period.
 	ErrNotFound = errors.New("not_found")
-	// ErrConflict is 409: the Idempotency-Key belongs to another request, or the execution has not ended yet
-	// (files).
+	// ErrConflict is 409: the Idempotency-Key was used with another request, or files were requested before the
+	// end.
 	ErrConflict = errors.New("conflict")
 	// ErrQueueFull is 429: the server has no capacity now; Error.RetryAfter is the time to wait.
 	ErrQueueFull = errors.New("queue_full")

@@ -18,11 +18,15 @@ var alwaysIgnored = []string{"**/.git", "**/__pycache__", "**/.venv", "**/node_m
 //  1. **/.git, **/__pycache__, **/.venv, **/node_modules;
 //  2. the lines of the file .dockerignore at the root of the directory, read as Docker reads them.
 //
-// A pattern is compared with the whole path relative to the root: * matches any characters except /, ? matches
-// one such character, [a-z] and [^a-z] match one character of a class, **/ matches any number of directories,
-// including none, ** at the end matches everything below, and \ escapes the next character. A pattern that
-// matches a directory matches everything in it. A line that begins with ! is an exception: files that match it
-// are sent.
+// A pattern is compared with the whole path relative to the root, with / between the names:
+//
+//   - * matches any characters except /, ? matches one such character;
+//   - [a-z] and [^a-z] match one character of a class;
+//   - **/ matches any number of directories, including none; ** at the end matches everything below;
+//   - \ escapes the next character.
+//
+// A pattern that matches a directory matches everything in it. A line that begins with ! is an exception: files that
+// match the rest of the line are sent.
 type IgnoreRules struct{ patterns []pattern }
 
 type pattern struct {

@@ -15,8 +15,8 @@ const (
 	apiPath  = "/api/v1"
 	pageSize = 100
 	longPoll = 60 * time.Second
-	// Time added to how long the server may need to answer, before the connection counts as lost. An eval sends
-	// nothing before its result, so its margin includes the wait for a slot and the setup.
+	// A connection counts as lost if the server sends nothing for the expected time plus this margin. The margin of
+	// an eval is larger, because the server sends nothing while the request waits in the queue and for the setup.
 	margin     = 30 * time.Second
 	evalMargin = 15 * time.Minute
 )

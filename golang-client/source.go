@@ -124,7 +124,7 @@ func (s Source) open() (io.ReadCloser, error) {
 	return &countingReader{ReadCloser: tar, onProgress: s.progress}, nil
 }
 
-// IsTarName reports whether a path ends like that of a tar archive, compressed or not. Such files are sent
+// IsTarName reports whether a file name ends like that of a tar archive, compressed or not. Such files are sent
 // unchanged. The server rejects compressed archives with a clear message.
 func IsTarName(path string) bool {
 	name := strings.ToLower(path)

@@ -86,7 +86,7 @@ func (m Member) copyTo(archive io.Writer, buffer []byte) error {
 	if content == nil {
 		return nil
 	}
-	// The wrapper hides WriteTo, with which io.CopyBuffer would not use the buffer.
+	// Hide WriteTo, because io.CopyBuffer would use it instead of the buffer.
 	count, err := io.CopyBuffer(archive, struct{ io.Reader }{io.NewSectionReader(content, 0, m.header.Size)}, buffer)
 	if err == nil && count < m.header.Size {
 		err = fmt.Errorf("%s became shorter while it was being sent", m.header.Name)
@@ -98,7 +98,7 @@ func (m Member) copyTo(archive io.Writer, buffer []byte) error {
 func tarSize(walk memberWalk) (int64, error) {
 	var size byteCounter
 	err := walk(func(member Member) error {
-		// Use a new writer for each member: a writer accepts no header before the previous contents.
+		// Use a new writer for each member, because a writer rejects a header until the previous content is written.
 		size.bytes += (member.header.Size + 511) / 512 * 512
 		return tar.NewWriter(&size).WriteHeader(&member.header)
 	})

@@ -97,9 +97,9 @@ class AsyncClient:
     ) -> AsyncGenerator[tuple[int, Result], None]:
         """Run many sources, up to `concurrency` at a time, and yield `(index, result)` as each one ends.
 
-        Sources are read from the iterable only when they are needed. A run that fails yields its Result. An
-        error that `run` would raise kills the other runs and is raised here. To stop early, use
-        `contextlib.aclosing`: it kills the runs in progress.
+        Sources are read from the iterable only when they are needed. A program that fails yields a Result like
+        any other. If a call of `run` raises an error, the other runs are killed and the error is raised. To stop
+        early, use `contextlib.aclosing`, which kills the runs in progress.
         """
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")

@@ -78,7 +78,7 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """409: the Idempotency-Key belongs to another request, or the execution has not ended yet (files)."""
+    """409: the Idempotency-Key was used with another request, or files were requested before the end."""
 
     default_code = "conflict"
 

@@ -6,8 +6,8 @@ The last pattern that matches a path decides. The patterns are, in this order:
 2. the lines of the file `.dockerignore` at the root of the directory, if there is one.
 
 `.dockerignore` is read as Docker reads it. A byte order mark at the start, lines that begin with `#`, empty
-lines, and white space around a line are skipped. A line that begins with `!` (white space may follow) is an
-exception: files that match it are sent. The pattern is normalized as a path (`a//b/./c/../d` becomes `a/b/d`)
+lines, and white space around a line are skipped. A line that begins with `!` is an exception: files that
+match the rest of the line are sent. A pattern is normalized as a path (`a//b/./c/../d` becomes `a/b/d`)
 and a leading `/` is removed. The pattern `.` matches nothing.
 
 A pattern is compared with the whole path relative to the root, with `/` between the names:

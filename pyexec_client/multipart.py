@@ -14,7 +14,7 @@ from .source import Archive
 
 @define
 class Upload:
-    """One attempt to send a body. `error` is set if building the archive fails on this side."""
+    """One attempt to send a body. `error` is set if building the archive fails."""
 
     archive: Archive
     metadata: Mapping[str, Any]

@@ -15,8 +15,8 @@ from .source import Archive, Source, archive
 _API = "/api/v1"
 _PAGE_SIZE = 100
 _POLL_SECONDS = 60
-# Time added to how long the server may need to answer, before the connection counts as lost. An eval sends
-# nothing before its result, so its margin includes the wait for a slot and the setup.
+# A connection counts as lost if the server sends nothing for the expected time plus this margin. The margin of an
+# eval is larger, because the server sends nothing while the request waits in the queue and for the setup.
 _MARGIN_SECONDS = 30.0
 _EVAL_MARGIN_SECONDS = 900.0
 

@@ -48,7 +48,7 @@ class Usage:
 
 @frozen(kw_only=True)
 class Truncated:
-    """True for each text that was cut because it exceeded a limit of the server."""
+    """Flags for texts that were cut because they exceed a limit of the server."""
 
     stdout: bool = False
     stderr: bool = False

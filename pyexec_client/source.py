@@ -1,4 +1,4 @@
-"""Convert what callers want to run, in any supported form, to the tar archive that the server accepts."""
+"""Convert a source (text, files, a path or a stream) to the tar archive that the server accepts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz
 
 @frozen
 class Archive:
-    """An uncompressed tar, built while it is sent. `replayable`: it can be built again with the same bytes."""
+    """An uncompressed tar, built while it is sent. A `replayable` one can be built again, with the same bytes."""
 
     _produce: Callable[[], AsyncIterator[bytes]]
     replayable: bool

@@ -131,7 +131,7 @@ class Transport:
 
 
 def _error_for_caller(url: str, error: Exception, upload: Upload | None) -> Exception:
-    """Return the error that made building the archive fail, if there is one, else a ConnectionFailed."""
+    """Return the error of building the archive if there is one, else a ConnectionFailed."""
     if upload is not None and upload.error is not None:
         return upload.error
     return ConnectionFailed(url, _reason(error))
