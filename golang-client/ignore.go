@@ -25,8 +25,8 @@ var alwaysIgnored = []string{"**/.git", "**/__pycache__", "**/.venv", "**/node_m
 //   - **/ matches any number of directories, including none; ** at the end matches everything below;
 //   - \ escapes the next character.
 //
-// A pattern that matches a directory matches everything in it. A line that begins with ! is an exception: files that
-// match the rest of the line are sent.
+// A pattern that matches a directory matches everything in it. A line that begins with ! is an exception: files
+// that match the rest of the line are sent.
 type IgnoreRules struct{ patterns []pattern }
 
 type pattern struct {

@@ -98,7 +98,8 @@ func (m Member) copyTo(archive io.Writer, buffer []byte) error {
 func tarSize(walk memberWalk) (int64, error) {
 	var size byteCounter
 	err := walk(func(member Member) error {
-		// Use a new writer for each member, because a writer rejects a header until the previous content is written.
+		// Use a new writer for each member, because a writer rejects a header until the previous content is
+		// written.
 		size.bytes += (member.header.Size + 511) / 512 * 512
 		return tar.NewWriter(&size).WriteHeader(&member.header)
 	})

@@ -17,8 +17,8 @@ def command_first(
 ) -> list[str]:
     """Move the command to the front of the arguments.
 
-    The command is the first argument that is neither a flag nor the value of a flag. If that is no command, insert
-    `run`. `completing` is true if a shell asks for completions.
+    The command is the first argument that is neither a flag nor the value of a flag. If that argument is not a
+    command, `run` is inserted. `completing` is true if a shell asks for completions.
     """
     if arguments[:1] == ["help"]:
         return [*(name for name in arguments[1:2] if name in commands), "--help"]
@@ -39,7 +39,7 @@ def command_first(
         if value_follows:
             next(rest, None)
     else:
-        # A shell that completes the first word may still complete it to a command.
+        # While a shell completes the first word, it may still become a command.
         if all_global and completing:
             return list(arguments)
     return ["run", *arguments]

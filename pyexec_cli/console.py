@@ -37,7 +37,7 @@ class StatusLine:
             self._visible = False
 
     def close(self) -> None:
-        """Erase the line and show it no more."""
+        """Erase the line and disable it."""
         self.clear()
         self.enabled = False
 

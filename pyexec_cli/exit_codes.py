@@ -1,4 +1,4 @@
-"""Exit codes, and the errors that lead to them."""
+"""Exit codes, and how errors are reported."""
 
 from __future__ import annotations
 

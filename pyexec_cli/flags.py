@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Number(asyncclick.ParamType[float]):
-    """A number that `parse` can parse and that is `allowed`; `expected` describes such numbers in errors."""
+    """A flag type: `parse` converts the text, `allowed` checks the number, `expected` describes it in errors."""
 
     name = "number"
 

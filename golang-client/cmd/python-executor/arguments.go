@@ -19,7 +19,8 @@ func commandFirst(root *cobra.Command, arguments []string) []string {
 }
 
 // moveCommand moves the command to the front. The command is the first argument that is neither a flag nor the
-// value of a flag. If that is no command, it inserts run. completing is true if a shell asks for completions.
+// value of a flag. If that argument is not a command, run is inserted. completing is true if a shell asks for
+// completions.
 func moveCommand(root *cobra.Command, arguments []string, completing bool) []string {
 	if len(arguments) > 0 && arguments[0] == "help" {
 		if len(arguments) > 1 && find(root, arguments[1]) != nil {
@@ -52,7 +53,7 @@ func moveCommand(root *cobra.Command, arguments []string, completing bool) []str
 			position++
 		}
 	}
-	// A shell that completes the first word may still complete it to a command.
+	// While a shell completes the first word, it may still become a command.
 	if allGlobal && completing {
 		return arguments
 	}

@@ -83,7 +83,7 @@ func (l *statusLine) clear() {
 	}
 }
 
-// close erases the line and shows it no more.
+// close erases the line and disables it.
 func (l *statusLine) close() {
 	l.clear()
 	l.lock.Lock()

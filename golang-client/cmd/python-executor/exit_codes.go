@@ -15,7 +15,7 @@ import (
 	pyexec "github.com/python-executor/golang-client"
 )
 
-// Exit codes of a run that did not complete. Otherwise, the exit code is that of the program.
+// Exit codes other than those of the program that was run.
 const (
 	exitUsage  = 2
 	exitNotRun = 125

@@ -39,8 +39,8 @@ func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 	set.BoolVar(&s.asJSON, "json", false, "Print the result as one line of JSON.")
 }
 
-// splitArguments splits the arguments at --: before it is at most one argument of the command, after it are those
-// of the script.
+// splitArguments splits the arguments at --. Before it, there is at most one argument; those after it belong to the
+// script.
 func splitArguments(command *cobra.Command, arguments []string) (own, script []string, err error) {
 	own = arguments
 	if dash := command.ArgsLenAtDash(); dash >= 0 {
