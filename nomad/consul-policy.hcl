@@ -1,4 +1,4 @@
-# Consul policy of the servers: they may read and write all keys under PYEXEC_CONSUL_PREFIX, and create sessions, which show
+# Consul policy of the servers. They may read and write all keys under PYEXEC_CONSUL_PREFIX, and create sessions, which show
 # that a replica is alive. A session belongs to the node of the agent that the server uses. To restrict the policy, name
 # those nodes instead of "".
 #

@@ -45,7 +45,7 @@ variable "consul_addr" {
 variable "consul_prefix" {
   type        = string
   default     = "pyexec"
-  description = "The prefix of this deployment's keys in Consul. Keep nomad/consul-policy.hcl in step with it."
+  description = "The prefix of this deployment's keys in Consul. nomad/consul-policy.hcl must use the same prefix."
 }
 
 variable "blob_url" {
@@ -99,7 +99,7 @@ variable "sandbox_memory_mb" {
 variable "stop_seconds" {
   type        = number
   default     = 15
-  description = "The drain timeout in seconds: how long a replica that stops waits for running programs. Programs that still run are lost, because their engine stops too, so use the longest run that must not be lost. For values over 15, set the clients' max_kill_timeout (default 30 s) to at least 15 s more."
+  description = "The drain timeout in seconds: how long a replica that stops waits for running programs. Programs that still run are lost, because their engine stops too, so set it to the duration of the longest run that must not be lost. For values over 15, set the clients' max_kill_timeout (default 30 s) to at least 15 s more."
 }
 
 variable "log_level" {
@@ -200,7 +200,7 @@ job "pyexec-dind" {
         metrics_path = "/metrics"
       }
 
-      # Ready for requests. It is 503 while Docker or Consul is unavailable.
+      # Ready for requests. The server answers 503 while Docker or Consul is unavailable.
       check {
         name     = "ready"
         type     = "http"
@@ -209,7 +209,7 @@ job "pyexec-dind" {
         timeout  = "5s"
       }
 
-      # Alive. Only if this check fails does a restart help.
+      # Alive. A restart helps only if this check fails.
       check {
         name      = "alive"
         type      = "http"

@@ -44,7 +44,7 @@ variable "consul_addr" {
 variable "consul_prefix" {
   type        = string
   default     = "pyexec"
-  description = "The prefix of this deployment's keys in Consul. Keep nomad/consul-policy.hcl in step with it."
+  description = "The prefix of this deployment's keys in Consul. nomad/consul-policy.hcl must use the same prefix."
 }
 
 variable "blob_url" {
@@ -187,7 +187,7 @@ job "pyexec" {
         metrics_path = "/metrics"
       }
 
-      # Ready for requests. It is 503 while Docker or Consul is unavailable.
+      # Ready for requests. The server answers 503 while Docker or Consul is unavailable.
       check {
         name     = "ready"
         type     = "http"
@@ -196,7 +196,7 @@ job "pyexec" {
         timeout  = "5s"
       }
 
-      # Alive. Only if this check fails does a restart help.
+      # Alive. A restart helps only if this check fails.
       check {
         name      = "alive"
         type      = "http"
