@@ -134,7 +134,7 @@ class Reconciler:
             now=anyio.current_time(),
             open=tuple(self._open.values()),
             room=self._capacity(),
-            fence=dict(self._gone_since),
+            gone=dict(self._gone_since),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
             adoption_seconds=self._config.adoption_seconds,
         )

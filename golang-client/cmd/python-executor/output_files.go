@@ -11,10 +11,12 @@ import (
 	pyexec "github.com/python-executor/golang-client"
 )
 
-// bringBack writes what the run brought back below a directory. Existing files are replaced.
-func bringBack(ctx context.Context, client *pyexec.Client, result *pyexec.Result, directory string, console *console) error {
+// downloadOutputFiles writes the output files to a directory. Existing files are replaced.
+func downloadOutputFiles(
+	ctx context.Context, client *pyexec.Client, result *pyexec.Result, directory string, console *console,
+) error {
 	if result.FilesTruncated {
-		console.note("some output files were left out: together they are too large")
+		console.info("some output files are missing: they exceed the size limit, or could not be collected")
 	}
 	if len(result.Files) == 0 {
 		return nil
@@ -31,19 +33,19 @@ func bringBack(ctx context.Context, client *pyexec.Client, result *pyexec.Result
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("the output files cannot be read: %w", err)
+			return fmt.Errorf("cannot read the output files: %w", err)
 		}
 		if header.Typeflag != tar.TypeReg {
-			continue // directories are made as they are needed; the server sends no links
+			continue // the server sends no links; directories are created when needed
 		}
 		if !filepath.IsLocal(header.Name) {
-			return fmt.Errorf("the output files hold %s, which lies outside: nothing more is written", header.Name)
+			return fmt.Errorf("unsafe path in the output files: %s", header.Name)
 		}
 		target := filepath.Join(directory, header.Name)
 		if err := writeFile(target, header, archive); err != nil {
 			return err
 		}
-		console.detail("wrote %s", target)
+		console.debug("wrote %s", target)
 	}
 }
 
@@ -57,8 +59,8 @@ func writeFile(target string, header *tar.Header, content io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(file, content)
-	if closed := file.Close(); err == nil {
-		err = closed
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-"""Flags of the commands that take code, and the request they amount to."""
+"""Flags of the commands that take code, and the request that they describe."""
 
 from __future__ import annotations
 
@@ -25,35 +25,42 @@ _COMMON = (
         "--requirements",
         metavar="FILE",
         shell_complete=complete_path,
-        help="Install what this requirements.txt lists before the run.",
+        help="Install the packages listed in FILE before the run.",
     ),
     asyncclick.option(
         "--stdin",
         metavar="FILE",
         shell_complete=complete_path,
-        help="What the program reads; - is this command's own input.",
+        help="Read the program's standard input from FILE; - means this command's standard input.",
     ),
     asyncclick.option(
-        "-e", "--env", multiple=True, metavar="K[=V]", help="Set a variable; without =V to its value here."
+        "-e",
+        "--env",
+        multiple=True,
+        metavar="K[=V]",
+        help="Set an environment variable as K[=V]; without =V, use the local value (repeatable).",
     ),
     asyncclick.option(
         "--pre-command",
         "pre_commands",
         multiple=True,
         metavar="CMD",
-        help="Run CMD as root first (repeatable).",
+        help="Run the shell command CMD as root during setup (repeatable).",
     ),
     asyncclick.option(
         "--output-file",
         "output_files",
         multiple=True,
         metavar="GLOB",
-        help="Bring back the files below /work that match GLOB (repeatable).",
+        help="Download the files under /work that match GLOB (repeatable).",
     ),
     asyncclick.option(
-        "--output-dir", metavar="DIR", shell_complete=complete_path, help="Where to put them.  [default: .]"
+        "--output-dir",
+        metavar="DIR",
+        shell_complete=complete_path,
+        help="Save output files in DIR. [default: .]",
     ),
-    asyncclick.option("--json", "as_json", is_flag=True, help="Print the result as JSON, at the end."),
+    asyncclick.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON."),
 )
 _ARCHIVE = (
     asyncclick.option(
@@ -62,17 +69,19 @@ _ARCHIVE = (
         multiple=True,
         metavar="PATH",
         shell_complete=complete_path,
-        help="Send this file under its relative path (repeatable).",
+        help="Send the file PATH, keeping its relative path (repeatable).",
     ),
-    asyncclick.option("--entrypoint", metavar="PATH", help="Which file of the input to run."),
+    asyncclick.option("--entrypoint", metavar="PATH", help="Run the file at PATH inside the input."),
     asyncclick.option(
-        "--no-requirements", is_flag=True, help="Leave the requirements.txt at the input's root alone."
+        "--no-requirements",
+        is_flag=True,
+        help="Do not install the requirements.txt at the root of the input.",
     ),
 )
 
 
 class ScriptCommand(asyncclick.Command):
-    """A command where everything after `--` belongs to the script."""
+    """A command that passes everything after `--` to the script."""
 
     allow_extra_args = True
 
@@ -82,7 +91,7 @@ class ScriptCommand(asyncclick.Command):
             args, ctx.meta[_SCRIPT_ARGS] = args[:split], tuple(args[split + 1 :])
         rest = await super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
-            ctx.fail(f"unexpected argument {rest[0]!r}: the script's own arguments go after --")
+            ctx.fail(f"unexpected argument {rest[0]!r}: put script arguments after --")
         return rest
 
     def format_usage(self, ctx: asyncclick.Context, formatter: asyncclick.HelpFormatter) -> None:
@@ -92,7 +101,7 @@ class ScriptCommand(asyncclick.Command):
 
 @frozen(kw_only=True)
 class ScriptFlags:
-    """What the flags of `run`, `submit` and `eval` say; `eval` has no archive, hence the defaults."""
+    """The values of the flags of `run`, `submit` and `eval`. `eval` lacks the flags that have defaults here."""
 
     requirements: str | None
     stdin: str | None
@@ -110,8 +119,8 @@ class ScriptFlags:
 def script_flags(
     *, archive: bool
 ) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
-    """Give a command these flags, as one `ScriptFlags` in `script`."""
-    declared = _COMMON + (_ARCHIVE if archive else ())
+    """Add these flags to a command, and pass them as one `ScriptFlags` in the argument `script`."""
+    declared = (_ARCHIVE if archive else ()) + _COMMON
 
     def decorate(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
         @functools.wraps(function)
@@ -128,11 +137,11 @@ def script_flags(
 
 
 async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool) -> RunOptions:
-    """The request's options; UsageError where flags do not fit, or a flag's file or variable is not there."""
+    """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other."""
     if script.output_dir and not script.output_files:
-        raise asyncclick.UsageError("--output-dir: name what to bring back with --output-file")
+        raise asyncclick.UsageError("--output-dir: use it together with --output-file")
     if script.stdin == "-" and stdin_is_code:
-        raise asyncclick.UsageError("--stdin -: the code itself comes from there already; name a file")
+        raise asyncclick.UsageError("--stdin -: the code is read from standard input already; give a file")
     options = RunOptions(
         entrypoint=script.entrypoint,
         stdin=await inputs.read_text(script.stdin, "--stdin") if script.stdin else None,
@@ -150,26 +159,26 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
 async def read_request(
     script: ScriptFlags, flags: Flags, argument: str | None, console: Console
 ) -> tuple[Source, RunOptions]:
-    """What to run and how, as `run` and `submit` take it."""
+    """Read the input and the options of `run` and `submit`."""
     if script.requirements and script.no_requirements:
-        raise asyncclick.UsageError("--requirements and --no-requirements exclude each other")
+        raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")
     chosen = await inputs.choose(argument, script.files)
     if chosen.unused is not None:
-        console.note(f"--file was given: {chosen.unused} is not used")
+        console.info(f"ignoring {chosen.unused}: --file was given")
     options = await read_options(script, flags, stdin_is_code=chosen.is_stdin)
     if chosen.requirements and not script.requirements and not script.no_requirements:
-        console.note("installing the input's requirements.txt (--no-requirements leaves it alone)")
+        console.info("installing the requirements.txt of the input (--no-requirements disables this)")
         options["requirements"] = chosen.requirements
-    return await with_progress(chosen.source, console.line), options
+    return await with_progress(chosen.source, console.status_line), options
 
 
-def _environment(words: Sequence[str]) -> dict[str, str]:
+def _environment(settings: Sequence[str]) -> dict[str, str]:
     variables = {}
-    for word in words:
-        name, given, value = word.partition("=")
+    for setting in settings:
+        name, given, value = setting.partition("=")
         if not name:
-            raise asyncclick.UsageError(f"--env {word}: there is no name before the =")
+            raise asyncclick.UsageError(f"--env {setting}: name missing before =")
         if not given and name not in os.environ:
-            raise asyncclick.UsageError(f"--env {name}: it is not set here; write {name}=VALUE")
+            raise asyncclick.UsageError(f"--env {name}: not set in this environment; use {name}=VALUE")
         variables[name] = value if given else os.environ[name]
     return variables

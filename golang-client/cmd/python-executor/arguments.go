@@ -8,19 +8,20 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// asCommand puts the command's name in front, also where a shell asks how the arguments may go on.
-func asCommand(root *cobra.Command, arguments []string) []string {
-	asking := []string{cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}
-	if last := len(arguments) - 1; last > 0 && slices.Contains(asking, arguments[0]) {
-		words := withCommandFirst(root, arguments[1:last], true)
+// commandFirst moves the command to the front of the arguments, also if a shell asks for completions.
+func commandFirst(root *cobra.Command, arguments []string) []string {
+	requests := []string{cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}
+	if last := len(arguments) - 1; last > 0 && slices.Contains(requests, arguments[0]) {
+		words := moveCommand(root, arguments[1:last], true)
 		return slices.Concat(arguments[:1], words, arguments[last:])
 	}
-	return withCommandFirst(root, arguments, false)
+	return moveCommand(root, arguments, false)
 }
 
-// withCommandFirst gives the same with the command's name in front: the first word that is no flag and no
-// flag's value, or run where that names no command.
-func withCommandFirst(root *cobra.Command, arguments []string, asked bool) []string {
+// moveCommand moves the command to the front. The command is the first argument that is neither a flag nor the
+// value of a flag. If that argument is not a command, run is inserted. completing is true if a shell asks for
+// completions.
+func moveCommand(root *cobra.Command, arguments []string, completing bool) []string {
 	if len(arguments) > 0 && arguments[0] == "help" {
 		if len(arguments) > 1 && find(root, arguments[1]) != nil {
 			return []string{arguments[1], "--help"}
@@ -40,20 +41,20 @@ func withCommandFirst(root *cobra.Command, arguments []string, asked bool) []str
 			}
 			return append([]string{"run"}, arguments...)
 		}
-		known, goesOn := ofFlags(word, root.PersistentFlags())
+		known, valueFollows := lookupFlags(word, root.PersistentFlags())
 		if !known || !allGlobal {
 			allGlobal = false
-			known, goesOn = ofFlags(word, root.PersistentFlags(), run.Flags())
+			known, valueFollows = lookupFlags(word, root.PersistentFlags(), run.Flags())
 		}
 		if !known {
 			return append([]string{"run"}, arguments...)
 		}
-		if goesOn {
+		if valueFollows {
 			position++
 		}
 	}
-	// A shell that asks how a first word may go on names no command yet, nor means run.
-	if allGlobal && asked {
+	// While a shell completes the first word, it may still become a command.
+	if allGlobal && completing {
 		return arguments
 	}
 	return append([]string{"run"}, arguments...)
@@ -68,8 +69,8 @@ func find(root *cobra.Command, name string) *cobra.Command {
 	return nil
 }
 
-// ofFlags says whether the word is one of these flags, and whether its value is the next word.
-func ofFlags(word string, sets ...*pflag.FlagSet) (known, goesOn bool) {
+// lookupFlags reports whether the word consists of these flags, and whether the next argument is their value.
+func lookupFlags(word string, sets ...*pflag.FlagSet) (known, valueFollows bool) {
 	if long, isLong := strings.CutPrefix(word, "--"); isLong {
 		name, _, hasValue := strings.Cut(long, "=")
 		for _, set := range sets {
@@ -80,7 +81,7 @@ func ofFlags(word string, sets ...*pflag.FlagSet) (known, goesOn bool) {
 		return false, false
 	}
 	for position := 1; position < len(word); position++ { // -qv, -eNAME=value
-		flag := short(word[position:position+1], sets)
+		flag := lookupShort(word[position:position+1], sets)
 		if flag == nil {
 			return false, false
 		}
@@ -91,7 +92,7 @@ func ofFlags(word string, sets ...*pflag.FlagSet) (known, goesOn bool) {
 	return true, false
 }
 
-func short(letter string, sets []*pflag.FlagSet) *pflag.Flag {
+func lookupShort(letter string, sets []*pflag.FlagSet) *pflag.Flag {
 	for _, set := range sets {
 		if flag := set.ShorthandLookup(letter); flag != nil {
 			return flag

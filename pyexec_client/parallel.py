@@ -1,4 +1,4 @@
-"""Many runs at a time."""
+"""Run many sources concurrently, up to a limit."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .result import Result
 _S = TypeVar("_S")
 
 
-async def run_all(
+async def run_in_parallel(
     run: Callable[[_S], Awaitable[Result]], sources: Iterable[_S], concurrency: int
 ) -> AsyncGenerator[tuple[int, Result], None]:
-    """Run each source, `concurrency` of them at a time; give each one's place and result as it ends.
+    """Run each source, up to `concurrency` at a time, and yield `(index, result)` as each one ends.
 
-    The first that raises ends the others, and is raised. Sources are taken as they are needed.
+    The first error cancels the other runs and is raised. Sources are read only when they are needed.
     """
     numbered = enumerate(sources)
 
     async def work(results: MemoryObjectSendStream[tuple[int, Result]]) -> None:
         async with results:
-            for place, source in numbered:  # shared: each worker takes the next
-                await results.send((place, await run(source)))
+            for index, source in numbered:  # one iterator for all workers: each takes the next source
+                await results.send((index, await run(source)))
 
     send, receive = anyio.create_memory_object_stream[tuple[int, Result]]()
     try:
@@ -38,6 +38,6 @@ async def run_all(
                     yield result
             finally:
                 group.cancel_scope.cancel()
-    except BaseExceptionGroup as problems:
-        # The group around it means nothing to the caller, and what failed with it fails for the same reason.
-        raise problems.exceptions[0] from None
+    except BaseExceptionGroup as errors:
+        # Callers expect the run's own error, not a group. The others in the group have the same cause.
+        raise errors.exceptions[0] from None

@@ -15,15 +15,15 @@ import (
 	pyexec "github.com/python-executor/golang-client"
 )
 
-// Exit codes: the program's own where it ran, ours where it did not.
+// Exit codes other than those of the program that was run.
 const (
 	exitUsage  = 2
 	exitNotRun = 125
 	exitPipe   = 141
-	exitSignal = 128 // and the signal's number
+	exitSignal = 128 // plus the number of the signal
 )
 
-// usageError is a wrong use of the command line.
+// usageError means that the command line is used incorrectly.
 type usageError struct {
 	command *cobra.Command
 	text    string
@@ -31,17 +31,17 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.text }
 
-func wrong(command *cobra.Command, format string, values ...any) error {
+func usageErrorf(command *cobra.Command, format string, values ...any) error {
 	return &usageError{command, fmt.Sprintf(format, values...)}
 }
 
-// outputError says that what the program printed cannot be written here.
+// outputError means that writing the program's output failed.
 type outputError struct{ number syscall.Errno }
 
 func (e *outputError) Error() string { return "cannot write the output: " + strerror(e.number) }
 
-// ofResult is the exit code that stands for a run's outcome.
-func ofResult(result *pyexec.Result) int {
+// exitCodeOf returns the exit code for the result of a run.
+func exitCodeOf(result *pyexec.Result) int {
 	switch {
 	case result.Status == pyexec.Completed && result.ExitCode != nil:
 		return *result.ExitCode
@@ -55,8 +55,8 @@ func ofResult(result *pyexec.Result) int {
 	return exitNotRun
 }
 
-// explain tells the person what went wrong and gives the exit code.
-func explain(err error) int {
+// reportError prints an error and returns the exit code for it.
+func reportError(err error) int {
 	var usage *usageError
 	var output *outputError
 	var argument *pyexec.ArgumentError
@@ -71,25 +71,25 @@ func explain(err error) int {
 		if output.number == syscall.EPIPE {
 			return exitPipe
 		}
-		return say(err.Error(), exitNotRun)
+		return printError(err.Error(), exitNotRun)
 	case errors.Is(err, pyexec.ErrInvalidRequest):
-		return say("the server refuses this: "+err.Error(), exitUsage)
+		return printError("request rejected by the server: "+err.Error(), exitUsage)
 	case errors.Is(err, pyexec.ErrUnauthorized):
-		return say(err.Error()+" (give a token with --token or PYEXEC_TOKEN)", exitNotRun)
+		return printError(err.Error()+" (set a token with --token or PYEXEC_TOKEN)", exitNotRun)
 	case errors.As(err, &argument):
-		return say(err.Error(), exitUsage)
+		return printError(err.Error(), exitUsage)
 	case errors.As(err, &file):
-		return say(file.Path+": "+strerror(file.Err), exitNotRun)
+		return printError(file.Path+": "+strerror(file.Err), exitNotRun)
 	}
-	return say(err.Error(), exitNotRun)
+	return printError(err.Error(), exitNotRun)
 }
 
-func say(text string, code int) int {
+func printError(text string, code int) int {
 	fmt.Fprintf(os.Stderr, "python-executor: %s\n", text)
 	return code
 }
 
-// strerror is the system's own words for an error, as C spells them.
+// strerror returns the message of a system error with a capital letter, as the C function strerror does.
 func strerror(err error) string {
 	var file *fs.PathError
 	if errors.As(err, &file) {

@@ -1,4 +1,4 @@
-"""What a run brought back, written where the user wants it."""
+"""Download the output files of an execution."""
 
 from __future__ import annotations
 
@@ -19,36 +19,39 @@ from .console import Console
 _MEMORY_BYTES = 16 * 1024 * 1024
 
 
-async def bring_back(client: AsyncClient, result: Result, directory: str, console: Console) -> None:
-    """Write what the run brought back below a directory. Existing files are replaced."""
+async def download_output_files(
+    client: AsyncClient, result: Result, directory: str, console: Console
+) -> None:
+    """Write the output files to a directory. Existing files are replaced."""
     if result.files_truncated:
-        console.note("some output files were left out: together they are too large")
+        console.info("some output files are missing: they exceed the size limit, or could not be collected")
     if not result.files:
         return
-    with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as kept:
+    with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as spool:
         async with aclosing(client.files(result.execution_id)) as chunks:
             async for chunk in chunks:
-                await to_thread.run_sync(kept.write, chunk)
-        kept.seek(0)
-        await to_thread.run_sync(_extract, kept, Path(directory), console)
+                await to_thread.run_sync(spool.write, chunk)
+        spool.seek(0)
+        await to_thread.run_sync(_extract, spool, Path(directory), console)
 
 
 def _extract(archive: IO[bytes], directory: Path, console: Console) -> None:
     try:
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             for header in tar:
-                if header.isreg():  # directories are made as they are needed; the server sends no links
-                    target = directory / _inside(header.name)
+                if header.isreg():  # the server sends no links; directories are created when needed
+                    target = directory / _checked(header.name)
                     _write(target, header, tar)
-                    console.detail(f"wrote {target}")
-    except tarfile.TarError as problem:
-        raise PyexecError(f"the output files cannot be read: {problem}") from problem
+                    console.debug(f"wrote {target}")
+    except tarfile.TarError as error:
+        raise PyexecError(f"cannot read the output files: {error}") from error
 
 
-def _inside(name: str) -> PurePosixPath:
+def _checked(name: str) -> PurePosixPath:
+    """Return the path, or raise if it leads out of the output directory."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise PyexecError(f"the output files hold {name}, which lies outside: nothing more is written")
+        raise PyexecError(f"unsafe path in the output files: {name}")
     return path
 
 

@@ -1,4 +1,4 @@
-"""An execution's events, over as many connections as it takes."""
+"""Read an execution's event stream, and reconnect when the connection breaks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import anyio
 from . import requests
 from .errors import ConnectionFailed, Unavailable
 from .events import Ended, Event, Lifecycle, event_from_message
-from .retry import NEVER, Retry
+from .retry import NO_RETRY, Retry
 from .sse import Parser
-from .transport import Answer, Transport
+from .transport import Response, Transport
 
 
-async def follow(
+async def stream_events(
     http: Transport,
     request: requests.Request,
     resume: Retry,
@@ -23,16 +23,16 @@ async def follow(
     execution_id: str | None = None,
     last_id: str | None = None,
 ) -> AsyncGenerator[Event, None]:
-    """The events that `request` streams, an `Ended` last.
+    """Yield the events that `request` streams; the last one is `Ended`.
 
-    Where a stream that had begun breaks off it goes on from the last event seen, as patiently as `resume`
-    says (each event that arrives starts the patience anew). Raises what the first request raises, and
-    ConnectionFailed where the connection cannot be made again or the execution's id is not known yet.
+    If the stream breaks after its first event, reconnect and continue after the last event received. `resume`
+    limits the attempts; every event received resets the count. Raise the error of the first request unchanged.
+    Raise ConnectionFailed if reconnecting fails, or if the execution ID is still unknown.
     """
-    pauses = NEVER.pauses()
+    pauses = NO_RETRY.pauses()
     while True:
         try:
-            async with http.open(request) as answer, aclosing(_read(answer)) as events:
+            async with http.open(request) as response, aclosing(_read_events(response)) as events:
                 async for event in events:
                     last_id = event.id or last_id
                     if isinstance(event, Lifecycle):
@@ -46,15 +46,15 @@ async def follow(
             if execution_id is None or pause is None:
                 raise
             await anyio.sleep(pause)
-            request = requests.events(execution_id, last_id, NEVER)
+            request = requests.events(execution_id, last_id, NO_RETRY)
 
 
-async def _read(answer: Answer) -> AsyncGenerator[Event, None]:
-    """The events of one connection; ConnectionFailed if it ends before the execution does."""
+async def _read_events(response: Response) -> AsyncGenerator[Event, None]:
+    """Yield the events of one connection. Raise ConnectionFailed if it closes before the execution ends."""
     parser = Parser()
-    async for chunk in answer.chunks():
+    async for chunk in response.chunks():
         for message in parser.feed(chunk):
             event = event_from_message(message)
             if event is not None:
                 yield event
-    raise ConnectionFailed(answer.url, "the event stream ended before the execution did")
+    raise ConnectionFailed(response.url, "the event stream ended before the execution did")
