@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import uvloop
 
-from pyexec.errors import ExecutorError, first_of
+from pyexec.errors import ExecutorError, first_error
 from pyexec.logs import Logs
 from pyexec.preflight.findings import Finding, as_json, as_text, is_well
 from pyexec.preflight.preflight import run_preflight
@@ -78,7 +78,7 @@ def _serve() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, logs))
     except* ExecutorError as errors:
-        failure = first_of(errors)
+        failure = first_error(errors)
     if failure is None:
         return
     # Not raised above: Python 3.11.2 would wrap the exit in a group, with a traceback.

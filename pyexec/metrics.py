@@ -21,7 +21,7 @@ LATENCIES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 
 
 @frozen(kw_only=True, eq=False)
-class Measure:
+class Metric:
     """One metric by its name. `known` are the values of its labels that are there from the start, at 0: else nobody
     would see the first increase."""
 
@@ -32,17 +32,17 @@ class Measure:
 
 
 @frozen(kw_only=True, eq=False)
-class Counter(Measure):
+class Counter(Metric):
     """It only grows."""
 
 
 @frozen(kw_only=True, eq=False)
-class Gauge(Measure):
+class Gauge(Metric):
     """It is read whenever somebody asks."""
 
 
 @frozen(kw_only=True, eq=False)
-class Histogram(Measure):
+class Histogram(Metric):
     """How often a value fell below each of `buckets`."""
 
     buckets: tuple[float, ...] = DURATIONS
@@ -61,7 +61,7 @@ class Meter(Protocol):
         """From now on `read` tells it."""
 
 
-class Unmeasured:
+class NoopMeter:
     """A meter for where nobody asks."""
 
     def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
@@ -74,7 +74,7 @@ class Unmeasured:
         """Nobody asks."""
 
 
-UNMEASURED: Final = Unmeasured()
+NOOP_METER: Final = NoopMeter()
 
 
 @contextmanager
@@ -140,13 +140,15 @@ MEMORY_BUDGET: Final = Gauge(
     name="pyexec_memory_budget_bytes", doc="Memory that all sandboxes may take together"
 )
 MEMORY_RESERVED: Final = Gauge(name="pyexec_memory_reserved_bytes", doc="Of that, what held slots may take")
-LIVE: Final = Gauge(name="pyexec_executions_live", doc="Executions that this replica carries on now")
-DAMAGED: Final = Gauge(
+ACTIVE_EXECUTIONS: Final = Gauge(
+    name="pyexec_executions_live", doc="Executions that this replica carries on now"
+)
+CORRUPT_EXECUTIONS: Final = Gauge(
     name="pyexec_damaged_executions", doc="Executions met whose log cannot be read; they are left alone"
 )
 
 POOL_SIZE: Final = Gauge(name="pyexec_pool_size", doc="Sandboxes that should wait for programs")
-POOL_WAITING: Final = Gauge(name="pyexec_pool_waiting", doc="Sandboxes that wait for programs")
+POOL_IDLE: Final = Gauge(name="pyexec_pool_waiting", doc="Sandboxes that wait for programs")
 POOL_TAKES: Final = Counter(
     name="pyexec_pool_takes_total",
     doc="Sandboxes taken: hit (one waited), miss (one had to be started)",
@@ -178,7 +180,7 @@ IMAGE_PULLS: Final = Counter(
     known=(("pulled",), ("failed",)),
 )
 IMAGE_PULL_SECONDS: Final = Histogram(name="pyexec_image_pull_seconds", doc="Pulls of images that came")
-LIMITS_PROVEN: Final = Gauge(
+ISOLATION_CHECK_PASSED: Final = Gauge(
     name="pyexec_limits_proven", doc="1 once a probe has shown that sandboxes hold; nothing runs before"
 )
 
@@ -244,6 +246,6 @@ BUILD_INFO: Final = Gauge(
     labels=("version", "python", "engine"),
 )
 
-CATALOGUE: Final[tuple[Measure, ...]] = tuple(
-    value for value in list(globals().values()) if isinstance(value, Measure)
+CATALOGUE: Final[tuple[Metric, ...]] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Metric)
 )

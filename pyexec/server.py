@@ -11,7 +11,7 @@ from attrs import define, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
+from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_error
 from pyexec.logs import Logs
 from pyexec.services.loop_lag import measure_loop_lag
 from pyexec.settings import Settings
@@ -97,7 +97,7 @@ class Server:
                 return
             if self.gate.context is not None:
                 raise failure
-            await self._wait_for_next_try(first_of(failure))
+            await self._wait_for_next_try(first_error(failure))
 
     async def _wait_for_next_try(self, error: BaseException) -> None:
         """Says what is missing, once for each thing that is."""

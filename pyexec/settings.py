@@ -166,7 +166,7 @@ class Settings:
             defaults=self.limits("default"),
             ceilings=attrs.evolve(ceilings, cpus=cpus),
             allowed_images=self.allowed_images,
-            installs=self.setup_network != "none",
+            setup_allowed=self.setup_network != "none",
         )
 
     def limits(self, kind: str) -> Limits:

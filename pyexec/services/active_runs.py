@@ -8,7 +8,7 @@ from attrs import define, field
 from pyexec.aio import Broadcast
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, apply, is_legal
-from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.errors import Conflict
 from pyexec.services.output_files import OutputFileSpool
 
@@ -20,7 +20,7 @@ class Run:
     id: str
     execution: Execution | None = None
     events: list[Event] = field(factory=list)
-    journal: Journal = field(factory=Journal)
+    output_log: OutputLog = field(factory=OutputLog)
     output_files: OutputFileSpool | None = None
     """The files that came after the program's end, where some were asked for."""
     changes: Broadcast = field(factory=Broadcast)
@@ -63,7 +63,7 @@ class Run:
 
     def print(self, stream: Stream, data: bytes) -> None:
         """Takes note of output."""
-        self.journal.append(stream, data)
+        self.output_log.append(stream, data)
         self.changes.notify_all()
 
     def check_open(self, replica: str, event: Event) -> None:

@@ -10,7 +10,7 @@ from attrs import frozen
 from pyexec.domain.events import FailureType
 from pyexec.domain.spec import Spec
 from pyexec.errors import EngineError, ImageUnavailable, InvalidRequest, Unavailable
-from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.sandbox.pool.pool import SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.preparation import Preparation
@@ -43,7 +43,7 @@ class Admission:
     slots: Slots
     preparation: Preparation
     queue_timeout_seconds: float
-    meter: Meter = UNMEASURED
+    meter: Meter = NOOP_METER
 
     async def slot(self, spec: Spec, undo: AsyncExitStack) -> Slot:
         """A slot, after waiting for it as long as the operator allows; else raises `CannotStart`."""

@@ -8,9 +8,9 @@ from attrs import evolve, field, frozen
 from pyexec.aio import FailureLog
 from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
-from pyexec.domain.journal import Stream
-from pyexec.domain.outcome import Ended, shortened, terminal_event
-from pyexec.domain.output_files import Files
+from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
+from pyexec.domain.output_files import OutputFiles
+from pyexec.domain.output_log import Stream
 from pyexec.errors import (
     Conflict,
     CorruptLog,
@@ -55,11 +55,11 @@ class CompletionWriter:
         """Waits for a log that is away no more."""
         self._leaving.set()
 
-    async def end(self, run: Run, ended: Ended) -> None:
+    async def end(self, run: Run, ended: RunOutcome) -> None:
         """Writes the terminal event for what was seen, with the output so far."""
         writing = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
-            tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
+            tail = run.output_log.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             stored = await self._store(run, writing)
             files = await self._store_files(run, writing)
             if stored is None:
@@ -83,7 +83,7 @@ class CompletionWriter:
         """Ends what failed before its program could say anything. What setup said is its error output."""
         writing = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
-            run.journal.setup_failed()
+            run.output_log.relabel_setup()
             stored = await self._store(run, writing)
             if stored is not None:
                 failed = Failed(
@@ -110,18 +110,18 @@ class CompletionWriter:
         more."""
         while self._is_own(run):
             try:
-                return await store_output(self.blobs, run.id, run.journal)
+                return await store_output(self.blobs, run.id, run.output_log)
             except Unavailable as error:
                 await self._wait_for_store(run, writing, error)
         return None
 
-    async def _store_files(self, run: Run, writing: FailureLog) -> Files | None:
+    async def _store_files(self, run: Run, writing: FailureLog) -> OutputFiles | None:
         while run.output_files and self._is_own(run):
             try:
                 return await run.output_files.store(self.blobs, files_blob(run.id))
             except TooLarge as error:
                 logger.warning("the files of %s are dropped: %s", run.id, error)
-                return Files(truncated=True)
+                return OutputFiles(truncated=True)
             except Unavailable as error:
                 await self._wait_for_store(run, writing, error)
         return None

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from attrs import frozen
 
 from pyexec.domain.events import Terminal
-from pyexec.domain.output_files import Files, OutputFile
+from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.result import files_of
 from pyexec.errors import NotEnded, Unavailable, UnknownFile
 from pyexec.ports import BlobStore
@@ -51,7 +51,7 @@ class Downloads:
             f"{execution_id} brought back no file {path[:200]!r}; its result lists what there is under files"
         )
 
-    async def _found(self, execution_id: str) -> tuple[Files, Terminal]:
+    async def _found(self, execution_id: str) -> tuple[OutputFiles, Terminal]:
         execution = await self._queries.execution(execution_id)
         if execution.terminal is None:
             raise NotEnded(f"{execution_id} is {execution.status}; its files are there once it has ended")
@@ -60,7 +60,7 @@ class Downloads:
             raise UnknownFile(f"{execution_id} was not asked for files; name them in output_files")
         return files, execution.terminal
 
-    async def _tar(self, files: Files, headers: Sequence[bytes]) -> AsyncIterator[bytes]:
+    async def _tar(self, files: OutputFiles, headers: Sequence[bytes]) -> AsyncIterator[bytes]:
         contents = _Contents(self._blobs, files.blob)
         for file, header in zip(files.listed, headers, strict=True):
             yield header
@@ -69,7 +69,7 @@ class Downloads:
             yield bytes(_padding(file))
         yield END
 
-    async def _part(self, files: Files, start: int, size: int) -> AsyncIterator[bytes]:
+    async def _part(self, files: OutputFiles, start: int, size: int) -> AsyncIterator[bytes]:
         contents = _Contents(self._blobs, files.blob)
         async for _ in contents.next(start):
             pass

@@ -11,7 +11,7 @@ from pyexec.correlation import current
 from pyexec.domain.events import Event, Failed, Running, Terminal
 from pyexec.domain.execution import Execution, Status, fold
 from pyexec.domain.result import summarize
-from pyexec.errors import CorruptLog, ExecutorError, SessionLost, TooLarge, Unavailable
+from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
 from pyexec.metrics import (
     EVENT_LOG_ERRORS,
     EVENT_LOG_SECONDS,
@@ -28,7 +28,7 @@ from pyexec.ports import EventLog, IdempotencyKey, Inbox, OpenExecutions, Page
 from pyexec.services.active_runs import ActiveRuns
 
 _KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
-    (SessionLost, "session_lost"),
+    (ConsulSessionLost, "session_lost"),
     (Unavailable, "unavailable"),
     (CorruptLog, "corrupt"),
     (TooLarge, "too_large"),
@@ -114,7 +114,7 @@ class MeteredLog:
         """The whole of what has ended, where it ran here, or never anywhere; None for what ended without running."""
         run = self.active_runs.get(execution_id)
         if run is not None and run.seq >= after:
-            self.meter.count(OUTPUT_BYTES, by=len(run.journal))
+            self.meter.count(OUTPUT_BYTES, by=len(run.output_log))
             return fold(execution_id, [*run.events[:after], *events])
         return fold(execution_id, events) if after == 0 else None
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from pyexec.domain.events import Output
 from pyexec.domain.execution import Execution
-from pyexec.domain.journal import Journal
+from pyexec.domain.output_log import OutputLog
 from pyexec.errors import TooLarge
 from pyexec.ports import BlobStore
 
@@ -27,13 +27,13 @@ def payload_blob(execution_id: str) -> str:
 
 
 async def store_output(
-    blobs: BlobStore, execution_id: str, journal: Journal
+    blobs: BlobStore, execution_id: str, output_log: OutputLog
 ) -> tuple[Output, TooLarge | None]:
     """Puts what was printed where it belongs, durably; the answer goes into the terminal event. What the store has no
     room for is left out: then the error says so, and the output is the beginning."""
-    left_out, size = None, len(journal)
+    left_out, size = None, len(output_log)
     while True:
-        encoded = journal.encode(size)
+        encoded = output_log.encode(size)
         if len(encoded) <= INLINE_BYTES_MAX:
             return Output(inline=encoded), left_out
         try:
@@ -44,12 +44,12 @@ async def store_output(
             return Output(blob=output_blob(execution_id)), left_out
 
 
-async def load_output(blobs: BlobStore, execution: Execution) -> Journal:
-    """What an ended execution printed; an empty journal for one that has not ended."""
+async def load_output(blobs: BlobStore, execution: Execution) -> OutputLog:
+    """What an ended execution printed; an empty output log for one that has not ended."""
     output = execution.terminal.output if execution.terminal else Output()
     if output.blob is not None:
-        return Journal.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))
-    return Journal.decode(output.inline or b"")
+        return OutputLog.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))
+    return OutputLog.decode(output.inline or b"")
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

@@ -8,13 +8,12 @@ import anyio
 from attrs import frozen
 
 from pyexec.aio import FailureLog
-from pyexec.domain.environment import recipe_of
 from pyexec.domain.events import Preparing
 from pyexec.domain.execution import Phase
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 from pyexec.domain.spec import Spec
 from pyexec.errors import Conflict, EngineError, SandboxBroken, Unavailable
-from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.pool.pool import Pool, SandboxKind
@@ -42,7 +41,7 @@ class Preparation:
     blobs: BlobStore
     pool: Pool
     environments: Environments
-    meter: Meter = UNMEASURED
+    meter: Meter = NOOP_METER
 
     async def kind(self, spec: Spec) -> SandboxKind | None:
         """The kind of sandbox in which `spec` can start at once; None when its image must be pulled or made first.
@@ -56,7 +55,7 @@ class Preparation:
     def waiting_kind(self, spec: Spec) -> SandboxKind | None:
         """The kind of sandbox for a spec that needs no environment, if one waits."""
         as_it_is = kind_of(spec)
-        return as_it_is if recipe_of(spec) is None and self.pool.has(as_it_is) else None
+        return as_it_is if spec.recipe is None and self.pool.has(as_it_is) else None
 
     async def from_payload(self, run: Run) -> Sandbox:
         """A sandbox for a claimed run whose archive lies in the blob store. What goes wrong on the way is tried again,
@@ -146,7 +145,7 @@ class Preparation:
 def kind_of(spec: Spec, image: Image | None = None) -> SandboxKind:
     """The sandbox that a spec needs: of the image that it names, or of the one that was made for it."""
     limits = spec.limits
-    made = image is not None and recipe_of(spec) is not None
+    made = image is not None and spec.recipe is not None
     return SandboxKind(
         image=image.id if image is not None and made else spec.docker_image,
         memory_mb=limits.memory_mb,

@@ -16,11 +16,11 @@ from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.plan import (
     Action,
     Claim,
+    ClusterState,
     Expire,
     MarkLost,
     OpenExecution,
     Release,
-    View,
     next_deadline,
     plan,
 )
@@ -132,12 +132,12 @@ class Reconciler:
         deadline = next_deadline(self._view())
         return None if deadline is None else max(0.0, deadline - anyio.current_time())
 
-    def _view(self) -> View:
-        return View(
+    def _view(self) -> ClusterState:
+        return ClusterState(
             now=anyio.current_time(),
             open=tuple(self._sightings.values()),
-            room=self._room(),
-            gone=dict(self._gone),
+            capacity=self._room(),
+            gone_since=dict(self._gone),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
             adoption_seconds=self._config.adoption_seconds,
         )
@@ -212,7 +212,7 @@ class Reconciler:
             self._sightings.pop(execution_id, None)
             return
         since = self._seen.setdefault(execution_id, anyio.current_time())
-        self._sightings[execution_id] = OpenExecution(execution=execution, since=since)
+        self._sightings[execution_id] = OpenExecution(execution=execution, waiting_since=since)
 
     def _runs_here(self, execution_id: str, length: int) -> bool:
         """Whether this replica carries it out, and knows all that has happened to it: if not, it may have been

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from pyexec.aio import FailureLog
 from pyexec.domain.events import Usage
-from pyexec.domain.outcome import Ended
+from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
 from pyexec.guest.wire import RESULT_BYTES_MAX
@@ -31,7 +31,7 @@ CHANGES_MAX = 100_000
 """Output is kept in its order: one that changes between its streams all the time costs more than its bytes."""
 REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
-Follow = Callable[[], Coroutine[Any, Any, Ended]]
+Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
 
 
 @frozen(kw_only=True)
@@ -42,13 +42,13 @@ class Bounds:
     files: OutputFileLimits
 
 
-async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -> Ended:
+async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -> RunOutcome:
     """Follows the program, and takes the files that it is to bring back; the deadline, the output's size and a kill
     are held from out here."""
     spec = run.known().spec
     grace = PATIENT_GRACE_SECONDS if spec.output_files else OUTSIDE_GRACE_SECONDS
     seconds = spec.limits.timeout_seconds
-    ended: Ended | None = None
+    ended: RunOutcome | None = None
     async with anyio.create_task_group() as beside:
         beside.start_soon(_kill_when_wanted, run, sandbox, name=f"kill {run.id}")
         try:
@@ -56,15 +56,15 @@ async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -
                 beside.start_soon(_leave_when_over, run, scope, name=f"leave {run.id}")
                 beside.start_soon(_leave_after, seconds, grace, sandbox, scope, name=f"deadline of {run.id}")
                 ended = await following()
-            if ended is not None and ended.was_told and spec.output_files:
+            if ended is not None and ended.reported_by_supervisor and spec.output_files:
                 run.output_files = OutputFileSpool(bounds.files)
                 with anyio.CancelScope() as taking:
                     beside.start_soon(_leave_when_over, run, taking, name=f"leave files {run.id}")
                     await run.output_files.take(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
-            ended = Ended(reason=_broken_by(run, sandbox), detail=str(error))
+            ended = RunOutcome(reason=_broken_by(run, sandbox), detail=str(error))
         beside.cancel_scope.cancel()
-    return ended or Ended(reason=_broken_by(run, sandbox) if sandbox.out_of_reach else "timeout")
+    return ended or RunOutcome(reason=_broken_by(run, sandbox) if sandbox.out_of_reach else "timeout")
 
 
 def _broken_by(run: Run, sandbox: Sandbox) -> str:
@@ -84,7 +84,7 @@ def plan_of(spec: Spec) -> Plan:
     )
 
 
-async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
+async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> RunOutcome:
     """Gives the go-ahead, then as `follow`. Raises `SandboxRefused` when it comes too late."""
     spec = run.known().spec
     await sandbox.go(
@@ -99,20 +99,20 @@ async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
     return await follow(run, sandbox, bounds)
 
 
-async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
+async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> RunOutcome:
     """Copies what the program prints, at most as many bytes as it may, until it has ended.
 
     Raises `SandboxBroken` when the sandbox ends before it says so."""
     result = b""
     async for frame in sandbox.frames():
         if isinstance(frame, Printed):
-            room = bounds.output_bytes + run.journal.setup_bytes - len(run.journal)
+            room = bounds.output_bytes + run.output_log.setup_bytes - len(run.output_log)
             run.print(frame.stream, frame.data[:room])
             if len(frame.data) > room:
-                return Ended(reason="output_limit")
-            if run.journal.changes > CHANGES_MAX:
+                return RunOutcome(reason="output_limit")
+            if run.output_log.segment_count > CHANGES_MAX:
                 told = f"the program changed {CHANGES_MAX} times between stdout and stderr and was ended"
-                return Ended(reason="output_limit", detail=told)
+                return RunOutcome(reason="output_limit", detail=told)
         elif isinstance(frame, Evaluated):
             result += frame.data
             if len(result) > RESULT_BYTES_MAX:
@@ -149,9 +149,9 @@ async def _leave_after(seconds: float, grace: float, sandbox: Sandbox, scope: an
     scope.cancel()
 
 
-def _ended(frame: Exited, result: bytes) -> Ended:
+def _ended(frame: Exited, result: bytes) -> RunOutcome:
     known = frame.reason in REASONS
-    return Ended(
+    return RunOutcome(
         reason=frame.reason if known else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,

@@ -11,14 +11,14 @@ from attrs import evolve, frozen
 
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, fold
-from pyexec.domain.outcome import Ended
+from pyexec.domain.outcome import RunOutcome
 from pyexec.errors import (
     Conflict,
+    ConsulSessionLost,
     ExecutorError,
-    SessionLost,
     Unavailable,
 )
-from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import ActiveRuns, Run
@@ -68,7 +68,7 @@ class Runner:
         slots: Slots,
         active_runs: ActiveRuns,
         corrupt_logs: CorruptLogReporter,
-        meter: Meter = UNMEASURED,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self.config = config
         self._meter = meter
@@ -223,7 +223,7 @@ class Runner:
         run.check_open(self.config.replica, events[0])  # it may have been taken over while it was prepared
         try:
             await self._log.append(run.id, run.seq, events, key=key)
-        except SessionLost:
+        except ConsulSessionLost:
             raise  # nothing was written
         except Unavailable:
             self.resolve_later(run.id, UNHEARD, events[0] if isinstance(events[0], Submitted) else None)
@@ -267,7 +267,7 @@ class Runner:
                 await self.start(run, sandbox, slot, ())
                 handed_over = True
             if not handed_over:
-                await self._completion.end(run, Ended(reason="killed"))
+                await self._completion.end(run, RunOutcome(reason="killed"))
         except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
             run.detach()
             self.resolve_later(run.id, f"it could not start there: {error}")
@@ -299,13 +299,13 @@ class Runner:
         except Exception:
             logger.exception("%s could not be carried to its end", run.id)
             await self._completion.end(
-                run, Ended(reason="broken", detail="the server failed; its log says why")
+                run, RunOutcome(reason="broken", detail="the server failed; its log says why")
             )
         except anyio.get_cancelled_exc_class():
             if self.config.leave_running:
                 run.detach()
             else:
-                await self._completion.end(run, Ended(reason="stopped"))
+                await self._completion.end(run, RunOutcome(reason="stopped"))
             raise
         finally:
             with anyio.CancelScope(shield=True):

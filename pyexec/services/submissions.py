@@ -14,15 +14,15 @@ from pyexec.correlation import current
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
 from pyexec.domain.spec import Policy, Spec, resolve
 from pyexec.errors import (
+    ConsulSessionLost,
     ExecutorError,
     KeyReused,
     KeyTaken,
     SandboxBroken,
-    SessionLost,
     Unavailable,
-    first_of,
+    first_error,
 )
-from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.admission import Admission, CannotStart, Filled
@@ -65,7 +65,7 @@ class Submissions:
         active_runs: ActiveRuns,
         admission: Admission,
         runner: Runner,
-        meter: Meter = UNMEASURED,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self._config = config
         self._log = log
@@ -111,7 +111,7 @@ class Submissions:
                     await self._accept(run, submitted, archive.key())
             except KeyTaken as taken_now:
                 return self._same_or_refused(archive, taken_now.execution_id, taken_now.fingerprint)
-            except SessionLost:
+            except ConsulSessionLost:
                 raise
             except Unavailable:
                 undo.pop_all()  # it may have been accepted all the same, and then its archive is needed
@@ -134,7 +134,7 @@ class Submissions:
                 if at_once:
                     filled = await self._admission.at_once(spec, archive, place)
         except* ExecutorError as errors:
-            raise first_of(errors) from errors
+            raise first_error(errors) from errors
         return filled
 
     async def _begin(

@@ -10,7 +10,7 @@ from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.spec import MEBIBYTE, Metadata, Spec
 from pyexec.errors import EngineError, InvalidRequest, SandboxBroken, SandboxRefused, TooLarge, Unavailable
-from pyexec.metrics import UNMEASURED, UPLOAD_BYTES, Meter
+from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.sandbox.sandbox import Sandbox
 
@@ -31,7 +31,7 @@ class Upload:
 class CheckedArchive:
     """The archive of an upload, checked as it passes, and hashed when a key needs its fingerprint."""
 
-    def __init__(self, upload: Upload, spec: Spec, members_max: int, meter: Meter = UNMEASURED) -> None:
+    def __init__(self, upload: Upload, spec: Spec, members_max: int, meter: Meter = NOOP_METER) -> None:
         limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=members_max)
         self._check = ArchiveCheck(limits, spec.entrypoint)
         self._upload = upload

@@ -12,14 +12,14 @@ from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import Unavailable
 from pyexec.metrics import (
+    ACTIVE_EXECUTIONS,
     BACKLOG,
     BUILD_INFO,
-    DAMAGED,
+    CORRUPT_EXECUTIONS,
+    ISOLATION_CHECK_PASSED,
     LEADER,
-    LIMITS_PROVEN,
-    LIVE,
     MEMBER,
-    UNMEASURED,
+    NOOP_METER,
     Meter,
 )
 from pyexec.ports import EngineIdentity, Member, Membership
@@ -124,7 +124,7 @@ def _assemble(
     engine_identity: EngineIdentity,
     identity: RunnerConfig,
     isolation_check: IsolationCheck,
-    meter: Meter = UNMEASURED,
+    meter: Meter = NOOP_METER,
 ) -> Replica:
     policy = settings.policy(engine_identity.cpus)
     active_runs, corrupt_logs = ActiveRuns(), CorruptLogReporter()
@@ -289,9 +289,9 @@ def _watch(
     meter.watch(LEADER, reconciler.leading.locked)
     meter.watch(BACKLOG, lambda: reconciler.backlog)
     meter.watch(MEMBER, lambda: membership.held)
-    meter.watch(LIVE, lambda: len(active_runs))
-    meter.watch(DAMAGED, lambda: len(corrupt_logs))
-    meter.watch(LIMITS_PROVEN, lambda: isolation_check.made)
+    meter.watch(ACTIVE_EXECUTIONS, lambda: len(active_runs))
+    meter.watch(CORRUPT_EXECUTIONS, lambda: len(corrupt_logs))
+    meter.watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.made)
     meter.watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), identity.version)
 
 
