@@ -116,13 +116,13 @@ async def _within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]])
 async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) -> tuple[web.AppRunner, str]:
     """The listening server and its address; raises `SettingsError` when the address cannot be used."""
     app = web.Application(
-        middlewares=[note_access, answer_errors, require_token, in_scope],
+        middlewares=[in_scope, note_access, answer_errors, require_token],
         client_max_size=settings.max_metadata_mb * MEBIBYTE,
     )
     app[GATE] = gate
     app[TOKENS] = settings.api_tokens
     app[METER], app[EXPOSITION] = meter, meter
-    app[ACCESS_LOG] = settings.access_log == "on"
+    app[ACCESS_LOG] = settings.access_log
     add_routes(app)
     add_pages(app, openapi_document(ROUTES, terms_of(settings)))
     http = web.AppRunner(

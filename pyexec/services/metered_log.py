@@ -7,7 +7,7 @@ from time import perf_counter
 
 from attrs import frozen
 
-from pyexec.correlation import current
+from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Failed, Running, Terminal
 from pyexec.domain.execution import Execution, Status, fold
 from pyexec.domain.result import summarize
@@ -119,7 +119,7 @@ class MeteredLog:
         return fold(execution_id, events) if after == 0 else None
 
     def _count_end(self, terminal: Terminal, ended: Execution | None) -> None:
-        mode = current().mode
+        mode = current_correlation().mode
         # Of what has completed the error's type is the program's own word, and no label.
         reason = terminal.error_type if isinstance(terminal, Failed) else ""
         status = type(terminal).__name__.lower().replace("finished", "completed")

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 from attrs import evolve, frozen
 
-from pyexec.correlation import current
+from pyexec.correlation import correlate_execution
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
 from pyexec.domain.spec import Policy, Spec, resolve
 from pyexec.errors import (
@@ -262,6 +262,7 @@ class Submissions:
             raise KeyReused(
                 f"this Idempotency-Key was used before, with another request, for {execution_id}; use a new key"
             )
+        correlate_execution(execution_id)
         return execution_id
 
     async def _forget_payload(self, execution_id: str) -> None:
@@ -271,5 +272,5 @@ class Submissions:
 
 def _new_run() -> Run:
     run = Run(new_execution_id())
-    current().execution_id = run.id
+    correlate_execution(run.id)
     return run
