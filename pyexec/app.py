@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from pyexec.logs import Logs
 from pyexec.preflight.findings import Finding, as_json, as_text, is_well
 from pyexec.preflight.preflight import run_preflight
 from pyexec.server import serve
-from pyexec.settings import from_environment
 from pyexec.settings_help import describe_settings
+from pyexec.settings_parser import read_settings
 
 WRONG_USAGE = 2
 USAGE = """\
@@ -73,7 +74,7 @@ def _serve() -> None:
     failure: BaseException | None = None
     logs: Logs | None = None
     try:
-        settings = from_environment()
+        settings = read_settings(os.environ)
         logs = Logs(settings.log_format, settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, logs))

@@ -164,7 +164,7 @@ def _assemble(
             policy=policy,
             members_max=settings.max_archive_members,
             spool_dir=settings.data_dir,
-            local_claim=settings.local_claim == "on",
+            local_claim=settings.local_claim,
         ),
         log=log,
         blobs=blobs,
