@@ -16,7 +16,7 @@ from pyexec.adapters.consul.log import ConsulLog
 from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.domain.events import Claimed, Event, Finished, Output, Running, Submitted
 from pyexec.domain.ids import execution_id
-from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.spec import Limits, Spec
 from pyexec.ports import EventLog, Member
 
@@ -79,14 +79,14 @@ async def fill(opened: OpenLog, size: int) -> Sequence[str]:
 
 def events_of_small_run(at: datetime) -> Sequence[Event]:
     """Return the events of a run that printed hello at the given time."""
-    journal = Journal()
-    journal.append(Stream.STDOUT, b"hello\n")
+    output_log = OutputLog()
+    output_log.append(Stream.STDOUT, b"hello\n")
     nonces = iter([os.urandom(8).hex() for _ in range(4)])
     return [
         Submitted(at=at, nonce=next(nonces), spec=SPEC),
         Claimed(at=at, nonce=next(nonces), replica="bench"),
         Running(at=at, nonce=next(nonces), engine="bench", container="bench"),
-        Finished(at=at, nonce=next(nonces), exit_code=0, output=Output(inline=journal.encode())),
+        Finished(at=at, nonce=next(nonces), exit_code=0, output=Output(inline=output_log.encode())),
     ]
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from subprocesses import ROOT
 
-from pyexec.settings_help import Described, described
+from pyexec.settings_help import SettingDoc, setting_docs
 
 PAGE = ROOT / "docs" / "configuration.md"
 _HEAD = """\
@@ -36,7 +36,7 @@ PYEXEC_PORT=9000 PYEXEC_MAX_CONCURRENT=8 python-executor-server
 def page() -> str:
     """Return the whole page."""
     parts = [_HEAD]
-    for section, settings in groupby(described(), key=lambda setting: setting.section):
+    for section, settings in groupby(setting_docs(), key=lambda setting: setting.section):
         rows = "".join(map(_row, settings))
         parts.append(
             f"\n## {section}\n\n| variable | meaning | default | allowed |\n|---|---|---|---|\n{rows}"
@@ -44,7 +44,7 @@ def page() -> str:
     return "".join(parts)
 
 
-def _row(setting: Described) -> str:
+def _row(setting: SettingDoc) -> str:
     meaning = setting.doc.replace("|", "\\|")
     return f"| `{setting.variable}` | {meaning} | `{setting.default}` | {setting.allowed} |\n"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -9,13 +10,13 @@ from importlib.metadata import version
 
 import uvloop
 
-from pyexec.errors import ExecutorError, first_of
+from pyexec.errors import ExecutorError, first_error
 from pyexec.logs import Logs
 from pyexec.preflight.findings import Finding, as_json, as_text, is_well
 from pyexec.preflight.preflight import run_preflight
 from pyexec.server import serve
-from pyexec.settings import from_environment
 from pyexec.settings_help import describe_settings
+from pyexec.settings_parser import read_settings
 
 WRONG_USAGE = 2
 USAGE = """\
@@ -73,12 +74,12 @@ def _serve() -> None:
     failure: BaseException | None = None
     logs: Logs | None = None
     try:
-        settings = from_environment()
+        settings = read_settings(os.environ)
         logs = Logs(settings.log_format, settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, logs))
     except* ExecutorError as errors:
-        failure = first_of(errors)
+        failure = first_error(errors)
     if failure is None:
         return
     # Not raised above: Python 3.11.2 would wrap the exit in a group, with a traceback.

@@ -81,7 +81,7 @@ class Unavailable(ExecutorError):
         self.execution_id = execution_id
 
 
-class SessionLost(Unavailable):
+class ConsulSessionLost(Unavailable):
     """This replica may have been taken for dead: what it believes to own may be another's by now. It appends
     nothing until it is a member again, which it becomes by itself."""
 
@@ -161,7 +161,7 @@ class SettingsError(ExecutorError):
     code = "settings"
 
 
-def first_of(group: BaseExceptionGroup[ExecutorError]) -> ExecutorError:
+def first_error(group: BaseExceptionGroup[ExecutorError]) -> ExecutorError:
     """The first error in a group: the others are what it led to."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp.http_exceptions import HttpProcessingError
 
-from pyexec.correlation import current
+from pyexec.correlation import current_correlation
 
 FIELDS: Final = "fields"
 """The attribute of a record with fields of its own: `logger.info(…, extra={FIELDS: {…}})`."""
@@ -18,7 +18,7 @@ class _Correlating(logging.Filter):
     """Notes on each record which execution it is about, in the task that logs it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.execution_id = current().execution_id
+        record.execution_id = current_correlation().execution_id
         return True
 
 

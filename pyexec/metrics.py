@@ -21,7 +21,7 @@ LATENCIES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 
 
 @frozen(kw_only=True, eq=False)
-class Measure:
+class Metric:
     """One metric by its name. `known` are the values of its labels that are there from the start, at 0: else nobody
     would see the first increase."""
 
@@ -32,17 +32,17 @@ class Measure:
 
 
 @frozen(kw_only=True, eq=False)
-class Counter(Measure):
+class Counter(Metric):
     """It only grows."""
 
 
 @frozen(kw_only=True, eq=False)
-class Gauge(Measure):
+class Gauge(Metric):
     """It is read whenever somebody asks."""
 
 
 @frozen(kw_only=True, eq=False)
-class Histogram(Measure):
+class Histogram(Metric):
     """How often a value fell below each of `buckets`."""
 
     buckets: tuple[float, ...] = DURATIONS
@@ -61,7 +61,7 @@ class Meter(Protocol):
         """From now on `read` tells it."""
 
 
-class Unmeasured:
+class NoopMeter:
     """A meter for where nobody asks."""
 
     def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
@@ -74,7 +74,7 @@ class Unmeasured:
         """Nobody asks."""
 
 
-UNMEASURED: Final = Unmeasured()
+NOOP_METER: Final = NoopMeter()
 
 
 @contextmanager
@@ -145,14 +145,16 @@ MEMORY_BUDGET: Final = Gauge(
 MEMORY_RESERVED: Final = Gauge(
     name="pyexec_memory_reserved_bytes", doc="Memory reserved by slots in use, as part of the budget"
 )
-LIVE: Final = Gauge(name="pyexec_executions_live", doc="Executions that this replica handles now")
-DAMAGED: Final = Gauge(
+ACTIVE_EXECUTIONS: Final = Gauge(
+    name="pyexec_executions_live", doc="Executions that this replica handles now"
+)
+CORRUPT_EXECUTIONS: Final = Gauge(
     name="pyexec_damaged_executions",
     doc="Executions found with an unreadable log; the server does not touch them",
 )
 
 POOL_SIZE: Final = Gauge(name="pyexec_pool_size", doc="Target number of idle sandboxes")
-POOL_WAITING: Final = Gauge(name="pyexec_pool_waiting", doc="Idle sandboxes")
+POOL_IDLE: Final = Gauge(name="pyexec_pool_waiting", doc="Idle sandboxes")
 POOL_TAKES: Final = Counter(
     name="pyexec_pool_takes_total",
     doc="Sandboxes taken from the pool; hit: an idle sandbox was available, miss: a sandbox had to be started",
@@ -187,7 +189,7 @@ IMAGE_PULLS: Final = Counter(
 IMAGE_PULL_SECONDS: Final = Histogram(
     name="pyexec_image_pull_seconds", doc="Time of successful pulls of images"
 )
-LIMITS_PROVEN: Final = Gauge(
+ISOLATION_CHECK_PASSED: Final = Gauge(
     name="pyexec_limits_proven",
     doc="1 after the isolation check has passed, else 0; no program runs before that",
 )
@@ -255,6 +257,6 @@ BUILD_INFO: Final = Gauge(
     labels=("version", "python", "engine"),
 )
 
-CATALOGUE: Final[tuple[Measure, ...]] = tuple(
-    value for value in list(globals().values()) if isinstance(value, Measure)
+CATALOGUE: Final[tuple[Metric, ...]] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Metric)
 )

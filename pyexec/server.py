@@ -12,7 +12,7 @@ from attrs import define, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
+from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_error
 from pyexec.logs import Logs
 from pyexec.metrics import LOOP_LAG_SECONDS, Meter
 from pyexec.settings import Settings
@@ -101,7 +101,7 @@ class Server:
                 return
             if self.gate.context is not None:
                 raise failure
-            await self._wait_before_retry(first_of(failure))
+            await self._wait_before_retry(first_error(failure))
 
     def _open_gate(self, context: Context, url: str) -> None:
         self.gate.context = context
@@ -119,13 +119,13 @@ class Server:
 async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) -> tuple[web.AppRunner, str]:
     """Return the listening server and its address. Raises `SettingsError` if it cannot listen there."""
     app = web.Application(
-        middlewares=[note_access, answer_errors, require_token, in_scope],
+        middlewares=[in_scope, note_access, answer_errors, require_token],
         client_max_size=settings.max_metadata_mb * MEBIBYTE,
     )
     app[GATE] = gate
     app[TOKENS] = settings.api_tokens
     app[METER], app[EXPOSITION] = meter, meter
-    app[ACCESS_LOG] = settings.access_log == "on"
+    app[ACCESS_LOG] = settings.access_log
     add_routes(app)
     add_pages(app, openapi_document(ROUTES, terms_of(settings)))
     http = web.AppRunner(

@@ -1,4 +1,4 @@
-"""The settings, described for people: what `--help` prints and docs/configuration.md shows."""
+"""Describe the settings for `--help` and for docs/configuration.md."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -7,65 +7,60 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from pyexec.settings import PREFIX, Settings
+from pyexec.settings import Settings
+from pyexec.settings_parser import allowed_values, variable_of
 
 
 @frozen(kw_only=True)
-class Described:
-    """One setting: its variable, its section, its meaning with the unit, its default, what is allowed, and the only
-    `names` that are, if it takes such."""
+class SettingDoc:
+    """The description of one setting. `choices` are the only values that it takes, if it has such a list."""
 
     variable: str
     section: str
     doc: str
     default: str
     allowed: str
-    names: Sequence[str]
+    choices: Sequence[str]
 
 
-def described() -> Sequence[Described]:
-    """Every setting; those of a section stand together."""
-    return [_described(attribute) for attribute in attrs.fields(Settings)]
+def setting_docs() -> Sequence[SettingDoc]:
+    """Describe every setting, grouped by section."""
+    return [_describe(setting) for setting in attrs.fields(Settings)]
 
 
 def describe_settings() -> str:
-    """Every setting with its default, a line each, under the title of its section."""
+    """Return one line for each setting with its default, under the title of its section."""
     lines = []
-    for section, settings in groupby(described(), key=lambda setting: setting.section):
-        lines += ["", f"{section}:", *(f"  {s.variable:28} {_sentence(s)} [{s.default}]" for s in settings)]
+    for section, docs in groupby(setting_docs(), key=lambda doc: doc.section):
+        lines += [
+            "",
+            f"{section}:",
+            *(f"  {doc.variable:28} {_sentence(doc)} [{doc.default}]" for doc in docs),
+        ]
     return "\n".join(lines[1:])
 
 
-def _sentence(setting: Described) -> str:
-    return f"{setting.doc}; of {', '.join(setting.names)}" if setting.names else setting.doc
+def _sentence(doc: SettingDoc) -> str:
+    return f"{doc.doc}: {', '.join(doc.choices)}" if doc.choices else doc.doc
 
 
-def _described(attribute: "attrs.Attribute[Any]") -> Described:
-    default = ",".join(attribute.default) if isinstance(attribute.default, tuple) else attribute.default
-    return Described(
-        variable=PREFIX + attribute.name.upper(),
-        section=attribute.metadata["section"],
-        doc=attribute.metadata["doc"],
-        default="none" if default in (None, "") else str(default),
-        allowed=_allowed(attribute),
-        names=attribute.metadata["allowed"],
+def _describe(setting: "attrs.Attribute[Any]") -> SettingDoc:
+    return SettingDoc(
+        variable=variable_of(setting),
+        section=setting.metadata["section"],
+        doc=setting.metadata["doc"],
+        default=_default(setting.default),
+        allowed=allowed_values(setting),
+        choices=setting.metadata["choices"],
     )
 
 
-def _allowed(attribute: "attrs.Attribute[Any]") -> str:
-    """What a value may be, in words."""
-    kind, least, names = (
-        str(attribute.type),
-        attribute.metadata["least"],
-        ", ".join(attribute.metadata["allowed"]),
-    )
-    if "tuple" in kind:
-        return f"a list of {names}" if names else "a list"
-    if names:
-        return names
-    if "Path" in kind:
-        return "a path"
-    if "int" not in kind and "float" not in kind:
-        return "text"
-    number = "a whole number" if "int" in kind else "a number"
-    return number if least is None else f"{number}, at least {least:g}"
+def _default(value: object) -> str:
+    match value:
+        case None | ():
+            return "none"
+        case bool():
+            return "on" if value else "off"
+        case float():
+            return f"{value:g}"
+    return str(value)

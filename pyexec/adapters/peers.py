@@ -8,7 +8,7 @@ import aiohttp
 import anyio
 
 from pyexec.domain.execution import Execution
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
 from pyexec.ports import REPLICA_HEADER, Caller, Membership
 from pyexec_client.sse import Parser

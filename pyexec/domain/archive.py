@@ -10,7 +10,7 @@ from itertools import pairwise
 from attrs import define, field, frozen
 
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.domain.tar_stream import REGULAR, Member, TarStream
+from pyexec.domain.tar_parser import REGULAR, Member, TarParser
 from pyexec.errors import InvalidRequest, TooLarge
 
 NAME_BYTES_MAX = 4095
@@ -68,7 +68,7 @@ class ArchiveCheck:
     """The file the caller named; None lets `finish` detect one."""
 
     unpacked_bytes: int = field(default=0, init=False)
-    _stream: TarStream = field(factory=TarStream, init=False)
+    _stream: TarParser = field(factory=TarParser, init=False)
     _files: set[int] = field(factory=set, init=False)
     _folders: set[int] = field(factory=set, init=False)
     _symlinks: set[str] = field(factory=set, init=False)

@@ -6,7 +6,7 @@ from attrs import frozen
 
 from pyexec.domain.events import Event, Preparing, Running, Terminal
 from pyexec.domain.execution import Execution, apply
-from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result, result_of
 
 
@@ -19,7 +19,7 @@ class Position:
 
 
 @frozen(kw_only=True)
-class Happened:
+class LifecycleItem:
     """A lifecycle event, with the position after it."""
 
     position: Position
@@ -27,7 +27,7 @@ class Happened:
 
 
 @frozen(kw_only=True)
-class Chunk:
+class OutputItem:
     """Output of one stream, with the position after it."""
 
     position: Position
@@ -36,7 +36,7 @@ class Chunk:
 
 
 @frozen(kw_only=True)
-class End:
+class EndItem:
     """The last of an execution's events, with the whole result."""
 
     position: Position
@@ -44,13 +44,13 @@ class End:
     result: Result
 
 
-Item = Happened | Chunk | End
+Item = LifecycleItem | OutputItem | EndItem
 
 
 def items_after(
-    execution_id: str, events: Sequence[Event], journal: Journal, after: Position
+    execution_id: str, events: Sequence[Event], output_log: OutputLog, after: Position
 ) -> Iterator[Item]:
-    """What of `events` and `journal` comes after a position, in the order in which it happened.
+    """What of `events` and `output_log` comes after a position, in the order in which it happened.
 
     What setup said comes before `running`, what the program printed after it, the terminal event last. A
     position's offset counts from 0 again at `preparing` and at `running`, so it never depends on whether an
@@ -62,27 +62,27 @@ def items_after(
         if number <= at.seq or isinstance(event, Terminal):
             continue
         if isinstance(event, Running):
-            for chunk in _chunks(journal.since(at.offset, journal.setup_bytes), at):
+            for chunk in _chunks(output_log.since(at.offset, output_log.setup_bytes), at):
                 yield chunk
         restarts = isinstance(event, Preparing | Running)
         at = Position(seq=number, offset=0 if restarts else at.offset)
-        yield Happened(position=at, event=event)
+        yield LifecycleItem(position=at, event=event)
     if state is None:
         return
-    begin = journal.setup_bytes if state.started_at is not None else 0
-    for chunk in _chunks(journal.since(begin + at.offset), at):
+    begin = output_log.setup_bytes if state.started_at is not None else 0
+    for chunk in _chunks(output_log.since(begin + at.offset), at):
         at = chunk.position
         yield chunk
     if state.terminal is not None and at.seq < state.seq:
-        yield End(
+        yield EndItem(
             position=Position(seq=state.seq, offset=at.offset),
             event=state.terminal,
-            result=result_of(state, journal),
+            result=result_of(state, output_log),
         )
 
 
-def _chunks(output: Iterable[tuple[Stream, bytes]], at: Position) -> Iterator[Chunk]:
+def _chunks(output: Iterable[tuple[Stream, bytes]], at: Position) -> Iterator[OutputItem]:
     offset = at.offset
     for stream, data in output:
         offset += len(data)
-        yield Chunk(position=Position(seq=at.seq, offset=offset), stream=stream, data=data)
+        yield OutputItem(position=Position(seq=at.seq, offset=offset), stream=stream, data=data)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from pyexec.domain.field_docs import described
-from pyexec.domain.output_files import Files
+from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Spec
 
 
@@ -34,7 +34,7 @@ class Usage:
 
 @frozen(kw_only=True)
 class Output:
-    """What the program printed, as an encoded journal: in the event itself, or in the blob store."""
+    """What the program printed, as an encoded output log: in the event itself, or in the blob store."""
 
     inline: bytes | None = None
     blob: str | None = None
@@ -110,7 +110,7 @@ class Finished(Event):
     result_truncated: bool = False
     usage: Usage | None = None
     output: Output = Output()
-    files: Files | None = None
+    files: OutputFiles | None = None
 
 
 @frozen(kw_only=True)
@@ -122,7 +122,7 @@ class Failed(Event):
     exit_code: int | None = None
     usage: Usage | None = None
     output: Output = Output()
-    files: Files | None = None
+    files: OutputFiles | None = None
 
 
 @frozen(kw_only=True)
@@ -131,7 +131,7 @@ class Killed(Event):
 
     usage: Usage | None = None
     output: Output = Output()
-    files: Files | None = None
+    files: OutputFiles | None = None
 
 
 Terminal = Finished | Failed | Killed

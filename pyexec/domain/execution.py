@@ -46,15 +46,15 @@ class Status(StrEnum):
 
 OPEN_STATUSES = frozenset({Status.PENDING, Status.RUNNING})
 OPEN_PHASES = frozenset(Phase) - {Phase.ENDED}
-OWNED = frozenset({Phase.CLAIMED, Phase.PREPARING, Phase.RUNNING})
+OWNED_PHASES = frozenset({Phase.CLAIMED, Phase.PREPARING, Phase.RUNNING})
 
-LEGAL: dict[type[Event], frozenset[Phase]] = {
+LEGAL_PHASES: dict[type[Event], frozenset[Phase]] = {
     Claimed: frozenset({Phase.QUEUED}),
     Released: frozenset({Phase.CLAIMED, Phase.PREPARING}),
     Preparing: frozenset({Phase.CLAIMED}),
     Running: frozenset({Phase.CLAIMED, Phase.PREPARING}),
     Adopted: frozenset({Phase.RUNNING}),
-    KillRequested: OWNED,
+    KillRequested: OWNED_PHASES,
     Finished: frozenset({Phase.RUNNING}),
     Failed: OPEN_PHASES,
     Killed: OPEN_PHASES,
@@ -140,7 +140,7 @@ def is_legal(state: Execution, event: Event) -> bool:
     another replica, which would start it all the same."""
     if isinstance(event, KillRequested | Released) and state.kill_requested:
         return False
-    return state.phase in LEGAL.get(type(event), frozenset())
+    return state.phase in LEGAL_PHASES.get(type(event), frozenset())
 
 
 def status_after(event: Event) -> Status | None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from attrs import evolve, frozen
 
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
-from pyexec.domain.output_files import Files
+from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Limits
 from pyexec.domain.traceback import Crash, parse_traceback
 
@@ -17,7 +17,7 @@ NETWORK_HINT = (
 
 
 @frozen(kw_only=True)
-class Ended:
+class RunOutcome:
     """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `lost` (with the engine),
     `broken`, or the limit that ended it; `detail` says more where there is more to say."""
 
@@ -30,19 +30,19 @@ class Ended:
     detail: str = ""
 
     @property
-    def was_told(self) -> bool:
+    def reported_by_supervisor(self) -> bool:
         """Whether the supervisor itself said how it ended, and so is still there."""
         return self.usage is not None
 
 
 def terminal_event(
-    ended: Ended,
+    ended: RunOutcome,
     *,
     limits: Limits,
     output_max: int,
     stderr_tail: str,
     output: Output,
-    files: Files | None,
+    files: OutputFiles | None,
     at: datetime,
     nonce: str,
 ) -> Terminal:
@@ -97,7 +97,7 @@ def terminal_event(
 
 
 def _error_of(crash: Crash, limits: Limits) -> str:
-    if limits.network_disabled and crash.wanted_network:
+    if limits.network_disabled and crash.is_network_error:
         return f"{crash.error} {NETWORK_HINT}"
     return crash.error
 

@@ -38,7 +38,7 @@ class OutputFile:
 
 
 @frozen(kw_only=True)
-class Files:
+class OutputFiles:
     """What a run brought back. Their contents, one after the other, are a blob; None when there are none.
 
     `truncated` says that something was left out, or may have been."""
@@ -97,7 +97,7 @@ class FileCheck:
         return tuple(self._files[:-1] if self._missing else self._files)
 
 
-def normal_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+def normalize_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
     """`output_files` relative to /work and without detours; raises `InvalidRequest` for what leads elsewhere."""
     if len(patterns) > PATTERNS_MAX:
         raise InvalidRequest(

@@ -9,8 +9,8 @@ from pyexec.domain.events import Failed, FailureType, Finished, Usage
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.field_docs import described
 from pyexec.domain.ids import ID_PATTERN
-from pyexec.domain.journal import Journal, Stream
-from pyexec.domain.output_files import Files, OutputFile
+from pyexec.domain.output_files import OutputFile, OutputFiles
+from pyexec.domain.output_log import OutputLog, Stream
 
 ID_FIELD = described("The execution's id.", "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", pattern=ID_PATTERN)
 
@@ -92,11 +92,11 @@ def summarize(execution: Execution) -> Summary:
     return Summary(**_facts(execution))  # type: ignore[arg-type]
 
 
-def result_of(execution: Execution, journal: Journal) -> Result:
-    """The whole answer. `journal` is what it printed so far, or in all once it has ended."""
+def result_of(execution: Execution, output_log: OutputLog) -> Result:
+    """The whole answer. `output_log` is what it printed so far, or in all once it has ended."""
     end = execution.terminal
     limited = isinstance(end, Failed) and end.error_type == "output_limit"
-    stdout, stderr = journal.text_of(Stream.STDOUT), journal.text_of(Stream.STDERR)
+    stdout, stderr = output_log.text_of(Stream.STDOUT), output_log.text_of(Stream.STDERR)
     result_cut = True if isinstance(end, Finished) and end.result_truncated else None
     files = files_of(execution)
     return Result(
@@ -112,13 +112,13 @@ def result_of(execution: Execution, journal: Journal) -> Result:
     )
 
 
-def files_of(execution: Execution) -> Files | None:
+def files_of(execution: Execution) -> OutputFiles | None:
     """What an ended execution brought back; None when it has not ended, or asked for nothing.
 
     Where a program ran and nobody could look afterwards, something may have been left behind."""
     if execution.terminal is None or not execution.spec.output_files:
         return None
-    return execution.terminal.files or Files(truncated=execution.started_at is not None)
+    return execution.terminal.files or OutputFiles(truncated=execution.started_at is not None)
 
 
 def _facts(execution: Execution) -> dict[str, object]:

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 
 from attrs import field, fields, frozen
 
+from pyexec.domain.environment import Recipe, parse_requirements
 from pyexec.domain.field_docs import described
-from pyexec.domain.output_files import normal_patterns
-from pyexec.domain.requirements import parse_requirements
+from pyexec.domain.output_files import normalize_patterns
 from pyexec.errors import InvalidRequest
 
 MEBIBYTE = 1024 * 1024
@@ -139,18 +139,25 @@ class Spec:
     requirements_txt: str | None = None
     output_files: tuple[str, ...] = ()
 
+    @property
+    def recipe(self) -> Recipe | None:
+        """What must be installed before it can run; None if the image can be used as it is."""
+        if not self.pre_commands and self.requirements_txt is None:
+            return None
+        return Recipe(pre_commands=self.pre_commands, requirements_txt=self.requirements_txt)
+
 
 @frozen(kw_only=True)
 class Policy:
     """The operator's defaults and ceilings. `allowed_images` are patterns; none of them: every image.
 
-    `installs`: whether anything may be installed at all."""
+    `setup_allowed`: whether anything may be installed at all."""
 
     default_image: str
     defaults: Limits
     ceilings: Limits
     allowed_images: tuple[str, ...] = ()
-    installs: bool = True
+    setup_allowed: bool = True
 
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
@@ -173,7 +180,7 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         script_args=metadata.script_args,
         pre_commands=metadata.pre_commands,
         requirements_txt=requirements.text if requirements else None,
-        output_files=normal_patterns(metadata.output_files),
+        output_files=normalize_patterns(metadata.output_files),
         limits=_limits(metadata.config, policy),
     )
 
@@ -220,7 +227,7 @@ def _check_installs(metadata: Metadata, has_requirements: bool, policy: Policy) 
             raise InvalidRequest(
                 "a command cannot be empty, nor hold a NUL character", field=f"pre_commands[{index}]"
             )
-    if not policy.installs and (has_requirements or metadata.pre_commands):
+    if not policy.setup_allowed and (has_requirements or metadata.pre_commands):
         raise InvalidRequest(
             "this server installs nothing (its PYEXEC_SETUP_NETWORK is none); use an image that has what is needed",
             field="requirements_txt" if has_requirements else "pre_commands",

@@ -31,7 +31,7 @@ class Crash:
     error_line: int | None
 
     @property
-    def wanted_network(self) -> bool:
+    def is_network_error(self) -> bool:
         """Whether it comes of a network that is not there."""
         return _NO_NETWORK.search(self.error) is not None
 

@@ -68,7 +68,7 @@ class EventLog(Protocol):
         step. Whether the events are a legal word is the caller's business. A cancelled append has happened
         wholly or not at all; so has one that raises `Unavailable`, and it may yet happen a little later.
         Raises `Conflict` when the log is not `after` events long, has ended, or is retired, or when `gone` is a
-        member; `KeyTaken` when the key is bound; `SessionLost` when this replica is no member at present, and
+        member; `KeyTaken` when the key is bound; `ConsulSessionLost` when this replica is no member at present, and
         then nothing was written, nor will be; `TooLarge` when the store cannot take that much in one step."""
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:

@@ -6,7 +6,7 @@ from typing import Protocol
 from attrs import frozen
 
 from pyexec.domain.execution import Execution
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 
 REPLICA_HEADER = "X-Pyexec-Replica"
 """Marks a request of one replica to another, with the asking one's name."""

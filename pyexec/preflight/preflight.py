@@ -13,14 +13,15 @@ from pyexec.preflight.storage import (
     check_data_dir,
     check_installer,
 )
-from pyexec.settings import PREFIX, from_environment, wrong_settings
+from pyexec.settings import PREFIX
+from pyexec.settings_parser import find_errors, read_settings
 
 
 async def run_preflight() -> Sequence[Finding]:
     """What is found, one after the other: one that fails does not hide the next."""
-    if wrong := wrong_settings(os.environ):
+    if wrong := find_errors(os.environ):
         return [failed("settings", error, "the other checks need it") for error in wrong]
-    settings = from_environment()
+    settings = read_settings(os.environ)
     given = sorted(name for name in os.environ if name.startswith(PREFIX))
     return [
         fine("settings", ", ".join(given) or "all have their defaults"),

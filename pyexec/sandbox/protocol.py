@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import asdict, define, field, filters, frozen
 
-from pyexec.domain.journal import Stream
 from pyexec.domain.output_files import UNSAFE, FileLimits
+from pyexec.domain.output_log import Stream
 from pyexec.errors import SandboxBroken
 from pyexec.guest import collector, wire
 

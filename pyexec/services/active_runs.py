@@ -8,7 +8,7 @@ from attrs import define, field
 from pyexec.aio import Broadcast
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, apply, is_legal
-from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.errors import Conflict
 from pyexec.services.output_files import OutputFileSpool
 
@@ -19,7 +19,7 @@ class Run:
 
     id: str
     events: list[Event] = field(factory=list)
-    journal: Journal = field(factory=Journal)
+    output_log: OutputLog = field(factory=OutputLog)
     output_files: OutputFileSpool | None = None
     """The files that the guest sent after the program ended, if the spec asked for files."""
     changes: Broadcast = field(factory=Broadcast)
@@ -72,7 +72,7 @@ class Run:
 
     def write_output(self, stream: Stream, data: bytes) -> None:
         """Append output, and wake all readers."""
-        self.journal.append(stream, data)
+        self.output_log.append(stream, data)
         self.changes.notify_all()
 
     def check_may_append(self, replica: str, event: Event) -> None:

@@ -11,9 +11,9 @@ from attrs import evolve, field, frozen
 from pyexec.aio import FailureLog
 from pyexec.domain.events import Failed, FailureType, Released, Terminal
 from pyexec.domain.execution import is_legal
-from pyexec.domain.journal import Stream
-from pyexec.domain.outcome import Ended, shortened, terminal_event
-from pyexec.domain.output_files import Files
+from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
+from pyexec.domain.output_files import OutputFiles
+from pyexec.domain.output_log import Stream
 from pyexec.errors import (
     Conflict,
     CorruptLog,
@@ -62,13 +62,13 @@ class CompletionWriter:
         """Leave a run to adoption, instead of retrying, when log or blobs are unavailable."""
         self._stopping.set()
 
-    async def end(self, run: Run, ended: Ended) -> None:
+    async def end(self, run: Run, ended: RunOutcome) -> None:
         """Store output and files, and write the terminal event for the observed end."""
         failures = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
-            stderr_tail = run.journal.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
+            stderr_tail = run.output_log.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             stored = await self._retried(
-                run, failures, partial(store_output, self.blobs, run.id, run.journal)
+                run, failures, partial(store_output, self.blobs, run.id, run.output_log)
             )
             files = await self._retried(run, failures, partial(self._stored_files, run))
             if stored is None:
@@ -92,9 +92,9 @@ class CompletionWriter:
         """End an execution that failed before its program started. The setup output becomes its stderr."""
         failures = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
-            run.journal.setup_failed()
+            run.output_log.relabel_setup()
             stored = await self._retried(
-                run, failures, partial(store_output, self.blobs, run.id, run.journal)
+                run, failures, partial(store_output, self.blobs, run.id, run.output_log)
             )
             if stored is not None:
                 failed = Failed(
@@ -127,14 +127,14 @@ class CompletionWriter:
                     logger.warning("%s is left to the leader: %s", run.id, error)
         run.detach()
 
-    async def _stored_files(self, run: Run) -> Files | None:
+    async def _stored_files(self, run: Run) -> OutputFiles | None:
         if run.output_files is None:
             return None
         try:
             return await run.output_files.store(self.blobs, files_blob(run.id))
         except TooLarge as error:
             logger.warning("output files of %s dropped: %s", run.id, error)
-            return Files(truncated=True)
+            return OutputFiles(truncated=True)
 
     async def _write(self, run: Run, terminal: Terminal, failures: FailureLog) -> None:
         """Append the terminal event after the newest event, as long as this replica owns the open execution.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from attrs import frozen
 
 from pyexec.domain.events import Terminal
-from pyexec.domain.output_files import Files, OutputFile
+from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.result import files_of
 from pyexec.errors import NotEnded, Unavailable, UnknownFile
 from pyexec.ports import BlobStore
@@ -51,7 +51,7 @@ class Downloads:
             f"{execution_id} has no output file {path[:200]!r}; its result lists the files it has"
         )
 
-    async def _files(self, execution_id: str) -> tuple[Files, Terminal]:
+    async def _files(self, execution_id: str) -> tuple[OutputFiles, Terminal]:
         execution = await self._executions.get(execution_id)
         if execution.terminal is None:
             raise NotEnded(
@@ -64,7 +64,7 @@ class Downloads:
             )
         return files, execution.terminal
 
-    async def _tar(self, files: Files, headers: Sequence[bytes]) -> AsyncIterator[bytes]:
+    async def _tar(self, files: OutputFiles, headers: Sequence[bytes]) -> AsyncIterator[bytes]:
         contents = _Contents(self._blobs, files.blob)
         for file, header in zip(files.listed, headers, strict=True):
             yield header
@@ -73,7 +73,7 @@ class Downloads:
             yield bytes(_padding(file))
         yield TAR_END
 
-    async def _part(self, files: Files, start: int, size: int) -> AsyncIterator[bytes]:
+    async def _part(self, files: OutputFiles, start: int, size: int) -> AsyncIterator[bytes]:
         contents = _Contents(self._blobs, files.blob)
         async for _ in contents.next(start):
             pass

@@ -8,11 +8,11 @@ from time import perf_counter
 
 from attrs import define, field, frozen
 
-from pyexec.correlation import current
+from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Failed, Running, Terminal
 from pyexec.domain.execution import Execution, Status, fold
 from pyexec.domain.result import summarize
-from pyexec.errors import CorruptLog, ExecutorError, SessionLost, TooLarge, Unavailable
+from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
 from pyexec.metrics import (
     EVENT_LOG_ERRORS,
     EVENT_LOG_SECONDS,
@@ -31,7 +31,7 @@ from pyexec.services.active_runs import ActiveRuns
 logger = logging.getLogger(__name__)
 
 _KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
-    (SessionLost, "session_lost"),
+    (ConsulSessionLost, "session_lost"),
     (Unavailable, "unavailable"),
     (CorruptLog, "corrupt"),
     (TooLarge, "too_large"),
@@ -117,12 +117,12 @@ class MeteredLog:
         """Return the ended execution if it ran here, or was written whole here; else None."""
         run = self.active_runs.get(execution_id)
         if run is not None and run.seq >= after:
-            self.meter.count(OUTPUT_BYTES, by=len(run.journal))
+            self.meter.count(OUTPUT_BYTES, by=len(run.output_log))
             return fold(execution_id, [*run.events[:after], *events])
         return fold(execution_id, events) if after == 0 else None
 
     def _count_end(self, terminal: Terminal, ended: Execution | None) -> None:
-        mode = current().mode
+        mode = current_correlation().mode
         # The error type of a completed program is the program's own text, so it is no label.
         reason = terminal.error_type if isinstance(terminal, Failed) else ""
         status = type(terminal).__name__.lower().replace("finished", "completed")

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import anyio
 
-from pyexec.domain.event_stream import Chunk, Item, Position, items_after
+from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
 from pyexec.domain.execution import Execution, Phase, Status, fold, request_kill
-from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result, Summary, result_of, summarize
 from pyexec.errors import Conflict, CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
@@ -61,20 +61,20 @@ class Executions:
         execution = await self.get(execution_id)
         if execution.phase is not Phase.ENDED and wait_seconds > 0:
             execution = await self._ended_within(wait_seconds, execution)
-        return result_of(execution, await self._journal(execution, caller))
+        return result_of(execution, await self._output_log(execution, caller))
 
     async def final_result(self, execution_id: str, caller: Caller) -> Result:
         """Wait until the execution has ended, and return its result."""
         execution = await self._until_ended(await self.get(execution_id))
-        return result_of(execution, await self._journal(execution, caller))
+        return result_of(execution, await self._output_log(execution, caller))
 
-    async def journal(self, execution_id: str, caller: Caller) -> Journal:
+    async def output_log(self, execution_id: str, caller: Caller) -> OutputLog:
         """Return the output so far."""
-        return await self._journal(await self.get(execution_id), caller)
+        return await self._output_log(await self.get(execution_id), caller)
 
     def result_of_run(self, run: Run) -> Result:
         """Return the result of a run of this replica, from memory."""
-        return result_of(run.execution, run.journal)
+        return result_of(run.execution, run.output_log)
 
     async def page(
         self, status: Status | None, limit: int, cursor: str | None
@@ -117,14 +117,14 @@ class Executions:
             if not events:
                 return
             execution = fold(execution_id, events)
-            journal = await load_output(self._blobs, execution)
-            for item in items_after(execution_id, events, journal, at):
+            output_log = await load_output(self._blobs, execution)
+            for item in items_after(execution_id, events, output_log, at):
                 at = item.position
                 yield item
             if self._runs_elsewhere(execution, caller):
                 async for stream, data in self._output_elsewhere(execution, at.offset, caller, follow=follow):
                     at = Position(seq=at.seq, offset=at.offset + len(data))
-                    yield Chunk(position=at, stream=stream, data=data)
+                    yield OutputItem(position=at, stream=stream, data=data)
             if execution.phase is Phase.ENDED or not follow:
                 return
             await self._wait_for_change(execution, caller)
@@ -134,7 +134,7 @@ class Executions:
         at = after
         while True:
             changed = run.changes.next_event()
-            for item in items_after(run.id, tuple(run.events), run.journal, at):
+            for item in items_after(run.id, tuple(run.events), run.output_log, at):
                 at = item.position
                 yield item
             if run.inactive.is_set() or not follow:
@@ -162,16 +162,16 @@ class Executions:
         else:
             await self._log.wait(execution.id, execution.seq)
 
-    async def _journal(self, execution: Execution, caller: Caller) -> Journal:
+    async def _output_log(self, execution: Execution, caller: Caller) -> OutputLog:
         if execution.phase is Phase.ENDED:
             return await load_output(self._blobs, execution)
         if (run := self._active_runs.get(execution.id)) is not None:
-            return run.journal
-        journal = Journal()
+            return run.output_log
+        output_log = OutputLog()
         if self._runs_elsewhere(execution, caller):
             async for stream, data in self._output_elsewhere(execution, 0, caller, follow=False):
-                journal.append(stream, data)
-        return journal
+                output_log.append(stream, data)
+        return output_log
 
     async def _ended_within(self, seconds: float, execution: Execution) -> Execution:
         """Wait for the end, at most `seconds`, and return the state then."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 from attrs import define, field, frozen
 
-from pyexec.domain.output_files import FileCheck, FileLimits, Files
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFiles
 from pyexec.errors import SandboxBroken
 from pyexec.ports import BlobStore
 from pyexec.sandbox.protocol import Collected, FileBegins, FileData
@@ -66,14 +66,14 @@ class OutputFileSpool:
                 case _:
                     raise SandboxBroken(f"unexpected {type(frame).__name__} frame between output files")
 
-    async def store(self, blobs: BlobStore, name: str) -> Files:
+    async def store(self, blobs: BlobStore, name: str) -> OutputFiles:
         """Store all complete files as one blob. The returned list goes into the terminal event."""
         listed = self._check.whole()
         truncated = self._truncated or len(listed) < self._check.announced
         size = sum(file.size for file in listed)
         if size:
             await blobs.put(name, self._contents(size))
-        return Files(listed=listed, truncated=truncated, blob=name if size else None)
+        return OutputFiles(listed=listed, truncated=truncated, blob=name if size else None)
 
     async def _contents(self, size: int) -> AsyncIterator[bytes]:
         await self._spool.seek(0)

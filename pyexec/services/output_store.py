@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from pyexec.domain.events import Output
 from pyexec.domain.execution import Execution
-from pyexec.domain.journal import Journal
+from pyexec.domain.output_log import OutputLog
 from pyexec.errors import TooLarge
 from pyexec.ports import BlobStore
 
@@ -27,14 +27,14 @@ def payload_blob(execution_id: str) -> str:
 
 
 async def store_output(
-    blobs: BlobStore, execution_id: str, journal: Journal
+    blobs: BlobStore, execution_id: str, output_log: OutputLog
 ) -> tuple[Output, TooLarge | None]:
     """Store the output durably. The returned `Output` goes into the terminal event.
 
     If the store has no room for all of it, only the beginning is kept, and the store's error is returned as well."""
-    not_stored, size = None, len(journal)
+    not_stored, size = None, len(output_log)
     while True:
-        encoded = journal.encode(size)
+        encoded = output_log.encode(size)
         if len(encoded) <= INLINE_BYTES_MAX:
             return Output(inline=encoded), not_stored
         try:
@@ -45,12 +45,12 @@ async def store_output(
             return Output(blob=output_blob(execution_id)), not_stored
 
 
-async def load_output(blobs: BlobStore, execution: Execution) -> Journal:
+async def load_output(blobs: BlobStore, execution: Execution) -> OutputLog:
     """Return the output of an ended execution; an empty journal for one that has not ended."""
     output = execution.terminal.output if execution.terminal else Output()
     if output.blob is not None:
-        return Journal.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))
-    return Journal.decode(output.inline or b"")
+        return OutputLog.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))
+    return OutputLog.decode(output.inline or b"")
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

@@ -9,10 +9,9 @@ import anyio
 from attrs import frozen
 
 from pyexec.aio import FailureLog, retry
-from pyexec.domain.environment import recipe_of
 from pyexec.domain.events import Preparing
 from pyexec.domain.execution import Phase
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 from pyexec.domain.spec import Spec
 from pyexec.errors import (
     Conflict,
@@ -23,7 +22,7 @@ from pyexec.errors import (
     TooLarge,
     Unavailable,
 )
-from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.pool.pool import Pool, SandboxKind
@@ -74,7 +73,7 @@ class Preparation:
     blobs: BlobStore
     pool: Pool
     environments: Environments
-    meter: Meter = UNMEASURED
+    meter: Meter = NOOP_METER
 
     async def kind(self, spec: Spec) -> SandboxKind | None:
         """Return the kind of sandbox that `spec` can start in at once. Return None if its image must be pulled or
@@ -87,7 +86,7 @@ class Preparation:
     def idle_kind(self, spec: Spec) -> SandboxKind | None:
         """Return the kind of sandbox for a spec that needs no environment, if an idle one is in the pool."""
         kind = kind_of(spec)
-        return kind if recipe_of(spec) is None and self.pool.has(kind) else None
+        return kind if spec.recipe is None and self.pool.has(kind) else None
 
     async def sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
         """Take a sandbox and unpack the archive in it. If that fails, the sandbox is removed."""
@@ -191,7 +190,7 @@ class Preparation:
 def kind_of(spec: Spec, image: Image | None = None) -> SandboxKind:
     """Return the kind of sandbox for a spec: of the image that it names, or of the environment made for it."""
     limits = spec.limits
-    has_environment = image is not None and recipe_of(spec) is not None
+    has_environment = image is not None and spec.recipe is not None
     return SandboxKind(
         image=image.id if image is not None and has_environment else spec.docker_image,
         memory_mb=limits.memory_mb,

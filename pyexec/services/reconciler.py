@@ -17,11 +17,11 @@ from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.plan import (
     Action,
     Claim,
+    ClusterState,
     Expire,
     MarkLost,
     OpenExecution,
     Release,
-    View,
     next_deadline,
     plan,
 )
@@ -129,12 +129,12 @@ class Reconciler:
         deadline = next_deadline(self._view())
         return None if deadline is None else max(0.0, deadline - anyio.current_time())
 
-    def _view(self) -> View:
-        return View(
+    def _view(self) -> ClusterState:
+        return ClusterState(
             now=anyio.current_time(),
             open=tuple(self._open.values()),
-            room=self._capacity(),
-            gone=dict(self._gone_since),
+            capacity=self._capacity(),
+            gone_since=dict(self._gone_since),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
             adoption_seconds=self._config.adoption_seconds,
         )
@@ -206,7 +206,7 @@ class Reconciler:
             self._open.pop(execution_id, None)
             return
         since = self._first_seen.setdefault(execution_id, anyio.current_time())
-        self._open[execution_id] = OpenExecution(execution=execution, since=since)
+        self._open[execution_id] = OpenExecution(execution=execution, waiting_since=since)
 
     def _runs_here(self, execution_id: str, length: int) -> bool:
         """Return True if this replica carries the execution and knows all its events. Otherwise another replica may

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.events import Usage
-from pyexec.domain.outcome import Ended
+from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
 from pyexec.guest.wire import RESULT_BYTES_MAX
@@ -31,7 +31,7 @@ STREAM_CHANGES_MAX = 100_000
 """The order of stdout and stderr is recorded; a program that alternates without end costs more than its bytes."""
 SUPERVISOR_REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
-Follow = Callable[[], Coroutine[Any, Any, Ended]]
+Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
 
 
 @frozen(kw_only=True)
@@ -42,13 +42,13 @@ class OutputLimits:
     files: OutputFileLimits
 
 
-async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputLimits) -> Ended:
+async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputLimits) -> RunOutcome:
     """Run `following` to the program's end, and receive the output files. Return how the program ended.
 
     The deadline, a kill request, and a change of owner end the run from here, whatever the guest does."""
     spec = run.execution.spec
     grace = GRACE_WITH_FILES_SECONDS if spec.output_files else GRACE_SECONDS
-    ended: Ended | None = None
+    ended: RunOutcome | None = None
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(_kill_on_request, run, sandbox, name=f"kill {run.id}")
         try:
@@ -57,15 +57,15 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
                 deadline = partial(_cancel_at_deadline, spec.limits.timeout_seconds, grace, sandbox, scope)
                 watchers.start_soon(deadline, name=f"deadline of {run.id}")
                 ended = await following()
-            if ended is not None and ended.was_told and spec.output_files:
+            if ended is not None and ended.reported_by_supervisor and spec.output_files:
                 run.output_files = OutputFileSpool(limits.files)
                 with anyio.CancelScope() as receiving:
                     watchers.start_soon(_cancel_when_inactive, run, receiving, name=f"files of {run.id}")
                     await run.output_files.receive(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
-            ended = Ended(reason=_broken_reason(run, sandbox), detail=str(error))
+            ended = RunOutcome(reason=_broken_reason(run, sandbox), detail=str(error))
         watchers.cancel_scope.cancel()
-    return ended or Ended(reason=_broken_reason(run, sandbox) if sandbox.out_of_reach else "timeout")
+    return ended or RunOutcome(reason=_broken_reason(run, sandbox) if sandbox.out_of_reach else "timeout")
 
 
 def program_plan(spec: Spec) -> Plan:
@@ -78,7 +78,7 @@ def program_plan(spec: Spec) -> Plan:
     )
 
 
-async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> Ended:
+async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
     """Send the start signal, then follow. Raises `SandboxRefused` if the signal arrives too late."""
     spec = run.execution.spec
     await sandbox.go(
@@ -93,22 +93,22 @@ async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> 
     return await follow(run, sandbox, limits)
 
 
-async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> Ended:
+async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
     """Copy the program's output into the journal, up to the output limit, until the program ends.
 
     Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
     result = b""
     async for frame in sandbox.frames():
         if isinstance(frame, Printed):
-            remaining = limits.output_bytes + run.journal.setup_bytes - len(run.journal)
+            remaining = limits.output_bytes + run.output_log.setup_bytes - len(run.output_log)
             run.write_output(frame.stream, frame.data[:remaining])
             if len(frame.data) > remaining:
-                return Ended(reason="output_limit")
-            if run.journal.changes > STREAM_CHANGES_MAX:
+                return RunOutcome(reason="output_limit")
+            if run.output_log.segment_count > STREAM_CHANGES_MAX:
                 detail = (
                     f"the program changed {STREAM_CHANGES_MAX} times between stdout and stderr; it was killed"
                 )
-                return Ended(reason="output_limit", detail=detail)
+                return RunOutcome(reason="output_limit", detail=detail)
         elif isinstance(frame, Evaluated):
             result += frame.data
             if len(result) > RESULT_BYTES_MAX:
@@ -118,9 +118,9 @@ async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> Ended:
     raise SandboxBroken("the sandbox ended before it reported how the program ended")
 
 
-def _ended(frame: Exited, result: bytes) -> Ended:
+def _ended(frame: Exited, result: bytes) -> RunOutcome:
     is_known = frame.reason in SUPERVISOR_REASONS
-    return Ended(
+    return RunOutcome(
         reason=frame.reason if is_known else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,

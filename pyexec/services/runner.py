@@ -12,9 +12,9 @@ from attrs import frozen
 from pyexec.aio import InFlightGuard
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, fold
-from pyexec.domain.outcome import Ended
-from pyexec.errors import Conflict, ExecutorError, SessionLost, Unavailable
-from pyexec.metrics import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.domain.outcome import RunOutcome
+from pyexec.errors import Conflict, ConsulSessionLost, ExecutorError, Unavailable
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import EventLog, IdempotencyKey
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.sandbox import Sandbox
@@ -64,7 +64,7 @@ class Runner:
         active_runs: ActiveRuns,
         completion: CompletionWriter,
         in_doubt: InDoubtResolver,
-        meter: Meter = UNMEASURED,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self.config = config
         self._log = log
@@ -209,7 +209,7 @@ class Runner:
         run.check_may_append(self.replica, events[0])  # another replica may have taken it over meanwhile
         try:
             await self._log.append(run.id, run.seq, events, key=key)
-        except SessionLost:
+        except ConsulSessionLost:
             raise  # nothing was written
         except Unavailable:
             submitted = events[0] if isinstance(events[0], Submitted) else None
@@ -226,7 +226,7 @@ class Runner:
                 await self.start(run, Placement(launch.slot, sandbox))
                 started = True
             if not started:
-                await self._completion.end(run, Ended(reason="killed"))
+                await self._completion.end(run, RunOutcome(reason="killed"))
         except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
             run.detach()
             self.resolve_later(run.id, f"it could not start: {error}")
@@ -257,12 +257,12 @@ class Runner:
         except Exception:
             logger.exception("%s could not be followed to its end", run.id)
             detail = "internal server error; see the server log"
-            await self._completion.end(run, Ended(reason="broken", detail=detail))
+            await self._completion.end(run, RunOutcome(reason="broken", detail=detail))
         except anyio.get_cancelled_exc_class():
             if self.config.leave_running:
                 run.detach()
             else:
-                await self._completion.end(run, Ended(reason="stopped"))
+                await self._completion.end(run, RunOutcome(reason="stopped"))
             raise
         finally:
             with anyio.CancelScope(shield=True):

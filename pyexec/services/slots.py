@@ -11,12 +11,12 @@ from pyexec.errors import QueueFull, QueueTimeout, TooLarge, Unavailable
 from pyexec.metrics import (
     MEMORY_BUDGET,
     MEMORY_RESERVED,
+    NOOP_METER,
     QUEUE_LENGTH,
     QUEUE_LIMIT,
     SLOTS,
     SLOTS_IN_USE,
     STEP_SECONDS,
-    UNMEASURED,
     Meter,
     timed,
 )
@@ -48,7 +48,7 @@ class Slots:
         queue_max: int,
         memory_mb_max: int,
         overhead_mb: int,
-        meter: Meter = UNMEASURED,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self._meter = meter
         self._overhead_mb = overhead_mb

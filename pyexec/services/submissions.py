@@ -10,10 +10,11 @@ from pathlib import Path
 import anyio
 from attrs import evolve, frozen
 
-from pyexec.correlation import current
+from pyexec.correlation import correlate_execution
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
 from pyexec.domain.spec import Policy, Spec, resolve
 from pyexec.errors import (
+    ConsulSessionLost,
     EngineError,
     ExecutorError,
     ImageUnavailable,
@@ -22,11 +23,10 @@ from pyexec.errors import (
     KeyTaken,
     QueueTimeout,
     SandboxBroken,
-    SessionLost,
     Unavailable,
-    first_of,
+    first_error,
 )
-from pyexec.metrics import UNMEASURED, Meter
+from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.pool.pool import SandboxKind
 from pyexec.services.active_runs import ActiveRuns, Run
@@ -74,7 +74,7 @@ class Submissions:
         active_runs: ActiveRuns,
         preparation: Preparation,
         runner: Runner,
-        meter: Meter = UNMEASURED,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self._config = config
         self._log = log
@@ -96,7 +96,7 @@ class Submissions:
         try:
             await self._check_key(upload)
             await self._check_capacity(submission.spec)
-            current().execution_id = submission.run.id
+            correlate_execution(submission.run.id)
             await self._start(submission)
         except KeyTaken as taken:
             return await self._same_execution(submission.archive, taken)
@@ -108,7 +108,7 @@ class Submissions:
         try:
             await self._check_key(upload)
             await self._check_capacity(submission.spec)
-            current().execution_id = submission.run.id
+            correlate_execution(submission.run.id)
             await self._accept(submission)
         except KeyTaken as taken:
             return await self._same_execution(submission.archive, taken)
@@ -184,7 +184,7 @@ class Submissions:
             try:
                 if placement is None or not await self._start_stored(run, submitted, key(), placement, held):
                     await self._queue(run, submitted, key())
-            except SessionLost:
+            except ConsulSessionLost:
                 raise
             except Unavailable:
                 undo.pop_all()  # the append may have succeeded, and then the archive is needed
@@ -206,7 +206,7 @@ class Submissions:
                 if is_small:
                     placement = await self._place_at_once(submission, held)
         except* ExecutorError as errors:
-            raise first_of(errors) from errors
+            raise first_error(errors) from errors
         return placement
 
     async def _place_at_once(self, submission: Submission, held: AsyncExitStack) -> Placement | None:

@@ -16,7 +16,7 @@ from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Submitted
 from pyexec.domain.spec import MEBIBYTE, Metadata, Spec
-from pyexec.metrics import UNMEASURED, UPLOAD_BYTES, Meter
+from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
@@ -41,7 +41,7 @@ class Upload:
 class CheckedArchive:
     """The archive of an upload. Every byte is checked before it is passed on, and hashed if a key needs it."""
 
-    def __init__(self, upload: Upload, spec: Spec, members_max: int, meter: Meter = UNMEASURED) -> None:
+    def __init__(self, upload: Upload, spec: Spec, members_max: int, meter: Meter = NOOP_METER) -> None:
         limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=members_max)
         self._check = ArchiveCheck(limits, spec.entrypoint)
         self._upload = upload

@@ -5,7 +5,6 @@ from aiohttp import web
 from attrs import field, frozen
 
 from pyexec.codec import to_json
-from pyexec.correlation import current
 from pyexec.domain.event_stream import Position
 from pyexec.domain.execution import Status
 from pyexec.domain.field_docs import described
@@ -75,7 +74,6 @@ async def run_and_answer(request: web.Request, upload: Upload) -> web.StreamResp
     stops does not: the run goes on, and is found by its id."""
     context = context_of(request)
     started = await context.submissions.run(upload)
-    current().execution_id = started if isinstance(started, str) else started.id
     try:
         return await (
             _answer_run(request, context, started)

@@ -10,10 +10,10 @@ from aiohttp import web
 from attrs import field, frozen
 
 from pyexec.codec import TAGS, event_name, timestamp, to_json
-from pyexec.domain.event_stream import Chunk, End, Happened, Item, Position
+from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Running
 from pyexec.domain.field_docs import described
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 from pyexec.errors import ExecutorError, InvalidRequest
 from pyexec.web.middleware.access import note_answered
 
@@ -78,7 +78,7 @@ async def send_events(
         try:
             async for item in items:
                 await response.write(encode(execution_id, item))
-                if isinstance(item, End):
+                if isinstance(item, EndItem):
                     note_answered(request, response)
         except ConnectionError as error:
             broken = error
@@ -96,7 +96,7 @@ async def send_events(
 def encode(execution_id: str, item: Item) -> bytes:
     """One item as an event of the stream."""
     match item:
-        case Happened():
+        case LifecycleItem():
             name = event_name(item.event)
             data = {
                 "execution_id": execution_id,
@@ -106,13 +106,13 @@ def encode(execution_id: str, item: Item) -> bytes:
             }
             if isinstance(item.event, Running) and item.event.image is not None:
                 data["image"] = item.event.image
-        case Chunk(stream=Stream.SETUP):
+        case OutputItem(stream=Stream.SETUP):
             name = "setup"
             data = {"data": base64.b64encode(item.data).decode()}
-        case Chunk():
+        case OutputItem():
             name = "output"
             data = {"stream": item.stream.value, "data": base64.b64encode(item.data).decode()}
-        case End():
+        case EndItem():
             name = event_name(item.event)
             data = to_json(item.result)
     position = f"{item.position.seq}.{item.position.offset}"

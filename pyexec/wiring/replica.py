@@ -12,7 +12,7 @@ from pyexec import __version__
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import Unavailable
-from pyexec.metrics import UNMEASURED, Meter
+from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import EngineIdentity, Member, Membership
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck
@@ -126,7 +126,7 @@ def assemble(
     identity: EngineIdentity,
     stores: Stores,
     isolation_check: IsolationCheck,
-    meter: Meter = UNMEASURED,
+    meter: Meter = NOOP_METER,
 ) -> Replica:
     """Put a replica together: sandboxes, preparation, runner, then what feeds the runner with work."""
     base = lay_foundation(settings, replica_id, identity, stores, meter)

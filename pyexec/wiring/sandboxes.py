@@ -84,7 +84,7 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
     enforces each of the two inside."""
     return ContainerSpec(
         image=kind.image,
-        command=protocol.command(standby=settings.standby == "on"),
+        command=protocol.command(standby=settings.standby),
         labels=labels,
         memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
         work_bytes=kind.disk_mb * MEBIBYTE,
@@ -126,7 +126,7 @@ def isolation_check_config(
         accepted=settings.allow_unenforced,
         networks=networks(settings),
         ports=sorted(ports | set(DOCKER_PORTS)),
-        strict=settings.strict == "1",
+        strict=settings.strict,
     )
 
 

@@ -7,7 +7,16 @@ from attrs import frozen
 from pyexec import __version__
 from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.metrics import BACKLOG, BUILD_INFO, DAMAGED, LEADER, LIMITS_PROVEN, LIVE, MEMBER, Meter
+from pyexec.metrics import (
+    ACTIVE_EXECUTIONS,
+    BACKLOG,
+    BUILD_INFO,
+    CORRUPT_EXECUTIONS,
+    ISOLATION_CHECK_PASSED,
+    LEADER,
+    MEMBER,
+    Meter,
+)
 from pyexec.ports import BlobStore, EngineIdentity, EventLog
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
@@ -116,7 +125,7 @@ def build_submissions(base: Foundation, preparation: Preparation, runner: Runner
             members_max=settings.max_archive_members,
             queue_timeout_seconds=settings.queue_timeout,
             spool_dir=settings.data_dir,
-            local_claim=settings.local_claim == "on",
+            local_claim=settings.local_claim,
         ),
         log=base.log,
         blobs=base.blobs,
@@ -170,9 +179,9 @@ def watch_gauges(base: Foundation, reconciler: Reconciler, isolation_check: Isol
     watch(LEADER, reconciler.leading.locked)
     watch(BACKLOG, lambda: reconciler.backlog)
     watch(MEMBER, lambda: base.stores.membership.held)
-    watch(LIVE, lambda: len(base.active_runs))
-    watch(DAMAGED, lambda: len(base.corrupt_logs))
-    watch(LIMITS_PROVEN, lambda: isolation_check.made)
+    watch(ACTIVE_EXECUTIONS, lambda: len(base.active_runs))
+    watch(CORRUPT_EXECUTIONS, lambda: len(base.corrupt_logs))
+    watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.made)
     watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), base.identity.version)
 
 

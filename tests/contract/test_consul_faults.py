@@ -12,7 +12,7 @@ import pytest
 from anyio import fail_after, to_thread
 
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
-from pyexec.errors import Conflict, SessionLost, SettingsError, Unavailable
+from pyexec.errors import Conflict, ConsulSessionLost, SettingsError, Unavailable
 from pyexec.ports import EventLog
 from tests.contract.logs import consul_parts, in_own_task, prefix_of
 from tests.events import claimed, new_id, released, running, submitted
@@ -128,7 +128,7 @@ async def appended(log: EventLog, execution: str, after: int) -> None:
                 if len(await log.read(execution)) > after:
                     return
                 await log.append(execution, after, [running() if after == 2 else released()])
-            except (SessionLost, Unavailable):
+            except (ConsulSessionLost, Unavailable):
                 await anyio.sleep(0.2)
             except Conflict:
                 continue

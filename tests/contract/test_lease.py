@@ -16,7 +16,7 @@ from anyio import fail_after, to_thread
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
 from pyexec.adapters.consul.lease import TTL_SECONDS, ConsulMembership
 from pyexec.adapters.single_member import SingleMember
-from pyexec.errors import Conflict, SessionLost
+from pyexec.errors import Conflict, ConsulSessionLost
 from pyexec.ports import Membership
 from tests.contract.logs import consul_parts, in_own_task, member, prefix_of
 from tests.contract.test_durability import ROOT
@@ -59,7 +59,7 @@ async def member_again(membership: ConsulMembership) -> None:
         while True:
             try:
                 membership.fence()
-            except SessionLost:
+            except ConsulSessionLost:
                 await anyio.sleep(0.01)
             else:
                 return
@@ -122,7 +122,7 @@ async def test_members_see_each_other_come_and_go(one: ConsulMembership, two: Co
     await until(one, {"one", "two"})
     await two.leave()
     assert (await one.members()).members.keys() == {"one"}
-    with pytest.raises(SessionLost):
+    with pytest.raises(ConsulSessionLost):
         two.fence()
     await two.join(member("two"))
     await until(one, {"one", "two"})
@@ -203,7 +203,7 @@ async def test_who_was_taken_for_dead_appends_nothing_until_it_is_back(
         await log.append(execution, 0, [submitted(), claimed(me)])
         await to_thread.run_sync(destroy, consul_agent, membership.fence().session)
         # Its own clock says nothing yet; Consul does.
-        with pytest.raises(SessionLost):
+        with pytest.raises(ConsulSessionLost):
             await log.append(execution, 2, [running()])
         assert len(await log.read(execution)) == 2
         await until(membership, {me})
@@ -223,7 +223,7 @@ async def test_a_silent_consul_ends_leadership_by_our_own_clock(tmp_path: Path) 
                     agent.process.send_signal(signal.SIGSTOP)
                     await anyio.sleep_forever()
             try:
-                with pytest.raises(SessionLost):
+                with pytest.raises(ConsulSessionLost):
                     await log.append(new_id(), 0, [submitted()])
             finally:
                 agent.process.send_signal(signal.SIGCONT)
@@ -270,11 +270,11 @@ async def test_a_replica_that_slept_through_its_session_does_not_write(
                     sleeper.stdin.flush()
                     sleeper.send_signal(signal.SIGCONT)
                     heard = {await said(sleeper), await said(sleeper)}
-                    assert heard == {"SessionLost", "leads no more"}
+                    assert heard == {"ConsulSessionLost", "leads no more"}
                     assert len(await log.read(execution)) == 2
                     await until(membership, {me, "sleeper"})
-                    answer = "SessionLost"  # until it knows itself that it is back
-                    while answer == "SessionLost":
+                    answer = "ConsulSessionLost"  # until it knows itself that it is back
+                    while answer == "ConsulSessionLost":
                         sleeper.stdin.write("append\n")
                         sleeper.stdin.flush()
                         answer = await said(sleeper)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyexec.domain.archive import ArchiveCheck
-from pyexec.domain.tar_stream import BLOCK
+from pyexec.domain.tar_parser import BLOCK
 from pyexec.errors import InvalidRequest
 from tests.domain.tars import FORMATS, LIMITS, Entry, check, refused, sign, tar
 

@@ -133,7 +133,7 @@ async def test_what_is_accepted_is_said_and_served(image: str, tmp_path: Path) -
 def test_a_limit_that_is_none_cannot_be_accepted(image: str, tmp_path: Path) -> None:
     said = refusal(tmp_path, image, allow_unenforced="pids,gravity")
     assert said.startswith(
-        "python-executor-server: PYEXEC_ALLOW_UNENFORCED is 'gravity'; allowed is memory, "
+        "python-executor-server: PYEXEC_ALLOW_UNENFORCED is 'pids,gravity'; allowed: a comma-separated list of memory, "
     )
 
 

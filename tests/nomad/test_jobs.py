@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pyexec.errors import SettingsError
-from pyexec.settings import PREFIX, Settings, read_settings
+from pyexec.settings import PREFIX, Settings
+from pyexec.settings_parser import read_settings
 from tests.support.golang import Module
 
 ROOT = Path(__file__).parents[2]

@@ -100,7 +100,7 @@ class Life:
         self.gate = Gate(waiting_for="the server is starting")
         self.replica: Replica | None = None
         self._settings = Settings(
-            local_claim="on" if local_claim else "off",
+            local_claim=local_claim,
             max_concurrent=SLOTS,
             warm_pool=1,
             queue_timeout=QUEUE_SECONDS,

@@ -18,11 +18,11 @@ from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
 from pyexec.errors import (
     Conflict,
+    ConsulSessionLost,
     ContainerGone,
     CorruptLog,
     EngineError,
     ExecutorError,
-    SessionLost,
     Unavailable,
 )
 from pyexec.ports import (
@@ -200,7 +200,7 @@ class World:
     ) -> None:
         """One append, in one step, under the session it was sent with; noted for the checks."""
         if process.name not in self.members or self.members[process.name][0] is not session:
-            raise SessionLost(f"{process.name} is no member at present")
+            raise ConsulSessionLost(f"{process.name} is no member at present")
         if fence is not None and fence in self.members:
             raise Conflict(f"{fence} is still a member")
         await self.log.append(execution_id, after, events, key=key, notify=notify)

@@ -12,7 +12,7 @@ from yarl import URL
 
 from pyexec.adapters.consul.clock import ClockCheck
 from pyexec.errors import Unavailable
-from pyexec.metrics import CONSUL_ERRORS, CONSUL_REQUESTS, UNMEASURED, Meter
+from pyexec.metrics import CONSUL_ERRORS, CONSUL_REQUESTS, NOOP_METER, Meter
 
 CALL_CONNECTIONS: Final = 12
 WATCH_CONNECTIONS: Final = 8
@@ -47,7 +47,7 @@ class PooledHTTP:
     Raises `Unanswered` when there is no answer, `Unavailable` when nothing was sent, or what answers is not
     Consul."""
 
-    def __init__(self, address: URL, tls: ssl.SSLContext | None, meter: Meter = UNMEASURED) -> None:
+    def __init__(self, address: URL, tls: ssl.SSLContext | None, meter: Meter = NOOP_METER) -> None:
         self.address = address
         self.sent: Counter[str] = Counter()
         self._meter = meter

@@ -15,8 +15,8 @@ from consul.base import ACLDisabled, ACLPermissionDenied, ClientError, ConsulExc
 from yarl import URL
 
 from pyexec.adapters.consul.http import WATCH_SECONDS, PooledHTTP, Unanswered
-from pyexec.errors import Conflict, SessionLost, SettingsError, TooLarge, Unavailable
-from pyexec.metrics import UNMEASURED, Meter
+from pyexec.errors import Conflict, ConsulSessionLost, SettingsError, TooLarge, Unavailable
+from pyexec.metrics import NOOP_METER, Meter
 
 TRANSACTION_BYTES_MAX: Final = 384 * 1024
 """Consul 1.8 takes 512 KiB, yet breaks the connection at times well below."""
@@ -131,7 +131,7 @@ class ConsulKV:
     Every method raises `Unavailable` when Consul does not answer or refuses, and its kind `Unanswered` when it
     is unknown whether it has done what was asked."""
 
-    def __init__(self, config: ConsulConfig, meter: Meter = UNMEASURED) -> None:
+    def __init__(self, config: ConsulConfig, meter: Meter = NOOP_METER) -> None:
         """Within a running event loop; asks nothing yet. Raises `SettingsError` for what cannot be used."""
         self._prefix = f"{config.prefix.strip('/')}/"
         self._http = PooledHTTP(config.url(), config.tls(), meter)
@@ -177,7 +177,7 @@ class ConsulKV:
         """Stores a value: at any rate, or if the key's index is `index` (0: if there is no such key), or if
         `session` holds the key or can take it. False when it was not stored.
 
-        Raises `SessionLost` when there is no such session."""
+        Raises `ConsulSessionLost` when there is no such session."""
         with self._translated(key):
             stored: bool = await self._consul.kv.put(self._prefix + key, value, cas=index, acquire=session)
             return stored
@@ -221,7 +221,7 @@ class ConsulKV:
             return session
 
     async def renew_session(self, session: str) -> None:
-        """Lets it live for another term; raises `SessionLost` when it has ended."""
+        """Lets it live for another term; raises `ConsulSessionLost` when it has ended."""
         with self._translated("a session"):
             await self._consul.session.renew(session)
 
@@ -268,7 +268,7 @@ class ConsulKV:
         except (ACLPermissionDenied, ACLDisabled) as error:
             raise self._denied(what) from error
         except NotFound as error:
-            raise SessionLost(f"{where} knows no such session: {error}") from error
+            raise ConsulSessionLost(f"{where} knows no such session: {error}") from error
         except ClientError as error:
             status, _, body = str(error).partition(" ")
             if status == "409":
@@ -276,7 +276,7 @@ class ConsulKV:
             raise Unavailable(f"{where} refuses {what}: {error}") from error
         except ConsulException as error:
             if "invalid session" in str(error):
-                raise SessionLost(f"{where} knows no such session: {error}") from error
+                raise ConsulSessionLost(f"{where} knows no such session: {error}") from error
             kind = Unanswered if str(error).startswith("5") else Unavailable
             raise kind(f"{where} failed at {what}: {error}") from error
         except (ValueError, KeyError, TypeError) as error:

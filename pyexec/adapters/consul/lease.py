@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from pyexec.adapters.consul.keys import LEADER, REPLICAS, replica_key
 from pyexec.adapters.consul.kv import ConsulKV, Entry, Operation
 from pyexec.aio import FailureLog
-from pyexec.errors import SessionLost, Unavailable
+from pyexec.errors import ConsulSessionLost, Unavailable
 from pyexec.ports import Member, Members
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Session:
                 with anyio.CancelScope(deadline=self._expires_at):
                     await anyio.sleep(RENEW_SECONDS)
                     await self._renew()
-        except SessionLost as error:
+        except ConsulSessionLost as error:
             logger.error("%s", error)
         finally:
             self.lost.set()
@@ -72,7 +72,7 @@ class Session:
         expires_at = anyio.current_time() + TTL_SECONDS
         try:
             await self._kv.renew_session(self.id)
-        except SessionLost:
+        except ConsulSessionLost:
             raise
         except Unavailable as error:
             self._renewing.failed(error)
@@ -139,9 +139,9 @@ class ConsulMembership:
     def fence(self) -> Operation:
         """What a transaction begins with, so that it does nothing once this replica has been taken for dead.
 
-        Raises `SessionLost` when that is known already."""
+        Raises `ConsulSessionLost` when that is known already."""
         if self._member is None or self._session is None or not self._session.alive:
-            raise SessionLost("this replica is no member at present: its session with Consul is lost")
+            raise ConsulSessionLost("this replica is no member at present: its session with Consul is lost")
         return Operation(
             verb="check-session", key=replica_key(self._member.replica), session=self._session.id
         )
@@ -227,7 +227,7 @@ class ConsulMembership:
                 try:
                     won = await self._take_lead(session)
                     asking.recovered()
-                except SessionLost:
+                except ConsulSessionLost:
                     return False
                 except Unavailable as error:
                     asking.failed(error)

@@ -31,7 +31,7 @@ from pyexec.codec import decode_event
 from pyexec.domain.events import Event, KillRequested, Terminal
 from pyexec.domain.execution import OPEN_STATUSES, Status
 from pyexec.domain.ids import is_execution_id
-from pyexec.errors import Conflict, CorruptLog, InvalidRequest, KeyTaken, SessionLost, Unavailable
+from pyexec.errors import Conflict, ConsulSessionLost, CorruptLog, InvalidRequest, KeyTaken, Unavailable
 from pyexec.ports import IdempotencyKey, Inbox, OpenExecutions, Page
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class ConsulLog:
         """The fence. Once something was sent, a lost session does not say that nothing was written."""
         try:
             return self._fence()
-        except SessionLost as error:
+        except ConsulSessionLost as error:
             if sent:
                 raise Unavailable(f"it is not known whether it was written: {error}") from error
             raise
@@ -219,7 +219,7 @@ class ConsulLog:
             if owner is not None and owner[0] != execution_id:
                 raise KeyTaken(*owner) from lost
         if refusal.session:
-            raise SessionLost(str(lost)) from lost
+            raise ConsulSessionLost(str(lost)) from lost
         if refusal.not_open:
             return await self._mended(append, lost)
         raise Conflict(f"{execution_id} has moved on from event {append.after}: {lost}") from lost

@@ -26,7 +26,7 @@ from pyexec.adapters.docker.networks import Networks
 from pyexec.adapters.docker.setup import DockerSetupContainer
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable
-from pyexec.metrics import UNMEASURED, Meter
+from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class DockerEngine:
 
     @classmethod
     async def connect(
-        cls, host: str, isolation: Isolation, answer_seconds: float, meter: Meter = UNMEASURED
+        cls, host: str, isolation: Isolation, answer_seconds: float, meter: Meter = NOOP_METER
     ) -> Self:
         """An engine at `host` (`unix:///path` or `tcp://host:port`), away if it takes longer than `answer_seconds` to
         answer. Makes no request yet.

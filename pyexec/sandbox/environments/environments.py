@@ -12,7 +12,7 @@ from functools import partial
 import anyio
 from attrs import field, frozen
 
-from pyexec.domain.environment import REPOSITORY, Recipe, environment_key, recipe_of
+from pyexec.domain.environment import REPOSITORY, Recipe, environment_key
 from pyexec.domain.spec import Spec
 from pyexec.errors import ExecutorError, ImageUnavailable
 from pyexec.metrics import (
@@ -21,7 +21,7 @@ from pyexec.metrics import (
     ENVIRONMENT_HITS,
     IMAGE_PULL_SECONDS,
     IMAGE_PULLS,
-    UNMEASURED,
+    NOOP_METER,
     Meter,
     timed,
 )
@@ -61,7 +61,7 @@ class Environments:
     proven: Callable[[Image], Awaitable[None]]
     """Returns once sandboxes are known to hold, and is asked before anything runs in an image."""
     work: SharedWork = field(factory=SharedWork)
-    meter: Meter = UNMEASURED
+    meter: Meter = NOOP_METER
 
     async def find(self, spec: Spec) -> Image | None:
         """The image in which `spec` can run at once; None when it must be pulled or made first."""
@@ -70,7 +70,7 @@ class Environments:
             return None
         self._check_architecture(base, spec.docker_image)
         await self._use(base, spec.docker_image)  # by what was made of it, too: without it that is not found
-        recipe = recipe_of(spec)
+        recipe = spec.recipe
         if recipe is None:
             return base
         return await self._made(environment_key(base.id, recipe), recipe)
@@ -78,7 +78,7 @@ class Environments:
     async def prepare(self, spec: Spec, say: Say) -> Image:
         """The image in which `spec` can run, however long that takes; what happens meanwhile is said."""
         base = await self.pulled(spec.docker_image, say)
-        recipe = recipe_of(spec)
+        recipe = spec.recipe
         if recipe is None:
             return base
         key = environment_key(base.id, recipe)

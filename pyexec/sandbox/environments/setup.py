@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import anyio
 from attrs import frozen
 
-from pyexec.domain.environment import REPOSITORY, Recipe
-from pyexec.domain.requirements import parse_requirements
-from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_of
+from pyexec.domain.environment import REPOSITORY, Recipe, parse_requirements
+from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
 from pyexec.guest.setup_init import TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 
@@ -109,7 +108,7 @@ class Setup:
                     beside.cancel_scope.cancel()
                 await container.finish()
             except* ExecutorError as errors:
-                failure = first_of(errors)
+                failure = first_error(errors)
         if failure is not None:
             raise failure
         if full:

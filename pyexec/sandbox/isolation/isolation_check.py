@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 
 from pyexec.domain.isolation import unenforced_limits
 from pyexec.domain.network_exposure import Reached, network_exposures
-from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, first_of
+from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, first_error
 from pyexec.ports import Engine, Image
 from pyexec.sandbox.isolation.probe_runner import Probes, small_limits
 
@@ -103,7 +103,7 @@ class IsolationCheck:
                 for name in self.config.networks:
                     probing.start_soon(probe_network, name, name=f"probe the network {name}")
         except* ExecutorError as errors:
-            failure = first_of(errors)
+            failure = first_error(errors)
         if failure is not None:  # not raised above, where it would be wrapped in a group
             raise failure
         self._judge(failing, network_exposures(reached))

@@ -13,13 +13,13 @@ from attrs import frozen
 from pyexec.correlation import correlate
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 from pyexec.metrics import (
+    NOOP_METER,
+    POOL_IDLE,
     POOL_SIZE,
     POOL_TAKES,
-    POOL_WAITING,
     SANDBOX_START_FAILURES,
     SANDBOX_START_SECONDS,
     STEP_SECONDS,
-    UNMEASURED,
     Meter,
     timed,
 )
@@ -76,7 +76,7 @@ class Pool:
         image_of: Callable[[str], Awaitable[Image]],
         spec_of: Callable[[SandboxKind], ContainerSpec],
         busy: Callable[[], bool],
-        meter: Meter = UNMEASURED,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self._engine = engine
         self._size = size
@@ -93,7 +93,7 @@ class Pool:
         self._tasks: TaskGroup | None = None
         self._meter = meter
         meter.watch(POOL_SIZE, lambda: size)
-        meter.watch(POOL_WAITING, lambda: self.ready)
+        meter.watch(POOL_IDLE, lambda: self.ready)
 
     @property
     def ready(self) -> int:

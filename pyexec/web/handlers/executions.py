@@ -6,9 +6,9 @@ from aiohttp import web
 from aiohttp_apispec import docs, headers_schema, match_info_schema, querystring_schema, response_schema
 
 from pyexec.codec import to_json
-from pyexec.domain.event_stream import Chunk, End, Position
+from pyexec.domain.event_stream import EndItem, OutputItem, Position
 from pyexec.domain.execution import Phase
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
 from pyexec.web.context import caller_of, context_of, execution_id_of
 from pyexec.web.middleware.access import note_answered
@@ -69,16 +69,16 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     shown = {Stream(asked.stream.value)} if asked.stream else {Stream.STDOUT, Stream.STDERR}
     executions = context_of(request).executions
     if not asked.follow:
-        journal = await executions.journal(execution_id_of(request), caller_of(request))
-        data = b"".join(d for stream, d in journal.since(0) if stream in shown)
+        output_log = await executions.output_log(execution_id_of(request), caller_of(request))
+        data = b"".join(d for stream, d in output_log.since(0) if stream in shown)
         return web.Response(body=data, content_type="text/plain")
     items = await executions.items(execution_id_of(request), Position(), caller_of(request))
     response = web.StreamResponse(headers={"Content-Type": "text/plain", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     async for item in items:
-        if isinstance(item, Chunk) and item.stream in shown:
+        if isinstance(item, OutputItem) and item.stream in shown:
             await response.write(item.data)
-        elif isinstance(item, End) and item.result.started_at is None and Stream.STDERR in shown:
+        elif isinstance(item, EndItem) and item.result.started_at is None and Stream.STDERR in shown:
             # Setup failed: until now what it said was not the program's.
             await response.write(item.result.stderr.encode())
     note_answered(request, response)

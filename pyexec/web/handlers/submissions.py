@@ -7,7 +7,6 @@ from aiohttp import web
 from aiohttp_apispec import docs, form_schema, headers_schema, json_schema, response_schema
 
 from pyexec.codec import parse_json, parse_request, to_json
-from pyexec.correlation import current
 from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest
 from pyexec.errors import TooLarge
@@ -62,7 +61,6 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
             metadata=body.metadata, archive=body.archive, key=read_key(request), identity="/api/v1/exec/async"
         )
         execution_id = await context_of(request).submissions.submit(upload)
-    current().execution_id = execution_id
     return web.json_response(
         to_json(Accepted(execution_id=execution_id)),
         status=HTTPStatus.ACCEPTED,

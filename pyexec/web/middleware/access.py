@@ -30,7 +30,7 @@ MODE_OF = {"/api/v1/exec/sync": "sync", "/api/v1/exec/async": "async", "/api/v1/
 async def note_access(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """The outermost of all: it sees what the caller sees."""
+    """Log and measure each request. It runs in the task of the handler, which may set the execution's id."""
     named = request.match_info.get("id", "")
     correlate(named if is_execution_id(named) else "", MODE_OF.get(_route(request), "none"))
     begun = perf_counter()

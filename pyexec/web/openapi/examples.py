@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pyexec.codec import to_json
-from pyexec.domain.event_stream import Chunk, End, Happened, Position
+from pyexec.domain.event_stream import EndItem, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Finished, Running, Usage
 from pyexec.domain.execution import Status
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result, Timings
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.openapi.schemas import Problem
@@ -31,9 +31,9 @@ _RESULT = Result(
     stdout="42\n",
 )
 _ITEMS = (
-    Happened(position=Position(seq=3), event=Running(at=_STARTED, nonce="", engine="", container="")),
-    Chunk(position=Position(seq=3, offset=3), stream=Stream.STDOUT, data=b"42\n"),
-    End(
+    LifecycleItem(position=Position(seq=3), event=Running(at=_STARTED, nonce="", engine="", container="")),
+    OutputItem(position=Position(seq=3, offset=3), stream=Stream.STDOUT, data=b"42\n"),
+    EndItem(
         position=Position(seq=4, offset=3),
         event=Finished(at=_FINISHED, nonce="", exit_code=0),
         result=_RESULT,

@@ -94,7 +94,7 @@ class _Extended:
 
 
 @define
-class TarStream:
+class TarParser:
     """Feed it the bytes of a tar in chunks of any size; it gives back each member whose header has passed.
 
     Raises `InvalidRequest` when the bytes are not a tar, and its kind `UnsupportedArchive` when they are

@@ -22,7 +22,7 @@ _STREAM = {mark: stream for stream, mark in _MARK.items()}
 _HEADER = re.compile(rb"(?P<mark>[012])(?P<length>[0-9a-f]{8})")
 
 
-class Journal:
+class OutputLog:
     """Output in arrival order. An offset counts the bytes of both streams together, so a reader that stops
     at an offset can go on there and misses and repeats nothing."""
 
@@ -46,7 +46,7 @@ class Journal:
             self._ends.append(len(self._data))
 
     @property
-    def changes(self) -> int:
+    def segment_count(self) -> int:
         """How many runs of bytes of one stream there are."""
         return len(self._ends)
 
@@ -55,7 +55,7 @@ class Journal:
         """How many bytes setup said; the program's come after them."""
         return self._ends[0] if self._streams[:1] == [Stream.SETUP] else 0
 
-    def setup_failed(self) -> None:
+    def relabel_setup(self) -> None:
         """What setup said is the error output of an execution whose program never started."""
         self._streams = [Stream.STDERR if stream is Stream.SETUP else stream for stream in self._streams]
 
@@ -83,8 +83,8 @@ class Journal:
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:
-        """The journal that was encoded; raises `CorruptLog` for anything else."""
-        journal, at = cls(), 0
+        """The output log that was encoded; raises `CorruptLog` for anything else."""
+        output_log, at = cls(), 0
         while at < len(stored):
             header = _HEADER.match(stored, at)
             if header is None:
@@ -93,6 +93,6 @@ class Journal:
             data = stored[at + 9 : at + 9 + length]
             if len(data) != length:
                 raise CorruptLog("a stored output is cut short")
-            journal.append(stream, data)
+            output_log.append(stream, data)
             at += 9 + length
-        return journal
+        return output_log
