@@ -80,7 +80,7 @@ async def _lead_to_pages(_: web.Request) -> web.StreamResponse:
 def _file(name: str) -> Page:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     charset = "; charset=utf-8" if kind.startswith("text/") else ""
-    packed = files(__package__) / "swagger" / f"{name}.gz"
+    packed = files("pyexec.web") / "swagger" / f"{name}.gz"
     if packed.is_file():
         return Page(packed.read_bytes(), kind + charset)
     return _page(_read(name), kind + charset)
@@ -91,4 +91,4 @@ def _page(body: bytes, kind: str) -> Page:
 
 
 def _read(name: str) -> bytes:
-    return (files(__package__) / "swagger" / name).read_bytes()
+    return (files("pyexec.web") / "swagger" / name).read_bytes()
