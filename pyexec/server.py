@@ -10,19 +10,12 @@ from aiohttp import web
 from attrs import define, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
-from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
 from pyexec.logs import Logs
 from pyexec.services.loop_lag import measure_loop_lag
 from pyexec.settings import Settings
-from pyexec.web.context import GATE, TOKENS, Gate
-from pyexec.web.handlers.metrics import EXPOSITION
-from pyexec.web.handlers.pages import add_pages
-from pyexec.web.middleware.access import ACCESS_LOG, METER, note_access
-from pyexec.web.middleware.errors import answer_errors, require_token
-from pyexec.web.middleware.handler_task import in_scope
-from pyexec.web.openapi.document import openapi_document, terms_of
-from pyexec.web.routes import ROUTES, add_routes
+from pyexec.web.application import create_application
+from pyexec.web.context import ServerState
 from pyexec.wiring.replica import Replica, open_replica
 
 logger = logging.getLogger(__name__)
@@ -55,12 +48,12 @@ class Server:
     settings: Settings
     logs: Logs
     meter: PrometheusMeter
-    gate: Gate = field(factory=lambda: Gate(waiting_for="the server is starting"))
+    state: ServerState = field(factory=lambda: ServerState(not_ready_reason="the server is starting"))
     stop: Stop = field(factory=Stop)
 
     async def run(self) -> None:
         """Until it is told to stop. Raises `SettingsError`."""
-        http, url = await _start_http(self.settings, self.gate, self.meter)
+        http, url = await _start_http(self.settings, self.state, self.meter)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch_signals, tasks.cancel_scope, name="signals")
@@ -74,7 +67,7 @@ class Server:
         """The first signal stops in order, or cancels the start; the second ends the drain."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                if self.gate.context is None:
+                if self.state.context is None:
                     starting.cancel()
                 elif self.stop.asked.is_set():
                     self.stop.drain.cancel()
@@ -89,21 +82,21 @@ class Server:
             self.logs.name(replica_id)
             try:
                 async with open_replica(self.settings, url, replica_id, self.meter) as replica:
-                    await _serve_replica(replica, self.gate, url, self.stop, self.settings.stop_timeout)
+                    await _serve_replica(replica, self.state, url, self.stop, self.settings.stop_timeout)
                     await http.cleanup()  # answers under way still need the replica
             except* (Unavailable, EngineError) as errors:
                 failure = errors
             if failure is None:
                 return
-            if self.gate.context is not None:
+            if self.state.context is not None:
                 raise failure
             await self._wait_for_next_try(first_of(failure))
 
     async def _wait_for_next_try(self, error: BaseException) -> None:
         """Says what is missing, once for each thing that is."""
         missing = f"the server is starting: {error}"
-        if self.gate.waiting_for != missing:
-            self.gate.waiting_for = missing
+        if self.state.not_ready_reason != missing:
+            self.state.not_ready_reason = missing
             logger.warning("cannot start yet, trying again every %g s: %s", RETRY_SECONDS, error)
         await anyio.sleep(RETRY_SECONDS)
 
@@ -113,18 +106,11 @@ async def _within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]])
         await work()
 
 
-async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) -> tuple[web.AppRunner, str]:
+async def _start_http(
+    settings: Settings, state: ServerState, meter: PrometheusMeter
+) -> tuple[web.AppRunner, str]:
     """The listening server and its address; raises `SettingsError` when the address cannot be used."""
-    app = web.Application(
-        middlewares=[note_access, answer_errors, require_token, in_scope],
-        client_max_size=settings.max_metadata_mb * MEBIBYTE,
-    )
-    app[GATE] = gate
-    app[TOKENS] = settings.api_tokens
-    app[METER], app[EXPOSITION] = meter, meter
-    app[ACCESS_LOG] = settings.access_log == "on"
-    add_routes(app)
-    add_pages(app, openapi_document(ROUTES, terms_of(settings)))
+    app = create_application(settings, state, meter, exposition=meter)
     http = web.AppRunner(
         app,
         access_log=None,
@@ -145,7 +131,9 @@ async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) ->
     return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, drain_seconds: float) -> None:
+async def _serve_replica(
+    replica: Replica, state: ServerState, url: str, stop: Stop, drain_seconds: float
+) -> None:
     """Everything that runs as long as the server takes work."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(replica.environments.work.serve, name="environments")
@@ -158,7 +146,7 @@ async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, dra
         tasks.start_soon(_within, reconciling, replica.reconciler.run, name="reconciler")
         tasks.start_soon(replica.recovery.run, name="recovery")
         tasks.start_soon(replica.inbox.run, name="inbox")
-        gate.context = replica.context
+        state.context = replica.context
         print(f"listening on {url}", flush=True)
         await stop.asked.wait()
         logger.info("stopping: no new work is taken")

@@ -20,7 +20,7 @@ from pyexec.services.run_monitor import Bounds
 from pyexec.services.runner import RunnerConfig
 from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
-from pyexec.web.context import Context, Gate
+from pyexec.web.context import Context, ServerState
 from pyexec.wiring.replica import Replica, _assemble
 from pyexec.wiring.stores import Stores
 from tests.services.world import (
@@ -101,7 +101,7 @@ class Life:
         self.stop = Stop()
         self.ended = anyio.Event()
         self.died_of: BaseException | None = None
-        self.gate = Gate(waiting_for="the server is starting")
+        self.state = ServerState(not_ready_reason="the server is starting")
         self.replica: Replica | None = None
         self._settings = Settings(
             local_claim="on" if local_claim else "off",
@@ -121,13 +121,13 @@ class Life:
     @property
     def serving(self) -> bool:
         gone = self.process.crashed or self.stop.asked.is_set() or self.ended.is_set()
-        return self.gate.context is not None and not gone
+        return self.state.context is not None and not gone
 
     def context(self) -> Context:
         """The services; raises `Unavailable` as the HTTP layer does."""
-        if self.gate.context is None:
-            raise Unavailable(self.gate.waiting_for)
-        return self.gate.context
+        if self.state.context is None:
+            raise Unavailable(self.state.not_ready_reason)
+        return self.state.context
 
     async def run(self) -> None:
         """The process."""
@@ -180,7 +180,7 @@ class Life:
                     break
                 await anyio.sleep(RETRY_SECONDS)
         finally:
-            self.gate.context = None
+            self.state.context = None
             await self.replica.recovery.remove_own()
             await membership.leave()
 
@@ -188,10 +188,10 @@ class Life:
         """Whether it has served; not when the engine was away at its start, and then it starts again."""
         away: BaseExceptionGroup[EngineError] | None = None
         try:
-            await _serve_replica(replica, self.gate, self.name, self.stop, 5.0)
+            await _serve_replica(replica, self.state, self.name, self.stop, 5.0)
         except* EngineError as errors:
             away = errors
-        if away is not None and self.gate.context is not None:
+        if away is not None and self.state.context is not None:
             raise away
         return away is None
 
