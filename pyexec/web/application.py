@@ -5,7 +5,7 @@ from aiohttp import web
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.metrics import Meter
 from pyexec.settings import Settings
-from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TOKENS, ServerState
+from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TOKENS, Exposition, ServerState
 from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.executions import (
     delete_execution,
@@ -16,7 +16,7 @@ from pyexec.web.handlers.executions import (
     get_logs,
     list_executions,
 )
-from pyexec.web.handlers.server import EXPOSITION, Exposition, health, metrics, ready
+from pyexec.web.handlers.server import health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.middleware import control_access, handle_errors, log_access, run_in_task
 from pyexec.web.openapi.document import openapi_document, server_info

@@ -1,7 +1,8 @@
-"""Services and application keys that the handlers use, and readers of request data that several handlers need."""
+"""Services, application keys and readers of request data that the handlers share."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 from attrs import define, frozen
@@ -18,7 +19,7 @@ from pyexec.services.submissions import Submissions
 
 @frozen(kw_only=True)
 class WebLimits:
-    """Limits of a request: size of its body, size of the JSON in it, and seconds without data before it is aborted."""
+    """Limits of a request: bytes of its body, bytes of JSON in it, and seconds to wait for more data."""
 
     upload_bytes_max: int
     metadata_bytes_max: int
@@ -29,8 +30,8 @@ class WebLimits:
 class Context:
     """Services of a running replica.
 
-    Each of `checks` raises if the dependency that it is named for is unavailable; `warnings` returns sentences for
-    the operator."""
+    `checks` has a function for each dependency, which raises if the dependency is unavailable. `warnings` returns
+    messages for the operator."""
 
     submissions: Submissions
     queries: Queries
@@ -44,15 +45,25 @@ class Context:
 
 @define
 class ServerState:
-    """The replica's services once it has started; before and after that, the reason why the server is not ready."""
+    """Services of the replica while it is running; otherwise, the reason why the server is not ready."""
 
     not_ready_reason: str
     context: Context | None = None
 
 
+class Exposition(Protocol):
+    """Metrics as text for a scraper."""
+
+    content_type: str
+
+    def exposition(self) -> bytes:
+        """Return the current values of all metrics."""
+
+
 SERVER_STATE = web.AppKey("server_state", ServerState)
 TOKENS = web.AppKey("tokens", tuple[str, ...])
 METER = web.AppKey("meter", Meter)
+EXPOSITION = web.AppKey("exposition", Exposition)
 ACCESS_LOG = web.AppKey("access_log", bool)
 
 
@@ -65,7 +76,7 @@ def get_context(request: web.Request) -> Context:
 
 
 def read_caller(request: web.Request) -> Caller:
-    """Return who sends the request: the bearer token, and whether the sender is another replica."""
+    """Return the bearer token of the request, and whether another replica has sent it."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return Caller(
         token=token.strip() if scheme.lower() == "bearer" else None,

@@ -32,15 +32,15 @@ from pyexec.web.context import ACCESS_LOG, METER, TOKENS
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("pyexec.web.access")
-"""Operators filter on this name: it does not follow the module's."""
+"""Operators filter by this name, so it does not depend on the name of this module."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CLIENT_CLOSED_REQUEST = 499
-"""Status in log and metrics if the client disconnected before the response was complete."""
+"""Status in the access log and metrics if the client disconnects before the response is complete."""
 _COMPLETE = "pyexec.complete_response"
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
-"""Polled every few seconds, so logged at level DEBUG."""
+"""Polled every few seconds, and therefore logged at level DEBUG."""
 MODE_OF_ROUTE = {"/api/v1/exec/sync": "sync", "/api/v1/exec/async": "async", "/api/v1/eval": "eval"}
 
 _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
@@ -54,10 +54,10 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-"""Status of each error; the first match counts, so a subclass stands before its base class."""
+"""HTTP status of each error. The first match applies, so subclasses come before their base class."""
 
 PUBLIC_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json"})
-"""Health checks, and the pages that a browser opens before it has a token. None of them shows an execution."""
+"""Paths that need no token: health checks, and the pages that a browser opens before it has one."""
 SAFE_METHODS = ("GET", "HEAD")
 """Methods that change nothing."""
 
@@ -113,7 +113,7 @@ def mark_complete(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _record(request: web.Request, status: int, size: int, seconds: float) -> None:
-    """Use the route's template, not the path: a path contains what clients send."""
+    """Log and count a request under its route's template: the path itself contains input of the client."""
     method = request.method if request.method in METH_ALL else "other"
     route = _route(request)
     meter = request.app[METER]
@@ -146,7 +146,7 @@ def _size(response: web.StreamResponse) -> int:
 async def handle_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn errors into JSON: `{"error": message, "code": snake_case, "field": name}`.
 
-    An unexpected error is logged with its traceback; the client learns only that it happened."""
+    An unexpected error is logged with its traceback; the client gets no details."""
     try:
         return await handler(request)
     except ExecutorError as error:
@@ -229,10 +229,10 @@ def _bytes(text: str) -> bytes:
 
 
 def _is_cross_site(request: web.Request) -> bool:
-    """Return whether a browser sends this request on behalf of a page of another site, and it could change something.
+    """Return whether this request could change something and a browser sends it for a page of another site.
 
-    Any page can make a browser send requests, also to servers that only this browser can reach; the page cannot read
-    the response, but the request takes effect. Clients other than browsers send neither header."""
+    Any page can make a browser send requests, even to servers that only this browser can reach. The page cannot read
+    the response, but the request takes effect. Other clients send neither `Sec-Fetch-Site` nor `Origin`."""
     if request.method in SAFE_METHODS:
         return False
     if (site := request.headers.get("Sec-Fetch-Site")) is not None:

@@ -1,7 +1,6 @@
 """Endpoints about the server itself: liveness, readiness, metrics."""
 
 from http import HTTPStatus
-from typing import Protocol
 
 import anyio
 from aiohttp import web
@@ -9,23 +8,11 @@ from aiohttp_apispec import docs, response_schema
 
 from pyexec.codec import to_json
 from pyexec.errors import ExecutorError
-from pyexec.web.context import SERVER_STATE, Context
+from pyexec.web.context import EXPOSITION, SERVER_STATE, Context
 from pyexec.web.openapi.schema_builder import schema_of
 from pyexec.web.schemas import Health, Readiness, Unreadiness
 
 CHECK_SECONDS = 5.0
-
-
-class Exposition(Protocol):
-    """Metrics as text for a scraper."""
-
-    content_type: str
-
-    def exposition(self) -> bytes:
-        """Return the current values of all metrics."""
-
-
-EXPOSITION = web.AppKey("exposition", Exposition)
 
 
 @docs(tags=["server"], summary="Liveness check")

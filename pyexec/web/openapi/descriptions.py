@@ -39,7 +39,9 @@ _EVENT_ID = r"^[0-9]+\.[0-9]+$"
 
 @frozen
 class FieldDoc:
-    """Documentation of a field. Patterns are valid in ECMAScript and Python; a list's pattern is one for its items."""
+    """Documentation of a field.
+
+    A pattern must be valid in ECMAScript and in Python. The pattern of a list applies to each of its items."""
 
     description: str
     example: Any = None
@@ -215,7 +217,7 @@ TYPES: dict[type, TypeDoc] = {
         status=FieldDoc("Always unavailable.", "unavailable"),
         reasons=FieldDoc("Reason of each failed check.", {"docker": "timed out after 5 s"}),
     ),
-    # Parameters: only their fields are documented.
+    # Classes of parameters have no description: the document shows only their fields.
     ExecutionPath: _type(id=_EXECUTION_ID),
     OutputFilePath: _type(path=FieldDoc("Path of the file, as in the result.", "out/plot.png")),
     WaitQuery: _type(wait=FieldDoc("Maximum time to wait for the end of the execution, in seconds.", 10)),

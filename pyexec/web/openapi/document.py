@@ -36,7 +36,7 @@ not support, the response is 405 with an `Allow` header."""
 
 @frozen(kw_only=True)
 class ServerInfo:
-    """The settings that the document shows: version, default image, limits, and whether a token is required."""
+    """Properties of a server that its document shows: version, default image, limits, token requirement."""
 
     version: str
     default_image: str
@@ -46,7 +46,7 @@ class ServerInfo:
 
 
 def server_info(settings: Settings) -> ServerInfo:
-    """Return what the document of a server with these settings shows."""
+    """Derive the properties from the settings."""
     return ServerInfo(
         version=__version__,
         default_image=settings.default_image,
@@ -84,7 +84,7 @@ def openapi_document(routes: Iterable[Route], server: ServerInfo) -> dict[str, A
 
 
 class _Converter(OpenAPIConverter):
-    """Adds what marshmallow schemas do not say: that request bodies allow no other fields, and examples."""
+    """Adds examples, and for request bodies `additionalProperties: false`."""
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
         document: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]

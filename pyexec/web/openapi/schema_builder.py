@@ -22,7 +22,7 @@ class SchemaRole(Enum):
     RESPONSE = "response"
     """Clients must accept unknown fields. Fields that do not apply are left out."""
     REQUEST_BODY = "request_body"
-    """Unknown fields are rejected. null means left out, for fields without a default."""
+    """Unknown fields are rejected. null is the same as leaving the field out, if the field has no default."""
     PARAMETERS = "parameters"
     """Text in the path, the query or the headers."""
 
