@@ -168,9 +168,8 @@ async def _send_download(
     request: web.Request, download: Download, content_type: str, name: str
 ) -> web.StreamResponse:
     """Send output files. Untrusted programs wrote them, so a browser must neither show them nor guess their type."""
-    first = await anext(
-        download.chunks, b""
-    )  # before the headers: an unreadable file becomes an error response
+    # Read before the headers are sent, so that an unreadable file becomes an error response.
+    first = await anext(download.chunks, b"")
     headers = {
         "Content-Type": content_type,
         "Content-Length": str(download.size),

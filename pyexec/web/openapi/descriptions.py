@@ -147,13 +147,15 @@ TYPES: dict[type, TypeDoc] = {
         execution_id=_EXECUTION_ID,
         status=FieldDoc("Status of the execution. All except pending and running are final.", "completed"),
         exit_code=FieldDoc("Exit code of the program; 128 + n if signal n ended it.", 0),
-        error=FieldDoc("Message of the exception or failure that ended the program.", "division by zero"),
+        error=FieldDoc(
+            "Message of the program's exception, or the reason if the status is failed.", "division by zero"
+        ),
         error_type=FieldDoc(
-            "Class name of the exception that ended the program. If the status is failed, one of "
+            "Class name of the program's exception; if the status is failed, one of "
             f"{', '.join(FailureType)}.",
             "ZeroDivisionError",
         ),
-        error_line=FieldDoc("Line that raised the exception, in the program's own files.", 3),
+        error_line=FieldDoc("Line in the program's own files that raised the exception.", 3),
         result=FieldDoc("repr of the last expression, if `eval_last_expr` was set.", "42"),
         created_at=FieldDoc("Time of acceptance."),
         started_at=FieldDoc("Time at which the program started."),
@@ -168,7 +170,7 @@ TYPES: dict[type, TypeDoc] = {
         stderr=FieldDoc("Standard error, decoded as UTF-8. If the setup failed, the output of the setup."),
         truncated=FieldDoc("Output that was cut."),
         files=FieldDoc("Returned files, if `output_files` was set."),
-        files_truncated=FieldDoc("True if files are missing; otherwise left out."),
+        files_truncated=FieldDoc("True if some files could not be returned; otherwise left out."),
     ),
     Accepted: _type("The accepted execution.", execution_id=_EXECUTION_ID),
     KillAnswer: _type(
