@@ -94,14 +94,14 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
 
     In all other respects this endpoint behaves like `/api/v1/exec/sync`."""
     reject_content_encoding(request)
-    asked = parse_request(parse_json(await _read_body(request), what="body"), EvalRequest, what="body")
-    metadata, archive = _archive_of(asked)
+    body = parse_request(parse_json(await _read_body(request), what="body"), EvalRequest, what="body")
+    metadata, archive = _archive_of(body)
     upload = Upload(
         metadata=metadata,
         archive=_one_chunk(archive),
         key=read_idempotency_key(request),
-        identity=f"/api/v1/eval {asked.eval_last_expr}",
-        eval_last_expr=asked.eval_last_expr,
+        identity=f"/api/v1/eval {body.eval_last_expr}",
+        eval_last_expr=body.eval_last_expr,
     )
     return await _run_and_respond(request, upload)
 
@@ -155,24 +155,24 @@ async def _read_body(request: web.Request) -> bytes:
         raise too_large from error
 
 
-def _archive_of(asked: EvalRequest) -> tuple[Metadata, bytes]:
+def _archive_of(body: EvalRequest) -> tuple[Metadata, bytes]:
     """Convert an eval request to metadata and a tar; raise `InvalidRequest` if its fields contradict each other."""
-    if (asked.code is None) is (not asked.files):
+    if (body.code is None) is (not body.files):
         raise InvalidRequest("give either code or files", field="code")
-    if asked.docker_image is not None and asked.python_version is not None:
+    if body.docker_image is not None and body.python_version is not None:
         raise InvalidRequest("give either docker_image or python_version", field="python_version")
-    _check_names(asked.files)
-    files = {"main.py": asked.code} if asked.code is not None else {f.name: f.content for f in asked.files}
+    _check_names(body.files)
+    files = {"main.py": body.code} if body.code is not None else {f.name: f.content for f in body.files}
     metadata = Metadata(
-        entrypoint=asked.entrypoint,
-        docker_image=asked.docker_image if asked.python_version is None else _image_of(asked.python_version),
-        requirements_txt=asked.requirements_txt,
-        pre_commands=asked.pre_commands,
-        stdin=asked.stdin,
-        env_vars=asked.env_vars,
-        script_args=asked.script_args,
-        output_files=asked.output_files,
-        config=asked.config,
+        entrypoint=body.entrypoint,
+        docker_image=body.docker_image if body.python_version is None else _image_of(body.python_version),
+        requirements_txt=body.requirements_txt,
+        pre_commands=body.pre_commands,
+        stdin=body.stdin,
+        env_vars=body.env_vars,
+        script_args=body.script_args,
+        output_files=body.output_files,
+        config=body.config,
     )
     return metadata, _tar_of(files)
 
