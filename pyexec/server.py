@@ -11,19 +11,12 @@ from aiohttp import web
 from attrs import define, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
-from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_error
 from pyexec.logs import Logs
 from pyexec.metrics import LOOP_LAG_SECONDS, Meter
 from pyexec.settings import Settings
-from pyexec.web.context import GATE, TOKENS, Context, Gate
-from pyexec.web.handlers.metrics import EXPOSITION
-from pyexec.web.handlers.pages import add_pages
-from pyexec.web.middleware.access import ACCESS_LOG, METER, note_access
-from pyexec.web.middleware.errors import answer_errors, require_token
-from pyexec.web.middleware.handler_task import in_scope
-from pyexec.web.openapi.document import openapi_document, terms_of
-from pyexec.web.routes import ROUTES, add_routes
+from pyexec.web.application import create_application
+from pyexec.web.context import Context, ServerState
 from pyexec.wiring.replica import open_replica
 
 logger = logging.getLogger(__name__)
@@ -57,12 +50,12 @@ class Server:
     settings: Settings
     logs: Logs
     meter: PrometheusMeter
-    gate: Gate = field(factory=lambda: Gate(waiting_for="the server is starting"))
+    state: ServerState = field(factory=lambda: ServerState(not_ready_reason="the server is starting"))
     stop: Stop = field(factory=Stop)
 
     async def run(self) -> None:
         """Serve until a signal arrives. Raises `SettingsError`."""
-        http, url = await _start_http(self.settings, self.gate, self.meter)
+        http, url = await _start_http(self.settings, self.state, self.meter)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch_signals, tasks.cancel_scope, name="signals")
@@ -76,7 +69,7 @@ class Server:
         """The first signal cancels a start, or begins an orderly shutdown; the second ends the drain."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                if self.gate.context is None:
+                if self.state.context is None:
                     starting.cancel()
                 elif self.stop.requested.is_set():
                     self.stop.drain.cancel()
@@ -91,7 +84,7 @@ class Server:
             self.logs.name(replica_id)
             try:
                 async with open_replica(self.settings, url, replica_id, self.meter) as replica:
-                    on_ready = partial(self._open_gate, replica.context, url)
+                    on_ready = partial(self._open, replica.context, url)
                     drain_seconds = self.settings.stop_timeout
                     await replica.serve(on_ready, self.stop.requested, self.stop.drain, drain_seconds)
                     await http.cleanup()  # responses in progress still need the replica
@@ -99,35 +92,28 @@ class Server:
                 failure = errors
             if failure is None:
                 return
-            if self.gate.context is not None:
+            if self.state.context is not None:
                 raise failure
             await self._wait_before_retry(first_error(failure))
 
-    def _open_gate(self, context: Context, url: str) -> None:
-        self.gate.context = context
+    def _open(self, context: Context, url: str) -> None:
+        self.state.context = context
         print(f"listening on {url}", flush=True)
 
     async def _wait_before_retry(self, error: BaseException) -> None:
         """Log and report what does not answer, once for each cause."""
         missing = f"the server is starting: {error}"
-        if self.gate.waiting_for != missing:
-            self.gate.waiting_for = missing
+        if self.state.not_ready_reason != missing:
+            self.state.not_ready_reason = missing
             logger.warning("cannot start yet; retrying every %g s: %s", RETRY_SECONDS, error)
         await anyio.sleep(RETRY_SECONDS)
 
 
-async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) -> tuple[web.AppRunner, str]:
+async def _start_http(
+    settings: Settings, state: ServerState, meter: PrometheusMeter
+) -> tuple[web.AppRunner, str]:
     """Return the listening server and its address. Raises `SettingsError` if it cannot listen there."""
-    app = web.Application(
-        middlewares=[in_scope, note_access, answer_errors, require_token],
-        client_max_size=settings.max_metadata_mb * MEBIBYTE,
-    )
-    app[GATE] = gate
-    app[TOKENS] = settings.api_tokens
-    app[METER], app[EXPOSITION] = meter, meter
-    app[ACCESS_LOG] = settings.access_log
-    add_routes(app)
-    add_pages(app, openapi_document(ROUTES, terms_of(settings)))
+    app = create_application(settings, state, meter, exposition=meter)
     http = web.AppRunner(
         app,
         access_log=None,

@@ -3,9 +3,8 @@
 from datetime import datetime
 from enum import StrEnum
 
-from attrs import field, frozen
+from attrs import frozen
 
-from pyexec.domain.field_docs import described
 from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Spec
 
@@ -28,8 +27,8 @@ class FailureType(StrEnum):
 class Usage:
     """What the program took."""
 
-    cpu_seconds: float = field(metadata=described("CPU seconds of all its processes.", 0.01))
-    peak_memory_bytes: int = field(metadata=described("Its highest memory, in bytes.", 9000000))
+    cpu_seconds: float
+    peak_memory_bytes: int
 
 
 @frozen(kw_only=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from attrs import define, field, frozen
 
-from pyexec.domain.field_docs import described
 from pyexec.errors import InvalidRequest, SandboxBroken
 
 ROOT = "work"
@@ -33,8 +32,8 @@ class FileLimits:
 class OutputFile:
     """A file that came back."""
 
-    path: str = field(metadata=described("Its path below /work.", "out/plot.png"))
-    size: int = field(metadata=described("Its size, in bytes.", 21573))
+    path: str
+    size: int
 
 
 @frozen(kw_only=True)

@@ -3,88 +3,60 @@ on the wire."""
 
 from datetime import datetime
 
-from attrs import field, frozen
+from attrs import frozen
 
-from pyexec.domain.events import Failed, FailureType, Finished, Usage
+from pyexec.domain.events import Failed, Finished, Usage
 from pyexec.domain.execution import Execution, Status
-from pyexec.domain.field_docs import described
-from pyexec.domain.ids import ID_PATTERN
 from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.output_log import OutputLog, Stream
-
-ID_FIELD = described("The execution's id.", "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", pattern=ID_PATTERN)
 
 
 @frozen(kw_only=True)
 class Timings:
     """How long each phase took, in whole milliseconds."""
 
-    queue: int = field(metadata=described("Waiting for a slot.", 1))
-    setup: int = field(metadata=described("Pulling the image, and installing what is needed.", 0))
-    run: int = field(metadata=described("The program.", 11))
+    queue: int
+    setup: int
+    run: int
 
 
 @frozen(kw_only=True)
 class Truncated:
     """Whether output was cut at the server's limit."""
 
-    stdout: bool = field(default=False, metadata=described("Standard output was."))
-    stderr: bool = field(default=False, metadata=described("Standard error was."))
-    result: bool | None = field(
-        default=None, metadata=described("The expression's repr was; left out when it was not.")
-    )
+    stdout: bool = False
+    stderr: bool = False
+    result: bool | None = None
 
 
 @frozen(kw_only=True)
 class Summary:
     """An execution without its output. Fields that do not apply are left out."""
 
-    execution_id: str = field(metadata=ID_FIELD)
-    status: Status = field(metadata=described("pending and running come before the end.", "completed"))
-    exit_code: int | None = field(
-        default=None, metadata=described("The program's own; 128 + n if signal n ended it.", 0)
-    )
-    error: str | None = field(
-        default=None, metadata=described("What went wrong, for a person.", "division by zero")
-    )
-    error_type: str | None = field(
-        default=None,
-        metadata=described(
-            f"The class of the program's exception; of a failed execution one of {', '.join(FailureType)}.",
-            "ZeroDivisionError",
-        ),
-    )
-    error_line: int | None = field(
-        default=None, metadata=described("Where the exception was raised, in the program's own files.", 3)
-    )
-    result: str | None = field(
-        default=None, metadata=described("The repr of the last expression, where it was asked for.", "42")
-    )
-    created_at: datetime = field(metadata=described("When it was accepted."))
-    started_at: datetime | None = field(default=None, metadata=described("When the program started."))
-    finished_at: datetime | None = field(default=None, metadata=described("When it was over."))
-    duration_ms: int | None = field(
-        default=None, metadata=described("From acceptance to the end, in milliseconds.", 12)
-    )
-    timings_ms: Timings | None = field(default=None, metadata=described("Where that time went."))
-    usage: Usage | None = field(default=None, metadata=described("What the program took."))
+    execution_id: str
+    status: Status
+    exit_code: int | None = None
+    error: str | None = None
+    error_type: str | None = None
+    error_line: int | None = None
+    result: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_ms: int | None = None
+    timings_ms: Timings | None = None
+    usage: Usage | None = None
 
 
 @frozen(kw_only=True)
 class Result(Summary):
     """An execution with what it has printed. A program that fails is a result, too."""
 
-    stdout: str = field(default="", metadata=described("Standard output, as UTF-8.", "42\n"))
-    stderr: str = field(
-        default="", metadata=described("Standard error; the setup's output when that failed.")
-    )
-    truncated: Truncated = field(default=Truncated(), metadata=described("Whether output was cut."))
-    files: tuple[OutputFile, ...] | None = field(
-        default=None, metadata=described("What output_files brought back.")
-    )
-    files_truncated: bool | None = field(
-        default=None, metadata=described("Some of it is missing; left out when none is.")
-    )
+    stdout: str = ""
+    stderr: str = ""
+    truncated: Truncated = Truncated()
+    files: tuple[OutputFile, ...] | None = None
+    files_truncated: bool | None = None
 
 
 def summarize(execution: Execution) -> Summary:

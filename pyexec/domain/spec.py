@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from attrs import field, fields, frozen
 
 from pyexec.domain.environment import Recipe, parse_requirements
-from pyexec.domain.field_docs import described
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.errors import InvalidRequest
 
@@ -23,93 +22,58 @@ _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST}
 """An image's name, as the engine's own grammar has it (distribution/reference)."""
 
 
-TEXT = r"^[^\x00]*$"
-NO_EMPTY_TEXT = r"^[^\x00]+$"
-
-
 @frozen(kw_only=True)
 class RequestedLimits:
     """Limits of the run. What is left out has the server's default; over the server's ceiling is an error."""
 
-    timeout_seconds: float | None = field(
-        default=None, metadata=described("Wall time of the program, in seconds.", 10, least=0.001)
-    )
-    network_disabled: bool = field(
-        default=True, metadata=described("False gives the program a network.", True)
-    )
-    memory_mb: int | None = field(
-        default=None, metadata=described("Memory of the program, in MiB.", 256, least=16)
-    )
-    disk_mb: int | None = field(default=None, metadata=described("Size of /work, in MiB.", 512, least=1))
-    cpu_shares: int | None = field(default=None, metadata=described("Relative CPU weight.", 1024, least=2))
-    cpus: float | None = field(default=None, metadata=described("Most CPUs to use.", 1.5, least=0.01))
-
-
-_ENTRYPOINT = "Path of the file to run. Left out: main.py, else __main__.py, else the first .py file."
-_IMAGE_DOC = "Image to run in."
-_REQUIREMENTS = "Text of a requirements.txt, installed before the program starts."
-_STDIN = "Standard input of the program."
-_PRE_COMMANDS = described(
-    "Shell commands run as root, with network, before the program starts.",
-    ["apt-get update && apt-get install -y ffmpeg"],
-    pattern=r"^[^\x00]*\S[^\x00]*$",
-)
-_OUTPUT_FILES = described("Patterns of files below /work to bring back.", ["*.png"], pattern=NO_EMPTY_TEXT)
-_ENV_VARS = described("Environment, each as NAME=value.", ["MODE=test"], pattern=r"^[^=\x00]+=[^\x00]*$")
-_SCRIPT_ARGS = described("Arguments of the program.", ["--fast"], pattern=TEXT)
-_CONFIG = described("Limits of the run.")
+    timeout_seconds: float | None = field(default=None, metadata={"minimum": 0.001})
+    network_disabled: bool = True
+    memory_mb: int | None = field(default=None, metadata={"minimum": 16})
+    disk_mb: int | None = field(default=None, metadata={"minimum": 1})
+    cpu_shares: int | None = field(default=None, metadata={"minimum": 2})
+    cpus: float | None = field(default=None, metadata={"minimum": 0.01})
 
 
 @frozen(kw_only=True)
 class Metadata:
     """How to run an archive."""
 
-    entrypoint: str | None = field(
-        default=None, metadata=described(_ENTRYPOINT, "main.py", pattern=NO_EMPTY_TEXT)
-    )
-    docker_image: str | None = field(default=None, metadata=described(_IMAGE_DOC, "python:3.12-slim"))
-    requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
-    pre_commands: tuple[str, ...] = field(default=(), metadata=_PRE_COMMANDS)
-    stdin: str = field(default="", metadata=described(_STDIN, "a line\n"))
-    env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
-    script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
-    output_files: tuple[str, ...] = field(default=(), metadata=_OUTPUT_FILES)
-    config: RequestedLimits = field(factory=RequestedLimits, metadata=_CONFIG)
+    entrypoint: str | None = None
+    docker_image: str | None = None
+    requirements_txt: str | None = None
+    pre_commands: tuple[str, ...] = ()
+    stdin: str = ""
+    env_vars: tuple[str, ...] = ()
+    script_args: tuple[str, ...] = ()
+    output_files: tuple[str, ...] = ()
+    config: RequestedLimits = field(factory=RequestedLimits)
 
 
 @frozen(kw_only=True)
 class SourceFile:
     """A file of source text."""
 
-    name: str = field(metadata=described("Path below /work.", "main.py", pattern=NO_EMPTY_TEXT))
-    content: str = field(metadata=described("Its text.", "print(6 * 7)"))
+    name: str
+    content: str
 
 
 @frozen(kw_only=True)
 class EvalRequest:
     """Source text, and how to run it. Give either `code` or `files`, and `docker_image` or `python_version`."""
 
-    code: str | None = field(default=None, metadata=described("Source text of one script.", "6 * 7"))
-    files: tuple[SourceFile, ...] = field(default=(), metadata=described("Files, instead of code."))
-    entrypoint: str | None = field(
-        default=None, metadata=described(_ENTRYPOINT, "main.py", pattern=NO_EMPTY_TEXT)
-    )
-    stdin: str = field(default="", metadata=described(_STDIN, "a line\n"))
-    config: RequestedLimits = field(factory=RequestedLimits, metadata=_CONFIG)
-    docker_image: str | None = field(default=None, metadata=described(_IMAGE_DOC, "python:3.12-slim"))
-    python_version: str | None = field(
-        default=None,
-        metadata=described("Picks the image python:X-slim.", "3.12", pattern=r"^3\.([89]|[1-9][0-9])$"),
-    )
-    requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
-    pre_commands: tuple[str, ...] = field(default=(), metadata=_PRE_COMMANDS)
-    env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
-    script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
-    output_files: tuple[str, ...] = field(default=(), metadata=_OUTPUT_FILES)
-    eval_last_expr: bool = field(
-        default=False,
-        metadata=described("Give back the repr of the last expression, as `result`.", True),
-    )
+    code: str | None = None
+    files: tuple[SourceFile, ...] = ()
+    entrypoint: str | None = None
+    stdin: str = ""
+    config: RequestedLimits = field(factory=RequestedLimits)
+    docker_image: str | None = None
+    python_version: str | None = None
+    requirements_txt: str | None = None
+    pre_commands: tuple[str, ...] = ()
+    env_vars: tuple[str, ...] = ()
+    script_args: tuple[str, ...] = ()
+    output_files: tuple[str, ...] = ()
+    eval_last_expr: bool = False
 
 
 @frozen(kw_only=True)
@@ -189,7 +153,7 @@ def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
     """The limits asked for, defaults filled in; raises `InvalidRequest` for one that is out of its range."""
     decided: dict[str, float | None] = {}
     for limit in fields(RequestedLimits):
-        name, least = limit.name, limit.metadata.get("least")
+        name, least = limit.name, limit.metadata.get("minimum")
         if least is None:
             continue
         value = getattr(asked, name)

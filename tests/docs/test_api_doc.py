@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyexec.domain.events import FailureType
-from pyexec.web.routes import ROUTES
+from pyexec.web.application import ROUTES
 from tests.docs.blocks import blocks, text_of
 from tests.docs.shell import shell
 from tests.support.server import Server

@@ -1,5 +1,5 @@
-"""Check that responses match the OpenAPI document, for valid and invalid requests that Schemathesis generates from it.
-The server runs the programs in real sandboxes."""
+"""Requests made from the API's own document by Schemathesis, good ones and bad ones: each is answered as the document
+says, by a server that runs in real sandboxes what can be run."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from attrs import define, field
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from pyexec.settings_parser import read_settings
-from pyexec.web.openapi.document import openapi_document, terms_of
-from pyexec.web.routes import ROUTES
+from pyexec.settings import read_settings
+from pyexec.web.application import ROUTES
+from pyexec.web.openapi.document import openapi_document, server_info
 from tests.support.api import api_of
 from tests.support.archives import script, tar_of
 from tests.support.server import Server, running_server
@@ -32,11 +32,11 @@ BOUNDS = {
     "setup_network": "none",
     "cleanup_ttl": "86400",
 }
-"""Settings with low ceilings, without package installation, and with a long retention."""
+"""A server on which whatever a request asks for is small, and nothing is installed from anywhere or forgotten."""
 PROGRAMS = ("print(6 * 7)", "import sys\nprint(sys.argv, input())", "raise SystemExit(3)", "1 / 0")
 WRITTEN = "out.txt"
 REFUSED = ("docker_image", "python_version", "requirements_txt", "pre_commands", "entrypoint")
-"""Fields whose generated values this server always rejects."""
+"""What this server refuses, or what no generated archive has."""
 ARCHIVES = st.one_of(
     st.sampled_from(PROGRAMS).map(script),
     st.dictionaries(st.text(min_size=1, max_size=40), st.binary(max_size=600), max_size=3).map(tar_of),
@@ -45,15 +45,15 @@ ARCHIVES = st.one_of(
 schemathesis.openapi.media_type("application/x-tar", ARCHIVES)
 
 SETTINGS = read_settings({f"PYEXEC_{name.upper()}": value for name, value in BOUNDS.items()})
-documented = schemathesis.openapi.from_dict(openapi_document(ROUTES, terms_of(SETTINGS)))
-# A schema cannot express rules such as "either code or files", so the server rightly rejects some valid requests.
+documented = schemathesis.openapi.from_dict(openapi_document(ROUTES, server_info(SETTINGS)))
+# What a schema does not say, such as "either code or files", makes good requests that are refused with good reason.
 documented.config.checks.positive_data_acceptance.enabled = False
 documented.config.generation.update(allow_extra_parameters=False)
 
 
 @define
 class Target:
-    """The server, the ids of known executions, and the number of responses by operation and status."""
+    """The server, executions that it knows, and what it has answered."""
 
     server: Server
     known: list[str]
@@ -68,7 +68,7 @@ class Target:
         case.validate_response(response)
 
     def _make_servable(self, case: schemathesis.Case) -> None:
-        """Change most valid requests so that this server can serve them; otherwise it would reject nearly all."""
+        """Makes most good requests ones that this very server can serve: else refusals were all that is seen."""
         self.turn += 1
         if self.turn % 4 == 0:
             return
@@ -105,7 +105,7 @@ def target(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tar
 
 
 async def some_executions(url: str) -> list[str]:
-    """Run programs with and without files, successful and failing, and return their ids."""
+    """With files and without, well ended and not."""
     async with api_of(url) as api:
         results = [
             await api.run(f"open({WRITTEN!r}, 'w').write('kept')", output_files=["*.txt"]),
@@ -116,7 +116,7 @@ async def some_executions(url: str) -> list[str]:
 
 
 def check_all(cases: int, *, always_the_same: bool) -> Any:
-    """Return a test with this many cases per operation, in addition to the examples in the document."""
+    """A test of each operation with so many cases, beside those that the document itself suggests."""
 
     @documented.parametrize()
     @settings(

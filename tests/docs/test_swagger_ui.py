@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Locator, Page
 
-from pyexec.web.routes import ROUTES
+from pyexec.web.application import ROUTES
 from tests.support.archives import tar_of
 from tests.support.browser import page_of
 from tests.support.server import Server, running_server

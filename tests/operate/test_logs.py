@@ -34,7 +34,7 @@ async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tm
     logged = lines(server)
     assert all(TIME.fullmatch(line["time"]) and line["level"] and line["message"] for line in logged)
     assert len({line["replica"] for line in logged}) == 1
-    access = [line for line in logged if line["logger"] == "pyexec.web.middleware.access"]
+    access = [line for line in logged if line["logger"] == "pyexec.web.access"]
     told = [(line["method"], line["route"], line["status"], line.get("execution_id")) for line in access]
     assert told[:2] == [
         ("POST", "/api/v1/exec/sync", 200, one["execution_id"]),

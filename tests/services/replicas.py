@@ -16,7 +16,7 @@ from pyexec.server import Stop
 from pyexec.services.active_runs import Run
 from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
-from pyexec.web.context import Context, Gate
+from pyexec.web.context import Context, ServerState
 from pyexec.wiring.replica import Replica, assemble
 from pyexec.wiring.stores import Stores
 from tests.services.world import (
@@ -97,7 +97,7 @@ class Life:
         self.stop = Stop()
         self.ended = anyio.Event()
         self.died_of: BaseException | None = None
-        self.gate = Gate(waiting_for="the server is starting")
+        self.state = ServerState(not_ready_reason="the server is starting")
         self.replica: Replica | None = None
         self._settings = Settings(
             local_claim=local_claim,
@@ -118,13 +118,13 @@ class Life:
     @property
     def serving(self) -> bool:
         gone = self.process.crashed or self.stop.requested.is_set() or self.ended.is_set()
-        return self.gate.context is not None and not gone
+        return self.state.context is not None and not gone
 
     def context(self) -> Context:
         """The services; raises `Unavailable` as the HTTP layer does."""
-        if self.gate.context is None:
-            raise Unavailable(self.gate.waiting_for)
-        return self.gate.context
+        if self.state.context is None:
+            raise Unavailable(self.state.not_ready_reason)
+        return self.state.context
 
     async def run(self) -> None:
         """The process."""
@@ -168,22 +168,22 @@ class Life:
                     break
                 await anyio.sleep(RETRY_SECONDS)
         finally:
-            self.gate.context = None
+            self.state.context = None
             await self.replica.recovery.remove_own()
             await membership.leave()
 
-    def _open_gate(self) -> None:
+    def _open(self) -> None:
         assert self.replica is not None
-        self.gate.context = self.replica.context
+        self.state.context = self.replica.context
 
     async def _serves(self, replica: Replica) -> bool:
         """Whether it has served; not when the engine was away at its start, and then it starts again."""
         away: BaseExceptionGroup[EngineError] | None = None
         try:
-            await replica.serve(self._open_gate, self.stop.requested, self.stop.drain, 5.0)
+            await replica.serve(self._open, self.stop.requested, self.stop.drain, 5.0)
         except* EngineError as errors:
             away = errors
-        if away is not None and self.gate.context is not None:
+        if away is not None and self.state.context is not None:
             raise away
         return away is None
 

@@ -1,1 +1,1 @@
-"""One function for each endpoint."""
+"""Endpoints, one function each. A function's docstring is its description in the OpenAPI document."""

@@ -1,4 +1,4 @@
-"""Examples for the API's documentation. What is answered is made of the very types that make real answers."""
+"""Examples of whole requests and responses. Responses are built from the types that real responses are built from."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,16 +10,15 @@ from pyexec.domain.execution import Status
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result, Timings
 from pyexec.domain.spec import EvalRequest, Metadata
-from pyexec.web.openapi.schemas import Problem
+from pyexec.web.openapi.descriptions import EXAMPLE_ID
+from pyexec.web.schemas import Problem
 from pyexec.web.sse import encode
 
-ID = "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061"
-_MICROSECONDS = (0, 1000, 12000)
 _CREATED, _STARTED, _FINISHED = (
-    datetime(2026, 1, 1, microsecond=moment, tzinfo=UTC) for moment in _MICROSECONDS
+    datetime(2026, 1, 1, microsecond=microsecond, tzinfo=UTC) for microsecond in (0, 1000, 12000)
 )
 _RESULT = Result(
-    execution_id=ID,
+    execution_id=EXAMPLE_ID,
     status=Status.COMPLETED,
     exit_code=0,
     created_at=_CREATED,
@@ -39,7 +38,7 @@ _ITEMS = (
         result=_RESULT,
     ),
 )
-OF_TYPES: dict[type, list[Any]] = {
+TYPE_EXAMPLES: dict[type, list[Any]] = {
     EvalRequest: [
         {"code": "6 * 7", "eval_last_expr": True},
         {
@@ -62,9 +61,9 @@ OF_TYPES: dict[type, list[Any]] = {
     ],
     Result: [to_json(_RESULT)],
 }
-"""By what they are examples of, the best one first."""
+"""Examples by type, the best one first: Swagger UI fills it in."""
 
-OF_MEDIA: dict[str, Any] = {
-    "text/event-stream": b"".join(encode(ID, item) for item in _ITEMS).decode(),
+MEDIA_TYPE_EXAMPLES: dict[str, Any] = {
+    "text/event-stream": b"".join(encode(EXAMPLE_ID, item) for item in _ITEMS).decode(),
     "text/plain": "42\n",
 }
