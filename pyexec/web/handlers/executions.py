@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp_apispec import docs, headers_schema, match_info_schema, querystring_schema, response_schema
 
 from pyexec.codec import to_json
-from pyexec.domain.event_stream import Item, Position
+from pyexec.domain.event_stream import EndItem, Item, OutputItem, Position
 from pyexec.domain.execution import Phase
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
