@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pyexec.adapters.consul.kv import ConsulKV
-from pyexec.adapters.consul.lease import ConsulMembership
 from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.ports import BlobStore, EventLog
 from tests.contract.logs import BLOBS, CONSUL, LOGS, consul_parts, in_own_task, prefix_of
 from tests.support.consul import Agent, dev_agent

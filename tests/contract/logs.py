@@ -11,12 +11,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pyexec.adapters.blobs.file_blobs import FileBlobs
-from pyexec.adapters.blobs.object_blobs import ObjectBlobs
+from pyexec.adapters.blobs.file_store import FileBlobs
+from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.consul.blobs import ConsulBlobs
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul.lease import ConsulMembership
 from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.ports import BlobStore, EventLog, Member
 from tests.support.s3 import BUCKET

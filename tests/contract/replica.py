@@ -9,8 +9,8 @@ import anyio
 from anyio import to_thread
 
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul.lease import ConsulMembership
 from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.errors import ExecutorError
 from tests.contract.logs import member
 from tests.events import claimed, running, submitted

@@ -106,9 +106,9 @@ async def test_executions_do_not_touch_each_other(log: EventLog) -> None:
 
 async def test_a_key_is_bound_with_the_first_event(log: EventLog) -> None:
     execution = new_id()
-    assert await log.key_owner("hash") is None
+    assert await log.find_by_key("hash") is None
     await log.append(execution, 0, [submitted()], key=IdempotencyKey(key_hash="hash", fingerprint="print"))
-    assert await log.key_owner("hash") == (execution, "print")
+    assert await log.find_by_key("hash") == (execution, "print")
     other = new_id()
     with pytest.raises(KeyTaken) as taken:
         await log.append(other, 0, [submitted()], key=IdempotencyKey(key_hash="hash", fingerprint="else"))
@@ -124,7 +124,7 @@ async def test_a_refused_append_binds_no_key(log: EventLog) -> None:
         await log.append(
             execution, 0, [submitted()], key=IdempotencyKey(key_hash="hash", fingerprint="print")
         )
-    assert await log.key_owner("hash") is None
+    assert await log.find_by_key("hash") is None
 
 
 async def test_a_key_is_bound_once_under_concurrency(log: EventLog) -> None:
@@ -154,12 +154,12 @@ async def test_a_retired_log_never_comes_back(log: EventLog) -> None:
     await log.retire(execution)
     await log.retire(execution)
     assert list(await log.read(execution)) == []
-    assert await log.key_owner("hash") is None
+    assert await log.find_by_key("hash") is None
     for after in (0, 1, 2):
         with pytest.raises(Conflict):
             await log.append(execution, after, [submitted()])
     assert list(await log.read(execution)) == []
-    assert list((await log.page(status=None, limit=10, cursor=None)).ids) == []
+    assert list((await log.list_executions(status=None, limit=10, cursor=None)).ids) == []
     await log.append(new_id(), 0, [submitted()], key=key)
 
 

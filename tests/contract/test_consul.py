@@ -30,11 +30,11 @@ async def contents(kv: ConsulKV, *folders: str) -> dict[str, bytes]:
 
 async def test_a_run_costs_two_transactions(parts: Parts) -> None:
     kv, _, log = parts
-    execution, before = new_id(), dict(kv.sent)
+    execution, before = new_id(), dict(kv.request_counts)
     key = IdempotencyKey(key_hash="hash", fingerprint="print")
     await log.append(execution, 0, [submitted(), claimed(), running()], key=key)
     await log.append(execution, 3, [finished()])
-    spent = {name: kv.sent[name] - before.get(name, 0) for name in kv.sent}
+    spent = {name: kv.request_counts[name] - before.get(name, 0) for name in kv.request_counts}
     # What else is sent is the one blocking query, which has two events to tell of.
     assert spent.pop("PUT txn") == 2
     assert set(filter(spent.get, spent)) <= {"GET kv"}
@@ -182,7 +182,7 @@ async def test_foreign_keys_are_named_once_and_stop_nothing(
         await log.append(execution, 0, [submitted(), killed()])
         for _ in range(3):
             assert (await log.open_executions()).lengths == {}
-            assert list(await log.ended_before(START.replace(year=2027), 10)) == [execution]
+            assert list(await log.list_ended(START.replace(year=2027), 10)) == [execution]
     named = [record.getMessage() for record in caplog.records]
     for key in ("inflight/foreign", f"inflight/{bad}", f"status/{bad}"):
         assert sum(key in text for text in named) == 1
@@ -192,12 +192,12 @@ async def test_what_a_transaction_cannot_hold_is_refused_before_it_is_sent(parts
     kv, _, log = parts
     execution = new_id()
     big = Failed(at=START, nonce=nonce(), error_type=FailureType.INTERNAL, error="x" * 400_000)
-    before = kv.sent["PUT txn"]
+    before = kv.request_counts["PUT txn"]
     with pytest.raises(TooLarge, match="Consul"):
         await log.append(execution, 0, [submitted(), big])
     with pytest.raises(TooLarge, match="65 operations"):
         await kv.transaction([create(f"many/{number}", b"") for number in range(65)])
-    assert kv.sent["PUT txn"] == before
+    assert kv.request_counts["PUT txn"] == before
     # The largest that is let through does go through.
     value = b"x" * 280_000
     await kv.transaction([create("large", value)])

@@ -15,8 +15,8 @@ import anyio
 import pytest
 from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 
-from pyexec.adapters.blobs.file_blobs import FileBlobs
-from pyexec.adapters.sqlite.log import FILE_NAME, REBUILD_AT_ONCE, EmbeddedLog
+from pyexec.adapters.blobs.file_store import FileBlobs
+from pyexec.adapters.sqlite.log import FILE_NAME, REBUILD_BATCH, EmbeddedLog
 from pyexec.errors import Conflict, CorruptLog, SettingsError, Unavailable
 from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.contract.test_durability import ROOT
@@ -41,7 +41,7 @@ async def test_a_second_process_is_told_who_holds_the_directory(log: EmbeddedLog
     command = [sys.executable, "-m", "tests.contract.appender", "embedded", str(tmp_path)]
     second = await anyio.run_process(command, cwd=ROOT, check=False, stderr=subprocess.PIPE)
     assert second.returncode == 1
-    assert f"SettingsError: PYEXEC_DATA_DIR is '{tmp_path}', which the process {os.getpid()} holds" in (
+    assert f"SettingsError: PYEXEC_DATA_DIR is '{tmp_path}', which is locked by process {os.getpid()}" in (
         second.stderr.decode()
     )
 
@@ -139,10 +139,10 @@ async def test_an_unreadable_event_is_corruption_and_keeps_the_index(
 async def test_the_index_of_many_is_rebuilt_around_one_that_cannot_be_read(
     log: EmbeddedLog, tmp_path: Path
 ) -> None:
-    executions = [new_id() for _ in range(2 * REBUILD_AT_ONCE + 1)]
+    executions = [new_id() for _ in range(2 * REBUILD_BATCH + 1)]
     for execution in executions:
         await log.append(execution, 0, random.choice(WORDS))
-    bad = executions[REBUILD_AT_ONCE]
+    bad = executions[REBUILD_BATCH]
     change(tmp_path, f"UPDATE events SET event = '{{}}' WHERE execution_id = '{bad}'")
     kept = index_of(tmp_path)
     change(tmp_path, f"UPDATE executions SET length = 99, status = 'wrong' WHERE id <> '{bad}'")
@@ -204,9 +204,9 @@ async def test_waiters_that_are_gone_are_forgotten(log: EmbeddedLog) -> None:
         for number in range(50):
             waiters.start_soon(log.wait, new_id(), 0, name=f"waiter {number}")
         await wait_all_tasks_blocked()
-        assert len(log._watches) == 50
+        assert len(log._waiters) == 50
         waiters.cancel_scope.cancel()
-    assert log._watches == {}
+    assert log._waiters == {}
 
 
 async def test_an_append_that_asyncio_cancels_still_wakes_its_watchers(log: EmbeddedLog) -> None:
@@ -265,7 +265,7 @@ async def test_a_put_that_fails_leaves_no_file(tmp_path: Path) -> None:
 async def test_what_a_crash_left_half_written_is_swept(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, anyio, pathlib
-from pyexec.adapters.blobs.file_blobs import FileBlobs
+from pyexec.adapters.blobs.file_store import FileBlobs
 async def chunks():
     yield b"x" * 100_000
     os.kill(os.getpid(), signal.SIGKILL)

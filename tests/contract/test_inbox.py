@@ -14,10 +14,10 @@ ME, OTHER = "rep_me", "rep_other"
 
 async def test_whoever_is_told_finds_it_in_its_inbox(log: EventLog) -> None:
     execution = new_id()
-    assert (await log.inbox(ME)).told == {}
+    assert (await log.inbox(ME)).entries == {}
     await log.append(execution, 0, [submitted(), claimed(ME)], notify=ME)
-    assert (await log.inbox(ME)).told.keys() == {execution}
-    assert (await log.inbox(OTHER)).told == {}
+    assert (await log.inbox(ME)).entries.keys() == {execution}
+    assert (await log.inbox(OTHER)).entries == {}
 
 
 async def test_a_refused_append_tells_nobody(log: EventLog) -> None:
@@ -27,20 +27,20 @@ async def test_a_refused_append_tells_nobody(log: EventLog) -> None:
         await log.append(execution, 0, [submitted()], notify=ME)
     with pytest.raises(Conflict):
         await log.append(new_id(), 1, [claimed(ME)], notify=ME)
-    assert (await log.inbox(ME)).told == {}
+    assert (await log.inbox(ME)).entries == {}
 
 
 async def test_what_is_settled_is_gone_and_may_be_told_again(log: EventLog) -> None:
     execution, other = new_id(), new_id()
     await log.append(execution, 0, [submitted(), claimed(ME)], notify=ME)
     await log.append(other, 0, [submitted(), claimed(ME)], notify=ME)
-    number = (await log.inbox(ME)).told[execution]
+    number = (await log.inbox(ME)).entries[execution]
     await log.acknowledge(ME, execution, number)
     await log.acknowledge(ME, execution, number)
     await log.acknowledge(OTHER, execution, number)
-    assert (await log.inbox(ME)).told.keys() == {other}
+    assert (await log.inbox(ME)).entries.keys() == {other}
     await log.append(execution, 2, [released()], notify=ME)
-    assert (await log.inbox(ME)).told.keys() == {execution, other}
+    assert (await log.inbox(ME)).entries.keys() == {execution, other}
 
 
 async def test_whoever_watches_its_inbox_wakes_when_it_is_told(log: EventLog) -> None:
@@ -48,7 +48,7 @@ async def test_whoever_watches_its_inbox_wakes_when_it_is_told(log: EventLog) ->
 
     async def watch() -> None:
         inbox = await log.inbox(ME)
-        while inbox.told.keys() != set(executions):
+        while inbox.entries.keys() != set(executions):
             inbox = await log.inbox(ME, inbox.version)
 
     with fail_after(PATIENCE):
@@ -72,8 +72,8 @@ async def test_what_is_told_again_meanwhile_is_not_settled(log: EventLog) -> Non
     await log.append(execution, 1, [claimed(ME)], notify=ME)
     inbox = await log.inbox(ME)
     await log.append(execution, 2, [kill_requested()], notify=ME)
-    await log.acknowledge(ME, execution, inbox.told[execution])
+    await log.acknowledge(ME, execution, inbox.entries[execution])
     again = await log.inbox(ME, inbox.version)
-    assert again.told.keys() == {execution}
-    await log.acknowledge(ME, execution, again.told[execution])
-    assert (await log.inbox(ME)).told == {}
+    assert again.entries.keys() == {execution}
+    await log.acknowledge(ME, execution, again.entries[execution])
+    assert (await log.inbox(ME)).entries == {}

@@ -43,7 +43,7 @@ async def all_pages(log: EventLog, status: Status | None, limit: int) -> list[st
     found: list[str] = []
     cursor = None
     while True:
-        page = await log.page(status=status, limit=limit, cursor=cursor)
+        page = await log.list_executions(status=status, limit=limit, cursor=cursor)
         assert len(page.ids) <= limit
         found += page.ids
         cursor = page.next_cursor
@@ -83,10 +83,10 @@ async def test_a_cursor_stays_good_when_its_execution_is_retired(log: EventLog) 
     executions = [new_id() for _ in range(4)]
     for execution in executions:
         await log.append(execution, 0, [submitted(), killed()])
-    first = await log.page(status=None, limit=2, cursor=None)
+    first = await log.list_executions(status=None, limit=2, cursor=None)
     for execution in first.ids:
         await log.retire(execution)
-    rest = await log.page(status=None, limit=2, cursor=first.next_cursor)
+    rest = await log.list_executions(status=None, limit=2, cursor=first.next_cursor)
     assert [*first.ids, *rest.ids] == executions[::-1]
     assert rest.next_cursor is None
 
@@ -94,7 +94,7 @@ async def test_a_cursor_stays_good_when_its_execution_is_retired(log: EventLog) 
 @pytest.mark.parametrize("cursor", ["", "nonsense", "exe_", "exe_" + "g" * 32, "\0", "💥", "1 OR 1=1"])
 async def test_a_bad_cursor_is_the_callers_mistake(log: EventLog, cursor: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await log.page(status=None, limit=1, cursor=cursor)
+        await log.list_executions(status=None, limit=1, cursor=cursor)
     assert refused.value.field == "cursor"
 
 
@@ -106,30 +106,30 @@ async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) 
         await log.append(execution, 0, [submitted(), killed(START + end * minute)])
     await log.append(new_id(START), 0, [submitted(), claimed(), running()])
     in_order = [executions[end] for end in sorted(ends)]
-    assert list(await log.ended_before(START + 10 * minute, 100)) == in_order
-    assert list(await log.ended_before(START + 10 * minute, 2)) == in_order[:2]
-    assert list(await log.ended_before(START + 3 * minute, 100)) == in_order[:3]
-    assert list(await log.ended_before(START, 100)) == []
+    assert list(await log.list_ended(START + 10 * minute, 100)) == in_order
+    assert list(await log.list_ended(START + 10 * minute, 2)) == in_order[:2]
+    assert list(await log.list_ended(START + 3 * minute, 100)) == in_order[:3]
+    assert list(await log.list_ended(START, 100)) == []
     await log.retire(in_order[0])
-    assert list(await log.ended_before(START + 10 * minute, 1)) == [in_order[1]]
+    assert list(await log.list_ended(START + 10 * minute, 1)) == [in_order[1]]
 
 
 async def test_what_is_new_or_was_open_at_the_last_look_is_found_at_the_next(log: EventLog) -> None:
     minute = timedelta(minutes=1)
     first = new_id(START)
     await log.append(first, 0, [submitted()])
-    assert list(await log.ended_before(START + minute, 10)) == []
+    assert list(await log.list_ended(START + minute, 10)) == []
     second, later = new_id(START + minute), new_id(START + 3 * minute)
     await log.append(first, 1, [killed(START + minute)])
     await log.append(second, 0, [submitted(), killed(START + 2 * minute)])
     await log.append(later, 0, [submitted(), killed(START + 4 * minute)])
-    assert list(await log.ended_before(START + 2.5 * minute, 10)) == [first, second]
+    assert list(await log.list_ended(START + 2.5 * minute, 10)) == [first, second]
     await log.retire(first)
-    assert list(await log.ended_before(START + 200 * minute, 10)) == [second, later]
+    assert list(await log.list_ended(START + 200 * minute, 10)) == [second, later]
 
 
 async def test_the_end_counts_by_its_own_moment_to_the_microsecond(log: EventLog) -> None:
     execution, end = new_id(START), START + timedelta(microseconds=1)
     await log.append(execution, 0, [submitted(START - timedelta(days=1)), killed(end)])
-    assert list(await log.ended_before(end, 10)) == []
-    assert list(await log.ended_before(end + timedelta(microseconds=1), 10)) == [execution]
+    assert list(await log.list_ended(end, 10)) == []
+    assert list(await log.list_ended(end + timedelta(microseconds=1), 10)) == [execution]

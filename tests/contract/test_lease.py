@@ -14,7 +14,7 @@ import pytest
 from anyio import fail_after, to_thread
 
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul.lease import TTL_SECONDS, ConsulMembership
+from pyexec.adapters.consul.membership import TTL_SECONDS, ConsulMembership
 from pyexec.adapters.single_member import SingleMember
 from pyexec.errors import Conflict, ConsulSessionLost
 from pyexec.ports import Membership

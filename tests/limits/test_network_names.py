@@ -92,7 +92,7 @@ async def test_two_networks_of_one_name_are_named_until_one_is_left(
     settings = {"run_network": run, "setup_network": setup}
     checked = check(image, tmp_path / "check", **settings)
     (text,) = checked("networks", "failed")
-    assert f"Docker has 2 networks named {run}; leave one of them: docker network rm " in text
+    assert f"Docker has 2 networks named {run}; keep only one: docker network rm " in text
     extra = next(word for word in text.replace(";", " ").split() if word in (first[:12], second[:12]))
     docker("network", "rm", extra)
     assert check(image, tmp_path / "check", **settings)("networks", "failed") == []
