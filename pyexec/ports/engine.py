@@ -142,7 +142,7 @@ class Container(Protocol):
 
     @property
     def diagnostics(self) -> str:
-        """What it has written to its standard error so far, at most a few KiB."""
+        """The beginning of its standard error, up to a few KiB."""
 
     async def kill(self) -> None:
         """Kill all its processes with SIGKILL, if it has not ended."""

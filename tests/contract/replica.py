@@ -1,4 +1,4 @@
-"""A replica that is a member and leads, as a process that a test may suspend: it says what it sees.
+"""A process that is a member and leads, for tests that suspend it. It prints its state.
 
 python -m tests.contract.replica CONSUL_ADDRESS PREFIX REPLICA EXECUTION
 """
@@ -20,7 +20,7 @@ async def lead(membership: ConsulMembership) -> None:
     async with membership.lead():
         print("leading", flush=True)
         await anyio.sleep_forever()
-    print("leads no more", flush=True)
+    print("leadership lost", flush=True)
 
 
 async def append(log: ConsulLog, execution: str) -> None:

@@ -1,4 +1,4 @@
-"""Lists: what is open, pages by status, and what ended long ago."""
+"""Lists: open executions, pages by status, and executions by the time of their end."""
 
 from datetime import timedelta
 
@@ -57,7 +57,7 @@ async def all_pages(log: EventLog, status: Status | None, limit: int) -> list[st
     limit=st.integers(1, 13),
     retired=st.sets(st.integers(0, 11)),
 )
-async def test_pages_hold_everything_once_newest_first(
+async def test_pages_list_each_execution_once_newest_first(
     new_log: NewLog, words: list[list[Event]], limit: int, retired: set[int]
 ) -> None:
     async with new_log() as log:
@@ -79,7 +79,7 @@ async def test_pages_hold_everything_once_newest_first(
         assert (await log.open_executions()).lengths.keys() == still_open
 
 
-async def test_a_cursor_stays_good_when_its_execution_is_retired(log: EventLog) -> None:
+async def test_a_cursor_stays_valid_when_its_execution_is_retired(log: EventLog) -> None:
     executions = [new_id() for _ in range(4)]
     for execution in executions:
         await log.append(execution, 0, [submitted(), killed()])
@@ -92,13 +92,13 @@ async def test_a_cursor_stays_good_when_its_execution_is_retired(log: EventLog) 
 
 
 @pytest.mark.parametrize("cursor", ["", "nonsense", "exe_", "exe_" + "g" * 32, "\0", "💥", "1 OR 1=1"])
-async def test_a_bad_cursor_is_the_callers_mistake(log: EventLog, cursor: str) -> None:
+async def test_an_invalid_cursor_is_an_invalid_request(log: EventLog, cursor: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await log.list_executions(status=None, limit=1, cursor=cursor)
     assert refused.value.field == "cursor"
 
 
-async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) -> None:
+async def test_ended_executions_are_listed_earliest_end_first(log: EventLog) -> None:
     minute = timedelta(minutes=1)
     ends = [3, 1, 4, 0, 2]
     executions = {end: new_id(START) for end in ends}
@@ -114,7 +114,7 @@ async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) 
     assert list(await log.list_ended(START + 10 * minute, 1)) == [in_order[1]]
 
 
-async def test_what_is_new_or_was_open_at_the_last_look_is_found_at_the_next(log: EventLog) -> None:
+async def test_the_next_scan_finds_new_and_newly_ended_executions(log: EventLog) -> None:
     minute = timedelta(minutes=1)
     first = new_id(START)
     await log.append(first, 0, [submitted()])
@@ -128,7 +128,7 @@ async def test_what_is_new_or_was_open_at_the_last_look_is_found_at_the_next(log
     assert list(await log.list_ended(START + 200 * minute, 10)) == [second, later]
 
 
-async def test_the_end_counts_by_its_own_moment_to_the_microsecond(log: EventLog) -> None:
+async def test_ends_are_compared_to_the_microsecond(log: EventLog) -> None:
     execution, end = new_id(START), START + timedelta(microseconds=1)
     await log.append(execution, 0, [submitted(START - timedelta(days=1)), killed(end)])
     assert list(await log.list_ended(end, 10)) == []

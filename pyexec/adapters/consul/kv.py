@@ -68,7 +68,7 @@ class ConsulConfig:
 
 @frozen(kw_only=True)
 class Entry:
-    """A key without the prefix, its value, and the session that holds it. `index` is its last modification."""
+    """A key without the prefix, its value, the index of its last change, and the session that holds it."""
 
     key: str
     value: bytes

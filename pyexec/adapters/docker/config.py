@@ -65,7 +65,7 @@ def _tmpfs_size(size: int) -> str:
 
 _NO_CORES = {"Name": "core", "Soft": 0, "Hard": 0}
 _SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"]
-"""What installers need: to set owners of files, and to switch to the user of apt. Docker's default is twice as many."""
+"""Installers set owners of files, and apt switches to a user of its own. Docker's default is twice as many."""
 
 
 def setup_config(spec: SetupSpec, security: SecurityOptions) -> dict[str, Any]:

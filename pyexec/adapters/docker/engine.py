@@ -43,7 +43,7 @@ _LIMIT_OF_INFO: Final = {
 
 @frozen(kw_only=True)
 class DockerInfo:
-    """What an operator wants to know about a Docker engine. `system_time` is the clock of its machine."""
+    """Version and configuration of a Docker engine. `system_time` is the clock of its machine."""
 
     version: str
     api: str

@@ -8,6 +8,7 @@ import json
 import secrets
 import tarfile
 import time
+from http import HTTPStatus
 from typing import Any
 
 import anyio
@@ -38,7 +39,7 @@ class HostsFile:
     async def path(self, image: str) -> str:
         """Return the path of the file on the machine of the engine; create the file if it does not exist.
 
-        That needs a container, which is never started. `image` is any image that exists on the engine.
+        That needs a helper container, which is never started. `image` is any image that exists on the engine.
 
         Raises `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist."""
         async with self._lock:
@@ -55,11 +56,11 @@ class HostsFile:
             # Returns the volume if it exists already.
             volume = await self._docker.volumes.create({"Name": VOLUME})  # type: ignore[no-untyped-call]
             folder = (await volume.show())["Mountpoint"]
-            await self._remove_carriers()
+            await self._remove_orphaned_helpers()
         name = f"{VOLUME}-{secrets.token_hex(8)}"
         try:
             async with translate_errors(image=image):
-                container = await self._docker.containers.create(_carrier(image), name=name)
+                container = await self._docker.containers.create(_helper_config(image), name=name)
                 if not await _has_file(container):
                     await container.put_archive(_MOUNTED, _archive())  # type: ignore[no-untyped-call]
         finally:
@@ -67,8 +68,8 @@ class HostsFile:
                 await remove_container(self._docker.containers.container(name))
         return f"{folder}/{_FILE}"
 
-    async def _remove_carriers(self) -> None:
-        """Remove old containers that a crashed server left behind. A running server needs one for a moment only."""
+    async def _remove_orphaned_helpers(self) -> None:
+        """Remove helper containers that a crashed server left behind: a server needs one for a moment only."""
         filters = json.dumps({"label": [f"{VOLUME}=carrier"], "status": ["created"]})
         for container in await self._docker.containers.list(all=1, filters=filters):
             if container["Created"] < time.time() - ORPHAN_SECONDS:
@@ -85,7 +86,7 @@ def is_missing(error: EngineError) -> bool:
     return "bind source path does not exist" in str(error)
 
 
-def _carrier(image: str) -> dict[str, Any]:
+def _helper_config(image: str) -> dict[str, Any]:
     # By default, Docker fills a new volume with files of the image, which could place a link there.
     volume = {"Type": "volume", "Source": VOLUME, "Target": _MOUNTED, "VolumeOptions": {"NoCopy": True}}
     return {
@@ -102,7 +103,7 @@ async def _has_file(container: DockerContainer) -> bool:
     try:
         archive = await container.get_archive(f"{_MOUNTED}/{_FILE}")
     except DockerError as error:
-        if error.status == 404:
+        if error.status == HTTPStatus.NOT_FOUND:
             return False
         raise
     file = archive.extractfile(_FILE)
