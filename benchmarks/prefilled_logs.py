@@ -11,8 +11,8 @@ import anyio
 
 from benchmarks.timing import Samples, timed
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul.lease import ConsulMembership
 from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.domain.events import Claimed, Event, Finished, Output, Running, Submitted
 from pyexec.domain.ids import execution_id
@@ -102,7 +102,7 @@ async def time_retention_scans(
         for number in range(rounds + 1):
             for name, log in logs.items():
                 with timed() as watch:
-                    due = await log.ended_before(datetime.now(UTC) - timedelta(seconds=ttl_seconds), 100)
+                    due = await log.list_ended(datetime.now(UTC) - timedelta(seconds=ttl_seconds), 100)
                 if due:
                     raise RuntimeError(f"{name}: found {len(due)} executions to retire; expected none")
                 if number > 0:

@@ -6,9 +6,9 @@ from time import perf_counter
 
 import anyio
 
-from pyexec.adapters.consul.clock import SKEW_SECONDS_MAX
-from pyexec.adapters.consul.keys import DEPLOYMENT, REPLICAS
+from pyexec.adapters.consul.http import SKEW_SECONDS_MAX
 from pyexec.adapters.consul.kv import ConsulKV, create
+from pyexec.adapters.consul.schema import DEPLOYMENT, REPLICAS
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.preflight.findings import Finding, failed, fine, warning
 from pyexec.settings import Settings

@@ -9,8 +9,7 @@ from time import perf_counter
 import anyio
 from attrs import frozen
 
-from pyexec.adapters.docker.engine import DockerEngine
-from pyexec.adapters.docker.info import EngineFacts
+from pyexec.adapters.docker.engine import DockerEngine, DockerInfo
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.ports import EngineIdentity, Image
 from pyexec.preflight.findings import Finding, failed, fine, warning
@@ -35,25 +34,25 @@ async def check_engine(settings: Settings) -> Sequence[Finding]:
             )
             stack.push_async_callback(engine.close)
             with anyio.fail_after(ENGINE_SECONDS):
-                identity, facts = await engine.identify(), await engine.survey.facts()
+                identity, info = await engine.identify(), await engine.info()
         except SettingsError as error:
             return [failed("docker", error, _LEFT_OUT)]
         except (ExecutorError, TimeoutError) as error:
             told = str(error) or f"no answer within {ENGINE_SECONDS:g} s"
             return [failed("docker", f"{settings.engine_host()}: {told}", f"{REACH}; {_LEFT_OUT}")]
         trial = _Trial(settings, engine, identity)
-        return [*_facts(settings, facts), *await trial.networks(stack), *await trial.sandboxes()]
+        return [*_info(settings, info), *await trial.networks(stack), *await trial.sandboxes()]
 
 
-def _facts(settings: Settings, facts: EngineFacts) -> Iterator[Finding]:
-    runtime = settings.docker_runtime or facts.runtime
+def _info(settings: Settings, info: DockerInfo) -> Iterator[Finding]:
+    runtime = settings.docker_runtime or info.runtime
     yield fine(
         "docker",
-        f"{facts.version}, API {facts.api}, runtime {runtime}, control groups {facts.cgroup}, "
+        f"{info.version}, API {info.api}, runtime {runtime}, control groups {info.cgroup}, "
         f"at {settings.engine_host()}",
     )
-    if facts.clock is not None:
-        skew = (datetime.now(UTC) - facts.clock).total_seconds()
+    if info.system_time is not None:
+        skew = (datetime.now(UTC) - info.system_time).total_seconds()
         if abs(skew) > SKEW_SECONDS_MAX:
             yield warning(
                 "clock", f"the engine's machine is {-skew:+.0f} s from this one; let both follow one clock"
@@ -102,7 +101,7 @@ class _Trial:
     async def _absent_image(self) -> Finding:
         name = self.settings.default_image
         try:
-            await self.engine.survey.check_pullable(name)
+            await self.engine.images.check_pullable(name)
         except (ImageUnavailable, EngineError, Unavailable) as error:
             mend = f"docker pull {name}, or set PYEXEC_DEFAULT_IMAGE to one that is there"
             return failed("image", f"{name} is not there, and cannot be pulled: {error}", mend)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from pyexec.adapters.blobs.object_blobs import ObjectBlobs
+from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.data_dir import DataDir
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ExecutorError, Unavailable
@@ -67,7 +67,7 @@ def check_data_dir(settings: Settings) -> Iterator[Finding]:
     mend = "PYEXEC_DATA_DIR must be a directory that the server may write to"
     try:
         _write_and_remove(there)
-        holder = DataDir.holder(path)
+        holder = DataDir.lock_owner(path)
         free_mb = shutil.disk_usage(there).free // MEBIBYTE
     except OSError as error:
         yield failed("data", f"{str(path)!r} cannot be used: {error.strerror}", mend)

@@ -25,7 +25,7 @@ from pyexec.metrics import (
     Meter,
     timed,
 )
-from pyexec.ports import EventLog, IdempotencyKey, Inbox, OpenExecutions, Page
+from pyexec.ports import EventLog, ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
 from pyexec.services.active_runs import ActiveRuns
 
 logger = logging.getLogger(__name__)
@@ -85,21 +85,23 @@ class MeteredLog:
         with self._measured_unless_waiting("inbox", since):
             return await self.log.inbox(replica, since)
 
-    async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
         with self._measured("settle"):
-            await self.log.acknowledge(replica, execution_id, number)
+            await self.log.acknowledge(replica, execution_id, revision)
 
-    async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+    async def list_executions(
+        self, *, status: Status | None, limit: int, cursor: str | None
+    ) -> ExecutionPage:
         with self._measured("page"):
-            return await self.log.page(status=status, limit=limit, cursor=cursor)
+            return await self.log.list_executions(status=status, limit=limit, cursor=cursor)
 
-    async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
+    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
         with self._measured("ended_before"):
-            return await self.log.ended_before(moment, limit)
+            return await self.log.list_ended(before, limit)
 
-    async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         with self._measured("key_owner"):
-            return await self.log.key_owner(key_hash)
+            return await self.log.find_by_key(key_hash)
 
     async def retire(self, execution_id: str) -> None:
         with self._measured("retire"):

@@ -82,7 +82,7 @@ class Executions:
         """Return executions without their output, newest first, and the cursor of the next page.
 
         An execution whose log cannot be read is left out."""
-        page = await self._log.page(status=status, limit=limit, cursor=cursor)
+        page = await self._log.list_executions(status=status, limit=limit, cursor=cursor)
         summaries = []
         for execution_id in page.ids:
             try:

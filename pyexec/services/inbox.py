@@ -54,10 +54,10 @@ class InboxWorker:
         """Wait for an inbox newer than `version`, handle its entries, and return its version."""
         replica = self.runner.replica
         inbox = await self.log.inbox(replica, version)
-        for execution_id, number in inbox.told.items():
+        for execution_id, revision in inbox.entries.items():
             with correlated(execution_id):
                 await self._handle(execution_id, tasks)
-                await self.log.acknowledge(replica, execution_id, number)
+                await self.log.acknowledge(replica, execution_id, revision)
         return inbox.version
 
     async def _handle(self, execution_id: str, tasks: TaskGroup) -> None:

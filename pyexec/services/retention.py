@@ -35,7 +35,7 @@ class Retention:
         pause = max(1.0, min(30.0, self.ttl_seconds / 10))
         while True:
             try:
-                due = await self.log.ended_before(now() - timedelta(seconds=self.ttl_seconds), BATCH)
+                due = await self.log.list_ended(now() - timedelta(seconds=self.ttl_seconds), BATCH)
                 for execution_id in due:
                     await self._retire(execution_id)
                 failures.recovered()

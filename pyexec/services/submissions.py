@@ -266,7 +266,7 @@ class Submissions:
 
     async def _check_key(self, upload: Upload) -> None:
         """Raise `KeyTaken` if the upload's idempotency key already names an execution."""
-        if upload.key is not None and (owner := await self._log.key_owner(sha256(upload.key))):
+        if upload.key is not None and (owner := await self._log.find_by_key(sha256(upload.key))):
             raise KeyTaken(*owner)
 
     async def _check_capacity(self, spec: Spec) -> None:

@@ -210,7 +210,7 @@ async def _check_accepting(slots: Slots) -> None:
 
 async def _check_member(membership: Membership) -> None:
     """Raise `Unavailable` while the Consul session is lost."""
-    if not membership.held:
+    if not membership.is_member:
         raise Unavailable("Consul session lost; writes are suspended until it is renewed")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
-from pyexec.adapters.docker.config import Isolation
+from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.metrics import Meter
@@ -108,9 +108,9 @@ def networks(settings: Settings) -> frozenset[str]:
     return frozenset({settings.run_network, settings.setup_network} - {"none"})
 
 
-def isolation(settings: Settings) -> Isolation:
+def isolation(settings: Settings) -> SecurityOptions:
     """Return what confines every container. Raises `SettingsError` if the seccomp profile cannot be used."""
-    return Isolation(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
+    return SecurityOptions(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
 
 
 def isolation_check_config(

@@ -178,7 +178,7 @@ def watch_gauges(base: Foundation, reconciler: Reconciler, isolation_check: Isol
     watch = base.meter.watch
     watch(LEADER, reconciler.leading.locked)
     watch(BACKLOG, lambda: reconciler.backlog)
-    watch(MEMBER, lambda: base.stores.membership.held)
+    watch(MEMBER, lambda: base.stores.membership.is_member)
     watch(ACTIVE_EXECUTIONS, lambda: len(base.active_runs))
     watch(CORRUPT_EXECUTIONS, lambda: len(base.corrupt_logs))
     watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.made)

@@ -7,17 +7,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from attrs import frozen
 
-from pyexec.adapters import data_dir
-from pyexec.adapters.blobs.file_blobs import FileBlobs
-from pyexec.adapters.blobs.object_blobs import ObjectBlobs
+from pyexec.adapters.blobs.file_store import FileBlobs
+from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.consul.blobs import ConsulBlobs
-from pyexec.adapters.consul.index import Complaints
-from pyexec.adapters.consul.keys import DEPLOYMENT
+from pyexec.adapters.consul.index import InvalidKeyReporter
 from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Entry
-from pyexec.adapters.consul.lease import ConsulMembership
 from pyexec.adapters.consul.log import ConsulLog
-from pyexec.adapters.peers import HttpPeers, NoPeers
-from pyexec.adapters.single_member import SingleMember
+from pyexec.adapters.consul.membership import ConsulMembership
+from pyexec.adapters.consul.schema import DEPLOYMENT
+from pyexec.adapters.data_dir import create_data_dir
+from pyexec.adapters.peers import HttpPeers
+from pyexec.adapters.single_member import NoPeers, SingleMember
 from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.errors import SettingsError
 from pyexec.metrics import Meter
@@ -40,7 +40,7 @@ class Stores:
 async def open_stores(settings: Settings, replica: str, meter: Meter) -> AsyncIterator[Stores]:
     """Opens what the settings name; raises `SettingsError`, or `Unavailable` when it does not answer."""
     async with AsyncExitStack() as stack:
-        data_dir.make(settings.data_dir)
+        create_data_dir(settings.data_dir)
         if settings.consul_addr is None:
             yield await _open_embedded(stack, settings)
         else:
@@ -63,12 +63,12 @@ async def _open_consul(
     kv = await stack.enter_async_context(ConsulKV(consul_config(settings, address), meter))
     deployment = await _deployment(kv)  # first: a Consul that is away is then named once
     membership = await stack.enter_async_context(ConsulMembership.open(kv))
-    complaints = Complaints()
-    log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence, complaints))
+    invalid_keys = InvalidKeyReporter()
+    log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence, invalid_keys))
     peers = HttpPeers(membership, replica)
     stack.push_async_callback(peers.close)
     url = settings.blob_url
-    blobs: BlobStore = ConsulBlobs(kv, membership.fence, complaints) if url is None else ObjectBlobs.at(url)
+    blobs: BlobStore = ConsulBlobs(kv, membership.fence, invalid_keys) if url is None else ObjectBlobs.at(url)
     return Stores(deployment=deployment, log=log, blobs=blobs, membership=membership, peers=peers)
 
 

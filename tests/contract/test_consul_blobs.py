@@ -1,4 +1,4 @@
-"""What is true of the blobs in Consul only: uploads are marked, swept, and bounded."""
+"""The blob store in Consul only: markers of uploads, their removal, and the size limit."""
 
 from collections.abc import AsyncIterator
 
@@ -12,7 +12,7 @@ from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.events import new_id, submitted
 
 
-async def test_an_upload_is_marked_until_its_execution_begins(parts: Parts) -> None:
+async def test_an_upload_is_marked_until_the_first_event(parts: Parts) -> None:
     kv, membership, log = parts
     blobs = ConsulBlobs(kv, membership.fence)
     begun, refused, broken = new_id(), new_id(), new_id()
@@ -35,11 +35,11 @@ async def test_an_upload_is_marked_until_its_execution_begins(parts: Parts) -> N
 
 
 async def never(_: str) -> bool:
-    """The log knows better than whoever says so."""
+    """Say that no execution exists. The store must check the log nevertheless."""
     return False
 
 
-async def test_uploads_of_the_dead_are_swept(parts: Parts) -> None:
+async def test_uploads_of_dead_replicas_are_swept(parts: Parts) -> None:
     kv, membership, log = parts
     blobs = ConsulBlobs(kv, membership.fence)
     mine, theirs, begun = new_id(), new_id(), new_id()

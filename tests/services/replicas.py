@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 from attrs import define
 
-from pyexec.adapters.peers import NoPeers
+from pyexec.adapters.single_member import NoPeers
 from pyexec.domain.spec import Metadata
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Member

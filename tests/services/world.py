@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.sqlite.log import FILE_NAME, EmbeddedLog
-from pyexec.adapters.sqlite.store import SqliteStore, translated_errors
+from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
 from pyexec.aio import Broadcast
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
@@ -28,12 +28,12 @@ from pyexec.errors import (
 from pyexec.ports import (
     ContainerSpec,
     EngineIdentity,
+    ExecutionPage,
     IdempotencyKey,
     Inbox,
     Member,
     Members,
     OpenExecutions,
-    Page,
     SetupSpec,
 )
 from tests.services.containers import Box, MemoryEngine
@@ -53,10 +53,10 @@ class InlineLog(EmbeddedLog):
 
     @classmethod
     def at(cls, directory: Path) -> "InlineLog":
-        return cls(DataDir.hold(directory), SqliteStore.open(directory / FILE_NAME), None)
+        return cls(DataDir.acquire(directory), SqliteStore.open(directory / FILE_NAME), None)
 
     async def _run(self, work: Callable[[SqliteStore], T]) -> T:
-        with translated_errors():
+        with translate_errors():
             return work(self._store)
 
     def index(self) -> Sequence[tuple[object, ...]]:
@@ -296,22 +296,22 @@ class ProcessLog:
         await self._process.passing()
         return found
 
-    async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
         await self._enter()
-        await self._world.log.acknowledge(replica, execution_id, number)
+        await self._world.log.acknowledge(replica, execution_id, revision)
         await self._process.passing()
 
-    async def page(self, **arguments: object) -> Page:
+    async def list_executions(self, **arguments: object) -> ExecutionPage:
         await self._enter()
-        return await self._world.log.page(**arguments)  # type: ignore[arg-type]
+        return await self._world.log.list_executions(**arguments)  # type: ignore[arg-type]
 
-    async def ended_before(self, *arguments: object) -> Sequence[str]:
+    async def list_ended(self, *arguments: object) -> Sequence[str]:
         await self._enter()
-        return await self._world.log.ended_before(*arguments)  # type: ignore[arg-type]
+        return await self._world.log.list_ended(*arguments)  # type: ignore[arg-type]
 
-    async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         await self._enter()
-        found = await self._world.log.key_owner(key_hash)
+        found = await self._world.log.find_by_key(key_hash)
         await self._process.passing()
         return found
 
@@ -367,7 +367,7 @@ class ProcessMembership:
         self._process = process
 
     @property
-    def held(self) -> bool:
+    def is_member(self) -> bool:
         return self._process.name in self._world.members
 
     async def _enter(self) -> None:

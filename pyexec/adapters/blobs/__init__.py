@@ -1,1 +1,1 @@
-"""Blob stores on disk and in object storage."""
+"""Blob stores in a local directory and in object storage."""

@@ -1,1 +1,1 @@
-"""The event log, membership and blobs in Consul."""
+"""Adapters for Consul: event log, membership and blob store. See docs/design/consul-adapter.md."""

@@ -1,23 +1,26 @@
-"""What one append does in Consul, as the operations of one transaction, and what a refusal of it means."""
+"""An append as one Consul transaction, and the causes for which Consul rolls it back."""
 
-import json
 from collections.abc import Sequence
 from typing import Self
 
 from attrs import frozen
 
-from pyexec.adapters.consul.index import Inflight, completion_entry, pending_entry
-from pyexec.adapters.consul.keys import (
+from pyexec.adapters.consul.kv import Operation, TransactionConflict, create
+from pyexec.adapters.consul.schema import (
     INFLIGHT,
     STATUS,
+    InflightEntry,
     bound_key,
+    encode_binding,
+    encode_bound_key,
+    encode_completion,
+    encode_pending,
     event_key,
     idempotency_key,
     inbox_prefix,
     replica_key,
     tombstone_key,
 )
-from pyexec.adapters.consul.kv import Operation, TransactionLost, create
 from pyexec.codec import encode_event
 from pyexec.domain.events import Event, Terminal
 from pyexec.domain.execution import Phase
@@ -25,8 +28,8 @@ from pyexec.ports import IdempotencyKey
 
 
 @frozen(kw_only=True)
-class Append:
-    """One call of `EventLog.append`."""
+class AppendRequest:
+    """The arguments of one call of `EventLog.append`."""
 
     execution_id: str
     after: int
@@ -35,24 +38,30 @@ class Append:
     notify: str | None = None
     fence: str | None = None
 
-    def operations(self, fence: Operation, before: Inflight) -> Sequence[Operation]:
-        """The transaction; `before` is what the index says of the execution, as far as the events need it.
+    def operations(self, own_fence: Operation, before: InflightEntry) -> Sequence[Operation]:
+        """Return the transaction. `own_fence` checks this replica's session; `before` is the index entry.
 
-        Raises `Conflict` when something follows the end."""
-        return [fence, *self._conditions(), *self._events(), *self._index(before), *self._for_others()]
+        Raises `Conflict` if events follow the end of the execution."""
+        return [
+            own_fence,
+            *self._preconditions(),
+            *self._events(),
+            *self._index(before),
+            *self._side_effects(),
+        ]
 
-    def _conditions(self) -> Sequence[Operation]:
-        """The log is as long as the caller believes, and has not ended."""
+    def _preconditions(self) -> Sequence[Operation]:
+        """Check that the log has `after` events and has not ended."""
         if self.after == 0:
-            conditions = [Operation(verb="check-not-exists", key=tombstone_key(self.execution_id))]
+            operations = [Operation(verb="check-not-exists", key=tombstone_key(self.execution_id))]
         else:
-            conditions = [
+            operations = [
                 Operation(verb="get", key=event_key(self.execution_id, self.after)),
                 Operation(verb="get", key=f"{INFLIGHT}{self.execution_id}"),
             ]
         if self.fence is not None:
-            conditions.append(Operation(verb="check-not-exists", key=replica_key(self.fence)))
-        return conditions
+            operations.append(Operation(verb="check-not-exists", key=replica_key(self.fence)))
+        return operations
 
     def _events(self) -> Sequence[Operation]:
         return [
@@ -60,23 +69,24 @@ class Append:
             for seq, event in enumerate(self.events, self.after + 1)
         ]
 
-    def _index(self, before: Inflight) -> Sequence[Operation]:
-        entry = Inflight(length=self.after, state=before.state, owner=before.owner)
+    def _index(self, before: InflightEntry) -> Sequence[Operation]:
+        entry = InflightEntry(length=self.after, state=before.state, owner=before.owner)
         for event in self.events:
-            entry.note(event)
+            entry.apply(event)
         first, last = self.events[0], self.events[-1]
         operations = index_operations(self.execution_id, entry, last)
         if self.after == 0 and entry.state != Phase.ENDED:
-            pending = pending_entry(self.execution_id, first)
+            pending = encode_pending(self.execution_id, first)
             operations.append(Operation(verb="set", key=f"{STATUS}{self.execution_id}", value=pending))
         return operations
 
-    def _for_others(self) -> Sequence[Operation]:
+    def _side_effects(self) -> Sequence[Operation]:
+        """Bind the idempotency key, notify a replica, and empty the inbox of the fenced one."""
         operations = []
         if self.key is not None:
-            operations += key_operations(self.execution_id, self.key)
+            operations += binding_operations(self.execution_id, self.key)
         if self.notify is not None:
-            # Not the same as before: Consul takes that for no change, and wakes nobody.
+            # The value must change: Consul ignores a write of the same value and wakes no watcher.
             length = str(self.after + len(self.events)).encode()
             key = f"{inbox_prefix(self.notify)}{self.execution_id}"
             operations.append(Operation(verb="set", key=key, value=length))
@@ -85,43 +95,42 @@ class Append:
         return operations
 
 
-def index_operations(execution_id: str, entry: Inflight, last: Event) -> list[Operation]:
-    """Brings the index to where the log is."""
+def index_operations(execution_id: str, entry: InflightEntry, last: Event) -> list[Operation]:
+    """Return the operations that bring the index up to the last event."""
     if not isinstance(last, Terminal):
         return [Operation(verb="set", key=f"{INFLIGHT}{execution_id}", value=entry.encode())]
-    completion = completion_entry(execution_id, entry.length, last)
+    completion = encode_completion(execution_id, entry.length, last)
     return [
         Operation(verb="delete", key=f"{INFLIGHT}{execution_id}"),
         Operation(verb="set", key=f"{STATUS}{execution_id}", value=completion),
     ]
 
 
-def key_operations(execution_id: str, key: IdempotencyKey) -> list[Operation]:
-    """Binds a caller's key, and notes it with the execution, which takes it along when it goes."""
-    bound = {"execution_id": execution_id, "fingerprint": key.fingerprint}
-    note = {"key_hash": key.key_hash, "fingerprint": key.fingerprint}
+def binding_operations(execution_id: str, key: IdempotencyKey) -> list[Operation]:
+    """Return the operations that bind an idempotency key, in both directions: `retire` needs the way back."""
     return [
-        create(idempotency_key(key.key_hash), json.dumps(bound).encode()),
-        Operation(verb="set", key=bound_key(execution_id), value=json.dumps(note).encode()),
+        create(idempotency_key(key.key_hash), encode_binding(execution_id, key)),
+        Operation(verb="set", key=bound_key(execution_id), value=encode_bound_key(key)),
     ]
 
 
 @frozen(kw_only=True)
-class Refusal:
-    """Why a transaction was refused, by what its operations were for."""
+class ConflictCause:
+    """The checks that failed in a transaction that was rolled back."""
 
-    session: bool
-    key: bool
-    not_open: bool
-    """Only the index says that the execution is not open: it has ended, or the index is damaged."""
+    session_lost: bool
+    key_bound: bool
+    only_index: bool
+    """Only the index says that the execution is not open: it has ended, or its index entry is missing."""
 
     @classmethod
-    def of(cls, append: Append, operations: Sequence[Operation], lost: TransactionLost) -> Self:
-        failed = {(operations[at].verb, operations[at].key) for at in lost.failed}
-        bound = append.key and ("cas", idempotency_key(append.key.key_hash))
-        guard = ("get", f"{INFLIGHT}{append.execution_id}")
+    def of(
+        cls, request: AppendRequest, operations: Sequence[Operation], conflict: TransactionConflict
+    ) -> Self:
+        failed = {(operations[n].verb, operations[n].key) for n in conflict.failed}
+        binding = request.key and ("cas", idempotency_key(request.key.key_hash))
         return cls(
-            session=any(verb == "check-session" for verb, _ in failed),
-            key=bound in failed,
-            not_open=failed == {guard},
+            session_lost=any(verb == "check-session" for verb, _ in failed),
+            key_bound=binding in failed,
+            only_index=failed == {("get", f"{INFLIGHT}{request.execution_id}")},
         )

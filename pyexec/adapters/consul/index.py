@@ -1,199 +1,183 @@
-"""What the log keeps beside its events in Consul, so that nobody has to read all of them. It can be rebuilt.
+"""Readers of the index in Consul: which executions are open, and how the others ended."""
 
-`inflight/<id>` is there while an execution is open or its payload is uploaded; `status/<id>` from its first event
-to its retirement. Both are JSON; the latter is for watchers outside, too, and only ever gets new fields."""
-
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import Final, Self
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from pyexec.adapters.consul.keys import INFLIGHT, STATUS
-from pyexec.adapters.consul.kv import OPERATIONS_MAX, ConsulKV, Entry, Operation
-from pyexec.codec import timestamp
-from pyexec.domain.events import (
-    Adopted,
-    Claimed,
-    Event,
-    Failed,
-    Finished,
-    Killed,
-    Preparing,
-    Released,
-    Running,
-    Submitted,
-    Terminal,
+from pyexec.adapters.consul.kv import OPERATIONS_MAX, ConsulKV, Entry, Listing, Operation
+from pyexec.adapters.consul.schema import (
+    INFLIGHT,
+    STATUS,
+    UPLOADING,
+    Completion,
+    InflightEntry,
+    decode_status,
 )
-from pyexec.domain.execution import Phase, Status, status_after
+from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.domain.ids import is_execution_id
-from pyexec.errors import Conflict
+from pyexec.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-STATUS_VERSION: Final = 1
-UPLOADING: Final = "uploading"
-"""The state of an execution whose payload is being stored: it has no event yet."""
-
-_PHASE_AFTER: Final[Mapping[type[Event], Phase]] = {
-    Submitted: Phase.QUEUED,
-    Claimed: Phase.CLAIMED,
-    Released: Phase.QUEUED,
-    Preparing: Phase.PREPARING,
-    Running: Phase.RUNNING,
-    Adopted: Phase.RUNNING,
-    Finished: Phase.ENDED,
-    Failed: Phase.ENDED,
-    Killed: Phase.ENDED,
-}
-
 
 @define
-class Inflight:
-    """An open execution: how long its log is, its phase, and the replica that answers for it."""
+class InvalidKeyReporter:
+    """Logs each key that holds no valid entry once, and again only if the key changes."""
 
-    length: int = 0
-    state: str = Phase.QUEUED
-    owner: str | None = None
+    _reported: set[tuple[str, int]] = field(factory=set)
 
-    def note(self, event: Event) -> None:
-        """Counts one more event; raises `Conflict` when the execution has ended."""
-        if self.state == Phase.ENDED:
-            raise Conflict("the execution has ended, so nothing can follow")
-        self.length += 1
-        self.state = _PHASE_AFTER.get(type(event), self.state)
-        match event:
-            case Claimed() | Adopted():
-                self.owner = event.replica
-            case Submitted() | Released():
-                self.owner = None
-
-    @property
-    def status(self) -> Status:
-        return Status.RUNNING if self.state == Phase.RUNNING else Status.PENDING
-
-    def encode(self) -> bytes:
-        return json.dumps({"length": self.length, "state": self.state, "owner": self.owner}).encode()
-
-    @classmethod
-    def decode(cls, value: bytes) -> Self:
-        """Raises `ValueError` for anything else."""
-        document = json.loads(value)
-        match document:
-            case {"length": int(length), "state": str(state), "owner": str() | None as owner}:
-                return cls(length, state, owner)
-        raise ValueError("it has no length, state and owner")
+    def report(self, entry: Entry, reason: object) -> None:
+        """Log that an entry is ignored, unless that has been logged."""
+        if (entry.key, entry.index) not in self._reported:
+            self._reported.add((entry.key, entry.index))
+            logger.error("ignoring unrecognized key %s: %s", entry.key, reason)
 
 
-@frozen
-class Ended:
-    """What the completion entry says: how an execution ended, and when, as it is written."""
-
-    status: Status
-    finished_at: str
-
-
-def pending_entry(execution_id: str, submitted: Event) -> bytes:
-    """`status/<id>` as the first transaction writes it."""
-    return _status_entry(execution_id=execution_id, status=Status.PENDING, created_at=timestamp(submitted.at))
-
-
-def completion_entry(execution_id: str, length: int, end: Terminal) -> bytes:
-    """`status/<id>` as the last transaction writes it; `events` is the length of the log."""
-    entry: dict[str, object] = {
-        "execution_id": execution_id,
-        "status": status_after(end),
-        "events": length,
-        "finished_at": timestamp(end.at),
-    }
-    if not isinstance(end, Killed):
-        extra = {"exit_code": end.exit_code, "error_type": end.error_type}
-        entry |= {name: value for name, value in extra.items() if value is not None}
-    return _status_entry(**entry)
-
-
-def _status_entry(**fields: object) -> bytes:
-    return json.dumps({"version": STATUS_VERSION, **fields}).encode()
-
-
-def decode_status(value: bytes) -> Ended | None:
-    """The end that an entry tells; None for one that is pending. Raises `ValueError` for anything else."""
-    match json.loads(value):
-        case {"version": 1, "status": Status.PENDING}:
-            return None
-        case {"version": 1, "status": str(status), "finished_at": str(finished_at)}:
-            return Ended(Status(status), finished_at)
-        case {"version": version} if version != STATUS_VERSION:
-            raise ValueError(f"it is of version {version!r}; known is {STATUS_VERSION}")
-    raise ValueError("it has no status")
-
-
-@define
-class Complaints:
-    """Says once, and not at every look, that a key holds something that is not ours."""
-
-    _known: set[tuple[str, int]] = field(factory=set)
-
-    def about(self, entry: Entry, why: object) -> None:
-        if (entry.key, entry.index) not in self._known:
-            self._known.add((entry.key, entry.index))
-            logger.error("the key %s is left alone, for it is not one of ours: %s", entry.key, why)
-
-
-def read_inflight(entries: Sequence[Entry], complaints: Complaints) -> Mapping[str, Inflight]:
-    """The executions that the entries under `inflight/` tell of, uploads included."""
+def read_inflight(entries: Sequence[Entry], invalid: InvalidKeyReporter) -> Mapping[str, InflightEntry]:
+    """Decode entries under `inflight/`, uploads included, and return them by execution id."""
     found = {}
     for entry in entries:
         execution_id = entry.key.removeprefix(INFLIGHT)
         if not execution_id:
-            continue  # the folder, which makes blocking queries on it cheap
+            continue  # the key of the folder itself; see InflightWatch
         if not is_execution_id(execution_id):
-            complaints.about(entry, "it names no execution")
+            invalid.report(entry, "the name is not an execution id")
             continue
         try:
-            found[execution_id] = Inflight.decode(entry.value)
+            found[execution_id] = InflightEntry.decode(entry.value)
         except ValueError as error:
-            complaints.about(entry, error)
+            invalid.report(entry, error)
     return found
 
 
-class StatusIndex:
-    """The entries under `status/`. An end never changes, so each is read only once."""
-
-    def __init__(self, kv: ConsulKV, complaints: Complaints) -> None:
-        self._kv = kv
-        self._complaints = complaints
-        self._ended: dict[str, Ended] = {}
-
-    async def ids(self) -> Sequence[str]:
-        """Every execution that is not retired, oldest first."""
-        ids = [key.removeprefix(STATUS) for key in await self._kv.keys(STATUS)]
-        return [execution_id for execution_id in ids if is_execution_id(execution_id)]
-
-    async def ended(self) -> Mapping[str, Ended]:
-        """Every execution that has ended and is not retired, oldest first."""
-        ids = await self.ids()
-        fresh = [execution_id for execution_id in ids if execution_id not in self._ended]
-        found = await read_ends(self._kv, self._complaints, fresh)
-        known = self._ended | {execution_id: end for execution_id, end in found.items() if end is not None}
-        self._ended = {execution_id: known[execution_id] for execution_id in ids if execution_id in known}
-        return self._ended
+def open_lengths(listing: Listing, invalid: InvalidKeyReporter) -> Mapping[str, int]:
+    """Return the log lengths of the open executions in a listing of `inflight/`, without uploads."""
+    inflight = read_inflight(listing.entries, invalid)
+    return {execution_id: i.length for execution_id, i in inflight.items() if i.state != UPLOADING}
 
 
-async def read_ends(kv: ConsulKV, complaints: Complaints, ids: Iterable[str]) -> Mapping[str, Ended | None]:
-    """The ends of those executions, None for those that are open, or not to be told; without those that are gone."""
-    found: dict[str, Ended | None] = {}
-    left = iter(ids)
-    while batch := list(islice(left, OPERATIONS_MAX)):
-        # As a tree, one that is retired meanwhile is not there, and no error.
+async def read_completions(
+    kv: ConsulKV, invalid: InvalidKeyReporter, ids: Iterable[str]
+) -> Mapping[str, Completion | None]:
+    """Read `status/` of these executions: None for a pending or unreadable entry. Retired ones are left out."""
+    found: dict[str, Completion | None] = {}
+    remaining = iter(ids)
+    while batch := list(islice(remaining, OPERATIONS_MAX)):
+        # `get` fails the transaction for a key that does not exist; `get-tree` returns nothing for it.
         reads = [Operation(verb="get-tree", key=f"{STATUS}{execution_id}") for execution_id in batch]
         for entry in await kv.transaction(reads):
             execution_id = entry.key.removeprefix(STATUS)
             try:
                 found[execution_id] = decode_status(entry.value)
             except ValueError as error:
-                complaints.about(entry, error)
+                invalid.report(entry, error)
                 found[execution_id] = None
     return found
+
+
+class StatusIndex:
+    """The entries under `status/`. Completions never change, so each is read once."""
+
+    def __init__(self, kv: ConsulKV, invalid: InvalidKeyReporter) -> None:
+        self._kv = kv
+        self._invalid = invalid
+        self._completed: dict[str, Completion] = {}
+
+    async def ids(self) -> Sequence[str]:
+        """Return all executions that are not retired, oldest first."""
+        ids = [key.removeprefix(STATUS) for key in await self._kv.keys(STATUS)]
+        return [execution_id for execution_id in ids if is_execution_id(execution_id)]
+
+    async def completed(self) -> Mapping[str, Completion]:
+        """Return the completions of all ended executions that are not retired, oldest first."""
+        ids = await self.ids()
+        unknown = [execution_id for execution_id in ids if execution_id not in self._completed]
+        found = await read_completions(self._kv, self._invalid, unknown)
+        known = self._completed | {i: completion for i, completion in found.items() if completion is not None}
+        self._completed = {execution_id: known[execution_id] for execution_id in ids if execution_id in known}
+        return self._completed
+
+
+class InflightWatch:
+    """The open executions, kept up to date by one blocking query that all waiters of this process share.
+
+    It needs `run` as a task. `failure` is set while Consul cannot be watched."""
+
+    def __init__(self, kv: ConsulKV, invalid: InvalidKeyReporter) -> None:
+        self.index = 0
+        self.lengths: Mapping[str, int] = {}
+        self.failure: Unavailable | None = None
+        self._kv = kv
+        self._invalid = invalid
+        self._since: int | None = None
+        self._changed = Broadcast()
+        self._waiters: dict[str, set[Broadcast]] = {}
+
+    async def run(self) -> None:
+        """Watch `inflight/` until cancelled."""
+        failures = FailureLog(logger, "watching open executions in Consul")
+        while True:
+            listing = await retry(self._query, failures)
+            # A lower index means that the store was restored from a backup.
+            went_back = self._since is not None and listing.index < self._since
+            self.update(listing, force=went_back or self.failure is not None)
+            self._since = None if went_back else listing.index
+
+    async def _query(self) -> Listing:
+        try:
+            if self._since is None:
+                # Every write to Consul ends a blocking query on an empty folder; so the folder gets a key.
+                await self._kv.put(INFLIGHT, b"", index=0)
+            return await self._kv.recurse(INFLIGHT, self._since)
+        except Unavailable as error:
+            self._since = None
+            self._fail(error)
+            raise
+
+    def update(self, listing: Listing, *, force: bool = False) -> None:
+        """Take over a listing of `inflight/`. Without `force`, a listing that is not newer is ignored."""
+        self.failure = None
+        if listing.index <= self.index and not force:
+            return
+        before, self.index = self.lengths, listing.index
+        self.lengths = open_lengths(listing, self._invalid)
+        self._changed.notify_all()
+        for execution_id, waiters in self._waiters.items():
+            length = self.lengths.get(execution_id)
+            if length is None or length != before.get(execution_id):
+                for waiter in waiters:
+                    waiter.notify_all()
+
+    async def wait_for_change(self, index: int) -> None:
+        """Wait until `self.index` is not `index`. Raises `Unavailable` while Consul cannot be watched."""
+        while self.index == index:
+            self.check()
+            await self._changed.wait()
+
+    def check(self) -> None:
+        """Raise `Unavailable` while Consul cannot be watched."""
+        if self.failure is not None:
+            raise Unavailable(str(self.failure)) from self.failure
+
+    @contextmanager
+    def subscribe(self, execution_id: str) -> Iterator[Broadcast]:
+        """Yield a broadcast for changes of this execution; while it is not open, for every change."""
+        waiter = Broadcast()
+        waiters = self._waiters.setdefault(execution_id, set())
+        waiters.add(waiter)
+        try:
+            yield waiter
+        finally:
+            waiters.discard(waiter)
+            if not waiters:
+                self._waiters.pop(execution_id, None)
+
+    def _fail(self, error: Unavailable) -> None:
+        self.failure = error
+        self._changed.notify_all()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.notify_all()

@@ -1,4 +1,4 @@
-"""Consul's keys, transactions and sessions, with our types and errors. Nothing else imports `consul`."""
+"""The client for Consul: keys, transactions and sessions, on top of python-consul2."""
 
 import base64
 import json
@@ -14,21 +14,21 @@ from attrs import frozen
 from consul.base import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException, NotFound
 from yarl import URL
 
-from pyexec.adapters.consul.http import WATCH_SECONDS, PooledHTTP, Unanswered
+from pyexec.adapters.consul.http import WATCH_SECONDS, OutcomeUnknown, PooledHTTP
 from pyexec.errors import Conflict, ConsulSessionLost, SettingsError, TooLarge, Unavailable
 from pyexec.metrics import NOOP_METER, Meter
 
 TRANSACTION_BYTES_MAX: Final = 384 * 1024
-"""Consul 1.8 takes 512 KiB, yet breaks the connection at times well below."""
+"""Consul 1.8 accepts 512 KiB, but sometimes breaks the connection for less."""
 OPERATIONS_MAX: Final = 64
 
 
 @frozen(kw_only=True)
 class ConsulConfig:
-    """Where Consul answers (`host:port`, `http://…` or `https://…`) and what of its keys is ours.
+    """The address of Consul (`host:port`, `http://…` or `https://…`), and the prefix of all keys of the deployment.
 
-    `ca_file` holds the authorities that its certificate may come from, beside those of the machine;
-    `cert_file` holds our own certificate and its key, where Consul asks for one."""
+    `ca_file` holds certificate authorities to trust in addition to those of the machine. `cert_file` holds the
+    client certificate and its key, if Consul requires one."""
 
     address: str
     prefix: str = "pyexec"
@@ -37,7 +37,7 @@ class ConsulConfig:
     cert_file: Path | None = None
 
     def url(self) -> URL:
-        """The address; raises `SettingsError` for one that cannot be used."""
+        """Parse the address. Raises `SettingsError` if it is not valid."""
         try:
             named = "://" in self.address
             url = URL(self.address if named else f"http://{self.address}")
@@ -52,7 +52,7 @@ class ConsulConfig:
         return url
 
     def tls(self) -> ssl.SSLContext | None:
-        """How to speak TLS; None where Consul is asked in the clear."""
+        """Return the TLS context; None for plain HTTP. Raises `SettingsError` if a certificate cannot be read."""
         if self.url().scheme != "https":
             return None
         try:
@@ -61,14 +61,14 @@ class ConsulConfig:
                 context.load_verify_locations(self.ca_file)
             if self.cert_file is not None:
                 context.load_cert_chain(self.cert_file)
-        except OSError as error:  # an ssl.SSLError is one, too
+        except OSError as error:  # includes ssl.SSLError
             raise SettingsError(f"the certificates for Consul cannot be read: {error}") from error
         return context
 
 
 @frozen(kw_only=True)
 class Entry:
-    """A key, without our prefix, and what is stored under it; `session` is the one that holds it."""
+    """A key without the prefix, its value, the index of its last change, and the session that holds it."""
 
     key: str
     value: bytes
@@ -78,7 +78,7 @@ class Entry:
 
 @frozen(kw_only=True)
 class Listing:
-    """All entries whose keys begin alike, in the order of their keys, at an index of the store."""
+    """All entries under a prefix, sorted by key, at an index of the store."""
 
     index: int
     entries: Sequence[Entry]
@@ -86,7 +86,7 @@ class Listing:
 
 @frozen(kw_only=True)
 class Operation:
-    """One step of a transaction, by the name that Consul gives it."""
+    """One operation of a transaction. `verb` is the name that Consul gives it."""
 
     verb: str
     key: str
@@ -96,48 +96,48 @@ class Operation:
 
 
 def create(key: str, value: bytes) -> Operation:
-    """Fails when the key exists."""
+    """Return the operation that creates a key, and fails the transaction if the key exists."""
     return Operation(verb="cas", key=key, value=value, index=0)
 
 
-class TransactionLost(Conflict):
-    """A transaction was refused as a whole; `failed` holds the reasons by the positions of the operations."""
+class TransactionConflict(Conflict):
+    """Consul rolled a transaction back. `failed` holds the reasons, by the positions of the operations."""
 
     def __init__(self, operations: Sequence[Operation], failed: Mapping[int, str]) -> None:
         self.failed = failed
-        reasons = [f"{operations[at].verb} {operations[at].key}: {why}" for at, why in failed.items()]
-        super().__init__(f"Consul refused a transaction: {'; '.join(reasons)}")
+        reasons = [f"{operations[n].verb} {operations[n].key}: {reason}" for n, reason in failed.items()]
+        super().__init__(f"Consul rolled back a transaction: {'; '.join(reasons)}")
 
 
-class _Client(consul.aio.Consul):  # type: ignore[misc]  # it has no types
-    """python-consul2, over our connections. It prefers the environment's CONSUL_HTTP_… to what it is given."""
+class _PooledConsul(consul.aio.Consul):  # type: ignore[misc]  # it has no types
+    """python-consul2 with pooled connections."""
 
     def __init__(self, http: PooledHTTP, token: str | None) -> None:
         self._pooled = http
         with warnings.catch_warnings():
-            # It makes all its endpoints at once, those that it deprecates as well.
+            # The constructor also creates endpoints that python-consul2 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
-            # Else a Consul that has just restarted answers before it has read its own log: as if nothing had been.
+            # In the default mode, a restarted Consul answers as if it were empty until it has read its own log.
             super().__init__(consistency="consistent")
-        self.token = token
+        self.token = token  # after the constructor, which prefers CONSUL_HTTP_TOKEN
 
     def http_connect(self, *_: object, **__: object) -> PooledHTTP:
         return self._pooled
 
 
 class ConsulKV:
-    """The keys under one prefix. `open` it, and `close` it or use it as a context manager.
+    """The keys under one prefix, and sessions. Close it, or use it as a context manager.
 
-    Every method raises `Unavailable` when Consul does not answer or refuses, and its kind `Unanswered` when it
-    is unknown whether it has done what was asked."""
+    Every method raises `Unavailable` if Consul does not answer or refuses; the subclass `OutcomeUnknown` if the
+    request may have taken effect."""
 
     def __init__(self, config: ConsulConfig, meter: Meter = NOOP_METER) -> None:
-        """Within a running event loop; asks nothing yet. Raises `SettingsError` for what cannot be used."""
+        """Needs a running event loop; sends no request. Raises `SettingsError` if `config` is not valid."""
         self._prefix = f"{config.prefix.strip('/')}/"
         self._http = PooledHTTP(config.url(), config.tls(), meter)
         self.clock = self._http.clock
-        with self._translated("the environment's CONSUL_HTTP_ADDR"):
-            self._consul = _Client(self._http, config.token)
+        with self._translate_errors("CONSUL_HTTP_ADDR"):
+            self._consul = _PooledConsul(self._http, config.token)
 
     async def close(self) -> None:
         await self._http.close()
@@ -149,85 +149,86 @@ class ConsulKV:
         await self.close()
 
     @property
-    def sent(self) -> Mapping[str, int]:
-        """How many requests were sent so far, by method and endpoint, such as `PUT txn`."""
-        return self._http.sent
+    def request_counts(self) -> Mapping[str, int]:
+        """The number of requests sent so far, by method and endpoint, such as `PUT txn`."""
+        return self._http.request_counts
 
     async def get(self, key: str, since: int | None = None) -> tuple[int, Entry | None]:
-        """The index, and the entry if there is one: now, or once the index is not `since`, or after a while."""
-        with self._translated(key):
+        """Return the index and the entry, if it exists. With `since`, wait for another index, up to `WATCH_SECONDS`."""
+        with self._translate_errors(key):
             index, item = await self._consul.kv.get(self._prefix + key, **_blocking(since))
             return int(index), None if item is None else self._entry(item)
 
     async def recurse(self, prefix: str, since: int | None = None) -> Listing:
-        """Everything under `prefix`: now, or once the index is not `since`, or after a while."""
-        with self._translated(prefix):
+        """Return all entries under `prefix`. With `since`, wait for another index, up to `WATCH_SECONDS`."""
+        with self._translate_errors(prefix):
             index, items = await self._consul.kv.get(self._prefix + prefix, recurse=True, **_blocking(since))
             return Listing(index=int(index), entries=[self._entry(item) for item in items or ()])
 
     async def keys(self, prefix: str) -> Sequence[str]:
-        """The keys under `prefix`, in order."""
-        with self._translated(prefix):
+        """Return the keys under `prefix`, sorted."""
+        with self._translate_errors(prefix):
             _, keys = await self._consul.kv.get(self._prefix + prefix, keys=True)
             return [key.removeprefix(self._prefix) for key in keys or ()]
 
     async def put(
         self, key: str, value: bytes, *, index: int | None = None, session: str | None = None
     ) -> bool:
-        """Stores a value: at any rate, or if the key's index is `index` (0: if there is no such key), or if
-        `session` holds the key or can take it. False when it was not stored.
+        """Store a value. With `index`, only if the key has that index (0: if it does not exist); with `session`, only
+        if that session holds the key or acquires it now. Return False if the value was not stored.
 
-        Raises `ConsulSessionLost` when there is no such session."""
-        with self._translated(key):
+        Raises `ConsulSessionLost` if the session does not exist."""
+        with self._translate_errors(key):
             stored: bool = await self._consul.kv.put(self._prefix + key, value, cas=index, acquire=session)
             return stored
 
     async def delete(self, key: str, *, index: int | None = None) -> bool:
-        """Removes a key: at any rate, or if its index is `index`. Fine when there is no such key."""
-        with self._translated(key):
-            gone: bool = await self._consul.kv.delete(self._prefix + key, cas=index)
-            return gone
+        """Delete a key, if it exists; with `index`, only if the key has that index. Return False if it was not."""
+        with self._translate_errors(key):
+            deleted: bool = await self._consul.kv.delete(self._prefix + key, cas=index)
+            return deleted
 
     async def delete_tree(self, prefix: str) -> None:
-        """Removes everything under `prefix`."""
-        with self._translated(prefix):
+        """Delete all keys under `prefix`."""
+        with self._translate_errors(prefix):
             await self._consul.kv.delete(self._prefix + prefix, recurse=True)
 
     async def transaction(self, operations: Sequence[Operation]) -> Sequence[Entry]:
-        """Does all operations or none, and returns the entries that they found.
+        """Run all operations or none, and return the entries that they read.
 
-        Raises `TransactionLost`, and `TooLarge` for what Consul would not take, before it is sent."""
+        Raises `TransactionConflict` if an operation fails. Raises `TooLarge`, and sends nothing, if Consul would
+        refuse the size."""
         payload = [{"KV": self._encoded(operation)} for operation in operations]
         size = len(json.dumps(payload))
         if size > TRANSACTION_BYTES_MAX or len(payload) > OPERATIONS_MAX:
             raise TooLarge(
-                f"this takes {size} bytes in {len(payload)} operations of one Consul transaction; "
-                f"at most {TRANSACTION_BYTES_MAX} bytes in {OPERATIONS_MAX} operations fit"
+                f"a Consul transaction of {size} bytes in {len(payload)} operations is too large; "
+                f"allowed are {TRANSACTION_BYTES_MAX} bytes in {OPERATIONS_MAX} operations"
             )
         try:
-            with self._translated(operations[0].key):
+            with self._translate_errors(operations[0].key):
                 done = await self._consul.txn.put(payload)
                 return [self._entry(_decoded(item["KV"])) for item in done["Results"] or ()]
-        except _Refused as refusal:
-            raise self._lost(operations, refusal) from refusal.__cause__
+        except _RolledBack as error:
+            raise self._conflict(operations, error) from error.__cause__
 
     async def create_session(self, name: str, *, behavior: str, ttl_seconds: int) -> str:
-        """A new session; `behavior` says whether its keys are `release`d or `delete`d when it ends."""
-        with self._translated("a session"):
-            # Without checks of its own it would end with the agent's health; without lock delay others wait.
+        """Create a session. `behavior` is what happens to its keys when it ends: `release` or `delete`."""
+        with self._translate_errors("a session"):
+            # By default a session ends when its node is unhealthy, and its keys stay locked for 15 s after that.
             session: str = await self._consul.session.create(
                 name, checks=[], lock_delay=0, behavior=behavior, ttl=ttl_seconds
             )
             return session
 
     async def renew_session(self, session: str) -> None:
-        """Lets it live for another term; raises `ConsulSessionLost` when it has ended."""
-        with self._translated("a session"):
+        """Renew a session for another TTL. Raises `ConsulSessionLost` if it does not exist any more."""
+        with self._translate_errors("a session"):
             await self._consul.session.renew(session)
 
     async def destroy_session(self, session: str) -> None:
-        """Ends it, and what it holds is released or deleted; fine when it has ended."""
-        with self._translated("a session"):
+        """End a session, if it exists; its keys are released or deleted."""
+        with self._translate_errors("a session"):
             await self._consul.session.destroy(session)
 
     def _entry(self, item: Mapping[str, Any]) -> Entry:
@@ -248,43 +249,43 @@ class ConsulKV:
             encoded["Session"] = operation.session
         return encoded
 
-    def _lost(self, operations: Sequence[Operation], refusal: "_Refused") -> Conflict | Unavailable:
-        failed = {error["OpIndex"]: error["What"] for error in json.loads(refusal.body)["Errors"]}
-        for at, why in failed.items():
-            if "permission denied" in why.lower():
-                return self._denied(operations[at].key)
-        return TransactionLost(operations, failed)
+    def _conflict(self, operations: Sequence[Operation], error: "_RolledBack") -> Conflict | Unavailable:
+        failed = {failure["OpIndex"]: failure["What"] for failure in json.loads(error.body)["Errors"]}
+        for position, reason in failed.items():
+            if "permission denied" in reason.lower():
+                return self._denied(operations[position].key)
+        return TransactionConflict(operations, failed)
 
     def _denied(self, what: str) -> Unavailable:
         what = what if what == "a session" else self._prefix + what
         return Unavailable(f"the token lacks rights on {what} in Consul at {self._http.address}")
 
     @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """python-consul2's errors end here. `what` was asked about."""
+    def _translate_errors(self, what: str) -> Iterator[None]:
+        """Translate errors of python-consul2 to errors of this program. `what` is the subject of the request."""
         where = f"Consul at {self._http.address}"
         try:
             yield
         except (ACLPermissionDenied, ACLDisabled) as error:
             raise self._denied(what) from error
         except NotFound as error:
-            raise ConsulSessionLost(f"{where} knows no such session: {error}") from error
+            raise ConsulSessionLost(f"the session does not exist in {where}: {error}") from error
         except ClientError as error:
             status, _, body = str(error).partition(" ")
             if status == "409":
-                raise _Refused(body) from error
-            raise Unavailable(f"{where} refuses {what}: {error}") from error
+                raise _RolledBack(body) from error
+            raise Unavailable(f"{where} refused the request for {what}: {error}") from error
         except ConsulException as error:
             if "invalid session" in str(error):
-                raise ConsulSessionLost(f"{where} knows no such session: {error}") from error
-            kind = Unanswered if str(error).startswith("5") else Unavailable
-            raise kind(f"{where} failed at {what}: {error}") from error
+                raise ConsulSessionLost(f"the session does not exist in {where}: {error}") from error
+            kind = OutcomeUnknown if str(error).startswith("5") else Unavailable
+            raise kind(f"{where} failed at the request for {what}: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"what answers at {self._http.address} is not Consul: {error!r}") from error
+            raise Unavailable(f"the server at {self._http.address} is not Consul: {error!r}") from error
 
 
-class _Refused(Exception):
-    """A transaction's operations do not hold; `body` says which."""
+class _RolledBack(Exception):
+    """Consul rolled a transaction back; `body` is its answer, which names the operations that failed."""
 
     def __init__(self, body: str) -> None:
         super().__init__(body)

@@ -1,1 +1,1 @@
-"""The container engine, through aiodocker."""
+"""The container engine, on aiodocker. See docs/design/docker-adapter.md."""

@@ -1,10 +1,10 @@
-"""The Engine API's request for a sandbox's container: every rule that holds a program stands here."""
+"""Requests of the Engine API that create containers. All rules that isolate a program are set here."""
 
 from typing import Any
 
 from attrs import frozen
 
-from pyexec.adapters.docker.hosts import HOSTNAME
+from pyexec.adapters.docker.hosts_file import HOSTNAME
 from pyexec.ports import ContainerSpec, SetupSpec
 
 _TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000"
@@ -12,15 +12,14 @@ _PAGE_BYTES = 4096
 
 
 @frozen(kw_only=True)
-class Isolation:
-    """What holds every container beside its limits: the engine's runtime by its name, and a seccomp profile as the
-    text of its JSON; None is the engine's own default."""
+class SecurityOptions:
+    """Options of all containers: the name of the runtime, and a seccomp profile in JSON. None is Docker's default."""
 
     runtime: str | None = None
     seccomp_profile: str | None = None
 
-    def complete(self, host: dict[str, Any]) -> None:
-        """Adds it to a container's `HostConfig`."""
+    def apply(self, host: dict[str, Any]) -> None:
+        """Add the options to the `HostConfig` of a container."""
         host["SecurityOpt"] = ["no-new-privileges:true"]
         if self.seccomp_profile is not None:
             host["SecurityOpt"].append(f"seccomp={self.seccomp_profile}")
@@ -29,19 +28,20 @@ class Isolation:
 
 
 def container_config(
-    spec: ContainerSpec, isolation: Isolation, hosts: dict[str, Any] | None
+    spec: ContainerSpec, security: SecurityOptions, hosts: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The request's body, for Docker's API from 1.41 on. `hosts` is the mount that gives /etc/hosts to a container
-    without network, which Docker itself is not to give one."""
+    """Return the request for a sandbox, for version 1.41 of the API or later.
+
+    `hosts` mounts /etc/hosts into a container without network. Docker creates that file only with a network."""
     host: dict[str, Any] = {
         "AutoRemove": True,
         "ReadonlyRootfs": True,
         "Tmpfs": {
-            "/work": f"{_TMPFS},mode=0755,{_room(spec.work_bytes)}",
-            "/tmp": f"{_TMPFS},mode=1777,{_room(spec.tmp_bytes)}",  # noqa: S108 that of the sandbox
-            # As Docker mounts it, but bounded in names, too: they outlive a program that the kernel has killed,
-            # and would leave no memory to its supervisor.
-            "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_room(spec.shm_bytes)}",  # noqa: S108 that of the sandbox
+            "/work": f"{_TMPFS},mode=0755,{_tmpfs_size(spec.work_bytes)}",
+            "/tmp": f"{_TMPFS},mode=1777,{_tmpfs_size(spec.tmp_bytes)}",  # noqa: S108 in the sandbox
+            # Like Docker's own mount, but with a limit on the number of files: they outlive a program that the
+            # kernel has killed, and could leave no memory for the supervisor.
+            "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_tmpfs_size(spec.shm_bytes)}",  # noqa: S108 in the sandbox
         },
         "NetworkMode": spec.network or "none",
         "LogConfig": {
@@ -55,23 +55,23 @@ def container_config(
     if hosts is not None:
         host["Mounts"] = [hosts]
     names = {"Hostname": HOSTNAME, "NetworkDisabled": hosts is not None}
-    return _container(spec, "1000:1000", host, isolation) | names
+    return _container(spec, "1000:1000", host, security) | names
 
 
-def _room(size: int) -> str:
-    """A tmpfs is full, too, once it has as many files as pages: files without contents cost the kernel memory."""
+def _tmpfs_size(size: int) -> str:
+    """Limit the number of files to the number of pages: empty files use kernel memory, too."""
     return f"size={size},nr_inodes={max(1, size // _PAGE_BYTES)}"
 
 
 _NO_CORES = {"Name": "core", "Soft": 0, "Hard": 0}
 _SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"]
-"""What installers need: files of any owner, and apt's own user without rights. Docker's default gives twice as many."""
+"""Installers set owners of files, and apt switches to a user of its own. Docker's default is twice as many."""
 
 
-def setup_config(spec: SetupSpec, isolation: Isolation) -> dict[str, Any]:
-    """The request's body for a setup container, which is a sandbox, too: no mount, few rights, every limit.
+def setup_config(spec: SetupSpec, security: SecurityOptions) -> dict[str, Any]:
+    """Return the request for a setup container: a sandbox, too, with no mounts, few capabilities and all limits.
 
-    Its root is writable, because it is what an image is made of; it is not removed by itself for the same reason."""
+    Its root is writable, and Docker does not remove it at its end, because it becomes an image."""
     host: dict[str, Any] = {
         "CapAdd": _SETUP_CAPABILITIES,
         "NetworkMode": spec.network,
@@ -81,13 +81,13 @@ def setup_config(spec: SetupSpec, isolation: Isolation) -> dict[str, Any]:
             {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
         ],
     }
-    return _container(spec, "0:0", host, isolation)
+    return _container(spec, "0:0", host, security)
 
 
 def _container(
-    spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any], isolation: Isolation
+    spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any], security: SecurityOptions
 ) -> dict[str, Any]:
-    """What holds for both kinds."""
+    """Return the part of the request that sandboxes and setup containers share."""
     host |= {
         "CapDrop": ["ALL"],
         "IpcMode": "private",
@@ -96,7 +96,7 @@ def _container(
         "PidsLimit": spec.pids_max,
         "CpuShares": spec.cpu_shares,
     }
-    isolation.complete(host)
+    security.apply(host)
     return {
         "Image": spec.image,
         "Entrypoint": [],

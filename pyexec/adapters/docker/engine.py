@@ -1,29 +1,30 @@
-"""The container engine behind aiodocker."""
+"""The container engine, on Docker 20.10 or later."""
 
 import json
 import logging
 import secrets
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
-from typing import Self
+from typing import Any, Final, Self
 
-import aiohttp
 import anyio
 from aiodocker import Docker
 from aiodocker.containers import DockerContainer
+from attrs import frozen
 
-from pyexec.adapters.docker.config import Isolation, container_config
-from pyexec.adapters.docker.containers import AttachedContainer, FollowedContainer
-from pyexec.adapters.docker.errors import (
+from pyexec.adapters.docker.client import (
+    close_client,
+    open_client,
+    parse_time,
     remove_container,
-    translated,
+    translate_errors,
 )
-from pyexec.adapters.docker.hosts import HostsFile, is_missing, mount
+from pyexec.adapters.docker.config import SecurityOptions, container_config
+from pyexec.adapters.docker.containers import AttachedContainer, DockerSetupContainer, FollowedContainer
+from pyexec.adapters.docker.hosts_file import HostsFile, is_missing, mount
 from pyexec.adapters.docker.images import DockerImages
-from pyexec.adapters.docker.info import DockerSurvey
-from pyexec.adapters.docker.metrics import trace
 from pyexec.adapters.docker.networks import Networks
-from pyexec.adapters.docker.setup import DockerSetupContainer
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable
 from pyexec.metrics import NOOP_METER, Meter
@@ -31,7 +32,7 @@ from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
 
-_LIMIT_OF_INFO = {
+_LIMIT_OF_INFO: Final = {
     "MemoryLimit": "memory",
     "SwapLimit": "swap",
     "PidsLimit": "pids",
@@ -40,58 +41,53 @@ _LIMIT_OF_INFO = {
 }
 
 
-class DockerEngine:
-    """`ports.Engine` on a Docker daemon, from 20.10 on."""
+@frozen(kw_only=True)
+class DockerInfo:
+    """Version and configuration of a Docker engine. `system_time` is the clock of its machine."""
 
-    def __init__(self, docker: Docker, isolation: Isolation) -> None:
+    version: str
+    api: str
+    cgroup: str
+    runtime: str
+    system_time: datetime | None
+
+
+class DockerEngine:
+    """`ports.Engine` on a Docker daemon."""
+
+    def __init__(self, docker: Docker, security: SecurityOptions) -> None:
         self._docker = docker
-        self._isolation = isolation
+        self._security = security
         self.images = DockerImages(docker)
         self.networks = Networks(docker)
         self._hosts = HostsFile(docker)
         self._unremoved: set[str] = set()
-        """Containers, by name, that may be there although nobody needs them: the engine did not answer."""
+        """Names or ids of containers that may still exist, because Docker did not answer. The next start removes
+        them."""
 
     @classmethod
     async def connect(
-        cls, host: str, isolation: Isolation, answer_seconds: float, meter: Meter = NOOP_METER
+        cls, host: str, security: SecurityOptions, timeout_seconds: float, meter: Meter = NOOP_METER
     ) -> Self:
-        """An engine at `host` (`unix:///path` or `tcp://host:port`), away if it takes longer than `answer_seconds` to
-        answer. Makes no request yet.
+        """Return the engine at `host` (`unix:///path` or `tcp://host:port`); sends no request.
 
-        Raises `SettingsError` for a host that cannot be one."""
-        socket = host.removeprefix("unix://") if host.startswith("unix://") else None
-        connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
-        try:
-            # With a connector of its own, the URL only makes up the requests' addresses.
-            docker = Docker(
-                url="unix://localhost" if socket else host,
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=answer_seconds),
-            )
-        except ValueError as error:
-            raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
-        docker.session.trace_configs.append(
-            trace(meter)
-        )  # its session is the one place that sees every request
-        return cls(docker, isolation)
+        A request that is not answered within `timeout_seconds` raises `Unavailable`.
+        Raises `SettingsError` if `host` is not valid."""
+        return cls(open_client(host, timeout_seconds, meter), security)
 
     async def close(self) -> None:
-        await self._docker.close()
-        await self._docker.connector.close()  # aiodocker leaves the one that `connect` makes to us
+        await close_client(self._docker)
 
     async def check(self) -> None:
-        async with translated():
+        async with translate_errors():
             await self._docker.version()
 
     async def identify(self) -> EngineIdentity:
-        async with translated():
-            info = await self._docker.system.info()
-            version = await self._docker.version()
+        info, version = await self._query_info()
         unenforced = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
         if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
             unenforced.append("seccomp")
-        runtime, runtimes = self._isolation.runtime, info.get("Runtimes", {})
+        runtime, runtimes = self._security.runtime, info.get("Runtimes", {})
         if runtime is not None and runtime not in runtimes:
             known = ", ".join(sorted(runtimes))
             raise SettingsError(f"PYEXEC_DOCKER_RUNTIME is {runtime!r}; this Docker engine knows {known}")
@@ -104,10 +100,20 @@ class DockerEngine:
             unenforced=unenforced,
         )
 
-    @property
-    def survey(self) -> DockerSurvey:
-        """What an operator asks before a server starts."""
-        return DockerSurvey(self._docker)
+    async def info(self) -> DockerInfo:
+        """Ask the engine for what a preflight check reports."""
+        info, version = await self._query_info()
+        return DockerInfo(
+            version=info["ServerVersion"],
+            api=version["ApiVersion"],
+            cgroup=f"version {info.get('CgroupVersion', '1')} by {info.get('CgroupDriver', 'an unknown driver')}",
+            runtime=info.get("DefaultRuntime", "runc"),
+            system_time=parse_time(info.get("SystemTime", "")),
+        )
+
+    async def _query_info(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        async with translate_errors():
+            return await self._docker.system.info(), await self._docker.version()
 
     async def start(self, spec: ContainerSpec) -> AttachedContainer:
         await self._remove_unremoved()
@@ -123,7 +129,7 @@ class DockerEngine:
             container = await self._create(spec)
         attached = AttachedContainer(container, self._unremoved)
         try:
-            async with translated(image=spec.image):
+            async with translate_errors(image=spec.image):
                 await attached.open()
                 await container.start()
         except BaseException:
@@ -134,13 +140,13 @@ class DockerEngine:
 
     async def _create(self, spec: ContainerSpec) -> DockerContainer:
         hosts = None if spec.network else mount(await self._hosts.path(spec.image))
-        # We name it, so that one whose creation was cut off half-way can still be found and removed.
+        # With a known name, the container can be removed even if the response to its creation is lost.
         name = f"pyexec-{secrets.token_hex(8)}"
         try:
             with anyio.CancelScope(shield=True):
-                async with translated(image=spec.image):
+                async with translate_errors(image=spec.image):
                     container = await self._docker.containers.create(
-                        container_config(spec, self._isolation, hosts), name=name
+                        container_config(spec, self._security, hosts), name=name
                     )
         except BaseException:
             self._unremoved.add(name)
@@ -152,9 +158,11 @@ class DockerEngine:
             try:
                 await remove_container(self._docker.containers.container(name))
             except Unavailable:
-                raise  # what is to start would meet the same, after as long a wait for each of them
+                raise  # the start would fail, too, after the same timeout once more for each container
             except ExecutorError as error:
-                logger.error("the container %s is left behind until the next start: %s", name, error)
+                logger.error(
+                    "container %s left behind; removal is retried at the next start: %s", name, error
+                )
             else:
                 self._unremoved.discard(name)
 
@@ -162,7 +170,7 @@ class DockerEngine:
         await self.networks.ensure(name)
 
     async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
-        start = partial(DockerSetupContainer.start, self._docker, spec, self._isolation)
+        start = partial(DockerSetupContainer.start, self._docker, spec, self._security)
         return await self.networks.with_network(spec.network, start)
 
     async def follow(self, container_id: str) -> FollowedContainer:
@@ -170,7 +178,7 @@ class DockerEngine:
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
-        async with translated():
+        async with translate_errors():
             found = await self._docker.containers.list(all=1, filters=filters)
             return {container.id: container["Labels"] for container in found}
 

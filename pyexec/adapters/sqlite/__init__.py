@@ -1,1 +1,1 @@
-"""The embedded event log."""
+"""The embedded event log, on SQLite."""

@@ -1,8 +1,7 @@
-"""The event log of a server that stands alone: one SQLite file, watched from inside the process only.
+"""The embedded event log, for a server without a cluster: one SQLite file, which only this process uses.
 
-Inboxes are kept in memory: what they told is in the log, where a restarted server looks first.
-The log is durable over any crash of the process. `synchronous=NORMAL` keeps the file whole when the machine itself
-goes down, but the last few commits before that may be missing."""
+Every commit survives a crash of the process. After a crash of the machine the file is intact, but the last commits
+may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted server reads the log instead."""
 
 import asyncio
 import math
@@ -19,35 +18,35 @@ from anyio import CapacityLimiter, to_thread
 from attrs import define, field
 
 from pyexec.adapters.data_dir import DataDir
-from pyexec.adapters.sqlite.store import SqliteStore, translated_errors
+from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
+from pyexec.aio import Broadcast
 from pyexec.codec import decode_event
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.errors import Conflict, CorruptLog, InvalidRequest
-from pyexec.ports import IdempotencyKey, Inbox, OpenExecutions, Page
+from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
 
 T = TypeVar("T")
 
 FILE_NAME: Final = "log.sqlite3"
-REBUILD_AT_ONCE: Final = 50
+REBUILD_BATCH: Final = 50
 
 
 @define(eq=False)
-class _Watch:
-    """One waiter's view of one execution: the greatest length it has been told of."""
+class _Waiter:
+    """A waiter for one execution, with the greatest log length that it was notified of."""
 
     length: float = 0
-    changed: anyio.Event = field(factory=anyio.Event)
+    changed: Broadcast = field(factory=Broadcast)
 
     def notify(self, length: float) -> None:
         self.length = max(self.length, length)
-        self.changed.set()
-        self.changed = anyio.Event()
+        self.changed.notify_all()
 
 
 class EmbeddedLog:
-    """`ports.EventLog` on SQLite. `open` it, and `close` it or use it as a context manager."""
+    """`ports.EventLog` on SQLite. Close it, or use it as a context manager."""
 
     def __init__(self, data_dir: DataDir, store: SqliteStore, replica: str | None) -> None:
         self._replica = replica
@@ -55,24 +54,24 @@ class EmbeddedLog:
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._limiter = CapacityLimiter(1)
-        # A task that asyncio itself cancels lets go of the limiter while its thread still works.
+        # If asyncio cancels a task, the limiter is released while the thread still works.
         self._mutex = threading.Lock()
-        self._watches: dict[str, set[_Watch]] = {}
+        self._waiters: dict[str, set[_Waiter]] = {}
         self._inboxes: dict[str, dict[str, int]] = {}
         self._version = 0
-        self._index_changed = anyio.Event()
+        self._changed = Broadcast()
 
     @classmethod
     async def open(cls, directory: Path, replica: str | None = None) -> Self:
-        """The log under `directory`, made if need be. `replica` is the one that opens it: as the directory is
-        locked, every other is gone.
+        """Open the log in `directory`; create it if it does not exist. `replica` is the name of this replica: all
+        others are gone, because the directory is locked.
 
-        Raises `SettingsError` when the directory cannot be used or another process holds it, and `CorruptLog`
-        when the file in it is no log that this version can read."""
+        Raises `SettingsError` if the directory cannot be used or is locked by another process, and `CorruptLog`
+        if the file in it is not a log that this version can read."""
         return cls(*await to_thread.run_sync(_open, directory), replica)
 
     async def close(self) -> None:
-        """Closes the file and lets the directory go."""
+        """Close the file and unlock the directory."""
         with anyio.CancelScope(shield=True):
             try:
                 await self._run(lambda store: store.close())
@@ -87,7 +86,7 @@ class EmbeddedLog:
 
     @property
     def deployment(self) -> str:
-        """The id of this server's data directory, the same for its whole life."""
+        """The id of the data directory, which never changes."""
         return self._data_dir.deployment
 
     async def append(
@@ -103,119 +102,120 @@ class EmbeddedLog:
         if not events:
             raise ValueError("an append needs events")
         if key is not None and after != 0:
-            raise ValueError("a key is bound together with the first event only")
+            raise ValueError("an idempotency key can only be bound with the first event")
         if fence is not None and fence == self._replica:
             raise Conflict(f"{fence} is still a member")
 
         def write(store: SqliteStore) -> None:
             store.append(execution_id, after, events, key)
-            self._announce(execution_id, after + len(events), notify)
+            self._notify_from_thread(execution_id, after + len(events), notify)
 
         await self._run(write)
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
         rows = await self._run(lambda store: store.read(execution_id, after))
         if any(seq != expected for expected, (seq, _) in enumerate(rows, after + 1)):
-            raise CorruptLog(f"{execution_id}: an event is missing after number {after}")
+            raise CorruptLog(f"{execution_id}: an event after number {after} is missing")
         return [decode_event(event) for _, event in rows]
 
     async def wait(self, execution_id: str, after: int) -> None:
-        with self._watching(execution_id) as watch:
-            watch.notify(await self._run(lambda store: _length(store, execution_id)))
-            while watch.length <= after:
-                await watch.changed.wait()
+        with self._waiting(execution_id) as waiter:
+            waiter.notify(await self._run(lambda store: _length(store, execution_id)))
+            while waiter.length <= after:
+                await waiter.changed.wait()
 
     async def open_executions(self, since: int | None = None) -> OpenExecutions:
         while self._version == since:
-            await self._index_changed.wait()
-        # Taken before the read: what changes in between is shown twice, and never missed.
+            await self._changed.wait()
+        # Taken before the read: a change in between is then reported twice instead of never.
         version = self._version
         lengths = await self._run(lambda store: store.open_lengths())
         return OpenExecutions(version=version, lengths=lengths)
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
         while self._version == since:
-            await self._index_changed.wait()
-        return Inbox(version=self._version, told=dict(self._inboxes.get(replica, {})))
+            await self._changed.wait()
+        return Inbox(version=self._version, entries=dict(self._inboxes.get(replica, {})))
 
-    async def acknowledge(self, replica: str, execution_id: str, number: int) -> None:
-        told = self._inboxes.get(replica, {})
-        if told.get(execution_id) == number:
-            del told[execution_id]
-        if not told:
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
+        entries = self._inboxes.get(replica, {})
+        if entries.get(execution_id) == revision:
+            del entries[execution_id]
+        if not entries:
             self._inboxes.pop(replica, None)
 
-    async def page(self, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+    async def list_executions(
+        self, *, status: Status | None, limit: int, cursor: str | None
+    ) -> ExecutionPage:
         if cursor is not None and not is_execution_id(cursor):
             raise InvalidRequest("cursor must be the next_cursor of an earlier answer", field="cursor")
-        ids = await self._run(lambda store: store.newest(status=status, before=cursor, limit=limit + 1))
-        return Page(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
+        ids = await self._run(lambda store: store.list_ids(status=status, before=cursor, limit=limit + 1))
+        return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
-    async def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
-        return await self._run(lambda store: store.ended_before(moment, limit))
+    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
+        return await self._run(lambda store: store.list_ended(before, limit))
 
-    async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
-        return await self._run(lambda store: store.key_owner(key_hash))
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
+        return await self._run(lambda store: store.find_by_key(key_hash))
 
     async def retire(self, execution_id: str) -> None:
         def remove(store: SqliteStore) -> None:
             if store.retire(execution_id):
-                self._announce(execution_id, math.inf)
+                self._notify_from_thread(execution_id, math.inf)
 
         await self._run(remove)
 
     async def check(self) -> None:
-        await self._run(lambda store: store.newest(status=None, before=None, limit=1))
+        await self._run(lambda store: store.list_ids(status=None, before=None, limit=1))
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
-        """A few at a time, so that nobody waits long meanwhile."""
+        """Rebuild in batches, so that other calls need not wait long."""
         after: str | None = ""
         unreadable: dict[str, CorruptLog] = {}
         while after is not None:
-            step = partial(SqliteStore.rebuild_index, after=after, limit=REBUILD_AT_ONCE)
+            step = partial(SqliteStore.rebuild_index, after=after, limit=REBUILD_BATCH)
             after, failures = await self._run(step)
             unreadable |= failures
         return unreadable
 
     async def _run(self, work: Callable[[SqliteStore], T]) -> T:
-        """Runs `work` in a thread, one at a time; once begun it is completed, even for a cancelled caller."""
+        """Run `work` in a thread, one call at a time. Cancellation does not interrupt it."""
 
         def call() -> T:
-            with self._mutex, translated_errors():
+            with self._mutex, translate_errors():
                 return work(self._store)
 
         return await to_thread.run_sync(call, limiter=self._limiter)
 
-    def _announce(self, execution_id: str, length: float, notify: str | None = None) -> None:
-        """Called in the worker thread, so that watchers hear of a commit whose caller was cancelled, too."""
-        self._loop.call_soon_threadsafe(self._tell, execution_id, length, notify)
+    def _notify_from_thread(self, execution_id: str, length: float, replica: str | None = None) -> None:
+        """Notify waiters of a commit from the worker thread: the caller of the commit may be cancelled already."""
+        self._loop.call_soon_threadsafe(self._notify, execution_id, length, replica)
 
-    def _tell(self, execution_id: str, length: float, replica: str | None) -> None:
+    def _notify(self, execution_id: str, length: float, replica: str | None) -> None:
         self._version += 1
         if replica is not None:
             self._inboxes.setdefault(replica, {})[execution_id] = self._version
-        for watch in self._watches.get(execution_id, ()):
-            watch.notify(length)
-        self._index_changed.set()
-        self._index_changed = anyio.Event()
+        for waiter in self._waiters.get(execution_id, ()):
+            waiter.notify(length)
+        self._changed.notify_all()
 
     @contextmanager
-    def _watching(self, execution_id: str) -> Iterator[_Watch]:
-        watch = _Watch()
-        watches = self._watches.setdefault(execution_id, set())
-        watches.add(watch)
+    def _waiting(self, execution_id: str) -> Iterator[_Waiter]:
+        waiter = _Waiter()
+        waiters = self._waiters.setdefault(execution_id, set())
+        waiters.add(waiter)
         try:
-            yield watch
+            yield waiter
         finally:
-            watches.discard(watch)
-            if not watches:
-                del self._watches[execution_id]
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[execution_id]
 
 
 def _open(directory: Path) -> tuple[DataDir, SqliteStore]:
-    data_dir = DataDir.hold(directory)
+    data_dir = DataDir.acquire(directory)
     try:
-        with translated_errors():
+        with translate_errors():
             return data_dir, SqliteStore.open(directory / FILE_NAME)
     except BaseException:
         data_dir.release()
@@ -223,6 +223,6 @@ def _open(directory: Path) -> tuple[DataDir, SqliteStore]:
 
 
 def _length(store: SqliteStore, execution_id: str) -> float:
-    """How many events there are; a retired log counts as longer than any."""
+    """Return the number of events; infinity for a retired execution, so that every wait ends."""
     length = store.entry(execution_id).length
     return math.inf if length == 0 and store.is_retired(execution_id) else length

@@ -1,4 +1,4 @@
-"""The tables of the embedded event log, and the transactions on them. Blocking; for one thread at a time."""
+"""The tables of the embedded event log, and the transactions on them. All calls block; use one thread at a time."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,35 +31,35 @@ CREATE INDEX executions_by_end ON executions (ended_at) WHERE ended_at IS NOT NU
 PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
-"""`executions` is an index that can be rebuilt from `events`; the other three are the truth."""
+"""`executions` is an index, which can be rebuilt from `events`. The other three tables are the source of truth."""
 
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
-    """SQLite's errors end here: a damaged file is `CorruptLog`, all else `Unavailable`."""
+def translate_errors() -> Iterator[None]:
+    """Translate errors of SQLite: `CorruptLog` for a corrupt file, `Unavailable` for all others."""
     try:
         yield
     except sqlite3.Error as error:
-        # The low byte is the primary code; the rest only refines it. Misuse of the module carries no code.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-            raise CorruptLog(f"the event log's file is damaged: {error}") from error
+        # The low byte is the primary error code. Errors of the sqlite3 module itself have no code.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT:
+            raise CorruptLog(f"the file of the event log is corrupt: {error}") from error
         raise Unavailable(f"the event log cannot be used: {error}") from error
 
 
 @define
 class IndexEntry:
-    """What the index knows of one execution, kept event by event."""
+    """The index entry of one execution."""
 
     length: int = 0
     status: Status = Status.PENDING
     ended_at: str | None = None
 
-    def note(self, event: Event) -> None:
-        """Counts one more event; raises `Conflict` when the execution has ended."""
+    def apply(self, event: Event) -> None:
+        """Update the entry with the next event. Raises `Conflict` if the execution has ended."""
         if self.ended_at is not None:
-            raise Conflict("the execution has ended, so nothing can follow")
+            raise Conflict("the execution has ended; no event can follow")
         self.length += 1
         self.status = status_after(event) or self.status
         if self.status not in OPEN_STATUSES:
@@ -67,14 +67,16 @@ class IndexEntry:
 
 
 class SqliteStore:
-    """The tables. Every method may raise what `translated_errors` makes of SQLite's own errors."""
+    """The tables. Call every method inside `translate_errors`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     @classmethod
     def open(cls, file: Path) -> Self:
-        """Makes the file and its tables if need be; raises `CorruptLog` when it holds something else."""
+        """Open the file; create it and its tables if they do not exist.
+
+        Raises `CorruptLog` if the file has another schema version."""
         db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -86,13 +88,13 @@ class SqliteStore:
         return cls(db)
 
     def close(self) -> None:
-        """Lets the file go."""
+        """Close the file."""
         self._db.close()
 
     def append(
         self, execution_id: str, after: int, events: Sequence[Event], key: IdempotencyKey | None
     ) -> None:
-        """One transaction, as `EventLog.append` says."""
+        """Implement `EventLog.append` as one transaction."""
         with self._transaction():
             if key is not None:
                 self._bind(key, execution_id)
@@ -102,67 +104,67 @@ class SqliteStore:
             if after == 0 and self.is_retired(execution_id):
                 raise Conflict(f"{execution_id} is retired")
             for event in events:
-                entry.note(event)
+                entry.apply(event)
                 self._db.execute(
                     "INSERT INTO events VALUES (?, ?, ?)", (execution_id, entry.length, encode_event(event))
                 )
             self._store_entry(execution_id, entry)
 
     def read(self, execution_id: str, after: int) -> Sequence[tuple[int, bytes]]:
-        """Numbers and stored events from number `after + 1` on."""
+        """Return numbers and encoded events from number `after + 1` on."""
         return self._db.execute(
             "SELECT seq, event FROM events WHERE execution_id = ? AND seq > ? ORDER BY seq",
             (execution_id, after),
         ).fetchall()
 
     def entry(self, execution_id: str) -> IndexEntry:
-        """What the index says; an entry of length 0 when there is none."""
+        """Return the index entry; an entry of length 0 if there is none."""
         row = self._db.execute(
             "SELECT length, status, ended_at FROM executions WHERE id = ?", (execution_id,)
         ).fetchone()
         return IndexEntry() if row is None else IndexEntry(row[0], Status(row[1]), row[2])
 
     def is_retired(self, execution_id: str) -> bool:
-        """Whether there was such a log, and it is gone for good."""
+        """Return True if the execution was retired."""
         return self._first("SELECT id FROM retired WHERE id = ?", execution_id) is not None
 
     def open_lengths(self) -> Mapping[str, int]:
-        """Every execution that has not ended, and the length of its log."""
-        marks = ", ".join("?" * len(OPEN_STATUSES))
-        query = f"SELECT id, length FROM executions WHERE status IN ({marks})"  # noqa: S608 question marks
+        """Return the log lengths of the executions that have not ended."""
+        placeholders = ", ".join("?" * len(OPEN_STATUSES))
+        query = f"SELECT id, length FROM executions WHERE status IN ({placeholders})"  # noqa: S608 constant texts only
         return dict(self._db.execute(query, tuple(OPEN_STATUSES)))
 
-    def newest(self, *, status: Status | None, before: str | None, limit: int) -> Sequence[str]:
-        """Ids in descending order, of one status or of all, below `before`."""
+    def list_ids(self, *, status: Status | None, before: str | None, limit: int) -> Sequence[str]:
+        """Return ids in descending order; with `status`, only those; with `before`, only smaller ones."""
         conditions = {"status = ?": status, "id < ?": before}
-        given = {text: value for text, value in conditions.items() if value is not None}
+        given = {condition: value for condition, value in conditions.items() if value is not None}
         where = " AND ".join(["TRUE", *given])
         return self._ids(
-            f"SELECT id FROM executions WHERE {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 texts of our own
+            f"SELECT id FROM executions WHERE {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 constant texts only
             *given.values(),
             limit,
         )
 
-    def ended_before(self, moment: datetime, limit: int) -> Sequence[str]:
-        """Ids in the order of their ends."""
+    def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
+        """Return ids of executions that ended before `before`, the earliest end first."""
         return self._ids(
             "SELECT id FROM executions WHERE ended_at < ? ORDER BY ended_at, id LIMIT ?",
-            timestamp(moment),
+            timestamp(before),
             limit,
         )
 
-    def key_owner(self, key_hash: str) -> tuple[str, str] | None:
-        """The execution that the key is bound to, and the fingerprint."""
+    def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
+        """Return the execution that an idempotency key is bound to, and its fingerprint."""
         return self._first("SELECT execution_id, fingerprint FROM keys WHERE key_hash = ?", key_hash)
 
     def retire(self, execution_id: str) -> bool:
-        """Removes an ended execution for good; False when there is none."""
+        """Delete an ended execution; return False if it does not exist. Raises `Conflict` if it is open."""
         with self._transaction():
             entry = self.entry(execution_id)
             if entry.length == 0:
                 return False
             if entry.ended_at is None:
-                raise Conflict(f"{execution_id} has not ended; only what has ended can be retired")
+                raise Conflict(f"{execution_id} has not ended; only ended executions can be retired")
             self._db.execute("DELETE FROM events WHERE execution_id = ?", (execution_id,))
             self._db.execute("DELETE FROM keys WHERE execution_id = ?", (execution_id,))
             self._db.execute("DELETE FROM executions WHERE id = ?", (execution_id,))
@@ -170,8 +172,10 @@ class SqliteStore:
             return True
 
     def rebuild_index(self, after: str, limit: int) -> tuple[str | None, Mapping[str, CorruptLog]]:
-        """Makes the index anew from the events alone, for the next executions after one: the last of them, or None
-        when there are no more; and what cannot be read, and keeps the index that it has."""
+        """Rebuild the index from the events, for at most `limit` executions after the id `after`.
+
+        Return the last id, or None if there are no more, and the executions that cannot be read. Their index
+        entries stay as they are."""
         unreadable: dict[str, CorruptLog] = {}
         with self._transaction():
             ids = self._ids(
@@ -180,7 +184,7 @@ class SqliteStore:
                 limit,
             )
             last = ids[-1] if len(ids) == limit else None
-            self._remove_unfounded(ids, after, last)
+            self._remove_orphans(ids, after, last)
             for execution_id in ids:
                 try:
                     self._rebuild(execution_id)
@@ -188,28 +192,28 @@ class SqliteStore:
                     unreadable[execution_id] = CorruptLog(str(error))
         return last, unreadable
 
-    def _remove_unfounded(self, ids: Sequence[str], after: str, last: str | None) -> None:
-        """Takes what no event speaks for out of that stretch of the index."""
-        shown = self._ids(
+    def _remove_orphans(self, ids: Sequence[str], after: str, last: str | None) -> None:
+        """Delete index entries between `after` and `last` that have no events."""
+        listed = self._ids(
             "SELECT id FROM executions WHERE id > ? AND (? IS NULL OR id <= ?)", after, last, last
         )
-        for unfounded in set(shown).difference(ids):
-            self._db.execute("DELETE FROM executions WHERE id = ?", (unfounded,))
+        for orphan in set(listed).difference(ids):
+            self._db.execute("DELETE FROM executions WHERE id = ?", (orphan,))
 
     def _rebuild(self, execution_id: str) -> None:
-        """What is right already is not written."""
+        """Rebuild one index entry; write it only if it has changed."""
         entry = IndexEntry()
         for _, stored in self.read(execution_id, 0):
-            entry.note(decode_event(stored))
-        shown = self._db.execute(
+            entry.apply(decode_event(stored))
+        current = self._db.execute(
             "SELECT length, status, ended_at FROM executions WHERE id = ?", (execution_id,)
         )
-        if shown.fetchone() != (entry.length, entry.status, entry.ended_at):
+        if current.fetchone() != (entry.length, entry.status, entry.ended_at):
             self._store_entry(execution_id, entry)
 
     def _bind(self, key: IdempotencyKey, execution_id: str) -> None:
-        if owner := self.key_owner(key.key_hash):
-            raise KeyTaken(*owner)
+        if bound := self.find_by_key(key.key_hash):
+            raise KeyTaken(*bound)
         self._db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key.key_hash, execution_id, key.fingerprint))
 
     def _store_entry(self, execution_id: str, entry: IndexEntry) -> None:
@@ -232,7 +236,7 @@ class SqliteStore:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            # A full disk may have made SQLite roll back by itself.
+            # SQLite may have rolled back by itself, as on a full disk.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -243,4 +247,4 @@ def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
     if version == 0:
         db.executescript(_SCHEMA)
     elif version != _SCHEMA_VERSION:
-        raise CorruptLog(f"{file} is of version {version}; this server reads version {_SCHEMA_VERSION}")
+        raise CorruptLog(f"{file} has schema version {version}; this server reads version {_SCHEMA_VERSION}")

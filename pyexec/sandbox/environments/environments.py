@@ -138,7 +138,7 @@ class Environments:
         image = await self.images.find(name)
         if image is None:
             raise ImageUnavailable(f"the image {name!r} was pulled, and is not there")
-        await self.images.name(image.id, PULLED_REPOSITORY, _tag(name))
+        await self.images.tag(image.id, PULLED_REPOSITORY, _tag(name))
 
     async def _use(self, image: Image, name: str) -> None:
         if any(known.startswith(f"{PULLED_REPOSITORY}:") for known in image.names):
@@ -147,7 +147,7 @@ class Environments:
     async def _mark(self, image: Image, repository: str, tag: str) -> None:
         """Remembers that it is used now."""
         if datetime.now(UTC) - image.used_at > timedelta(seconds=USE_SECONDS):
-            await self.images.name(image.id, repository, tag)
+            await self.images.tag(image.id, repository, tag)
 
     def _check_architecture(self, image: Image, name: str) -> None:
         if image.architecture not in ("", self.config.architecture):

@@ -1,4 +1,4 @@
-"""Blobs as files of one directory, each whole or absent."""
+"""The blob store in a local directory: each blob is one file, complete or absent."""
 
 import io
 import os
@@ -17,23 +17,21 @@ from anyio import to_thread
 from pyexec.errors import Unavailable
 
 CHUNK_BYTES: Final = 256 * 1024
-ABANDONED_AFTER: Final = timedelta(days=1)
-"""A blob of which no execution has come by then is what a crash has left."""
+ORPHAN_AGE: Final = timedelta(days=1)
+"""A blob of this age without an execution is left from a crash."""
 _PARTIAL: Final = ".partial-"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
-def checked(name: str) -> str:
-    """A blob's name; raises `ValueError` for one that might lead elsewhere."""
+def check_name(name: str) -> str:
+    """Return a valid blob name. Raises `ValueError` for any other: it could lead out of the store."""
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"{name!r} is not <execution id>/<name>")
     return name
 
 
 class FileBlobs:
-    """`ports.BlobStore` in a directory of its own.
-
-    What is being written lies under another name until it is whole and durable."""
+    """`ports.BlobStore` in a directory. A blob is written to a partial file, which is renamed when it is durable."""
 
     bytes_max: Final = None
 
@@ -42,7 +40,7 @@ class FileBlobs:
 
     @classmethod
     async def open(cls, directory: Path) -> Self:
-        """Makes the directory if need be, and removes what a crash left half-written."""
+        """Create the directory if it does not exist, and delete partial files of an earlier process."""
         await to_thread.run_sync(_prepare, directory)
         return cls(directory)
 
@@ -51,7 +49,7 @@ class FileBlobs:
         partial = target.with_name(f"{_PARTIAL}{secrets.token_hex(8)}")
         try:
             await self._write(partial, chunks)
-            with _translated_errors(name):
+            with _translate_errors(name):
                 await to_thread.run_sync(_publish, partial, target)
         except BaseException:
             with anyio.CancelScope(shield=True), suppress(OSError):
@@ -59,22 +57,22 @@ class FileBlobs:
             raise
 
     async def _write(self, partial: Path, chunks: AsyncIterator[bytes]) -> None:
-        with _translated_errors(partial.name):
+        with _translate_errors(partial.name):
             file = await to_thread.run_sync(lambda: partial.open("xb", buffering=0))
         with file:
             async for chunk in chunks:
-                with _translated_errors(partial.name):
+                with _translate_errors(partial.name):
                     await to_thread.run_sync(_write_all, file, chunk)
-            with _translated_errors(partial.name):
+            with _translate_errors(partial.name):
                 await to_thread.run_sync(os.fsync, file.fileno())
 
     async def read(self, name: str) -> AsyncIterator[bytes]:
         path = self._path(name)
-        with _translated_errors(name):
+        with _translate_errors(name):
             file = await to_thread.run_sync(lambda: path.open("rb", buffering=0))
         with file:
             while True:
-                with _translated_errors(name):
+                with _translate_errors(name):
                     chunk = await to_thread.run_sync(file.read, CHUNK_BYTES)
                 if not chunk:
                     return
@@ -82,37 +80,37 @@ class FileBlobs:
 
     async def delete(self, name: str) -> None:
         path = self._path(name)
-        with _translated_errors(name):
+        with _translate_errors(name):
             await to_thread.run_sync(lambda: path.unlink(missing_ok=True))
 
     async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
-        del alive  # a file does not say who has put it
-        for name in await to_thread.run_sync(_older_than, self._directory, ABANDONED_AFTER):
+        del alive  # files do not record which replica stored them
+        for name in await to_thread.run_sync(_older_than, self._directory, ORPHAN_AGE):
             if not await exists(name.partition("/")[0]):
                 await self.delete(name)
 
     def _path(self, name: str) -> Path:
-        """One flat directory, so that no folder is ever removed while another task writes into it."""
-        return self._directory / checked(name).replace("/", "+")
+        """Return the path of a blob. There are no subdirectories, which could be removed during a write into them."""
+        return self._directory / check_name(name).replace("/", "+")
 
 
 def _older_than(directory: Path, age: timedelta) -> list[str]:
-    """The names of the blobs that were put longer ago than that."""
+    """Return the names of all blobs stored longer than `age` ago."""
     newest = time.time() - age.total_seconds()
-    with _translated_errors(directory.name):
+    with _translate_errors(directory.name):
         old = [path.name for path in directory.iterdir() if path.stat().st_mtime < newest]
     return [name.replace("+", "/") for name in old if "+" in name]
 
 
 def _prepare(directory: Path) -> None:
-    with _translated_errors(directory.name):
+    with _translate_errors(directory.name):
         directory.mkdir(parents=True, exist_ok=True)
         for partial in directory.glob(f"{_PARTIAL}*"):
             partial.unlink()
 
 
 def _write_all(file: io.FileIO, chunk: bytes) -> None:
-    """Unbuffered, so that closing has nothing left to do that may fail."""
+    """Write without a buffer, so that closing the file cannot fail."""
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
@@ -128,11 +126,11 @@ def _publish(partial: Path, target: Path) -> None:
 
 
 @contextmanager
-def _translated_errors(name: str) -> Iterator[None]:
-    """Around the file's own operations only: what the chunks' source raises belongs to the caller."""
+def _translate_errors(name: str) -> Iterator[None]:
+    """Translate errors of file operations. Never wrap the source of an upload: its errors belong to the caller."""
     try:
         yield
     except FileNotFoundError as error:
-        raise Unavailable(f"there is no blob {name}") from error
+        raise Unavailable(f"blob {name} does not exist") from error
     except OSError as error:
-        raise Unavailable(f"the blob store cannot be used for {name}: {error.strerror}") from error
+        raise Unavailable(f"the blob store failed at {name}: {error.strerror}") from error
