@@ -150,8 +150,8 @@ async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, dra
     async with anyio.create_task_group() as tasks:
         await tasks.start(replica.environments.work.serve, name="environments")
         await tasks.start(replica.runner.serve, name="runner")
-        await replica.isolation_check.at_start()
-        tasks.start_soon(replica.isolation_check.refuse, name="proof")
+        await replica.isolation_check.run_at_startup()
+        tasks.start_soon(replica.isolation_check.wait_for_failure, name="isolation check")
         await replica.recovery.recover_first()
         await tasks.start(replica.pool.serve, name="pool")
         reconciling = anyio.CancelScope()

@@ -94,7 +94,7 @@ def isolation_check_config(
     ports = {port for service in services if (port := urlsplit(service).port)}
     return IsolationCheckConfig(
         default_image=settings.default_image,
-        denied=identity.unenforced,
+        unsupported=identity.unenforced,
         accepted=settings.allow_unenforced,
         networks=networks(settings),
         ports=sorted(ports | set(DOCKER_PORTS)),

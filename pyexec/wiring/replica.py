@@ -263,7 +263,7 @@ def _environments(
             age_seconds_max=settings.env_max_age,
             architecture=machine.architecture,
         ),
-        isolation_check.by,
+        isolation_check.ensure_passed,
         meter=meter,
     )
 
@@ -291,7 +291,7 @@ def _watch(
     meter.watch(MEMBER, lambda: membership.held)
     meter.watch(LIVE, lambda: len(active_runs))
     meter.watch(DAMAGED, lambda: len(corrupt_logs))
-    meter.watch(LIMITS_PROVEN, lambda: isolation_check.made)
+    meter.watch(LIMITS_PROVEN, lambda: isolation_check.passed)
     meter.watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), identity.version)
 
 
