@@ -13,7 +13,7 @@ from pyexec.domain.outcome import Ended
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
 from pyexec.guest.wire import RESULT_BYTES_MAX
-from pyexec.sandbox.protocol import Evaluated, Exited, Go, Plan, Printed
+from pyexec.sandbox.protocol import Exited, OutputChunk, ProgramPlan, ResultChunk, StartSignal
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
@@ -64,19 +64,19 @@ async def watch(run: Run, sandbox: Sandbox, following: Follow, bounds: Bounds) -
         except (SandboxBroken, SandboxRefused) as error:
             ended = Ended(reason=_broken_by(run, sandbox), detail=str(error))
         beside.cancel_scope.cancel()
-    return ended or Ended(reason=_broken_by(run, sandbox) if sandbox.out_of_reach else "timeout")
+    return ended or Ended(reason=_broken_by(run, sandbox) if sandbox.engine_unreachable else "timeout")
 
 
 def _broken_by(run: Run, sandbox: Sandbox) -> str:
     """Why the sandbox does not say how its program has ended."""
     if run.kill_wanted.is_set():
         return "killed"
-    return "lost" if sandbox.was_out_of_reach else "broken"
+    return "lost" if sandbox.engine_was_unreachable else "broken"
 
 
-def plan_of(spec: Spec) -> Plan:
+def plan_of(spec: Spec) -> ProgramPlan:
     """What a sandbox is told of the program before the go-ahead."""
-    return Plan(
+    return ProgramPlan(
         entrypoint=spec.entrypoint or "",
         args=spec.script_args,
         env=spec.env_vars,
@@ -87,8 +87,8 @@ def plan_of(spec: Spec) -> Plan:
 async def start_and_follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
     """Gives the go-ahead, then as `follow`. Raises `SandboxRefused` when it comes too late."""
     spec = run.known().spec
-    await sandbox.go(
-        Go(
+    await sandbox.start_program(
+        StartSignal(
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
             output_bytes=bounds.output_bytes,
@@ -105,7 +105,7 @@ async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
     Raises `SandboxBroken` when the sandbox ends before it says so."""
     result = b""
     async for frame in sandbox.frames():
-        if isinstance(frame, Printed):
+        if isinstance(frame, OutputChunk):
             room = bounds.output_bytes + run.journal.setup_bytes - len(run.journal)
             run.print(frame.stream, frame.data[:room])
             if len(frame.data) > room:
@@ -113,7 +113,7 @@ async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> Ended:
             if run.journal.changes > CHANGES_MAX:
                 told = f"the program changed {CHANGES_MAX} times between stdout and stderr and was ended"
                 return Ended(reason="output_limit", detail=told)
-        elif isinstance(frame, Evaluated):
+        elif isinstance(frame, ResultChunk):
             result += frame.data
             if len(result) > RESULT_BYTES_MAX:
                 raise SandboxBroken("the result is longer than it may be")
@@ -142,9 +142,9 @@ async def _leave_after(seconds: float, grace: float, sandbox: Sandbox, scope: an
     """At the deadline; a program out of reach may have ended before it, and then says so a little later."""
     await anyio.sleep(seconds)
     async with anyio.create_task_group() as asking:
-        asking.start_soon(sandbox.check_in_reach, name="is the engine there")
+        asking.start_soon(sandbox.check_engine, name="is the engine there")
         await anyio.sleep(grace)  # not in one: who was asleep first hears what was said meanwhile
-    if sandbox.out_of_reach:
+    if sandbox.engine_unreachable:
         await anyio.sleep(OUT_OF_REACH_SECONDS)
     scope.cancel()
 

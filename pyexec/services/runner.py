@@ -138,7 +138,7 @@ class Runner:
             image=sandbox.image,
         )
         spec = fold(run.id, [*run.events, *events]).spec
-        await sandbox.arm(plan_of(spec), spec.stdin.encode())
+        await sandbox.send_plan(plan_of(spec), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             await self._write_first(run, [*events, running], key)
             begin = partial(start_and_follow, run, sandbox, self.config.bounds)

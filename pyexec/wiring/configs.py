@@ -55,7 +55,7 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
     a tmpfs are memory; the supervisor tells them apart inside."""
     return ContainerSpec(
         image=kind.image,
-        command=protocol.command(standby=settings.standby == "on"),
+        command=protocol.supervisor_command(prestart=settings.standby == "on"),
         labels=labels,
         memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
         work_bytes=kind.disk_mb * MEBIBYTE,

@@ -25,7 +25,7 @@ class IdleSandbox:
         try:
             with self._scope:
                 try:
-                    await self._sandbox.broken()
+                    await self._sandbox.wait_until_broken()
                 except SandboxBroken as error:
                     logger.warning("a waiting sandbox is of no use: %s", error)
                 except Exception:  # a fault of ours in one sandbox is no other's
