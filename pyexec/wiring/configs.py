@@ -8,8 +8,7 @@ from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.ports import BlobStore, ContainerSpec, EngineIdentity
 from pyexec.sandbox import protocol
-from pyexec.sandbox.environments.installer import installed_uv
-from pyexec.sandbox.environments.setup import SetupConfig
+from pyexec.sandbox.environments.setup import SetupConfig, installed_uv
 from pyexec.sandbox.isolation.isolation_check import IsolationCheckConfig
 from pyexec.sandbox.pool.pool import SandboxKind
 from pyexec.services.preparation import kind_of

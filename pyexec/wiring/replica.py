@@ -138,7 +138,7 @@ def _assemble(
         standard=standard_kind(policy),
         size=min(settings.warm_pool, settings.warm_memory_mb // WAITING_MB),
         parallel=engine_identity.cpus,
-        image_of=environments.pulled,
+        image_of=environments.get_image,
         spec_of=partial(container_spec, settings, labels),
         busy=lambda: slots.free < slots.size,
         meter=meter,
