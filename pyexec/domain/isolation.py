@@ -27,9 +27,9 @@ LIMITS = (
 DEFAULT_CPU_SHARES, DEFAULT_CPU_WEIGHT = 1024, 100
 """The kernel's defaults for a control group (version 1, version 2)."""
 QUOTA_PERIOD_SECONDS = 0.1
-"""The kernel grants processor time per period. A measurement can include part of one extra period."""
+"""The kernel limits processor time per period, so a measurement can include one extra period."""
 CPU_TIME_ERROR_SECONDS = 0.08
-"""How far the kernel's count of a process's processor time can be off."""
+"""The maximum error of the kernel's count of a process's processor time."""
 
 
 @frozen(kw_only=True)
@@ -80,7 +80,7 @@ class NetworkReport:
     host: str | None
     open: Sequence[int]
     refused: Sequence[int]
-    """Ports of the host without a service. The host itself answered, so no firewall protects it."""
+    """Ports of the host that refused the connection. The answer shows that no firewall protects the host."""
     metadata: bool
 
 
@@ -99,7 +99,7 @@ def unenforced_limits(
 
 
 def network_exposures(reports: Mapping[str, NetworkReport]) -> Sequence[str]:
-    """Return a sentence for each network (by name) from which programs reach what they should not."""
+    """Return a sentence for each network (by name) from which programs reach the host or the metadata address."""
     return [
         f"programs on the network {name} can reach {' and '.join(targets)}"
         for name, report in sorted(reports.items())

@@ -1,8 +1,9 @@
 """Load the supervisor's modules from their source texts, then call the last module's `main`.
 
-This file is the program of a sandbox's first process (`python3 -I -S -c`). Its arguments are "on" or "off" (start an
-interpreter in advance or not), then the names and texts of modules, each after the modules that it imports. Imports
-between them need no files: Python finds a loaded module by its full name in `sys.modules`."""
+This file is the program of a sandbox's first process (`python3 -I -S -c`). Its first argument is "on" if the
+supervisor should start an interpreter in advance, else "off". Then follow the names and texts of the modules; each
+module comes after those that it imports. Imports between them need no files: Python finds a loaded module by its full
+name in `sys.modules`."""
 
 import sys
 

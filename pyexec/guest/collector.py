@@ -2,8 +2,8 @@
 
 This file travels into the container as text, in the START frame of a run that wants files. It uses only the standard
 library of Python 3.8 or later. It runs in the supervisor after all processes of the program are dead, so the files no
-longer change. But a hostile program may have prepared them. So it opens only regular files, follows no links, and
-limits everything that it does."""
+longer change. But a hostile program may have prepared them. So the collector opens only regular files, follows no
+links, and has a limit for everything."""
 
 import binascii
 import contextlib
@@ -21,7 +21,7 @@ ROOT = "/work"
 SECONDS = 20.0
 """No new file is sent after this time."""
 ENTRIES_MAX = 100000
-"""Directory entries read for patterns with wildcards."""
+"""How many directory entries are read for patterns with wildcards."""
 DEPTH_MAX = 32
 PIECE = 12000
 """Bytes of a file in one frame (see wire.py)."""
@@ -135,7 +135,7 @@ def opened(name, directory, flags):
 
 
 def expand(patterns):
-    """Return the patterns, and their rests without a leading `**`, which also matches no directory at all."""
+    """Return the patterns, and each of them without its leading `**`, because `**` can match zero directories."""
     found = set()
     for parts in patterns:
         found.add(parts)
@@ -146,14 +146,14 @@ def expand(patterns):
 
 
 def descend(parts, name):
-    """Return the rest of a pattern for the entries of the directory `name`, in a list; empty if it does not match."""
+    """Return what remains of a pattern inside the directory `name`, as a list; empty if it does not match."""
     if parts[0] == "**":
         return [] if name.startswith(".") else [parts]
     return [parts[1:]] if len(parts) > 1 and matches(parts[0], name) else []
 
 
 def matches(part, name):
-    """Match a name as a shell does: only a part that begins with a dot matches a name that begins with one."""
+    """Match a name as a shell does: wildcards do not match a dot at the beginning of a name."""
     if not has_wildcard(part):
         return part == name
     return part != "**" and part.startswith(".") == name.startswith(".") and bool(compiled(part)(name))

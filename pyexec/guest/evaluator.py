@@ -7,8 +7,8 @@ and the script's arguments.
 The descriptor is a socket that preserves message boundaries. A message counts only if it begins with a secret, which
 stays unread in the socket until the script has ended. So the script cannot forge the result.
 
-This file imports only modules that the interpreter has loaded already: for any other name, Python could import a file
-of the script instead."""
+This file imports only modules that the interpreter has already loaded. Any other import could load a file of the
+caller with the same name."""
 
 import _ast as ast
 import os

@@ -20,7 +20,8 @@ NOT_STARTED = 126 << 8
 class Streams:
     """The input and output of a program.
 
-    `outputs` maps descriptors of the supervisor to the kind of their data; `ends` maps a kind to the program's end."""
+    `outputs` maps the supervisor's descriptors to the kinds of frames that their data goes into. `ends` maps these
+    kinds to the program's descriptors."""
 
     def __init__(self):
         self.stdin = os.memfd_create("stdin")
@@ -34,7 +35,7 @@ class Streams:
     def open_result(self):
         """Open a socket for the last expression's repr, with an unread secret in it (see evaluator.py).
 
-        Return the program's end."""
+        Return the program's descriptor."""
         read, end = (half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         os.set_inheritable(end, True)
         self.secret = os.urandom(SECRET_BYTES)
@@ -49,7 +50,7 @@ class Streams:
             offset += os.pwrite(self.stdin, view[offset:], offset)
 
     def close_program_ends(self):
-        """Close the supervisor's copies of the program's ends, so that they close when the program closes them."""
+        """Close the supervisor's copies of the program's descriptors, so that the program holds the only ones."""
         for end in self.ends.values():
             os.close(end)
 
@@ -58,7 +59,7 @@ class Streams:
         os.close(self.stdin)
 
     def close(self):
-        """Close everything after `close_program_ends`, without a program."""
+        """Close the remaining descriptors if no program will use them."""
         for fd in (self.stdin, *self.outputs):
             os.close(fd)
 
@@ -67,7 +68,7 @@ def spawn(arguments, pairs, streams, memory):
     """Start an interpreter and return its process id.
 
     `posix_spawn` is much faster than a fork, because it copies nothing of this process. The program inherits no
-    descriptors of the supervisor, and becomes dumpable again by executing."""
+    descriptors of the supervisor, and `exec` makes it dumpable again."""
     standard = (streams.stdin, streams.ends[STDOUT], streams.ends[STDERR])
     with memory.killed_first():
         return os.posix_spawn(

@@ -14,8 +14,8 @@ class Memory:
     """The program's memory: everything charged to the container, minus the files in /work and /tmp, minus the baseline
     that was charged before the program started. Works with control groups of version 1 and 2.
 
-    All files stay open: opening a file takes memory of the container. After the kernel has killed a process for lack of
-    memory, it kills the next process that asks for more before the first one is gone."""
+    All files stay open, because opening a file takes memory of the container. While a process that was killed for
+    lack of memory is still being torn down, the kernel kills the next process that asks for memory."""
 
     def __init__(self, root=CGROUP):
         self.v1 = os.path.exists(root + "memory/memory.stat")
@@ -30,7 +30,7 @@ class Memory:
         self.score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
 
     def set_baseline(self, program_bytes=0):
-        """Count from now on for the program. `program_bytes` of what is charged already belong to it."""
+        """Count memory for the program from now on. `program_bytes` of the memory charged so far belong to it."""
         self.baseline = self.charged() - program_bytes
         self.kills = self.oom_kills()
 
@@ -82,7 +82,7 @@ def tmpfs_bytes(path):
 
 
 def private_bytes(pid):
-    """Return the bytes of memory of a process that it shares with no other process and no file."""
+    """Return the bytes of a process that it shares with neither files nor other processes."""
     with open("/proc/%d/statm" % pid) as file:
         _, resident, shared = map(int, file.read().split()[:3])
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

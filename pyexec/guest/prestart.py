@@ -22,7 +22,7 @@ from pyexec.guest.wire import WORK
 
 SCRIPT = "main.py"
 STARTUP_SECONDS = 5.0
-"""The supervisor gives up an interpreter that has not opened its script by then, because its image delays it."""
+"""An interpreter that has not opened its script by then is discarded; something in its image delays it."""
 F_GETPIPE_SZ = 1032
 PATH_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 """Variables with paths from which an interpreter loads code at its start."""
@@ -67,7 +67,7 @@ class PrestartedInterpreter:
         return private_bytes(self.pid)
 
     def fits(self, plan):
-        """Return True if this interpreter runs the program exactly as a new one would. Reads the script if so."""
+        """Return True if this interpreter would run the program exactly as a new one would; read the script then."""
         if plan["entrypoint"] != SCRIPT or plan["args"] or plan["env"] or plan["evaluator"]:
             return False
         if os.path.lexists(USER_SITE) or self.has_exited():
@@ -109,8 +109,8 @@ class PrestartedInterpreter:
 def open_for_reader(path):
     """Open a FIFO for writing. Return the descriptor, and True if another process has opened it for reading.
 
-    This blocks until there is a reader. The handlers below become the reader themselves, to stop waiting, if a child
-    process ends or the time is up."""
+    This blocks until there is a reader. When a child process ends or the time is up, a signal handler opens the FIFO
+    for reading itself, which ends the wait."""
     unblocking = []
 
     def unblock(*_):

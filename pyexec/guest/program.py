@@ -12,10 +12,11 @@ from pyexec.guest.interpreter import SECRET_BYTES
 from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send, send_data, send_json
 
 FASTEST_ALLOCATION = 8 * 2**30
-"""Bytes per second. The next check of the memory comes before a program could use up what is left at this speed."""
+"""Bytes per second. The supervisor checks the memory again before a program of this speed could exceed its limit."""
 POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
-"""A program can wake the supervisor all the time, by printing single bytes or with signals of its children. Above this
-rate the supervisor pauses, so that more output goes into one frame. Otherwise supervisor and server would be busy."""
+"""A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
+this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
+server."""
 REAPED_AT_ONCE = 256
 
 
@@ -119,9 +120,8 @@ class Program:
                 if not self.forward(fd):
                     reason = "output_limit"
                     break
-        if (
-            reason == "exit" and self.memory.was_exhausted()
-        ):  # the kernel may have killed a child process only
+        if reason == "exit" and self.memory.was_exhausted():
+            # The kernel may have killed only a child process.
             reason = "out_of_memory"
         if os.WIFSIGNALED(self.status):
             code = 128 + os.WTERMSIG(self.status)

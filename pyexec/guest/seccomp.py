@@ -41,7 +41,7 @@ def return_errno(number):
 
 
 def on_call(call, *then):
-    """Run instructions for one system call; continue behind them for all others."""
+    """Run these instructions for one system call, and skip them for all others."""
     return [instruction(LOAD, NUMBER), instruction(EQUAL, call, 0, len(then)), *then]
 
 

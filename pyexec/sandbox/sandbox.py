@@ -28,7 +28,8 @@ UNPACK_SECONDS = 120.0
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
 FRAMES_PER_SECOND = FRAME_BURST = 20_000
-"""Ten times what a supervisor sends. A hostile one that sends more is slowed down, so that other runs are not."""
+"""Ten times what a supervisor sends. A hostile sandbox that sends more is slowed down, and does not slow down
+others."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Sandbox:
         self.engine_unreachable = False
         """True while the engine does not respond."""
         self.engine_was_unreachable = False
-        """True if the engine has not responded at any time since `start_program`."""
+        """True if the engine has failed to respond at some time since `start_program`."""
 
     @property
     def container_id(self) -> str:

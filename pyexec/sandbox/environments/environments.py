@@ -71,9 +71,8 @@ class Environments:
         if base is None:
             return None
         self._check_architecture(base, spec.docker_image)
-        await self._mark_pulled_image(
-            base, spec.docker_image
-        )  # its environments depend on it, so they use it, too
+        # The use of an environment is also a use of its base image.
+        await self._mark_pulled_image(base, spec.docker_image)
         recipe = recipe_of(spec)
         if recipe is None:
             return base

@@ -41,7 +41,8 @@ _UV, _REQUIREMENTS, _CA, _APT = (
 
 
 def installed_uv() -> Path:
-    """Return the path of the static uv, else of the package's. Raise `FileNotFoundError` if both are missing."""
+    """Return the path of the static uv, else that of the package `uv`. Raise `FileNotFoundError` if both are
+    missing."""
     return STATIC_UV if STATIC_UV.exists() else Path(uv.find_uv_bin())
 
 

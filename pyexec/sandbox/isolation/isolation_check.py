@@ -39,7 +39,7 @@ class IsolationCheck:
     engine: Engine
     config: IsolationCheckConfig
     warnings: Sequence[str] = ()
-    """Sentences for the operator."""
+    """Sentences that the operator should read."""
     _failure: str = ""
     _passed: bool = False
     _running: anyio.Lock = field(factory=anyio.Lock)

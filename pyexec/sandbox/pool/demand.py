@@ -33,7 +33,7 @@ class Demand(Generic[Kind]):
         self._burst += 1
 
     def forget(self, kind: Kind) -> None:
-        """Drop all requests for this kind."""
+        """Forget the requests for this kind."""
         self._weights.pop(kind, None)
 
     def rate(self, now: float) -> float:

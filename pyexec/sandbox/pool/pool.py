@@ -35,8 +35,8 @@ REFILL_DELAY_SECONDS = 0.15
 """Refill this long after a request. Most programs end sooner; a start at the same time would take processor time from
 them, and would leave no sandbox for the next program on a small machine."""
 BUSY_REFILL_DELAY_SECONDS = 1.0
-"""The delay while programs run, if the idle sandboxes last that long. A start slows down a program that imports numpy
-by an eighth (two processors)."""
+"""The delay while programs run, if the idle sandboxes are expected to last that long. A start slows down a program that
+imports numpy by an eighth (two processors)."""
 DEMAND_CHECK_SECONDS = 15.0
 """How often the pool checks whether demand for other kinds has decayed."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
