@@ -93,7 +93,6 @@ def install_filter():
     prctl(PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero)
     if prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), program, zero, zero):
         number = ctypes.get_errno()
-        if (
-            number != errno.EINVAL
-        ):  # EINVAL: no filters in this kernel; the isolation check decides about that
+        # EINVAL: this kernel has no filters. The isolation check decides whether that is accepted.
+        if number != errno.EINVAL:
             raise OSError(number, "prctl(PR_SET_SECCOMP)")
