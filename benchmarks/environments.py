@@ -14,7 +14,7 @@ from benchmarks.baselines import bare_python
 from benchmarks.report import RatioBound, Section
 from benchmarks.service import Service, running_service, tar_of
 from benchmarks.timing import Samples, timed
-from pyexec.sandbox.environments.installer import installed_uv
+from pyexec.sandbox.environments.setup import installed_uv
 
 ROUNDS_FIRST, ROUNDS_LATER, WARM_UPS = 6, 24, 3
 REQUIREMENTS = "numpy\npandas\n"

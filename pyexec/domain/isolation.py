@@ -1,4 +1,6 @@
-"""Whether a sandbox's limits bind, judged by what a probe met when it tried to break them."""
+"""Judge the reports of the isolation check's probes: limits that are not enforced, networks that expose the host.
+
+See docs/design/isolation-check.md."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -21,18 +23,18 @@ LIMITS = (
     "cpus",
     "cpu_shares",
 )
-"""The names under which an operator may accept that one does not bind."""
+"""The names of all limits, as PYEXEC_ALLOW_UNENFORCED takes them."""
 DEFAULT_CPU_SHARES, DEFAULT_CPU_WEIGHT = 1024, 100
-"""What a control group has, of version 1 and 2, that nobody gave a share."""
-PERIOD_SECONDS = 0.1
-"""The kernel hands out a bounded processor by the period: one more may begin at either end of what was timed."""
-CLOCK_SECONDS = 0.08
-"""How exactly the time is known that a process has had."""
+"""The kernel's defaults for a control group (version 1, version 2)."""
+QUOTA_PERIOD_SECONDS = 0.1
+"""The kernel limits processor time per period, so a measurement can include one extra period."""
+CPU_TIME_ERROR_SECONDS = 0.08
+"""The maximum error of the kernel's count of a process's processor time."""
 
 
 @frozen(kw_only=True)
-class Asked:
-    """The limits of the sandbox that was probed. `cpus` is None when the engine says that it has no such limit."""
+class ProbeLimits:
+    """The limits of a probe's sandbox. `cpus` is None if the engine does not support this limit."""
 
     memory_bytes: int
     work_bytes: int
@@ -44,11 +46,11 @@ class Asked:
 
 
 @frozen(kw_only=True)
-class Findings:
-    """What the probe met. None stands for what cannot be seen from inside."""
+class LimitsReport:
+    """What the limits probe observed. A field is None if the probe cannot observe it from inside the sandbox."""
 
-    survives_memory: bool
-    """Whether a process could take twice the memory that there should be."""
+    exceeds_memory: bool
+    """True if a process could allocate twice its memory limit."""
     swap_bytes: int | None
     host_swap_bytes: int
     processes: int
@@ -58,79 +60,114 @@ class Findings:
     has_route: bool
     can_write_root: bool
     capabilities: Sequence[str]
-    """The sets that are not empty."""
+    """The names of the capability sets that are not empty."""
     no_new_privileges: bool
     seccomp: bool
     ids: Sequence[int]
     cpu_seconds: float
-    burn_seconds: float
+    elapsed_seconds: float
     cpus: float | None
     cpu_shares: int | None
-    """In version 1 of control groups; version 2 has a weight, which the engine makes of the share."""
+    """Set for version 1 of control groups."""
     cpu_weight: int | None
+    """Set for version 2, in which the engine converts the shares to a weight."""
 
 
-def unenforced_limits(asked: Asked, found: Findings, denied: Collection[str]) -> Mapping[str, str]:
-    """The limits that do not bind, by name, each with what was seen. Where nothing can be seen, those are believed
-    that the engine itself has `denied`."""
-    seen = {**_resources(asked, found), **_rights(asked, found), **_processor(asked, found)}
-    blind = {"cpus": found.cpus, "cpu_shares": _share(found)}
-    for name in denied:
-        if name in blind and (blind[name] is None or (name == "cpus" and asked.cpus is None)):
-            seen[name] = "the engine says that it cannot"
-    return {name: reason for name in LIMITS if (reason := seen.get(name))}
+@frozen(kw_only=True)
+class NetworkReport:
+    """What the network probe reached from one network. `host` is None if the network has no route to the outside."""
+
+    host: str | None
+    open: Sequence[int]
+    refused: Sequence[int]
+    """Ports of the host that refused the connection. The answer shows that no firewall protects the host."""
+    metadata: bool
 
 
-def _resources(asked: Asked, found: Findings) -> Mapping[str, str | None]:
-    memory, swap = asked.memory_bytes // MEBIBYTE, found.swap_bytes
-    swaps = found.host_swap_bytes > 0 and (swap is None or swap > 0)
+def unenforced_limits(
+    limits: ProbeLimits, report: LimitsReport, unsupported: Collection[str]
+) -> Mapping[str, str]:
+    """Return the limits that are not enforced, each with the observation that shows it.
+
+    The engine's own list of `unsupported` limits decides only where the probe cannot observe anything."""
+    problems = {**_resources(limits, report), **_privileges(limits, report), **_processor(limits, report)}
+    observed = {"cpus": report.cpus, "cpu_shares": _shares(report)}
+    for name in unsupported:
+        if name in observed and (observed[name] is None or (name == "cpus" and limits.cpus is None)):
+            problems[name] = "the engine does not support it"
+    return {name: problem for name in LIMITS if (problem := problems.get(name))}
+
+
+def network_exposures(reports: Mapping[str, NetworkReport]) -> Sequence[str]:
+    """Return a sentence for each network (by name) from which programs reach the host or the metadata address."""
+    return [
+        f"programs on the network {name} can reach {' and '.join(targets)}"
+        for name, report in sorted(reports.items())
+        if (targets := _reachable(report))
+    ]
+
+
+def _resources(limits: ProbeLimits, report: LimitsReport) -> Mapping[str, str | None]:
+    memory, swap = limits.memory_bytes // MEBIBYTE, report.swap_bytes
+    swaps = report.host_swap_bytes > 0 and (swap is None or swap > 0)
     return {
-        "memory": f"a program got {2 * memory} MiB where {memory} are allowed"
-        if found.survives_memory
+        "memory": f"a process allocated {2 * memory} MiB; the limit is {memory} MiB"
+        if report.exceeds_memory
         else None,
-        "swap": "memory can be swapped out beyond its limit" if swaps else None,
-        "pids": f"{found.processes} processes ran where {asked.pids_max} are allowed"
-        if found.processes > asked.pids_max
+        "swap": "the kernel can move memory of a program to swap" if swaps else None,
+        "pids": f"{report.processes} processes ran; the limit is {limits.pids_max}"
+        if report.processes > limits.pids_max
         else None,
-        "disk": _overfull("/work", found.work_bytes, asked.work_bytes),
-        "tmp": _overfull("/tmp", found.tmp_bytes, asked.tmp_bytes),  # noqa: S108 that of the sandbox
+        "disk": _file_system("/work", report.work_bytes, limits.work_bytes),
+        "tmp": _file_system("/tmp", report.tmp_bytes, limits.tmp_bytes),  # noqa: S108 inside the sandbox
     }
 
 
-def _overfull(directory: str, written: int, allowed: int) -> str | None:
-    if written <= allowed:
+def _file_system(directory: str, written: int, limit: int) -> str | None:
+    if written <= limit:
         return None
-    return f"{directory} took more than its {allowed // MEBIBYTE} MiB"
+    return f"{directory} took more than its limit of {limit // MEBIBYTE} MiB"
 
 
-def _rights(asked: Asked, found: Findings) -> Mapping[str, str | None]:
-    others = [name for name in found.interfaces if name != "lo"]
+def _privileges(limits: ProbeLimits, report: LimitsReport) -> Mapping[str, str | None]:
+    others = [name for name in report.interfaces if name != "lo"]
     return {
         "network": f"there is a network: {', '.join(others) or 'a route'}"
-        if others or found.has_route
+        if others or report.has_route
         else None,
-        "read_only_root": "the root is writable" if found.can_write_root else None,
-        "capabilities": f"there are some in {', '.join(found.capabilities)}" if found.capabilities else None,
-        "no_new_privileges": None if found.no_new_privileges else "the flag is not set",
-        "seccomp": None if found.seccomp else "no filter is set",
+        "read_only_root": "the root file system is writable" if report.can_write_root else None,
+        "capabilities": f"not empty: {', '.join(report.capabilities)}" if report.capabilities else None,
+        "no_new_privileges": None if report.no_new_privileges else "the flag is not set",
+        "seccomp": None if report.seccomp else "no filter is set",
         "uid": None
-        if list(found.ids) == [asked.uid]
-        else f"the ids are {', '.join(map(str, found.ids))}, not {asked.uid} alone",
+        if list(report.ids) == [limits.uid]
+        else f"user and group ids are {', '.join(map(str, report.ids))} instead of only {limits.uid}",
     }
 
 
-def _processor(asked: Asked, found: Findings) -> Mapping[str, str | None]:
-    cpus, share = None, None
-    if asked.cpus is not None:
-        most = asked.cpus * (found.burn_seconds + PERIOD_SECONDS) + CLOCK_SECONDS
-        if found.cpus is not None and found.cpus > asked.cpus * 1.01:
-            cpus = "the control group has no such bound"
-        elif found.cpu_seconds > most:
-            cpus = f"{found.cpu_seconds:.2f} s of processor were used in {found.burn_seconds:.2f} s"
-    if found.cpu_shares not in (None, asked.cpu_shares) or found.cpu_weight == DEFAULT_CPU_WEIGHT:
-        share = f"the control group has {_share(found)}"
-    return {"cpus": cpus, "cpu_shares": share}
+def _processor(limits: ProbeLimits, report: LimitsReport) -> Mapping[str, str | None]:
+    cpus, shares = None, None
+    if limits.cpus is not None:
+        most = limits.cpus * (report.elapsed_seconds + QUOTA_PERIOD_SECONDS) + CPU_TIME_ERROR_SECONDS
+        if report.cpus is not None and report.cpus > limits.cpus * 1.01:
+            cpus = "the control group does not have this limit"
+        elif report.cpu_seconds > most:
+            cpus = f"programs used {report.cpu_seconds:.2f} s of processor time in {report.elapsed_seconds:.2f} s"
+    if report.cpu_shares not in (None, limits.cpu_shares) or report.cpu_weight == DEFAULT_CPU_WEIGHT:
+        shares = f"the control group has {_shares(report)}"
+    return {"cpus": cpus, "cpu_shares": shares}
 
 
-def _share(found: Findings) -> int | None:
-    return found.cpu_weight if found.cpu_shares is None else found.cpu_shares
+def _shares(report: LimitsReport) -> int | None:
+    return report.cpu_weight if report.cpu_shares is None else report.cpu_shares
+
+
+def _reachable(report: NetworkReport) -> Sequence[str]:
+    targets = []
+    if report.open:
+        targets.append(f"this host at {report.host} (open ports: {', '.join(map(str, report.open))})")
+    elif report.refused:
+        targets.append(f"this host at {report.host}")
+    if report.metadata:
+        targets.append("the cloud's metadata address")
+    return targets

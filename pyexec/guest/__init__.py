@@ -1,1 +1,1 @@
-"""Code that travels into a container as text. Python 3.8, the standard library only."""
+"""Code that runs inside containers. It travels there as text, so it uses only the standard library of Python 3.8."""

@@ -1,18 +1,19 @@
-"""Makes modules of the texts that a container's interpreter was given, and lets the last one take over.
+"""Load the supervisor's modules from their source texts, then call the last module's `main`.
 
-This file travels into the container as text, too, as the program to run (`python3 -I -S -c`). Its arguments are a flag
-for the last one's `main`, then names and texts in turn, each after those that it imports: since a module that is known
-by its full name is not looked for, the imports in them need no package around them."""
+This file is the program of a sandbox's first process (`python3 -I -S -c`). Its first argument is "on" if the
+supervisor should start an interpreter in advance, else "off". Then follow the names and texts of the modules; each
+module comes after those that it imports. Imports between them need no files: Python finds a loaded module by its full
+name in `sys.modules`."""
 
 import sys
 
 
 def main():
-    flag, *texts = sys.argv[1:]
+    prestart, *texts = sys.argv[1:]
     for name, text in zip(texts[::2], texts[1::2]):
         module = sys.modules[name] = type(sys)(name)
         exec(compile(text, name, "exec"), module.__dict__)
-    module.main(flag == "on")
+    module.main(prestart == "on")
 
 
 if __name__ == "__main__":

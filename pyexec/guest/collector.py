@@ -1,9 +1,9 @@
-"""Finds the files that a program has left and its caller has asked for, and sends them to the host.
+"""Find the output files that a run asks for, and send them to the server. See docs/design/output-files.md.
 
-This file travels into the container as text, with the go-ahead of a run that wants files: the standard library only,
-of Python 3.8 and later. It runs in the supervisor once every process of the program is dead, so nothing changes
-under it; but what lies there was made by the program, and may be meant to lead elsewhere or to keep it busy.
-It opens nothing through a link, nothing but regular files, and stops at every bound."""
+This file travels into the container as text, in the START frame of a run that wants files. It uses only the standard
+library of Python 3.8 or later. It runs in the supervisor after all processes of the program are dead, so the files no
+longer change. But a hostile program may have prepared them. So the collector opens only regular files, follows no
+links, and has a limit for everything."""
 
 import binascii
 import contextlib
@@ -19,18 +19,19 @@ FILE, DATA, COLLECTED = b"N", b"D", b"C"
 
 ROOT = "/work"
 SECONDS = 20.0
-"""After so long nothing more is begun."""
+"""No new file is sent after this time."""
 ENTRIES_MAX = 100000
-"""How many names are looked at where patterns have wildcards."""
+"""How many directory entries are read for patterns with wildcards."""
 DEPTH_MAX = 32
 PIECE = 12000
-"""Bytes of a file in one frame, for the reason that the supervisor has."""
+"""Bytes of a file in one frame (see wire.py)."""
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def collect(order, send):
-    """Sends each file that `order["patterns"]` match: its name and size, then its contents; and at last whether one
-    was left out. `send` takes a frame's kind and payload."""
+    """Send the name, the size and the content of each file that matches one of `order["patterns"]`.
+
+    At the end, send whether files are missing. `send` takes the kind and the payload of a frame."""
     collection = Collection(order, send)
     patterns = [tuple(pattern.split("/")) for pattern in order["patterns"]]
     with opened(ROOT, None, os.O_DIRECTORY) as root:
@@ -39,7 +40,7 @@ def collect(order, send):
 
 
 class Collection:
-    """What is still allowed, and whether something that was wanted had to be left out."""
+    """Sends files, counts what is left of the limits, and records whether a matching file was not sent."""
 
     def __init__(self, order, send):
         self.send = send
@@ -53,14 +54,14 @@ class Collection:
         self.truncated = False
 
     def walk(self, directory, path, patterns, depth):
-        """Visits what the first parts of `patterns` match in an open directory whose path is `path`."""
-        patterns = closure(patterns)
+        """Visit the entries of an open directory that match the first parts of `patterns`. `path` is its path."""
+        patterns = expand(patterns)
         for name in self.names(directory, patterns):
             wanted = any(len(parts) == 1 and matches(parts[0], name) for parts in patterns)
             deeper = [rest for parts in patterns for rest in descend(parts, name)]
             if not wanted and not deeper:
                 continue
-            if self.is_over():
+            if self.is_exhausted():
                 self.truncated = True
                 return
             try:
@@ -71,27 +72,28 @@ class Collection:
                 self.truncated = True
 
     def names(self, directory, patterns):
-        """What to look at: exactly what is named where no pattern has a wildcard here, else all there is."""
+        """Return the names to visit: those in the patterns; all entries if a pattern begins with a wildcard."""
         if not any(has_wildcard(parts[0]) for parts in patterns):
             return sorted({parts[0] for parts in patterns})
         names = []
         with os.scandir(directory) as entries:
             for entry in entries:
                 self.entries_left -= 1
-                if self.is_over():
+                if self.is_exhausted():
                     self.truncated = True
                     break
                 names.append(entry.name)
         return sorted(names)
 
-    def is_over(self):
+    def is_exhausted(self):
         return self.entries_left < 0 or not self.files_left or time.monotonic() > self.deadline
 
     def visit(self, directory, name, path, wanted, deeper, depth):
+        """Send a regular file, or walk into a directory."""
         mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
         if stat.S_ISREG(mode) and wanted:
             with opened(name, directory, 0) as file:
-                self.take(file, path)
+                self.send_file(file, path)
         elif stat.S_ISDIR(mode) and deeper:
             if depth == DEPTH_MAX:
                 self.truncated = True
@@ -99,8 +101,8 @@ class Collection:
             with opened(name, directory, os.O_DIRECTORY) as inner:
                 self.walk(inner, path + "/", deeper, depth + 1)
 
-    def take(self, file, path):
-        """Sends a file, or leaves it out as a whole."""
+    def send_file(self, file, path):
+        """Send a complete file, or nothing of it."""
         size = os.fstat(file).st_size
         length = len(os.fsencode(path))
         if (
@@ -124,7 +126,7 @@ class Collection:
 
 @contextlib.contextmanager
 def opened(name, directory, flags):
-    """An open file of a directory, as a descriptor."""
+    """Open an entry of a directory, and close its descriptor at the end."""
     file = os.open(name, OPEN | flags, dir_fd=directory)
     try:
         yield file
@@ -132,8 +134,8 @@ def opened(name, directory, flags):
         os.close(file)
 
 
-def closure(patterns):
-    """Patterns, and what is left of them where a leading `**` stands for no directory at all."""
+def expand(patterns):
+    """Return the patterns, and each of them without its leading `**`, because `**` can match zero directories."""
     found = set()
     for parts in patterns:
         found.add(parts)
@@ -144,14 +146,14 @@ def closure(patterns):
 
 
 def descend(parts, name):
-    """What is left of a pattern below the directory `name`, if it leads there."""
+    """Return what remains of a pattern inside the directory `name`, as a list; empty if it does not match."""
     if parts[0] == "**":
         return [] if name.startswith(".") else [parts]
     return [parts[1:]] if len(parts) > 1 and matches(parts[0], name) else []
 
 
 def matches(part, name):
-    """As in a shell: a name that begins with a dot is matched only by a part that does."""
+    """Match a name as a shell does: wildcards do not match a dot at the beginning of a name."""
     if not has_wildcard(part):
         return part == name
     return part != "**" and part.startswith(".") == name.startswith(".") and bool(compiled(part)(name))

@@ -1,12 +1,14 @@
-"""Runs a script as `python script` does, and tells the supervisor the repr of its last expression.
+"""Run a script as `python script` does, and send the repr of its last expression to the supervisor.
 
-This file travels into the container as text (`python3 -c`), with the go-ahead of a run that wants the expression: the
-standard library only, of Python 3.8 and later. Its arguments are a descriptor, the script, the script's arguments.
+See docs/design/last-expression.md. This file travels into the container as text, in the PLAN frame of a run that wants
+the expression. It uses only the standard library of Python 3.8 or later. Its arguments are a descriptor, the script,
+and the script's arguments.
 
-The descriptor is a socket that keeps messages apart, and only those that begin with a secret count. The secret lies
-unread in the socket until the script is done. So neither what the script prints, nor what it or its children write
-into every descriptor they can think of, is ever taken for the result. Nothing is imported here that is not there
-already: a file of the script's own may have the name of a module, and would be taken for it."""
+The descriptor is a socket that preserves message boundaries. A message counts only if it begins with a secret, which
+stays unread in the socket until the script has ended. So the script cannot forge the result.
+
+This file imports only modules that the interpreter has already loaded. Any other import could load a file of the
+caller with the same name."""
 
 import _ast as ast
 import os
@@ -34,17 +36,17 @@ def main():
     exec(compile(tree, path, "exec"), module.__dict__)
     if last is not None:
         value = eval(compile(ast.Expression(last.value), path, "eval"), module.__dict__)
-        tell(channel, repr(value).encode("utf-8", "backslashreplace"))
+        send_result(channel, repr(value).encode("utf-8", "backslashreplace"))
 
 
-def tell(channel, text):
+def send_result(channel, text):
     secret = os.read(channel, SECRET_BYTES)
     for start in range(0, len(text), CHUNK):
         os.write(channel, secret + text[start : start + CHUNK])
 
 
 def print_traceback(kind, error, trace):
-    """As the interpreter prints it, without this program's own frames."""
+    """Print a traceback as the interpreter does, without the frames of this file."""
     while trace and trace.tb_frame.f_code.co_filename == "<string>":
         trace = trace.tb_next
     sys.__excepthook__(kind, error.with_traceback(trace), trace)

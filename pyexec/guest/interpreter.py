@@ -1,6 +1,6 @@
-"""The process that runs a program: the image's own interpreter, with the program's input and output.
+"""Start the process that runs a program: the image's own interpreter, with the program's input and output.
 
-This file travels into the container as text, as supervisor.py says."""
+Part of the supervisor (see bootstrap.py)."""
 
 import os
 import signal
@@ -11,14 +11,17 @@ from pyexec.guest.wire import RESULT, STDERR, STDOUT, WORK
 
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
-"""The interpreter itself ignores the last two. A program must find them all as it would elsewhere."""
+"""Signals reset to their defaults for the program. The interpreter itself ignores the last two."""
 SECRET_BYTES = 16
 NOT_STARTED = 126 << 8
-"""The status of a program that could not be started, as a shell gives it."""
+"""Wait status for a program that could not be started: exit code 126, as in a shell."""
 
 
 class Streams:
-    """What a program reads and prints. `outputs` tells what each descriptor here brings, `ends` what it is given."""
+    """The input and output of a program.
+
+    `outputs` maps the supervisor's descriptors to the kinds of frames that their data goes into. `ends` maps these
+    kinds to the program's descriptors."""
 
     def __init__(self):
         self.stdin = os.memfd_create("stdin")
@@ -30,7 +33,9 @@ class Streams:
         self.secret = None
 
     def open_result(self):
-        """A socket that takes the last expression's repr, with a secret in it by which that is known."""
+        """Open a socket for the last expression's repr, with an unread secret in it (see evaluator.py).
+
+        Return the program's descriptor."""
         read, end = (half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         os.set_inheritable(end, True)
         self.secret = os.urandom(SECRET_BYTES)
@@ -38,32 +43,34 @@ class Streams:
         self.outputs[read], self.ends[RESULT] = RESULT, end
         return end
 
-    def fill(self, data):
-        """Makes this the whole standard input, and no process need have been started for that, or yet read."""
+    def fill_stdin(self, data):
+        """Write the whole standard input. The program need not run yet."""
         view, offset = memoryview(data), 0
         while offset < len(view):
             offset += os.pwrite(self.stdin, view[offset:], offset)
 
-    def hand_over(self):
-        """The program has its ends now: when it closes them, nobody else holds them."""
+    def close_program_ends(self):
+        """Close the supervisor's copies of the program's descriptors, so that the program holds the only ones."""
         for end in self.ends.values():
             os.close(end)
 
-    def close_input(self):
-        """Nobody but the program holds its standard input, either."""
+    def close_stdin(self):
+        """Close the supervisor's copy of the standard input."""
         os.close(self.stdin)
 
     def close(self):
-        """Those of a process that is not needed."""
+        """Close the remaining descriptors if no program will use them."""
         for fd in (self.stdin, *self.outputs):
             os.close(fd)
 
 
 def spawn(arguments, pairs, streams, memory):
-    """The process id of a new interpreter. Far quicker than a fork: nothing of this process is copied. What it must
-    not have of the supervisor goes by itself: descriptors close, and execution makes it dumpable."""
+    """Start an interpreter and return its process id.
+
+    `posix_spawn` is much faster than a fork, because it copies nothing of this process. The program inherits no
+    descriptors of the supervisor, and `exec` makes it dumpable again."""
     standard = (streams.stdin, streams.ends[STDOUT], streams.ends[STDERR])
-    with memory.dying_first():
+    with memory.killed_first():
         return os.posix_spawn(
             sys.executable,
             [sys.executable] + arguments,
@@ -75,17 +82,18 @@ def spawn(arguments, pairs, streams, memory):
 
 
 def environment(pairs):
-    """The image's own environment, unbuffered output (so that it shows as it is printed and none is lost when the
-    program is killed), and on top what the caller asked for."""
+    """Return the image's environment with HOME, unbuffered output, and the caller's variables.
+
+    Unbuffered output reaches the caller at once, and none is lost if the program is killed."""
     variables = dict(os.environ, HOME=WORK, PYTHONUNBUFFERED="1")
     variables.update(pair.split("=", 1) for pair in pairs)
     return variables
 
 
-class Launch:
-    """An interpreter that is started at the go-ahead."""
+class NewInterpreter:
+    """An interpreter that starts at the start signal. It has the same methods as `PrestartedInterpreter`."""
 
-    held = 0
+    memory_bytes = 0
 
     def __init__(self, plan, memory):
         self.plan = plan
@@ -95,11 +103,11 @@ class Launch:
         if plan["evaluator"]:
             self.evaluator = ["-c", plan["evaluator"], str(self.streams.open_result())]
 
-    def is_gone(self):
+    def has_exited(self):
         return False
 
-    def begin(self):
-        """Starts the program: its process id, and its status if it has ended by that."""
+    def start_program(self):
+        """Start the program. Return its process id, and its wait status if it could not be started (else None)."""
         arguments = self.evaluator + [self.plan["entrypoint"]] + self.plan["args"]
         try:
             pid, status = spawn(arguments, self.plan["env"], self.streams, self.memory), None
@@ -107,6 +115,6 @@ class Launch:
             text = "the program could not be started: %s\n" % error
             os.write(self.streams.ends[STDERR], text.encode("utf-8", "replace"))
             pid, status = 0, NOT_STARTED
-        self.streams.hand_over()
-        self.streams.close_input()
+        self.streams.close_program_ends()
+        self.streams.close_stdin()
         return pid, status

@@ -1,6 +1,6 @@
-"""What a sandbox's program holds of memory, as the kernel counts it for the container.
+"""Measure the memory of a sandbox's program, as the kernel counts it for the container.
 
-This file travels into the container as text, as supervisor.py says."""
+Part of the supervisor (see bootstrap.py)."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ CGROUP = "/sys/fs/cgroup/"
 
 
 class Memory:
-    """What counts as the program's memory: everything charged to the container but the files in /work and /tmp,
-    and but what was there before it started. Control groups version 1 and 2.
+    """The program's memory: everything charged to the container, minus the files in /work and /tmp, minus the baseline
+    that was charged before the program started. Works with control groups of version 1 and 2.
 
-    What it reads stays open: opening takes memory of the container's, and while a program that the kernel has killed
-    for want of it is still being taken apart, whoever asks for more is killed next."""
+    All files stay open, because opening a file takes memory of the container. While a process that was killed for
+    lack of memory is still being torn down, the kernel kills the next process that asks for memory."""
 
     def __init__(self, root=CGROUP):
         self.v1 = os.path.exists(root + "memory/memory.stat")
@@ -25,18 +25,18 @@ class Memory:
             home + ("memory.oom_control" if self.v1 else "memory.events"), os.O_RDONLY | os.O_CLOEXEC
         )
         self.peak = 0
-        self.floor = 0
+        self.baseline = 0
         self.kills = 0
         self.score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
 
-    def mark(self, held=0):
-        """From here on counts as the program's, and so do the bytes that it holds already."""
-        self.floor = self.charged() - held
+    def set_baseline(self, program_bytes=0):
+        """Count memory for the program from now on. `program_bytes` of the memory charged so far belong to it."""
+        self.baseline = self.charged() - program_bytes
         self.kills = self.oom_kills()
 
     @contextlib.contextmanager
-    def dying_first(self):
-        """What is started meanwhile is what the kernel kills first when memory runs out: it inherits the score."""
+    def killed_first(self):
+        """Let processes started in this context inherit an OOM score that makes the kernel kill them first."""
         own = os.pread(self.score, 16, 0)
         os.pwrite(self.score, b"1000", 0)
         try:
@@ -45,25 +45,28 @@ class Memory:
             os.pwrite(self.score, own, 0)
 
     def used(self):
-        used = max(0, self.charged() - self.floor)
+        """Return the program's bytes, and remember the peak."""
+        used = max(0, self.charged() - self.baseline)
         self.peak = max(self.peak, used)
         return used
 
     def charged(self):
-        stat = figures(self.stat)
+        """Return the container's bytes of anonymous and shared memory, without files in /work and /tmp."""
+        stat = read_counters(self.stat)
         anonymous = stat["total_rss"] if self.v1 else stat["anon"]
         shared = stat.get("total_shmem", 0) if self.v1 else stat["shmem"]
-        return int(anonymous) + max(0, int(shared) - stored(WORK) - stored(TMP))
+        return int(anonymous) + max(0, int(shared) - tmpfs_bytes(WORK) - tmpfs_bytes(TMP))
 
     def oom_kills(self):
-        return int(figures(self.events).get("oom_kill", 0))
+        return int(read_counters(self.events).get("oom_kill", 0))
 
     def was_exhausted(self):
+        """Return True if the kernel has killed a process for lack of memory since `set_baseline`."""
         return self.oom_kills() > self.kills
 
 
-def figures(fd):
-    """The names and numbers in a control group's file, as they are now."""
+def read_counters(fd):
+    """Return the names and values in an open file of a control group."""
     text = b""
     while True:
         part = os.pread(fd, CHUNK, len(text))
@@ -72,14 +75,14 @@ def figures(fd):
         text += part
 
 
-def stored(path):
-    """Bytes of files on the tmpfs at `path`."""
+def tmpfs_bytes(path):
+    """Return the bytes used by files on the tmpfs at `path`."""
     info = os.statvfs(path)
     return (info.f_blocks - info.f_bfree) * info.f_frsize
 
 
-def anonymous(pid):
-    """Bytes of memory that are a process's own: no file's, nobody else's."""
+def private_bytes(pid):
+    """Return the bytes of a process that it shares with neither files nor other processes."""
     with open("/proc/%d/statm" % pid) as file:
         _, resident, shared = map(int, file.read().split()[:3])
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

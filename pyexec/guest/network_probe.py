@@ -1,7 +1,8 @@
-"""Knocks at doors that a program in a network should find closed: its host's own services, and the cloud's metadata.
+"""Try to connect to addresses that a program on a network should not reach: the host, and the cloud's metadata service.
 
-This file travels into the container as text (`python3 -I -S -c`), so it is self-contained: the standard library only,
-of Python 3.8 and later, on Linux. It only collects facts; what they mean is judged by the server that asked."""
+The text of this file is the program of a sandbox (`python3 -I -S -c`). It uses only the standard library of Python 3.8
+or later, on Linux. Its argument is a JSON array with ports of the host. It prints a report as one line of JSON; the
+server judges it."""
 
 import errno
 import json
@@ -13,16 +14,16 @@ import struct
 import sys
 import time
 
-END_SECONDS = 20
-"""When it ends, whoever is alive."""
-KNOCK_SECONDS = 0.7
-"""How long a door is waited at; the host, and a metadata service, are next door."""
+TIMEOUT_SECONDS = 20
+"""The probe ends after this time in any case."""
+CONNECT_SECONDS = 0.7
+"""How long it waits for connections. The host and a metadata service answer within milliseconds."""
 METADATA = ("169.254.169.254", 80)
 ANSWERS = {0: "open", errno.ECONNREFUSED: "refused"}
 
 
 def gateway(table):
-    """The host's address on this network, out of the kernel's table of routes; None when there is none."""
+    """Return the host's address on this network, from the kernel's routing table; None without a default route."""
     for line in table.splitlines()[1:]:
         fields = line.split()
         if fields[1] == "00000000":
@@ -30,41 +31,40 @@ def gateway(table):
     return None
 
 
-def knock(addresses):
-    """What happens at each address: `open`, `refused`, or `closed`, which is silence or a refusal on the way."""
-    found = dict.fromkeys(addresses, "closed")
-    with selectors.DefaultSelector() as waiting:
+def scan(addresses):
+    """Return the state of each address: `open`, `refused`, or `closed` (no answer, or a firewall)."""
+    states = dict.fromkeys(addresses, "closed")
+    with selectors.DefaultSelector() as selector:
         for address in addresses:
-            door = socket.socket()
-            door.setblocking(False)
-            error = door.connect_ex(address)
+            connection = socket.socket()
+            connection.setblocking(False)
+            error = connection.connect_ex(address)
             if error == errno.EINPROGRESS:
-                waiting.register(door, selectors.EVENT_WRITE, address)
+                selector.register(connection, selectors.EVENT_WRITE, address)
             else:
-                found[address] = ANSWERS.get(error, "closed")
-                door.close()
-        end = time.monotonic() + KNOCK_SECONDS
-        while waiting.get_map() and time.monotonic() < end:
-            for key, _ in waiting.select(end - time.monotonic()):
+                states[address] = ANSWERS.get(error, "closed")
+                connection.close()
+        end = time.monotonic() + CONNECT_SECONDS
+        while selector.get_map() and time.monotonic() < end:
+            for key, _ in selector.select(end - time.monotonic()):
                 error = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                found[key.data] = ANSWERS.get(error, "closed")
-                waiting.unregister(key.fileobj)
+                states[key.data] = ANSWERS.get(error, "closed")
+                selector.unregister(key.fileobj)
                 key.fileobj.close()
-    return found
+    return states
 
 
 def main():
-    """Its argument are the ports of the host as a JSON array, its answer a line of JSON."""
     signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
-    signal.alarm(END_SECONDS)
+    signal.alarm(TIMEOUT_SECONDS)
     with open("/proc/net/route") as file:
         host = gateway(file.read())
-    doors = [(host, port) for port in json.loads(sys.argv[1])] if host else []
-    found = knock([*doors, METADATA])
-    metadata = found.pop(METADATA)
-    answers = {port: answer for (_, port), answer in found.items()}
-    reached = {word: sorted(port for port in answers if answers[port] == word) for word in ANSWERS.values()}
-    os.write(1, json.dumps(dict(reached, host=host, metadata=metadata == "open")).encode() + b"\n")
+    services = [(host, port) for port in json.loads(sys.argv[1])] if host else []
+    states = scan([*services, METADATA])
+    metadata = states.pop(METADATA)
+    ports = {port: state for (_, port), state in states.items()}
+    report = {answer: sorted(port for port in ports if ports[port] == answer) for answer in ANSWERS.values()}
+    os.write(1, json.dumps(dict(report, host=host, metadata=metadata == "open")).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""The program's interpreter, started before there is a program: while the sandbox waits, so that nobody else does.
+"""Start the program's interpreter in advance, while the sandbox is idle. See docs/design/prestarted-interpreter.md.
 
-It is the real `python3 main.py`. For the time being main.py is a FIFO, so the interpreter gets ready, opens its script,
-and waits for what to read. Then the name is taken away, and the archive unpacked as ever. The go-ahead is to write into
-the FIFO what the archive has in main.py: all that the program, its traceback or its children can see is what they would
-see of an interpreter started now, because it is one. It has run nothing of the caller's before.
+The interpreter runs the real `python3 main.py`. At that time main.py is a FIFO, so the interpreter initializes, opens
+its script and waits for data. The supervisor then deletes the name, and unpacks the archive as usual. At the start
+signal it writes the archive's main.py into the FIFO. Until then, no code of the caller has run.
 
-A program that another process would be started for, or that is not read alike out of a pipe, gets that other process.
+If a program does not fit, a new interpreter runs it instead.
 
-This file travels into the container as text, as supervisor.py says."""
+Part of the supervisor (see bootstrap.py)."""
 
 import fcntl
 import os
@@ -18,97 +17,100 @@ import sys
 from importlib.util import MAGIC_NUMBER
 
 from pyexec.guest.interpreter import Streams, spawn
-from pyexec.guest.memory import anonymous
+from pyexec.guest.memory import private_bytes
 from pyexec.guest.wire import WORK
 
 SCRIPT = "main.py"
-ARRIVAL_SECONDS = 5.0
-"""An interpreter that has not come to its script by then is not waited for: something in its image holds it."""
+STARTUP_SECONDS = 5.0
+"""An interpreter that has not opened its script by then is discarded; something in its image delays it."""
 F_GETPIPE_SZ = 1032
-PLACES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "LD_LIBRARY_PATH", "LD_PRELOAD")
-"""Variables that say where an interpreter that starts finds code."""
+PATH_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "LD_LIBRARY_PATH", "LD_PRELOAD")
+"""Variables with paths from which an interpreter loads code at its start."""
 USER_SITE = ".local"
-"""Where in its home, which is the archive's place, too, it looks for more."""
-COOKIE = re.compile(rb"coding[:=][ \t]*([-\w.]+)")
+"""Python also looks here for code at its start, below its home directory, which is /work."""
+ENCODING = re.compile(rb"coding[:=][ \t]*([-\w.]+)")
 UTF_8 = re.compile(rb"utf[-_]8(?:[-_].*)?", re.IGNORECASE)
 
 
 class PrestartedInterpreter:
-    """An interpreter that waits for its script in /work, the present directory."""
+    """An interpreter that waits for its script in /work, which must be the current directory."""
 
     @classmethod
     def start(cls, memory):
-        """One that waits, or None where there can be none."""
-        if sys.implementation.name != "cpython" or not starts_alike(os.environ):
+        """Return an interpreter that waits for its script, or None if that is not possible in this image."""
+        if sys.implementation.name != "cpython" or not loads_only_from_image(os.environ):
             return None
         try:
             os.mkfifo(SCRIPT, 0o600)
             try:
-                standby = cls(memory)
+                interpreter = cls(memory)
             finally:
                 os.unlink(SCRIPT)
         except OSError:
             return None
-        if standby.has_arrived:
-            return standby
-        standby.end()
+        if interpreter.is_ready:
+            return interpreter
+        interpreter.discard()
         return None
 
     def __init__(self, memory):
         self.source = b""
-        self.has_gone = False
+        self.exited = False
         self.streams = Streams()
         self.pid = spawn([SCRIPT], [], self.streams, memory)
-        self.streams.hand_over()
-        self.script, self.has_arrived = open_when_read(SCRIPT)
+        self.streams.close_program_ends()
+        self.script, self.is_ready = open_for_reader(SCRIPT)
 
     @property
-    def held(self):
-        """Bytes of memory that count as the program's, as they would have after its start."""
-        return anonymous(self.pid)
+    def memory_bytes(self):
+        """Return the interpreter's own memory. It counts as the program's, as if both had started together."""
+        return private_bytes(self.pid)
 
-    def takes(self, plan):
-        """Whether it is what would be started for this program, and reads its script alike."""
+    def fits(self, plan):
+        """Return True if this interpreter would run the program exactly as a new one would; read the script then."""
         if plan["entrypoint"] != SCRIPT or plan["args"] or plan["env"] or plan["evaluator"]:
             return False
-        if os.path.lexists(USER_SITE) or self.is_gone():
+        if os.path.lexists(USER_SITE) or self.has_exited():
             return False
         try:
-            self.source = contents(SCRIPT, fcntl.fcntl(self.script, F_GETPIPE_SZ))
+            self.source = read_regular_file(SCRIPT, fcntl.fcntl(self.script, F_GETPIPE_SZ))
         except OSError:
             return False
-        return self.source is not None and reads_alike(self.source)
+        return self.source is not None and fits_pipe(self.source)
 
-    def is_gone(self):
-        """Whether it has ended: when memory runs out, the kernel takes it first."""
-        if not self.has_gone:
-            self.has_gone = os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
-        return self.has_gone
+    def has_exited(self):
+        """Return True if the process is gone. When memory runs out, the kernel kills it first."""
+        if not self.exited:
+            self.exited = os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+        return self.exited
 
-    def begin(self):
-        """Gives it its script: its process id, and no status yet. It all fits into the pipe, so nothing is waited
-        for; if it has just been killed, that is how the program ends."""
+    def start_program(self):
+        """Write the script to the interpreter. Return its process id, and None for the wait status.
+
+        The script fits into the pipe, so this does not block. If the interpreter has just died, that ends the run."""
         os.set_blocking(self.script, False)
         try:
             os.write(self.script, self.source)
         except OSError:
             os.kill(self.pid, signal.SIGKILL)
         os.close(self.script)
-        self.streams.close_input()
+        self.streams.close_stdin()
         return self.pid, None
 
-    def end(self):
-        """Nothing of it is left."""
-        if not self.is_gone():
+    def discard(self):
+        """Kill the interpreter and close its streams."""
+        if not self.has_exited():
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         os.close(self.script)
         self.streams.close()
 
 
-def open_when_read(path):
-    """A FIFO opened for writing, once somebody opens it for reading, and whether it was so: a child that ends, or
-    time that is up, ends the wait, too."""
+def open_for_reader(path):
+    """Open a FIFO for writing. Return the descriptor, and True if another process has opened it for reading.
+
+    This blocks until there is a reader. When a child process ends or the time is up, a signal handler opens the FIFO
+    for reading itself, which ends the wait."""
     unblocking = []
 
     def unblock(*_):
@@ -116,7 +118,7 @@ def open_when_read(path):
 
     for number in (signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, unblock)
-    signal.setitimer(signal.ITIMER_REAL, ARRIVAL_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, STARTUP_SECONDS)
     try:
         fifo = os.open(path, os.O_WRONLY)
     finally:
@@ -128,18 +130,20 @@ def open_when_read(path):
     return fifo, not unblocking
 
 
-def starts_alike(variables):
-    """Whether no such variable leads an interpreter into the archive when it starts, as one does that is relative."""
+def loads_only_from_image(variables):
+    """Return False if a variable lets an interpreter load code from /work at its start.
+
+    A relative path does that, too, because /work is the current directory."""
     return all(
-        os.path.isabs(place) and not (os.path.realpath(place) + "/").startswith(WORK + "/")
-        for name in PLACES
+        os.path.isabs(path) and not (os.path.realpath(path) + "/").startswith(WORK + "/")
+        for name in PATH_VARIABLES
         if variables.get(name)
-        for place in re.split("[:; ]" if name.startswith("LD_") else ":", variables[name])
+        for path in re.split("[:; ]" if name.startswith("LD_") else ":", variables[name])
     )
 
 
-def contents(path, size_max):
-    """What is in a regular file; None for another, or a larger one."""
+def read_regular_file(path, size_max):
+    """Return the content of a regular file; None if it is another kind of file, or larger."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         info = os.fstat(fd)
@@ -150,14 +154,16 @@ def contents(path, size_max):
         os.close(fd)
 
 
-def reads_alike(source):
-    """Whether an interpreter reads this script out of a pipe as out of a file. There it looks for compiled code at the
-    beginning, and at the end for a zip archive, which has NULs; and for another encoding than UTF-8 it goes back."""
+def fits_pipe(source):
+    """Return True if Python reads this script from a pipe as it does from a file.
+
+    In a file, Python looks for compiled code at the beginning, and for a zip archive (which contains NUL bytes) at the
+    end. For an encoding other than UTF-8 it seeks back to the beginning. A pipe cannot seek."""
     if b"\0" in source or source[:2] == MAGIC_NUMBER[:2]:
         return False
     try:
         source.decode()
     except UnicodeDecodeError:
         return False
-    cookies = (COOKIE.search(line) for line in source.splitlines()[:2])
-    return all(cookie is None or UTF_8.fullmatch(cookie[1]) for cookie in cookies)
+    encodings = (ENCODING.search(line) for line in source.splitlines()[:2])
+    return all(encoding is None or UTF_8.fullmatch(encoding[1]) for encoding in encodings)

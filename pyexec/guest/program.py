@@ -1,6 +1,6 @@
-"""The caller's program, from the go-ahead to the end of everything that it started.
+"""Run the caller's program, from the start signal until every process that it has started is dead.
 
-This file travels into the container as text, as supervisor.py says."""
+Part of the supervisor (see bootstrap.py)."""
 
 import os
 import resource
@@ -12,18 +12,19 @@ from pyexec.guest.interpreter import SECRET_BYTES
 from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send, send_data, send_json
 
 FASTEST_ALLOCATION = 8 * 2**30
-"""Bytes a second: how soon a program can use up what it has left decides how soon to look again."""
-LOOKS_PER_SECOND, LOOKS_AT_ONCE, PAUSE_SECONDS = 1000, 1000, 0.01
-"""A program that prints byte by byte, or rings for its children all the time, is looked at no more often than this,
-and a pause is made when it is: what it has printed meanwhile goes into one frame. Both ends would have much to do."""
+"""Bytes per second. The supervisor checks the memory again before a program of this speed could exceed its limit."""
+POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
+"""A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
+this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
+server."""
 REAPED_AT_ONCE = 256
 
 
 class Program:
-    """What an interpreter runs, held to its limits."""
+    """A program in an interpreter, with its limits."""
 
     def __init__(self, interpreter, memory):
-        """Does all that can be done before the go-ahead comes: afterwards every step keeps the caller waiting."""
+        """Prepare everything that is possible before the start signal, because the caller waits afterwards."""
         self.interpreter = interpreter
         self.memory = memory
         self.secret = interpreter.streams.secret
@@ -37,39 +38,40 @@ class Program:
         self.poller.register(self.wake, select.POLLIN)
         for fd in self.streams:
             self.poller.register(fd, select.POLLIN | select.POLLHUP)
-        self.spent = spent_by_children()
-        memory.mark(interpreter.held)
+        self.cpu_before = children_cpu_seconds()
+        memory.set_baseline(interpreter.memory_bytes)
 
-    def run(self, go):
-        self.left = go["output_bytes"]
-        self.pid, self.status = self.interpreter.begin()
+    def run(self, start):
+        """Start the program, forward its output, and enforce its limits until it ends. Send STARTED, and EXIT."""
+        self.output_left = start["output_bytes"]
+        self.pid, self.status = self.interpreter.start_program()
         send(STARTED)
-        deadline = time.monotonic() + go["timeout"]
-        pace = Pace()
+        deadline = time.monotonic() + start["timeout"]
+        limiter = RateLimiter()
         while self.status is None:
             now = time.monotonic()
             if now >= deadline:
                 return self.stop("timeout")
-            room = go["memory_bytes"] - self.memory.used()
-            if room < 0:
+            memory_left = start["memory_bytes"] - self.memory.used()
+            if memory_left < 0:
                 return self.stop("out_of_memory")
-            look = min(deadline - now, max(0.01, min(0.25, room / FASTEST_ALLOCATION)))
-            for fd, _ in self.poller.poll(look * 1000 + 1):
+            seconds = min(deadline - now, max(0.01, min(0.25, memory_left / FASTEST_ALLOCATION)))
+            for fd, _ in self.poller.poll(seconds * 1000 + 1):
                 if fd == self.wake:
                     os.read(fd, 4096)
                     self.reap()
-                elif not self.copy(fd):
+                elif not self.forward(fd):
                     return self.stop("output_limit")
-            pace.keep()
+            limiter.wait()
         return self.stop("exit")
 
-    def copy(self, fd):
-        """Passes on what is there; False once the program has printed more than it may."""
+    def forward(self, fd):
+        """Forward the available output of one descriptor. Return False if the program exceeds its output limit."""
         try:
             data = os.read(fd, CHUNK)
         except (ConnectionResetError, BlockingIOError):
-            # The evaluator has ended and did not need the secret; or all have ended, and one had sent the other end
-            # of this pipe into a socket that nobody has received it from.
+            # The evaluator has ended without reading the secret. Or all processes have ended, and the other end of
+            # this pipe is still in flight in a socket: a process had sent it there, and none has received it.
             data = b""
         if not data:
             self.poller.unregister(fd)
@@ -80,13 +82,14 @@ class Program:
             if data.startswith(self.secret) and len(self.result) <= RESULT_BYTES_MAX:
                 self.result += data[SECRET_BYTES:]
             return True
-        over = len(data) > self.left
-        data = data[: self.left]
-        self.left -= len(data)
+        exceeded = len(data) > self.output_left
+        data = data[: self.output_left]
+        self.output_left -= len(data)
         send_data(self.streams[fd], data)
-        return not over
+        return not exceeded
 
     def reap(self):
+        """Collect the exit statuses of processes that have ended."""
         for _ in range(REAPED_AT_ONCE):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -94,32 +97,31 @@ class Program:
                 return
             if not pid:
                 return
-            self.note(pid, status)
-        os.write(self.woken, b"\0")  # there may be more, and always more: the deadline comes first
+            self.record_status(pid, status)
+        os.write(self.woken, b"\0")  # return to the loop to check the deadline, then continue
 
-    def note(self, pid, status):
-        """A program that has asked to be traced only stops on a signal, and its parent hears of that, too."""
+    def record_status(self, pid, status):
+        """Keep the main process's exit status. A traced process also reports each signal that stops it."""
         if pid == self.pid and not os.WIFSTOPPED(status):
             self.status = status
 
     def stop(self, reason):
-        """Kills all that is left, passes on what it had printed, and says how it ended."""
+        """Kill all processes, forward the rest of their output, and send EXIT."""
         kill_all()
         while True:
             try:
                 pid, status = os.wait()
             except ChildProcessError:
                 break
-            self.note(pid, status)
+            self.record_status(pid, status)
         for fd in list(self.streams):
             os.set_blocking(fd, False)
             while fd in self.streams:
-                if not self.copy(fd):
+                if not self.forward(fd):
                     reason = "output_limit"
                     break
-        if (
-            reason == "exit" and self.memory.was_exhausted()
-        ):  # whichever of its processes the kernel has killed
+        if reason == "exit" and self.memory.was_exhausted():
+            # The kernel may have killed only a child process.
             reason = "out_of_memory"
         if os.WIFSIGNALED(self.status):
             code = 128 + os.WTERMSIG(self.status)
@@ -132,35 +134,36 @@ class Program:
             reason=reason,
             exit_code=code,
             signalled=os.WIFSIGNALED(self.status),
-            cpu_seconds=round(spent_by_children() - self.spent, 6),
+            cpu_seconds=round(children_cpu_seconds() - self.cpu_before, 6),
             peak_memory_bytes=max(self.memory.peak, largest),
             result_truncated=len(self.result) > RESULT_BYTES_MAX,
         )
 
 
-class Pace:
-    """Keeps looks from being too many a second, a first burst aside."""
+class RateLimiter:
+    """Limits the polls per second, after a first burst (a token bucket)."""
 
     def __init__(self):
-        self.credit = LOOKS_AT_ONCE
-        self.then = time.monotonic()
+        self.credit = POLL_BURST
+        self.updated = time.monotonic()
 
-    def keep(self):
+    def wait(self):
+        """Use one poll; pause if too many have been used."""
         now = time.monotonic()
-        self.credit = min(LOOKS_AT_ONCE, self.credit + (now - self.then) * LOOKS_PER_SECOND) - 1
-        self.then = now
-        if self.credit < 0:  # what makes it look is the program's doing, which may never stop
+        self.credit = min(POLL_BURST, self.credit + (now - self.updated) * POLLS_PER_SECOND) - 1
+        self.updated = now
+        if self.credit < 0:
             time.sleep(PAUSE_SECONDS)
 
 
-def spent_by_children():
-    """Seconds of processor time that those have used who are gone."""
+def children_cpu_seconds():
+    """Return the processor time of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def kill_all():
-    """SIGKILL to every process of the container but this one, in one step that no fork can outrun."""
+    """Send SIGKILL to every process of the container except this one, in one step that no fork can outrun."""
     try:
         os.kill(-1, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,9 +1,9 @@
-"""Takes from the programs of a sandbox the system calls by which they could reach their supervisor, or more of the
-kernel than a program needs. What Docker's own filter refuses stays refused: every filter of a process counts.
+"""Block system calls with which a program could harm its supervisor, or that expose rarely used parts of the kernel.
 
-This file travels into the container as text, as the supervisor does: the standard library only, of Python 3.8 and
-later. The supervisor runs as the same user as its program, so the kernel lets that one change its limits and its
-priority: without memory or descriptors it could not say how the program ended."""
+The supervisor runs as the same user as its program. Without this filter, the kernel would let the program change the
+supervisor's resource limits and priority. Docker's own filter still applies: the kernel applies all filters.
+
+Part of the supervisor (see bootstrap.py)."""
 
 import ctypes
 import errno
@@ -14,9 +14,9 @@ PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOW, FAIL = 0x7FFF0000, 0x00050000
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
-"""Where a filter finds the call's number, its architecture, and its arguments of eight bytes each."""
+"""Offsets in the data of a filter: the call's number, its architecture, and its arguments of eight bytes each."""
 X32 = 0x40000000
-"""Numbers from here on are calls of another kind of program, as are those of another architecture."""
+"""System calls of the x32 ABI have numbers from here on."""
 
 CALLS = {
     "x86_64": {"prlimit64": 302, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
@@ -28,63 +28,64 @@ AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 IO_URING = (425, 426, 427)
 PRIO_USER = 2
 FAMILIES = (1, 2, 10, 16)
-"""Kinds of sockets that programs need: local ones, IPv4, IPv6, and the one that asks for network interfaces. Others
-lead past the sandbox's network, such as the one to a virtual machine's host, or to rarely used parts of the kernel."""
+"""Allowed socket families: Unix, IPv4, IPv6, and netlink, which lists network interfaces. Others can bypass the
+sandbox's network (vsock reaches the host of a virtual machine), or use rarely tested parts of the kernel."""
 
 
 def instruction(code, value, if_true=0, if_false=0):
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def fails(number):
+def return_errno(number):
     return instruction(RETURN, FAIL | number)
 
 
-def on(call, *then):
-    """What to do on a call; other calls go on behind it."""
+def on_call(call, *then):
+    """Run these instructions for one system call, and skip them for all others."""
     return [instruction(LOAD, NUMBER), instruction(EQUAL, call, 0, len(then)), *then]
 
 
-def refuse(call, argument, value):
-    """A call with this value as an argument of 32 bits is not permitted."""
+def deny(call, argument, value):
+    """Let a call fail with EPERM if this argument (of 32 bits) has this value."""
     load = instruction(LOAD, ARGUMENTS + 8 * argument)
-    return on(call, load, instruction(EQUAL, value, 0, 1), fails(errno.EPERM))
+    return on_call(call, load, instruction(EQUAL, value, 0, 1), return_errno(errno.EPERM))
 
 
-def families(call):
-    """Sockets of the known kinds, and no others."""
+def allow_families(call):
+    """Let `socket` fail for all families except the allowed ones."""
     count = len(FAMILIES)
     tests = [instruction(EQUAL, family, count - index, 0) for index, family in enumerate(FAMILIES)]
-    return on(call, instruction(LOAD, ARGUMENTS), *tests, fails(errno.EAFNOSUPPORT))
+    return on_call(call, instruction(LOAD, ARGUMENTS), *tests, return_errno(errno.EAFNOSUPPORT))
 
 
-def instructions(machine):
-    """The filter, as the kernel takes it."""
+def build_filter(machine):
+    """Return the filter's instructions, in the kernel's format."""
     calls = CALLS[machine]
     program = [
         instruction(LOAD, ARCHITECTURE),
         instruction(EQUAL, AUDIT[machine], 1, 0),
-        fails(errno.ENOSYS),
+        return_errno(errno.ENOSYS),
         instruction(LOAD, NUMBER),
         instruction(AT_LEAST, X32, 0, 1),
-        fails(errno.ENOSYS),
+        return_errno(errno.ENOSYS),
     ]
     for call in IO_URING:
-        program += on(call, fails(errno.ENOSYS))
+        program += on_call(call, return_errno(errno.ENOSYS))
     for name in ("prlimit64", "sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"):
-        program += refuse(calls[name], 0, 1)
-    program += refuse(calls["setpriority"], 1, 1) + refuse(calls["setpriority"], 0, PRIO_USER)
-    program += families(calls["socket"])
+        program += deny(calls[name], 0, 1)
+    program += deny(calls["setpriority"], 1, 1) + deny(calls["setpriority"], 0, PRIO_USER)
+    program += allow_families(calls["socket"])
     return program + [instruction(RETURN, ALLOW)]
 
 
-def seal():
-    """Filters this process's calls, and those of all that it will start. Programs of 32 bits, which know other
-    numbers, are left to Docker's filter, and so are machines of other kinds."""
+def install_filter():
+    """Filter the system calls of this process and of all processes that it starts.
+
+    Other architectures and 32-bit Pythons, whose calls have other numbers, keep Docker's filter only."""
     machine = os.uname().machine
     if machine not in CALLS or struct.calcsize("P") != 8:
         return
-    code = b"".join(instructions(machine))
+    code = b"".join(build_filter(machine))
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("HP", len(code) // 8, ctypes.addressof(buffer))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -92,5 +93,6 @@ def seal():
     prctl(PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero)
     if prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), program, zero, zero):
         number = ctypes.get_errno()
-        if number != errno.EINVAL:  # a kernel without filters: the server has asked whether it may go on so
+        # EINVAL: this kernel has no filters. The isolation check decides whether that is accepted.
+        if number != errno.EINVAL:
             raise OSError(number, "prctl(PR_SET_SECCOMP)")

@@ -1,8 +1,8 @@
-"""The first process of a setup container: says which Python there is, and keeps the container alive meanwhile.
+"""The first process of a setup container: reports its Python, and keeps the container alive during the setup.
 
-This file travels into the container as text (`python3 -I -S -c`), so it is self-contained: the standard library only,
-of any Python 3. Its argument is after how many seconds everything ends, whoever is alive. Its standard input says
-when setup is over: a byte to clean up, the end of the input when nobody is there any more."""
+The text of this file is the container's program (`python3 -I -S -c`). It must run in any Python 3, with only the
+standard library. Its argument is the number of seconds after which the container ends in any case. A byte on its
+standard input means: delete the tools, and end. The end of the input means: the server is gone, end."""
 
 import json
 import os
@@ -11,11 +11,11 @@ import signal
 import sys
 
 TOOLS = "/.pyexec"
-"""Where the installer and its files lie meanwhile."""
+"""The directory of the installer and its files during the setup."""
 
 
 def main():
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of what setup starts must not stay as zombies
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reap orphaned processes of the setup
     signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
     signal.alarm(int(sys.argv[1]))
     facts = {"python": list(sys.version_info[:3]), "executable": sys.executable}

@@ -1,11 +1,11 @@
-"""The first process of every sandbox: takes one program over its standard input, runs it, frames what it prints.
+"""The first process of every sandbox: takes one program from its standard input, runs it, and reports its output.
 
-This file travels into the container as text, and so do those that it imports (boot.py): they need nothing but each
-other and the standard library, of Python 3.8 and later, on Linux. What goes over the wire, and when, is in wire.py.
+wire.py describes the protocol, bootstrap.py how this code gets into the container. The modules of the supervisor use
+only each other and the standard library of Python 3.8 or later, on Linux.
 
-What runs here is trusted only until GO: afterwards the program shares this container, and may be hostile. So the
-supervisor cannot be traced or opened by it, nor be slowed down (seal.py), ignores its signals, dies after it when
-memory runs out, and kills whatever it leaves behind. The host enforces every limit once more from outside."""
+After the start signal, a possibly hostile program shares the container. The program can neither trace the supervisor,
+nor open its files, nor slow it down (seccomp.py). The supervisor ignores signals, and the kernel kills it last when
+memory runs out. It kills all processes that the program leaves. The server enforces every limit again from outside."""
 
 import ctypes
 import errno
@@ -16,20 +16,20 @@ import sys
 import tarfile
 import time
 
-from pyexec.guest.interpreter import IGNORED_SIGNALS, Launch
+from pyexec.guest.interpreter import IGNORED_SIGNALS, NewInterpreter
 from pyexec.guest.memory import Memory
 from pyexec.guest.prestart import PrestartedInterpreter
 from pyexec.guest.program import Program, kill_all
-from pyexec.guest.seccomp import seal
+from pyexec.guest.seccomp import install_filter
 from pyexec.guest.wire import (
     ARCHIVE,
     CHUNK,
-    GO,
-    GO_SECONDS,
     LINGER_SECONDS,
     PLAN,
     READY,
-    REFUSED,
+    REJECTED,
+    START,
+    START_DEADLINE_SECONDS,
     STDIN,
     UNPACKED,
     WORK,
@@ -41,11 +41,12 @@ from pyexec.guest.wire import (
 )
 
 GRACE_SECONDS = 5.0
+"""How long after the program's deadline the container ends in any case."""
 PR_SET_DUMPABLE = 4
 
 
 class ArchiveReader:
-    """The payloads of ARCHIVE frames as one file to read from."""
+    """A file object with the payloads of the ARCHIVE frames."""
 
     def __init__(self, frames):
         self.frames = frames
@@ -66,7 +67,7 @@ class ArchiveReader:
 
 
 def unpack(frames):
-    """Unpacks the archive into /work as it streams in."""
+    """Unpack the archive into /work while it arrives."""
     reader = ArchiveReader(frames)
     with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK, copybufsize=16 * CHUNK) as tar:
         tar.extraction_filter = lambda member, path: member
@@ -80,8 +81,8 @@ def set_dumpable(value):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
-def end_everything_after(seconds):
-    """Ends the container then, whatever else goes on. The program may send the alarm too; that alone does nothing."""
+def end_container_after(seconds):
+    """End the container at that time in any case. SIGALRM from the program has no effect before."""
     limit = time.monotonic() + seconds
 
     def ring(*_):
@@ -93,48 +94,48 @@ def end_everything_after(seconds):
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
 
 
-def program_of(plan, stdin, standby, memory):
-    """The program, ready for its go-ahead: in the interpreter that stands by, if that takes it."""
-    interpreter = standby
-    if standby is None or not standby.takes(plan):
-        if standby is not None:
-            standby.end()
-        interpreter = Launch(plan, memory)
-    interpreter.streams.fill(stdin)
+def prepare_program(plan, stdin, prestarted, memory):
+    """Return the program, ready to start: in the prestarted interpreter if it fits, else in a new one."""
+    interpreter = prestarted
+    if prestarted is None or not prestarted.fits(plan):
+        if prestarted is not None:
+            prestarted.discard()
+        interpreter = NewInterpreter(plan, memory)
+    interpreter.streams.fill_stdin(stdin)
     return Program(interpreter, memory)
 
 
-def main(ahead):
-    """One program, from READY to the end of the container. `ahead` says whether an interpreter stands by for it."""
+def main(prestart):
+    """Run one program, from READY to the end of the container. With `prestart`, start its interpreter in advance."""
     memory = Memory()
     set_dumpable(0)
-    seal()
+    install_filter()
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(WORK)
     frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
     send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
-    standby = PrestartedInterpreter.start(memory) if ahead else None
+    prestarted = PrestartedInterpreter.start(memory) if prestart else None
     try:
         unpack(frames)
     except (tarfile.TarError, OSError, EOFError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return send_json(REFUSED, code="disk_full" if full else "bad_archive", message=str(error)[:1000])
+        return send_json(REJECTED, code="disk_full" if full else "bad_archive", message=str(error)[:1000])
     send(UNPACKED)
     plan, stdin = read_json(frames, PLAN), read_frame(frames, STDIN)
-    program = program_of(plan, stdin, standby, memory)
-    armed = time.monotonic()
-    go = read_json(frames, GO)
-    if time.monotonic() - armed > GO_SECONDS:
-        return send_json(REFUSED, code="late", message="the go-ahead came too late")
-    if program.interpreter.is_gone():
-        program = program_of(plan, stdin, program.interpreter, memory)
-    end_everything_after(go["timeout"] + GRACE_SECONDS)
-    program.run(go)
-    end_everything_after(LINGER_SECONDS)
-    if go["collector"]:
-        parts = {}
-        exec(go["collector"], parts)
-        parts["collect"](go["files"], send)
+    program = prepare_program(plan, stdin, prestarted, memory)
+    prepared = time.monotonic()
+    start = read_json(frames, START)
+    if time.monotonic() - prepared > START_DEADLINE_SECONDS:
+        return send_json(REJECTED, code="late", message="the start signal came too late")
+    if program.interpreter.has_exited():
+        program = prepare_program(plan, stdin, program.interpreter, memory)
+    end_container_after(start["timeout"] + GRACE_SECONDS)
+    program.run(start)
+    end_container_after(LINGER_SECONDS)
+    if start["collector"]:
+        module = {}
+        exec(start["collector"], module)
+        module["collect"](start["files"], send)
     while True:
         signal.pause()

@@ -1,14 +1,16 @@
-"""The wire between a sandbox and its host, as both ends know it.
+"""The protocol between a sandbox and the server: frames on the supervisor's standard input and output.
 
-A frame is one byte of kind, four bytes of length (big-endian), the payload. Towards the host a newline follows,
-because Docker's log drivers keep whole lines; output is in base64, because every line costs them, and in pieces,
-because the driver `local` loses the newline of a line over 16 KiB (seen with 20.10). The host
-sends the archive in ARCHIVE frames, an empty one last; then what the program will be in one PLAN frame, and its
-standard input in one STDIN frame; then GO. If the input ends before GO, the sandbox ends. After EXIT come the files
-that the run is to bring back, if any: the code that finds them comes along with GO, and the code that evaluates a
-script's last expression with PLAN.
+A frame is one byte for its kind, four bytes for the length (big-endian), and the payload. The server sends, in order:
 
-This file travels into the container as text, as supervisor.py says."""
+1. ARCHIVE frames with the archive; an empty one ends it;
+2. one PLAN frame that describes the program, and one STDIN frame with its whole standard input;
+3. one START frame, the start signal.
+
+If the input ends before START, the sandbox ends. After EXIT, the supervisor sends the output files that the run wants.
+
+Frames to the server end with a newline, because Docker's log drivers store complete lines. Output is base64 without
+newlines, because each line has a cost. A frame is smaller than 16 KiB, because the log driver `local` loses the newline
+of longer lines (seen with Docker 20.10)."""
 
 import binascii
 import json
@@ -16,8 +18,8 @@ import os
 import struct
 import sys
 
-ARCHIVE, PLAN, STDIN, GO = b"A", b"P", b"I", b"G"
-READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
+ARCHIVE, PLAN, STDIN, START = b"A", b"P", b"I", b"G"
+READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
     b"R",
     b"U",
     b"F",
@@ -29,20 +31,20 @@ READY, UNPACKED, REFUSED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
 )
 HEADER = struct.Struct("!cI")
 WORK, TMP = "/work", "/tmp"
-GO_SECONDS = 5.0
-"""A go-ahead that comes later than this after the standard input is refused: its sender may have been
-asleep so long that somebody else has already decided the execution's fate."""
+START_DEADLINE_SECONDS = 5.0
+"""The supervisor rejects a start signal that arrives later than this after STDIN. A server that was suspended for so
+long may have lost the execution to another replica."""
 LINGER_SECONDS = 120.0
-"""How long an ended program's container stays for a host that has just restarted to read its last words."""
+"""How long the container stays after the program's end, so that a restarted server can still read its last frames."""
 CHUNK = 64 * 1024
 PIECE = 12000
-"""What of output goes into one frame."""
+"""Bytes of output in one frame, before base64."""
 RESULT_BYTES_MAX = 64 * 1024
-"""What of a last expression's repr is kept."""
+"""The repr of a last expression is cut after this."""
 
 
 def read_header(frames):
-    """The next frame's kind and length. The end of the input ends the sandbox: nobody is there any more."""
+    """Return the kind and the length of the next frame. Exit if the input has ended: the server is gone."""
     header = frames.read(HEADER.size)
     if len(header) < HEADER.size:
         sys.exit(0)
@@ -50,6 +52,7 @@ def read_header(frames):
 
 
 def read_frame(frames, kind):
+    """Return the payload of the next frame; raise `ValueError` if it is not of this kind."""
     found, length = read_header(frames)
     if found != kind:
         raise ValueError("expected %r, not %r" % (kind, found))
@@ -67,6 +70,7 @@ def send(kind, payload=b""):
 
 
 def send_data(kind, data):
+    """Send bytes as base64, in as many frames as necessary."""
     for start in range(0, len(data), PIECE):
         send(kind, binascii.b2a_base64(data[start : start + PIECE], newline=False))
 

@@ -14,7 +14,7 @@ from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, Settings
 from pyexec.ports import EngineIdentity, Image
 from pyexec.preflight.findings import Finding, failed, fine, warning
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck
-from pyexec.sandbox.isolation.probe_runner import LABEL
+from pyexec.sandbox.isolation.probe_runner import PROBE_LABEL
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.settings import Settings
 from pyexec.wiring.sandboxes import container_spec, isolation, isolation_check_config, networks, standard_kind
@@ -115,7 +115,7 @@ class _Trial:
         address = f"http://{self.settings.host}:{self.settings.port}"
         proof = IsolationCheck(self.engine, isolation_check_config(self.settings, self.identity, address))
         try:
-            await proof.by(image)
+            await proof.ensure_passed(image)
         except ExecutorError as error:
             return [failed("limits", error)]
         told = [warning("limits", sentence) for sentence in proof.warnings]
@@ -124,7 +124,7 @@ class _Trial:
     async def _start(self) -> float:
         """How long a sandbox takes to be ready, in seconds; it is removed at once."""
         policy = self.settings.policy(self.identity.cpus)
-        spec = container_spec(self.settings, {LABEL: "check"}, standard_kind(policy))
+        spec = container_spec(self.settings, {PROBE_LABEL: "check"}, standard_kind(policy))
         begun = perf_counter()
         sandbox = await Sandbox.start(self.engine, spec)
         seconds = perf_counter() - begun

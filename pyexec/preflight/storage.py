@@ -18,7 +18,7 @@ from pyexec.adapters.data_dir import DataDir
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import ExecutorError, Unavailable
 from pyexec.preflight.findings import Finding, failed, fine, warning
-from pyexec.sandbox.environments.installer import installed_uv
+from pyexec.sandbox.environments.setup import installed_uv
 from pyexec.services.clock import new_execution_id
 from pyexec.settings import Settings
 

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from pyexec.domain.output_files import FileCheck, FileLimits, OutputFiles
 from pyexec.errors import SandboxBroken
 from pyexec.ports import BlobStore
-from pyexec.sandbox.protocol import Collected, FileBegins, FileData
+from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class OutputFileSpool:
     async def _receive(self, sandbox: Sandbox) -> None:
         async for frame in sandbox.frames():
             match frame:
-                case FileBegins():
+                case FileHeader():
                     self._check.begin(frame.path, frame.size)
-                case FileData():
+                case FileChunk():
                     self._check.feed(frame.data)
                     await self._spool.write(frame.data)
-                case Collected():
+                case FilesCollected():
                     self._truncated = frame.truncated
                     return
                 case _:

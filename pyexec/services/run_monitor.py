@@ -14,7 +14,7 @@ from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
 from pyexec.guest.wire import RESULT_BYTES_MAX
-from pyexec.sandbox.protocol import Evaluated, Exited, Go, Plan, Printed
+from pyexec.sandbox.protocol import Exited, OutputChunk, ProgramPlan, ResultChunk, StartSignal
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
@@ -65,12 +65,14 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
         except (SandboxBroken, SandboxRefused) as error:
             ended = RunOutcome(reason=_broken_reason(run, sandbox), detail=str(error))
         watchers.cancel_scope.cancel()
-    return ended or RunOutcome(reason=_broken_reason(run, sandbox) if sandbox.out_of_reach else "timeout")
+    return ended or RunOutcome(
+        reason=_broken_reason(run, sandbox) if sandbox.engine_unreachable else "timeout"
+    )
 
 
-def program_plan(spec: Spec) -> Plan:
+def program_plan(spec: Spec) -> ProgramPlan:
     """Return what the guest is told of the program before the start signal."""
-    return Plan(
+    return ProgramPlan(
         entrypoint=spec.entrypoint or "",
         args=spec.script_args,
         env=spec.env_vars,
@@ -81,8 +83,8 @@ def program_plan(spec: Spec) -> Plan:
 async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
     """Send the start signal, then follow. Raises `SandboxRefused` if the signal arrives too late."""
     spec = run.execution.spec
-    await sandbox.go(
-        Go(
+    await sandbox.start_program(
+        StartSignal(
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
             output_bytes=limits.output_bytes,
@@ -99,7 +101,7 @@ async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome
     Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
     result = b""
     async for frame in sandbox.frames():
-        if isinstance(frame, Printed):
+        if isinstance(frame, OutputChunk):
             remaining = limits.output_bytes + run.output_log.setup_bytes - len(run.output_log)
             run.write_output(frame.stream, frame.data[:remaining])
             if len(frame.data) > remaining:
@@ -109,7 +111,7 @@ async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome
                     f"the program changed {STREAM_CHANGES_MAX} times between stdout and stderr; it was killed"
                 )
                 return RunOutcome(reason="output_limit", detail=detail)
-        elif isinstance(frame, Evaluated):
+        elif isinstance(frame, ResultChunk):
             result += frame.data
             if len(result) > RESULT_BYTES_MAX:
                 raise SandboxBroken(f"the result is longer than {RESULT_BYTES_MAX} bytes")
@@ -135,7 +137,7 @@ def _broken_reason(run: Run, sandbox: Sandbox) -> str:
     """Return why the sandbox does not report how its program ended."""
     if run.kill_requested.is_set():
         return "killed"
-    return "lost" if sandbox.was_out_of_reach else "broken"
+    return "lost" if sandbox.engine_was_unreachable else "broken"
 
 
 async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
@@ -154,9 +156,9 @@ async def _cancel_at_deadline(
     """Cancel at the deadline. If the engine does not answer then, wait longer: the program may have ended in time."""
     await anyio.sleep(seconds)
     async with anyio.create_task_group() as checking:
-        checking.start_soon(sandbox.check_in_reach, name="check the engine")
+        checking.start_soon(sandbox.check_engine, name="check the engine")
         # A second sleep, not one longer one: a host that was suspended first reads what arrived meanwhile.
         await anyio.sleep(grace)
-    if sandbox.out_of_reach:
+    if sandbox.engine_unreachable:
         await anyio.sleep(UNREACHABLE_SECONDS)
     scope.cancel()

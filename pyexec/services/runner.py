@@ -134,7 +134,7 @@ class Runner:
             image=sandbox.image,
         )
         spec = fold(run.id, [*run.events, *events]).spec
-        await sandbox.arm(program_plan(spec), spec.stdin.encode())
+        await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             await self._append_first(run, [*events, running], key)
             self._follow_in_background(

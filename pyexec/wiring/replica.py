@@ -70,8 +70,8 @@ class Replica:
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.environments.work.serve, name="environments")
             await tasks.start(self.runner.serve, name="runner")
-            await self.isolation_check.at_start()
-            tasks.start_soon(self.isolation_check.refuse, name="isolation check")
+            await self.isolation_check.run_at_startup()
+            tasks.start_soon(self.isolation_check.wait_for_failure, name="isolation check")
             await self.recovery.recover_at_start()
             await tasks.start(self.pool.serve, name="pool")
             reconciling = anyio.CancelScope()

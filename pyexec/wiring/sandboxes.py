@@ -11,8 +11,7 @@ from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import protocol
 from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
-from pyexec.sandbox.environments.installer import installed_uv
-from pyexec.sandbox.environments.setup import Setup, SetupConfig
+from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.sandbox.pool.pool import Pool, SandboxKind
 from pyexec.services.preparation import kind_of
@@ -45,7 +44,7 @@ def build_environments(
             age_seconds_max=settings.env_max_age,
             architecture=identity.architecture,
         ),
-        isolation_check.by,
+        isolation_check.ensure_passed,
         meter=meter,
     )
 
@@ -65,7 +64,7 @@ def build_pool(
         standard=standard_kind(settings.policy(identity.cpus)),
         size=min(settings.warm_pool, settings.warm_memory_mb // IDLE_SANDBOX_MB),
         parallel=identity.cpus,
-        image_of=environments.pulled,
+        image_of=environments.get_image,
         spec_of=partial(container_spec, settings, labels),
         busy=busy,
         meter=meter,
@@ -84,7 +83,7 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
     enforces each of the two inside."""
     return ContainerSpec(
         image=kind.image,
-        command=protocol.command(standby=settings.standby),
+        command=protocol.supervisor_command(prestart=settings.standby),
         labels=labels,
         memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
         work_bytes=kind.disk_mb * MEBIBYTE,
@@ -122,7 +121,7 @@ def isolation_check_config(
     ports = {port for service in services if (port := urlsplit(service).port)}
     return IsolationCheckConfig(
         default_image=settings.default_image,
-        denied=identity.unenforced,
+        unsupported=identity.unenforced,
         accepted=settings.allow_unenforced,
         networks=networks(settings),
         ports=sorted(ports | set(DOCKER_PORTS)),

@@ -181,7 +181,7 @@ def watch_gauges(base: Foundation, reconciler: Reconciler, isolation_check: Isol
     watch(MEMBER, lambda: base.stores.membership.is_member)
     watch(ACTIVE_EXECUTIONS, lambda: len(base.active_runs))
     watch(CORRUPT_EXECUTIONS, lambda: len(base.corrupt_logs))
-    watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.made)
+    watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.passed)
     watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), base.identity.version)
 
 

@@ -5,11 +5,17 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from pyexec.domain.isolation import LIMITS, Asked, Findings, unenforced_limits
-from pyexec.domain.network_exposure import Reached, network_exposures
+from pyexec.domain.isolation import (
+    LIMITS,
+    LimitsReport,
+    NetworkReport,
+    ProbeLimits,
+    network_exposures,
+    unenforced_limits,
+)
 
 MEBIBYTE = 1024 * 1024
-ASKED = Asked(
+ASKED = ProbeLimits(
     memory_bytes=48 * MEBIBYTE,
     work_bytes=2 * MEBIBYTE,
     tmp_bytes=MEBIBYTE,
@@ -18,8 +24,8 @@ ASKED = Asked(
     cpus=0.5,
     uid=1000,
 )
-HELD = Findings(
-    survives_memory=False,
+HELD = LimitsReport(
+    exceeds_memory=False,
     swap_bytes=0,
     host_swap_bytes=2**30,
     processes=16,
@@ -33,7 +39,7 @@ HELD = Findings(
     seccomp=True,
     ids=(1000,),
     cpu_seconds=0.12,
-    burn_seconds=0.25,
+    elapsed_seconds=0.25,
     cpus=0.5,
     cpu_shares=512,
     cpu_weight=None,
@@ -50,7 +56,7 @@ def test_all_hold(version: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("limit", "met"),
     [
-        ("memory", {"survives_memory": True}),
+        ("memory", {"exceeds_memory": True}),
         ("swap", {"swap_bytes": 2**63}),
         ("swap", {"swap_bytes": None}),
         ("pids", {"processes": 17}),
@@ -94,7 +100,7 @@ def test_the_engine_is_believed_where_nothing_can_be_seen() -> None:
 
 
 def test_exposures_name_the_network_the_host_and_what_answered() -> None:
-    closed = Reached(host="172.19.0.1", open=(), refused=(), metadata=False)
+    closed = NetworkReport(host="172.19.0.1", open=(), refused=(), metadata=False)
     reached = {
         "a": closed,
         "b": evolve(closed, open=(2375, 8080), refused=(2376,)),
@@ -102,7 +108,7 @@ def test_exposures_name_the_network_the_host_and_what_answered() -> None:
         "d": evolve(closed, host=None, metadata=True),
     }
     assert network_exposures(reached) == [
-        "programs on the network b reach this host's services at 172.19.0.1 (port 2375, 8080)",
-        "programs on the network c reach this host at 172.19.0.1 and the cloud's metadata address",
-        "programs on the network d reach the cloud's metadata address",
+        "programs on the network b can reach this host at 172.19.0.1 (open ports: 2375, 8080)",
+        "programs on the network c can reach this host at 172.19.0.1 and the cloud's metadata address",
+        "programs on the network d can reach the cloud's metadata address",
     ]

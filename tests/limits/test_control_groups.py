@@ -41,10 +41,10 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
 ) -> None:
     shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
     stored = {WORK: 3 * MEBIBYTE, TMP: MEBIBYTE}
-    monkeypatch.setattr(memory, "stored", stored.__getitem__)
+    monkeypatch.setattr(memory, "tmpfs_bytes", stored.__getitem__)
     counted = Memory(f"{tmp_path}/")
     assert counted.charged() == ANONYMOUS + SHARED - 4 * MEBIBYTE
-    counted.mark()
+    counted.set_baseline()
     assert (counted.used(), counted.was_exhausted()) == (0, False)
     statistics = next(tmp_path.rglob("memory.stat"))
     statistics.write_text(statistics.read_text().replace(str(ANONYMOUS), str(ANONYMOUS + 5 * MEBIBYTE)))

@@ -101,10 +101,10 @@ class Box:
             (self.token,) = json.loads(payload)["env"]
         elif kind == wire.STDIN:
             self.armed_at = now
-        elif kind == wire.GO:
+        elif kind == wire.START:
             assert self.armed_at is not None
-            if now - self.armed_at > wire.GO_SECONDS:
-                self.say(document(wire.REFUSED, code="late", message="the go-ahead came too late"))
+            if now - self.armed_at > wire.START_DEADLINE_SECONDS:
+                self.say(document(wire.REJECTED, code="late", message="the start signal came too late"))
                 self.end()
             else:
                 self._start(json.loads(payload), now)

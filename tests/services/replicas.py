@@ -35,7 +35,7 @@ QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
 PROOF = IsolationCheckConfig(
-    default_image="of no use here", denied=(), accepted=(), networks=(), ports=(), strict=False
+    default_image="of no use here", unsupported=(), accepted=(), networks=(), ports=(), strict=False
 )
 
 
@@ -160,7 +160,7 @@ class Life:
         )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
-        proof = IsolationCheck(engine, PROOF, made=True)
+        proof = IsolationCheck(engine, PROOF, passed=True)
         self.replica = assemble(self._settings, self.name, engine, engine_identity, stores, proof)
         try:
             while True:

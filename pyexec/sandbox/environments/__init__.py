@@ -1,1 +1,1 @@
-"""Images with packages installed."""
+"""Find, pull and build the images that programs run in. See docs/design/environments.md."""

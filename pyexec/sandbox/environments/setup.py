@@ -1,8 +1,9 @@
-"""Making an environment: a recipe is carried out in a setup container, which then becomes an image."""
+"""Build an environment: execute a recipe in a setup container, then save the container as an image."""
 
 import json
 import logging
 import math
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
@@ -10,25 +11,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
+import uv
 from attrs import frozen
 
 from pyexec.domain.environment import REPOSITORY, Recipe, parse_requirements
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
 from pyexec.guest.setup_init import TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
+from pyexec.sandbox.environments.shared_work import OnOutput
 
 logger = logging.getLogger(__name__)
 
-Say = Callable[[bytes], None]
-
+STATIC_UV = Path(sys.prefix) / "share" / "python-executor" / "uv"
+"""A static build, put here when the server is installed. The uv of the package `uv` needs this machine's C library."""
 ENVIRONMENT_LABEL = "pyexec.environment"
 BASE_SIZE_LABEL = "pyexec.base-size"
-START_SECONDS = 30.0
+STARTUP_SECONDS = 30.0
 CLEAN_UP_SECONDS = 60.0
 ENGINE_SECONDS = 600.0
-"""How much longer than the setup itself the engine may take to begin it and to make an image of it."""
-DISK_WATCH_SECONDS = 1.0
-"""How often a setup's disk is measured: the engine neither bounds it on every file system nor tells of it."""
+"""Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
+DISK_CHECK_SECONDS = 1.0
+"""How often the disk space of a setup is measured. Most file systems do not let the engine limit it."""
 OLDEST_PYTHON = (3, 8)
 _KILLED_EXIT = 137
 _UV, _REQUIREMENTS, _CA, _APT = (
@@ -36,18 +39,24 @@ _UV, _REQUIREMENTS, _CA, _APT = (
 )
 
 
-class Later(Protocol):
-    """Does something that nobody waits for."""
+def installed_uv() -> Path:
+    """Return the path of the static uv, else that of the package `uv`. Raise `FileNotFoundError` if both are
+    missing."""
+    return STATIC_UV if STATIC_UV.exists() else Path(uv.find_uv_bin())
+
+
+class RunInBackground(Protocol):
+    """Runs a task for which no caller waits."""
 
     def __call__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None: ...
 
 
 @frozen(kw_only=True)
 class SetupConfig:
-    """The operator's bounds, in seconds and bytes, and where packages come from.
+    """The operator's limits for a setup, in seconds and bytes, and the source of packages.
 
-    `uv` is the installer: a program without any shared library, so that it runs in every image. `ca_bundle` holds the
-    certificate authorities of the package index; `labels` are those of every container of this replica."""
+    `uv` is the path of the installer, a static build that runs in every image. `ca_bundle` contains the certificate
+    authorities of the package index. `labels` are those of every container of this replica."""
 
     labels: Mapping[str, str]
     network: str
@@ -67,45 +76,56 @@ class Setup:
     engine: Engine
     config: SetupConfig
 
-    async def build(self, base: Image, recipe: Recipe, key: str, say: Say, later: Later) -> None:
-        """Makes the image `pyexec-env:<key>` out of `base`; what is printed meanwhile is said. Nobody waits for the
-        container's removal, which takes a second: that is done `later`.
+    async def build(
+        self,
+        base: Image,
+        recipe: Recipe,
+        key: str,
+        on_output: OnOutput,
+        run_in_background: RunInBackground,
+    ) -> None:
+        """Build the image `pyexec-env:<key>` from `base`, or raise an error and leave no image.
 
-        Raises `SetupFailed`, `SetupTimeout`, `ImageUnavailable`, `EngineError` or `Unavailable`; then there is none."""
-        most = self.config.timeout_seconds + ENGINE_SECONDS
-        with anyio.move_on_after(most) as building:
+        Raises `SetupFailed`, `SetupTimeout`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
+        timeout = self.config.timeout_seconds + ENGINE_SECONDS
+        with anyio.move_on_after(timeout) as building:
             container = await self.engine.start_setup(self._spec(base, recipe))
             try:
-                python = await _python(container, base)
-                await self._install(container, python, recipe, say)
+                python = await _find_python(container, base)
+                await self._install(container, python, recipe, on_output)
                 labels = {ENVIRONMENT_LABEL: key, BASE_SIZE_LABEL: str(base.size_bytes)}
                 await container.commit(REPOSITORY, key, labels)
             finally:
-                later(partial(_discard, container), name="remove a setup container")
+                # Removing it takes a second, and no caller has to wait for that.
+                run_in_background(partial(_discard, container), name="remove a setup container")
         if building.cancelled_caught:
-            raise SetupTimeout(f"the engine had not made the environment within {most:g} s")
+            raise SetupTimeout(
+                f"building the environment timed out after {timeout:g} s, setup and engine together"
+            )
 
-    async def _install(self, container: SetupContainer, python: str, recipe: Recipe, say: Say) -> None:
-        """All steps, and the end of the container; bounded in time and in what is written."""
+    async def _install(
+        self, container: SetupContainer, python: str, recipe: Recipe, on_output: OnOutput
+    ) -> None:
+        """Execute all steps and end the container, within the limits of time and disk space."""
         config = self.config
-        written = await container.written_bytes()
+        before = await container.written_bytes()
         full = False
 
-        async def watch_disk(working: anyio.CancelScope) -> None:
+        async def check_disk(working: anyio.CancelScope) -> None:
             nonlocal full
             while not full:
-                await anyio.sleep(DISK_WATCH_SECONDS)
-                full = await container.written_bytes() > written + config.disk_bytes
+                await anyio.sleep(DISK_CHECK_SECONDS)
+                full = await container.written_bytes() > before + config.disk_bytes
             working.cancel()
 
         failure: ExecutorError | None = None
         with anyio.move_on_after(config.timeout_seconds) as working:
             try:
-                async with anyio.create_task_group() as beside:
-                    beside.start_soon(watch_disk, working, name="watch the disk of a setup")
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(check_disk, working, name="check the disk space of a setup")
                     for step in self._steps(python, recipe):
-                        await self._carry_out(container, step, say)
-                    beside.cancel_scope.cancel()
+                        await self._execute(container, step, on_output)
+                    tasks.cancel_scope.cancel()
                 await container.finish()
             except* ExecutorError as errors:
                 failure = first_error(errors)
@@ -115,26 +135,26 @@ class Setup:
             raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB and was ended")
         if working.cancelled_caught:
             raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was ended")
-        if await container.written_bytes() > written + config.disk_bytes:
+        if await container.written_bytes() > before + config.disk_bytes:
             raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB")
 
-    async def _carry_out(self, container: SetupContainer, step: "_Step", say: Say) -> None:
-        told = _Tail()
+    async def _execute(self, container: SetupContainer, step: "_Step", on_output: OnOutput) -> None:
+        tail = _Tail()
 
-        def hear(data: bytes) -> None:
-            told.add(data)
-            say(data)
+        def receive(data: bytes) -> None:
+            tail.add(data)
+            on_output(data)
 
-        say(f"$ {step.shown}\n".encode())
+        on_output(f"$ {step.shown}\n".encode())
         try:
-            code = await container.execute(step.command, step.environment, hear)
+            code = await container.execute(step.command, step.environment, receive)
         except EngineError as error:
-            raise SetupFailed(f"{step.name} ended with its container: {error}") from error
+            raise SetupFailed(f"{step.name} failed because its container ended: {error}") from error
         if code == 0:
             return
-        reason = told.reason()
+        reason = tail.reason()
         if code == _KILLED_EXIT:
-            reason = f"it was killed; setup may take {self.config.memory_bytes >> 20} MiB of memory"
+            reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
         raise SetupFailed(f"{step.name} failed with exit code {code}: {reason}", exit_code=code)
 
     def _steps(self, python: str, recipe: Recipe) -> Iterator["_Step"]:
@@ -152,8 +172,8 @@ class Setup:
         yield _Step("installing requirements_txt", shown, (*install, *quiet), environment)
 
     def _environment(self) -> Mapping[str, str]:
-        """What makes installers find the index and its authorities, and ask nobody anything."""
-        found = {
+        """Return variables that configure the package index and its authorities, and turn off prompts."""
+        variables = {
             "HOME": "/root",
             "DEBIAN_FRONTEND": "noninteractive",
             "PIP_BREAK_SYSTEM_PACKAGES": "1",
@@ -162,12 +182,12 @@ class Setup:
             "PIP_ROOT_USER_ACTION": "ignore",
         }
         if self.config.index_url:
-            found["PIP_INDEX_URL"] = self.config.index_url
+            variables["PIP_INDEX_URL"] = self.config.index_url
         if self.config.ca_bundle:
-            found["APT_CONFIG"] = _APT
-            readers = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
-            found |= dict.fromkeys(readers, _CA)
-        return found
+            variables["APT_CONFIG"] = _APT
+            names = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
+            variables |= dict.fromkeys(names, _CA)
+        return variables
 
     def _spec(self, base: Image, recipe: Recipe) -> SetupSpec:
         config = self.config
@@ -177,7 +197,7 @@ class Setup:
         if config.ca_bundle is not None:
             files[_CA] = config.ca_bundle
             files[_APT] = f'Acquire::https::CaInfo "{_CA}";\n'.encode()
-        seconds = math.ceil(START_SECONDS + config.timeout_seconds + CLEAN_UP_SECONDS)
+        seconds = math.ceil(STARTUP_SECONDS + config.timeout_seconds + CLEAN_UP_SECONDS)
         source = resources.files("pyexec.guest").joinpath("setup_init.py").read_text("utf-8")
         return SetupSpec(
             image=base.id,
@@ -194,7 +214,7 @@ class Setup:
 
 @frozen
 class _Step:
-    """One command of a setup: its name in errors, what is shown of it, and what is run."""
+    """A command of a setup: its name in errors, the text shown in the output, and the command itself."""
 
     name: str
     shown: str
@@ -203,7 +223,7 @@ class _Step:
 
 
 class _Tail:
-    """The end of what a step prints, where installers say what was wrong."""
+    """Keeps the end of a step's output, where installers print errors."""
 
     BYTES = 8 * 1024
 
@@ -214,33 +234,33 @@ class _Tail:
         self._data = (self._data + data)[-self.BYTES :]
 
     def reason(self) -> str:
-        """The lines that say why: from the first that calls itself an error, else the last."""
+        """Return the lines from the first that begins like an error message; without one, the last line."""
         lines = [line.strip() for line in self._data.decode("utf-8", "replace").splitlines() if line.strip()]
         signs = ("error", "e:", "\u00d7", "fatal")
-        begin = next((n for n, line in enumerate(lines) if line.lower().startswith(signs)), -1)
-        return " ".join(lines[begin:])[:500] or "it printed nothing"
+        first = next((n for n, line in enumerate(lines) if line.lower().startswith(signs)), -1)
+        return " ".join(lines[first:])[:500] or "it printed nothing"
 
 
 async def _discard(container: SetupContainer) -> None:
     try:
         await container.remove()
     except ExecutorError as error:
-        logger.error("a setup container is left behind until this server ends: %s", error)
+        logger.error("removing a setup container failed; it remains until this server ends: %s", error)
 
 
-async def _python(container: SetupContainer, base: Image) -> str:
-    """The interpreter that the image's `python3` is."""
+async def _find_python(container: SetupContainer, base: Image) -> str:
+    """Return the path of the image's `python3`. Raise `ImageUnavailable` if it is missing or too old."""
     name = base.names[0] if base.names else base.id
     line = b""
-    with anyio.move_on_after(START_SECONDS):
+    with anyio.move_on_after(STARTUP_SECONDS):
         line = await container.read_line()
     try:
         facts = json.loads(line)
         version, executable = tuple(facts["python"]), str(facts["executable"])
     except (ValueError, KeyError, TypeError) as error:
-        told = line.decode("utf-8", "replace")[:200] or "it did not say why"
-        raise ImageUnavailable(f"the image {name!r} has no Python that can be set up: {told}") from error
+        reason = line.decode("utf-8", "replace")[:200] or "it printed no reason"
+        raise ImageUnavailable(f"the image {name!r} has no Python that a setup can use: {reason}") from error
     if version < OLDEST_PYTHON:
         found = ".".join(map(str, version))
-        raise ImageUnavailable(f"the image {name!r} has Python {found}; 3.8 is the oldest that runs here")
+        raise ImageUnavailable(f"the image {name!r} has Python {found}; the oldest supported version is 3.8")
     return executable

@@ -1,1 +1,1 @@
-"""The isolation check."""
+"""The isolation check. See docs/design/isolation-check.md."""

@@ -1,4 +1,4 @@
-"""The proof that sandboxes hold: no program runs before one was probed, and nothing is believed that can be tried."""
+"""Check that sandboxes are isolated before any program runs in one. See docs/design/isolation-check.md."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -6,11 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 import anyio
 from attrs import define, field, frozen
 
-from pyexec.domain.isolation import unenforced_limits
-from pyexec.domain.network_exposure import Reached, network_exposures
+from pyexec.domain.isolation import NetworkReport, network_exposures, unenforced_limits
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, first_error
 from pyexec.ports import Engine, Image
-from pyexec.sandbox.isolation.probe_runner import Probes, small_limits
+from pyexec.sandbox.isolation.probe_runner import ProbeRunner, probe_limits
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +18,14 @@ PROBE_CPUS = 0.5
 
 @frozen(kw_only=True)
 class IsolationCheckConfig:
-    """What the operator decided. `denied` are the limits that the engine says it has not, `accepted` those that need
-    not bind; `ports` those of the host at which a service may listen; `networks` those of programs and setups."""
+    """The operator's settings.
+
+    `unsupported` are limits that the engine reports as unsupported; `accepted` are limits that need not be enforced.
+    `networks` are those of programs and setups; `ports` are ports of the host that programs should not reach.
+    With `strict`, the check fails if programs can reach the host."""
 
     default_image: str
-    denied: Collection[str]
+    unsupported: Collection[str]
     accepted: Collection[str]
     networks: Collection[str]
     ports: Sequence[int]
@@ -32,105 +34,109 @@ class IsolationCheckConfig:
 
 @define
 class IsolationCheck:
-    """Made once, in the first image that is there; `by` waits for it, so it stands before everything that runs."""
+    """Runs once, in the first image that is available. All programs and setups wait for it (`ensure_passed`)."""
 
     engine: Engine
     config: IsolationCheckConfig
     warnings: Sequence[str] = ()
-    """What an operator should know, a sentence each."""
-    _refusal: str = ""
-    _made: bool = False
-    _making: anyio.Lock = field(factory=anyio.Lock)
-    _refused: anyio.Event = field(factory=anyio.Event)
+    """Sentences that the operator should read."""
+    _failure: str = ""
+    _passed: bool = False
+    _running: anyio.Lock = field(factory=anyio.Lock)
+    _failed: anyio.Event = field(factory=anyio.Event)
 
     @property
-    def made(self) -> bool:
-        """Whether it stands."""
-        return self._made
+    def passed(self) -> bool:
+        """Return True if the check has passed."""
+        return self._passed
 
-    async def at_start(self) -> None:
-        """Makes it if the default image is there, for it is not worth a pull that may take minutes.
+    async def run_at_startup(self) -> None:
+        """Run the check if the default image is present; it does not wait for a pull, which can take minutes.
 
-        Raises `SettingsError` naming what does not hold, `EngineError` or `Unavailable`."""
-        missing = f"the image {self.config.default_image!r} is not there yet"
+        Raises `SettingsError` if the check fails, `EngineError` or `Unavailable` if it cannot run."""
+        reason = f"the image {self.config.default_image!r} is missing"
         try:
             image = await self.engine.images.find(self.config.default_image)
             if image is not None:
-                await self.by(image)
+                await self.ensure_passed(image)
                 return
         except ImageUnavailable as error:
-            missing = str(error)
+            reason = str(error)
         except EngineError as error:
-            if self._refusal:
-                raise SettingsError(self._refusal) from error
+            if self._failure:
+                raise SettingsError(self._failure) from error
             raise
-        self._warn([f"limits not proven yet, before the first program they will be: {missing}"])
+        self._warn([f"isolation check pending; it runs before the first program: {reason}"])
 
-    async def by(self, image: Image) -> None:
-        """Returns once it is made, in this image if need be.
+    async def ensure_passed(self, image: Image) -> None:
+        """Return when the check has passed. If it has not run yet, run it in this image.
 
-        Raises `EngineError` when it has failed, which ends the server; else as `Probes` does."""
-        if self._made:
+        Raises `EngineError` if it failed (the server then stops); else as `ProbeRunner` does."""
+        if self._passed:
             return
-        async with self._making:
-            if not self._made and not self._refusal:
-                await self._make(image.id)
-        if self._refusal:
-            raise EngineError(self._refusal)
+        async with self._running:
+            if not self._passed and not self._failure:
+                await self._run(image.id)
+        if self._failure:
+            raise EngineError(self._failure)
 
-    async def refuse(self) -> None:
-        """Waits for as long as all holds; raises `SettingsError` when it turns out not to."""
-        await self._refused.wait()
-        raise SettingsError(self._refusal)
+    async def wait_for_failure(self) -> None:
+        """Wait until the check fails, then raise `SettingsError`."""
+        await self._failed.wait()
+        raise SettingsError(self._failure)
 
-    async def _make(self, image: str) -> None:
-        failing: Mapping[str, str] = {}
-        reached: dict[str, Reached] = {}
-        probes = Probes(self.engine)
+    async def _run(self, image: str) -> None:
+        unenforced: Mapping[str, str] = {}
+        networks: dict[str, NetworkReport] = {}
+        runner = ProbeRunner(self.engine)
 
-        async def probe_limits() -> None:
-            nonlocal failing
-            asked = small_limits(None if "cpus" in self.config.denied else PROBE_CPUS)
-            failing = unenforced_limits(asked, await probes.limits(image, asked), self.config.denied)
+        async def check_limits() -> None:
+            nonlocal unenforced
+            limits = probe_limits(None if "cpus" in self.config.unsupported else PROBE_CPUS)
+            report = await runner.check_limits(image, limits)
+            unenforced = unenforced_limits(limits, report, self.config.unsupported)
 
-        async def probe_network(name: str) -> None:
-            reached[name] = await probes.reach(image, name, self.config.ports)
+        async def check_network(name: str) -> None:
+            networks[name] = await runner.check_network(image, name, self.config.ports)
 
         failure: BaseException | None = None
         try:
-            async with anyio.create_task_group() as probing:
-                probing.start_soon(probe_limits, name="probe limits")
+            async with anyio.create_task_group() as probes:
+                probes.start_soon(check_limits, name="probe limits")
                 for name in self.config.networks:
-                    probing.start_soon(probe_network, name, name=f"probe the network {name}")
+                    probes.start_soon(check_network, name, name=f"probe the network {name}")
         except* ExecutorError as errors:
             failure = first_error(errors)
-        if failure is not None:  # not raised above, where it would be wrapped in a group
+        if failure is not None:  # raised here because an exception raised inside `except*` becomes a group
             raise failure
-        self._judge(failing, network_exposures(reached))
+        self._judge(unenforced, network_exposures(networks))
 
-    def _judge(self, failing: Mapping[str, str], exposed: Sequence[str]) -> None:
-        refused = {name: reason for name, reason in failing.items() if name not in self.config.accepted}
-        if refused:
-            named = "; ".join(f"{name} ({reason})" for name, reason in refused.items())
-            self._refuse(
-                f"sandboxes of this Docker engine do not hold {named}; "
-                f"PYEXEC_ALLOW_UNENFORCED={','.join([*self.config.accepted, *refused])} accepts that"
+    def _judge(self, unenforced: Mapping[str, str], exposures: Sequence[str]) -> None:
+        rejected = {name: problem for name, problem in unenforced.items() if name not in self.config.accepted}
+        if rejected:
+            problems = "; ".join(f"{name} ({problem})" for name, problem in rejected.items())
+            names = ",".join([*self.config.accepted, *rejected])
+            self._fail(
+                f"this Docker engine does not enforce {problems}; "
+                f"to accept this, set PYEXEC_ALLOW_UNENFORCED={names}"
             )
-        elif exposed and self.config.strict:
-            self._refuse(
-                f"{'; '.join(exposed)}; docs/security.md says how to close that, or leave out PYEXEC_STRICT"
-            )
+        elif exposures and self.config.strict:
+            self._fail(f"{'; '.join(exposures)}; see docs/security.md to block this, or unset PYEXEC_STRICT")
         else:
-            accepted = [
-                f"{name} does not hold, which is accepted: {reason}" for name, reason in failing.items()
-            ]
-            closing = [f"{sentence}; docs/security.md says how to close that" for sentence in exposed]
-            self._made = True
-            self._warn([*accepted, *closing])
+            self._passed = True
+            self._warn(
+                [
+                    *(
+                        f"{name} is not enforced (accepted by PYEXEC_ALLOW_UNENFORCED): {problem}"
+                        for name, problem in unenforced.items()
+                    ),
+                    *(f"{exposure}; see docs/security.md to block this" for exposure in exposures),
+                ]
+            )
 
-    def _refuse(self, reason: str) -> None:
-        self._refusal = reason
-        self._refused.set()
+    def _fail(self, reason: str) -> None:
+        self._failure = reason
+        self._failed.set()
 
     def _warn(self, warnings: Sequence[str]) -> None:
         self.warnings = warnings

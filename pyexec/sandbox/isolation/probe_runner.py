@@ -1,4 +1,4 @@
-"""Probes in sandboxes of their own: started like those of programs, and asked what they met."""
+"""Run the isolation check's probes, each in a sandbox of its own, and read their reports."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ import anyio
 from attrs import frozen
 
 from pyexec.codec import read_report
-from pyexec.domain.isolation import DEFAULT_CPU_SHARES, Asked, Findings
-from pyexec.domain.network_exposure import Reached
+from pyexec.domain.isolation import DEFAULT_CPU_SHARES, LimitsReport, NetworkReport, ProbeLimits
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError
 from pyexec.ports import ContainerSpec, Engine
@@ -18,15 +17,15 @@ from pyexec.ports import ContainerSpec, Engine
 T = TypeVar("T")
 
 PROBE_SECONDS = 30.0
-"""The probes end themselves sooner."""
+"""Longer than the probes' own timeout."""
 REPORT_BYTES_MAX = 64 * 1024
-LABEL = "pyexec.probe"
-"""On containers of probes, which belong to no deployment: they end and are removed by themselves."""
+PROBE_LABEL = "pyexec.probe"
+"""Marks the containers of probes. They belong to no deployment, because they end and are removed by themselves."""
 
 
-def small_limits(cpus: float | None) -> Asked:
-    """What the probe has to fill: little, so that it is quick, and enough for runtimes that take some themselves."""
-    return Asked(
+def probe_limits(cpus: float | None) -> ProbeLimits:
+    """Return limits that a probe reaches quickly, and that leave enough memory for runtimes such as gVisor."""
+    return ProbeLimits(
         memory_bytes=128 * MEBIBYTE,
         work_bytes=2 * MEBIBYTE,
         tmp_bytes=MEBIBYTE,
@@ -38,30 +37,30 @@ def small_limits(cpus: float | None) -> Asked:
 
 
 @frozen
-class Probes:
-    """Sends probes into sandboxes of an engine.
+class ProbeRunner:
+    """Runs probes in sandboxes of an engine.
 
-    Every method raises `ImageUnavailable` for an image without Python, `EngineError` when no report comes,
-    `Unavailable` when the engine is away."""
+    Every method raises `ImageUnavailable` if the image has no Python, `EngineError` if the probe returns no report,
+    and `Unavailable` if the engine does not respond."""
 
     engine: Engine
 
-    async def limits(self, image: str, asked: Asked) -> Findings:
-        """What a program meets that tries to break these limits."""
+    async def check_limits(self, image: str, limits: ProbeLimits) -> LimitsReport:
+        """Report what a program observes that tries to exceed these limits."""
         arguments = {
-            "memory_bytes": asked.memory_bytes,
-            "work_bytes": asked.work_bytes,
-            "tmp_bytes": asked.tmp_bytes,
-            "pids_max": asked.pids_max,
+            "memory_bytes": limits.memory_bytes,
+            "work_bytes": limits.work_bytes,
+            "tmp_bytes": limits.tmp_bytes,
+            "pids_max": limits.pids_max,
         }
-        return await self._report(Findings, _spec(image, "limits_probe", arguments, asked, None))
+        return await self._run(LimitsReport, _probe_spec(image, "limits_probe", arguments, limits, None))
 
-    async def reach(self, image: str, network: str, ports: Sequence[int]) -> Reached:
-        """What a program on that network reaches of its host, at these ports, and of the cloud's metadata."""
-        spec = _spec(image, "network_probe", list(ports), small_limits(None), network)
-        return await self._report(Reached, spec)
+    async def check_network(self, image: str, network: str, ports: Sequence[int]) -> NetworkReport:
+        """Report what a program on this network reaches: these ports of the host, and the cloud's metadata."""
+        spec = _probe_spec(image, "network_probe", list(ports), probe_limits(None), network)
+        return await self._run(NetworkReport, spec)
 
-    async def _report(self, kind: type[T], spec: ContainerSpec) -> T:
+    async def _run(self, kind: type[T], spec: ContainerSpec) -> T:
         container = await self.engine.start(spec)
         report = b""
         try:
@@ -70,26 +69,30 @@ class Probes:
                     report += data
             return read_report(report, kind)
         except (ValueError, TimeoutError) as error:
-            told = container.diagnostics or f"{type(error).__name__} {error}"
-            raise EngineError(f"a probe in the image {spec.image!r} reports nothing: {told}") from error
+            reason = container.diagnostics or f"{type(error).__name__} {error}"
+            raise EngineError(
+                f"the probe in the image {spec.image!r} returned no report: {reason}"
+            ) from error
         finally:
             with anyio.CancelScope(shield=True):
                 await container.remove()
 
 
-def _spec(image: str, program: str, arguments: Any, asked: Asked, network: str | None) -> ContainerSpec:
-    source = resources.files("pyexec.guest").joinpath(f"{program}.py").read_text("utf-8")
+def _probe_spec(
+    image: str, probe: str, arguments: Any, limits: ProbeLimits, network: str | None
+) -> ContainerSpec:
+    source = resources.files("pyexec.guest").joinpath(f"{probe}.py").read_text("utf-8")
     return ContainerSpec(
         image=image,
         command=("python3", "-I", "-S", "-c", source, json.dumps(arguments)),
-        labels={LABEL: program},
-        memory_bytes=asked.memory_bytes,
-        work_bytes=asked.work_bytes,
-        tmp_bytes=asked.tmp_bytes,
+        labels={PROBE_LABEL: probe},
+        memory_bytes=limits.memory_bytes,
+        work_bytes=limits.work_bytes,
+        tmp_bytes=limits.tmp_bytes,
         shm_bytes=MEBIBYTE,
         log_bytes=MEBIBYTE,
-        pids_max=asked.pids_max,
-        cpu_shares=asked.cpu_shares,
-        cpus=asked.cpus,
+        pids_max=limits.pids_max,
+        cpu_shares=limits.cpu_shares,
+        cpus=limits.cpus,
         network=network,
     )

@@ -1,1 +1,1 @@
-"""Sandboxes started ahead of demand."""
+"""Keep sandboxes ready before requests arrive. See docs/design/pool.md."""

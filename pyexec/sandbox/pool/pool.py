@@ -1,4 +1,4 @@
-"""Sandboxes started ahead of time, so that a run need not wait for a container."""
+"""The pool: starts sandboxes before requests arrive. See docs/design/pool.md."""
 
 import logging
 import math
@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import frozen
 
+from pyexec.aio import Broadcast
 from pyexec.correlation import correlate
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 from pyexec.metrics import (
@@ -25,29 +26,29 @@ from pyexec.metrics import (
 )
 from pyexec.ports import ContainerSpec, Engine, Image
 from pyexec.sandbox.pool.demand import Demand
-from pyexec.sandbox.pool.idle_sandbox import IdleSandbox, discard
-from pyexec.sandbox.pool.kind_queue import KindQueue, SandboxRequest
+from pyexec.sandbox.pool.kind_queue import IdleSandbox, KindQueue, SandboxRequest, discard
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
 REFILL_DELAY_SECONDS = 0.15
-"""Most programs end sooner than this, and their sandboxes are gone: starting one beside that would take another
-processor, and leave none to the next program on a small machine."""
-PATIENCE_SECONDS = 1.0
-"""So long it is put off while programs run, if what waits lasts until then: a start beside a program that imports numpy
-makes that an eighth slower (two processors)."""
-FADING_SECONDS = 15.0
-"""How often it is asked whether what was wanted still is."""
+"""Refill this long after a request. Most programs end sooner; a start at the same time would take processor time from
+them, and would leave no sandbox for the next program on a small machine."""
+BUSY_REFILL_DELAY_SECONDS = 1.0
+"""The delay while programs run, if the idle sandboxes are expected to last that long. A start slows down a program that
+imports numpy by an eighth (two processors)."""
+DEMAND_CHECK_SECONDS = 15.0
+"""How often the pool checks whether demand for other kinds has decayed."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-FIRST_GUESS_SECONDS = 0.2
-"""How long a start takes, until one was seen."""
-CANNOT_START = (EngineError, ImageUnavailable, Unavailable)
+INITIAL_START_SECONDS = 0.2
+"""The assumed duration of a start until one has been measured."""
+START_ERRORS = (EngineError, ImageUnavailable, Unavailable)
+SHUTTING_DOWN = "the server is shutting down; send the request again"
 
 
 @frozen(kw_only=True)
 class SandboxKind:
-    """What must be equal for two sandboxes to be interchangeable."""
+    """Two sandboxes of the same kind are interchangeable."""
 
     image: str
     memory_mb: int
@@ -58,13 +59,12 @@ class SandboxKind:
 
 
 class Pool:
-    """Keeps `size` sandboxes waiting, of the kinds that are asked for most; others are started when they are asked for.
-    `serve` must run around it.
+    """Keeps up to `size` idle sandboxes of the kinds with the highest demand. `serve` must run around its use.
 
-    All starts are made here, and whoever waits gets the first that is ready: nobody starts one beside another that is
-    about to be. Filling up comes after that: one start at a time, with a little delay, and rather when nothing runs
-    (`busy` tells); or, while requests come faster than that, `parallel` at a time and at once. `image_of` gets an image
-    by its name; `spec_of` says what container a kind of sandbox is."""
+    Only the pool starts sandboxes. It serves waiting callers first. Then it refills: one start at a time, after a
+    delay, which is longer while `busy()`. If requests come faster than that, it starts up to `parallel` at once.
+
+    `image_of` returns an image by its name; `spec_of` returns the container for a kind of sandbox."""
 
     def __init__(
         self,
@@ -87,54 +87,54 @@ class Pool:
         self._standard = standard
         self._demand = Demand(standard)
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
-        self._start_seconds = FIRST_GUESS_SECONDS
+        self._start_seconds = INITIAL_START_SECONDS
         self._taken_at = -math.inf
-        self._changed = anyio.Event()
+        self._changed = Broadcast()
         self._tasks: TaskGroup | None = None
         self._meter = meter
         meter.watch(POOL_SIZE, lambda: size)
-        meter.watch(POOL_IDLE, lambda: self.ready)
+        meter.watch(POOL_IDLE, lambda: self.idle_count)
 
     @property
-    def ready(self) -> int:
-        """How many sandboxes wait."""
-        return sum(len(queue.waiting) for queue in self._queues.values())
+    def idle_count(self) -> int:
+        """Return the number of idle sandboxes, of all kinds."""
+        return sum(len(queue.idle) for queue in self._queues.values())
 
     def has(self, kind: SandboxKind) -> bool:
-        """Whether one of this kind waits."""
+        """Return True if a sandbox of this kind is idle."""
         queue = self._queues.get(kind)
-        return queue is not None and bool(queue.waiting)
+        return queue is not None and bool(queue.idle)
 
     async def take(self, kind: SandboxKind) -> Sandbox:
-        """A sandbox of this kind, the caller's from now on: a waiting one, else the next one that is ready.
+        """Return a sandbox of this kind: an idle one, else the next one that starts. The caller must remove it.
 
         Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
         now = anyio.current_time()
-        self._demand.note(kind, now)
+        self._demand.record(kind, now)
         if now >= self._taken_at + REFILL_DELAY_SECONDS:
-            self._taken_at = now  # the first of a burst counts: however many come, the pool is filled again
+            self._taken_at = now  # later requests of a burst do not postpone the refill
         with timed(self._meter, STEP_SECONDS, "sandbox"):
             while self.has(kind):
-                waiting = self._queues[kind].waiting.popleft()
-                self._announce()
-                if sandbox := await waiting.claim():
+                idle = self._queues[kind].idle.popleft()
+                self._changed.notify_all()
+                if sandbox := await idle.claim():
                     self._meter.count(POOL_TAKES, "hit")
                     return sandbox
             self._meter.count(POOL_TAKES, "miss")
             return await self._next_started(kind)
 
     def refresh(self) -> None:
-        """A program is over: it may be time to fill up."""
-        self._announce()
+        """Check whether to refill. Call this when a program has ended."""
+        self._changed.notify_all()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Keeps the pool filled until cancelled; then nothing of it is left on the engine."""
+        """Keep the pool filled until cancelled, then remove all idle sandboxes."""
         try:
             async with anyio.create_task_group() as self._tasks:
                 task_status.started()
                 try:
                     while True:
-                        changed = self._changed
+                        changed = self._changed.next_event()
                         with anyio.move_on_after(self._fill()):
                             await changed.wait()
                 finally:
@@ -142,89 +142,91 @@ class Pool:
                         await self._clear()
         finally:
             self._tasks = None
-            for caller in [caller for queue in self._queues.values() for caller in queue.line]:
-                caller.refuse(Unavailable("this server is stopping; send the request again"))
+            for request in [request for queue in self._queues.values() for request in queue.requests]:
+                request.fail(Unavailable(SHUTTING_DOWN))
 
     async def _next_started(self, kind: SandboxKind) -> Sandbox:
-        caller, queue = SandboxRequest(), self._queues[kind]
-        queue.line.append(caller)
+        request, queue = SandboxRequest(), self._queues[kind]
+        queue.requests.append(request)
         try:
-            if queue.starting < len(queue.line):
-                self._begin(kind)
-            await caller.served.wait()
+            if queue.starting < len(queue.requests):
+                self._begin_start(kind)
+            await request.done.wait()
         except BaseException:
-            if caller in queue.line:
-                queue.line.remove(caller)
-            elif caller.sandbox is not None:
+            if request in queue.requests:
+                queue.requests.remove(request)
+            elif request.sandbox is not None:
                 with anyio.CancelScope(shield=True):
-                    await discard(caller.sandbox)
+                    await discard(request.sandbox)
             raise
-        if caller.sandbox is None:
-            raise caller.error or RuntimeError("nobody has served this caller")
-        return caller.sandbox
+        if request.sandbox is None:
+            raise request.error or RuntimeError("a sandbox request ended without a result")
+        return request.sandbox
 
     def _fill(self) -> float | None:
-        """Begins what is lacking, and says after how many seconds to look again even if nothing changes."""
+        """Begin the starts that are due. Return the seconds until the next check; None to wait for a change."""
         now = anyio.current_time()
-        places = self._demand.places(self._size, now)
+        places = self._demand.allocate(self._size, now)
         for kind in [kind for kind, queue in self._queues.items() if queue.empty and kind not in places]:
             del self._queues[kind]
-        if self._size == 0 or any(queue.line for queue in self._queues.values()):
+        if self._size == 0 or any(queue.requests for queue in self._queues.values()):
             return None
         rate = self._demand.rate(now)
         expected = rate * self._start_seconds
-        while lacking := [kind for kind, count in places.items() if self._queues[kind].have < count]:
-            under_way = sum(queue.starting for queue in self._queues.values())
-            soon = self.ready + under_way
-            hurried = expected >= 1 and soon < expected
-            if under_way >= (self._parallel if hurried else 1):
+        while lacking := [kind for kind, count in places.items() if self._queues[kind].supply < count]:
+            starting = sum(queue.starting for queue in self._queues.values())
+            supply = self.idle_count + starting
+            urgent = expected >= 1 and supply < expected
+            if starting >= (self._parallel if urgent else 1):
                 return None
             not_before = min(self._queues[kind].paused_until for kind in lacking)
-            if not hurried:
-                patient = self._busy() and soon >= rate * (self._start_seconds + PATIENCE_SECONDS)
-                delay = PATIENCE_SECONDS if patient else REFILL_DELAY_SECONDS
+            if not urgent:
+                can_wait = self._busy() and supply >= rate * (self._start_seconds + BUSY_REFILL_DELAY_SECONDS)
+                delay = BUSY_REFILL_DELAY_SECONDS if can_wait else REFILL_DELAY_SECONDS
                 not_before = max(not_before, self._taken_at + delay)
             if now < not_before:
                 return not_before - now
-            if soon >= self._size and not self._give_up_one(places):
+            if supply >= self._size and not self._evict_one(places):
                 return None
-            able = [kind for kind in lacking if self._queues[kind].paused_until <= now]
-            self._begin(max(able, key=lambda kind: places[kind] - self._queues[kind].have))
-        fading = any(queue.waiting for kind, queue in self._queues.items() if kind != self._standard)
-        return FADING_SECONDS if fading else None
+            ready = [kind for kind in lacking if self._queues[kind].paused_until <= now]
+            self._begin_start(max(ready, key=lambda kind: places[kind] - self._queues[kind].supply))
+        others_idle = any(queue.idle for kind, queue in self._queues.items() if kind != self._standard)
+        return DEMAND_CHECK_SECONDS if others_idle else None
 
-    def _give_up_one(self, places: Mapping[SandboxKind, int]) -> bool:
-        """Makes room for what is asked for more: the oldest of the kind that has most too many goes, if any has."""
+    def _evict_one(self, places: Mapping[SandboxKind, int]) -> bool:
+        """Remove the oldest idle sandbox of the kind with the largest surplus. Return False if none has a surplus."""
         surplus = {
-            kind: queue.have - places.get(kind, 0) for kind, queue in self._queues.items() if queue.waiting
+            kind: queue.supply - places.get(kind, 0) for kind, queue in self._queues.items() if queue.idle
         }
         kind = max(surplus, key=lambda kind: surplus[kind], default=None)
         if kind is None or surplus[kind] <= 0:
             return False
-        waiting = self._queues[kind].waiting.popleft()
-        self._group().start_soon(_give_up, waiting, name="give up a sandbox")
+        idle = self._queues[kind].idle.popleft()
+        self._group().start_soon(_remove_idle, idle, name="evict an idle sandbox")
         return True
 
-    def _begin(self, kind: SandboxKind) -> None:
+    def _begin_start(self, kind: SandboxKind) -> None:
         self._group().start_soon(self._start, kind, name=f"start a sandbox of {kind.image}")
         self._queues[kind].starting += 1
 
     async def _start(self, kind: SandboxKind) -> None:
-        """Starts one and offers it. What fails here fails for whoever waits, and for nobody else."""
-        correlate()  # it may serve another than whoever made it begin
+        """Start a sandbox and offer it. An error concerns at most the first request in the queue."""
+        correlate()  # another request than the one that began this start may get the sandbox
         queue = self._queues[kind]
         try:
             image = await self._image_of(kind.image)
             begun = anyio.current_time()
             with timed(self._meter, SANDBOX_START_SECONDS):
                 sandbox = await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
-        except CANNOT_START as error:
+        except START_ERRORS as error:
             queue.starting -= 1
-            self._note_failure(kind, error)
+            self._record_failure(kind, error)
         except Exception:
-            logger.exception("a sandbox of %s could not be started", kind.image)
+            logger.exception("starting a sandbox of %s failed", kind.image)
             queue.starting -= 1
-            self._note_failure(kind, EngineError("the server failed to start a sandbox; its log says why"))
+            self._record_failure(
+                kind, EngineError("the server failed to start a sandbox; see the server log")
+            )
         except BaseException:
             queue.starting -= 1
             raise
@@ -234,56 +236,53 @@ class Pool:
             self._start_seconds += (anyio.current_time() - begun - self._start_seconds) / 4
             self._offer(kind, sandbox)
 
-    def _note_failure(self, kind: SandboxKind, error: Exception) -> None:
-        """Whoever waits first is told; if nobody does, the next try comes later, or, without an image, only when it is
-        asked for again."""
+    def _record_failure(self, kind: SandboxKind, error: Exception) -> None:
+        """Fail the first request in the queue. Without a request, back off; forget a kind whose image is missing."""
         self._meter.count(SANDBOX_START_FAILURES)
         queue = self._queues[kind]
-        if queue.line:
-            queue.line.popleft().refuse(error)
+        if queue.requests:
+            queue.requests.popleft().fail(error)
         else:
             delay = RETRY_SECONDS[min(queue.failures, len(RETRY_SECONDS) - 1)]
             queue.failures += 1
             queue.paused_until = anyio.current_time() + delay
-            logger.warning("cannot start a sandbox of %s ahead: %s", kind.image, error)
+            logger.warning(
+                "starting an idle sandbox of %s failed; retrying in %g s: %s", kind.image, delay, error
+            )
         if isinstance(error, ImageUnavailable) and kind != self._standard:
             self._demand.forget(kind)
-        self._announce()
+        self._changed.notify_all()
 
     def _offer(self, kind: SandboxKind, sandbox: Sandbox) -> None:
-        """To whoever waits first; else it waits itself."""
+        """Give the sandbox to the first request in the queue; without one, keep it idle if there is a place."""
         queue = self._queues[kind]
-        if queue.line:
-            queue.line.popleft().serve(sandbox)
-        elif self.ready < self._size:
-            waiting = IdleSandbox(sandbox)
-            queue.waiting.append(waiting)
-            watch = partial(waiting.watch, partial(self._forget, queue, waiting))
-            self._group().start_soon(watch, name=f"watch sandbox {sandbox.container_id[:12]}")
+        if queue.requests:
+            queue.requests.popleft().fulfill(sandbox)
+        elif self.idle_count < self._size:
+            idle = IdleSandbox(sandbox)
+            queue.idle.append(idle)
+            watch = partial(idle.watch, partial(self._forget, queue, idle))
+            self._group().start_soon(watch, name=f"watch the idle sandbox {sandbox.container_id[:12]}")
         else:
-            self._group().start_soon(discard, sandbox, name="discard a sandbox")
-        self._announce()
+            self._group().start_soon(discard, sandbox, name="remove a surplus sandbox")
+        self._changed.notify_all()
 
-    def _forget(self, queue: KindQueue, waiting: IdleSandbox) -> None:
-        if waiting in queue.waiting:
-            queue.waiting.remove(waiting)
-            self._announce()
-
-    def _announce(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+    def _forget(self, queue: KindQueue, idle: IdleSandbox) -> None:
+        if idle in queue.idle:
+            queue.idle.remove(idle)
+            self._changed.notify_all()
 
     async def _clear(self) -> None:
         for queue in self._queues.values():
-            while queue.waiting:
-                await _give_up(queue.waiting.popleft())
+            while queue.idle:
+                await _remove_idle(queue.idle.popleft())
 
     def _group(self) -> TaskGroup:
         if self._tasks is None:
-            raise Unavailable("this server is stopping; send the request again")
+            raise Unavailable(SHUTTING_DOWN)
         return self._tasks
 
 
-async def _give_up(waiting: IdleSandbox) -> None:
-    if sandbox := await waiting.claim():
+async def _remove_idle(idle: IdleSandbox) -> None:
+    if sandbox := await idle.claim():
         await discard(sandbox)
