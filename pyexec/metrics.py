@@ -1,6 +1,7 @@
-"""All that is measured, as a catalogue, and the interface that it is reported to. Who collects it is not known here.
+"""The catalogue of all metrics, and the interface through which the server reports them.
 
-No label ever holds what a caller gave: each has few values, and all of them are ours."""
+This module does not know which library collects them. A label never contains data from a caller: each label has a
+small set of values that the server itself defines."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +16,17 @@ DURATIONS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0),
 )
-"""Seconds, from what a warm run takes to what a patient operator allows."""
+"""Buckets in seconds, from a short run with an idle sandbox to a run of several hours."""
 LATENCIES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
-"""Seconds, of what should take hardly any."""
+"""Buckets in seconds, for operations that should be very short."""
 
 
 @frozen(kw_only=True, eq=False)
 class Metric:
-    """One metric by its name. `known` are the values of its labels that are there from the start, at 0: else nobody
-    would see the first increase."""
+    """The name, help text and labels of a metric.
+
+    `known` are label values that are exported as 0 from the start; without them, Prometheus would not see the first
+    increase."""
 
     name: str
     doc: str
@@ -33,56 +36,56 @@ class Metric:
 
 @frozen(kw_only=True, eq=False)
 class Counter(Metric):
-    """It only grows."""
+    """A metric that only grows."""
 
 
 @frozen(kw_only=True, eq=False)
 class Gauge(Metric):
-    """It is read whenever somebody asks."""
+    """A metric that is read each time the metrics are collected."""
 
 
 @frozen(kw_only=True, eq=False)
 class Histogram(Metric):
-    """How often a value fell below each of `buckets`."""
+    """A metric that counts for each of `buckets` how many values were at most that large."""
 
     buckets: tuple[float, ...] = DURATIONS
 
 
 class Meter(Protocol):
-    """Takes what is measured. The labels' values come in the order of the measure's `labels`."""
+    """Records metrics. Pass label values in the order of the metric's `labels`."""
 
-    def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
-        """It has happened, or grown by so much."""
+    def count(self, metric: Counter, *labels: str, by: float = 1) -> None:
+        """Increase a counter."""
 
-    def observe(self, measure: Histogram, value: float, *labels: str) -> None:
-        """One more value."""
+    def observe(self, metric: Histogram, value: float, *labels: str) -> None:
+        """Add a value to a histogram."""
 
-    def watch(self, measure: Gauge, read: Callable[[], float], *labels: str) -> None:
-        """From now on `read` tells it."""
+    def watch(self, metric: Gauge, read: Callable[[], float], *labels: str) -> None:
+        """Call `read` for the gauge's value each time the metrics are collected."""
 
 
 class NoopMeter:
-    """A meter for where nobody asks."""
+    """A meter that records nothing."""
 
-    def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
-        """Nobody asks."""
+    def count(self, metric: Counter, *labels: str, by: float = 1) -> None:
+        """Do nothing."""
 
-    def observe(self, measure: Histogram, value: float, *labels: str) -> None:
-        """Nobody asks."""
+    def observe(self, metric: Histogram, value: float, *labels: str) -> None:
+        """Do nothing."""
 
-    def watch(self, measure: Gauge, read: Callable[[], float], *labels: str) -> None:
-        """Nobody asks."""
+    def watch(self, metric: Gauge, read: Callable[[], float], *labels: str) -> None:
+        """Do nothing."""
 
 
 NOOP_METER: Final = NoopMeter()
 
 
 @contextmanager
-def timed(meter: Meter, measure: Histogram, *labels: str) -> Iterator[None]:
-    """Observes how long the block takes, in seconds, unless it raises."""
+def timed(meter: Meter, metric: Histogram, *labels: str) -> Iterator[None]:
+    """Observe how long the block takes, in seconds, unless it raises."""
     begun = perf_counter()
     yield
-    meter.observe(measure, perf_counter() - begun, *labels)
+    meter.observe(metric, perf_counter() - begun, *labels)
 
 
 _OUTCOMES = (
@@ -95,24 +98,24 @@ _OUTCOMES = (
 
 EXECUTIONS_ENDED: Final = Counter(
     name="pyexec_executions_ended_total",
-    doc="Executions whose end this replica wrote, by how they were asked for and how they ended; "
-    "error_type is empty for what completed, whatever the program raised",
+    doc="Executions whose end this replica wrote, by mode and outcome; error_type is empty for completed "
+    "executions, even if the program raised an exception",
     labels=("mode", "status", "error_type"),
     known=tuple((mode, *outcome) for mode in MODES for outcome in _OUTCOMES),
 )
 EXECUTION_SECONDS: Final = Histogram(
-    name="pyexec_execution_seconds", doc="From submission to end", labels=("mode",)
+    name="pyexec_execution_seconds", doc="Time from submission to end", labels=("mode",)
 )
 PHASE_SECONDS: Final = Histogram(
     name="pyexec_execution_phase_seconds",
-    doc="Phases of executions that ended on this replica, as timings_ms tells callers: queue, setup, run",
+    doc="Time of each phase of executions that ended on this replica, as in timings_ms: queue, setup, run",
     labels=("phase",),
     known=(("queue",), ("setup",), ("run",)),
 )
 STEP_SECONDS: Final = Histogram(
     name="pyexec_step_seconds",
-    doc="Where the time of a run goes: slot (waiting for one), sandbox (taken or started), upload (the archive sent "
-    "and unpacked), first_commit, program (from the go-ahead to its end), terminal_commit",
+    doc="Time of each step of a run: slot (waiting for a slot), sandbox (getting a sandbox), upload (sending "
+    "and unpacking the archive), first_commit, program (from start to end), terminal_commit",
     labels=("step",),
     known=tuple(
         (step,) for step in ("slot", "sandbox", "upload", "first_commit", "program", "terminal_commit")
@@ -120,129 +123,140 @@ STEP_SECONDS: Final = Histogram(
 )
 EVENTS_APPENDED: Final = Counter(
     name="pyexec_events_appended_total",
-    doc="Events that this replica wrote, by kind: adopted is a program taken over from a replica that died, "
-    "released one that waits again",
+    doc="Events that this replica wrote, by kind; adopted: program taken over from a dead replica, released: "
+    "execution returned to the queue",
     labels=("event",),
     known=(("adopted",), ("released",)),
 )
-UPLOAD_BYTES: Final = Counter(name="pyexec_upload_bytes_total", doc="Bytes of archives that came in")
-OUTPUT_BYTES: Final = Counter(name="pyexec_output_bytes_total", doc="Bytes that programs have printed")
+UPLOAD_BYTES: Final = Counter(name="pyexec_upload_bytes_total", doc="Bytes of received archives")
+OUTPUT_BYTES: Final = Counter(name="pyexec_output_bytes_total", doc="Bytes printed by programs")
 
-SLOTS: Final = Gauge(name="pyexec_slots", doc="Programs that may run here at once")
-SLOTS_IN_USE: Final = Gauge(name="pyexec_slots_in_use", doc="Slots that are held")
-QUEUE_LENGTH: Final = Gauge(name="pyexec_queue_length", doc="Executions in line for a slot here")
+SLOTS: Final = Gauge(name="pyexec_slots", doc="Slots: maximum number of concurrent programs on this replica")
+SLOTS_IN_USE: Final = Gauge(name="pyexec_slots_in_use", doc="Slots in use")
+QUEUE_LENGTH: Final = Gauge(name="pyexec_queue_length", doc="Executions that wait for a slot on this replica")
 BACKLOG: Final = Gauge(
     name="pyexec_backlog",
-    doc="Accepted executions that no replica has taken yet, in the whole deployment: the leader tells, others say 0",
+    doc="Accepted executions that no replica has claimed yet, in the whole deployment; reported by the "
+    "leader, 0 on other replicas",
 )
-QUEUE_LIMIT: Final = Gauge(name="pyexec_queue_limit", doc="Executions that may wait before callers get 429")
+QUEUE_LIMIT: Final = Gauge(
+    name="pyexec_queue_limit", doc="Maximum queue length; further requests are answered with 429"
+)
 MEMORY_BUDGET: Final = Gauge(
-    name="pyexec_memory_budget_bytes", doc="Memory that all sandboxes may take together"
+    name="pyexec_memory_budget_bytes", doc="Maximum memory of all sandboxes together"
 )
-MEMORY_RESERVED: Final = Gauge(name="pyexec_memory_reserved_bytes", doc="Of that, what held slots may take")
+MEMORY_RESERVED: Final = Gauge(
+    name="pyexec_memory_reserved_bytes", doc="Memory reserved by slots in use, as part of the budget"
+)
 ACTIVE_EXECUTIONS: Final = Gauge(
-    name="pyexec_executions_live", doc="Executions that this replica carries on now"
+    name="pyexec_executions_live", doc="Executions that this replica handles now"
 )
 CORRUPT_EXECUTIONS: Final = Gauge(
-    name="pyexec_damaged_executions", doc="Executions met whose log cannot be read; they are left alone"
+    name="pyexec_damaged_executions",
+    doc="Executions found with an unreadable log; the server does not touch them",
 )
 
-POOL_SIZE: Final = Gauge(name="pyexec_pool_size", doc="Sandboxes that should wait for programs")
-POOL_IDLE: Final = Gauge(name="pyexec_pool_waiting", doc="Sandboxes that wait for programs")
+POOL_SIZE: Final = Gauge(name="pyexec_pool_size", doc="Target number of idle sandboxes")
+POOL_IDLE: Final = Gauge(name="pyexec_pool_waiting", doc="Idle sandboxes")
 POOL_TAKES: Final = Counter(
     name="pyexec_pool_takes_total",
-    doc="Sandboxes taken: hit (one waited), miss (one had to be started)",
+    doc="Sandboxes taken from the pool; hit: an idle sandbox was available, miss: a sandbox had to be started",
     labels=("result",),
     known=(("hit",), ("miss",)),
 )
 SANDBOX_START_SECONDS: Final = Histogram(
-    name="pyexec_sandbox_start_seconds", doc="From asking the engine to a sandbox that waits for its program"
+    name="pyexec_sandbox_start_seconds",
+    doc="Time to start a sandbox, from the request to the engine until the sandbox is ready for a program",
 )
 SANDBOX_START_FAILURES: Final = Counter(
-    name="pyexec_sandbox_start_failures_total", doc="Sandboxes that could not be started"
+    name="pyexec_sandbox_start_failures_total", doc="Failed starts of sandboxes"
 )
 ENVIRONMENT_HITS: Final = Counter(
-    name="pyexec_environment_hits_total", doc="Looks for an environment that found it made"
+    name="pyexec_environment_hits_total", doc="Lookups that found an existing environment"
 )
 ENVIRONMENT_BUILDS: Final = Counter(
     name="pyexec_environment_builds_total",
-    doc="Environments made, or failed to be",
+    doc="Builds of environments, by result",
     labels=("result",),
     known=(("made",), ("failed",)),
 )
 ENVIRONMENT_BUILD_SECONDS: Final = Histogram(
-    name="pyexec_environment_build_seconds", doc="Making of environments that were made"
+    name="pyexec_environment_build_seconds", doc="Time of successful builds of environments"
 )
 IMAGE_PULLS: Final = Counter(
     name="pyexec_image_pulls_total",
-    doc="Images pulled, or failed to be",
+    doc="Pulls of images, by result",
     labels=("result",),
     known=(("pulled",), ("failed",)),
 )
-IMAGE_PULL_SECONDS: Final = Histogram(name="pyexec_image_pull_seconds", doc="Pulls of images that came")
+IMAGE_PULL_SECONDS: Final = Histogram(
+    name="pyexec_image_pull_seconds", doc="Time of successful pulls of images"
+)
 ISOLATION_CHECK_PASSED: Final = Gauge(
-    name="pyexec_limits_proven", doc="1 once a probe has shown that sandboxes hold; nothing runs before"
+    name="pyexec_limits_proven",
+    doc="1 after the isolation check has passed, else 0; no program runs before that",
 )
 
 EVENT_LOG_SECONDS: Final = Histogram(
     name="pyexec_event_log_seconds",
-    doc="Operations of the event log; those that wait for news are left out",
+    doc="Time of event log operations, without those that wait for changes",
     labels=("operation",),
     buckets=LATENCIES,
     known=(("append",), ("read",)),
 )
 EVENT_LOG_ERRORS: Final = Counter(
     name="pyexec_event_log_errors_total",
-    doc="Operations of the event log that failed, by the error's code; a conflict is no fault",
+    doc="Failed event log operations, by error code; conflicts are not errors",
     labels=("operation", "kind"),
     known=(("append", "unavailable"), ("read", "unavailable")),
 )
 LEADER: Final = Gauge(
-    name="pyexec_leader", doc="1 while this replica leads, else 0; a sum other than 1 is wrong"
+    name="pyexec_leader", doc="1 if this replica is the leader, else 0; the sum over all replicas should be 1"
 )
 MEMBER: Final = Gauge(
-    name="pyexec_member", doc="1 while this replica's membership stands; it appends nothing without"
+    name="pyexec_member",
+    doc="1 while this replica's membership is valid, else 0; without it, the replica appends no events",
 )
 CONSUL_REQUESTS: Final = Counter(
     name="pyexec_consul_requests_total",
-    doc="Requests sent to Consul",
+    doc="Requests to Consul",
     labels=("method", "endpoint"),
 )
 CONSUL_ERRORS: Final = Counter(
     name="pyexec_consul_errors_total",
-    doc="Requests that Consul did not serve: unreachable, unanswered (cut off or too late), server_error",
+    doc="Failed requests to Consul: unreachable, unanswered (connection lost or timed out), server_error",
     labels=("kind",),
     known=(("unreachable",), ("unanswered",), ("server_error",)),
 )
 DOCKER_REQUEST_SECONDS: Final = Histogram(
     name="pyexec_docker_request_seconds",
-    doc="Requests to the container engine, to the beginning of their answers",
+    doc="Time of requests to the container engine, until the response starts",
     labels=("operation",),
 )
 DOCKER_ERRORS: Final = Counter(
     name="pyexec_docker_errors_total",
-    doc="Requests that the container engine did not serve: unreachable (no connection, or cut off), refused "
-    "(4xx but 404 and 409, which are daily business), server_error (5xx)",
+    doc="Failed requests to the container engine: unreachable (no connection, or connection lost), refused "
+    "(4xx except 404 and 409), server_error (5xx)",
     labels=("operation", "kind"),
     known=(("containers create", "unreachable"), ("containers create", "server_error")),
 )
 
 HTTP_REQUESTS: Final = Counter(
     name="pyexec_http_requests_total",
-    doc="Requests answered, by route; status 499 is a caller who hung up",
+    doc="HTTP requests, by route and status; status 499: the caller closed the connection",
     labels=("method", "route", "status"),
 )
 HTTP_SECONDS: Final = Histogram(
-    name="pyexec_http_request_seconds", doc="Requests, to the end of their handling", labels=("route",)
+    name="pyexec_http_request_seconds", doc="Time to handle HTTP requests", labels=("route",)
 )
 LOOP_LAG_SECONDS: Final = Histogram(
     name="pyexec_event_loop_lag_seconds",
-    doc="How much later than asked the event loop wakes a task, sampled once a second",
+    doc="Delay of the event loop in waking up a task, sampled once a second",
     buckets=LATENCIES,
 )
 BUILD_INFO: Final = Gauge(
     name="pyexec_build_info",
-    doc="Always 1; the labels tell what runs",
+    doc="Always 1; the labels identify the running version",
     labels=("version", "python", "engine"),
 )
 

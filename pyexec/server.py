@@ -86,7 +86,7 @@ class Server:
         while True:
             failure: BaseExceptionGroup[ExecutorError] | None = None
             replica_id = f"rep_{os.urandom(8).hex()}"
-            self.logs.name(replica_id)
+            self.logs.set_replica(replica_id)
             try:
                 async with open_replica(self.settings, url, replica_id, self.meter) as replica:
                     await _serve_replica(replica, self.gate, url, self.stop, self.settings.stop_timeout)
