@@ -106,7 +106,7 @@ func ExampleClient_Submit() {
 }
 
 func ExampleError() {
-	answer := `{"error": "config.memory_mb is 1; allowed is at least 16", "code": "invalid_request", "field": "config.memory_mb"}`
+	answer := `{"error": "config.memory_mb must be at least 16, not 1", "code": "invalid_request", "field": "config.memory_mb"}`
 	client, err := pyexec.New(answering("application/json", 400, answer))
 	if err != nil {
 		panic(err)

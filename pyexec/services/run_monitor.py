@@ -111,7 +111,7 @@ async def follow(run: Run, sandbox: Sandbox, bounds: Bounds) -> RunOutcome:
             if len(frame.data) > room:
                 return RunOutcome(reason="output_limit")
             if run.output_log.segment_count > CHANGES_MAX:
-                told = f"the program changed {CHANGES_MAX} times between stdout and stderr and was ended"
+                told = f"the program changed {CHANGES_MAX} times between stdout and stderr and was stopped"
                 return RunOutcome(reason="output_limit", detail=told)
         elif isinstance(frame, Evaluated):
             result += frame.data

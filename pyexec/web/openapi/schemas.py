@@ -56,7 +56,7 @@ class Problem:
     """Every error."""
 
     error: str = attrs.field(
-        metadata=described("A sentence for a person.", "config.memory_mb is 1; allowed is at least 16")
+        metadata=described("A sentence for a person.", "config.memory_mb must be at least 16, not 1")
     )
     code: str = attrs.field(metadata=described("Its kind, for a program.", "invalid_request"))
     field: str | None = attrs.field(
