@@ -106,7 +106,7 @@ func ExampleClient_Submit() {
 }
 
 func ExampleError() {
-	response := `{"error": "config.memory_mb is 1; allowed is at least 16", "code": "invalid_request", "field": "config.memory_mb"}`
+	response := `{"error": "config.memory_mb must be at least 16, not 1", "code": "invalid_request", "field": "config.memory_mb"}`
 	client, err := pyexec.New(startServer("application/json", 400, response))
 	if err != nil {
 		panic(err)

@@ -1,6 +1,7 @@
-"""All that is measured, as a catalogue, and the interface that it is reported to. Who collects it is not known here.
+"""The catalogue of all metrics, and the interface through which the server reports them.
 
-No label ever holds what a caller gave: each has few values, and all of them are ours."""
+This module does not know which library collects them. A label never contains data from a caller: each label has a
+small set of values that the server itself defines."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +16,17 @@ DURATIONS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0),
 )
-"""Seconds, from what a warm run takes to what a patient operator allows."""
+"""Buckets in seconds, from a short run with an idle sandbox to a run of several hours."""
 LATENCIES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
-"""Seconds, of what should take hardly any."""
+"""Buckets in seconds, for operations that should be very short."""
 
 
 @frozen(kw_only=True, eq=False)
 class Metric:
-    """One metric by its name. `known` are the values of its labels that are there from the start, at 0: else nobody
-    would see the first increase."""
+    """The name, help text and labels of a metric.
+
+    `known` are label values that are exported as 0 from the start; without them, Prometheus would not see the first
+    increase."""
 
     name: str
     doc: str
@@ -33,56 +36,56 @@ class Metric:
 
 @frozen(kw_only=True, eq=False)
 class Counter(Metric):
-    """It only grows."""
+    """A metric that only grows."""
 
 
 @frozen(kw_only=True, eq=False)
 class Gauge(Metric):
-    """It is read whenever somebody asks."""
+    """A metric that is read each time the metrics are collected."""
 
 
 @frozen(kw_only=True, eq=False)
 class Histogram(Metric):
-    """How often a value fell below each of `buckets`."""
+    """A metric that counts for each of `buckets` how many values were at most that large."""
 
     buckets: tuple[float, ...] = DURATIONS
 
 
 class Meter(Protocol):
-    """Takes what is measured. The labels' values come in the order of the measure's `labels`."""
+    """Records metrics. Pass label values in the order of the metric's `labels`."""
 
-    def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
-        """It has happened, or grown by so much."""
+    def count(self, metric: Counter, *labels: str, by: float = 1) -> None:
+        """Increase a counter."""
 
-    def observe(self, measure: Histogram, value: float, *labels: str) -> None:
-        """One more value."""
+    def observe(self, metric: Histogram, value: float, *labels: str) -> None:
+        """Add a value to a histogram."""
 
-    def watch(self, measure: Gauge, read: Callable[[], float], *labels: str) -> None:
-        """From now on `read` tells it."""
+    def watch(self, metric: Gauge, read: Callable[[], float], *labels: str) -> None:
+        """Call `read` for the gauge's value each time the metrics are collected."""
 
 
 class NoopMeter:
-    """A meter for where nobody asks."""
+    """A meter that records nothing."""
 
-    def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
-        """Nobody asks."""
+    def count(self, metric: Counter, *labels: str, by: float = 1) -> None:
+        """Do nothing."""
 
-    def observe(self, measure: Histogram, value: float, *labels: str) -> None:
-        """Nobody asks."""
+    def observe(self, metric: Histogram, value: float, *labels: str) -> None:
+        """Do nothing."""
 
-    def watch(self, measure: Gauge, read: Callable[[], float], *labels: str) -> None:
-        """Nobody asks."""
+    def watch(self, metric: Gauge, read: Callable[[], float], *labels: str) -> None:
+        """Do nothing."""
 
 
 NOOP_METER: Final = NoopMeter()
 
 
 @contextmanager
-def timed(meter: Meter, measure: Histogram, *labels: str) -> Iterator[None]:
-    """Observes how long the block takes, in seconds, unless it raises."""
+def timed(meter: Meter, metric: Histogram, *labels: str) -> Iterator[None]:
+    """Observe how long the block takes, in seconds, unless it raises."""
     begun = perf_counter()
     yield
-    meter.observe(measure, perf_counter() - begun, *labels)
+    meter.observe(metric, perf_counter() - begun, *labels)
 
 
 _OUTCOMES = (

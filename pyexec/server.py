@@ -81,7 +81,7 @@ class Server:
         while True:
             failure: BaseExceptionGroup[ExecutorError] | None = None
             replica_id = f"rep_{os.urandom(8).hex()}"
-            self.logs.name(replica_id)
+            self.logs.set_replica(replica_id)
             try:
                 async with open_replica(self.settings, url, replica_id, self.meter) as replica:
                     on_ready = partial(self._open, replica.context, url)

@@ -1,4 +1,4 @@
-"""An execution's events and output as one stream, with positions at which a reader can go on."""
+"""Merge an execution's events and its output into one stream, which a reader can resume at any position."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,7 +12,7 @@ from pyexec.domain.result import Result, result_of
 
 @frozen(kw_only=True)
 class Position:
-    """How far a reader has come: events, and bytes of output since `preparing` or `running`."""
+    """A position in the stream: the number of events, and of output bytes since the last `preparing` or `running`."""
 
     seq: int = 0
     offset: int = 0
@@ -20,7 +20,7 @@ class Position:
 
 @frozen(kw_only=True)
 class LifecycleItem:
-    """A lifecycle event, with the position after it."""
+    """A lifecycle event, and the position after it."""
 
     position: Position
     event: Event
@@ -28,7 +28,7 @@ class LifecycleItem:
 
 @frozen(kw_only=True)
 class OutputItem:
-    """Output of one stream, with the position after it."""
+    """Bytes of one output stream, and the position after them."""
 
     position: Position
     stream: Stream
@@ -37,7 +37,7 @@ class OutputItem:
 
 @frozen(kw_only=True)
 class EndItem:
-    """The last of an execution's events, with the whole result."""
+    """The terminal event and the result. It is the last item of a stream."""
 
     position: Position
     event: Terminal
@@ -50,11 +50,11 @@ Item = LifecycleItem | OutputItem | EndItem
 def items_after(
     execution_id: str, events: Sequence[Event], output_log: OutputLog, after: Position
 ) -> Iterator[Item]:
-    """What of `events` and `output_log` comes after a position, in the order in which it happened.
+    """Yield the items after a position, in the order in which they happened.
 
-    What setup said comes before `running`, what the program printed after it, the terminal event last. A
-    position's offset counts from 0 again at `preparing` and at `running`, so it never depends on whether an
-    environment was made for this execution, or found."""
+    Output of the setup comes before `running`, output of the program after it, and the terminal event last. The offset
+    of a position starts again at 0 after `preparing` and after `running`, so offsets in the program's output do not
+    depend on the length of the setup's output."""
     state: Execution | None = None
     at = after
     for number, event in enumerate(events, start=1):

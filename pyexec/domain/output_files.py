@@ -1,4 +1,4 @@
-"""The files that a run brings back: which ones a caller may ask for, and the check of those that come."""
+"""The output files of a run: the patterns that a caller may use, and the check of what a sandbox sends."""
 
 import posixpath
 import re
@@ -8,19 +8,19 @@ from attrs import define, field, frozen
 
 from pyexec.errors import InvalidRequest, SandboxBroken
 
-ROOT = "work"
+WORK_DIR = "work"
 PATTERNS_MAX = 100
 PATTERN_BYTES_MAX = 1024
 COMPONENT_BYTES_MAX = 255
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What no path that comes back may hold: control characters, line ends, and bytes that are not UTF-8."""
+"""Characters that no path of an output file may contain: control characters, line ends, bytes that are not UTF-8."""
 
 
 @frozen(kw_only=True)
 class FileLimits:
-    """How much a run may bring back: bytes of contents, files, bytes of all their paths together and of one path.
+    """The limits of a run's output files: bytes of all contents, number of files, bytes of all paths and of one path.
 
-    The paths lie in the terminal event, which must fit into one step of the event log."""
+    The terminal event contains the paths, and must fit into one append to the event log."""
 
     bytes_max: int
     files_max: int = 1000
@@ -30,7 +30,7 @@ class FileLimits:
 
 @frozen(kw_only=True)
 class OutputFile:
-    """A file that came back."""
+    """An output file."""
 
     path: str
     size: int
@@ -38,9 +38,10 @@ class OutputFile:
 
 @frozen(kw_only=True)
 class OutputFiles:
-    """What a run brought back. Their contents, one after the other, are a blob; None when there are none.
+    """The output files of a run. The blob contains their contents, one after the other; it is None if there is nothing
+    to store.
 
-    `truncated` says that something was left out, or may have been."""
+    `truncated` is true if files are missing, or may be missing."""
 
     listed: tuple[OutputFile, ...] = ()
     truncated: bool = False
@@ -49,7 +50,7 @@ class OutputFiles:
 
 @define
 class FileCheck:
-    """What a sandbox says of files is hostile: feed it here first. Every lie raises `SandboxBroken`."""
+    """Checks what a sandbox sends as output files, which is untrusted. Raises `SandboxBroken` for invalid data."""
 
     limits: FileLimits
     _files: list[OutputFile] = field(factory=list, init=False)
@@ -60,13 +61,15 @@ class FileCheck:
     _missing: int = field(default=0, init=False)
 
     def begin(self, path: str, size: int) -> None:
-        """A file is announced."""
+        """Check the announcement of the next file."""
         if self._missing:
-            raise SandboxBroken(f"{self._missing} bytes of {self._files[-1].path!r} did not come")
+            raise SandboxBroken(
+                f"{self._missing} bytes of the output file {self._files[-1].path!r} are missing"
+            )
         _check_path(path, self.limits.path_bytes_max)
         folders = set(_folders_of(path))
         if path in self._paths or path in self._folders or folders & self._paths:
-            raise SandboxBroken(f"the file {path!r} came twice, or as a folder, too")
+            raise SandboxBroken(f"the output file {path!r} was sent twice, or is a directory, too")
         self._names_bytes += len(path.encode())
         self._bytes += size
         if (
@@ -74,53 +77,56 @@ class FileCheck:
             or self._names_bytes > self.limits.names_bytes_max
             or self._bytes > self.limits.bytes_max
         ):
-            raise SandboxBroken("more files came than were allowed")
+            raise SandboxBroken("the output files exceed their limits")
         self._files.append(OutputFile(path=path, size=size))
         self._paths.add(path)
         self._folders |= folders
         self._missing = size
 
     def feed(self, data: bytes) -> None:
-        """Bytes of the announced file come."""
+        """Check the next bytes of the announced file."""
         if len(data) > self._missing:
-            raise SandboxBroken("more bytes of a file came than it has")
+            raise SandboxBroken("an output file is longer than announced")
         self._missing -= len(data)
 
     @property
     def announced(self) -> int:
-        """How many files have begun."""
+        """The number of announced files."""
         return len(self._files)
 
-    def whole(self) -> tuple[OutputFile, ...]:
-        """The files of which everything has come."""
+    def complete(self) -> tuple[OutputFile, ...]:
+        """Return the files that were received completely."""
         return tuple(self._files[:-1] if self._missing else self._files)
 
 
 def normalize_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
-    """`output_files` relative to /work and without detours; raises `InvalidRequest` for what leads elsewhere."""
+    """Return the patterns of `output_files` relative to /work; raise `InvalidRequest` for a pattern outside of it."""
     if len(patterns) > PATTERNS_MAX:
         raise InvalidRequest(
-            f"output_files has {len(patterns)} patterns; allowed are {PATTERNS_MAX}", field="output_files"
+            f"output_files has {len(patterns)} patterns; at most {PATTERNS_MAX} are allowed",
+            field="output_files",
         )
-    return tuple(_normal_pattern(pattern, f"output_files[{at}]") for at, pattern in enumerate(patterns))
+    return tuple(_normalize_pattern(pattern, f"output_files[{at}]") for at, pattern in enumerate(patterns))
 
 
-def _normal_pattern(pattern: str, where: str) -> str:
+def _normalize_pattern(pattern: str, where: str) -> str:
     if not pattern or "\0" in pattern:
-        raise InvalidRequest(f"{pattern[:60]!r} is no pattern of files", field=where)
+        raise InvalidRequest(f"{pattern[:60]!r} is not a file pattern", field=where)
     if len(pattern.encode()) > PATTERN_BYTES_MAX:
         raise InvalidRequest(f"the pattern is longer than {PATTERN_BYTES_MAX} bytes", field=where)
     if ".." in pattern.split("/"):
-        raise InvalidRequest(f"{pattern!r} has '..' in it; give a pattern below /work", field=where)
+        raise InvalidRequest(f"{pattern!r} contains '..'; use a pattern below /work", field=where)
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     if pattern.startswith("/"):
-        if parts[:1] != [ROOT]:
-            raise InvalidRequest(f"{pattern!r} lies outside /work; give a pattern below it", field=where)
+        if parts[:1] != [WORK_DIR]:
+            raise InvalidRequest(f"{pattern!r} is outside /work; use a pattern below /work", field=where)
         del parts[0]
     if pattern.endswith("/") or not parts:
-        raise InvalidRequest(f"{pattern!r} names a directory; for all files in it append **", field=where)
+        raise InvalidRequest(f"{pattern!r} is a directory; append ** to match all files in it", field=where)
     if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
-        raise InvalidRequest(f"a part of the pattern is longer than {COMPONENT_BYTES_MAX} bytes", field=where)
+        raise InvalidRequest(
+            f"a file or directory name in the pattern is longer than {COMPONENT_BYTES_MAX} bytes", field=where
+        )
     if parts[-1] == "**":
         parts.append("*")
     return "/".join(part for at, part in enumerate(parts) if part != "**" or parts[at - 1 : at] != ["**"])
@@ -129,9 +135,9 @@ def _normal_pattern(pattern: str, where: str) -> str:
 def _check_path(path: str, bytes_max: int) -> None:
     normal = posixpath.normpath(path)
     if not path or path != normal or path.startswith("/") or normal.split("/")[0] in (".", ".."):
-        raise SandboxBroken(f"a file came as {path[:80]!r}, which is no path below /work")
+        raise SandboxBroken(f"the output file {path[:80]!r} is not below /work")
     if UNSAFE.search(path) or len(path.encode()) > bytes_max:
-        raise SandboxBroken(f"a file came as {path[:80]!r}, which is no name to give on")
+        raise SandboxBroken(f"the output file {path[:80]!r} has an unsafe or too long path")
 
 
 def _folders_of(path: str) -> Iterator[str]:

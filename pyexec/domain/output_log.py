@@ -1,4 +1,4 @@
-"""What an execution printed: setup first, then both streams of the program, in the order their bytes came."""
+"""The output of an execution: first what its setup printed, then both streams of the program, in order of arrival."""
 
 import re
 from bisect import bisect_right
@@ -10,7 +10,7 @@ from pyexec.errors import CorruptLog
 
 
 class Stream(StrEnum):
-    """One of a program's two output streams, or what was said while its environment was made."""
+    """One of the program's two output streams, or the output of the setup."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
@@ -23,8 +23,10 @@ _HEADER = re.compile(rb"(?P<mark>[012])(?P<length>[0-9a-f]{8})")
 
 
 class OutputLog:
-    """Output in arrival order. An offset counts the bytes of both streams together, so a reader that stops
-    at an offset can go on there and misses and repeats nothing."""
+    """The bytes of all streams in order of arrival, as segments: consecutive bytes of the same stream.
+
+    An offset counts the bytes of all streams together. A reader that stops at an offset can continue there later, and
+    gets each byte exactly once."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -35,7 +37,7 @@ class OutputLog:
         return len(self._data)
 
     def append(self, stream: Stream, data: bytes) -> None:
-        """Adds bytes that `stream` has just produced."""
+        """Add bytes that `stream` has just produced."""
         if not data:
             return
         self._data += data
@@ -47,20 +49,20 @@ class OutputLog:
 
     @property
     def segment_count(self) -> int:
-        """How many runs of bytes of one stream there are."""
+        """The number of segments."""
         return len(self._ends)
 
     @property
     def setup_bytes(self) -> int:
-        """How many bytes setup said; the program's come after them."""
+        """The number of bytes that the setup printed. The program's bytes come after them."""
         return self._ends[0] if self._streams[:1] == [Stream.SETUP] else 0
 
     def relabel_setup(self) -> None:
-        """What setup said is the error output of an execution whose program never started."""
+        """Turn the output of the setup into stderr. It is the error output of an execution whose setup failed."""
         self._streams = [Stream.STDERR if stream is Stream.SETUP else stream for stream in self._streams]
 
     def since(self, offset: int, until: int | None = None) -> Iterator[tuple[Stream, bytes]]:
-        """The runs of bytes from `offset` on, or up to another one, each of one stream, in order."""
+        """Yield the segments from one offset to another, or to the end."""
         start, stop = offset, len(self) if until is None else until
         for index in range(bisect_right(self._ends, offset), len(self._ends)):
             if start >= stop:
@@ -69,30 +71,31 @@ class OutputLog:
             start = self._ends[index]
 
     def bytes_of(self, stream: Stream) -> bytes:
-        """All bytes of one stream, as they were."""
+        """Return all bytes of one stream."""
         return b"".join(data for which, data in self.since(0) if which is stream)
 
     def text_of(self, stream: Stream) -> str:
-        """One stream as text: UTF-8, invalid bytes replaced."""
+        """Return one stream as UTF-8 text, with invalid bytes replaced."""
         return self.bytes_of(stream).decode("utf-8", "replace")
 
     def encode(self, size: int | None = None) -> bytes:
-        """All of it, or the first `size` bytes, for storage: each run as its stream's mark, its length in eight hex
-        digits, its bytes."""
+        """Encode all bytes, or the first `size` bytes, for storage.
+
+        Each segment is its stream's mark, its length in eight hex digits, and its bytes."""
         return b"".join(_MARK[stream] + b"%08x" % len(data) + data for stream, data in self.since(0, size))
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:
-        """The output log that was encoded; raises `CorruptLog` for anything else."""
+        """Return the output log that was encoded; raise `CorruptLog` if the bytes are malformed."""
         output_log, at = cls(), 0
         while at < len(stored):
             header = _HEADER.match(stored, at)
             if header is None:
-                raise CorruptLog("a stored output is not one of ours")
+                raise CorruptLog(f"stored output is malformed at byte {at}")
             stream, length = _STREAM[header["mark"]], int(header["length"], 16)
             data = stored[at + 9 : at + 9 + length]
             if len(data) != length:
-                raise CorruptLog("a stored output is cut short")
+                raise CorruptLog("stored output is cut short")
             output_log.append(stream, data)
             at += 9 + length
         return output_log

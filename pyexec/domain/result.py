@@ -1,5 +1,5 @@
-"""The Result: an execution as callers see it (docs/api.md). Fields that do not apply are None, and left out
-on the wire."""
+"""The result of an execution as callers see it (docs/api.md). Fields that do not apply are None here, and are left out
+of the response."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from pyexec.domain.output_log import OutputLog, Stream
 
 @frozen(kw_only=True)
 class Timings:
-    """How long each phase took, in whole milliseconds."""
+    """The duration of each phase, in whole milliseconds."""
 
     queue: int
     setup: int
@@ -22,7 +22,7 @@ class Timings:
 
 @frozen(kw_only=True)
 class Truncated:
-    """Whether output was cut at the server's limit."""
+    """Which outputs were cut at the server's limit."""
 
     stdout: bool = False
     stderr: bool = False
@@ -50,7 +50,7 @@ class Summary:
 
 @frozen(kw_only=True)
 class Result(Summary):
-    """An execution with what it has printed. A program that fails is a result, too."""
+    """An execution with its output. A program that fails has a result, too."""
 
     stdout: str = ""
     stderr: str = ""
@@ -60,12 +60,12 @@ class Result(Summary):
 
 
 def summarize(execution: Execution) -> Summary:
-    """What is known of an execution from its log alone."""
+    """Return the summary of an execution."""
     return Summary(**_facts(execution))  # type: ignore[arg-type]
 
 
 def result_of(execution: Execution, output_log: OutputLog) -> Result:
-    """The whole answer. `output_log` is what it printed so far, or in all once it has ended."""
+    """Return the result of an execution. `output_log` is its output so far."""
     end = execution.terminal
     limited = isinstance(end, Failed) and end.error_type == "output_limit"
     stdout, stderr = output_log.text_of(Stream.STDOUT), output_log.text_of(Stream.STDERR)
@@ -75,7 +75,7 @@ def result_of(execution: Execution, output_log: OutputLog) -> Result:
         **_facts(execution),  # type: ignore[arg-type]
         stdout=stdout,
         stderr=stderr,
-        # Both share the limit: what is empty was not cut, of the others one was.
+        # Both streams share one limit. An empty stream was not cut; at least one of the others was.
         truncated=Truncated(
             stdout=limited and stdout != "", stderr=limited and stderr != "", result=result_cut
         ),
@@ -85,9 +85,9 @@ def result_of(execution: Execution, output_log: OutputLog) -> Result:
 
 
 def files_of(execution: Execution) -> OutputFiles | None:
-    """What an ended execution brought back; None when it has not ended, or asked for nothing.
+    """Return the output files of an ended execution; None if it has not ended, or requested none.
 
-    Where a program ran and nobody could look afterwards, something may have been left behind."""
+    If the program ran but its files could not be collected, some may be missing, so they count as truncated."""
     if execution.terminal is None or not execution.spec.output_files:
         return None
     return execution.terminal.files or OutputFiles(truncated=execution.started_at is not None)
@@ -123,5 +123,5 @@ def _facts(execution: Execution) -> dict[str, object]:
 
 
 def _ms(earlier: datetime, later: datetime) -> int:
-    """Whole milliseconds between two moments; never negative, for the clocks of two machines may differ."""
+    """Return the whole milliseconds between two times. Never negative, although clocks of two machines may differ."""
     return max(0, round((later - earlier).total_seconds() * 1000))

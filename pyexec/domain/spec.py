@@ -1,4 +1,4 @@
-"""What a caller asks for, and what that becomes once the server's defaults and ceilings are applied."""
+"""The request of a caller, and the spec that it becomes under the server's defaults and ceilings."""
 
 import posixpath
 import re
@@ -19,7 +19,7 @@ _NAME = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,}"
 _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST})?")
-"""An image's name, as the engine's own grammar has it (distribution/reference)."""
+"""The name of an image, with the grammar that Docker uses (distribution/reference)."""
 
 
 @frozen(kw_only=True)
@@ -78,7 +78,7 @@ class EvalRequest:
 
 @frozen(kw_only=True)
 class Limits:
-    """The limits of one run, all decided."""
+    """The limits of a run, with defaults applied."""
 
     timeout_seconds: float
     network_disabled: bool
@@ -90,7 +90,7 @@ class Limits:
 
 @frozen(kw_only=True)
 class Spec:
-    """Everything that decides how an execution runs. `entrypoint` None means: detect it in the archive."""
+    """Everything that determines how an execution runs. If `entrypoint` is None, it is detected in the archive."""
 
     docker_image: str
     limits: Limits
@@ -105,7 +105,7 @@ class Spec:
 
     @property
     def recipe(self) -> Recipe | None:
-        """What must be installed before it can run; None if the image can be used as it is."""
+        """The recipe of the environment that the execution needs; None if it needs only the image."""
         if not self.pre_commands and self.requirements_txt is None:
             return None
         return Recipe(pre_commands=self.pre_commands, requirements_txt=self.requirements_txt)
@@ -113,9 +113,10 @@ class Spec:
 
 @frozen(kw_only=True)
 class Policy:
-    """The operator's defaults and ceilings. `allowed_images` are patterns; none of them: every image.
+    """The operator's defaults and ceilings.
 
-    `setup_allowed`: whether anything may be installed at all."""
+    `allowed_images` are patterns; if there are none, all images are allowed. `setup_allowed` is false if package
+    installation is disabled."""
 
     default_image: str
     defaults: Limits
@@ -125,17 +126,17 @@ class Policy:
 
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
-    """What `metadata` means under `policy`; raises `InvalidRequest` naming the field that does not hold."""
+    """Return the spec for `metadata` under `policy`; raise `InvalidRequest` with the first field that is not valid."""
     if metadata.docker_image is not None:
         _check_image(metadata.docker_image, policy)
     requirements = parse_requirements(metadata.requirements_txt or "")
-    _check_installs(metadata, requirements is not None, policy)
+    _check_setup(metadata, requirements is not None, policy)
     if metadata.entrypoint is not None:
         _check_entrypoint(metadata.entrypoint)
     _check_env_vars(metadata.env_vars)
     for index, argument in enumerate(metadata.script_args):
         if "\0" in argument:
-            raise InvalidRequest("an argument cannot hold a NUL character", field=f"script_args[{index}]")
+            raise InvalidRequest("an argument cannot contain a NUL character", field=f"script_args[{index}]")
     return Spec(
         entrypoint=None if metadata.entrypoint is None else posixpath.normpath(metadata.entrypoint),
         docker_image=metadata.docker_image or policy.default_image,
@@ -145,31 +146,31 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         pre_commands=metadata.pre_commands,
         requirements_txt=requirements.text if requirements else None,
         output_files=normalize_patterns(metadata.output_files),
-        limits=_limits(metadata.config, policy),
+        limits=_resolve_limits(metadata.config, policy),
     )
 
 
-def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
-    """The limits asked for, defaults filled in; raises `InvalidRequest` for one that is out of its range."""
-    decided: dict[str, float | None] = {}
+def _resolve_limits(requested: RequestedLimits, policy: Policy) -> Limits:
+    """Return the requested limits with defaults applied; raise `InvalidRequest` for one that is out of range."""
+    resolved: dict[str, float | None] = {}
     for limit in fields(RequestedLimits):
-        name, least = limit.name, limit.metadata.get("minimum")
-        if least is None:
+        name, minimum = limit.name, limit.metadata.get("least")
+        if minimum is None:
             continue
-        value = getattr(asked, name)
+        value = getattr(requested, name)
         if value is None:
-            decided[name] = getattr(policy.defaults, name)
+            resolved[name] = getattr(policy.defaults, name)
             continue
         ceiling = getattr(policy.ceilings, name)
-        # Compared, never converted: JSON can spell whole numbers that no float holds.
-        if not least <= value <= (sys.float_info.max if ceiling is None else ceiling):
-            most = "" if ceiling is None else f" and at most {ceiling:g}"
+        # Compare without conversion: JSON allows whole numbers that no float can hold.
+        if not minimum <= value <= (sys.float_info.max if ceiling is None else ceiling):
+            at_most = "" if ceiling is None else f" and at most {ceiling:g}"
             raise InvalidRequest(
-                f"config.{name} is {str(value)[:20]}; allowed is at least {least:g}{most}",
+                f"config.{name} must be at least {minimum:g}{at_most}, not {str(value)[:20]}",
                 field=f"config.{name}",
             )
-        decided[name] = value
-    return Limits(network_disabled=asked.network_disabled, **decided)  # type: ignore[arg-type]
+        resolved[name] = value
+    return Limits(network_disabled=requested.network_disabled, **resolved)  # type: ignore[arg-type]
 
 
 def _check_image(image: str, policy: Policy) -> None:
@@ -180,20 +181,20 @@ def _check_image(image: str, policy: Policy) -> None:
     allowed = (policy.default_image, *policy.allowed_images)
     if policy.allowed_images and not any(fnmatchcase(image, pattern) for pattern in allowed):
         raise InvalidRequest(
-            f"docker_image {image!r} is not allowed here; allowed are {', '.join(allowed)}",
+            f"docker_image {image!r} is not allowed on this server; allowed are {', '.join(allowed)}",
             field="docker_image",
         )
 
 
-def _check_installs(metadata: Metadata, has_requirements: bool, policy: Policy) -> None:
+def _check_setup(metadata: Metadata, has_requirements: bool, policy: Policy) -> None:
     for index, command in enumerate(metadata.pre_commands):
         if not command.strip() or "\0" in command:
             raise InvalidRequest(
-                "a command cannot be empty, nor hold a NUL character", field=f"pre_commands[{index}]"
+                "a command cannot be empty or contain a NUL character", field=f"pre_commands[{index}]"
             )
     if not policy.setup_allowed and (has_requirements or metadata.pre_commands):
         raise InvalidRequest(
-            "this server installs nothing (its PYEXEC_SETUP_NETWORK is none); use an image that has what is needed",
+            "package installation is disabled (PYEXEC_SETUP_NETWORK=none); use an image that contains the packages",
             field="requirements_txt" if has_requirements else "pre_commands",
         )
 
@@ -204,7 +205,7 @@ def _check_entrypoint(entrypoint: str) -> None:
     normal = posixpath.normpath(entrypoint)
     if normal.startswith(("/", "../")) or normal == "..":
         raise InvalidRequest(
-            f"entrypoint {entrypoint!r} lies outside the archive; give a path relative to its root",
+            f"entrypoint {entrypoint!r} is outside the archive; use a path relative to its root",
             field="entrypoint",
         )
     if normal == "." or entrypoint.endswith("/"):

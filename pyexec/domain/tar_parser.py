@@ -1,7 +1,7 @@
-"""Finds the members of a tar as its bytes pass, without keeping them.
+"""Find the members of a tar while its bytes arrive, without storing them.
 
-The format is POSIX.1-2001 (`pax`) with GNU's long names and sparse members; single headers are read by the
-standard library."""
+The format is POSIX.1-2001 (`pax`) with GNU's long names and sparse members. The standard library parses the single
+headers."""
 
 import re
 import tarfile
@@ -21,7 +21,7 @@ REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfil
 
 _GNU_SPARSE_REAL_SIZE = slice(483, 495)
 _GNU_SPARSE_EXTENDED = 482
-_GNU_SPARSE_EXTENDED_AGAIN = 504
+_GNU_SPARSE_EXTENDED_NEXT = 504
 
 _COMPRESSED = {
     "gzip": re.compile(rb"\x1f\x8b"),
@@ -45,7 +45,7 @@ _PER_MEMBER = (b"path", b"linkpath", b"size", b"GNU.sparse.")
 
 @frozen(kw_only=True)
 class Member:
-    """One member as the archive states it, unchecked; `size` is that of the unpacked file, holes included."""
+    """A member as the archive describes it, unchecked. `size` is the size of the unpacked file, including holes."""
 
     name: bytes
     kind: bytes
@@ -54,8 +54,8 @@ class Member:
 
 
 @define
-class _Extended:
-    """What extended headers said about the member that follows them."""
+class _ExtendedHeaders:
+    """The values that extended headers set for the member that follows them."""
 
     name: bytes | None = None
     sparse_name: bytes | None = None
@@ -63,7 +63,8 @@ class _Extended:
     stored_size: int | None = None
     real_size: int | None = None
 
-    def note(self, kind: bytes, data: bytes) -> None:
+    def add(self, kind: bytes, data: bytes) -> None:
+        """Read one extended header."""
         if kind == tarfile.GNUTYPE_LONGNAME:
             self.name = data.rstrip(b"\0")
         elif kind == tarfile.GNUTYPE_LONGLINK:
@@ -72,14 +73,14 @@ class _Extended:
             for key, _ in _pax_records(data):
                 if key.startswith(_PER_MEMBER):
                     raise InvalidRequest(
-                        f"the archive sets {key.decode('ascii', 'replace')!r} for all members at once",
+                        f"the archive sets {key.decode('ascii', 'replace')!r} for all members, which is not allowed",
                         field="tar",
                     )
         else:
             for key, value in _pax_records(data):
-                self._note_record(key, value)
+                self._add_record(key, value)
 
-    def _note_record(self, key: bytes, value: bytes) -> None:
+    def _add_record(self, key: bytes, value: bytes) -> None:
         match key:
             case b"path":
                 self.name = value
@@ -95,32 +96,32 @@ class _Extended:
 
 @define
 class TarParser:
-    """Feed it the bytes of a tar in chunks of any size; it gives back each member whose header has passed.
+    """Parses a tar that arrives in chunks of any size, and yields each member as soon as its header is complete.
 
-    Raises `InvalidRequest` when the bytes are not a tar, and its kind `UnsupportedArchive` when they are
+    Raises `InvalidRequest` if the bytes are not a tar, and its subclass `UnsupportedArchive` if they are
     compressed."""
 
     members: int = 0
     ended: bool = False
-    """Whether the end-of-archive block has passed. What follows it is nobody's business."""
+    """True after the end-of-archive block. The bytes after it are ignored."""
 
     _buffer: bytearray = field(factory=bytearray, init=False)
     _need: int = field(default=BLOCK, init=False)
     _skip: int = field(default=0, init=False)
     _magic_checked: bool = field(default=False, init=False)
-    _grammar: Iterator[Member | None] = field(init=False)
+    _headers: Iterator[Member | None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._grammar = self._read_headers()
-        next(self._grammar)
+        self._headers = self._read_headers()
+        next(self._headers)
 
     @property
     def empty(self) -> bool:
-        """Whether no byte has come yet."""
+        """True until the first byte arrives."""
         return not self._magic_checked and not self._buffer
 
     def feed(self, chunk: bytes | memoryview) -> Iterator[Member]:
-        """The members found in the next bytes; they are only read as the iterator is consumed."""
+        """Yield the members in the next chunk. Parsing advances only while the caller iterates."""
         view, at = memoryview(chunk), 0
         while at < len(view) and not self.ended:
             if self._skip:
@@ -133,7 +134,7 @@ class TarParser:
             at += step
             if not self._magic_checked:
                 self._check_magic()
-            if len(self._buffer) == self._need and (member := next(self._grammar)) is not None:
+            if len(self._buffer) == self._need and (member := next(self._headers)) is not None:
                 yield member
 
     def _check_magic(self) -> None:
@@ -145,22 +146,22 @@ class TarParser:
                 )
         self._magic_checked = len(self._buffer) >= _MAGIC_BYTES
 
-    def _take(self, then: int) -> bytes:
-        """The bytes that were waited for; `then` is how many to wait for next."""
-        taken, self._buffer, self._need = bytes(self._buffer), bytearray(), then
+    def _take(self, next_need: int) -> bytes:
+        """Return the bytes that were needed, and set how many are needed next."""
+        taken, self._buffer, self._need = bytes(self._buffer), bytearray(), next_need
         return taken
 
     def _read_headers(self) -> Iterator[Member | None]:
-        """The format's grammar. It is resumed when `_need` bytes are there, takes them, and gives back the
-        member that they complete, if any."""
-        extended = _Extended()
+        """Parse the archive as a coroutine: `feed` resumes it when `_need` bytes are there. It yields the member that
+        these bytes complete, or None."""
+        extended = _ExtendedHeaders()
         yield None
         while any(header := self._take(BLOCK)):
             info = self._parse(header)
             if info.type in _EXTENDED:
                 self._need = _padded(info.size)
                 yield None
-                extended.note(info.type, self._take(BLOCK)[: info.size])
+                extended.add(info.type, self._take(BLOCK)[: info.size])
                 yield None
                 continue
             real = None
@@ -169,10 +170,10 @@ class TarParser:
                 more = header[_GNU_SPARSE_EXTENDED]
                 while more:
                     yield None
-                    more = self._take(BLOCK)[_GNU_SPARSE_EXTENDED_AGAIN]
+                    more = self._take(BLOCK)[_GNU_SPARSE_EXTENDED_NEXT]
             self.members += 1
             yield self._member(info, real, extended)
-            extended = _Extended()
+            extended = _ExtendedHeaders()
         self.ended = True
         yield None
 
@@ -181,17 +182,17 @@ class TarParser:
             info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             where = "the upload is not a tar archive" if self.members == 0 else "the archive is damaged"
-            raise InvalidRequest(f"{where}: after {self.members} members, {error}", field="tar") from error
+            raise InvalidRequest(f"{where}, after {self.members} members: {error}", field="tar") from error
         if info.size < 0:
             raise InvalidRequest(f"member {info.name[:100]!r} has a negative size", field="tar")
         if info.type in _EXTENDED and info.size > EXTENDED_HEADER_MAX:
             raise InvalidRequest(
-                f"the archive has an extended header of {info.size} bytes; at most {EXTENDED_HEADER_MAX}",
+                f"the archive has an extended header of {info.size} bytes; at most {EXTENDED_HEADER_MAX} are allowed",
                 field="tar",
             )
         return info
 
-    def _member(self, info: tarfile.TarInfo, real: int | None, extended: _Extended) -> Member:
+    def _member(self, info: tarfile.TarInfo, real: int | None, extended: _ExtendedHeaders) -> Member:
         stored = info.size if extended.stored_size is None else extended.stored_size
         self._skip = _padded(stored) if info.type in REGULAR else 0
         sizes = (extended.real_size, real, stored)
@@ -209,7 +210,7 @@ def _padded(size: int) -> int:
 
 
 def _number(digits: bytes) -> int:
-    """A number field of a header: octal text, or base 256 when the high bit is set."""
+    """Read a number field of a header: octal text, or base 256 if the high bit is set."""
     if digits[:1] >= b"\x80":
         return int.from_bytes(bytes([digits[0] & 0x7F]) + digits[1:], "big")
     text = digits.split(b"\0")[0].strip()
@@ -220,12 +221,14 @@ def _number(digits: bytes) -> int:
 
 def _decimal(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
-        raise InvalidRequest("the archive is damaged: an extended header's size is not a number", field="tar")
+        raise InvalidRequest(
+            "the archive is damaged: the size in an extended header is not a number", field="tar"
+        )
     return int(value)
 
 
 def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The records of a pax header: `LENGTH KEY=VALUE\\n`, LENGTH counting itself."""
+    """Yield the records of a pax header: `LENGTH KEY=VALUE\\n`. LENGTH counts the whole record."""
     at = 0
     while at < len(data) and data[at] != 0:
         digits, space, _ = data[at : at + 20].partition(b" ")
@@ -233,6 +236,6 @@ def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         record = data[at : at + length]
         key, equals, value = record[len(digits) + 1 :].partition(b"=")
         if len(record) != length or not equals or not value.endswith(b"\n"):
-            raise InvalidRequest("the archive is damaged: an extended header cannot be read", field="tar")
+            raise InvalidRequest("the archive is damaged: an extended header is malformed", field="tar")
         yield key, value[:-1]
         at += length

@@ -1,12 +1,12 @@
-"""Looks at everything that a server with given settings needs, and leaves nothing behind."""
+"""Run all preflight checks: everything that a server with the given settings needs. They leave nothing behind."""
 
 import os
 from collections.abc import Sequence
 
+from pyexec.preflight.check_result import CheckResult, failed, ok
 from pyexec.preflight.consul import check_consul
 from pyexec.preflight.docker import check_engine
-from pyexec.preflight.findings import Finding, failed, fine
-from pyexec.preflight.storage import (
+from pyexec.preflight.host import (
     check_address,
     check_blobs,
     check_certificates,
@@ -17,14 +17,14 @@ from pyexec.settings import PREFIX
 from pyexec.settings_parser import find_errors, read_settings
 
 
-async def run_preflight() -> Sequence[Finding]:
-    """What is found, one after the other: one that fails does not hide the next."""
-    if wrong := find_errors(os.environ):
-        return [failed("settings", error, "the other checks need it") for error in wrong]
+async def run_preflight() -> Sequence[CheckResult]:
+    """Run every check, also after one has failed. Wrong settings are the exception: all other checks need them."""
+    if errors := find_errors(os.environ):
+        return [failed("settings", error, "all other checks were skipped") for error in errors]
     settings = read_settings(os.environ)
     given = sorted(name for name in os.environ if name.startswith(PREFIX))
     return [
-        fine("settings", ", ".join(given) or "all have their defaults"),
+        ok("settings", ", ".join(given) or "all settings have their default values"),
         *check_address(settings),
         *check_data_dir(settings),
         *await check_blobs(settings),

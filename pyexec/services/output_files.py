@@ -68,7 +68,7 @@ class OutputFileSpool:
 
     async def store(self, blobs: BlobStore, name: str) -> OutputFiles:
         """Store all complete files as one blob. The returned list goes into the terminal event."""
-        listed = self._check.whole()
+        listed = self._check.complete()
         truncated = self._truncated or len(listed) < self._check.announced
         size = sum(file.size for file in listed)
         if size:

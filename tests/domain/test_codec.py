@@ -146,7 +146,7 @@ def test_what_fits_is_read_as_it_is(document: dict[str, object]) -> None:
         ([], "metadata", "metadata must be a JSON object, not a list"),
         (None, "metadata", "metadata must be a JSON object, not null"),
         ({"entrypiont": "x"}, "entrypiont", "unknown field 'entrypiont'; did you mean 'entrypoint'?"),
-        ({"zzz": 1}, "zzz", "unknown field 'zzz'; known are entrypoint, docker_image"),
+        ({"zzz": 1}, "zzz", "unknown field 'zzz'; known fields are entrypoint, docker_image"),
         (
             {"timeout_seconds": 1},
             "timeout_seconds",

@@ -63,10 +63,10 @@ def test_files_that_come_as_announced_are_kept() -> None:
     check = FileCheck(LIMITS)
     check.begin("a/b", 3)
     check.feed(b"12")
-    assert check.whole() == ()
+    assert check.complete() == ()
     check.feed(b"3")
     check.begin("a/c", 0)
-    assert check.whole() == (OutputFile(path="a/b", size=3), OutputFile(path="a/c", size=0))
+    assert check.complete() == (OutputFile(path="a/b", size=3), OutputFile(path="a/c", size=0))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_whatever_comes_what_is_kept_was_allowed(claims: list[tuple[str, int] | 
                 check.begin(*claim)
     except SandboxBroken:
         return  # the run has no files then
-    kept = check.whole()
+    kept = check.complete()
     paths = [file.path for file in kept]
     assert len(set(paths)) == len(paths) <= LIMITS.files_max
     assert sum(file.size for file in kept) <= min(came, LIMITS.bytes_max)

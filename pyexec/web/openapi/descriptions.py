@@ -206,7 +206,7 @@ TYPES: dict[type, TypeDoc] = {
     ),
     Problem: _type(
         "An error.",
-        error=FieldDoc("Error message.", "config.memory_mb is 1; allowed is at least 16"),
+        error=FieldDoc("Error message.", "config.memory_mb must be at least 16, not 1"),
         code=FieldDoc("Machine-readable error code.", "invalid_request"),
         field=FieldDoc("Field of the request that is wrong, if there is one.", "config.memory_mb"),
         execution_id=FieldDoc(

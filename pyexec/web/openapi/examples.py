@@ -53,7 +53,7 @@ TYPE_EXAMPLES: dict[type, list[Any]] = {
     Problem: [
         to_json(
             Problem(
-                error="config.memory_mb is 1; allowed is at least 16 and at most 32768",
+                error="config.memory_mb must be at least 16 and at most 32768, not 1",
                 code="invalid_request",
                 field="config.memory_mb",
             )
