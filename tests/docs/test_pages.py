@@ -36,11 +36,11 @@ NOT_RUN = {
     (
         "docs/operating.md",
         "python-executor-server --check",
-    ): "looks at the machine with the settings of a server to be; tests/operate/test_check.py runs it with many",
+    ): "looks at the machine with the settings of a server to be; tests/operations/test_check.py runs it with many",
     (
         "docs/security.md",
         "nomad/firewall.sh up        # both networks; again after a reboot, or when you made one of your own anew",
-    ): "changes this machine's firewall; tests/limits/test_networks.py runs it in a network of its own",
+    ): "changes this machine's firewall; tests/isolation/test_networks.py runs it in a network of its own",
 }
 """Blocks by their first line, and why nothing runs them."""
 SHOWN_AS_PRINTED = ("text", "json")
