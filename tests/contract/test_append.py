@@ -172,9 +172,15 @@ async def test_only_what_has_ended_can_be_retired(log: EventLog) -> None:
 
 
 async def test_retiring_what_never_was_does_nothing(log: EventLog) -> None:
-    execution = new_id()
+    execution, event, kept = new_id(), submitted(), new_id()
+    await log.append(kept, 0, [submitted(), killed()])
+    before = await log.read(kept)
     await log.retire(execution)
-    await log.append(execution, 0, [submitted()])
+    assert list(await log.read(execution)) == []
+    assert await log.read(kept) == before
+    assert list((await log.page(status=None, limit=10, cursor=None)).ids) == [kept]
+    await log.append(execution, 0, [event])
+    assert list(await log.read(execution)) == [event]
 
 
 async def test_a_cancelled_append_has_happened_wholly_or_not_at_all(log: EventLog) -> None:
@@ -188,5 +194,11 @@ async def test_a_cancelled_append_has_happened_wholly_or_not_at_all(log: EventLo
         assert list(await log.read(execution)) in ([], events)
 
 
-async def test_an_answering_log_is_checked(log: EventLog) -> None:
+async def test_a_check_returns_when_the_log_answers_and_changes_nothing(log: EventLog) -> None:
+    execution, events = new_id(), [submitted(), claimed()]
+    await log.append(execution, 0, events)
     await log.check()
+    assert list(await log.read(execution)) == events
+    assert (await log.open_executions()).lengths == {execution: 2}
+    await log.append(execution, 2, [running()])
+    assert (await log.open_executions()).lengths == {execution: 3}

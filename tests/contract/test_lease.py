@@ -1,7 +1,6 @@
 """Membership and leadership on Consul: who is alive, who leads, and what ends either."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from tests.contract.test_durability import ROOT
 from tests.contract.test_watch import PATIENCE
 from tests.events import claimed, new_id, running, submitted
 from tests.support.consul import Agent, dev_agent
+from tests.support.processes import resume, suspend
 
 EXPIRY = 40
 """Consul ends a session up to twice its TTL after its last renewal."""
@@ -220,13 +220,13 @@ async def test_a_silent_consul_ends_leadership_by_our_own_clock(tmp_path: Path) 
             me = membership.fence().key.removeprefix("replicas/")
             with fail_after(EXPIRY):
                 async with membership.lead():
-                    agent.process.send_signal(signal.SIGSTOP)
+                    suspend(agent.process)
                     await anyio.sleep_forever()
             try:
                 with pytest.raises(SessionLost):
                     await log.append(new_id(), 0, [submitted()])
             finally:
-                agent.process.send_signal(signal.SIGCONT)
+                resume(agent.process)
             with fail_after(EXPIRY):
                 async with membership.lead():
                     await until(membership, {me})
@@ -260,7 +260,7 @@ async def test_a_replica_that_slept_through_its_session_does_not_write(
             assert sleeper.stdin is not None
             assert await said(sleeper) == "leading"
             await until(membership, {me, "sleeper"})
-            sleeper.send_signal(signal.SIGSTOP)
+            suspend(sleeper)
             with pytest.raises(Conflict):
                 await log.append(execution, 2, [claimed(me)], gone="sleeper")
             with fail_after(EXPIRY):
@@ -268,7 +268,7 @@ async def test_a_replica_that_slept_through_its_session_does_not_write(
                     await until(membership, {me})
                     sleeper.stdin.write("append\n")
                     sleeper.stdin.flush()
-                    sleeper.send_signal(signal.SIGCONT)
+                    resume(sleeper)
                     heard = {await said(sleeper), await said(sleeper)}
                     assert heard == {"SessionLost", "leads no more"}
                     assert len(await log.read(execution)) == 2

@@ -6,9 +6,8 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.archives import END, compressed, member, pax, script, sparse, tar_of
-from tests.support.remains import check_pool_full, check_works, remains
+from tests.support.remains import remains
 from tests.support.server import Server
-from tests.web.conftest import NARROW_POOL
 
 GOOD = member("main.py", "print('hello')")
 GIBIBYTE = 1024**3
@@ -200,11 +199,6 @@ async def test_a_bad_archive_is_refused_and_leaves_nothing(
         assert word in answer.document["error"]
     assert len(answer.document["error"]) < 500
     assert await remains(narrow_server, narrow) == before
-
-
-async def test_slot_and_pool_are_whole_after_all_that(narrow: Api, narrow_server: Server) -> None:
-    await check_works(narrow)
-    await check_pool_full(narrow_server, narrow, NARROW_POOL)
 
 
 @pytest.mark.parametrize(
