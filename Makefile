@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run cluster cli image test lint soak bench lock docs audit
+.PHONY: run cluster cli image check test lint soak bench lock docs audit
 
 run: ## start a server here, run a first program in it
 	@$(PYTHON) dev/run.py
@@ -16,13 +16,16 @@ cli: ## the Go command line, one static program: dist/python-executor
 image: ## the server's image, python-executor:<version> or ARGS=NAME, and what weighs what in it
 	@$(PYTHON) dev/server_image.py $(ARGS)
 
-test: ## every check and every test, with real parts; ARGS="-k name" for some of the tests
+check: ## the inner loop: the static checks, and the tests that need no Docker
+	@$(PYTHON) dev/check.py check $(ARGS)
+
+test: ## every check and every kind of test, with real parts; ARGS="-k name" for some of the tests
 	@$(PYTHON) dev/check.py test $(ARGS)
 
 lint: ## the static checks alone
 	@$(PYTHON) dev/check.py lint
 
-soak: ## the tests that take hours
+soak: ## all tests at full size, which takes hours; before a release
 	@$(PYTHON) dev/check.py soak $(ARGS)
 
 bench: ## the figures, as a table

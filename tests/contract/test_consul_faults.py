@@ -18,6 +18,8 @@ from tests.events import claimed, new_id, released, running, submitted
 from tests.support.consul import Agent, binary, cluster, dev_agent, durable_agent
 from tests.support.processes import suspended
 
+pytestmark = pytest.mark.service
+
 PATIENCE = 60
 
 

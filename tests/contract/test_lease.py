@@ -24,6 +24,8 @@ from tests.events import claimed, new_id, running, submitted
 from tests.support.consul import Agent, dev_agent
 from tests.support.processes import resume, suspend
 
+pytestmark = pytest.mark.service
+
 EXPIRY = 40
 """Consul ends a session up to twice its TTL after its last renewal."""
 

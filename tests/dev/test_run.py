@@ -85,5 +85,5 @@ def test_an_unknown_story_names_the_known_ones() -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == "error: Nothing is called 'tset' here: allowed are lint, test, soak, bench, docs, audit.\n"
+        == "error: Nothing is called 'tset' here: allowed are check, lint, test, soak, bench, docs, audit.\n"
     )

@@ -19,7 +19,7 @@ from tests.docs.blocks import RUN, SHOWN, Block, blocks, pages, prose_of
 from tests.docs.shell import Shell, shell
 from tests.support.archives import tar_of
 from tests.support.golang import CLIENT, Module
-from tests.support.images import remove_images
+from tests.support.images import remove_environments
 from tests.support.server import PROGRAM, Server, running_server
 
 OWN = {
@@ -65,7 +65,7 @@ def machine(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         settings["pip_index_url"] = index
     with running_server(tmp_path_factory.mktemp("pages") / "data", image, **settings) as server:
         yield server
-    remove_images("label", "pyexec.environment")
+    remove_environments(image)
 
 
 @pytest.fixture

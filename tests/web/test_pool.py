@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,7 +88,7 @@ async def test_an_environment_waits_too(image: str, tmp_path: Path) -> None:
 
 
 async def test_an_image_that_goes_away_takes_no_place_from_others(image: str, tmp_path: Path) -> None:
-    going = "pyexec-test-going:1"
+    going = f"pyexec-test-going:{secrets.token_hex(4)}"
     await anyio.run_process(["docker", "tag", image, going])
     async with serving(tmp_path, image, warm_pool="4") as (server, api):
         await until_sizes(server, {2048: 4})
