@@ -13,6 +13,8 @@ from tests.support.api import Api, api_of
 from tests.support.consul import Agent, dev_agent
 from tests.support.server import Server, running_server
 
+pytestmark = pytest.mark.independent
+
 SLEEP = "import time; time.sleep(600)"
 DAMAGES = {
     "missing number": ("000001", None),

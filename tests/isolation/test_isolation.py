@@ -12,6 +12,8 @@ from tests.support.containers import deployment_of, until_containers
 from tests.support.daemon import own_daemon
 from tests.support.server import PROGRAM, running_server
 
+pytestmark = pytest.mark.independent
+
 NO_PRIORITY = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],

@@ -16,6 +16,8 @@ from tests.support.api import api_of
 from tests.support.images import docker
 from tests.support.server import Server, running_server
 
+pytestmark = pytest.mark.independent
+
 SERVERS = 4
 SAY_INTERFACES = "import socket; print(len(socket.if_nameindex()))"
 LOOPBACK_AND_ONE = "2\n"

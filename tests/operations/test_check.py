@@ -16,6 +16,8 @@ from tests.support.consul import ACL, MASTER, Agent, dev_agent, free_ports
 from tests.support.images import docker
 from tests.support.server import PROGRAM, running_server
 
+pytestmark = pytest.mark.independent
+
 CHECK_SECONDS = 120
 
 

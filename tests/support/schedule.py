@@ -1,7 +1,9 @@
-"""Which tests run on one worker, in which order, and how long each folder took."""
+"""Which tests run on one worker, in which order, what workers share, and how long each folder took."""
 
+import fcntl
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,11 +28,13 @@ PHASES = ("passed", "failed", "error", "")
 def arrange(items: list[pytest.Item]) -> None:
     """Group the tests into units for the workers and sort the units by `LONGEST_FIRST`.
 
-    A unit is a file, because its tests share servers; with the mark `independent` each test is one of its own."""
+    A unit is a file, because its tests share servers; with the mark `independent` each test is one of its own, and
+    files with the same `xdist_group` are one together."""
     items.sort(key=_rank)
     for item in items:
-        alone = item.get_closest_marker("independent")
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else _file_of(item.nodeid)))
+        if item.get_closest_marker("xdist_group") is None:
+            alone = item.get_closest_marker("independent")
+            item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else _file_of(item.nodeid)))
 
 
 def _rank(item: pytest.Item) -> int:
@@ -51,3 +55,16 @@ def seconds_by_folder(reports: Iterable[pytest.TestReport]) -> Sequence[tuple[st
         seconds[folder] += report.duration  # type: ignore[assignment]
         tests[folder] += report.when == "call"
     return [(folder, total, tests[folder]) for folder, total in seconds.most_common()]
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[], str]) -> str:
+    """What `make` returns; only the first worker of a test run that asks for `name` calls it."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made = folder / f"once-{name}"
+    with (folder / f"once-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            made.write_text(make())
+    return made.read_text()

@@ -12,6 +12,8 @@ from tests.support.archives import script
 from tests.support.remains import check_pool_full, descriptors, remains
 from tests.support.server import Server, running_server
 
+pytestmark = pytest.mark.independent
+
 AT_ONCE = 6
 POOL = 4
 HELLO = script("print('hello')")

@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.containers import changes, containers, deployment_of, until_containers
 from tests.support.server import Server, running_server
+
+pytestmark = pytest.mark.independent
 
 MEBIBYTE = 2**20
 SMALL = {"memory_mb": 64, "disk_mb": 16}
