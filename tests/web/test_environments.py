@@ -75,6 +75,7 @@ def nothing_built(image: str) -> Iterator[None]:
     remove_environments(image)
 
 
+@pytest.mark.claims
 async def test_requirements_are_there_the_second_time(image: str, api: Api) -> None:
     first = await api.run(GREET, requirements_txt="greet==1.0\n")
     assert (first["stdout"], first["stderr"], first["status"]) == ("hello\n", "", "completed"), first
@@ -151,6 +152,7 @@ async def test_commands_run_as_root_in_order_and_do_not_print_into_the_program(a
     assert (result["stdout"], result["stderr"]) == ("['0', '0'] in\n", ""), result
 
 
+@pytest.mark.claims
 async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     result = await api.run(
         "print('never')", pre_commands=["echo fine", "echo oh no >&2; exit 7", "echo later"]
@@ -161,6 +163,7 @@ async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     assert environments_of(image) == []
 
 
+@pytest.mark.claims
 async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, setup_timeout="1") as server:
         async with api_of(server.url) as api:
@@ -235,6 +238,7 @@ async def test_an_environment_keeps_its_images_own_configuration(api: Api, image
         remove_images(f"reference={own}")
 
 
+@pytest.mark.claims
 async def test_many_first_runs_of_one_environment_build_it_once(image: str, api: Api) -> None:
     results: list[Any] = []
 
@@ -254,6 +258,7 @@ async def test_many_first_runs_of_one_environment_build_it_once(image: str, api:
         assert b"".join(event.output for event in events if event.name == "setup") == b"".join(said)
 
 
+@pytest.mark.claims
 async def test_a_kill_ends_a_build_that_nobody_else_waits_for(api: Api, installing: Server) -> None:
     slow = ["echo begun; sleep 3; echo done > /done"]
     ids = [await api.accepted("print(open('/done').read())", pre_commands=slow) for _ in range(2)]
@@ -290,6 +295,7 @@ async def setups(server: Server) -> str:
     return out.decode().strip()
 
 
+@pytest.mark.claims
 async def test_events_tell_of_the_setup_as_it_comes(api: Api) -> None:
     metadata = {"pre_commands": ["echo one"], "requirements_txt": "greet==1.0"}
     headers = {"Accept": "text/event-stream"}
@@ -380,6 +386,7 @@ async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> N
     assert (result["exit_code"], result["error_type"]) == (1, "OSError"), result
 
 
+@pytest.mark.claims
 async def test_nothing_is_left_when_the_server_dies_in_a_setup(image: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     with running_server(data, image) as server:

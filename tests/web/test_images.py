@@ -42,6 +42,7 @@ def nothing_pulled(registry: Registry) -> Iterator[None]:
     remove_images(f"reference={registry.address}/*/*")
 
 
+@pytest.mark.claims
 async def test_an_image_is_pulled_once_and_says_so(api: Api, registry: Registry) -> None:
     name = registry.name("team/python")
     ids = [await api.accepted(HELLO, docker_image=name) for _ in range(3)]
@@ -70,6 +71,7 @@ async def test_the_digest_that_ran_is_recorded(api: Api, registry: Registry, ima
         assert running.data["image"] == wanted
 
 
+@pytest.mark.claims
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -12,7 +12,7 @@ from tests.support.archives import script
 from tests.support.remains import check_pool_full, descriptors, remains
 from tests.support.server import Server, running_server
 
-pytestmark = pytest.mark.independent
+pytestmark = [pytest.mark.claims, pytest.mark.independent]
 
 AT_ONCE = 6
 POOL = 4

@@ -11,7 +11,7 @@ from tests.support.containers import containers, deployment_of, remove, until_co
 from tests.support.remains import check_pool_full, remains
 from tests.support.server import Server, running_server
 
-pytestmark = pytest.mark.independent
+pytestmark = [pytest.mark.claims, pytest.mark.independent]
 
 ONE_SLOT = {"max_concurrent": "1", "warm_pool": "1"}
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
