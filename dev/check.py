@@ -138,7 +138,10 @@ def _environment(story: Story) -> dict[str, str]:
         consul.ensure()  # here, since several workers would fetch it at the same time
     folders = [virtualenv.BIN, *([golang.ensure().parent] if story.go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
-    return {**os.environ, **found, "PATH": path}
+    environment = {**os.environ, **found, "PATH": path}
+    # Hundreds of servers and command lines start: each would compile all its modules anew.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 _output = threading.Lock()
