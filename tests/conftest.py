@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [report for phase in PHASES for report in terminalreporter.stats.get(phase, ())]
-    terminalreporter.section("seconds by folder, of all workers together")
+    if reports:
+        terminalreporter.section("seconds by folder, of all workers together")
     for folder, seconds, tests in seconds_by_folder(reports):
         terminalreporter.write_line(f"{seconds:7.1f} s  {tests:4} tests  {folder}")
 
