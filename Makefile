@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run cluster cli image test lint soak bench lock docs audit
+.PHONY: run cluster cli image check test lint soak bench lock docs audit
 
 run: ## start a server and run a first program on it
 	@$(PYTHON) dev/run.py
@@ -16,13 +16,16 @@ cli: ## build the Go command line, a static binary: dist/python-executor
 image: ## build the server's image, python-executor:<version> or ARGS=NAME, and print the size of its parts
 	@$(PYTHON) dev/server_image.py $(ARGS)
 
-test: ## all checks and tests, with real Docker and Consul; ARGS="-k name" selects tests
+check: ## inner loop: static checks, and the tests that need no Docker
+	@$(PYTHON) dev/check.py check $(ARGS)
+
+test: ## static checks and every kind of test, with real Docker and Consul; ARGS="-k name" selects tests
 	@$(PYTHON) dev/check.py test $(ARGS)
 
 lint: ## the static checks only
 	@$(PYTHON) dev/check.py lint
 
-soak: ## the tests that take hours
+soak: ## all tests at full size, which takes hours; before a release
 	@$(PYTHON) dev/check.py soak $(ARGS)
 
 bench: ## run the benchmarks; ARGS=latency selects a subject

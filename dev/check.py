@@ -1,11 +1,16 @@
-"""`make lint`, `test`, `soak`, `bench`, `docs` and `audit`: set up the machine, run the programs, print the result."""
+"""`make check`, `lint`, `test`, `soak`, `bench`, `docs`, `audit`: set up, run the programs, print the result."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import consul
 import debian
 import golang
 import subprocesses
@@ -13,7 +18,10 @@ import virtualenv
 from console import SetupError, print_step, run_main
 from provision import provision
 
-_LINT = {
+Programs = dict[str, list[str]]
+"""Commands by the titles under which they are reported."""
+
+_LINT: Programs = {
     "ruff check": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
     "lint-imports": ["lint-imports"],
@@ -21,80 +29,148 @@ _LINT = {
     "mypy dev": ["mypy", "--strict", "dev"],
 }
 _GO = ["go", "-C", str(golang.MODULE)]
-_LINT_GO = {
+_LINT_GO: Programs = {
     "go vet": [*_GO, "vet", "./..."],
     "staticcheck": [*_GO, "tool", "-modfile=lint/go.mod", "staticcheck", "./..."],
     "go vet nomad": ["go", "-C", "nomad/check", "vet", "./..."],
 }
-# Ten times the longest test: a test that hangs fails with a traceback, and the others still run.
-_BOUNDED = ["pytest", "-m", "not soak", "--timeout", "600"]
-_NO_LOCAL_CLAIM = ["--setting", "local_claim=off"]
-_STORIES = {
-    "lint": {**_LINT, **_LINT_GO},
-    "test": {
-        **_LINT,
-        **_LINT_GO,
-        "go test": [*_GO, "test", "./..."],
-        "pytest": _BOUNDED,
-        # Only tests over HTTP: claims by the leader make no difference to the others.
-        "pytest, the leader claims all": [*_BOUNDED, *_NO_LOCAL_CLAIM, "tests/web"],
-    },
-    "soak": {
-        "pytest": ["pytest", "-m", "soak"],
-        "pytest, clusters under load": ["pytest", "tests/cluster", "--jobs", "300"],
-        "pytest, the leader claims all": [*_BOUNDED, *_NO_LOCAL_CLAIM],
-    },
-    "bench": {"bench": ["python", "benchmarks/bench.py"]},
-    "docs": {"docs/configuration.md": ["python", "dev/configuration.py"]},
-    "audit": {"audit": ["python", "dev/audit.py"]},
+_GO_TEST: Programs = {"go test": [*_GO, "test", "./..."]}
+# Ten times as long as the longest test takes: a test that hangs says where, and the others go on.
+_PYTEST = ["pytest", "--timeout", "600", "--durations", "25"]
+# Tests wait for containers most of the time: four workers keep two processors busy (measured, see CONTRIBUTING).
+_PARALLEL = [*_PYTEST, "-n", "4", "--dist", "loadgroup", "--no-loadscope-reorder"]
+_WITHOUT_DOCKER = ["-m", "not soak and not service", "tests/domain", "tests/contract", "tests/services"]
+_LEADER_CLAIMS = ["--setting", "local_claim=off"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one target of the Makefile runs. Lanes run at the same time, the programs of a lane in order.
+
+    The last lane writes to the terminal; of the others, each program's output is shown when it has ended."""
+
+    lanes: tuple[Programs, ...]
+    docker: bool = False
+    go: bool = False
+    browser: bool = False
+
+
+_TARGETS = {
+    "check": Target(
+        (
+            {**_LINT, **_LINT_GO},
+            {"pytest": [*_PARALLEL, *_WITHOUT_DOCKER, "-n", "2"]},
+        ),
+        go=True,
+    ),
+    "lint": Target(({**_LINT, **_LINT_GO},), go=True),
+    "test": Target(
+        (
+            {**_LINT, **_LINT_GO, **_GO_TEST},
+            {
+                "pytest": [*_PARALLEL, "-m", "not soak"],
+                "pytest, the leader claims all": [*_PARALLEL, "-m", "claims and not soak", *_LEADER_CLAIMS],
+            },
+        ),
+        docker=True,
+        go=True,
+        browser=True,
+    ),
+    "soak": Target(
+        (
+            {
+                "pytest": ["pytest", "-m", "soak"],
+                "pytest, clusters under load": ["pytest", "tests/cluster", "--jobs", "300"],
+                "pytest, the leader claims all": [*_PYTEST, *_LEADER_CLAIMS],
+            },
+        ),
+        docker=True,
+        go=True,
+        browser=True,
+    ),
+    "bench": Target(({"bench": ["python", "benchmarks/bench.py"]},), docker=True),
+    "docs": Target(({"docs/configuration.md": ["python", "dev/configuration.py"]},)),
+    "audit": Target(({"audit": ["python", "dev/audit.py"]},), go=True),
 }
-_WITHOUT_DOCKER = ("lint", "docs", "audit")
-_WITH_GO = ("lint", "test", "audit")
 
 
 def main() -> int:
-    """Run the programs of the target that the first argument names.
-
-    Further arguments are passed to the last program. With them, only the first pytest of the target runs."""
+    """Run the target that the command line names first. What follows goes to the first program of its last lane, which
+    is then the only one of that lane; tests that are picked in this way run in one process."""
     name, *arguments = sys.argv[1:] or [""]
-    if name not in _STORIES:
-        raise SetupError(f"Unknown target {name!r}; choose from {', '.join(_STORIES)}.")
-    environment = _environment(
-        docker=name not in _WITHOUT_DOCKER, go=name in _WITH_GO, tests=name in ("test", "soak")
-    )
-    programs = {title: list(argv) for title, argv in _STORIES[name].items()}
+    if name not in _TARGETS:
+        raise SetupError(f"Unknown target {name!r}; choose from {', '.join(_TARGETS)}.")
+    started = time.monotonic()
+    target = _TARGETS[name]
+    environment = _environment(target)
+    lanes = [dict(lane) for lane in target.lanes]
     if arguments:
-        tests = [title for title, argv in programs.items() if argv[0] == "pytest"]
-        for title in tests[1:]:
-            del programs[title]
-        programs[list(programs)[-1]] += arguments
-    # Run all programs even if one fails.
-    failed = [title for title, argv in programs.items() if not _passes(title, argv, environment)]
-    verdict = f"FAILED: {', '.join(failed)}" if failed else f"all passed: {', '.join(programs)}"
+        title, argv = next(iter(lanes[-1].items()))
+        lanes[-1] = {title: [*argv, *(["-n", "0"] if "-n" in argv else []), *arguments]}
+    prepared = time.monotonic()
+    with ThreadPoolExecutor(len(lanes)) as threads:
+        running = [
+            threads.submit(_run_lane, lane, environment, shown=number == len(lanes))
+            for number, lane in enumerate(lanes, 1)
+        ]
+        failed = [title for lane in running for title in lane.result()]
+    ended = time.monotonic()
+    titles = ", ".join(title for lane in lanes for title in lane)
+    verdict = f"FAILED: {', '.join(failed)}" if failed else f"all passed: {titles}"
     print_step(f"make {name}: {verdict}")
+    print_step(f"make {name}: {ended - started:.0f} s, of which set-up took {prepared - started:.0f} s")
     return 1 if failed else 0
 
 
-def _environment(*, docker: bool, go: bool, tests: bool) -> dict[str, str]:
-    """Set up the machine; return the environment of the programs. `tests` includes a browser."""
-    if not docker:
+def _environment(target: Target) -> dict[str, str]:
+    """Set up what the programs need and return their environment: the virtual environment first on PATH, Go, the
+    engine, the image."""
+    found = {}
+    if target.docker:
+        machine = provision(dev=True)
+        found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
+    else:
         subprocesses.prepare()
         virtualenv.check_python()
         virtualenv.ensure(dev=True)
-        found = {}
-    else:
-        machine = provision(dev=True)
-        found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
-    if tests:
+    if target.browser:
         debian.ensure_browser()
-    folders = [virtualenv.BIN, *([golang.ensure().parent] if go else [])]
+        consul.ensure()  # here, since several workers would fetch it at the same time
+    folders = [virtualenv.BIN, *([golang.ensure().parent] if target.go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
-    return {**os.environ, **found, "PATH": path}
+    environment = {**os.environ, **found, "PATH": path}
+    # Hundreds of servers and command lines start: each would compile all its modules anew.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
-def _passes(title: str, argv: list[str], environment: dict[str, str]) -> bool:
-    print_step(title)
-    done = subprocess.run(argv, cwd=subprocesses.ROOT, env=environment, check=False)
+_output = threading.Lock()
+
+
+def _run_lane(programs: Programs, environment: dict[str, str], *, shown: bool) -> list[str]:
+    """Run the programs in order and return the titles of those that failed: one that fails does not hide what the next
+    ones say."""
+    return [title for title, argv in programs.items() if not _passes(title, argv, environment, shown=shown)]
+
+
+def _passes(title: str, argv: list[str], environment: dict[str, str], *, shown: bool) -> bool:
+    started = time.monotonic()
+    if shown:
+        print_step(title)
+        return subprocess.run(argv, cwd=subprocesses.ROOT, env=environment, check=False).returncode == 0
+    done = subprocess.run(
+        argv,
+        cwd=subprocesses.ROOT,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    with _output:
+        print_step(f"{title} ({time.monotonic() - started:.0f} s)")
+        if done.returncode:
+            print(done.stdout + done.stderr, end="", flush=True)
     return done.returncode == 0
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.images import own_image
+from tests.support.schedule import PHASES, arrange, seconds_by_folder
 from tests.support.server import EVERYWHERE, Server, running_server
 
 
@@ -25,17 +27,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    arrange(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for phase in PHASES for report in terminalreporter.stats.get(phase, ())]
+    if reports:
+        terminalreporter.section("seconds by folder, of all workers together")
+    for folder, seconds, tests in seconds_by_folder(reports):
+        terminalreporter.write_line(f"{seconds:7.1f} s  {tests:4} tests  {folder}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     EVERYWHERE.update(setting.split("=", 1) for setting in config.getoption("--setting"))
 
 
 @pytest.fixture(scope="session")
-def image() -> str:
-    """The name of an image with Python, there on the engine."""
+def image() -> Iterator[str]:
+    """The name of an image with Python on the engine. Each worker has its own, and so environments of its own."""
     name = os.environ.get("PYEXEC_TEST_IMAGE")
     if not name:
         pytest.fail("PYEXEC_TEST_IMAGE is not set; `make test` sets it")
-    return name
+    with own_image(name) as own:
+        yield own
 
 
 @pytest.fixture(scope="session")

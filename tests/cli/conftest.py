@@ -13,6 +13,8 @@ from typing import IO
 import pytest
 from attrs import evolve, frozen
 
+from tests.support.schedule import once
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("python", "go")
 SECONDS = 60
@@ -96,15 +98,20 @@ class Program:
 
 
 @pytest.fixture(scope="session")
-def paths() -> dict[str, Path]:
-    """Return the paths of the programs; build the Go program."""
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the paths of the programs; build the Go program once for all workers."""
     python = Path(sys.executable).with_name("python-executor")
     if not python.exists():
         pytest.fail(f"{python} is not there; `make test` installs it")
+    return {"python": python, "go": Path(once(tmp_path_factory, "go-program", build_go_program))}
+
+
+def build_go_program() -> str:
+    """The path of the Go program, built from this checkout."""
     built = subprocess.run(
         [sys.executable, ROOT / "dev" / "golang.py"], check=True, stdout=subprocess.PIPE, text=True
     )
-    return {"python": python, "go": Path(built.stdout.splitlines()[-1])}
+    return built.stdout.splitlines()[-1]
 
 
 @pytest.fixture(params=PROGRAMS)

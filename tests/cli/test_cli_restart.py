@@ -1,10 +1,9 @@
 """Test `follow` while the server restarts."""
 
-import socket
-
 from attrs import evolve
 
 from tests.cli.conftest import read_until
+from tests.support.consul import free_ports
 from tests.support.server import running_server
 
 CODE = """\
@@ -16,13 +15,8 @@ raise SystemExit(3)
 """
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
-
-
 def test_follow_resumes_after_a_server_restart(lone_program, image, tmp_path_factory):
-    settings = {"port": free_port(), "warm_pool": "1", "max_concurrent": "1"}
+    settings = {"port": str(free_ports(["server"])["server"]), "warm_pool": "1", "max_concurrent": "1"}
     data = tmp_path_factory.mktemp("restarted") / "data"
     with running_server(data, image, **settings) as first:
         program = evolve(lone_program, server=first.url)

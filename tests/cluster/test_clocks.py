@@ -9,6 +9,8 @@ from tests.support.api import api_of
 from tests.support.consul import dev_agent
 from tests.support.server import running_server
 
+pytestmark = pytest.mark.independent
+
 SKEWED = Path(__file__).parents[1] / "support" / "skewed.py"
 SETTINGS = {
     "max_concurrent": "1",

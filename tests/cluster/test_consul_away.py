@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anyio
+import pytest
 
 from pyexec.domain.events import Claimed, Finished, Running, Submitted
 from tests.cluster.conftest import OpenScene
@@ -11,6 +12,8 @@ from tests.support.api import api_of, until_not_ready
 from tests.support.archives import script
 from tests.support.consul import cluster as consul_cluster
 from tests.support.consul import durable_agent
+
+pytestmark = pytest.mark.independent
 
 AWAY_SECONDS = 30
 

@@ -7,12 +7,15 @@ import signal
 from pathlib import Path
 
 import anyio
+import pytest
 
 from pyexec.domain.events import Running
 from tests.cluster.conftest import OpenScene
 from tests.cluster.verdict import check, read_logs
 from tests.support.cluster import Replica
 from tests.support.consul import durable_agent
+
+pytestmark = pytest.mark.independent
 
 
 async def test_a_container_is_killed_under_its_replica(scene: OpenScene, tmp_path: Path, jobs: int) -> None:

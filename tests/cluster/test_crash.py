@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import pytest
 
 from pyexec.domain.events import Adopted, Claimed, Event, Failed, Finished, Released, Running, Submitted
 from tests.cluster.conftest import OpenScene
@@ -13,6 +14,8 @@ from tests.cluster.verdict import after, check, recovery
 from tests.support.api import api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.consul import durable_agent
+
+pytestmark = pytest.mark.independent
 
 
 def now() -> datetime:

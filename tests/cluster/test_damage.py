@@ -13,6 +13,8 @@ from tests.support.api import Api, api_of
 from tests.support.consul import Agent, dev_agent
 from tests.support.server import Server, running_server
 
+pytestmark = pytest.mark.independent
+
 SLEEP = "import time; time.sleep(600)"
 DAMAGES = {
     "missing number": ("000001", None),
@@ -51,7 +53,7 @@ class Scene:
     def named(self, execution: str) -> int:
         """How many lines of the log are about it, beside those of requests that asked for it."""
         lines = self.server.log.read_text().splitlines()
-        requests = ("request failed", " pyexec.web.access: ")
+        requests = ("request failed", " pyexec.web.middleware.access: ")
         return sum(execution in line and not any(of in line for of in requests) for line in lines)
 
 

@@ -5,9 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.api import Api, api_of
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.consul import dev_agent
+
+pytestmark = pytest.mark.independent
 
 MEBIBYTE = 1024 * 1024
 

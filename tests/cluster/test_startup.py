@@ -16,6 +16,8 @@ from tests.support.consul import ACL, Agent, dev_agent, durable_agent, free_port
 from tests.support.server import PROGRAM, running_server
 from tests.support.terminal import run_cli, said_until, started
 
+pytestmark = pytest.mark.independent
+
 
 class Waiting:
     """A server from its first line on, which it may write long before it serves."""

@@ -1,5 +1,5 @@
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,8 @@ from tests.support.s3 import running_s3
 
 Parts = tuple[ConsulKV, ConsulMembership, ConsulLog]
 NewLog = Callable[[], AbstractAsyncContextManager[EventLog]]
+SERVICES = {"consul": "consul_agent", "s3": "s3_server"}
+"""Which fixture runs the service that a log or a blob store needs."""
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +29,15 @@ def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         del os.environ[CONSUL]
 
 
-@pytest.fixture(params=LOGS)
+def params_of(names: Iterable[str]) -> list[object]:
+    """The names as a fixture's parameters; what needs a service of its own is marked."""
+    return [pytest.param(name, marks=pytest.mark.service) if name in SERVICES else name for name in names]
+
+
+@pytest.fixture(params=params_of(LOGS))
 def log_name(request: pytest.FixtureRequest) -> str:
-    if request.param == "consul":
-        request.getfixturevalue("consul_agent")
+    if request.param in SERVICES:
+        request.getfixturevalue(SERVICES[request.param])
     return request.param
 
 
@@ -56,11 +63,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=BLOBS)
+@pytest.fixture(params=params_of(BLOBS))
 def blobs_name(request: pytest.FixtureRequest) -> str:
-    servers = {"consul": "consul_agent", "s3": "s3_server"}
-    if request.param in servers:
-        request.getfixturevalue(servers[request.param])
+    if request.param in SERVICES:
+        request.getfixturevalue(SERVICES[request.param])
     return request.param
 
 

@@ -172,10 +172,15 @@ async def test_only_an_ended_execution_can_be_retired(log: EventLog) -> None:
 
 
 async def test_retiring_an_unknown_execution_does_nothing(log: EventLog) -> None:
-    execution, events = new_id(), [submitted()]
+    execution, event, kept = new_id(), submitted(), new_id()
+    await log.append(kept, 0, [submitted(), killed()])
+    before = await log.read(kept)
     await log.retire(execution)
-    await log.append(execution, 0, events)
-    assert list(await log.read(execution)) == events
+    assert list(await log.read(execution)) == []
+    assert await log.read(kept) == before
+    assert list((await log.list_executions(status=None, limit=10, cursor=None)).ids) == [kept]
+    await log.append(execution, 0, [event])
+    assert list(await log.read(execution)) == [event]
 
 
 async def test_a_cancelled_append_writes_all_events_or_none(log: EventLog) -> None:
@@ -190,9 +195,10 @@ async def test_a_cancelled_append_writes_all_events_or_none(log: EventLog) -> No
 
 
 async def test_a_check_passes_and_changes_nothing(log: EventLog) -> None:
-    execution, events = new_id(), [submitted()]
+    execution, events = new_id(), [submitted(), claimed()]
     await log.append(execution, 0, events)
-    before = await log.open_executions()
     await log.check()
-    assert await log.open_executions() == before
     assert list(await log.read(execution)) == events
+    assert (await log.open_executions()).lengths == {execution: 2}
+    await log.append(execution, 2, [running()])
+    assert (await log.open_executions()).lengths == {execution: 3}

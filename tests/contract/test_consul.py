@@ -22,6 +22,8 @@ from tests.contract.test_watch import PATIENCE
 from tests.events import START, claimed, finished, killed, new_id, nonce, running, submitted
 from tests.support.consul import Agent, dev_agent
 
+pytestmark = pytest.mark.service
+
 
 async def contents(kv: ConsulKV, *folders: str) -> dict[str, bytes]:
     listings = [await kv.recurse(folder) for folder in folders]

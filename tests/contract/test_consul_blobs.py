@@ -11,6 +11,8 @@ from tests.contract.conftest import Parts
 from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.events import new_id, submitted
 
+pytestmark = pytest.mark.service
+
 
 async def test_an_upload_is_marked_until_the_first_event(parts: Parts) -> None:
     kv, membership, log = parts

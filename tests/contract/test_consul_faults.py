@@ -1,7 +1,6 @@
 """Faults of Consul: lost responses, a crash, a lost leader, a suspended agent; and TLS."""
 
 import asyncio
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,9 @@ from pyexec.ports import EventLog
 from tests.contract.logs import consul_parts, in_own_task, prefix_of
 from tests.events import claimed, new_id, released, running, submitted
 from tests.support.consul import Agent, binary, cluster, dev_agent, durable_agent
+from tests.support.processes import suspended
+
+pytestmark = pytest.mark.service
 
 PATIENCE = 60
 
@@ -204,9 +206,7 @@ async def test_a_suspended_consul_is_unavailable_until_it_resumes(tmp_path: Path
         assert agent.process is not None
         async with ConsulKV(ConsulConfig(address=agent.address)) as kv:
             await kv.put("key", b"value")
-            agent.process.send_signal(signal.SIGSTOP)
-            with pytest.raises(Unavailable), fail_after(PATIENCE):
+            with suspended(agent.process), pytest.raises(Unavailable), fail_after(PATIENCE):
                 await kv.get("key")
-            agent.process.send_signal(signal.SIGCONT)
             _, entry = await kv.get("key")
             assert entry is not None

@@ -1,7 +1,6 @@
 """Membership and leadership, and their end."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,9 @@ from tests.contract.test_durability import ROOT
 from tests.contract.test_watch import PATIENCE
 from tests.events import claimed, new_id, running, submitted
 from tests.support.consul import Agent, dev_agent
+from tests.support.processes import resume, suspend
+
+pytestmark = pytest.mark.service
 
 EXPIRY = 40
 """Timeout in seconds for the end of a session: Consul ends it up to twice the TTL after the last renewal."""
@@ -220,13 +222,13 @@ async def test_leadership_expires_by_the_local_clock(tmp_path: Path) -> None:
             me = membership.fence().key.removeprefix("replicas/")
             with fail_after(EXPIRY):
                 async with membership.lead():
-                    agent.process.send_signal(signal.SIGSTOP)
+                    suspend(agent.process)
                     await anyio.sleep_forever()
             try:
                 with pytest.raises(ConsulSessionLost):
                     await log.append(new_id(), 0, [submitted()])
             finally:
-                agent.process.send_signal(signal.SIGCONT)
+                resume(agent.process)
             with fail_after(EXPIRY):
                 async with membership.lead():
                     await until(membership, {me})
@@ -260,7 +262,7 @@ async def test_a_suspended_replica_does_not_write_with_an_expired_session(
             assert sleeper.stdin is not None
             assert await said(sleeper) == "leading"
             await until(membership, {me, "sleeper"})
-            sleeper.send_signal(signal.SIGSTOP)
+            suspend(sleeper)
             with pytest.raises(Conflict):
                 await log.append(execution, 2, [claimed(me)], fence="sleeper")
             with fail_after(EXPIRY):
@@ -268,7 +270,7 @@ async def test_a_suspended_replica_does_not_write_with_an_expired_session(
                     await until(membership, {me})
                     sleeper.stdin.write("append\n")
                     sleeper.stdin.flush()
-                    sleeper.send_signal(signal.SIGCONT)
+                    resume(sleeper)
                     heard = {await said(sleeper), await said(sleeper)}
                     assert heard == {"ConsulSessionLost", "leadership lost"}
                     assert len(await log.read(execution)) == 2

@@ -18,7 +18,7 @@ from tests.docs.blocks import RUN, SHOWN, Block, blocks, pages, prose_of
 from tests.docs.shell import Shell, shell
 from tests.support.archives import tar_of
 from tests.support.golang import CLIENT, Module
-from tests.support.images import remove_images
+from tests.support.images import remove_environments
 from tests.support.server import PROGRAM, Server, running_server
 
 OWN = {
@@ -39,11 +39,11 @@ NOT_RUN = {
     (
         "docs/operations.md",
         "python-executor-server --check",
-    ): "depends on the settings of the server; tests/operate/test_check.py runs it with many settings",
+    ): "depends on the settings of the server; tests/operations/test_check.py runs it with many settings",
     (
         "docs/security.md",
         "nomad/firewall.sh up        # both networks; repeat after a reboot, or after you have recreated a network",
-    ): "changes the machine's firewall; tests/limits/test_networks.py runs it on separate networks",
+    ): "changes the machine's firewall; tests/isolation/test_networks.py runs it on separate networks",
 }
 """Blocks that are not run, by page and first line, each with the reason."""
 SHOWN_AS_PRINTED = ("text", "json")
@@ -68,7 +68,7 @@ def machine(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         settings["pip_index_url"] = index
     with running_server(tmp_path_factory.mktemp("pages") / "data", image, **settings) as server:
         yield server
-    remove_images("label", "pyexec.environment")
+    remove_environments(image)
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_nothing_is_written_through_a_symbolic_link() -> None:
 
 
 def test_more_members_than_allowed_are_too_many() -> None:
-    limits = ArchiveLimits(bytes_max=10**9, members_max=99_999)
+    limits = ArchiveLimits(bytes_max=10**9, members_max=9_999)
     block = tar([Entry("main.py")])[:BLOCK]
     checked = ArchiveCheck(limits=limits)
 
@@ -128,12 +128,12 @@ def test_more_members_than_allowed_are_too_many() -> None:
         sign(member)
         checked.feed(member)
 
-    for number in range(99_999):
+    for number in range(9_999):
         feed(number)
     with pytest.raises(InvalidRequest) as caught:
-        feed(99_999)
+        feed(9_999)
     assert caught.value.code == "too_large"
-    assert checked.members == 100_000
+    assert checked.members == 10_000
 
 
 TEN_GB = 10 * 1000**3

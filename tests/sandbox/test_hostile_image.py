@@ -1,5 +1,6 @@
 """An image whose interpreter is the attacker's: whatever it says instead of a supervisor costs its own run alone."""
 
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from tests.support import hostile_supervisor
 from tests.support.archives import script
 from tests.support.attack import BRIEF, COMPLETED, OUTPUT_LIMIT, TIMEOUT, Attack, end_of
 
-IMAGE = "pyexec-test-hostile:sandbox"
+IMAGE = f"pyexec-test-hostile:{secrets.token_hex(4)}"
 INTERNAL = ("failed", "internal", None)
 
 
@@ -48,7 +49,7 @@ def hostile(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 @pytest.fixture
 def lying_first(hostile: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """An image that lies before it was asked anything."""
-    name = f"pyexec-test-lying:{request.param}"
+    name = f"pyexec-test-lying:{secrets.token_hex(4)}"
     (tmp_path / "Dockerfile").write_text(f"FROM {hostile}\nENV LIE_FIRST={request.param}\n")
     subprocess.run(["docker", "build", "-q", "-t", name, tmp_path], check=True, capture_output=True)
     yield name

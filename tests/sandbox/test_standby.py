@@ -1,6 +1,7 @@
 """Which programs get the interpreter that stands by, and what happens when it does not."""
 
 import os
+import secrets
 import signal
 import subprocess
 import tarfile
@@ -143,7 +144,7 @@ def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
             " && find / -xdev -path /proc -prune -o -name sitecustomize.py ! -path /sitecustomize.py -exec rm -f {} +"
             " && mv /sitecustomize.py $at\n"
         )
-        names.append(f"pyexec-test-standby:{len(names)}")
+        names.append(f"pyexec-test-standby:{secrets.token_hex(4)}")
         build = ["docker", "build", "-q", "--network", "none", "-t", names[-1], context]
         subprocess.run(build, check=True, capture_output=True)
         return names[-1]

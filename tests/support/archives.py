@@ -35,6 +35,15 @@ def member(
     return info.tobuf(style, "utf-8", "surrogateescape") + data + padding
 
 
+def many_members(count: int) -> bytes:
+    """Empty members with names of their own; much faster than so many calls of `member`."""
+    header = bytearray(member("0000000", style=tarfile.USTAR_FORMAT))
+    header[:7], header[148:156] = bytes(7), b" " * 8
+    total, (before, after) = sum(header), (bytes(header[7:148]), bytes(header[156:]))
+    names = [b"%07d" % number for number in range(count)]
+    return b"".join(b"%b%b%06o\0 %b" % (name, before, total + sum(name), after) for name in names)
+
+
 def pax(records: dict[bytes, bytes], *, everywhere: bool = False) -> bytes:
     """An extended header with these records, for the next member or for all that follow."""
     data = b"".join(_record(key, value) for key, value in records.items())

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from attrs import define, field
 
 from tests.support.consul import Agent, free_ports
 from tests.support.containers import until_containers, until_no_others
+from tests.support.processes import resume, suspend
 from tests.support.server import Server, running_server
 
 SETTINGS = {
@@ -61,11 +61,11 @@ class Replica:
         await self.term()
 
     def pause(self) -> None:
-        """SIGSTOP: it holds still, and does not know it."""
-        self._process().send_signal(signal.SIGSTOP)
+        """Suspends it: it holds still, and does not know it."""
+        suspend(self._process())
 
     def resume(self) -> None:
-        self._process().send_signal(signal.SIGCONT)
+        resume(self._process())
 
     @property
     def pid(self) -> int:
@@ -204,7 +204,7 @@ async def _end(replicas: Sequence[Replica]) -> None:
     """Kills what a test has left running; what ended in order is gone already."""
     for replica in replicas:
         if replica.server is not None and replica.server.process.poll() is None:
-            replica.server.process.send_signal(signal.SIGCONT)
+            resume(replica.server.process)
     for replica in replicas:
         await to_thread.run_sync(partial(_close, replica))
 

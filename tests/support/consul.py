@@ -1,6 +1,7 @@
 """Real Consul agents, as processes of their own on free ports of 127.0.0.1."""
 
 import json
+import os
 import random
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from urllib.error import HTTPError
@@ -26,6 +28,7 @@ ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
 PORTS = ("http", "server", "serf_lan", "serf_wan")
 
 
+@cache
 def binary() -> Path:
     """Where Consul is; fetched the first time."""
     command = [sys.executable, str(ROOT / "dev" / "consul.py")]
@@ -123,13 +126,15 @@ class Agent:
             return bool(json.load(answer) == f"127.0.0.1:{self.ports['server']}")
 
 
+WORKERS_MAX = 12
 _given: set[int] = set()
 
 
 def free_ports(names: Sequence[str]) -> Mapping[str, int]:
-    """A port for each name: nobody listens there, no test was given it before, and no connection of anybody's
-    gets it by chance, since it lies below the kernel's own range."""
-    candidates = iter(random.sample(range(20_000, 32_000), 1000))
+    """A port for each name: nobody listens there, no test of any worker was given it before, and no connection gets
+    it by chance, since it lies below the kernel's own range."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS_MAX
+    candidates = iter(random.sample(range(20_000 + worker, 32_000, WORKERS_MAX), 1000))
     return {name: next(filter(_is_free, candidates)) for name in names}
 
 

@@ -1,13 +1,17 @@
 """What a server has on the Docker engine, as the engine itself tells it."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import anyio
+from aiodocker import Docker, DockerError
+from aiodocker.containers import DockerContainer
 
 PATIENCE_SECONDS = 120
 
@@ -19,32 +23,32 @@ async def containers(deployment: str, host: str | None = None) -> Collection[str
 
 async def owners(deployment: str, host: str | None = None) -> Mapping[str, str]:
     """The replica that each container of a deployment belongs to."""
-    listed = await _docker(
-        "ps", "-a", "--no-trunc", "--filter", f"label=pyexec.deployment={deployment}",
-        "--format", '{{.ID}} {{.Label "pyexec.replica"}}',
-        host=host,
-    )  # fmt: skip
-    found = dict(line.split() for line in listed.splitlines())
-    return {container: found[container] for container in await _existing(found, host)}
+    filters = json.dumps({"label": [f"pyexec.deployment={deployment}"]})
+    async with Docker(url=host) as docker:
+        listed = await docker.containers.list(all=1, filters=filters)
+        return {
+            container.id: container["Labels"]["pyexec.replica"]
+            for container in listed
+            if await _exists(container)
+        }
 
 
-async def _existing(ids: Collection[str], host: str | None) -> Collection[str]:
-    """Those of them that there are. After its own crash an engine may list one that it then says is not there."""
-    if not ids:
-        return ()
-    inspect = await asyncio.create_subprocess_exec(
-        "docker", "inspect", "--type", "container", "--format", "{{.Id}}", *ids,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=environment(host),
-    )  # fmt: skip
-    there, _ = await inspect.communicate()
-    return there.decode().split()
+async def _exists(container: DockerContainer) -> bool:
+    """Ask for the container itself: after its own crash an engine may list one that it then says is not there."""
+    try:
+        await container.show()
+    except DockerError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 async def until_containers(deployment: str, count: int, *, host: str | None = None) -> Collection[str]:
     """The containers, once there are `count`; waits for the engine's events, and fails when that never comes."""
-    found: Collection[str] = ()
+    found = await containers(deployment, host)
+    if len(found) == count:
+        return found
     try:
         with anyio.fail_after(PATIENCE_SECONDS):
             async with changes(deployment, host) as changed:
@@ -59,9 +63,7 @@ async def until_no_others(deployment: str, replicas: Collection[str], *, host: s
     """Returns once every container of a deployment belongs to one of these replicas."""
     with anyio.fail_after(PATIENCE_SECONDS):
         async with changes(deployment, host) as changed:
-            while True:
-                if set((await owners(deployment, host)).values()) <= set(replicas):
-                    return
+            while not set((await owners(deployment, host)).values()) <= set(replicas):
                 await changed()
 
 
@@ -90,23 +92,10 @@ def environment(host: str | None) -> Mapping[str, str]:
 
 async def remove(container: str) -> None:
     """Removes it by force, as an engine's operator would."""
-    await _docker("rm", "-f", container)
+    async with Docker() as docker:
+        await docker.containers.container(container).delete(force=True)
 
 
 def deployment_of(data_dir: Path) -> str:
     """The id by which a server marks its containers."""
     return (data_dir / "deployment").read_text().strip()
-
-
-async def _docker(*arguments: str, host: str | None = None) -> str:
-    process = await asyncio.create_subprocess_exec(
-        "docker",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(host),
-    )
-    out, err = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"docker {' '.join(arguments)}: {err.decode()}")
-    return out.decode()

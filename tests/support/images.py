@@ -1,31 +1,68 @@
-"""What the engine has of images, and how a test gets rid of its own."""
+"""Images on the engine: found by labels and names, made for a test, and removed again."""
 
 import os
+import secrets
 import select
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PATIENCE_SECONDS = 30
+OWNER_LABEL = "pyexec.test"
+"""Marks the images of one test run's worker, and those that servers make of them, which inherit it."""
 
 
-def docker(*arguments: str) -> list[str]:
+def docker(*arguments: str, stdin: str = "") -> list[str]:
     """The words that `docker` prints."""
     return subprocess.run(
-        ["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True
+        ["docker", *arguments], input=stdin, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.split()
 
 
-def found(kind: str, value: str) -> list[str]:
-    """The ids of images by a filter of the engine's."""
-    return docker("images", "--filter", f"{kind}={value}", "--quiet", "--no-trunc")
+def found(*filters: str) -> list[str]:
+    """The ids of the images that pass all filters, such as `label=KEY=VALUE` or `reference=NAME`."""
+    options = [f"--filter={each}" for each in filters]
+    return docker("images", *options, "--quiet", "--no-trunc")
 
 
-def remove_images(kind: str, value: str) -> None:
-    """What ran in one is perhaps still being removed, and holds it until then."""
+def environments_of(image: str, *filters: str) -> list[str]:
+    """The ids of the environments that servers have made of an image of `own_image`; a new one has a new id."""
+    return found(*_made_of(image), *filters)
+
+
+def remove_environments(image: str) -> None:
+    """Remove the environments that servers have made of an image of `own_image`."""
+    remove_images(*_made_of(image))
+
+
+def _made_of(image: str) -> tuple[str, str]:
+    (owner,) = docker("inspect", "--format", f'{{{{index .Config.Labels "{OWNER_LABEL}"}}}}', image)
+    return "label=pyexec.environment", f"label={OWNER_LABEL}={owner}"
+
+
+@contextmanager
+def own_image(image: str) -> Iterator[str]:
+    """The name of an image like `image` that only this test knows; at the end it and its environments are gone.
+
+    Environments are shared by all servers of an engine that make them of the same image."""
+    owner = secrets.token_hex(4)
+    name = f"pyexec-test-own:{owner}"
+    labelled = ("--label", f"{OWNER_LABEL}={owner}", "--network=none", "--quiet", "--tag", name)
+    docker("build", *labelled, "-", stdin=f"FROM {image}\n")
+    try:
+        yield name
+    finally:
+        remove_environments(name)
+        remove_images(f"reference={name}")
+
+
+def remove_images(*filters: str) -> None:
+    """Remove the images that pass all filters; wait while a container that is being removed still uses one."""
     command = ["docker", "events", "--since", str(int(time.time())), "--filter", "event=destroy"]
     with subprocess.Popen([*command, "--format", "{{.ID}}"], stdout=subprocess.PIPE) as events:
         try:
-            while left := found(kind, value):
+            while left := found(*filters):
                 done = subprocess.run(["docker", "rmi", "--force", *left], check=False, capture_output=True)
                 if done.returncode:
                     ready, _, _ = select.select([events.stdout], [], [], PATIENCE_SECONDS)

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 
 from tests.support.api import Api, api_of
+from tests.support.remains import check_pool_full, check_works
 from tests.support.server import Server, running_server
 
 NARROW_POOL = 1
@@ -17,7 +19,7 @@ async def api(server: Server) -> AsyncIterator[Api]:
 
 
 @pytest.fixture(scope="session")
-def narrow_server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def narrow_process(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One slot, one warm sandbox, low ceilings. A slot that is not given back makes the next run fail by
     `queue_timeout`; a mistake of the server's own stands in its log, which must hold no trace at the end."""
     settings = {
@@ -36,6 +38,19 @@ def narrow_server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield narrow
         log = narrow.log.read_text()
         assert "Traceback" not in log, log
+
+
+@pytest.fixture(scope="module")
+def narrow_server(narrow_process: Server) -> Iterator[Server]:
+    """The narrow server; after the tests of a file its slot is free and its pool is full."""
+    yield narrow_process
+    anyio.run(_check_whole, narrow_process)
+
+
+async def _check_whole(server: Server) -> None:
+    async with api_of(server.url) as api:
+        await check_works(api)
+        await check_pool_full(server, api, NARROW_POOL)
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 
 from tests.support.api import Api, form
 from tests.support.archives import script
-from tests.support.remains import check_pool_full, check_works, remains, spooled
+from tests.support.remains import check_works, remains, spooled
 from tests.support.server import Server
-from tests.web.conftest import NARROW_POOL
 
 MEBIBYTE = 1024 * 1024
 HELLO = script("print('hello')")
@@ -261,11 +260,6 @@ async def test_headers_that_are_not_utf8_are_no_mistake_of_ours(narrow_server: S
     answer = await reader.read()
     writer.close()
     assert answer.split(b" ")[1] in (b"200", b"400"), answer
-
-
-async def test_slot_and_pool_are_whole_after_all_that(narrow: Api, narrow_server: Server) -> None:
-    await check_works(narrow)
-    await check_pool_full(narrow_server, narrow, NARROW_POOL)
 
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

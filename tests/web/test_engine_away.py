@@ -14,6 +14,8 @@ from tests.support.containers import containers, deployment_of, until_containers
 from tests.support.engine_proxy import EngineProxy
 from tests.support.server import Server, running_server
 
+pytestmark = [pytest.mark.claims, pytest.mark.independent]
+
 TIMEOUT_SECONDS = 2
 HELLO = script("print('hello')")
 

@@ -12,11 +12,18 @@ import pytest
 from tests.support.api import Api, api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.containers import changes, deployment_of
-from tests.support.images import docker, found, remove_images
+from tests.support.images import docker, environments_of, own_image, remove_environments, remove_images
 from tests.support.index import Index, own_network, running_index, wheel
 from tests.support.server import Server, running_server
 
 GREET = "import greet; print(greet.WORD)"
+
+
+@pytest.fixture(scope="module")
+def image(image: str) -> Iterator[str]:
+    """An image of this file's own, so that no other server makes environments of it."""
+    with own_image(image) as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
@@ -62,30 +69,21 @@ async def api(installing: Server) -> AsyncIterator[Api]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_built() -> Iterator[None]:
+def nothing_built(image: str) -> Iterator[None]:
     """Every test begins without environments."""
-    remove_environments()
     yield
-    remove_environments()
+    remove_environments(image)
 
 
-def environments() -> list[str]:
-    """The ids of those that are there; a new one has a new id."""
-    return found("label", "pyexec.environment")
-
-
-def remove_environments() -> None:
-    remove_images("label", "pyexec.environment")
-
-
-async def test_requirements_are_there_the_second_time(api: Api) -> None:
+@pytest.mark.claims
+async def test_requirements_are_there_the_second_time(image: str, api: Api) -> None:
     first = await api.run(GREET, requirements_txt="greet==1.0\n")
     assert (first["stdout"], first["stderr"], first["status"]) == ("hello\n", "", "completed"), first
     assert first["timings_ms"]["setup"] > 0
-    built = environments()
+    built = environments_of(image)
     second = await api.run(GREET, requirements_txt="greet==1.0\n")
     assert (second["stdout"], second["timings_ms"]["setup"]) == ("hello\n", 0)
-    assert (environments(), len(built)) == (built, 1)
+    assert (environments_of(image), len(built)) == (built, 1)
 
 
 async def test_extras_markers_hashes_and_options_are_pips(api: Api, index: Index) -> None:
@@ -154,16 +152,18 @@ async def test_commands_run_as_root_in_order_and_do_not_print_into_the_program(a
     assert (result["stdout"], result["stderr"]) == ("['0', '0'] in\n", ""), result
 
 
-async def test_a_command_that_fails_ends_the_run(api: Api) -> None:
+@pytest.mark.claims
+async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     result = await api.run(
         "print('never')", pre_commands=["echo fine", "echo oh no >&2; exit 7", "echo later"]
     )
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 7)
     assert result["error"] == "pre_commands[1] failed with exit code 7: oh no"
     assert result["stderr"] == "$ echo fine\nfine\n$ echo oh no >&2; exit 7\noh no\n"
-    assert environments() == []
+    assert environments_of(image) == []
 
 
+@pytest.mark.claims
 async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, setup_timeout="1") as server:
         async with api_of(server.url) as api:
@@ -227,18 +227,19 @@ async def test_an_environment_keeps_its_images_own_configuration(api: Api, image
             "import os; print(os.environ['COLOUR'])", docker_image=own, pre_commands=["true"]
         )
         assert result["stdout"] == "green\n", result
-        (made,) = environments()
+        (made,) = environments_of(image)
         kept = "{{json .Config.Env}} {{.Config.WorkingDir}} {{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}}"
         assert docker("inspect", "--format", kept, made) == docker("inspect", "--format", kept, own)
         mounts = "{{json .Config.Volumes}} {{json .Config.ExposedPorts}}"
         assert docker("inspect", "--format", mounts, made) == docker("inspect", "--format", mounts, own)
     finally:
         docker("rm", container)
-        remove_environments()  # before what they were made of
-        remove_images("reference", own)
+        remove_environments(image)  # before what they were made of
+        remove_images(f"reference={own}")
 
 
-async def test_many_first_runs_of_one_environment_build_it_once(api: Api) -> None:
+@pytest.mark.claims
+async def test_many_first_runs_of_one_environment_build_it_once(image: str, api: Api) -> None:
     results: list[Any] = []
 
     async def run() -> None:
@@ -248,7 +249,7 @@ async def test_many_first_runs_of_one_environment_build_it_once(api: Api) -> Non
         for number in range(10):
             tasks.start_soon(run, name=f"run {number}")
     assert [result["stdout"] for result in results] == ["servus\n"] * 10
-    assert len(environments()) == 1
+    assert len(environments_of(image)) == 1
     said = [
         event.output for event in await api.all_events(results[0]["execution_id"]) if event.name == "setup"
     ]
@@ -257,6 +258,7 @@ async def test_many_first_runs_of_one_environment_build_it_once(api: Api) -> Non
         assert b"".join(event.output for event in events if event.name == "setup") == b"".join(said)
 
 
+@pytest.mark.claims
 async def test_a_kill_ends_a_build_that_nobody_else_waits_for(api: Api, installing: Server) -> None:
     slow = ["echo begun; sleep 3; echo done > /done"]
     ids = [await api.accepted("print(open('/done').read())", pre_commands=slow) for _ in range(2)]
@@ -293,6 +295,7 @@ async def setups(server: Server) -> str:
     return out.decode().strip()
 
 
+@pytest.mark.claims
 async def test_events_tell_of_the_setup_as_it_comes(api: Api) -> None:
     metadata = {"pre_commands": ["echo one"], "requirements_txt": "greet==1.0"}
     headers = {"Accept": "text/event-stream"}
@@ -334,7 +337,7 @@ async def test_an_environment_survives_a_restart(image: str, index: Index, tmp_p
             async with api_of(server.url) as api:
                 result = await api.run(GREET, requirements_txt="greet==1.0")
         assert result["stdout"] == "hello\n", result
-        built.append(environments())
+        built.append(environments_of(image))
     assert built[0] == built[1]
 
 
@@ -342,7 +345,7 @@ async def test_somebodys_container_of_an_environment_is_not_the_servers(image: s
     with running_server(tmp_path / "data", image, warm_pool="0") as server:
         async with api_of(server.url) as api:
             await api.run("", pre_commands=["true"])
-    (made,) = environments()
+    (made,) = environments_of(image)
     (by_hand,) = docker("run", "--detach", "--network", "none", made, "sleep", "600")
     try:
         with running_server(tmp_path / "data", image, warm_pool="1"):
@@ -358,9 +361,7 @@ async def test_what_names_no_exact_version_is_made_anew(image: str, index: Index
                 built = []
                 for _ in range(2):
                     assert (await api.run(GREET, requirements_txt=text))["stdout"] == "servus\n"
-                    built.append(
-                        docker("images", "--filter", "label=pyexec.environment", "-q", "pyexec-env")[0]
-                    )
+                    built.append(environments_of(image, "reference=pyexec-env")[0])  # the newest
                 assert (built[0] != built[1]) == anew
 
 
@@ -385,6 +386,7 @@ async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> N
     assert (result["exit_code"], result["error_type"]) == (1, "OSError"), result
 
 
+@pytest.mark.claims
 async def test_nothing_is_left_when_the_server_dies_in_a_setup(image: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     with running_server(data, image) as server:

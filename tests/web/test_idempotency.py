@@ -16,6 +16,8 @@ from tests.support.remains import check_pool_full, check_works
 from tests.support.server import Server
 from tests.web.conftest import NARROW_POOL
 
+pytestmark = pytest.mark.claims
+
 HELLO = script("print('hello')")
 ON = "import time\nprint('on', flush=True)\ntime.sleep({})"
 

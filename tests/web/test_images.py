@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from tests.support.api import Api, api_of
-from tests.support.images import docker, found, remove_images
+from tests.support.images import docker, found, remove_environments, remove_images
 from tests.support.registry import Registry, layer_of, python_layer, running_registry
 from tests.support.server import running_server
 
@@ -39,9 +39,10 @@ async def api(image: str, tmp_path: Path) -> AsyncIterator[Api]:
 def nothing_pulled(registry: Registry) -> Iterator[None]:
     registry.pulled.clear()
     yield
-    remove_images("reference", f"{registry.address}/*/*")
+    remove_images(f"reference={registry.address}/*/*")
 
 
+@pytest.mark.claims
 async def test_an_image_is_pulled_once_and_says_so(api: Api, registry: Registry) -> None:
     name = registry.name("team/python")
     ids = [await api.accepted(HELLO, docker_image=name) for _ in range(3)]
@@ -70,6 +71,7 @@ async def test_the_digest_that_ran_is_recorded(api: Api, registry: Registry, ima
         assert running.data["image"] == wanted
 
 
+@pytest.mark.claims
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -122,9 +124,9 @@ async def test_images_that_nobody_uses_make_room(image: str, registry: Registry,
         async with api_of(server.url) as api:
             assert (await api.run(HELLO, docker_image=name))["stdout"] == "hello\n"
             for command in ("true", "true; true"):
-                assert found("reference", name)
+                assert found(f"reference={name}")
                 assert (await api.run(HELLO, pre_commands=[command]))["stdout"] == "hello\n"
                 await anyio.sleep(IN_USE_SECONDS)
-            assert not found("reference", name)
-            assert found("reference", image)
-    remove_images("label", "pyexec.environment")
+            assert not found(f"reference={name}")
+            assert found(f"reference={image}")
+    remove_environments(image)

@@ -5,6 +5,8 @@ import pytest
 
 from tests.support.api import Api
 
+pytestmark = pytest.mark.claims
+
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
 
 

@@ -1,5 +1,6 @@
 """How a run can end, as docs/api.md describes, each brought about for real."""
 
+import secrets
 import subprocess
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ import pytest
 from tests.support.api import Api
 from tests.support.archives import script, tar_of
 
-EMPTY_IMAGE = "pyexec-test-empty:web"
+EMPTY_IMAGE = f"pyexec-test-empty:{secrets.token_hex(4)}"
 
 
 @pytest.mark.parametrize(

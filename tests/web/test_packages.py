@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.api import Api, api_of
-from tests.support.images import remove_images
+from tests.support.images import remove_environments
 from tests.support.server import Server, running_server
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -34,7 +34,7 @@ def installing(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         settings["pip_index_url"] = index
     with running_server(tmp_path_factory.mktemp("packages") / "data", image, **settings) as server:
         yield server
-    remove_images("label", "pyexec.environment")
+    remove_environments(image)
 
 
 @pytest.fixture

@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.containers import changes, containers, deployment_of, until_containers
 from tests.support.server import Server, running_server
+
+pytestmark = pytest.mark.independent
 
 MEBIBYTE = 2**20
 SMALL = {"memory_mb": 64, "disk_mb": 16}
@@ -87,7 +91,7 @@ async def test_an_environment_waits_too(image: str, tmp_path: Path) -> None:
 
 
 async def test_an_image_that_goes_away_takes_no_place_from_others(image: str, tmp_path: Path) -> None:
-    going = "pyexec-test-going:1"
+    going = f"pyexec-test-going:{secrets.token_hex(4)}"
     await anyio.run_process(["docker", "tag", image, going])
     async with serving(tmp_path, image, warm_pool="4") as (server, api):
         await until_sizes(server, {2048: 4})

@@ -11,6 +11,8 @@ from tests.support.api import Api, api_of
 from tests.support.archives import script
 from tests.support.server import Server, running_server
 
+pytestmark = pytest.mark.claims
+
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
 HELLO = script("print('hello')")
 

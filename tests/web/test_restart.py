@@ -3,11 +3,15 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.api import api_of
 from tests.support.archives import script
 from tests.support.containers import containers, deployment_of, remove, until_containers
 from tests.support.remains import check_pool_full, remains
 from tests.support.server import Server, running_server
+
+pytestmark = [pytest.mark.claims, pytest.mark.independent]
 
 ONE_SLOT = {"max_concurrent": "1", "warm_pool": "1"}
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"

@@ -7,6 +7,8 @@ import pytest
 from tests.support.api import Api, Event, form, parse_events
 from tests.support.archives import script
 
+pytestmark = pytest.mark.claims
+
 TALK = """
 import sys
 for n in range(4):

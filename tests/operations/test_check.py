@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -16,6 +15,8 @@ from attrs import frozen
 from tests.support.consul import ACL, MASTER, Agent, dev_agent, free_ports
 from tests.support.images import docker
 from tests.support.server import PROGRAM, running_server
+
+pytestmark = pytest.mark.independent
 
 CHECK_SECONDS = 120
 
@@ -63,15 +64,15 @@ def check(image: str, data_dir: Path, **settings: str) -> Checked:
     return Checked(done.returncode, document["checks"])
 
 
-def check_no_probes() -> None:
-    """None is left; those of servers that others start meanwhile end soon."""
-    deadline = time.monotonic() + CHECK_SECONDS
-    while left := docker("ps", "--all", "--quiet", "--filter", "label=pyexec.probe"):
-        assert time.monotonic() < deadline, left
+def containers_of(image: str, label: str) -> list[str]:
+    """The containers of this worker's image with a label; other tests start servers on the same engine."""
+    return docker("ps", "--all", "--quiet", f"--filter=ancestor={image}", f"--filter=label={label}")
 
 
 def networks() -> set[str]:
-    return set(docker("network", "ls", "--format", "{{.Name}}"))
+    """The networks on the engine, without those that other tests make and remove meanwhile."""
+    names = docker("network", "ls", "--format", "{{.Name}}")
+    return {name for name in names if not name.startswith("pyexec-test-")}
 
 
 def keys(agent: Agent, token: str = "") -> list[str]:
@@ -103,10 +104,10 @@ def test_all_is_well_and_nothing_is_left(image: str, tmp_path: Path) -> None:
         assert keys(agent) == []
         with urlopen(f"http://{agent.address}/v1/session/list") as answer:
             assert json.load(answer) == []
-    assert docker("ps", "--all", "--quiet", "--filter", "label=pyexec-hosts") == []
+    assert containers_of(image, "pyexec-hosts") == []
+    assert containers_of(image, "pyexec.probe") == []
     assert network not in networks()
-    assert networks() <= there | {"pyexec-setup"}  # which other tests may make meanwhile
-    check_no_probes()
+    assert networks() <= there | {"pyexec-run", "pyexec-setup"}  # which other tests may make meanwhile
     assert sorted(path.name for path in tmp_path.iterdir()) == ["consul"]
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.limits.test_proof import refusal
+from tests.isolation.test_proof import refusal
 from tests.support.api import api_of
 from tests.support.containers import deployment_of, until_containers
 from tests.support.daemon import own_daemon
 from tests.support.server import PROGRAM, running_server
+
+pytestmark = pytest.mark.independent
 
 NO_PRIORITY = {
     "defaultAction": "SCMP_ACT_ALLOW",

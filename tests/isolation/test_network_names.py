@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from aiodocker import Docker
 
-from tests.limits.networks import bridges
-from tests.limits.test_networks import NETWORK
-from tests.operate.test_check import check
+from tests.isolation.networks import bridges
+from tests.isolation.test_networks import NETWORK
+from tests.operations.test_check import check
 from tests.support.api import api_of
 from tests.support.images import docker
 from tests.support.server import Server, running_server
+
+pytestmark = pytest.mark.independent
 
 SERVERS = 4
 SAY_INTERFACES = "import socket; print(len(socket.if_nameindex()))"

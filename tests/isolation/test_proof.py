@@ -14,6 +14,8 @@ from tests.support.api import api_of
 from tests.support.engine_proxy import EngineProxy
 from tests.support.server import PROGRAM, Server, running_server
 
+pytestmark = pytest.mark.independent
+
 MEBIBYTE = 1024 * 1024
 
 

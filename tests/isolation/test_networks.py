@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.limits.networks import firewall, named_container, rules, server_networks
-from tests.limits.test_proof import refusal, warnings_of
+from tests.isolation.networks import firewall, named_container, rules, server_networks
+from tests.isolation.test_proof import refusal, warnings_of
 from tests.support.api import Api, api_of
 from tests.support.index import gateway
 from tests.support.server import Server, running_server

@@ -1,0 +1,70 @@
+"""Which tests run on one worker, in which order, what workers share, and how long each folder took."""
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+LONGEST_FIRST = (
+    "tests/cluster",
+    "tests/dev",
+    "tests/web/test_packages.py",
+    "tests/docs",
+    "tests/image",
+    "tests/cli",
+    "tests/web",
+    "tests/sandbox",
+    "tests/isolation",
+    "tests/contract",
+)
+"""Workers take units in this order, then the rest, so that no long unit begins when the others are done."""
+PHASES = ("passed", "failed", "error", "")
+"""Lists of pytest's statistics that hold reports with a duration; the last one is of setups and teardowns."""
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Group the tests into units for the workers and sort the units by `LONGEST_FIRST`.
+
+    A unit is a file, because its tests share servers; with the mark `independent` each test is one of its own, and
+    files with the same `xdist_group` are one together."""
+    items.sort(key=_rank)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            alone = item.get_closest_marker("independent")
+            item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else _file_of(item.nodeid)))
+
+
+def _rank(item: pytest.Item) -> int:
+    ranks = [rank for rank, prefix in enumerate(LONGEST_FIRST) if item.nodeid.startswith(prefix)]
+    return ranks[0] if ranks else len(LONGEST_FIRST)
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def seconds_by_folder(reports: Iterable[pytest.TestReport]) -> Sequence[tuple[str, float, int]]:
+    """Each folder with the seconds that its tests took on all workers together and their number, longest first."""
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for report in reports:
+        folder = str(Path(_file_of(report.nodeid)).parent)
+        seconds[folder] += report.duration  # type: ignore[assignment]
+        tests[folder] += report.when == "call"
+    return [(folder, total, tests[folder]) for folder, total in seconds.most_common()]
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[], str]) -> str:
+    """What `make` returns; only the first worker of a test run that asks for `name` calls it."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made = folder / f"once-{name}"
+    with (folder / f"once-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            made.write_text(make())
+    return made.read_text()
