@@ -1,10 +1,10 @@
-# The server's image: the program, what it needs to run, and nothing else; see docs/deployment.md.
+# The server's image: the server, its runtime dependencies, and nothing else. See docs/deployment.md.
 #
-#   make image            finds a base by itself, needs no network in containers, and says what weighs what
-#   docker build .        the same from python:3.12-slim and the usual package index
+#   make image            chooses a base image, builds without network access, prints the size of each part
+#   docker build .        builds on python:3.12-slim with packages from the package index
 #
-# BASE may be any image of Debian 12, Ubuntu 24.04 or newer with Python 3.11 or newer; WHEELS is a folder of
-# dev/wheels.py in the build context, for a base that has no pip or reaches no index.
+# BASE: an image of Debian 12, Ubuntu 24.04 or newer, with Python 3.11 or newer.
+# WHEELS: a folder made by dev/wheels.py in the build context, for a base without pip or access to an index.
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
@@ -32,7 +32,7 @@ ENTRYPOINT ["python-executor-server"]
 ARG VERSION=unversioned
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="python-executor" \
-      org.opencontainers.image.description="Runs Python code nobody has vetted in throw-away Docker sandboxes" \
+      org.opencontainers.image.description="Runs untrusted Python code in disposable Docker sandboxes" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="https://github.com/python-executor/python-executor" \

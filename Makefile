@@ -1,41 +1,41 @@
-# Everything is set up on the way: see dev/. `make run PYTHON=python3.12` picks another interpreter.
+# Each target sets up what it needs: see dev/. `make run PYTHON=python3.12` uses another interpreter.
 PYTHON ?= python3
 ARGS ?=
 
 .PHONY: run cluster cli image check test lint soak bench lock docs audit
 
-run: ## start a server here, run a first program in it
+run: ## start a server and run a first program on it
 	@$(PYTHON) dev/run.py
 
-cluster: ## one Consul and three servers here, which share their executions
+cluster: ## start Consul and three servers that share their executions
 	@$(PYTHON) dev/cluster.py
 
-cli: ## the Go command line, one static program: dist/python-executor
+cli: ## build the Go command line, a static binary: dist/python-executor
 	@$(PYTHON) dev/golang.py
 
-image: ## the server's image, python-executor:<version> or ARGS=NAME, and what weighs what in it
+image: ## build the server's image, python-executor:<version> or ARGS=NAME, and print the size of its parts
 	@$(PYTHON) dev/server_image.py $(ARGS)
 
-check: ## the inner loop: the static checks, and the tests that need no Docker
+check: ## inner loop: static checks, and the tests that need no Docker
 	@$(PYTHON) dev/check.py check $(ARGS)
 
-test: ## every check and every kind of test, with real parts; ARGS="-k name" for some of the tests
+test: ## static checks and every kind of test, with real Docker and Consul; ARGS="-k name" selects tests
 	@$(PYTHON) dev/check.py test $(ARGS)
 
-lint: ## the static checks alone
+lint: ## the static checks only
 	@$(PYTHON) dev/check.py lint
 
 soak: ## all tests at full size, which takes hours; before a release
 	@$(PYTHON) dev/check.py soak $(ARGS)
 
-bench: ## the figures, as a table
+bench: ## run the benchmarks; ARGS=latency selects a subject
 	@$(PYTHON) dev/check.py bench $(ARGS)
 
-lock: ## pin today's latest versions in requirements.lock
+lock: ## pin the latest versions in requirements.lock
 	@$(PYTHON) dev/lock.py
 
-docs: ## write docs/configuration.md anew
+docs: ## generate docs/configuration.md
 	@$(PYTHON) dev/check.py docs
 
-audit: ## known vulnerabilities of what is pinned, where this machine reaches who knows them
+audit: ## look up known vulnerabilities of the pinned dependencies
 	@$(PYTHON) dev/check.py audit $(ARGS)

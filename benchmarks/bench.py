@@ -1,4 +1,4 @@
-"""Measures the service: each subject in one run beside what it is compared with. README.md beside says how."""
+"""Run the benchmarks and print a table for each subject. See benchmarks/README.md."""
 
 import argparse
 import json
@@ -9,66 +9,62 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.bombs import measure_bombs
 from benchmarks.capacity import measure_capacity
 from benchmarks.environments import measure_environments
-from benchmarks.history import measure_history
-from benchmarks.picture import draw
-from benchmarks.report import Section, document, page
-from benchmarks.runs import measure_runs
-from benchmarks.spread import measure_spread
-from benchmarks.steps import measure_steps
+from benchmarks.latency import measure_latency
+from benchmarks.latency_breakdown import measure_latency_breakdown
+from benchmarks.load_balancing import measure_load_balancing
+from benchmarks.log_size import measure_log_size
+from benchmarks.long_polls import measure_long_polls
+from benchmarks.report import Section, draw_chart, json_report, markdown_report
+from benchmarks.resource_limits import measure_resource_limits
 from benchmarks.throughput import measure_throughput
 from benchmarks.upload import measure_upload
-from benchmarks.waiters import measure_waiters
 
 SUBJECTS: Mapping[str, Callable[[str], Section]] = {
-    "runs": measure_runs,
-    "steps": measure_steps,
+    "latency": measure_latency,
+    "latency_breakdown": measure_latency_breakdown,
     "throughput": measure_throughput,
     "upload": measure_upload,
     "environments": measure_environments,
-    "history": measure_history,
-    "waiters": measure_waiters,
-    "spread": measure_spread,
-    "bombs": measure_bombs,
+    "log_size": measure_log_size,
+    "long_polls": measure_long_polls,
+    "load_balancing": measure_load_balancing,
+    "resource_limits": measure_resource_limits,
     "capacity": measure_capacity,
 }
 
 
 def main() -> None:
-    """The command."""
+    """Parse the command line, measure each subject and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all results and times as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the figures and every run there"
+        "--picture", type=Path, metavar="FILE", help="also draw a chart of the subject latency (.svg or .png)"
     )
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="also write the tables there, for a page"
+        "subjects", nargs="*", metavar="SUBJECT", help=f"{', '.join(SUBJECTS)} (default: all)"
     )
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="also draw the small runs there, as .svg or .png"
-    )
-    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"{', '.join(SUBJECTS)}; all if none")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.subjects) - SUBJECTS.keys()):
-        parser.error(f"nothing is called {unknown[0]!r} here: allowed are {', '.join(SUBJECTS)}")
+        parser.error(f"unknown subject {unknown[0]!r}; choose from {', '.join(SUBJECTS)}")
     image = os.environ.get("PYEXEC_TEST_IMAGE") or os.environ.get("PYEXEC_DEFAULT_IMAGE")
     if not image:
-        parser.error("set PYEXEC_TEST_IMAGE to the image to measure with; `make bench` does")
+        parser.error("set PYEXEC_TEST_IMAGE to an image with Python, or use `make bench`")
     names = arguments.subjects or list(SUBJECTS)
-    if arguments.picture is not None and "runs" not in names:
-        parser.error("a picture is drawn of the subject runs, which is not among those that are asked for")
+    if arguments.picture is not None and "latency" not in names:
+        parser.error("--picture needs the subject latency")
     sections = {}
     for name in names:
         sections[name] = SUBJECTS[name](image)
         print(sections[name].table(), flush=True, end="\n\n")
     if arguments.json is not None:
-        report = document(list(sections.values()), image)
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(json_report([*sections.values()], image), indent=2) + "\n")
     if arguments.markdown is not None:
-        arguments.markdown.write_text(page(list(sections.values())))
+        arguments.markdown.write_text(markdown_report([*sections.values()]))
     if arguments.picture is not None:
-        draw(sections["runs"].samples, arguments.picture)
+        draw_chart(sections["latency"].samples, arguments.picture)
 
 
 if __name__ == "__main__":

@@ -1,91 +1,111 @@
-"""What packages cost: the first run that needs them, and every later one."""
+"""Cost of packages: the first run that installs numpy and pandas, and later runs that have them."""
 
 import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle, islice, permutations
 from pathlib import Path
 
-from benchmarks.bare import bare_python
-from benchmarks.report import Ratio, Section
-from benchmarks.samples import Samples, timed
+from benchmarks.baselines import bare_python
+from benchmarks.report import RatioBound, Section
 from benchmarks.service import Service, running_service, tar_of
-from pyexec.sandbox.installer import installed_uv
+from benchmarks.timing import Samples, timed
+from pyexec.sandbox.environments.setup import installed_uv
 
 ROUNDS_FIRST, ROUNDS_LATER, WARM_UPS = 6, 24, 3
 REQUIREMENTS = "numpy\npandas\n"
 SCRIPT = b"import numpy, pandas\nprint(pandas.Series(numpy.arange(4)).sum())\n"
-SUM = "6\n"
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+EXPECTED_OUTPUT = "6\n"
+CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 INSTALL = ["/tmp/uv", "pip", "install", "--python", "/usr/bin/python3", "--break-system-packages"]
 INSTALL += ["--compile-bytecode", "--no-cache", "--no-config", "--no-progress", *REQUIREMENTS.split()]
 NETWORK = "pyexec-setup"
-"""The one that setups use; a server has made it by then."""
-ALONE, FIRST, HAVING, LATER = "uv and commit alone", "first run", "image that has them", "later run"
-BARE = "bare python3 that has them"
+"""The network of setups; the running server has created it."""
+INSTALL_ONLY, FIRST = "uv install and docker commit", "first run"
+BARE, IN_IMAGE, LATER = "bare python3, packages in image", "run, packages in image", "later run"
 
 
 def measure_environments(image: str) -> Section:
-    """The first run beside uv and the commit alone, a later one beside an image that has the packages."""
-    samples = {name: Samples([]) for name in (ALONE, FIRST, BARE, HAVING, LATER)}
-    settings = {"ca_bundle": str(AUTHORITIES)} if AUTHORITIES.exists() else {}
-    prepared = f"pyexec-bench:{uuid.uuid4().hex}"
+    """Compare the first run with uv and `docker commit`, and later runs with an image that has the packages."""
+    samples: dict[str, Samples] = {}
+    settings = {"ca_bundle": str(CA_BUNDLE)} if CA_BUNDLE.exists() else {}
+    committed = f"pyexec-bench:{uuid.uuid4().hex}"
     try:
         with running_service(image, **settings) as service:
-            firsts = {
-                ALONE: partial(_install_alone, image, prepared),
-                FIRST: lambda: _run(service, {"requirements_txt": f"# {uuid.uuid4()}\n{REQUIREMENTS}"}),
-            }
-            # In either order: a disk that has just taken much takes more only slowly.
-            for order in islice(cycle(permutations(firsts)), ROUNDS_FIRST):
-                for name in order:
-                    service.settle()
-                    os.sync()
-                    samples[name].seconds.append(firsts[name]())
-            _run(service, {"requirements_txt": REQUIREMENTS})
-            # One image for all: whoever reads the files that were read just before finds them in the caches.
-            made = _environments()[0]
-            with bare_python(made, SCRIPT, SUM, BARE) as bare:
-                rows = {
-                    BARE: bare.run,
-                    HAVING: partial(_run, service, {"docker_image": made}),
-                    LATER: partial(_run, service, {"requirements_txt": REQUIREMENTS}),
-                }
-                for _ in range(WARM_UPS):
-                    for run in rows.values():
-                        run()
-                # In every order, as often: what follows a container's removal finds the caches full of other things.
-                for order in islice(cycle(permutations(rows)), ROUNDS_LATER):
-                    for name in order:
-                        service.settle()
-                        samples[name].seconds.append(rows[name]())
+            samples |= _first_runs(service, image, committed)
+            samples |= _later_runs(service)
     finally:
-        _remove(prepared)
+        _remove_images(committed)
     return Section(
-        title="numpy and pandas: installed for the first run, there for the later ones",
+        title="numpy and pandas: the first run installs them, later runs reuse the environment",
         samples=samples,
         references=[BARE],
         bounds=[
-            Ratio(row=FIRST, reference=ALONE, factor=1.5),
-            Ratio(row=LATER, reference=HAVING, factor=1.1),
-            Ratio(row=LATER, reference=BARE, factor=1.1),
+            RatioBound(row=FIRST, reference=INSTALL_ONLY, factor=1.5),
+            RatioBound(row=LATER, reference=IN_IMAGE, factor=1.1),
+            RatioBound(row=LATER, reference=BARE, factor=1.1),
         ],
     )
 
 
+def _first_runs(service: Service, image: str, committed: str) -> dict[str, Samples]:
+    """Install the packages repeatedly: by uv and `docker commit` alone, and by a run with a new requirements.txt."""
+    rows: dict[str, Callable[[], float]] = {
+        INSTALL_ONLY: partial(_install_and_commit, image, committed),
+        FIRST: lambda: _run(service, {"requirements_txt": f"# {uuid.uuid4()}\n{REQUIREMENTS}"}),
+    }
+    # `sync`, and both orders in turn: a disk that has just written a lot is slow at first.
+    return _take_turns(service, rows, ROUNDS_FIRST, before_each=os.sync)
+
+
+def _later_runs(service: Service) -> dict[str, Samples]:
+    """Run with the packages installed: under the bare interpreter, by image name, and by requirements.txt.
+
+    All three use the same image, so that all of them find its files in the page cache."""
+    _run(service, {"requirements_txt": REQUIREMENTS})
+    environment = _environment_images()[0]
+    with bare_python(environment, SCRIPT, EXPECTED_OUTPUT, BARE) as bare:
+        rows: dict[str, Callable[[], float]] = {
+            BARE: bare.run,
+            IN_IMAGE: partial(_run, service, {"docker_image": environment}),
+            LATER: partial(_run, service, {"requirements_txt": REQUIREMENTS}),
+        }
+        for _ in range(WARM_UPS):
+            for run in rows.values():
+                run()
+        # Every order equally often: the removal of a container slows down the row that follows it.
+        return _take_turns(service, rows, ROUNDS_LATER)
+
+
+def _take_turns(
+    service: Service,
+    rows: dict[str, Callable[[], float]],
+    rounds: int,
+    before_each: Callable[[], None] = lambda: None,
+) -> dict[str, Samples]:
+    """Run each row once per round, in another order each round, and only when the service is idle."""
+    samples = {name: Samples() for name in rows}
+    for order in islice(cycle(permutations(rows)), rounds):
+        for name in order:
+            service.wait_until_idle()
+            before_each()
+            samples[name].seconds.append(rows[name]())
+    return samples
+
+
 def _run(service: Service, metadata: dict[str, str]) -> float:
     seconds, result = service.execute(json.dumps(metadata).encode(), tar_of("main.py", SCRIPT))
-    if result.get("stdout") != SUM:
-        raise RuntimeError(f"the run did not print its sum: {result}")
+    if result.get("stdout") != EXPECTED_OUTPUT:
+        raise RuntimeError(f"the run did not print the sum: {result}")
     return seconds
 
 
-def _install_alone(image: str, name: str) -> float:
-    """What uv and the commit take in a container that is there already; the result is called `name`."""
+def _install_and_commit(image: str, name: str) -> float:
+    """Time uv and `docker commit` in a running container; tag the new image `name`."""
     with _container(image) as container, timed() as watch:
         _docker("exec", "--env", "SSL_CERT_FILE=/tmp/ca.pem", container, *INSTALL)
         _docker("commit", container, name)
@@ -94,23 +114,24 @@ def _install_alone(image: str, name: str) -> float:
 
 @contextmanager
 def _container(image: str) -> Iterator[str]:
+    """Run a container with uv and the CA bundle in it."""
     container = _docker("run", "--detach", "--network", NETWORK, image, "sleep", "600").strip()
     try:
         _docker("cp", str(installed_uv()), f"{container}:/tmp/uv")
-        if AUTHORITIES.exists():
-            _docker("cp", "--follow-link", str(AUTHORITIES), f"{container}:/tmp/ca.pem")
+        if CA_BUNDLE.exists():
+            _docker("cp", "--follow-link", str(CA_BUNDLE), f"{container}:/tmp/ca.pem")
         yield container
     finally:
         _docker("rm", "--force", container)
 
 
-def _remove(name: str) -> None:
-    subprocess.run(["docker", "rmi", "--force", name], check=False, stdout=subprocess.PIPE)
-    subprocess.run(["docker", "rmi", "--force", *_environments()], check=False, stdout=subprocess.PIPE)
+def _remove_images(committed: str) -> None:
+    subprocess.run(["docker", "rmi", "--force", committed], check=False, stdout=subprocess.PIPE)
+    subprocess.run(["docker", "rmi", "--force", *_environment_images()], check=False, stdout=subprocess.PIPE)
 
 
-def _environments() -> Sequence[str]:
-    """The images that servers have made, the newest first."""
+def _environment_images() -> Sequence[str]:
+    """List the images that servers have built for requirements, newest first."""
     return _docker("images", "--filter", "label=pyexec.environment", "--quiet", "--no-trunc").split()
 
 

@@ -1,19 +1,26 @@
-"""What was measured, as tables for people and as JSON for programs."""
+"""Benchmark results as tables for people, as JSON for programs, and as a chart."""
 
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from benchmarks.samples import Samples
+from benchmarks.baselines import BarePython, DockerRun
+from benchmarks.timing import Samples
+
+SERVICE_COLOUR, BASELINE_COLOUR, LINE_COLOUR = "#2b6cb0", "#a0aec0", "#c05621"
+BAR_INCHES, WIDTH_INCHES, MARGIN_INCHES = 0.34, 8.0, 1.2
 
 
 @frozen(kw_only=True)
-class Amount:
-    """A figure, beside its bound if it has one: `at_most`, or `at_least`."""
+class Measurement:
+    """A measured value, with an optional bound: `at_most` or `at_least`."""
 
     name: str
     value: float
@@ -22,33 +29,33 @@ class Amount:
     at_least: float | None = None
 
     @property
-    def kept(self) -> bool:
-        """Whether the bound holds."""
+    def met(self) -> bool:
+        """Return whether the value is within the bound."""
         over = self.at_most is not None and self.value > self.at_most
         under = self.at_least is not None and self.value < self.at_least
         return not (over or under)
 
     @property
     def bound(self) -> str:
-        """The bound, for people."""
+        """Format the bound; empty if there is none."""
         most = [] if self.at_most is None else [f"at most {self.at_most:.4g}"]
         least = [] if self.at_least is None else [f"at least {self.at_least:.4g}"]
         return ", ".join(least + most)
 
     @property
     def measured(self) -> str:
-        """The value with its unit, for people."""
+        """Format the value with its unit."""
         return f"{self.value:.4g}{self.unit and ' '}{self.unit}"
 
     def __str__(self) -> str:
         if not self.bound:
             return f"        {self.name}: {self.measured}"
-        return f"{'kept  ' if self.kept else 'MISSED'}  {self.name}: {self.measured}, {self.bound}"
+        return f"{'ok    ' if self.met else 'MISSED'}  {self.name}: {self.measured} ({self.bound})"
 
 
 @frozen(kw_only=True)
-class _Comparison:
-    """A bound on the median of `row` beside that of `reference`."""
+class _Bound:
+    """A bound on the median of `row`, relative to the median of `reference`."""
 
     row: str
     reference: str
@@ -58,29 +65,29 @@ class _Comparison:
 
 
 @frozen(kw_only=True)
-class Ratio(_Comparison):
-    """At most `factor` times as much."""
+class RatioBound(_Bound):
+    """The row takes at most `factor` times as long as the reference."""
 
     factor: float
 
-    def judge(self, samples: Mapping[str, Samples]) -> Amount:
-        """What was measured, beside the bound."""
+    def evaluate(self, samples: Mapping[str, Samples]) -> Measurement:
+        """Compute the ratio and attach the bound to it."""
         row, reference = self._medians(samples)
-        return Amount(
+        return Measurement(
             name=f"{self.row} / {self.reference}", value=row / reference, unit="×", at_most=self.factor
         )
 
 
 @frozen(kw_only=True)
-class Surplus(_Comparison):
-    """At most so many milliseconds more."""
+class DifferenceBound(_Bound):
+    """The row takes at most `milliseconds` longer than the reference."""
 
     milliseconds: float
 
-    def judge(self, samples: Mapping[str, Samples]) -> Amount:
-        """What was measured, beside the bound."""
+    def evaluate(self, samples: Mapping[str, Samples]) -> Measurement:
+        """Compute the difference and attach the bound to it."""
         row, reference = self._medians(samples)
-        return Amount(
+        return Measurement(
             name=f"{self.row} − {self.reference}",
             value=(row - reference) * 1000,
             unit="ms",
@@ -90,61 +97,62 @@ class Surplus(_Comparison):
 
 @frozen(kw_only=True)
 class Section:
-    """One table: its rows in order, the `references` that all of them are compared with, and its figures."""
+    """The results of one subject: a table of rows, the `references` that rows are compared with, and measurements."""
 
     title: str
     samples: Mapping[str, Samples] = field(factory=dict)
     references: Sequence[str] = ()
-    bounds: Sequence[Ratio | Surplus] = ()
-    amounts: Sequence[Amount] = ()
+    bounds: Sequence[RatioBound | DifferenceBound] = ()
+    measurements: Sequence[Measurement] = ()
 
-    def figures(self) -> Sequence[Amount]:
-        """All of them."""
-        return [*(bound.judge(self.samples) for bound in self.bounds), *self.amounts]
+    def all_measurements(self) -> Sequence[Measurement]:
+        """Return the measurements, those computed from `bounds` first."""
+        return [*(bound.evaluate(self.samples) for bound in self.bounds), *self.measurements]
 
     def ratio(self, row: str, reference: str) -> float:
-        """How many times the reference's median the row's is."""
+        """Return the row's median divided by the reference's."""
         return self.samples[row].p50 / self.samples[reference].p50
 
     def table(self) -> str:
-        """Ratios first, then the times; at last every figure, and whether it is kept."""
-        return "\n".join([self.title, "", *self._rows(), *map(str, self.figures())])
+        """Format the rows for a terminal, then each measurement and whether it meets its bound."""
+        return "\n".join([self.title, "", *self._rows(), *map(str, self.all_measurements())])
 
     def _rows(self) -> list[str]:
         if not self.samples:
             return []
         width = max(map(len, self.samples)) + 2
-        compared = "".join(f"{f'× {reference}':>20}" for reference in self.references)
+        columns = {reference: max(20, len(reference) + 4) for reference in self.references}
+        compared = "".join(f"{f'× {reference}':>{columns[reference]}}" for reference in self.references)
         lines = [f"{'':{width}}{compared}{'p50 ms':>12}{'p95 ms':>12}{'runs':>7}"]
         for name, samples in self.samples.items():
-            ratios = "".join(f"{self.ratio(name, reference):>20.3g}" for reference in self.references)
+            ratios = "".join(f"{self.ratio(name, r):>{column}.3g}" for r, column in columns.items())
             times = f"{samples.p50 * 1000:>12.1f}{samples.p95 * 1000:>12.1f}"
             lines.append(f"{name:{width}}{ratios}{times}{len(samples.seconds):>7}")
         return [*lines, ""]
 
     def markdown(self) -> str:
-        """The same as `table`, for a page."""
+        """Format the same as `table` in Markdown."""
         rows = [
             [name, *(f"{self.ratio(name, r):.3g}" for r in self.references), *_times(samples)]
             for name, samples in self.samples.items()
         ]
         heads = ["", *(f"× {reference}" for reference in self.references), "p50 ms", "p95 ms"]
-        figures = [[f.name, f.measured, f.bound, "" if f.kept else "missed"] for f in self.figures()]
+        measured = [[m.name, m.measured, m.bound, "" if m.met else "missed"] for m in self.all_measurements()]
         parts = [
             f"### {self.title}",
-            *([_markdown(heads, rows)] if rows else []),
-            *([_markdown(["figure", "measured", "bound", ""], figures)] if figures else []),
+            *([_markdown_table(heads, rows)] if rows else []),
+            *([_markdown_table(["figure", "measured", "bound", ""], measured)] if measured else []),
         ]
         return "\n\n".join(parts)
 
     def document(self) -> dict[str, Any]:
-        """The same and every single run, for a program to read. Times are in milliseconds."""
+        """Return the results and the time of every run as JSON; times are in milliseconds."""
         return {
             "title": self.title,
             "rows": [self._row(name, samples) for name, samples in self.samples.items()],
             "figures": [
-                {"name": f.name, "value": f.value, "unit": f.unit, "bound": f.bound, "kept": f.kept}
-                for f in self.figures()
+                {"name": m.name, "value": m.value, "unit": m.unit, "bound": m.bound, "met": m.met}
+                for m in self.all_measurements()
             ],
         }
 
@@ -162,13 +170,13 @@ def _times(samples: Samples) -> list[str]:
     return [f"{samples.p50 * 1000:.1f}", f"{samples.p95 * 1000:.1f}"]
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def document(sections: Sequence[Section], image: str) -> dict[str, Any]:
-    """All sections, and the machine that they were measured on."""
+def json_report(sections: Sequence[Section], image: str) -> dict[str, Any]:
+    """Return all sections, the time, and the machine they were measured on."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
@@ -181,10 +189,34 @@ def document(sections: Sequence[Section], image: str) -> dict[str, Any]:
     }
 
 
-def page(sections: Sequence[Section]) -> str:
-    """All sections for a page, and when and on what they were measured."""
+def markdown_report(sections: Sequence[Section]) -> str:
+    """Format all sections in Markdown, after a line with the date and the machine."""
     about = (
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} processors, {platform.platform()}, "
         f"Python {platform.python_version()}."
     )
     return "\n\n".join([about, *(section.markdown() for section in sections)]) + "\n"
+
+
+def draw_chart(samples: Mapping[str, Samples], file: Path) -> None:
+    """Draw a bar for each row and a line at the bare interpreter; the file's suffix decides the format."""
+    figure = Figure(figsize=(WIDTH_INCHES, BAR_INCHES * len(samples) + MARGIN_INCHES), layout="constrained")
+    _draw_bars(figure.add_subplot(), samples)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def _draw_bars(axes: Axes, samples: Mapping[str, Samples]) -> None:
+    slowest_first = sorted(samples.items(), key=lambda row: row[1].p50, reverse=True)
+    names = [name for name, _ in slowest_first]
+    milliseconds = [measured.p50 * 1000 for _, measured in slowest_first]
+    baselines = (BarePython.name, DockerRun.name)
+    colours = [BASELINE_COLOUR if name in baselines else SERVICE_COLOUR for name in names]
+    bars = axes.barh(names, milliseconds, color=colours)
+    axes.bar_label(bars, labels=[f"{value:.1f}" for value in milliseconds], padding=3)
+    interpreter = samples[BarePython.name].p50 * 1000
+    axes.axvline(interpreter, color=LINE_COLOUR, linestyle="--", label="the interpreter alone: start to exit")
+    axes.set_xscale("log")
+    axes.set_xlim(1, max(milliseconds) * 2)
+    axes.set_xlabel("median time of one run, ms (logarithmic)")
+    axes.legend(loc="upper right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,4 @@
-"""Small runs by several callers at once: without a pause, beside as many loops of `docker run --rm`; and at a third of
-what the service can do."""
+"""Small runs by concurrent callers, compared with concurrent loops of `docker run --rm`; tail latency at 1/3 load."""
 
 import os
 import threading
@@ -9,112 +8,117 @@ from concurrent.futures import ThreadPoolExecutor
 
 from attrs import frozen
 
-from benchmarks.bare import DockerRun
-from benchmarks.meters import cpu_seconds
-from benchmarks.report import Amount, Section
-from benchmarks.samples import Samples, show
-from benchmarks.service import WarmSync, running_service
+from benchmarks.baselines import DockerRun
+from benchmarks.latency import WarmSync
+from benchmarks.report import Measurement, Section
+from benchmarks.resource_usage import cpu_seconds
+from benchmarks.service import Service, running_service
+from benchmarks.timing import Samples, print_progress
 
 CALLERS = (1, 2, 4, 8, 16)
 SECONDS = 10.0
 ROUNDS = 2
 FACTOR = 1.2
 CPU_SHARE = 0.15
-TAIL = 4
-CALM_SECONDS = 60.0
-CALM_CALLERS = 8
+TAIL_FACTOR = 4
+STEADY_SECONDS = 60.0
+STEADY_CALLERS = 8
 SETTINGS = {"max_concurrent": str(max(CALLERS))}
 
 
 @frozen
 class Load:
-    """What was done in so many seconds, and how long each took."""
+    """The runs that concurrent callers made within `seconds`."""
 
     seconds: float
     samples: Samples
 
     @property
     def rate(self) -> float:
-        """Runs a second."""
+        """Return the runs per second."""
         return len(self.samples.seconds) / self.seconds
 
 
 def measure_throughput(image: str) -> Section:
-    """Takes about five minutes."""
+    """Measure runs per second by number of callers, then the tail latency. Takes about five minutes."""
     samples: dict[str, Samples] = {}
-    amounts: list[Amount] = []
-    saturation = 0.0
+    measurements: list[Measurement] = []
+    peak_rate = 0.0
     with running_service(image, **SETTINGS) as service:
-        pid = service.server.process.pid
         for count in CALLERS:
-            with service.others(count) as connections:
-                ours = [WarmSync(connection).run_now for connection in connections]
-                beside = [DockerRun(image).run for _ in range(count)]
-                cpu_before = cpu_seconds(pid)
-                loads, references = [], []
-                for number in range(ROUNDS):
-                    show(f"{count} callers, round {number + 1} of {ROUNDS}")
-                    loads.append(without_pause(ours, SECONDS))
-                    references.append(without_pause(beside, SECONDS))
-                cpu = cpu_seconds(pid) - cpu_before
-            load, reference = together(loads), together(references)
-            samples[f"service, {callers(count)}"] = load.samples
-            samples[f"docker run --rm, {callers(count)}"] = reference.samples
-            saturation = max(saturation, load.rate)
-            amounts += [
-                Amount(
-                    name=f"runs a second, {callers(count)}, beside docker run",
+            label = "1 caller" if count == 1 else f"{count} callers"
+            load, reference, cpu = _compare(service, image, count)
+            samples[f"service, {label}"] = load.samples
+            samples[f"docker run --rm, {label}"] = reference.samples
+            peak_rate = max(peak_rate, load.rate)
+            measurements += [
+                Measurement(
+                    name=f"runs per second, {label}, service / docker run",
                     value=load.rate / reference.rate,
                     unit="×",
                     at_least=FACTOR,
                 ),
-                Amount(
-                    name=f"the service's share of all processors, {callers(count)}",
+                Measurement(
+                    name=f"server's share of all processors, {label}",
                     value=100 * cpu / load.seconds / (os.cpu_count() or 1),
                     unit="%",
                     at_most=100 * CPU_SHARE,
                 ),
             ]
-        service.settle()
-        with service.others(CALM_CALLERS) as connections:
-            calm = in_step([WarmSync(c).run_now for c in connections], saturation / 3, CALM_SECONDS)
-    samples["service, at a third of its most"] = calm
-    tail = calm.percentile(99) / calm.p50
-    amounts.append(Amount(name="p99 / p50 at a third of its most", value=tail, unit="×", at_most=TAIL))
-    title = f"Throughput: at most {saturation:.1f} runs a second"
-    return Section(title=title, samples=samples, amounts=amounts)
+        service.wait_until_idle()
+        with service.more_connections(STEADY_CALLERS) as connections:
+            steady = run_at_rate([WarmSync(c).run_now for c in connections], peak_rate / 3, STEADY_SECONDS)
+    samples["service, at 1/3 of the peak rate"] = steady
+    tail = steady.percentile(99) / steady.p50
+    measurements.append(
+        Measurement(name="p99 / p50 at 1/3 of the peak rate", value=tail, unit="×", at_most=TAIL_FACTOR)
+    )
+    title = f"Throughput: peak rate {peak_rate:.1f} runs per second"
+    return Section(title=title, samples=samples, measurements=measurements)
 
 
-def callers(count: int) -> str:
-    """For the name of a row."""
-    return "1 caller" if count == 1 else f"{count} callers"
+def _compare(service: Service, image: str, count: int) -> tuple[Load, Load, float]:
+    """Load the service and `docker run` in turns; return both loads and the server's processor seconds."""
+    pid = service.server.process.pid
+    with service.more_connections(count) as connections:
+        service_runs = [WarmSync(connection).run_now for connection in connections]
+        docker_runs = [DockerRun(image).run for _ in range(count)]
+        cpu_before = cpu_seconds(pid)
+        loads, references = [], []
+        for number in range(ROUNDS):
+            print_progress(f"{count} callers, round {number + 1} of {ROUNDS}")
+            loads.append(run_in_loops(service_runs, SECONDS))
+            references.append(run_in_loops(docker_runs, SECONDS))
+        cpu = cpu_seconds(pid) - cpu_before
+    return merge(loads), merge(references), cpu
 
 
-def together(loads: Sequence[Load]) -> Load:
-    """Several rounds as one."""
+def merge(loads: Sequence[Load]) -> Load:
+    """Combine several rounds."""
     seconds = [second for load in loads for second in load.samples.seconds]
     return Load(sum(load.seconds for load in loads), Samples(seconds))
 
 
-def without_pause(runs: Sequence[Callable[[], float]], seconds: float) -> Load:
-    """Each of `runs` by a caller of its own, again and again until the time is over; what has begun then counts."""
+def run_in_loops(runs: Sequence[Callable[[], float]], seconds: float) -> Load:
+    """Loop over each of `runs` in a thread of its own until the time is up, then let the last runs finish."""
     samples = Samples()
-    begun = time.perf_counter()
+    started = time.perf_counter()
 
     def call(run: Callable[[], float]) -> None:
-        while time.perf_counter() < begun + seconds:
+        while time.perf_counter() < started + seconds:
             samples.seconds.append(run())
 
-    _at_once(call, runs)
-    return Load(time.perf_counter() - begun, samples)
+    _in_threads(call, runs)
+    return Load(time.perf_counter() - started, samples)
 
 
-def in_step(runs: Sequence[Callable[[], float]], rate: float, seconds: float) -> Samples:
-    """So many runs a second, evenly, whether or not those before are over; by whichever caller is free. A run's time
-    counts from the moment at which it was due."""
+def run_at_rate(runs: Sequence[Callable[[], float]], rate: float, seconds: float) -> Samples:
+    """Start `rate` runs per second at even intervals, each on the next free caller.
+
+    A run's time counts from the moment at which it was due, so waiting for a free caller is included."""
     samples = Samples()
-    begun = time.perf_counter()
-    due = iter([begun + number / rate for number in range(int(seconds * rate))])
+    started = time.perf_counter()
+    due = iter([started + number / rate for number in range(int(seconds * rate))])
     next_due = threading.Lock()
 
     def call(run: Callable[[], float]) -> None:
@@ -127,11 +131,11 @@ def in_step(runs: Sequence[Callable[[], float]], rate: float, seconds: float) ->
             run()
             samples.seconds.append(time.perf_counter() - moment)
 
-    _at_once(call, runs)
+    _in_threads(call, runs)
     return samples
 
 
-def _at_once(work: Callable[[Callable[[], float]], None], runs: Sequence[Callable[[], float]]) -> None:
+def _in_threads(work: Callable[[Callable[[], float]], None], runs: Sequence[Callable[[], float]]) -> None:
     with ThreadPoolExecutor(len(runs)) as threads:
-        for ended in [threads.submit(work, run) for run in runs]:
-            ended.result()
+        for done in [threads.submit(work, run) for run in runs]:
+            done.result()

@@ -1,4 +1,4 @@
-"""A tar of 1 GiB: through the service, and for comparison through `docker exec … tar -x`."""
+"""Upload of a 1 GiB tar to the service, compared with `docker exec … tar -x`."""
 
 import os
 import re
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.bare import LABEL
-from benchmarks.report import Amount, Ratio, Section
-from benchmarks.samples import Row, measure, timed
+from benchmarks.baselines import DOCKER_RUN
+from benchmarks.report import Measurement, RatioBound, Section
 from benchmarks.service import Service, running_service
+from benchmarks.timing import Row, measure, timed
 
 ROUNDS = 3
 MEMORY_GROWTH_MIB_MAX = 64
@@ -24,7 +24,7 @@ WORK = "/work:rw,exec,nosuid,nodev,size=2048m"
 
 
 class DockerExecTar:
-    """The archive piped into `docker exec -i … tar -x`, onto a tmpfs like the sandbox's."""
+    """The archive piped into `docker exec -i … tar -x`, unpacked onto a tmpfs as in a sandbox."""
 
     name = "1 GiB docker exec tar"
 
@@ -34,19 +34,7 @@ class DockerExecTar:
 
     def run(self) -> float:
         pause = ["python3", "-c", "import signal; signal.pause()"]
-        start = [
-            "docker",
-            "run",
-            "-d",
-            "--rm",
-            "--init",
-            "--label",
-            LABEL,
-            "--tmpfs",
-            WORK,
-            self._image,
-            *pause,
-        ]
+        start = [*DOCKER_RUN, "-d", "--init", "--tmpfs", WORK, self._image, *pause]
         container = subprocess.run(start, capture_output=True, check=True, text=True).stdout.strip()
         try:
             unpack = ["docker", "exec", "-i", container, "tar", "-x", "-C", "/work"]
@@ -58,7 +46,7 @@ class DockerExecTar:
 
 
 class UploadSync:
-    """The archive as a synchronous run that looks at what was unpacked."""
+    """The archive as a synchronous run of a program that checks the size of the unpacked file."""
 
     name = "1 GiB sync"
 
@@ -67,60 +55,60 @@ class UploadSync:
         self._archive = archive
         self._pid = service.server.process.pid
         self.memory_growth_bytes = 0
-        """The most that the server's resident memory grew by during a run."""
+        """The largest growth of the server's resident memory during a run."""
 
     def run(self) -> float:
-        Path(f"/proc/{self._pid}/clear_refs").write_text("5")
-        before = _memory(self._pid, "VmRSS")
+        Path(f"/proc/{self._pid}/clear_refs").write_text("5")  # resets VmHWM
+        before = _status_bytes(self._pid, "VmRSS")
         seconds, result = self._service.execute(b"{}", self._archive)
         if result.get("stdout") != f"{CONTENT_BYTES}\n":
-            raise RuntimeError(f"the archive did not arrive: {result}")
-        self.memory_growth_bytes = max(self.memory_growth_bytes, _memory(self._pid, "VmHWM") - before)
+            raise RuntimeError(f"the unpacked file has the wrong size: {result}")
+        self.memory_growth_bytes = max(self.memory_growth_bytes, _status_bytes(self._pid, "VmHWM") - before)
         return seconds
 
 
 def measure_upload(image: str) -> Section:
-    """Takes about half a minute."""
+    """Measure the upload's time and the server's memory. Takes about half a minute."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyexec-bench-")))
         service = stack.enter_context(running_service(image))
         archive = stack.enter_context(large_archive(directory))
         upload = UploadSync(service, archive)
         rows: list[tuple[Row, int]] = [(DockerExecTar(image, archive), 1), (upload, 1)]
-        samples = measure(rows, ROUNDS, service.settle)
-    growth = Amount(
+        samples = measure(rows, ROUNDS, service.wait_until_idle)
+    growth = Measurement(
         name="server's memory growth, 1 GiB sync",
         value=upload.memory_growth_bytes / 1024**2,
         unit="MiB",
         at_most=MEMORY_GROWTH_MIB_MAX,
     )
-    bound = Ratio(row=UploadSync.name, reference=DockerExecTar.name, factor=3)
-    return Section(title="A tar of 1 GiB", samples=samples, bounds=[bound], amounts=[growth])
+    bound = RatioBound(row=UploadSync.name, reference=DockerExecTar.name, factor=3)
+    return Section(title="Upload of a 1 GiB tar", samples=samples, bounds=[bound], measurements=[growth])
 
 
 @contextmanager
 def large_archive(directory: Path) -> Iterator[Path]:
-    """A tar with 1 GiB of what does not compress, and a program."""
+    """Create a tar with 1 GiB of incompressible data and a program; remove it at the end."""
     content, main, archive = directory / "content", directory / "main.py", directory / "large.tar"
     main.write_bytes(MAIN)
     block = os.urandom(BLOCK_BYTES)
     try:
-        with content.open("wb") as file:
+        with content.open("wb") as output:
             for _ in range(CONTENT_BYTES // BLOCK_BYTES):
-                file.write(block)
+                output.write(block)
         with tarfile.open(archive, "w") as tar:
             tar.add(main, "main.py")
             tar.add(content, "content")
         content.unlink()
         yield archive
     finally:
-        for file_made in (content, main, archive):
-            file_made.unlink(missing_ok=True)
+        for file in (content, main, archive):
+            file.unlink(missing_ok=True)
 
 
-def _memory(pid: int, name: str) -> int:
-    """A figure of the kernel's about a process's memory, in bytes; writing 5 to clear_refs sets VmHWM back."""
+def _status_bytes(pid: int, name: str) -> int:
+    """Read a memory field of /proc/PID/status, in bytes."""
     found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     if found is None:
-        raise RuntimeError(f"the kernel does not tell {name} of process {pid}")
+        raise RuntimeError(f"/proc/{pid}/status has no {name}")
     return int(found[1]) * 1024

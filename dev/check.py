@@ -1,4 +1,4 @@
-"""Run what `make check`, `lint`, `test`, `soak`, `bench`, `docs` and `audit` stand for, and give one verdict."""
+"""`make check`, `lint`, `test`, `soak`, `bench`, `docs`, `audit`: set up, run the programs, print the result."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import browser
-import command
 import consul
+import debian
 import golang
+import subprocesses
 import virtualenv
+from console import SetupError, print_step, run_main
 from provision import provision
-from report import Failure, exit_code_of, say
 
 Programs = dict[str, list[str]]
 """Commands by the titles under which they are reported."""
@@ -44,7 +44,7 @@ _LEADER_CLAIMS = ["--setting", "local_claim=off"]
 
 
 @dataclass(frozen=True)
-class Story:
+class Target:
     """What one target of the Makefile runs. Lanes run at the same time, the programs of a lane in order.
 
     The last lane writes to the terminal; of the others, each program's output is shown when it has ended."""
@@ -55,16 +55,16 @@ class Story:
     browser: bool = False
 
 
-_STORIES = {
-    "check": Story(
+_TARGETS = {
+    "check": Target(
         (
             {**_LINT, **_LINT_GO},
             {"pytest": [*_PARALLEL, *_WITHOUT_DOCKER, "-n", "2"]},
         ),
         go=True,
     ),
-    "lint": Story(({**_LINT, **_LINT_GO},), go=True),
-    "test": Story(
+    "lint": Target(({**_LINT, **_LINT_GO},), go=True),
+    "test": Target(
         (
             {**_LINT, **_LINT_GO, **_GO_TEST},
             {
@@ -76,7 +76,7 @@ _STORIES = {
         go=True,
         browser=True,
     ),
-    "soak": Story(
+    "soak": Target(
         (
             {
                 "pytest": ["pytest", "-m", "soak"],
@@ -88,22 +88,22 @@ _STORIES = {
         go=True,
         browser=True,
     ),
-    "bench": Story(({"bench": ["python", "benchmarks/bench.py"]},), docker=True),
-    "docs": Story(({"docs/configuration.md": ["python", "dev/configuration.py"]},)),
-    "audit": Story(({"audit": ["python", "dev/audit.py"]},), go=True),
+    "bench": Target(({"bench": ["python", "benchmarks/bench.py"]},), docker=True),
+    "docs": Target(({"docs/configuration.md": ["python", "dev/configuration.py"]},)),
+    "audit": Target(({"audit": ["python", "dev/audit.py"]},), go=True),
 }
 
 
 def main() -> int:
-    """Run the story that the command line names first. What follows goes to the first program of its last lane, which
+    """Run the target that the command line names first. What follows goes to the first program of its last lane, which
     is then the only one of that lane; tests that are picked in this way run in one process."""
     name, *arguments = sys.argv[1:] or [""]
-    if name not in _STORIES:
-        raise Failure(f"Nothing is called {name!r} here: allowed are {', '.join(_STORIES)}.")
+    if name not in _TARGETS:
+        raise SetupError(f"Unknown target {name!r}; choose from {', '.join(_TARGETS)}.")
     started = time.monotonic()
-    story = _STORIES[name]
-    environment = _environment(story)
-    lanes = [dict(lane) for lane in story.lanes]
+    target = _TARGETS[name]
+    environment = _environment(target)
+    lanes = [dict(lane) for lane in target.lanes]
     if arguments:
         title, argv = next(iter(lanes[-1].items()))
         lanes[-1] = {title: [*argv, *(["-n", "0"] if "-n" in argv else []), *arguments]}
@@ -117,26 +117,26 @@ def main() -> int:
     ended = time.monotonic()
     titles = ", ".join(title for lane in lanes for title in lane)
     verdict = f"FAILED: {', '.join(failed)}" if failed else f"all passed: {titles}"
-    say(f"make {name}: {verdict}")
-    say(f"make {name}: {ended - started:.0f} s, of which set-up took {prepared - started:.0f} s")
+    print_step(f"make {name}: {verdict}")
+    print_step(f"make {name}: {ended - started:.0f} s, of which set-up took {prepared - started:.0f} s")
     return 1 if failed else 0
 
 
-def _environment(story: Story) -> dict[str, str]:
+def _environment(target: Target) -> dict[str, str]:
     """Set up what the programs need and return their environment: the virtual environment first on PATH, Go, the
     engine, the image."""
     found = {}
-    if story.docker:
+    if target.docker:
         machine = provision(dev=True)
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
     else:
-        command.prepare()
+        subprocesses.prepare()
         virtualenv.check_python()
         virtualenv.ensure(dev=True)
-    if story.browser:
-        browser.ensure()
+    if target.browser:
+        debian.ensure_browser()
         consul.ensure()  # here, since several workers would fetch it at the same time
-    folders = [virtualenv.BIN, *([golang.ensure().parent] if story.go else [])]
+    folders = [virtualenv.BIN, *([golang.ensure().parent] if target.go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     environment = {**os.environ, **found, "PATH": path}
     # Hundreds of servers and command lines start: each would compile all its modules anew.
@@ -156,17 +156,23 @@ def _run_lane(programs: Programs, environment: dict[str, str], *, shown: bool) -
 def _passes(title: str, argv: list[str], environment: dict[str, str], *, shown: bool) -> bool:
     started = time.monotonic()
     if shown:
-        say(title)
-        return subprocess.run(argv, cwd=command.ROOT, env=environment, check=False).returncode == 0
+        print_step(title)
+        return subprocess.run(argv, cwd=subprocesses.ROOT, env=environment, check=False).returncode == 0
     done = subprocess.run(
-        argv, cwd=command.ROOT, env=environment, check=False, capture_output=True, text=True, errors="replace"
+        argv,
+        cwd=subprocesses.ROOT,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     with _output:
-        say(f"{title} ({time.monotonic() - started:.0f} s)")
+        print_step(f"{title} ({time.monotonic() - started:.0f} s)")
         if done.returncode:
             print(done.stdout + done.stderr, end="", flush=True)
     return done.returncode == 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

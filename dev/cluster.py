@@ -1,4 +1,4 @@
-"""`make cluster`: one Consul and three servers on this machine, which share their executions and one Docker."""
+"""`make cluster`: start Consul and three servers on this machine that share their executions and one Docker Engine."""
 
 from __future__ import annotations
 
@@ -10,130 +10,139 @@ import sys
 from pathlib import Path
 
 import consul
-import trial
-from agent import Agent
-from command import RUN_DIR
-from engine import Engine
+import first_run
+from console import SetupError, print_step, run_main
+from consul_agent import ConsulAgent
+from docker_api import DockerEngine
 from provision import provision
-from report import Failure, exit_code_of, say
-from server import Server, Servers
+from server_process import ServerGroup, ServerProcess
+from subprocesses import RUN_DIR
 
-_SIZE = 3
-_PREFIX = "pyexec"
-_USUAL_PORT = 8080
+_SERVERS = 3
+_CONSUL_PREFIX = "pyexec"
+_DEFAULT_PORT = 8080
 
 
 def main() -> int:
-    _refuse_another_consul()
+    _check_no_other_consul()
     ports = _ports()
     machine = provision(dev=False)
     binary = consul.ensure()
     home = Path(os.environ.get("PYEXEC_DATA_DIR", RUN_DIR / "cluster")).resolve()
-    environment = trial.environment(machine)
+    environment = first_run.server_environment(machine)
     deployment = None
-    with Agent(binary, home / "consul", ports[_SIZE:]) as agent, Servers() as servers:
-        started = []
-        for number, port in enumerate(ports[:_SIZE], 1):
-            own = _settings(agent, port, home / f"replica-{number}")
-            started.append(servers.start({**environment, **own}, home / f"replica-{number}.log"))
-        found = [(server, server.wait_until_ready(agent)) for server in started]
-        replicas = {url: server for server, url in found if url is not None}
+    with ConsulAgent(binary, home / "consul", ports[_SERVERS:]) as agent, ServerGroup() as servers:
+        replicas = _start_replicas(servers, agent, ports[:_SERVERS], home, environment)
         if not servers.stopping:
-            deployment = agent.value(f"{_PREFIX}/deployment")
+            deployment = agent.read_key(f"{_CONSUL_PREFIX}/deployment")
             try:
                 for url, server in replicas.items():
-                    trial.say_hello(server, url, environment)
+                    first_run.run_first_program(server, url, environment)
                 if not servers.stopping:
-                    _introduce(list(replicas), agent, home)
-                _watch(replicas, agent)
+                    _print_addresses(list(replicas), agent, home)
+                _wait_for_exit(replicas, agent)
             finally:
-                servers.end()
+                servers.stop_and_wait()
                 _remove_programs(machine.engine, deployment)
-    if deployment is not None:  # else it was stopped before it had begun
-        stopped = f"Stopped {_SIZE} servers and Consul; no process is left"
-        trial.check_nothing_left(machine.engine, deployment, stopped)
+    if deployment is not None:  # None if the servers were stopped during their start
+        stopped = f"Stopped {_SERVERS} servers and Consul"
+        first_run.check_no_containers_left(machine.engine, deployment, stopped)
     return 0
 
 
-def _settings(agent: Agent, port: int, data: Path) -> dict[str, str]:
-    """What one server has of its own; it advertises the address it listens on."""
-    return {
-        "PYEXEC_PORT": str(port),
-        "PYEXEC_DATA_DIR": str(data),
-        "PYEXEC_ADVERTISE_ADDR": "",
-        "PYEXEC_CONSUL_ADDR": agent.address,
-        "PYEXEC_CONSUL_PREFIX": _PREFIX,
-    }
+def _start_replicas(
+    servers: ServerGroup, agent: ConsulAgent, ports: list[int], home: Path, environment: dict[str, str]
+) -> dict[str, ServerProcess]:
+    """Start a server on each port; return those that are ready, by URL."""
+    started = []
+    for number, port in enumerate(ports, 1):
+        settings = {
+            "PYEXEC_PORT": str(port),
+            "PYEXEC_DATA_DIR": str(home / f"replica-{number}"),
+            "PYEXEC_ADVERTISE_ADDR": "",  # the default: the address it listens on
+            "PYEXEC_CONSUL_ADDR": agent.address,
+            "PYEXEC_CONSUL_PREFIX": _CONSUL_PREFIX,
+        }
+        started.append(servers.start({**environment, **settings}, home / f"replica-{number}.log"))
+    urls = [(server.wait_until_ready(agent), server) for server in started]
+    return {url: server for url, server in urls if url is not None}
 
 
-def _introduce(urls: list[str], agent: Agent, home: Path) -> None:
-    say(f"Consul answers at http://{agent.address}; the logs of all are in {home}")
-    say(f"python-executor listens on {', '.join(urls)}; try any of them, in another terminal:")
-    trial.say_how(urls[0])
+def _print_addresses(urls: list[str], agent: ConsulAgent, home: Path) -> None:
+    print_step(f"Consul is running at http://{agent.address}; all logs are in {home}")
+    print_step(f"python-executor is running at {', '.join(urls)}. To try it, in another terminal:")
+    first_run.print_example(urls[0])
 
 
-def _watch(replicas: dict[str, Server], agent: Agent) -> None:
-    """Return once all servers have stopped. One that ends before leaves its work to the others; a Failure if
-    none is left, or no Consul."""
+def _wait_for_exit(replicas: dict[str, ServerProcess], agent: ConsulAgent) -> None:
+    """Wait until all servers have exited, and print the output and unexpected exit of each.
+
+    Raise a `SetupError` if Consul exits, or if all servers exit without being asked to."""
     running = dict(replicas)
     stopping = False
     while running:
-        watched: list[Agent | Server] = [agent, *running.values()]
+        watched: list[ConsulAgent | ServerProcess] = [agent, *running.values()]
         ready, _, _ = select.select(watched, [], [])
         if agent in ready:
-            raise agent.failure()
+            raise agent.exit_error()
         for url, server in replicas.items():
             if server in ready:
                 code = server.wait()
                 del running[url]
                 stopping = server.stopping
                 if not stopping:
-                    say(f"The server at {url} ended by itself, with {code}; the others take over its work")
+                    print_step(
+                        f"The server at {url} exited unexpectedly with code {code}; the others take over its work"
+                    )
     if not stopping:
-        raise Failure("All servers ended by themselves.")
+        raise SetupError("All servers exited unexpectedly.")
 
 
-def _remove_programs(engine: Engine, deployment: str) -> None:
-    """Remove the programs that outlived the servers' patience: a stopping server leaves what it runs to
-    the others, and here there are none."""
-    left = trial.containers(engine, deployment)
+def _remove_programs(engine: DockerEngine, deployment: str) -> None:
+    """Remove the containers of programs that are still running.
+
+    A server that stops leaves them to the other servers of its cluster, but here no server remains."""
+    left = first_run.list_containers(engine, deployment)
     for container in left:
         engine.remove(container)
     if left:
-        say(f"Removed containers in which programs still ran: {len(left)}")
+        print_step(f"Removed {len(left)} containers with running programs")
 
 
-def _refuse_another_consul() -> None:
-    named = sorted(name for name in os.environ if name.startswith("PYEXEC_CONSUL_"))
-    if named:
-        raise Failure(f"`make cluster` starts a Consul of its own: unset {', '.join(named)}.")
+def _check_no_other_consul() -> None:
+    configured = sorted(name for name in os.environ if name.startswith("PYEXEC_CONSUL_"))
+    if configured:
+        raise SetupError(f"`make cluster` starts its own Consul: unset {', '.join(configured)}.")
 
 
 def _ports() -> list[int]:
-    """The servers' ports and that of Consul's HTTP API, from PYEXEC_PORT on (0: free ones), then two free ones
-    that Consul takes for itself. A Failure if one is in use."""
-    text = os.environ.get("PYEXEC_PORT", str(_USUAL_PORT))
-    last = 65535 - _SIZE
+    """Return free ports: for the servers and Consul's HTTP API from PYEXEC_PORT on, and two more for Consul.
+
+    With PYEXEC_PORT=0, all of them are chosen by the system."""
+    text = os.environ.get("PYEXEC_PORT", str(_DEFAULT_PORT))
+    last = 65535 - _SERVERS
     if not text.isdecimal() or int(text) > last:
-        raise Failure(
-            f"PYEXEC_PORT is {text!r}; allowed is a whole number up to {last}, or 0 for free ports."
+        raise SetupError(
+            f"Invalid PYEXEC_PORT {text!r}: expected an integer from 1 to {last}, or 0 for any free ports."
         )
     first = int(text)
-    wanted = [first + number if first else 0 for number in range(_SIZE + 1)]
-    with contextlib.ExitStack() as held:  # all at once, so that no free one is given twice
-        return [held.enter_context(_held(port)).getsockname()[1] for port in [*wanted, 0, 0]]
+    wanted = [first + number if first else 0 for number in range(_SERVERS + 1)]
+    with (
+        contextlib.ExitStack() as stack
+    ):  # bind all before closing any: the system must not return one port twice
+        return [stack.enter_context(_bind(port)).getsockname()[1] for port in [*wanted, 0, 0]]
 
 
-def _held(port: int) -> socket.socket:
+def _bind(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        why = os.strerror(error.errno or 0)
-        raise Failure(
-            f"Port {port} of 127.0.0.1 cannot be used: {why}. "
-            f"`make cluster` takes {_SIZE + 1} ports from PYEXEC_PORT on."
+        reason = os.strerror(error.errno or 0)
+        raise SetupError(
+            f"Cannot bind 127.0.0.1:{port}: {reason}. "
+            f"`make cluster` uses {_SERVERS + 1} ports, starting at PYEXEC_PORT."
         ) from error
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

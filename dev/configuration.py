@@ -1,36 +1,42 @@
-"""`make docs`: writes docs/configuration.md from the settings themselves; with `--print`, only shows it."""
+"""Write docs/configuration.md from the settings (`make docs`); with `--print`, print the page instead."""
 
 from __future__ import annotations
 
 import sys
 from itertools import groupby
 
-from command import ROOT
+from subprocesses import ROOT
 
-from pyexec.manual import Described, described
+from pyexec.settings_help import SettingDoc, setting_docs
 
 PAGE = ROOT / "docs" / "configuration.md"
 _HEAD = """\
 # Configuration
 
-The server is configured by environment variables and nothing else. `make docs` writes this page from the settings
-themselves (`pyexec/settings.py`); `python-executor-server --help` prints the same.
+Set environment variables to configure the server. There are no other sources. For example:
 
-- A setting that is wrong, or that nobody knows, stops the start with one line that names it, its value and what is
-  allowed.
-- MiB are 1,048,576 bytes. Lists are separated by commas. Where the default is `none`, an empty value means `none`.
-- A request over one of the `PYEXEC_MAX_…` ceilings is refused with 400; nothing is lowered silently.
-- Replicas of one deployment must agree on `PYEXEC_CONSUL_ADDR`'s cluster, `PYEXEC_CONSUL_PREFIX` and `PYEXEC_BLOB_URL`;
-  give them the others alike, too, but for addresses and directories.
-- `PYEXEC_SERVER` and `PYEXEC_TOKEN` are for the [command line](cli.md); the server passes over them.
-- `PYEXEC_API_TOKENS` and `PYEXEC_CONSUL_TOKEN` are secrets: [security.md](security.md).
+```console
+PYEXEC_PORT=9000 PYEXEC_MAX_CONCURRENT=8 python-executor-server
+```
+
+`python-executor-server --help` prints the same list. `make docs` generates this page from the settings in the code.
+
+- If a setting is wrong or unknown, the server does not start. It prints one line with the setting, its value and the
+  allowed values.
+- MiB are 1,048,576 bytes. Separate the items of a list with commas. If the default is `none`, an empty value means
+  `none`.
+- The server rejects a request over a `PYEXEC_MAX_…` ceiling with 400. It never lowers a value silently.
+- All replicas of a deployment must use the same Consul cluster (`PYEXEC_CONSUL_ADDR`), the same `PYEXEC_CONSUL_PREFIX`
+  and the same `PYEXEC_BLOB_URL`. Use the same values for all other settings too, except addresses and directories.
+- The server ignores `PYEXEC_SERVER` and `PYEXEC_TOKEN`, which are settings of the [command line](cli.md).
+- `PYEXEC_API_TOKENS` and `PYEXEC_CONSUL_TOKEN` are secrets ([security](security.md)).
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [_HEAD]
-    for section, settings in groupby(described(), key=lambda setting: setting.section):
+    for section, settings in groupby(setting_docs(), key=lambda setting: setting.section):
         rows = "".join(map(_row, settings))
         parts.append(
             f"\n## {section}\n\n| variable | meaning | default | allowed |\n|---|---|---|---|\n{rows}"
@@ -38,7 +44,7 @@ def page() -> str:
     return "".join(parts)
 
 
-def _row(setting: Described) -> str:
+def _row(setting: SettingDoc) -> str:
     meaning = setting.doc.replace("|", "\\|")
     return f"| `{setting.variable}` | {meaning} | `{setting.default}` | {setting.allowed} |\n"
 

@@ -1,6 +1,6 @@
-"""Consul for the tests and for a cluster on one machine: the one on PATH, else Debian's own, unpacked in .run.
+"""The Consul binary for the tests and `make cluster`: from PATH, otherwise from Debian's package, unpacked in .run.
 
-`python3 dev/consul.py` prints where its binary is."""
+`python3 dev/consul.py` prints the path of the binary."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import RUN_DIR, prepare, run
-from report import Failure, exit_code_of
+from console import SetupError, run_main
+from subprocesses import RUN_DIR, prepare, run
 
 _HOME = RUN_DIR / "consul"
 _BINARY = _HOME / "usr" / "bin" / "consul"
-_RELEASE = "bullseye"  # the last Debian with a package of it
+_RELEASE = "bullseye"  # the last Debian release with a Consul package
 _SHA256 = "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_BY_HAND = "install Consul by hand, so that `consul` is on PATH"
+_MANUALLY = "install Consul manually, with `consul` on PATH"
 
 
 def ensure() -> Path:
-    """The path of a Consul binary, fetched the first time."""
+    """Return the path of a Consul binary; download it if necessary."""
     if found := shutil.which("consul"):
         return Path(found)
     if not _BINARY.exists():
-        _unpack(_fetched())
+        _unpack(_download())
     return _BINARY
 
 
-def _fetched() -> Path:
-    """The package, from the mirror that this machine's apt uses, with lists of its own: its sources stay as
-    they are."""
+def _download() -> Path:
+    """Download the package from the machine's Debian mirror, with separate apt lists: the machine's stay unchanged."""
     if platform.machine() != "x86_64" or shutil.which("apt-get") is None:
-        raise Failure(f"Cannot fetch Consul on this machine: {_BY_HAND}.")
+        raise SetupError(f"Cannot download Consul: this needs x86_64 and apt-get; {_MANUALLY}.")
     downloads = _HOME / "apt"
     shutil.rmtree(downloads, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial"):
@@ -49,23 +48,23 @@ def _fetched() -> Path:
         "Dir::State::lists": downloads / "lists",
         "Dir::Cache": downloads / "cache",
         "Acquire::Languages": "none",
-        "APT::Sandbox::User": _user(),
+        "APT::Sandbox::User": _sandbox_user(),
     }
     apt = ["apt-get", *(f"-o{name}={value}" for name, value in options.items())]
-    run([*apt, "update"], "fetch the list of packages that has Consul")
-    # `download` knows no other target than the folder it is called in.
-    run(["env", f"--chdir={downloads}", *apt, "download", "consul"], "fetch Consul")
+    run([*apt, "update"], f"download the package list of Debian {_RELEASE}")
+    # `apt-get download` always writes to the current directory.
+    run(["env", f"--chdir={downloads}", *apt, "download", "consul"], "download Consul")
     packages = list(downloads.glob("consul_*.deb"))
     if len(packages) != 1:
-        raise Failure(f"Cannot find the Consul package that apt fetched: {_BY_HAND}.")
+        raise SetupError(f"Cannot find the downloaded Consul package in {downloads}: {_MANUALLY}.")
     return packages[0]
 
 
 def _unpack(package: Path) -> None:
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
     if digest != _SHA256:
-        raise Failure(f"{package} is not the package it should be: its SHA-256 is {digest}, not {_SHA256}.")
-    # Unpacked beside its place first, so that an interrupted unpacking is never taken for a whole one.
+        raise SetupError(f"Checksum mismatch of {package}: the SHA-256 is {digest}; expected {_SHA256}.")
+    # Unpack elsewhere first: an interrupted run must not leave a partial binary in place.
     unpacked = _HOME / "unpacked"
     run(["dpkg", "-x", str(package), str(unpacked)], "unpack Consul")
     _BINARY.parent.mkdir(parents=True, exist_ok=True)
@@ -75,17 +74,17 @@ def _unpack(package: Path) -> None:
 
 
 def _mirror() -> str:
-    """The address of the Debian mirror that this machine's own apt uses."""
+    """Return the address of the Debian mirror that the machine's apt uses."""
     listing = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"]
     targets = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.splitlines()
     for fields in map(str.split, targets):
         if fields[1:] == ["Debian"] and "security" not in fields[0]:
             return fields[0]
-    raise Failure(f"Cannot fetch Consul: apt knows no Debian mirror here; {_BY_HAND}.")
+    raise SetupError(f"Cannot download Consul: apt has no Debian mirror configured; {_MANUALLY}.")
 
 
-def _user() -> str:
-    """apt gives up root for a user that may not read this folder; without root it has nothing to give up."""
+def _sandbox_user() -> str:
+    """Return the user that apt downloads as. Its default user `_apt` may not be able to write to this folder."""
     return "root" if os.geteuid() == 0 else ""
 
 
@@ -96,4 +95,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

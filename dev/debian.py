@@ -1,4 +1,4 @@
-"""The Debian (or Ubuntu) underneath: its packages, and a root file system of its own release."""
+"""Debian and Ubuntu packages: installing them, and building a root file system of the machine's own release."""
 
 from __future__ import annotations
 
@@ -8,59 +8,71 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from command import run
-from report import Failure, say
+from console import SetupError, print_step
+from subprocesses import run
+
+_BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 
 
 def install(packages: list[str], purpose: str) -> None:
-    """Install packages with apt-get, without what they merely recommend."""
-    wanted = " ".join(packages)
+    """Install packages with apt-get, without recommended packages."""
+    names = " ".join(packages)
     if shutil.which("apt-get") is None:
-        raise Failure(
-            f"Cannot {purpose}: only Debian and Ubuntu are set up by themselves; install {wanted} by hand."
+        raise SetupError(
+            f"Cannot {purpose}: automatic installation needs Debian or Ubuntu; install {names} manually."
         )
     if os.geteuid() != 0:
-        raise Failure(f"Cannot {purpose} without root: run this as root, or install {wanted} first.")
-    say(f"Installing {wanted} with apt-get")
-    # A machine that has just booted may be running its own upgrades: wait for their lock.
+        raise SetupError(f"Cannot {purpose} without root: run this as root, or install {names} first.")
+    print_step(f"Installing {names} with apt-get")
+    # Right after boot, automatic upgrades may hold the lock of dpkg.
     apt = ["apt-get", "-y", "-o", "DPkg::Lock::Timeout=300"]
     installation = [*apt, "install", "--no-install-recommends", *packages]
-    quietly = {"DEBIAN_FRONTEND": "noninteractive"}
+    noninteractive = {"DEBIAN_FRONTEND": "noninteractive"}
     try:
-        run(installation, purpose, quietly)
-    except Failure:  # the lists of packages are missing, or too old
-        run([*apt, "update"], "fetch the lists of packages")
-        run(installation, purpose, quietly)
+        run(installation, purpose, noninteractive)
+    except SetupError:  # the package lists may be missing or outdated
+        run([*apt, "update"], "update the package lists")
+        run(installation, purpose, noninteractive)
+
+
+def ensure_browser() -> Path:
+    """Return the path of a Chromium or Chrome for the browser tests; install Chromium if necessary."""
+    found = _find_browser()
+    if found is None:
+        install(["chromium"], "install a browser for the tests")
+        found = _find_browser()
+    if found is None:
+        raise SetupError("Cannot find a browser: the package chromium has no program `chromium`.")
+    return found
+
+
+def _find_browser() -> Path | None:
+    return next((Path(found) for name in _BROWSERS if (found := shutil.which(name))), None)
 
 
 def codename() -> str:
-    """The release this machine runs, `bookworm` for example."""
+    """Return the code name of the machine's release, such as `bookworm`."""
     name = platform.freedesktop_os_release().get("VERSION_CODENAME")
     if not name:
-        raise Failure(
-            "Cannot tell which Debian or Ubuntu release this is: /etc/os-release has no VERSION_CODENAME."
+        raise SetupError(
+            "Cannot determine the Debian or Ubuntu release: /etc/os-release has no VERSION_CODENAME."
         )
     return name
 
 
 def build_root(target: Path, packages: list[str]) -> None:
-    """Bootstrap this machine's own release, from its own mirror, into the empty folder `target`."""
+    """Bootstrap the machine's own release, from its own mirror, into the empty folder `target`."""
     if shutil.which("debootstrap") is None:
         install(["debootstrap"], "build a Python image")
-    # In a mount namespace of its own nothing that debootstrap mounts can outlive it.
+    # A separate mount namespace, so that no mount of debootstrap's remains if it is interrupted.
     command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(packages)}"]
     run([*command, codename(), str(target), *_mirror()], "build a Python image")
 
 
 def _mirror() -> list[str]:
-    """The address this machine's own apt uses for its release; none leaves the choice to debootstrap."""
-    listing = [
-        "apt-get",
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(CODENAME) $(COMPONENT)",
-        "Created-By: Packages",
-    ]
+    """Return the mirror that apt uses for the release, or nothing: debootstrap then uses its default."""
+    fields_wanted = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
+    listing = ["apt-get", "indextargets", "--format", fields_wanted, "Created-By: Packages"]
     targets = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.splitlines()
     for fields in map(str.split, targets):
         if fields[1:] == [codename(), "main"] and fields[0].startswith(("http:", "https:", "file:")):

@@ -1,4 +1,4 @@
-"""`make lock`: pin today's latest versions of everything that is required, in requirements.lock."""
+"""`make lock`: pin the latest versions of all requirements in requirements.lock."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import sys
 import tempfile
 from pathlib import Path
 
-import command
+import subprocesses
 import virtualenv
-from report import exit_code_of, say
+from console import print_step, run_main
 
 _HEADER = "# Exact versions of everything that is installed; written by `make lock`.\n"
 
 
 def main() -> int:
-    command.prepare()
+    subprocesses.prepare()
     virtualenv.check_python()
-    with tempfile.TemporaryDirectory(dir=command.RUN_DIR, prefix="lock-") as folder:
+    with tempfile.TemporaryDirectory(dir=subprocesses.RUN_DIR, prefix="lock-") as folder:
         virtualenv.install(Path(folder), dev=True, constraints=[])
-        # pip itself is the one that Python brings along.
+        # pip is not pinned: it comes with Python.
         freeze = [f"{folder}/bin/pip", "freeze", "--all", "--exclude=pip", "--exclude-editable"]
         versions = subprocess.run(freeze, stdout=subprocess.PIPE, text=True, check=True).stdout
     virtualenv.PINS.write_text(_HEADER + versions)
-    say(f"Wrote {virtualenv.PINS}: {len(versions.splitlines())} packages")
+    print_step(f"Pinned {len(versions.splitlines())} packages in {virtualenv.PINS}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

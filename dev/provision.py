@@ -1,28 +1,28 @@
-"""Everything a machine needs before the server or the tests can start."""
+"""Everything that the server and the tests need on this machine: Docker, .venv, a Python image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import command
+import default_image
 import dockerd
-import image
+import subprocesses
 import virtualenv
-from engine import Engine
+from docker_api import DockerEngine
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that is ready: its Docker Engine, and the name of a Python image there."""
+    """A provisioned machine: its Docker Engine, and the name of a Python image on it."""
 
-    engine: Engine
+    engine: DockerEngine
     image: str
 
 
 def provision(*, dev: bool) -> Machine:
-    """Find or make what is missing; a second time it only looks."""
-    command.prepare()
+    """Install what is missing; `dev` adds the tools for tests and checks."""
+    subprocesses.prepare()
     virtualenv.check_python()
-    engine = dockerd.ensure()  # first: whoever cannot have Docker should not wait for the rest
+    engine = dockerd.ensure()  # first, to fail early: it needs root, or a running Docker
     virtualenv.ensure(dev=dev)
-    return Machine(engine, image.ensure(engine))
+    return Machine(engine, default_image.ensure(engine))

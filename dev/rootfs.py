@@ -1,10 +1,10 @@
-"""The root file system of the server's image, made inside the first stage of the Dockerfile.
+"""Build the root file system of the server's image; runs in the first stage of the Dockerfile.
 
     rootfs.py SOURCE TARGET [WHEELS]
 
-installs the checkout SOURCE and its pinned requirements beside this interpreter, and gathers in TARGET what
-the server needs to run and nothing else. With WHEELS, a folder of `dev/wheels.py`, nothing is fetched, and the
-interpreter need not have pip. The standard library only: this runs wherever there is a Python."""
+Install the checkout SOURCE and its pinned requirements for this interpreter, then copy the files that the server needs
+at run time to TARGET. WHEELS is a folder made by dev/wheels.py: with it, nothing is downloaded, and the interpreter
+needs no pip. This script uses only the standard library, because the base image has nothing else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import platform
 import py_compile
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -22,8 +23,6 @@ import venv
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import elf
 
 HOME = Path("/opt/python-executor")
 _PYTHON = HOME / "bin" / "python3"
@@ -35,26 +34,29 @@ _UNUSED_STDLIB = (
     "_test*.so", "_ctypes_test*.so", "_xxtestfuzz*.so", "xxlimited*.so", "_curses*.so", "_dbm*.so", "_gdbm*.so",
     "_tkinter*.so", "nis.*.so", "readline*.so",
 )  # fmt: skip
-# What compilers and type checkers read, what debuggers of browsers read, and what tests a package.
+# Sources and headers of C extensions, type stubs, source maps, and tests.
 _UNUSED_PACKAGES = (
     "__pycache__", "tests", "*.c", "*.h", "*.map", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "_testcapi*.so",
 )  # fmt: skip
-_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _ACCOUNTS = {
     "etc/passwd": "root:x:0:0::/:/\npyexec:x:10001:10001::/data:/\n",
     "etc/group": "root:x:0:\npyexec:x:10001:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
+_ELF_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian: x86-64 and ARM64
+_ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_ELF_SEGMENT = struct.Struct("<IIQQQQQQ")
 
 
 def main() -> None:
     source, target, *wheels = sys.argv[1:]
     install(Path(source), Path(wheels[0]) if wheels and wheels[0] else None)
-    gather(Path(target))
+    copy_runtime(Path(target))
 
 
 def install(source: Path, wheels: Path | None) -> None:
-    """A virtual environment at HOME with the server, its requirements, and the installer of setups."""
+    """Create a virtual environment at HOME with the server, its requirements, and a static uv for setups."""
     venv.create(HOME, symlinks=True)
     pins = ["--constraint", str(source / "requirements.lock")]
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,7 +76,7 @@ def install(source: Path, wheels: Path | None) -> None:
         environment = {**os.environ, **quiet, "PYTHONPATH": path}
         parts = [str(source / "pyexec_client"), str(source)]
         subprocess.run([*pip, "--no-compile", *parts], env=environment, check=True)
-        # As in dev/virtualenv.py: the build of uv for musl needs no shared library.
+        # As in dev/virtualenv.py: the musl build of uv needs no shared libraries.
         static = ["--no-deps", "--only-binary=:all:", f"--platform=musllinux_1_1_{platform.machine()}"]
         subprocess.run([*pip, *static, f"--target={scratch}/uv", "uv"], env=environment, check=True)
         share = HOME / "share" / "python-executor"
@@ -82,8 +84,8 @@ def install(source: Path, wheels: Path | None) -> None:
         shutil.move(f"{scratch}/uv/bin/uv", share / "uv")
 
 
-def gather(target: Path) -> None:
-    """Copies to `target`, at the same paths, what runs: the interpreter, the packages, and what they link."""
+def copy_runtime(target: Path) -> None:
+    """Copy the interpreter, the packages and the libraries that they load to the same paths under `target`."""
     copy_tree(_STDLIB, target, _UNUSED_STDLIB)
     copy_tree(HOME, target, _UNUSED_PACKAGES)
     for program in (target / HOME.relative_to("/") / "bin").iterdir():
@@ -91,17 +93,17 @@ def gather(target: Path) -> None:
             program.unlink()
     interpreter = Path(sys.executable).resolve()
     copy(interpreter, target)
-    # Linked by path alone: `venv` points to the name by which it was called.
+    # `venv` links to the name it was called by, such as /usr/bin/python3; only its target is in the image.
     python = target / _PYTHON.relative_to("/")
     python.unlink()
     python.symlink_to(interpreter)
-    libraries = sorted(needed([interpreter, *shared_objects(target)]))
+    libraries = sorted(linked_libraries([interpreter, *shared_objects(target)]))
     for library in libraries:
         copy(library, target)
     for binary in [target / interpreter.relative_to("/"), *target.rglob("*.so*")]:
-        elf.strip(binary)
+        strip_elf(binary)
     compile_all(target)
-    copy(_BUNDLE, target)
+    copy(_CA_BUNDLE, target)
     for licence in licences([interpreter, *libraries]):
         copy(licence, target)
     for name, text in _ACCOUNTS.items():
@@ -118,36 +120,51 @@ def copy_tree(folder: Path, target: Path, unused: Iterable[str]) -> None:
 
 
 def copy(path: Path, target: Path) -> None:
-    """The file behind `path`, under the name by which it is looked for."""
+    """Copy a file to the same path under `target`; of a symbolic link, copy the file that it points to."""
     place = target / real(path).relative_to("/")
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(path, place)
 
 
 def real(path: Path) -> Path:
-    """Where a name really lies: its folder without links (/lib is one), the name itself as it is."""
+    """Resolve symbolic links in the folder of a path (/lib is one), but not in its last component."""
     return path.parent.resolve() / path.name
 
 
 def shared_objects(target: Path) -> Iterator[Path]:
-    """The compiled modules that were copied, where they came from."""
+    """Yield the original paths of the shared objects that were copied."""
     for path in target.rglob("*.so*"):
         yield Path("/") / path.relative_to(target)
 
 
-def needed(programs: Iterable[Path]) -> set[Path]:
-    """The shared libraries of the system that these load, the loader itself among them."""
+def linked_libraries(programs: Iterable[Path]) -> set[Path]:
+    """Return the system's shared libraries that the programs load, including the dynamic loader."""
     found = set()
     for program in programs:
         listing = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout
         if "not found" in listing:
-            raise SystemExit(f"{program} needs what is not there:\n{listing}")
+            raise SystemExit(f"{program} needs libraries that are missing:\n{listing}")
         found |= {Path(path) for path in re.findall(r"(/\S+) \(0x", listing)}
     return {library for library in found if HOME not in library.parents}
 
 
+def strip_elf(path: Path) -> None:
+    """Remove debug symbols and the section table of an ELF file: everything after its last segment.
+
+    The dynamic loader reads only the segments. Other kinds of files are left unchanged."""
+    content = path.read_bytes()
+    if not content.startswith(_ELF_MAGIC):
+        return
+    header = list(_ELF_HEADER.unpack_from(content))
+    table, size, count = header[5], header[9], header[10]
+    segments = [_ELF_SEGMENT.unpack_from(content, table + n * size) for n in range(count)]
+    end = max(table + count * size, *(offset + length for _, _, offset, _, _, length, _, _ in segments))
+    header[6] = header[11] = header[12] = header[13] = 0  # no section table
+    path.write_bytes(_ELF_HEADER.pack(*header) + content[_ELF_HEADER.size : end])
+
+
 def compile_all(target: Path) -> None:
-    """Bytecode that is believed without a look at its source: files may get other times on their way."""
+    """Compile all modules to bytecode that Python does not check against source timestamps, which may change."""
     compiled = compileall.compile_dir(
         target,
         maxlevels=20,
@@ -158,26 +175,23 @@ def compile_all(target: Path) -> None:
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if not compiled:
-        raise SystemExit("not everything could be compiled")
+        raise SystemExit("some modules could not be compiled")
 
 
 def licences(files: Iterable[Path]) -> set[Path]:
-    """The terms of the system's packages that these files belong to."""
+    """Return the copyright files of the system packages that own these files."""
     owners = set()
     for path in files:
-        # A package may have been registered at /lib or at /usr/lib.
-        asked = subprocess.run(
-            ["dpkg", "--search", f"*/{path.name}"], stdout=subprocess.PIPE, text=True, check=False
-        )
-        owners |= {
-            line.split(":")[0] for line in asked.stdout.splitlines() if not line.startswith("diversion ")
-        }
-    found = {Path("/usr/share/doc") / owner / "copyright" for owner in owners}
-    return {path for path in found if path.exists()}
+        # dpkg may know a file by its path in /lib or in /usr/lib.
+        search = ["dpkg", "--search", f"*/{path.name}"]
+        found = subprocess.run(search, stdout=subprocess.PIPE, text=True, check=False).stdout
+        owners |= {line.split(":")[0] for line in found.splitlines() if not line.startswith("diversion ")}
+    copyrights = {Path("/usr/share/doc") / owner / "copyright" for owner in owners}
+    return {path for path in copyrights if path.exists()}
 
 
 def link_libraries(target: Path, folders: Iterable[Path]) -> None:
-    """The links of the base that lead to libraries, and the loader's own list of where they lie."""
+    """Recreate the base's links /lib and /lib64, and write the dynamic loader's configuration and cache."""
     for name in ("lib", "lib64"):
         if os.path.islink(f"/{name}"):
             (target / name).symlink_to(os.readlink(f"/{name}"))

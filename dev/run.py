@@ -1,36 +1,36 @@
-"""`make run`: from a bare machine to a server that has run its first program."""
+"""`make run`: set up the machine, start a server and run a first program on it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-import trial
-from command import RUN_DIR
+import first_run
+from console import SetupError, print_step, run_main
 from provision import provision
-from report import Failure, exit_code_of, say
-from server import Servers
+from server_process import ServerGroup
+from subprocesses import RUN_DIR
 
 
 def main() -> int:
     machine = provision(dev=False)
-    environment = trial.environment(machine, data_dir=str(RUN_DIR / "data"))
-    with Servers() as servers:
+    environment = first_run.server_environment(machine, data_dir=str(RUN_DIR / "data"))
+    with ServerGroup() as servers:
         server = servers.start(environment)
         url = server.wait_until_ready()
         if url is not None:
-            trial.say_hello(server, url, environment)
+            first_run.run_first_program(server, url, environment)
         if url is not None and not servers.stopping:
-            say(f"python-executor listens on {url}; try, in another terminal:")
-            trial.say_how(url)
+            print_step(f"python-executor is running at {url}. To try it, in another terminal:")
+            first_run.print_example(url)
         code = server.wait()
         if not servers.stopping:
-            raise Failure(f"The server ended by itself, with {code}.")
-    name = Path(environment["PYEXEC_DATA_DIR"]) / "deployment"
-    if name.exists():  # else it was stopped before it had begun
-        trial.check_nothing_left(machine.engine, name.read_text().strip())
+            raise SetupError(f"The server exited unexpectedly with code {code}.")
+    deployment = Path(environment["PYEXEC_DATA_DIR"]) / "deployment"
+    if deployment.exists():  # missing if the server was stopped during its start
+        first_run.check_no_containers_left(machine.engine, deployment.read_text().strip())
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

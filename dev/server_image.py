@@ -1,6 +1,6 @@
-"""`make image`: the server's image, and what weighs what in it.
+"""`make image`: build the server's container image and print the size of its parts.
 
-Its name is `python-executor:<version>`, or what is given: `make image ARGS=registry.example/python-executor:1`."""
+The name is `python-executor:<version>`, or the argument: `make image ARGS=registry.example/python-executor:1`."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ import tomllib
 import uuid
 from pathlib import Path
 
-import command
+import default_image
 import dockerd
-import image
+import subprocesses
 import virtualenv
 import wheels
-from command import ROOT, run
-from engine import Engine
-from report import Failure, exit_code_of, say
-from weights import weigh
+from console import SetupError, print_step, run_main
+from docker_api import DockerEngine
+from image_size import measure
+from subprocesses import ROOT, run
 
 _VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 _STAGE = "python-executor-build"
 _PURPOSE = "build the image"
-_ASK = (
+_PRINT_INTERPRETER = (
     "import platform, sys; print('%d.%d' % sys.version_info[:2], platform.libc_ver()[1], platform.machine())"
 )
 
 
 def main() -> int:
-    command.prepare()
+    subprocesses.prepare()
     virtualenv.check_python()
     name = (sys.argv[1:] or [f"python-executor:{_VERSION}"])[0]
     engine = dockerd.ensure()
-    base = image.usual(engine)
-    say(f"Fetching what {name} needs, for the Python of {base}")
+    base = default_image.pull_or_build(engine)
+    print_step(f"Downloading the requirements of {name} for the Python of {base}")
     folder = wheels.fetch(_interpreter(engine, base))
-    say(f"Building {name}")
+    print_step(f"Building {name}")
     _build(engine, name, base, folder)
-    for line in weigh(engine, name).table():
+    for line in measure(engine, name).table():
         print(line)
-    say(f"Built {name}; docs/deployment.md says how to run it")
+    print_step(f"Built {name}; see docs/deployment.md for how to run it")
     return 0
 
 
-def _build(engine: Engine, name: str, base: str, folder: Path) -> None:
-    """Builds the image on `base`; nothing is fetched meanwhile, and only the image is left on the engine."""
+def _build(engine: DockerEngine, name: str, base: str, folder: Path) -> None:
+    """Build the image on `base` without network access; remove the intermediate stage."""
     arguments = {
         "BASE": base,
         "WHEELS": str(folder.relative_to(ROOT)),
@@ -55,7 +55,7 @@ def _build(engine: Engine, name: str, base: str, folder: Path) -> None:
     options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     docker = ["docker", "--host", engine.address]
     build = [*docker, "build", "--network=none", *options]
-    # The first stage by a name of its own: else it would stay behind without one, five times as large.
+    # Tag the first stage so that it can be removed: it is five times as large as the image.
     stage = f"{_STAGE}:{uuid.uuid4().hex[:12]}"
     run([*build, "--target=build", f"--tag={stage}", "."], _PURPOSE)
     try:
@@ -64,35 +64,26 @@ def _build(engine: Engine, name: str, base: str, folder: Path) -> None:
         run([*docker, "rmi", stage], _PURPOSE)
 
 
-def _interpreter(engine: Engine, base: str) -> wheels.Interpreter:
-    asking = [
-        "docker",
-        "--host",
-        engine.address,
-        "run",
-        "--rm",
-        "--network=none",
-        base,
-        "python3",
-        "-c",
-        _ASK,
-    ]
-    asked = subprocess.run(asking, capture_output=True, text=True, check=False)
-    fields = asked.stdout.split()
-    if asked.returncode != 0 or len(fields) != 3:
-        raise Failure(
-            f"Could not {_PURPOSE}: {base} does not say which Python it has: {asked.stderr.strip()}"
+def _interpreter(engine: DockerEngine, base: str) -> wheels.Interpreter:
+    """Determine the interpreter of an image by running it."""
+    docker_run = ["docker", "--host", engine.address, "run", "--rm", "--network=none"]
+    command = [*docker_run, base, "python3", "-c", _PRINT_INTERPRETER]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    fields = done.stdout.split()
+    if done.returncode != 0 or len(fields) != 3:
+        raise SetupError(
+            f"Cannot {_PURPOSE}: cannot determine the Python version of {base}: {done.stderr.strip()}"
         )
     version, glibc, machine = fields
     return wheels.Interpreter(version, int(glibc.partition(".")[2]), machine)
 
 
 def _revision() -> str:
-    """The commit that is checked out, and whether anything was changed since."""
-    asking = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    asked = subprocess.run(asking, cwd=ROOT, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "unknown"
+    """Return the checked-out commit, with `-dirty` appended if there are uncommitted changes."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_main(main))

@@ -1,4 +1,4 @@
-"""The project's virtual environment, `.venv`: this checkout and its pinned requirements."""
+"""The project's virtual environment, .venv: this checkout (editable) and its pinned requirements."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import tempfile
 from pathlib import Path
 
 import debian
-from command import ROOT, run
-from report import Failure, say
+from console import SetupError, print_step
+from subprocesses import ROOT, run
 
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 PINS = ROOT / "requirements.lock"
 _STAMP = VENV / "installed"
-_OLDEST = (3, 11)
+_OLDEST_PYTHON = (3, 11)
 _PURPOSE = "install the Python requirements"
 
 
 def check_python() -> None:
-    """A Failure if the interpreter that runs this is too old for the project."""
-    if sys.version_info < _OLDEST:
-        raise Failure(
-            f"Python 3.11 or newer is needed and this is {platform.python_version()} ({sys.executable}): "
-            "name another one, as in `make run PYTHON=python3.12`."
+    """Raise a `SetupError` if this interpreter is too old."""
+    if sys.version_info < _OLDEST_PYTHON:
+        raise SetupError(
+            f"Python {platform.python_version()} ({sys.executable}) is too old: use 3.11 or newer, "
+            "for example `make run PYTHON=python3.12`."
         )
 
 
 def ensure(*, dev: bool) -> None:
-    """Make `.venv` hold what the pins and the pyproject files name, with the dev extra if asked.
+    """Install the requirements into .venv; `dev` adds the development tools.
 
-    Costs nothing when neither they, nor the place, nor the interpreter changed since the last time.
+    Do nothing if the requirements, the location and the interpreter are unchanged since the last installation.
     """
     wanted = _fingerprint()
     present = _STAMP.read_text().split() if _STAMP.exists() else []
@@ -41,21 +41,21 @@ def ensure(*, dev: bool) -> None:
     if present[:1] == [wanted] and (had_dev or not dev):
         return
     dev = dev or had_dev
-    say("Installing the Python requirements into .venv")
+    print_step("Installing the Python requirements into .venv")
     install(VENV, dev=dev, constraints=["-c", str(PINS)])
     _STAMP.write_text(f"{wanted} {'dev' if dev else ''}")
 
 
 def install(folder: Path, *, dev: bool, constraints: list[str]) -> None:
-    """Make a new virtual environment in `folder` with this checkout, editable, and what it requires."""
-    if importlib.util.find_spec("ensurepip") is None:  # Debian keeps it in a package of its own
+    """Create a virtual environment in `folder` with this checkout (editable) and its requirements."""
+    if importlib.util.find_spec("ensurepip") is None:  # a separate package on Debian
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        debian.install([f"python{version}-venv"], "make a virtual environment")
-    # The interpreter behind the one that runs this, which may lie in the very folder that is cleared.
+        debian.install([f"python{version}-venv"], "create a virtual environment")
+    # The system's interpreter: the running one may be inside the very folder that --clear empties.
     interpreter = str(Path(sys.executable).resolve())
-    run([interpreter, "-m", "venv", "--clear", str(folder)], "make a virtual environment")
+    run([interpreter, "-m", "venv", "--clear", str(folder)], "create a virtual environment")
     pip = [str(folder / "bin" / "pip"), "install", "--disable-pip-version-check", *constraints]
-    # The build backend is pinned like the rest: installed first, then used in place.
+    # --no-build-isolation makes pip use this setuptools, which is pinned, too.
     run([*pip, "--upgrade", "setuptools"], _PURPOSE)
     server = f"{ROOT}[dev]" if dev else str(ROOT)
     run([*pip, "--no-build-isolation", "-e", str(ROOT / "pyexec_client"), "-e", server], _PURPOSE)
@@ -63,19 +63,18 @@ def install(folder: Path, *, dev: bool, constraints: list[str]) -> None:
 
 
 def _install_static_uv(folder: Path, pip: list[str]) -> None:
-    """The build of uv for musl needs no shared library: it runs in whatever image a setup begins with."""
+    """Install uv's musl build, which needs no shared libraries: setups run it in any image."""
     home = folder / "share" / "python-executor"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         tag = f"musllinux_1_1_{platform.machine()}"
-        run(
-            [*pip, "--no-deps", "--only-binary=:all:", "--platform", tag, "--target", scratch, "uv"], _PURPOSE
-        )
+        options = ["--no-deps", "--only-binary=:all:", "--platform", tag, "--target", scratch]
+        run([*pip, *options, "uv"], _PURPOSE)
         home.mkdir(parents=True, exist_ok=True)
         (Path(scratch) / "bin" / "uv").replace(home / "uv")
 
 
 def _fingerprint() -> str:
-    """Changes with whatever an installation depends on; a virtual environment cannot be moved."""
+    """Hash everything that the installation depends on; its path counts because a venv cannot be moved."""
     sources = [PINS, ROOT / "pyproject.toml", ROOT / "pyexec_client" / "pyproject.toml"]
     parts = [str(VENV).encode(), sys.version.encode(), *(source.read_bytes() for source in sources)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -1,4 +1,4 @@
-"""Wheels of everything that the server requires, for the interpreter of another machine or image."""
+"""Wheels of all server requirements, downloaded for the interpreter of another image."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import virtualenv
-from command import ROOT, RUN_DIR, run
+from subprocesses import ROOT, RUN_DIR, run
 
 FOLDER = RUN_DIR / "wheels"
 _STAMP = FOLDER / "fetched"
-_PURPOSE = "fetch the Python requirements of the image"
-_OLDEST_GLIBC = 17  # of manylinux2014, whose wheels run everywhere
+_PURPOSE = "download the Python requirements of the image"
+_OLDEST_GLIBC_MINOR = 17  # glibc 2.17 is manylinux2014
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """Whose wheels they are to be: Python's version, the second number of glibc's, and the processor."""
+    """The interpreter to download for: its Python version, the minor version of its glibc, and its processor."""
 
     version: str
-    glibc: int
+    glibc_minor: int
     machine: str
 
-    def options(self) -> list[str]:
-        """What tells pip that it fetches for this interpreter, not for its own."""
-        platforms = [f"manylinux_2_{n}_{self.machine}" for n in range(self.glibc, _OLDEST_GLIBC - 1, -1)]
+    def pip_options(self) -> list[str]:
+        """Return the options that make pip download for this interpreter instead of its own."""
+        minors = range(self.glibc_minor, _OLDEST_GLIBC_MINOR - 1, -1)
+        platforms = [f"manylinux_2_{minor}_{self.machine}" for minor in minors]
         platforms.append(f"manylinux2014_{self.machine}")
         return [f"--python-version={self.version}", *(f"--platform={name}" for name in platforms)]
 
 
 def fetch(target: Interpreter) -> Path:
-    """A folder with a wheel of each pinned requirement, of pip, of the build backend, and of the static uv.
+    """Return a folder with wheels of all pinned requirements, pip, the build backend and the static uv.
 
-    Costs nothing when neither these nor the interpreter changed since the last time."""
+    Download nothing if the requirements and the interpreter are unchanged since the last time."""
     wanted = _fingerprint(target)
     if _STAMP.exists() and _STAMP.read_text() == wanted:
         return FOLDER
@@ -45,11 +46,11 @@ def fetch(target: Interpreter) -> Path:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     download = [*pip, "download", f"--dest={FOLDER}", f"--constraint={virtualenv.PINS}", "--no-deps"]
-    requirements = _closure(pip)
-    run([*download, *target.options(), *requirements], _PURPOSE)
-    musl = ["--only-binary=:all:", f"--platform=musllinux_1_1_{target.machine}", "uv"]
-    run([*download, *musl], _PURPOSE)
-    for source in FOLDER.glob("*.tar.gz"):  # what has no wheel is plain Python: built here, it runs anywhere
+    requirements = _resolve(pip)
+    run([*download, *target.pip_options(), *requirements], _PURPOSE)
+    static_uv = ["--only-binary=:all:", f"--platform=musllinux_1_1_{target.machine}", "uv"]
+    run([*download, *static_uv], _PURPOSE)
+    for source in FOLDER.glob("*.tar.gz"):  # packages without wheels are pure Python: a wheel built here fits
         run([*pip, "wheel", "--no-deps", f"--wheel-dir={FOLDER}", str(source)], _PURPOSE)
         source.unlink()
     _STAMP.write_text(wanted)
@@ -57,22 +58,18 @@ def fetch(target: Interpreter) -> Path:
 
 
 def _fingerprint(target: Interpreter) -> str:
-    sources = [
-        virtualenv.PINS,
-        ROOT / "pyproject.toml",
-        ROOT / "pyexec_client" / "pyproject.toml",
-        Path(__file__),
-    ]
+    projects = [ROOT / "pyproject.toml", ROOT / "pyexec_client" / "pyproject.toml"]
+    sources = [virtualenv.PINS, *projects, Path(__file__)]
     parts = [repr(target).encode(), *(source.read_bytes() for source in sources)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def _closure(pip: list[str]) -> list[str]:
-    """The pinned requirements of the server, and theirs, and of making it: pip and the build backend."""
+def _resolve(pip: list[str]) -> list[str]:
+    """Return the exact versions of all direct and indirect requirements, and of pip and the build backend."""
     with tempfile.NamedTemporaryFile(dir=RUN_DIR, suffix=".json") as report:
         resolve = ["install", "--dry-run", "--ignore-installed", "--quiet", f"--report={report.name}"]
         parts = ["--no-build-isolation", str(ROOT / "pyexec_client"), str(ROOT), "pip", "setuptools"]
         run([*pip, *resolve, f"--constraint={virtualenv.PINS}", *parts], _PURPOSE)
-        found = json.loads(Path(report.name).read_text())["install"]
-    fetched = [item for item in found if "dir_info" not in item["download_info"]]
-    return [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in fetched]
+        packages = json.loads(Path(report.name).read_text())["install"]
+    released = [package for package in packages if "dir_info" not in package["download_info"]]
+    return [f"{package['metadata']['name']}=={package['metadata']['version']}" for package in released]

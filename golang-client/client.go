@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// DefaultURL is where a server listens that was told nothing else.
+// DefaultURL is the URL of a server with default settings on this machine.
 const DefaultURL = "http://localhost:8080"
 
 const connectTimeout = 10 * time.Second
 
-// Client runs Python on a python-executor server. It may be used by many goroutines at once.
+// Client runs Python code on a python-executor server. It is safe for concurrent use.
 type Client struct {
 	http   transport
 	retry  Retry
 	resume Retry
 }
 
-// ClientOption changes how a [Client] works.
+// ClientOption configures a [Client].
 type ClientOption func(*Client)
 
-// New makes a client of the server at baseURL, which may carry a path; a slash at its end makes no difference.
-// It fails with an [ArgumentError] if that is no address.
+// New creates a client for the server at baseURL. The URL may contain a path; a trailing slash is ignored. New
+// fails with an [ArgumentError] if the URL is invalid.
 func New(baseURL string, options ...ClientOption) (*Client, error) {
 	address, err := url.Parse(baseURL)
 	if err != nil || (address.Scheme != "http" && address.Scheme != "https") || address.Hostname() == "" {
-		return nil, argumentError("the server's address must look like http://host:8080, not '%s'", baseURL)
+		return nil, argumentError("invalid server URL '%s': it must look like http://host:8080", baseURL)
 	}
 	client := &Client{
 		http:   transport{base: strings.TrimRight(baseURL, "/"), client: newHTTPClient()},
@@ -41,29 +41,29 @@ func New(baseURL string, options ...ClientOption) (*Client, error) {
 	return client, nil
 }
 
-// WithToken sends this access token with every request.
+// WithToken sends an API token with every request.
 func WithToken(token string) ClientOption {
 	return func(client *Client) { client.http.token = token }
 }
 
-// WithHTTPClient uses this HTTP client, for proxies and certificates of one's own. It should neither follow
-// redirects, which would make a POST a GET, nor have a timeout shorter than a run.
-func WithHTTPClient(own *http.Client) ClientOption {
-	return func(client *Client) { client.http.client = own }
+// WithHTTPClient uses an HTTP client of your own, for example for proxies and certificates. It should not follow
+// redirects, which would turn a POST into a GET, and it needs a timeout longer than any run.
+func WithHTTPClient(httpClient *http.Client) ClientOption {
+	return func(client *Client) { client.http.client = httpClient }
 }
 
-// WithRetry says how often a request may be sent again that does no harm twice: reads, kills, and submissions,
-// which carry an Idempotency-Key.
+// WithRetry sets the retry policy for requests that are safe to repeat: reads, kills, and submissions with an
+// Idempotency-Key.
 func WithRetry(retry Retry) ClientOption {
 	return func(client *Client) { client.retry = retry }
 }
 
-// WithResume says how patiently event streams and waits that had begun and broke off are taken up again.
+// WithResume sets the retry policy for event streams and waits whose connection broke after they had started.
 func WithResume(retry Retry) ClientOption {
 	return func(client *Client) { client.resume = retry }
 }
 
-// Close closes the connections that are idle.
+// Close closes all idle connections.
 func (c *Client) Close() {
 	c.http.client.CloseIdleConnections()
 }
@@ -73,11 +73,11 @@ func newHTTPClient() *http.Client {
 		Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext,
 			TLSHandshakeTimeout: connectTimeout,
-			// Long polls each hold a connection: what is idle after many at once is worth keeping.
+			// Each long poll holds a connection, so keep many of them for reuse.
 			MaxIdleConnsPerHost: 32,
 			IdleConnTimeout:     30 * time.Second,
-			DisableCompression:  true,              // logs are wanted byte for byte
-			WriteBufferSize:     pieceBytes + 1024, // a chunk with its header and end goes out at once
+			DisableCompression:  true,              // logs must arrive unchanged
+			WriteBufferSize:     chunkBytes + 1024, // room for one chunk with its header and trailer
 			ReadBufferSize:      64 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

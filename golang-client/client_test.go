@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestReadsAreRepeated(t *testing.T) {
+func TestReadsAreRetried(t *testing.T) {
 	server := serve(t, hangUp, respond(503, ""), respond(200, underWay))
 	result, err := server.client.Get(t.Context(), "exe_1")
 	if err != nil || result.Status != Running {
@@ -19,7 +19,7 @@ func TestReadsAreRepeated(t *testing.T) {
 	}
 }
 
-func TestWaitingIsTheLongPollUntilTheEnd(t *testing.T) {
+func TestWaitUsesLongPolling(t *testing.T) {
 	server := serve(t, respond(200, underWay), hangUp, respond(200, done))
 	result, err := server.client.Wait(t.Context(), "exe_1")
 	if err != nil || !result.OK() {
@@ -32,7 +32,7 @@ func TestWaitingIsTheLongPollUntilTheEnd(t *testing.T) {
 	}
 }
 
-func TestSubmissionIsRepeatedUnderOneKeyWithTheSameBytes(t *testing.T) {
+func TestSubmissionIsRetriedWithTheSameKeyAndBytes(t *testing.T) {
 	server := serve(t, hangUp, respond(503, ""), respond(202, `{"execution_id": "exe_1"}`),
 		respond(202, `{"execution_id": "exe_2"}`))
 	id, err := server.client.Submit(t.Context(), Text("print(1)"))
@@ -56,7 +56,7 @@ func TestSubmissionIsRepeatedUnderOneKeyWithTheSameBytes(t *testing.T) {
 	}
 }
 
-func TestRunWithoutAKeyIsNotRepeated(t *testing.T) {
+func TestRunWithoutAKeyIsNotRetried(t *testing.T) {
 	server := serve(t, respond(503, ""), respond(503, ""), stream(submitted, finished), respond(503, ""))
 	if _, err := server.client.Run(t.Context(), Text("x")); !errors.Is(err, ErrUnavailable) {
 		t.Error(err)
@@ -70,7 +70,7 @@ func TestRunWithoutAKeyIsNotRepeated(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreNotRepeated(t *testing.T) {
+func TestRejectedRequestsAreNotRetried(t *testing.T) {
 	server := serve(t, respond(400, `{"error": "too much", "code": "over_ceiling", "field": "config.memory_mb"}`))
 	_, err := server.client.Submit(t.Context(), Text("x"), WithMemoryMB(1<<30))
 	var refused *Error
@@ -80,7 +80,7 @@ func TestRefusalsAreNotRepeated(t *testing.T) {
 	}
 }
 
-func TestFullQueueIsTriedAgainUnlessThatTakesTooLong(t *testing.T) {
+func TestFullQueueIsRetriedUnlessTheWaitIsTooLong(t *testing.T) {
 	server := serve(t, respond(429, "", "Retry-After", "0"), respond(202, `{"execution_id": "exe_1"}`),
 		respond(429, "", "Retry-After", "3600"))
 	if _, err := server.client.Submit(t.Context(), Text("x")); err != nil {
@@ -93,11 +93,11 @@ func TestFullQueueIsTriedAgainUnlessThatTakesTooLong(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsHonoured(t *testing.T) {
+func TestRetryAfterIsRespected(t *testing.T) {
 	server := serve(t, respond(503, "", "Retry-After", "1"), respond(200, done))
-	begun := time.Now()
-	if _, err := server.client.Get(t.Context(), "exe_1"); err != nil || time.Since(begun) < time.Second {
-		t.Error(err, time.Since(begun))
+	start := time.Now()
+	if _, err := server.client.Get(t.Context(), "exe_1"); err != nil || time.Since(start) < time.Second {
+		t.Error(err, time.Since(start))
 	}
 }
 
@@ -109,7 +109,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestSomethingElseThanTheServerIsToldApart(t *testing.T) {
+func TestResponsesOfAnotherServerAreAnError(t *testing.T) {
 	server := serve(t, respond(200, "<html>welcome</html>"), respond(202, `{"id": "exe_1"}`), respond(200, `{}`))
 	_, get := server.client.Get(t.Context(), "exe_1")
 	_, submit := server.client.Submit(t.Context(), Text("x"))
@@ -122,7 +122,7 @@ func TestSomethingElseThanTheServerIsToldApart(t *testing.T) {
 	}
 }
 
-func TestTokenGoesWithEveryRequest(t *testing.T) {
+func TestTokenIsSent(t *testing.T) {
 	server := serve(t, respond(200, done))
 	client, err := New(server.URL, WithToken("secret"))
 	if err != nil {
@@ -133,7 +133,7 @@ func TestTokenGoesWithEveryRequest(t *testing.T) {
 	}
 }
 
-func TestPagesAreFetchedAsTheyAreNeeded(t *testing.T) {
+func TestPagesAreFetchedOnlyWhenNeeded(t *testing.T) {
 	page := `{"executions": [` + done + "," + done + `], "next_cursor": "c"}`
 	server := serve(t, respond(200, page), respond(200, page))
 	count := 0
@@ -149,7 +149,7 @@ func TestPagesAreFetchedAsTheyAreNeeded(t *testing.T) {
 	}
 }
 
-func TestLogsAndFilesAreBytes(t *testing.T) {
+func TestLogsAndFilesAreRawBytes(t *testing.T) {
 	server := serve(t, respond(200, "\xff\n"), respond(200, "tar"), respond(200, "one"))
 	logs, err := server.client.Logs(t.Context(), "exe_1", OnlyStream("stderr"), FollowLogs())
 	if err != nil {
@@ -175,7 +175,7 @@ func TestLogsAndFilesAreBytes(t *testing.T) {
 	}
 }
 
-func TestOurOwnFailureToReadIsNotBlamedOnTheServer(t *testing.T) {
+func TestErrorOfTheSourceIsReturnedUnchanged(t *testing.T) {
 	server := serve(t)
 	directory := t.TempDir()
 	put(t, filepath.Join(directory, ".dockerignore"), "!")
@@ -192,10 +192,10 @@ func TestOurOwnFailureToReadIsNotBlamedOnTheServer(t *testing.T) {
 	}
 }
 
-func TestNobodyThere(t *testing.T) {
+func TestServerUnreachable(t *testing.T) {
 	for address, reason := range map[string]string{
 		"http://127.0.0.1:1":          "connection refused",
-		"http://no-such-host.invalid": "its name cannot be resolved",
+		"http://no-such-host.invalid": "the host name cannot be resolved",
 	} {
 		client, err := New(address, WithRetry(Retry{}))
 		if err != nil {
@@ -208,7 +208,7 @@ func TestNobodyThere(t *testing.T) {
 	}
 }
 
-func TestArgumentsThatMakeNoSense(t *testing.T) {
+func TestInvalidArguments(t *testing.T) {
 	var bad *ArgumentError
 	for _, address := range []string{"localhost", "localhost:8080", "ftp://host", "http://", "http://[::1"} {
 		if _, err := New(address); !errors.As(err, &bad) {
@@ -234,25 +234,25 @@ func TestLargeUploadIsStreamed(t *testing.T) {
 		respond(202, `{"execution_id": "exe_1"}`)(writer, request)
 	})
 	const size = 300 << 20
-	var told int64
-	source := Members(ReaderMember("main.py", zeros{}, size)).WithProgress(func(sent int64) { told = sent })
+	var reported int64
+	source := Members(ReaderMember("main.py", zeros{}, size)).WithProgress(func(sent int64) { reported = sent })
 	total, err := source.Size()
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := highest()
+	before := systemMemory()
 	if _, err := server.client.Submit(t.Context(), source); err != nil {
 		t.Fatal(err)
 	}
-	if got < size || told != total {
-		t.Errorf("%d bytes came, %d were told of, %d were promised", got, told, total)
+	if got < size || reported != total {
+		t.Errorf("%d bytes received, %d reported, %d expected", got, reported, total)
 	}
-	if grown := highest() - before; grown > 32<<20 {
+	if grown := systemMemory() - before; grown > 32<<20 {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
 
-func TestPausesGrowAndAreShortenedAtRandom(t *testing.T) {
+func TestPausesGrowWithJitter(t *testing.T) {
 	pauses := Retry{Attempts: 4, First: 100 * time.Millisecond, Longest: 300 * time.Millisecond}.pauses()
 	for _, most := range []time.Duration{100, 200, 300, 300} {
 		pause, left := pauses()

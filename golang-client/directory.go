@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// walk hands on everything below root that its ignore rules let pass, by name, directories before their
-// contents. Owners are not told. An [ArgumentError] if that leaves nothing at all.
-func walk(root string, use func(Member) error) error {
+// walkDirectory calls visit with every file below root that is not ignored, sorted by name; directories come before
+// their contents. File owners are not included. It fails with an [ArgumentError] if nothing remains.
+func walkDirectory(root string, visit func(Member) error) error {
 	text, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -21,9 +21,9 @@ func walk(root string, use func(Member) error) error {
 		return err
 	}
 	found := false
-	err = below(root, "", rules, func(member Member) error {
+	err = walkBelow(root, "", rules, func(member Member) error {
 		found = true
-		return use(member)
+		return visit(member)
 	})
 	if err != nil || found {
 		return err
@@ -32,15 +32,15 @@ func walk(root string, use func(Member) error) error {
 	if err != nil {
 		return err
 	}
-	// Without the slash at its end, as Python's paths have none.
+	// Remove a trailing slash: the Python client prints the path without one.
 	if root = filepath.Clean(root); len(entries) == 0 {
 		return argumentError("%s: the directory is empty", root)
 	}
-	return argumentError("%s: everything in it is left out: .git, __pycache__, .venv, node_modules, what "+
-		".dockerignore names", root)
+	return argumentError("%s: every file is ignored: .git, __pycache__, .venv, node_modules and .dockerignore patterns "+
+		"are not sent", root)
 }
 
-func below(folder, prefix string, rules IgnoreRules, use func(Member) error) error {
+func walkBelow(folder, prefix string, rules IgnoreRules, visit func(Member) error) error {
 	entries, err := os.ReadDir(folder) // sorted by name
 	if err != nil {
 		return err
@@ -49,12 +49,12 @@ func below(folder, prefix string, rules IgnoreRules, use func(Member) error) err
 		name, path := prefix+entry.Name(), filepath.Join(folder, entry.Name())
 		ignored := rules.Ignores(name)
 		if !ignored {
-			if err := useEntry(name, path, entry, use); err != nil {
+			if err := visitEntry(name, path, entry, visit); err != nil {
 				return err
 			}
 		}
 		if entry.IsDir() && (!ignored || !rules.prunes(name)) {
-			if err := below(path, name+"/", rules, use); err != nil {
+			if err := walkBelow(path, name+"/", rules, visit); err != nil {
 				return err
 			}
 		}
@@ -62,7 +62,7 @@ func below(folder, prefix string, rules IgnoreRules, use func(Member) error) err
 	return nil
 }
 
-func useEntry(name, path string, entry fs.DirEntry, use func(Member) error) error {
+func visitEntry(name, path string, entry fs.DirEntry, visit func(Member) error) error {
 	status, err := entry.Info()
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func useEntry(name, path string, entry fs.DirEntry, use func(Member) error) erro
 	header := tar.Header{Name: name, Mode: 0o755, ModTime: time.Unix(status.ModTime().Unix(), 0)}
 	switch {
 	case status.Mode().IsRegular():
-		return use(diskMember(name, path, status))
+		return visit(diskMember(name, path, status))
 	case status.IsDir():
 		header.Typeflag, header.Name = tar.TypeDir, name+"/"
 	case status.Mode()&fs.ModeSymlink != 0:
@@ -81,5 +81,5 @@ func useEntry(name, path string, entry fs.DirEntry, use func(Member) error) erro
 	default:
 		return nil
 	}
-	return use(Member{header: header})
+	return visit(Member{header: header})
 }

@@ -1,13 +1,15 @@
-// Package pyexec is a client of python-executor: it runs Python code in throw-away sandboxes.
+// Package pyexec is the Go client for python-executor: it runs Python code in isolated sandboxes.
 //
 //	client, err := pyexec.New("http://localhost:8080")
 //	result, err := client.Run(ctx, pyexec.Text("print(6 * 7)"), pyexec.WithTimeout(10*time.Second))
 //	fmt.Print(result.Stdout)
 //
-// A run that fails is a [Result], not an error: errors are for what the server refuses ([Error]), for a server
-// that cannot be reached ([ConnectionError]), and for arguments that make no sense ([ArgumentError]).
+// A program that fails is a [Result], not an error. Errors mean that the server rejected the request ([Error]),
+// that it cannot be reached ([ConnectionError]), or that an argument is invalid ([ArgumentError]).
 //
-// Ending the context of [Client.Run] or [Client.Stream] hangs up, and that ends the run, unless an
-// idempotency key was given. Nothing here has a time limit of its own but the context: a connection counts as
-// broken only after it has been silent for longer than the server ever is.
+// Cancelling the context of [Client.Run] or [Client.Stream] closes the connection, and the server kills the
+// execution. With an idempotency key the execution continues.
+//
+// Only the context limits how long a call takes. If the server sends neither data nor a keep-alive for too long,
+// the connection counts as lost.
 package pyexec

@@ -10,25 +10,27 @@ import (
 	"time"
 )
 
-// The kinds of [Error], for errors.Is.
+// The kinds of [Error]. Use them with errors.Is.
 var (
-	// ErrInvalidRequest is 400, 413, 415, 422: the request is at fault; sending it again will not help.
+	// ErrInvalidRequest is 400, 413, 415, 422: the request is invalid; a retry cannot succeed.
 	ErrInvalidRequest = errors.New("invalid_request")
-	// ErrTooLarge is 413: the archive or its contents are over a limit. It is an ErrInvalidRequest too.
+	// ErrTooLarge is 413: the archive or its contents exceed a limit. It is an ErrInvalidRequest too.
 	ErrTooLarge = errors.New("too_large")
-	// ErrUnauthorized is 401 and 403: the token is missing, wrong, or not enough.
+	// ErrUnauthorized is 401 and 403: the token is missing, invalid, or lacks permission.
 	ErrUnauthorized = errors.New("unauthorized")
-	// ErrNotFound is 404: no such execution (never was, or was removed some time after its end).
+	// ErrNotFound is 404: no such execution or output file. Ended executions are deleted after the retention
+	// period.
 	ErrNotFound = errors.New("not_found")
-	// ErrConflict is 409: the Idempotency-Key was used before with another request.
+	// ErrConflict is 409: the Idempotency-Key was used with another request, or files were requested before the
+	// end.
 	ErrConflict = errors.New("conflict")
-	// ErrQueueFull is 429: the server has no room now; Error.RetryAfter says when to try again.
+	// ErrQueueFull is 429: the server has no capacity now; Error.RetryAfter is the time to wait.
 	ErrQueueFull = errors.New("queue_full")
-	// ErrUnavailable is 502, 503, 504: the server, or something that it needs, is away for now.
+	// ErrUnavailable is 502, 503, 504: the server, or a service that it needs, is temporarily unavailable.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrServer is another 5xx: the server's own fault.
+	// ErrServer is any other 5xx: an internal error of the server.
 	ErrServer = errors.New("server_error")
-	// errOther is any other answer that is none: a redirect, a method that is not allowed.
+	// errOther is any other unsuccessful status, such as a redirect or 405.
 	errOther = errors.New("error")
 )
 
@@ -38,14 +40,14 @@ var kinds = map[int]error{
 	502: ErrUnavailable, 503: ErrUnavailable, 504: ErrUnavailable,
 }
 
-// Error is an error that the server answered with.
+// Error is an error response of the server.
 type Error struct {
 	Status     int            // the HTTP status
-	Message    string         // the server's sentence for a person
-	Code       string         // its snake_case name
-	Field      string         // the request's field that is to blame, if any
-	Body       []byte         // the answer itself
-	RetryAfter *time.Duration // when to try again, where the server says so
+	Message    string         // the server's error message
+	Code       string         // the snake_case error code
+	Field      string         // the request field that is wrong, if any
+	Body       []byte         // the raw response body
+	RetryAfter *time.Duration // time to wait before a retry, if the server says so
 }
 
 func (e *Error) Error() string {
@@ -55,34 +57,32 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
-// Is tells the kinds apart: errors.Is(err, pyexec.ErrNotFound).
+// Is reports whether the error is of this kind, for errors.Is(err, pyexec.ErrNotFound).
 func (e *Error) Is(target error) bool {
 	kind := kindOf(e.Status)
 	return kind == target || (kind == ErrTooLarge && target == ErrInvalidRequest)
 }
 
-// ConnectionError says that the server could not be reached, or that the connection to it broke and could not
-// be made again.
+// ConnectionError means that the server cannot be reached, or that the connection was lost and reconnecting failed.
 type ConnectionError struct {
-	URL    string // the server's address
-	Reason string // for a person
-	Err    error  // what happened below
+	URL    string // the server URL
+	Reason string // a short description of the cause
+	Err    error  // the cause
 }
 
 func (e *ConnectionError) Error() string {
 	return fmt.Sprintf("cannot reach the server at %s: %s", e.URL, e.Reason)
 }
 
-// Unwrap is the cause.
+// Unwrap returns the cause.
 func (e *ConnectionError) Unwrap() error { return e.Err }
 
-// AnswerError says that whatever answered does not speak this API: a wrong address, a proxy, or a server of
-// another kind.
+// AnswerError means that the response does not follow this API. The URL may be wrong, or a proxy may have answered.
 type AnswerError struct{ Message string }
 
 func (e *AnswerError) Error() string { return e.Message }
 
-// ArgumentError says that something given to this package makes no sense.
+// ArgumentError means that an argument is invalid.
 type ArgumentError struct{ Message string }
 
 func (e *ArgumentError) Error() string { return e.Message }
@@ -105,40 +105,41 @@ func kindOf(status int) error {
 	return errOther
 }
 
-// errorFromAnswer is the error for an HTTP answer that is none of success, whatever its body looks like.
-func errorFromAnswer(status int, header http.Header, body []byte) *Error {
+// errorFromResponse returns the error for an unsuccessful HTTP response; the body may have any form.
+func errorFromResponse(status int, header http.Header, body []byte) *Error {
 	var details map[string]any
 	if json.Unmarshal(body, &details) != nil {
 		details = nil
 	}
-	text := func(name, otherwise string) string {
+	text := func(name, fallback string) string {
 		if value, ok := details[name].(string); ok && value != "" {
 			return value
 		}
-		return otherwise
+		return fallback
 	}
 	return &Error{
 		Status:     status,
-		Message:    text("error", plainMessage(status, body)),
+		Message:    text("error", fallbackMessage(status, body)),
 		Code:       text("code", kindOf(status).Error()),
 		Field:      text("field", ""),
 		Body:       body,
-		RetryAfter: seconds(header.Get("Retry-After")),
+		RetryAfter: parseRetryAfter(header.Get("Retry-After")),
 	}
 }
 
-// plainMessage is for an answer that is not ours (a proxy's page): the status and its first line.
-func plainMessage(status int, body []byte) string {
+// fallbackMessage returns the HTTP status and the first line of a body that is not JSON, such as a proxy's error
+// page.
+func fallbackMessage(status int, body []byte) string {
 	text := replaceInvalid(string(body[:min(len(body), 2000)]))
 	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	if line == "" {
 		return fmt.Sprintf("HTTP %d", status)
 	}
-	return fmt.Sprintf("HTTP %d: %s", status, shortened(strings.TrimRight(line, "\r"), 200))
+	return fmt.Sprintf("HTTP %d: %s", status, truncate(strings.TrimRight(line, "\r"), 200))
 }
 
-// seconds reads `Retry-After`; its other form, a date, is not worth comparing two clocks for.
-func seconds(value string) *time.Duration {
+// parseRetryAfter parses `Retry-After` in seconds. It ignores the date form, which depends on the server's clock.
+func parseRetryAfter(value string) *time.Duration {
 	number, err := strconv.ParseUint(strings.TrimSpace(value), 10, 31)
 	if err != nil {
 		return nil
@@ -148,15 +149,15 @@ func seconds(value string) *time.Duration {
 }
 
 func excerpt(body []byte) string {
-	return shortened(replaceInvalid(string(body)), 200)
+	return truncate(replaceInvalid(string(body)), 200)
 }
 
-func shortened(text string, most int) string {
+func truncate(text string, length int) string {
 	runes := []rune(text)
-	return string(runes[:min(len(runes), most)])
+	return string(runes[:min(len(runes), length)])
 }
 
-// replaceInvalid puts a replacement character for each byte that is not UTF-8.
+// replaceInvalid replaces each invalid UTF-8 byte with U+FFFD.
 func replaceInvalid(text string) string {
 	return string([]rune(text))
 }

@@ -5,30 +5,29 @@ import (
 	"encoding/json"
 )
 
-// Event is something that happened to an execution: a [Lifecycle], an [Output], a [Setup] or, last, an
-// [Ended].
+// Event is an event of an execution: a [Lifecycle], an [Output], a [Setup] or, as the last one, an [Ended].
 type Event interface {
-	// EventID is where it stands in the stream; [Client.Events] goes on after it.
+	// EventID returns the ID of the event. [Client.Events] can continue after it.
 	EventID() string
 }
 
-// Lifecycle is a step on its way. Type is submitted, claimed, released, preparing, running, adopted,
-// kill_requested, or a word that a newer server uses.
+// Lifecycle is a change of an execution's state before its end. Type is submitted, claimed, released, preparing,
+// running, adopted, kill_requested, or a type that only a newer server knows.
 type Lifecycle struct {
 	ID          string
 	Type        string
 	ExecutionID string
-	Data        json.RawMessage // all that the server says about it
+	Data        json.RawMessage // the whole event as the server sent it
 }
 
-// Output is bytes that the program wrote, as they were. A chunk may end in the middle of a character.
+// Output contains raw bytes that the program wrote. A chunk may end in the middle of a character.
 type Output struct {
 	ID     string
 	Stream string // "stdout" or "stderr"
 	Data   []byte
 }
 
-// Setup is what is said while an image is pulled, or something is installed. The program prints none of it.
+// Setup is output of the setup: pulling the image and installing packages. It is not output of the program.
 type Setup struct {
 	ID   string
 	Data []byte
@@ -38,64 +37,64 @@ type Setup struct {
 type Ended struct {
 	ID     string
 	Type   string
-	Result *Result // the outcome, with all output
+	Result *Result // the result, with all output
 }
 
-// EventID is where it stands in the stream.
+// EventID returns the ID of the event.
 func (e Lifecycle) EventID() string { return e.ID }
 
-// EventID is where it stands in the stream.
+// EventID returns the ID of the event.
 func (e Output) EventID() string { return e.ID }
 
-// EventID is where it stands in the stream.
+// EventID returns the ID of the event.
 func (e Setup) EventID() string { return e.ID }
 
-// EventID is where it stands in the stream.
+// EventID returns the ID of the event.
 func (e Ended) EventID() string { return e.ID }
 
-// eventFromMessage is the event that a message stands for, nil for one of a kind this client does not know,
-// and AnswerError for one of a known kind that cannot be read.
-func eventFromMessage(sent message) (Event, error) {
-	data := []byte(sent.data)
-	switch sent.event {
+// eventFromMessage converts a message of an event stream to an event. It returns nil for an unknown message that
+// is not a JSON object, and fails with an AnswerError for a known message with invalid data.
+func eventFromMessage(received message) (Event, error) {
+	data := []byte(received.data)
+	switch received.event {
 	case "finished", "failed", "killed":
 		result, err := parseResult(data)
 		if err != nil {
 			return nil, err
 		}
-		return Ended{ID: sent.id, Type: sent.event, Result: result}, nil
+		return Ended{ID: received.id, Type: received.event, Result: result}, nil
 	case "output":
-		return outputFromMessage(sent)
+		return outputFromMessage(received)
 	case "setup":
-		return setupFromMessage(sent)
+		return setupFromMessage(received)
 	}
-	var step struct {
+	var change struct {
 		ExecutionID string `json:"execution_id"`
 	}
-	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) || json.Unmarshal(data, &step) != nil {
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) || json.Unmarshal(data, &change) != nil {
 		return nil, nil
 	}
-	return Lifecycle{ID: sent.id, Type: sent.event, ExecutionID: step.ExecutionID, Data: data}, nil
+	return Lifecycle{ID: received.id, Type: received.event, ExecutionID: change.ExecutionID, Data: data}, nil
 }
 
-func outputFromMessage(sent message) (Event, error) {
+func outputFromMessage(received message) (Event, error) {
 	var chunk struct {
 		Stream string  `json:"stream"`
-		Data   *[]byte `json:"data"` // base64, as encoding/json reads bytes
+		Data   *[]byte `json:"data"` // encoding/json decodes base64
 	}
-	err := json.Unmarshal([]byte(sent.data), &chunk)
+	err := json.Unmarshal([]byte(received.data), &chunk)
 	if err != nil || chunk.Data == nil || (chunk.Stream != "stdout" && chunk.Stream != "stderr") {
-		return nil, answerError("the server sent an output event that cannot be read: %s", excerpt([]byte(sent.data)))
+		return nil, answerError("invalid output event from the server: %s", excerpt([]byte(received.data)))
 	}
-	return Output{ID: sent.id, Stream: chunk.Stream, Data: *chunk.Data}, nil
+	return Output{ID: received.id, Stream: chunk.Stream, Data: *chunk.Data}, nil
 }
 
-func setupFromMessage(sent message) (Event, error) {
+func setupFromMessage(received message) (Event, error) {
 	var chunk struct {
 		Data *[]byte `json:"data"`
 	}
-	if json.Unmarshal([]byte(sent.data), &chunk) != nil || chunk.Data == nil {
-		return nil, answerError("the server sent a setup event that cannot be read: %s", excerpt([]byte(sent.data)))
+	if json.Unmarshal([]byte(received.data), &chunk) != nil || chunk.Data == nil {
+		return nil, answerError("invalid setup event from the server: %s", excerpt([]byte(received.data)))
 	}
-	return Setup{ID: sent.id, Data: *chunk.Data}, nil
+	return Setup{ID: received.id, Data: *chunk.Data}, nil
 }

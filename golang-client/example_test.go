@@ -12,8 +12,8 @@ import (
 	pyexec "github.com/python-executor/golang-client"
 )
 
-// answering is the address of a server that always answers so. In a program it would be a real one's.
-func answering(kind string, status int, body string) string {
+// startServer starts a server that always sends this response, and returns its URL. A real program uses a real server.
+func startServer(kind string, status int, body string) string {
 	server := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, _ *http.Request) {
 		writer.Header().Set("Content-Type", kind)
 		writer.WriteHeader(status)
@@ -37,7 +37,7 @@ data: {"execution_id": "exe_1", "status": "completed", "exit_code": 0, "stdout":
 `
 
 func Example() {
-	client, err := pyexec.New(answering("text/event-stream", 200, events)) // http://localhost:8080
+	client, err := pyexec.New(startServer("text/event-stream", 200, events)) // http://localhost:8080
 	if err != nil {
 		panic(err)
 	}
@@ -45,14 +45,14 @@ func Example() {
 	result, err := client.Run(context.Background(), pyexec.Text("print(6 * 7)"),
 		pyexec.WithTimeout(10*time.Second), pyexec.WithMemoryMB(256))
 	if err != nil {
-		panic(err) // the server refused it, or cannot be reached
+		panic(err) // the server rejected the request, or cannot be reached
 	}
 	fmt.Print(result.Status, " ", *result.ExitCode, " ", result.Stdout)
 	// Output: completed 0 42
 }
 
 func ExampleClient_Stream() {
-	client, err := pyexec.New(answering("text/event-stream", 200, events))
+	client, err := pyexec.New(startServer("text/event-stream", 200, events))
 	if err != nil {
 		panic(err)
 	}
@@ -62,7 +62,7 @@ func ExampleClient_Stream() {
 		}
 		switch event := event.(type) {
 		case pyexec.Lifecycle:
-			fmt.Println("now it is", event.Type)
+			fmt.Println("lifecycle", event.Type)
 		case pyexec.Output:
 			os.Stdout.Write(event.Data)
 		case pyexec.Ended:
@@ -70,14 +70,14 @@ func ExampleClient_Stream() {
 		}
 	}
 	// Output:
-	// now it is submitted
+	// lifecycle submitted
 	// 42
 	// exit code 0
 }
 
 func ExampleClient_Eval() {
-	answer := `{"execution_id": "exe_1", "status": "completed", "exit_code": 0, "result": "42"}`
-	client, err := pyexec.New(answering("application/json", 200, answer))
+	response := `{"execution_id": "exe_1", "status": "completed", "exit_code": 0, "result": "42"}`
+	client, err := pyexec.New(startServer("application/json", 200, response))
 	if err != nil {
 		panic(err)
 	}
@@ -90,7 +90,7 @@ func ExampleClient_Eval() {
 }
 
 func ExampleClient_Submit() {
-	client, err := pyexec.New(answering("application/json", 202, `{"execution_id": "exe_1"}`))
+	client, err := pyexec.New(startServer("application/json", 202, `{"execution_id": "exe_1"}`))
 	if err != nil {
 		panic(err)
 	}
@@ -101,20 +101,20 @@ func ExampleClient_Submit() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(id) // client.Wait(ctx, id) returns once it has ended
+	fmt.Println(id) // client.Wait(ctx, id) waits for the end
 	// Output: exe_1
 }
 
 func ExampleError() {
-	answer := `{"error": "config.memory_mb is 1; allowed is at least 16", "code": "invalid_request", "field": "config.memory_mb"}`
-	client, err := pyexec.New(answering("application/json", 400, answer))
+	response := `{"error": "config.memory_mb must be at least 16, not 1", "code": "invalid_request", "field": "config.memory_mb"}`
+	client, err := pyexec.New(startServer("application/json", 400, response))
 	if err != nil {
 		panic(err)
 	}
 	_, err = client.Run(context.Background(), pyexec.Text("x"), pyexec.WithMemoryMB(1))
-	var refused *pyexec.Error
-	if errors.Is(err, pyexec.ErrInvalidRequest) && errors.As(err, &refused) {
-		fmt.Println(refused.Status, refused.Field)
+	var rejected *pyexec.Error
+	if errors.Is(err, pyexec.ErrInvalidRequest) && errors.As(err, &rejected) {
+		fmt.Println(rejected.Status, rejected.Field)
 	}
 	// Output: 400 config.memory_mb
 }

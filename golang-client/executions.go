@@ -7,7 +7,7 @@ import (
 	"iter"
 )
 
-// Get is the execution's state now.
+// Get returns the current state of an execution.
 func (c *Client) Get(ctx context.Context, executionID string) (*Result, error) {
 	req, err := executionRequest("GET", executionID, "", c.retry)
 	if err != nil {
@@ -16,8 +16,7 @@ func (c *Client) Get(ctx context.Context, executionID string) (*Result, error) {
 	return c.result(ctx, req)
 }
 
-// Wait returns once the execution has ended, or when ctx ends. It asks the server to hold the answer; it does
-// not ask again and again.
+// Wait waits until an execution has ended. It uses long polling: the server holds the request until then.
 func (c *Client) Wait(ctx context.Context, executionID string) (*Result, error) {
 	req, err := waitRequest(executionID, c.retry)
 	for err == nil {
@@ -30,30 +29,30 @@ func (c *Client) Wait(ctx context.Context, executionID string) (*Result, error) 
 	return nil, err
 }
 
-// Kill ends the execution. The status is [Killed], or what it had become by itself, or, where its end is still
-// on the way after 10 seconds, the present one.
+// Kill kills an execution and returns its status: [Killed], or the final status of an execution that had already
+// ended. If the execution has not ended after 10 seconds, it is the current status.
 func (c *Client) Kill(ctx context.Context, executionID string) (Status, error) {
 	req, err := executionRequest("DELETE", executionID, "", c.retry)
 	if err != nil {
 		return "", err
 	}
-	var answer struct {
+	var killed struct {
 		Status Status `json:"status"`
 	}
-	body, err := c.http.json(ctx, req, &answer)
-	if err == nil && !answer.Status.known() {
-		err = answerError("the server's answer has no status: %s", excerpt(body))
+	body, err := c.http.json(ctx, req, &killed)
+	if err == nil && !killed.Status.known() {
+		err = answerError("invalid response from the server: status is missing: %s", excerpt(body))
 	}
-	return answer.Status, err
+	return killed.Status, err
 }
 
-// Listing says which executions [Client.List] gives.
+// Listing selects the executions of [Client.List].
 type Listing struct {
-	Status Status // only these; empty: all
-	Limit  int    // at most so many; 0: all
+	Status Status // only executions with this status; empty means all
+	Limit  int    // at most this many executions; 0 means all
 }
 
-// List gives executions, newest first, without their outputs. An error is the last thing it gives.
+// List yields executions, newest first, without their output. It stops after the first error.
 func (c *Client) List(ctx context.Context, listing Listing) iter.Seq2[*Result, error] {
 	return func(yield func(*Result, error) bool) {
 		left, cursor := listing.Limit, ""
@@ -85,28 +84,29 @@ type page struct {
 }
 
 func (c *Client) page(ctx context.Context, status Status, left int, cursor string) (*page, error) {
-	var got page
-	body, err := c.http.json(ctx, pageRequest(status, left, cursor, c.retry), &got)
-	if err == nil && got.Executions == nil {
-		err = answerError("the server's answer has no executions: %s", excerpt(body))
+	var received page
+	body, err := c.http.json(ctx, pageRequest(status, left, cursor, c.retry), &received)
+	if err == nil && received.Executions == nil {
+		err = answerError("invalid response from the server: executions is missing: %s", excerpt(body))
 	}
-	return &got, err
+	return &received, err
 }
 
-// LogsOption says which output [Client.Logs] gives.
+// LogsOption selects the output of [Client.Logs].
 type LogsOption func(query map[string]string)
 
-// OnlyStream gives one of the two streams, "stdout" or "stderr".
+// OnlyStream selects one stream, "stdout" or "stderr".
 func OnlyStream(stream string) LogsOption {
 	return func(query map[string]string) { query["stream"] = stream }
 }
 
-// FollowLogs goes on until the execution ends.
+// FollowLogs keeps the log open until the execution ends.
 func FollowLogs() LogsOption {
 	return func(query map[string]string) { query["follow"] = "1" }
 }
 
-// Logs is the execution's output, byte for byte, both streams in the order they came. The caller closes it.
+// Logs returns the output of an execution as raw bytes, both streams in the order in which they were written. The
+// caller must close it.
 func (c *Client) Logs(ctx context.Context, executionID string, options ...LogsOption) (io.ReadCloser, error) {
 	req, err := executionRequest("GET", executionID, "/logs", c.retry)
 	if err != nil {
@@ -116,12 +116,12 @@ func (c *Client) Logs(ctx context.Context, executionID string, options ...LogsOp
 		option(req.query)
 	}
 	if req.query["follow"] != "" {
-		req.silence = 0 // a program may be silent for as long as it likes
+		req.idleTimeout = 0 // a program may print nothing for any length of time
 	}
 	return c.body(ctx, req)
 }
 
-// Files is what [WithOutputFiles] brought back, as an uncompressed tar. The caller closes it.
+// Files returns the output files ([WithOutputFiles]) as an uncompressed tar. The caller must close it.
 func (c *Client) Files(ctx context.Context, executionID string) (io.ReadCloser, error) {
 	req, err := executionRequest("GET", executionID, "/files", c.retry)
 	if err != nil {
@@ -130,7 +130,7 @@ func (c *Client) Files(ctx context.Context, executionID string) (io.ReadCloser, 
 	return c.body(ctx, req)
 }
 
-// File is one of the files that [WithOutputFiles] brought back. The caller closes it.
+// File returns the contents of one output file. The caller must close it.
 func (c *Client) File(ctx context.Context, executionID, path string) (io.ReadCloser, error) {
 	req, err := executionRequest("GET", executionID, "/files/"+escapePath(path), c.retry)
 	if err != nil {
@@ -140,20 +140,20 @@ func (c *Client) File(ctx context.Context, executionID, path string) (io.ReadClo
 }
 
 func (c *Client) body(ctx context.Context, req request) (io.ReadCloser, error) {
-	answer, err := c.http.open(ctx, req)
+	response, err := c.http.open(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	return answer, nil
+	return response, nil
 }
 
-// Events gives what happened and happens to the execution, an [Ended] last. after is the id of the last event
-// already known, or empty. A connection that breaks is made again, where it broke off. An error is the last
-// thing it gives.
+// Events yields past and future events of an execution; the last one is [Ended]. after is the ID of the last
+// event already seen, or empty. If the connection breaks, the client reconnects and continues after the last
+// event. Events stops after the first error.
 func (c *Client) Events(ctx context.Context, executionID, after string) iter.Seq2[Event, error] {
 	req, err := eventsRequest(executionID, after, c.retry)
 	if err != nil {
 		return func(yield func(Event, error) bool) { yield(nil, err) }
 	}
-	return c.follow(ctx, req, executionID, after)
+	return c.streamEvents(ctx, req, executionID, after)
 }

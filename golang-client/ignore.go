@@ -3,22 +3,30 @@ package pyexec
 import (
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// What of a directory is not sent. The Python client follows the same rules, and both read
-// tests/wire/ignore.json in their tests. The patterns, in this order, the last one that matches decides:
+// alwaysIgnored are the patterns that apply to every directory.
+var alwaysIgnored = []string{"**/.git", "**/__pycache__", "**/.venv", "**/node_modules"}
+
+// IgnoreRules are the rules for the files of one directory that are not sent. The Python client implements the same
+// rules; the tests of both read tests/wire/ignore.json.
+//
+// The last pattern that matches a path decides. The patterns are, in this order:
 //
 //  1. **/.git, **/__pycache__, **/.venv, **/node_modules;
-//  2. the lines of the file .dockerignore at the directory's root, read as Docker reads them.
+//  2. the lines of the file .dockerignore at the root of the directory, read as Docker reads them.
 //
-// Patterns are matched against the whole path, relative to the root: * stands for any characters but /, ? for
-// one, [a-z] and [^a-z] for one of a class, **/ for any number of directories (none included), ** at the end
-// for everything below, and \ takes away the next character's meaning. ! at a line's start makes an exception.
-// A pattern that matches a directory matches everything in it.
-var always = []string{"**/.git", "**/__pycache__", "**/.venv", "**/node_modules"}
-
-// IgnoreRules are the rules in force for one directory.
+// A pattern is compared with the whole path relative to the root, with / between the names:
+//
+//   - * matches any characters except /, ? matches one such character;
+//   - [a-z] and [^a-z] match one character of a class;
+//   - **/ matches any number of directories, including none; ** at the end matches everything below;
+//   - \ escapes the next character.
+//
+// A pattern that matches a directory matches everything in it. A line that begins with ! is an exception: files
+// that match the rest of the line are sent.
 type IgnoreRules struct{ patterns []pattern }
 
 type pattern struct {
@@ -27,26 +35,26 @@ type pattern struct {
 	exception bool
 }
 
-// ParseIgnoreRules reads the text of a .dockerignore; an ArgumentError names a line that cannot be read.
+// ParseIgnoreRules parses the text of a .dockerignore. It fails with an [ArgumentError] for an invalid line.
 func ParseIgnoreRules(dockerignore string) (IgnoreRules, error) {
 	var rules IgnoreRules
 	lines := lineEnds.Split(strings.TrimPrefix(dockerignore, "\ufeff"), -1)
-	for index, line := range append(always[:len(always):len(always)], lines...) {
-		if index >= len(always) && strings.HasPrefix(line, "#") {
+	for index, line := range slices.Concat(alwaysIgnored, lines) {
+		if index >= len(alwaysIgnored) && strings.HasPrefix(line, "#") {
 			continue
 		}
-		made, err := compile(line)
+		compiled, err := compile(line)
 		if err != nil {
 			return IgnoreRules{}, err
 		}
-		if made != nil {
-			rules.patterns = append(rules.patterns, *made)
+		if compiled != nil {
+			rules.patterns = append(rules.patterns, *compiled)
 		}
 	}
 	return rules, nil
 }
 
-// Ignores says whether the file or directory at this relative path is left out.
+// Ignores reports whether the file or directory at this relative path is not sent.
 func (r IgnoreRules) Ignores(name string) bool {
 	ignored := false
 	for _, pattern := range r.patterns {
@@ -57,7 +65,7 @@ func (r IgnoreRules) Ignores(name string) bool {
 	return ignored
 }
 
-// prunes says whether nothing below this ignored directory can be an exception.
+// prunes reports whether no exception can match anything in this ignored directory.
 func (r IgnoreRules) prunes(directory string) bool {
 	for _, pattern := range r.patterns {
 		if pattern.exception && strings.HasPrefix(pattern.text+"/", directory+"/") {
@@ -67,7 +75,7 @@ func (r IgnoreRules) prunes(directory string) bool {
 	return true
 }
 
-// matches says whether the path or a directory above it matches.
+// matches reports whether the pattern matches the path or one of its parent directories.
 func (p pattern) matches(name string) bool {
 	for end := 0; end < len(name); {
 		next := strings.IndexByte(name[end:], '/')
@@ -98,7 +106,7 @@ func compile(line string) (*pattern, error) {
 	}
 	regex, err := regexp.Compile(`(?s)\A(?:` + translate(text) + `)\z`)
 	if err != nil {
-		return nil, argumentError(".dockerignore: cannot read the pattern '%s': %v", strings.TrimSpace(line), err)
+		return nil, argumentError(".dockerignore: invalid pattern '%s': %v", strings.TrimSpace(line), err)
 	}
 	return &pattern{text, regex, exception}, nil
 }
@@ -108,7 +116,7 @@ var (
 	wildcards = regexp.MustCompile(`(?s)\*\*\z|\*\*/?|\*|\?|\[\^?(?:\\.|[^\]\\])+\]|\\.`)
 )
 
-// translate gives the regular expression for a pattern, to be matched in full.
+// translate translates a pattern to a regular expression, without anchors.
 func translate(text string) string {
 	var out strings.Builder
 	position := 0

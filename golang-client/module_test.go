@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-func TestThePackageNeedsNothingButTheStandardLibrary(t *testing.T) {
+func TestPackageNeedsOnlyTheStandardLibrary(t *testing.T) {
 	list := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".")
 	output, err := list.Output()
 	if err != nil {

@@ -8,19 +8,19 @@ import (
 	"sync"
 )
 
-// uploadBody is one sending of code: metadata first, so that the server can stream the archive that follows.
-// It is read as it is sent, and never held as a whole.
+// uploadBody is the multipart body of one attempt to send code. The metadata comes first, so that the server can
+// stream the archive. The body is built while it is sent, and never held in memory as a whole.
 type uploadBody struct {
 	contentType string
 	archive     io.ReadCloser
 	all         io.Reader
-	sent        func() // called when everything has been read
+	onSent      func() // called when the whole body has been read
 
-	lock    sync.Mutex
-	problem error
+	lock sync.Mutex
+	err  error
 }
 
-func newUploadBody(from *upload, sent func()) (*uploadBody, error) {
+func newUploadBody(from *upload, onSent func()) (*uploadBody, error) {
 	archive, err := from.source.open()
 	if err != nil {
 		return nil, err
@@ -31,42 +31,42 @@ func newUploadBody(from *upload, sent func()) (*uploadBody, error) {
 	head.Write(from.metadata)
 	part(form, `form-data; name="tar"; filename="input.tar"`, "application/x-tar")
 	tail := "\r\n--" + form.Boundary() + "--\r\n"
-	body := &uploadBody{contentType: form.FormDataContentType(), archive: archive, sent: sent}
+	body := &uploadBody{contentType: form.FormDataContentType(), archive: archive, onSent: onSent}
 	body.all = io.MultiReader(&head, archive, bytes.NewReader([]byte(tail)))
 	return body, nil
 }
 
 func part(form *multipart.Writer, disposition, kind string) {
 	header := textproto.MIMEHeader{"Content-Disposition": {disposition}, "Content-Type": {kind}}
-	form.CreatePart(header) //nolint:errcheck // a buffer takes everything
+	form.CreatePart(header) //nolint:errcheck // a buffer accepts every write
 }
 
-// Read keeps the archive's own failure: HTTP reports it as a broken connection.
+// Read keeps an error of the archive, which net/http would report as a lost connection.
 func (b *uploadBody) Read(buffer []byte) (int, error) {
 	count, err := b.all.Read(buffer)
 	switch {
 	case err == io.EOF:
-		b.sent()
+		b.onSent()
 	case err != nil && err != io.ErrClosedPipe:
 		b.lock.Lock()
-		b.problem = err
+		b.err = err
 		b.lock.Unlock()
 	}
 	return count, err
 }
 
-// WriteTo sends it in larger pieces than HTTP would take by itself: each is a chunk with a header of its own.
+// WriteTo sends larger chunks than net/http does by default, because each chunk costs a header.
 func (b *uploadBody) WriteTo(to io.Writer) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{b}, make([]byte, pieceBytes))
+	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{b}, make([]byte, chunkBytes))
 }
 
-func (b *uploadBody) failed() error {
+func (b *uploadBody) sourceError() error {
 	b.lock.Lock()
 	defer b.lock.Unlock()
-	return b.problem
+	return b.err
 }
 
-// Close stops whatever makes the archive.
+// Close stops building the archive.
 func (b *uploadBody) Close() error {
 	return b.archive.Close()
 }

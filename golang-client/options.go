@@ -2,7 +2,7 @@ package pyexec
 
 import "time"
 
-// Option says how to run it. What is not given, the server decides.
+// Option is an option of a run. The server's defaults apply to options that are not given.
 type Option func(*settings)
 
 type settings struct {
@@ -13,7 +13,7 @@ type settings struct {
 	pythonVersion  string
 }
 
-// metadata is what the server reads beside the archive. Only what was given is sent.
+// metadata is the metadata of a request. Options that were not given are omitted.
 type metadata struct {
 	Entrypoint   string   `json:"entrypoint,omitempty"`
 	DockerImage  string   `json:"docker_image,omitempty"`
@@ -35,7 +35,7 @@ type limits struct {
 	CPUs            *float64 `json:"cpus,omitempty"`
 }
 
-// evalBody is the body of an eval: the code, and the options beside it.
+// evalBody is the body of an eval request: the code and the options.
 type evalBody struct {
 	metadata
 	Code           string     `json:"code,omitempty"`
@@ -50,102 +50,103 @@ type evalFile struct {
 }
 
 func newSettings(options []Option) *settings {
-	made := &settings{lastExpression: true}
+	s := &settings{lastExpression: true}
 	for _, option := range options {
-		option(made)
+		option(s)
 	}
-	return made
+	return s
 }
 
-// WithEntrypoint names the file to run. Without it the server finds one.
+// WithEntrypoint sets the path of the file to run. Without it, the server chooses one.
 func WithEntrypoint(path string) Option {
 	return func(s *settings) { s.metadata.Entrypoint = path }
 }
 
-// WithImage names the Docker image to run in.
+// WithImage sets the Docker image to run in.
 func WithImage(name string) Option {
 	return func(s *settings) { s.metadata.DockerImage = name }
 }
 
-// WithRequirements has the text of a requirements.txt installed before the run.
+// WithRequirements installs the packages of a requirements.txt, given as text, before the run.
 func WithRequirements(text string) Option {
 	return func(s *settings) { s.metadata.Requirements = &text }
 }
 
-// WithPreCommands has shell commands run as root before the program.
+// WithPreCommands runs shell commands as root during setup.
 func WithPreCommands(commands ...string) Option {
 	return func(s *settings) { s.metadata.PreCommands = append(s.metadata.PreCommands, commands...) }
 }
 
-// WithStdin is what the program reads from its standard input.
+// WithStdin sets the program's standard input.
 func WithStdin(text string) Option {
 	return func(s *settings) { s.metadata.Stdin = &text }
 }
 
-// WithEnv sets an environment variable of the program. It may be given many times.
+// WithEnv sets an environment variable of the program. It can be given more than once.
 func WithEnv(name, value string) Option {
 	return func(s *settings) { s.metadata.EnvVars = append(s.metadata.EnvVars, name+"="+value) }
 }
 
-// WithArgs gives the program arguments.
+// WithArgs sets the program's arguments.
 func WithArgs(args ...string) Option {
 	return func(s *settings) { s.metadata.ScriptArgs = append(s.metadata.ScriptArgs, args...) }
 }
 
-// WithOutputFiles brings back the files below /work that these glob patterns match. [Client.Files] gives them.
+// WithOutputFiles selects the output files: the files under /work that match these glob patterns. [Client.Files]
+// downloads them.
 func WithOutputFiles(patterns ...string) Option {
 	return func(s *settings) { s.metadata.OutputFiles = append(s.metadata.OutputFiles, patterns...) }
 }
 
-// WithTimeout ends the run after this time. Setup does not count.
+// WithTimeout kills the program after this time. Setup does not count.
 func WithTimeout(timeout time.Duration) Option {
 	seconds := timeout.Seconds()
 	return func(s *settings) { s.metadata.Config.TimeoutSeconds = &seconds }
 }
 
-// WithMemoryMB limits the program's memory, in MB.
+// WithMemoryMB limits the program's memory in MB.
 func WithMemoryMB(megabytes int) Option {
 	return func(s *settings) { s.metadata.Config.MemoryMB = &megabytes }
 }
 
-// WithDiskMB limits what the program may write below /work, in MB.
+// WithDiskMB limits the size of /work in MB.
 func WithDiskMB(megabytes int) Option {
 	return func(s *settings) { s.metadata.Config.DiskMB = &megabytes }
 }
 
-// WithCPUShares weighs the program against others; 1024 is one's fair part.
+// WithCPUShares sets the CPU weight relative to other runs (default 1024).
 func WithCPUShares(shares int) Option {
 	return func(s *settings) { s.metadata.Config.CPUShares = &shares }
 }
 
-// WithCPUs limits how many cores the program may use.
+// WithCPUs limits the number of CPU cores.
 func WithCPUs(cores float64) Option {
 	return func(s *settings) { s.metadata.Config.CPUs = &cores }
 }
 
-// WithNetwork says whether the program may reach the network. By default it may not.
+// WithNetwork allows or denies network access (default: denied).
 func WithNetwork(allowed bool) Option {
 	disabled := !allowed
 	return func(s *settings) { s.metadata.Config.NetworkDisabled = &disabled }
 }
 
-// WithIdempotencyKey makes the same request with the same key the same execution, however often it is sent.
-// [Client.Submit] makes a key of its own where none is given.
+// WithIdempotencyKey sets the Idempotency-Key: repeating the same request with the same key returns the same
+// execution. [Client.Submit] generates a key if none is given.
 func WithIdempotencyKey(key string) Option {
 	return func(s *settings) { s.key = key }
 }
 
-// OnEvent has [Client.Run] call this with each event, in order, before the next one is read.
+// OnEvent makes [Client.Run] call this function with each event, in order, before it reads the next one.
 func OnEvent(call func(Event)) Option {
 	return func(s *settings) { s.onEvent = call }
 }
 
-// WithLastExpression says whether [Client.Eval] gives back the last expression's repr; by default it does.
+// WithLastExpression controls whether [Client.Eval] returns the repr of the last expression (default: true).
 func WithLastExpression(wanted bool) Option {
 	return func(s *settings) { s.lastExpression = wanted }
 }
 
-// WithPythonVersion, such as "3.12", picks an image for [Client.Eval].
+// WithPythonVersion selects an image for [Client.Eval] by Python version, for example "3.12".
 func WithPythonVersion(version string) Option {
 	return func(s *settings) { s.pythonVersion = version }
 }

@@ -12,23 +12,23 @@ import (
 )
 
 const (
-	api      = "/api/v1"
-	mostPage = 100
-	poll     = 60 * time.Second
-	// How long the server may be silent beyond what was asked of it, before the connection counts as broken.
-	// An eval answers as a whole: beside the run itself it may have to wait for a slot and for setup.
+	apiPath  = "/api/v1"
+	pageSize = 100
+	longPoll = 60 * time.Second
+	// A connection counts as lost if the server sends nothing for the expected time plus this margin. The margin of
+	// an eval is larger, because the server sends nothing while the request waits in the queue and for the setup.
 	margin     = 30 * time.Second
 	evalMargin = 15 * time.Minute
 )
 
-// request is one request as data; nothing is sent here. silence is how long the server may say nothing before
-// the connection counts as broken, 0 for ever.
+// request is one HTTP request as plain data. idleTimeout is how long the server may send nothing before the
+// connection counts as lost; 0 means no limit.
 type request struct {
 	method, path  string
 	query, header map[string]string
 	body          []byte
 	upload        *upload
-	silence       time.Duration
+	idleTimeout   time.Duration
 	retry         Retry
 }
 
@@ -40,57 +40,59 @@ type upload struct {
 
 func uploadRequest(route string, source Source, settings *settings, key string, retry Retry) (request, error) {
 	encoded, err := json.Marshal(settings.metadata)
-	if err != nil { // only a number that JSON has no word for
-		return request{}, argumentError("an option cannot be sent: %v", err)
+	if err != nil { // for example NaN, which JSON does not have
+		return request{}, argumentError("invalid option: %v", err)
 	}
 	if key == "" || !source.replayable {
 		retry = Retry{}
 	}
 	return request{
-		method:  "POST",
-		path:    api + "/" + route,
-		header:  keyHeader(key),
-		upload:  &upload{source, encoded},
-		silence: 2 * margin,
-		retry:   retry,
+		method:      "POST",
+		path:        apiPath + "/" + route,
+		header:      keyHeader(key),
+		upload:      &upload{source, encoded},
+		idleTimeout: 2 * margin,
+		retry:       retry,
 	}, nil
 }
 
 func evalRequest(body []byte, settings *settings, retry Retry) request {
-	var silence time.Duration
+	var idleTimeout time.Duration
 	if seconds := settings.metadata.Config.TimeoutSeconds; seconds != nil {
-		silence = time.Duration(*seconds*float64(time.Second)) + evalMargin
+		idleTimeout = time.Duration(*seconds*float64(time.Second)) + evalMargin
 	}
 	if settings.key == "" {
 		retry = Retry{}
 	}
 	header := keyHeader(settings.key)
 	header["Content-Type"] = "application/json"
-	return request{method: "POST", path: api + "/eval", header: header, body: body, silence: silence, retry: retry}
+	return request{
+		method: "POST", path: apiPath + "/eval", header: header, body: body, idleTimeout: idleTimeout, retry: retry,
+	}
 }
 
 var idPattern = regexp.MustCompile(`^[0-9A-Za-z_]*[0-9A-Za-z][0-9A-Za-z_]*$`)
 
-func executionRequest(method, executionID, rest string, retry Retry) (request, error) {
+func executionRequest(method, executionID, suffix string, retry Retry) (request, error) {
 	if !idPattern.MatchString(executionID) {
-		return request{}, argumentError("an execution's id looks like exe_0123abcd, not '%s'", executionID)
+		return request{}, argumentError("invalid execution ID '%s': it must look like exe_0123abcd", executionID)
 	}
 	return request{
-		method:  method,
-		path:    api + "/executions/" + executionID + rest,
-		query:   map[string]string{},
-		header:  map[string]string{},
-		silence: 2 * margin,
-		retry:   retry,
+		method:      method,
+		path:        apiPath + "/executions/" + executionID + suffix,
+		query:       map[string]string{},
+		header:      map[string]string{},
+		idleTimeout: 2 * margin,
+		retry:       retry,
 	}, nil
 }
 
-// waitRequest is the long poll: held by the server until the execution ends, or for a minute.
+// waitRequest builds the long poll: the server answers when the execution ends, or after a minute.
 func waitRequest(executionID string, retry Retry) (request, error) {
 	req, err := executionRequest("GET", executionID, "", retry)
 	if err == nil {
-		req.query["wait"] = strconv.Itoa(int(poll.Seconds()))
-		req.silence = poll + margin
+		req.query["wait"] = strconv.Itoa(int(longPoll.Seconds()))
+		req.idleTimeout = longPoll + margin
 	}
 	return req, err
 }
@@ -107,8 +109,8 @@ func eventsRequest(executionID, after string, retry Retry) (request, error) {
 }
 
 func pageRequest(status Status, left int, cursor string, retry Retry) request {
-	if left == 0 || left > mostPage {
-		left = mostPage
+	if left == 0 || left > pageSize {
+		left = pageSize
 	}
 	query := map[string]string{"limit": strconv.Itoa(left)}
 	if status != "" {
@@ -117,7 +119,7 @@ func pageRequest(status Status, left int, cursor string, retry Retry) request {
 	if cursor != "" {
 		query["cursor"] = cursor
 	}
-	return request{method: "GET", path: api + "/executions", query: query, silence: 2 * margin, retry: retry}
+	return request{method: "GET", path: apiPath + "/executions", query: query, idleTimeout: 2 * margin, retry: retry}
 }
 
 func keyHeader(key string) map[string]string {

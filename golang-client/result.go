@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Status is how far an execution is.
+// Status is the status of an execution.
 type Status string
 
-// The statuses. The first two are before the end.
+// The statuses. Pending and Running are before the end of an execution, the others are final.
 const (
 	Pending   Status = "pending"
 	Running   Status = "running"
@@ -17,50 +17,51 @@ const (
 	Killed    Status = "killed"
 )
 
-// Statuses are all of them, in order.
+// Statuses contains all statuses, in order.
 var Statuses = []Status{Pending, Running, Completed, Failed, Killed}
 
-// Ended says whether nothing will change any more.
+// Ended reports whether the status is final.
 func (s Status) Ended() bool { return s == Completed || s == Failed || s == Killed }
 
 func (s Status) known() bool { return s.Ended() || s == Pending || s == Running }
 
-// Timings are the milliseconds spent waiting for a slot, in setup, and running.
+// Timings contains the milliseconds spent in the queue, in setup, and running.
 type Timings struct {
 	Queue float64 `json:"queue"`
 	Setup float64 `json:"setup"`
 	Run   float64 `json:"run"`
 }
 
-// Usage is what the program used.
+// Usage is the CPU time and memory that the program used.
 type Usage struct {
 	CPUSeconds      float64 `json:"cpu_seconds"`
 	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
 }
 
-// Truncated says whether a stream was cut because it was too long.
+// Truncated is true for each stream that was cut because it exceeded a limit of the server.
 type Truncated struct {
 	Stdout bool `json:"stdout"`
 	Stderr bool `json:"stderr"`
 }
 
-// OutputFile is a file that the run brought back.
+// OutputFile is an output file.
 type OutputFile struct {
 	Path string `json:"path"`
 	Size int64  `json:"size"` // bytes
 }
 
-// Result is an execution's state; after its end, its outcome. What does not apply is nil, zero or empty.
+// Result is the state of an execution and, once it has ended, its result. Fields that do not apply are nil, zero or
+// empty.
 type Result struct {
 	ExecutionID    string       `json:"execution_id"`
 	Status         Status       `json:"status"`
-	Stdout         string       `json:"stdout"` // text, invalid bytes replaced; an entry of a listing has none
+	Stdout         string       `json:"stdout"` // text, with invalid UTF-8 replaced; empty in the results of List
 	Stderr         string       `json:"stderr"`
 	ExitCode       *int         `json:"exit_code"`
-	Error          string       `json:"error"`      // why it failed, for a person
-	ErrorType      string       `json:"error_type"` // timeout, out_of_memory, …, or the exception's class
-	ErrorLine      int          `json:"error_line"` // the innermost line in the user's own files
-	Value          *string      `json:"result"`     // the repr of the last expression, of Eval alone
+	Error          string       `json:"error"`      // why it failed
+	ErrorType      string       `json:"error_type"` // timeout, out_of_memory, …, or the class of the exception
+	ErrorLine      int          `json:"error_line"` // the innermost line in the program's own files
+	Value          *string      `json:"result"`     // the repr of the last expression (only Eval)
 	CreatedAt      time.Time    `json:"created_at"`
 	StartedAt      time.Time    `json:"started_at"`
 	FinishedAt     time.Time    `json:"finished_at"`
@@ -68,27 +69,27 @@ type Result struct {
 	Timings        *Timings     `json:"timings_ms"`
 	Usage          *Usage       `json:"usage"`
 	Truncated      Truncated    `json:"truncated"`
-	Files          []OutputFile `json:"files"` // what WithOutputFiles brought back
-	FilesTruncated bool         `json:"files_truncated"`
+	Files          []OutputFile `json:"files"`           // the output files, ready for Client.File and Client.Files
+	FilesTruncated bool         `json:"files_truncated"` // output files are missing
 
-	// Raw is the answer itself, with fields of newer servers.
+	// Raw is the JSON object of the response, including fields that only newer servers send.
 	Raw json.RawMessage `json:"-"`
 }
 
-// Ended says whether it is over: nothing of it will change any more.
+// Ended reports whether the execution has ended. A result that has ended does not change.
 func (r *Result) Ended() bool { return r.Status.Ended() }
 
-// OK says whether the program ran to its end and exited with 0.
+// OK reports whether the program exited with code 0.
 func (r *Result) OK() bool { return r.Status == Completed && r.ExitCode != nil && *r.ExitCode == 0 }
 
-// parseResult reads the Result object of an answer; AnswerError if it is not one.
+// parseResult converts the JSON object of a response. It fails with an AnswerError if it is not a result.
 func parseResult(body []byte) (*Result, error) {
 	result := &Result{Raw: body}
 	if err := json.Unmarshal(body, result); err != nil {
-		return nil, answerError("the server's answer is not a result: %v in %s", err, excerpt(body))
+		return nil, answerError("invalid response from the server: not a result: %v in %s", err, excerpt(body))
 	}
 	if result.ExecutionID == "" || !result.Status.known() {
-		return nil, answerError("the server's answer is not a result but %s", excerpt(body))
+		return nil, answerError("invalid response from the server: not a result: %s", excerpt(body))
 	}
 	return result, nil
 }

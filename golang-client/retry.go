@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Retry says how often to try again, and when: at most Attempts more tries. The pauses before them double from
-// First up to Longest, each shortened at random by up to a half, so that many clients do not come back at the
-// same moment. The zero Retry never tries again.
+// Retry is a retry policy: up to Attempts retries with exponential backoff. The pauses double from First up to
+// Longest. Each pause is shortened by a random amount of up to half, so that many clients do not retry at the
+// same moment. The zero Retry never retries.
 type Retry struct {
 	Attempts int
 	First    time.Duration
 	Longest  time.Duration
 }
 
-// pauses gives the pause before each further try, and false when there are no more.
+// pauses returns a function that returns the pause before each retry, and false if no retry is left.
 func (r Retry) pauses() func() (time.Duration, bool) {
 	left, pause := r.Attempts, r.First
 	return func() (time.Duration, bool) {
@@ -23,13 +23,13 @@ func (r Retry) pauses() func() (time.Duration, bool) {
 			return 0, false
 		}
 		left--
-		now := min(pause, r.Longest)
+		current := min(pause, r.Longest)
 		pause = min(2*pause, r.Longest)
-		return time.Duration(float64(now) * (0.5 + rand.Float64()/2)), true
+		return time.Duration(float64(current) * (0.5 + rand.Float64()/2)), true
 	}
 }
 
-// sleep waits, or fails as ctx ends.
+// sleep waits for the pause, or returns ctx's error if ctx ends first.
 func sleep(ctx context.Context, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

@@ -6,10 +6,10 @@ import (
 	"iter"
 )
 
-// Run runs the source and waits for its end, however long that takes. [OnEvent] sees what happens meanwhile.
+// Run runs the source and waits until it ends. [OnEvent] receives each event as it arrives.
 //
-// Ending ctx hangs up, and that ends the run, unless [WithIdempotencyKey] was given: then the run goes on, and
-// the same call with the same key finds it again.
+// Cancelling ctx closes the connection, and the server kills the execution. With [WithIdempotencyKey] the execution
+// continues instead, and the same call with the same key attaches to it.
 func (c *Client) Run(ctx context.Context, source Source, options ...Option) (*Result, error) {
 	settings := newSettings(options)
 	for event, err := range c.stream(ctx, source, settings) {
@@ -23,11 +23,11 @@ func (c *Client) Run(ctx context.Context, source Source, options ...Option) (*Re
 			return ended.Result, nil
 		}
 	}
-	panic("pyexec: an event stream ends with its last event or an error")
+	panic("pyexec: an event stream ends with Ended or an error")
 }
 
-// Stream runs the source and gives its events as they happen, an [Ended] last. An error is the last thing it
-// gives. Leaving the loop early hangs up, as in [Client.Run].
+// Stream runs the source and yields its events as they arrive; the last one is [Ended]. It stops after the first
+// error. Leaving the loop early closes the connection, as cancelling [Client.Run] does.
 func (c *Client) Stream(ctx context.Context, source Source, options ...Option) iter.Seq2[Event, error] {
 	return c.stream(ctx, source, newSettings(options))
 }
@@ -38,10 +38,10 @@ func (c *Client) stream(ctx context.Context, source Source, settings *settings) 
 		return func(yield func(Event, error) bool) { yield(nil, err) }
 	}
 	req.header["Accept"] = "text/event-stream"
-	return c.follow(ctx, req, "", "")
+	return c.streamEvents(ctx, req, "", "")
 }
 
-// Submit hands the source over and returns the execution's id at once. The run goes on without us.
+// Submit submits the source and returns the execution ID at once, without waiting for the run.
 func (c *Client) Submit(ctx context.Context, source Source, options ...Option) (string, error) {
 	settings := newSettings(options)
 	key := settings.key
@@ -57,18 +57,18 @@ func (c *Client) Submit(ctx context.Context, source Source, options ...Option) (
 	}
 	body, err := c.http.json(ctx, req, &accepted)
 	if err == nil && accepted.ExecutionID == "" {
-		err = answerError("the server's answer has no execution_id: %s", excerpt(body))
+		err = answerError("invalid response from the server: execution_id is missing: %s", excerpt(body))
 	}
 	return accepted.ExecutionID, err
 }
 
-// Eval runs a text without an archive. [WithLastExpression] is on unless told otherwise: Result.Value is then
-// the last expression's repr.
+// Eval runs source text without building an archive. Result.Value is the repr of the last expression, unless
+// [WithLastExpression] disables that.
 func (c *Client) Eval(ctx context.Context, code string, options ...Option) (*Result, error) {
 	return c.eval(ctx, evalBody{Code: code}, options)
 }
 
-// EvalFiles runs texts by file name without an archive, as [Client.Eval] runs one.
+// EvalFiles runs source texts by file name without building an archive, as [Client.Eval] does for one text.
 func (c *Client) EvalFiles(ctx context.Context, files map[string]string, options ...Option) (*Result, error) {
 	var body evalBody
 	for _, name := range sortedKeys(files) {
@@ -82,18 +82,18 @@ func (c *Client) eval(ctx context.Context, body evalBody, options []Option) (*Re
 	body.metadata = settings.metadata
 	body.LastExpression, body.PythonVersion = settings.lastExpression, settings.pythonVersion
 	encoded, err := json.Marshal(body)
-	if err != nil { // only a number that JSON has no word for
-		return nil, argumentError("an option cannot be sent: %v", err)
+	if err != nil { // for example NaN, which JSON does not have
+		return nil, argumentError("invalid option: %v", err)
 	}
 	return c.result(ctx, evalRequest(encoded, settings, c.retry))
 }
 
 func (c *Client) result(ctx context.Context, req request) (*Result, error) {
-	answer, err := c.http.open(ctx, req)
+	response, err := c.http.open(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	body, err := answer.all()
+	body, err := response.readAll()
 	if err != nil {
 		return nil, err
 	}

@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// flawed is a real HTTP server that answers each request with the next of the given behaviours, and remembers
-// what came.
-type flawed struct {
+// flawedServer is an HTTP server that answers each request with the next of the given behaviours, and records the requests.
+type flawedServer struct {
 	*httptest.Server
 	client *Client
 
@@ -23,33 +22,33 @@ type flawed struct {
 	bodies     [][]byte
 }
 
-func serve(t *testing.T, behaviours ...http.HandlerFunc) *flawed {
+func serve(t *testing.T, behaviours ...http.HandlerFunc) *flawedServer {
 	t.Helper()
-	made := &flawed{behaviours: behaviours}
-	made.Server = httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
+	flawed := &flawedServer{behaviours: behaviours}
+	flawed.Server = httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		body, _ := io.ReadAll(request.Body)
-		made.lock.Lock()
-		made.requests = append(made.requests, request)
-		made.bodies = append(made.bodies, body)
+		flawed.lock.Lock()
+		flawed.requests = append(flawed.requests, request)
+		flawed.bodies = append(flawed.bodies, body)
 		var next http.HandlerFunc = hangUp
-		if len(made.behaviours) > 0 {
-			next, made.behaviours = made.behaviours[0], made.behaviours[1:]
+		if len(flawed.behaviours) > 0 {
+			next, flawed.behaviours = flawed.behaviours[0], flawed.behaviours[1:]
 		}
-		made.lock.Unlock()
+		flawed.lock.Unlock()
 		next(writer, request)
 	}))
-	t.Cleanup(made.Close)
+	t.Cleanup(flawed.Close)
 	soon := Retry{Attempts: 3, First: 10 * time.Millisecond, Longest: time.Second}
-	client, err := New(made.URL+"/", WithRetry(soon), WithResume(soon))
+	client, err := New(flawed.URL+"/", WithRetry(soon), WithResume(soon))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	made.client = client
-	return made
+	flawed.client = client
+	return flawed
 }
 
-func (f *flawed) headers(name string) []string {
+func (f *flawedServer) headers(name string) []string {
 	f.lock.Lock()
 	defer f.lock.Unlock()
 	var values []string
@@ -59,7 +58,7 @@ func (f *flawed) headers(name string) []string {
 	return values
 }
 
-func (f *flawed) paths() []string {
+func (f *flawedServer) paths() []string {
 	f.lock.Lock()
 	defer f.lock.Unlock()
 	var paths []string
@@ -97,7 +96,7 @@ func stream(parts ...string) http.HandlerFunc {
 	}
 }
 
-// archiveOf is the tar in a multipart body.
+// archiveOf returns the tar in a multipart body.
 func archiveOf(body []byte) string {
 	_, rest, _ := strings.Cut(string(body), "application/x-tar\r\n\r\n")
 	return rest[:max(0, strings.LastIndex(rest, "\r\n--"))]

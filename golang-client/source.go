@@ -10,23 +10,23 @@ import (
 	"sync"
 )
 
-const pieceBytes = 256 << 10
+const chunkBytes = 256 << 10
 
-// Source is what to run, as the uncompressed tar that the server takes. Make one with [Text], [Files],
-// [Members], [Path], [Directory], [TarFile] or [Reader]. It is read as it is sent, and never held as a whole.
+// Source is the code to run. It is sent as an uncompressed tar, which is built while it is sent and never held in
+// memory as a whole. Create one with [Text], [Files], [Members], [Path], [Directory], [TarFile] or [Reader].
 type Source struct {
 	openTar    func() (io.ReadCloser, error)
 	size       func() (int64, error)
-	replayable bool // it can be produced again, byte for byte
+	replayable bool // the archive can be built again with the same bytes
 	progress   func(sent int64)
 }
 
-// Text is Python source text; it becomes main.py.
+// Text creates a source from Python source text, as main.py.
 func Text(code string) Source {
 	return Files(map[string]string{"main.py": code})
 }
 
-// Files are texts by their paths in the archive, in the order of their names.
+// Files creates a source from texts by archive path.
 func Files(files map[string]string) Source {
 	members := make([]Member, 0, len(files))
 	for _, name := range sortedKeys(files) {
@@ -35,14 +35,14 @@ func Files(files map[string]string) Source {
 	return Members(members...)
 }
 
-// Members are files in this order, each from memory, from disk, or from anything that can be read at any place.
+// Members creates a source from files in memory, on disk, or behind an [io.ReaderAt], in this order.
 func Members(members ...Member) Source {
-	return fromMembers(func(use func(Member) error) error {
+	return fromMembers(func(visit func(Member) error) error {
 		if len(members) == 0 {
-			return argumentError("there are no files to run")
+			return argumentError("nothing to run: no files given")
 		}
 		for _, member := range members {
-			if err := use(member); err != nil {
+			if err := visit(member); err != nil {
 				return err
 			}
 		}
@@ -50,34 +50,35 @@ func Members(members ...Member) Source {
 	})
 }
 
-// Path is the file, directory or tar at this path: a name that ends like an archive's is sent as it is.
+// Path creates a source from a file, a directory or a tar. A file whose name ends like that of a tar is sent
+// unchanged.
 func Path(path string) Source {
 	status, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return failing(err)
+		return failedSource(err)
 	case status.IsDir():
 		return Directory(path)
 	case IsTarName(path):
 		return TarFile(path)
 	}
-	return fromMembers(func(use func(Member) error) error {
+	return fromMembers(func(visit func(Member) error) error {
 		member, err := FileMember(filepath.Base(path), path)
 		if err != nil {
 			return err
 		}
-		return use(member)
+		return visit(member)
 	})
 }
 
-// Directory is everything below a directory but .git, __pycache__, .venv, node_modules and what its
-// .dockerignore names. Symbolic links stay links; sockets, pipes and devices are left out.
+// Directory creates a source from the files of a directory, except for those that [IgnoreRules] exclude. Symbolic
+// links are kept as links. Sockets, pipes and devices are skipped.
 func Directory(path string) Source {
-	// Not replayable in the strict sense if somebody edits meanwhile; the server would then answer 409.
-	return fromMembers(func(use func(Member) error) error { return walk(path, use) })
+	// If a file changes between two attempts, the server answers 409 to the second one.
+	return fromMembers(func(visit func(Member) error) error { return walkDirectory(path, visit) })
 }
 
-// TarFile is an archive on disk, sent as it is.
+// TarFile creates a source from an archive on disk, which is sent unchanged.
 func TarFile(path string) Source {
 	return Source{
 		openTar: func() (io.ReadCloser, error) { return os.Open(path) },
@@ -92,18 +93,19 @@ func TarFile(path string) Source {
 	}
 }
 
-// Reader is an uncompressed tar from a stream. It can be sent once: nothing that carries it is retried.
+// Reader creates a source from an uncompressed tar stream. It can be read only once, so its requests are not
+// retried.
 func Reader(tar io.Reader) Source {
 	return Source{openTar: func() (io.ReadCloser, error) { return io.NopCloser(tar), nil }}
 }
 
-// WithProgress has call told how many bytes of the archive have been sent so far.
-func (s Source) WithProgress(call func(sent int64)) Source {
-	s.progress = call
+// WithProgress returns a copy that calls onProgress with the number of bytes of the archive sent so far.
+func (s Source) WithProgress(onProgress func(sent int64)) Source {
+	s.progress = onProgress
 	return s
 }
 
-// Size is how many bytes the archive has, and an error for a stream, or for what cannot be read.
+// Size returns the size of the archive in bytes. It fails for a stream, and if a file is unreadable.
 func (s Source) Size() (int64, error) {
 	if s.size == nil {
 		return 0, errors.ErrUnsupported
@@ -113,17 +115,17 @@ func (s Source) Size() (int64, error) {
 
 func (s Source) open() (io.ReadCloser, error) {
 	if s.openTar == nil {
-		return nil, argumentError("there is nothing to run: the source is empty")
+		return nil, argumentError("nothing to run: the source is empty")
 	}
 	tar, err := s.openTar()
 	if err != nil || s.progress == nil {
 		return tar, err
 	}
-	return &counted{ReadCloser: tar, tell: s.progress}, nil
+	return &countingReader{ReadCloser: tar, onProgress: s.progress}, nil
 }
 
-// IsTarName says whether a path's name says that it is an archive already. Compressed ones are sent as they
-// are: the server takes none, and says so better than we could.
+// IsTarName reports whether a file name ends like that of a tar archive, compressed or not. Such files are sent
+// unchanged. The server rejects compressed archives with a clear message.
 func IsTarName(path string) bool {
 	name := strings.ToLower(path)
 	for _, suffix := range []string{".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"} {
@@ -134,62 +136,62 @@ func IsTarName(path string) bool {
 	return false
 }
 
-// each hands on the members of a source, one by one.
-type each func(use func(Member) error) error
+// memberWalk calls visit with each member of a source.
+type memberWalk func(visit func(Member) error) error
 
-func fromMembers(members each) Source {
+func fromMembers(walk memberWalk) Source {
 	return Source{
-		openTar:    func() (io.ReadCloser, error) { return writing(members), nil },
-		size:       func() (int64, error) { return sizeOf(members) },
+		openTar:    func() (io.ReadCloser, error) { return buildTar(walk), nil },
+		size:       func() (int64, error) { return tarSize(walk) },
 		replayable: true,
 	}
 }
 
-func failing(err error) Source {
+func failedSource(err error) Source {
 	return Source{
 		openTar: func() (io.ReadCloser, error) { return nil, err },
 		size:    func() (int64, error) { return 0, err },
 	}
 }
 
-// writing makes the archive while it is read. Closing what it gives ends that.
-func writing(members each) io.ReadCloser {
+// buildTar returns a reader of the archive, which a goroutine builds while it is read.
+func buildTar(walk memberWalk) io.ReadCloser {
 	reader, writer := io.Pipe()
-	var over sync.WaitGroup
-	over.Add(1)
+	var done sync.WaitGroup
+	done.Add(1)
 	go func() {
-		defer over.Done()
-		buffer := bufio.NewWriterSize(writer, pieceBytes)
-		err := writeTar(buffer, members)
+		defer done.Done()
+		buffer := bufio.NewWriterSize(writer, chunkBytes)
+		err := writeTar(buffer, walk)
 		if err == nil {
 			err = buffer.Flush()
 		}
 		writer.CloseWithError(err)
 	}()
-	return &written{reader, &over}
+	return &tarReader{reader, &done}
 }
 
-type written struct {
+type tarReader struct {
 	*io.PipeReader
-	over *sync.WaitGroup
+	done *sync.WaitGroup
 }
 
-// Close returns when nothing is read any more from what was to be sent.
-func (w *written) Close() error {
-	err := w.PipeReader.Close()
-	w.over.Wait()
+// Close stops the goroutine and waits until it no longer reads the source.
+func (r *tarReader) Close() error {
+	err := r.PipeReader.Close()
+	r.done.Wait()
 	return err
 }
 
-type counted struct {
+type countingReader struct {
 	io.ReadCloser
-	tell func(int64)
-	sent int64
+	onProgress func(int64)
+	sent       int64
 }
 
-func (c *counted) Read(buffer []byte) (int, error) {
+func (c *countingReader) Read(buffer []byte) (int, error) {
 	count, err := c.ReadCloser.Read(buffer)
 	c.sent += int64(count)
-	c.tell(c.sent)
+	c.onProgress(c.sent)
 	return count, err
 }

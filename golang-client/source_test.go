@@ -26,8 +26,8 @@ func (zeros) ReadAt(buffer []byte, _ int64) (int, error) {
 	return len(buffer), nil
 }
 
-// highest is how much memory this process has taken from the system so far.
-func highest() uint64 {
+// systemMemory returns how much memory this process has obtained from the system.
+func systemMemory() uint64 {
 	var now runtime.MemStats
 	runtime.ReadMemStats(&now)
 	return now.Sys
@@ -55,7 +55,7 @@ func whole(t *testing.T, source Source) []byte {
 		t.Fatal(err)
 	}
 	if size, err := source.Size(); source.size != nil && (err != nil || size != int64(len(content))) {
-		t.Errorf("the size is said to be %d (%v) and is %d", size, err, len(content))
+		t.Errorf("Size returned %d (%v), the archive has %d bytes", size, err, len(content))
 	}
 	return content
 }
@@ -84,7 +84,7 @@ func entries(t *testing.T, source Source) []entry {
 			t.Fatal(err)
 		}
 		if header.Uid != 0 || header.Uname != "" {
-			t.Errorf("%s tells its owner", header.Name)
+			t.Errorf("%s contains its owner", header.Name)
 		}
 		got = append(got, entry{header.Name, string(content), header.Mode, header.Linkname, header.ModTime})
 	}
@@ -98,7 +98,7 @@ func names(entries []entry) []string {
 	return names
 }
 
-func TestTextsBecomeFilesByName(t *testing.T) {
+func TestFilesAreSortedByName(t *testing.T) {
 	long := strings.Repeat("d/", 200) + "grüße.py"
 	got := entries(t, Files(map[string]string{"b.py": "2", "a.py": "1", long: strings.Repeat("x", 1000)}))
 	want := []entry{{"a.py", "1", 0o644, "", fixedTime}, {"b.py", "2", 0o644, "", fixedTime},
@@ -114,7 +114,7 @@ func TestTextsBecomeFilesByName(t *testing.T) {
 	}
 }
 
-func TestDirectoryIsSentInOrderWithItsModesAndLinks(t *testing.T) {
+func TestDirectoryIsSortedAndKeepsModesAndLinks(t *testing.T) {
 	root := t.TempDir()
 	put(t, filepath.Join(root, "b", "tool"), "#!/bin/sh")
 	put(t, filepath.Join(root, "a.py"), "a")
@@ -143,13 +143,13 @@ func TestDirectoryIsSentInOrderWithItsModesAndLinks(t *testing.T) {
 	}
 }
 
-func TestDirectoryThatLeavesNothingIsAnError(t *testing.T) {
+func TestDirectoryWithoutFilesIsAnError(t *testing.T) {
 	root := t.TempDir()
-	for _, said := range []string{"the directory is empty", "everything in it is left out"} {
-		var wrong *ArgumentError
+	for _, reason := range []string{"the directory is empty", "every file is ignored"} {
+		var invalid *ArgumentError
 		_, err := Path(root).Size()
-		if !errors.As(err, &wrong) || !strings.Contains(wrong.Message, said) {
-			t.Errorf("%v, want %q", err, said)
+		if !errors.As(err, &invalid) || !strings.Contains(invalid.Message, reason) {
+			t.Errorf("%v, want %q", err, reason)
 		}
 		put(t, filepath.Join(root, ".git", "HEAD"), "")
 	}
@@ -177,17 +177,17 @@ func TestPathsOfEachKind(t *testing.T) {
 	content := whole(t, Text("from a tar"))
 	put(t, filepath.Join(root, "Code.TAR"), string(content))
 	if !bytes.Equal(whole(t, Path(filepath.Join(root, "Code.TAR"))), content) {
-		t.Error("a tar is not sent as it is")
+		t.Error("a tar is not sent unchanged")
 	}
 	if !bytes.Equal(whole(t, Reader(bytes.NewReader(content))), content) {
-		t.Error("a stream is not sent as it is")
+		t.Error("a stream is not sent unchanged")
 	}
 	if IsTarName("tar") || IsTarName("a.tar.py") || !IsTarName("a.tgz") {
 		t.Error("names of archives")
 	}
 }
 
-func TestFileThatChangesMeanwhile(t *testing.T) {
+func TestFileThatChangesWhileItIsSent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	put(t, path, "before")
 	member, err := FileMember("log", path)
@@ -210,7 +210,7 @@ func TestFileThatChangesMeanwhile(t *testing.T) {
 	}
 }
 
-func TestNameThatIsNotUTF8IsSentAsItIs(t *testing.T) {
+func TestNameThatIsNotUTF8IsSentUnchanged(t *testing.T) {
 	root := t.TempDir()
 	put(t, filepath.Join(root, "\xff.py"), "1")
 	if got := names(entries(t, Directory(root))); !reflect.DeepEqual(got, []string{"\xff.py"}) {
@@ -218,7 +218,7 @@ func TestNameThatIsNotUTF8IsSentAsItIs(t *testing.T) {
 	}
 }
 
-func TestClosingAnArchiveStopsWhatMakesIt(t *testing.T) {
+func TestClosingAnArchiveStopsBuildingIt(t *testing.T) {
 	archive, err := Members(ReaderMember("endless", zeros{}, 1<<50)).open()
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func TestClosingAnArchiveStopsWhatMakesIt(t *testing.T) {
 	if _, err := io.CopyN(io.Discard, archive, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	if err := archive.Close(); err != nil { // returns only once nothing is read any more
+	if err := archive.Close(); err != nil { // waits until the source is no longer read
 		t.Error(err)
 	}
 }

@@ -5,26 +5,27 @@ import (
 	"strings"
 )
 
-// message is one message of an event stream: its kind, its text, and the last id seen so far.
+// message is one message of an event stream: its event type, its data, and the last ID received so far.
 type message struct{ event, data, id string }
 
-// sseParser reads Server-Sent Events from bytes that arrive in any pieces (the WHATWG standard's grammar).
+// sseParser is an incremental parser for Server-Sent Events, as the WHATWG HTML standard defines them.
 type sseParser struct {
 	lastID  string
 	line    []byte
 	afterCR bool
-	begun   bool
+	started bool
 	event   string
 	data    []string
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// feed takes a chunk and gives the messages that are complete. What is unfinished at the end was never sent.
+// feed parses a chunk of any size and returns the messages that it completes. An incomplete message at the end of
+// the stream is discarded, as the standard says.
 func (p *sseParser) feed(chunk []byte) []message {
 	var messages []message
 	for len(chunk) > 0 {
-		if p.afterCR { // a CRLF that was cut in two is one line end, not two
+		if p.afterCR { // a CRLF split between two chunks is one line end
 			p.afterCR = false
 			if chunk[0] == '\n' {
 				chunk = chunk[1:]
@@ -39,17 +40,17 @@ func (p *sseParser) feed(chunk []byte) []message {
 		p.line = append(p.line, chunk[:end]...)
 		p.afterCR = chunk[end] == '\r'
 		chunk = chunk[end+1:]
-		if sent, complete := p.take(p.line); complete {
-			messages = append(messages, sent)
+		if completed, ok := p.parseLine(p.line); ok {
+			messages = append(messages, completed)
 		}
 		p.line = p.line[:0]
 	}
 	return messages
 }
 
-func (p *sseParser) take(line []byte) (message, bool) {
-	if !p.begun {
-		p.begun = true
+func (p *sseParser) parseLine(line []byte) (message, bool) {
+	if !p.started {
+		p.started = true
 		line = bytes.TrimPrefix(line, byteOrderMark)
 	}
 	if len(line) == 0 {
@@ -71,11 +72,11 @@ func (p *sseParser) take(line []byte) (message, bool) {
 }
 
 func (p *sseParser) dispatch() (message, bool) {
-	sent := message{event: p.event, data: strings.Join(p.data, "\n"), id: p.lastID}
-	complete := p.data != nil
-	if sent.event == "" {
-		sent.event = "message"
+	completed := message{event: p.event, data: strings.Join(p.data, "\n"), id: p.lastID}
+	hasData := p.data != nil
+	if completed.event == "" {
+		completed.event = "message"
 	}
 	p.event, p.data = "", nil
-	return sent, complete
+	return completed, hasData
 }

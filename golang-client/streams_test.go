@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestStreamThatBreaksGoesOnAfterTheLastEvent(t *testing.T) {
+func TestBrokenStreamResumesAfterTheLastEvent(t *testing.T) {
 	for _, ending := range []string{"cut", ": a quiet end\n"} {
 		server := serve(t, stream(submitted, first, second[:20], ending), stream(second, finished))
 		var output []string
@@ -30,7 +30,7 @@ func TestStreamThatBreaksGoesOnAfterTheLastEvent(t *testing.T) {
 	}
 }
 
-func TestStreamIsResumedWhileTheServerIsStartingAgain(t *testing.T) {
+func TestStreamResumesWhileTheServerRestarts(t *testing.T) {
 	server := serve(t, stream(submitted, first), hangUp, respond(503, ""), stream(second), stream(finished))
 	var last Event
 	for event, err := range server.client.Events(t.Context(), "exe_1", "0.0") {
@@ -40,7 +40,7 @@ func TestStreamIsResumedWhileTheServerIsStartingAgain(t *testing.T) {
 		last = event
 	}
 	if _, ended := last.(Ended); !ended {
-		t.Errorf("the last is %#v", last)
+		t.Errorf("the last event is %#v", last)
 	}
 	want := []string{"0.0", "2.1", "2.1", "2.1", "2.2"}
 	if got := server.headers("Last-Event-ID"); !reflect.DeepEqual(got, want) {
@@ -48,7 +48,7 @@ func TestStreamIsResumedWhileTheServerIsStartingAgain(t *testing.T) {
 	}
 }
 
-func TestPatienceHasAnEnd(t *testing.T) {
+func TestResumingGivesUpAfterSomeAttempts(t *testing.T) {
 	server := serve(t, stream(submitted, "cut"))
 	var lost *ConnectionError
 	if _, err := server.client.Run(t.Context(), Text("x")); !errors.As(err, &lost) {
@@ -59,7 +59,7 @@ func TestPatienceHasAnEnd(t *testing.T) {
 	}
 }
 
-func TestStreamThatBreaksBeforeTheIDIsKnownIsNotSentAgain(t *testing.T) {
+func TestStreamThatBreaksBeforeTheIDIsKnownIsNotRetried(t *testing.T) {
 	server := serve(t, stream(": keep-alive\n\n", "cut"))
 	var lost *ConnectionError
 	if _, err := server.client.Run(t.Context(), Text("x")); !errors.As(err, &lost) || len(server.paths()) != 1 {
@@ -67,7 +67,7 @@ func TestStreamThatBreaksBeforeTheIDIsKnownIsNotSentAgain(t *testing.T) {
 	}
 }
 
-func TestTheContextEndsEverything(t *testing.T) {
+func TestContextCancelsEveryCall(t *testing.T) {
 	hold := func(_ http.ResponseWriter, request *http.Request) { <-request.Context().Done() }
 	server := serve(t, hold, func(writer http.ResponseWriter, request *http.Request) {
 		stream(submitted)(writer, request)
@@ -87,7 +87,7 @@ func TestTheContextEndsEverything(t *testing.T) {
 	}
 }
 
-func TestLeavingTheLoopHangsUp(t *testing.T) {
+func TestLeavingTheLoopClosesTheConnection(t *testing.T) {
 	gone := make(chan struct{})
 	server := serve(t, func(writer http.ResponseWriter, request *http.Request) {
 		stream(submitted)(writer, request)
@@ -101,15 +101,15 @@ func TestLeavingTheLoopHangsUp(t *testing.T) {
 	<-gone
 }
 
-func TestServerThatIsSilentForTooLongIsGivenUp(t *testing.T) {
+func TestIdleTimeout(t *testing.T) {
 	server := serve(t, func(_ http.ResponseWriter, request *http.Request) { <-request.Context().Done() })
 	req, err := executionRequest("GET", "exe_1", "", Retry{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.silence = 50 * time.Millisecond
+	req.idleTimeout = 50 * time.Millisecond
 	var lost *ConnectionError
-	if _, err := server.client.result(t.Context(), req); !errors.As(err, &lost) || lost.Reason != "it stopped answering" {
+	if _, err := server.client.result(t.Context(), req); !errors.As(err, &lost) || lost.Reason != "the server stopped responding" {
 		t.Error(err)
 	}
 }

@@ -13,29 +13,29 @@ import (
 // An archive ends with two empty blocks.
 const endBytes = 1024
 
-// Text has no time of its own. A fixed one makes equal sources equal archives, which an idempotency key needs;
-// 1980 because zip files, which programs may make of what they got, know no earlier one.
+// fixedTime is the modification time of members that are not files on disk. It is fixed, so that equal sources give
+// equal archives: an idempotency key needs that. It is 1980, because the zip format has no earlier dates.
 var fixedTime = time.Unix(315_532_800, 0)
 
-// Member is one entry of an archive. Make one with [TextMember], [FileMember] or [ReaderMember].
+// Member is one entry of an archive. Create one with [TextMember], [FileMember] or [ReaderMember].
 type Member struct {
 	header  tar.Header
-	content io.ReaderAt // nil: nothing
-	path    string      // instead of content: the file to read
+	content io.ReaderAt // nil if the entry has no content
+	path    string      // the file to read, instead of content
 }
 
-// TextMember is a file with this text.
+// TextMember creates a file entry from text.
 func TextMember(name, content string) Member {
 	return ReaderMember(name, strings.NewReader(content), int64(len(content)))
 }
 
-// ReaderMember is a file with what content holds, size bytes of it.
+// ReaderMember creates a file entry from the first size bytes of content.
 func ReaderMember(name string, content io.ReaderAt, size int64) Member {
 	header := tar.Header{Name: name, Mode: 0o644, Size: size, ModTime: fixedTime, Typeflag: tar.TypeReg}
 	return Member{header: header, content: content}
 }
 
-// FileMember is a file with what the file at path holds when it is sent.
+// FileMember creates a file entry from a file on disk. The file is read when it is sent.
 func FileMember(name, path string) (Member, error) {
 	status, err := os.Stat(path)
 	if err != nil {
@@ -56,11 +56,11 @@ func diskMember(name, path string, status fs.FileInfo) Member {
 	return Member{header: header, path: path}
 }
 
-// writeTar writes the archive of these members, in constant memory.
-func writeTar(to io.Writer, members each) error {
+// writeTar writes the archive in constant memory.
+func writeTar(to io.Writer, walk memberWalk) error {
 	archive := tar.NewWriter(to)
-	buffer := make([]byte, pieceBytes)
-	err := members(func(member Member) error {
+	buffer := make([]byte, chunkBytes)
+	err := walk(func(member Member) error {
 		if err := archive.WriteHeader(&member.header); err != nil {
 			return fmt.Errorf("%s: %w", member.header.Name, err)
 		}
@@ -72,7 +72,7 @@ func writeTar(to io.Writer, members each) error {
 	return archive.Close()
 }
 
-// copyTo writes as many bytes as the header promised: a file that grows meanwhile must not break the archive.
+// copyTo writes exactly as many bytes as the header says, so that a file that grows does not corrupt the archive.
 func (m Member) copyTo(archive io.Writer, buffer []byte) error {
 	content := m.content
 	if m.path != "" {
@@ -86,7 +86,7 @@ func (m Member) copyTo(archive io.Writer, buffer []byte) error {
 	if content == nil {
 		return nil
 	}
-	// The wrapper hides methods that would make io.CopyBuffer take other ways than our buffer.
+	// Hide WriteTo, because io.CopyBuffer would use it instead of the buffer.
 	count, err := io.CopyBuffer(archive, struct{ io.Reader }{io.NewSectionReader(content, 0, m.header.Size)}, buffer)
 	if err == nil && count < m.header.Size {
 		err = fmt.Errorf("%s became shorter while it was being sent", m.header.Name)
@@ -94,20 +94,21 @@ func (m Member) copyTo(archive io.Writer, buffer []byte) error {
 	return err
 }
 
-// sizeOf is how long the archive of these members will be: headers are written, contents are only counted.
-func sizeOf(members each) (int64, error) {
-	var size lengths
-	err := members(func(member Member) error {
-		// An archive of its own for each: one that is owed contents takes no other header.
+// tarSize returns the size of the archive in bytes, without reading the contents of the files.
+func tarSize(walk memberWalk) (int64, error) {
+	var size byteCounter
+	err := walk(func(member Member) error {
+		// Use a new writer for each member, because a writer rejects a header until the previous content is
+		// written.
 		size.bytes += (member.header.Size + 511) / 512 * 512
 		return tar.NewWriter(&size).WriteHeader(&member.header)
 	})
 	return size.bytes + endBytes, err
 }
 
-type lengths struct{ bytes int64 }
+type byteCounter struct{ bytes int64 }
 
-func (l *lengths) Write(piece []byte) (int, error) {
-	l.bytes += int64(len(piece))
-	return len(piece), nil
+func (c *byteCounter) Write(chunk []byte) (int, error) {
+	c.bytes += int64(len(chunk))
+	return len(chunk), nil
 }

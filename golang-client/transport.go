@@ -14,86 +14,94 @@ import (
 	"time"
 )
 
-var errSilent = errors.New("it stopped answering")
+// errIdle is the cause of a request that the watchdog cancelled.
+var errIdle = errors.New("the server stopped responding")
 
-// transport sends requests to one server, and again where that is safe.
+// transport sends requests to one server, and retries them where it is safe.
 type transport struct {
 	base   string
 	token  string
 	client *http.Client
 }
 
-// json sends req and reads the whole answer as JSON into target; it gives the answer's text too.
+// json sends req and unmarshals the response into target. It returns the body too.
 func (t *transport) json(ctx context.Context, req request, target any) ([]byte, error) {
-	answer, err := t.open(ctx, req)
+	response, err := t.open(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	body, err := answer.all()
+	body, err := response.readAll()
 	if err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(body, target); err != nil {
-		return nil, answerError("%s does not answer as python-executor does: %s", t.base, excerpt(body))
+		return nil, answerError("%s is not a python-executor server: it sent %s", t.base, excerpt(body))
 	}
 	return body, nil
 }
 
-// open sends req and gives a good answer, whose body has not been read yet. It fails with an Error that the
-// server answered, a ConnectionError, ctx's error, or that of the source that could not be read.
-func (t *transport) open(ctx context.Context, req request) (*answer, error) {
+// open sends req and returns a successful response whose body has not been read yet. It fails with an Error from
+// the server, a ConnectionError, the context's error, or the error of a source that could not be read.
+func (t *transport) open(ctx context.Context, req request) (*response, error) {
 	pauses := req.retry.pauses()
 	for {
-		answer, err := t.attempt(ctx, req)
+		response, err := t.attempt(ctx, req)
 		if err == nil {
-			return answer, nil
+			return response, nil
 		}
-		asked, again := retryable(err)
+		retryAfter, retry := retryable(err)
 		pause, left := pauses()
-		if !again || !left || asked > req.retry.Longest {
+		if !retry || !left || retryAfter > req.retry.Longest {
 			return nil, err
 		}
-		if err := sleep(ctx, max(pause, asked)); err != nil {
+		if err := sleep(ctx, max(pause, retryAfter)); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// retryable says whether trying again may help, and how long the server asks to wait first.
+// retryable reports whether a retry may succeed, and how long the server asks to wait before it.
 func retryable(err error) (time.Duration, bool) {
-	var refused *Error
-	if errors.As(err, &refused) && refused.RetryAfter != nil {
-		return *refused.RetryAfter, goesAway(err) || errors.Is(err, ErrQueueFull)
+	retry := isTransient(err) || errors.Is(err, ErrQueueFull)
+	var rejected *Error
+	if errors.As(err, &rejected) && rejected.RetryAfter != nil {
+		return *rejected.RetryAfter, retry
 	}
-	return 0, goesAway(err) || errors.Is(err, ErrQueueFull)
+	return 0, retry
 }
 
-func (t *transport) attempt(ctx context.Context, req request) (*answer, error) {
-	ctx, watch := newWatchdog(ctx, req.silence)
-	sent, body, err := t.build(ctx, req, watch)
+// isTransient reports whether err is a lost connection or an unavailable server.
+func isTransient(err error) bool {
+	var lost *ConnectionError
+	return errors.As(err, &lost) || errors.Is(err, ErrUnavailable)
+}
+
+func (t *transport) attempt(ctx context.Context, req request) (*response, error) {
+	ctx, dog := newWatchdog(ctx, req.idleTimeout)
+	sent, upload, err := t.build(ctx, req, dog)
 	if err != nil {
-		watch.stop()
+		dog.stop()
 		return nil, err
 	}
-	if body == nil {
-		watch.touch()
+	if upload == nil {
+		dog.reset()
 	}
-	response, err := t.client.Do(sent)
+	received, err := t.client.Do(sent)
 	if err != nil {
-		defer watch.stop()
-		return nil, t.failure(ctx, err, body)
+		defer dog.stop()
+		return nil, t.errorForCaller(ctx, err, upload)
 	}
-	got := &answer{transport: t, ctx: ctx, body: response.Body, sent: body, watch: watch}
-	watch.touch()
-	if response.StatusCode < 300 {
+	got := &response{transport: t, ctx: ctx, body: received.Body, upload: upload, watchdog: dog}
+	dog.reset()
+	if received.StatusCode < 300 {
 		return got, nil
 	}
 	defer got.Close()
-	text, _ := io.ReadAll(io.LimitReader(got, 1<<20)) // if it breaks off, the status alone says enough
-	return nil, errorFromAnswer(response.StatusCode, response.Header, text)
+	body, _ := io.ReadAll(io.LimitReader(got, 1<<20)) // without a body, the status is enough
+	return nil, errorFromResponse(received.StatusCode, received.Header, body)
 }
 
-func (t *transport) build(ctx context.Context, req request, watch *watchdog) (*http.Request, *uploadBody, error) {
+func (t *transport) build(ctx context.Context, req request, dog *watchdog) (*http.Request, *uploadBody, error) {
 	query := url.Values{}
 	for name, value := range req.query {
 		query.Set(name, value)
@@ -107,7 +115,7 @@ func (t *transport) build(ctx context.Context, req request, watch *watchdog) (*h
 	header := http.Header{}
 	if req.upload != nil {
 		var err error
-		if upload, err = newUploadBody(req.upload, watch.touch); err != nil {
+		if upload, err = newUploadBody(req.upload, dog.reset); err != nil {
 			return nil, nil, err
 		}
 		body = upload
@@ -115,7 +123,7 @@ func (t *transport) build(ctx context.Context, req request, watch *watchdog) (*h
 	} else if req.body != nil {
 		body = bytes.NewReader(req.body)
 	}
-	sent, err := http.NewRequestWithContext(ctx, req.method, address, body)
+	built, err := http.NewRequestWithContext(ctx, req.method, address, body)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,52 +133,52 @@ func (t *transport) build(ctx context.Context, req request, watch *watchdog) (*h
 	if t.token != "" {
 		header.Set("Authorization", "Bearer "+t.token)
 	}
-	sent.Header = header
-	return sent, upload, nil
+	built.Header = header
+	return built, upload, nil
 }
 
-// failure is what to tell the caller: that the context ended, our own failure to read what is to be sent, and
-// only then the network's.
-func (t *transport) failure(ctx context.Context, problem error, body *uploadBody) error {
+// errorForCaller returns the context's error if the context ended, else the error that made reading the source
+// fail, else a ConnectionError.
+func (t *transport) errorForCaller(ctx context.Context, err error, upload *uploadBody) error {
 	cause := context.Cause(ctx)
-	if cause != nil && cause != errSilent {
+	if cause != nil && cause != errIdle {
 		return cause
 	}
-	if body != nil {
-		if own := body.failed(); own != nil {
-			return own
+	if upload != nil {
+		if sourceErr := upload.sourceError(); sourceErr != nil {
+			return sourceErr
 		}
 	}
 	if cause != nil {
-		problem = cause
+		err = cause
 	}
-	return t.broken(problem, reason(problem))
+	return t.connectionError(err, reason(err))
 }
 
-func (t *transport) broken(problem error, reason string) error {
-	return &ConnectionError{URL: t.base, Reason: reason, Err: problem}
+func (t *transport) connectionError(err error, reason string) error {
+	return &ConnectionError{URL: t.base, Reason: reason, Err: err}
 }
 
-func reason(problem error) string {
+func reason(err error) string {
 	var wrapper *url.Error
-	if errors.As(problem, &wrapper) {
-		problem = wrapper.Err
+	if errors.As(err, &wrapper) {
+		err = wrapper.Err
 	}
 	var dns *net.DNSError
 	var dial *net.OpError
 	var number syscall.Errno
 	switch {
-	case errors.Is(problem, errSilent):
-		return errSilent.Error()
-	case errors.As(problem, &dns):
-		return "its name cannot be resolved"
-	case errors.As(problem, &dial) && dial.Op == "dial" && dial.Timeout():
-		return fmt.Sprintf("no connection within %g s", connectTimeout.Seconds())
-	case errors.As(problem, &dial) && dial.Op == "dial" && errors.As(problem, &number):
+	case errors.Is(err, errIdle):
+		return errIdle.Error()
+	case errors.As(err, &dns):
+		return "the host name cannot be resolved"
+	case errors.As(err, &dial) && dial.Op == "dial" && dial.Timeout():
+		return fmt.Sprintf("connecting timed out after %g s", connectTimeout.Seconds())
+	case errors.As(err, &dial) && dial.Op == "dial" && errors.As(err, &number):
 		return number.Error()
-	case errors.Is(problem, io.EOF), errors.Is(problem, io.ErrUnexpectedEOF),
-		errors.Is(problem, syscall.ECONNRESET), errors.Is(problem, syscall.EPIPE):
-		return "the connection broke"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the connection was lost"
 	}
-	return problem.Error()
+	return err.Error()
 }

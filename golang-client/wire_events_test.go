@@ -28,7 +28,7 @@ func TestEvents(t *testing.T) {
 			switch event := event.(type) {
 			case nil:
 				if each.Event != nil {
-					t.Error("it is not known")
+					t.Error("the event is unknown")
 				}
 			case Lifecycle:
 				if event.ID != each.Event.ID || event.Type != each.Event.Type || event.ExecutionID != each.Event.ExecutionID {
@@ -49,7 +49,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-func TestEventsThatCannotBeRead(t *testing.T) {
+func TestInvalidEvents(t *testing.T) {
 	for _, data := range []string{"x", "{}", `{"stream": "stdin", "data": ""}`, `{"stream": "stdout", "data": "?"}`} {
 		var bad *AnswerError
 		if _, err := eventFromMessage(message{event: "output", data: data}); !errors.As(err, &bad) {
@@ -67,13 +67,13 @@ func TestEventsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestGrammarOfEventStreams(t *testing.T) {
+func TestEventStreamParser(t *testing.T) {
 	type one struct {
 		Sent     string
 		Messages [][3]string
 	}
 	for _, each := range golden[one](t, "sse") {
-		for piece := range len(each.Sent) { // whole, and cut into pieces of every length
+		for piece := range len(each.Sent) { // in one chunk, and in chunks of every length
 			var parser sseParser
 			got := [][3]string{}
 			for rest := []byte(each.Sent); len(rest) > 0; {
@@ -119,6 +119,6 @@ func TestIgnoreRules(t *testing.T) {
 	}
 	rules, err := ParseIgnoreRules("docs\nbuild\n!docs/README.md")
 	if err != nil || rules.prunes("docs") || !rules.prunes("build") || !rules.prunes("doc") {
-		t.Errorf("only directories that may hold an exception are looked into (%v)", err)
+		t.Errorf("only directories that may contain an exception are searched (%v)", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// golden reads payloads that the server, the Python client and this one must all understand alike.
+// golden reads payloads that the server and both clients must parse in the same way.
 func golden[Case any](t *testing.T, name string) []Case {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "tests", "wire", name+".json"))
@@ -120,7 +120,7 @@ func TestEvalBody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// A map has no order: files go by their names, and the server asks for none.
+			// Compare files by name, because a map has no order.
 			var got, want map[string]any
 			if err := errors.Join(json.Unmarshal(server.bodies[0], &got), json.Unmarshal(each.Body, &want)); err != nil {
 				t.Fatal(err)
@@ -174,7 +174,7 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// checkFields compares every field that the wire knows with the one of the same name.
+// checkFields compares every field of the JSON object with the field of the same name.
 func checkFields(t *testing.T, result *Result, wire []byte) {
 	t.Helper()
 	encoded, err := json.Marshal(result)
@@ -224,7 +224,7 @@ func TestErrors(t *testing.T) {
 			for name, value := range each.Headers {
 				header.Set(name, value)
 			}
-			err := errorFromAnswer(each.Status, header, []byte(each.Body))
+			err := errorFromResponse(each.Status, header, []byte(each.Body))
 			if !errors.Is(err, named[each.Kind]) || err.Status != each.Status || err.Code != each.Code ||
 				err.Field != each.Field || err.Error() != each.Text || string(err.Body) != each.Body {
 				t.Errorf("wrong: %#v", err)
@@ -237,7 +237,7 @@ func TestErrors(t *testing.T) {
 			}
 			if (err.RetryAfter == nil) != (each.RetryAfter == nil) ||
 				(err.RetryAfter != nil && err.RetryAfter.Seconds() != float64(*each.RetryAfter)) {
-				t.Errorf("to be tried again after %v", err.RetryAfter)
+				t.Errorf("RetryAfter is %v", err.RetryAfter)
 			}
 		})
 	}

@@ -1,6 +1,6 @@
-# What the servers may do in Consul, and nothing more: everything below PYEXEC_CONSUL_PREFIX, and sessions, by which a
-# replica is known to live. A session belongs to the node of the agent that a server talks to: where those are known,
-# name them instead of all ("").
+# Consul policy of the servers. They may read and write all keys under PYEXEC_CONSUL_PREFIX, and create sessions, which show
+# that a replica is alive. A session belongs to the node of the agent that the server uses. To restrict the policy, name
+# those nodes instead of "".
 #
 #   consul acl policy create -name pyexec-server -rules @nomad/consul-policy.hcl
 key_prefix "pyexec/" {

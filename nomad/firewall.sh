@@ -1,15 +1,17 @@
 #!/bin/sh
-# Closes what programs and setups with network must not reach: this host's own services, and the cloud's metadata.
-# Everything else, the world above all, stays open to them.
+# Block traffic from programs and setups with network access to this host and to the metadata address of the cloud. Other
+# destinations, such as the internet, stay reachable.
 #
-#   firewall.sh up       adds the rules that are missing; again after a reboot, or when you made one of yours anew
-#   firewall.sh down     takes them away
-#   firewall.sh status   says of each network whether they are there; exit code 1 when one is missing
+#   firewall.sh up       add the missing rules; repeat it after a reboot, or after you recreated a network
+#   firewall.sh down     remove the rules
+#   firewall.sh status   print the state of each network; the exit code is 1 if a rule is missing
 #
-# NETWORKS  Docker's names of the networks              (default: pyexec-run pyexec-setup, which the server makes)
-# BLOCKED   IPv4 ranges that must not be reached either (default: 169.254.0.0/16; add those of your own network)
+# Environment variables:
 #
-# It needs root, docker and iptables, and touches no traffic but that which comes in from these networks' bridges.
+#   NETWORKS  names of the Docker networks (default: pyexec-run pyexec-setup, which the server creates)
+#   BLOCKED   IPv4 ranges to block too (default: 169.254.0.0/16; add the ranges of your private networks)
+#
+# The script needs root, docker and iptables. It affects only traffic that comes from the bridges of these networks.
 set -eu
 
 NETWORKS=${NETWORKS:-pyexec-run pyexec-setup}
@@ -25,12 +27,12 @@ die() {
 bridge_of() {
     docker network inspect --format \
         '{{with index .Options "com.docker.network.bridge.name"}}{{.}}{{else}}br-{{slice .Id 0 12}}{{end}}' "$1" \
-        2>/dev/null || die "there is no network $1; the server makes it at its first start"
+        2>/dev/null || die "there is no network $1; the server creates it at its first start"
 }
 
-# Every rule of a bridge, a line each: the program, the chain, and what it says.
+# Print the rules for a bridge, one per line: the program, the chain, and the rule.
 rules() {
-    # Answers to what the host itself began are let through.
+    # Allow replies to connections that the host opened.
     echo "iptables INPUT -i $1 -m conntrack ! --ctstate RELATED,ESTABLISHED $REFUSE"
     for range in $BLOCKED; do
         echo "iptables DOCKER-USER -i $1 -d $range $REFUSE"
@@ -41,14 +43,14 @@ rules() {
     fi
 }
 
-is_there() {
+has_rule() {
     program=$1 chain=$2
     shift 2
     "$program" --wait --check "$chain" "$@" 2>/dev/null
 }
 
 add() {
-    is_there "$@" && return
+    has_rule "$@" && return
     program=$1 chain=$2
     shift 2
     "$program" --wait --insert "$chain" "$@"
@@ -56,7 +58,7 @@ add() {
 
 remove() {
     program=$1 chain=$2
-    while is_there "$@"; do
+    while has_rule "$@"; do
         (shift 2 && "$program" --wait --delete "$chain" "$@")
     done
 }
@@ -65,14 +67,14 @@ missing=0
 case "${1:-}" in
     up) do=add ;;
     down) do=remove ;;
-    status) do=is_there ;;
-    *) die "say up, down or status" ;;
+    status) do=has_rule ;;
+    *) die "usage: firewall.sh up|down|status" ;;
 esac
 for network in $NETWORKS; do
     bridge=$(bridge_of "$network") || exit 2
     state=closed
     while read -r rule; do
-        # shellcheck disable=SC2086 # a rule is words
+        # shellcheck disable=SC2086 # a rule consists of several words
         $do $rule || state=open
     done <<END
 $(rules "$bridge")

@@ -1,57 +1,57 @@
-# The server with an engine of its own: a Docker daemon beside it, in the same allocation. The machine's engine is out of
-# reach of the server, but the daemon is a privileged container: who breaks out of it has the machine all the same.
-# docs/deployment.md compares the two ways.
+# The server with its own Docker daemon in the same allocation. The server cannot reach the Docker Engine of the host, but
+# the daemon is a privileged container: an attacker who controls the daemon controls the host. docs/deployment.md
+# compares the two jobs.
 #
 #   nomad job run -var image=registry.example/python-executor:0.1.0 nomad/pyexec-dind.nomad.hcl
 #
-# Needs, on each client: plugin "docker" { config { allow_privileged = true } }.
+# Each Nomad client needs: plugin "docker" { config { allow_privileged = true } }.
 
 variable "image" {
   type        = string
   default     = "python-executor:0.1.0"
-  description = "The server's image, as `make image` builds it: a name that every client can pull, or has."
+  description = "The server's image, as `make image` builds it. Every Nomad client must have it or be able to pull it."
 }
 
 variable "count" {
   type        = number
   default     = 3
-  description = "How many replicas; each answers for all executions."
+  description = "Number of replicas. Each replica serves requests about every execution."
 }
 
 variable "datacenters" {
   type        = list(string)
   default     = ["*"]
-  description = "Where they may run."
+  description = "The datacenters where replicas may run."
 }
 
 variable "node_pool" {
   type        = string
   default     = "default"
-  description = "The pool of clients they run on: best one of machines that do nothing else."
+  description = "The node pool where replicas run. Use machines that run nothing else."
 }
 
 variable "port" {
   type        = number
   default     = 8080
-  description = "The port in the container; Nomad picks the one on the machine, and Consul tells it."
+  description = "The port in the container. Nomad chooses the port on the host and registers it in Consul."
 }
 
 variable "consul_addr" {
   type        = string
   default     = "$${attr.unique.network.ip-address}:8500"
-  description = "Consul, as host:port or https://host:port, reached from a container: by default the agent of the same machine, which must listen on that address."
+  description = "The Consul address, as host:port or https://host:port. It must be reachable from containers. The default is the agent on the same host, which must listen on the host's address."
 }
 
 variable "consul_prefix" {
   type        = string
   default     = "pyexec"
-  description = "Where in Consul's store this deployment lies; nomad/consul-policy.hcl names it, too."
+  description = "The prefix of this deployment's keys in Consul. nomad/consul-policy.hcl must use the same prefix."
 }
 
 variable "blob_url" {
   type        = string
   default     = ""
-  description = "Large archives and outputs, as s3://, gs:// or az://; empty: in Consul, up to 8 MiB each."
+  description = "Blob store for large archives and outputs: s3://, gs:// or az://. If empty, they are stored in Consul, up to 8 MiB each."
 }
 
 variable "engine_image" {
@@ -63,79 +63,79 @@ variable "engine_image" {
 variable "engine_args" {
   type        = list(string)
   default     = []
-  description = "More arguments of dockerd, such as --registry-mirror=https://mirror.example: each new daemon pulls the images that programs name."
+  description = "More arguments for dockerd, for example --registry-mirror=https://mirror.example. Each new daemon has to pull all images again."
 }
 
 variable "engine_cpu" {
   type        = number
   default     = 4000
-  description = "Processor time of the daemon and all sandboxes, MHz."
+  description = "CPU of the daemon and all sandboxes, in MHz."
 }
 
 variable "engine_disk" {
   type        = number
   default     = 20480
-  description = "Space for pulled images and environments, MiB."
+  description = "Disk for pulled images and environments, in MiB."
 }
 
 variable "default_image" {
   type        = string
   default     = "python:3.12-slim"
-  description = "The image of a program that names none."
+  description = "The image of programs that specify none."
 }
 
 variable "max_concurrent" {
   type        = number
   default     = 4
-  description = "Programs that run at once on one replica."
+  description = "The maximum number of programs that run at the same time on one replica."
 }
 
 variable "sandbox_memory_mb" {
   type        = number
   default     = 16384
-  description = "Memory of all sandboxes of one replica, MiB; the daemon is given 1024 more."
+  description = "Memory of all sandboxes of one replica, in MiB. The daemon gets 1024 MiB more."
 }
 
 variable "stop_seconds" {
   type        = number
   default     = 15
-  description = "How long a stopping replica lets programs end. What still runs then is lost, since its engine goes, too: make it the longest run that must not be. Over 15, the clients' max_kill_timeout (30 s unless set) must be at least 15 s more."
+  description = "The drain timeout in seconds: how long a replica that stops waits for running programs. Programs that still run are lost, because their engine stops too, so set it to the duration of the longest run that must not be lost. For values over 15, set the clients' max_kill_timeout (default 30 s) to at least 15 s more."
 }
 
 variable "log_level" {
   type        = string
   default     = "INFO"
-  description = "DEBUG, INFO, WARNING or ERROR."
+  description = "The log level: DEBUG, INFO, WARNING or ERROR."
 }
 
 variable "cpu" {
   type        = number
   default     = 500
-  description = "Processor time of the server itself, MHz."
+  description = "CPU of the server, in MHz."
 }
 
 variable "memory" {
   type        = number
   default     = 512
-  description = "Memory of the server itself, MiB."
+  description = "Memory of the server, in MiB."
 }
 
 variable "disk" {
   type        = number
   default     = 2048
-  description = "Disk of the server itself, MiB: uploads on their way that cannot be streamed."
+  description = "Disk of the server, in MiB. It holds uploads that cannot be streamed."
 }
 
 variable "auto_promote" {
   type        = bool
   default     = true
-  description = "Whether a new version goes on once its canary is ready; false waits for `nomad deployment promote`."
+  description = "Continue a deployment as soon as the canary is ready. If false, it waits for `nomad deployment promote`."
 }
 
 variable "tags" {
   type        = list(string)
   default     = ["prometheus"]
-  description = "Tags of the service in Consul; one that your Prometheus looks for, and those of your load balancer."
+  description = "Tags of the service in Consul, for example for Prometheus and your load balancer."
 }
 
 job "pyexec-dind" {
@@ -146,7 +146,7 @@ job "pyexec-dind" {
   group "server" {
     count = var.count
 
-    # As many machines as there are.
+    # Spread replicas over the hosts.
     spread {
       attribute = "${node.unique.id}"
     }
@@ -162,7 +162,7 @@ job "pyexec-dind" {
       progress_deadline = "15m"
     }
 
-    # The server itself waits for Docker and Consul when they are away; it ends only when something is wrong.
+    # If Docker or Consul is unavailable, the server waits. It exits only if it cannot continue.
     restart {
       attempts = 3
       interval = "5m"
@@ -177,7 +177,7 @@ job "pyexec-dind" {
       unlimited      = true
     }
 
-    # Nobody is sent here any more before it stops taking work.
+    # Deregister the service first, so that no new requests arrive when the drain begins.
     shutdown_delay = "5s"
 
     ephemeral_disk {
@@ -200,7 +200,7 @@ job "pyexec-dind" {
         metrics_path = "/metrics"
       }
 
-      # Whether it takes work: 503 while Docker or Consul is away.
+      # Ready for requests. The server answers 503 while Docker or Consul is unavailable.
       check {
         name     = "ready"
         type     = "http"
@@ -209,7 +209,7 @@ job "pyexec-dind" {
         timeout  = "5s"
       }
 
-      # Whether it lives at all: only then does starting it again help.
+      # Alive. A restart helps only if this check fails.
       check {
         name      = "alive"
         type      = "http"
@@ -225,7 +225,8 @@ job "pyexec-dind" {
       }
     }
 
-    # Starts first and is stopped last. Its socket lies in the allocation's folder, for the server's group.
+    # The daemon starts before the server and stops after it. Its socket is in the allocation directory and belongs to the
+    # server's group.
     task "engine" {
       driver = "docker"
 
@@ -255,7 +256,7 @@ job "pyexec-dind" {
     task "server" {
       driver = "docker"
 
-      # SIGTERM begins the drain; it and the clearing away must be over before SIGKILL.
+      # SIGTERM starts the drain. The drain and the cleanup must end before SIGKILL.
       kill_signal  = "SIGTERM"
       kill_timeout = "${var.stop_seconds + 15}s"
 
@@ -272,7 +273,7 @@ job "pyexec-dind" {
         }
 
         healthchecks {
-          disable = true # Consul's are enough
+          disable = true # the checks of Consul are enough
         }
       }
 
@@ -292,11 +293,11 @@ job "pyexec-dind" {
         PYEXEC_LOG_FORMAT          = "json"
       }
 
-      # Secrets, and whatever else a variable of the environment may say, each under its own name:
+      # Secrets and other environment variables come from a Nomad variable, each under its own name:
       #
       #   nomad var put nomad/jobs/pyexec-dind PYEXEC_CONSUL_TOKEN=... PYEXEC_API_TOKENS=... AWS_ACCESS_KEY_ID=...
       #
-      # With Vault: a `vault` block, and {{ with secret "kv/data/pyexec" }}{{ range $name, $value := .Data.data }}.
+      # With Vault, use a `vault` block and {{ with secret "kv/data/pyexec" }}{{ range $name, $value := .Data.data }}.
       template {
         destination = "${NOMAD_SECRETS_DIR}/server.env"
         env         = true

@@ -1,128 +1,128 @@
-# The server on the machines' own Docker Engines, by their sockets. Who takes over the server has such a machine:
-# docs/security.md says what follows from that, docs/deployment.md how to run this.
+# The server with the Docker Engine of the host, through its socket. An attacker who controls the server controls the
+# host: see docs/security.md. For instructions, see docs/deployment.md.
 #
 #   nomad job run -var image=registry.example/python-executor:0.1.0 nomad/pyexec.nomad.hcl
 #
-# Needs, on each client: plugin "docker" { config { volumes { enabled = true } } }, for the socket.
+# Each Nomad client needs: plugin "docker" { config { volumes { enabled = true } } }, to mount the socket.
 
 variable "image" {
   type        = string
   default     = "python-executor:0.1.0"
-  description = "The server's image, as `make image` builds it: a name that every client can pull, or has."
+  description = "The server's image, as `make image` builds it. Every Nomad client must have it or be able to pull it."
 }
 
 variable "count" {
   type        = number
   default     = 3
-  description = "How many replicas; each answers for all executions."
+  description = "Number of replicas. Each replica serves requests about every execution."
 }
 
 variable "datacenters" {
   type        = list(string)
   default     = ["*"]
-  description = "Where they may run."
+  description = "The datacenters where replicas may run."
 }
 
 variable "node_pool" {
   type        = string
   default     = "default"
-  description = "The pool of clients they run on: best one of machines that do nothing else."
+  description = "The node pool where replicas run. Use machines that run nothing else."
 }
 
 variable "port" {
   type        = number
   default     = 8080
-  description = "The port in the container; Nomad picks the one on the machine, and Consul tells it."
+  description = "The port in the container. Nomad chooses the port on the host and registers it in Consul."
 }
 
 variable "consul_addr" {
   type        = string
   default     = "$${attr.unique.network.ip-address}:8500"
-  description = "Consul, as host:port or https://host:port, reached from a container: by default the agent of the same machine, which must listen on that address."
+  description = "The Consul address, as host:port or https://host:port. It must be reachable from containers. The default is the agent on the same host, which must listen on the host's address."
 }
 
 variable "consul_prefix" {
   type        = string
   default     = "pyexec"
-  description = "Where in Consul's store this deployment lies; nomad/consul-policy.hcl names it, too."
+  description = "The prefix of this deployment's keys in Consul. nomad/consul-policy.hcl must use the same prefix."
 }
 
 variable "blob_url" {
   type        = string
   default     = ""
-  description = "Large archives and outputs, as s3://, gs:// or az://; empty: in Consul, up to 8 MiB each."
+  description = "Blob store for large archives and outputs: s3://, gs:// or az://. If empty, they are stored in Consul, up to 8 MiB each."
 }
 
 variable "docker_socket" {
   type        = string
   default     = "/var/run/docker.sock"
-  description = "The engine's socket on the machine."
+  description = "The path of the Docker socket on the host."
 }
 
 variable "docker_gid" {
   type        = string
   default     = "999"
-  description = "The group that may use the socket: `stat -c %g /var/run/docker.sock` on a client."
+  description = "The ID of the group that owns the socket: run `stat -c %g /var/run/docker.sock` on a client."
 }
 
 variable "default_image" {
   type        = string
   default     = "python:3.12-slim"
-  description = "The image of a program that names none."
+  description = "The image of programs that specify none."
 }
 
 variable "max_concurrent" {
   type        = number
   default     = 4
-  description = "Programs that run at once on one replica."
+  description = "The maximum number of programs that run at the same time on one replica."
 }
 
 variable "sandbox_memory_mb" {
   type        = number
   default     = 16384
-  description = "Memory of all sandboxes of one replica, MiB. Nomad does not see them: keep as much out of its hands, by `reserved` of the client."
+  description = "Memory of all sandboxes of one replica, in MiB. Nomad does not account for it, so set it aside with `reserved` in the client's configuration."
 }
 
 variable "stop_seconds" {
   type        = number
   default     = 15
-  description = "How long a stopping replica lets programs end. What still runs then is taken over by another replica on the same engine. Over 15, the clients' max_kill_timeout (30 s unless set) must be at least 15 s more."
+  description = "The drain timeout in seconds: how long a replica that stops waits for running programs. Another replica on the same engine adopts the programs that still run. For values over 15, set the clients' max_kill_timeout (default 30 s) to at least 15 s more."
 }
 
 variable "log_level" {
   type        = string
   default     = "INFO"
-  description = "DEBUG, INFO, WARNING or ERROR."
+  description = "The log level: DEBUG, INFO, WARNING or ERROR."
 }
 
 variable "cpu" {
   type        = number
   default     = 500
-  description = "Processor time of the server itself, MHz; sandboxes are the engine's."
+  description = "CPU of the server, in MHz. Sandboxes are not included."
 }
 
 variable "memory" {
   type        = number
   default     = 512
-  description = "Memory of the server itself, MiB; sandboxes are the engine's."
+  description = "Memory of the server, in MiB. Sandboxes are not included."
 }
 
 variable "disk" {
   type        = number
   default     = 2048
-  description = "Disk of the server itself, MiB: uploads on their way that cannot be streamed."
+  description = "Disk of the server, in MiB. It holds uploads that cannot be streamed."
 }
 
 variable "auto_promote" {
   type        = bool
   default     = true
-  description = "Whether a new version goes on once its canary is ready; false waits for `nomad deployment promote`."
+  description = "Continue a deployment as soon as the canary is ready. If false, it waits for `nomad deployment promote`."
 }
 
 variable "tags" {
   type        = list(string)
   default     = ["prometheus"]
-  description = "Tags of the service in Consul; one that your Prometheus looks for, and those of your load balancer."
+  description = "Tags of the service in Consul, for example for Prometheus and your load balancer."
 }
 
 job "pyexec" {
@@ -133,7 +133,7 @@ job "pyexec" {
   group "server" {
     count = var.count
 
-    # One to a machine as long as there are machines; a canary, or one that moves, may share.
+    # Spread replicas over the hosts. A canary or a rescheduled replica may share a host.
     spread {
       attribute = "${node.unique.id}"
     }
@@ -149,7 +149,7 @@ job "pyexec" {
       progress_deadline = "15m"
     }
 
-    # The server itself waits for Docker and Consul when they are away; it ends only when something is wrong.
+    # If Docker or Consul is unavailable, the server waits. It exits only if it cannot continue.
     restart {
       attempts = 3
       interval = "5m"
@@ -164,7 +164,7 @@ job "pyexec" {
       unlimited      = true
     }
 
-    # Nobody is sent here any more before it stops taking work.
+    # Deregister the service first, so that no new requests arrive when the drain begins.
     shutdown_delay = "5s"
 
     ephemeral_disk {
@@ -187,7 +187,7 @@ job "pyexec" {
         metrics_path = "/metrics"
       }
 
-      # Whether it takes work: 503 while Docker or Consul is away.
+      # Ready for requests. The server answers 503 while Docker or Consul is unavailable.
       check {
         name     = "ready"
         type     = "http"
@@ -196,7 +196,7 @@ job "pyexec" {
         timeout  = "5s"
       }
 
-      # Whether it lives at all: only then does starting it again help.
+      # Alive. A restart helps only if this check fails.
       check {
         name      = "alive"
         type      = "http"
@@ -215,7 +215,7 @@ job "pyexec" {
     task "server" {
       driver = "docker"
 
-      # SIGTERM begins the drain; it and the clearing away must be over before SIGKILL.
+      # SIGTERM starts the drain. The drain and the cleanup must end before SIGKILL.
       kill_signal  = "SIGTERM"
       kill_timeout = "${var.stop_seconds + 15}s"
 
@@ -234,7 +234,7 @@ job "pyexec" {
         }
 
         healthchecks {
-          disable = true # Consul's are enough
+          disable = true # the checks of Consul are enough
         }
       }
 
@@ -253,11 +253,11 @@ job "pyexec" {
         PYEXEC_LOG_FORMAT          = "json"
       }
 
-      # Secrets, and whatever else a variable of the environment may say, each under its own name:
+      # Secrets and other environment variables come from a Nomad variable, each under its own name:
       #
       #   nomad var put nomad/jobs/pyexec PYEXEC_CONSUL_TOKEN=... PYEXEC_API_TOKENS=... AWS_ACCESS_KEY_ID=...
       #
-      # With Vault: a `vault` block, and {{ with secret "kv/data/pyexec" }}{{ range $name, $value := .Data.data }}.
+      # With Vault, use a `vault` block and {{ with secret "kv/data/pyexec" }}{{ range $name, $value := .Data.data }}.
       template {
         destination = "${NOMAD_SECRETS_DIR}/server.env"
         env         = true

@@ -1,7 +1,8 @@
-"""The program `python-executor-server`."""
+"""The program `python-executor-server` and its command line."""
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -9,31 +10,34 @@ from importlib.metadata import version
 
 import uvloop
 
-from pyexec.checkup.checkup import check_up
-from pyexec.checkup.findings import Finding, as_json, as_text, is_well
-from pyexec.errors import ExecutorError, first_of
+from pyexec.errors import ExecutorError, first_error
 from pyexec.logs import Logs
-from pyexec.manual import describe_settings
+from pyexec.preflight.check_result import CheckResult, all_passed, as_json, as_text
+from pyexec.preflight.preflight import run_preflight
 from pyexec.server import serve
-from pyexec.settings import from_environment
+from pyexec.settings_help import describe_settings
+from pyexec.settings_parser import read_settings
 
 WRONG_USAGE = 2
 USAGE = """\
-python-executor-server: runs unvetted Python in throw-away sandboxes
+python-executor-server: run untrusted Python in single-use sandboxes
 
-  python-executor-server            serve until SIGTERM; a second one ends what still runs
-  python-executor-server --check    say whether a server with these settings could work here, and what to mend;
-                                    with --json for machines. Leaves nothing behind (but the
-                                    volume that servers share), also beside a running server
+  python-executor-server            serve until SIGTERM; a second SIGTERM ends running programs at once
+  python-executor-server --check    check whether a server with these settings can work on this machine, and print how
+                                    to fix problems; --check --json prints JSON. It is safe while a server runs, and
+                                    removes everything that it creates except the volume that all servers share
   python-executor-server --version  print the version
-  python-executor-server --help     print this
+  python-executor-server --help     print this help
 
-All settings are environment variables. What is wrong stops the start with one line that says what is allowed.
+All settings are environment variables; the defaults are in brackets. If a setting is wrong or unknown, the server does
+not start: it prints one line with the setting, its value and the allowed values. Settings that are on or off also take
+true and false, or 1 and 0.
+
 """
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the program with the arguments of the command line."""
     match sys.argv[1:]:
         case []:
             _serve()
@@ -42,49 +46,49 @@ def main() -> None:
         case ["--check", "--json"] | ["--json", "--check"]:
             _check(as_json)
         case ["--help" | "-h"]:
-            _tell(f"{USAGE}{describe_settings()}")
+            _print(f"{USAGE}{describe_settings()}")
         case ["--version"]:
-            _tell(f"python-executor-server {version('python-executor')}")
+            _print(f"python-executor-server {version('python-executor')}")
         case arguments:
             given = " ".join(arguments)
             print(
-                f"python-executor-server takes --check, --json with it, --help or --version, not {given}",
+                f"unknown arguments: {given}; python-executor-server takes --check [--json], --help or --version",
                 file=sys.stderr,
             )
             sys.exit(WRONG_USAGE)
 
 
-def _tell(text: str) -> None:
-    """Prints it. Whoever reads no further, as `head` does, ends this quietly, as any program in a pipe."""
+def _print(text: str) -> None:
+    """Print `text`. If the reader closes the pipe early, as `head` does, end quietly by SIGPIPE."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     print(text)
 
 
-def _check(shown: Callable[[Sequence[Finding]], str]) -> None:
-    """Exits with 0 when a server would work, else with 1."""
-    logging.disable()  # what the parts would log is what the findings say
+def _check(format_results: Callable[[Sequence[CheckResult]], str]) -> None:
+    """Run the preflight checks, print their results, and exit with 0 if a server could work, else with 1."""
+    logging.disable()  # the results already say what the checked parts would log
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        findings = runner.run(check_up())
-    _tell(shown(findings))
-    sys.exit(0 if is_well(findings) else 1)
+        results = runner.run(run_preflight())
+    _print(format_results(results))
+    sys.exit(0 if all_passed(results) else 1)
 
 
 def _serve() -> None:
     failure: BaseException | None = None
     logs: Logs | None = None
     try:
-        settings = from_environment()
+        settings = read_settings(os.environ)
         logs = Logs(settings.log_format, settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, logs))
     except* ExecutorError as errors:
-        failure = first_of(errors)
+        failure = first_error(errors)
     if failure is None:
         return
-    # Not raised above: Python 3.11.2 would wrap the exit in a group, with a traceback.
+    # Exit here and not above: in an `except*` block, Python 3.11.2 would wrap the exit in a group with a traceback.
     if logs is None:
         sys.exit(f"python-executor-server: {failure}")
-    logs.fail(failure)
+    logs.log_fatal(failure)
     sys.exit(1)
 
 

@@ -1,41 +1,47 @@
-"""What the present task is about, so that a log line or a figure can name it without being told."""
+"""The execution that the current task works on, for log lines and metrics.
+
+A correlation never changes. A task sets its own, and the tasks that it starts from then on inherit it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from attrs import define
+from attrs import evolve, frozen
 
 MODES = ("sync", "async", "eval", "none")
-"""How an execution was asked for; `none` for what this replica ends that never ran on it."""
+"""How the caller requested the execution; `none` if this replica ends an execution that it never ran."""
 
 
-@define
+@frozen
 class Correlation:
-    """One request, or one execution carried on in the background. Tasks that it starts share it."""
+    """An execution and how it was requested. The id is empty until it is known."""
 
     execution_id: str = ""
     mode: str = "none"
 
 
-_CURRENT: ContextVar[Correlation | None] = ContextVar("correlation", default=None)
+_NO_CORRELATION = Correlation()
+_CURRENT: ContextVar[Correlation] = ContextVar("correlation", default=_NO_CORRELATION)
 
 
-def correlate(execution_id: str = "", mode: str = "none") -> Correlation:
-    """From here on the present task, and those that it starts, are about this."""
-    correlation = Correlation(execution_id, mode)
-    _CURRENT.set(correlation)
-    return correlation
+def current_correlation() -> Correlation:
+    """Return what the current task works on."""
+    return _CURRENT.get()
 
 
-def current() -> Correlation:
-    """What the present task is about; nothing in particular where nobody has said."""
-    return _CURRENT.get() or Correlation()
+def correlate(execution_id: str = "", mode: str = "none") -> None:
+    """Set what the current task works on, until it ends."""
+    _CURRENT.set(Correlation(execution_id, mode))
+
+
+def correlate_execution(execution_id: str) -> None:
+    """Set the execution that the current task works on, once its id is known. The mode stays the same."""
+    _CURRENT.set(evolve(_CURRENT.get(), execution_id=execution_id))
 
 
 @contextmanager
 def correlated(execution_id: str, mode: str = "none") -> Iterator[None]:
-    """Within the block the present task, and what it starts, are about this."""
+    """Set what the current task works on within the block, and restore the previous correlation after it."""
     token = _CURRENT.set(Correlation(execution_id, mode))
     try:
         yield

@@ -1,14 +1,14 @@
-"""Every error the program raises on purpose. Each says who has to act: the caller, or the operator."""
+"""All errors that the server raises on purpose. The text of an error is a sentence for the caller or the operator."""
 
 
 class ExecutorError(Exception):
-    """The root of all errors raised on purpose; its text is a sentence for a person."""
+    """Base class of all errors that are raised on purpose."""
 
     code = "internal"
 
 
 class InvalidRequest(ExecutorError):
-    """The caller sent something malformed or not allowed; `field` names where, when there is a place."""
+    """The request is malformed or not allowed. `field` names the part of the request at fault, if there is one."""
 
     code = "invalid_request"
 
@@ -20,7 +20,7 @@ class InvalidRequest(ExecutorError):
 
 
 class TooLarge(InvalidRequest):
-    """What was sent, or what it would unpack to, is over a limit."""
+    """The request, or the content of its archive once unpacked, exceeds a limit."""
 
     code = "too_large"
 
@@ -32,31 +32,31 @@ class UnsupportedArchive(InvalidRequest):
 
 
 class UnknownExecution(ExecutorError):
-    """No execution has this id: it never existed, or its retention is over."""
+    """No execution has this id: it never existed, or it was deleted after its retention."""
 
     code = "not_found"
 
 
 class UnknownFile(ExecutorError):
-    """The execution brought back no such file."""
+    """The execution has no output file with this path."""
 
     code = "not_found"
 
 
 class NotEnded(ExecutorError):
-    """What was asked for is there once the execution has ended."""
+    """The requested data is available only after the execution has ended."""
 
     code = "not_ended"
 
 
 class KeyReused(ExecutorError):
-    """An Idempotency-Key came again, with another request than the first time."""
+    """An Idempotency-Key was sent again with a different request."""
 
     code = "idempotency_key_reused"
 
 
 class QueueFull(ExecutorError):
-    """No slot is free and no more work may wait."""
+    """All slots are busy and the queue is full."""
 
     code = "queue_full"
 
@@ -65,8 +65,14 @@ class QueueFull(ExecutorError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class QueueTimeout(ExecutorError):
+    """No slot became free within the queue timeout."""
+
+    code = "queue_timeout"
+
+
 class Unavailable(ExecutorError):
-    """The event log or the engine does not answer; `execution_id` is set when one was already accepted."""
+    """The event log, Docker or a store does not answer. `execution_id` is set if an execution was already accepted."""
 
     code = "unavailable"
 
@@ -75,19 +81,20 @@ class Unavailable(ExecutorError):
         self.execution_id = execution_id
 
 
-class SessionLost(Unavailable):
-    """This replica may have been taken for dead: what it believes to own may be another's by now. It appends
-    nothing until it is a member again, which it becomes by itself."""
+class ConsulSessionLost(Unavailable):
+    """This replica's Consul session has expired, so other replicas may adopt its executions.
+
+    The replica appends no events until it has a new session, which it requests by itself."""
 
 
 class ImageUnavailable(ExecutorError):
-    """The image cannot be had, or has no Python that can run the supervisor."""
+    """The image cannot be pulled, or has no Python that can run the supervisor."""
 
     code = "image_unavailable"
 
 
 class SetupFailed(ExecutorError):
-    """An environment cannot be made: a command or the installer ended with `exit_code`, or broke a limit."""
+    """The setup of an environment failed: a command or the installer ended with `exit_code`, or exceeded a limit."""
 
     code = "setup_failed"
 
@@ -97,29 +104,30 @@ class SetupFailed(ExecutorError):
 
 
 class SetupTimeout(SetupFailed):
-    """An environment was not ready in time."""
+    """The setup of an environment timed out."""
 
     code = "setup_timeout"
 
 
 class EngineError(ExecutorError):
-    """The container engine refused or broke an operation."""
+    """The container engine rejected an operation, or failed to carry it out."""
 
     code = "engine"
 
 
 class ContainerGone(EngineError):
-    """The container is not there any more."""
+    """The container does not exist any more."""
 
 
 class SandboxBroken(ExecutorError):
-    """A sandbox ended, or spoke nonsense, before it said how its program ended."""
+    """A sandbox ended, or sent malformed data, before it reported how its program ended."""
 
     code = "sandbox_broken"
 
 
 class SandboxRefused(ExecutorError):
-    """The supervisor could not unpack the archive (`disk_full`, `bad_archive`), or GO came too `late`."""
+    """The supervisor could not unpack the archive (code `disk_full` or `bad_archive`), or the start signal came too
+    late (code `late`)."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -127,36 +135,36 @@ class SandboxRefused(ExecutorError):
 
 
 class Conflict(ExecutorError):
-    """The event log has moved on since it was read: read again and decide anew."""
+    """The event log has changed since it was read. Read it again and decide again."""
 
     code = "conflict"
 
 
 class KeyTaken(ExecutorError):
-    """An idempotency key already names an execution: `execution_id`, accepted with `fingerprint`."""
+    """The idempotency key already belongs to `execution_id`, which was accepted with `fingerprint`."""
 
     code = "key_taken"
 
     def __init__(self, execution_id: str, fingerprint: str) -> None:
-        super().__init__(f"the key already names {execution_id}")
+        super().__init__(f"the idempotency key already belongs to {execution_id}")
         self.execution_id = execution_id
         self.fingerprint = fingerprint
 
 
 class CorruptLog(ExecutorError):
-    """A stored event cannot be read, or is not legal where it stands."""
+    """A stored event cannot be read, or is not legal at its position."""
 
     code = "corrupt_log"
 
 
 class SettingsError(ExecutorError):
-    """A setting is wrong; the text names it, its value and what is allowed."""
+    """A setting is wrong. The text names the setting, its value and what is allowed."""
 
     code = "settings"
 
 
-def first_of(group: BaseExceptionGroup[ExecutorError]) -> ExecutorError:
-    """The first error in a group: the others are what it led to."""
+def first_error(group: BaseExceptionGroup[ExecutorError]) -> ExecutorError:
+    """Return the first error of a group, which is the cause of the others."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,4 +1,4 @@
-"""What the server says of itself, a line each: for people, or as JSON for machines."""
+"""Write the server's log lines to standard error, as text for people or as JSON for programs."""
 
 import json
 import logging
@@ -8,22 +8,22 @@ from typing import Any, Final
 
 from aiohttp.http_exceptions import HttpProcessingError
 
-from pyexec.correlation import current
+from pyexec.correlation import current_correlation
 
 FIELDS: Final = "fields"
-"""The attribute of a record with fields of its own: `logger.info(…, extra={FIELDS: {…}})`."""
+"""The attribute of a log record that holds additional fields: `logger.info(…, extra={FIELDS: {…}})`."""
 
 
-class _Correlating(logging.Filter):
-    """Notes on each record which execution it is about, in the task that logs it."""
+class _CorrelationFilter(logging.Filter):
+    """Adds to each record the execution that the logging task works on."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.execution_id = current().execution_id
+        record.execution_id = current_correlation().execution_id
         return True
 
 
-class _Discreet(logging.Filter):
-    """What is no HTTP is quoted by its errors, and may hold a token: only its kind is told."""
+class _RedactionFilter(logging.Filter):
+    """Removes the text of HTTP parser errors: it quotes what the client sent, which may contain a token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -34,7 +34,7 @@ class _Discreet(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people. The execution stands before the message that does not name it itself."""
+    """Formats a record as one line for people. The execution's id comes first unless the message names it."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -47,7 +47,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line. `replica` is this server's id, from when it has one."""
+    """Formats a record as one JSON object on one line. `replica` is this server's id, empty until it is known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,23 +75,23 @@ class JsonFormatter(logging.Formatter):
 
 
 class Logs:
-    """How this process logs, on standard error."""
+    """Configures the logging of this process."""
 
     def __init__(self, log_format: str, level: str) -> None:
         self._formatter = JsonFormatter() if log_format == "json" else TextFormatter()
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(self._formatter)
-        handler.addFilter(_Correlating())
-        handler.addFilter(_Discreet())
+        handler.addFilter(_CorrelationFilter())
+        handler.addFilter(_RedactionFilter())
         logging.basicConfig(level=level, handlers=[handler])
 
-    def name(self, replica: str) -> None:
-        """From here on lines that are JSON say which replica it is."""
+    def set_replica(self, replica: str) -> None:
+        """Add the replica's id to all JSON lines from now on."""
         if isinstance(self._formatter, JsonFormatter):
             self._formatter.replica = replica
 
-    def fail(self, error: BaseException) -> None:
-        """The last line of a server that cannot go on."""
+    def log_fatal(self, error: BaseException) -> None:
+        """Write the error that ends the server."""
         if isinstance(self._formatter, JsonFormatter):
             logging.getLogger("pyexec").critical("%s", error)
         else:

@@ -1,137 +1,126 @@
-"""Serves until told to stop, and takes everything down in order."""
+"""The server process: listen, serve as soon as Docker and Consul answer, shut down in order."""
 
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from functools import partial
+from time import perf_counter
 
 import anyio
 from aiohttp import web
 from attrs import define, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
-from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_of
+from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_error
 from pyexec.logs import Logs
-from pyexec.replica import Replica, open_replica
-from pyexec.services.lag import measure_lag
+from pyexec.metrics import LOOP_LAG_SECONDS, Meter
 from pyexec.settings import Settings
-from pyexec.web.access import ACCESS_LOG, METER, note_access
-from pyexec.web.context import GATE, TOKENS, Gate
-from pyexec.web.errors import answer_errors, require_token
-from pyexec.web.metrics import EXPOSITION
-from pyexec.web.openapi import openapi_document, terms_of
-from pyexec.web.pages import add_pages
-from pyexec.web.routes import ROUTES, add_routes
-from pyexec.web.scope import in_scope
+from pyexec.web.application import create_application
+from pyexec.web.context import Context, ServerState
+from pyexec.wiring.replica import open_replica
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
+LAG_SAMPLE_SECONDS = 1.0
 READ_BUFFER_BYTES = 256 * 1024
-ANSWER_SECONDS = 2.0
-"""How long answers under way may take once the last program has ended."""
+RESPONSE_SECONDS = 2.0
+"""How long responses in progress may take after the last program has ended."""
 
 
 async def serve(settings: Settings, logs: Logs) -> None:
-    """Serves until SIGTERM or SIGINT: then no new work, running programs get `stop_timeout`, and all is removed.
+    """Serve until SIGTERM or SIGINT. Then accept no new work, give running programs `stop_timeout`, and clean up.
 
-    Waits for Docker and Consul if they are not there yet; `/ready` says so meanwhile. Raises `SettingsError`."""
+    Waits for Docker and Consul if they do not answer yet; `/ready` reports that meanwhile. Raises `SettingsError`."""
     await Server(settings, logs, PrometheusMeter()).run()
 
 
 class Stop:
-    """What the signals do to a server that serves."""
+    """How signals stop a server: the first sets `requested`, the second cancels `drain`."""
 
     def __init__(self) -> None:
-        self.asked = anyio.Event()
+        self.requested = anyio.Event()
         self.drain = anyio.CancelScope()
 
 
 @define
 class Server:
-    """One process: it listens all the time, and serves as soon as what a replica needs is there."""
+    """One process. It listens from its start on, and serves as soon as a replica can be opened."""
 
     settings: Settings
     logs: Logs
     meter: PrometheusMeter
-    gate: Gate = field(factory=lambda: Gate(waiting_for="the server is starting"))
+    state: ServerState = field(factory=lambda: ServerState(not_ready_reason="the server is starting"))
     stop: Stop = field(factory=Stop)
 
     async def run(self) -> None:
-        """Until it is told to stop. Raises `SettingsError`."""
-        http, url = await _start_http(self.settings, self.gate, self.meter)
+        """Serve until a signal arrives. Raises `SettingsError`."""
+        http, url = await _start_http(self.settings, self.state, self.meter)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch_signals, tasks.cancel_scope, name="signals")
-                tasks.start_soon(measure_lag, self.meter, name="lag of the event loop")
-                await self._serve_patiently(http, url)
+                tasks.start_soon(_measure_loop_lag, self.meter, name="event loop lag")
+                await self._serve_with_retries(http, url)
                 tasks.cancel_scope.cancel()
         finally:
             await http.cleanup()
 
     async def _watch_signals(self, starting: anyio.CancelScope) -> None:
-        """The first signal stops in order, or cancels the start; the second ends the drain."""
+        """The first signal cancels a start, or begins an orderly shutdown; the second ends the drain."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                if self.gate.context is None:
+                if self.state.context is None:
                     starting.cancel()
-                elif self.stop.asked.is_set():
+                elif self.stop.requested.is_set():
                     self.stop.drain.cancel()
                 else:
-                    self.stop.asked.set()
+                    self.stop.requested.set()
 
-    async def _serve_patiently(self, http: web.AppRunner, url: str) -> None:
-        """Serves as soon as what a replica needs is there."""
+    async def _serve_with_retries(self, http: web.AppRunner, url: str) -> None:
+        """Serve as soon as a replica can be opened; retry until then."""
         while True:
             failure: BaseExceptionGroup[ExecutorError] | None = None
             replica_id = f"rep_{os.urandom(8).hex()}"
-            self.logs.name(replica_id)
+            self.logs.set_replica(replica_id)
             try:
                 async with open_replica(self.settings, url, replica_id, self.meter) as replica:
-                    await _serve_replica(replica, self.gate, url, self.stop, self.settings.stop_timeout)
-                    await http.cleanup()  # answers under way still need the replica
+                    on_ready = partial(self._open, replica.context, url)
+                    drain_seconds = self.settings.stop_timeout
+                    await replica.serve(on_ready, self.stop.requested, self.stop.drain, drain_seconds)
+                    await http.cleanup()  # responses in progress still need the replica
             except* (Unavailable, EngineError) as errors:
                 failure = errors
             if failure is None:
                 return
-            if self.gate.context is not None:
+            if self.state.context is not None:
                 raise failure
-            await self._wait_for_next_try(first_of(failure))
+            await self._wait_before_retry(first_error(failure))
 
-    async def _wait_for_next_try(self, error: BaseException) -> None:
-        """Says what is missing, once for each thing that is."""
+    def _open(self, context: Context, url: str) -> None:
+        self.state.context = context
+        print(f"listening on {url}", flush=True)
+
+    async def _wait_before_retry(self, error: BaseException) -> None:
+        """Log and report what does not answer, once for each cause."""
         missing = f"the server is starting: {error}"
-        if self.gate.waiting_for != missing:
-            self.gate.waiting_for = missing
-            logger.warning("cannot start yet, trying again every %g s: %s", RETRY_SECONDS, error)
+        if self.state.not_ready_reason != missing:
+            self.state.not_ready_reason = missing
+            logger.warning("cannot start yet; retrying every %g s: %s", RETRY_SECONDS, error)
         await anyio.sleep(RETRY_SECONDS)
 
 
-async def _within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
-    with scope:
-        await work()
-
-
-async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) -> tuple[web.AppRunner, str]:
-    """The listening server and its address; raises `SettingsError` when the address cannot be used."""
-    app = web.Application(
-        middlewares=[note_access, answer_errors, require_token, in_scope],
-        client_max_size=settings.max_metadata_mb * MEBIBYTE,
-    )
-    app[GATE] = gate
-    app[TOKENS] = settings.api_tokens
-    app[METER], app[EXPOSITION] = meter, meter
-    app[ACCESS_LOG] = settings.access_log == "on"
-    add_routes(app)
-    add_pages(app, openapi_document(ROUTES, terms_of(settings)))
+async def _start_http(
+    settings: Settings, state: ServerState, meter: PrometheusMeter
+) -> tuple[web.AppRunner, str]:
+    """Return the listening server and its address. Raises `SettingsError` if it cannot listen there."""
+    app = create_application(settings, state, meter, exposition=meter)
     http = web.AppRunner(
         app,
         access_log=None,
         handler_cancellation=True,
         auto_decompress=False,
         read_bufsize=READ_BUFFER_BYTES,
-        shutdown_timeout=ANSWER_SECONDS,
+        shutdown_timeout=RESPONSE_SECONDS,
     )
     await http.setup()
     try:
@@ -145,24 +134,9 @@ async def _start_http(settings: Settings, gate: Gate, meter: PrometheusMeter) ->
     return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def _serve_replica(replica: Replica, gate: Gate, url: str, stop: Stop, drain_seconds: float) -> None:
-    """Everything that runs as long as the server takes work."""
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(replica.environments.work.serve, name="environments")
-        await tasks.start(replica.runner.serve, name="runner")
-        await replica.proof.at_start()
-        tasks.start_soon(replica.proof.refuse, name="proof")
-        await replica.recovery.recover_first()
-        await tasks.start(replica.pool.serve, name="pool")
-        reconciling = anyio.CancelScope()
-        tasks.start_soon(_within, reconciling, replica.reconciler.run, name="reconciler")
-        tasks.start_soon(replica.recovery.run, name="recovery")
-        tasks.start_soon(replica.inbox.run, name="inbox")
-        gate.context = replica.context
-        print(f"listening on {url}", flush=True)
-        await stop.asked.wait()
-        logger.info("stopping: no new work is taken")
-        reconciling.cancel()
-        with stop.drain:
-            await replica.runner.drain(drain_seconds)
-        tasks.cancel_scope.cancel()
+async def _measure_loop_lag(meter: Meter) -> None:
+    """Measure by how much the event loop delays a timer, until cancelled."""
+    while True:
+        begun = perf_counter()
+        await anyio.sleep(LAG_SAMPLE_SECONDS)
+        meter.observe(LOOP_LAG_SECONDS, max(0.0, perf_counter() - begun - LAG_SAMPLE_SECONDS))

@@ -1,4 +1,4 @@
-"""Where things are printed: the script's bytes as they are, our own words on standard error."""
+"""Terminal output: the program's bytes unchanged, and messages of this command on standard error."""
 
 from __future__ import annotations
 
@@ -10,76 +10,79 @@ from typing import Literal
 from anyio import to_thread
 from attrs import define, field, frozen
 
-from .exits import OutputFailed
+from .exit_codes import OutputFailed
 from .flags import Flags
 
 
 @define
 class StatusLine:
-    """One line on a terminal that is written over as things go on, until output comes. `shown`: there is a
-    terminal, and nothing has been printed on it yet."""
+    """A line on the terminal that shows the current phase and is overwritten by the next one.
 
-    shown: bool
-    _written: bool = field(default=False, init=False)
+    `enabled` is true if standard error is a terminal and no output has been printed yet.
+    """
+
+    enabled: bool
+    _visible: bool = field(default=False, init=False)
 
     def show(self, text: str) -> None:
-        if self.shown:
+        """Replace the line."""
+        if self.enabled:
             print(f"\r\x1b[Kpython-executor: {text}", end="", file=sys.stderr, flush=True)
-            self._written = True
+            self._visible = True
 
     def clear(self) -> None:
-        """Take the line away; another may follow."""
-        if self._written:
+        """Erase the line. It can be shown again."""
+        if self._visible:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._written = False
+            self._visible = False
 
-    def end(self) -> None:
-        """Take the line away for good."""
+    def close(self) -> None:
+        """Erase the line and disable it."""
         self.clear()
-        self.shown = False
+        self.enabled = False
 
 
 @frozen
 class Console:
-    """This process' output."""
+    """Standard output and standard error of this command."""
 
     flags: Flags
-    line: StatusLine = field(init=False)
+    status_line: StatusLine = field(init=False)
 
-    @line.default
-    def _line(self) -> StatusLine:
-        wordy = self.flags.quiet or self.flags.verbose
-        return StatusLine(not wordy and sys.stderr is not None and sys.stderr.isatty())
+    @status_line.default
+    def _status_line(self) -> StatusLine:
+        has_flag = self.flags.quiet or self.flags.verbose
+        return StatusLine(not has_flag and sys.stderr is not None and sys.stderr.isatty())
 
     async def write(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
-        """Write these bytes at once, all of them; OutputFailed if that cannot be."""
-        self.line.end()
-        # A reader may take its time. Waiting in a thread leaves Ctrl-C answered meanwhile.
+        """Write all bytes, unbuffered. Raise OutputFailed if that fails."""
+        self.status_line.close()
+        # The reader of a pipe may block this write. In a thread, Ctrl-C still works.
         await to_thread.run_sync(_write, stream, data, abandon_on_cancel=True)
 
-    def note(self, text: str) -> None:
-        """Something worth knowing."""
+    def info(self, text: str) -> None:
+        """Print a message, unless `--quiet` was given."""
         if not self.flags.quiet:
-            self.problem(text)
+            self.error(text)
 
-    def detail(self, text: str) -> None:
-        """Something for those who asked for every step."""
+    def debug(self, text: str) -> None:
+        """Print a message if `--verbose` was given."""
         if self.flags.verbose and not self.flags.quiet:
-            self.problem(text)
+            self.error(text)
 
-    def problem(self, text: str) -> None:
-        """Something that went wrong."""
-        self.line.clear()
+    def error(self, text: str) -> None:
+        """Print a message."""
+        self.status_line.clear()
         print(f"python-executor: {text}", file=sys.stderr, flush=True)
 
 
 def _write(stream: Literal["stdout", "stderr"], data: bytes) -> None:
     file = sys.stdout if stream == "stdout" else sys.stderr
-    if file is None:  # closed by the caller; its descriptor's number may be something else's by now
+    if file is None:  # closed by the parent; its descriptor may belong to another file now
         raise OutputFailed(errno.EBADF)
     left = memoryview(data)
     try:
         while left:
             left = left[os.write(file.fileno(), left) :]
-    except OSError as problem:
-        raise OutputFailed(problem.errno or errno.EIO) from problem
+    except OSError as error:
+        raise OutputFailed(error.errno or errno.EIO) from error

@@ -1,4 +1,4 @@
-"""Flags that every command takes, before its name or after it."""
+"""The global flags: every command accepts them, before or after its name."""
 
 from __future__ import annotations
 
@@ -20,63 +20,70 @@ if TYPE_CHECKING:
 
 
 class _Number(asyncclick.ParamType[float]):
-    """The value of a flag that `read` understands and `allowed` lets pass; `wanted` names them for a person."""
+    """A flag type: `parse` converts the text, `allowed` checks the number, `expected` describes it in errors."""
 
     name = "number"
 
-    def __init__(self, read: Callable[[str], float], allowed: Callable[[float], bool], wanted: str) -> None:
-        self._read, self._allowed, self._wanted = read, allowed, wanted
+    def __init__(
+        self, parse: Callable[[str], float], allowed: Callable[[float], bool], expected: str
+    ) -> None:
+        self._parse, self._allowed, self._expected = parse, allowed, expected
 
     def convert(
         self, value: Any, param: asyncclick.Parameter | None, ctx: asyncclick.Context | None
     ) -> float:
         try:
-            number = self._read(value)
+            number = self._parse(value)
         except ValueError:
             number = math.nan
         if not self._allowed(number):
             flag = param.opts[0] if param else "number"
-            raise asyncclick.UsageError(f"{flag} {value}: it must be {self._wanted}", ctx)
+            raise asyncclick.UsageError(f"{flag} {value}: must be {self._expected}", ctx)
         return number
 
 
-POSITIVE = _Number(int, lambda number: number >= 1, "a whole number of at least 1")
-_ABOVE_ZERO = _Number(float, lambda number: number > 0, "a number above 0")
+POSITIVE = _Number(int, lambda number: number >= 1, "a positive integer")
+_ABOVE_ZERO = _Number(float, lambda number: number > 0, "a positive number")
 
 GLOBAL_FLAGS = (
     asyncclick.Option(
         ["--server"],
         metavar="URL",
-        help="The server's address. [env: PYEXEC_SERVER, default: http://localhost:8080]",
+        help="Server URL. [env: PYEXEC_SERVER, default: http://localhost:8080]",
     ),
-    asyncclick.Option(["--token"], metavar="TOKEN", help="The access token. [env: PYEXEC_TOKEN]"),
+    asyncclick.Option(["--token"], metavar="TOKEN", help="Send TOKEN as the API token. [env: PYEXEC_TOKEN]"),
     asyncclick.Option(
         ["--timeout"],
         type=_ABOVE_ZERO,
         metavar="N",
-        help="End the run after N seconds.",
+        help="Kill the program after N seconds.",
     ),
     asyncclick.Option(["--memory"], type=POSITIVE, metavar="N", help="Memory limit in MB."),
     asyncclick.Option(["--disk"], type=POSITIVE, metavar="N", help="Disk limit in MB."),
-    asyncclick.Option(["--cpu"], type=POSITIVE, metavar="N", help="CPU shares (1024 is one's fair part)."),
-    asyncclick.Option(["--network"], is_flag=True, default=None, help="Let the program reach the network."),
-    asyncclick.Option(["--image"], metavar="NAME", help="The Docker image to run in."),
     asyncclick.Option(
-        ["--async", "detached"], is_flag=True, default=None, help="Submit, print the id, and do not wait."
+        ["--cpu"], type=POSITIVE, metavar="N", help="CPU weight relative to other runs (default 1024)."
+    ),
+    asyncclick.Option(["--network"], is_flag=True, default=None, help="Allow network access."),
+    asyncclick.Option(["--image"], metavar="NAME", help="Run in the Docker image NAME."),
+    asyncclick.Option(
+        ["--async", "detached"],
+        is_flag=True,
+        default=None,
+        help="Submit, print the execution ID, and do not wait.",
     ),
     asyncclick.Option(
-        ["-q", "--quiet"], is_flag=True, default=None, help="No notes, only output and errors."
+        ["-q", "--quiet"], is_flag=True, default=None, help="Print only program output and errors."
     ),
-    asyncclick.Option(["-v", "--verbose"], is_flag=True, default=None, help="Tell each step."),
+    asyncclick.Option(["-v", "--verbose"], is_flag=True, default=None, help="Print each step."),
 )
 
-_OF_EVERY_COMMAND = ("server", "token", "quiet", "verbose")
+_ALWAYS_LISTED = ("server", "token", "quiet", "verbose")
 
 
 def complete_path(
     _ctx: asyncclick.Context, _param: asyncclick.Parameter | None, incomplete: str
 ) -> list[CompletionItem[Any]]:
-    """Leaves it to the shell, which knows what files there are."""
+    """Let the shell complete a file name."""
     from asyncclick.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
@@ -84,7 +91,7 @@ def complete_path(
 
 @frozen(kw_only=True)
 class Flags:
-    """What the global flags say; of one that is given twice, the last counts."""
+    """The values of the global flags. If a flag is given twice, the last value counts."""
 
     server: str
     token: str | None
@@ -99,16 +106,16 @@ class Flags:
     verbose: bool | None
 
     def client(self) -> AsyncClient:
-        """A client of the server; raises UsageError if its address is none."""
+        """Create a client for the server. Raise UsageError if the server URL is invalid."""
         from pyexec_client import AsyncClient
 
         try:
             return AsyncClient(self.server, self.token)
-        except ValueError as problem:
-            raise asyncclick.UsageError(str(problem)) from problem
+        except ValueError as error:
+            raise asyncclick.UsageError(str(error)) from error
 
     def options(self) -> RunOptions:
-        """The part of a request's options that these flags hold."""
+        """Convert the flags to request options."""
         return {
             "timeout": int(self.timeout) if self.timeout and self.timeout.is_integer() else self.timeout,
             "memory_mb": self.memory,
@@ -120,8 +127,10 @@ class Flags:
 
 
 def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
-    """Give a command the global flags, as one `Flags` in its first argument. One that `runs` nothing takes those
-    that say how to run as well, and does not list them."""
+    """Add the global flags to a command, and pass them as one `Flags` in its first argument.
+
+    A command that `runs` nothing accepts the flags of a run too, but its help does not list them.
+    """
 
     def decorate(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
         @functools.wraps(function)
@@ -132,16 +141,16 @@ def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Calla
             return await function(Flags(**flags), **given)
 
         params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
-        declared = [flag if runs else _unlisted(flag) for flag in GLOBAL_FLAGS]
-        # asyncclick collects what decorators declared in this list, last first.
+        declared = [flag if runs else _hide_run_flag(flag) for flag in GLOBAL_FLAGS]
+        # asyncclick's decorators append to this list in reverse order.
         command.__click_params__ = [*reversed(declared), *params]  # type: ignore[attr-defined]
         return command
 
     return decorate
 
 
-def _unlisted(flag: asyncclick.Option) -> asyncclick.Option:
-    """The same, not listed if it says how to run."""
-    same = copy.copy(flag)
-    same.hidden = same.name not in _OF_EVERY_COMMAND
-    return same
+def _hide_run_flag(flag: asyncclick.Option) -> asyncclick.Option:
+    """Return a copy that help does not list if it is a flag of a run."""
+    copied = copy.copy(flag)
+    copied.hidden = copied.name not in _ALWAYS_LISTED
+    return copied

@@ -1,4 +1,4 @@
-"""`follow`: watch an execution to its end, and exit as its program does."""
+"""The command `follow`."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import asyncclick
 from pyexec_client import AsyncClient, Result
 
 from .console import Console
-from .files import bring_back
+from .event_printer import EventPrinter, print_result
 from .flags import Flags, complete_path, with_flags
-from .outcome import Live, conclude
+from .output_files import download_output_files
 
 
 @asyncclick.command(name="follow")
 @asyncclick.argument("execution_id", metavar="ID")
-@asyncclick.option("--tail", is_flag=True, help="Print the output as it comes, not at the end.")
+@asyncclick.option("--tail", is_flag=True, help="Print output as it arrives, not at the end.")
 @asyncclick.option(
-    "--output-dir", metavar="DIR", shell_complete=complete_path, help="Bring its output files there."
+    "--output-dir", metavar="DIR", shell_complete=complete_path, help="Download the output files to DIR."
 )
 @with_flags(runs=False)
-async def command(flags: Flags, execution_id: str, tail: bool, output_dir: str | None) -> int:
-    """Tell an execution's phases on standard error, print its output, and exit as its program did.
+async def follow(flags: Flags, execution_id: str, tail: bool, output_dir: str | None) -> int:
+    """Follow an execution and exit with its exit code.
 
-    Ctrl-C leaves; the execution goes on.
+    Phases are printed on standard error. Ctrl-C stops following; the execution continues.
     """
     console = Console(flags)
     async with flags.client() as client:
-        result = await _watch(client, execution_id, Live(console, output=tail, phases=True))
+        result = await _watch(client, execution_id, EventPrinter(console, output=tail, phases=True))
         if not tail:
             await _print_output(client, result, console)
-        await _bring_files(client, result, output_dir, console)
-        return await conclude(result, console, as_json=False)
+        await _download_files(client, result, output_dir, console)
+        return await print_result(result, console, as_json=False)
 
 
-async def _watch(client: AsyncClient, execution_id: str, live: Live) -> Result:
+async def _watch(client: AsyncClient, execution_id: str, printer: EventPrinter) -> Result:
     async with aclosing(client.events(execution_id)) as events:
         async for event in events:
-            await live.show(event)
-    if live.result is None:
-        raise AssertionError("an event stream ends with its last event or raises")
-    return live.result
+            await printer.show(event)
+    if printer.result is None:
+        raise AssertionError("an event stream ends with Ended or raises")
+    return printer.result
 
 
 async def _print_output(client: AsyncClient, result: Result, console: Console) -> None:
-    """The bytes themselves: the result's text has replaced what is not UTF-8."""
+    """Print the raw bytes of the output. In the result, invalid UTF-8 is replaced."""
     for stream in ("stdout", "stderr"):
         if result.raw.get(stream):
             async with aclosing(client.logs(result.execution_id, stream=stream)) as chunks:
@@ -53,11 +53,13 @@ async def _print_output(client: AsyncClient, result: Result, console: Console) -
                     await console.write(stream, chunk)
 
 
-async def _bring_files(client: AsyncClient, result: Result, output_dir: str | None, console: Console) -> None:
-    """Where somebody asks for files and there are none, or there are some and nobody asks, say so."""
+async def _download_files(
+    client: AsyncClient, result: Result, output_dir: str | None, console: Console
+) -> None:
+    """Download the output files if `--output-dir` was given; otherwise print how to get them."""
     if output_dir:
         if not result.files:
-            console.note("it has no output files: submit --output-file named none, or none that it left")
-        await bring_back(client, result, output_dir, console)
+            console.info("no output files: submit had no --output-file, or no file matched")
+        await download_output_files(client, result, output_dir, console)
     elif result.files:
-        console.note(f"it has output files: follow {result.execution_id} --output-dir DIR brings them")
+        console.info(f"output files available: use follow {result.execution_id} --output-dir DIR")

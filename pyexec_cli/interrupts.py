@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends the execution, the second leaves at once."""
+"""Ctrl-C and other signals: the first one kills the execution, the second one exits at once."""
 
 from __future__ import annotations
 
@@ -15,54 +15,56 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @define
-class _Interruption:
-    stop: Callable[[], Awaitable[bool]]
+class _SignalHandler:
+    on_interrupt: Callable[[], Awaitable[bool]]
     group: anyio.abc.TaskGroup
-    story_over: anyio.Event = field(factory=anyio.Event)
+    work_done: anyio.Event = field(factory=anyio.Event)
     first: int | None = None
 
     async def watch(self) -> None:
-        # What our parent had us ignore (nohup, a background job) stays ignored.
-        heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*heeded) as signals:
+        # A signal that the parent process ignores (nohup, a background job) stays ignored.
+        handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*handled) as signals:
             async for number in signals:
                 if self.first is not None:
-                    _leave_at_once(number)
+                    _exit_at_once(number)
                 self.first = number
-                self.group.start_soon(self._end, name="end the execution")
+                self.group.start_soon(self._interrupt, name="interrupt")
 
-    async def _end(self) -> None:
-        if await self.stop():
+    async def _interrupt(self) -> None:
+        if await self.on_interrupt():
             with anyio.move_on_after(_GRACE_SECONDS):
-                await self.story_over.wait()
+                await self.work_done.wait()
         self.group.cancel_scope.cancel()
 
 
-async def interruptible(story: Callable[[], Awaitable[int]], stop: Callable[[], Awaitable[bool]]) -> int:
-    """The story's exit code, or 128 and the signal's number if one came meanwhile.
+async def interruptible(
+    work: Callable[[], Awaitable[int]], on_interrupt: Callable[[], Awaitable[bool]]
+) -> int:
+    """Return the exit code of `work`, or 128 plus the number of the first signal.
 
-    At the first signal `stop` is called. If it returns true the story has some seconds to come to its end,
-    else it is cancelled.
+    The first signal calls `on_interrupt`. If that returns True, `work` gets a few seconds to end by itself;
+    otherwise it is cancelled at once.
     """
     code = None
     try:
         async with anyio.create_task_group() as group:
-            interruption = _Interruption(stop, group)
-            group.start_soon(interruption.watch, name="signals")
-            code = await story()
-            interruption.story_over.set()
+            handler = _SignalHandler(on_interrupt, group)
+            group.start_soon(handler.watch, name="signals")
+            code = await work()
+            handler.work_done.set()
             group.cancel_scope.cancel()
-    except BaseExceptionGroup as problems:
-        # One of the two failed; the group around it means nothing to those who handle it.
-        if len(problems.exceptions) == 1:
-            raise problems.exceptions[0] from None
+    except BaseExceptionGroup as errors:
+        # Callers expect the error itself, not a group around it.
+        if len(errors.exceptions) == 1:
+            raise errors.exceptions[0] from None
         raise
-    if interruption.first is not None:
-        return 128 + interruption.first
+    if handler.first is not None:
+        return 128 + handler.first
     if code is None:
-        raise AssertionError("only a signal cancels the story")
+        raise AssertionError("only a signal cancels the work")
     return code
 
 
-def _leave_at_once(number: int) -> NoReturn:
+def _exit_at_once(number: int) -> NoReturn:
     os._exit(128 + number)

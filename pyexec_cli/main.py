@@ -1,4 +1,4 @@
-"""The program `python-executor`: runs one command and turns whatever happens into an exit code."""
+"""Entry point of `python-executor`: run one command and exit with its exit code."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line and leave."""
-    # Python's own way, an exception anywhere, can get lost in a finalizer. Whoever has something to do first
-    # (a run under way) takes the signal over for that time.
+    """Run the command line and exit."""
+    # Exit at once on Ctrl-C. Python's KeyboardInterrupt can be lost if it is raised inside a finalizer. `run`
+    # installs a handler of its own while an execution is in progress.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, _frame: os._exit(128 + number))
     try:
@@ -20,37 +20,37 @@ def main() -> NoReturn:
         code = 130
     except BrokenPipeError:
         code = 141
-    _leave(code)
+    _exit(code)
 
 
 def _run() -> int:
-    # Imported here so that Ctrl-C is answered during the imports too.
+    # Imported here, so that Ctrl-C works during the imports too.
     import anyio
     import asyncclick
 
-    from . import exits
-    from .group import cli
+    from . import exit_codes
+    from .commands import cli
 
     async def command_line() -> object:
         return await cli.main(prog_name="python-executor", standalone_mode=False)
 
     try:
         code = anyio.run(command_line)
-    except asyncclick.ClickException as problem:
-        problem.show()
-        return problem.exit_code
+    except asyncclick.ClickException as error:
+        error.show()
+        return error.exit_code
     except asyncclick.Abort:
-        return exits.INTERRUPTED
-    except Exception as problem:
-        explained = exits.explain(problem)
-        if explained is None:
+        return exit_codes.INTERRUPTED
+    except Exception as error:
+        reported = exit_codes.report_error(error)
+        if reported is None:
             raise
-        return explained
+        return reported
     return code if isinstance(code, int) else 0
 
 
-def _leave(code: int) -> NoReturn:
-    """Leave without waiting for threads: one may still be blocked on a pipe that nobody reads or writes."""
+def _exit(code: int) -> NoReturn:
+    """Exit without waiting for threads: one may be blocked for ever on reading or writing a pipe."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

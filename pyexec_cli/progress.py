@@ -1,4 +1,4 @@
-"""How far a large upload is, on a terminal."""
+"""A progress bar for large uploads, on a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyexec_client.source import Source, archive
 
 from .console import StatusLine
 
-_SHOWN_FROM = 8_000_000
+_MIN_BYTES = 8_000_000
 _WIDTH = 30
 _REDRAW_SECONDS = 0.1
 
@@ -30,19 +30,19 @@ class _Bar:
 
 
 async def with_progress(source: Source, line: StatusLine) -> Source:
-    """The source, shown as it is sent if it is a large one and somebody looks."""
-    if not line.shown:
+    """Add a progress bar to the source if it is large and the status line is enabled."""
+    if not line.enabled:
         return source
     whole = archive(source)
     try:
         total = await to_thread.run_sync(whole.size, abandon_on_cancel=True)
     except (OSError, ValueError):
-        return source  # what cannot be read is told when it is to be sent
-    if total is None or total <= _SHOWN_FROM:
+        return source  # sending it raises the same error
+    if total is None or total <= _MIN_BYTES:
         return source
-    return whole.observed(_Bar(line, total).show)
+    return whole.with_progress(_Bar(line, total).show)
 
 
 def _text(sent: int, total: int) -> str:
-    full = "#" * (_WIDTH * sent // total)
-    return f"sending {100 * sent // total:3d}% [{full:<{_WIDTH}}] {sent / 1e6:.1f}/{total / 1e6:.1f} MB"
+    filled = "#" * (_WIDTH * sent // total)
+    return f"sending {100 * sent // total:3d}% [{filled:<{_WIDTH}}] {sent / 1e6:.1f}/{total / 1e6:.1f} MB"

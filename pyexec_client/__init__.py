@@ -1,10 +1,10 @@
-"""Client of python-executor: run Python code in throw-away sandboxes.
+"""Python client for python-executor: run Python code in isolated sandboxes.
 
 async with AsyncClient("http://localhost:8080") as client:
     result = await client.run("print(6 * 7)", timeout=10)
     print(result.exit_code, result.stdout)
 
-`Client` is the same without `async` and `await`.
+`Client` has the same methods without `async` and `await`.
 """
 
 from .client import AsyncClient

@@ -13,10 +13,10 @@ import anyio
 
 from . import requests
 from .errors import InvalidAnswer
+from .event_stream import stream_events
 from .events import Ended, Event, StreamName
-from .following import follow as follow_events
-from .mapping import run_all
 from .options import RunOptions
+from .parallel import run_in_parallel
 from .result import Result, Status
 from .retry import Retry
 from .source import Source
@@ -26,11 +26,12 @@ OnEvent = Callable[[Event], Awaitable[None] | None]
 
 
 class AsyncClient:
-    """Runs Python on a python-executor server.
+    """Run Python code on a python-executor server.
 
-    `retry` is for requests that may safely be sent twice: reads, kills, and submissions, which carry an
-    Idempotency-Key. `resume` is for event streams and waits that had begun and broke off.
-    Every method raises the kinds of ApiError for what the server refuses, and ConnectionFailed.
+    `retry` applies to requests that are safe to repeat: reads, kills, and submissions with an Idempotency-Key.
+    `resume` applies to event streams and waits whose connection broke after they had started.
+    Every method raises a subclass of ApiError if the server rejects the request, and ConnectionFailed if the
+    server cannot be reached.
 
         async with AsyncClient("http://localhost:8080") as client:
             print((await client.run("print(6 * 7)")).stdout)
@@ -57,7 +58,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         await self._http.close()
 
     async def run(
@@ -68,10 +69,10 @@ class AsyncClient:
         idempotency_key: str | None = None,
         **options: Unpack[RunOptions],
     ) -> Result:
-        """Run it and wait for its end, however long; `on_event` sees what happens as it happens.
+        """Run the source and wait until it ends. `on_event` is called with each event as it arrives.
 
-        Cancelling this call hangs up, and that ends the run, unless an `idempotency_key` was given: then the
-        run goes on, and the same call with the same key finds it again.
+        Cancelling this call closes the connection, and the server kills the execution. With an
+        `idempotency_key` the execution continues instead, and the same call with the same key attaches to it.
         """
         async with aclosing(self.stream(source, idempotency_key=idempotency_key, **options)) as events:
             async for event in events:
@@ -79,39 +80,42 @@ class AsyncClient:
                     await pending
                 if isinstance(event, Ended):
                     return event.result
-        raise AssertionError("an event stream ends with its last event or raises")
+        raise AssertionError("an event stream ends with Ended or raises")
 
     def stream(
         self, source: Source, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]
     ) -> AsyncGenerator[Event, None]:
-        """Run it and get its events as they happen, an `Ended` last. Leaving early hangs up, as in `run`."""
+        """Run the source and yield its events as they arrive; the last one is `Ended`.
+
+        Closing the generator early closes the connection, as cancelling `run` does.
+        """
         request = requests.run_streaming(source, options, idempotency_key, self._retry)
-        return follow_events(self._http, request, self._resume)
+        return stream_events(self._http, request, self._resume)
 
     def map(
         self, sources: Iterable[Source], *, concurrency: int = 8, **options: Unpack[RunOptions]
     ) -> AsyncGenerator[tuple[int, Result], None]:
-        """Run many, `concurrency` of them at a time, and get each one's place among them and its Result as it
-        ends. Sources are taken as they are needed.
+        """Run many sources, up to `concurrency` at a time, and yield `(index, result)` as each one ends.
 
-        A run that fails is a Result; what `run` would raise ends the others and is raised. Leave early inside
-        `contextlib.aclosing`: that hangs up, and ends the runs that are under way.
+        Sources are read from the iterable only when they are needed. A program that fails yields a Result like
+        any other. If a call of `run` raises an error, the other runs are killed and the error is raised. To stop
+        early, use `contextlib.aclosing`, which kills the runs in progress.
         """
         if concurrency < 1:
-            raise ValueError(f"concurrency is at least 1, not {concurrency}")
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
 
         async def run(source: Source) -> Result:
             return await self.run(source, **options)
 
-        return run_all(run, sources, concurrency)
+        return run_in_parallel(run, sources, concurrency)
 
     async def submit(
         self, source: Source, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]
     ) -> str:
-        """Hand it over and return the execution's id at once. The run goes on without us."""
+        """Submit the source and return the execution ID at once, without waiting for the run."""
         key = idempotency_key or uuid.uuid4().hex
-        answer = await self._http.json(requests.submit(source, options, key, self._retry))
-        return str(_member(answer, "execution_id", str))
+        response = await self._http.json(requests.submit(source, options, key, self._retry))
+        return str(_required(response, "execution_id", str))
 
     async def eval(
         self,
@@ -122,43 +126,46 @@ class AsyncClient:
         idempotency_key: str | None = None,
         **options: Unpack[RunOptions],
     ) -> Result:
-        """Run a text, or texts by file name, without an archive.
+        """Run source text, or source texts by file name, without building an archive.
 
-        `last_expression`: give back its `repr` as `Result.result`. `python_version`, like "3.12", picks
-        an image.
+        If `last_expression` is true, `Result.result` is the `repr` of the last expression. `python_version`,
+        for example "3.12", selects an image.
         """
         extras = {"eval_last_expr": last_expression, "python_version": python_version}
         request = requests.evaluate(code, options, extras, idempotency_key, self._retry)
         return Result.from_json(await self._http.json(request))
 
     async def get(self, execution_id: str) -> Result:
-        """The execution's state now."""
+        """Return the current state of an execution."""
         return Result.from_json(await self._http.json(requests.get(execution_id, self._retry)))
 
     async def wait(self, execution_id: str, timeout: float | None = None) -> Result:  # noqa: ASYNC109
-        """Wait until it has ended. TimeoutError if that takes longer than `timeout` seconds."""
-        patience = self._retry
+        """Wait until an execution has ended. Raise TimeoutError after `timeout` seconds."""
+        retry = self._retry
         with anyio.fail_after(timeout):
             while True:
-                result = Result.from_json(await self._http.json(requests.wait(execution_id, patience)))
+                result = Result.from_json(await self._http.json(requests.wait(execution_id, retry)))
                 if result.ended:
                     return result
-                patience = self._resume
+                retry = self._resume
 
     async def kill(self, execution_id: str) -> Status:
-        """End it. The status is `killed`, or what it had become by itself, or, where its end is still on the
-        way after 10 s, the present one."""
-        answer = await self._http.json(requests.kill(execution_id, self._retry))
-        return Status(_member(answer, "status", str))
+        """Kill an execution and return its status.
+
+        The status is `killed`, or the final status of an execution that had already ended. If the execution
+        has not ended after 10 s, it is the current status.
+        """
+        response = await self._http.json(requests.kill(execution_id, self._retry))
+        return Status(_required(response, "status", str))
 
     async def list(
         self, *, status: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[Result, None]:
-        """Executions, newest first, without their outputs; at most `limit` of them."""
+        """Yield executions, newest first, without their output; at most `limit` of them."""
         left, cursor = limit, None
         while left is None or left > 0:
             page = await self._http.json(requests.page(status, left, cursor, self._retry))
-            entries = _member(page, "executions", list)[:left]
+            entries = _required(page, "executions", list)[:left]
             for entry in entries:
                 yield Result.from_json(entry)
             left = None if left is None else left - len(entries)
@@ -169,33 +176,40 @@ class AsyncClient:
     async def logs(
         self, execution_id: str, *, stream: StreamName | None = None, follow: bool = False
     ) -> AsyncGenerator[bytes, None]:
-        """Its output, byte for byte, of one stream or both; with `follow`, as it comes until the end."""
-        async with self._http.open(requests.logs(execution_id, stream, follow, self._retry)) as answer:
-            async for chunk in answer.chunks():
+        """Yield the output of an execution as raw bytes: both streams, or only `stream`.
+
+        With `follow`, keep yielding output until the execution ends.
+        """
+        async with self._http.open(requests.logs(execution_id, stream, follow, self._retry)) as response:
+            async for chunk in response.chunks():
                 yield chunk
 
     async def files(self, execution_id: str) -> AsyncGenerator[bytes, None]:
-        """What `output_files` brought back, as the bytes of a tar. Conflict before the execution's end."""
-        async with self._http.open(requests.files(execution_id, None, self._retry)) as answer:
-            async for chunk in answer.chunks():
+        """Yield the output files as the bytes of one tar archive. Raise Conflict before the execution ends."""
+        async with self._http.open(requests.files(execution_id, None, self._retry)) as response:
+            async for chunk in response.chunks():
                 yield chunk
 
     async def file(self, execution_id: str, path: str) -> bytes:
-        """The contents of one of `Result.files`. NotFound for another path, Conflict before the end."""
-        async with self._http.open(requests.files(execution_id, path, self._retry)) as answer:
-            return b"".join([chunk async for chunk in answer.chunks()])
+        """Return the contents of one of `Result.files`.
+
+        Raise NotFound if there is no such output file, and Conflict before the execution ends.
+        """
+        async with self._http.open(requests.files(execution_id, path, self._retry)) as response:
+            return b"".join([chunk async for chunk in response.chunks()])
 
     def events(self, execution_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
-        """What happened and happens to it, an `Ended` last. `after`: the id of the last event already known.
+        """Yield past and future events of an execution; the last one is `Ended`.
 
-        A connection that breaks is made again, where it broke off.
+        `after` is the ID of the last event already seen. If the connection breaks, the client reconnects and
+        continues after the last event.
         """
         request = requests.events(execution_id, after, self._retry)
-        return follow_events(self._http, request, self._resume, execution_id=execution_id, last_id=after)
+        return stream_events(self._http, request, self._resume, execution_id=execution_id, last_id=after)
 
 
-def _member(answer: Any, name: str, kind: type[Any]) -> Any:
-    value = answer.get(name) if isinstance(answer, dict) else None
+def _required(response: Any, name: str, kind: type[Any]) -> Any:
+    value = response.get(name) if isinstance(response, dict) else None
     if not isinstance(value, kind):
-        raise InvalidAnswer(f"the server's answer has no {name}: {str(answer)[:200]}")
+        raise InvalidAnswer(f"invalid response from the server: {name} is missing: {str(response)[:200]}")
     return value

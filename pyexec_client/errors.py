@@ -1,4 +1,4 @@
-"""Everything this client raises by itself. Wrong arguments are ordinary `ValueError` and `TypeError`."""
+"""The errors that the client raises. Invalid arguments raise `ValueError` or `TypeError`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 
 class PyexecError(Exception):
-    """The root of what the client raises: catch it to catch everything."""
+    """Base class of all errors of this client."""
 
 
 class ConnectionFailed(PyexecError):
-    """The server could not be reached, or the connection to it broke and could not be made again."""
+    """The server cannot be reached, or the connection was lost and reconnecting failed."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"cannot reach the server at {url}: {reason}")
@@ -21,14 +21,15 @@ class ConnectionFailed(PyexecError):
 
 
 class InvalidAnswer(PyexecError):
-    """Whatever answered does not speak this API: a wrong address, a proxy, or a server of another kind."""
+    """The response does not follow this API. The URL may be wrong, or a proxy may have answered."""
 
 
 class ApiError(PyexecError):
     """The server answered with an error.
 
-    `status` is the HTTP status, `message` the server's sentence, `code` its snake_case name, `field` the
-    request's field that is to blame (if any), `body` the raw answer, `retry_after` seconds (or None).
+    `status` is the HTTP status, `message` the server's error message, `code` its snake_case error code,
+    `field` the request field that is wrong (or None), `body` the raw response body, and `retry_after` the
+    seconds to wait before a retry (or None).
     """
 
     default_code: ClassVar[str] = "error"
@@ -53,49 +54,49 @@ class ApiError(PyexecError):
 
 
 class InvalidRequest(ApiError):
-    """400, 413, 415, 422: the request is at fault; sending it again will not help."""
+    """400, 413, 415, 422: the request is invalid; a retry cannot succeed."""
 
     default_code = "invalid_request"
 
 
 class TooLarge(InvalidRequest):
-    """413: the archive or its contents are over a limit of the server or of the request."""
+    """413: the archive or its contents exceed a limit of the server or of the request."""
 
     default_code = "too_large"
 
 
 class Unauthorized(ApiError):
-    """401, 403: the token is missing, wrong, or not enough."""
+    """401, 403: the token is missing, invalid, or lacks permission."""
 
     default_code = "unauthorized"
 
 
 class NotFound(ApiError):
-    """404: no such execution (never was, or was removed some time after its end), or no such file of it."""
+    """404: no such execution or output file. Ended executions are deleted after the retention period."""
 
     default_code = "not_found"
 
 
 class Conflict(ApiError):
-    """409: the Idempotency-Key was used before with another request, or files are asked for before the end."""
+    """409: the Idempotency-Key was used with another request, or files were requested before the end."""
 
     default_code = "conflict"
 
 
 class QueueFull(ApiError):
-    """429: the server has no room now; `retry_after` says in how many seconds to try again."""
+    """429: the server has no capacity now; `retry_after` is the number of seconds to wait."""
 
     default_code = "queue_full"
 
 
 class Unavailable(ApiError):
-    """502, 503, 504: the server, or something that it needs, is away for now."""
+    """502, 503, 504: the server, or a service that it needs, is temporarily unavailable."""
 
     default_code = "unavailable"
 
 
 class ServerError(ApiError):
-    """Another 5xx: the server's own fault."""
+    """Other 5xx: an internal error of the server."""
 
     default_code = "server_error"
 
@@ -116,14 +117,14 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def error_from_answer(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-    """The typed error for an HTTP answer of 4xx or 5xx, whatever its body looks like."""
+def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+    """Return the typed error for an HTTP error response; the body may have any form."""
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
     details = _details(body)
     message = details.get("error")
     return kind(
         status,
-        message if isinstance(message, str) and message else _plain_message(status, body),
+        message if isinstance(message, str) and message else _fallback_message(status, body),
         code=_text(details.get("code")),
         field=_text(details.get("field")),
         body=body,
@@ -139,8 +140,8 @@ def _details(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _plain_message(status: int, body: bytes) -> str:
-    """For an answer that is not ours (a proxy's page): the status and its first line."""
+def _fallback_message(status: int, body: bytes) -> str:
+    """Return the HTTP status and the first line of a body that is not JSON, such as a proxy's error page."""
     lines = body[:2000].decode("utf-8", "replace").strip().splitlines()
     return f"HTTP {status}: {lines[0][:200]}" if lines else f"HTTP {status}"
 
@@ -150,5 +151,5 @@ def _text(value: object) -> str | None:
 
 
 def _seconds(value: str | None) -> float | None:
-    """`Retry-After` in seconds; its other form, a date, is not worth comparing two clocks for."""
+    """Parse `Retry-After` in seconds. Ignore its date form, which depends on the server's clock."""
     return float(value) if value is not None and value.strip().isdecimal() else None

@@ -1,4 +1,4 @@
-"""What happens to an execution, one object per thing, in the order it happened."""
+"""The events of an execution, in the order in which they happened."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ StreamName = Literal["stdout", "stderr"]
 
 @frozen(kw_only=True)
 class Lifecycle:
-    """A step on its way: `type` is submitted, claimed, released, preparing, running, kill_requested,
-    or a word that a newer server uses. `data` is all that the server says about it."""
+    """A change of an execution's state before its end.
+
+    `type` is submitted, claimed, released, preparing, running, adopted, kill_requested, or a type that only a
+    newer server knows. `data` is the whole event as the server sent it.
+    """
 
     id: str
     type: str
@@ -27,14 +30,14 @@ class Lifecycle:
 
     @property
     def execution_id(self) -> str | None:
-        """The execution's id, where the server sent it along: it does with every step."""
+        """Return the execution ID, or None if the event has none. Servers send it with every such event."""
         value = self.data.get("execution_id")
         return value if isinstance(value, str) else None
 
 
 @frozen(kw_only=True)
 class Output:
-    """Bytes that the program wrote, as they were. A chunk may end in the middle of a character."""
+    """Raw bytes that the program wrote. A chunk may end in the middle of a character."""
 
     id: str
     stream: StreamName
@@ -43,7 +46,7 @@ class Output:
 
 @frozen(kw_only=True)
 class Setup:
-    """What is said while an image is pulled, or something is installed. The program prints none of it."""
+    """Output of the setup: pulling the image and installing packages. It is not output of the program."""
 
     id: str
     data: bytes
@@ -51,7 +54,7 @@ class Setup:
 
 @frozen(kw_only=True)
 class Ended:
-    """The last event: `type` is finished, failed or killed, `result` the outcome with all output."""
+    """The last event. `type` is finished, failed or killed; `result` is the result with all output."""
 
     id: str
     type: str
@@ -64,9 +67,10 @@ _LAST = frozenset({"finished", "failed", "killed"})
 
 
 def event_from_message(message: Message) -> Event | None:
-    """The event a stream's message stands for; None for one of a kind this client does not know.
+    """Convert a message of an event stream to an event.
 
-    Raises InvalidAnswer for a message of a known kind that cannot be read.
+    Return None for an unknown message that is not a JSON object. Raise InvalidAnswer for a known message with
+    invalid data.
     """
     try:
         data = json.loads(message.data)
@@ -84,7 +88,7 @@ def event_from_message(message: Message) -> Event | None:
 def _output(message: Message, data: object) -> Output:
     stream = data.get("stream") if isinstance(data, dict) else None
     if stream not in ("stdout", "stderr"):
-        raise InvalidAnswer(f"the server sent an output event that cannot be read: {message.data[:200]!r}")
+        raise InvalidAnswer(f"invalid output event from the server: {message.data[:200]!r}")
     return Output(id=message.id, stream=stream, data=_bytes(message, data))
 
 
@@ -92,10 +96,6 @@ def _bytes(message: Message, data: object) -> bytes:
     try:
         if isinstance(data, dict):
             return base64.b64decode(data["data"], validate=True)
-    except (KeyError, TypeError, ValueError) as problem:
-        raise InvalidAnswer(
-            f"the server sent a {message.event} event that cannot be read: {problem!r}"
-        ) from problem
-    raise InvalidAnswer(
-        f"the server sent a {message.event} event that cannot be read: {message.data[:200]!r}"
-    )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidAnswer(f"invalid {message.event} event from the server: {error!r}") from error
+    raise InvalidAnswer(f"invalid {message.event} event from the server: {message.data[:200]!r}")

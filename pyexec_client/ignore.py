@@ -1,21 +1,26 @@
-"""What of a directory is not sent. Another client that follows these rules sends the same files.
+"""Rules for the files of a directory that are not sent. The Go client implements the same rules.
 
-The patterns, in this order, the last one that matches decides:
+The last pattern that matches a path decides. The patterns are, in this order:
 
 1. `**/.git`, `**/__pycache__`, `**/.venv`, `**/node_modules`;
-2. the lines of the file `.dockerignore` at the directory's root, if there is one, read as Docker reads them:
-   a byte order mark at the start and lines that begin with `#` are dropped, white space around a line is
-   dropped, empty lines are dropped. `!` at the start (white space may follow) makes an exception: what
-   matches is sent after all. The rest is cleaned as a path (`a//b/./c/../d` is `a/b/d`), and a leading `/` is
-   dropped. `.` alone matches nothing.
+2. the lines of the file `.dockerignore` at the root of the directory, if there is one.
 
-Patterns are matched against the whole path, relative to the root, with `/` between names:
-`*` stands for any characters but `/`, `?` for one, `[a-z]` and `[^a-z]` for one of a class, `**/` for any
-number of directories (none included), `**` at the end for everything below, and `\\` takes away the next
-character's meaning. A pattern that matches a directory matches everything in it.
+`.dockerignore` is read as Docker reads it. A byte order mark at the start, lines that begin with `#`, empty
+lines, and white space around a line are skipped. A line that begins with `!` is an exception: files that
+match the rest of the line are sent. A pattern is normalized as a path (`a//b/./c/../d` becomes `a/b/d`)
+and a leading `/` is removed. The pattern `.` matches nothing.
 
-A directory that is left out is not even looked into, unless an exception names a path that begins, letter by
-letter, with that directory's: `docs` then `!docs/README.md` sends the one file.
+A pattern is compared with the whole path relative to the root, with `/` between the names:
+
+- `*` matches any characters except `/`, `?` matches one such character;
+- `[a-z]` and `[^a-z]` match one character of a class;
+- `**/` matches any number of directories, including none; `**` at the end matches everything below;
+- `\\` escapes the next character.
+
+A pattern that matches a directory matches everything in it.
+
+An ignored directory is not searched, unless the path of an exception begins with the directory's path: with
+the lines `docs` and `!docs/README.md`, that one file is sent.
 """
 
 from __future__ import annotations
@@ -39,28 +44,28 @@ class _Pattern:
 
 @frozen
 class IgnoreRules:
-    """The rules in force for one directory."""
+    """The rules that apply to one directory."""
 
     patterns: tuple[_Pattern, ...]
 
     @classmethod
     def parse(cls, dockerignore: str = "") -> Self:
-        """Rules from the text of a `.dockerignore`; ValueError names a line that cannot be read."""
+        """Parse the text of a `.dockerignore`. Raise ValueError for an invalid line."""
         lines = dockerignore.removeprefix("\ufeff").splitlines()
         return cls(tuple(_compile([*ALWAYS, *(line for line in lines if not line.startswith("#"))])))
 
     def ignores(self, path: str) -> bool:
-        """Whether the file or directory at this relative path is left out."""
+        """Return True if the file or directory at this relative path is not sent."""
         names = path.split("/")
-        lineage = ["/".join(names[: depth + 1]) for depth in range(len(names))]
+        prefixes = ["/".join(names[: depth + 1]) for depth in range(len(names))]
         ignored = False
         for pattern in self.patterns:
-            if any(pattern.regex.fullmatch(ancestor) for ancestor in lineage):
+            if any(pattern.regex.fullmatch(ancestor) for ancestor in prefixes):
                 ignored = not pattern.exception
         return ignored
 
     def prunes(self, directory: str) -> bool:
-        """Whether nothing below this ignored directory can be an exception."""
+        """Return True if no exception can match anything in this ignored directory."""
         return not any(p.exception and f"{p.text}/".startswith(f"{directory}/") for p in self.patterns)
 
 
@@ -78,10 +83,8 @@ def _compile(lines: Iterable[str]) -> Iterable[_Pattern]:
             continue
         try:
             regex = re.compile(_translate(text), re.DOTALL)
-        except re.error as problem:
-            raise ValueError(
-                f".dockerignore: cannot read the pattern {line.strip()!r}: {problem}"
-            ) from problem
+        except re.error as error:
+            raise ValueError(f".dockerignore: invalid pattern {line.strip()!r}: {error}") from error
         yield _Pattern(text, regex, exception)
 
 
@@ -93,7 +96,7 @@ _WILDCARDS = re.compile(
 
 
 def _translate(pattern: str) -> str:
-    """The regular expression for a pattern, to be matched in full."""
+    """Translate a pattern to a regular expression for `fullmatch`."""
     parts, position = [], 0
     for wildcard in _WILDCARDS.finditer(pattern):
         parts.append(re.escape(pattern[position : wildcard.start()]))

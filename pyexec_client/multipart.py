@@ -1,4 +1,4 @@
-"""The body of a request that carries code: metadata first, so that the server can stream what follows."""
+"""The multipart body of an upload. The metadata comes first, so that the server can stream the archive."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from .source import Archive
 
 @define
 class Upload:
-    """One sending of a body. `problem` is what went wrong while the archive was being made, on this side."""
+    """One attempt to send a body. `error` is set if building the archive fails."""
 
     archive: Archive
     metadata: Mapping[str, Any]
-    problem: OSError | ValueError | None = field(default=None, init=False)
+    error: OSError | ValueError | None = field(default=None, init=False)
 
     def form(self) -> aiohttp.FormData:
-        """The multipart form, of unknown length: it is sent in chunks, and never held as a whole."""
+        """Return the multipart form. It is sent in chunks and never held in memory as a whole."""
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("metadata", json.dumps(self.metadata), content_type="application/json")
         form.add_field("tar", self._chunks(), filename="input.tar", content_type="application/x-tar")
         return form
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        # aiohttp reports any failure of a body as a broken connection: the cause is kept here for the caller.
+        # aiohttp reports any failure of a body as a lost connection, so keep the cause for the caller.
         try:
             async for chunk in self.archive.chunks():
                 yield chunk
-        except (OSError, ValueError) as problem:
-            self.problem = problem
+        except (OSError, ValueError) as error:
+            self.error = error
             raise

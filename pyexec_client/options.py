@@ -1,4 +1,4 @@
-"""How to run it: the keyword arguments of the client's methods, and the metadata they become."""
+"""The keyword arguments of the client's methods, and their conversion to request metadata."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any, TypedDict
 
 
 class Limits(TypedDict, total=False):
-    """Limits of one run; what is not given, the server decides.
+    """Limits of one run. The server's defaults apply to limits that are not given.
 
-    `timeout` in seconds, `memory_mb` and `disk_mb` in MB, `cpu_shares` relative to 1024, `cpus` in cores.
-    `network`: whether the program may reach the network (by default it may not).
+    - `timeout`: seconds that the program may run
+    - `memory_mb`, `disk_mb`: limits in MB
+    - `cpu_shares`: CPU weight relative to other runs (default 1024)
+    - `cpus`: limit in CPU cores
+    - `network`: allow network access (default: not allowed)
     """
 
     timeout: float | None
@@ -22,12 +25,16 @@ class Limits(TypedDict, total=False):
 
 
 class RunOptions(Limits, total=False):
-    """What `run`, `submit` and `stream` take beside the source, and `eval` beside the code.
+    """Options of `run`, `submit`, `stream`, `map` and `eval`.
 
-    `entrypoint`: which file to run. `image`: the Docker image. `requirements`: the text of a
-    requirements.txt. `pre_commands`: shell commands run as root before the program. `stdin`: what the program
-    reads. `env`: environment variables. `args`: the program's arguments. `output_files`: glob patterns of
-    files to bring back.
+    - `entrypoint`: path of the file to run
+    - `image`: Docker image
+    - `requirements`: text of a requirements.txt; its packages are installed before the run
+    - `pre_commands`: shell commands that run as root during setup
+    - `stdin`: standard input of the program
+    - `env`: environment variables of the program
+    - `args`: arguments of the program
+    - `output_files`: glob patterns of files under /work to return
     """
 
     entrypoint: str | None
@@ -59,13 +66,15 @@ _LIMITS = {
 
 
 def metadata(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's metadata: only what was given, so that the server's defaults hold for the rest.
+    """Convert options to request metadata. Omit options that are None, so that the server's defaults apply.
 
-    Raises TypeError for an option that does not exist.
+    Raise TypeError for an unknown option.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if unknown := given.keys() - RunOptions.__annotations__.keys():
-        raise TypeError(f"unknown option {min(unknown)!r}; there are {', '.join(RunOptions.__annotations__)}")
+        raise TypeError(
+            f"unknown option {min(unknown)!r}; allowed are {', '.join(RunOptions.__annotations__)}"
+        )
     fields: dict[str, Any] = {
         field: list(value) if isinstance(value := given[name], tuple) else value
         for name, field in _FIELDS.items()

@@ -1,4 +1,4 @@
-"""Every request the client makes, as data: nothing is sent here."""
+"""Build the requests of this API as plain data. `transport.py` sends them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from .options import metadata
-from .retry import NEVER, Retry
+from .retry import NO_RETRY, Retry
 from .source import Archive, Source, archive
 
 _API = "/api/v1"
-_PAGE = 100
+_PAGE_SIZE = 100
 _POLL_SECONDS = 60
-# How long the server may be silent beyond what was asked of it, before the connection counts as broken.
-# An eval answers as a whole: beside the run itself it may have to wait for a slot and for setup.
+# A connection counts as lost if the server sends nothing for the expected time plus this margin. The margin of an
+# eval is larger, because the server sends nothing while the request waits in the queue and for the setup.
 _MARGIN_SECONDS = 30.0
 _EVAL_MARGIN_SECONDS = 900.0
 
 
 @frozen(kw_only=True)
 class Request:
-    """One request. `silence`: after how many seconds without a byte the connection counts as broken.
+    """One HTTP request.
 
-    `retry` says how often it may be sent again: only what does no harm twice may be.
+    `idle_timeout` is how many seconds may pass without a byte from the server before the connection counts as
+    lost. `retry` is NO_RETRY unless the request is safe to repeat.
     """
 
     method: str
@@ -35,8 +36,8 @@ class Request:
     json: Any = None
     archive: Archive | None = None
     metadata: Mapping[str, Any] = field(factory=dict)
-    silence: float | None = 2 * _MARGIN_SECONDS
-    retry: Retry = NEVER
+    idle_timeout: float | None = 2 * _MARGIN_SECONDS
+    retry: Retry = NO_RETRY
 
 
 def run_streaming(source: Source, options: Mapping[str, Any], key: str | None, retry: Retry) -> Request:
@@ -57,7 +58,7 @@ def _upload(
         headers=_key_header(key) | {"Accept": accept},
         archive=tar,
         metadata=metadata(options),
-        retry=retry if key and tar.replayable else NEVER,
+        retry=retry if key and tar.replayable else NO_RETRY,
     )
 
 
@@ -80,8 +81,8 @@ def evaluate(
         path=f"{_API}/eval",
         headers=_key_header(key),
         json=body,
-        silence=seconds + _EVAL_MARGIN_SECONDS if seconds else None,
-        retry=retry if key else NEVER,
+        idle_timeout=seconds + _EVAL_MARGIN_SECONDS if seconds else None,
+        retry=retry if key else NO_RETRY,
     )
 
 
@@ -90,10 +91,10 @@ def get(execution_id: str, retry: Retry) -> Request:
 
 
 def wait(execution_id: str, retry: Retry) -> Request:
-    """The long poll: held by the server until the execution ends, or for a minute."""
+    """Build the long poll: the server answers when the execution ends, or after a minute."""
     query = {"wait": str(_POLL_SECONDS)}
-    silence = _POLL_SECONDS + _MARGIN_SECONDS
-    return Request(method="GET", path=_path(execution_id), query=query, silence=silence, retry=retry)
+    idle = _POLL_SECONDS + _MARGIN_SECONDS
+    return Request(method="GET", path=_path(execution_id), query=query, idle_timeout=idle, retry=retry)
 
 
 def kill(execution_id: str, retry: Retry) -> Request:
@@ -101,26 +102,30 @@ def kill(execution_id: str, retry: Retry) -> Request:
 
 
 def page(status: str | None, left: int | None, cursor: str | None, retry: Retry) -> Request:
-    """One page of the listing, of at most `left` entries."""
-    query = {"limit": str(_PAGE if left is None else min(left, _PAGE)), "status": status, "cursor": cursor}
+    """Build the request for one page of the list, with at most `left` entries."""
+    query = {
+        "limit": str(_PAGE_SIZE if left is None else min(left, _PAGE_SIZE)),
+        "status": status,
+        "cursor": cursor,
+    }
     given = {name: value for name, value in query.items() if value}
     return Request(method="GET", path=f"{_API}/executions", query=given, retry=retry)
 
 
 def logs(execution_id: str, stream: str | None, follow: bool, retry: Retry) -> Request:
     query = ({"stream": stream} if stream else {}) | ({"follow": "1"} if follow else {})
-    # A program may be silent for as long as it likes.
-    silence = None if follow else 2 * _MARGIN_SECONDS
+    # A program may print nothing for any length of time.
+    idle = None if follow else 2 * _MARGIN_SECONDS
     path = f"{_path(execution_id)}/logs"
-    return Request(method="GET", path=path, query=query, silence=silence, retry=retry)
+    return Request(method="GET", path=path, query=query, idle_timeout=idle, retry=retry)
 
 
 def files(execution_id: str, path: str | None, retry: Retry) -> Request:
-    """One file, or all as a tar where `path` is None."""
+    """Build the request for one output file, or for a tar of all of them if `path` is None."""
     if path is not None and not path.strip("/"):
-        raise ValueError(f"{path!r} is no file's path")
-    end = "" if path is None else f"/{quote(path)}"
-    return Request(method="GET", path=f"{_path(execution_id)}/files{end}", retry=retry)
+        raise ValueError(f"invalid file path {path!r}")
+    suffix = "" if path is None else f"/{quote(path)}"
+    return Request(method="GET", path=f"{_path(execution_id)}/files{suffix}", retry=retry)
 
 
 def events(execution_id: str, after: str | None, retry: Retry) -> Request:
@@ -130,7 +135,7 @@ def events(execution_id: str, after: str | None, retry: Retry) -> Request:
 
 def _path(execution_id: str) -> str:
     if not execution_id.isascii() or not execution_id.replace("_", "").isalnum():
-        raise ValueError(f"an execution's id looks like exe_0123abcd, not {execution_id!r}")
+        raise ValueError(f"invalid execution ID {execution_id!r}: it must look like exe_0123abcd")
     return f"{_API}/executions/{execution_id}"
 
 

@@ -1,4 +1,4 @@
-"""What became of an execution, as the server tells it."""
+"""The result of an execution, as the server returns it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 class Status(StrEnum):
-    """How far an execution is. The first two are before its end."""
+    """The status of an execution. `pending` and `running` are before its end, the others are final."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -25,12 +25,13 @@ class Status(StrEnum):
 
     @property
     def ended(self) -> bool:
+        """Return True if this status is final."""
         return self not in (Status.PENDING, Status.RUNNING)
 
 
 @frozen(kw_only=True)
 class Timings:
-    """Milliseconds spent waiting for a slot, in setup, and running."""
+    """Milliseconds spent in the queue, in setup, and running."""
 
     queue: float | None = None
     setup: float | None = None
@@ -39,7 +40,7 @@ class Timings:
 
 @frozen(kw_only=True)
 class Usage:
-    """What the program used."""
+    """CPU time and memory that the program used."""
 
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
@@ -47,7 +48,7 @@ class Usage:
 
 @frozen(kw_only=True)
 class Truncated:
-    """Whether a stream, or the `repr` of the last expression, was cut because it was too long."""
+    """Flags for texts that were cut because they exceed a limit of the server."""
 
     stdout: bool = False
     stderr: bool = False
@@ -56,7 +57,7 @@ class Truncated:
 
 @frozen(kw_only=True)
 class OutputFile:
-    """A file that the run brought back; `size` in bytes."""
+    """An output file; `size` is in bytes."""
 
     path: str
     size: int
@@ -64,11 +65,13 @@ class OutputFile:
 
 @frozen(kw_only=True)
 class Result:
-    """An execution's state; after its end, its outcome. What does not apply is None.
+    """The state of an execution and, once it has ended, its result. Fields that do not apply are None.
 
-    `stdout` and `stderr` are text, invalid bytes replaced; an entry of a listing has neither. `result` is the
-    `repr` of the last expression, of `eval` alone. `files` are there to be fetched; `files_truncated` says that
-    some were left out. `raw` is the answer itself, with fields of newer servers.
+    - `stdout`, `stderr`: text, with invalid UTF-8 replaced; empty in the results of `list`
+    - `result`: the `repr` of the last expression (only `eval`)
+    - `files`: the output files, ready for `Client.file` and `Client.files`
+    - `files_truncated`: True if output files are missing, for example because they exceed the size limit
+    - `raw`: the JSON object of the response, including fields that only newer servers send
     """
 
     execution_id: str
@@ -93,19 +96,19 @@ class Result:
 
     @property
     def ended(self) -> bool:
-        """It is over: nothing of it will change any more."""
+        """Return True if the execution has ended. A result that has ended does not change."""
         return self.status.ended
 
     @property
     def ok(self) -> bool:
-        """The program ran to its end and exited with 0."""
+        """Return True if the program exited with code 0."""
         return self.status is Status.COMPLETED and self.exit_code == 0
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Read the Result object of an answer; raises InvalidAnswer if it is not one."""
+        """Convert the JSON object of a response. Raise InvalidAnswer if it is not a result."""
         if not isinstance(data, dict):
-            raise InvalidAnswer(f"the server's answer is not a result but {_excerpt(data)}")
+            raise InvalidAnswer(f"invalid response from the server: not a result: {_excerpt(data)}")
         try:
             known: dict[str, Any] = {name: data[name] for name in _PLAIN if data.get(name) is not None}
             known |= {name: datetime.fromisoformat(data[name]) for name in _TIMES if data.get(name)}
@@ -118,9 +121,9 @@ class Result:
                 files=tuple(OutputFile(path=f["path"], size=f["size"]) for f in data.get("files") or ()),
                 raw=data,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            text = f"the server's answer is not a result: {problem!r} in {_excerpt(data)}"
-            raise InvalidAnswer(text) from problem
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            text = f"invalid response from the server: not a result: {error!r} in {_excerpt(data)}"
+            raise InvalidAnswer(text) from error
 
 
 _TIMES = ("created_at", "started_at", "finished_at")

@@ -1,4 +1,4 @@
-"""How often to try again, and when."""
+"""Retry policy: how often to retry, and how long to wait before each retry."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from attrs.validators import ge, gt
 
 @frozen(kw_only=True)
 class Retry:
-    """At most `attempts` more tries. The pauses before them double from `first` up to `longest` seconds,
-    each shortened at random by up to a half, so that many clients do not come back at the same moment.
+    """Retry up to `attempts` times with exponential backoff.
+
+    The pauses double from `first` up to `longest` seconds. Each pause is shortened by a random amount of up to
+    half, so that many clients do not retry at the same moment.
     """
 
     attempts: int = field(default=3, validator=ge(0))
@@ -20,10 +22,10 @@ class Retry:
     longest: float = field(default=30.0, validator=gt(0))
 
     def pauses(self) -> Iterator[float]:
-        """The pauses in seconds, one for each further try."""
+        """Yield the pause before each retry, in seconds."""
         for attempt in range(self.attempts):
             yield min(self.first * 2**attempt, self.longest) * random.uniform(0.5, 1)  # noqa: S311 no secret
 
 
-#: For something that is not done twice, whatever happens.
-NEVER = Retry(attempts=0)
+#: Policy of requests that must not be sent twice.
+NO_RETRY = Retry(attempts=0)

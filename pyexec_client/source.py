@@ -1,4 +1,4 @@
-"""What to run, in any of the forms that the client takes, as the archive that the server takes."""
+"""Convert a source (text, files, a path or a stream) to the tar archive that the server accepts."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ from attrs import evolve, frozen
 
 from . import tar
 
-#: Names that are sent as they are. The server takes no compressed one, and says so better than we could.
+#: Files with these suffixes are sent unchanged. The server rejects compressed archives with a clear message.
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
 @frozen
 class Archive:
-    """An uncompressed tar, produced as it is sent. `replayable`: it can be produced again, byte for byte."""
+    """An uncompressed tar, built while it is sent. A `replayable` one can be built again, with the same bytes."""
 
     _produce: Callable[[], AsyncIterator[bytes]]
     replayable: bool
     _measure: Callable[[], int] | None = None
 
     def chunks(self) -> AsyncIterator[bytes]:
+        """Return the bytes of the archive, in chunks."""
         return self._produce()
 
     def size(self) -> int | None:
-        """How many bytes it has, None for a stream. OSError or ValueError if what it holds cannot be read."""
+        """Return the size in bytes, or None for a stream. Raise OSError or ValueError if a file is unreadable."""
         return self._measure() if self._measure else None
 
-    def observed(self, tell: Callable[[int], None]) -> Archive:
-        """The same, which tells how many bytes have been sent so far."""
+    def with_progress(self, on_progress: Callable[[int], None]) -> Archive:
+        """Return a copy that calls `on_progress` with the number of bytes sent so far."""
 
         async def produce() -> AsyncGenerator[bytes, None]:
             sent = 0
             async for chunk in self._produce():
                 yield chunk
                 sent += len(chunk)
-                tell(sent)
+                on_progress(sent)
 
         return evolve(self, produce=produce)
 
 
-#: Source text; files by path in the archive; a path of a file, a directory or a tar; an open tar stream; an archive.
+#: Source text, files by archive path, the path of a file, directory or tar, an open tar stream, or an archive.
 Source = str | Mapping[str, tar.Content] | os.PathLike[str] | BinaryIO | AsyncIterable[bytes] | Archive
 
 
 def archive(source: Source) -> Archive:
-    """The archive of a source. A `str` is Python source text; give a path as a `pathlib.Path`.
+    """Build the archive of a source. A `str` is Python source text; pass a path as a `pathlib.Path`.
 
-    Raises FileNotFoundError for a path that does not exist, ValueError for one that is neither a file nor a
-    directory, TypeError for anything that is no source.
+    Raise FileNotFoundError if the path does not exist, ValueError if it is neither a file nor a directory, and
+    TypeError for an unsupported type.
     """
     if isinstance(source, Archive):
         return source
@@ -68,18 +69,18 @@ def archive(source: Source) -> Archive:
     if hasattr(source, "read"):
         return Archive(lambda: _in_threads(tar.read(source)), replayable=False)
     raise TypeError(
-        f"a source is text, a mapping of files, a path or a tar stream, not {type(source).__name__}"
+        f"a source must be text, a mapping of files, a path or a tar stream, not {type(source).__name__}"
     )
 
 
 def is_tar_name(path: Path) -> bool:
-    """Whether a path's name says that it is an archive already."""
+    """Return True if the file name ends like that of a tar archive, compressed or not."""
     return path.name.lower().endswith(TAR_SUFFIXES)
 
 
 def _from_files(files: Mapping[str, tar.Content]) -> Archive:
     if not files:
-        raise ValueError("there are no files to run")
+        raise ValueError("nothing to run: no files given")
     members = [tar.member(name, content) for name, content in files.items()]
     measure = partial(tar.size, members)
     if all(isinstance(item.content, bytes) for item in members):
@@ -89,7 +90,7 @@ def _from_files(files: Mapping[str, tar.Content]) -> Archive:
 
 def _from_path(path: Path) -> Archive:
     if path.is_dir():
-        # Not replayable in the strict sense if somebody edits meanwhile; the server would then answer 409.
+        # If a file changes between two attempts, the server answers 409 to the second one.
         return Archive(
             lambda: _in_threads(tar.write(tar.directory_members(path))),
             True,
@@ -111,7 +112,7 @@ async def _from_memory(members: list[tar.Member]) -> AsyncGenerator[bytes, None]
 
 
 async def _in_threads(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Blocking reads, off the event loop."""
+    """Run the blocking iterator in worker threads."""
     step = partial(next, chunks, None)
     while (chunk := await to_thread.run_sync(step)) is not None:
         yield chunk

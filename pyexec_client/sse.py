@@ -1,4 +1,4 @@
-"""Server-Sent Events, read from bytes that arrive in any pieces (the WHATWG standard's grammar)."""
+"""Incremental parser for Server-Sent Events, as the WHATWG HTML standard defines them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @frozen
 class Message:
-    """One message: its kind, its text, and the last id seen so far."""
+    """One message: its event type, its data, and the last ID received so far."""
 
     event: str
     data: str
@@ -18,7 +18,7 @@ class Message:
 
 @define
 class Parser:
-    """Feed it chunks, get the messages that are complete. What is unfinished at the end was never sent."""
+    """Parse chunks of any size. An incomplete message at the end of the stream is discarded, as the standard says."""
 
     last_id: str = ""
     _line: list[bytes] = field(factory=list, init=False)
@@ -28,10 +28,11 @@ class Parser:
     _data: list[str] = field(factory=list, init=False)
 
     def feed(self, chunk: bytes) -> list[Message]:
+        """Add a chunk and return the messages that it completes."""
         if not chunk:
             return []
         if self._after_cr:
-            chunk = chunk.removeprefix(b"\n")  # a CRLF that was cut in two is one line end, not two
+            chunk = chunk.removeprefix(b"\n")  # a CRLF split between two chunks is one line end
         self._after_cr = chunk.endswith(b"\r")
         messages = []
         for piece in chunk.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""The synchronous client: the asynchronous one, whose event loop runs in a thread of its own."""
+"""The synchronous client. It runs an AsyncClient on an event loop in a background thread."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _waiting(
+def _blocking(
     method: Callable[Concatenate[AsyncClient, P], Awaitable[T]],
 ) -> Callable[Concatenate[Client, P], T]:
-    """The method of the asynchronous client that returns when it has."""
+    """Convert a coroutine method of AsyncClient to a blocking method."""
 
     @wraps(method)
     def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,7 +39,7 @@ def _waiting(
 def _iterating(
     method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate[Client, P], Generator[T, None, None]]:
-    """The generator of the asynchronous client, as an ordinary one."""
+    """Convert an async generator method of AsyncClient to a generator method."""
 
     @wraps(method)
     def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
@@ -49,10 +49,10 @@ def _iterating(
 
 
 class Client:
-    """Runs Python on a python-executor server: AsyncClient's methods, arguments and results, without `await`.
+    """Run Python code on a python-executor server, with AsyncClient's methods and arguments but no `await`.
 
-    It may be used by many threads at once. Leaving a loop over `stream`, `map` or `events` early, and an
-    exception such as KeyboardInterrupt in any call, ends what went on there.
+    Threads may share a client. An exception during a call, such as KeyboardInterrupt, cancels the call. To stop
+    a loop over `stream`, `map` or `events` early, use `contextlib.closing`.
 
         with Client("http://localhost:8080") as client:
             print(client.run("print(6 * 7)").stdout)
@@ -71,12 +71,12 @@ class Client:
         self._thread: threading.Thread | None = None
         self._portal: Future[BlockingPortal] = Future()
 
-    submit = _waiting(AsyncClient.submit)
-    eval = _waiting(AsyncClient.eval)
-    get = _waiting(AsyncClient.get)
-    wait = _waiting(AsyncClient.wait)
-    kill = _waiting(AsyncClient.kill)
-    file = _waiting(AsyncClient.file)
+    submit = _blocking(AsyncClient.submit)
+    eval = _blocking(AsyncClient.eval)
+    get = _blocking(AsyncClient.get)
+    wait = _blocking(AsyncClient.wait)
+    kill = _blocking(AsyncClient.kill)
+    file = _blocking(AsyncClient.file)
     stream = _iterating(AsyncClient.stream)
     map = _iterating(AsyncClient.map)
     list = _iterating(AsyncClient.list)
@@ -92,16 +92,16 @@ class Client:
         idempotency_key: str | None = None,
         **options: Unpack[RunOptions],
     ) -> Result:
-        """Run it and wait for its end, however long; `on_event` is called in this thread."""
+        """Run the source and wait until it ends. `on_event` is called in the calling thread."""
         for event in self.stream(source, idempotency_key=idempotency_key, **options):
             if on_event is not None:
                 on_event(event)
             if isinstance(event, Ended):
                 return event.result
-        raise AssertionError("an event stream ends with its last event or raises")
+        raise AssertionError("an event stream ends with Ended or raises")
 
     def close(self) -> None:
-        """Close the connections, and end the thread."""
+        """Close all connections and stop the background thread."""
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is None:
@@ -119,10 +119,10 @@ class Client:
     ) -> None:
         self.close()
 
-    def _opened(self) -> BlockingPortal:
+    def _start(self) -> BlockingPortal:
         with self._lock:
             if self._thread is None:
-                # A daemon: a program that forgets to close us can still end.
+                # A daemon thread, so that a program that does not call close() can exit.
                 self._thread = threading.Thread(
                     target=anyio.run, args=[_serve, self._portal], name="python-executor client", daemon=True
                 )
@@ -130,17 +130,17 @@ class Client:
             return self._portal.result()
 
     def _wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
-        running = self._opened().start_task_soon(call)
+        running = self._start().start_task_soon(call)
         try:
             return running.result()
         finally:
             running.cancel()
 
     def _iterate(self, call: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
-        portal = self._opened()
+        portal = self._start()
         send, receive = anyio.create_memory_object_stream[T]()
 
-        async def pump() -> None:  # a generator is to be closed by the task that began it
+        async def pump() -> None:  # the task that starts an async generator must also close it
             async with send, aclosing(call()) as items:
                 async for item in items:
                     await send.send(item)

@@ -1,4 +1,4 @@
-"""Uncompressed tar archives, written piece by piece in constant memory."""
+"""Write uncompressed tar archives in chunks, in constant memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .ignore import IgnoreRules
 
 CHUNK_BYTES = 256 * 1024
 _END = bytes(2 * tarfile.BLOCKSIZE)
-# Text has no time of its own. A fixed one makes equal sources equal archives, which an Idempotency-Key needs;
-# 1980 because zip files, which programs may make of what they got, know no earlier one.
+# Modification time of members that are not files on disk. It is fixed, so that equal sources give equal archives:
+# an Idempotency-Key needs that. It is 1980, because the zip format has no earlier dates.
 _FIXED_TIME = 315_532_800
 
 Content = str | bytes | os.PathLike[str] | BinaryIO
@@ -24,14 +24,14 @@ Content = str | bytes | os.PathLike[str] | BinaryIO
 
 @frozen
 class Member:
-    """One entry of an archive: its header, and its bytes, a file to read them from, or nothing."""
+    """One entry of an archive: its header, and its content as bytes, as a file to read, or None."""
 
     header: tarfile.TarInfo
     content: bytes | Path | BinaryIO | None = None
 
 
 def member(name: str, content: Content) -> Member:
-    """A file called `name` with this text, these bytes, or what this path or open seekable file holds."""
+    """Make a file entry from text, bytes, a path, or an open seekable file."""
     header = tarfile.TarInfo(name)
     header.mode, header.mtime = 0o644, _FIXED_TIME
     if isinstance(content, str):
@@ -46,10 +46,10 @@ def member(name: str, content: Content) -> Member:
 
 
 def directory_members(root: Path) -> Iterator[Member]:
-    """Everything below `root` that its ignore rules let pass, by name, directories before their contents.
+    """Yield the files below `root` that are not ignored, sorted by name; directories come before their contents.
 
-    Symbolic links stay links. Sockets, pipes and devices are left out. Owners are not told. ValueError if that
-    leaves nothing at all.
+    Symbolic links are kept as links. Sockets, pipes and devices are skipped. File owners are not included. Raise
+    ValueError if nothing remains.
     """
     ignore_file = root / ".dockerignore"
     text = ignore_file.read_text("utf-8", "surrogateescape") if ignore_file.is_file() else ""
@@ -57,16 +57,16 @@ def directory_members(root: Path) -> Iterator[Member]:
     members = _below(root, "", rules)
     first = next(members, None)
     if first is None:
-        raise ValueError(f"{root}: {_why_nothing(root)}")
+        raise ValueError(f"{root}: {_why_empty(root)}")
     yield first
     yield from members
 
 
-def _why_nothing(root: Path) -> str:
+def _why_empty(root: Path) -> str:
     with os.scandir(root) as listing:
         if next(listing, None) is None:
             return "the directory is empty"
-    return "everything in it is left out: .git, __pycache__, .venv, node_modules, what .dockerignore names"
+    return "every file is ignored: .git, __pycache__, .venv, node_modules and .dockerignore patterns are not sent"
 
 
 def _below(folder: Path, prefix: str, rules: IgnoreRules) -> Iterator[Member]:
@@ -106,12 +106,12 @@ def _from_disk(name: str, path: Path, status: os.stat_result) -> Member:
 
 
 def write(members: Iterable[Member]) -> Iterator[bytes]:
-    """The archive of these members. OSError if a file cannot be read, or became shorter meanwhile."""
+    """Yield the archive of these members in chunks. Raise OSError if a file is unreadable or becomes shorter."""
     buffer = bytearray()
     for item in members:
         buffer += _header(item)
-        for piece in _contents(item):
-            buffer += piece
+        for chunk in _contents(item):
+            buffer += chunk
             if len(buffer) >= CHUNK_BYTES:
                 yield bytes(buffer)
                 buffer.clear()
@@ -120,7 +120,7 @@ def write(members: Iterable[Member]) -> Iterator[bytes]:
 
 
 def size(members: Iterable[Member]) -> int:
-    """How long their archive will be. Headers are made, contents are not read."""
+    """Return the size of the archive in bytes, without reading the contents of the files."""
     length = len(_END)
     for item in members:
         length += len(_header(item)) + item.header.size + -item.header.size % tarfile.BLOCKSIZE
@@ -146,17 +146,17 @@ def _contents(item: Member) -> Iterator[bytes]:
 
 
 def _exactly(item: Member, file: BinaryIO) -> Iterator[bytes]:
-    """As many bytes as the header promised: a file that grows meanwhile must not break the archive."""
+    """Yield exactly as many bytes as the header says, so that a file that grows does not corrupt the archive."""
     left = item.header.size
     while left:
-        piece = file.read(min(left, CHUNK_BYTES))
-        if not piece:
+        chunk = file.read(min(left, CHUNK_BYTES))
+        if not chunk:
             raise OSError(f"{item.header.name} became shorter while it was being sent")
-        left -= len(piece)
-        yield piece
+        left -= len(chunk)
+        yield chunk
 
 
 def read(file: BinaryIO) -> Iterator[bytes]:
-    """The pieces of an archive that somebody else made."""
-    while piece := file.read(CHUNK_BYTES):
-        yield piece
+    """Yield the chunks of an existing archive."""
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk

@@ -1,4 +1,4 @@
-"""HTTP: one pooled session, errors made typed, requests repeated where that is safe."""
+"""Send requests over one pooled HTTP session, retry where it is safe, and raise typed errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import aiohttp
 import anyio
 from attrs import define, field
 
-from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_answer
+from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_response
 from .multipart import Upload
 from .requests import Request
 
@@ -21,35 +21,35 @@ _CONNECT_SECONDS = 10.0
 
 
 @define
-class Answer:
-    """A good answer whose body has not been read yet."""
+class Response:
+    """A successful response whose body has not been read yet."""
 
     url: str
     _response: aiohttp.ClientResponse
     _upload: Upload | None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives; ConnectionFailed if it stops in the middle."""
+        """Yield the body as it arrives. Raise ConnectionFailed if the connection is lost."""
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
-        except (aiohttp.ClientError, OSError) as problem:
-            raise _failure(self.url, problem, self._upload) from problem
+        except (aiohttp.ClientError, OSError) as error:
+            raise _error_for_caller(self.url, error, self._upload) from error
 
     async def json(self) -> Any:
-        """The body as JSON; InvalidAnswer if it is something else."""
+        """Parse the body as JSON. Raise InvalidAnswer if it is not JSON."""
         body = b"".join([chunk async for chunk in self.chunks()])
         try:
             return json.loads(body)
-        except ValueError as problem:
+        except ValueError as error:
             raise InvalidAnswer(
-                f"{self.url} does not answer as python-executor does: {body[:100]!r}"
-            ) from problem
+                f"{self.url} is not a python-executor server: it sent {body[:100]!r}"
+            ) from error
 
 
 @define
 class Transport:
-    """Sends requests to one server. `base_url` may carry a path; a slash at its end makes no difference."""
+    """Send requests to one server. `base_url` may contain a path; a trailing slash is ignored."""
 
     base_url: str
     token: str | None = field(default=None, repr=False)
@@ -58,94 +58,95 @@ class Transport:
     def __attrs_post_init__(self) -> None:
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"the server's address must look like http://host:8080, not {self.base_url!r}")
+            raise ValueError(f"invalid server URL {self.base_url!r}: it must look like http://host:8080")
         self.base_url = self.base_url.rstrip("/")
 
     async def close(self) -> None:
+        """Close all connections."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def json(self, request: Request) -> Any:
-        """Send it and read the whole answer as JSON."""
-        async with self.open(request) as answer:
-            return await answer.json()
+        """Send a request and return the JSON of the response."""
+        async with self.open(request) as response:
+            return await response.json()
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Answer]:
-        """Send it; the body of a good answer is read inside the context.
+    async def open(self, request: Request) -> AsyncIterator[Response]:
+        """Send a request and yield the response; read its body inside the context.
 
-        Raises ApiError (its kinds) for an error the server reports, ConnectionFailed if it cannot be reached,
-        and OSError or ValueError if the archive to send cannot be made.
+        Raise a subclass of ApiError if the server reports an error, ConnectionFailed if it cannot be reached,
+        and OSError or ValueError if the archive cannot be built.
         """
-        answer = await self._send(request)
+        response = await self._send(request)
         try:
-            yield answer
+            yield response
         finally:
-            answer._response.close()
+            response._response.close()
 
-    async def _send(self, request: Request) -> Answer:
+    async def _send(self, request: Request) -> Response:
         pauses = request.retry.pauses()
         while True:
             try:
                 return await self._attempt(request)
-            except (ConnectionFailed, Unavailable, QueueFull) as problem:
+            except (ConnectionFailed, Unavailable, QueueFull) as error:
                 pause = next(pauses, None)
-                asked = problem.retry_after if isinstance(problem, ApiError) else None
-                if pause is None or (asked is not None and asked > request.retry.longest):
+                retry_after = error.retry_after if isinstance(error, ApiError) else None
+                if pause is None or (retry_after is not None and retry_after > request.retry.longest):
                     raise
-            await anyio.sleep(max(pause, asked or 0))
+            await anyio.sleep(max(pause, retry_after or 0))
 
-    async def _attempt(self, request: Request) -> Answer:
+    async def _attempt(self, request: Request) -> Response:
         upload = Upload(request.archive, request.metadata) if request.archive else None
         try:
-            response = await self._opened().request(
+            response = await self._open_session().request(
                 request.method,
                 self.base_url + request.path,
                 params=request.query,
                 headers=request.headers,
                 json=request.json,
                 data=upload.form() if upload else None,
-                timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=request.silence),
+                timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=request.idle_timeout),
                 allow_redirects=False,  # a redirected POST would become a GET
             )
-        except (aiohttp.ClientError, OSError) as problem:
-            raise _failure(self.base_url, problem, upload) from problem
+        except (aiohttp.ClientError, OSError) as error:
+            raise _error_for_caller(self.base_url, error, upload) from error
         if response.status < 300:
-            return Answer(self.base_url, response, upload)
+            return Response(self.base_url, response, upload)
         try:
             body = await response.read()
         except (aiohttp.ClientError, OSError):
-            body = b""  # the status alone says enough
+            body = b""  # the status is enough
         finally:
             response.close() if upload else response.release()
-        raise error_from_answer(response.status, response.headers, body)
+        raise error_from_response(response.status, response.headers, body)
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-            # Long polls each hold a connection: a limit on connections would make them wait for each other.
+            # Each long poll holds a connection, so a limit would make them wait for each other.
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers)
         return self._session
 
 
-def _failure(url: str, problem: Exception, upload: Upload | None) -> Exception:
-    """What to tell the caller: our own failure to read what is to be sent goes before the network's."""
-    if upload is not None and upload.problem is not None:
-        return upload.problem
-    return ConnectionFailed(url, _reason(problem))
+def _error_for_caller(url: str, error: Exception, upload: Upload | None) -> Exception:
+    """Return the error of building the archive if there is one, else a ConnectionFailed."""
+    if upload is not None and upload.error is not None:
+        return upload.error
+    return ConnectionFailed(url, _reason(error))
 
 
-def _reason(problem: Exception) -> str:
-    match problem:
+def _reason(error: Exception) -> str:
+    match error:
         case aiohttp.ClientConnectorDNSError():
-            return "its name cannot be resolved"
+            return "the host name cannot be resolved"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int() as number)):
             return os.strerror(number).lower()
         case aiohttp.ConnectionTimeoutError():
-            return f"no connection within {_CONNECT_SECONDS:g} s"
+            return f"connecting timed out after {_CONNECT_SECONDS:g} s"
         case TimeoutError():
-            return "it stopped answering"
+            return "the server stopped responding"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | ConnectionResetError():
-            return "the connection broke"
-    return str(problem) or type(problem).__name__
+            return "the connection was lost"
+    return str(error) or type(error).__name__

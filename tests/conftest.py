@@ -37,7 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for phase in PHASES for report in terminalreporter.stats.get(phase, ())]
+    found = [report for phase in PHASES for report in terminalreporter.stats.get(phase, ())]
+    reports = [
+        report for report in found if isinstance(report, pytest.TestReport)
+    ]  # not of collection errors
     if reports:
         terminalreporter.section("seconds by folder, of all workers together")
     for folder, seconds, tests in seconds_by_folder(reports):

@@ -23,8 +23,8 @@ from pyexec.domain.events import (
     Submitted,
     Usage,
 )
-from pyexec.domain.files import Files, OutputFile
 from pyexec.domain.ids import execution_id
+from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.spec import Limits, Spec
 
 LIMITS = Limits(timeout_seconds=300, network_disabled=True, memory_mb=1024, disk_mb=2048, cpu_shares=1024)
@@ -112,7 +112,7 @@ specs = st.builds(
 usages = st.none() | st.builds(Usage, cpu_seconds=floats, peak_memory_bytes=counts)
 outputs = st.builds(Output, inline=st.none() | st.binary(max_size=40), blob=st.none() | texts)
 files = st.none() | st.builds(
-    Files,
+    OutputFiles,
     listed=st.lists(st.builds(OutputFile, path=texts, size=counts), max_size=3).map(tuple),
     truncated=st.booleans(),
     blob=st.none() | texts,

@@ -1,5 +1,5 @@
-// Command check reads a job file as Nomad itself does, and prints what it says as JSON: the job, with every
-// variable at its default or as -var gives it, and the variables. What Nomad would refuse it refuses.
+// Command check parses a job file with Nomad's own parser and prints the job and its variables as JSON. Variables have
+// their default, or the value that -var sets. If Nomad would reject the file, check prints the error and exits with 1.
 //
 //	go run . [-var NAME=VALUE]... FILE
 package main
@@ -21,50 +21,51 @@ import (
 type report struct {
 	Job       *api.Job
 	Variables []variable
-	Formatted bool // as `nomad fmt` would leave it
+	Formatted bool // `nomad fmt` would change nothing
 }
 
-// variable is one's block: its attributes, as they are written.
+// variable is a variable block, with the source text of its attributes.
 type variable struct {
 	Name       string
 	Attributes map[string]string
 }
 
-type list []string
+// stringList is a flag that can be given more than once.
+type stringList []string
 
-func (l *list) String() string { return fmt.Sprint(*l) }
+func (l *stringList) String() string { return fmt.Sprint(*l) }
 
-func (l *list) Set(value string) error {
+func (l *stringList) Set(value string) error {
 	*l = append(*l, value)
 	return nil
 }
 
 func main() {
-	var given list
-	flag.Var(&given, "var", "a variable, as NAME=VALUE")
+	var values stringList
+	flag.Var(&values, "var", "set a variable, as `NAME=VALUE` (repeatable)")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	found, err := check(flag.Arg(0), given)
+	checked, err := check(flag.Arg(0), values)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(found); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(checked); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func check(path string, given list) (*report, error) {
+func check(path string, values stringList) (*report, error) {
 	body, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	job, err := jobspec2.ParseWithConfig(&jobspec2.ParseConfig{
-		Path: path, Body: body, ArgVars: given, Strict: true,
+		Path: path, Body: body, ArgVars: values, Strict: true,
 	})
 	if err != nil {
 		return nil, err

@@ -1,1 +1,1 @@
-"""The outside world behind the ports: the only places that import a vendor's library."""
+"""Implementations of the ports. Each vendor's library is imported in one folder only."""

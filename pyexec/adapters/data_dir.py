@@ -1,4 +1,4 @@
-"""The directory that one server keeps its data in: held by one process at a time, and with an id for life."""
+"""The data directory of a server: locked by one process at a time, with an id that never changes."""
 
 import fcntl
 import os
@@ -18,18 +18,18 @@ _ID_FILE = "deployment"
 
 @define
 class DataDir:
-    """A data directory that this process holds until `release`."""
+    """A data directory that this process has locked, until `release`."""
 
     path: Path
     deployment: str
-    """A random id, made when the directory was first used; it tells this server's containers from others'."""
+    """A random id, created with the directory. It distinguishes the containers of this server from others."""
     _lock: int
 
     @classmethod
-    def hold(cls, path: Path) -> Self:
-        """Makes the directory if need be, and locks it; raises `SettingsError` when that cannot be."""
-        make(path)
-        with _named(path):
+    def acquire(cls, path: Path) -> Self:
+        """Create the directory if it does not exist, and lock it. Raises `SettingsError` if that fails."""
+        create_data_dir(path)
+        with _translate_errors(path):
             lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _lock(lock, path)
@@ -39,8 +39,8 @@ class DataDir:
             raise
 
     @classmethod
-    def holder(cls, path: Path) -> str | None:
-        """The process that holds the directory now; None when nobody does. Changes nothing."""
+    def lock_owner(cls, path: Path) -> str | None:
+        """Return the id of the process that has locked the directory; None if it is not locked. Changes nothing."""
         try:
             lock = os.open(path / _LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -48,26 +48,27 @@ class DataDir:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _holder(lock)
+            return _read_owner(lock)
         else:
             return None
         finally:
             os.close(lock)
 
     def release(self) -> None:
-        """Lets another process have it."""
+        """Unlock the directory."""
         os.close(self._lock)
 
 
-def make(path: Path) -> None:
-    """The directory, if it is not there yet, for nobody else to read: programs' secrets lie in it. Raises
-    `SettingsError` when that cannot be."""
-    with _named(path):
+def create_data_dir(path: Path) -> None:
+    """Create the directory if it does not exist, readable by this user only: it holds secrets of programs.
+
+    Raises `SettingsError` if that fails."""
+    with _translate_errors(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -82,19 +83,19 @@ def _lock(lock: int, path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise SettingsError(
-            f"PYEXEC_DATA_DIR is {str(path)!r}, which the process {_holder(lock)} holds; "
-            "each server needs a data directory of its own"
+            f"PYEXEC_DATA_DIR is {str(path)!r}, which is locked by process {_read_owner(lock)}; "
+            "each server needs its own data directory"
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
 
-def _holder(lock: int) -> str:
+def _read_owner(lock: int) -> str:
     return os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
 
 
 def _deployment(path: Path) -> str:
-    """Called with the lock held, so nobody else makes an id at the same time."""
+    """Return the id of the directory, and create it if it does not exist. The lock must be held."""
     file = path / _ID_FILE
     if file.exists():
         return file.read_text("ascii").strip()

@@ -1,17 +1,17 @@
-"""Everything that is measured, as Prometheus reads it. No other file imports its library."""
+"""Metrics in the text format of Prometheus."""
 
 from collections.abc import Callable
 
 import prometheus_client as prometheus
 
-from pyexec.measures import CATALOGUE, Counter, Gauge, Histogram
+from pyexec.metrics import CATALOGUE, Counter, Gauge, Histogram
 
-# A line more for each series, of which nobody asks anything.
+# The library would add a line with the creation time to each series.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class PrometheusMeter:
-    """`measures.Meter` with a registry of its own, and the process' own figures beside."""
+    """`metrics.Meter` on its own Prometheus registry, which also has the metrics of the process."""
 
     content_type = prometheus.CONTENT_TYPE_PLAIN_0_0_4
 
@@ -21,45 +21,45 @@ class PrometheusMeter:
         self._counters = {m: self._counter(m) for m in CATALOGUE if isinstance(m, Counter)}
         self._gauges = {m: self._gauge(m) for m in CATALOGUE if isinstance(m, Gauge)}
         self._histograms = {m: self._histogram(m) for m in CATALOGUE if isinstance(m, Histogram)}
-        # The library's own look for a series takes longer than counting does.
-        self._counting: dict[tuple[Counter, tuple[str, ...]], prometheus.Counter] = {}
-        self._observing: dict[tuple[Histogram, tuple[str, ...]], prometheus.Histogram] = {}
+        # Caches of the series: looking one up in the library takes longer than counting.
+        self._counter_series: dict[tuple[Counter, tuple[str, ...]], prometheus.Counter] = {}
+        self._histogram_series: dict[tuple[Histogram, tuple[str, ...]], prometheus.Histogram] = {}
 
-    def count(self, measure: Counter, *labels: str, by: float = 1) -> None:
-        series = self._counting.get((measure, labels))
+    def count(self, metric: Counter, *labels: str, by: float = 1) -> None:
+        series = self._counter_series.get((metric, labels))
         if series is None:
-            family = self._counters[measure]
-            series = self._counting[measure, labels] = family.labels(*labels) if labels else family
+            family = self._counters[metric]
+            series = self._counter_series[metric, labels] = family.labels(*labels) if labels else family
         series.inc(by)
 
-    def observe(self, measure: Histogram, value: float, *labels: str) -> None:
-        series = self._observing.get((measure, labels))
+    def observe(self, metric: Histogram, value: float, *labels: str) -> None:
+        series = self._histogram_series.get((metric, labels))
         if series is None:
-            family = self._histograms[measure]
-            series = self._observing[measure, labels] = family.labels(*labels) if labels else family
+            family = self._histograms[metric]
+            series = self._histogram_series[metric, labels] = family.labels(*labels) if labels else family
         series.observe(value)
 
-    def watch(self, measure: Gauge, read: Callable[[], float], *labels: str) -> None:
-        family = self._gauges[measure]
+    def watch(self, metric: Gauge, read: Callable[[], float], *labels: str) -> None:
+        family = self._gauges[metric]
         (family.labels(*labels) if labels else family).set_function(read)
 
     def exposition(self) -> bytes:
-        """All of it at this moment, in Prometheus' text format."""
+        """Return the current values of all metrics."""
         return prometheus.generate_latest(self._registry)
 
-    def _counter(self, measure: Counter) -> prometheus.Counter:
-        counter = prometheus.Counter(measure.name, measure.doc, measure.labels, registry=self._registry)
-        for labels in measure.known:
+    def _counter(self, metric: Counter) -> prometheus.Counter:
+        counter = prometheus.Counter(metric.name, metric.doc, metric.labels, registry=self._registry)
+        for labels in metric.known:
             counter.labels(*labels)
         return counter
 
-    def _gauge(self, measure: Gauge) -> prometheus.Gauge:
-        return prometheus.Gauge(measure.name, measure.doc, measure.labels, registry=self._registry)
+    def _gauge(self, metric: Gauge) -> prometheus.Gauge:
+        return prometheus.Gauge(metric.name, metric.doc, metric.labels, registry=self._registry)
 
-    def _histogram(self, measure: Histogram) -> prometheus.Histogram:
+    def _histogram(self, metric: Histogram) -> prometheus.Histogram:
         histogram = prometheus.Histogram(
-            measure.name, measure.doc, measure.labels, buckets=measure.buckets, registry=self._registry
+            metric.name, metric.doc, metric.labels, buckets=metric.buckets, registry=self._registry
         )
-        for labels in measure.known:
+        for labels in metric.known:
             histogram.labels(*labels)
         return histogram

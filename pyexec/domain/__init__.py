@@ -1,1 +1,1 @@
-"""Pure code: what an execution is and what may happen to it. No I/O, no clock, no tasks."""
+"""Pure code: executions, their events, their rules and their results. No I/O, no clock, no tasks."""

@@ -1,6 +1,7 @@
-"""The check of an uploaded tar as its bytes pass: what may be unpacked, and what to run.
+"""Check an uploaded tar while its bytes arrive: everything in it can be unpacked safely, and there is a file to run.
 
-Nothing is kept but the names' hashes and the symbolic links, so archives of any size take constant memory."""
+The check keeps hashes of names and the symbolic links, but no content, so memory does not grow with the archive's
+size."""
 
 import posixpath
 import tarfile
@@ -10,7 +11,7 @@ from itertools import pairwise
 from attrs import define, field, frozen
 
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.domain.tar_stream import REGULAR, Member, TarStream
+from pyexec.domain.tar_parser import REGULAR, Member, TarParser
 from pyexec.errors import InvalidRequest, TooLarge
 
 NAME_BYTES_MAX = 4095
@@ -26,22 +27,23 @@ _FORBIDDEN = {
 
 @frozen(kw_only=True)
 class ArchiveLimits:
-    """How much an archive may hold: bytes once unpacked, and members."""
+    """The limits of an archive: total size of its unpacked files in bytes, and number of members."""
 
     bytes_max: int
     members_max: int
 
 
 @define
-class Candidates:
-    """The files that may turn out to be the entrypoint, in the order of CONTRACT §2."""
+class EntrypointCandidates:
+    """The files that may become the entrypoint, in the order that docs/api.md defines."""
 
     main: str | None = None
     dunder_main: str | None = None
     first_at_root: str | None = None
     first_anywhere: str | None = None
 
-    def see(self, name: str) -> None:
+    def add(self, name: str) -> None:
+        """Remember a file if it is a candidate."""
         if not name.endswith(".py"):
             return
         self.first_anywhere = self.first_anywhere or name
@@ -54,52 +56,54 @@ class Candidates:
             self.dunder_main = name
 
     def best(self) -> str | None:
+        """Return the best candidate so far."""
         return self.main or self.dunder_main or self.first_at_root or self.first_anywhere
 
 
 @define
 class ArchiveCheck:
-    """Feed it the upload in chunks of any size, each before it is passed on, then `finish` it.
+    """Checks an archive. Call `feed` with each chunk of the upload before passing it on, then `finish`.
 
-    Both raise `InvalidRequest` (or its kinds `UnsupportedArchive`, `TooLarge`) naming the member at fault."""
+    Both raise `InvalidRequest` (or its subclasses `UnsupportedArchive` and `TooLarge`) and name the member at fault."""
 
     limits: ArchiveLimits
     entrypoint: str | None = None
-    """The file the caller named; None lets `finish` detect one."""
+    """The file that the caller named; None lets `finish` detect one."""
 
     unpacked_bytes: int = field(default=0, init=False)
-    _stream: TarStream = field(factory=TarStream, init=False)
+    _parser: TarParser = field(factory=TarParser, init=False)
     _files: set[int] = field(factory=set, init=False)
     _folders: set[int] = field(factory=set, init=False)
     _symlinks: set[str] = field(factory=set, init=False)
-    _candidates: Candidates = field(factory=Candidates, init=False)
+    _candidates: EntrypointCandidates = field(factory=EntrypointCandidates, init=False)
 
     @property
     def members(self) -> int:
-        """How many members have passed."""
-        return self._stream.members
+        """The number of members so far."""
+        return self._parser.members
 
     def feed(self, chunk: bytes | memoryview) -> None:
-        """Checks the members whose headers lie in the next bytes of the upload."""
-        for member in self._stream.feed(chunk):
+        """Check the members whose headers are in the next chunk of the upload."""
+        for member in self._parser.feed(chunk):
             self._check_member(member)
 
     def finish(self) -> str:
-        """After the last byte: the entrypoint, as a normal path inside the archive."""
-        if self._stream.empty:
+        """Check that the archive is complete; return the entrypoint as a normalized path inside the archive."""
+        if self._parser.empty:
             raise InvalidRequest("the tar part is empty; send an uncompressed tar", field="tar")
-        if not self._stream.ended:
+        if not self._parser.ended:
             raise InvalidRequest(
-                "the archive is no tar, or cut short: it ends before its end-of-archive blocks", field="tar"
+                "the upload is not a tar archive or is cut short: its end-of-archive blocks are missing",
+                field="tar",
             )
         if self.members == 0:
-            raise InvalidRequest("the archive holds no members", field="tar")
+            raise InvalidRequest("the archive has no members", field="tar")
         if self.entrypoint is not None:
             return self._named_entrypoint(self.entrypoint)
         found = self._candidates.best()
         if found is None:
             raise InvalidRequest(
-                "the archive holds no .py file to run; add main.py or name an entrypoint", field="entrypoint"
+                "the archive has no .py file to run; add main.py or name an entrypoint", field="entrypoint"
             )
         return found
 
@@ -112,104 +116,111 @@ class ArchiveCheck:
 
     def _check_member(self, member: Member) -> None:
         if self.members > self.limits.members_max:
-            raise TooLarge(f"the archive holds more than {self.limits.members_max} members", field="tar")
-        name = _normal_name(member.name)
+            raise TooLarge(f"the archive has more than {self.limits.members_max} members", field="tar")
+        name = _normalize_name(member.name)
         if member.kind in _FORBIDDEN:
-            raise InvalidRequest(f"member {_shown(name)} is {_FORBIDDEN[member.kind]}", field="tar")
+            raise InvalidRequest(f"member {_quote(name)} is {_FORBIDDEN[member.kind]}", field="tar")
         self._check_parents(name)
         if member.kind in _LINKS:
             self._check_link(name, member)
         elif member.kind in REGULAR:
-            self._count(name, member.size)
+            self._add_file(name, member.size)
         elif member.kind != tarfile.DIRTYPE:
-            raise InvalidRequest(f"member {_shown(name)} has the unknown type {member.kind!r}", field="tar")
-        self._note_name(name, is_folder=member.kind == tarfile.DIRTYPE)
+            raise InvalidRequest(f"member {_quote(name)} has the unknown type {member.kind!r}", field="tar")
+        self._add_name(name, is_folder=member.kind == tarfile.DIRTYPE)
 
     def _check_parents(self, name: str) -> None:
         for parent in _parents(name):
             if parent in self._symlinks:
                 raise InvalidRequest(
-                    f"member {_shown(name)} lies behind the symbolic link {_shown(parent)}", field="tar"
+                    f"member {_quote(name)} is behind the symbolic link {_quote(parent)}", field="tar"
                 )
             if hash(parent) in self._files:
                 raise InvalidRequest(
-                    f"member {_shown(name)} lies below {_shown(parent)}, which is a file", field="tar"
+                    f"member {_quote(name)} is below {_quote(parent)}, which is a file", field="tar"
                 )
             self._folders.add(hash(parent))
 
-    def _note_name(self, name: str, *, is_folder: bool) -> None:
-        """A directory may come twice; all else may not, nor be a file here and a directory there."""
+    def _add_name(self, name: str, *, is_folder: bool) -> None:
+        """Remember a name. Only directories may occur twice, and no name may be both a file and a directory."""
         if hash(name) in self._files:
-            twice = "is a file, and a directory too" if is_folder else "is in the archive twice"
-            raise InvalidRequest(f"member {_shown(name)} {twice}", field="tar")
+            problem = "is both a file and a directory" if is_folder else "is in the archive twice"
+            raise InvalidRequest(f"member {_quote(name)} {problem}", field="tar")
         if not is_folder and hash(name) in self._folders:
-            raise InvalidRequest(f"member {_shown(name)} is a directory, and a file too", field="tar")
+            raise InvalidRequest(f"member {_quote(name)} is both a directory and a file", field="tar")
         if not is_folder and name == ".":
-            raise InvalidRequest("a member that is no directory is named '.'", field="tar")
+            raise InvalidRequest("the member '.' is not a directory", field="tar")
         (self._folders if is_folder else self._files).add(hash(name))
 
-    def _count(self, name: str, size: int) -> None:
-        self._candidates.see(name)
+    def _add_file(self, name: str, size: int) -> None:
+        self._candidates.add(name)
         self.unpacked_bytes += size
         if self.unpacked_bytes > self.limits.bytes_max:
-            most = self.limits.bytes_max // MEBIBYTE
+            limit_mb = self.limits.bytes_max // MEBIBYTE
             raise TooLarge(
-                f"the archive's contents are larger than disk_mb allows ({most} MiB)", field="config.disk_mb"
+                f"the unpacked archive is larger than disk_mb allows ({limit_mb} MiB)", field="config.disk_mb"
             )
 
     def _check_link(self, name: str, member: Member) -> None:
-        """A link must stay inside: a symbolic one counts from its directory, a hard one from the root."""
+        """Check that a link stays inside the archive.
+
+        The target of a symbolic link is relative to the link's directory, that of a hard link to the archive's root."""
         try:
             target = member.target.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidRequest(
-                f"the link {_shown(name)} has a target that is not UTF-8", field="tar"
+                f"the target of the link {_quote(name)} is not UTF-8", field="tar"
             ) from error
         symbolic = member.kind == tarfile.SYMTYPE
         landing = posixpath.normpath(posixpath.join(posixpath.dirname(name) if symbolic else "", target))
         outside = landing.startswith("/") or landing.split("/")[0] == ".."
         if outside or not target or "\0" in target or _climbs_from_below(target):
             raise InvalidRequest(
-                f"the {_LINKS[member.kind]} {_shown(name)} leads out of the archive, to {_shown(target)}",
+                f"the {_LINKS[member.kind]} {_quote(name)} points outside the archive, to {_quote(target)}",
                 field="tar",
             )
         if symbolic:
             self._symlinks.add(name)
         elif hash(landing) not in self._files or landing in self._symlinks:
             raise InvalidRequest(
-                f"the hard link {_shown(name)} names {_shown(target)}, which is no file that comes before it",
+                f"the hard link {_quote(name)} points to {_quote(target)}, which is not a file earlier in the archive",
                 field="tar",
             )
 
 
-def _normal_name(raw: bytes) -> str:
-    """The member's normal name; raises when it cannot be written, or would lie outside of /work."""
+def _normalize_name(raw: bytes) -> str:
+    """Return a member's normalized name; raise if the name is invalid or points outside /work."""
     if len(raw) > NAME_BYTES_MAX:
         raise InvalidRequest(
-            f"a member's name is {len(raw)} bytes long, at most {NAME_BYTES_MAX}: {_shown(raw[:60])}…",
+            f"the name of a member is {len(raw)} bytes long, at most {NAME_BYTES_MAX} are allowed: "
+            f"{_quote(raw[:60])}…",
             field="tar",
         )
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"a member's name is not UTF-8: {_shown(raw)}", field="tar") from error
+        raise InvalidRequest(f"the name of a member is not UTF-8: {_quote(raw)}", field="tar") from error
     parts = name.split("/")
     if not name or "\0" in name:
-        raise InvalidRequest(f"a member's name cannot be written: {_shown(name)}", field="tar")
+        raise InvalidRequest(
+            f"the name of a member is empty or contains a NUL character: {_quote(name)}", field="tar"
+        )
     if name.startswith("/"):
-        raise InvalidRequest(f"member {_shown(name)} has an absolute name; use a relative one", field="tar")
+        raise InvalidRequest(f"member {_quote(name)} has an absolute path; use a relative path", field="tar")
     if ".." in parts:
-        raise InvalidRequest(f"member {_shown(name)} has '..' in its name", field="tar")
+        raise InvalidRequest(f"member {_quote(name)} has '..' in its path", field="tar")
     if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
         raise InvalidRequest(
-            f"a part of member {_shown(name[:60])}… is longer than {COMPONENT_BYTES_MAX} bytes", field="tar"
+            f"a file or directory name in member {_quote(name[:60])}… is longer than {COMPONENT_BYTES_MAX} bytes",
+            field="tar",
         )
     return posixpath.normpath(name)
 
 
 def _climbs_from_below(target: str) -> bool:
-    """Whether '..' follows a name. If that name is a link, the kernel climbs from where the link leads, which
-    the text does not tell."""
+    """Return whether '..' follows a name in `target`.
+
+    If that name is itself a link, the kernel goes up from where the link points, which the text does not show."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     return any(first != ".." and second == ".." for first, second in pairwise(parts))
 
@@ -219,5 +230,5 @@ def _parents(name: str) -> Iterator[str]:
         yield name
 
 
-def _shown(name: str | bytes) -> str:
+def _quote(name: str | bytes) -> str:
     return repr(name)[:200]

@@ -1,17 +1,16 @@
-"""What can happen to an execution. Facts, in the past tense; never changed once written."""
+"""The events of an execution. An event is a fact and never changes after it was written."""
 
 from datetime import datetime
 from enum import StrEnum
 
-from attrs import field, frozen
+from attrs import frozen
 
-from pyexec.domain.described import described
-from pyexec.domain.files import Files
+from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Spec
 
 
 class FailureType(StrEnum):
-    """Why an execution is `failed` (CONTRACT §3)."""
+    """Why an execution is `failed` (docs/api.md)."""
 
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
@@ -26,15 +25,15 @@ class FailureType(StrEnum):
 
 @frozen(kw_only=True)
 class Usage:
-    """What the program took."""
+    """The resources that the program used."""
 
-    cpu_seconds: float = field(metadata=described("CPU seconds of all its processes.", 0.01))
-    peak_memory_bytes: int = field(metadata=described("Its highest memory, in bytes.", 9000000))
+    cpu_seconds: float
+    peak_memory_bytes: int
 
 
 @frozen(kw_only=True)
 class Output:
-    """What the program printed, as an encoded journal: in the event itself, or in the blob store."""
+    """The output as an encoded output log: in the event itself, or in the blob store."""
 
     inline: bytes | None = None
     blob: str | None = None
@@ -42,7 +41,7 @@ class Output:
 
 @frozen(kw_only=True)
 class Event:
-    """When it happened, by the writer's clock, and a nonce by which the writer knows its own event again."""
+    """The time of the event by the writer's clock, and a nonce by which the writer recognizes its own event."""
 
     at: datetime
     nonce: str
@@ -50,8 +49,10 @@ class Event:
 
 @frozen(kw_only=True)
 class Submitted(Event):
-    """Accepted. `payload` names the archive in the blob store; None when it went straight to a sandbox, and then
-    `pinned` names the replica whose sandbox that is, while it has yet to be claimed for it."""
+    """The execution was accepted.
+
+    `payload` names the archive in the blob store. It is None if the archive went directly to one replica, so that no
+    other replica can run the execution. `pinned` names that replica, unless the code starts in the same append."""
 
     spec: Spec
     payload: str | None = None
@@ -60,26 +61,26 @@ class Submitted(Event):
 
 @frozen(kw_only=True)
 class Claimed(Event):
-    """A replica answers for it from here on."""
+    """A replica is responsible for the execution from now on."""
 
     replica: str
 
 
 @frozen(kw_only=True)
 class Released(Event):
-    """Given back before its code started; anyone may claim it again."""
+    """The execution returned to the queue before its code started. Any replica may claim it again."""
 
     reason: str
 
 
 @frozen(kw_only=True)
 class Preparing(Event):
-    """What it needs is being installed, or its image pulled."""
+    """The replica started to pull the image or to set up the environment."""
 
 
 @frozen(kw_only=True)
 class Running(Event):
-    """Its code may start from here on, and starts at most once. `image` is the digest of what it runs in."""
+    """The code may start from now on, and starts at most once. `image` is the digest of the sandbox's image."""
 
     engine: str
     container: str
@@ -88,19 +89,21 @@ class Running(Event):
 
 @frozen(kw_only=True)
 class Adopted(Event):
-    """Another replica on the same engine follows its sandbox from here on; its code went on running meanwhile."""
+    """Another replica on the same engine follows the sandbox from now on. The code kept running meanwhile."""
 
     replica: str
 
 
 @frozen(kw_only=True)
 class KillRequested(Event):
-    """Somebody wants it to end. Ends nothing by itself."""
+    """A kill was requested. The event itself does not end the execution."""
 
 
 @frozen(kw_only=True)
 class Finished(Event):
-    """The program ended, with any exit code. `files`, here and below, is None when none came."""
+    """The program ended, with any exit code.
+
+    In this and the other terminal events, `files` is None if no output files were collected."""
 
     exit_code: int
     error: str | None = None
@@ -110,28 +113,28 @@ class Finished(Event):
     result_truncated: bool = False
     usage: Usage | None = None
     output: Output = Output()
-    files: Files | None = None
+    files: OutputFiles | None = None
 
 
 @frozen(kw_only=True)
 class Failed(Event):
-    """It did not come to its own end; `error_type` says why, `error` says it to a person."""
+    """The program did not end by itself, or never ran. `error_type` is the reason, `error` a sentence for people."""
 
     error_type: FailureType
     error: str
     exit_code: int | None = None
     usage: Usage | None = None
     output: Output = Output()
-    files: Files | None = None
+    files: OutputFiles | None = None
 
 
 @frozen(kw_only=True)
 class Killed(Event):
-    """Ended because somebody asked for it."""
+    """The execution was ended by a kill request."""
 
     usage: Usage | None = None
     output: Output = Output()
-    files: Files | None = None
+    files: OutputFiles | None = None
 
 
 Terminal = Finished | Failed | Killed

@@ -1,4 +1,4 @@
-"""An execution: the fold of its events, and the commands that decide which event may come next."""
+"""The state of an execution, as the fold of its events, and the rules which event may come next."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -25,7 +25,7 @@ from pyexec.errors import CorruptLog
 
 
 class Phase(StrEnum):
-    """Where an execution stands. Callers see QUEUED, CLAIMED and PREPARING as `pending`."""
+    """The phase of an execution. Callers see QUEUED, CLAIMED and PREPARING as `pending`."""
 
     QUEUED = "queued"
     CLAIMED = "claimed"
@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
 
 class Status(StrEnum):
-    """What callers see (CONTRACT §3)."""
+    """The status that callers see (docs/api.md)."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -46,20 +46,20 @@ class Status(StrEnum):
 
 OPEN_STATUSES = frozenset({Status.PENDING, Status.RUNNING})
 OPEN_PHASES = frozenset(Phase) - {Phase.ENDED}
-OWNED = frozenset({Phase.CLAIMED, Phase.PREPARING, Phase.RUNNING})
+OWNED_PHASES = frozenset({Phase.CLAIMED, Phase.PREPARING, Phase.RUNNING})
 
-LEGAL: dict[type[Event], frozenset[Phase]] = {
+LEGAL_PHASES: dict[type[Event], frozenset[Phase]] = {
     Claimed: frozenset({Phase.QUEUED}),
     Released: frozenset({Phase.CLAIMED, Phase.PREPARING}),
     Preparing: frozenset({Phase.CLAIMED}),
     Running: frozenset({Phase.CLAIMED, Phase.PREPARING}),
     Adopted: frozenset({Phase.RUNNING}),
-    KillRequested: OWNED,
+    KillRequested: OWNED_PHASES,
     Finished: frozenset({Phase.RUNNING}),
     Failed: OPEN_PHASES,
     Killed: OPEN_PHASES,
 }
-"""In which phase each event may come. `Submitted` comes first and only there."""
+"""The phases in which each event is legal. `Submitted` is legal only as the first event."""
 
 _STATUS_AFTER: dict[type[Event], Status] = {
     Submitted: Status.PENDING,
@@ -75,7 +75,7 @@ _STATUS_AFTER: dict[type[Event], Status] = {
 
 @frozen(kw_only=True)
 class Execution:
-    """The state after `seq` events."""
+    """The state of an execution after `seq` events."""
 
     id: str
     seq: int
@@ -94,7 +94,7 @@ class Execution:
     terminal: Terminal | None = None
 
     def is_for(self, replica: str) -> bool:
-        """Whether it is open, and this replica answers for it: as its owner, or as the one it is pinned to."""
+        """Return whether the execution is open and this replica owns it, or is the one that it is pinned to."""
         return self.phase is not Phase.ENDED and (self.owner or self.pinned) == replica
 
     @property
@@ -105,7 +105,7 @@ class Execution:
 
 
 def fold(execution_id: str, events: Iterable[Event]) -> Execution:
-    """The state that `events`, from the first on, lead to; raises `CorruptLog` when they are not legal."""
+    """Return the state after `events`, which begin with the first event; raise `CorruptLog` if one is not legal."""
     state: Execution | None = None
     for event in events:
         state = apply(execution_id, state, event)
@@ -115,10 +115,12 @@ def fold(execution_id: str, events: Iterable[Event]) -> Execution:
 
 
 def apply(execution_id: str, state: Execution | None, event: Event) -> Execution:
-    """The state after `event`; raises `CorruptLog` when the event is not legal there."""
+    """Return the state after one more event; raise `CorruptLog` if the event is not legal in this state."""
     if state is None or isinstance(event, Submitted):
         if state is not None or not isinstance(event, Submitted):
-            raise CorruptLog(f"{execution_id}: a log begins with one submitted, not {type(event).__name__}")
+            raise CorruptLog(
+                f"{execution_id}: {type(event).__name__} is not legal here; Submitted is the first event, and only that"
+            )
         return Execution(
             id=execution_id,
             seq=1,
@@ -136,16 +138,18 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
 
 
 def is_legal(state: Execution, event: Event) -> bool:
-    """Whether `event` may come next. What somebody asked to kill is neither asked again, nor handed on to
-    another replica, which would start it all the same."""
+    """Return whether `event` may come next.
+
+    After a kill request there is no second one, and no release: another replica would start the execution."""
     if isinstance(event, KillRequested | Released) and state.kill_requested:
         return False
-    return state.phase in LEGAL.get(type(event), frozenset())
+    return state.phase in LEGAL_PHASES.get(type(event), frozenset())
 
 
 def status_after(event: Event) -> Status | None:
-    """What callers see once `event` has happened; None when it changes nothing for them. For a log's index,
-    which follows single events and folds nothing."""
+    """Return the status that callers see after `event`; None if the event does not change it.
+
+    The index of an event log uses this, because it sees single events and not the whole log."""
     return _STATUS_AFTER.get(type(event))
 
 
@@ -171,12 +175,14 @@ def _step(state: Execution, event: Event) -> Execution:
             return evolve(state, kill_requested=True)
         case Finished() | Failed() | Killed():
             return evolve(state, phase=Phase.ENDED, terminal=event)
-    raise CorruptLog(f"{state.id}: {type(event).__name__} folds to nothing")
+    raise CorruptLog(f"{state.id}: {type(event).__name__} changes no state")
 
 
 def request_kill(state: Execution, *, at: datetime, nonce: str) -> Sequence[Event]:
-    """What a kill writes: the end itself while nobody owns it, a request to the owner after that,
-    nothing when it has ended or the request is already there."""
+    """Return the events that a kill appends.
+
+    A queued execution has no owner and is killed at once. An owned one gets a kill request for its owner. There is
+    nothing to append if it has ended or a kill was already requested."""
     if state.phase is Phase.QUEUED:
         return (Killed(at=at, nonce=nonce),)
     if state.phase is Phase.ENDED or state.kill_requested:

@@ -7,8 +7,9 @@ _ID = re.compile(ID_PATTERN)
 
 
 def execution_id(time_ns: int, entropy: bytes) -> str:
-    """The id for a moment (nanoseconds since 1970) and eight random bytes. Twelve bits below the millisecond
-    keep ids of one millisecond in order."""
+    """Return an id for a time (nanoseconds since 1970) and eight random bytes.
+
+    Twelve bits of the id count fractions of a millisecond, so that ids of the same millisecond sort by time, too."""
     milliseconds, rest = divmod(time_ns, 1_000_000)
     fraction = rest * 4096 // 1_000_000
     random = int.from_bytes(entropy[:8], "big") & (2**62 - 1)
@@ -17,15 +18,15 @@ def execution_id(time_ns: int, entropy: bytes) -> str:
 
 
 def is_execution_id(text: str) -> bool:
-    """Whether `text` has the form of an id."""
+    """Return whether `text` has the form of an execution id."""
     return _ID.fullmatch(text) is not None
 
 
 def created_ms(execution_id: str) -> int:
-    """When an id was made, in whole milliseconds since 1970."""
+    """Return the creation time of an id, in whole milliseconds since 1970."""
     return int(execution_id[4:16], 16)
 
 
 def id_prefix(milliseconds: int, bits: int) -> str:
-    """What the ids of one stretch of 2**bits milliseconds begin with; `bits` is a multiple of four."""
+    """Return the common prefix of all ids from one period of 2**bits milliseconds; `bits` is a multiple of four."""
     return f"exe_{milliseconds:012x}"[: 16 - bits // 4]

@@ -1,25 +1,27 @@
-"""How a run ended, as its terminal event: the one place that tells a program's failure from ours."""
+"""Turn the outcome of a run into its terminal event, and so decide whether the program failed or the server."""
 
 from datetime import datetime
 
 from attrs import evolve, frozen
 
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
-from pyexec.domain.files import Files
+from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Limits
 from pyexec.domain.traceback import Crash, parse_traceback
 
 TIMEOUT_EXIT, KILLED_EXIT = 124, 137
 ERROR_CHARACTERS = 1000
 NETWORK_HINT = (
-    "(the network is disabled in this run; config.network_disabled: false, or --network, gives it one)"
+    "(the network is disabled in this run; enable it with config.network_disabled: false, or --network)"
 )
 
 
 @frozen(kw_only=True)
-class Ended:
-    """What was seen of the end. `reason` is `exit`, `killed`, `stopped` (with the server), `lost` (with the engine),
-    `broken`, or the limit that ended it; `detail` says more where there is more to say."""
+class RunOutcome:
+    """How a run ended, as the replica observed it.
+
+    `reason` is `exit`, `killed`, `stopped` (the server shut down), `lost` (Docker was unavailable, and then the sandbox
+    was gone), `broken` (the sandbox failed), or the name of the exceeded limit. `detail` adds an explanation."""
 
     reason: str
     exit_code: int = 0
@@ -30,80 +32,80 @@ class Ended:
     detail: str = ""
 
     @property
-    def was_told(self) -> bool:
-        """Whether the supervisor itself said how it ended, and so is still there."""
+    def reported_by_supervisor(self) -> bool:
+        """True if the supervisor reported the end itself, so that it is still running."""
         return self.usage is not None
 
 
 def terminal_event(
-    ended: Ended,
+    outcome: RunOutcome,
     *,
     limits: Limits,
     output_max: int,
     stderr_tail: str,
     output: Output,
-    files: Files | None,
+    files: OutputFiles | None,
     at: datetime,
     nonce: str,
 ) -> Terminal:
-    """The terminal event for what was seen."""
+    """Return the terminal event of a run with this outcome."""
     code: int | None
-    match ended.reason:
+    match outcome.reason:
         case "exit":
-            crash = parse_traceback(stderr_tail) if ended.exit_code == 1 and not ended.signalled else None
+            crash = parse_traceback(stderr_tail) if outcome.exit_code == 1 and not outcome.signalled else None
             return Finished(
                 at=at,
                 nonce=nonce,
-                exit_code=ended.exit_code,
+                exit_code=outcome.exit_code,
                 error_type=crash.error_type if crash else None,
-                error=_error_of(crash, limits) if crash else None,
+                error=_error_text(crash, limits) if crash else None,
                 error_line=crash.error_line if crash else None,
-                result=ended.result,
-                result_truncated=ended.result_truncated,
-                usage=ended.usage,
+                result=outcome.result,
+                result_truncated=outcome.result_truncated,
+                usage=outcome.usage,
                 output=output,
                 files=files,
             )
         case "killed":
-            return Killed(at=at, nonce=nonce, usage=ended.usage, output=output, files=files)
+            return Killed(at=at, nonce=nonce, usage=outcome.usage, output=output, files=files)
         case "timeout":
             kind, code = FailureType.TIMEOUT, TIMEOUT_EXIT
-            error = f"the program ran longer than {limits.timeout_seconds:g} s and was ended"
+            error = f"the program ran longer than {limits.timeout_seconds:g} s and was stopped"
         case "out_of_memory":
             kind, code = FailureType.OUT_OF_MEMORY, KILLED_EXIT
-            error = f"the program took more than {limits.memory_mb} MiB of memory and was ended"
+            error = f"the program used more than {limits.memory_mb} MiB of memory and was stopped"
         case "output_limit":
             kind, code = FailureType.OUTPUT_LIMIT, KILLED_EXIT
-            error = ended.detail or f"the program printed more than {output_max} bytes and was ended"
+            error = outcome.detail or f"the program printed more than {output_max} bytes and was stopped"
         case "stopped":
             kind, code = FailureType.LOST, None
-            error = "the server was stopped while the program ran"
+            error = "the server shut down while the program was running"
         case "lost":
             kind, code = FailureType.LOST, None
-            error = "Docker went away while the program ran, and its sandbox with it; the code may have run"
+            error = "Docker became unavailable during the run, and the sandbox is gone; the code may have run"
         case _:
             kind, code = FailureType.INTERNAL, None
-            error = f"the sandbox failed: {ended.detail or ended.reason}"
+            error = f"the sandbox failed: {outcome.detail or outcome.reason}"
     return Failed(
         at=at,
         nonce=nonce,
         error_type=kind,
         error=error,
         exit_code=code,
-        usage=ended.usage,
+        usage=outcome.usage,
         output=output,
         files=files,
     )
 
 
-def _error_of(crash: Crash, limits: Limits) -> str:
-    if limits.network_disabled and crash.wanted_network:
+def _error_text(crash: Crash, limits: Limits) -> str:
+    if limits.network_disabled and crash.is_network_error:
         return f"{crash.error} {NETWORK_HINT}"
     return crash.error
 
 
 def shortened(terminal: Terminal) -> Terminal:
-    """The same end with texts that fit in any event log; the program's whole output is kept beside them."""
+    """Return a terminal event with shortened texts, which fit into any event log. The output is not shortened."""
     if isinstance(terminal, Failed):
         return evolve(terminal, error=terminal.error[:ERROR_CHARACTERS])
     if isinstance(terminal, Finished):

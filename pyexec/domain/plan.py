@@ -1,42 +1,42 @@
-"""What the reconciler should do next. A pure decision over a view of the world; it does nothing itself."""
+"""Decide what the reconciler does next: a pure function from the state of the cluster to the actions that are due."""
 
 from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen
 
-from pyexec.domain.execution import OWNED, Execution, Phase
+from pyexec.domain.execution import OWNED_PHASES, Execution, Phase
 
 
 @frozen(kw_only=True)
-class Sighting:
-    """An open execution, and since when the reconciler has seen it wait, on its own monotonic clock: in the queue,
-    or in line at a replica that gave it back because no slot became free.
+class OpenExecution:
+    """An execution that has not ended, and the time at which the reconciler first saw it.
 
-    Counting from its own first sight, no two machines' clocks are ever compared."""
+    The time that it waited for a slot at a replica, before that replica released it, counts as waiting, too. The time
+    is on the reconciler's own monotonic clock, so clocks of two machines are never compared."""
 
     execution: Execution
-    since: float
+    waiting_since: float
 
 
 @frozen(kw_only=True)
-class View:
-    """All that a decision depends on. `now`, `since` and `gone` are on one clock.
+class ClusterState:
+    """Everything that the decision depends on. All times are on the reconciler's monotonic clock.
 
-    `room` says of each living replica how many more executions it may be given; `gone` says of each replica that
-    is not among them since when that is known. `adoption_seconds` is how long another replica on the same engine
-    may take to adopt what runs there."""
+    `capacity`: for each live replica, how many more executions it can be given.
+    `gone_since`: for each replica that is no longer live, the time at which the reconciler learned that.
+    `adoption_seconds`: how long another replica on the same engine may take to adopt a running program."""
 
     now: float
-    open: Sequence[Sighting]
-    room: Mapping[str, int]
+    open: Sequence[OpenExecution]
+    capacity: Mapping[str, int]
     queue_timeout_seconds: float
-    gone: Mapping[str, float] = field(factory=dict)
+    gone_since: Mapping[str, float] = field(factory=dict)
     adoption_seconds: float = 0.0
 
 
 @frozen(kw_only=True)
 class Claim:
-    """Let `replica` run it."""
+    """Claim the execution for `replica`, which then runs it."""
 
     execution: Execution
     replica: str
@@ -44,42 +44,42 @@ class Claim:
 
 @frozen(kw_only=True)
 class Expire:
-    """It has waited longer than the operator allows."""
+    """Fail an execution that has waited longer than the queue timeout."""
 
     execution: Execution
 
 
 @frozen(kw_only=True)
 class Release:
-    """Its replica is gone and its code has not started: it may run elsewhere."""
+    """Return an execution to the queue: its replica is gone and its code has not started."""
 
     execution: Execution
 
 
 @frozen(kw_only=True)
-class Lose:
-    """Its replica is gone, and it cannot run elsewhere: its code may have run, somebody wants it killed, or its
-    archive went with the replica."""
+class MarkLost:
+    """Fail an execution as lost: its replica is gone and it cannot run elsewhere, because its code may have run, a
+    kill was requested, or its archive was on that replica only."""
 
     execution: Execution
 
 
-Action = Claim | Expire | Release | Lose
+Action = Claim | Expire | Release | MarkLost
 
 
-def plan(view: View) -> Sequence[Action]:
-    """The actions that are due, oldest execution first.
+def plan(state: ClusterState) -> Sequence[Action]:
+    """Return the actions that are due, oldest execution first, at most one for each execution.
 
-    Safety: only what never reached RUNNING is released or claimed, and what is to be killed is not released; a
-    claim never takes more than there is room for; an execution gets at most one action."""
-    room = {replica: free for replica, free in view.room.items() if free > 0}
+    Safety: only executions that never reached RUNNING are released or claimed, executions with a kill request are not
+    released, and no replica is given more executions than its capacity."""
+    capacity = {replica: free for replica, free in state.capacity.items() if free > 0}
     actions: list[Action] = []
-    for sighting in sorted(view.open, key=lambda s: s.execution.id):
-        execution = sighting.execution
+    for candidate in sorted(state.open, key=lambda open_execution: open_execution.execution.id):
+        execution = candidate.execution
         if execution.phase is Phase.QUEUED:
-            action = _queued(view, sighting, room)
-        elif execution.phase in OWNED and execution.owner not in view.room:
-            action = _orphaned(view, execution)
+            action = _plan_queued(state, candidate, capacity)
+        elif execution.phase in OWNED_PHASES and execution.owner not in state.capacity:
+            action = _plan_orphaned(state, execution)
         else:
             continue
         if action is not None:
@@ -87,44 +87,46 @@ def plan(view: View) -> Sequence[Action]:
     return actions
 
 
-def _queued(view: View, sighting: Sighting, room: dict[str, int]) -> Action | None:
-    """What waits: for its own replica when it is pinned, else for the one with most room."""
-    execution = sighting.execution
-    if view.now >= sighting.since + view.queue_timeout_seconds:
+def _plan_queued(state: ClusterState, candidate: OpenExecution, capacity: dict[str, int]) -> Action | None:
+    """Claim a queued execution for the replica that it is pinned to, else for the one with the largest capacity."""
+    execution = candidate.execution
+    if state.now >= candidate.waiting_since + state.queue_timeout_seconds:
         return Expire(execution=execution)
     if execution.pinned is not None:
-        alive = execution.pinned in view.room
-        return Claim(execution=execution, replica=execution.pinned) if alive else Lose(execution=execution)
-    if not room:
+        alive = execution.pinned in state.capacity
+        return (
+            Claim(execution=execution, replica=execution.pinned) if alive else MarkLost(execution=execution)
+        )
+    if not capacity:
         return None
-    replica = max(room, key=lambda name: (room[name], name))
-    room[replica] -= 1
-    if room[replica] == 0:
-        del room[replica]
+    replica = max(capacity, key=lambda name: (capacity[name], name))
+    capacity[replica] -= 1
+    if capacity[replica] == 0:
+        del capacity[replica]
     return Claim(execution=execution, replica=replica)
 
 
-def _orphaned(view: View, execution: Execution) -> Action | None:
-    """What a vanished replica has left."""
+def _plan_orphaned(state: ClusterState, execution: Execution) -> Action | None:
+    """Release an execution whose replica is gone, or mark it lost; a running one only after the time for adoption."""
     if execution.phase is not Phase.RUNNING:
         stuck = execution.kill_requested or execution.payload is None
-        return Lose(execution=execution) if stuck else Release(execution=execution)
-    since = view.gone.get(execution.owner or "", view.now)
-    return Lose(execution=execution) if view.now >= since + view.adoption_seconds else None
+        return MarkLost(execution=execution) if stuck else Release(execution=execution)
+    since = state.gone_since.get(execution.owner or "", state.now)
+    return MarkLost(execution=execution) if state.now >= since + state.adoption_seconds else None
 
 
-def next_deadline(view: View) -> float | None:
-    """When the next action falls due by the passing of time alone; None when nothing waits for that.
+def next_deadline(state: ClusterState) -> float | None:
+    """Return the time at which the next action becomes due if no event arrives before; None if there is none.
 
-    The same sums as in `plan`, so that rounding never makes a deadline of what is not due yet."""
+    It uses the same sums as `plan`, so that rounding cannot make a deadline earlier than the action."""
     moments = [
-        sighting.since + view.queue_timeout_seconds
-        for sighting in view.open
-        if sighting.execution.phase is Phase.QUEUED
+        candidate.waiting_since + state.queue_timeout_seconds
+        for candidate in state.open
+        if candidate.execution.phase is Phase.QUEUED
     ]
     moments += [
-        view.gone.get(sighting.execution.owner or "", view.now) + view.adoption_seconds
-        for sighting in view.open
-        if sighting.execution.phase is Phase.RUNNING and sighting.execution.owner not in view.room
+        state.gone_since.get(candidate.execution.owner or "", state.now) + state.adoption_seconds
+        for candidate in state.open
+        if candidate.execution.phase is Phase.RUNNING and candidate.execution.owner not in state.capacity
     ]
     return min(moments, default=None)

@@ -1,4 +1,4 @@
-"""What a caller asks for, and what that becomes once the server's defaults and ceilings are applied."""
+"""The request of a caller, and the spec that it becomes under the server's defaults and ceilings."""
 
 import posixpath
 import re
@@ -8,9 +8,8 @@ from fnmatch import fnmatchcase
 
 from attrs import field, fields, frozen
 
-from pyexec.domain.described import described
-from pyexec.domain.files import normal_patterns
-from pyexec.domain.requirements import parse_requirements
+from pyexec.domain.environment import Recipe, parse_requirements
+from pyexec.domain.output_files import normalize_patterns
 from pyexec.errors import InvalidRequest
 
 MEBIBYTE = 1024 * 1024
@@ -20,101 +19,66 @@ _NAME = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,}"
 _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST})?")
-"""An image's name, as the engine's own grammar has it (distribution/reference)."""
-
-
-TEXT = r"^[^\x00]*$"
-NO_EMPTY_TEXT = r"^[^\x00]+$"
+"""The name of an image, with the grammar that Docker uses (distribution/reference)."""
 
 
 @frozen(kw_only=True)
 class RequestedLimits:
     """Limits of the run. What is left out has the server's default; over the server's ceiling is an error."""
 
-    timeout_seconds: float | None = field(
-        default=None, metadata=described("Wall time of the program, in seconds.", 10, least=0.001)
-    )
-    network_disabled: bool = field(
-        default=True, metadata=described("False gives the program a network.", True)
-    )
-    memory_mb: int | None = field(
-        default=None, metadata=described("Memory of the program, in MiB.", 256, least=16)
-    )
-    disk_mb: int | None = field(default=None, metadata=described("Size of /work, in MiB.", 512, least=1))
-    cpu_shares: int | None = field(default=None, metadata=described("Relative CPU weight.", 1024, least=2))
-    cpus: float | None = field(default=None, metadata=described("Most CPUs to use.", 1.5, least=0.01))
-
-
-_ENTRYPOINT = "Path of the file to run. Left out: main.py, else __main__.py, else the first .py file."
-_IMAGE_DOC = "Image to run in."
-_REQUIREMENTS = "Text of a requirements.txt, installed before the program starts."
-_STDIN = "Standard input of the program."
-_PRE_COMMANDS = described(
-    "Shell commands run as root, with network, before the program starts.",
-    ["apt-get update && apt-get install -y ffmpeg"],
-    pattern=r"^[^\x00]*\S[^\x00]*$",
-)
-_OUTPUT_FILES = described("Patterns of files below /work to bring back.", ["*.png"], pattern=NO_EMPTY_TEXT)
-_ENV_VARS = described("Environment, each as NAME=value.", ["MODE=test"], pattern=r"^[^=\x00]+=[^\x00]*$")
-_SCRIPT_ARGS = described("Arguments of the program.", ["--fast"], pattern=TEXT)
-_CONFIG = described("Limits of the run.")
+    timeout_seconds: float | None = field(default=None, metadata={"minimum": 0.001})
+    network_disabled: bool = True
+    memory_mb: int | None = field(default=None, metadata={"minimum": 16})
+    disk_mb: int | None = field(default=None, metadata={"minimum": 1})
+    cpu_shares: int | None = field(default=None, metadata={"minimum": 2})
+    cpus: float | None = field(default=None, metadata={"minimum": 0.01})
 
 
 @frozen(kw_only=True)
 class Metadata:
     """How to run an archive."""
 
-    entrypoint: str | None = field(
-        default=None, metadata=described(_ENTRYPOINT, "main.py", pattern=NO_EMPTY_TEXT)
-    )
-    docker_image: str | None = field(default=None, metadata=described(_IMAGE_DOC, "python:3.12-slim"))
-    requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
-    pre_commands: tuple[str, ...] = field(default=(), metadata=_PRE_COMMANDS)
-    stdin: str = field(default="", metadata=described(_STDIN, "a line\n"))
-    env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
-    script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
-    output_files: tuple[str, ...] = field(default=(), metadata=_OUTPUT_FILES)
-    config: RequestedLimits = field(factory=RequestedLimits, metadata=_CONFIG)
+    entrypoint: str | None = None
+    docker_image: str | None = None
+    requirements_txt: str | None = None
+    pre_commands: tuple[str, ...] = ()
+    stdin: str = ""
+    env_vars: tuple[str, ...] = ()
+    script_args: tuple[str, ...] = ()
+    output_files: tuple[str, ...] = ()
+    config: RequestedLimits = field(factory=RequestedLimits)
 
 
 @frozen(kw_only=True)
 class SourceFile:
     """A file of source text."""
 
-    name: str = field(metadata=described("Path below /work.", "main.py", pattern=NO_EMPTY_TEXT))
-    content: str = field(metadata=described("Its text.", "print(6 * 7)"))
+    name: str
+    content: str
 
 
 @frozen(kw_only=True)
 class EvalRequest:
     """Source text, and how to run it. Give either `code` or `files`, and `docker_image` or `python_version`."""
 
-    code: str | None = field(default=None, metadata=described("Source text of one script.", "6 * 7"))
-    files: tuple[SourceFile, ...] = field(default=(), metadata=described("Files, instead of code."))
-    entrypoint: str | None = field(
-        default=None, metadata=described(_ENTRYPOINT, "main.py", pattern=NO_EMPTY_TEXT)
-    )
-    stdin: str = field(default="", metadata=described(_STDIN, "a line\n"))
-    config: RequestedLimits = field(factory=RequestedLimits, metadata=_CONFIG)
-    docker_image: str | None = field(default=None, metadata=described(_IMAGE_DOC, "python:3.12-slim"))
-    python_version: str | None = field(
-        default=None,
-        metadata=described("Picks the image python:X-slim.", "3.12", pattern=r"^3\.([89]|[1-9][0-9])$"),
-    )
-    requirements_txt: str | None = field(default=None, metadata=described(_REQUIREMENTS, "numpy==2.4.0\n"))
-    pre_commands: tuple[str, ...] = field(default=(), metadata=_PRE_COMMANDS)
-    env_vars: tuple[str, ...] = field(default=(), metadata=_ENV_VARS)
-    script_args: tuple[str, ...] = field(default=(), metadata=_SCRIPT_ARGS)
-    output_files: tuple[str, ...] = field(default=(), metadata=_OUTPUT_FILES)
-    eval_last_expr: bool = field(
-        default=False,
-        metadata=described("Give back the repr of the last expression, as `result`.", True),
-    )
+    code: str | None = None
+    files: tuple[SourceFile, ...] = ()
+    entrypoint: str | None = None
+    stdin: str = ""
+    config: RequestedLimits = field(factory=RequestedLimits)
+    docker_image: str | None = None
+    python_version: str | None = None
+    requirements_txt: str | None = None
+    pre_commands: tuple[str, ...] = ()
+    env_vars: tuple[str, ...] = ()
+    script_args: tuple[str, ...] = ()
+    output_files: tuple[str, ...] = ()
+    eval_last_expr: bool = False
 
 
 @frozen(kw_only=True)
 class Limits:
-    """The limits of one run, all decided."""
+    """The limits of a run, with defaults applied."""
 
     timeout_seconds: float
     network_disabled: bool
@@ -126,7 +90,7 @@ class Limits:
 
 @frozen(kw_only=True)
 class Spec:
-    """Everything that decides how an execution runs. `entrypoint` None means: detect it in the archive."""
+    """Everything that determines how an execution runs. If `entrypoint` is None, it is detected in the archive."""
 
     docker_image: str
     limits: Limits
@@ -139,32 +103,40 @@ class Spec:
     requirements_txt: str | None = None
     output_files: tuple[str, ...] = ()
 
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the environment that the execution needs; None if it needs only the image."""
+        if not self.pre_commands and self.requirements_txt is None:
+            return None
+        return Recipe(pre_commands=self.pre_commands, requirements_txt=self.requirements_txt)
+
 
 @frozen(kw_only=True)
 class Policy:
-    """The operator's defaults and ceilings. `allowed_images` are patterns; none of them: every image.
+    """The operator's defaults and ceilings.
 
-    `installs`: whether anything may be installed at all."""
+    `allowed_images` are patterns; if there are none, all images are allowed. `setup_allowed` is false if package
+    installation is disabled."""
 
     default_image: str
     defaults: Limits
     ceilings: Limits
     allowed_images: tuple[str, ...] = ()
-    installs: bool = True
+    setup_allowed: bool = True
 
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
-    """What `metadata` means under `policy`; raises `InvalidRequest` naming the field that does not hold."""
+    """Return the spec for `metadata` under `policy`; raise `InvalidRequest` with the first field that is not valid."""
     if metadata.docker_image is not None:
         _check_image(metadata.docker_image, policy)
     requirements = parse_requirements(metadata.requirements_txt or "")
-    _check_installs(metadata, requirements is not None, policy)
+    _check_setup(metadata, requirements is not None, policy)
     if metadata.entrypoint is not None:
         _check_entrypoint(metadata.entrypoint)
     _check_env_vars(metadata.env_vars)
     for index, argument in enumerate(metadata.script_args):
         if "\0" in argument:
-            raise InvalidRequest("an argument cannot hold a NUL character", field=f"script_args[{index}]")
+            raise InvalidRequest("an argument cannot contain a NUL character", field=f"script_args[{index}]")
     return Spec(
         entrypoint=None if metadata.entrypoint is None else posixpath.normpath(metadata.entrypoint),
         docker_image=metadata.docker_image or policy.default_image,
@@ -173,32 +145,32 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         script_args=metadata.script_args,
         pre_commands=metadata.pre_commands,
         requirements_txt=requirements.text if requirements else None,
-        output_files=normal_patterns(metadata.output_files),
-        limits=_limits(metadata.config, policy),
+        output_files=normalize_patterns(metadata.output_files),
+        limits=_resolve_limits(metadata.config, policy),
     )
 
 
-def _limits(asked: RequestedLimits, policy: Policy) -> Limits:
-    """The limits asked for, defaults filled in; raises `InvalidRequest` for one that is out of its range."""
-    decided: dict[str, float | None] = {}
+def _resolve_limits(requested: RequestedLimits, policy: Policy) -> Limits:
+    """Return the requested limits with defaults applied; raise `InvalidRequest` for one that is out of range."""
+    resolved: dict[str, float | None] = {}
     for limit in fields(RequestedLimits):
-        name, least = limit.name, limit.metadata.get("least")
-        if least is None:
+        name, minimum = limit.name, limit.metadata.get("least")
+        if minimum is None:
             continue
-        value = getattr(asked, name)
+        value = getattr(requested, name)
         if value is None:
-            decided[name] = getattr(policy.defaults, name)
+            resolved[name] = getattr(policy.defaults, name)
             continue
         ceiling = getattr(policy.ceilings, name)
-        # Compared, never converted: JSON can spell whole numbers that no float holds.
-        if not least <= value <= (sys.float_info.max if ceiling is None else ceiling):
-            most = "" if ceiling is None else f" and at most {ceiling:g}"
+        # Compare without conversion: JSON allows whole numbers that no float can hold.
+        if not minimum <= value <= (sys.float_info.max if ceiling is None else ceiling):
+            at_most = "" if ceiling is None else f" and at most {ceiling:g}"
             raise InvalidRequest(
-                f"config.{name} is {str(value)[:20]}; allowed is at least {least:g}{most}",
+                f"config.{name} must be at least {minimum:g}{at_most}, not {str(value)[:20]}",
                 field=f"config.{name}",
             )
-        decided[name] = value
-    return Limits(network_disabled=asked.network_disabled, **decided)  # type: ignore[arg-type]
+        resolved[name] = value
+    return Limits(network_disabled=requested.network_disabled, **resolved)  # type: ignore[arg-type]
 
 
 def _check_image(image: str, policy: Policy) -> None:
@@ -209,20 +181,20 @@ def _check_image(image: str, policy: Policy) -> None:
     allowed = (policy.default_image, *policy.allowed_images)
     if policy.allowed_images and not any(fnmatchcase(image, pattern) for pattern in allowed):
         raise InvalidRequest(
-            f"docker_image {image!r} is not allowed here; allowed are {', '.join(allowed)}",
+            f"docker_image {image!r} is not allowed on this server; allowed are {', '.join(allowed)}",
             field="docker_image",
         )
 
 
-def _check_installs(metadata: Metadata, has_requirements: bool, policy: Policy) -> None:
+def _check_setup(metadata: Metadata, has_requirements: bool, policy: Policy) -> None:
     for index, command in enumerate(metadata.pre_commands):
         if not command.strip() or "\0" in command:
             raise InvalidRequest(
-                "a command cannot be empty, nor hold a NUL character", field=f"pre_commands[{index}]"
+                "a command cannot be empty or contain a NUL character", field=f"pre_commands[{index}]"
             )
-    if not policy.installs and (has_requirements or metadata.pre_commands):
+    if not policy.setup_allowed and (has_requirements or metadata.pre_commands):
         raise InvalidRequest(
-            "this server installs nothing (its PYEXEC_SETUP_NETWORK is none); use an image that has what is needed",
+            "package installation is disabled (PYEXEC_SETUP_NETWORK=none); use an image that contains the packages",
             field="requirements_txt" if has_requirements else "pre_commands",
         )
 
@@ -233,7 +205,7 @@ def _check_entrypoint(entrypoint: str) -> None:
     normal = posixpath.normpath(entrypoint)
     if normal.startswith(("/", "../")) or normal == "..":
         raise InvalidRequest(
-            f"entrypoint {entrypoint!r} lies outside the archive; give a path relative to its root",
+            f"entrypoint {entrypoint!r} is outside the archive; use a path relative to its root",
             field="entrypoint",
         )
     if normal == "." or entrypoint.endswith("/"):

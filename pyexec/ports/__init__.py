@@ -1,6 +1,6 @@
-"""What the services need from the world outside, as interfaces. Adapters implement them."""
+"""The interfaces to the outside world, as the services need them. Adapters implement them."""
 
-from pyexec.ports.blobs import BlobStore
+from pyexec.ports.cluster import REPLICA_HEADER, Caller, Member, Members, Membership, Peers
 from pyexec.ports.engine import (
     Container,
     ContainerSpec,
@@ -11,9 +11,14 @@ from pyexec.ports.engine import (
     SetupContainer,
     SetupSpec,
 )
-from pyexec.ports.log import EventLog, IdempotencyKey, Inbox, OpenExecutions, Page
-from pyexec.ports.membership import Member, Members, Membership
-from pyexec.ports.peers import REPLICA_HEADER, Caller, Peers
+from pyexec.ports.storage import (
+    BlobStore,
+    EventLog,
+    ExecutionPage,
+    IdempotencyKey,
+    Inbox,
+    OpenExecutions,
+)
 
 __all__ = [
     "REPLICA_HEADER",
@@ -24,6 +29,7 @@ __all__ = [
     "Engine",
     "EngineIdentity",
     "EventLog",
+    "ExecutionPage",
     "IdempotencyKey",
     "Image",
     "Images",
@@ -32,7 +38,6 @@ __all__ = [
     "Members",
     "Membership",
     "OpenExecutions",
-    "Page",
     "Peers",
     "SetupContainer",
     "SetupSpec",

@@ -1,4 +1,4 @@
-"""The container engine."""
+"""The container engine: containers, setup containers, images and networks."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class ContainerSpec:
-    """A container to start. Every limit is what the engine enforces, in bytes."""
+    """A container to start. The engine enforces every limit; sizes are in bytes."""
 
     image: str
     command: Sequence[str]
@@ -23,14 +23,14 @@ class ContainerSpec:
     cpu_shares: int
     cpus: float | None
     log_bytes: int
-    """How much of its standard output the engine keeps, for whoever follows it later."""
+    """How much of the standard output the engine keeps for replicas that follow the container later."""
     network: str | None
-    """The engine's network to join; None for no network at all."""
+    """The network of the engine to join; None for no network at all."""
 
 
 @frozen(kw_only=True)
 class EngineIdentity:
-    """Which engine answers, what it runs on, and which of the limits we rely on it says it cannot enforce."""
+    """Which engine answers, the machine it runs on, and the required limits that it says it cannot enforce."""
 
     id: str
     version: str
@@ -42,9 +42,9 @@ class EngineIdentity:
 
 @frozen(kw_only=True)
 class Image:
-    """An image that the engine has. `digest` is what a registry knows it by, or its id where none does.
+    """An image that the engine has. `digest` is its digest in a registry, or its id if no registry has it.
 
-    `used_at` is when it was last given a name, which `Images.name` does again at every use."""
+    `used_at` is when it was last tagged: `Images.tag` is called at every use."""
 
     id: str
     digest: str
@@ -57,31 +57,35 @@ class Image:
 
 
 class Images(Protocol):
-    """The engine's images. Its methods raise `EngineError` when it refuses, `Unavailable` when it is away."""
+    """The images of the engine. The methods raise `EngineError` if the engine refuses, and `Unavailable` if it
+    does not answer."""
 
     async def find(self, name: str) -> Image | None:
-        """The image of this name or id; None when there is none. Raises `ImageUnavailable` for what is no name."""
+        """Return the image with this name or id; None if there is none.
+
+        Raises `ImageUnavailable` if `name` is not a valid image name."""
 
     def pull(self, name: str) -> AsyncIterator[str]:
-        """Fetches an image, and yields what there is to tell meanwhile, a line each.
+        """Pull an image, and yield its progress as lines of text.
 
-        Raises `ImageUnavailable` saying why it cannot be had."""
+        Raises `ImageUnavailable` with the reason if it cannot be pulled."""
 
-    async def name(self, image_id: str, repository: str, tag: str) -> None:
-        """Gives an image one more name, or the same again."""
+    async def tag(self, image_id: str, repository: str, tag: str) -> None:
+        """Give an image the name `repository:tag`, which it may have already."""
 
     async def list(self, *, label: str | None = None, repository: str | None = None) -> Sequence[Image]:
-        """All images that bear the label, or have a name in the repository."""
+        """Return all images with this label, or with a name in this repository."""
 
     async def remove(self, image: Image) -> bool:
-        """Removes an image with all its names; False when something still needs it."""
+        """Remove an image with all its names; return False if it is still in use."""
 
 
 @frozen(kw_only=True)
 class SetupSpec:
-    """A container in which an environment is made. Limits in bytes; `network` names the engine's network to join.
+    """A setup container to start. Sizes are in bytes; `network` is the network of the engine to join.
 
-    `files` are there before it starts: contents, or where they lie, by their absolute paths."""
+    `files` are copied into the container before it starts: contents, or paths on this machine, by absolute path
+    in the container."""
 
     image: str
     command: Sequence[str]
@@ -95,94 +99,98 @@ class SetupSpec:
 
 
 class SetupContainer(Protocol):
-    """A started setup container. Its methods raise `EngineError` when it has ended, `Unavailable` without engine."""
+    """A running setup container. The methods raise `EngineError` if it has ended, and `Unavailable` if the engine
+    does not answer."""
 
     async def read_line(self) -> bytes:
-        """The next line that its first process prints, or what there is at its end."""
+        """Return the next line that the main process prints, or the rest of its output once it has ended."""
 
     async def execute(
-        self, command: Sequence[str], environment: Mapping[str, str], say: Callable[[bytes], None]
+        self, command: Sequence[str], environment: Mapping[str, str], on_output: Callable[[bytes], None]
     ) -> int:
-        """Runs a command in it as root; what it prints is said as it comes. Returns its exit code."""
+        """Run a command in it as root, and return its exit code. `on_output` gets the output as it is printed."""
 
     async def written_bytes(self) -> int:
-        """How much it has written over its image by now."""
+        """Return how much the container has written so far in addition to its image."""
 
     async def finish(self) -> None:
-        """Tells its first process to clean up and end, and waits until it has."""
+        """Tell the main process to clean up and exit, and wait until it has."""
 
     async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
-        """Makes an image of it, with its own image's configuration, under this name: all at once or not at all."""
+        """Make an image of the container under this name, in one atomic step.
+
+        The image keeps the configuration of the image that the container was started from."""
 
     async def remove(self) -> None:
-        """Leaves nothing of it; fine when it is gone already."""
+        """Remove the container, if it exists."""
 
 
 class Container(Protocol):
-    """A started container, attached: what is written arrives at its standard input."""
+    """A started container, and the connection to its standard streams."""
 
     @property
     def id(self) -> str:
-        """The engine's id of it."""
+        """The engine's id of the container."""
 
     async def write(self, data: bytes) -> None:
-        """Sends bytes, waiting while the container is slow to take them; `EngineError` when it is gone."""
+        """Write to its standard input; wait while its buffer is full. Raises `EngineError` if it is gone."""
 
     async def read(self) -> bytes | None:
-        """The next bytes of its standard output; None once the container has ended.
+        """Return the next bytes of its standard output; None once the container has ended.
 
-        Raises `EngineError` when only the connection to it has."""
+        Raises `EngineError` if only the connection has ended."""
 
     @property
     def diagnostics(self) -> str:
-        """What it has written to its standard error so far, at most a few KiB."""
+        """The beginning of its standard error, up to a few KiB."""
 
     async def kill(self) -> None:
-        """Ends every process in it, with SIGKILL; fine when it has ended already."""
+        """Kill all its processes with SIGKILL, if it has not ended."""
 
     async def remove(self) -> None:
-        """Kills it and removes all that is left of it; fine when it is gone already."""
+        """Kill and remove the container, if it exists."""
 
-    async def let_go(self) -> None:
-        """Ends the connection to it; what runs in it goes on."""
+    async def detach(self) -> None:
+        """Close the connection. The processes in the container go on."""
 
 
 class Engine(Protocol):
-    """A container engine. Its methods raise `EngineError` when it refuses, `Unavailable` when it is away."""
+    """A container engine. The methods raise `EngineError` if the engine refuses, and `Unavailable` if it does not
+    answer."""
 
     async def identify(self) -> EngineIdentity:
-        """Asks the engine who it is and what it can do."""
+        """Ask the engine for its identity and abilities."""
 
     async def check(self) -> None:
-        """Returns when the engine answers."""
+        """Return if the engine answers."""
 
     async def start(self, spec: ContainerSpec) -> Container:
-        """Creates, attaches and starts a container; leaves nothing behind when it raises.
+        """Create, attach and start a container. If this fails, nothing is left behind.
 
-        Raises `ImageUnavailable` when the image is missing or has not what `command` names."""
+        Raises `ImageUnavailable` if the image does not exist, or cannot run `command`."""
 
     async def follow(self, container_id: str) -> Container:
-        """A running container that was started before, read from its first byte on; nothing can be written.
+        """Return a running container that was started earlier, to be read from its first byte; it is read-only.
 
-        Raises `ContainerGone` when it is not there any more."""
+        Raises `ContainerGone` if it does not exist any more."""
 
     async def ensure_network(self, name: str) -> None:
-        """Makes a network of this name, in which containers do not reach each other, unless there is one."""
+        """Create a network with this name, unless it exists. Its containers cannot reach each other."""
 
     @property
     def images(self) -> Images:
-        """The images it has."""
+        """The images of the engine."""
 
     async def start_setup(self, spec: SetupSpec) -> SetupContainer:
-        """Creates, fills, attaches and starts a setup container; leaves nothing behind when it raises.
+        """Create, fill, attach and start a setup container. If this fails, nothing is left behind.
 
-        Raises `ImageUnavailable` when the image has not what `command` names."""
+        Raises `ImageUnavailable` if the image cannot run `command`."""
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
-        """All containers, running or not, that bear these labels: their ids, each with all its labels."""
+        """Return all containers with these labels, running or not: all labels of each, by container id."""
 
     async def remove_container(self, container_id: str) -> None:
-        """Kills and removes a container; fine when it is gone already."""
+        """Kill and remove a container, if it exists."""
 
     async def close(self) -> None:
-        """Lets go of the connection."""
+        """Close all connections to the engine."""

@@ -1,1 +1,1 @@
-"""Throw-away sandboxes: the program inside one, how to talk to it, and how to keep some warm."""
+"""Sandboxes: the protocol with the guest, the pool, environments, and the isolation check."""

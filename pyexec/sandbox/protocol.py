@@ -1,4 +1,6 @@
-"""The host's end of the wire to a supervisor. What comes from there may be hostile: it is bounded and checked."""
+"""The server's side of the protocol with a supervisor (see guest/wire.py).
+
+Frames from a sandbox may come from a hostile program, so the decoder limits and checks them."""
 
 import binascii
 import json
@@ -9,21 +11,21 @@ from typing import Any
 
 from attrs import asdict, define, field, filters, frozen
 
-from pyexec.domain.files import UNSAFE, FileLimits
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_files import UNSAFE, FileLimits
+from pyexec.domain.output_log import Stream
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import collector, wire
+from pyexec.guest import collector, wire
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
-_PARTS = ("wire", "memory", "seal", "interpreter", "standby", "program", "supervisor")
-"""What a supervisor is made of, each after those that it imports."""
+_SUPERVISOR_MODULES = ("wire", "memory", "seccomp", "interpreter", "prestart", "program", "supervisor")
+"""The modules of the supervisor, each after those that it imports."""
 _HEADER = wire.HEADER
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
 
 @frozen(kw_only=True)
-class Plan:
-    """What the program will be, told ahead of the order to start it, so that all can be ready by then."""
+class ProgramPlan:
+    """Describes the program. It is sent before the start signal, so that the supervisor can prepare the start."""
 
     entrypoint: str
     args: tuple[str, ...]
@@ -32,9 +34,10 @@ class Plan:
 
 
 @frozen(kw_only=True)
-class Go:
-    """The order to start the program. Limits in bytes and seconds. `output_files` are the patterns of what to send
-    after its end."""
+class StartSignal:
+    """Tells the supervisor to start the program, with its limits in seconds and bytes.
+
+    `output_files` are patterns for the files to return after the program's end."""
 
     timeout: float
     memory_bytes: int
@@ -45,19 +48,19 @@ class Go:
 
 @frozen
 class Ready:
-    """The supervisor waits for its one request; `python` is the interpreter's version."""
+    """The supervisor waits for its program; `python` is the interpreter's version."""
 
     python: str
 
 
 @frozen
 class Unpacked:
-    """The archive lies in /work."""
+    """The archive is unpacked in /work."""
 
 
 @frozen
-class Refused:
-    """The supervisor could not unpack the archive (`disk_full`, `bad_archive`), or GO came too `late`."""
+class Rejected:
+    """The supervisor rejected the archive (`disk_full`, `bad_archive`) or the start signal (`late`)."""
 
     code: str
     message: str
@@ -69,23 +72,23 @@ class Started:
 
 
 @frozen
-class Printed:
-    """The program has printed these bytes."""
+class OutputChunk:
+    """The next bytes that the program has printed."""
 
     stream: Stream
     data: bytes
 
 
 @frozen
-class Evaluated:
-    """The next bytes of the last expression's repr, before the program's end is told."""
+class ResultChunk:
+    """The next bytes of the last expression's repr. They come before `Exited`."""
 
     data: bytes
 
 
 @frozen(kw_only=True)
 class Exited:
-    """The program and all that it had started are gone. `reason` is `exit`, or the limit that ended it."""
+    """The program has ended, and all its processes are dead. `reason` is `exit`, or the limit that ended it."""
 
     reason: str
     exit_code: int
@@ -96,97 +99,110 @@ class Exited:
 
 
 @frozen
-class FileBegins:
-    """A file that the program has left; its contents follow."""
+class FileHeader:
+    """The path and size of an output file; its content follows."""
 
     path: str
     size: int
 
 
 @frozen
-class FileData:
-    """The next bytes of the file that has begun."""
+class FileChunk:
+    """The next bytes of the current file."""
 
     data: bytes
 
 
 @frozen
-class Collected:
-    """No more files come; `truncated` says whether some were left out."""
+class FilesCollected:
+    """No more files follow; `truncated` is true if some were left out."""
 
     truncated: bool
 
 
 Frame = (
-    Ready | Unpacked | Refused | Started | Printed | Evaluated | Exited | FileBegins | FileData | Collected
+    Ready
+    | Unpacked
+    | Rejected
+    | Started
+    | OutputChunk
+    | ResultChunk
+    | Exited
+    | FileHeader
+    | FileChunk
+    | FilesCollected
 )
 
 
-def command(*, standby: bool) -> tuple[str, ...]:
-    """The container's command: the interpreter with the supervisor as its program. `standby` says whether another
-    interpreter stands by for the program, or is started at the go-ahead."""
-    texts = (text for part in _PARTS for text in (f"pyexec.sandbox.{part}", _source(part)))
-    return ("python3", "-I", "-S", "-c", _source("boot"), "on" if standby else "off", *texts)
+def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
+    """Return the command of a sandbox's container: an interpreter that runs the supervisor.
+
+    With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
+    texts = (text for name in _SUPERVISOR_MODULES for text in (f"pyexec.guest.{name}", _source(name)))
+    return ("python3", "-I", "-S", "-c", _source("bootstrap"), "on" if prestart else "off", *texts)
 
 
 @cache
 def _source(module: str) -> str:
-    """What travels into the container, as text."""
-    return resources.files("pyexec.sandbox").joinpath(f"{module}.py").read_text("utf-8")
+    return resources.files("pyexec.guest").joinpath(f"{module}.py").read_text("utf-8")
 
 
 def archive_frame(data: bytes) -> bytes:
-    """The next bytes of the archive; no bytes end it."""
+    """Encode the next bytes of the archive. An empty frame ends it."""
     return _HEADER.pack(wire.ARCHIVE, len(data)) + data
 
 
-def plan_frames(plan: Plan, stdin: bytes) -> bytes:
-    """What the program will be, with the code that it needs in there, and its whole standard input."""
+def plan_frames(plan: ProgramPlan, stdin: bytes) -> bytes:
+    """Encode the plan, with the evaluator's code if the run needs it, and the whole standard input."""
     document = asdict(plan, filter=filters.exclude("evaluate"))
     document["evaluator"] = _source("evaluator") if plan.evaluate else None
     payload = json.dumps(document).encode()
     return _HEADER.pack(wire.PLAN, len(payload)) + payload + _HEADER.pack(wire.STDIN, len(stdin)) + stdin
 
 
-def go_frame(go: Go) -> bytes:
-    """The go-ahead, with the code that the run needs after its end."""
-    document = asdict(go, filter=filters.exclude("output_files", "file_limits"))
-    document["collector"] = _source("collector") if go.output_files else None
-    document["files"] = {"patterns": go.output_files, "unsafe": UNSAFE.pattern, **asdict(go.file_limits)}
+def start_frame(signal: StartSignal) -> bytes:
+    """Encode the start signal, with the collector's code if the run wants output files."""
+    document = asdict(signal, filter=filters.exclude("output_files", "file_limits"))
+    document["collector"] = _source("collector") if signal.output_files else None
+    document["files"] = {
+        "patterns": signal.output_files,
+        "unsafe": UNSAFE.pattern,
+        **asdict(signal.file_limits),
+    }
     payload = json.dumps(document).encode()
-    return _HEADER.pack(wire.GO, len(payload)) + payload
+    return _HEADER.pack(wire.START, len(payload)) + payload
 
 
 @define
 class Decoder:
-    """Turns the bytes of a supervisor's standard output into frames, however they are cut."""
+    """Decodes frames from a supervisor's standard output, which arrives in pieces of any size."""
 
     _buffer: bytearray = field(factory=bytearray)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete with these bytes; raises `SandboxBroken` for what is no frame."""
+        """Add bytes; yield the frames that are now complete. Raise `SandboxBroken` if a frame is invalid."""
         self._buffer += data
         while len(self._buffer) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._buffer)
             if length > FRAME_BYTES_MAX:
-                raise SandboxBroken(f"a frame claims {length} bytes")
+                raise SandboxBroken(f"a frame has {length} bytes; the limit is {FRAME_BYTES_MAX}")
             end = _HEADER.size + length
             if len(self._buffer) <= end:
                 return
             payload = bytes(self._buffer[_HEADER.size : end])
             if self._buffer[end] != ord("\n"):
-                raise SandboxBroken("a frame does not end where it says")
+                raise SandboxBroken("a frame does not end with a newline")
             del self._buffer[: end + 1]
             yield _frame(kind, payload)
 
 
 def _frame(kind: bytes, payload: bytes) -> Frame:
     if kind in _STREAMS:
-        return Printed(_STREAMS[kind], _bytes(payload))
+        return OutputChunk(_STREAMS[kind], _bytes(payload))
     if kind == wire.RESULT:
-        return Evaluated(_bytes(payload))
+        return ResultChunk(_bytes(payload))
     if kind == collector.DATA:
-        return FileData(_bytes(payload))
+        return FileChunk(_bytes(payload))
     if kind == wire.UNPACKED:
         return Unpacked()
     if kind == wire.STARTED:
@@ -195,17 +211,17 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
     try:
         if kind == wire.READY:
             return Ready(_text(document["python"]))
-        if kind == wire.REFUSED:
-            return Refused(_text(document["code"]), _text(document["message"]))
+        if kind == wire.REJECTED:
+            return Rejected(_text(document["code"]), _text(document["message"]))
         if kind == wire.EXIT:
             return _exited(document)
         if kind == collector.FILE:
-            return FileBegins(_text(document["path"]), _count(document["size"]))
+            return FileHeader(_text(document["path"]), _count(document["size"]))
         if kind == collector.COLLECTED:
-            return Collected(document["truncated"] is not False)
+            return FilesCollected(document["truncated"] is not False)
     except (KeyError, TypeError, ValueError) as error:
-        raise SandboxBroken(f"a {kind!r} frame lacks what it must say") from error
-    raise SandboxBroken(f"a frame has the unknown kind {kind!r}")
+        raise SandboxBroken(f"a {kind!r} frame has missing or invalid fields") from error
+    raise SandboxBroken(f"a frame has an unknown kind: {kind!r}")
 
 
 def _exited(document: dict[str, Any]) -> Exited:
@@ -226,9 +242,9 @@ def _document(payload: bytes) -> dict[str, Any]:
     try:
         document = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise SandboxBroken("a frame holds no JSON") from error
+        raise SandboxBroken("a frame does not contain valid JSON") from error
     if not isinstance(document, dict):
-        raise SandboxBroken("a frame holds no object")
+        raise SandboxBroken("a frame does not contain a JSON object")
     return document
 
 
@@ -236,13 +252,13 @@ def _bytes(payload: bytes) -> bytes:
     try:
         return binascii.a2b_base64(payload)
     except ValueError as error:
-        raise SandboxBroken("a frame of bytes is not base64") from error
+        raise SandboxBroken("a data frame is not valid base64") from error
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
-    return value.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair, UTF-8 cannot
+    return value.encode("utf-8", "replace").decode()  # JSON allows half a surrogate pair, UTF-8 does not
 
 
 def _count(value: object) -> int:

@@ -1,4 +1,4 @@
-"""One sandbox: a container whose supervisor takes one program, runs it, and tells how it ended."""
+"""One sandbox: a container whose supervisor runs one program and reports how it ended."""
 
 import logging
 from collections import deque
@@ -8,6 +8,7 @@ from typing import Self
 
 import anyio
 
+from pyexec.aio import FailureLog, retry
 from pyexec.errors import (
     ContainerGone,
     EngineError,
@@ -18,25 +19,30 @@ from pyexec.errors import (
 )
 from pyexec.ports import Container, ContainerSpec, Engine
 from pyexec.sandbox import protocol
-from pyexec.sandbox.protocol import Frame, Go, Plan, Ready, Refused, Started, Unpacked
+from pyexec.sandbox.protocol import Frame, ProgramPlan, Ready, Rejected, Started, StartSignal, Unpacked
 
-START_SECONDS = 30.0
-SILENT_SECONDS = 5.0
+STARTUP_SECONDS = 30.0
+CHECK_SECONDS = 5.0
+"""If the supervisor is silent for this long, the engine may be the cause, so it is checked."""
 UNPACK_SECONDS = 120.0
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
-FRAMES_PER_SECOND = FRAMES_AT_ONCE = 20_000
-"""Ten times what a supervisor of ours has to say; a hostile one that says more waits, and keeps nobody else waiting."""
+FRAMES_PER_SECOND = FRAME_BURST = 20_000
+"""Ten times what a supervisor sends. A hostile sandbox that sends more is slowed down, and does not slow down
+others."""
 
 logger = logging.getLogger(__name__)
 
 
 class Sandbox:
-    """Single-use. After `start`: `send_archive` as often as needed, `unpack`, `arm`, `go`, `frames`; `remove` at
-    any time.
+    """A sandbox for a single program.
 
-    Every method raises `SandboxBroken` when the sandbox has ended or speaks nonsense, `SandboxRefused` when the
-    supervisor says no, `EngineError` when the connection to it breaks; from `go` on another one is made then."""
+    After `start`, call `send_archive` as often as needed, then `unpack`, `send_plan`, `start_program` and `frames`.
+    `remove` is allowed at any time.
+
+    Every method raises `SandboxBroken` if the sandbox has ended or sends invalid frames, `SandboxRefused` if the
+    supervisor rejects a request, and `EngineError` if the connection breaks. From `start_program` on, the sandbox
+    reconnects instead."""
 
     def __init__(self, engine: Engine, container: Container, image: str | None = None) -> None:
         self._engine = engine
@@ -45,14 +51,15 @@ class Sandbox:
         self._decoder = protocol.Decoder()
         self._frames: deque[Frame] = deque()
         self._received = 0
-        self._known = 0
+        self._seen = 0
+        """Frames received over earlier connections. A new connection sends them again; they are skipped."""
         self._eof = False
-        self._credit = float(FRAMES_AT_ONCE)
-        self._heard_at = 0.0
-        self.out_of_reach = False
-        """Whether its engine does not answer at present."""
-        self.was_out_of_reach = False
-        """Whether that was so at any time since `go`."""
+        self._credit = float(FRAME_BURST)
+        self._credit_at = 0.0
+        self.engine_unreachable = False
+        """True while the engine does not respond."""
+        self.engine_was_unreachable = False
+        """True if the engine has failed to respond at some time since `start_program`."""
 
     @property
     def container_id(self) -> str:
@@ -60,18 +67,18 @@ class Sandbox:
 
     @classmethod
     async def start(cls, engine: Engine, spec: ContainerSpec, image: str | None = None) -> Self:
-        """A sandbox that waits for its program, in the image of this digest.
+        """Start a sandbox that waits for its program. `image` is the digest of its image.
 
-        Raises `ImageUnavailable` when no supervisor comes up in it."""
+        Raises `ImageUnavailable` if the supervisor does not start in this image."""
         sandbox = cls(engine, await engine.start(spec), image)
         try:
-            with anyio.fail_after(START_SECONDS):
+            with anyio.fail_after(STARTUP_SECONDS):
                 await sandbox._expect(Ready)
         except (SandboxBroken, SandboxRefused, TimeoutError) as error:
             await sandbox.remove()
-            told = sandbox._container.diagnostics or "it did not say why"
+            reason = sandbox._container.diagnostics or "it printed no reason"
             raise ImageUnavailable(
-                f"the image {spec.image!r} has no Python 3.8 or later that can run programs: {told}"
+                f"the image {spec.image!r} has no Python 3.8 or later that can run programs: {reason}"
             ) from error
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -81,70 +88,72 @@ class Sandbox:
 
     @classmethod
     async def adopt(cls, engine: Engine, container_id: str) -> Self:
-        """A sandbox whose program another process has started; only `frames`, `kill` and `remove` serve.
+        """Connect to a sandbox whose program another process has started. Allows only `frames`, `kill` and `remove`.
 
-        Its frames come from the first on. Raises `ContainerGone` when the container is."""
+        `frames` begins with the first frame. Raises `ContainerGone` if the container does not exist any more."""
         return cls(engine, await engine.follow(container_id))
 
-    async def broken(self) -> None:
-        """Returns when a waiting sandbox is of no use any more. May be cancelled, and the sandbox then used."""
+    async def wait_until_broken(self) -> None:
+        """Return, or raise `SandboxBroken`, when this idle sandbox becomes unusable.
+
+        If this is cancelled, the sandbox stays usable."""
         try:
             frame = await self._next()
         except EngineError as error:
             raise SandboxBroken(str(error)) from error
         if frame is not None:
-            raise SandboxBroken("a waiting sandbox spoke before it was asked")
+            raise SandboxBroken("an idle sandbox sent a frame")
 
     async def send_archive(self, data: bytes) -> None:
-        """The next bytes of the archive."""
+        """Send the next bytes of the archive."""
         for start in range(0, len(data), FRAME_BYTES):
             await self._write(protocol.archive_frame(data[start : start + FRAME_BYTES]))
 
     async def unpack(self) -> None:
-        """Ends the archive, and waits until it is in place. Raises `Unavailable` when the engine is away."""
+        """End the archive, and wait until it is unpacked. Raises `Unavailable` if the engine does not respond."""
         await self._write(protocol.archive_frame(b""))
-        for seconds in (SILENT_SECONDS, UNPACK_SECONDS):
+        for seconds in (CHECK_SECONDS, UNPACK_SECONDS):
             with anyio.move_on_after(seconds):
                 await self._expect(Unpacked)
                 return
-            await self._engine.check()  # it may be the engine that is silent, and then says nothing for ever
-        raise SandboxBroken(f"the archive was not unpacked within {UNPACK_SECONDS:g} s")
+            await self._engine.check()  # a silent engine does not break the connection
+        raise SandboxBroken(f"unpacking the archive timed out after {UNPACK_SECONDS:g} s")
 
-    async def arm(self, plan: Plan, stdin: bytes) -> None:
-        """Says what the program will be. From here on the go-ahead must come soon, or is refused."""
+    async def send_plan(self, plan: ProgramPlan, stdin: bytes) -> None:
+        """Describe the program. `start_program` must follow within a few seconds, or it is rejected."""
         await self._write(protocol.plan_frames(plan, stdin))
 
-    async def go(self, order: Go) -> None:
-        """Starts the program; returns when its process exists."""
-        with suppress(EngineError, Unavailable):  # whether it has arrived is told by what comes now
-            await self._container.write(protocol.go_frame(order))
-        self._check(await self._next_for_sure(), Started)
+    async def start_program(self, signal: StartSignal) -> None:
+        """Start the program, and return when its process exists."""
+        with suppress(EngineError, Unavailable):  # the next frame shows whether the signal has arrived
+            await self._container.write(protocol.start_frame(signal))
+        self._check(await self._next_or_reconnect(), Started)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """What the program prints and at last how it ended; ends early when the sandbox does.
+        """Yield the program's output, and at the end how it ended. Stop early if the sandbox ends.
 
-        Waits for an engine that does not answer for as long as it takes."""
-        while (frame := await self._next_for_sure()) is not None:
+        If the engine does not respond, this waits until it does."""
+        while (frame := await self._next_or_reconnect()) is not None:
             yield frame
 
-    async def check_in_reach(self) -> None:
-        """Asks the engine, which may be silent without a connection that breaks; `out_of_reach` has its answer."""
+    async def check_engine(self) -> None:
+        """Set `engine_unreachable` if the engine does not respond. A silent engine does not break the connection."""
         try:
             await self._engine.check()
         except (EngineError, Unavailable):
-            self.out_of_reach = self.was_out_of_reach = True
+            self.engine_unreachable = self.engine_was_unreachable = True
 
     async def kill(self) -> None:
-        """Ends every process in it at once."""
+        """Kill every process in the sandbox."""
         await self._container.kill()
 
     async def remove(self) -> None:
-        """Leaves nothing of it."""
+        """Kill the sandbox and remove its container."""
         await self._container.remove()
 
-    async def let_go(self) -> None:
-        """Ends the connection to it; its program goes on."""
-        await self._container.let_go()
+    async def detach(self) -> None:
+        """Close the connection; the program continues."""
+        await self._container.detach()
 
     async def _write(self, data: bytes) -> None:
         try:
@@ -152,19 +161,19 @@ class Sandbox:
         except EngineError as error:
             with suppress(EngineError):
                 while (frame := await self._next()) is not None:
-                    if isinstance(frame, Refused):
+                    if isinstance(frame, Rejected):
                         raise SandboxRefused(frame.message, code=frame.code) from error
-            raise SandboxBroken("the sandbox ended while it was being filled") from error
+            raise SandboxBroken("the sandbox ended while it received its program") from error
 
     async def _expect(self, kind: type[Frame]) -> None:
         self._check(await self._next(), kind)
 
     def _check(self, frame: Frame | None, kind: type[Frame]) -> None:
-        if isinstance(frame, Refused):
+        if isinstance(frame, Rejected):
             raise SandboxRefused(frame.message, code=frame.code)
         if not isinstance(frame, kind):
-            told = self._container.diagnostics
-            raise SandboxBroken(f"expected {kind.__name__}, got {type(frame).__name__}. {told}")
+            found = "the end" if frame is None else type(frame).__name__
+            raise SandboxBroken(f"expected {kind.__name__}, got {found}. {self._container.diagnostics}")
 
     async def _next(self) -> Frame | None:
         while not self._frames:
@@ -177,45 +186,54 @@ class Sandbox:
             before = self._received
             for frame in self._decoder.feed(data):
                 self._received += 1
-                if self._received > self._known:
+                if self._received > self._seen:
                     self._frames.append(frame)
-            await self._keep_pace(self._received - before)
+            await self._limit_rate(self._received - before)
         return self._frames.popleft()
 
-    async def _keep_pace(self, frames: int) -> None:
-        """Waits after too many frames; what the sandbox says meanwhile stays in its pipe, and then it must wait."""
+    async def _limit_rate(self, frames: int) -> None:
+        """Pause after too many frames (a token bucket). Meanwhile the sandbox's pipe fills, and blocks it."""
         now = anyio.current_time()
-        earned = (now - self._heard_at) * FRAMES_PER_SECOND
-        self._credit = min(FRAMES_AT_ONCE, self._credit + earned) - frames
-        self._heard_at = now
+        earned = (now - self._credit_at) * FRAMES_PER_SECOND
+        self._credit = min(FRAME_BURST, self._credit + earned) - frames
+        self._credit_at = now
         if self._credit < 0:
             await anyio.sleep(-self._credit / FRAMES_PER_SECOND)
 
-    async def _next_for_sure(self) -> Frame | None:
-        """The next frame, over connections that break; None once the sandbox has ended."""
+    async def _next_or_reconnect(self) -> Frame | None:
+        """Return the next frame; None after the sandbox has ended. Reconnect if the connection breaks."""
         while True:
             try:
                 return await self._next()
             except EngineError as error:
-                logger.warning("the sandbox %s is followed anew: %s", self.container_id[:12], error)
-                if not await self._follow_anew():
+                logger.warning(
+                    "connection to the sandbox %s lost; reconnecting: %s", self.container_id[:12], error
+                )
+                if not await self._reconnect():
                     return None
 
-    async def _follow_anew(self) -> bool:
-        """Goes on by the engine's log, which has every frame from the first on; False when there is none."""
-        await self._container.let_go()
-        while True:
-            try:
-                container = await self._engine.follow(self.container_id)
-            except ContainerGone:
-                self.out_of_reach, self._eof = False, True
-                return False
-            except (EngineError, Unavailable):
-                self.out_of_reach = self.was_out_of_reach = True
-                await anyio.sleep(RETRY_SECONDS)
-            else:
-                break
-        self.out_of_reach = False
+    async def _reconnect(self) -> bool:
+        """Connect to the engine's log of the container, which has all frames from the first one.
+
+        Return False if the container does not exist any more."""
+        await self._container.detach()
+        failures = FailureLog(logger, f"asking the engine for the sandbox {self.container_id[:12]}")
+        container = await retry(
+            self._follow, failures, seconds=RETRY_SECONDS, errors=(EngineError, Unavailable)
+        )
+        self.engine_unreachable = False
+        if container is None:
+            self._eof = True
+            return False
         self._container, self._decoder = container, protocol.Decoder()
-        self._known, self._received = max(self._known, self._received), 0
+        self._seen, self._received = max(self._seen, self._received), 0
         return True
+
+    async def _follow(self) -> Container | None:
+        try:
+            return await self._engine.follow(self.container_id)
+        except ContainerGone:
+            return None
+        except (EngineError, Unavailable):
+            self.engine_unreachable = self.engine_was_unreachable = True
+            raise

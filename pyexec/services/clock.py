@@ -1,4 +1,4 @@
-"""The wall clock and randomness, which the domain takes as arguments."""
+"""The wall clock and randomness. The domain takes them as arguments."""
 
 import os
 import time
@@ -8,15 +8,15 @@ from pyexec.domain import ids
 
 
 def now() -> datetime:
-    """This moment, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def nonce() -> str:
-    """What no other event has."""
+    """Return 16 random hexadecimal digits, which make an event unique."""
     return os.urandom(8).hex()
 
 
 def new_execution_id() -> str:
-    """A fresh id, later than those made before."""
+    """Return a new execution id. Ids sort by the time of their creation."""
     return ids.execution_id(time.time_ns(), os.urandom(8))

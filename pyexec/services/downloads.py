@@ -1,4 +1,4 @@
-"""The files that an execution brought back, for whoever asks, on whichever replica."""
+"""Serve the output files of an ended execution, on any replica: one file, or all of them as a tar."""
 
 import tarfile
 from collections.abc import AsyncIterator, Sequence
@@ -6,70 +6,74 @@ from collections.abc import AsyncIterator, Sequence
 from attrs import frozen
 
 from pyexec.domain.events import Terminal
-from pyexec.domain.files import Files, OutputFile
+from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.result import files_of
 from pyexec.errors import NotEnded, Unavailable, UnknownFile
 from pyexec.ports import BlobStore
-from pyexec.services.query import Queries
+from pyexec.services.executions import Executions
 
-END = bytes(2 * tarfile.BLOCKSIZE)
+TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @frozen(kw_only=True)
 class Download:
-    """What is sent: its size in bytes, and the bytes, to be read once."""
+    """A body to send: its size in bytes, and its bytes, which can be iterated once."""
 
     size: int
     chunks: AsyncIterator[bytes]
 
 
 class Downloads:
-    """Reads only. Raises `UnknownExecution`, `NotEnded` before its end, `UnknownFile` for what it did not bring, and
-    `Unavailable` when log or blobs are away, then also while `chunks` are read."""
+    """Reads output files. Raises `UnknownExecution`, `NotEnded` before the end, `UnknownFile` for a path that is not
+    among them, and `Unavailable` if log or blobs do not answer, also while `chunks` are iterated."""
 
-    def __init__(self, queries: Queries, blobs: BlobStore) -> None:
-        self._queries = queries
+    def __init__(self, executions: Executions, blobs: BlobStore) -> None:
+        self._executions = executions
         self._blobs = blobs
 
     async def archive(self, execution_id: str) -> Download:
-        """All files, as a tar."""
-        files, end = await self._found(execution_id)
+        """Return all files as a tar."""
+        files, end = await self._files(execution_id)
         headers = [_header(file, end) for file in files.listed]
-        size = sum(len(header) for header in headers) + len(END)
+        size = sum(len(header) for header in headers) + len(TAR_END)
         size += sum(file.size + _padding(file) for file in files.listed)
         return Download(size=size, chunks=self._tar(files, headers))
 
     async def one(self, execution_id: str, path: str) -> Download:
-        """The contents of one file."""
-        files, _ = await self._found(execution_id)
+        """Return the contents of one file."""
+        files, _ = await self._files(execution_id)
         start = 0
         for file in files.listed:
             if file.path == path:
                 return Download(size=file.size, chunks=self._part(files, start, file.size))
             start += file.size
         raise UnknownFile(
-            f"{execution_id} brought back no file {path[:200]!r}; its result lists what there is under files"
+            f"{execution_id} has no output file {path[:200]!r}; its result lists the files it has"
         )
 
-    async def _found(self, execution_id: str) -> tuple[Files, Terminal]:
-        execution = await self._queries.execution(execution_id)
+    async def _files(self, execution_id: str) -> tuple[OutputFiles, Terminal]:
+        execution = await self._executions.get(execution_id)
         if execution.terminal is None:
-            raise NotEnded(f"{execution_id} is {execution.status}; its files are there once it has ended")
+            raise NotEnded(
+                f"{execution_id} is {execution.status}; its output files are available after its end"
+            )
         files = files_of(execution)
         if files is None:
-            raise UnknownFile(f"{execution_id} was not asked for files; name them in output_files")
+            raise UnknownFile(
+                f"{execution_id} was submitted without output_files; name the files to bring back there"
+            )
         return files, execution.terminal
 
-    async def _tar(self, files: Files, headers: Sequence[bytes]) -> AsyncIterator[bytes]:
+    async def _tar(self, files: OutputFiles, headers: Sequence[bytes]) -> AsyncIterator[bytes]:
         contents = _Contents(self._blobs, files.blob)
         for file, header in zip(files.listed, headers, strict=True):
             yield header
             async for data in contents.next(file.size):
                 yield data
             yield bytes(_padding(file))
-        yield END
+        yield TAR_END
 
-    async def _part(self, files: Files, start: int, size: int) -> AsyncIterator[bytes]:
+    async def _part(self, files: OutputFiles, start: int, size: int) -> AsyncIterator[bytes]:
         contents = _Contents(self._blobs, files.blob)
         async for _ in contents.next(start):
             pass
@@ -78,7 +82,7 @@ class Downloads:
 
 
 class _Contents:
-    """A blob, read piece by piece."""
+    """Reads a blob piece by piece."""
 
     def __init__(self, blobs: BlobStore, name: str | None) -> None:
         self._chunks = blobs.read(name) if name is not None else None
@@ -86,12 +90,12 @@ class _Contents:
         self._buffer = memoryview(b"")
 
     async def next(self, size: int) -> AsyncIterator[bytes]:
-        """The next so many bytes."""
+        """Yield the next `size` bytes."""
         while size:
             if not self._buffer:
                 chunk = await anext(self._chunks, None) if self._chunks is not None else None
                 if chunk is None:
-                    raise Unavailable(f"the blob {self._name} is shorter than it was")
+                    raise Unavailable(f"the blob {self._name} is shorter than its list of files says")
                 self._buffer = memoryview(chunk)
             data, self._buffer = self._buffer[:size], self._buffer[size:]
             size -= len(data)

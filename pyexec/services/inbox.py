@@ -1,4 +1,4 @@
-"""What others have for this replica to do: executions that the leader placed here, and kills of what runs here."""
+"""Handle what other replicas ask of this one: start executions that the leader placed here, and kill runs."""
 
 import logging
 from collections.abc import Sequence
@@ -8,92 +8,90 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
+from pyexec.aio import FailureLog, retry
 from pyexec.correlation import correlate, correlated
 from pyexec.domain.events import Event, Killed
 from pyexec.domain.execution import Execution, Phase, fold
-from pyexec.errors import Conflict, CorruptLog, Unavailable
+from pyexec.errors import Conflict, CorruptLog, QueueTimeout
 from pyexec.ports import EventLog
+from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.damage import Damage
-from pyexec.services.live import Live, Run
+from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.preparation import Launch, Preparation
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
-from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 10.0
-RETRY_SECONDS = 1.0
+SLOT_WAIT_SECONDS = 10.0
 
 
 @define(kw_only=True)
-class InboxAttendant:
-    """`run` it as long as the replica takes work. `patience_seconds` is how long a placed execution stands in line
-    here before it is given back: it may find room elsewhere, or have waited too long."""
+class InboxWorker:
+    """Works through the inbox; `run` it while the replica accepts work.
+
+    An execution placed here waits `slot_wait_seconds` for a slot. Then it is released, so that another replica can
+    run it, or the leader can let it time out."""
 
     log: EventLog
     slots: Slots
-    live: Live
+    active_runs: ActiveRuns
+    preparation: Preparation
     runner: Runner
-    damage: Damage
-    patience_seconds: float = PATIENCE_SECONDS
+    corrupt_logs: CorruptLogReporter
+    slot_wait_seconds: float = SLOT_WAIT_SECONDS
     _starting: set[str] = field(factory=set, init=False)
 
     async def run(self) -> None:
-        """Attends to the inbox until cancelled."""
-        replica = self.runner.config.replica
+        """Handle the inbox until cancelled."""
+        failures = FailureLog(logger, "reading the inbox")
         version: int | None = None
-        reading = Trouble(logger, "reading the inbox")
         async with anyio.create_task_group() as tasks:
             while True:
-                try:
-                    inbox = await self.log.inbox(replica, version)
-                    reading.over()
-                    for execution_id, number in inbox.told.items():
-                        with correlated(execution_id):
-                            await self._attend(execution_id, tasks)
-                            await self.log.settle(replica, execution_id, number)
-                    version = inbox.version
-                except Unavailable as error:
-                    reading.met(error)
-                    await anyio.sleep(RETRY_SECONDS)
+                version = await retry(partial(self._handle_all, version, tasks), failures)
 
-    async def _attend(self, execution_id: str, tasks: TaskGroup) -> None:
+    async def _handle_all(self, version: int | None, tasks: TaskGroup) -> int:
+        """Wait for an inbox newer than `version`, handle its entries, and return its version."""
+        replica = self.runner.replica
+        inbox = await self.log.inbox(replica, version)
+        for execution_id, revision in inbox.entries.items():
+            with correlated(execution_id):
+                await self._handle(execution_id, tasks)
+                await self.log.acknowledge(replica, execution_id, revision)
+        return inbox.version
+
+    async def _handle(self, execution_id: str, tasks: TaskGroup) -> None:
         try:
             events = await self.log.read(execution_id)
             if not events:
                 return
-            if (run := self.live.get(execution_id)) is not None:
-                run.catch_up(events)
+            if (run := self.active_runs.get(execution_id)) is not None:
+                run.catch_up(events)  # a kill request wakes the run
                 return
             execution = fold(execution_id, events)
         except CorruptLog as error:
-            self.damage.note(execution_id, error)
+            self.corrupt_logs.report(execution_id, error)
             return
-        if execution.phase is not Phase.CLAIMED or execution.owner != self.runner.config.replica:
+        if execution.phase is not Phase.CLAIMED or execution.owner != self.runner.replica:
             return
         if execution.kill_requested:
             await self._append(execution, Killed(at=now(), nonce=nonce()))
         elif execution.payload is None:
-            self.runner.doubt(execution_id, "its archive is gone with the caller who waited for it")
+            self.runner.resolve_later(execution_id, "its archive is lost: the caller who sent it has gone")
         elif execution_id not in self._starting:
             self._starting.add(execution_id)
             tasks.start_soon(partial(self._start, execution_id, events), name=f"start placed {execution_id}")
 
     async def _start(self, execution_id: str, events: Sequence[Event]) -> None:
-        """Runs what was placed here once there is a slot; gives it back when there is none for long."""
         correlate(execution_id, "async")
+        run = Run(execution_id)
+        run.record(events)
+        limits = run.execution.spec.limits
         try:
-            slot = None
-            execution = fold(execution_id, events)
-            with anyio.move_on_after(self.patience_seconds):
-                slot = await self.slots.reserve(execution.spec.limits, for_backlog=True)
-            if slot is not None:
-                run = Run(execution_id)
-                run.record(events)
-                self.runner.start_claimed(run, slot)
-                return
-            self.runner.doubt(execution_id, "no slot became free there")
+            slot = await self.slots.reserve(limits, self.slot_wait_seconds, from_backlog=True)
+            self.runner.launch(run, Launch(slot, partial(self.preparation.from_payload, run)))
+        except QueueTimeout:
+            self.runner.resolve_later(execution_id, "no slot became free on its replica")
         finally:
             self._starting.discard(execution_id)
 
@@ -101,4 +99,4 @@ class InboxAttendant:
         try:
             await self.log.append(execution.id, execution.seq, [event])
         except Conflict as error:
-            logger.info("%s has moved on: %s", execution.id, error)
+            logger.info("%s has changed meanwhile: %s", execution.id, error)

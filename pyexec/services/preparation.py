@@ -1,157 +1,207 @@
-"""From the claim to a filled sandbox: the image is found or made, a sandbox taken, the archive put into it."""
+"""Get a sandbox ready for a run: find or make its image, take a sandbox from the pool, unpack the archive in it."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import anyio
 from attrs import frozen
 
-from pyexec.domain.environment import recipe_of
+from pyexec.aio import FailureLog, retry
 from pyexec.domain.events import Preparing
 from pyexec.domain.execution import Phase
-from pyexec.domain.journal import Stream
+from pyexec.domain.output_log import Stream
 from pyexec.domain.spec import Spec
-from pyexec.errors import Conflict, EngineError, SandboxBroken, Unavailable
-from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
+from pyexec.errors import (
+    Conflict,
+    EngineError,
+    InvalidRequest,
+    SandboxBroken,
+    SandboxRefused,
+    TooLarge,
+    Unavailable,
+)
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
-from pyexec.sandbox.environments import Environments
-from pyexec.sandbox.pool import Pool, SandboxKind
+from pyexec.sandbox.environments.environments import Environments
+from pyexec.sandbox.pool.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.live import Run
-from pyexec.services.spool import Spool
-from pyexec.trouble import Trouble
+from pyexec.services.slots import Slot
+from pyexec.services.uploads import CheckedArchive, Spool
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
-AGAIN_SECONDS = (1.0, 2.0, 3.0, 4.0)
-"""A sandbox that breaks before its program starts is replaced; by the last time a restarted engine is back."""
+RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
+"""Pauses before a broken sandbox is replaced. An engine that restarts is back after the last one."""
 
-Archive = Callable[[], AsyncIterator[bytes]]
-"""Opens an execution's archive, where it waits for its sandbox."""
+OpenArchive = Callable[[], AsyncIterator[bytes]]
+"""Opens the archive of an accepted execution from its first byte; may be called several times."""
+
+
+Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
+"""Returns a sandbox with the run's archive in it, however long that takes."""
+
+
+@frozen
+class Placement:
+    """What a run needs to start: a slot, and a sandbox with the archive unpacked in it."""
+
+    slot: Slot
+    sandbox: Sandbox
+
+
+@frozen
+class Launch:
+    """How an accepted run starts later: in the slot that it holds, in the sandbox that `prepare` returns."""
+
+    slot: Slot
+    prepare: Prepare
 
 
 @frozen(kw_only=True)
 class Preparation:
-    """Makes sandboxes ready for runs."""
+    """Prepares sandboxes for the runs of `replica`.
+
+    Methods raise `ImageUnavailable`, `EngineError` or `Unavailable`; those that unpack an archive also raise
+    `SandboxBroken` and `SandboxRefused`."""
 
     replica: str
     log: EventLog
     blobs: BlobStore
     pool: Pool
     environments: Environments
-    meter: Meter = UNMEASURED
+    meter: Meter = NOOP_METER
 
     async def kind(self, spec: Spec) -> SandboxKind | None:
-        """The kind of sandbox in which `spec` can start at once; None when its image must be pulled or made first.
-
-        Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
-        if waiting := self.waiting_kind(spec):
-            return waiting
+        """Return the kind of sandbox that `spec` can start in at once. Return None if its image must be pulled or
+        its environment made first."""
+        if idle := self.idle_kind(spec):
+            return idle
         image = await self.environments.find(spec)
         return None if image is None else kind_of(spec, image)
 
-    def waiting_kind(self, spec: Spec) -> SandboxKind | None:
-        """The kind of sandbox for a spec that needs no environment, if one waits."""
-        as_it_is = kind_of(spec)
-        return as_it_is if recipe_of(spec) is None and self.pool.has(as_it_is) else None
+    def idle_kind(self, spec: Spec) -> SandboxKind | None:
+        """Return the kind of sandbox for a spec that needs no environment, if an idle one is in the pool."""
+        kind = kind_of(spec)
+        return kind if spec.recipe is None and self.pool.has(kind) else None
+
+    async def sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
+        """Take a sandbox and unpack the archive in it. If that fails, the sandbox is removed."""
+        sandbox = await self.pool.take(kind)
+        try:
+            with timed(self.meter, STEP_SECONDS, "upload"):
+                async for chunk in archive:
+                    await sandbox.send_archive(chunk)
+                await sandbox.unpack()
+        except BaseException:
+            await remove(sandbox)
+            raise
+        return sandbox
+
+    async def filled_sandbox(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
+        """Do the same with an upload. An archive that cannot be unpacked is the caller's error.
+
+        Raises `InvalidRequest`, and `Unavailable` instead of `SandboxBroken`."""
+        try:
+            return await self.sandbox(kind, archive.chunks())
+        except SandboxRefused as error:
+            if error.code == "disk_full":
+                raise TooLarge(
+                    f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
+                    field="config.disk_mb",
+                ) from error
+            raise InvalidRequest(f"the archive cannot be unpacked: {error}", field="tar") from error
+        except SandboxBroken as error:
+            raise Unavailable(f"the sandbox broke while the archive was unpacked: {error}") from error
 
     async def from_payload(self, run: Run) -> Sandbox:
-        """A sandbox for a claimed run whose archive lies in the blob store. What goes wrong on the way is tried again,
-        for a while.
+        """Prepare a sandbox for a claimed run whose archive lies in the blob store.
 
-        Raises as `kind` does, and `SetupFailed`, `SandboxBroken`, `SandboxRefused`, or `Conflict` when the
-        execution has moved on."""
-        payload = run.known().payload
+        Makes the environment if it is missing; replaces a sandbox that breaks, a few times. Raises also
+        `SetupFailed`, and `Conflict` if the execution has changed meanwhile."""
+        payload = run.execution.payload
         if payload is None:
             raise Conflict("the execution has no archive")
-        return await self._sandbox_with(run, partial(self.blobs.read, payload))
+        return await self._with_retries(run, partial(self.blobs.read, payload))
 
     async def from_spool(self, run: Run, spool: Spool) -> Sandbox:
-        """As `from_payload`, as soon as the run is claimed; its archive lies in `spool`, which is closed at the end."""
+        """Wait until the run is claimed, then do the same from the archive in `spool`, which is closed at the end."""
         try:
             await self._until_claimed(run)
-            return await self._sandbox_with(run, spool.read)
+            return await self._with_retries(run, spool.read)
         finally:
             with anyio.CancelScope(shield=True):
                 await spool.close()
 
-    async def once_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
-        """The sandbox, filled already, as soon as its run is claimed; it is removed when that fails."""
+    async def when_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
+        """Return `sandbox`, which holds the archive already, once the run is claimed. If that fails, remove it."""
         try:
             await self._until_claimed(run)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await sandbox.remove()
+            await remove(sandbox)
             raise
         return sandbox
 
-    async def _sandbox_with(self, run: Run, archive: Archive) -> Sandbox:
-        for seconds in AGAIN_SECONDS:
+    async def _with_retries(self, run: Run, open_archive: OpenArchive) -> Sandbox:
+        for seconds in RETRY_DELAYS_SECONDS:
             try:
-                return await self._sandbox(run, archive)
+                return await self.sandbox(await self._prepared_kind(run), open_archive())
             except (SandboxBroken, EngineError, Unavailable) as error:
-                logger.warning("%s cannot start yet, trying again in %g s: %s", run.id, seconds, error)
+                logger.warning("cannot prepare %s; retrying in %g s: %s", run.id, seconds, error)
                 await anyio.sleep(seconds)
-        return await self._sandbox(run, archive)
-
-    async def _sandbox(self, run: Run, archive: Archive) -> Sandbox:
-        sandbox = await self.pool.take(await self._prepared_kind(run))
-        try:
-            with timed(self.meter, STEP_SECONDS, "upload"):
-                async for chunk in archive():
-                    await sandbox.send_archive(chunk)
-                await sandbox.unpack()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await sandbox.remove()
-            raise
-        return sandbox
+        return await self.sandbox(await self._prepared_kind(run), open_archive())
 
     async def _prepared_kind(self, run: Run) -> SandboxKind:
-        spec = run.known().spec
+        """Return the kind of the run's sandbox, after setup if it needs one. Setup output goes to the journal."""
+        spec = run.execution.spec
         kind = await self.kind(spec)
         if kind is not None:
             return kind
-        if run.known().phase is Phase.CLAIMED:
-            await self._say_preparing(run)
-        image = await self.environments.prepare(spec, lambda data: run.print(Stream.SETUP, data))
+        if run.execution.phase is Phase.CLAIMED:
+            await self._append_preparing(run)
+        image = await self.environments.prepare(spec, partial(run.write_output, Stream.SETUP))
         return kind_of(spec, image)
 
+    async def _append_preparing(self, run: Run) -> None:
+        preparing = Preparing(at=now(), nonce=nonce())
+        run.check_may_append(self.replica, preparing)
+        events = [*run.events, preparing]
+        await self.log.append(run.id, run.seq, [preparing])
+        run.catch_up(events)
+
     async def _until_claimed(self, run: Run) -> None:
-        """Returns once a pinned run is claimed; raises `Conflict` when it has ended instead."""
-        waiting = Trouble(logger, f"waiting for a claim of {run.id}")
-        while run.known().phase is Phase.QUEUED:
-            try:
-                await self.log.wait(run.id, run.seq)
-                if not (events := await self.log.read(run.id)):
-                    raise Conflict(f"{run.id} has ended and is forgotten")
-                run.catch_up(events)
-            except Unavailable as error:
-                waiting.met(error)
-                await anyio.sleep(RETRY_SECONDS)
-        if run.known().phase is Phase.ENDED:
+        """Wait until a pinned run is claimed. Raises `Conflict` if it ends instead."""
+        failures = FailureLog(logger, f"waiting for a claim of {run.id}")
+        while run.execution.phase is Phase.QUEUED:
+            await retry(partial(self._catch_up, run), failures)
+        if run.execution.phase is Phase.ENDED:
             raise Conflict(f"{run.id} has ended")
 
-    async def _say_preparing(self, run: Run) -> None:
-        preparing = Preparing(at=now(), nonce=nonce())
-        run.check_open(self.replica, preparing)
-        after = [*run.events, preparing]
-        await self.log.append(run.id, run.seq, [preparing])
-        run.catch_up(after)
+    async def _catch_up(self, run: Run) -> None:
+        await self.log.wait(run.id, run.seq)
+        if not (events := await self.log.read(run.id)):
+            raise Conflict(f"{run.id} has ended and was retired")
+        run.catch_up(events)
 
 
 def kind_of(spec: Spec, image: Image | None = None) -> SandboxKind:
-    """The sandbox that a spec needs: of the image that it names, or of the one that was made for it."""
+    """Return the kind of sandbox for a spec: of the image that it names, or of the environment made for it."""
     limits = spec.limits
-    made = image is not None and recipe_of(spec) is not None
+    has_environment = image is not None and spec.recipe is not None
     return SandboxKind(
-        image=image.id if image is not None and made else spec.docker_image,
+        image=image.id if image is not None and has_environment else spec.docker_image,
         memory_mb=limits.memory_mb,
         disk_mb=limits.disk_mb,
         cpu_shares=limits.cpu_shares,
         cpus=limits.cpus,
         network=not limits.network_disabled,
     )
+
+
+async def remove(sandbox: Sandbox) -> None:
+    """Remove a sandbox that will not run anything, even if the task is being cancelled."""
+    with anyio.CancelScope(shield=True):
+        await sandbox.remove()

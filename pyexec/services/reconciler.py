@@ -1,305 +1,272 @@
-"""Makes every execution end: places what waits, gives back or writes off what a dead replica left, and forgets
-what has ended long ago. It looks at the log, decides by `plan`, and acts; the replica that leads does it."""
+"""Bring every open execution to its end: the leader reads the log, decides with `plan`, and appends events.
+
+It places what is queued, times out what waited too long, and releases or marks lost what a dead replica left."""
 
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from datetime import timedelta
+from functools import partial
 
 import anyio
 from attrs import frozen
 
+from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
-from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
+from pyexec.domain.plan import (
+    Action,
+    Claim,
+    ClusterState,
+    Expire,
+    MarkLost,
+    OpenExecution,
+    Release,
+    next_deadline,
+    plan,
+)
 from pyexec.errors import Conflict, CorruptLog, Unavailable
-from pyexec.ports import BlobStore, EventLog, Member, Membership
+from pyexec.ports import EventLog, Member, Membership
+from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.clock import nonce, now
-from pyexec.services.damage import Damage
-from pyexec.services.live import Changes, Live
-from pyexec.services.outputs import files_blob, output_blob, payload_blob
+from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.retention import MAINTENANCE_SECONDS, Retention
 from pyexec.services.slots import Slots
-from pyexec.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-RETIRE_AT_ONCE = 100
-REPAIR_SECONDS = 3600.0
-IN_LINE = 1
-"""How many executions a replica is given beyond its free slots, so that what was accepted for later stands in the
-same line as the callers who wait."""
+QUEUED_AHEAD = 1
+"""How many executions a replica is given in addition to its free slots, so that asynchronous work waits in the same
+queue as synchronous callers."""
 
 
 @frozen(kw_only=True)
 class ReconcilerConfig:
-    """The operator's bounds, and the replica that this one runs on."""
+    """The operator's limits in seconds, and the id of the replica that this reconciler runs on."""
 
     replica: str
     queue_timeout_seconds: float
-    cleanup_ttl_seconds: float
     adoption_seconds: float
 
 
 class Reconciler:
-    """`run` it as long as the replica lives; it acts while it leads."""
+    """Reconciles while its replica is the leader; `run` it as long as the replica lives."""
 
     def __init__(
         self,
         config: ReconcilerConfig,
         *,
         log: EventLog,
-        blobs: BlobStore,
         membership: Membership,
         slots: Slots,
-        live: Live,
-        damage: Damage,
+        active_runs: ActiveRuns,
+        retention: Retention,
+        corrupt_logs: CorruptLogReporter,
     ) -> None:
         self._config = config
-        self._damage = damage
         self._log = log
-        self._blobs = blobs
         self._membership = membership
         self._slots = slots
-        self._live = live
+        self._active_runs = active_runs
+        self._retention = retention
+        self._corrupt_logs = corrupt_logs
         self._lengths: dict[str, int] = {}
-        self._sightings: dict[str, Sighting] = {}
-        self._damaged: set[str] = set()
-        self._seen: dict[str, float] = {}
+        self._open: dict[str, OpenExecution] = {}
+        self._corrupt: set[str] = set()
+        self._first_seen: dict[str, float] = {}
         self._members: Mapping[str, Member] = {}
-        self._gone: dict[str, float] = {}
-        self._news = Changes()
-        self._acting = Trouble(logger, "reconciling")
+        self._gone_since: dict[str, float] = {}
+        self._changed = Broadcast()
+        self._failures = FailureLog(logger, "reconciling")
         self.leading = anyio.Lock()
-        """Locked as long as it leads."""
+        """Locked while this replica is the leader."""
 
     @property
     def backlog(self) -> int:
-        """How many accepted executions nobody has claimed yet, as far as the leader knows; 0 for all others."""
+        """The number of accepted executions without a claim, if this replica is the leader; else 0."""
         if not self.leading.locked():
             return 0
-        return sum(seen.execution.phase is Phase.QUEUED for seen in self._sightings.values())
+        return sum(seen.execution.phase is Phase.QUEUED for seen in self._open.values())
 
     async def run(self) -> None:
-        """Stands for leader, and reconciles whenever it leads, until cancelled."""
-        standing = Trouble(logger, "standing for leader")
+        """Campaign for leadership, and reconcile while leading, until cancelled."""
+        failures = FailureLog(logger, "campaigning for leadership")
         while True:
-            try:
-                async with self._membership.lead(), self.leading:
-                    standing.over()
-                    logger.info("this replica leads")
-                    await self._lead()
-                logger.info("this replica leads no more")
-            except Unavailable as error:
-                standing.met(error)
-                await anyio.sleep(RETRY_SECONDS)
+            await retry(partial(self._campaign, failures), failures)
+
+    async def _campaign(self, failures: FailureLog) -> None:
+        async with self._membership.lead(), self.leading:
+            failures.recovered()
+            logger.info("this replica is the leader now")
+            await self._lead()
+        logger.info("this replica is not the leader any more")
 
     async def _lead(self) -> None:
-        self._lengths, self._sightings, self._seen, self._gone = {}, {}, {}, {}
-        self._damaged = set()
+        self._lengths, self._open, self._first_seen, self._gone_since = {}, {}, {}, {}
+        self._corrupt = set()
         self._members = (await self._membership.members()).members
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_members, name="watch members")
             tasks.start_soon(self._watch_log, name="watch open executions")
-            tasks.start_soon(self._retire_ended, name="retire ended executions")
-            tasks.start_soon(self._repair, name="repair indexes")
+            tasks.start_soon(self._retention.retire_ended, name="retention")
+            tasks.start_soon(self._maintain, name="rebuild indexes")
             while True:
-                news = self._news.coming()
+                changed = self._changed.next_event()
                 with anyio.move_on_after(await self._reconcile()):
-                    await news.wait()
+                    await changed.wait()
 
     async def _reconcile(self) -> float | None:
-        """One round; how long the next may wait at most, in seconds."""
+        """Reconcile once. Return after how many seconds to do it again even if nothing changes; None for never."""
         try:
             for action in plan(self._view()):
                 with correlated(action.execution.id):
                     await self._act(action)
-                self._acting.over()
+                self._failures.recovered()
         except Unavailable as error:
-            self._acting.met(error)
+            self._failures.failed(error)
             return RETRY_SECONDS
         deadline = next_deadline(self._view())
         return None if deadline is None else max(0.0, deadline - anyio.current_time())
 
-    def _view(self) -> View:
-        return View(
+    def _view(self) -> ClusterState:
+        return ClusterState(
             now=anyio.current_time(),
-            open=tuple(self._sightings.values()),
-            room=self._room(),
-            gone=dict(self._gone),
+            open=tuple(self._open.values()),
+            capacity=self._capacity(),
+            gone_since=dict(self._gone_since),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
             adoption_seconds=self._config.adoption_seconds,
         )
 
-    def _room(self) -> dict[str, int]:
-        """What each living replica may be given: its slots and a place in line, less what it owns."""
-        owned = Counter(sighting.execution.owner for sighting in self._sightings.values())
-        room = {name: member.slots + IN_LINE - owned[name] for name, member in self._members.items()}
+    def _capacity(self) -> dict[str, int]:
+        """Return how many more executions each member may be given."""
+        owned = Counter(seen.execution.owner for seen in self._open.values())
+        capacity = {name: member.slots + QUEUED_AHEAD - owned[name] for name, member in self._members.items()}
         here = self._config.replica
-        if here in room:  # what runs here is known exactly, and is not among the sightings
-            room[here] = self._slots.free + IN_LINE - owned[here]
-        return room
+        if here in capacity:  # runs of this replica are known exactly, and are not in `_open`
+            capacity[here] = self._slots.free + QUEUED_AHEAD - owned[here]
+        return capacity
 
     async def _watch_members(self) -> None:
+        failures = FailureLog(logger, "watching the members")
         version: int | None = None
-        watching = Trouble(logger, "watching the members")
         while True:
-            try:
-                found = await self._membership.members(version)
-                watching.over()
-                version, self._members = found.version, found.members
-                self._note_gone()
-                self._news.announce()
-                await self._blobs.sweep(found.members.keys(), self._exists)
-            except Unavailable as error:
-                watching.met(error)
-                await anyio.sleep(RETRY_SECONDS)
+            version = await retry(partial(self._update_members, version), failures)
+
+    async def _update_members(self, version: int | None) -> int:
+        found = await self._membership.members(version)
+        self._members = found.members
+        self._update_gone()
+        self._changed.notify_all()
+        await self._retention.sweep(found.members)
+        return found.version
 
     async def _watch_log(self) -> None:
+        failures = FailureLog(logger, "watching the open executions")
         version: int | None = None
-        watching = Trouble(logger, "watching the open executions")
         while True:
-            try:
-                opened = await self._log.open_executions(version)
-                watching.over()
-                await self._look_at(opened.lengths)
-                version = opened.version  # only now: what could not be read is looked at again
-            except Unavailable as error:
-                watching.met(error)
-                await anyio.sleep(RETRY_SECONDS)
+            version = await retry(partial(self._update_open, version), failures)
 
-    async def _look_at(self, lengths: Mapping[str, int]) -> None:
-        """Takes note of what is open and not run here: that needs no reconciling."""
-        for gone in self._seen.keys() - lengths.keys():
-            del self._seen[gone]
-            self._sightings.pop(gone, None)
+    async def _update_open(self, version: int | None) -> int:
+        """Read all open executions that have changed, except those that this replica runs: they need no reconciling.
+
+        The new version is returned only after all were read, so that a failed read is repeated."""
+        opened = await self._log.open_executions(version)
+        lengths = opened.lengths
+        for ended in self._first_seen.keys() - lengths.keys():
+            del self._first_seen[ended]
+            self._open.pop(ended, None)
         for execution_id, length in lengths.items():
-            known = self._lengths.get(execution_id) == length
+            is_unchanged = self._lengths.get(execution_id) == length
             if self._runs_here(execution_id, length):
-                self._sightings.pop(execution_id, None)
-            elif not known or execution_id not in self._sightings.keys() | self._damaged:
-                await self._look_again(execution_id)
+                self._open.pop(execution_id, None)
+            elif not is_unchanged or execution_id not in self._open.keys() | self._corrupt:
+                await self._read(execution_id)
         self._lengths = dict(lengths)
-        self._note_gone()
-        self._news.announce()
+        self._update_gone()
+        self._changed.notify_all()
+        return opened.version
 
-    async def _look_again(self, execution_id: str) -> None:
+    async def _read(self, execution_id: str) -> None:
         try:
             events = await self._log.read(execution_id)
             execution = fold(execution_id, events) if events else None
-            self._damaged.discard(execution_id)
+            self._corrupt.discard(execution_id)
         except CorruptLog as error:
-            self._damage.note(execution_id, error)
-            self._damaged.add(execution_id)
+            self._corrupt_logs.report(execution_id, error)
+            self._corrupt.add(execution_id)
             execution = None
         if (
             execution is None
             or execution.phase is Phase.ENDED
             or self._runs_here(execution_id, execution.seq)
-            or (execution_id in self._live and execution.owner == self._config.replica)
+            or (execution_id in self._active_runs and execution.owner == self._config.replica)
         ):
-            self._sightings.pop(execution_id, None)
+            self._open.pop(execution_id, None)
             return
-        since = self._seen.setdefault(execution_id, anyio.current_time())
-        self._sightings[execution_id] = Sighting(execution=execution, since=since)
+        since = self._first_seen.setdefault(execution_id, anyio.current_time())
+        self._open[execution_id] = OpenExecution(execution=execution, waiting_since=since)
 
     def _runs_here(self, execution_id: str, length: int) -> bool:
-        """Whether this replica carries it out, and knows all that has happened to it: if not, it may have been
-        taken over, and the log has to be asked."""
-        run = self._live.get(execution_id)
+        """Return True if this replica carries the execution and knows all its events. Otherwise another replica may
+        have taken it over, and the log must be read."""
+        run = self._active_runs.get(execution_id)
         return (
             run is not None
             and run.seq >= length
-            and run.known().phase is not Phase.QUEUED
-            and run.known().is_for(self._config.replica)
+            and run.execution.phase is not Phase.QUEUED
+            and run.execution.is_for(self._config.replica)
         )
 
-    def _note_gone(self) -> None:
-        """Since when each owner is known to be gone."""
-        owners = {sighting.execution.owner for sighting in self._sightings.values()}
+    def _update_gone(self) -> None:
+        """Record since when each owner of an open execution is no member."""
+        owners = {seen.execution.owner for seen in self._open.values()}
         missing = {owner for owner in owners if owner is not None and owner not in self._members}
-        self._gone = {owner: self._gone.get(owner, anyio.current_time()) for owner in missing}
+        self._gone_since = {owner: self._gone_since.get(owner, anyio.current_time()) for owner in missing}
 
     async def _act(self, action: Action) -> None:
         execution = action.execution
+        notify = fence = None
+        event: Event
+        match action:
+            case Claim():
+                event = Claimed(at=now(), nonce=nonce(), replica=action.replica)
+                notify = action.replica
+            case Expire():
+                event = _failed(
+                    FailureType.QUEUE_TIMEOUT,
+                    f"no slot became free within {self._config.queue_timeout_seconds:g} s",
+                )
+            case Release():
+                event = Released(at=now(), nonce=nonce(), reason="its replica is gone")
+                fence = execution.owner
+            case MarkLost():
+                event = _lost(execution)
+                fence = execution.owner or execution.pinned
         try:
-            match action:
-                case Claim():
-                    claimed = Claimed(at=now(), nonce=nonce(), replica=action.replica)
-                    await self._log.append(execution.id, execution.seq, [claimed], tell=action.replica)
-                case Expire():
-                    waited = f"no slot became free within {self._config.queue_timeout_seconds:g} s"
-                    await self._log.append(
-                        execution.id, execution.seq, [_failed(FailureType.QUEUE_TIMEOUT, waited)]
-                    )
-                case Release():
-                    released = Released(at=now(), nonce=nonce(), reason="its replica is gone")
-                    await self._log.append(execution.id, execution.seq, [released], gone=execution.owner)
-                    self._seen[execution.id] = anyio.current_time()  # it had its turn, and waits for another
-                case Lose():
-                    owner = execution.owner or execution.pinned
-                    await self._log.append(execution.id, execution.seq, [_written_off(execution)], gone=owner)
+            await self._log.append(execution.id, execution.seq, [event], notify=notify, fence=fence)
+            if isinstance(event, Released):
+                self._first_seen[execution.id] = anyio.current_time()  # its time in the queue starts again
         except Conflict as error:
-            logger.info("%s is decided anew: %s", execution.id, error)
+            logger.info("%s has changed meanwhile and is decided again: %s", execution.id, error)
         except CorruptLog as error:
-            self._damage.note(execution.id, error)
-        await self._look_again(execution.id)
-        self._note_gone()
+            self._corrupt_logs.report(execution.id, error)
+        await self._read(execution.id)
+        self._update_gone()
 
-    async def _repair(self) -> None:
-        """Indexes are made anew from the events now and then, and first whenever somebody begins to lead; what a
-        vanished replica had begun to upload is removed."""
+    async def _maintain(self) -> None:
         while True:
-            try:
-                unreadable = await self._log.rebuild_index()
-                for execution_id, damage in unreadable.items():
-                    self._damage.note(execution_id, damage)
-                logger.info("the indexes agree with the events")
-                await self._blobs.sweep(self._members.keys(), self._exists)
-            except Unavailable as error:
-                logger.error("indexes are not repaired now: %s", error)
-            await anyio.sleep(REPAIR_SECONDS)
-
-    async def _exists(self, execution_id: str) -> bool:
-        try:
-            return bool(await self._log.read(execution_id))
-        except CorruptLog:
-            return True
-
-    async def _retire_ended(self) -> None:
-        """Blobs go first, the log last: whoever still finds the log may find its output gone, never the reverse."""
-        ttl = self._config.cleanup_ttl_seconds
-        retiring = Trouble(logger, "retiring ended executions")
-        while True:
-            try:
-                due = await self._log.ended_before(now() - timedelta(seconds=ttl), RETIRE_AT_ONCE)
-                for execution_id in due:
-                    await self._retire(execution_id)
-                retiring.over()
-            except Unavailable as error:
-                retiring.met(error)
-                due = ()
-            if len(due) < RETIRE_AT_ONCE:
-                await anyio.sleep(max(1.0, min(30.0, ttl / 10)))
-
-    async def _retire(self, execution_id: str) -> None:
-        try:
-            for blob in (payload_blob, output_blob, files_blob):
-                await self._blobs.delete(blob(execution_id))
-            await self._log.retire(execution_id)
-        except CorruptLog as error:
-            self._damage.note(execution_id, error)
-        except Conflict as error:
-            logger.error("%s is not retired, the index is wrong about it: %s", execution_id, error)
+            await self._retention.rebuild_indexes(self._members)
+            await anyio.sleep(MAINTENANCE_SECONDS)
 
 
 def _failed(kind: FailureType, error: str) -> Failed:
     return Failed(at=now(), nonce=nonce(), error_type=kind, error=error)
 
 
-def _written_off(execution: Execution) -> Event:
-    """The end of what a vanished replica has left, and cannot run elsewhere."""
+def _lost(execution: Execution) -> Event:
+    """Return the end of an execution that a dead replica left and that cannot run elsewhere."""
     if execution.kill_requested:
         return Killed(at=now(), nonce=nonce())
     if execution.phase is Phase.RUNNING:

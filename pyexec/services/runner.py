@@ -1,4 +1,4 @@
-"""Runs claimed executions: copy in, start, watch, classify, write the end, clean up."""
+"""Carry executions from their first event to their last: append, prepare, start, monitor, complete, clean up."""
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
@@ -7,127 +7,125 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import evolve, frozen
+from attrs import frozen
 
+from pyexec.aio import InFlightGuard
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, fold
-from pyexec.domain.outcome import Ended
-from pyexec.errors import (
-    Conflict,
-    ExecutorError,
-    SessionLost,
-    Unavailable,
-)
-from pyexec.measures import STEP_SECONDS, UNMEASURED, Meter, timed
-from pyexec.ports import BlobStore, EventLog, IdempotencyKey
+from pyexec.domain.outcome import RunOutcome
+from pyexec.errors import Conflict, ConsulSessionLost, ExecutorError, Unavailable
+from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
+from pyexec.ports import EventLog, IdempotencyKey
+from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.services.beginnings import Beginnings
+from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.damage import Damage
-from pyexec.services.doubts import Doubts
-from pyexec.services.ending import UNPREPARED, Endings
-from pyexec.services.live import Live, Run
-from pyexec.services.preparation import Preparation
-from pyexec.services.program import Bounds, Follow, follow, plan_of, start_and_follow, watch
+from pyexec.services.completion import PREPARATION_ERRORS, CompletionWriter
+from pyexec.services.in_doubt import InDoubtResolver
+from pyexec.services.preparation import Launch, Placement
+from pyexec.services.run_monitor import Follow, OutputLimits, follow, monitor, program_plan, start_and_follow
 from pyexec.services.slots import Slot, Slots
-from pyexec.services.spool import Spool
 
 logger = logging.getLogger(__name__)
 
-CALM_SECONDS = 0.05
-"""Removing a container takes the engine's processor for longer than most programs run: who was just answered may ask
-again at once, and others have perhaps just begun."""
-UNHEARD = "the event log did not answer when it was to begin; its code was not started"
-
-Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
-"""Comes to the filled sandbox of a run, whatever that takes."""
+REMOVAL_DELAY_SECONDS = 0.05
+"""Removing a container occupies the engine's processor for longer than most programs run. The delay leaves the
+processor to the next request of the caller who was just answered."""
+NOT_CONFIRMED = "the event log did not confirm the start; the code was not started"
 
 
 @frozen(kw_only=True)
 class RunnerConfig:
-    """Who this replica is, and what bounds what comes out of a run.
+    """The replica, and the limits of what a run brings back.
 
-    `leave_running` says whether programs outlive an orderly stop, for another replica to adopt."""
+    `leave_running` is True if programs outlive an orderly shutdown, for another replica to adopt."""
 
     replica: str
     engine: str
-    bounds: Bounds
+    limits: OutputLimits
     leave_running: bool
 
 
 class Runner:
-    """Carries executions from their claim to their end; `serve` must run around it."""
+    """Carries the runs of one replica; `serve` must run around it.
+
+    - `start` appends the first events and starts in a prepared sandbox.
+    - `accept` appends the first events, and launches in the background if a `Launch` is given.
+    - `launch` does the same for a run whose claim is already in the log.
+    - `adopt` follows a program that another replica started."""
 
     def __init__(
         self,
         config: RunnerConfig,
         *,
         log: EventLog,
-        blobs: BlobStore,
-        preparation: Preparation,
+        pool: Pool,
         slots: Slots,
-        live: Live,
-        damage: Damage,
-        meter: Meter = UNMEASURED,
+        active_runs: ActiveRuns,
+        completion: CompletionWriter,
+        in_doubt: InDoubtResolver,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self.config = config
-        self._meter = meter
-        self._damage = damage
         self._log = log
-        self._blobs = blobs
-        self._preparation = preparation
+        self._pool = pool
         self._slots = slots
-        self._live = live
-        self._endings = Endings(
-            log=log,
-            blobs=blobs,
-            replica=config.replica,
-            output_bytes_max=config.bounds.output_bytes,
-            damage=damage,
-        )
-        self._doubts = Doubts(log=log, live=live, replica=config.replica, damage=damage)
+        self._active_runs = active_runs
+        self._completion = completion
+        self._in_doubt = in_doubt
+        self._meter = meter
+        self._guard = InFlightGuard()
         self._tasks: TaskGroup | None = None
-        self._beginnings = Beginnings()
+
+    @property
+    def replica(self) -> str:
+        """The id of this replica."""
+        return self.config.replica
+
+    @property
+    def closed(self) -> bool:
+        """True once this replica is shutting down and starts nothing more."""
+        return self._guard.closed
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Holds the runs. On cancellation, what has not started is given back, and what still runs is left to be
-        adopted or ends as `lost`."""
+        """Hold the runs until cancelled. Then what has not started is released; what runs is left to be adopted, or
+        ends as `lost`."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             task_status.started()
             await anyio.sleep_forever()
 
-    @property
-    def closed(self) -> bool:
-        """Whether this server stops, so that nothing begins here any more."""
-        return self._beginnings.closed
-
     async def drain(self, seconds: float) -> None:
-        """Takes no new work; returns when all runs are over, or after so many seconds. Nothing begins after that, and
-        no end waits for a log that is away, where another replica can find it again."""
+        """Take no new work, and wait until all runs have ended, at most `seconds`.
+
+        After that nothing starts, and no completion waits for an unavailable log if another replica can adopt."""
         self._slots.close()
         try:
             with anyio.move_on_after(seconds):
-                for run in self._live.all():
-                    await run.over.wait()
+                for run in self._active_runs.all():
+                    await run.inactive.wait()
         finally:
-            self._beginnings.close()
+            self._guard.close()
             if self.config.leave_running:
-                self._endings.leave()
-        await self._beginnings.over()
+                self._completion.stop_waiting()
+        await self._guard.drained()
+
+    def claim(self) -> Claimed:
+        """Return a claim by this replica."""
+        return Claimed(at=now(), nonce=nonce(), replica=self.replica)
 
     async def start(
         self,
         run: Run,
-        sandbox: Sandbox,
-        slot: Slot,
-        events: Sequence[Event],
+        placement: Placement,
+        events: Sequence[Event] = (),
         key: IdempotencyKey | None = None,
     ) -> None:
-        """Writes `events` and `Running` in one step, then carries the run out in the background.
+        """Append `events` and `Running` in one step, then start the program and follow it in the background.
 
-        The archive must be unpacked in `sandbox`. On return the runner owns sandbox and slot; when it raises
-        (`Conflict`, `KeyTaken`, `Unavailable`, `SandboxBroken`) the caller still does, and nothing has started."""
+        On return the runner owns the placement. If it raises `Conflict`, `KeyTaken`, `Unavailable` or
+        `SandboxBroken`, the caller still owns it and nothing was started."""
+        sandbox = placement.sandbox
         running = Running(
             at=now(),
             nonce=nonce(),
@@ -136,192 +134,160 @@ class Runner:
             image=sandbox.image,
         )
         spec = fold(run.id, [*run.events, *events]).spec
-        await sandbox.arm(plan_of(spec), spec.stdin.encode())
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
-            await self._write_first(run, [*events, running], key)
-            begin = partial(start_and_follow, run, sandbox, self.config.bounds)
-            self._carry_out_later(run, sandbox, slot, begin)
+        await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
+        with self._guard.section(), anyio.CancelScope(shield=True):
+            await self._append_first(run, [*events, running], key)
+            self._follow_in_background(
+                run, placement, partial(start_and_follow, run, sandbox, self.config.limits)
+            )
 
-    async def open(
-        self, run: Run, submitted: Submitted, key: IdempotencyKey | None, slot: Slot | None
+    async def accept(
+        self, run: Run, events: Sequence[Event], key: IdempotencyKey | None, launch: Launch | None = None
     ) -> None:
-        """Writes `submitted`, whose archive lies in the blob store; with a slot it is claimed in the same step, and
-        the runner owns the slot on return. Raises as `start` does."""
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
-            if slot is None:
-                await self._append(run, [submitted], key)
-                return
-            await self._write_first(run, [submitted, self.claim()], key)
-            self.start_claimed(run, slot)
+        """Append the first events. With a `launch`, the runner owns it on return and starts the run later; without
+        one, the leader will place the execution on a replica. Raises as `start` does."""
+        with self._guard.section(), anyio.CancelScope(shield=True):
+            if launch is None:
+                await self._append(run, events, key)
+            else:
+                await self._append_first(run, events, key)
+                self.launch(run, launch)
 
-    async def open_pinned(
-        self, run: Run, submitted: Submitted, key: IdempotencyKey | None, sandbox: Sandbox, slot: Slot
-    ) -> None:
-        """Writes `submitted`, pinned to this replica, whose archive is unpacked in `sandbox`; starts it in the
-        background once the reconciler has claimed it. Otherwise as `start`."""
-        pinned = evolve(submitted, pinned=self.config.replica)
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
-            await self._write_first(run, [pinned], key)
-            self._run_later(run, slot, partial(self._preparation.once_claimed, run, sandbox))
-
-    async def open_spooled(
-        self,
-        run: Run,
-        submitted: Submitted,
-        key: IdempotencyKey | None,
-        spool: Spool,
-        slot: Slot,
-        *,
-        claim: bool,
-    ) -> None:
-        """Writes `submitted`, pinned to this replica, whose archive lies in `spool` until what it needs is ready, and
-        with `claim` the claim in the same step. The runner owns the spool, too, on return. Otherwise as `start`."""
-        pinned = evolve(submitted, pinned=self.config.replica)
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
-            await self._write_first(run, [pinned, self.claim()] if claim else [pinned], key)
-            self._run_later(run, slot, partial(self._preparation.from_spool, run, spool))
-
-    def start_claimed(self, run: Run, slot: Slot) -> None:
-        """Takes over a run that is claimed for this replica; its archive lies in the blob store."""
-        self._live.add(run)
-        self._run_later(run, slot, partial(self._preparation.from_payload, run))
-
-    def claim(self) -> Claimed:
-        """A claim of this replica's."""
-        return Claimed(at=now(), nonce=nonce(), replica=self.config.replica)
-
-    def has_lost(self, execution: Execution) -> bool:
-        """Whether it is this replica's by the log, and yet nobody here carries it on."""
-        return execution.is_for(self.config.replica) and execution.id not in self._live
-
-    def doubt(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
-        """Leaves an execution that nobody here carries on to be settled in the background, as soon as the log
-        answers. When this server stops before, the leader does it."""
-        if not self.closed:
-            settle = partial(self._doubts.settle, execution_id, reason, submitted)
-            self._spawn(settle, name=f"settle {execution_id}")
-
-    async def _write_first(
-        self, run: Run, events: Sequence[Event], key: IdempotencyKey | None = None
-    ) -> None:
-        """Writes events of a run that is known as this replica's even before: others read the log meanwhile."""
-        after = [*run.events, *events]
-        known = run.id in self._live
-        self._live.add(run)
-        try:
-            await self._append(run, events, key)
-        except BaseException:
-            if not known:
-                self._live.remove(run)
-                run.hand_over()
-            raise
-        run.catch_up(after)
-
-    async def _append(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
-        run.check_open(self.config.replica, events[0])  # it may have been taken over while it was prepared
-        try:
-            await self._log.append(run.id, run.seq, events, key=key)
-        except SessionLost:
-            raise  # nothing was written
-        except Unavailable:
-            self.doubt(run.id, UNHEARD, events[0] if isinstance(events[0], Submitted) else None)
-            raise
+    def launch(self, run: Run, launch: Launch) -> None:
+        """Prepare and start, in the background, a run whose first events are in the log."""
+        self._active_runs.add(run)
+        self._spawn(partial(self._prepare_and_start, run, launch), name=f"prepare {run.id}")
 
     async def adopt(
         self, execution: Execution, events: Sequence[Event], sandbox: Sandbox, slot: Slot
     ) -> None:
-        """Follows a program that a vanished replica has started on this engine, as if it had been ours.
+        """Follow a program that another replica started on this engine and no longer carries.
 
-        On return the runner owns sandbox and slot; raises `Conflict` when the execution has moved on."""
-        adopted = Adopted(at=now(), nonce=nonce(), replica=self.config.replica)
+        On return the runner owns sandbox and slot. Raises `Conflict` if the execution has changed meanwhile."""
+        adopted = Adopted(at=now(), nonce=nonce(), replica=self.replica)
         run = Run(execution.id)
         run.record(events)
-        with self._beginnings.one(), anyio.CancelScope(shield=True):
-            if execution.owner != self.config.replica:  # else it was adopted, and the log did not say so
-                await self._log.append(execution.id, execution.seq, [adopted], gone=execution.owner)
+        with self._guard.section(), anyio.CancelScope(shield=True):
+            if execution.owner != self.replica:  # else an earlier adoption was written, but not confirmed
+                await self._log.append(execution.id, execution.seq, [adopted], fence=execution.owner)
                 run.record([adopted])
-            go_on = partial(follow, run, sandbox, self.config.bounds)
-            self._carry_out_later(run, sandbox, slot, go_on)
+            self._follow_in_background(
+                run, Placement(slot, sandbox), partial(follow, run, sandbox, self.config.limits)
+            )
 
-    async def look_again(self) -> None:
-        """After others may have taken this replica for dead: lets go of the runs that they have taken over."""
-        await self._doubts.look_again()
+    def is_orphaned(self, execution: Execution) -> bool:
+        """Return True if the log says that this replica owns the execution, but no run of it exists here."""
+        return execution.is_for(self.replica) and execution.id not in self._active_runs
+
+    def resolve_later(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
+        """Resolve, in the background, an execution that this replica may own but does not carry.
+
+        If this replica shuts down first, the leader does it."""
+        if not self.closed:
+            resolve = partial(self._in_doubt.resolve, execution_id, reason, submitted)
+            self._spawn(resolve, name=f"resolve {execution_id}")
+
+    async def refresh(self) -> None:
+        """Detach from the runs that other replicas took over while this replica's Consul session was lost."""
+        await self._in_doubt.refresh()
+
+    async def _append_first(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
+        """Append events of a run that is listed as active first, because others read the log at once."""
+        after = [*run.events, *events]
+        was_active = run.id in self._active_runs
+        self._active_runs.add(run)
+        try:
+            await self._append(run, events, key)
+        except BaseException:
+            if not was_active:
+                self._active_runs.remove(run)
+                run.detach()
+            raise
+        run.catch_up(after)
+
+    async def _append(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
+        run.check_may_append(self.replica, events[0])  # another replica may have taken it over meanwhile
+        try:
+            await self._log.append(run.id, run.seq, events, key=key)
+        except ConsulSessionLost:
+            raise  # nothing was written
+        except Unavailable:
+            submitted = events[0] if isinstance(events[0], Submitted) else None
+            self.resolve_later(run.id, NOT_CONFIRMED, submitted)
+            raise
+
+    async def _prepare_and_start(self, run: Run, launch: Launch) -> None:
+        """Carry a run from its claim to its start. A failure on the way is the execution's end."""
+        sandbox: Sandbox | None = None
+        started = False
+        try:
+            with run.preparation:
+                sandbox = await launch.prepare()
+                await self.start(run, Placement(launch.slot, sandbox))
+                started = True
+            if not started:
+                await self._completion.end(run, RunOutcome(reason="killed"))
+        except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
+            run.detach()
+            self.resolve_later(run.id, f"it could not start: {error}")
+        except PREPARATION_ERRORS as error:
+            await self._completion.fail_preparation(run, error)
+        except Exception:  # an internal error in one run must not end the others
+            logger.exception("%s could not be started", run.id)
+            error_text = "internal server error before the start; see the server log"
+            await self._completion.fail(run, FailureType.INTERNAL, error_text)
+        except anyio.get_cancelled_exc_class():
+            await self._completion.release(run, "its replica shuts down")
+            raise
+        finally:
+            if not started:
+                with anyio.CancelScope(shield=True):
+                    await self._clean_up(run, launch.slot, sandbox, started=False)
+
+    def _follow_in_background(self, run: Run, placement: Placement, following: Follow) -> None:
+        self._active_runs.add(run)
+        self._spawn(partial(self._follow_to_end, run, placement, following), name=f"run {run.id}")
+
+    async def _follow_to_end(self, run: Run, placement: Placement, following: Follow) -> None:
+        """Carry a run from its start to its end."""
+        try:
+            with timed(self._meter, STEP_SECONDS, "program"):
+                ended = await monitor(run, placement.sandbox, following, self.config.limits)
+            await self._completion.end(run, ended)
+        except Exception:
+            logger.exception("%s could not be followed to its end", run.id)
+            detail = "internal server error; see the server log"
+            await self._completion.end(run, RunOutcome(reason="broken", detail=detail))
+        except anyio.get_cancelled_exc_class():
+            if self.config.leave_running:
+                run.detach()
+            else:
+                await self._completion.end(run, RunOutcome(reason="stopped"))
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._clean_up(run, placement.slot, placement.sandbox)
+
+    async def _clean_up(self, run: Run, slot: Slot, sandbox: Sandbox | None, *, started: bool = True) -> None:
+        """Remove the sandbox and release the slot, after a short delay unless another run waits for the slot.
+
+        A sandbox that another replica follows, or will follow, is detached unharmed."""
+        self._active_runs.remove(run)
+        try:
+            await self._slots.wait_for_demand(REMOVAL_DELAY_SECONDS)
+            if sandbox is not None and (run.has_ended or not started):
+                await sandbox.remove()
+            elif sandbox is not None:
+                await sandbox.detach()
+        except ExecutorError as error:
+            logger.error("the sandbox of %s could not be removed: %s", run.id, error)
+        finally:
+            self._slots.release(slot)
+            self._pool.refresh()
+            if run.output_files is not None:
+                await run.output_files.close()
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
             raise RuntimeError("the runner is not serving")
         self._tasks.start_soon(task, name=name)
-
-    def _run_later(self, run: Run, slot: Slot, prepare: Prepare) -> None:
-        self._spawn(partial(self._run_claimed, run, slot, prepare), name=f"prepare {run.id}")
-
-    async def _run_claimed(self, run: Run, slot: Slot, prepare: Prepare) -> None:
-        """From the claim to the go-ahead; what fails on the way is the execution's end."""
-        sandbox: Sandbox | None = None
-        handed_over = False
-        try:
-            with run.preparation:
-                sandbox = await prepare()
-                await self.start(run, sandbox, slot, ())
-                handed_over = True
-            if not handed_over:
-                await self._endings.end(run, Ended(reason="killed"))
-        except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
-            run.hand_over()
-            self.doubt(run.id, f"it could not start there: {error}")
-        except UNPREPARED as error:
-            await self._endings.fail_unprepared(run, error)
-        except Exception:  # a fault of ours in one run is that run's end, and no other's
-            logger.exception("%s could not be started", run.id)
-            await self._endings.fail(
-                run, FailureType.INTERNAL, "the server failed to start it; its log says why"
-            )
-        except anyio.get_cancelled_exc_class():
-            await self._endings.release(run, "its replica stops")
-            raise
-        finally:
-            if not handed_over:
-                with anyio.CancelScope(shield=True):
-                    await self._clean_up(run, sandbox, slot, begun=False)
-
-    def _carry_out_later(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
-        self._live.add(run)
-        self._spawn(partial(self._carry_out, run, sandbox, slot, following), name=f"run {run.id}")
-
-    async def _carry_out(self, run: Run, sandbox: Sandbox, slot: Slot, following: Follow) -> None:
-        """From the go-ahead to the end."""
-        try:
-            with timed(self._meter, STEP_SECONDS, "program"):
-                ended = await watch(run, sandbox, following, self.config.bounds)
-            await self._endings.end(run, ended)
-        except Exception:
-            logger.exception("%s could not be carried to its end", run.id)
-            await self._endings.end(run, Ended(reason="broken", detail="the server failed; its log says why"))
-        except anyio.get_cancelled_exc_class():
-            if self.config.leave_running:
-                run.hand_over()
-            else:
-                await self._endings.end(run, Ended(reason="stopped"))
-            raise
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._clean_up(run, sandbox, slot)
-
-    async def _clean_up(self, run: Run, sandbox: Sandbox | None, slot: Slot, *, begun: bool = True) -> None:
-        """Only after the end is durable, and a moment later, unless somebody waits for the slot.
-
-        A sandbox that another replica follows, or will, is let go unharmed."""
-        self._live.remove(run)
-        try:
-            await self._slots.until_wanted(CALM_SECONDS)
-            if sandbox is not None and (run.has_ended or not begun):
-                await sandbox.remove()
-            elif sandbox is not None:
-                await sandbox.let_go()
-        except ExecutorError as error:
-            logger.error("the sandbox of %s is left behind: %s", run.id, error)
-        finally:
-            self._slots.release(slot)
-            self._preparation.pool.look_again()
-            if run.brought is not None:
-                await run.brought.close()

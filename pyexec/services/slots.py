@@ -1,21 +1,22 @@
-"""How many programs may run at once on this replica, and the one line in which the others wait."""
+"""Slots: how many programs run at once on this replica, and the queue for them."""
 
 from collections import deque
 
 import anyio
 from attrs import define, field, frozen
 
+from pyexec.aio import Broadcast
 from pyexec.domain.spec import MEBIBYTE, Limits
-from pyexec.errors import QueueFull, TooLarge, Unavailable
-from pyexec.measures import (
+from pyexec.errors import QueueFull, QueueTimeout, TooLarge, Unavailable
+from pyexec.metrics import (
     MEMORY_BUDGET,
     MEMORY_RESERVED,
+    NOOP_METER,
     QUEUE_LENGTH,
     QUEUE_LIMIT,
     SLOTS,
     SLOTS_IN_USE,
     STEP_SECONDS,
-    UNMEASURED,
     Meter,
     timed,
 )
@@ -23,7 +24,7 @@ from pyexec.measures import (
 
 @frozen
 class Slot:
-    """The right to run one program, in a sandbox that may take `memory_mb`. Give it back exactly once."""
+    """The right to run one program in a sandbox that may take `memory_mb`. Release it exactly once."""
 
     memory_mb: int
 
@@ -31,85 +32,85 @@ class Slot:
 @define(eq=False)
 class _Waiter:
     slot: Slot
-    counted: bool
+    from_backlog: bool
     granted: anyio.Event = field(factory=anyio.Event)
 
 
 class Slots:
-    """First come, first served, bounded by count and by the memory of all sandboxes together.
+    """Grants slots first come, first served, bounded by count and by the memory of all sandboxes together.
 
-    `overhead_mb` is what a sandbox takes beside the program's memory and files."""
+    `overhead_mb` is what a sandbox takes in addition to the program's memory and files."""
 
     def __init__(
         self,
         *,
         concurrent_max: int,
-        waiting_max: int,
+        queue_max: int,
         memory_mb_max: int,
         overhead_mb: int,
-        meter: Meter = UNMEASURED,
+        meter: Meter = NOOP_METER,
     ) -> None:
         self._meter = meter
         self._overhead_mb = overhead_mb
         self._free = concurrent_max
         self._free_mb = memory_mb_max
         self._memory_mb_max = memory_mb_max
-        self._waiting_max = waiting_max
-        self._line: deque[_Waiter] = deque()
-        self._asked = anyio.Event()
+        self._queue_max = queue_max
+        self._queue: deque[_Waiter] = deque()
+        self._queued = Broadcast()
         self.size = concurrent_max
         self.closed = False
-        """Whether there is no room for new work, because the server stops."""
+        """True during shutdown: no new work is accepted."""
         self._watch()
 
     @property
     def free(self) -> int:
-        """Slots that nobody holds."""
+        """The number of free slots."""
         return self._free
 
     @property
-    def waiting(self) -> int:
-        """How many executions stand in line themselves; those of the backlog are counted by the log."""
-        return sum(waiter.counted for waiter in self._line)
+    def queued(self) -> int:
+        """The number of callers in the queue. Executions of the backlog do not count: the event log counts them."""
+        return sum(not waiter.from_backlog for waiter in self._queue)
 
-    async def until_wanted(self, seconds: float) -> None:
-        """Returns when somebody stands in line, or after so many seconds."""
+    async def wait_for_demand(self, seconds: float) -> None:
+        """Wait until the queue is not empty, at most `seconds`."""
         with anyio.move_on_after(seconds):
-            while not self._line:
-                await self._asked.wait()
+            while not self._queue:
+                await self._queued.wait()
 
     def close(self) -> None:
-        """From now on there is no room for new work; what has begun goes on."""
+        """Accept no new work from now on. What has started goes on."""
         self.closed = True
 
     def must_wait(self, limits: Limits) -> bool:
-        """Whether a newcomer would have to stand in line."""
-        return bool(self._line) or not self._fits(self._slot_for(limits))
+        """Return True if a new program would have to wait for a slot."""
+        return bool(self._queue) or not self._fits(self._slot_for(limits))
 
-    def check_room(self, limits: Limits, also_waiting: int = 0) -> None:
-        """Raises `QueueFull` when neither a slot nor a place in line is left; `also_waiting` wait elsewhere.
+    def check_capacity(self, limits: Limits, also_waiting: int = 0) -> None:
+        """Raise `QueueFull` if there is no free slot and no place in the queue, `Unavailable` after `close`.
 
-        Raises `Unavailable` after `close`."""
+        `also_waiting` executions wait on other replicas."""
         if self.closed:
-            raise Unavailable("this server is stopping; send the request again, it will reach another one")
-        if self.must_wait(limits) and self.waiting + also_waiting >= self._waiting_max:
+            raise Unavailable("this server is shutting down; retry, and another one will answer")
+        if self.must_wait(limits) and self.queued + also_waiting >= self._queue_max:
             raise QueueFull(
-                f"all {self.size} slots are taken and {self._waiting_max} executions wait; try again later",
-                retry_after_seconds=max(1, self._waiting_max // max(1, self.size)),
+                f"all {self.size} slots are busy and {self._queue_max} executions are queued; retry later",
+                retry_after_seconds=max(1, self._queue_max // max(1, self.size)),
             )
 
     def check_fits(self, limits: Limits) -> None:
-        """Raises `TooLarge` for a program that could never be admitted."""
+        """Raise `TooLarge` for a program that needs more memory than all sandboxes together may take."""
         memory_mb = self._slot_for(limits).memory_mb
         if memory_mb > self._memory_mb_max:
             raise TooLarge(
-                f"memory_mb, disk_mb and {self._overhead_mb} MiB around them are {memory_mb} MiB; this server gives "
-                f"its sandboxes {self._memory_mb_max} MiB (PYEXEC_MAX_TOTAL_MEMORY_MB)",
+                f"memory_mb, disk_mb and {self._overhead_mb} MiB of overhead are {memory_mb} MiB; all sandboxes of "
+                f"this server together may take {self._memory_mb_max} MiB (PYEXEC_MAX_TOTAL_MEMORY_MB)",
                 field="config.memory_mb" if limits.memory_mb >= limits.disk_mb else "config.disk_mb",
             )
 
     def try_reserve(self, limits: Limits) -> Slot | None:
-        """A slot if one is free and nobody stands in line."""
+        """Reserve a slot if one is free and the queue is empty."""
         slot = self._slot_for(limits)
         if self.must_wait(limits):
             return None
@@ -117,46 +118,48 @@ class Slots:
         return slot
 
     def take_over(self, limits: Limits) -> Slot:
-        """A slot for a program that runs already, even when there is none left."""
+        """Reserve a slot for a program that runs already, even if none is free."""
         slot = self._slot_for(limits)
         self._take(slot)
         return slot
 
-    async def reserve(self, limits: Limits, *, for_backlog: bool = False) -> Slot:
-        """A slot, after waiting in line for it: for one execution, or for whatever the backlog has oldest then."""
-        with timed(self._meter, STEP_SECONDS, "slot"):
-            return await self._reserve(limits, for_backlog)
+    async def reserve(self, limits: Limits, seconds: float, *, from_backlog: bool = False) -> Slot:
+        """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`.
 
-    async def _reserve(self, limits: Limits, for_backlog: bool) -> Slot:
+        `from_backlog` marks an execution that the event log already counts as waiting."""
+        with timed(self._meter, STEP_SECONDS, "slot"), anyio.move_on_after(seconds):
+            return await self._wait_in_queue(limits, from_backlog)
+        raise QueueTimeout(f"no slot became free within {seconds:g} s")
+
+    async def _wait_in_queue(self, limits: Limits, from_backlog: bool) -> Slot:
         if slot := self.try_reserve(limits):
             return slot
-        waiter = _Waiter(self._slot_for(limits), counted=not for_backlog)
-        self._line.append(waiter)
-        asked, self._asked = self._asked, anyio.Event()
-        asked.set()
+        waiter = _Waiter(self._slot_for(limits), from_backlog)
+        self._queue.append(waiter)
+        self._queued.notify_all()
         try:
             await waiter.granted.wait()
         except BaseException:
             if waiter.granted.is_set():
                 self.release(waiter.slot)
             else:
-                self._line.remove(waiter)
-                self._serve()
+                self._queue.remove(waiter)
+                self._grant()
             raise
         return waiter.slot
 
     def release(self, slot: Slot) -> None:
-        """Gives a slot back; the next in line gets it."""
+        """Release a slot. The first in the queue gets it."""
         self._free += 1
         self._free_mb += slot.memory_mb
-        self._serve()
+        self._grant()
 
     def _slot_for(self, limits: Limits) -> Slot:
         return Slot(limits.memory_mb + limits.disk_mb + self._overhead_mb)
 
-    def _serve(self) -> None:
-        while self._line and self._fits(self._line[0].slot):
-            waiter = self._line.popleft()
+    def _grant(self) -> None:
+        while self._queue and self._fits(self._queue[0].slot):
+            waiter = self._queue.popleft()
             self._take(waiter.slot)
             waiter.granted.set()
 
@@ -171,7 +174,7 @@ class Slots:
         watch = self._meter.watch
         watch(SLOTS, lambda: self.size)
         watch(SLOTS_IN_USE, lambda: self.size - self._free)
-        watch(QUEUE_LENGTH, lambda: len(self._line))
-        watch(QUEUE_LIMIT, lambda: self._waiting_max)
+        watch(QUEUE_LENGTH, lambda: len(self._queue))
+        watch(QUEUE_LIMIT, lambda: self._queue_max)
         watch(MEMORY_BUDGET, lambda: self._memory_mb_max * MEBIBYTE)
         watch(MEMORY_RESERVED, lambda: (self._memory_mb_max - self._free_mb) * MEBIBYTE)

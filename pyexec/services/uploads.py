@@ -1,25 +1,35 @@
-"""What a caller sends to be run: the archive is checked as it passes, and hashed when a key stands for it."""
+"""What a caller sends to be run: the request, and its archive, checked and hashed as it streams in."""
 
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Self
 
-from attrs import frozen
+import anyio
+from anyio import AsyncFile
+from attrs import evolve, field, frozen
 
 from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
+from pyexec.domain.events import Submitted
 from pyexec.domain.spec import MEBIBYTE, Metadata, Spec
-from pyexec.errors import EngineError, InvalidRequest, SandboxBroken, SandboxRefused, TooLarge, Unavailable
-from pyexec.measures import UNMEASURED, UPLOAD_BYTES, Meter
+from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
-from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.active_runs import Run
+from pyexec.services.clock import nonce, now
+
+SPOOL_CHUNK_BYTES = 256 * 1024
 
 
 @frozen(kw_only=True)
 class Upload:
-    """One request to run something: what to run, the archive as it streams in, and how the caller means it.
+    """One request to run something.
 
-    `identity` is what else must be equal for two requests under one idempotency key to be the same."""
+    `identity` names the route and whatever else must be equal for two requests under one idempotency key to count
+    as the same request."""
 
     metadata: Metadata
     archive: AsyncIterator[bytes]
@@ -29,9 +39,9 @@ class Upload:
 
 
 class CheckedArchive:
-    """The archive of an upload, checked as it passes, and hashed when a key needs its fingerprint."""
+    """The archive of an upload. Every byte is checked before it is passed on, and hashed if a key needs it."""
 
-    def __init__(self, upload: Upload, spec: Spec, members_max: int, meter: Meter = UNMEASURED) -> None:
+    def __init__(self, upload: Upload, spec: Spec, members_max: int, meter: Meter = NOOP_METER) -> None:
         limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=members_max)
         self._check = ArchiveCheck(limits, spec.entrypoint)
         self._upload = upload
@@ -41,23 +51,41 @@ class CheckedArchive:
         self._rest = self._checked()
 
     async def read_ahead(self, bytes_max: int) -> bool:
-        """Whether that is the whole archive, which is sound then. What was read is held, and `chunks` gives it first: a
-        whole archive any number of times."""
+        """Read up to about `bytes_max` bytes into memory. Return True if that was the whole archive.
+
+        What was read is kept, and `chunks` yields it first. A whole archive can be iterated any number of times.
+        Raises `InvalidRequest`."""
         size = 0
         async for chunk in self._rest:
             self._ahead.append(chunk)
             size += len(chunk)
             if size > bytes_max:
                 return False
-        self.entrypoint()
         return True
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes, each chunk after its check; raises `InvalidRequest` where the archive is at fault."""
+        """Yield the archive's bytes. Raises `InvalidRequest` for a malformed archive, at the latest at its end."""
         for chunk in self._ahead:
             yield chunk
         async for chunk in self._rest:
             yield chunk
+
+    async def read_to_end(self) -> None:
+        """Check the rest of the archive without using it. Raises `InvalidRequest`."""
+        async for _ in self._rest:
+            pass
+
+    def entrypoint(self) -> str:
+        """Return the file to run. Call it after the last chunk."""
+        return self._check.finish()
+
+    def key(self) -> IdempotencyKey | None:
+        """Return the caller's key with the fingerprint of the whole request. Call it after the last chunk."""
+        if self._upload.key is None or self._digest is None:
+            return None
+        metadata = json.dumps(to_json(self._upload.metadata), sort_keys=True)
+        parts = [self._upload.identity, metadata, self._digest.hexdigest()]
+        return IdempotencyKey(key_hash=sha256(self._upload.key), fingerprint=sha256("\n".join(parts)))
 
     async def _checked(self) -> AsyncIterator[bytes]:
         async for chunk in self._upload.archive:
@@ -66,38 +94,54 @@ class CheckedArchive:
             if self._digest is not None:
                 self._digest.update(chunk)
             yield chunk
-
-    def entrypoint(self) -> str:
-        """After the last chunk: the file to run."""
-        return self._check.finish()
-
-    def key(self) -> IdempotencyKey | None:
-        """After the last chunk: the caller's key with the fingerprint of the whole request."""
-        if self._upload.key is None or self._digest is None:
-            return None
-        metadata = json.dumps(to_json(self._upload.metadata), sort_keys=True)
-        parts = [self._upload.identity, metadata, self._digest.hexdigest()]
-        return IdempotencyKey(key_hash=digest(self._upload.key), fingerprint=digest("\n".join(parts)))
+        self._check.finish()
 
 
-async def fill(sandbox: Sandbox, archive: CheckedArchive, spec: Spec) -> None:
-    """The archive into the sandbox; what the caller is to blame for is an `InvalidRequest`."""
-    try:
-        async for chunk in archive.chunks():
-            await sandbox.send_archive(chunk)
-        archive.entrypoint()
-        await sandbox.unpack()
-    except SandboxRefused as error:
-        if error.code == "disk_full":
-            raise TooLarge(
-                f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
-                field="config.disk_mb",
-            ) from error
-        raise InvalidRequest(f"the archive cannot be unpacked: {error}", field="tar") from error
-    except (SandboxBroken, EngineError) as error:
-        raise Unavailable(f"the sandbox broke while it was filled: {error}") from error
+@frozen
+class Submission:
+    """One request on its way to being accepted."""
+
+    run: Run
+    spec: Spec
+    archive: CheckedArchive
+    created_at: datetime = field(factory=now)
+
+    def event(self, *, pinned: str | None = None, payload: str | None = None) -> Submitted:
+        """Return the execution's first event. Call it after the last byte of the archive."""
+        spec = evolve(self.spec, entrypoint=self.archive.entrypoint())
+        return Submitted(at=self.created_at, nonce=nonce(), spec=spec, pinned=pinned, payload=payload)
 
 
-def digest(text: str) -> str:
-    """SHA-256, in hex."""
+class Spool:
+    """An archive in an unnamed file on this machine's disk; the space is freed when the process ends at the latest.
+
+    Close it once."""
+
+    def __init__(self, file: AsyncFile[bytes], stack: AsyncExitStack) -> None:
+        self._file = file
+        self._stack = stack
+
+    @classmethod
+    async def fill(cls, folder: Path, chunks: AsyncIterator[bytes]) -> Self:
+        """Write all `chunks` to a new file in `folder`. If that raises, nothing is left on disk."""
+        async with AsyncExitStack() as stack:
+            file = await stack.enter_async_context(anyio.TemporaryFile(dir=str(folder)))
+            async for chunk in chunks:
+                await file.write(chunk)
+            return cls(file, stack.pop_all())
+        raise AssertionError("the stack suppresses no exception")
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """Yield the bytes in order, from the first on."""
+        await self._file.seek(0)
+        while chunk := await self._file.read(SPOOL_CHUNK_BYTES):
+            yield chunk
+
+    async def close(self) -> None:
+        """Free the space."""
+        await self._stack.aclose()
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of the text's UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

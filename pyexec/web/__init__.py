@@ -1,1 +1,1 @@
-"""HTTP: parsing requests, calling services, writing answers."""
+"""HTTP API: parse requests, call the services, write responses."""

@@ -1,23 +1,24 @@
-"""What the handlers need, under typed keys of the application."""
+"""Services, application keys and readers of request data that the handlers share."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 from attrs import define, frozen
 
 from pyexec.domain.ids import is_execution_id
 from pyexec.errors import Unavailable, UnknownExecution
+from pyexec.metrics import Meter
 from pyexec.ports import REPLICA_HEADER, Caller
 from pyexec.services.downloads import Downloads
-from pyexec.services.kill import Kills
-from pyexec.services.query import Queries
-from pyexec.services.submit import Submissions
+from pyexec.services.executions import Executions
+from pyexec.services.submissions import Submissions
 
 
 @frozen(kw_only=True)
 class WebLimits:
-    """Bounds of a request: bytes of the body and of its JSON, seconds between two pieces of it."""
+    """Limits of a request: bytes of its body, bytes of JSON in it, and seconds to wait for more data."""
 
     upload_bytes_max: int
     metadata_bytes_max: int
@@ -26,12 +27,13 @@ class WebLimits:
 
 @frozen(kw_only=True)
 class Context:
-    """The services behind the handlers. `checks` name what the replica needs, each raising when it is away;
-    `warnings` are what an operator should know, a sentence each."""
+    """Services of a running replica.
+
+    `checks` has a function for each dependency, which raises if the dependency is unavailable. `warnings` returns
+    messages for the operator."""
 
     submissions: Submissions
-    queries: Queries
-    kills: Kills
+    executions: Executions
     downloads: Downloads
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]
@@ -40,19 +42,39 @@ class Context:
 
 
 @define
-class Gate:
-    """Stands before the services until they are there; `waiting_for` says to a person what is missing."""
+class ServerState:
+    """Services of the replica while it is running; otherwise, the reason why the server is not ready."""
 
-    waiting_for: str
+    not_ready_reason: str
     context: Context | None = None
 
 
-GATE = web.AppKey("gate", Gate)
+class Exposition(Protocol):
+    """Metrics as text for a scraper."""
+
+    content_type: str
+
+    def exposition(self) -> bytes:
+        """Return the current values of all metrics."""
+
+
+SERVER_STATE = web.AppKey("server_state", ServerState)
 TOKENS = web.AppKey("tokens", tuple[str, ...])
+METER = web.AppKey("meter", Meter)
+EXPOSITION = web.AppKey("exposition", Exposition)
+ACCESS_LOG = web.AppKey("access_log", bool)
 
 
-def caller_of(request: web.Request) -> Caller:
-    """Who asks."""
+def get_context(request: web.Request) -> Context:
+    """Return the services; raise `Unavailable` while the server starts or stops."""
+    state = request.app[SERVER_STATE]
+    if state.context is None:
+        raise Unavailable(state.not_ready_reason)
+    return state.context
+
+
+def read_caller(request: web.Request) -> Caller:
+    """Return the bearer token of the request, and whether another replica has sent it."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return Caller(
         token=token.strip() if scheme.lower() == "bearer" else None,
@@ -60,17 +82,9 @@ def caller_of(request: web.Request) -> Caller:
     )
 
 
-def context_of(request: web.Request) -> Context:
-    """The services; raises `Unavailable` while the server starts or stops."""
-    gate = request.app[GATE]
-    if gate.context is None:
-        raise Unavailable(gate.waiting_for)
-    return gate.context
-
-
-def execution_id_of(request: web.Request) -> str:
-    """The execution that the path names; raises `UnknownExecution` for what cannot be one."""
+def read_execution_id(request: web.Request) -> str:
+    """Return the execution id in the path; raise `UnknownExecution` if it is malformed."""
     execution_id = request.match_info["id"]
     if not is_execution_id(execution_id):
-        raise UnknownExecution(f"{execution_id[:80]!r} is no execution id")
+        raise UnknownExecution(f"{execution_id[:80]!r} is not an execution id")
     return execution_id

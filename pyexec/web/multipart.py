@@ -1,4 +1,4 @@
-"""Reading an upload: the parts `metadata` and `tar`, in either order, without holding the archive in memory."""
+"""Read a multipart upload: the parts `metadata` and `tar`, in either order, without holding the archive in memory."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,35 +7,23 @@ from typing import Any
 import anyio
 from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
-from attrs import field, fields, frozen
+from attrs import fields, frozen
 
 from pyexec.codec import parse_json, parse_request
-from pyexec.domain.described import described
 from pyexec.domain.spec import Metadata
 from pyexec.errors import InvalidRequest, TooLarge
-from pyexec.web.context import WebLimits, context_of
+from pyexec.web.context import WebLimits, get_context
+from pyexec.web.schemas import Parts
 
 CHUNK_BYTES = 256 * 1024
+_PART_NAMES = frozenset(part.name for part in fields(Parts))
 _MALFORMED = (ValueError, AssertionError, EOFError, HttpProcessingError, web.RequestPayloadError)
-"""What aiohttp's reader raises for a body that it cannot read."""
-
-
-@frozen(kw_only=True)
-class Parts:
-    """An upload."""
-
-    metadata: Metadata = field(
-        factory=Metadata, metadata=described("How to run it. Send it before the archive.")
-    )
-    tar: bytes = field(metadata={"media": "application/x-tar", **described("An uncompressed tar.")})
-
-
-PARTS = frozenset(part.name for part in fields(Parts))
+"""Errors that aiohttp's reader raises for a malformed body."""
 
 
 @frozen
 class Body:
-    """What an upload holds; `archive` can be read once."""
+    """Content of an upload. `archive` can be iterated once."""
 
     metadata: Metadata
     archive: AsyncIterator[bytes]
@@ -43,56 +31,58 @@ class Body:
 
 @asynccontextmanager
 async def read_upload(request: web.Request) -> AsyncIterator[Body]:
-    """The upload in `request`, metadata parsed. When the archive comes first it is spooled to disk until then.
+    """Parse the metadata, and provide the archive as a stream.
 
-    Reading raises `InvalidRequest` or `TooLarge` where the body is at fault, also while `archive` is read."""
-    context = context_of(request)
-    parts = _Reader(request, context.limits)
-    first = await parts.next()
+    If the archive comes first, spool it to disk until the metadata has been read. Raise `InvalidRequest` or `TooLarge`
+    for a bad body, also while `archive` is iterated."""
+    context = get_context(request)
+    reader = _PartReader(request, context.limits)
+    first = await reader.next()
     if first is None:
         raise InvalidRequest("the request has no part named tar", field="tar")
     if first.name == "metadata":
-        metadata = _metadata(await parts.text(first))
-        second = await parts.next()
+        metadata = _parse_metadata(await reader.text(first))
+        second = await reader.next()
         if second is None:
             raise InvalidRequest("the request has no part named tar", field="tar")
-        yield Body(metadata, parts.archive(second))
+        yield Body(metadata, reader.last_part(second))
         return
     async with anyio.TemporaryFile(dir=str(context.spool_dir)) as spool:
-        async for chunk in parts.chunks(first):
+        async for chunk in reader.chunks(first):
             await spool.write(chunk)
-        second = await parts.next()
-        metadata = Metadata() if second is None else _metadata(await parts.text(second))
-        await parts.expect_end()
+        second = await reader.next()
+        metadata = Metadata() if second is None else _parse_metadata(await reader.text(second))
+        await reader.expect_end()
         await spool.seek(0)
-        yield Body(metadata, _spooled(spool))
+        yield Body(metadata, _read_spool(spool))
 
 
-class _Reader:
-    """The parts of a multipart body, one after the other, bounded in size and in idle time."""
+class _PartReader:
+    """Reads the parts of a multipart body in order, with limits on its size and on pauses."""
 
     def __init__(self, request: web.Request, limits: WebLimits) -> None:
         if not request.content_type.startswith("multipart/"):
             raise InvalidRequest("send multipart/form-data with the parts metadata and tar")
-        refuse_encoding(request)
+        reject_content_encoding(request)
         self._limits = limits
-        self._left = limits.upload_bytes_max
-        if (request.content_length or 0) > self._left:
-            raise self._over()
+        self._bytes_left = limits.upload_bytes_max
+        if (request.content_length or 0) > self._bytes_left:
+            raise self._too_large()
         try:
             self._reader = MultipartReader(request.headers, request.content)
         except (ValueError, AssertionError) as error:
-            raise InvalidRequest(f"the Content-Type is not that of a multipart body: {error}") from error
+            raise InvalidRequest(f"invalid Content-Type of a multipart body: {error}") from error
         self._seen: set[str] = set()
 
     async def next(self) -> BodyPartReader | None:
-        part = await self._guarded(self._reader.next())
+        """Return the next part, or None at the end of the body."""
+        part = await self._guard(self._reader.next())
         if part is None:
             return None
-        if not isinstance(part, BodyPartReader) or part.name not in PARTS:
+        if not isinstance(part, BodyPartReader) or part.name not in _PART_NAMES:
             name = getattr(part, "name", None)
             raise InvalidRequest(
-                f"the request has a part named {name!r}; it takes metadata and tar", field="body"
+                f"unexpected part named {name!r}; the allowed parts are metadata and tar", field="body"
             )
         if part.name in self._seen:
             raise InvalidRequest(f"the request has two parts named {part.name}", field=part.name)
@@ -100,19 +90,19 @@ class _Reader:
         return part
 
     async def chunks(self, part: BodyPartReader) -> AsyncIterator[bytes]:
-        while chunk := await self._guarded(part.read_chunk(CHUNK_BYTES)):
-            self._left -= len(chunk)
-            if self._left < 0:
-                raise self._over()
+        while chunk := await self._guard(part.read_chunk(CHUNK_BYTES)):
+            self._bytes_left -= len(chunk)
+            if self._bytes_left < 0:
+                raise self._too_large()
             yield chunk
 
-    async def archive(self, part: BodyPartReader) -> AsyncIterator[bytes]:
-        """The last part; nothing may follow it."""
+    async def last_part(self, part: BodyPartReader) -> AsyncIterator[bytes]:
         async for chunk in self.chunks(part):
             yield chunk
         await self.expect_end()
 
     async def expect_end(self) -> None:
+        """Raise `InvalidRequest` if another part follows."""
         if await self.next() is not None:
             raise InvalidRequest("the request has more parts than metadata and tar", field="body")
 
@@ -127,39 +117,39 @@ class _Reader:
                 )
         return bytes(text)
 
-    async def _guarded(self, reading: Any) -> Any:
-        """Awaits a read of the body; a peer that stops sending, or sends nonsense, is told so."""
+    async def _guard(self, reading: Any) -> Any:
+        """Await a read of the body; raise `InvalidRequest` if the client stops sending, or if the body is malformed."""
         try:
             with anyio.fail_after(self._limits.idle_seconds):
                 return await reading
         except TimeoutError as error:
             raise InvalidRequest(
-                f"nothing came for {self._limits.idle_seconds:g} s; the upload stopped in the middle",
+                f"the upload stalled: no data received for {self._limits.idle_seconds:g} s",
                 code="upload_stalled",
             ) from error
         except _MALFORMED as error:
-            told = str(error).strip().splitlines() or [type(error).__name__]
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidRequest(
-                f"the multipart body is malformed or cut short: {told[-1].strip()}"
+                f"the multipart body is malformed or cut short: {lines[-1].strip()}"
             ) from error
 
-    def _over(self) -> TooLarge:
+    def _too_large(self) -> TooLarge:
         return TooLarge(f"the request is larger than {self._limits.upload_bytes_max} bytes")
 
 
-def refuse_encoding(request: web.Request) -> None:
-    """Bodies come as they are: raises for a Content-Encoding."""
+def reject_content_encoding(request: web.Request) -> None:
+    """Raise 415 for a compressed body."""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise web.HTTPUnsupportedMediaType(
-            text=f"send the body as it is, without Content-Encoding {encoding}"
+            text=f"Content-Encoding {encoding} is not supported; send the body uncompressed"
         )
 
 
-def _metadata(text: bytes) -> Metadata:
+def _parse_metadata(text: bytes) -> Metadata:
     return parse_request(parse_json(text, what="metadata"), Metadata, what="metadata")
 
 
-async def _spooled(spool: Any) -> AsyncIterator[bytes]:
+async def _read_spool(spool: Any) -> AsyncIterator[bytes]:
     while chunk := await spool.read(CHUNK_BYTES):
         yield chunk

@@ -1,120 +1,214 @@
-"""The API's schemas for its documentation, made from the attrs classes: there is no second copy to keep."""
+"""Request parameters and response bodies of the API, and the parsing of parameters.
 
-import types
-from collections.abc import Mapping
-from datetime import datetime
+Descriptions and examples of the fields are in `openapi/descriptions.py`. Keys of a field's metadata: `name` (header
+name), `minimum` and `maximum`, `nullable` (always present, may be null), `media_type`."""
+
+import re
 from enum import Enum
-from functools import cache
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 import attrs
-from attrs import frozen
-from marshmallow import INCLUDE, RAISE, Schema, fields
-from marshmallow.validate import OneOf
+from aiohttp import web
+from attrs import field, frozen
 
-from pyexec.domain.described import described
-from pyexec.domain.ids import ID_PATTERN
+from pyexec.domain.execution import Status
+from pyexec.domain.result import Summary
+from pyexec.domain.spec import Metadata
+from pyexec.errors import InvalidRequest
 
-
-class Use(Enum):
-    """What a class describes: each kind of thing has rules of its own."""
-
-    ANSWER = "answer"
-    """May get more fields one day; those that do not apply are left out."""
-    BODY = "body"
-    """No other fields; null stands for what is left out, where there is no default."""
-    PARAMETERS = "parameters"
-    """Text in the path, the query or the headers."""
+T = TypeVar("T")
+KEY_LENGTH_MAX = 255
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
+_NUMBER_LENGTH_MAX = 60
+_BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
 
 
-class _Bytes(fields.Raw):
-    """Bytes as they are."""
+class OutputStream(Enum):
+    """Output stream of a program."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
 
 
-class _Flag(fields.String):
-    """A yes or no, as text."""
+@frozen(kw_only=True)
+class ExecutionPath:
+    """Path parameters of an execution."""
 
-    def __init__(self, **options: Any) -> None:
-        options["load_default"] = "01"[options["load_default"]]
-        super().__init__(validate=OneOf(("0", "1", "false", "true")), **options)
+    id: str
 
 
-_SIMPLE: dict[type, type[fields.Field[Any]]] = {
-    str: fields.String,
-    int: fields.Integer,
-    float: fields.Float,
-    bool: fields.Boolean,
-    bytes: _Bytes,
-    datetime: fields.DateTime,
-}
-_KEYWORDS = {"doc": "description", "least": "minimum", "most": "maximum", "pattern": "pattern"}
-"""What is told of a field, and the word for it in JSON Schema."""
+@frozen(kw_only=True)
+class OutputFilePath(ExecutionPath):
+    """Path parameters of an output file."""
+
+    path: str
+
+
+@frozen(kw_only=True)
+class WaitQuery:
+    """Query of `GET /executions/{id}`."""
+
+    wait: float = field(default=0.0, metadata={"minimum": 0, "maximum": 60})
+
+
+@frozen(kw_only=True)
+class ListQuery:
+    """Query of `GET /executions`."""
+
+    status: Status | None = None
+    limit: int = field(default=50, metadata={"minimum": 1, "maximum": 500})
+    cursor: str | None = None
+
+
+@frozen(kw_only=True)
+class LogsQuery:
+    """Query of `GET /executions/{id}/logs`."""
+
+    stream: OutputStream | None = None
+    follow: bool = False
+
+
+@frozen(kw_only=True)
+class EventsQuery:
+    """Query of `GET /executions/{id}/events`."""
+
+    follow: bool = True
+
+
+@frozen(kw_only=True)
+class IdempotencyHeader:
+    """Header that makes a POST safe to repeat."""
+
+    key: str | None = field(default=None, metadata={"name": "Idempotency-Key"})
+
+
+@frozen(kw_only=True)
+class LastEventIdHeader:
+    """Header that resumes an event stream."""
+
+    last_event_id: str | None = field(default=None, metadata={"name": "Last-Event-ID"})
+
+
+@frozen(kw_only=True)
+class Parts:
+    """Parts of a multipart upload."""
+
+    metadata: Metadata = field(factory=Metadata)
+    tar: bytes = field(metadata={"media_type": "application/x-tar"})
+
+
+@frozen(kw_only=True)
+class Accepted:
+    """Response to an asynchronous submission."""
+
+    execution_id: str
+
+
+@frozen(kw_only=True)
+class KillAnswer:
+    """Response to a kill."""
+
+    status: Status
+
+
+@frozen(kw_only=True)
+class Listing:
+    """Page of executions, newest first."""
+
+    executions: tuple[Summary, ...]
+    next_cursor: str | None = field(default=None, metadata={"nullable": True})
+
+
+@frozen(kw_only=True)
+class Health:
+    """Response of the liveness check."""
+
+    status: str
+
+
+@frozen(kw_only=True)
+class Readiness:
+    """Response of the readiness check when the server accepts work."""
+
+    status: str
+    warnings: tuple[str, ...] | None = None
 
 
 @frozen(kw_only=True)
 class Problem:
-    """Every error."""
+    """Body of every error response."""
 
-    error: str = attrs.field(
-        metadata=described("A sentence for a person.", "config.memory_mb is 1; allowed is at least 16")
-    )
-    code: str = attrs.field(metadata=described("Its kind, for a program.", "invalid_request"))
-    field: str | None = attrs.field(
-        default=None, metadata=described("Where in the request, if there is a place.", "config.memory_mb")
-    )
-    execution_id: str | None = attrs.field(
-        default=None,
-        metadata=described("What was accepted all the same, and goes on.", pattern=ID_PATTERN),
-    )
+    error: str
+    code: str
+    field: str | None = None
+    execution_id: str | None = None
 
 
-@cache
-def schema_of(cls: type, use: Use = Use.ANSWER) -> type[Schema]:
-    """The marshmallow schema of an attrs class, with what is told of its fields."""
-    made: dict[str, Any] = {a.name: _field_of(a, use) for a in attrs.fields(cls)}
-    unknown = RAISE if use is Use.BODY else INCLUDE
-    meta = {"described": cls, "description": cls.__doc__, "unknown": unknown, "register": False}
-    return type(cls.__name__, (Schema,), {**made, "Meta": type("Meta", (), meta)})
+@frozen(kw_only=True)
+class Unreadiness(Problem):
+    """Response of the readiness check when the server accepts no work."""
+
+    status: str | None = None
+    reasons: dict[str, str] | None = None
 
 
-def _field_of(attribute: "attrs.Attribute[Any]", use: Use) -> fields.Field[Any]:
-    told = attribute.metadata
-    described = {word: told[name] for name, word in _KEYWORDS.items() if name in told}
-    if "example" in told:
-        described["examples"] = [told["example"]]
-    options: dict[str, Any] = {"metadata": described}
-    if "name" in told:
-        options["data_key"] = told["name"]
-    if use is Use.ANSWER:
-        options["required"] = told.get("nullable", False) or not _is_optional(attribute.type)
-        options["allow_none"] = told.get("nullable", False)
-    else:
-        options["required"] = attribute.default is attrs.NOTHING
-        options["allow_none"] = use is Use.BODY and _is_optional(attribute.type)
-        if isinstance(attribute.default, str | int | float | tuple):
-            options["load_default"] = attribute.default
-    return _field(attribute.type, use, options)
+@frozen(kw_only=True)
+class Message:
+    """Server-Sent Event."""
+
+    event: str
+    id: str
+    data: str
 
 
-def _is_optional(kind: Any) -> bool:
-    return type(None) in get_args(kind)
+def read_query(request: web.Request, cls: type[T]) -> T:
+    """Parse the query string as `cls`; raise `InvalidRequest` for a value that is not allowed."""
+    values = {}
+    for parameter in attrs.fields(cls):  # type: ignore[arg-type]
+        text = request.query.get(parameter.name)
+        if text is not None:
+            values[parameter.name] = _parse(text, parameter)
+    return cls(**values)
 
 
-def _field(kind: Any, use: Use, options: dict[str, Any]) -> fields.Field[Any]:
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return _field(next(arg for arg in get_args(kind) if arg is not type(None)), use, options)
-    if origin is tuple:
-        of_items = {"pattern": options["metadata"].pop("pattern")} if "pattern" in options["metadata"] else {}
-        return fields.List(_field(get_args(kind)[0], use, {"metadata": of_items}), **options)
-    if origin in (dict, Mapping):
-        return fields.Dict(values=_field(get_args(kind)[1], use, {"metadata": {}}), **options)
-    if attrs.has(kind):
-        return fields.Nested(schema_of(kind, use), **options)
+def read_idempotency_key(request: web.Request) -> str | None:
+    """Return the `Idempotency-Key` header; raise `InvalidRequest` if it is empty or too long."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 0 < len(key) <= KEY_LENGTH_MAX:
+        raise InvalidRequest(
+            f"Idempotency-Key must have 1 to {KEY_LENGTH_MAX} characters", field="Idempotency-Key"
+        )
+    return key
+
+
+def _parse(text: str, parameter: "attrs.Attribute[Any]") -> Any:
+    name = parameter.name
+    kind: Any = next((arg for arg in get_args(parameter.type) if arg is not type(None)), parameter.type)
+    if kind is str:
+        return text
+    if kind is bool:
+        if text not in _BOOLEANS:
+            raise InvalidRequest(f"{name} must be 0 or 1, not {text[:60]!r}", field=name)
+        return _BOOLEANS[text]
     if issubclass(kind, Enum):
-        return fields.Enum(kind, by_value=fields.String, **options)
-    if kind is bool and use is Use.PARAMETERS:
-        return _Flag(**options)
-    if kind is bytes:
-        options["metadata"] = {"type": "string", "format": "binary", **options["metadata"]}
-    return _SIMPLE[kind](**options)
+        allowed = [member.value for member in kind]
+        if text not in allowed:
+            raise InvalidRequest(f"{name} must be one of {', '.join(allowed)}, not {text[:60]!r}", field=name)
+        return kind(text)
+    minimum, maximum = parameter.metadata["minimum"], parameter.metadata["maximum"]
+    value = _number(text, kind)
+    if value is None or not minimum <= value <= maximum:
+        wanted = "a whole number" if kind is int else "a number"
+        raise InvalidRequest(
+            f"{name} must be {wanted} from {minimum:g} to {maximum:g}, not {text[:60]!r}", field=name
+        )
+    return value
+
+
+def _number(text: str, kind: type[int] | type[float]) -> float | None:
+    if len(text) > _NUMBER_LENGTH_MAX or _NUMBER.fullmatch(text) is None:
+        return None
+    try:
+        return kind(text)
+    except ValueError:  # a fraction where a whole number is required
+        return None

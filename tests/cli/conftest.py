@@ -1,4 +1,4 @@
-"""The command line programs, as processes. Each must behave as the other does: the suite runs over all of them."""
+"""Fixtures that run the command line programs. Every test runs against both programs."""
 
 import os
 import signal
@@ -18,11 +18,13 @@ from tests.support.schedule import once
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("python", "go")
 SECONDS = 60
+# A signal that the parent of this process ignores (nohup, a background job) would be ignored by the programs too.
+DEFAULT_SIGNALS = ("env", "--default-signal=HUP,INT,TERM")
 
 
 @frozen
 class Program:
-    """A command line program, and the server it talks to."""
+    """A command line program, and the URL of its server."""
 
     name: str
     path: Path
@@ -32,10 +34,10 @@ class Program:
     def run(
         self, *arguments: str, stdin: bytes | int = b"", **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run it to its end with this input; `stdin` may be a descriptor."""
+        """Run the program with this input until it ends; `stdin` may be a file descriptor."""
         given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         return subprocess.run(
-            [self.path, *arguments],
+            [*DEFAULT_SIGNALS, self.path, *arguments],
             capture_output=True,
             cwd=self.directory,
             env=self.environment(environment),
@@ -46,9 +48,9 @@ class Program:
 
     @contextmanager
     def started(self, *arguments: str, **options: object) -> Iterator[subprocess.Popen[bytes]]:
-        """Start it, with pipes that are not buffered; it is gone at the end."""
+        """Start the program with unbuffered pipes, and kill it at the end."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [str(self.path), *arguments]
+        command = [*DEFAULT_SIGNALS, str(self.path), *arguments]
         with subprocess.Popen(
             command, cwd=self.directory, env=self.environment({}), bufsize=0, **(pipes | options)
         ) as process:
@@ -62,23 +64,23 @@ class Program:
                     process.kill()
 
     def on_a_terminal(self, *arguments: str | Path, **options: object) -> bytes:
-        """Run it to its end with standard error on a terminal, and give what is to be seen there."""
-        ours, theirs = os.openpty()
+        """Run the program with standard error on a terminal, and return what the terminal shows."""
+        controller, terminal = os.openpty()
         try:
-            with self.started(*map(str, arguments), stderr=theirs, **options):
-                os.close(theirs)
+            with self.started(*map(str, arguments), stderr=terminal, **options):
+                os.close(terminal)
                 screen = b""
-                with suppress(OSError):  # EIO: nobody has the terminal open any more
-                    while piece := os.read(ours, 65536):
+                with suppress(OSError):  # EIO: the program has closed the terminal
+                    while piece := os.read(controller, 65536):
                         screen += piece
             return screen
         finally:
-            os.close(ours)
+            os.close(controller)
 
     def shell(self, line: str) -> subprocess.CompletedProcess[bytes]:
-        """Run a line of bash in which $P is the program; the exit code is the pipeline's first failure."""
+        """Run a line of bash in which $P is the program. The exit code is that of the last command that failed."""
         environment = self.environment({"P": str(self.path)})
-        command = ["bash", "-o", "pipefail", "-c", line]
+        command = [*DEFAULT_SIGNALS, "bash", "-o", "pipefail", "-c", line]
         return subprocess.run(
             command, capture_output=True, cwd=self.directory, env=environment, timeout=SECONDS, check=False
         )
@@ -88,7 +90,7 @@ class Program:
         return inherited | ({"PYEXEC_SERVER": self.server} if self.server else {}) | more
 
     def file(self, name: str, content: str | bytes = "") -> Path:
-        """A file below the directory where it runs."""
+        """Write a file in the working directory of the program."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -97,7 +99,7 @@ class Program:
 
 @pytest.fixture(scope="session")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Where the programs are; the Go one is built anew, once for all workers."""
+    """Return the paths of the programs; build the Go program once for all workers."""
     python = Path(sys.executable).with_name("python-executor")
     if not python.exists():
         pytest.fail(f"{python} is not there; `make test` installs it")
@@ -114,18 +116,18 @@ def build_go_program() -> str:
 
 @pytest.fixture(params=PROGRAMS)
 def lone_program(request: pytest.FixtureRequest, paths: dict[str, Path], tmp_path: Path) -> Program:
-    """A program that has not been told of a server."""
+    """A program without a server."""
     return Program(request.param, paths[request.param], None, tmp_path)
 
 
 @pytest.fixture
 def program(lone_program: Program, server) -> Program:
-    """A program in an empty directory, whose server is the real one."""
+    """A program with a real server, in an empty directory."""
     return evolve(lone_program, server=server.url)
 
 
 def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
-    """The output as far as this text; fails if it ends before."""
+    """Read the output up to this text; fail if the output ends before."""
     got = b""
     while wanted not in got:
         piece = stream.read(1)

@@ -1,16 +1,16 @@
-"""`completion`: scripts for shells, and what the one for bash offers."""
+"""Test `completion`: the scripts for all shells, and the candidates in bash."""
 
 import pytest
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_has_a_script(lone_program, shell):
+def test_completion_script_for_each_shell(lone_program, shell):
     done = lone_program.run("completion", shell)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"python-executor" in done.stdout
 
 
-def test_others_have_none(lone_program):
+def test_completion_of_an_unknown_shell_is_an_error(lone_program):
     for arguments in ((), ("tcsh",)):
         done = lone_program.run("completion", *arguments)
         assert (done.returncode, done.stdout) == (2, b"")
@@ -30,7 +30,7 @@ def test_others_have_none(lone_program):
         (("logs", "--stream", ""), {"stdout", "stderr"}),
     ],
 )
-def test_what_bash_offers(lone_program, words, offered):
+def test_bash_completion(lone_program, words, offered):
     (lone_program.directory / "python-executor").symlink_to(lone_program.path)
     line = " ".join(f"'{word}'" for word in words)
     script = f"""

@@ -1,4 +1,4 @@
-"""submit, follow, logs, kill, list, eval."""
+"""Test submit, follow, logs, kill, list and eval."""
 
 import json
 
@@ -11,13 +11,13 @@ BYTES = b"import os, sys\nos.write(1, b'\\xff\\n')\nos.write(2, b'\\xfe\\n')\nsy
 
 @pytest.fixture
 def ended(program) -> str:
-    """The id of an execution that is over."""
+    """The ID of an execution that has ended."""
     execution_id = program.run("submit", stdin=BYTES).stdout.decode().strip()
     assert program.run("follow", execution_id).returncode == 3
     return execution_id
 
 
-def test_submit_prints_the_id_alone(program):
+def test_submit_prints_only_the_id(program):
     done = program.run("submit", stdin=b"print(1)")
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"exe_")
@@ -28,7 +28,7 @@ def test_submit_prints_the_id_alone(program):
 
 
 @pytest.mark.parametrize("tail", [(), ("--tail",)])
-def test_follow_gives_the_output_and_the_exit_code(program, ended, tail):
+def test_follow_prints_the_output_and_returns_the_exit_code(program, ended, tail):
     done = program.run("follow", ended, *tail)
     assert (done.returncode, done.stdout) == (3, b"\xff\n")
     assert b"\xfe\n" in done.stderr
@@ -37,7 +37,7 @@ def test_follow_gives_the_output_and_the_exit_code(program, ended, tail):
     assert program.run("-q", "follow", ended, *tail).stderr == b"\xfe\n"
 
 
-def test_follow_tail_shows_output_as_it_comes(program):
+def test_follow_tail_prints_output_as_it_arrives(program):
     code = b"import time\nprint('up', flush=True)\ntime.sleep(600)"
     execution_id = program.run("submit", stdin=code).stdout.decode().strip()
     with program.started("follow", "--tail", execution_id) as process:
@@ -47,13 +47,13 @@ def test_follow_tail_shows_output_as_it_comes(program):
         assert b"was killed" in process.stderr.read()
 
 
-def test_logs_are_the_bytes_themselves(program, ended):
+def test_logs_prints_raw_bytes(program, ended):
     assert sorted(program.run("logs", ended).stdout.splitlines()) == [b"\xfe", b"\xff"]
     assert program.run("logs", ended, "--stream", "stderr").stdout == b"\xfe\n"
     assert program.run("logs", "--follow", ended, "--stream", "stdout").stdout == b"\xff\n"
 
 
-def test_kill_tells_what_became_of_it(program, ended):
+def test_kill_prints_the_status(program, ended):
     done = program.run("kill", ended)
     assert (done.returncode, done.stdout) == (0, b"completed\n")
 

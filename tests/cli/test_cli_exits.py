@@ -1,4 +1,4 @@
-"""Exit codes, and what is said with them."""
+"""Test exit codes and error messages."""
 
 import json
 
@@ -20,35 +20,35 @@ from tests.support.canned import Request, canned
         ("import os\nos.abort()", 128 + 6),
     ],
 )
-def test_the_programs_own(program, code, exit_code):
+def test_exit_code_of_the_program(program, code, exit_code):
     assert program.run(stdin=code.encode()).returncode == exit_code
 
 
-def test_a_traceback_comes_through_and_nothing_else(program):
+def test_a_traceback_is_printed_without_further_messages(program):
     done = program.run(stdin=b"1 / 0")
     assert done.stderr.endswith(b"ZeroDivisionError: division by zero\n")
     assert b"python-executor" not in done.stderr
 
 
-def test_too_long(program):
+def test_timeout(program):
     done = program.run("--timeout", "1", stdin=b"print('so far', flush=True)\nwhile True: pass")
     assert (done.returncode, done.stdout) == (124, b"so far\n")
     assert b"timeout" in done.stderr
 
 
-def test_too_much_memory(program):
+def test_memory_limit(program):
     done = program.run("--memory", "64", stdin=b"x = []\nwhile True: x.append(bytearray(10_000_000))")
     assert done.returncode == 137
     assert b"out_of_memory" in done.stderr
 
 
-def test_too_much_output(program):
+def test_output_limit(program):
     done = program.run(stdin=b"while True: print('x' * 100_000)")
     assert done.returncode == 125
     assert b"output_limit" in done.stderr
 
 
-def test_nobody_there(lone_program):
+def test_server_unreachable(lone_program):
     for arguments in (
         ("run",),
         ("submit",),
@@ -66,7 +66,7 @@ def test_nobody_there(lone_program):
 
 
 @pytest.mark.parametrize("command", ["follow", "logs", "kill"])
-def test_an_unknown_execution(program, command):
+def test_unknown_execution(program, command):
     done = program.run(command, "exe_" + 32 * "0")
     assert (done.returncode, done.stdout) == (125, b"")
     assert b"exe_000" in done.stderr
@@ -76,7 +76,7 @@ def test_an_unknown_execution(program, command):
     ("status", "exit_code"),
     [(400, 2), (413, 2), (415, 2), (401, 125), (404, 125), (409, 125), (429, 125), (500, 125), (503, 125)],
 )
-def test_what_the_server_refuses(lone_program, status, exit_code):
+def test_rejected_requests(lone_program, status, exit_code):
     def answer(request: Request) -> None:
         request.rfile.read(int(request.headers["Content-Length"]))
         body = {"error": f"this is a {status}", "code": "some_code"}
@@ -93,25 +93,25 @@ def test_what_the_server_refuses(lone_program, status, exit_code):
 CONNECT = b"import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
 
 
-def test_a_network_that_is_not_there_is_told(program):
-    told = (
+def test_hint_that_the_network_is_disabled(program):
+    hint = (
         b"python-executor: the network is disabled in this run; "
         b"config.network_disabled: false, or --network, gives it one\n"
     )
     for arguments, stdin in (((), CONNECT), (("eval", "-"), CONNECT)):
         done = program.run(*arguments, stdin=stdin)
         assert (done.returncode, done.stdout) == (1, b"")
-        assert done.stderr.endswith(b"Network is unreachable\n" + told)
+        assert done.stderr.endswith(b"Network is unreachable\n" + hint)
         assert program.run("-q", *arguments, stdin=stdin).stderr.endswith(b"Network is unreachable\n")
-        assert told not in program.run("--json", *arguments, stdin=stdin).stderr
+        assert hint not in program.run("--json", *arguments, stdin=stdin).stderr
 
 
 @pytest.mark.parametrize("command", ["follow", "logs", "kill"])
-def test_an_id_that_is_none(program, command):
+def test_invalid_execution_id(program, command):
     assert program.run(command, "../list").returncode == 2
 
 
-def test_output_that_nobody_reads_any_more_ends_the_run(program):
+def test_closing_the_output_pipe_kills_the_execution(program):
     program.file("loop.py", "while True: print('line', flush=True)")
     done = program.shell("$P -v loop.py | head -2")
     assert (done.returncode, done.stdout) == (141, b"line\nline\n")
@@ -119,13 +119,13 @@ def test_output_that_nobody_reads_any_more_ends_the_run(program):
     assert program.run("follow", f"exe_{execution_id}").returncode == 125
 
 
-def test_output_that_cannot_be_written_is_an_error(program):
+def test_output_to_a_full_device_is_an_error(program):
     done = program.shell("echo 'print(1)' | $P >/dev/full")
     assert done.returncode == 125
     assert b"No space left" in done.stderr
 
 
-def test_output_that_is_closed_is_never_written_elsewhere(program):
+def test_closed_stdout_is_not_written_to_another_file(program):
     done = program.shell("echo 'print(1)' | $P >&-")
-    # In Go's runtime /dev/null has taken a closed descriptor's place before any of our code runs.
+    # The Go runtime opens /dev/null in place of a closed standard descriptor.
     assert (done.returncode, done.stdout) == (125 if program.name == "python" else 0, b"")

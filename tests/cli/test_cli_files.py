@@ -1,4 +1,4 @@
-"""`--output-file` and `--output-dir`: what a run brought back is written here."""
+"""Test `--output-file` and `--output-dir`."""
 
 import io
 import json
@@ -21,8 +21,8 @@ def tar(**members: tarfile.TarInfo | bytes) -> bytes:
 
 
 @pytest.fixture
-def brings_back(lone_program):
-    """A program whose server brings these files back from every run, and what was asked of it."""
+def run_with_output_files(lone_program):
+    """Run a program whose server returns these output files, and return the metadata of its request too."""
 
     def start(members: dict[str, bytes], *arguments: str, truncated: bool = False):
         metadata = []
@@ -52,9 +52,9 @@ def brings_back(lone_program):
     return start
 
 
-def test_files_are_written_below_the_directory(brings_back, lone_program):
+def test_files_are_written_to_the_output_directory(run_with_output_files, lone_program):
     members = {"out/a.csv": b"1,2\n", "tool.sh": b"#!/bin/sh\n", "grüße.txt": b""}
-    done, metadata = brings_back(
+    done, metadata = run_with_output_files(
         members, "--output-file", "out/*.csv", "--output-file", "*", "--output-dir", "got/here"
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
@@ -66,41 +66,44 @@ def test_files_are_written_below_the_directory(brings_back, lone_program):
     assert not (root / "out" / "a.csv").stat().st_mode & 0o100
 
 
-def test_they_lie_here_by_default_and_replace_what_is_there(brings_back, lone_program):
+def test_files_go_to_the_current_directory_and_replace_existing_ones(run_with_output_files, lone_program):
     lone_program.file("a.txt", "older and longer")
-    done, _ = brings_back({"a.txt": b"new"}, "--output-file", "a.txt", "-v", truncated=True)
+    done, _ = run_with_output_files({"a.txt": b"new"}, "--output-file", "a.txt", "-v", truncated=True)
     assert (lone_program.directory / "a.txt").read_text() == "new"
     assert b"python-executor: wrote a.txt\n" in done.stderr
-    assert b"python-executor: some output files were left out: together they are too large\n" in done.stderr
+    assert (
+        b"python-executor: some output files are missing: they exceed the size limit, or could not be collected\n"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside-of-it-all.txt", "a/../../outside.txt"])
-def test_nothing_is_written_outside(brings_back, lone_program, name):
-    done, _ = brings_back({name: b"x"}, "--output-file", "*", "--output-dir", "inside")
+def test_unsafe_paths_are_rejected(run_with_output_files, lone_program, name):
+    done, _ = run_with_output_files({name: b"x"}, "--output-file", "*", "--output-dir", "inside")
     assert done.returncode == 125
     assert b"outside" in done.stderr
     assert not list(lone_program.directory.rglob("*outside*"))
 
 
-def test_what_cannot_be_written_is_an_error(brings_back, lone_program):
+def test_an_unwritable_output_directory_is_an_error(run_with_output_files, lone_program):
     lone_program.file("taken", "a file")
-    done, _ = brings_back({"a.txt": b"x"}, "--output-file", "*", "--output-dir", "taken")
+    done, _ = run_with_output_files({"a.txt": b"x"}, "--output-file", "*", "--output-dir", "taken")
     assert done.returncode == 125
     assert b"taken" in done.stderr
 
 
-def test_eval_brings_them_back_too(program):
+def test_eval_downloads_output_files(program):
     done = program.run("eval", "open('a.txt', 'w').write('x')", "--output-file", "*", "--output-dir", "got")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
     assert (program.directory / "got/a.txt").read_text() == "x"
 
 
-def test_follow_brings_back_what_was_submitted(program):
+def test_follow_downloads_the_files_of_a_submitted_execution(program):
     program.file("main.py", "open('a.txt', 'w').write('x')\nraise SystemExit(3)")
     execution_id = program.run("submit", "main.py", "--output-file", "*.txt").stdout.decode().strip()
     done = program.run("follow", execution_id)
     assert done.returncode == 3
-    hint = f"python-executor: it has output files: follow {execution_id} --output-dir DIR brings them\n"
+    hint = f"python-executor: output files available: use follow {execution_id} --output-dir DIR\n"
     assert done.stderr.endswith(hint.encode())
     assert not (program.directory / "a.txt").exists()
     for tail in ((), ("--tail",)):
@@ -110,17 +113,17 @@ def test_follow_brings_back_what_was_submitted(program):
         assert (program.directory / got / "a.txt").read_text() == "x"
 
 
-def test_follow_says_that_there_are_none(program):
+def test_follow_without_output_files(program):
     execution_id = program.run("submit", stdin=b"pass").stdout.decode().strip()
     done = program.run("follow", execution_id, "--output-dir", "got")
     assert done.returncode == 0
-    told = b"python-executor: it has no output files: submit --output-file named none, or none that it left\n"
-    assert done.stderr.endswith(told)
+    expected = b"python-executor: no output files: submit had no --output-file, or no file matched\n"
+    assert done.stderr.endswith(expected)
     assert not (program.directory / "got").exists()
 
 
 @pytest.mark.parametrize("arguments", [("submit",), ("--async",)])
-def test_submit_says_how_to_get_them(lone_program, arguments):
+def test_submit_explains_how_to_download_files(lone_program, arguments):
     lone_program.file("main.py")
     done = lone_program.run(*arguments, "main.py", "--output-file", "*", "--output-dir", "out")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -136,7 +139,7 @@ def test_submit_says_how_to_get_them(lone_program, arguments):
         ("--async", "main.py", "--output-file", "*", "--output-dir", "out"),
     ],
 )
-def test_a_directory_for_nothing_is_wrong_usage(program, arguments):
+def test_output_dir_without_output_files_is_wrong_usage(program, arguments):
     program.file("main.py", "pass")
     done = program.run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")

@@ -1,4 +1,4 @@
-"""Flags of CONTRACT's command line, wherever they stand."""
+"""Test the flags, before and after the command."""
 
 import json
 import secrets
@@ -10,20 +10,20 @@ import pytest
 SHOW = "import os, sys\nprint(os.environ.get('A'), os.environ.get('B'), sys.argv[1:], sys.stdin.read())"
 
 
-def test_script_arguments_come_after_two_dashes(program):
+def test_script_arguments_after_two_dashes(program):
     program.file("show.py", SHOW)
     assert program.run("show.py", "--", "-x", "--", "b c").stdout == b"None None ['-x', '--', 'b c'] \n"
     assert program.run("--", "a", stdin=SHOW.encode()).stdout == b"None None ['a'] \n"
 
 
-def test_environment(program):
+def test_environment_variables(program):
     program.file("show.py", SHOW)
     done = program.run("show.py", "-e", "A=x=y", "--env", "B", B="from here")
     assert done.stdout == b"x=y from here [] \n"
 
 
 @pytest.mark.parametrize("arguments", [("--stdin", "in.txt"), ("--stdin", "-")])
-def test_the_programs_own_input(program, arguments):
+def test_stdin_of_the_program(program, arguments):
     program.file("show.py", SHOW)
     program.file("in.txt", "line\0\nno end")
     done = program.run("show.py", *arguments, stdin=b"line\0\nno end")
@@ -48,7 +48,7 @@ def test_entrypoint(program):
         ("-qv", "--timeout", "1", "run", "x.py"),
     ],
 )
-def test_global_flags_stand_before_or_after_the_command(program, arguments):
+def test_global_flags_before_or_after_the_command(program, arguments):
     program.file("x.py", "while True: pass")
     assert program.run(*arguments).returncode == 124
 
@@ -63,14 +63,14 @@ def test_global_flags_stand_before_or_after_the_command(program, arguments):
         ("--file", "show.py", "-e", "A=1", "-e", "B=2", "run"),
     ],
 )
-def test_flags_of_commands_that_take_code_stand_before_them_too(program, arguments):
+def test_script_flags_before_the_command(program, arguments):
     program.file("show.py", SHOW)
     program.file("empty")
     done = program.run(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1 2 [] \n", b"")
 
 
-def test_a_command_is_found_behind_their_values(program):
+def test_the_command_is_found_after_flag_values(program):
     assert program.run("-e", "A=list", "eval", "import os; os.environ['A']").stdout == b"'list'\n"
     assert json.loads(program.run("--json", "list", "--limit", "1").stdout)["execution_id"]
     done = program.run("-e", "A=1", "kill", "exe_1")
@@ -99,7 +99,7 @@ def test_the_image_reaches_the_server(program):
     assert b"image_unavailable" in done.stderr
 
 
-def test_the_network_is_off_unless_asked_for(program):
+def test_the_network_is_disabled_by_default(program):
     code = b"import os\nprint(sorted(os.listdir('/sys/class/net')))"
     assert program.run(stdin=code).stdout == b"['lo']\n"
     assert b"eth0" in program.run("--network", stdin=code).stdout
@@ -115,10 +115,10 @@ def test_json(program):
     assert done.stderr == b""
 
 
-def test_verbose_tells_what_setup_says_and_a_failure_tells_it_to_all(program):
-    word = secrets.token_hex(8)  # what was installed before has nothing to say
-    told = program.run("-v", "--pre-command", f"echo {word}", stdin=b"print(1)")
-    assert f"$ echo {word}\n{word}\n".encode() in told.stderr
+def test_setup_output_is_printed_if_verbose_or_if_it_failed(program):
+    word = secrets.token_hex(8)  # a new command, because a cached environment prints nothing
+    setup = program.run("-v", "--pre-command", f"echo {word}", stdin=b"print(1)")
+    assert f"$ echo {word}\n{word}\n".encode() in setup.stderr
     assert program.run("--pre-command", f"echo new {word}", stdin=b"print(1)").stderr == b""
     for verbose in ((), ("-v",)):
         done = program.run(*verbose, "--pre-command", "echo oh no; exit 3", stdin=b"print(1)")
@@ -127,28 +127,28 @@ def test_verbose_tells_what_setup_says_and_a_failure_tells_it_to_all(program):
         assert done.stderr.endswith(b"setup_failed): pre_commands[0] failed with exit code 3: oh no\n")
 
 
-def test_eval_takes_commands_that_run_first(program):
+def test_eval_with_a_pre_command(program):
     word = secrets.token_hex(8)
     code = "open('/opt/word').read()"
     done = program.run("eval", code, "--pre-command", f"printf {word} > /opt/word")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"'{word}'\n".encode(), b"")
 
 
-def test_verbose_tells_the_steps_and_quiet_does_not(program):
-    told = program.run("-v", stdin=b"print(1)").stderr
-    assert b"submitted" in told
-    assert b"running" in told
+def test_verbose_prints_the_steps_and_quiet_does_not(program):
+    stderr = program.run("-v", stdin=b"print(1)").stderr
+    assert b"submitted" in stderr
+    assert b"running" in stderr
     assert program.run("-v", "-q", stdin=b"print(1)").stderr == b""
 
 
-def test_async_prints_the_id_alone(program):
+def test_async_prints_only_the_id(program):
     done = program.run("--async", stdin=b"print(1)")
     assert done.stdout.startswith(b"exe_")
     assert done.stdout.count(b"\n") == 1
     assert program.run("follow", "--tail", done.stdout.decode().strip()).stdout == b"1\n"
 
 
-def test_the_server_comes_from_the_flag_first(lone_program, server):
+def test_the_server_flag_overrides_the_environment(lone_program, server):
     here = {"PYEXEC_SERVER": "http://127.0.0.1:1"}
     assert lone_program.run("--server", server.url, "run", stdin=b"print(1)", **here).stdout == b"1\n"
     assert lone_program.run("run", "--server", server.url + "/", stdin=b"print(1)", **here).stdout == b"1\n"
@@ -162,7 +162,7 @@ def test_help_and_version(lone_program):
         assert b"python-executor" in done.stdout
 
 
-def test_what_runs_nothing_takes_the_flags_of_a_run_and_does_not_list_them(program):
+def test_commands_that_run_nothing_accept_run_flags_but_do_not_list_them(program):
     for command in ("follow", "logs", "kill", "list", "version", "completion"):
         listed = program.run(command, "--help").stdout
         assert b"--server" in listed
@@ -182,7 +182,7 @@ def test_what_runs_nothing_takes_the_flags_of_a_run_and_does_not_list_them(progr
         (("-e", "A=1", "-h"), ("run", "--help")),
     ],
 )
-def test_help_by_its_other_names(lone_program, arguments, same):
+def test_other_ways_to_ask_for_help(lone_program, arguments, same):
     done, wanted = lone_program.run(*arguments), lone_program.run(*same)
     assert (done.returncode, done.stdout, done.stderr) == (0, wanted.stdout, b"")
 

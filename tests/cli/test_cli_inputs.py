@@ -1,4 +1,4 @@
-"""What to run: `--file`, a .tar, a directory, a file, standard input."""
+"""Test the inputs: `--file`, a .tar, a directory, a file, standard input."""
 
 import os
 import pty
@@ -29,7 +29,7 @@ def test_a_directory(program):
     assert program.run("run", "./project/").stdout == b"part\n"
 
 
-def test_a_directory_without_what_is_to_be_ignored(program):
+def test_ignored_files_of_a_directory_are_not_sent(program):
     program.file("main.py", LIST)
     for name in (
         ".git/HEAD",
@@ -53,16 +53,16 @@ def test_a_tar(program):
 
 
 @pytest.mark.parametrize("line", ["$P code", "$P <code", "$P - <code", "$P <(cat code)", "$P submit code"])
-def test_a_tar_of_another_name_is_told(lone_program, line):
+def test_a_tar_without_the_suffix_is_rejected(lone_program, line):
     lone_program.file("main.py", "print(1)")
     with tarfile.open(lone_program.directory / "code", "w") as archive:
         archive.add(lone_program.directory / "main.py", "main.py")
     done = lone_program.shell(line)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b" is a tar: put it into a file whose name ends in .tar, and run that\n" in done.stderr
+    assert b" is a tar archive: save it to a file whose name ends in .tar, and run that file\n" in done.stderr
 
 
-def test_a_compressed_tar_is_refused_by_name(program):
+def test_a_compressed_tar_is_rejected(program):
     program.file("main.py", "print(1)")
     with tarfile.open(program.directory / "code.tar.gz", "w:gz") as archive:
         archive.add(program.directory / "main.py", "main.py")
@@ -79,7 +79,7 @@ def test_named_files_keep_their_relative_paths(program):
     assert done.stdout == b". ['main.py']\n./data ['x.bin']\n./utils ['helpers.py']\n"
 
 
-def test_named_files_from_elsewhere_lie_at_the_root(program):
+def test_named_files_outside_the_working_directory_are_sent_by_bare_name(program):
     outside = program.directory / "outside"
     program.file("here/x", "")
     program.file("outside/main.py", LIST)
@@ -87,21 +87,21 @@ def test_named_files_from_elsewhere_lie_at_the_root(program):
         f"cd here && $P --file x --file ../outside/main.py --file {program.directory}/here/x"
     )
     assert done.returncode == 2
-    assert b"another x" in done.stderr
+    assert b"x was already given" in done.stderr
     done = program.shell(f"cd here && $P --file x --file {outside}/main.py")
     assert done.stdout == b". ['main.py', 'x']\n"
 
 
-def test_the_first_given_input_wins(program):
+def test_precedence_of_inputs(program):
     program.file("main.py", "print('file')")
     program.file("other.py", "print('argument')")
     done = program.run("--file", "main.py", "other.py", stdin=b"print('piped')")
     assert done.stdout == b"file\n"
-    assert b"other.py is not used" in done.stderr
+    assert b"ignoring other.py: --file was given" in done.stderr
     assert program.run("other.py", stdin=b"print('piped')").stdout == b"argument\n"
 
 
-def test_what_the_shell_gives_as_a_pipe(program):
+def test_process_substitution(program):
     assert program.shell("$P <(echo 'print(5)')").stdout == b"5\n"
 
 
@@ -112,32 +112,32 @@ def test_a_file_named_like_a_command(program):
 
 
 @pytest.mark.parametrize("arguments", [(), ("run",), ("submit",)])
-def test_an_empty_pipe_says_so(program, arguments):
+def test_empty_standard_input_is_an_error(program, arguments):
     done = program.run(*arguments)
     assert done.returncode == 2
     assert b"standard input is empty" in done.stderr
     assert done.stdout == b""
 
 
-def test_a_terminal_is_no_input(program):
-    ours, theirs = pty.openpty()
+def test_a_terminal_is_not_read(program):
+    controller, terminal = pty.openpty()
     try:
-        done = program.run(stdin=theirs)
+        done = program.run(stdin=terminal)
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(controller)
+        os.close(terminal)
     assert done.returncode == 2
     assert b"nothing to run" in done.stderr
 
 
-def test_closed_input_is_no_input(program):
+def test_closed_standard_input_is_an_error(program):
     done = program.shell("$P <&-")
     assert done.returncode == 2
     assert b"nothing to run" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("project/",), ("submit", "project")])
-def test_a_directory_with_nothing_in_it(program, arguments):
+def test_an_empty_directory_is_an_error(program, arguments):
     (program.directory / "project").mkdir()
     done = program.run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -145,31 +145,31 @@ def test_a_directory_with_nothing_in_it(program, arguments):
     program.file("project/.git/HEAD")
     done = program.run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"python-executor: project: everything in it is left out: .git, ")
+    assert done.stderr.startswith(b"python-executor: project: every file is ignored: .git, ")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("missing.py",), b"missing.py"),
         (("--file", "missing.py"), b"missing.py"),
-        (("--file", "."), b"not a file"),
-        (("--file", "x", "--file", "./x"), b"another x"),
+        (("--file", "."), b"not a regular file"),
+        (("--file", "x", "--file", "./x"), b"x was already given"),
         (("x", "y"), b"after --"),
         (("x", "--requirements", "missing.txt"), b"missing.txt"),
-        (("x", "--requirements", "x", "--no-requirements"), b"exclude each other"),
+        (("x", "--requirements", "x", "--no-requirements"), b"cannot be used together"),
         (("x", "--stdin", "missing"), b"missing"),
         (("x", "--stdin", "binary"), b"UTF-8"),
         (("-", "--stdin", "-"), b"--stdin"),
-        (("x", "-e", "=v"), b"no name"),
+        (("x", "-e", "=v"), b"name missing"),
         (("x", "-e", "NOT_SET_ANYWHERE"), b"not set"),
-        (("x", "--timeout", "0"), b"--timeout 0: it must be a number above 0\n"),
-        (("x", "--timeout", "soon"), b"--timeout soon: it must be a number above 0\n"),
-        (("x", "--memory", "-1"), b"--memory -1: it must be a whole number of at least 1\n"),
-        (("--memory", "abc", "x"), b"--memory abc: it must be a whole number of at least 1\n"),
-        (("x", "--disk", "1.5"), b"--disk 1.5: it must be a whole number of at least 1\n"),
-        (("x", "--cpu", "0"), b"--cpu 0: it must be a whole number of at least 1\n"),
-        (("list", "--limit", "0"), b"--limit 0: it must be a whole number of at least 1\n"),
+        (("x", "--timeout", "0"), b"--timeout 0: must be a positive number\n"),
+        (("x", "--timeout", "soon"), b"--timeout soon: must be a positive number\n"),
+        (("x", "--memory", "-1"), b"--memory -1: must be a positive integer\n"),
+        (("--memory", "abc", "x"), b"--memory abc: must be a positive integer\n"),
+        (("x", "--disk", "1.5"), b"--disk 1.5: must be a positive integer\n"),
+        (("x", "--cpu", "0"), b"--cpu 0: must be a positive integer\n"),
+        (("list", "--limit", "0"), b"--limit 0: must be a positive integer\n"),
         (("x", "--nonsense"), b"--nonsense"),
         (("x", "--server", "localhost"), b"http://"),
         (("eval",), b"CODE"),
@@ -177,32 +177,32 @@ def test_a_directory_with_nothing_in_it(program, arguments):
         (("follow",), b"ID"),
     ],
 )
-def test_wrong_usage(program, arguments, said):
+def test_wrong_usage(program, arguments, message):
     program.file("x", "print(1)")
     program.file("binary", b"\xff")
     done = program.run(*arguments, stdin=b"print(1)")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_a_directory_without_python_is_refused_by_the_server(program):
+def test_a_directory_without_python_files_is_rejected_by_the_server(program):
     program.file("empty/readme.txt")
     done = program.run("empty")
     assert done.returncode == 2
     assert b".py" in done.stderr
 
 
-def test_a_requirements_file_at_the_root_is_told_of(program):
+def test_requirements_at_the_root_are_installed(program):
     program.file("project/main.py", "print(1)")
     program.file("project/requirements.txt", "\n")
-    assert program.run("project").stderr == b""  # it lists nothing
+    assert program.run("project").stderr == b""  # it lists no packages
     program.file("project/requirements.txt", "wheel-that-is-nowhere")
     assert b"requirements.txt" in program.run("project").stderr
     done = program.run("project", "--no-requirements")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
 
 
-def test_a_file_that_cannot_be_read_is_named(program):
+def test_an_unreadable_file_is_named(program):
     program.file("main.py", "print(1)")
     (program.directory / "loop").symlink_to("loop")
     done = program.run("loop")
@@ -210,13 +210,13 @@ def test_a_file_that_cannot_be_read_is_named(program):
     assert b"loop" in done.stderr
 
 
-def test_a_large_script_arrives_whole(program):
+def test_a_large_script_is_sent_completely(program):
     comment = b"#" * (3 * 1024 * 1024)
     done = program.run(stdin=comment + b"\nprint(len(open(__file__).read()))")
     assert int(done.stdout) > len(comment)
 
 
-def test_what_is_refused_while_it_is_sent_is_told(program):
+def test_an_upload_that_the_server_rejects_midway(program):
     program.file("project/main.py", "print(1)")
     program.file("project/data.bin", b"x" * 30_000_000)
     done = program.run("project", "--disk", "1")

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first kills the execution, a second one leaves."""
+"""Test signals: the first one kills the execution, the second one exits."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ def killed_id(stderr: bytes) -> str:
 @pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_once(program, number, exit_code):
+def test_first_signal_kills_the_execution(program, number, exit_code):
     program.file("main.py", LOOP)
     with program.started("-v", "main.py") as process:
         read_until(process.stdout, b"up\n")
@@ -32,7 +32,7 @@ def test_once(program, number, exit_code):
     assert b"killed" in done.stderr
 
 
-def test_twice(program):
+def test_second_signal_exits(program):
     program.file("main.py", LOOP)
     with program.started("-v", "main.py") as process:
         read_until(process.stdout, b"up\n")
@@ -40,10 +40,10 @@ def test_twice(program):
         _, stderr = process.communicate()
     assert process.returncode == 130
     done = program.run("follow", killed_id(stderr))
-    assert done.returncode == 125  # hanging up ends it as well
+    assert done.returncode == 125  # closing the connection kills the execution too
 
 
-def test_twice_while_the_server_does_not_answer(program, server):
+def test_second_signal_exits_while_the_server_does_not_answer(program, server):
     program.file("main.py", LOOP)
     with program.started("-v", "main.py") as process:
         read_until(process.stdout, b"up\n")
@@ -57,7 +57,7 @@ def test_twice_while_the_server_does_not_answer(program, server):
             server.process.send_signal(signal.SIGCONT)
 
 
-def test_before_the_server_has_answered(lone_program):
+def test_interrupt_before_the_server_has_answered(lone_program):
     lone_program.file("main.py", LOOP)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -70,11 +70,11 @@ def test_before_the_server_has_answered(lone_program):
                 assert process.stderr.read() == b""
 
 
-def test_in_a_terminal(program):
+def test_ctrl_c_in_a_terminal(program):
     program.file("main.py", LOOP)
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
 
-    def become_its_own() -> None:
+    def take_controlling_terminal() -> None:
         os.setsid()
         import fcntl
         import termios
@@ -82,27 +82,27 @@ def test_in_a_terminal(program):
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     with program.started(
-        "main.py", stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=become_its_own
+        "main.py", stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=take_controlling_terminal
     ) as process:
-        os.close(theirs)
+        os.close(terminal)
         screen = b""
         while b"up" not in screen:
-            screen += os.read(ours, 100)
-        os.write(ours, b"\x03")
+            screen += os.read(controller, 100)
+        os.write(controller, b"\x03")
         assert process.wait() == 130
-    os.close(ours)
+    os.close(controller)
 
 
-def test_while_reading_standard_input(program):
+def test_interrupt_while_reading_standard_input(program):
     with program.started(stdin=subprocess.PIPE) as process:
         left = memoryview(b"#" * 1_000_000)
-        while left:  # more than a pipe holds: once all is written, it is being read
+        while left:  # more than a pipe holds: when all is written, the program is reading
             left = left[process.stdin.write(left) :]
         interrupt(process)
         assert process.wait() == 130
 
 
-def test_what_is_ignored_stays_ignored(program):
+def test_an_ignored_signal_stays_ignored(program):
     program.file("main.py", "import time\nprint('up', flush=True)\ntime.sleep(1)\nprint('end')")
     ignored = 'trap \'\' HUP; exec "$0" "$@"'
     with subprocess.Popen(
@@ -118,7 +118,7 @@ def test_what_is_ignored_stays_ignored(program):
     assert process.returncode == 0
 
 
-def test_leaving_a_follower_leaves_the_execution_alone(program):
+def test_interrupting_follow_does_not_kill_the_execution(program):
     execution_id = program.run("submit", stdin=LOOP.encode()).stdout.decode().strip()
     with program.started("follow", "--tail", execution_id) as process:
         read_until(process.stdout, b"up\n")

@@ -1,4 +1,4 @@
-"""Large inputs: constant memory, the disk where a pipe is too large for it, and a bar on a terminal."""
+"""Test large inputs: constant memory, spooling to disk, and the progress bar."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ SUBMITTED = ("submitted", {"execution_id": "exe_1", "seq": 1, "type": "submitted
 
 
 def highest_memory(process: int) -> int:
-    """The most bytes of memory that a process has had."""
+    """Return the peak memory of a process in bytes."""
     with open(f"/proc/{process}/status") as status:
         (line,) = [line for line in status if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
@@ -37,7 +37,7 @@ def test_a_large_directory_takes_constant_memory(lone_program):
     assert memory < 100_000_000
 
 
-def test_what_is_too_large_for_memory_lies_on_disk(lone_program):
+def test_large_standard_input_is_stored_on_disk(lone_program):
     piece, count = b"#" * 999_999 + b"\n", 510
     seen = []
 
@@ -53,7 +53,7 @@ def test_what_is_too_large_for_memory_lies_on_disk(lone_program):
             left = memoryview(piece)
             while left:
                 left = left[process.stdin.write(left) :]
-        # All but what a pipe holds has been read by now.
+        # The program has read everything by now, except for what the pipe holds.
         folder = f"/proc/{process.pid}/fd"
         sizes = [os.stat(f"{folder}/{number}").st_size for number in os.listdir(folder)]
         assert max(sizes) > 500_000_000
@@ -63,7 +63,7 @@ def test_what_is_too_large_for_memory_lies_on_disk(lone_program):
 
 
 @pytest.mark.parametrize("flags", [(), ("-q",), ("-v",)])
-def test_a_bar_on_a_terminal_alone(lone_program, flags):
+def test_progress_bar_only_on_a_terminal(lone_program, flags):
     lone_program.file("main.py", b"#" * 9_000_000)
 
     def answer(request: Request) -> None:

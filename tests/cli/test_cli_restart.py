@@ -1,4 +1,4 @@
-"""The server goes away and comes back while its output is followed."""
+"""Test `follow` while the server restarts."""
 
 from attrs import evolve
 
@@ -15,7 +15,7 @@ raise SystemExit(3)
 """
 
 
-def test_following_goes_on_when_the_server_is_back(lone_program, image, tmp_path_factory):
+def test_follow_resumes_after_a_server_restart(lone_program, image, tmp_path_factory):
     settings = {"port": str(free_ports(["server"])["server"]), "warm_pool": "1", "max_concurrent": "1"}
     data = tmp_path_factory.mktemp("restarted") / "data"
     with running_server(data, image, **settings) as first:

@@ -1,4 +1,4 @@
-"""Both programs, side by side: the same bytes on both streams, and the same exit code."""
+"""Compare both programs: they print the same bytes on both streams, and exit with the same code."""
 
 import os
 import re
@@ -54,7 +54,7 @@ WITH_A_SERVER = [
     ("code.tar.gz", ""),
     ("--file project/main.py --file project/main.py", ""),
 ]
-ALONE = [
+WITHOUT_A_SERVER = [
     ("", ""),
     ("missing.py", ""),
     ("run missing.py", ""),
@@ -104,13 +104,13 @@ def both(paths: dict[str, Path], tmp_path: Path) -> list[Program]:
 
 def behaviour(program: Program, arguments: str, stdin: str, **environment: str) -> tuple[int, bytes, bytes]:
     done = program.run(*arguments.split(), stdin=stdin.encode(), B="from here", **environment)
-    # Help may be laid out as each library does: of wrong usage, the sentence counts.
+    # The usage lines differ, because each library has its own layout. Compare only the error message.
     stderr = done.stderr[done.stderr.find(b"Error: ") :] if b"Error: " in done.stderr else done.stderr
     return done.returncode, normal(done.stdout), normal(stderr)
 
 
 def normal(output: bytes) -> bytes:
-    """Without what differs from run to run."""
+    """Remove times, figures and IDs, which differ from run to run."""
     for pattern in (MOMENTS, FIGURES, LINES):
         output = pattern.sub(b"", output)
     return ID.sub(b"exe_", output)
@@ -122,7 +122,37 @@ def test_with_a_server(both, server, arguments, stdin):
     assert first == second
 
 
-def test_an_empty_argument_is_none(both):
+HELP_OF = ["", "run", "submit", "follow", "logs", "kill", "list", "eval", "version", "completion"]
+FLAG = re.compile(r" +(?:-\w, )?(--[a-z-]+)(?: \S+)?(?: {2,}(.*))?")
+COMMAND = re.compile(r"  ([a-z]+) {2,}(.*)")
+
+
+def help_of(program: Program, command: str) -> tuple[str, dict[str, str]]:
+    """Return the description of a command, and of each flag and command that its help lists."""
+    text = program.run(*command.split(), "--help").stdout.decode()
+    before_usage, _, after_usage = text.partition("Usage:")
+    about = before_usage or after_usage.partition("\n\n")[2].partition("\n\nOptions:")[0]
+    entries: dict[str, str] = {}
+    name = None
+    for line in text.splitlines():
+        if found := FLAG.fullmatch(line) or COMMAND.fullmatch(line):
+            name = found[1]
+            entries[name] = found[2] or ""
+        elif name and line.startswith(" " * 10):  # the description continues
+            entries[name] += f" {line.strip()}"
+        else:
+            name = None
+    return " ".join(about.split()), {name: " ".join(text.split()) for name, text in entries.items()}
+
+
+@pytest.mark.parametrize("command", HELP_OF)
+def test_help(both, command):
+    first, second = [help_of(each, command) for each in both]
+    assert first == second
+    assert {"--server", "--help"} <= first[1].keys()
+
+
+def test_an_empty_argument_is_an_error(both):
     done = [each.run("") for each in both]
     assert done[0].returncode == 2
     assert {each.stderr[each.stderr.find(b"Error: ") :] for each in done} == {
@@ -130,13 +160,13 @@ def test_an_empty_argument_is_none(both):
     }
 
 
-@pytest.mark.parametrize(("arguments", "stdin"), ALONE)
-def test_without_one(both, arguments, stdin):
+@pytest.mark.parametrize(("arguments", "stdin"), WITHOUT_A_SERVER)
+def test_without_a_server(both, arguments, stdin):
     first, second = [behaviour(each, arguments, stdin) for each in both]
     assert first == second
 
 
-def test_a_directory_arrives_the_same(both, server):
+def test_a_directory_is_sent_identically(both, server):
     show = "[(f, oct(os.stat(d + '/' + f).st_mode), os.stat(d + '/' + f).st_mtime_ns) for f in sorted(fs)]"
     first = both[0]
     for name in ("a/b.sh", "a/ü.txt", "a/" + 30 * "long/" + "name.py", ".git/x", "a/.venv/y", "c.log"):
@@ -151,7 +181,7 @@ def test_a_directory_arrives_the_same(both, server):
     assert outputs[0] == outputs[1]
 
 
-def test_a_name_that_is_not_utf8_is_sent_as_it_is(both, server):
+def test_a_file_name_that_is_not_utf8_is_sent_unchanged(both, server):
     both[0].file("tree/main.py", "")
     (both[0].directory / "tree" / os.fsdecode(b"\xff.py")).touch()
     first, second = [behaviour(each, "tree", "", PYEXEC_SERVER=server.url) for each in both]

@@ -1,4 +1,4 @@
-"""What the client makes of the server's answers: results, events and errors."""
+"""Test how the client parses responses: results, events and errors."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pyexec_client import errors
-from pyexec_client.errors import InvalidAnswer, error_from_answer
+from pyexec_client.errors import InvalidAnswer, error_from_response
 from pyexec_client.events import Ended, Lifecycle, Output, event_from_message
 from pyexec_client.result import OutputFile, Result, Status, Timings, Truncated, Usage
 from pyexec_client.sse import Message
@@ -35,7 +35,7 @@ FULL = {
 }
 
 
-def test_every_field_of_a_result_is_there():
+def test_all_fields_of_a_result():
     result = Result.from_json(FULL)
     assert result.status is Status.COMPLETED
     assert result.created_at == datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_every_field_of_a_result_is_there():
     assert result.raw["of_a_newer_server"] == {"x": 1}
 
 
-def test_what_does_not_apply_is_none():
+def test_missing_fields_are_none():
     result = Result.from_json({"execution_id": "exe_0", "status": "pending"})
     assert not result.ended
     assert not result.ok
@@ -72,19 +72,19 @@ def test_what_does_not_apply_is_none():
         FULL | {"usage": 3},
     ],
 )
-def test_an_answer_that_is_no_result_says_so(answer):
+def test_a_response_that_is_not_a_result_is_an_error(answer):
     with pytest.raises(InvalidAnswer, match="not a result"):
         Result.from_json(answer)
 
 
-def test_output_is_bytes_as_they_were():
+def test_output_is_raw_bytes():
     data = json.dumps({"stream": "stderr", "data": base64.b64encode(b"\xff\n").decode()})
     assert event_from_message(Message("output", data, "3.2")) == Output(
         id="3.2", stream="stderr", data=b"\xff\n"
     )
 
 
-def test_a_step_tells_the_execution():
+def test_a_lifecycle_event_has_the_execution_id():
     event = event_from_message(
         Message("running", '{"execution_id": "exe_0", "seq": 2, "type": "running"}', "2.0")
     )
@@ -93,20 +93,20 @@ def test_a_step_tells_the_execution():
 
 
 @pytest.mark.parametrize("kind", ["finished", "failed", "killed"])
-def test_the_last_event_carries_the_result(kind):
+def test_the_last_event_has_the_result(kind):
     event = event_from_message(Message(kind, json.dumps(FULL), "4.3"))
     assert event == Ended(id="4.3", type=kind, result=Result.from_json(FULL))
 
 
 @pytest.mark.parametrize("data", ["not json", "3", '"text"'])
-def test_an_unknown_event_is_no_reason_to_fail(data):
+def test_an_unknown_event_is_skipped(data):
     assert event_from_message(Message("invented_later", data, "")) is None
 
 
 @pytest.mark.parametrize(
     "data", ["x", "{}", '{"stream": "stdin", "data": ""}', '{"stream": "stdout", "data": "?"}']
 )
-def test_an_unreadable_output_event_is_an_error(data):
+def test_an_invalid_output_event_is_an_error(data):
     with pytest.raises(InvalidAnswer, match="output event"):
         event_from_message(Message("output", data, ""))
 
@@ -129,8 +129,8 @@ def test_an_unreadable_output_event_is_an_error(data):
         (302, errors.ApiError),
     ],
 )
-def test_each_status_has_its_error(status, kind):
-    error = error_from_answer(
+def test_error_class_of_each_status(status, kind):
+    error = error_from_response(
         status, {}, b'{"error": "no", "code": "some_code", "field": "config.memory_mb"}'
     )
     assert type(error) is kind
@@ -153,8 +153,8 @@ def test_each_status_has_its_error(status, kind):
         (b"\xff\xfe", "HTTP 502: \ufffd\ufffd"),
     ],
 )
-def test_an_answer_that_is_not_ours_is_still_an_error_with_its_body(body, message):
-    error = error_from_answer(502, {}, body)
+def test_an_error_response_that_is_not_json(body, message):
+    error = error_from_response(502, {}, body)
     assert str(error) == message
     assert error.body == body
     assert error.code == "unavailable"
@@ -165,4 +165,4 @@ def test_an_answer_that_is_not_ours_is_still_an_error_with_its_body(body, messag
 )
 def test_retry_after_is_in_seconds(header, seconds):
     headers = {} if header is None else {"Retry-After": header}
-    assert error_from_answer(429, headers, b"").retry_after == seconds
+    assert error_from_response(429, headers, b"").retry_after == seconds

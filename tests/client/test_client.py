@@ -1,4 +1,4 @@
-"""The client against a real server."""
+"""Test the asynchronous client with a real server."""
 
 import io
 import tarfile
@@ -71,7 +71,7 @@ async def test_options_reach_the_program(client):
     assert result.stdout == "x=y ['-1', 'b c'] in\n"
 
 
-async def test_a_run_tells_what_happens(client):
+async def test_run_reports_events(client):
     seen = []
     result = await client.run("import os\nos.write(1, b'\\xff')", on_event=seen.append)
     assert [type(event) for event in seen if not isinstance(event, Lifecycle)] == [Output, Ended]
@@ -91,7 +91,7 @@ async def test_submit_wait_get_list_and_logs(client):
     assert b"".join([chunk async for chunk in client.logs(execution_id, stream="stderr")]) == b"err\n"
 
 
-async def test_waiting_has_an_end_and_so_has_killing(client):
+async def test_wait_times_out_and_kill_returns_the_status(client):
     execution_id = await client.submit(SLEEPER)
     with pytest.raises(TimeoutError):
         await client.wait(execution_id, timeout=0.1)
@@ -100,7 +100,7 @@ async def test_waiting_has_an_end_and_so_has_killing(client):
     assert await client.kill(execution_id) is Status.KILLED
 
 
-async def test_events_go_on_after_any_of_them(client):
+async def test_events_resume_after_any_event(client):
     execution_id = await client.submit("for i in range(3): print(i, flush=True)")
     everything = [event async for event in client.events(execution_id)]
     output = b"".join(event.data for event in everything if isinstance(event, Output))
@@ -112,7 +112,7 @@ async def test_events_go_on_after_any_of_them(client):
         assert isinstance(rest[-1], Ended)
 
 
-async def test_giving_up_a_run_ends_it(client):
+async def test_closing_a_stream_kills_the_execution(client):
     async with aclosing(client.stream(SLEEPER)) as events:
         async for event in events:
             if isinstance(event, Lifecycle):
@@ -123,7 +123,7 @@ async def test_giving_up_a_run_ends_it(client):
         assert (await client.wait(execution_id)).status is Status.KILLED
 
 
-async def test_one_key_is_one_run(client):
+async def test_the_same_key_returns_the_same_execution(client):
     first, second = [await client.submit("print(1)", idempotency_key="one-key-is-one-run") for _ in range(2)]
     assert first == second
 
@@ -135,7 +135,7 @@ async def test_eval(client):
     assert (await client.eval(files, last_expression=False)).stdout == "5\n"
 
 
-async def test_mistakes_are_told(client, tmp_path):
+async def test_errors_of_the_caller(client, tmp_path):
     with pytest.raises(InvalidRequest) as caught:
         await client.run("print(1)", memory_mb=-1)
     assert caught.value.field == "config.memory_mb"
@@ -151,7 +151,7 @@ async def test_mistakes_are_told(client, tmp_path):
         await client.run(5)
 
 
-async def test_many_at_once(client):
+async def test_concurrent_runs(client):
     async def one(number: int, outputs: dict[int, str]) -> None:
         outputs[number] = (await client.run(f"print({number})")).stdout
 
@@ -168,7 +168,7 @@ async def test_the_package_is_typed():
     assert Path(pyexec_client.__file__).with_name("py.typed").exists()
 
 
-async def test_files_that_a_run_left(client):
+async def test_output_files(client):
     code = "import os\nos.mkdir('out')\nfor n in ('-a b', 'ü%20?#', 'c'): open(f'out/{n}', 'w').write(n * 3)"
     result = await client.run(code, output_files=["out/*"])
     assert not result.files_truncated
@@ -185,7 +185,7 @@ async def test_files_that_a_run_left(client):
         await client.file(result.execution_id, "/")
 
 
-async def test_files_come_after_the_end_only(client):
+async def test_output_files_before_the_end_are_a_conflict(client):
     execution_id = await client.submit(SLEEPER, output_files=["*"])
     with pytest.raises(Conflict):
         await client.file(execution_id, "main.py")

@@ -1,4 +1,4 @@
-"""The Go client against the real server: what its own tests, which start servers of their own, cannot tell."""
+"""Test the Go client with a real server. Its own tests use fake servers."""
 
 import json
 
@@ -29,28 +29,28 @@ func must[T any](value T, err error) T {
 func main() {
 	ctx := context.Background()
 	client := must(pyexec.New(os.Args[1]))
-	told := map[string]any{}
+	report := map[string]any{}
 
 	id := must(client.Submit(ctx, pyexec.Files(map[string]string{
 		"main.py": "import helper, os, sys\\nprint(helper.X, os.environ['A'], sys.argv[1:], sys.stdin.read())",
 		"helper.py": "X = 5",
 	}), pyexec.WithEnv("A", "1"), pyexec.WithArgs("-x"), pyexec.WithStdin("in"), pyexec.WithTimeout(time.Minute)))
-	told["waited for"] = must(client.Wait(ctx, id)).Stdout
-	told["got"] = must(client.Get(ctx, id)).OK()
-	told["logs"] = string(must(io.ReadAll(must(client.Logs(ctx, id, pyexec.OnlyStream("stdout"))))))
+	report["waited for"] = must(client.Wait(ctx, id)).Stdout
+	report["got"] = must(client.Get(ctx, id)).OK()
+	report["logs"] = string(must(io.ReadAll(must(client.Logs(ctx, id, pyexec.OnlyStream("stdout"))))))
 	var listed bool
 	for entry, err := range client.List(ctx, pyexec.Listing{Limit: 500}) {
 		listed = listed || must(entry, err).ExecutionID == id
 	}
-	told["listed"] = listed
+	report["listed"] = listed
 
 	files := map[string]string{"main.py": "import m\\nm.X", "m.py": "X = 6 * 7"}
-	told["evaluated"] = *must(client.EvalFiles(ctx, files)).Value
+	report["evaluated"] = *must(client.EvalFiles(ctx, files)).Value
 
 	one := must(client.Submit(ctx, pyexec.Text("1"), pyexec.WithIdempotencyKey("go-client-one")))
-	told["one key"] = one == must(client.Submit(ctx, pyexec.Text("1"), pyexec.WithIdempotencyKey("go-client-one")))
+	report["one key"] = one == must(client.Submit(ctx, pyexec.Text("1"), pyexec.WithIdempotencyKey("go-client-one")))
 	_, err := client.Submit(ctx, pyexec.Text("2"), pyexec.WithIdempotencyKey("go-client-one"))
-	told["another request"] = errors.Is(err, pyexec.ErrConflict)
+	report["another request"] = errors.Is(err, pyexec.ErrConflict)
 
 	sleeper := pyexec.Text("import time\\nprint('up', flush=True)\\ntime.sleep(600)")
 	ending, cancel := context.WithCancel(ctx)
@@ -63,22 +63,22 @@ func main() {
 			cancel()
 		}
 	}))
-	told["cancelled"] = errors.Is(err, context.Canceled)
-	told["ended"] = must(client.Wait(ctx, running)).Status
+	report["cancelled"] = errors.Is(err, context.Canceled)
+	report["ended"] = must(client.Wait(ctx, running)).Status
 
 	id = must(client.Submit(ctx, sleeper))
-	told["killed"] = must(client.Kill(ctx, id))
+	report["killed"] = must(client.Kill(ctx, id))
 	_, err = client.Run(ctx, pyexec.Text("1"), pyexec.WithMemoryMB(1))
 	var refused *pyexec.Error
-	told["refused"] = errors.As(err, &refused) && refused.Field == "config.memory_mb"
-	json.NewEncoder(os.Stdout).Encode(told)
+	report["refused"] = errors.As(err, &refused) && refused.Field == "config.memory_mb"
+	json.NewEncoder(os.Stdout).Encode(report)
 }
 """
 
 
-def test_every_verb(server, tmp_path):
-    told = Module.of(tmp_path, PROGRAM).go("run", ".", server.url + "/")
-    assert json.loads(told) == {
+def test_all_methods(server, tmp_path):
+    printed = Module.of(tmp_path, PROGRAM).go("run", ".", server.url + "/")
+    assert json.loads(printed) == {
         "waited for": "5 1 ['-x'] in\n",
         "got": True,
         "logs": "5 1 ['-x'] in\n",

@@ -1,11 +1,11 @@
-"""Which files are left out is in tests/wire/ignore.json; here is the rest."""
+"""Test what tests/wire/ignore.json does not cover: pruning of directories, and invalid lines."""
 
 import pytest
 
 from pyexec_client.ignore import IgnoreRules
 
 
-def test_only_directories_that_may_hold_an_exception_are_looked_into():
+def test_only_directories_that_may_contain_an_exception_are_searched():
     rules = IgnoreRules.parse("docs\nbuild\n!docs/README.md")
     assert not rules.prunes("docs")
     assert rules.prunes("build")
@@ -13,6 +13,6 @@ def test_only_directories_that_may_hold_an_exception_are_looked_into():
 
 
 @pytest.mark.parametrize("line", ["!", "[z-a]"])
-def test_a_line_that_makes_no_sense_is_named(line):
+def test_an_invalid_line_is_an_error(line):
     with pytest.raises(ValueError, match=r"\.dockerignore"):
         IgnoreRules.parse(line)

@@ -1,4 +1,4 @@
-"""Which field each option becomes is in tests/wire/metadata.json; here is the rest."""
+"""Test what tests/wire/metadata.json does not cover: omitted and unknown options."""
 
 import pytest
 
@@ -6,10 +6,10 @@ from pyexec_client.options import metadata
 
 
 @pytest.mark.parametrize("options", [{}, {"timeout": None, "env": None, "network": None}])
-def test_what_is_not_given_is_the_servers_to_decide(options):
+def test_options_that_are_not_given_are_omitted(options):
     assert metadata(options) == {}
 
 
-def test_an_unknown_option_is_named_with_those_there_are():
-    with pytest.raises(TypeError, match=r"'memory'; there are .*memory_mb"):
+def test_an_unknown_option_is_an_error_that_lists_the_options():
+    with pytest.raises(TypeError, match=r"'memory'; allowed are .*memory_mb"):
         metadata({"memory": 5})

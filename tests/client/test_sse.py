@@ -1,4 +1,4 @@
-"""The grammar is in tests/wire/sse.json; here is what no table holds."""
+"""Test properties of the parser that tests/wire/sse.json does not cover."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +26,7 @@ def written(sent: list[Message], end: str) -> bytes:
 
 
 @given(messages, st.sampled_from(["\n", "\r\n", "\r"]), st.data())
-def test_messages_survive_any_cut_into_chunks(sent, end, data):
+def test_messages_do_not_depend_on_chunk_boundaries(sent, end, data):
     whole = written(sent, end)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)))))
     parser, got = Parser(), []
@@ -36,18 +36,18 @@ def test_messages_survive_any_cut_into_chunks(sent, end, data):
 
 
 @given(messages.filter(bool), st.integers(1))
-def test_what_is_not_finished_is_not_a_message(sent, missing):
+def test_an_incomplete_message_is_discarded(sent, missing):
     whole = written(sent, "\n")
     cut = len(whole) - 1 - missing % (len(whole) - 1)
     assert Parser().feed(whole[:cut]) == sent[: len(Parser().feed(whole[:cut]))]
     assert len(Parser().feed(whole[:cut])) < len(sent)
 
 
-def test_bytes_that_are_no_text_are_replaced():
+def test_invalid_utf8_is_replaced():
     assert Parser().feed(b"data: \xff\n\n") == [Message("message", "\ufffd", "")]
 
 
-def test_an_id_without_data_counts_for_resuming():
+def test_an_id_without_data_is_remembered():
     parser = Parser()
     assert parser.feed(b"id: 7.0\n: nothing else\n\n") == []
     assert parser.last_id == "7.0"

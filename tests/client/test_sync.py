@@ -1,4 +1,4 @@
-"""The synchronous client, against the real server: the asynchronous one's methods without `await`."""
+"""Test the synchronous client with a real server."""
 
 import inspect
 import itertools
@@ -34,11 +34,11 @@ def methods(kind: type) -> dict[str, inspect.Signature]:
     return {name: inspect.signature(value) for name, value in public.items()}
 
 
-def test_it_has_the_methods_and_arguments_of_the_asynchronous_one():
-    ours, theirs = methods(Client), methods(AsyncClient)
-    assert ours.keys() == theirs.keys()
-    for name, signature in ours.items():
-        assert list(signature.parameters) == list(theirs[name].parameters), name
+def test_methods_and_arguments_match_the_asynchronous_client():
+    sync_methods, async_methods = methods(Client), methods(AsyncClient)
+    assert sync_methods.keys() == async_methods.keys()
+    for name, signature in sync_methods.items():
+        assert list(signature.parameters) == list(async_methods[name].parameters), name
     assert inspect.signature(Client).parameters == inspect.signature(AsyncClient).parameters
 
 
@@ -63,7 +63,7 @@ def test_submit_wait_get_list_logs_and_events(client):
     assert client.eval("6 * 7").result == "42"
 
 
-def test_waiting_has_an_end_and_so_has_killing(client):
+def test_wait_times_out_and_kill_returns_the_status(client):
     execution_id = client.submit(SLEEPER)
     with pytest.raises(TimeoutError):
         client.wait(execution_id, timeout=0.1)
@@ -83,7 +83,7 @@ def test_a_callback_may_use_the_client_and_raise(client):
         client.run(SLEEPER, on_event=stop)
 
 
-def test_leaving_a_stream_early_ends_the_run(client):
+def test_closing_a_stream_early_kills_the_execution(client):
     stream = client.stream(SLEEPER)
     execution_id = next(event.execution_id for event in stream if isinstance(event, Lifecycle))
     assert any(isinstance(event, Output) for event in stream)
@@ -109,7 +109,7 @@ def test_errors_are_the_same(client, tmp_path):
         list(nowhere.list())
 
 
-def test_many_threads_may_share_one(client):
+def test_threads_share_a_client(client):
     outputs = {}
     threads = [
         threading.Thread(target=lambda n=n: outputs.update({n: client.run(f"print({n})").stdout}))
@@ -122,21 +122,21 @@ def test_many_threads_may_share_one(client):
     assert outputs == {n: f"{n}\n" for n in range(4)}
 
 
-def test_it_works_again_after_closing_and_a_program_that_forgets_it_ends(server):
+def test_a_closed_client_can_be_reused_and_close_is_optional(server):
     client = Client(server.url)
     assert client.eval("1").result == "1"
     client.close()
     client.close()
     assert client.eval("2").result == "2"
     client.close()
-    forgetful = f"from pyexec_client import Client\nprint(Client({server.url!r}).eval('3').result)"
+    program = f"from pyexec_client import Client\nprint(Client({server.url!r}).eval('3').result)"
     done = subprocess.run(
-        [sys.executable, "-c", forgetful], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "3\n"
 
 
-async def test_map_gives_results_as_they_come_and_takes_sources_as_they_are_needed(server):
+async def test_map_yields_results_as_runs_end_and_reads_sources_lazily(server):
     taken = []
 
     def sources():
@@ -152,7 +152,7 @@ async def test_map_gives_results_as_they_come_and_takes_sources_as_they_are_need
     assert len(taken) <= 8
 
 
-async def test_the_first_that_raises_ends_the_others(server):
+async def test_map_raises_the_first_error_and_kills_the_other_runs(server):
     async with AsyncClient(server.url) as client:
         with pytest.raises(InvalidRequest):
             async for _ in client.map([SLEEPER, {"readme.txt": "no code"}], concurrency=2):

@@ -17,7 +17,7 @@ def opened(members) -> tarfile.TarFile:
 
 
 @given(st.dictionaries(names, st.binary(max_size=2000)))
-def test_what_goes_in_comes_out(files):
+def test_files_round_trip(files):
     with opened(tar.member(name, content) for name, content in files.items()) as archive:
         headers = archive.getmembers()
         got = {header.name: archive.extractfile(header).read() for header in headers}
@@ -25,12 +25,12 @@ def test_what_goes_in_comes_out(files):
     assert all(header.isreg() and header.mode == 0o644 for header in headers)
 
 
-def test_equal_sources_are_equal_archives():
+def test_equal_sources_give_equal_archives():
     first, second = (b"".join(tar.write([tar.member("main.py", "print('ü')")])) for _ in range(2))
     assert first == second
 
 
-def test_a_directory_is_sent_in_order_with_its_modes_and_links(tmp_path):
+def test_a_directory_is_sorted_and_keeps_modes_and_links(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "tool").write_text("#!/bin/sh")
     (tmp_path / "b" / "tool").chmod(0o700)
@@ -49,11 +49,11 @@ def test_a_directory_is_sent_in_order_with_its_modes_and_links(tmp_path):
     assert {(header.uid, header.uname) for header in headers} == {(0, "")}
 
 
-def test_a_directory_that_leaves_nothing_is_an_error(tmp_path):
+def test_a_directory_without_files_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="the directory is empty"):
         list(tar.directory_members(tmp_path))
     (tmp_path / "__pycache__").mkdir()
-    with pytest.raises(ValueError, match="everything in it is left out"):
+    with pytest.raises(ValueError, match="every file is ignored"):
         list(tar.directory_members(tmp_path))
 
 
@@ -74,13 +74,13 @@ def test_ignore_rules_apply_at_any_depth(tmp_path):
     assert sent == {".dockerignore", "main.py", "sub", "sub/x.py"}
 
 
-def test_a_name_that_is_not_utf8_is_sent_as_it_is(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_sent_unchanged(tmp_path):
     (tmp_path / os.fsdecode(b"\xff.py")).write_text("1")
     whole = b"".join(tar.write(tar.directory_members(tmp_path)))
     assert b"\xff.py" in whole
 
 
-def test_pieces_are_small_however_large_the_file(tmp_path):
+def test_chunks_of_a_large_file_are_small(tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(20 * tar.CHUNK_BYTES + 1)
     pieces = list(tar.write(tar.directory_members(tmp_path)))
@@ -88,7 +88,7 @@ def test_pieces_are_small_however_large_the_file(tmp_path):
     assert sum(map(len, pieces)) % tarfile.BLOCKSIZE == 0
 
 
-def test_a_file_that_grows_meanwhile_is_sent_as_long_as_it_was(tmp_path):
+def test_a_file_that_grows_is_sent_with_its_old_size(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"before")
     member = tar.member("log", path)
@@ -98,7 +98,7 @@ def test_a_file_that_grows_meanwhile_is_sent_as_long_as_it_was(tmp_path):
         assert archive.extractfile("next").read() == b"x"
 
 
-def test_a_file_that_shrinks_meanwhile_is_an_error_that_names_it(tmp_path):
+def test_a_file_that_shrinks_is_an_error(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"before")
     member = tar.member("log", path)
@@ -107,7 +107,7 @@ def test_a_file_that_shrinks_meanwhile_is_an_error_that_names_it(tmp_path):
         list(tar.write([member]))
 
 
-def test_an_open_file_is_sent_from_its_start_each_time():
+def test_an_open_file_is_sent_from_its_start():
     member = tar.member("main.py", io.BytesIO(b"print(1)"))
     for _ in range(2):
         with opened([member]) as archive:

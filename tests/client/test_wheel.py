@@ -1,4 +1,4 @@
-"""The client's own distribution: built, installed alone, and used."""
+"""Test the client's distribution: build it, install it alone, and use it."""
 
 import json
 import shutil
@@ -23,16 +23,16 @@ print(json.dumps([result.stdout, servers]))
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    # From a copy: building leaves things behind beside its sources.
+    # Build from a copy, because the build leaves files next to the sources.
     source = shutil.copytree(ROOT / "pyexec_client", tmp_path / "source")
-    # The build backend is the one that is installed here.
+    # Use the build backend that is installed here.
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", tmp_path, source], check=True)
     (built,) = tmp_path.glob("*.whl")
     return built
 
 
-def test_it_is_installed_and_works_alone(wheel, server, tmp_path):
+def test_the_wheel_works_without_the_server_package(wheel, server, tmp_path):
     assert "pyexec_client/py.typed" in zipfile.ZipFile(wheel).namelist()
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)

@@ -1,4 +1,4 @@
-"""The Python client reads and writes what the server and the Go client do."""
+"""Test the Python client with the wire format that it shares with the server and the Go client."""
 
 import base64
 import json
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pyexec_cli import exits
+from pyexec_cli import exit_codes
 from pyexec_client import requests
-from pyexec_client.errors import error_from_answer
+from pyexec_client.errors import error_from_response
 from pyexec_client.events import Ended, Lifecycle, Output, Setup, event_from_message
 from pyexec_client.ignore import IgnoreRules
 from pyexec_client.options import metadata
 from pyexec_client.result import Result
-from pyexec_client.retry import NEVER
+from pyexec_client.retry import NO_RETRY
 from pyexec_client.sse import Message, Parser
 
 WIRE = Path(__file__).parents[1] / "wire"
@@ -48,7 +48,7 @@ def test_eval(case):
         "python_version": case.get("python_version"),
     }
     code = case.get("code") or case["files"]
-    assert requests.evaluate(code, case["options"], extras, None, NEVER).json == case["body"]
+    assert requests.evaluate(code, case["options"], extras, None, NO_RETRY).json == case["body"]
 
 
 @golden("results")
@@ -67,7 +67,7 @@ def check_result(case) -> Result:
     wire, result = case["result"], Result.from_json(case["result"])
     assert (result.ended, result.ok) == (case["ended"], case["ok"])
     if result.ended:
-        assert exits.of_result(result.status, result.exit_code, result.error_type) == case["exit"]
+        assert exit_codes.exit_code_of(result.status, result.exit_code, result.error_type) == case["exit"]
     plain = ("execution_id", "status", "stdout", "stderr", "exit_code", "error", "error_type", "error_line")
     for name in (*plain, "result", "duration_ms"):
         assert getattr(result, name) == wire.get(name)
@@ -80,7 +80,7 @@ def check_result(case) -> Result:
 
 @golden("errors")
 def test_errors(case):
-    error = error_from_answer(case["status"], case["headers"], case["body"].encode())
+    error = error_from_response(case["status"], case["headers"], case["body"].encode())
     assert type(error).__name__ == KINDS[case["kind"]]
     assert (error.status, error.code, error.field) == (case["status"], case["code"], case["field"])
     assert (str(error), error.body) == (case["text"], case["body"].encode())

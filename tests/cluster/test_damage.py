@@ -53,7 +53,7 @@ class Scene:
     def named(self, execution: str) -> int:
         """How many lines of the log are about it, beside those of requests that asked for it."""
         lines = self.server.log.read_text().splitlines()
-        requests = ("a request failed", " pyexec.web.access: ")
+        requests = ("request failed", " pyexec.web.access: ")
         return sum(execution in line and not any(of in line for of in requests) for line in lines)
 
 

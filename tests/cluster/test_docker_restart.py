@@ -60,7 +60,7 @@ async def test_docker_restarts(
         async with scene([consul], size=SIZE, engine=daemon.host) as s:
             result = await restart(s, daemon, number, jobs)
             assert (result["status"], result["error_type"]) == ("failed", "lost"), result
-            assert "Docker went away" in result["error"]
+            assert "Docker became unavailable" in result["error"]
             await check(
                 f"Docker restarted by {number.name}",
                 s.cluster,

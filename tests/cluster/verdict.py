@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_log import ConsulLog
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.log import ConsulLog
 from pyexec.domain.events import Event, Failed, Running, Submitted
 from pyexec.domain.execution import Phase, fold
-from pyexec.errors import SessionLost
+from pyexec.errors import ConsulSessionLost
 from tests.support.cluster import Cluster
 from tests.support.load import Job, Load
 from tests.support.starts import Starts
@@ -116,7 +116,7 @@ async def read_logs(cluster: Cluster, ids: Collection[str]) -> Mapping[str, Sequ
     """Every event, as Consul has it."""
 
     def no_member() -> Any:
-        raise SessionLost("the test only reads")
+        raise ConsulSessionLost("the test only reads")
 
     async with AsyncExitStack() as stack:
         kv = await stack.enter_async_context(ConsulKV(ConsulConfig(address=cluster.agents[0].address)))

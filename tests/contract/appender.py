@@ -1,4 +1,4 @@
-"""Appends until it is killed, and says on its standard output what is in the log for certain.
+"""A process that appends events until it is killed, and prints the length of the log after each append.
 
 python -m tests.contract.appender LOG LOCATION
 """

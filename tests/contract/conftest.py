@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pyexec.adapters.consul_kv import ConsulKV
-from pyexec.adapters.consul_lease import ConsulMembership
-from pyexec.adapters.consul_log import ConsulLog
+from pyexec.adapters.consul.kv import ConsulKV
+from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.ports import BlobStore, EventLog
 from tests.contract.logs import BLOBS, CONSUL, LOGS, consul_parts, in_own_task, prefix_of
 from tests.support.consul import Agent, dev_agent
@@ -22,7 +22,7 @@ SERVICES = {"consul": "consul_agent", "s3": "s3_server"}
 
 @pytest.fixture(scope="session")
 def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """A Consul that all contract tests share, each under a prefix of its own."""
+    """A Consul agent shared by all contract tests. Each test uses its own prefix."""
     with dev_agent(tmp_path_factory.mktemp("consul")) as agent:
         os.environ[CONSUL] = agent.address
         yield agent
@@ -43,7 +43,7 @@ def log_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def new_log(log_name: str, tmp_path: Path) -> NewLog:
-    """Opens an empty log at each call."""
+    """Return a function that opens an empty log at each call."""
     numbers = count()
     return lambda: LOGS[log_name](tmp_path / f"log-{next(numbers)}")
 
@@ -56,7 +56,7 @@ async def log(log_name: str, tmp_path: Path) -> AsyncIterator[EventLog]:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An S3 server that all contract tests share, named by the environment as a client wants it."""
+    """An S3 server shared by all contract tests, in the environment variables that a client reads."""
     with running_s3(tmp_path_factory.mktemp("s3")) as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)

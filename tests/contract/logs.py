@@ -1,6 +1,6 @@
-"""Every event log and blob store that the contract suites run against, by name.
+"""The event logs and blob stores that the contract tests run against, by name.
 
-A location is a path that no other test uses; an adapter may take it as a directory or as any other name."""
+A location is a path that no other test uses. Some adapters use it as a directory, others derive a prefix from it."""
 
 import asyncio
 import hashlib
@@ -11,13 +11,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pyexec.adapters.blobs import FileBlobs
-from pyexec.adapters.consul_blobs import ConsulBlobs
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_lease import ConsulMembership
-from pyexec.adapters.consul_log import ConsulLog
-from pyexec.adapters.embedded import EmbeddedLog
-from pyexec.adapters.object_blobs import ObjectBlobs
+from pyexec.adapters.blobs.file_store import FileBlobs
+from pyexec.adapters.blobs.object_store import ObjectBlobs
+from pyexec.adapters.consul.blobs import ConsulBlobs
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
+from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.ports import BlobStore, EventLog, Member
 from tests.support.s3 import BUCKET
 
@@ -26,12 +26,12 @@ OpenLog = Callable[[Path], AbstractAsyncContextManager[EventLog]]
 OpenBlobs = Callable[[Path], AbstractAsyncContextManager[BlobStore]]
 
 CONSUL = "CONTRACT_TEST_CONSUL"
-"""The variable that says where the tests' Consul answers, in the processes that they start, too."""
+"""The environment variable with the address of the Consul agent, also for processes that a test starts."""
 
 
 @asynccontextmanager
 async def in_own_task(context: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Enters and leaves `context` in one task, as task groups want it: a fixture's two halves have each their own."""
+    """Enter and leave `context` in the same task, as task groups require. A fixture does not guarantee that."""
     entered: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     leave = asyncio.Event()
 
@@ -67,7 +67,7 @@ def member(replica: str, slots: int = 4) -> Member:
 async def consul_parts(
     prefix: str, address: str
 ) -> AsyncIterator[tuple[ConsulKV, ConsulMembership, ConsulLog]]:
-    """A replica's parts: its way to Consul, its membership, which it has joined, and the log."""
+    """Yield the client, the membership and the log of a replica that has joined."""
     async with (
         ConsulKV(ConsulConfig(address=address, prefix=prefix)) as kv,
         ConsulMembership.open(kv) as membership,
@@ -84,7 +84,7 @@ async def consul(location: Path) -> AsyncIterator[EventLog]:
 
 
 def prefix_of(location: Path) -> str:
-    """The keys that stand for a path."""
+    """Derive a prefix of keys from a path."""
     return f"test/{hashlib.sha256(str(location).encode()).hexdigest()[:16]}"
 
 
@@ -106,7 +106,7 @@ async def object_files(location: Path) -> AsyncIterator[BlobStore]:
 
 @asynccontextmanager
 async def s3(location: Path) -> AsyncIterator[BlobStore]:
-    """In the server that the environment names."""
+    """Yield a blob store in the server that the environment names."""
     yield ObjectBlobs.at(f"s3://{BUCKET}/{prefix_of(location)}")
 
 

@@ -1,4 +1,4 @@
-"""A replica that is a member and leads, as a process that a test may suspend: it says what it sees.
+"""A process that is a member and leads, for tests that suspend it. It prints its state.
 
 python -m tests.contract.replica CONSUL_ADDRESS PREFIX REPLICA EXECUTION
 """
@@ -8,9 +8,9 @@ import sys
 import anyio
 from anyio import to_thread
 
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_lease import ConsulMembership
-from pyexec.adapters.consul_log import ConsulLog
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.errors import ExecutorError
 from tests.contract.logs import member
 from tests.events import claimed, running, submitted
@@ -20,7 +20,7 @@ async def lead(membership: ConsulMembership) -> None:
     async with membership.lead():
         print("leading", flush=True)
         await anyio.sleep_forever()
-    print("leads no more", flush=True)
+    print("leadership lost", flush=True)
 
 
 async def append(log: ConsulLog, execution: str) -> None:

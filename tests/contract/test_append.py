@@ -15,7 +15,7 @@ async def test_an_unknown_execution_has_no_events(log: EventLog) -> None:
     assert list(await log.read(new_id())) == []
 
 
-async def test_what_is_appended_is_read_back_in_order(log: EventLog) -> None:
+async def test_appended_events_are_read_in_order(log: EventLog) -> None:
     execution, events = new_id(), [submitted(), claimed(), running()]
     await log.append(execution, 0, events)
     end = finished()
@@ -42,7 +42,7 @@ ENDS = (type(finished()), type(failed()), type(killed()))
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 4, 100])
-async def test_an_append_elsewhere_than_at_the_end_is_a_conflict(log: EventLog, after: int) -> None:
+async def test_an_append_with_another_length_is_a_conflict(log: EventLog, after: int) -> None:
     execution, events = new_id(), [submitted(), claimed(), running()]
     await log.append(execution, 0, events)
     with pytest.raises(Conflict):
@@ -50,7 +50,7 @@ async def test_an_append_elsewhere_than_at_the_end_is_a_conflict(log: EventLog, 
     assert list(await log.read(execution)) == events
 
 
-async def test_a_log_cannot_begin_past_its_first_event(log: EventLog) -> None:
+async def test_a_log_cannot_start_after_its_first_event(log: EventLog) -> None:
     execution = new_id()
     with pytest.raises(Conflict):
         await log.append(execution, 1, [claimed()])
@@ -95,7 +95,7 @@ async def test_of_concurrent_appenders_exactly_one_wins(log: EventLog) -> None:
     assert list(await log.read(execution)) == [first, *winners[0]]
 
 
-async def test_executions_do_not_touch_each_other(log: EventLog) -> None:
+async def test_executions_are_independent(log: EventLog) -> None:
     logs = {new_id(): [submitted(), claimed(f"replica-{n}"), running(), finished(n)] for n in range(10)}
     async with anyio.create_task_group() as writers:
         for execution, events in logs.items():
@@ -106,9 +106,9 @@ async def test_executions_do_not_touch_each_other(log: EventLog) -> None:
 
 async def test_a_key_is_bound_with_the_first_event(log: EventLog) -> None:
     execution = new_id()
-    assert await log.key_owner("hash") is None
+    assert await log.find_by_key("hash") is None
     await log.append(execution, 0, [submitted()], key=IdempotencyKey(key_hash="hash", fingerprint="print"))
-    assert await log.key_owner("hash") == (execution, "print")
+    assert await log.find_by_key("hash") == (execution, "print")
     other = new_id()
     with pytest.raises(KeyTaken) as taken:
         await log.append(other, 0, [submitted()], key=IdempotencyKey(key_hash="hash", fingerprint="else"))
@@ -117,14 +117,14 @@ async def test_a_key_is_bound_with_the_first_event(log: EventLog) -> None:
     assert other not in (await log.open_executions()).lengths
 
 
-async def test_a_refused_append_binds_no_key(log: EventLog) -> None:
+async def test_a_rejected_append_binds_no_key(log: EventLog) -> None:
     execution = new_id()
     await log.append(execution, 0, [submitted()])
     with pytest.raises(Conflict):
         await log.append(
             execution, 0, [submitted()], key=IdempotencyKey(key_hash="hash", fingerprint="print")
         )
-    assert await log.key_owner("hash") is None
+    assert await log.find_by_key("hash") is None
 
 
 async def test_a_key_is_bound_once_under_concurrency(log: EventLog) -> None:
@@ -148,22 +148,22 @@ async def test_a_key_is_bound_once_under_concurrency(log: EventLog) -> None:
     assert (await log.open_executions()).lengths.keys() == set(accepted)
 
 
-async def test_a_retired_log_never_comes_back(log: EventLog) -> None:
+async def test_a_retired_execution_cannot_be_recreated(log: EventLog) -> None:
     execution, key = new_id(), IdempotencyKey(key_hash="hash", fingerprint="print")
     await log.append(execution, 0, [submitted(), killed()], key=key)
     await log.retire(execution)
     await log.retire(execution)
     assert list(await log.read(execution)) == []
-    assert await log.key_owner("hash") is None
+    assert await log.find_by_key("hash") is None
     for after in (0, 1, 2):
         with pytest.raises(Conflict):
             await log.append(execution, after, [submitted()])
     assert list(await log.read(execution)) == []
-    assert list((await log.page(status=None, limit=10, cursor=None)).ids) == []
+    assert list((await log.list_executions(status=None, limit=10, cursor=None)).ids) == []
     await log.append(new_id(), 0, [submitted()], key=key)
 
 
-async def test_only_what_has_ended_can_be_retired(log: EventLog) -> None:
+async def test_only_an_ended_execution_can_be_retired(log: EventLog) -> None:
     execution, events = new_id(), [submitted(), claimed(), running()]
     await log.append(execution, 0, events)
     with pytest.raises(Conflict):
@@ -171,19 +171,19 @@ async def test_only_what_has_ended_can_be_retired(log: EventLog) -> None:
     assert list(await log.read(execution)) == events
 
 
-async def test_retiring_what_never_was_does_nothing(log: EventLog) -> None:
+async def test_retiring_an_unknown_execution_does_nothing(log: EventLog) -> None:
     execution, event, kept = new_id(), submitted(), new_id()
     await log.append(kept, 0, [submitted(), killed()])
     before = await log.read(kept)
     await log.retire(execution)
     assert list(await log.read(execution)) == []
     assert await log.read(kept) == before
-    assert list((await log.page(status=None, limit=10, cursor=None)).ids) == [kept]
+    assert list((await log.list_executions(status=None, limit=10, cursor=None)).ids) == [kept]
     await log.append(execution, 0, [event])
     assert list(await log.read(execution)) == [event]
 
 
-async def test_a_cancelled_append_has_happened_wholly_or_not_at_all(log: EventLog) -> None:
+async def test_a_cancelled_append_writes_all_events_or_none(log: EventLog) -> None:
     for turns in range(12):
         execution, events = new_id(), [submitted(), claimed(), running()]
         async with anyio.create_task_group() as writer:
@@ -194,7 +194,7 @@ async def test_a_cancelled_append_has_happened_wholly_or_not_at_all(log: EventLo
         assert list(await log.read(execution)) in ([], events)
 
 
-async def test_a_check_returns_when_the_log_answers_and_changes_nothing(log: EventLog) -> None:
+async def test_a_check_passes_and_changes_nothing(log: EventLog) -> None:
     execution, events = new_id(), [submitted(), claimed()]
     await log.append(execution, 0, events)
     await log.check()

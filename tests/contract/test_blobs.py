@@ -1,4 +1,4 @@
-"""Blobs: whole or not at all, in constant memory."""
+"""Blob stores: a blob is stored completely or not at all."""
 
 from collections.abc import AsyncIterator
 
@@ -23,13 +23,13 @@ async def content(blobs: BlobStore, name: str) -> bytes:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=st.lists(st.binary(max_size=100), max_size=5))
-async def test_what_is_put_is_read_back(blobs: BlobStore, chunks: list[bytes]) -> None:
+async def test_a_stored_blob_is_read_back(blobs: BlobStore, chunks: list[bytes]) -> None:
     name = f"{new_id()}/payload"
     await blobs.put(name, stream(*chunks))
     assert await content(blobs, name) == b"".join(chunks)
 
 
-async def test_a_large_blob_comes_in_pieces(blobs: BlobStore) -> None:
+async def test_a_large_blob_is_read_in_chunks(blobs: BlobStore) -> None:
     name, piece, largest, total = f"{new_id()}/payload", bytes(range(256)) * 4096, 0, 0
     await blobs.put(name, stream(*[piece] * 7))
     async for chunk in blobs.read(name):
@@ -38,7 +38,7 @@ async def test_a_large_blob_comes_in_pieces(blobs: BlobStore) -> None:
     assert largest <= len(piece)
 
 
-async def test_names_do_not_touch_each_other(blobs: BlobStore) -> None:
+async def test_blobs_are_independent(blobs: BlobStore) -> None:
     first, second = new_id(), new_id()
     names = [f"{first}/payload", f"{first}/output", f"{second}/payload", f"{second}/output"]
     for name in names:
@@ -55,7 +55,7 @@ async def test_a_blob_is_replaced_as_a_whole(blobs: BlobStore) -> None:
     assert await content(blobs, name) == b"second"
 
 
-async def test_a_blob_that_is_not_there_is_said_to_be(blobs: BlobStore) -> None:
+async def test_a_missing_blob_is_named(blobs: BlobStore) -> None:
     name = f"{new_id()}/payload"
     with pytest.raises(Unavailable, match="payload"):
         await content(blobs, name)
@@ -67,10 +67,10 @@ async def test_a_blob_that_is_not_there_is_said_to_be(blobs: BlobStore) -> None:
 
 
 class SourceBroke(OSError):
-    """As a connection that breaks, which is the caller's affair and not the store's."""
+    """An error of the source of an upload, such as a broken connection. The store must not translate it."""
 
 
-async def test_a_source_that_breaks_leaves_nothing(blobs: BlobStore) -> None:
+async def test_a_failing_source_leaves_nothing(blobs: BlobStore) -> None:
     async def breaking() -> AsyncIterator[bytes]:
         yield b"x" * 100_000
         raise SourceBroke
@@ -97,7 +97,7 @@ async def test_a_cancelled_put_leaves_the_old_blob(blobs: BlobStore) -> None:
     assert await content(blobs, name) == b"old"
 
 
-NO_NAMES = [
+INVALID_NAMES = [
     "",
     "payload",
     "/payload",
@@ -114,8 +114,8 @@ NO_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NO_NAMES)
-async def test_a_name_that_leads_elsewhere_is_refused(blobs: BlobStore, name: str) -> None:
+@pytest.mark.parametrize("name", INVALID_NAMES)
+async def test_an_invalid_name_is_rejected(blobs: BlobStore, name: str) -> None:
     with pytest.raises(ValueError, match="is not"):
         await blobs.put(name, stream(b"x"))
     with pytest.raises(ValueError, match="is not"):

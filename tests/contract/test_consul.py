@@ -1,4 +1,4 @@
-"""What is true of the log on Consul only: cost, sharing, damage, and what makes it unavailable."""
+"""The event log in Consul only: cost of an append, index, corrupt keys, and unusable addresses."""
 
 import json
 import logging
@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from pyexec.adapters.consul_blobs import ConsulBlobs
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV, Operation, create
+from pyexec.adapters.consul.blobs import ConsulBlobs
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Operation, create
 from pyexec.domain.events import Failed, FailureType
 from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
 from pyexec.ports import IdempotencyKey
@@ -32,12 +32,12 @@ async def contents(kv: ConsulKV, *folders: str) -> dict[str, bytes]:
 
 async def test_a_run_costs_two_transactions(parts: Parts) -> None:
     kv, _, log = parts
-    execution, before = new_id(), dict(kv.sent)
+    execution, before = new_id(), dict(kv.request_counts)
     key = IdempotencyKey(key_hash="hash", fingerprint="print")
     await log.append(execution, 0, [submitted(), claimed(), running()], key=key)
     await log.append(execution, 3, [finished()])
-    spent = {name: kv.sent[name] - before.get(name, 0) for name in kv.sent}
-    # What else is sent is the one blocking query, which has two events to tell of.
+    spent = {name: kv.request_counts[name] - before.get(name, 0) for name in kv.request_counts}
+    # All other requests belong to the blocking query, which both appends wake.
     assert spent.pop("PUT txn") == 2
     assert set(filter(spent.get, spent)) <= {"GET kv"}
     assert list(await kv.keys(f"inflight/{execution}")) == []
@@ -68,7 +68,7 @@ async def test_the_completion_entry_says_how_it_ended(parts: Parts) -> None:
 
 
 def connections_to(port: int) -> int:
-    """This process's established connections to a local port, as the kernel has them."""
+    """Count the established connections of this process to a local port."""
     files = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
     mine = {os.readlink(file) for file in files if os.path.lexists(file)}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -122,7 +122,7 @@ async def test_the_index_is_rebuilt_from_the_events(parts: Parts) -> None:
     }
 
 
-async def test_an_index_that_is_right_is_not_written(parts: Parts) -> None:
+async def test_correct_index_entries_are_not_written(parts: Parts) -> None:
     kv, _, log = parts
     for number, word in enumerate(WORDS):
         key = IdempotencyKey(key_hash=f"right-{number}", fingerprint="print")
@@ -137,7 +137,7 @@ async def test_an_index_that_is_right_is_not_written(parts: Parts) -> None:
     assert await indexes() == before
 
 
-async def test_an_open_execution_that_the_index_lost_goes_on(parts: Parts) -> None:
+async def test_a_missing_index_entry_of_an_open_execution_is_restored(parts: Parts) -> None:
     kv, _, log = parts
     execution = new_id()
     await log.append(execution, 0, [submitted(), claimed()])
@@ -159,7 +159,7 @@ async def test_an_open_execution_that_the_index_lost_goes_on(parts: Parts) -> No
     ],
     ids=["missing number", "corrupt value", "unknown version", "foreign key"],
 )
-async def test_a_damaged_log_is_corrupt_and_stops_nothing_else(parts: Parts, damage: Operation) -> None:
+async def test_a_corrupt_log_affects_no_other_execution(parts: Parts, damage: Operation) -> None:
     kv, _, log = parts
     damaged, other = new_id(), new_id()
     for execution in (damaged, other):
@@ -173,7 +173,7 @@ async def test_a_damaged_log_is_corrupt_and_stops_nothing_else(parts: Parts, dam
     await log.append(other, 3, [finished()])
 
 
-async def test_foreign_keys_are_named_once_and_stop_nothing(
+async def test_unrecognized_keys_are_logged_once_and_ignored(
     parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
     kv, _, log = parts
@@ -184,23 +184,23 @@ async def test_foreign_keys_are_named_once_and_stop_nothing(
         await log.append(execution, 0, [submitted(), killed()])
         for _ in range(3):
             assert (await log.open_executions()).lengths == {}
-            assert list(await log.ended_before(START.replace(year=2027), 10)) == [execution]
+            assert list(await log.list_ended(START.replace(year=2027), 10)) == [execution]
     named = [record.getMessage() for record in caplog.records]
     for key in ("inflight/foreign", f"inflight/{bad}", f"status/{bad}"):
         assert sum(key in text for text in named) == 1
 
 
-async def test_what_a_transaction_cannot_hold_is_refused_before_it_is_sent(parts: Parts) -> None:
+async def test_a_transaction_over_the_limits_is_not_sent(parts: Parts) -> None:
     kv, _, log = parts
     execution = new_id()
     big = Failed(at=START, nonce=nonce(), error_type=FailureType.INTERNAL, error="x" * 400_000)
-    before = kv.sent["PUT txn"]
+    before = kv.request_counts["PUT txn"]
     with pytest.raises(TooLarge, match="Consul"):
         await log.append(execution, 0, [submitted(), big])
     with pytest.raises(TooLarge, match="65 operations"):
         await kv.transaction([create(f"many/{number}", b"") for number in range(65)])
-    assert kv.sent["PUT txn"] == before
-    # The largest that is let through does go through.
+    assert kv.request_counts["PUT txn"] == before
+    # Consul accepts a transaction just below the limit.
     value = b"x" * 280_000
     await kv.transaction([create("large", value)])
     _, entry = await kv.get("large")
@@ -208,18 +208,18 @@ async def test_what_a_transaction_cannot_hold_is_refused_before_it_is_sent(parts
     assert entry.value == value
 
 
-async def test_only_who_is_gone_is_taken_for_gone(parts: Parts) -> None:
+async def test_the_fence_rejects_members(parts: Parts) -> None:
     kv, membership, log = parts
     me = membership.fence().key.removeprefix("replicas/")
     execution = new_id()
-    await log.append(execution, 0, [submitted(), claimed(me)], tell="rep_dead")
+    await log.append(execution, 0, [submitted(), claimed(me)], notify="rep_dead")
     with pytest.raises(Conflict, match=me):
-        await log.append(execution, 2, [killed()], gone=me)
-    await log.append(execution, 2, [killed()], gone="rep_dead")
+        await log.append(execution, 2, [killed()], fence=me)
+    await log.append(execution, 2, [killed()], fence="rep_dead")
     assert list(await kv.keys("inbox/rep_dead/")) == []
 
 
-async def test_retiring_takes_everything_along(parts: Parts) -> None:
+async def test_retiring_deletes_all_keys(parts: Parts) -> None:
     kv, membership, log = parts
     execution = new_id()
     await ConsulBlobs(kv, membership.fence).put(f"{execution}/payload", stream(b"x" * 600_000))
@@ -237,18 +237,18 @@ async def test_retiring_takes_everything_along(parts: Parts) -> None:
 @pytest.mark.parametrize(
     "address", ["", "nowhere", "http://", "ftp://a:1", "a:b", "http://a:1/path", "1.2.3.4:99999"]
 )
-def test_an_address_that_cannot_be_one_is_a_wrong_setting(address: str) -> None:
+def test_an_invalid_address_is_a_settings_error(address: str) -> None:
     with pytest.raises(SettingsError, match="PYEXEC_CONSUL_ADDR"):
         ConsulConfig(address=address).url()
 
 
-async def test_nobody_at_the_address_is_unavailable() -> None:
+async def test_an_unreachable_address_is_unavailable() -> None:
     async with ConsulKV(ConsulConfig(address="127.0.0.1:1")) as kv:
         with pytest.raises(Unavailable, match="cannot be reached"):
             await kv.get("key")
 
 
-async def test_something_else_at_the_address_is_named(s3_server: None) -> None:
+async def test_another_server_at_the_address_is_reported(s3_server: None) -> None:
     address = os.environ["AWS_ENDPOINT"]
     async with ConsulKV(ConsulConfig(address=address)) as kv:
         for asking in (kv.get("key"), kv.put("key", b""), kv.transaction([create("key", b"")])):
@@ -256,7 +256,7 @@ async def test_something_else_at_the_address_is_named(s3_server: None) -> None:
                 await asking
 
 
-async def test_a_token_without_rights_is_named(tmp_path: Path) -> None:
+async def test_a_token_without_rights_is_reported(tmp_path: Path) -> None:
     acl = {
         "enabled": True,
         "default_policy": "deny",

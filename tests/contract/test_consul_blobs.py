@@ -1,11 +1,11 @@
-"""What is true of the blobs in Consul only: uploads are marked, swept, and bounded."""
+"""The blob store in Consul only: markers of uploads, their removal, and the size limit."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from pyexec.adapters.consul_blobs import BLOB_BYTES_MAX, ConsulBlobs
-from pyexec.adapters.consul_kv import Operation
+from pyexec.adapters.consul.blobs import BLOB_BYTES_MAX, ConsulBlobs
+from pyexec.adapters.consul.kv import Operation
 from pyexec.errors import TooLarge
 from tests.contract.conftest import Parts
 from tests.contract.test_blobs import SourceBroke, content, stream
@@ -14,7 +14,7 @@ from tests.events import new_id, submitted
 pytestmark = pytest.mark.service
 
 
-async def test_an_upload_is_marked_until_its_execution_begins(parts: Parts) -> None:
+async def test_an_upload_is_marked_until_the_first_event(parts: Parts) -> None:
     kv, membership, log = parts
     blobs = ConsulBlobs(kv, membership.fence)
     begun, refused, broken = new_id(), new_id(), new_id()
@@ -37,11 +37,11 @@ async def test_an_upload_is_marked_until_its_execution_begins(parts: Parts) -> N
 
 
 async def never(_: str) -> bool:
-    """The log knows better than whoever says so."""
+    """Say that no execution exists. The store must check the log nevertheless."""
     return False
 
 
-async def test_uploads_of_the_dead_are_swept(parts: Parts) -> None:
+async def test_uploads_of_dead_replicas_are_swept(parts: Parts) -> None:
     kv, membership, log = parts
     blobs = ConsulBlobs(kv, membership.fence)
     mine, theirs, begun = new_id(), new_id(), new_id()

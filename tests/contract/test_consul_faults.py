@@ -1,4 +1,4 @@
-"""Consul that answers late, not at all, or has lost its leader; and the way to it over TLS."""
+"""Faults of Consul: lost responses, a crash, a lost leader, a suspended agent; and TLS."""
 
 import asyncio
 import subprocess
@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio import fail_after, to_thread
 
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.errors import Conflict, SessionLost, SettingsError, Unavailable
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.errors import Conflict, ConsulSessionLost, SettingsError, Unavailable
 from pyexec.ports import EventLog
 from tests.contract.logs import consul_parts, in_own_task, prefix_of
 from tests.events import claimed, new_id, released, running, submitted
@@ -24,7 +24,7 @@ PATIENCE = 60
 
 
 class Proxy:
-    """A way to Consul that cuts the connection once it has passed a transaction on, before the answer."""
+    """A proxy that forwards a transaction to Consul, and closes the connection before the response."""
 
     def __init__(self, agent: Agent) -> None:
         self.address = ""
@@ -48,7 +48,7 @@ class Proxy:
 
         async def back() -> None:
             while data := await to_reader.read(65536):
-                if cut:  # Consul has answered, so it has done what it was asked
+                if cut:  # Consul has executed the transaction
                     break
                 writer.write(data)
             writer.close()
@@ -67,7 +67,7 @@ class Proxy:
             yield self
 
 
-async def test_an_append_whose_answer_is_lost_is_known_again(consul_agent: Agent, tmp_path: Path) -> None:
+async def test_an_append_with_a_lost_response_is_recognized(consul_agent: Agent, tmp_path: Path) -> None:
     async with (
         Proxy(consul_agent).running() as proxy,
         in_own_task(consul_parts(prefix_of(tmp_path), proxy.address)) as (_, _, log),
@@ -82,7 +82,7 @@ async def test_an_append_whose_answer_is_lost_is_known_again(consul_agent: Agent
         assert list(await log.read(execution)) == events
 
 
-async def test_an_append_that_is_never_answered_is_unavailable(consul_agent: Agent, tmp_path: Path) -> None:
+async def test_an_append_without_a_response_is_unavailable(consul_agent: Agent, tmp_path: Path) -> None:
     async with (
         Proxy(consul_agent).running() as proxy,
         in_own_task(consul_parts(prefix_of(tmp_path), proxy.address)) as (_, _, log),
@@ -92,7 +92,7 @@ async def test_an_append_that_is_never_answered_is_unavailable(consul_agent: Age
             await log.append(new_id(), 0, [submitted()])
 
 
-async def test_waiters_hear_that_consul_is_away_and_go_on_when_it_is_back(tmp_path: Path) -> None:
+async def test_waiters_fail_while_consul_is_down_and_work_again_after(tmp_path: Path) -> None:
     with durable_agent(tmp_path / "consul") as agent:
         async with in_own_task(consul_parts("ours", agent.address)) as (_, _, log):
             execution, events = new_id(), [submitted(), claimed()]
@@ -123,14 +123,14 @@ async def test_waiters_hear_that_consul_is_away_and_go_on_when_it_is_back(tmp_pa
 
 
 async def appended(log: EventLog, execution: str, after: int) -> None:
-    """Appends as a replica does: again until it is answered, and only what is still to be written."""
+    """Append as a replica does: retry until Consul answers, and check first whether the event is written."""
     with fail_after(PATIENCE):
         while True:
             try:
                 if len(await log.read(execution)) > after:
                     return
                 await log.append(execution, after, [running() if after == 2 else released()])
-            except (SessionLost, Unavailable):
+            except (ConsulSessionLost, Unavailable):
                 await anyio.sleep(0.2)
             except Conflict:
                 continue
@@ -138,7 +138,7 @@ async def appended(log: EventLog, execution: str, after: int) -> None:
                 return
 
 
-async def test_a_cluster_loses_nothing_with_its_leader(tmp_path: Path) -> None:
+async def test_a_cluster_loses_no_events_with_its_leader(tmp_path: Path) -> None:
     with cluster(tmp_path) as agents:
         leader = next(agent for agent in agents if agent.is_leader())
         follower = next(agent for agent in agents if agent is not leader)
@@ -182,7 +182,7 @@ def make_certificates(directory: Path) -> None:
         subprocess.run([binary(), *command], cwd=directory, check=True, stdout=subprocess.DEVNULL)
 
 
-async def test_consul_is_reached_over_tls_when_it_is_known(tmp_path: Path) -> None:
+async def test_tls_needs_a_trusted_certificate(tmp_path: Path) -> None:
     certificates = tmp_path / "certificates"
     make_certificates(certificates)
     tls = {
@@ -201,7 +201,7 @@ async def test_consul_is_reached_over_tls_when_it_is_known(tmp_path: Path) -> No
         ConsulConfig(address=address, ca_file=tmp_path / "absent").tls()
 
 
-async def test_a_frozen_consul_is_unavailable_and_not_for_ever(tmp_path: Path) -> None:
+async def test_a_suspended_consul_is_unavailable_until_it_resumes(tmp_path: Path) -> None:
     with dev_agent(tmp_path) as agent:
         assert agent.process is not None
         async with ConsulKV(ConsulConfig(address=agent.address)) as kv:

@@ -1,4 +1,4 @@
-"""What a process reported as appended is there after any crash of it."""
+"""Events that a process has appended are in the log after a crash of the process."""
 
 import random
 import signal
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def kill_after(command: list[str], reports: int) -> str:
-    """Runs the command, kills it once it has reported so often, and gives back the last thing it reported."""
+    """Run the command, kill it after that many lines of output, and return the last line."""
     lines: list[str] = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -29,16 +29,14 @@ def kill_after(command: list[str], reports: int) -> str:
 
 
 @pytest.mark.parametrize("reports", [1, 10, 100, 400])
-async def test_a_killed_process_loses_nothing_it_reported(
-    log_name: str, tmp_path: Path, reports: int
-) -> None:
+async def test_a_killed_process_loses_no_reported_event(log_name: str, tmp_path: Path, reports: int) -> None:
     location = tmp_path / "log"
     command = [sys.executable, "-m", "tests.contract.appender", log_name, str(location)]
     kill_at = random.randint(reports, 2 * reports)
     execution, reported = (await to_thread.run_sync(kill_after, command, kill_at)).split()
     async with LOGS[log_name](location) as log:
         events = await log.read(execution)
-        # The append under way at the kill may have come through, as a whole; nothing less, nothing more.
+        # The append in progress may have been written, but only completely.
         assert len(events) in (int(reported), int(reported) + 2)
         assert (await log.open_executions()).lengths.keys() == {execution}
         await log.append(execution, len(events), [submitted()])

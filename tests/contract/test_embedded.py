@@ -1,4 +1,4 @@
-"""What is true of the embedded log and the file blobs only: lock, rebuild, damage, leftovers."""
+"""The embedded log and the file blobs only: lock, rebuild, corrupt files, leftovers of a crash."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ import anyio
 import pytest
 from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 
-from pyexec.adapters.blobs import FileBlobs
-from pyexec.adapters.embedded import FILE_NAME, REBUILD_AT_ONCE, EmbeddedLog
+from pyexec.adapters.blobs.file_store import FileBlobs
+from pyexec.adapters.sqlite.log import FILE_NAME, REBUILD_BATCH, EmbeddedLog
 from pyexec.errors import Conflict, CorruptLog, SettingsError, Unavailable
 from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.contract.test_durability import ROOT
@@ -30,23 +30,23 @@ async def log(tmp_path: Path) -> AsyncIterator[EmbeddedLog]:
         yield log
 
 
-async def test_a_second_opener_is_told_who_holds_the_directory(log: EmbeddedLog, tmp_path: Path) -> None:
+async def test_a_second_open_names_the_owner_of_the_lock(log: EmbeddedLog, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refused:
         await EmbeddedLog.open(tmp_path)
     assert str(tmp_path) in str(refused.value)
     assert str(os.getpid()) in str(refused.value)
 
 
-async def test_a_second_process_is_told_who_holds_the_directory(log: EmbeddedLog, tmp_path: Path) -> None:
+async def test_a_second_process_names_the_owner_of_the_lock(log: EmbeddedLog, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.contract.appender", "embedded", str(tmp_path)]
     second = await anyio.run_process(command, cwd=ROOT, check=False, stderr=subprocess.PIPE)
     assert second.returncode == 1
-    assert f"SettingsError: PYEXEC_DATA_DIR is '{tmp_path}', which the process {os.getpid()} holds" in (
+    assert f"SettingsError: PYEXEC_DATA_DIR is '{tmp_path}', which is locked by process {os.getpid()}" in (
         second.stderr.decode()
     )
 
 
-async def test_a_closed_log_lets_the_directory_go_and_keeps_its_events(tmp_path: Path) -> None:
+async def test_a_closed_log_unlocks_the_directory_and_keeps_its_events(tmp_path: Path) -> None:
     execution, events = new_id(), [submitted(), claimed()]
     async with await EmbeddedLog.open(tmp_path) as log:
         await log.append(execution, 0, events)
@@ -56,19 +56,19 @@ async def test_a_closed_log_lets_the_directory_go_and_keeps_its_events(tmp_path:
         assert log.deployment == deployment
 
 
-async def test_each_directory_has_a_deployment_of_its_own(tmp_path: Path) -> None:
+async def test_each_directory_has_its_own_deployment_id(tmp_path: Path) -> None:
     async with await EmbeddedLog.open(tmp_path / "a") as a, await EmbeddedLog.open(tmp_path / "b") as b:
         assert a.deployment != b.deployment
 
 
-async def test_a_directory_that_cannot_be_one_is_a_wrong_setting(tmp_path: Path) -> None:
+async def test_an_invalid_directory_is_a_settings_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="PYEXEC_DATA_DIR"):
         await EmbeddedLog.open(tmp_path / "file")
 
 
 async def test_a_new_directory_is_its_servers_own(tmp_path: Path) -> None:
-    """What programs are given, and what they print, lies in it."""
+    """It holds input and output of programs."""
     async with await EmbeddedLog.open(tmp_path / "new"):
         assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
@@ -80,13 +80,13 @@ async def test_a_closed_log_is_unavailable(tmp_path: Path) -> None:
         await log.check()
 
 
-async def test_the_replica_that_holds_the_directory_is_not_gone(tmp_path: Path) -> None:
+async def test_the_fence_rejects_the_owner_of_the_directory(tmp_path: Path) -> None:
     async with await EmbeddedLog.open(tmp_path, "rep_me") as log:
         execution = new_id()
         await log.append(execution, 0, [submitted(), claimed("rep_me")])
         with pytest.raises(Conflict):
-            await log.append(execution, 2, [killed()], gone="rep_me")
-        await log.append(execution, 2, [killed()], gone="rep_dead")
+            await log.append(execution, 2, [killed()], fence="rep_me")
+        await log.append(execution, 2, [killed()], fence="rep_dead")
 
 
 def index_of(directory: Path) -> list[tuple[object, ...]]:
@@ -115,7 +115,7 @@ async def test_the_index_is_rebuilt_from_the_events(log: EmbeddedLog, tmp_path: 
     assert index_of(tmp_path) == kept
 
 
-async def test_a_missing_event_is_corruption(log: EmbeddedLog, tmp_path: Path) -> None:
+async def test_a_missing_event_is_a_corrupt_log(log: EmbeddedLog, tmp_path: Path) -> None:
     execution = new_id()
     await log.append(execution, 0, [submitted(), claimed(), running()])
     change(tmp_path, "DELETE FROM events WHERE seq = 2")
@@ -123,7 +123,7 @@ async def test_a_missing_event_is_corruption(log: EmbeddedLog, tmp_path: Path) -
         await log.read(execution)
 
 
-async def test_an_unreadable_event_is_corruption_and_keeps_the_index(
+async def test_an_unreadable_event_is_a_corrupt_log_and_keeps_its_index_entry(
     log: EmbeddedLog, tmp_path: Path
 ) -> None:
     execution = new_id()
@@ -136,13 +136,11 @@ async def test_an_unreadable_event_is_corruption_and_keeps_the_index(
     assert index_of(tmp_path) == kept
 
 
-async def test_the_index_of_many_is_rebuilt_around_one_that_cannot_be_read(
-    log: EmbeddedLog, tmp_path: Path
-) -> None:
-    executions = [new_id() for _ in range(2 * REBUILD_AT_ONCE + 1)]
+async def test_a_corrupt_log_does_not_stop_the_rebuild(log: EmbeddedLog, tmp_path: Path) -> None:
+    executions = [new_id() for _ in range(2 * REBUILD_BATCH + 1)]
     for execution in executions:
         await log.append(execution, 0, random.choice(WORDS))
-    bad = executions[REBUILD_AT_ONCE]
+    bad = executions[REBUILD_BATCH]
     change(tmp_path, f"UPDATE events SET event = '{{}}' WHERE execution_id = '{bad}'")
     kept = index_of(tmp_path)
     change(tmp_path, f"UPDATE executions SET length = 99, status = 'wrong' WHERE id <> '{bad}'")
@@ -151,7 +149,7 @@ async def test_the_index_of_many_is_rebuilt_around_one_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
-async def test_a_damaged_file_is_corruption(tmp_path: Path, content: bytes) -> None:
+async def test_a_corrupt_file_is_a_corrupt_log(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises(CorruptLog) as refused:
         await EmbeddedLog.open(tmp_path)
@@ -161,7 +159,7 @@ async def test_a_damaged_file_is_corruption(tmp_path: Path, content: bytes) -> N
         await log.check()
 
 
-async def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
+async def test_a_file_of_another_version_is_rejected(tmp_path: Path) -> None:
     async with await EmbeddedLog.open(tmp_path):
         pass
     change(tmp_path, "PRAGMA user_version = 99")
@@ -169,8 +167,8 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
         await EmbeddedLog.open(tmp_path)
 
 
-async def test_a_full_disk_is_unavailable_and_half_writes_nothing(log: EmbeddedLog, tmp_path: Path) -> None:
-    """The file's own ceiling gives the same error as a full disk."""
+async def test_a_full_disk_is_unavailable_and_rolls_back(log: EmbeddedLog, tmp_path: Path) -> None:
+    """A limit on the pages of the file causes the same error as a full disk."""
     execution = new_id()
     await log.append(execution, 0, [submitted()])
     await log._run(lambda store: store._db.execute("PRAGMA max_page_count = 1").fetchall())
@@ -189,7 +187,7 @@ async def test_a_full_disk_is_unavailable_and_half_writes_nothing(log: EmbeddedL
     assert index_of(tmp_path) == kept
 
 
-async def test_a_file_locked_by_a_stranger_is_unavailable(log: EmbeddedLog, tmp_path: Path) -> None:
+async def test_a_file_locked_by_another_program_is_unavailable(log: EmbeddedLog, tmp_path: Path) -> None:
     await log._run(lambda store: store._db.execute("PRAGMA busy_timeout = 10").fetchall())
     with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
@@ -199,17 +197,17 @@ async def test_a_file_locked_by_a_stranger_is_unavailable(log: EmbeddedLog, tmp_
     await log.append(new_id(), 0, [submitted()])
 
 
-async def test_waiters_that_are_gone_are_forgotten(log: EmbeddedLog) -> None:
+async def test_cancelled_waiters_are_removed(log: EmbeddedLog) -> None:
     async with anyio.create_task_group() as waiters:
         for number in range(50):
             waiters.start_soon(log.wait, new_id(), 0, name=f"waiter {number}")
         await wait_all_tasks_blocked()
-        assert len(log._watches) == 50
+        assert len(log._waiters) == 50
         waiters.cancel_scope.cancel()
-    assert log._watches == {}
+    assert log._waiters == {}
 
 
-async def test_an_append_that_asyncio_cancels_still_wakes_its_watchers(log: EmbeddedLog) -> None:
+async def test_an_append_cancelled_by_asyncio_wakes_waiters(log: EmbeddedLog) -> None:
     for turns in range(12):
         execution, events = new_id(), [submitted(), claimed(), running()]
         async with anyio.create_task_group() as watchers:
@@ -230,7 +228,7 @@ async def test_an_append_that_asyncio_cancels_still_wakes_its_watchers(log: Embe
                 watchers.cancel_scope.cancel()
 
 
-async def test_nothing_asks_the_file_while_nothing_happens(log: EmbeddedLog) -> None:
+async def test_waiters_send_no_queries(log: EmbeddedLog) -> None:
     statements: list[str] = []
     await log._run(lambda store: store._db.set_trace_callback(statements.append))
     version = (await log.open_executions()).version
@@ -262,10 +260,10 @@ async def test_a_put_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert contents(tmp_path) == []
 
 
-async def test_what_a_crash_left_half_written_is_swept(tmp_path: Path) -> None:
+async def test_partial_files_of_a_crash_are_deleted_at_open(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, anyio, pathlib
-from pyexec.adapters.blobs import FileBlobs
+from pyexec.adapters.blobs.file_store import FileBlobs
 async def chunks():
     yield b"x" * 100_000
     os.kill(os.getpid(), signal.SIGKILL)
@@ -282,14 +280,14 @@ anyio.run(put)
     assert b"".join([chunk async for chunk in blobs.read("exe/output")]) == b"whole"
 
 
-async def test_a_blob_store_that_cannot_write_is_unavailable(tmp_path: Path) -> None:
+async def test_a_write_failure_is_unavailable(tmp_path: Path) -> None:
     blobs = await FileBlobs.open(tmp_path / "blobs")
     (tmp_path / "blobs").rmdir()
     with pytest.raises(Unavailable):
         await blobs.put("exe/payload", stream(b"x"))
 
 
-async def test_what_a_crash_has_left_is_swept_a_day_later(tmp_path: Path) -> None:
+async def test_orphaned_blobs_are_swept_after_a_day(tmp_path: Path) -> None:
     blobs = await FileBlobs.open(tmp_path / "blobs")
     forgotten, fresh, accepted = (f"{new_id()}/payload" for _ in range(3))
     for name in (forgotten, fresh, accepted):

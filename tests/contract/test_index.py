@@ -1,4 +1,4 @@
-"""Lists: what is open, pages by status, and what ended long ago."""
+"""Lists: open executions, pages by status, and executions by the time of their end."""
 
 from datetime import timedelta
 
@@ -43,7 +43,7 @@ async def all_pages(log: EventLog, status: Status | None, limit: int) -> list[st
     found: list[str] = []
     cursor = None
     while True:
-        page = await log.page(status=status, limit=limit, cursor=cursor)
+        page = await log.list_executions(status=status, limit=limit, cursor=cursor)
         assert len(page.ids) <= limit
         found += page.ids
         cursor = page.next_cursor
@@ -57,7 +57,7 @@ async def all_pages(log: EventLog, status: Status | None, limit: int) -> list[st
     limit=st.integers(1, 13),
     retired=st.sets(st.integers(0, 11)),
 )
-async def test_pages_hold_everything_once_newest_first(
+async def test_pages_list_each_execution_once_newest_first(
     new_log: NewLog, words: list[list[Event]], limit: int, retired: set[int]
 ) -> None:
     async with new_log() as log:
@@ -79,26 +79,26 @@ async def test_pages_hold_everything_once_newest_first(
         assert (await log.open_executions()).lengths.keys() == still_open
 
 
-async def test_a_cursor_stays_good_when_its_execution_is_retired(log: EventLog) -> None:
+async def test_a_cursor_stays_valid_when_its_execution_is_retired(log: EventLog) -> None:
     executions = [new_id() for _ in range(4)]
     for execution in executions:
         await log.append(execution, 0, [submitted(), killed()])
-    first = await log.page(status=None, limit=2, cursor=None)
+    first = await log.list_executions(status=None, limit=2, cursor=None)
     for execution in first.ids:
         await log.retire(execution)
-    rest = await log.page(status=None, limit=2, cursor=first.next_cursor)
+    rest = await log.list_executions(status=None, limit=2, cursor=first.next_cursor)
     assert [*first.ids, *rest.ids] == executions[::-1]
     assert rest.next_cursor is None
 
 
 @pytest.mark.parametrize("cursor", ["", "nonsense", "exe_", "exe_" + "g" * 32, "\0", "💥", "1 OR 1=1"])
-async def test_a_bad_cursor_is_the_callers_mistake(log: EventLog, cursor: str) -> None:
+async def test_an_invalid_cursor_is_an_invalid_request(log: EventLog, cursor: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await log.page(status=None, limit=1, cursor=cursor)
+        await log.list_executions(status=None, limit=1, cursor=cursor)
     assert refused.value.field == "cursor"
 
 
-async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) -> None:
+async def test_ended_executions_are_listed_earliest_end_first(log: EventLog) -> None:
     minute = timedelta(minutes=1)
     ends = [3, 1, 4, 0, 2]
     executions = {end: new_id(START) for end in ends}
@@ -106,30 +106,30 @@ async def test_what_ended_before_a_moment_comes_oldest_end_first(log: EventLog) 
         await log.append(execution, 0, [submitted(), killed(START + end * minute)])
     await log.append(new_id(START), 0, [submitted(), claimed(), running()])
     in_order = [executions[end] for end in sorted(ends)]
-    assert list(await log.ended_before(START + 10 * minute, 100)) == in_order
-    assert list(await log.ended_before(START + 10 * minute, 2)) == in_order[:2]
-    assert list(await log.ended_before(START + 3 * minute, 100)) == in_order[:3]
-    assert list(await log.ended_before(START, 100)) == []
+    assert list(await log.list_ended(START + 10 * minute, 100)) == in_order
+    assert list(await log.list_ended(START + 10 * minute, 2)) == in_order[:2]
+    assert list(await log.list_ended(START + 3 * minute, 100)) == in_order[:3]
+    assert list(await log.list_ended(START, 100)) == []
     await log.retire(in_order[0])
-    assert list(await log.ended_before(START + 10 * minute, 1)) == [in_order[1]]
+    assert list(await log.list_ended(START + 10 * minute, 1)) == [in_order[1]]
 
 
-async def test_what_is_new_or_was_open_at_the_last_look_is_found_at_the_next(log: EventLog) -> None:
+async def test_the_next_scan_finds_new_and_newly_ended_executions(log: EventLog) -> None:
     minute = timedelta(minutes=1)
     first = new_id(START)
     await log.append(first, 0, [submitted()])
-    assert list(await log.ended_before(START + minute, 10)) == []
+    assert list(await log.list_ended(START + minute, 10)) == []
     second, later = new_id(START + minute), new_id(START + 3 * minute)
     await log.append(first, 1, [killed(START + minute)])
     await log.append(second, 0, [submitted(), killed(START + 2 * minute)])
     await log.append(later, 0, [submitted(), killed(START + 4 * minute)])
-    assert list(await log.ended_before(START + 2.5 * minute, 10)) == [first, second]
+    assert list(await log.list_ended(START + 2.5 * minute, 10)) == [first, second]
     await log.retire(first)
-    assert list(await log.ended_before(START + 200 * minute, 10)) == [second, later]
+    assert list(await log.list_ended(START + 200 * minute, 10)) == [second, later]
 
 
-async def test_the_end_counts_by_its_own_moment_to_the_microsecond(log: EventLog) -> None:
+async def test_ends_are_compared_to_the_microsecond(log: EventLog) -> None:
     execution, end = new_id(START), START + timedelta(microseconds=1)
     await log.append(execution, 0, [submitted(START - timedelta(days=1)), killed(end)])
-    assert list(await log.ended_before(end, 10)) == []
-    assert list(await log.ended_before(end + timedelta(microseconds=1), 10)) == [execution]
+    assert list(await log.list_ended(end, 10)) == []
+    assert list(await log.list_ended(end + timedelta(microseconds=1), 10)) == [execution]

@@ -1,4 +1,4 @@
-"""Membership and leadership on Consul: who is alive, who leads, and what ends either."""
+"""Membership and leadership, and their end."""
 
 import json
 import subprocess
@@ -12,10 +12,10 @@ import anyio
 import pytest
 from anyio import fail_after, to_thread
 
-from pyexec.adapters.alone import Alone
-from pyexec.adapters.consul_kv import ConsulConfig, ConsulKV
-from pyexec.adapters.consul_lease import TTL_SECONDS, ConsulMembership
-from pyexec.errors import Conflict, SessionLost
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.membership import TTL_SECONDS, ConsulMembership
+from pyexec.adapters.single_member import SingleMember
+from pyexec.errors import Conflict, ConsulSessionLost
 from pyexec.ports import Membership
 from tests.contract.logs import consul_parts, in_own_task, member, prefix_of
 from tests.contract.test_durability import ROOT
@@ -27,7 +27,7 @@ from tests.support.processes import resume, suspend
 pytestmark = pytest.mark.service
 
 EXPIRY = 40
-"""Consul ends a session up to twice its TTL after its last renewal."""
+"""Timeout in seconds for the end of a session: Consul ends it up to twice the TTL after the last renewal."""
 
 
 @pytest.fixture
@@ -51,17 +51,17 @@ async def two(kv: ConsulKV) -> AsyncIterator[ConsulMembership]:
 
 
 @pytest.fixture
-async def alone() -> Alone:
-    return Alone()
+async def alone() -> SingleMember:
+    return SingleMember()
 
 
 async def member_again(membership: ConsulMembership) -> None:
-    """Returns once the replica knows itself that it is a member: others may see it a moment before."""
+    """Wait until the replica itself knows that it is a member. Others may know it a moment earlier."""
     with fail_after(EXPIRY):
         while True:
             try:
                 membership.fence()
-            except SessionLost:
+            except ConsulSessionLost:
                 await anyio.sleep(0.01)
             else:
                 return
@@ -73,7 +73,7 @@ def any_membership(request: pytest.FixtureRequest) -> Membership:
 
 
 def destroy(agent: Agent, session: str | None) -> None:
-    """What an operator might do."""
+    """Destroy a session, as an operator can do."""
     request = Request(f"http://{agent.address}/v1/session/destroy/{session}", method="PUT")
     urlopen(request).close()
 
@@ -94,7 +94,7 @@ async def until(membership: Membership, expected: set[str]) -> None:
             version = found.version
 
 
-async def test_a_member_is_seen_as_it_is(any_membership: Membership) -> None:
+async def test_a_member_is_listed_until_it_leaves(any_membership: Membership) -> None:
     await any_membership.join(member("one"))
     assert (await any_membership.members()).members == {"one": member("one")}
     await any_membership.leave()
@@ -102,7 +102,7 @@ async def test_a_member_is_seen_as_it_is(any_membership: Membership) -> None:
     assert (await any_membership.members()).members == {}
 
 
-async def test_leadership_passes_on_when_it_is_left(any_membership: Membership) -> None:
+async def test_leadership_can_be_acquired_again(any_membership: Membership) -> None:
     await any_membership.join(member("one"))
     with fail_after(PATIENCE):
         for _ in range(3):
@@ -110,7 +110,7 @@ async def test_leadership_passes_on_when_it_is_left(any_membership: Membership) 
                 pass
 
 
-async def test_what_a_leader_raises_comes_out_as_it_is(any_membership: Membership) -> None:
+async def test_an_exception_of_a_leader_is_raised_unchanged(any_membership: Membership) -> None:
     await any_membership.join(member("one"))
     with fail_after(PATIENCE):
         with pytest.raises(ZeroDivisionError):
@@ -124,7 +124,7 @@ async def test_members_see_each_other_come_and_go(one: ConsulMembership, two: Co
     await until(one, {"one", "two"})
     await two.leave()
     assert (await one.members()).members.keys() == {"one"}
-    with pytest.raises(SessionLost):
+    with pytest.raises(ConsulSessionLost):
         two.fence()
     await two.join(member("two"))
     await until(one, {"one", "two"})
@@ -169,7 +169,7 @@ async def test_losing_the_key_cancels_the_leader(
             pass
 
 
-async def test_a_cancelled_candidate_leaves_the_lead_to_others(
+async def test_a_cancelled_candidate_does_not_block_others(
     one: ConsulMembership, two: ConsulMembership
 ) -> None:
     async def campaign() -> None:
@@ -197,15 +197,15 @@ async def test_a_session_depends_on_nothing_but_its_renewal(
     assert not session.get("ServiceChecks")
 
 
-async def test_who_was_taken_for_dead_appends_nothing_until_it_is_back(
+async def test_a_replica_without_session_appends_nothing_until_it_has_another(
     consul_agent: Agent, tmp_path: Path
 ) -> None:
     async with in_own_task(consul_parts(prefix_of(tmp_path), consul_agent.address)) as (_, membership, log):
         execution, me = new_id(), membership.fence().key.removeprefix("replicas/")
         await log.append(execution, 0, [submitted(), claimed(me)])
         await to_thread.run_sync(destroy, consul_agent, membership.fence().session)
-        # Its own clock says nothing yet; Consul does.
-        with pytest.raises(SessionLost):
+        # The session has not expired by the local clock, but Consul rejects it.
+        with pytest.raises(ConsulSessionLost):
             await log.append(execution, 2, [running()])
         assert len(await log.read(execution)) == 2
         await until(membership, {me})
@@ -215,7 +215,7 @@ async def test_who_was_taken_for_dead_appends_nothing_until_it_is_back(
             await log.append(execution, 2, [running()])
 
 
-async def test_a_silent_consul_ends_leadership_by_our_own_clock(tmp_path: Path) -> None:
+async def test_leadership_expires_by_the_local_clock(tmp_path: Path) -> None:
     with dev_agent(tmp_path) as agent:
         assert agent.process is not None
         async with in_own_task(consul_parts("ours", agent.address)) as (_, membership, log):
@@ -225,7 +225,7 @@ async def test_a_silent_consul_ends_leadership_by_our_own_clock(tmp_path: Path) 
                     suspend(agent.process)
                     await anyio.sleep_forever()
             try:
-                with pytest.raises(SessionLost):
+                with pytest.raises(ConsulSessionLost):
                     await log.append(new_id(), 0, [submitted()])
             finally:
                 resume(agent.process)
@@ -252,7 +252,7 @@ async def said(process: subprocess.Popen[str]) -> str:
     return (await to_thread.run_sync(process.stdout.readline)).strip()
 
 
-async def test_a_replica_that_slept_through_its_session_does_not_write(
+async def test_a_suspended_replica_does_not_write_with_an_expired_session(
     consul_agent: Agent, tmp_path: Path
 ) -> None:
     prefix, execution = prefix_of(tmp_path), new_id()
@@ -264,7 +264,7 @@ async def test_a_replica_that_slept_through_its_session_does_not_write(
             await until(membership, {me, "sleeper"})
             suspend(sleeper)
             with pytest.raises(Conflict):
-                await log.append(execution, 2, [claimed(me)], gone="sleeper")
+                await log.append(execution, 2, [claimed(me)], fence="sleeper")
             with fail_after(EXPIRY):
                 async with membership.lead():
                     await until(membership, {me})
@@ -272,11 +272,11 @@ async def test_a_replica_that_slept_through_its_session_does_not_write(
                     sleeper.stdin.flush()
                     resume(sleeper)
                     heard = {await said(sleeper), await said(sleeper)}
-                    assert heard == {"SessionLost", "leads no more"}
+                    assert heard == {"ConsulSessionLost", "leadership lost"}
                     assert len(await log.read(execution)) == 2
                     await until(membership, {me, "sleeper"})
-                    answer = "SessionLost"  # until it knows itself that it is back
-                    while answer == "SessionLost":
+                    answer = "ConsulSessionLost"  # until it knows that it is a member again
+                    while answer == "ConsulSessionLost":
                         sleeper.stdin.write("append\n")
                         sleeper.stdin.flush()
                         answer = await said(sleeper)

@@ -1,4 +1,4 @@
-"""Waiting: a waiter returns as soon as there is news, also when another task makes it."""
+"""Waiting: a waiter returns as soon as another task has appended."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -10,11 +10,11 @@ from pyexec.ports import EventLog
 from tests.events import claimed, finished, killed, new_id, released, running, submitted
 
 PATIENCE = 20
-"""Seconds after which a waiter is taken to be asleep for good."""
+"""Timeout in seconds of a test that waits."""
 
 
 async def wakes(waiting: Callable[[], Awaitable[object]], news: Callable[[], Awaitable[object]]) -> None:
-    """`waiting` does not return before `news` and does after it."""
+    """Check that `waiting` returns after `news`, and not earlier."""
     returned = anyio.Event()
 
     async def wait() -> None:
@@ -38,7 +38,7 @@ async def test_a_waiter_wakes_at_an_append(log: EventLog) -> None:
     await wakes(lambda: log.wait(execution, 2), lambda: log.append(execution, 2, [running()]))
 
 
-async def test_a_waiter_may_come_before_the_execution(log: EventLog) -> None:
+async def test_a_waiter_may_start_before_the_execution(log: EventLog) -> None:
     execution = new_id()
     await wakes(lambda: log.wait(execution, 0), lambda: log.append(execution, 0, [submitted()]))
 
@@ -50,7 +50,7 @@ async def test_a_waiter_wakes_when_the_log_is_retired(log: EventLog) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1])
-async def test_a_wait_for_what_is_there_returns_at_once(log: EventLog, after: int) -> None:
+async def test_a_wait_for_existing_events_returns_at_once(log: EventLog, after: int) -> None:
     execution = new_id()
     await log.append(execution, 0, [submitted(), killed()])
     with fail_after(PATIENCE):
@@ -60,7 +60,7 @@ async def test_a_wait_for_what_is_there_returns_at_once(log: EventLog, after: in
             await log.wait(execution, number)
 
 
-async def test_a_waiter_sleeps_on_until_its_own_number_comes(log: EventLog) -> None:
+async def test_a_waiter_sleeps_until_the_event_it_waits_for(log: EventLog) -> None:
     execution = new_id()
     await log.append(execution, 0, [submitted()])
 
@@ -84,8 +84,8 @@ async def test_many_waiters_wake_at_one_append(log: EventLog) -> None:
             await log.append(execution, 1, [claimed()])
 
 
-async def test_no_news_between_a_read_and_a_wait_is_missed(log: EventLog) -> None:
-    """A reader that loops over read and wait sees every event, however the writer is timed."""
+async def test_no_event_between_a_read_and_a_wait_is_missed(log: EventLog) -> None:
+    """A reader that loops over read and wait gets every event, whatever the timing of the writer."""
     execution, seen = new_id(), 0
 
     async def write() -> None:
@@ -124,7 +124,7 @@ async def test_open_executions_come_with_a_version(log: EventLog) -> None:
     assert later.version != shown.version
 
 
-async def test_whoever_watches_open_executions_wakes_at_what_matters(log: EventLog) -> None:
+async def test_a_watcher_of_open_executions_wakes_at_changes(log: EventLog) -> None:
     execution = new_id()
 
     async def wakes_at(news: Callable[[], Awaitable[object]], *, open_after: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""`make cluster` as a newcomer meets it: one Consul, three servers, and nothing of them left after Ctrl-C."""
+"""`make cluster`: Consul and three servers share their executions and leave nothing behind after Ctrl-C."""
 
 import os
 import re
@@ -16,38 +16,40 @@ SMALL = {"PYEXEC_PORT": "0", "PYEXEC_WARM_POOL": "1"}
 
 
 def processes_of(data: Path) -> dict[int, str]:
-    """Every process that has this directory among its arguments or in its environment, by its id."""
+    """Find the processes with this directory in their arguments or environment, by process id."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it has ended meanwhile, or is none of ours
-        if bytes(data) in known:
-            found[int(process.name)] = known.decode(errors="replace")
+            continue  # it has exited meanwhile, or belongs to another user
+        if bytes(data) in text:
+            found[int(process.name)] = text.decode(errors="replace")
     return found
 
 
 def kill_replica(data: Path) -> None:
-    """Ends the server that keeps its files there, as a crash would."""
+    """Kill the server with this data directory."""
     setting = f"PYEXEC_DATA_DIR={data}\0"
-    os.kill(next(pid for pid, known in processes_of(data).items() if setting in known), signal.SIGKILL)
+    os.kill(next(pid for pid, text in processes_of(data).items() if setting in text), signal.SIGKILL)
 
 
 def deployment_at(consul: str) -> str:
-    """The name by which the servers mark their containers."""
+    """Return the deployment's name, which labels the servers' containers."""
     with urlopen(f"{consul}/v1/kv/pyexec/deployment?raw") as answer:
         return str(answer.read(), "utf-8")
 
 
-async def test_three_servers_share_what_runs_and_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_three_servers_share_executions_and_leave_nothing_behind(tmp_path: Path) -> None:
     data = tmp_path / "cluster"
     with started(["make", "cluster"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
-        said = said_until(process, "Ctrl-C stops it")
+        said = said_until(process, "Press Ctrl-C to stop")
         assert said.count("Hello from a sandbox") == 3
-        urls = re.findall(r"http://[\d.:]+", re.findall(r"listens on (.*);", said)[0])
+        urls = re.findall(
+            r"http://[\d.:]+", re.findall(r"python-executor is running at (.*)\. To try it", said)[0]
+        )
         assert len(urls) == len(set(urls)) == 3
-        consul = re.findall(r"Consul answers at (http://[\d.:]+);", said)[0]
+        consul = re.findall(r"Consul is running at (http://[\d.:]+);", said)[0]
         deployment = deployment_at(consul)
         execution = run_cli(urls[0], "--async", stdin="print(6 * 7)").strip()
         for url in urls:
@@ -55,20 +57,22 @@ async def test_three_servers_share_what_runs_and_leave_nothing_behind(tmp_path: 
             assert run_cli(url, stdin="print('here')") == "here\n"
         run_cli(urls[1], "--async", stdin="import time; time.sleep(1000)")
         kill_replica(data / "replica-2")
-        assert urls[1] in said_until(process, "ended by itself, with -9; the others take over its work")
+        assert urls[1] in said_until(
+            process, "exited unexpectedly with code -9; the others take over its work"
+        )
         assert run_cli(urls[2], stdin="print('still here')") == "still here\n"
         press_ctrl_c(process)
-        farewell = said_until(process, "no container is left")
-    assert "Traceback" not in farewell
+        last_output = said_until(process, "no containers remain")
+    assert "Traceback" not in last_output
     assert processes_of(data) == {}
     assert await containers(deployment) == set()
 
     with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
-        said = said_until(process, "Ctrl-C stops it")
-        url = re.findall(r"listens on (http://[\d.:]+),", said)[0]
-        assert run_cli(url, "logs", execution) == "42\n", "what was run before is still known"
+        said = said_until(process, "Press Ctrl-C to stop")
+        url = re.findall(r"python-executor is running at (http://[\d.:]+),", said)[0]
+        assert run_cli(url, "logs", execution) == "42\n", "executions survive a restart of the cluster"
         process.terminate()
-        said_until(process, "no container is left")
+        said_until(process, "no containers remain")
     assert process.returncode == 0
     assert processes_of(data) == {}
     assert await containers(deployment) == set()
@@ -80,43 +84,43 @@ def test_an_interrupted_start_leaves_no_process(tmp_path: Path) -> None:
     ) as process:
         said_until(process, "Running a first program")
         press_ctrl_c(process)
-        assert "Ctrl-C stops it" not in said_until(process, "no container is left")
+        assert "Press Ctrl-C to stop" not in said_until(process, "no containers remain")
     assert processes_of(tmp_path / "cluster") == {}
 
 
-def test_a_consul_that_ends_stops_all_and_is_named(tmp_path: Path) -> None:
+def test_if_consul_exits_all_servers_stop_with_an_error(tmp_path: Path) -> None:
     data = tmp_path / "cluster"
     with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
-        said_until(process, "Ctrl-C stops it")
-        consul = next(pid for pid, known in processes_of(data).items() if "consul\0agent" in known)
+        said_until(process, "Press Ctrl-C to stop")
+        consul = next(pid for pid, text in processes_of(data).items() if "consul\0agent" in text)
         os.kill(consul, signal.SIGKILL)
-        said_until(process, "error: Consul ended by itself, with -9")
+        said_until(process, "error: Consul exited unexpectedly with code -9")
     assert process.returncode == 1
     assert processes_of(data) == {}
 
 
-def test_a_port_in_use_is_one_sentence() -> None:
+def test_a_port_in_use_is_a_one_line_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run_dev("cluster.py", PYEXEC_PORT=str(port - 3))
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(
-        r"error: Port \d+ of 127.0.0.1 cannot be used: Address already in use. "
-        r"`make cluster` takes 4 ports from PYEXEC_PORT on.\n",
+        r"error: Cannot bind 127\.0\.0\.1:\d+: Address already in use\. "
+        r"`make cluster` uses 4 ports, starting at PYEXEC_PORT\.\n",
         done.stderr,
     )
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "message"),
     [
-        ({"PYEXEC_PORT": "http"}, "PYEXEC_PORT is 'http'; allowed is a whole number up to 65532"),
-        ({"PYEXEC_PORT": "65533"}, "PYEXEC_PORT is '65533'; allowed is a whole number up to 65532"),
-        ({"PYEXEC_CONSUL_ADDR": "a:1"}, "starts a Consul of its own: unset PYEXEC_CONSUL_ADDR."),
+        ({"PYEXEC_PORT": "http"}, "Invalid PYEXEC_PORT 'http': expected an integer from 1 to 65532"),
+        ({"PYEXEC_PORT": "65533"}, "Invalid PYEXEC_PORT '65533': expected an integer from 1 to 65532"),
+        ({"PYEXEC_CONSUL_ADDR": "a:1"}, "starts its own Consul: unset PYEXEC_CONSUL_ADDR."),
     ],
 )
-def test_a_setting_that_cannot_be_is_one_sentence(settings: dict[str, str], sentence: str) -> None:
+def test_an_invalid_setting_is_a_one_line_error(settings: dict[str, str], message: str) -> None:
     done = run_dev("cluster.py", **settings)
     assert (done.returncode, done.stdout) == (1, "")
-    assert sentence in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""`make run` as a newcomer meets it: real processes, a real engine, the program's own words."""
+"""`make run` and the error messages of dev/, with real processes and a real Docker Engine."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.support.terminal import press_ctrl_c, run_cli, run_dev, said_until, s
 
 
 def containers_of(data: Path) -> list[str]:
-    """The containers of the server that keeps its data there; one that never got a name made none."""
+    """List the containers of the server with this data directory; none if it never started."""
     name = data / "deployment"
     if not name.exists():
         return []
@@ -29,29 +29,29 @@ def containers_of(data: Path) -> list[str]:
 
 def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> None:
     with started(["make", "run"], PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
-        said = said_until(process, "Ctrl-C stops it")
+        said = said_until(process, "Press Ctrl-C to stop")
         assert "Hello from a sandbox" in said
-        assert "Installing" not in said, "a machine that is set up is not set up again"
-        url = re.findall(r"listens on (http://\S+);", said)[0]
+        assert "Installing" not in said, "setup runs only once"
+        url = re.findall(r"is running at (http://\S+)\. To try it", said)[0]
         assert run_cli(url, stdin="print(6 * 7)") == "42\n"
-        assert containers_of(tmp_path), "sandboxes wait for the next program"
+        assert containers_of(tmp_path), "the pool has idle sandboxes"
         press_ctrl_c(process)
-        farewell = said_until(process, "no container is left")
-    assert "Traceback" not in farewell
+        last_output = said_until(process, "no containers remain")
+    assert "Traceback" not in last_output
     assert containers_of(tmp_path) == []
 
 
-def test_sigterm_to_the_script_alone_is_a_clean_end(tmp_path: Path) -> None:
+def test_sigterm_to_the_script_stops_it_cleanly(tmp_path: Path) -> None:
     command = ["python3", "dev/run.py"]
     with started(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
-        said_until(process, "Ctrl-C stops it")
+        said_until(process, "Press Ctrl-C to stop")
         process.terminate()
-        said_until(process, "no container is left")
+        said_until(process, "no containers remain")
     assert process.returncode == 0
     assert containers_of(tmp_path) == []
 
 
-def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named_without_a_traceback(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run_dev("run.py", PYEXEC_PORT=port, PYEXEC_DATA_DIR=str(tmp_path))
@@ -62,28 +62,25 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", [["run.py"], ["check.py", "test"]])
-def test_an_engine_that_does_not_answer_is_one_sentence(script: list[str]) -> None:
+def test_an_unavailable_docker_is_a_one_line_error(script: list[str]) -> None:
     done = run_dev(*script, DOCKER_HOST="unix:///nowhere/docker.sock")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: No Docker Engine answers at unix:///nowhere/docker.sock: "
-        "start it, or unset DOCKER_HOST to use one on this machine.\n"
+        "error: Cannot connect to Docker at unix:///nowhere/docker.sock: "
+        "start it, or unset DOCKER_HOST to use this machine's Docker.\n"
     )
 
 
-def test_an_address_of_another_kind_names_the_allowed_ones() -> None:
+def test_an_invalid_docker_address_is_a_one_line_error() -> None:
     done = run_dev("run.py", DOCKER_HOST="ssh://somewhere")
     assert done.returncode == 1
     assert done.stderr == (
-        "error: The Docker address 'ssh://somewhere' is not understood: "
-        "allowed are unix:///path and tcp://host:port.\n"
+        "error: Invalid Docker address 'ssh://somewhere': expected unix:///path or tcp://host:port.\n"
     )
 
 
-def test_an_unknown_story_names_the_known_ones() -> None:
+def test_an_unknown_target_lists_the_known_ones() -> None:
     done = run_dev("check.py", "tset")
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == "error: Nothing is called 'tset' here: allowed are check, lint, test, soak, bench, docs, audit.\n"
-    )
+    targets = "check, lint, test, soak, bench, docs, audit"
+    assert done.stderr == f"error: Unknown target 'tset'; choose from {targets}.\n"

@@ -1,4 +1,4 @@
-"""The code on the pages that people read: where each block stands, and in which language."""
+"""Find the code blocks of the documentation: their page, line, heading and language."""
 
 import re
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from attrs import frozen
 
 ROOT = Path(__file__).parents[2]
 RUN = ("bash", "sh", "python", "go")
-"""Languages of blocks that a test runs."""
+"""Languages of blocks that the tests run."""
 SHOWN = ("console", "text", "json", "hcl", "yaml", "promql")
-"""Languages of blocks that only show something: what a terminal or a server says, or a file."""
+"""Languages of blocks that the tests do not run: terminal output, server output, file contents."""
 _FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.M)
 
 
 @frozen(kw_only=True)
 class Block:
-    """One fenced block of a page, and the heading it stands under."""
+    """A fenced block of a page, with the heading above it."""
 
     page: str
     line: int
@@ -27,7 +27,7 @@ class Block:
 
     @property
     def first(self) -> str:
-        """Its first line, by which a test names it."""
+        """Return the first line, which identifies the block in tests."""
         return self.text.partition("\n")[0]
 
     def __str__(self) -> str:
@@ -35,26 +35,26 @@ class Block:
 
 
 def pages() -> Sequence[str]:
-    """All pages that are for people, by their paths in the repository."""
+    """Return the paths of all documentation pages, relative to the repository."""
     return [
         "README.md",
         "CONTRIBUTING.md",
-        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
     ]
 
 
 def text_of(page: str) -> str:
-    """A whole page."""
+    """Return the text of a page."""
     return (ROOT / page).read_text()
 
 
 def prose_of(page: str) -> str:
-    """A page without its blocks, with as many lines."""
+    """Return a page with its blocks replaced by empty lines, so that line numbers stay the same."""
     return _FENCE.sub(lambda block: "\n" * block[0].count("\n"), text_of(page))
 
 
 def blocks(page: str) -> Sequence[Block]:
-    """All blocks of a page, in order."""
+    """Return all blocks of a page, in order."""
     text = text_of(page)
     return [
         Block(

@@ -1,4 +1,4 @@
-"""One bash in which the blocks of a page run one after the other."""
+"""Run the blocks of a page one after the other in one bash process."""
 
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,30 +13,32 @@ END = "THE END OF THIS BLOCK"
 
 @frozen
 class Shell:
-    """Variables and files stay from block to block. `replaced` gives what stands on the page its real place here."""
+    """A bash that keeps variables and files between blocks. `replaced` maps text of the page to its value here."""
 
     replaced: Mapping[str, str]
     process: subprocess.Popen[str]
 
     def run(self, text: str) -> str:
-        """What a block prints; fails when one of its commands does."""
+        """Return the output of a block. Fail the test if one of its commands fails."""
         for written, real in self.replaced.items():
             text = text.replace(written, real)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{{\n{text}\n}} </dev/null\necho; echo {END}\n")  # it reads no code of ours
+        self.process.stdin.write(
+            f"{{\n{text}\n}} </dev/null\necho; echo {END}\n"
+        )  # keeps commands from reading this input
         self.process.stdin.flush()
         printed = ""
         for line in self.process.stdout:
             if line == f"{END}\n":
                 return printed.removesuffix("\n")
             printed += line
-        pytest.fail(f"this ended with {self.process.wait()}, having printed {printed!r}:\n{text}")
+        pytest.fail(f"bash exited with {self.process.wait()} after printing {printed!r}:\n{text}")
 
 
 @contextmanager
 def shell(directory: Path, environment: Mapping[str, str], replaced: Mapping[str, str]) -> Iterator[Shell]:
-    """It stands in `directory`, and ends with the first command that fails."""
+    """Start a bash in `directory` that exits at the first failing command."""
     process = subprocess.Popen(
         ["bash", "-eo", "pipefail"],
         cwd=directory,

@@ -1,4 +1,4 @@
-"""docs/api.md as its reader meets it: every command runs, in order, and prints what the page shows."""
+"""Run every command of docs/api.md, in order, and compare its output with the page."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyexec.domain.events import FailureType
-from pyexec.web.routes import ROUTES
+from pyexec.web.application import ROUTES
 from tests.docs.blocks import blocks, text_of
 from tests.docs.shell import shell
 from tests.support.server import Server
@@ -16,7 +16,7 @@ PAGE = "docs/api.md"
 
 
 def alike(value: Any, name: str = "") -> Any:
-    """A document without what differs from run to run."""
+    """Return a JSON value with placeholders for everything that varies between runs."""
     if isinstance(value, dict):
         return {key: alike(item, key) for key, item in value.items()}
     if isinstance(value, list):
@@ -26,7 +26,7 @@ def alike(value: Any, name: str = "") -> Any:
 
 
 def documents(text: str) -> list[Any]:
-    """JSON documents, one a line or one after the other."""
+    """Parse a sequence of JSON documents, with or without line breaks between them."""
     found, at = [], 0
     while at < len(text.rstrip()):
         document, at = json.JSONDecoder().raw_decode(text, at)
@@ -40,7 +40,7 @@ def test_every_command_prints_what_the_page_shows(server: Server, tmp_path: Path
     with shell(tmp_path, os.environ, {"http://localhost:8080": server.url}) as bash:
         for block in blocks(PAGE):
             if block.language == "bash":
-                assert last.strip() == "", "the page does not show what this prints"
+                assert last.strip() == "", "the page does not show the output of this block"
                 last = bash.run(block.text)
             elif block.language == "json":
                 assert documents(last.lstrip()) == documents(block.text)

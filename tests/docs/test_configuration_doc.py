@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the settings say, and what the server itself prints."""
+"""Check that docs/configuration.md matches the settings and the output of `--help`."""
 
 import re
 import subprocess
@@ -15,8 +15,10 @@ def printed(*command: str | Path) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def test_the_page_is_of_today() -> None:
-    assert printed(sys.executable, "dev/configuration.py", "--print") == PAGE, "`make docs` writes it anew"
+def test_the_page_is_up_to_date() -> None:
+    assert printed(sys.executable, "dev/configuration.py", "--print") == PAGE, (
+        "run `make docs` to update the page"
+    )
 
 
 def test_help_lists_the_same_settings_under_the_same_titles() -> None:

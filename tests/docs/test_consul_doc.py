@@ -1,4 +1,4 @@
-"""docs/consul.md as its reader meets it: every command runs, in order, and prints what the page shows."""
+"""Run every command of docs/consul.md, in order, and compare its output with the page."""
 
 import json
 import os
@@ -19,7 +19,7 @@ PAGE = "docs/consul.md"
 
 @contextmanager
 def bash_of(directory: Path, agent: Agent, server: Server) -> Iterator[Shell]:
-    """With Consul and the server where the page has them."""
+    """Start a bash in which the page's addresses are those of the test's Consul and server."""
     path = f"{binary().parent}:{PROGRAM.parent}:{os.environ['PATH']}"
     replaced = {
         "127.0.0.1:8083": agent.address,
@@ -46,14 +46,14 @@ VARYING = (
 
 
 def comparable(text: str) -> list[object]:
-    """JSON documents, a line each, with what differs from run to run made alike."""
+    """Parse JSON lines, with placeholders for everything that varies between runs."""
     for pattern, word in VARYING:
         text = re.sub(pattern, word, text)
     return [json.loads(line) for line in text.splitlines() if line]
 
 
 def wait_for_key(agent: Agent, key: str) -> None:
-    """Returns once there is such a key."""
+    """Wait until the key exists."""
     index = 0
     while True:
         query = f"http://{agent.address}/v1/kv/?keys&index={index}&wait=30s"
@@ -64,8 +64,8 @@ def wait_for_key(agent: Agent, key: str) -> None:
 
 
 def test_every_command_prints_what_the_page_shows(image: str, tmp_path: Path) -> None:
-    """But those for ACLs, which need a Consul that has them."""
-    walk = [block for block in blocks(PAGE) if block.heading != "Rights"]
+    """Except the commands for ACLs, which need a Consul with ACLs."""
+    walk = [block for block in blocks(PAGE) if block.heading != "Permissions"]
     assert {block.language for block in walk} == {"sh", "json"}
     assert len(walk) >= 10
     with durable_agent(tmp_path / "consul") as agent:
@@ -82,7 +82,7 @@ def test_every_command_prints_what_the_page_shows(image: str, tmp_path: Path) ->
                     assert comparable(printed) == comparable(block.text)
                 else:
                     printed = bash.run(block.text)
-                if block.heading == "For operators":
+                if block.heading == "Operations":
                     wait_for_key(agent, f"pyexec/status/{bash.run('echo $id').strip()}")
             with running_server(tmp_path / "second", image, **settings) as again:
                 execution = bash.run("echo $id").strip()
@@ -102,7 +102,7 @@ def test_the_rights_are_those_that_are_needed(image: str, tmp_path: Path) -> Non
                 ["bash", "-ec", command], cwd=ROOT, env=own, capture_output=True, text=True, check=False
             )
 
-        created = run("\n".join(block.text for block in blocks(PAGE) if block.heading == "Rights"))
+        created = run("\n".join(block.text for block in blocks(PAGE) if block.heading == "Permissions"))
         assert created.returncode == 0, created.stderr
         servers, watcher = re.findall(r"SecretID: +(\S+)", created.stdout)
         settings = {"consul_addr": agent.address, "consul_token": servers, "warm_pool": "1"}

@@ -1,4 +1,4 @@
-"""What the pages point at is there: other pages, their headings, and files of the repository."""
+"""Check that links, headings and file names in the documentation exist."""
 
 import re
 from collections.abc import Iterator
@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT, pages, prose_of
+from tests.docs.blocks import ROOT, pages, prose_of, text_of
 
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 PATH = re.compile(
     r"`((?:tests|docs|pyexec|pyexec_client|pyexec_cli|golang-client|dev|nomad|benchmarks)/[\w./-]+"
     r"|\w+/test_\w+\.py)(?:::(\w+))?`"
 )
-PAGES = [*pages(), "CHANGELOG.md", "benchmarks/README.md", "tests/wire/README.md"]
+INDEX = "llms.txt"
+PAGES = [*pages(), INDEX, "CHANGELOG.md", "benchmarks/README.md", "tests/wire/README.md"]
 
 
 def anchors(page: Path) -> Iterator[str]:
-    """The names of a page's headings, as those who show it make them."""
+    """Yield the anchors of a page's headings, as GitHub generates them."""
     for title in re.findall(r"^#+ (.+)$", prose_of(str(page.relative_to(ROOT))), re.M):
         yield re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).replace(" ", "-")
 
@@ -35,18 +36,36 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_are_named_are_there(page: str) -> None:
-    """And the tests in them."""
+    """Also check that the tests named after `::` exist."""
     gone = []
     for path, function in PATH.findall(prose_of(page)):
-        # docs/security.md names tests from their own folder on.
+        # docs/threats.md writes the paths of tests relative to tests/.
         found = next((place / path for place in (ROOT, ROOT / "tests") if (place / path).exists()), None)
         if found is None or (function and not re.search(rf"def {function}\b", found.read_text())):
             gone.append(f"{path} {function}".strip())
     assert gone == []
 
 
-def test_a_newcomer_finds_every_page_from_the_first() -> None:
-    linked = {link.partition("#")[0] for link in LINK.findall(prose_of("README.md"))}
-    assert (
-        sorted({*pages(), "benchmarks/README.md", "CHANGELOG.md", "LICENSE"} - {"README.md"} - linked) == []
-    )
+@pytest.mark.parametrize("index", ["README.md", INDEX])
+def test_each_index_links_to_every_page(index: str) -> None:
+    linked = {link.partition("#")[0] for link in LINK.findall(prose_of(index))}
+    assert {*pages(), "benchmarks/README.md", "CHANGELOG.md"} - {index} - linked == set()
+
+
+def test_readme_links_to_the_licence() -> None:
+    assert "LICENSE" in LINK.findall(prose_of("README.md"))
+
+
+def test_the_index_for_agents_has_the_form_of_llms_txt() -> None:
+    """A title, a summary as a quotation, then sections that are lists of links, each with a description."""
+    title, summary, *rest = text_of(INDEX).split("\n\n")
+    assert title.startswith("# ")
+    assert summary.startswith("> ")
+    sections = [part.strip() for part in "\n\n".join(rest).split("## ")[1:]]
+    assert len(sections) > 1
+    for section in sections:
+        name, links = section.split("\n\n")
+        assert name
+        assert [
+            line for line in links.splitlines() if not re.fullmatch(r"- \[[^\]]+\]\(\S+\): .+", line)
+        ] == []

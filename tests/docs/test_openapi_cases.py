@@ -12,9 +12,9 @@ from attrs import define, field
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from pyexec.settings import read_settings
-from pyexec.web.openapi import openapi_document, terms_of
-from pyexec.web.routes import ROUTES
+from pyexec.settings_parser import read_settings
+from pyexec.web.application import ROUTES
+from pyexec.web.openapi.document import openapi_document, server_info
 from tests.support.api import api_of
 from tests.support.archives import script, tar_of
 from tests.support.server import Server, running_server
@@ -45,7 +45,7 @@ ARCHIVES = st.one_of(
 schemathesis.openapi.media_type("application/x-tar", ARCHIVES)
 
 SETTINGS = read_settings({f"PYEXEC_{name.upper()}": value for name, value in BOUNDS.items()})
-documented = schemathesis.openapi.from_dict(openapi_document(ROUTES, terms_of(SETTINGS)))
+documented = schemathesis.openapi.from_dict(openapi_document(ROUTES, server_info(SETTINGS)))
 # What a schema does not say, such as "either code or files", makes good requests that are refused with good reason.
 documented.config.checks.positive_data_acceptance.enabled = False
 documented.config.generation.update(allow_extra_parameters=False)

@@ -1,9 +1,8 @@
-"""Every page as its reader meets it: its code runs, in order, and prints what the page shows.
+"""Run the code of every page, in order, and compare its output with the page.
 
-A block in `bash`, `sh`, `python` or `go` runs here without being named anywhere; a shell's variables and files stay
-from block to block. `text` or `json` that follows is what it prints; `…` in it stands for anything. Of a page that
-needs more than one server a test of its own runs the blocks (`OWN`); the few that nothing can run here are in
-`NOT_RUN`, each with its reason.
+All blocks in `bash`, `sh`, `python` or `go` run. The shell keeps variables and files between blocks. A `text` or `json`
+block that follows is the expected output, in which `…` matches anything. `OWN` lists pages with a test of their own;
+`NOT_RUN` lists blocks that cannot run here, each with its reason.
 """
 
 import os
@@ -27,22 +26,26 @@ OWN = {
     "docs/consul.md": "tests/docs/test_consul_doc.py",
     "docs/deployment.md": "tests/image/test_running.py",
 }
-"""Pages whose blocks are run by a test that knows what they need."""
+"""Pages whose blocks are run by a test of their own."""
 NOT_RUN = {
     (
         "README.md",
-        "python-executor run main.py --image python:3.13 --pre-command 'apt-get update && apt-get install -y ffmpeg'",
-    ): "names an image of a public registry; tests/web/test_environments.py has a registry and an index of its own",
+        "docker run --detach --name pyexec --publish 127.0.0.1:8080:8080 --stop-timeout 30 \\",
+    ): "needs the server's image, which tests/image builds; tests/image/test_running.py runs it",
     (
-        "docs/operating.md",
+        "README.md",
+        "python-executor run main.py --image python:3.13 --pre-command 'apt-get update && apt-get install -y ffmpeg'",
+    ): "needs a public registry; tests/web/test_environments.py starts its own registry and package index",
+    (
+        "docs/operations.md",
         "python-executor-server --check",
-    ): "looks at the machine with the settings of a server to be; tests/operations/test_check.py runs it with many",
+    ): "depends on the settings of the server; tests/operations/test_check.py runs it with many settings",
     (
         "docs/security.md",
-        "nomad/firewall.sh up        # both networks; again after a reboot, or when you made one of your own anew",
-    ): "changes this machine's firewall; tests/isolation/test_networks.py runs it in a network of its own",
+        "nomad/firewall.sh up        # both networks; repeat after a reboot, or after you have recreated a network",
+    ): "changes the machine's firewall; tests/isolation/test_networks.py runs it on separate networks",
 }
-"""Blocks by their first line, and why nothing runs them."""
+"""Blocks that are not run, by page and first line, each with the reason."""
 SHOWN_AS_PRINTED = ("text", "json")
 ADDRESS = "http://localhost:8080"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -54,12 +57,12 @@ FILES = {
     "job.py": "print('job')\n",
     "project/main.py": "print('a project')\n",
 }
-"""What a reader has in the folder where the blocks run."""
+"""Files in the folder in which the blocks run."""
 
 
 @pytest.fixture(scope="module")
 def machine(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that installs packages as this machine does."""
+    """Start a server that uses this machine's package index and certificate authorities."""
     settings = {"ca_bundle": str(AUTHORITIES)} if AUTHORITIES.exists() else {}
     if index := os.environ.get("PIP_INDEX_URL"):
         settings["pip_index_url"] = index
@@ -70,7 +73,7 @@ def machine(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The reader's folder."""
+    """Create the folder in which the blocks run."""
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -92,13 +95,15 @@ def test_what_a_page_says_runs(page: str, machine: Server, folder: Path) -> None
             if is_run_here(block):
                 printed = run(block, machine, bash, folder)
             elif block.language in SHOWN_AS_PRINTED and printed is not None:
-                assert unseen(block, printed) == [], f"{block} shows what is not printed: {printed}"
+                assert unseen(block, printed) == [], (
+                    f"{block} shows lines that are missing in the output: {printed}"
+                )
             else:
                 printed = None
 
 
 def run(block: Block, machine: Server, bash: Shell, folder: Path) -> str:
-    """What a block prints, all of it; fails when it fails."""
+    """Return the output of a block. Fail the test if the block fails."""
     text = block.text.replace(ADDRESS, machine.url)
     if block.language == "python":
         return printed_by([sys.executable, "-c", text], folder)
@@ -108,7 +113,7 @@ def run(block: Block, machine: Server, bash: Shell, folder: Path) -> str:
 
 
 def run_go(program: str, folder: Path, line: int) -> str:
-    """What a Go program prints in the reader's folder, built in a module that needs the client and nothing else."""
+    """Return the output of a Go program, built in a module whose only dependency is the client."""
     directory = folder / f"go-{line}"
     directory.mkdir()
     module = Module.of(directory, program)
@@ -123,7 +128,7 @@ def printed_by(command: Sequence[str | Path], folder: Path) -> str:
 
 
 def unseen(block: Block, printed: str) -> Sequence[str]:
-    """Lines of what a page shows that were not printed."""
+    """Return the lines of the page that are missing in the output."""
     patterns = {line: ".*".join(map(re.escape, line.split("…"))) for line in block.text.splitlines() if line}
     lines = printed.splitlines()
     return [line for line, pattern in patterns.items() if not any(re.fullmatch(pattern, it) for it in lines)]
@@ -131,7 +136,7 @@ def unseen(block: Block, printed: str) -> Sequence[str]:
 
 @pytest.mark.parametrize("page", pages())
 def test_every_block_says_what_it_is(page: str) -> None:
-    """So that none is passed over: a command that only looks like an example would never be run."""
+    """A block without a known language would never be run."""
     unknown = [str(block) for block in blocks(page) if block.language not in (*RUN, *SHOWN)]
     assert unknown == [], f"allowed are {', '.join((*RUN, *SHOWN))}"
     assert re.findall(r"\n\n    (\S.*)", prose_of(page)) == [], "code is fenced, with its language"

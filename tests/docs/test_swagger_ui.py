@@ -1,4 +1,4 @@
-"""/docs in a real browser: it shows every endpoint, and runs programs by "Try it out"."""
+"""Test /docs in a real browser: it lists every endpoint, and "Try it out" runs programs."""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Locator, Page
 
-from pyexec.web.routes import ROUTES
+from pyexec.web.application import ROUTES
 from tests.support.archives import tar_of
 from tests.support.browser import page_of
 from tests.support.server import Server, running_server
@@ -30,7 +30,7 @@ async def page(server: Server) -> AsyncIterator[Page]:
 
 
 async def endpoint(page: Page, name: str) -> Locator:
-    """An endpoint's box, opened, ready to be tried."""
+    """Open the box of an endpoint and click "Try it out"."""
     box = page.locator(f".opblock[id$='-{name}']")
     await box.locator(".opblock-summary-control").click()
     await box.get_by_role("button", name="Try it out").click()
@@ -38,7 +38,7 @@ async def endpoint(page: Page, name: str) -> Locator:
 
 
 async def answer(box: Locator) -> tuple[str, Any]:
-    """Status and document of the answer, once the request was sent."""
+    """Send the request, and return the status and the JSON of the response."""
     await box.get_by_role("button", name="Execute").click()
     live = box.locator(".live-responses-table .response")
     status = await live.locator(".response-col_status").inner_text()
@@ -79,7 +79,7 @@ async def test_uploads_an_archive_with_metadata(page: Page, tmp_path: Path) -> N
 
 @asynccontextmanager
 async def behind_a_prefix(url: str) -> AsyncIterator[str]:
-    """The server as a proxy gives it on, under a path of its own."""
+    """Start a proxy that serves the server below a path prefix."""
     async with aiohttp.ClientSession(auto_decompress=False) as http:
 
         async def pass_on(request: web.Request) -> web.Response:
@@ -88,8 +88,8 @@ async def behind_a_prefix(url: str) -> AsyncIterator[str]:
             async with http.request(
                 request.method, target, data=await request.read(), headers=headers
             ) as answer:
-                told = {name: answer.headers[name] for name in KEPT if name in answer.headers}
-                return web.Response(status=answer.status, body=await answer.read(), headers=told)
+                forwarded = {name: answer.headers[name] for name in KEPT if name in answer.headers}
+                return web.Response(status=answer.status, body=await answer.read(), headers=forwarded)
 
         app = web.Application()
         app.router.add_route("*", "/a/prefix/{rest:.*}", pass_on)

@@ -8,7 +8,7 @@ import pytest
 from attrs import frozen
 
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
-from pyexec.domain.tar_stream import BLOCK
+from pyexec.domain.tar_parser import BLOCK
 from pyexec.errors import InvalidRequest
 
 LIMITS = ArchiveLimits(bytes_max=1024 * 1024, members_max=50)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyexec.domain.archive import ArchiveCheck
-from pyexec.domain.tar_stream import BLOCK
+from pyexec.domain.tar_parser import BLOCK
 from pyexec.errors import InvalidRequest
 from tests.domain.tars import FORMATS, LIMITS, Entry, check, refused, sign, tar
 
@@ -28,7 +28,7 @@ entries = st.lists(
 
 
 def expected_entrypoint(names: list[str]) -> str | None:
-    """CONTRACT §2, written down a second time."""
+    """The order of candidates in docs/api.md, implemented a second time."""
     scripts = [name for name in names if name.endswith(".py")]
     at_root = [name for name in scripts if "/" not in name]
     for choice in (

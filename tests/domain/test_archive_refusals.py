@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
-from pyexec.domain.tar_stream import BLOCK
+from pyexec.domain.tar_parser import BLOCK
 from pyexec.errors import InvalidRequest
 from tests.domain.tars import FORMATS, LIMITS, Entry, check, header, pax, pax_record, put, refused, sign, tar
 

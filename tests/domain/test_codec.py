@@ -20,7 +20,7 @@ from pyexec.codec import (
 )
 from pyexec.domain.events import Event, Finished
 from pyexec.domain.execution import fold
-from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
 from pyexec.errors import CorruptLog, InvalidRequest
@@ -146,7 +146,7 @@ def test_what_fits_is_read_as_it_is(document: dict[str, object]) -> None:
         ([], "metadata", "metadata must be a JSON object, not a list"),
         (None, "metadata", "metadata must be a JSON object, not null"),
         ({"entrypiont": "x"}, "entrypiont", "unknown field 'entrypiont'; did you mean 'entrypoint'?"),
-        ({"zzz": 1}, "zzz", "unknown field 'zzz'; known are entrypoint, docker_image"),
+        ({"zzz": 1}, "zzz", "unknown field 'zzz'; known fields are entrypoint, docker_image"),
         (
             {"timeout_seconds": 1},
             "timeout_seconds",
@@ -196,9 +196,9 @@ def test_what_is_no_json_is_refused(text: str | bytes) -> None:
 
 
 def test_what_does_not_apply_is_left_out() -> None:
-    journal = Journal()
-    journal.append(Stream.STDOUT, b"hi\n")
-    assert to_json(result_of(fold("exe_1", [submitted(datetime(2026, 1, 1, tzinfo=UTC))]), journal)) == {
+    output_log = OutputLog()
+    output_log.append(Stream.STDOUT, b"hi\n")
+    assert to_json(result_of(fold("exe_1", [submitted(datetime(2026, 1, 1, tzinfo=UTC))]), output_log)) == {
         "execution_id": "exe_1",
         "status": "pending",
         "stdout": "hi\n",

@@ -5,11 +5,17 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from pyexec.domain.enforcement import LIMITS, Asked, Findings, unbound
-from pyexec.domain.exposure import Reached, exposures
+from pyexec.domain.isolation import (
+    LIMITS,
+    LimitsReport,
+    NetworkReport,
+    ProbeLimits,
+    network_exposures,
+    unenforced_limits,
+)
 
 MEBIBYTE = 1024 * 1024
-ASKED = Asked(
+ASKED = ProbeLimits(
     memory_bytes=48 * MEBIBYTE,
     work_bytes=2 * MEBIBYTE,
     tmp_bytes=MEBIBYTE,
@@ -18,8 +24,8 @@ ASKED = Asked(
     cpus=0.5,
     uid=1000,
 )
-HELD = Findings(
-    survives_memory=False,
+HELD = LimitsReport(
+    exceeds_memory=False,
     swap_bytes=0,
     host_swap_bytes=2**30,
     processes=16,
@@ -33,7 +39,7 @@ HELD = Findings(
     seccomp=True,
     ids=(1000,),
     cpu_seconds=0.12,
-    burn_seconds=0.25,
+    elapsed_seconds=0.25,
     cpus=0.5,
     cpu_shares=512,
     cpu_weight=None,
@@ -44,13 +50,13 @@ V2 = {"cpu_shares": None, "cpu_weight": 20}
 
 @pytest.mark.parametrize("version", [{}, V2])
 def test_all_hold(version: dict[str, Any]) -> None:
-    assert unbound(ASKED, evolve(HELD, **version), ()) == {}
+    assert unenforced_limits(ASKED, evolve(HELD, **version), ()) == {}
 
 
 @pytest.mark.parametrize(
     ("limit", "met"),
     [
-        ("memory", {"survives_memory": True}),
+        ("memory", {"exceeds_memory": True}),
         ("swap", {"swap_bytes": 2**63}),
         ("swap", {"swap_bytes": None}),
         ("pids", {"processes": 17}),
@@ -70,37 +76,39 @@ def test_all_hold(version: dict[str, Any]) -> None:
     ],
 )
 def test_one_does_not_hold(limit: str, met: dict[str, Any]) -> None:
-    found = unbound(ASKED, evolve(HELD, **met), ())
+    found = unenforced_limits(ASKED, evolve(HELD, **met), ())
     assert list(found) == [limit]
     assert found[limit]
 
 
 def test_a_machine_without_swap_needs_no_limit_of_it() -> None:
-    assert unbound(ASKED, evolve(HELD, swap_bytes=None, host_swap_bytes=0), ()) == {}
+    assert unenforced_limits(ASKED, evolve(HELD, swap_bytes=None, host_swap_bytes=0), ()) == {}
 
 
 def test_a_busy_machine_proves_nothing_against_a_limit() -> None:
-    assert unbound(ASKED, evolve(HELD, cpu_seconds=0.01), ()) == {}
+    assert unenforced_limits(ASKED, evolve(HELD, cpu_seconds=0.01), ()) == {}
 
 
 def test_the_engine_is_believed_where_nothing_can_be_seen() -> None:
     blind = evolve(HELD, cpus=None, cpu_shares=None)
-    assert unbound(ASKED, blind, ()) == {}
-    assert list(unbound(ASKED, blind, ("cpu_shares", "cpus"))) == ["cpus", "cpu_shares"]
-    assert unbound(ASKED, HELD, LIMITS) == {}, "what was seen to hold does, whatever the engine says"
-    assert list(unbound(evolve(ASKED, cpus=None), evolve(HELD, cpus=9e13), ("cpus",))) == ["cpus"]
+    assert unenforced_limits(ASKED, blind, ()) == {}
+    assert list(unenforced_limits(ASKED, blind, ("cpu_shares", "cpus"))) == ["cpus", "cpu_shares"]
+    assert unenforced_limits(ASKED, HELD, LIMITS) == {}, (
+        "what was seen to hold does, whatever the engine says"
+    )
+    assert list(unenforced_limits(evolve(ASKED, cpus=None), evolve(HELD, cpus=9e13), ("cpus",))) == ["cpus"]
 
 
 def test_exposures_name_the_network_the_host_and_what_answered() -> None:
-    closed = Reached(host="172.19.0.1", open=(), refused=(), metadata=False)
+    closed = NetworkReport(host="172.19.0.1", open=(), refused=(), metadata=False)
     reached = {
         "a": closed,
         "b": evolve(closed, open=(2375, 8080), refused=(2376,)),
         "c": evolve(closed, refused=(2375,), metadata=True),
         "d": evolve(closed, host=None, metadata=True),
     }
-    assert exposures(reached) == [
-        "programs on the network b reach this host's services at 172.19.0.1 (port 2375, 8080)",
-        "programs on the network c reach this host at 172.19.0.1 and the cloud's metadata address",
-        "programs on the network d reach the cloud's metadata address",
+    assert network_exposures(reached) == [
+        "programs on the network b can reach this host at 172.19.0.1 (open ports: 2375, 8080)",
+        "programs on the network c can reach this host at 172.19.0.1 and the cloud's metadata address",
+        "programs on the network d can reach the cloud's metadata address",
     ]

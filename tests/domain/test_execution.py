@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pyexec.domain.events import Adopted, Event, Failed, Finished, Killed, KillRequested, Running, Submitted
 from pyexec.domain.execution import (
-    OWNED,
+    OWNED_PHASES,
     Execution,
     Phase,
     Status,
@@ -103,7 +103,7 @@ def test_a_legal_word_ends_once_starts_once_and_is_killed_once(word: list[Event]
     assert sum(isinstance(event, KillRequested) for event in word) <= 1
     assert (state.phase is Phase.ENDED) == bool(ends)
     assert (state.phase is Phase.RUNNING) <= (state.started_at is not None)
-    if state.phase in OWNED:
+    if state.phase in OWNED_PHASES:
         assert state.owner is not None
         assert state.claimed_at is not None
     if state.phase is Phase.QUEUED:

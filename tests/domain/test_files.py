@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.files import FileCheck, FileLimits, OutputFile, normal_patterns
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_patterns
 from pyexec.domain.spec import Limits, Metadata, Policy, resolve
 from pyexec.errors import InvalidRequest, SandboxBroken
 
@@ -33,7 +33,7 @@ LIMITS = FileLimits(bytes_max=100, files_max=3, names_bytes_max=40, path_bytes_m
     ],
 )
 def test_a_pattern_is_relative_to_work(pattern: str, normal: str) -> None:
-    assert normal_patterns([pattern]) == (normal,)
+    assert normalize_patterns([pattern]) == (normal,)
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def test_a_pattern_is_relative_to_work(pattern: str, normal: str) -> None:
 )  # fmt: skip
 def test_a_pattern_that_leads_elsewhere_is_refused_by_its_place(pattern: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        normal_patterns(["good", pattern])
+        normalize_patterns(["good", pattern])
     assert refused.value.field == "output_files[1]"
 
 
 def test_only_so_many_patterns() -> None:
-    assert len(normal_patterns(["a"] * 100)) == 100
+    assert len(normalize_patterns(["a"] * 100)) == 100
     with pytest.raises(InvalidRequest, match="101 patterns"):
-        normal_patterns(["a"] * 101)
+        normalize_patterns(["a"] * 101)
 
 
 def test_patterns_are_part_of_the_spec() -> None:
@@ -63,10 +63,10 @@ def test_files_that_come_as_announced_are_kept() -> None:
     check = FileCheck(LIMITS)
     check.begin("a/b", 3)
     check.feed(b"12")
-    assert check.whole() == ()
+    assert check.complete() == ()
     check.feed(b"3")
     check.begin("a/c", 0)
-    assert check.whole() == (OutputFile(path="a/b", size=3), OutputFile(path="a/c", size=0))
+    assert check.complete() == (OutputFile(path="a/b", size=3), OutputFile(path="a/c", size=0))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_whatever_comes_what_is_kept_was_allowed(claims: list[tuple[str, int] | 
                 check.begin(*claim)
     except SandboxBroken:
         return  # the run has no files then
-    kept = check.whole()
+    kept = check.complete()
     paths = [file.path for file in kept]
     assert len(set(paths)) == len(paths) <= LIMITS.files_max
     assert sum(file.size for file in kept) <= min(came, LIMITS.bytes_max)

@@ -1,4 +1,4 @@
-"""The reconciler's decisions: safe for every view, and in the end nobody is forgotten."""
+"""Check the reconciler's decisions: safe for every state of the cluster, and no execution is forgotten."""
 
 from collections import Counter
 
@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain.events import Event
-from pyexec.domain.execution import OWNED, Execution, Phase, fold
-from pyexec.domain.plan import Action, Claim, Expire, Lose, Release, Sighting, View, next_deadline, plan
+from pyexec.domain.execution import OWNED_PHASES, Execution, Phase, fold
+from pyexec.domain.plan import (
+    Action,
+    Claim,
+    ClusterState,
+    Expire,
+    MarkLost,
+    OpenExecution,
+    Release,
+    next_deadline,
+    plan,
+)
 from tests.events import claimed, finished, kill_requested, preparing, released, running, submitted
 
 REPLICAS = ["r1", "r2", "r3"]
@@ -31,100 +41,101 @@ def words(replica: str) -> list[list[Event]]:
 
 
 @st.composite
-def views(draw: st.DrawFn) -> View:
+def cluster_states(draw: st.DrawFn) -> ClusterState:
     now = draw(st.floats(0, 1e6))
-    sightings = []
+    candidates = []
     for number in range(draw(st.integers(0, 8))):
         word = draw(st.sampled_from(words(draw(st.sampled_from(REPLICAS)))))
         since = now - draw(st.floats(0, 2 * QUEUE_TIMEOUT))
-        sightings.append(Sighting(execution=fold(f"e{number}", word), since=since))
-    return View(
+        candidates.append(OpenExecution(execution=fold(f"e{number}", word), waiting_since=since))
+    return ClusterState(
         now=now,
-        open=draw(st.permutations(sightings)),
-        room=draw(st.dictionaries(st.sampled_from(REPLICAS), st.integers(-1, 3))),
+        open=draw(st.permutations(candidates)),
+        capacity=draw(st.dictionaries(st.sampled_from(REPLICAS), st.integers(-1, 3))),
         queue_timeout_seconds=QUEUE_TIMEOUT,
     )
 
 
-@given(views())
-def test_a_plan_is_safe(view: View) -> None:
-    actions = plan(view)
+@given(cluster_states())
+def test_a_plan_is_safe(state: ClusterState) -> None:
+    actions = plan(state)
     ids = [action.execution.id for action in actions]
     assert len(ids) == len(set(ids))
     assert ids == sorted(ids)
     claims = Counter(action.replica for action in actions if isinstance(action, Claim))
-    assert all(count <= view.room[replica] for replica, count in claims.items())
+    assert all(count <= state.capacity[replica] for replica, count in claims.items())
     for action in actions:
         execution = action.execution
         assert execution.phase is not Phase.ENDED
         if isinstance(action, Claim | Expire):
             assert execution.phase is Phase.QUEUED
         else:
-            assert execution.phase in OWNED
-            assert execution.owner not in view.room
+            assert execution.phase in OWNED_PHASES
+            assert execution.owner not in state.capacity
         if isinstance(action, Claim | Release):
             assert execution.started_at is None
             assert not execution.kill_requested
 
 
-@given(views())
-def test_a_plan_leaves_nothing_undone_that_is_due(view: View) -> None:
-    acted = {action.execution.id: action for action in plan(view)}
-    free = sum(max(0, room) for room in view.room.values())
+@given(cluster_states())
+def test_a_plan_leaves_nothing_undone_that_is_due(state: ClusterState) -> None:
+    acted = {action.execution.id: action for action in plan(state)}
+    free = sum(max(0, capacity) for capacity in state.capacity.values())
     claims = sum(isinstance(action, Claim) for action in acted.values())
-    for sighting in view.open:
-        execution = sighting.execution
+    for candidate in state.open:
+        execution = candidate.execution
         if execution.phase is Phase.QUEUED:
-            if view.now - sighting.since >= QUEUE_TIMEOUT:
+            if state.now - candidate.waiting_since >= QUEUE_TIMEOUT:
                 assert isinstance(acted[execution.id], Expire)
             elif execution.id not in acted:
                 assert claims == free
-        elif execution.phase in OWNED and execution.owner not in view.room:
-            assert isinstance(acted[execution.id], Lose | Release)
+        elif execution.phase in OWNED_PHASES and execution.owner not in state.capacity:
+            assert isinstance(acted[execution.id], MarkLost | Release)
 
 
-@given(views())
-def test_older_executions_are_claimed_first(view: View) -> None:
-    actions = plan(view)
+@given(cluster_states())
+def test_older_executions_are_claimed_first(state: ClusterState) -> None:
+    actions = plan(state)
     claimed_ids = [action.execution.id for action in actions if isinstance(action, Claim)]
-    passed_over = {s.execution.id for s in view.open if s.execution.phase is Phase.QUEUED} - {
+    passed_over = {s.execution.id for s in state.open if s.execution.phase is Phase.QUEUED} - {
         action.execution.id for action in actions
     }
     assert all(claimed < passed for claimed in claimed_ids for passed in passed_over)
 
 
-@given(views())
-def test_a_claim_goes_where_most_room_is(view: View) -> None:
-    room = dict(view.room)
-    for action in plan(view):
+@given(cluster_states())
+def test_a_claim_goes_to_the_replica_with_the_largest_capacity(state: ClusterState) -> None:
+    capacity = dict(state.capacity)
+    for action in plan(state):
         if isinstance(action, Claim):
-            assert room[action.replica] == max(room.values())
-            room[action.replica] -= 1
+            assert capacity[action.replica] == max(capacity.values())
+            capacity[action.replica] -= 1
 
 
 @given(st.integers(1, 20), st.integers(0, 3), st.floats(0.5, 30))
 def test_every_queued_execution_is_claimed_or_expires(queued: int, slots: int, run_seconds: float) -> None:
-    """One replica, whose runs each take `run_seconds`: the plan is carried out until nobody waits."""
+    """One replica, whose runs each take `run_seconds`: repeat the plan until no execution waits."""
     waiting = {
-        f"e{n:02}": Sighting(execution=fold(f"e{n:02}", [submitted()]), since=0.0) for n in range(queued)
+        f"e{n:02}": OpenExecution(execution=fold(f"e{n:02}", [submitted()]), waiting_since=0.0)
+        for n in range(queued)
     }
     busy: list[float] = []
     fates: dict[str, Action] = {}
     now = 0.0
     while waiting:
         busy = [end for end in busy if end > now]
-        view = View(
+        state = ClusterState(
             now=now,
             open=list(waiting.values()),
-            room={"r1": slots - len(busy)},
+            capacity={"r1": slots - len(busy)},
             queue_timeout_seconds=QUEUE_TIMEOUT,
         )
-        for action in plan(view):
+        for action in plan(state):
             fates[action.execution.id] = action
             del waiting[action.execution.id]
             if isinstance(action, Claim):
                 busy.append(now + run_seconds)
-        deadline = next_deadline(evolve(view, open=list(waiting.values())))
+        deadline = next_deadline(evolve(state, open=list(waiting.values())))
         assert (deadline is None) == (not waiting)
         if deadline is not None:
             now = min([deadline, *busy])
@@ -134,9 +145,14 @@ def test_every_queued_execution_is_claimed_or_expires(queued: int, slots: int, r
         assert all(isinstance(fate, Expire) for fate in fates.values())
 
 
-def sole(execution: Execution, room: dict[str, int]) -> Action | None:
-    view = View(now=0, open=[Sighting(execution=execution, since=0)], room=room, queue_timeout_seconds=1)
-    actions = plan(view)
+def sole(execution: Execution, capacity: dict[str, int]) -> Action | None:
+    state = ClusterState(
+        now=0,
+        open=[OpenExecution(execution=execution, waiting_since=0)],
+        capacity=capacity,
+        queue_timeout_seconds=1,
+    )
+    actions = plan(state)
     return actions[0] if actions else None
 
 
@@ -144,10 +160,10 @@ def test_what_a_vanished_replica_leaves() -> None:
     owned = [submitted(payload="e/payload"), claimed("gone")]
     streamed = [submitted(), claimed("gone")]
     assert isinstance(sole(fold("e", owned), {}), Release)
-    assert isinstance(sole(fold("e", streamed), {}), Lose)
+    assert isinstance(sole(fold("e", streamed), {}), MarkLost)
     assert isinstance(sole(fold("e", [*owned, preparing()]), {"r1": 1}), Release)
-    assert isinstance(sole(fold("e", [*owned, kill_requested()]), {}), Lose)
-    assert isinstance(sole(fold("e", [*owned, running()]), {"r1": 1}), Lose)
+    assert isinstance(sole(fold("e", [*owned, kill_requested()]), {}), MarkLost)
+    assert isinstance(sole(fold("e", [*owned, running()]), {"r1": 1}), MarkLost)
     assert sole(fold("e", [*owned, running()]), {"gone": 0}) is None
 
 
@@ -156,29 +172,33 @@ def test_what_is_pinned_waits_for_its_own_replica() -> None:
     claim = sole(pinned, {"mine": 0, "other": 5})
     assert isinstance(claim, Claim)
     assert claim.replica == "mine"
-    assert isinstance(sole(pinned, {"other": 5}), Lose)
+    assert isinstance(sole(pinned, {"other": 5}), MarkLost)
 
 
 def test_what_runs_has_time_to_be_adopted() -> None:
-    running_still = [Sighting(execution=fold("e", [submitted(), claimed("gone"), running()]), since=0)]
+    running_still = [
+        OpenExecution(execution=fold("e", [submitted(), claimed("gone"), running()]), waiting_since=0)
+    ]
     early, late = (
-        View(
+        ClusterState(
             now=now,
             open=running_still,
-            room={},
+            capacity={},
             queue_timeout_seconds=1,
-            gone={"gone": 5},
+            gone_since={"gone": 5},
             adoption_seconds=20,
         )
         for now in (24.9, 25.0)
     )
     assert plan(early) == []
     assert next_deadline(early) == 25.0
-    assert isinstance(plan(late)[0], Lose)
+    assert isinstance(plan(late)[0], MarkLost)
 
 
-def test_claims_fill_the_room_and_no_more() -> None:
-    waiting = [Sighting(execution=fold(f"e{n}", [submitted()]), since=0) for n in range(5)]
-    view = View(now=0, open=waiting, room={"r1": 2, "r2": 1, "r3": 0}, queue_timeout_seconds=QUEUE_TIMEOUT)
-    claims = [(action.execution.id, action.replica) for action in plan(view) if isinstance(action, Claim)]
+def test_claims_fill_the_capacity_and_no_more() -> None:
+    waiting = [OpenExecution(execution=fold(f"e{n}", [submitted()]), waiting_since=0) for n in range(5)]
+    state = ClusterState(
+        now=0, open=waiting, capacity={"r1": 2, "r2": 1, "r3": 0}, queue_timeout_seconds=QUEUE_TIMEOUT
+    )
+    claims = [(action.execution.id, action.replica) for action in plan(state) if isinstance(action, Claim)]
     assert claims == [("e0", "r1"), ("e1", "r2"), ("e2", "r1")]

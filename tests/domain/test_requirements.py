@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.requirements import Requirements, parse_requirements
+from pyexec.domain.environment import Requirements, parse_requirements
 from pyexec.errors import InvalidRequest
 
 

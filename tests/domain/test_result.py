@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from pyexec.domain.events import Event, FailureType, Usage
 from pyexec.domain.execution import Status, fold
-from pyexec.domain.files import Files, OutputFile
-from pyexec.domain.journal import Journal, Stream
+from pyexec.domain.output_files import OutputFile, OutputFiles
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Timings, Truncated, files_of, result_of, summarize
 from tests.events import (
     SPEC,
@@ -39,10 +39,10 @@ def test_a_finished_run_has_everything() -> None:
             finished(1, end), error="bad", error_type="ValueError", error_line=3, result="42", usage=usage
         ),
     ]
-    journal = Journal()
-    journal.append(Stream.STDOUT, b"out")
-    journal.append(Stream.STDERR, b"err")
-    result = result_of(fold("e", word), journal)
+    output_log = OutputLog()
+    output_log.append(Stream.STDOUT, b"out")
+    output_log.append(Stream.STDERR, b"err")
+    result = result_of(fold("e", word), output_log)
     assert (result.execution_id, result.status, result.exit_code) == ("e", Status.COMPLETED, 1)
     assert (result.error, result.error_type, result.error_line) == ("bad", "ValueError", 3)
     assert (result.result, result.usage) == ("42", usage)
@@ -96,10 +96,10 @@ def test_output_over_the_limit_is_said_to_be_cut() -> None:
         word = [submitted(), claimed(), running(), evolve(failed(), error_type=kind)]
         limited = kind == "output_limit"
         for printed in ({Stream.STDOUT}, {Stream.STDERR}, set(Stream) - {Stream.SETUP}):
-            journal = Journal()
+            output_log = OutputLog()
             for stream in printed:
-                journal.append(stream, b"x")
-            cut = result_of(fold("e", word), journal).truncated
+                output_log.append(stream, b"x")
+            cut = result_of(fold("e", word), output_log).truncated
             assert cut == Truncated(
                 stdout=limited and Stream.STDOUT in printed, stderr=limited and Stream.STDERR in printed
             )
@@ -115,7 +115,7 @@ def test_no_time_is_negative_though_clocks_differ(moments: list[int]) -> None:
 
 def test_files_are_there_only_where_some_were_asked_for() -> None:
     asked = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
-    brought = Files(listed=(OutputFile(path="a", size=1),), blob="b")
+    brought = OutputFiles(listed=(OutputFile(path="a", size=1),), blob="b")
     start, end = [claimed(), running()], evolve(finished(), files=brought)
     assert files_of(fold("exe_1", [submitted(), *start, end])) is None
     assert files_of(fold("exe_1", [asked, *start])) is None
@@ -124,5 +124,5 @@ def test_files_are_there_only_where_some_were_asked_for() -> None:
 
 def test_where_nobody_could_look_something_may_be_missing() -> None:
     asked = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
-    assert files_of(fold("exe_1", [asked, claimed(), running(), killed()])) == Files(truncated=True)
-    assert files_of(fold("exe_1", [asked, killed()])) == Files()
+    assert files_of(fold("exe_1", [asked, claimed(), running(), killed()])) == OutputFiles(truncated=True)
+    assert files_of(fold("exe_1", [asked, killed()])) == OutputFiles()

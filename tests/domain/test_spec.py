@@ -111,7 +111,7 @@ def test_an_image_has_a_name(image: str) -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("requirements_txt", "x"), ("pre_commands", ("true",))])
 def test_what_the_operator_forbids_is_refused(field: str, value: object) -> None:
-    error = refused(Metadata(**{field: value}), evolve(POLICY, installs=False))
+    error = refused(Metadata(**{field: value}), evolve(POLICY, setup_allowed=False))
     assert error.field == field
     assert "PYEXEC_SETUP_NETWORK" in str(error)
 

@@ -3,9 +3,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position, items_after
 from pyexec.domain.events import Event
-from pyexec.domain.journal import Journal, Stream
-from pyexec.domain.stream import Chunk, End, Happened, Item, Position, items_after
+from pyexec.domain.output_log import OutputLog, Stream
 from tests.events import claimed, failed, finished, preparing, released, running, submitted
 
 WORDS: Sequence[Sequence[Event]] = [
@@ -17,25 +17,25 @@ WORDS: Sequence[Sequence[Event]] = [
 texts = st.lists(st.binary(min_size=1, max_size=6), max_size=4)
 
 
-def story(word: Sequence[Event], setup: list[bytes], program: list[bytes]) -> Journal:
-    journal = Journal()
+def story(word: Sequence[Event], setup: list[bytes], program: list[bytes]) -> OutputLog:
+    output_log = OutputLog()
     for data in setup:
-        journal.append(Stream.SETUP, data)
+        output_log.append(Stream.SETUP, data)
     for number, data in enumerate(program):
-        journal.append(Stream.STDERR if number % 2 else Stream.STDOUT, data)
-    return journal
+        output_log.append(Stream.STDERR if number % 2 else Stream.STDOUT, data)
+    return output_log
 
 
 def told(items: Sequence[Item]) -> tuple[list[str], bytes, bytes]:
     """The events' kinds in order, with what was said in setup and printed by the program."""
-    events = [type(item.event).__name__ for item in items if not isinstance(item, Chunk)]
-    chunks = [item for item in items if isinstance(item, Chunk)]
+    events = [type(item.event).__name__ for item in items if not isinstance(item, OutputItem)]
+    chunks = [item for item in items if isinstance(item, OutputItem)]
     said = b"".join(chunk.data for chunk in chunks if chunk.stream is Stream.SETUP)
     return events, said, b"".join(chunk.data for chunk in chunks if chunk.stream is not Stream.SETUP)
 
 
-def all_of(word: Sequence[Event], journal: Journal, after: Position) -> list[Item]:
-    return list(items_after("e", word, journal, after))
+def all_of(word: Sequence[Event], output_log: OutputLog, after: Position) -> list[Item]:
+    return list(items_after("e", word, output_log, after))
 
 
 @given(st.sampled_from(WORDS[:3]), texts, texts)
@@ -43,11 +43,11 @@ def test_setup_comes_before_running_and_output_after_it(
     word: Sequence[Event], setup: list[bytes], program: list[bytes]
 ) -> None:
     items = all_of(word, story(word, setup, program), Position())
-    kinds = [type(item.event).__name__ if not isinstance(item, Chunk) else item.stream for item in items]
+    kinds = [type(item.event).__name__ if not isinstance(item, OutputItem) else item.stream for item in items]
     start = kinds.index("Running")
     assert not {Stream.STDOUT, Stream.STDERR} & set(kinds[:start])
     assert Stream.SETUP not in kinds[start:]
-    assert isinstance(items[-1], End)
+    assert isinstance(items[-1], EndItem)
     assert told(items) == ([type(event).__name__ for event in word], b"".join(setup), b"".join(program))
 
 
@@ -55,11 +55,11 @@ def test_setup_comes_before_running_and_output_after_it(
 def test_a_reader_that_comes_again_misses_and_repeats_nothing(
     word: Sequence[Event], setup: list[bytes], program: list[bytes], data: st.DataObject
 ) -> None:
-    journal = story(word, setup, program if word is not WORDS[3] else [])
-    whole = all_of(word, journal, Position())
+    output_log = story(word, setup, program if word is not WORDS[3] else [])
+    whole = all_of(word, output_log, Position())
     cut = data.draw(st.integers(0, len(whole)))
     position = whole[cut - 1].position if cut else Position()
-    parts = told(whole[:cut]), told(all_of(word, journal, position))
+    parts = told(whole[:cut]), told(all_of(word, output_log, position))
     joined = tuple(before + after for before, after in zip(*parts, strict=True))
     assert joined == told(whole)
 
@@ -70,7 +70,7 @@ def test_a_reader_of_a_run_that_was_adopted_meanwhile_goes_on(
 ) -> None:
     """Whoever adopts a program reads its output again, and has never heard what was said in setup."""
     whole = all_of(word, story(word, setup, program), Position())
-    start = next(n for n, i in enumerate(whole) if isinstance(i, Happened) and i.event is word[-2])
+    start = next(n for n, i in enumerate(whole) if isinstance(i, LifecycleItem) and i.event is word[-2])
     cut = data.draw(st.integers(start + 1, len(whole)))
     rest = all_of(word, story(word, [], program), whole[cut - 1].position)
     assert told(rest) == told(whole[cut:])
@@ -79,11 +79,11 @@ def test_a_reader_of_a_run_that_was_adopted_meanwhile_goes_on(
 @given(texts)
 def test_what_a_failed_setup_said_is_error_output_at_the_same_positions(setup: list[bytes]) -> None:
     word = WORDS[3]
-    journal = story(word, setup, [])
-    live = all_of(word[:3], journal, Position())
-    journal.setup_failed()
-    ended = all_of(word, journal, Position())
+    output_log = story(word, setup, [])
+    live = all_of(word[:3], output_log, Position())
+    output_log.relabel_setup()
+    ended = all_of(word, output_log, Position())
     assert [item.position for item in ended[:-1]] == [item.position for item in live]
-    assert isinstance(ended[-1], End)
+    assert isinstance(ended[-1], EndItem)
     assert ended[-1].result.stderr == b"".join(setup).decode("utf-8", "replace")
-    assert all_of(word, journal, live[-1].position) == ended[-1:]
+    assert all_of(word, output_log, live[-1].position) == ended[-1:]

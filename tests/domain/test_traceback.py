@@ -196,7 +196,7 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
     ],
 )
 def test_a_network_that_was_wanted_is_known_by_what_the_c_library_says(error: str, wanted: bool) -> None:
-    assert Crash(error_type="OSError", error=error, error_line=1).wanted_network is wanted
+    assert Crash(error_type="OSError", error=error, error_line=1).is_network_error is wanted
 
 
 def test_a_name_is_no_way_to_fill_lists() -> None:

@@ -1,4 +1,4 @@
-"""What is in the server's image, and what is not."""
+"""The contents, size, user and labels of the server's image."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from tests.image.conftest import Built
 from tests.support.deployment import PAGE, SERVER
 
 ROOT = Path(__file__).parents[2]
-MOST_BYTES = 50_000_000
+MAX_BYTES = 50_000_000
 TABLE = re.compile(r"^\| (\D[^|]*) \| ([\d.]+) \| ([\d.]+) \|$", re.M)
 
 
@@ -29,7 +29,7 @@ def config(built: Built) -> Any:
 
 @pytest.fixture(scope="module")
 def members(built: Built) -> dict[str, tarfile.TarInfo]:
-    """Every file of the image."""
+    """List every file of the image."""
     container = run("docker", "create", built.name).strip()
     try:
         with (
@@ -41,25 +41,25 @@ def members(built: Built) -> dict[str, tarfile.TarInfo]:
         run("docker", "rm", "--volumes", container)
 
 
-def test_it_travels_as_50_megabytes_at_most(built: Built) -> None:
-    weight = int(run("bash", "-o", "pipefail", "-c", f"docker save {built.name} | gzip | wc -c"))
-    assert weight <= MOST_BYTES
-    # What `make image` prints is what this measures, but for another gzip.
-    printed = {part: float(compressed) for part, _, compressed in TABLE.findall(built.printed)}
-    assert printed["the image"] == pytest.approx(weight / 1e6, rel=0.02)
+def test_its_compressed_size_is_at_most_50_megabytes(built: Built) -> None:
+    size = int(run("bash", "-o", "pipefail", "-c", f"docker save {built.name} | gzip | wc -c"))
+    assert size <= MAX_BYTES
+    # `make image` prints the same size, except for differences between gzip and zlib.
+    printed = {part: float(compressed) for part, _, compressed in TABLE.findall(built.output)}
+    assert printed["the image"] == pytest.approx(size / 1e6, rel=0.02)
 
 
-def test_the_page_says_what_weighs_what(built: Built) -> None:
+def test_the_sizes_in_the_docs_are_current(built: Built) -> None:
     printed, written = (
         {part: (float(plain), float(compressed)) for part, plain, compressed in TABLE.findall(text)}
-        for text in (built.printed, PAGE.read_text())
+        for text in (built.output, PAGE.read_text())
     )
     assert written == {part: pytest.approx(sizes, rel=0.25, abs=0.5) for part, sizes in printed.items()}
 
 
-def test_there_is_no_shell_no_package_manager_and_no_compiler(members: dict[str, tarfile.TarInfo]) -> None:
-    folders = re.compile(r"(.*/)?s?bin/(?P<name>[^/]+)")
-    programs = {found["name"] for found in map(folders.fullmatch, members) if found is not None}
+def test_it_has_no_shell_package_manager_or_compiler(members: dict[str, tarfile.TarInfo]) -> None:
+    in_bin = re.compile(r"(.*/)?s?bin/(?P<name>[^/]+)")
+    programs = {found["name"] for found in map(in_bin.fullmatch, members) if found is not None}
     assert {"python3", "python-executor", "python-executor-server"} <= programs
     assert {
         name for name in programs if not re.fullmatch(r"python[\d.]*|python-executor(-server)?", name)
@@ -71,17 +71,19 @@ def test_there_is_no_shell_no_package_manager_and_no_compiler(members: dict[str,
     assert [name for name, member in members.items() if member.mode & 0o6000] == []
 
 
-def test_its_user_can_change_nothing_but_its_data(config: Any, members: dict[str, tarfile.TarInfo]) -> None:
+def test_its_user_can_write_only_to_its_data_and_tmp(
+    config: Any, members: dict[str, tarfile.TarInfo]
+) -> None:
     assert config["User"] == "10001:10001"
-    own = {name.rstrip("/") for name, member in members.items() if member.uid == 10001}
-    assert own == {"data"}
-    open_to_all = {
+    owned = {name.rstrip("/") for name, member in members.items() if member.uid == 10001}
+    assert owned == {"data"}
+    world_writable = {
         name.rstrip("/") for name, member in members.items() if member.mode & 0o002 and not member.issym()
     }
-    assert open_to_all - {"dev", "proc", "sys"} <= {"tmp"}
+    assert world_writable - {"dev", "proc", "sys"} <= {"tmp"}
 
 
-def test_its_labels_say_what_it_is(config: Any) -> None:
+def test_its_labels_match_the_project(config: Any) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     labels = {name.rpartition(".")[2]: value for name, value in config["Labels"].items()}
     assert set(labels) == {"title", "description", "version", "revision", "source", "licenses"}
@@ -92,18 +94,18 @@ def test_its_labels_say_what_it_is(config: Any) -> None:
     assert f"python-executor:{project['version']}" == SERVER
 
 
-def test_it_needs_nothing_to_say_what_it_can(built: Built) -> None:
-    alone = ["docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"]
-    assert "PYEXEC_DEFAULT_IMAGE" in run(*alone, built.name, "--help")
-    version = run(*alone, built.name, "--version")
+def test_help_and_version_need_no_network_or_docker(built: Built) -> None:
+    docker_run = ["docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"]
+    assert "PYEXEC_DEFAULT_IMAGE" in run(*docker_run, built.name, "--help")
+    version = run(*docker_run, built.name, "--version")
     assert version == f"python-executor-server {SERVER.partition(':')[2]}\n"
-    command_line = run(*alone, "--entrypoint", "python-executor", built.name, "--help")
+    command_line = run(*docker_run, "--entrypoint", "python-executor", built.name, "--help")
     assert "submit" in command_line
 
 
-def test_what_it_cannot_serve_with_it_says_in_one_line(built: Built) -> None:
-    wrong = ["docker", "run", "--rm", "--network=none", "--env", "PYEXEC_PORT=no", built.name]
-    done = subprocess.run(wrong, check=False, capture_output=True, text=True)
+def test_an_invalid_setting_is_a_one_line_error(built: Built) -> None:
+    command = ["docker", "run", "--rm", "--network=none", "--env", "PYEXEC_PORT=no", built.name]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("python-executor-server: PYEXEC_PORT is 'no'")
     assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The image at work, by the commands of docs/deployment.md: on this machine's engine, and on one of its own."""
+"""The image, run with the commands of docs/deployment.md: on this machine's Docker, and on a Docker in a container."""
 
 import subprocess
 import time
@@ -7,12 +7,12 @@ from pyexec_client import Client
 from tests.support.containers import containers
 from tests.support.deployment import Page
 
-PATIENCE_SECONDS = 60
+HEALTHY_SECONDS = 60
 
 
 def wait_until_healthy(page: Page) -> None:
-    """Returns when the engine has said so of the server's container; fails when it says that it is not."""
-    until = int(time.time()) + PATIENCE_SECONDS
+    """Wait until Docker reports the server's container as healthy; fail if it reports another status."""
+    until = int(time.time()) + HEALTHY_SECONDS
     watch = ["docker", "events", "--since=1m", f"--until={until}", f"--filter=container={page.name}"]
     with subprocess.Popen(
         [*watch, "--filter=event=health_status", "--format={{.Status}}"], stdout=subprocess.PIPE, text=True
@@ -24,8 +24,8 @@ def wait_until_healthy(page: Page) -> None:
             events.kill()
 
 
-async def test_on_this_machines_engine(page: Page) -> None:
-    printed = page.run(page.block("On one machine"))
+async def test_on_the_docker_of_this_machine(page: Page) -> None:
+    printed = page.run(page.block("Docker on one machine"))
     assert '"stdout": "42\\n"' in printed
     deployment = page.run(
         f"docker exec {page.name} python3 -c \"print(open('/data/deployment').read().strip())\""
@@ -38,23 +38,24 @@ async def test_on_this_machines_engine(page: Page) -> None:
         for event in client.events(execution):
             if event.type == "running":
                 break
-    stop, remove = page.block("Upgrading").splitlines()
+    stop, remove = page.block("Upgrades").splitlines()
     page.run(stop)
     assert page.inspect(".State.ExitCode") == "0"
     assert await containers(deployment) == set()
     page.run(remove)
 
-    page.run(page.block("On one machine"))
+    page.run(page.block("Start a server", "README.md"))  # the same volume, so the result is still there
+    page.run(f"curl --fail --silent --retry 60 --retry-delay 1 --retry-all-errors {page.url}/ready")
     with Client(page.url) as client:
         result = client.get(execution)
     assert (result.status, result.stdout) == ("completed", "drained\n")
 
 
-async def test_on_an_engine_of_its_own(page: Page) -> None:
-    engine, server = page.block("With an engine of its own").split("docker run")[1:]
+async def test_on_a_docker_in_a_container(page: Page) -> None:
+    engine, server = page.block("Docker with a separate engine").split("docker run")[1:]
     page.run(f"docker run {engine}")
     inner = f"docker exec --interactive --env DOCKER_HOST=unix:///run/engine/docker.sock {page.name}-engine"
-    # It says so when it listens; what programs run in would be pulled from a registry.
+    # Load the image of programs once the inner Docker listens; otherwise it would be pulled from a registry.
     page.run(
         f"grep --max-count=1 --line-buffered 'API listen' < <(docker logs --follow {page.name}-engine 2>&1)"
     )
@@ -65,11 +66,11 @@ async def test_on_an_engine_of_its_own(page: Page) -> None:
     deployment = page.run(
         f"docker exec {page.name} python3 -c \"print(open('/data/deployment').read().strip())\""
     ).strip()
-    ours = f"docker ps --quiet --filter label=pyexec.deployment={deployment}"
+    list_containers = f"docker ps --quiet --filter label=pyexec.deployment={deployment}"
     label = f"--filter label=pyexec.deployment={deployment}"
     started = f"--since 10m --until $(($(date +%s) + 2)) --filter event=start {label}"
     assert page.run(f"{inner} docker events {started}") != ""
-    assert page.run(ours) == ""  # nothing of it on the machine's engine
+    assert page.run(list_containers) == ""  # none on the Docker of this machine
     page.run(f"docker stop {page.name}")
     assert page.inspect(".State.ExitCode") == "0"
-    assert page.run(f"{inner} {ours} --all") == ""
+    assert page.run(f"{inner} {list_containers} --all") == ""

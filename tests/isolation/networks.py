@@ -1,4 +1,4 @@
-"""Networks of a test's own, made as a server makes its own, and the firewall on them."""
+"""Networks for a test, created by a server, and the firewall rules on them."""
 
 import os
 import secrets
@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "nomad" / "firewall.sh"
 
 @contextmanager
 def server_networks(image: str, directory: Path) -> Iterator[tuple[str, str]]:
-    """The names of one for runs and one for setups, which a server has made at its start."""
+    """Let a server create a network for runs and one for setups; yield their names."""
     number = secrets.token_hex(4)
     run, setup = f"pyexec-test-run-{number}", f"pyexec-test-setup-{number}"
     try:
@@ -27,7 +27,7 @@ def server_networks(image: str, directory: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def named_container(image: str, network: str) -> Iterator[str]:
-    """The name of a container that only waits there."""
+    """Start a container that sleeps in the network; yield its name."""
     name = f"pyexec-test-name-{secrets.token_hex(4)}"
     run = ["docker", "run", "--detach", "--rm", "--network", network, "--name", name, image, "sleep", "300"]
     subprocess.run(run, check=True, stdout=subprocess.PIPE)
@@ -38,7 +38,7 @@ def named_container(image: str, network: str) -> Iterator[str]:
 
 
 def firewall(command: str, *networks: str) -> subprocess.CompletedProcess[str]:
-    """What the script says; its failure is in the exit code."""
+    """Run the firewall script; a failure is in the exit code."""
     return subprocess.run(
         [SCRIPT, command],
         env={**os.environ, "NETWORKS": " ".join(networks)},
@@ -49,13 +49,13 @@ def firewall(command: str, *networks: str) -> subprocess.CompletedProcess[str]:
 
 
 def bridges(*networks: str) -> list[str]:
-    """The names of the networks' interfaces, as the script says them."""
+    """Return the names of the bridges of these networks, as the script prints them."""
     said = firewall("status", *networks).stdout
     return [line.partition("(")[2].partition(")")[0] for line in said.splitlines()]
 
 
 def rules(*networks: str) -> set[str]:
-    """All rules of this machine's firewall about these networks; others come and go meanwhile."""
+    """Return the firewall rules for these networks. Other rules may change at any time."""
     interfaces = bridges(*networks)
     return {
         f"{program} {line}"

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pyexec.sandbox import memory, probe
-from pyexec.sandbox.memory import Memory
-from pyexec.sandbox.wire import TMP, WORK
+from pyexec.guest import limits_probe as probe
+from pyexec.guest import memory
+from pyexec.guest.memory import Memory
+from pyexec.guest.wire import TMP, WORK
 
 RECORDED = Path(__file__).parent / "cgroups"
 MEBIBYTE = 1024 * 1024
@@ -40,10 +41,10 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
 ) -> None:
     shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
     stored = {WORK: 3 * MEBIBYTE, TMP: MEBIBYTE}
-    monkeypatch.setattr(memory, "stored", stored.__getitem__)
+    monkeypatch.setattr(memory, "tmpfs_bytes", stored.__getitem__)
     counted = Memory(f"{tmp_path}/")
     assert counted.charged() == ANONYMOUS + SHARED - 4 * MEBIBYTE
-    counted.mark()
+    counted.set_baseline()
     assert (counted.used(), counted.was_exhausted()) == (0, False)
     statistics = next(tmp_path.rglob("memory.stat"))
     statistics.write_text(statistics.read_text().replace(str(ANONYMOUS), str(ANONYMOUS + 5 * MEBIBYTE)))

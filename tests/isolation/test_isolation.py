@@ -55,8 +55,8 @@ async def test_a_seccomp_profile_holds_programs_and_setups(image: str, tmp_path:
     [
         (None, "No such file"),
         ("{", "Expecting property name"),
-        ("[]", "allowed is a seccomp profile"),
-        ('{"syscalls": []}', "allowed is a seccomp profile"),
+        ("[]", "allowed: a seccomp profile"),
+        ('{"syscalls": []}', "allowed: a seccomp profile"),
     ],
 )
 def test_a_profile_that_is_none_stops_the_start(

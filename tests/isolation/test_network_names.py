@@ -1,4 +1,4 @@
-"""One network of each name, whoever makes it and whoever takes it away."""
+"""There is one network for each name, even if servers create it together or an operator removes it."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ MakeServer = Callable[[int], Server]
 
 @pytest.fixture
 def names() -> Iterator[tuple[str, str]]:
-    """Of a network for runs and one for setups, which nobody has made yet."""
+    """The names of a network for runs and one for setups, which do not exist yet."""
     number = secrets.token_hex(4)
     both = f"pyexec-test-run-{number}", f"pyexec-test-setup-{number}"
     yield both
@@ -37,7 +37,7 @@ def names() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def start(image: str, tmp_path: Path, names: tuple[str, str]) -> Iterator[MakeServer]:
-    """Starts a server that uses these networks, with a directory for each number."""
+    """Return a function that starts a server on these networks, in a directory for each number."""
     run, setup = names
     with ExitStack() as stack:
 
@@ -49,31 +49,33 @@ def start(image: str, tmp_path: Path, names: tuple[str, str]) -> Iterator[MakeSe
 
 
 def networks(*names: str) -> list[str]:
-    """The ids of all networks of these names."""
+    """Return the ids of all networks with these names."""
     listed = docker("network", "ls", "--no-trunc", "--format", "{{.Name}}={{.ID}}")
     return [network.partition("=")[2] for network in listed if network.partition("=")[0] in names]
 
 
 async def check_network(server: Server) -> None:
-    """A program with network has one, and an environment is made with one."""
+    """Check that a program with network has one, and that an environment is built with one."""
     async with api_of(server.url) as api:
         ran = await api.run(SAY_INTERFACES, config=NETWORK)
         assert (ran["status"], ran["stdout"]) == ("completed", LOOPBACK_AND_ONE), ran
-        anew = secrets.token_hex(8)  # or it would be found, and not made
-        command = f"python3 -c '{SAY_INTERFACES}' >/opt/interfaces; : {anew}"
+        unique = secrets.token_hex(8)  # makes another environment
+        command = f"python3 -c '{SAY_INTERFACES}' >/opt/interfaces; : {unique}"
         read = await api.run("print(open('/opt/interfaces').read(), end='')", pre_commands=[command])
         assert (read["status"], read["stdout"]) == ("completed", LOOPBACK_AND_ONE), read
 
 
-async def test_servers_that_start_at_once_make_one_network(names: tuple[str, str], start: MakeServer) -> None:
+async def test_servers_that_start_together_create_one_network(
+    names: tuple[str, str], start: MakeServer
+) -> None:
     with ThreadPoolExecutor(SERVERS) as threads:
         servers = list(threads.map(start, range(SERVERS)))
     assert [len(networks(name)) for name in names] == [1, 1]
     await check_network(servers[0])
 
 
-async def test_a_network_that_was_pruned_is_made_again(names: tuple[str, str], start: MakeServer) -> None:
-    """On a bridge of the same name, so that the firewall's rules go on holding."""
+async def test_a_pruned_network_is_created_again(names: tuple[str, str], start: MakeServer) -> None:
+    """It gets a bridge of the same name, so that firewall rules stay valid."""
     server = start(0)
     before = networks(*names), bridges(*names)
     docker("network", "rm", *names)
@@ -82,10 +84,8 @@ async def test_a_network_that_was_pruned_is_made_again(names: tuple[str, str], s
     assert set(networks(*names)).isdisjoint(before[0])
 
 
-async def test_two_networks_of_one_name_are_named_until_one_is_left(
-    image: str, tmp_path: Path, names: tuple[str, str]
-) -> None:
-    """As somebody may have made them by hand; no container starts in either."""
+async def test_duplicate_networks_are_reported(image: str, tmp_path: Path, names: tuple[str, str]) -> None:
+    """An operator may have created them by hand. Docker starts no container in either."""
     run, setup = names
     async with Docker() as engine:
         for _ in range(2):
@@ -94,7 +94,7 @@ async def test_two_networks_of_one_name_are_named_until_one_is_left(
     settings = {"run_network": run, "setup_network": setup}
     checked = check(image, tmp_path / "check", **settings)
     (text,) = checked("networks", "failed")
-    assert f"Docker has 2 networks named {run}; leave one of them: docker network rm " in text
+    assert f"Docker has 2 networks named {run}; keep only one: docker network rm " in text
     extra = next(word for word in text.replace(";", " ").split() if word in (first[:12], second[:12]))
     docker("network", "rm", extra)
     assert check(image, tmp_path / "check", **settings)("networks", "failed") == []

@@ -133,13 +133,13 @@ async def test_a_host_that_is_reached_is_said_once_and_refused_when_strict(
     run, setup = networks
     warnings = await warnings_of(networked)
     for name in networks:
-        assert [w for w in warnings if w.startswith(f"programs on the network {name} reach this host")], (
+        assert [w for w in warnings if w.startswith(f"programs on the network {name} can reach this host")], (
             warnings
         )
-    assert networked.log.read_text().count(f"programs on the network {run} reach") == 1
+    assert networked.log.read_text().count(f"programs on the network {run} can reach") == 1
     said = refusal(tmp_path, image, run_network=run, setup_network=setup, strict="1")
-    assert f"programs on the network {run} reach this host" in said
-    assert said.rstrip().endswith("or leave out PYEXEC_STRICT")
+    assert f"programs on the network {run} can reach this host" in said
+    assert said.rstrip().endswith("or unset PYEXEC_STRICT")
     assert said.count("\n") == 1
 
 
@@ -153,7 +153,7 @@ async def test_the_servers_own_port_is_named_when_it_is_reached(
         local = f"http://127.0.0.1:{port}"
         async with api_of(local) as api:
             warnings = (await api.get("/ready")).document["warnings"]
-    assert [w for w in warnings if run in w and f"(port {port})" in w], warnings
+    assert [w for w in warnings if run in w and f"(open ports: {port})" in w], warnings
 
 
 async def test_the_firewall_closes_the_host_and_the_metadata_and_nothing_else(

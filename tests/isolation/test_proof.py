@@ -72,7 +72,7 @@ IGNORED = {
 @contextmanager
 def forgetful_engine(directory: Path, *limits: str) -> Iterator[str]:
     def rewrite(body: Any) -> None:
-        if body["Labels"].get("pyexec.probe") != "reach":
+        if body["Labels"].get("pyexec.probe") != "network_probe":
             for limit in limits:
                 IGNORED[limit](body)
 
@@ -110,15 +110,15 @@ def test_a_limit_that_does_not_hold_stops_the_start_by_its_name(
 ) -> None:
     with forgetful_engine(tmp_path, limit) as host:
         said = refusal(tmp_path, image, docker_host=host)
-    assert f"do not hold {limit} (" in said, said
-    assert said.rstrip().endswith(f"PYEXEC_ALLOW_UNENFORCED={limit} accepts that")
+    assert f"does not enforce {limit} (" in said, said
+    assert said.rstrip().endswith(f"to accept this, set PYEXEC_ALLOW_UNENFORCED={limit}")
     assert said.count("\n") == 1, said
 
 
 def test_all_that_do_not_hold_are_named_at_once(image: str, tmp_path: Path) -> None:
     with forgetful_engine(tmp_path, "disk", "pids") as host:
         said = refusal(tmp_path, image, docker_host=host, allow_unenforced="seccomp")
-    assert said.rstrip().endswith("PYEXEC_ALLOW_UNENFORCED=seccomp,pids,disk accepts that")
+    assert said.rstrip().endswith("to accept this, set PYEXEC_ALLOW_UNENFORCED=seccomp,pids,disk")
 
 
 async def test_what_is_accepted_is_said_and_served(image: str, tmp_path: Path) -> None:
@@ -126,16 +126,16 @@ async def test_what_is_accepted_is_said_and_served(image: str, tmp_path: Path) -
         forgetful_engine(tmp_path, "pids") as host,
         running_server(tmp_path / "data", image, docker_host=host, allow_unenforced="pids") as server,
     ):
-        assert [w for w in await warnings_of(server) if w.startswith("pids does not hold, which is accepted")]
+        assert [w for w in await warnings_of(server) if w.startswith("pids is not enforced (accepted by")]
         async with api_of(server.url) as api:
             assert (await api.run("print(1)"))["stdout"] == "1\n"
-    assert server.log.read_text().count("pids does not hold") == 1
+    assert server.log.read_text().count("pids is not enforced") == 1
 
 
 def test_a_limit_that_is_none_cannot_be_accepted(image: str, tmp_path: Path) -> None:
     said = refusal(tmp_path, image, allow_unenforced="pids,gravity")
     assert said.startswith(
-        "python-executor-server: PYEXEC_ALLOW_UNENFORCED is 'gravity'; allowed is memory, "
+        "python-executor-server: PYEXEC_ALLOW_UNENFORCED is 'pids,gravity'; allowed: a comma-separated list of memory, "
     )
 
 
@@ -144,10 +144,10 @@ async def test_a_server_whose_image_is_not_there_yet_proves_itself_in_the_first_
 ) -> None:
     with running_server(tmp_path / "data", "pyexec-nowhere:none", warm_pool="0") as server:
         [warning] = await warnings_of(server)
-        assert warning.startswith("limits not proven yet"), warning
+        assert warning.startswith("isolation check pending"), warning
         async with api_of(server.url) as api:
             assert (await api.run("print(1)", docker_image=image))["stdout"] == "1\n"
-        assert not [w for w in await warnings_of(server) if "not proven" in w]
+        assert not [w for w in await warnings_of(server) if "pending" in w]
 
 
 async def test_a_proof_that_fails_late_ends_the_server_before_any_program_ran(
@@ -159,7 +159,7 @@ async def test_a_proof_that_fails_late_ends_the_server_before_any_program_ran(
     ):
         await ask_in_vain(tmp_path / "data", image, host)
     said = str(ended.value)
-    assert "do not hold pids (" in said.splitlines()[-1], said
+    assert "does not enforce pids (" in said.splitlines()[-1], said
     assert "Traceback" not in said
 
 

@@ -1,4 +1,4 @@
-"""The job files as Nomad's own parser reads them, and what they tell the server as the server reads it."""
+"""Test the job files with Nomad's own parser, and their environment with the server's own settings."""
 
 import json
 import re
@@ -10,21 +10,22 @@ from typing import Any
 import pytest
 
 from pyexec.errors import SettingsError
-from pyexec.settings import PREFIX, Settings, read_settings
+from pyexec.settings import PREFIX, Settings
+from pyexec.settings_parser import read_settings
 from tests.support.golang import Module
 
 ROOT = Path(__file__).parents[2]
 NOMAD = ROOT / "nomad"
 JOBS = sorted(NOMAD.glob("*.nomad.hcl"))
 SECOND = 1_000_000_000
-# What Nomad puts in when it starts a task.
+# Variables that Nomad interpolates when it starts a task.
 RUNTIME = {
     "NOMAD_ADDR_http": "192.0.2.1:23456",
     "NOMAD_ALLOC_DIR": "/alloc",
     "attr.unique.network.ip-address": "192.0.2.1",
 }
-CLEARING_SECONDS = 10
-"""For what comes after the drain: answers under way, sandboxes, Consul."""
+CLEANUP_SECONDS = 10
+"""Time that the server needs after the drain."""
 
 
 Parse = Callable[..., Any]
@@ -32,7 +33,7 @@ Parse = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> Parse:
-    """Nomad's parser: takes a job file, and variables to be set."""
+    """Build Nomad's parser, and return a function that parses a job file with these variables."""
     program = tmp_path_factory.mktemp("nomad") / "check"
     Module(NOMAD / "check").go("build", "-o", str(program), ".")
 
@@ -64,7 +65,7 @@ def server_of(report: Any) -> Any:
 
 
 def settings_of(report: Any) -> Settings:
-    """The task's environment, with what Nomad fills in; raises for what is no setting, or no value of one."""
+    """Parse the environment of the task as the server does; raise SettingsError if it is invalid."""
     environment: Mapping[str, str] = server_of(report)["Env"]
     filled = {
         name: re.sub(r"\$\{([^}]+)\}", lambda found: RUNTIME[found[1]], value)
@@ -74,15 +75,15 @@ def settings_of(report: Any) -> Settings:
     return read_settings(filled)
 
 
-def test_there_are_two() -> None:
+def test_there_are_two_jobs() -> None:
     assert [path.name for path in JOBS] == ["pyexec-dind.nomad.hcl", "pyexec.nomad.hcl"]
 
 
-def test_it_is_formatted_as_nomad_does(report: Any) -> None:
+def test_formatting(report: Any) -> None:
     assert report["Formatted"] is True
 
 
-def test_every_variable_is_explained_and_has_a_default(report: Any) -> None:
+def test_every_variable_has_a_description_and_a_default(report: Any) -> None:
     assert len(report["Variables"]) > 10
     for variable in report["Variables"]:
         assert {"type", "default", "description"} <= set(variable["Attributes"]), variable["Name"]
@@ -94,23 +95,23 @@ def test_every_variable_is_used(path: Path, report: Any) -> None:
     assert names == set(re.findall(r"\bvar\.(\w+)", path.read_text()))
 
 
-def test_what_the_server_is_told_it_understands(path: Path, report: Any) -> None:
+def test_the_server_accepts_its_environment(path: Path, report: Any) -> None:
     settings = settings_of(report)
     assert settings.advertise_addr == "http://192.0.2.1:23456"
     assert settings.consul_addr == "192.0.2.1:8500"
-    # The template and the comments name some more.
+    # The template and the comments contain more settings.
     known = {PREFIX + name.upper() for name in Settings.__annotations__}
     assert set(re.findall(r"PYEXEC_\w+", path.read_text())) <= known
 
 
-def test_the_port_is_the_one_that_it_listens_on(report: Any) -> None:
+def test_the_port_matches_the_server_setting(report: Any) -> None:
     (network,) = group_of(report)["Networks"]
     (port,) = network["DynamicPorts"]
     assert (port["Label"], port["To"]) == ("http", settings_of(report).port)
     assert server_of(report)["Config"]["ports"] == ["http"]
 
 
-def test_three_replicas_replaced_one_by_one_behind_a_canary(report: Any) -> None:
+def test_updates_replace_three_replicas_one_by_one_after_a_canary(report: Any) -> None:
     group = group_of(report)
     assert report["Job"]["Type"] == "service"
     assert group["Count"] == 3
@@ -122,30 +123,30 @@ def test_three_replicas_replaced_one_by_one_behind_a_canary(report: Any) -> None
     assert group["ReschedulePolicy"]["Unlimited"] is True
 
 
-def test_consul_is_told_when_it_takes_work_and_when_it_lives(report: Any) -> None:
+def test_consul_checks_readiness_and_liveness(report: Any) -> None:
     (service,) = group_of(report)["Services"]
     assert service["Provider"] == "consul"
     assert service["Meta"]["metrics_path"] == "/metrics"
     assert "prometheus" in service["Tags"]
     checks = {check["Path"]: check for check in service["Checks"]}
     assert set(checks) == {"/ready", "/health"}
-    # What waits for Consul must not be started again for that.
+    # Nomad must not restart a server that waits for Consul.
     assert checks["/ready"]["CheckRestart"] is None
     assert checks["/health"]["CheckRestart"]["Limit"] > 0
 
 
 @pytest.mark.parametrize("seconds", [None, 300])
-def test_it_is_not_killed_before_its_drain_is_over(path: Path, parsed: Parse, seconds: int | None) -> None:
+def test_the_kill_timeout_is_longer_than_the_drain(path: Path, parsed: Parse, seconds: int | None) -> None:
     report = parsed(path, **({} if seconds is None else {"stop_seconds": seconds}))
     task, drain = server_of(report), settings_of(report).stop_timeout
     assert drain == (seconds or 15)
     assert task["KillSignal"] == "SIGTERM"
-    assert task["KillTimeout"] >= (drain + CLEARING_SECONDS) * SECOND
-    if seconds is None:  # what a client allows that nobody has configured
+    assert task["KillTimeout"] >= (drain + CLEANUP_SECONDS) * SECOND
+    if seconds is None:  # the limit of a Nomad client with default settings
         assert task["KillTimeout"] <= 30 * SECOND
 
 
-def test_the_server_has_no_rights_of_its_own(report: Any) -> None:
+def test_the_server_container_is_unprivileged(report: Any) -> None:
     config = server_of(report)["Config"]
     assert config["readonly_rootfs"] is True
     assert config["cap_drop"] == ["all"]
@@ -153,7 +154,7 @@ def test_the_server_has_no_rights_of_its_own(report: Any) -> None:
     assert "privileged" not in config
 
 
-def test_secrets_are_in_no_file_but_the_allocations_own(report: Any) -> None:
+def test_secrets_come_from_a_nomad_variable(report: Any) -> None:
     (template,) = server_of(report)["Templates"]
     assert template["Envvars"] is True
     assert template["DestPath"].startswith("${NOMAD_SECRETS_DIR}/")
@@ -161,14 +162,14 @@ def test_secrets_are_in_no_file_but_the_allocations_own(report: Any) -> None:
     assert {"PYEXEC_CONSUL_TOKEN", "PYEXEC_API_TOKENS"}.isdisjoint(server_of(report)["Env"])
 
 
-def test_the_machines_socket_is_mounted(parsed: Parse) -> None:
+def test_the_docker_socket_is_mounted(parsed: Parse) -> None:
     report = parsed(NOMAD / "pyexec.nomad.hcl", docker_socket="/run/other.sock", docker_gid=4711)
     config = server_of(report)["Config"]
     assert config["volumes"] == [f"/run/other.sock:{settings_of(report).docker_socket}"]
     assert config["group_add"] == ["4711"]
 
 
-def test_the_engine_beside_it_starts_first_and_listens_where_the_server_asks(parsed: Parse) -> None:
+def test_the_docker_daemon_starts_first_and_listens_on_the_server_socket(parsed: Parse) -> None:
     report = parsed(
         NOMAD / "pyexec-dind.nomad.hcl", engine_args='["--registry-mirror=https://mirror.example"]'
     )
@@ -186,7 +187,7 @@ def test_the_engine_beside_it_starts_first_and_listens_where_the_server_asks(par
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("count = var.count", "cuont = var.count", "cuont"),
         ("count = var.count", "count = var.cuont", "cuont"),
@@ -195,8 +196,8 @@ def test_the_engine_beside_it_starts_first_and_listens_where_the_server_asks(par
         ("    restart {", "    restart ", "block definition"),
     ],
 )
-def test_what_nomad_would_refuse_is_refused(
-    path: Path, parsed: Parse, tmp_path: Path, old: str, new: str, said: str
+def test_invalid_job_files_are_rejected(
+    path: Path, parsed: Parse, tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     text = path.read_text()
     assert old in text
@@ -204,10 +205,10 @@ def test_what_nomad_would_refuse_is_refused(
     broken.write_text(text.replace(old, new))
     with pytest.raises(subprocess.CalledProcessError) as refused:
         parsed(broken)
-    assert said in refused.value.stdout
+    assert message in refused.value.stdout
 
 
-def test_a_setting_that_the_server_does_not_know_is_found(path: Path, parsed: Parse, tmp_path: Path) -> None:
+def test_an_unknown_setting_is_detected(path: Path, parsed: Parse, tmp_path: Path) -> None:
     broken = tmp_path / path.name
     broken.write_text(path.read_text().replace("PYEXEC_STOP_TIMEOUT ", "PYEXEC_STOP_TIMOUT "))
     with pytest.raises(SettingsError, match="PYEXEC_STOP_TIMOUT is not a setting"):

@@ -95,8 +95,8 @@ def test_all_is_well_and_nothing_is_left(image: str, tmp_path: Path) -> None:
             run_network=network,
         )
         assert (found.exit_code, found.failed) == (0, set())
-        assert "0 servers are there now" in found("consul", "ok")[0]
-        assert "takes, gives back and removes" in found("blobs", "ok")[0]
+        assert "replicas online: 0" in found("consul", "ok")[0]
+        assert "write, read and delete work" in found("blobs", "ok")[0]
         assert "starts in" in found("image", "ok")[0]
         assert "control groups version" in found("docker", "ok")[0]
         assert found("clock", "ok")
@@ -117,7 +117,7 @@ def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
         port = server.url.rpartition(":")[2]
         found = check(image, server.data_dir, port=port)
         assert found.exit_code == 0
-        assert f"the server that runs as process {server.process.pid}" in found("data", "ok")[0]
+        assert f"in use by a running server, process {server.process.pid}" in found("data", "ok")[0]
         assert "is in use" in found("address", "warning")[0]
         assert sorted(path.name for path in server.data_dir.rglob("*")) == before
         with urlopen(f"{server.url}/ready") as answer:
@@ -159,7 +159,7 @@ def test_a_token_whose_rights_do_not_suffice(image: str, tmp_path: Path, rules: 
             image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
         )
         assert missing in found("consul", "failed")[0]
-        assert 'docs/consul.md names the rights under "Rights"' in found("consul", "failed")[0]
+        assert 'docs/consul.md lists the permissions under "Permissions"' in found("consul", "failed")[0]
         assert keys(agent, MASTER) == []
         full = 'key_prefix "pyexec/" { policy = "write" } session_prefix "" { policy = "write" }'
         token = token_with(agent, full)
@@ -205,13 +205,14 @@ def test_for_people_it_is_a_line_for_each_thing(tmp_path: Path) -> None:
     done = run(port="none", max_prot="1", data_dir=str(tmp_path / "data"))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
-        "failed   settings   PYEXEC_PORT is 'none'; allowed is a whole number; the other checks need it\n"
-        "failed   settings   PYEXEC_MAX_PROT is not a setting; python-executor-server --help lists them all; "
-        "the other checks need it\n"
+        "failed   settings   PYEXEC_PORT is 'none'; allowed: a whole number, at least 0; "
+        "all other checks were skipped\n"
+        "failed   settings   PYEXEC_MAX_PROT is not a setting; did you mean PYEXEC_MAX_CPUS? "
+        "python-executor-server --help lists all settings; all other checks were skipped\n"
         "2 failed\n"
     )
     done = run(default_memory_mb="64", max_memory_mb="32")
-    assert "PYEXEC_DEFAULT_MEMORY_MB is 64; allowed is at most PYEXEC_MAX_MEMORY_MB, 32" in done.stdout
+    assert "PYEXEC_DEFAULT_MEMORY_MB is 64; allowed: at most PYEXEC_MAX_MEMORY_MB, which is 32" in done.stdout
     done = run(data_dir=str(tmp_path / "data"), docker_socket="/none")
     *lines, total = done.stdout.splitlines()
     assert all(line.split()[0] in ("ok", "warning", "failed") for line in lines)

@@ -55,12 +55,17 @@ async def test_what_goes_on_in_the_background_names_its_execution(
         async with api_of(server.url) as api:
             failed = await api.run("print(1)", docker_image="localhost:1/nothing:1")
     line = next(
-        line for line in server.log.read_text().splitlines() if "localhost:1/nothing:1 has failed" in line
+        line
+        for line in server.log.read_text().splitlines()
+        if "preparing localhost:1/nothing:1 failed" in line
     )
     if log_format == "json":
         assert json.loads(line)["execution_id"] == failed["execution_id"]
     else:
-        assert f" pyexec.sandbox.shared_work: [{failed['execution_id']}] localhost:1" in line
+        assert (
+            f" pyexec.sandbox.environments.shared_work: [{failed['execution_id']}] preparing localhost:1"
+            in line
+        )
 
 
 async def test_no_secret_is_ever_logged(image: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from attrs import frozen
 
-from pyexec.sandbox.standby import reads_alike
+from pyexec.guest.prestart import fits_pipe
 from tests.sandbox.corpus import CORPUS, Case
 from tests.support.api import Api, api_of
 from tests.support.archives import tar_of
@@ -69,7 +69,7 @@ async def test_all_that_comes_out_is_the_same(both: Both, name: str) -> None:
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_what_is_not_read_alike_is_known_as_such(name: str) -> None:
-    assert reads_alike(CORPUS[name].source) is CORPUS[name].waits
+    assert fits_pipe(CORPUS[name].source) is CORPUS[name].waits
 
 
 def seen(result: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.sandbox.demand import MEMORY_SECONDS, Demand
+from pyexec.sandbox.pool.demand import DECAY_SECONDS, Demand
 
 KINDS = st.sampled_from(["standard", "small", "large", "numpy"])
 HISTORIES = st.lists(st.tuples(KINDS, st.floats(0, 30)), max_size=60)
@@ -17,7 +17,7 @@ def after(history: list[tuple[str, float]]) -> tuple[Demand[str], float]:
     demand, now = Demand("standard"), 0.0
     for kind, pause in history:
         now += pause
-        demand.note(kind, now)
+        demand.record(kind, now)
     return demand, now
 
 
@@ -26,7 +26,7 @@ def test_all_places_are_given_and_only_to_what_was_asked_for(
     history: list[tuple[str, float]], size: int, later: float
 ) -> None:
     demand, now = after(history)
-    places = demand.places(size, now + later)
+    places = demand.allocate(size, now + later)
     assert sum(places.values()) == size
     assert min(places.values(), default=0) >= 0
     assert set(places) <= {kind for kind, _ in history} | {"standard"}
@@ -35,7 +35,7 @@ def test_all_places_are_given_and_only_to_what_was_asked_for(
 @given(st.lists(KINDS, max_size=60), st.integers(0, 12))
 def test_what_is_asked_more_has_no_fewer_places(history: list[str], size: int) -> None:
     demand, now = after([(kind, 0.0) for kind in history])
-    places = demand.places(size, now)
+    places = demand.allocate(size, now)
     others = set(history) - {"standard"}
     for more, fewer in itertools.permutations(others, 2):
         if history.count(more) > history.count(fewer):
@@ -45,18 +45,18 @@ def test_what_is_asked_more_has_no_fewer_places(history: list[str], size: int) -
 @given(HISTORIES, st.integers(1, 12))
 def test_after_a_long_silence_all_are_standard_again(history: list[tuple[str, float]], size: int) -> None:
     demand, now = after(history)
-    places = demand.places(size, now + 10 * MEMORY_SECONDS)
+    places = demand.allocate(size, now + 10 * DECAY_SECONDS)
     assert {kind: count for kind, count in places.items() if count} == {"standard": size}
 
 
 def test_one_request_is_no_habit() -> None:
     demand, now = after([("large", 0.0)])
-    assert demand.places(4, now) == {"standard": 4}
+    assert demand.allocate(4, now) == {"standard": 4}
 
 
 def test_places_are_shared_as_the_requests_are() -> None:
     demand, now = after([("small", 0.0)] * 3)
-    assert demand.places(4, now) == {"standard": 1, "small": 3}
+    assert demand.allocate(4, now) == {"standard": 1, "small": 3}
 
 
 def test_the_rate_is_that_of_the_present() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.ports import Image
-from pyexec.sandbox.environments import UNTOUCHABLE_SECONDS, superfluous
+from pyexec.sandbox.environments.environments import IN_USE_SECONDS, images_to_evict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,24 +34,24 @@ images = st.lists(facts, max_size=8).map(
 
 @given(images, st.integers(0, 300))
 def test_what_was_not_used_for_longest_goes_until_the_rest_fits(kept: list[Image], most: int) -> None:
-    going = superfluous(kept, most, NOW)
+    going = images_to_evict(kept, most, NOW)
     staying = [image for image in kept if image not in going]
     oldest = min((image.used_at for image in staying), default=NOW)
     for gone in going:
         idle = (NOW - gone.used_at).total_seconds()
-        assert not gone.names or (idle >= UNTOUCHABLE_SECONDS and gone.used_at <= oldest)
+        assert not gone.names or (idle >= IN_USE_SECONDS and gone.used_at <= oldest)
     sizes = [image.size_bytes - int(image.labels.get("pyexec.base-size", "0")) for image in staying]
-    removable = [i for i in staying if (NOW - i.used_at).total_seconds() > UNTOUCHABLE_SECONDS]
+    removable = [i for i in staying if (NOW - i.used_at).total_seconds() > IN_USE_SECONDS]
     assert sum(sizes) <= most or not removable
     assert all(image.names for image in staying)
 
 
 def test_nothing_goes_without_need() -> None:
     kept = [image(1, 50, 500), image(2, 50, 600)]
-    assert superfluous(kept, 100, NOW) == []
-    assert superfluous(kept, 99, NOW) == [kept[1]]
+    assert images_to_evict(kept, 100, NOW) == []
+    assert images_to_evict(kept, 99, NOW) == [kept[1]]
 
 
 def test_what_an_environment_shares_with_its_image_does_not_count() -> None:
     kept = [image(number, 10, 500, base=1000) for number in range(5)]
-    assert superfluous(kept, 50, NOW) == []
+    assert images_to_evict(kept, 50, NOW) == []

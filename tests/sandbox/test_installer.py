@@ -2,7 +2,7 @@
 
 import struct
 
-from pyexec.sandbox.installer import installed_uv
+from pyexec.sandbox.environments.setup import installed_uv
 
 PT_INTERP, PT_DYNAMIC, DT_NEEDED = 3, 2, 1
 

@@ -107,7 +107,7 @@ for address in range(0, size, 1 << 21):
 async def test_a_memory_bomb_is_out_of_memory(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source)
     assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "before\n")
-    assert result["error"] == "the program took more than 64 MiB of memory and was ended"
+    assert result["error"] == "the program used more than 64 MiB of memory and was stopped"
 
 
 async def test_a_child_that_the_kernel_has_killed_is_the_programs_end(attack: Attack) -> None:

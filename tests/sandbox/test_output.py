@@ -28,7 +28,7 @@ BINARY = "import os\nwhile True: os.write(1, bytes(range(256)) * 16)"
 async def test_a_flood_ends_at_the_limit(attack: Attack, source: str) -> None:
     result = await attack(source)
     assert end_of(result) == OUTPUT_LIMIT
-    assert result["error"] == f"the program printed more than {MOST} bytes and was ended"
+    assert result["error"] == f"the program printed more than {MOST} bytes and was stopped"
     path = f"/api/v1/executions/{result['execution_id']}/logs"
     async with attack.api.session.get(path) as answer:
         assert len(await answer.read()) == MOST

@@ -99,7 +99,7 @@ ctypes.CDLL(None).pthread_exit(None)
 async def test_what_does_not_end_is_ended(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source, config=BRIEF)
     assert (end_of(result), result["stdout"]) == (TIMEOUT, "before\n")
-    assert result["error"] == "the program ran longer than 1 s and was ended"
+    assert result["error"] == "the program ran longer than 1 s and was stopped"
 
 
 @pytest.mark.parametrize("how", ["thread", "process"])

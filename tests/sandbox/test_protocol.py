@@ -9,8 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox import collector, wire
-from pyexec.sandbox.protocol import Collected, Decoder, Evaluated, FileBegins, FileData, Frame, Printed
+from pyexec.guest import collector, wire
+from pyexec.sandbox.protocol import (
+    Decoder,
+    FileChunk,
+    FileHeader,
+    FilesCollected,
+    Frame,
+    OutputChunk,
+    ResultChunk,
+)
 
 HEADER = struct.Struct("!cI")
 KINDS = [
@@ -47,7 +55,7 @@ def test_files_are_read_as_they_were_sent() -> None:
         collector.DATA, base64.b64encode(b"\0\n\xff")
     )
     wire += frame(collector.COLLECTED, {"truncated": True})
-    expected = [FileBegins("ü/a b", 3), FileData(b"\0\n\xff"), Collected(True)]
+    expected = [FileHeader("ü/a b", 3), FileChunk(b"\0\n\xff"), FilesCollected(True)]
     assert decoded(wire) == expected
     decoder = Decoder()
     assert [found for byte in wire for found in decoder.feed(bytes([byte]))] == expected
@@ -80,12 +88,12 @@ def test_a_frame_that_is_none_breaks_the_sandbox(kind: bytes, payload: object) -
 
 
 def test_a_frame_that_is_too_long_is_refused_before_it_has_come() -> None:
-    with pytest.raises(SandboxBroken, match="claims"):
+    with pytest.raises(SandboxBroken, match="the limit is"):
         decoded(HEADER.pack(collector.DATA, 2**31))
 
 
 def test_half_a_surrogate_pair_goes_no_further() -> None:
-    assert decoded(frame(collector.FILE, {"path": "a\ud800", "size": 0})) == [FileBegins("a?", 0)]
+    assert decoded(frame(collector.FILE, {"path": "a\ud800", "size": 0})) == [FileHeader("a?", 0)]
 
 
 values = st.recursive(
@@ -107,9 +115,9 @@ def test_any_bytes_are_frames_or_a_broken_sandbox(frames: list[tuple[bytes, obje
     except SandboxBroken:
         return
     for one in found:
-        if isinstance(one, FileBegins):
+        if isinstance(one, FileHeader):
             assert isinstance(one.path, str)
             assert one.path.encode()
             assert 0 <= one.size < 2**60
-        elif isinstance(one, FileData | Printed | Evaluated):
+        elif isinstance(one, FileChunk | OutputChunk | ResultChunk):
             assert isinstance(one.data, bytes)

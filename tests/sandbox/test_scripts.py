@@ -1,4 +1,4 @@
-"""Programs that behave badly: each ends as CONTRACT §3 says, keeps what it printed, and leaves nothing running."""
+"""Programs that behave badly: each ends as docs/api.md says, keeps what it printed, and leaves nothing running."""
 
 import signal
 from collections.abc import AsyncIterator

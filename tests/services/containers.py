@@ -13,8 +13,8 @@ import anyio
 from attrs import define, field
 
 from pyexec.errors import EngineError
+from pyexec.guest import wire
 from pyexec.ports import ContainerSpec, EngineIdentity, Image
-from pyexec.sandbox import wire
 
 HEADER = struct.Struct("!cI")
 GRACE_SECONDS = 5.0
@@ -101,10 +101,10 @@ class Box:
             (self.token,) = json.loads(payload)["env"]
         elif kind == wire.STDIN:
             self.armed_at = now
-        elif kind == wire.GO:
+        elif kind == wire.START:
             assert self.armed_at is not None
-            if now - self.armed_at > wire.GO_SECONDS:
-                self.say(document(wire.REFUSED, code="late", message="the go-ahead came too late"))
+            if now - self.armed_at > wire.START_DEADLINE_SECONDS:
+                self.say(document(wire.REJECTED, code="late", message="the start signal came too late"))
                 self.end()
             else:
                 self._start(json.loads(payload), now)

@@ -45,7 +45,7 @@ class ProcessImages:
         raise EngineError(f"{name} is always there")
         yield
 
-    async def name(self, image_id: str, repository: str, tag: str) -> None:
+    async def tag(self, image_id: str, repository: str, tag: str) -> None:
         await self._process.passing()
         self._engine.check()
 
@@ -71,12 +71,12 @@ class ProcessSetup:
         return b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}'
 
     async def execute(
-        self, command: Sequence[str], environment: Mapping[str, str], say: Callable[[bytes], None]
+        self, command: Sequence[str], environment: Mapping[str, str], on_output: Callable[[bytes], None]
     ) -> int:
         await self._process.passing()
         self._engine.check()
         await anyio.sleep(self._engine.start_seconds)
-        say(b"installed\n")
+        on_output(b"installed\n")
         await self._process.passing()
         self._engine.check()
         return 0

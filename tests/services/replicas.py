@@ -7,22 +7,18 @@ from typing import Any
 import anyio
 from attrs import define
 
-from pyexec.adapters.peers import NoPeers
-from pyexec.domain.files import FileLimits
+from pyexec.adapters.single_member import NoPeers
 from pyexec.domain.spec import Metadata
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Member
-from pyexec.replica import Replica, _assemble
-from pyexec.sandbox.proof import Proof, ProofConfig
-from pyexec.server import Stop, _serve_replica
-from pyexec.services.brought import FileRoom
-from pyexec.services.live import Run
-from pyexec.services.program import Bounds
-from pyexec.services.runner import RunnerConfig
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
+from pyexec.server import Stop
+from pyexec.services.active_runs import Run
 from pyexec.services.uploads import Upload
 from pyexec.settings import Settings
-from pyexec.stores import Stores
-from pyexec.web.context import Context, Gate
+from pyexec.web.context import Context, ServerState
+from pyexec.wiring.replica import Replica, assemble
+from pyexec.wiring.stores import Stores
 from tests.services.world import (
     Crashed,
     Process,
@@ -38,8 +34,8 @@ SLOTS = 2
 QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
-PROOF = ProofConfig(
-    default_image="of no use here", denied=(), accepted=(), networks=(), ports=(), strict=False
+PROOF = IsolationCheckConfig(
+    default_image="of no use here", unsupported=(), accepted=(), networks=(), ports=(), strict=False
 )
 
 
@@ -101,15 +97,16 @@ class Life:
         self.stop = Stop()
         self.ended = anyio.Event()
         self.died_of: BaseException | None = None
-        self.gate = Gate(waiting_for="the server is starting")
+        self.state = ServerState(not_ready_reason="the server is starting")
         self.replica: Replica | None = None
         self._settings = Settings(
-            local_claim="on" if local_claim else "off",
+            local_claim=local_claim,
             max_concurrent=SLOTS,
             warm_pool=1,
             queue_timeout=QUEUE_SECONDS,
             default_timeout=RUN_SECONDS,
             cleanup_ttl=1e8,
+            data_dir=Path("/tmp"),
             adoption_grace=20.0,
             consul_addr="of no use here: the ports below stand for it",
         )
@@ -120,14 +117,14 @@ class Life:
 
     @property
     def serving(self) -> bool:
-        gone = self.process.crashed or self.stop.asked.is_set() or self.ended.is_set()
-        return self.gate.context is not None and not gone
+        gone = self.process.crashed or self.stop.requested.is_set() or self.ended.is_set()
+        return self.state.context is not None and not gone
 
     def context(self) -> Context:
         """The services; raises `Unavailable` as the HTTP layer does."""
-        if self.gate.context is None:
-            raise Unavailable(self.gate.waiting_for)
-        return self.gate.context
+        if self.state.context is None:
+            raise Unavailable(self.state.not_ready_reason)
+        return self.state.context
 
     async def run(self) -> None:
         """The process."""
@@ -140,7 +137,7 @@ class Life:
         finally:
             if not self.process.crashed:
                 self.world.members.pop(self.name, None)
-                self.world.announce()
+                self.world.notify_all()
             self.ended.set()
 
     async def _serve(self) -> None:
@@ -161,36 +158,32 @@ class Life:
             membership=membership,
             peers=NoPeers(),
         )
-        identity = RunnerConfig(
-            replica=self.name,
-            engine=self.engine,
-            bounds=Bounds(
-                output_bytes=1000, files=FileRoom(limits=FileLimits(bytes_max=1000), spool_dir=Path("/tmp"))
-            ),
-            leave_running=True,
-        )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
-        proof = Proof(engine, PROOF, made=True)
-        self.replica = _assemble(self._settings, stores, engine, engine_identity, identity, proof)
+        proof = IsolationCheck(engine, PROOF, passed=True)
+        self.replica = assemble(self._settings, self.name, engine, engine_identity, stores, proof)
         try:
             while True:
                 if await self._serves(self.replica):
                     break
                 await anyio.sleep(RETRY_SECONDS)
         finally:
-            self.gate.context = None
+            self.state.context = None
             await self.replica.recovery.remove_own()
             await membership.leave()
+
+    def _open(self) -> None:
+        assert self.replica is not None
+        self.state.context = self.replica.context
 
     async def _serves(self, replica: Replica) -> bool:
         """Whether it has served; not when the engine was away at its start, and then it starts again."""
         away: BaseExceptionGroup[EngineError] | None = None
         try:
-            await _serve_replica(replica, self.gate, self.name, self.stop, 5.0)
+            await replica.serve(self._open, self.stop.requested, self.stop.drain, 5.0)
         except* EngineError as errors:
             away = errors
-        if away is not None and self.gate.context is not None:
+        if away is not None and self.state.context is not None:
             raise away
         return away is None
 
@@ -236,12 +229,12 @@ class Life:
         request.accepted = True
         try:
             if isinstance(started, Run):
-                await started.over.wait()
+                await started.inactive.wait()
         except (anyio.get_cancelled_exc_class(), ConnectionError):
             if request.key is None and isinstance(started, Run):
                 self.world.kills_asked.add(started.id)
                 with anyio.CancelScope(shield=True):
-                    await context.kills.request(started.id)
+                    await context.executions.request_kill(started.id)
             raise
 
     async def kill(self, execution_id: str) -> None:
@@ -250,7 +243,7 @@ class Life:
             request = Request("", sync=False, key=None)
             self.requests.append(request)
             with request.scope():
-                await self.context().kills.kill(execution_id)
+                await self.context().executions.kill(execution_id)
         except (ExecutorError, Crashed):
             return
         except BaseException as error:  # noqa: BLE001  checked at the end of every step

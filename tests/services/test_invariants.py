@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from pyexec.domain.events import Adopted, Finished, Running
 from pyexec.errors import InvalidRequest
-from pyexec.services import submit
+from pyexec.services import submissions
 from tests.services.containers import Box
 from tests.services.replicas import BAD, GOOD, SLOTS, InlineSpool, Life, Request
 from tests.services.truth import check_ended, check_log, check_started_once
@@ -204,7 +204,7 @@ class Replicas(RuleBasedStateMachine):
     def stop_in_order(self, pick: int, passes: int) -> None:
         if (life := self.life(pick)) is not None:
             self.world.faults += 1
-            self.do(_call(life.stop.asked.set), passes)
+            self.do(_call(life.stop.requested.set), passes)
 
     # What befalls what they stand on.
 
@@ -310,9 +310,9 @@ class Replicas(RuleBasedStateMachine):
         assert life.replica is not None
         slots = life.replica.runner._slots
         assert slots.free == SLOTS, f"{life.name} has {slots.free} of {SLOTS} slots"
-        assert not slots._line
+        assert not slots._queue
         assert slots._free_mb == slots._memory_mb_max
-        assert not life.replica.runner._live.all()
+        assert not life.replica.runner._active_runs.all()
         assert not self.world.log._inboxes.get(life.name)
         boxes = [
             b
@@ -334,7 +334,7 @@ async def _call(what: Any) -> None:
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread takes no time here; so an archive that waits for its environment waits in memory."""
-    monkeypatch.setattr(submit, "Spool", InlineSpool)
+    monkeypatch.setattr(submissions, "Spool", InlineSpool)
 
 
 def _explore(examples: int, steps: int) -> None:

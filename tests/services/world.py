@@ -11,31 +11,31 @@ from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
 from pyexec.adapters.data_dir import DataDir
-from pyexec.adapters.embedded import FILE_NAME, EmbeddedLog
-from pyexec.adapters.sqlite_store import SqliteStore, translated_errors
+from pyexec.adapters.sqlite.log import FILE_NAME, EmbeddedLog
+from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
+from pyexec.aio import Broadcast
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
 from pyexec.errors import (
     Conflict,
+    ConsulSessionLost,
     ContainerGone,
     CorruptLog,
     EngineError,
     ExecutorError,
-    SessionLost,
     Unavailable,
 )
 from pyexec.ports import (
     ContainerSpec,
     EngineIdentity,
+    ExecutionPage,
     IdempotencyKey,
     Inbox,
     Member,
     Members,
     OpenExecutions,
-    Page,
     SetupSpec,
 )
-from pyexec.services.live import Changes
 from tests.services.containers import Box, MemoryEngine
 from tests.services.images import ProcessImages, ProcessSetup
 
@@ -53,10 +53,10 @@ class InlineLog(EmbeddedLog):
 
     @classmethod
     def at(cls, directory: Path) -> "InlineLog":
-        return cls(DataDir.hold(directory), SqliteStore.open(directory / FILE_NAME), None)
+        return cls(DataDir.acquire(directory), SqliteStore.open(directory / FILE_NAME), None)
 
     async def _run(self, work: Callable[[SqliteStore], T]) -> T:
-        with translated_errors():
+        with translate_errors():
             return work(self._store)
 
     def index(self) -> Sequence[tuple[object, ...]]:
@@ -131,16 +131,16 @@ class World:
         self.members: dict[str, tuple[object, Member]] = {}
         self.leader: Process | None = None
         self.version = 0
-        self.changes = Changes()
+        self.changes = Broadcast()
         self.store_away = False
         self.written: dict[str, list[Written]] = {}
         self.states: dict[str, Execution] = {}
         self.kills_asked: set[str] = set()
         self.faults = 0
 
-    def announce(self) -> None:
+    def notify_all(self) -> None:
         self.version += 1
-        self.changes.announce()
+        self.changes.notify_all()
 
     def check_store(self) -> None:
         if self.store_away:
@@ -153,7 +153,7 @@ class World:
         """Its sessions end. It hears of that later, and then takes a new one."""
         self.members.pop(process.name, None)
         self.depose(process)
-        self.announce()
+        self.notify_all()
         if not process.crashed:
             self.tasks.start_soon(self._rejoin, process, process.session, name=f"{process.name} joins again")
 
@@ -169,13 +169,13 @@ class World:
     def enter(self, process: Process, member: Member) -> None:
         process.session, process.member = object(), member
         self.members[process.name] = (process.session, member)
-        self.announce()
+        self.notify_all()
 
     def depose(self, process: Process) -> None:
         """Another may lead from now on; it hears of that later."""
         if self.leader is process:
             self.leader = None
-            self.announce()
+            self.notify_all()
             if process.leading is not None:
                 self.tasks.start_soon(self._tell_deposed, process, process.leading, name="deposed")
 
@@ -195,15 +195,15 @@ class World:
         after: int,
         events: Sequence[Event],
         key: IdempotencyKey | None,
-        tell: str | None,
-        gone: str | None,
+        notify: str | None,
+        fence: str | None,
     ) -> None:
         """One append, in one step, under the session it was sent with; noted for the checks."""
         if process.name not in self.members or self.members[process.name][0] is not session:
-            raise SessionLost(f"{process.name} is no member at present")
-        if gone is not None and gone in self.members:
-            raise Conflict(f"{gone} is not gone")
-        await self.log.append(execution_id, after, events, key=key, tell=tell)
+            raise ConsulSessionLost(f"{process.name} is no member at present")
+        if fence is not None and fence in self.members:
+            raise Conflict(f"{fence} is still a member")
+        await self.log.append(execution_id, after, events, key=key, notify=notify)
         for event in events:
             before = self.states.get(execution_id)
             self.written.setdefault(execution_id, []).append(
@@ -240,12 +240,12 @@ class ProcessLog:
         events: Sequence[Event],
         *,
         key: IdempotencyKey | None = None,
-        tell: str | None = None,
-        gone: str | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
     ) -> None:
         await self._enter()
         fault = self._process.append_faults.pop(0) if self._process.append_faults else None
-        sent = (self._process.session, execution_id, after, events, key, tell, gone)
+        sent = (self._process.session, execution_id, after, events, key, notify, fence)
         if fault == "never":
             raise Unavailable("it was not written")
         if fault == "late":
@@ -296,22 +296,22 @@ class ProcessLog:
         await self._process.passing()
         return found
 
-    async def settle(self, replica: str, execution_id: str, number: int) -> None:
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
         await self._enter()
-        await self._world.log.settle(replica, execution_id, number)
+        await self._world.log.acknowledge(replica, execution_id, revision)
         await self._process.passing()
 
-    async def page(self, **arguments: object) -> Page:
+    async def list_executions(self, **arguments: object) -> ExecutionPage:
         await self._enter()
-        return await self._world.log.page(**arguments)  # type: ignore[arg-type]
+        return await self._world.log.list_executions(**arguments)  # type: ignore[arg-type]
 
-    async def ended_before(self, *arguments: object) -> Sequence[str]:
+    async def list_ended(self, *arguments: object) -> Sequence[str]:
         await self._enter()
-        return await self._world.log.ended_before(*arguments)  # type: ignore[arg-type]
+        return await self._world.log.list_ended(*arguments)  # type: ignore[arg-type]
 
-    async def key_owner(self, key_hash: str) -> tuple[str, str] | None:
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         await self._enter()
-        found = await self._world.log.key_owner(key_hash)
+        found = await self._world.log.find_by_key(key_hash)
         await self._process.passing()
         return found
 
@@ -329,6 +329,8 @@ class ProcessLog:
 
 class ProcessBlobs:
     """`ports.BlobStore` as one process reaches it."""
+
+    bytes_max: int | None = None
 
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
@@ -365,7 +367,7 @@ class ProcessMembership:
         self._process = process
 
     @property
-    def held(self) -> bool:
+    def is_member(self) -> bool:
         return self._process.name in self._world.members
 
     async def _enter(self) -> None:
@@ -379,7 +381,7 @@ class ProcessMembership:
     async def members(self, since: int | None = None) -> Members:
         await self._enter()
         while self._world.version == since:
-            await self._world.changes.coming().wait()
+            await self._world.changes.next_event().wait()
         found = {name: member for name, (_, member) in self._world.members.items()}
         seen = Members(version=self._world.version, members=found)
         await self._process.passing()
@@ -389,7 +391,7 @@ class ProcessMembership:
     async def lead(self) -> AsyncIterator[None]:
         await self._enter()
         while self._world.leader is not None:
-            await self._world.changes.coming().wait()
+            await self._world.changes.next_event().wait()
             await self._enter()
         self._world.leader = self._process
         with anyio.CancelScope() as scope:
@@ -399,13 +401,13 @@ class ProcessMembership:
             finally:
                 if not self._process.crashed and self._world.leader is self._process:
                     self._world.leader = None
-                    self._world.announce()
+                    self._world.notify_all()
 
     async def leave(self) -> None:
         self._process.left = True
         await self._process.passing()
         self._world.members.pop(self._process.name, None)
-        self._world.announce()
+        self._world.notify_all()
 
 
 class ProcessContainer:
@@ -455,7 +457,7 @@ class ProcessContainer:
         self._engine.check()
         self._engine.remove(self._box.id)
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         await self._process.passing()
         self._box.hang_up()
 

@@ -1,4 +1,4 @@
-"""The HTTP API as raw requests: nothing here knows more than CONTRACT says, and nothing is retried."""
+"""The HTTP API as raw requests: nothing here knows more than docs/api.md says, and nothing is retried."""
 
 import base64
 import io

@@ -84,7 +84,7 @@ class Attack:
 
 
 def end_of(result: Any) -> tuple[str, str | None, int | None]:
-    """What CONTRACT §3 tells ends apart by."""
+    """Return the fields that tell outcomes apart in docs/api.md."""
     return result["status"], result.get("error_type"), result.get("exit_code")
 
 

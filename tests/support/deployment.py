@@ -1,4 +1,4 @@
-"""docs/deployment.md as its reader meets it: its commands, under names and at a port of a test's own."""
+"""Commands of docs/deployment.md and README.md, with container names and a port for one test."""
 
 import re
 import secrets
@@ -10,7 +10,8 @@ from attrs import frozen
 
 from tests.support.consul import free_ports
 
-PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
+ROOT = Path(__file__).parents[2]
+PAGE = "docs/deployment.md"
 SERVER = "python-executor:0.1.0"
 DAEMON = "docker:28-dind"
 PRIVILEGED = "--privileged"
@@ -37,9 +38,9 @@ class Page:
         port = free_ports(["http"])["http"]
         return cls(f"pyexec-test-{secrets.token_hex(4)}", f"http://localhost:{port}", image, sandbox_image)
 
-    def block(self, heading: str) -> str:
-        """The commands under a heading, with names of this test's own."""
-        found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
+    def block(self, heading: str, page: str = PAGE) -> str:
+        """Return the commands under a heading of a page, with names of this test's own."""
+        found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", (ROOT / page).read_text(), re.M | re.S)
         assert found is not None, heading
         (text,) = re.findall(r"^```sh\n(.*?)^```$", found[1], re.M | re.S)
         text = re.sub(r"(?<= )pyexec(?=[\s-])", self.name, text)
@@ -49,6 +50,7 @@ class Page:
             DAEMON: self.sandbox_image,
             PRIVILEGED: RIGHTS,
             "--publish 8080:8080": f"--publish 127.0.0.1:{port}:8080",
+            "--publish 127.0.0.1:8080:8080": f"--publish 127.0.0.1:{port}:8080",
             "http://localhost:8080": self.url,
         }
         for written, real in replaced.items():

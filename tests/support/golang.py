@@ -27,7 +27,7 @@ class Module:
 
     def go(self, *arguments: str) -> str:
         """What a `go` command prints here, with the Go that set-up finds."""
-        find = "import command, golang; command.prepare(); print(golang.ensure())"
+        find = "import golang, subprocesses; subprocesses.prepare(); print(golang.ensure())"
         found = subprocess.run(
             [sys.executable, "-c", find], cwd=ROOT / "dev", check=True, stdout=subprocess.PIPE, text=True
         )

@@ -17,7 +17,7 @@ from aiodocker.containers import DockerContainer
 from attrs import define, field
 
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox.protocol import Decoder, Printed
+from pyexec.sandbox.protocol import Decoder, OutputChunk
 from tests.support.containers import environment
 
 STDOUT = 1
@@ -80,7 +80,7 @@ class Starts:
         async with container.attach(stdout=True, logs=True) as stream:
             while (message := await stream.read_out()) is not None:
                 for frame in decoder.feed(message.data) if message.stream == STDOUT else ():
-                    text += frame.data.decode() if isinstance(frame, Printed) else ""
+                    text += frame.data.decode() if isinstance(frame, OutputChunk) else ""
                 *lines, text = text.split("\n")
                 for line in lines:
                     self.note(line)

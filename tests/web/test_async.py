@@ -109,7 +109,7 @@ async def test_a_sandbox_that_breaks_leaves_it_to_the_usual_way(api: Api, claimi
         tasks.start_soon(run, api, SMALL, name="run")
         await until_figures(api.url, lambda now: now(TAKES, result="hit") > before)
         await docker("kill", container)
-    assert "could not be filled at once" in claiming.log.read_text()
+    assert "cannot start at once" in claiming.log.read_text()
 
 
 async def docker(*arguments: str) -> None:

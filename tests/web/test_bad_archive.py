@@ -43,7 +43,7 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
         400,
         "invalid_request",
         "tar",
-        ("cannot be written",),
+        ("NUL character",),
     ),
     "5,000 characters": (
         GOOD + member("d/" * 2500 + "x") + END,
@@ -60,20 +60,20 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
         "tar",
         ("not UTF-8",),
     ),
-    "no name": (pax({b"path": b""}) + GOOD + END, 400, "invalid_request", "tar", ("cannot be written",)),
+    "no name": (pax({b"path": b""}) + GOOD + END, 400, "invalid_request", "tar", ("is empty",)),
     "symlink out": (
         GOOD + member("a/l", kind=tarfile.SYMTYPE, target="../../etc/passwd") + END,
         400,
         "invalid_request",
         "tar",
-        ("symbolic link", "a/l", "leads out"),
+        ("symbolic link", "a/l", "points outside"),
     ),
     "absolute symlink": (
         GOOD + member("l", kind=tarfile.SYMTYPE, target="/etc/passwd") + END,
         400,
         "invalid_request",
         "tar",
-        ("symbolic link", "leads out"),
+        ("symbolic link", "points outside"),
     ),
     "file behind a symlink": (
         GOOD + member("l", kind=tarfile.SYMTYPE, target=".") + member("l/x") + END,
@@ -87,7 +87,7 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
         400,
         "invalid_request",
         "tar",
-        ("hard link", "leads out"),
+        ("hard link", "points outside"),
     ),
     "hard link to nothing": (
         GOOD + member("h", kind=tarfile.LNKTYPE, target="nothing") + END,
@@ -139,7 +139,7 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
         400,
         "invalid_request",
         "tar",
-        ("main.py", "is a file"),
+        ("main.py", "both a file"),
     ),
     "10 GB, sparse": (
         GOOD + sparse("s", 10 * GIBIBYTE) + END,

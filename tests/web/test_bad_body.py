@@ -143,7 +143,7 @@ async def test_an_upload_that_pauses_too_long_is_told_so(
     writer.close()
     assert b" 400 " in answer.splitlines()[0]
     assert b"upload_stalled" in answer
-    assert b"nothing came for 2 s" in answer
+    assert b"no data received for 2 s" in answer
     assert await remains(narrow_server, narrow) == before
 
 

@@ -24,7 +24,7 @@ BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
     ('"main.py"', 400, "invalid_request", "metadata", ("object", "string")),
     ({"entrypont": "main.py"}, 400, "unknown_field", "entrypont", ("entrypont", "entrypoint")),
     ({"config": {"memory": 64}}, 400, "unknown_field", "config.memory", ("memory_mb",)),
-    ({"zzzzzzz": 1}, 400, "unknown_field", "zzzzzzz", ("known are", "entrypoint")),
+    ({"zzzzzzz": 1}, 400, "unknown_field", "zzzzzzz", ("known fields are", "entrypoint")),
     ({"entrypoint": 7}, 400, "invalid_request", "entrypoint", ("string", "number")),
     ({"script_args": "x"}, 400, "invalid_request", "script_args", ("list", "string")),
     ({"script_args": ["a", 1]}, 400, "invalid_request", "script_args[1]", ("string", "number")),

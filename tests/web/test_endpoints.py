@@ -111,7 +111,7 @@ async def test_get_waits_for_the_end_but_not_longer_than_asked(api: Api) -> None
         ("/api/v1/executions?status=done", "status", "completed"),
         ("/api/v1/executions?cursor=x", "cursor", "next_cursor"),
         (f"/api/v1/executions/{UNKNOWN}/logs?stream=stdin", "stream", "stdout"),
-        (f"/api/v1/executions/{UNKNOWN}/logs?follow=maybe", "follow", "0 and 1"),
+        (f"/api/v1/executions/{UNKNOWN}/logs?follow=maybe", "follow", "0 or 1"),
         ("/api/v1/executions?status=%FF", "status", "completed"),
     ],
 )

@@ -17,7 +17,7 @@ from openapi_spec_validator import validate
 from pyexec import __version__
 from pyexec.codec import parse_request
 from pyexec.domain.spec import EvalRequest, Metadata
-from pyexec.web.routes import ROUTES
+from pyexec.web.application import ROUTES
 from tests.support.api import Api, api_of
 from tests.support.server import Server, running_server
 

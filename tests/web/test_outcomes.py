@@ -1,4 +1,4 @@
-"""How a run can end, as CONTRACT §3 tells it, each brought about for real."""
+"""How a run can end, as docs/api.md describes, each brought about for real."""
 
 import secrets
 import subprocess

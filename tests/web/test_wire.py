@@ -11,10 +11,10 @@ import pytest
 
 from pyexec.codec import parse_request, to_json
 from pyexec.domain import events
-from pyexec.domain.journal import Stream
+from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
+from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest, Metadata
-from pyexec.domain.stream import Chunk, End, Happened, Item, Position
 from pyexec.web.sse import encode
 
 WIRE = Path(__file__).parents[1] / "wire"
@@ -70,22 +70,22 @@ def items() -> dict[str, Item]:
     wanted = {case["name"]: case["event"] for case in cases("events")}
     lost = events.FailureType.LOST
     return {
-        "a step": Happened(
+        "a step": LifecycleItem(
             position=Position(seq=3),
             event=events.Running(at=MOMENT, nonce="n", engine="e", container="c"),
         ),
-        "output": Chunk(
+        "output": OutputItem(
             position=Position(seq=3, offset=2),
             stream=Stream.STDOUT,
             data=base64.b64decode(wanted["output"]["data"]),
         ),
-        "setup": Chunk(position=Position(seq=3, offset=5), stream=Stream.SETUP, data=b"$ ls\n"),
-        "the end": End(
+        "setup": OutputItem(position=Position(seq=3, offset=5), stream=Stream.SETUP, data=b"$ ls\n"),
+        "the end": EndItem(
             position=Position(seq=4, offset=2),
             event=events.Finished(at=MOMENT, nonce="n", exit_code=0),
             result=result_of(wanted["the end"]["result"]),
         ),
-        "a failure": End(
+        "a failure": EndItem(
             position=Position(seq=4),
             event=events.Failed(at=MOMENT, nonce="n", error_type=lost, error="its replica died"),
             result=result_of(wanted["a failure"]["result"]),

@@ -2,61 +2,87 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// program is one call of the command line.
-type program struct {
-	flags       flags
-	code        int // the exit code of a command that went well
-	stopLeaving func()
+// version is set by the build: -ldflags "-X main.version=1.2.3".
+var version string
+
+// bashCompletion is a completion script that asks this program for the candidates. Unlike cobra's own script, it
+// does not need the package bash-completion, which many machines lack.
+const bashCompletion = `_python_executor() {
+    local line directive=0
+    COMPREPLY=()
+    while IFS= read -r line; do
+        case $line in
+            :*) directive=${line#:} ;;
+            "") ;;
+            "$2"*) COMPREPLY+=("$line") ;;
+        esac
+    done < <("$1" __completeNoDesc "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    if ((directive & 4)); then
+        compopt +o default 2>/dev/null
+    fi
+}
+complete -o default -F _python_executor python-executor
+`
+
+// app is one invocation of the command line.
+type app struct {
+	flags               flags
+	exitCode            int // of a command that succeeded
+	stopExitOnInterrupt func()
 }
 
-// execute runs the command line and gives its exit code.
-func execute(arguments []string, stopLeaving func()) (int, error) {
-	p := &program{stopLeaving: stopLeaving}
-	root := p.root()
-	root.SetArgs(asCommand(root, arguments))
+// execute runs the command line and returns its exit code. stopExitOnInterrupt ends the exit on Ctrl-C.
+func execute(arguments []string, stopExitOnInterrupt func()) (int, error) {
+	a := &app{stopExitOnInterrupt: stopExitOnInterrupt}
+	root := a.root()
+	root.SetArgs(commandFirst(root, arguments))
 	if err := root.Execute(); err != nil {
 		return exitNotRun, err
 	}
-	return p.code, nil
+	return a.exitCode, nil
 }
 
-func (p *program) root() *cobra.Command {
+func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "python-executor [flags] COMMAND",
-		Short: "Run Python in throw-away sandboxes on a python-executor server.",
-		Long: "Run Python in throw-away sandboxes on a python-executor server.\n\n" +
-			"Without a command: run. `cat main.py | python-executor` runs what it reads.",
+		Short: "Run Python code in isolated sandboxes on a python-executor server.",
+		Long: "Run Python code in isolated sandboxes on a python-executor server.\n\n" +
+			"Without a command, the input is run: cat main.py | python-executor",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		// The first word may be a file as well: the shell knows which there are.
+		// The first word may also be a file, which the shell completes.
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 		RunE: func(command *cobra.Command, _ []string) error {
 			if show, _ := command.Flags().GetBool("version"); show {
-				return p.printVersion()
+				return a.printVersion()
 			}
 			return command.Help()
 		},
 	}
-	p.flags.addTo(root.PersistentFlags())
+	a.flags.addTo(root.PersistentFlags())
 	root.PersistentFlags().BoolP("help", "h", false, "Show this message and exit.")
-	root.Flags().Bool("version", false, "Show the version.")
-	root.SetFlagErrorFunc(wrongFlag)
-	root.SetHelpCommand(&cobra.Command{Hidden: true}) // asCommand makes --help of it
-	root.AddCommand(p.run(), p.submit(), runsNothing(p.follow()), runsNothing(p.logs()), runsNothing(p.kill()),
-		runsNothing(p.list()), p.eval(), runsNothing(p.version()), runsNothing(p.completion()))
+	root.Flags().Bool("version", false, "Print the version and exit.")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // commandFirst turns `help` into --help
+	root.AddCommand(a.run(), a.submit(), hideRunFlags(a.follow()), hideRunFlags(a.logs()), hideRunFlags(a.kill()),
+		hideRunFlags(a.list()), a.eval(), hideRunFlags(a.version()), hideRunFlags(a.completion()))
 	return root
 }
 
-// runsNothing has a command take the flags that say how to run, as every command does, and not list them.
-func runsNothing(command *cobra.Command) *cobra.Command {
+// hideRunFlags removes the flags of a run from the help of a command that runs nothing. The command still accepts
+// them.
+func hideRunFlags(command *cobra.Command) *cobra.Command {
 	command.SetHelpFunc(func(command *cobra.Command, arguments []string) {
-		for _, name := range howToRun {
+		for _, name := range runFlags {
 			command.InheritedFlags().Lookup(name).Hidden = true
 		}
 		command.Root().HelpFunc()(command, arguments)
@@ -64,30 +90,78 @@ func runsNothing(command *cobra.Command) *cobra.Command {
 	return command
 }
 
-func wrongFlag(command *cobra.Command, err error) error {
-	var value *pflag.InvalidValueError
-	if errors.As(err, &value) {
-		return wrong(command, "--%s %s: %s", value.GetFlag().Name, value.GetValue(), errors.Unwrap(value))
+func flagError(command *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		return usageErrorf(command, "--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), errors.Unwrap(invalid))
 	}
-	return wrong(command, "%s", err)
+	return usageErrorf(command, "%s", err)
 }
 
-// exactly takes one argument, and names it where it is missing.
-func exactly(name string) cobra.PositionalArgs {
+// exactlyOne accepts one argument. Its error names a missing argument.
+func exactlyOne(name string) cobra.PositionalArgs {
 	return func(command *cobra.Command, arguments []string) error {
 		switch {
 		case len(arguments) == 0:
-			return wrong(command, "Missing argument '%s'.", name)
+			return usageErrorf(command, "Missing argument '%s'.", name)
 		case len(arguments) > 1:
-			return wrong(command, "Got unexpected extra argument (%s)", arguments[1])
+			return usageErrorf(command, "Got unexpected extra argument (%s)", arguments[1])
 		}
 		return nil
 	}
 }
 
-func none(command *cobra.Command, arguments []string) error {
+func noArguments(command *cobra.Command, arguments []string) error {
 	if len(arguments) > 0 {
-		return wrong(command, "Got unexpected extra argument (%s)", arguments[0])
+		return usageErrorf(command, "Got unexpected extra argument (%s)", arguments[0])
 	}
 	return nil
+}
+
+func (a *app) version() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version.",
+		Args:  noArguments,
+		RunE:  func(*cobra.Command, []string) error { return a.printVersion() },
+	}
+}
+
+func (a *app) printVersion() error {
+	return newConsole(&a.flags).write("stdout", []byte("python-executor "+versionText()+"\n"))
+}
+
+// versionText returns the version that the build set, else the module version that `go install` recorded.
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func (a *app) completion() *cobra.Command {
+	const short = "Print a shell completion script."
+	return &cobra.Command{
+		Use:       "completion [bash|zsh|fish]",
+		Short:     short,
+		Long:      short + "\n\nFor bash: source <(python-executor completion bash)",
+		Args:      exactlyOne("SHELL"),
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		RunE: func(command *cobra.Command, arguments []string) error {
+			root := command.Root()
+			switch arguments[0] {
+			case "bash":
+				_, err := fmt.Print(bashCompletion)
+				return err
+			case "zsh":
+				return root.GenZshCompletion(os.Stdout)
+			case "fish":
+				return root.GenFishCompletion(os.Stdout, true)
+			}
+			return usageErrorf(command, "'%s' is not one of bash, zsh, fish", arguments[0])
+		},
+	}
 }

@@ -10,20 +10,20 @@ import (
 	"golang.org/x/term"
 )
 
-// console is where things are printed: the script's bytes as they are, our own words on standard error.
+// console prints the program's bytes unchanged, and messages of this command on standard error.
 type console struct {
 	quiet, verbose bool
-	line           statusLine
+	statusLine     statusLine
 }
 
 func newConsole(flags *flags) *console {
-	shown := !flags.quiet && !flags.verbose && term.IsTerminal(int(os.Stderr.Fd()))
-	return &console{quiet: flags.quiet, verbose: flags.verbose, line: statusLine{shown: shown}}
+	enabled := !flags.quiet && !flags.verbose && term.IsTerminal(int(os.Stderr.Fd()))
+	return &console{quiet: flags.quiet, verbose: flags.verbose, statusLine: statusLine{enabled: enabled}}
 }
 
-// write writes these bytes at once, all of them; outputError if that cannot be.
+// write writes all bytes, unbuffered. It fails with an outputError.
 func (c *console) write(stream string, data []byte) error {
-	c.line.end()
+	c.statusLine.close()
 	file := os.Stdout
 	if stream == "stderr" {
 		file = os.Stderr
@@ -36,56 +36,57 @@ func (c *console) write(stream string, data []byte) error {
 	return nil
 }
 
-// note is something worth knowing.
-func (c *console) note(format string, values ...any) {
+// info prints a message, unless --quiet was given.
+func (c *console) info(format string, values ...any) {
 	if !c.quiet {
-		c.problem(format, values...)
+		c.error(format, values...)
 	}
 }
 
-// detail is something for those who asked for every step.
-func (c *console) detail(format string, values ...any) {
+// debug prints a message if --verbose was given.
+func (c *console) debug(format string, values ...any) {
 	if c.verbose && !c.quiet {
-		c.problem(format, values...)
+		c.error(format, values...)
 	}
 }
 
-// problem is something that went wrong.
-func (c *console) problem(format string, values ...any) {
-	c.line.clear()
+// error prints a message.
+func (c *console) error(format string, values ...any) {
+	c.statusLine.clear()
 	fmt.Fprintf(os.Stderr, "python-executor: "+format+"\n", values...)
 }
 
-// statusLine is one line on a terminal that is written over as things go on, until output comes.
+// statusLine is a line on the terminal that shows the current phase and is overwritten by the next one.
 type statusLine struct {
 	lock    sync.Mutex
-	shown   bool // whether there is a terminal, and nothing has been printed on it yet
-	written bool
+	enabled bool // standard error is a terminal, and no output has been printed yet
+	visible bool
 }
 
+// show replaces the line.
 func (l *statusLine) show(text string) {
 	l.lock.Lock()
 	defer l.lock.Unlock()
-	if l.shown {
+	if l.enabled {
 		fmt.Fprintf(os.Stderr, "\r\x1b[Kpython-executor: %s", text)
-		l.written = true
+		l.visible = true
 	}
 }
 
-// clear takes the line away; another may follow.
+// clear erases the line. It can be shown again.
 func (l *statusLine) clear() {
 	l.lock.Lock()
 	defer l.lock.Unlock()
-	if l.written {
+	if l.visible {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
-		l.written = false
+		l.visible = false
 	}
 }
 
-// end takes the line away for good.
-func (l *statusLine) end() {
+// close erases the line and disables it.
+func (l *statusLine) close() {
 	l.clear()
 	l.lock.Lock()
 	defer l.lock.Unlock()
-	l.shown = false
+	l.enabled = false
 }

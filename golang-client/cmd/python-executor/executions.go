@@ -11,15 +11,17 @@ import (
 	pyexec "github.com/python-executor/golang-client"
 )
 
-func (p *program) logs() *cobra.Command {
+func (a *app) logs() *cobra.Command {
 	var follow bool
 	stream := choice{allowed: []string{"stdout", "stderr"}}
 	command := &cobra.Command{
 		Use:   "logs [flags] ID",
-		Short: "Print what an execution has written, both streams in the order they came.",
-		Args:  exactly("ID"),
+		Short: "Print the output of an execution.",
+		Long: "Print the output of an execution.\n\n" +
+			"Standard output and standard error are printed in the order in which they were written.",
+		Args: exactlyOne("ID"),
 		RunE: func(command *cobra.Command, arguments []string) error {
-			client, err := p.flags.client(command)
+			client, err := a.flags.client(command)
 			if err != nil {
 				return err
 			}
@@ -27,28 +29,30 @@ func (p *program) logs() *cobra.Command {
 			if follow {
 				options = append(options, pyexec.FollowLogs())
 			}
-			if stream.chosen != "" {
-				options = append(options, pyexec.OnlyStream(stream.chosen))
+			if stream.value != "" {
+				options = append(options, pyexec.OnlyStream(stream.value))
 			}
 			content, err := client.Logs(command.Context(), arguments[0], options...)
 			if err != nil {
 				return err
 			}
-			return printAll(content, "stdout", newConsole(&p.flags))
+			return printAll(content, "stdout", newConsole(&a.flags))
 		},
 	}
-	command.Flags().BoolVar(&follow, "follow", false, "Go on until the execution ends.")
-	stream.addTo(command, "stream", "Only this one of the two.")
+	command.Flags().BoolVar(&follow, "follow", false, "Keep printing until the execution ends.")
+	stream.addTo(command, "stream", "Print only this stream.")
 	return command
 }
 
-func (p *program) kill() *cobra.Command {
+func (a *app) kill() *cobra.Command {
 	return &cobra.Command{
 		Use:   "kill [flags] ID",
-		Short: "End an execution, and print its status: killed, or what it had become by itself.",
-		Args:  exactly("ID"),
+		Short: "Kill an execution and print its status.",
+		Long: "Kill an execution and print its status.\n\n" +
+			"The status is killed, or the final status of an execution that had already ended.",
+		Args: exactlyOne("ID"),
 		RunE: func(command *cobra.Command, arguments []string) error {
-			client, err := p.flags.client(command)
+			client, err := a.flags.client(command)
 			if err != nil {
 				return err
 			}
@@ -56,12 +60,12 @@ func (p *program) kill() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return newConsole(&p.flags).write("stdout", []byte(status+"\n"))
+			return newConsole(&a.flags).write("stdout", []byte(status+"\n"))
 		},
 	}
 }
 
-func (p *program) list() *cobra.Command {
+func (a *app) list() *cobra.Command {
 	status := choice{}
 	for _, known := range pyexec.Statuses {
 		status.allowed = append(status.allowed, string(known))
@@ -71,26 +75,26 @@ func (p *program) list() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "list [flags]",
 		Short: "List executions, newest first.",
-		Args:  none,
+		Args:  noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			client, err := p.flags.client(command)
+			client, err := a.flags.client(command)
 			if err != nil {
 				return err
 			}
-			console := newConsole(&p.flags)
-			if !asJSON && !p.flags.quiet {
+			console := newConsole(&a.flags)
+			if !asJSON && !a.flags.quiet {
 				if err := console.write("stdout", row("ID", "STATUS", "EXIT", "CREATED", "DURATION")); err != nil {
 					return err
 				}
 			}
-			listing := pyexec.Listing{Status: pyexec.Status(status.chosen), Limit: int(limit)}
+			listing := pyexec.Listing{Status: pyexec.Status(status.value), Limit: int(limit)}
 			for execution, err := range client.List(command.Context(), listing) {
 				if err != nil {
 					return err
 				}
 				line := rowOf(execution)
 				if asJSON {
-					line = append(spacedJSON(execution.Raw), '\n')
+					line = append(formatJSON(execution.Raw), '\n')
 				}
 				if err := console.write("stdout", line); err != nil {
 					return err
@@ -99,9 +103,10 @@ func (p *program) list() *cobra.Command {
 			return nil
 		},
 	}
-	status.addTo(command, "status", "Only these.")
-	command.Flags().Var(&limit, "limit", "At most N.")
-	command.Flags().BoolVar(&asJSON, "json", false, "One JSON object a line.")
+	status.addTo(command, "status", "Show only executions with this status.")
+	command.Flags().Var(&limit, "limit", "Show at most N executions (default 20).")
+	command.Flags().Lookup("limit").DefValue = "" // pflag would print the default once more
+	command.Flags().BoolVar(&asJSON, "json", false, "Print one JSON object per line.")
 	return command
 }
 
@@ -123,10 +128,10 @@ func row(id, status, exit, created, duration string) []byte {
 	return fmt.Appendf(nil, "%-36s  %-9s  %4s  %-20s  %10s\n", id, status, exit, created, duration)
 }
 
-// choice is the value of a flag that knows which there are.
+// choice is a flag that accepts only certain values.
 type choice struct {
 	allowed []string
-	chosen  string
+	value   string
 }
 
 func (c *choice) addTo(command *cobra.Command, name, usage string) {
@@ -139,12 +144,12 @@ func (c *choice) addTo(command *cobra.Command, name, usage string) {
 
 func (c *choice) Set(text string) error {
 	if !slices.Contains(c.allowed, text) {
-		return fmt.Errorf("it must be one of %s", strings.Join(c.allowed, ", "))
+		return fmt.Errorf("must be one of %s", strings.Join(c.allowed, ", "))
 	}
-	c.chosen = text
+	c.value = text
 	return nil
 }
 
-func (c *choice) String() string { return c.chosen }
+func (c *choice) String() string { return c.value }
 
 func (c *choice) Type() string { return "[" + strings.Join(c.allowed, "|") + "]" }

@@ -13,7 +13,7 @@ import (
 	pyexec "github.com/python-executor/golang-client"
 )
 
-// flags are those that every command takes, before its name or after it.
+// flags are the global flags: every command accepts them, before or after its name.
 type flags struct {
 	server, token, image              string
 	timeout                           positiveFloat
@@ -21,37 +21,37 @@ type flags struct {
 	network, detached, quiet, verbose bool
 }
 
-// howToRun are the flags that mean nothing to a command that runs nothing.
-var howToRun = []string{"timeout", "memory", "disk", "cpu", "network", "image", "async"}
+// runFlags are the flags that have no effect in a command that runs nothing.
+var runFlags = []string{"timeout", "memory", "disk", "cpu", "network", "image", "async"}
 
 func (f *flags) addTo(set *pflag.FlagSet) {
 	set.SortFlags = false
-	set.StringVar(&f.server, "server", "", "The server's `URL`. [env: PYEXEC_SERVER, default: http://localhost:8080]")
-	set.StringVar(&f.token, "token", "", "The access `TOKEN`. [env: PYEXEC_TOKEN]")
-	set.Var(&f.timeout, "timeout", "End the run after `N` seconds.")
+	set.StringVar(&f.server, "server", "", "Server `URL`. [env: PYEXEC_SERVER, default: http://localhost:8080]")
+	set.StringVar(&f.token, "token", "", "Send `TOKEN` as the API token. [env: PYEXEC_TOKEN]")
+	set.Var(&f.timeout, "timeout", "Kill the program after `N` seconds.")
 	set.Var(&f.memory, "memory", "Memory limit in MB.")
 	set.Var(&f.disk, "disk", "Disk limit in MB.")
-	set.Var(&f.cpu, "cpu", "CPU shares (1024 is one's fair part).")
-	set.BoolVar(&f.network, "network", false, "Let the program reach the network.")
-	set.StringVar(&f.image, "image", "", "The Docker image `NAME` to run in.")
-	set.BoolVar(&f.detached, "async", false, "Submit, print the id, and do not wait.")
-	set.BoolVarP(&f.quiet, "quiet", "q", false, "No notes, only output and errors.")
-	set.BoolVarP(&f.verbose, "verbose", "v", false, "Tell each step.")
+	set.Var(&f.cpu, "cpu", "CPU weight relative to other runs (default 1024).")
+	set.BoolVar(&f.network, "network", false, "Allow network access.")
+	set.StringVar(&f.image, "image", "", "Run in the Docker image `NAME`.")
+	set.BoolVar(&f.detached, "async", false, "Submit, print the execution ID, and do not wait.")
+	set.BoolVarP(&f.quiet, "quiet", "q", false, "Print only program output and errors.")
+	set.BoolVarP(&f.verbose, "verbose", "v", false, "Print each step.")
 }
 
-// client is a client of the server that is named.
+// client creates a client for the server.
 func (f *flags) client(command *cobra.Command) (*pyexec.Client, error) {
 	server := firstOf(f.server, os.Getenv("PYEXEC_SERVER"), pyexec.DefaultURL)
 	token := firstOf(f.token, os.Getenv("PYEXEC_TOKEN"))
 	client, err := pyexec.New(server, pyexec.WithToken(token))
-	var argument *pyexec.ArgumentError
-	if errors.As(err, &argument) {
-		return nil, wrong(command, "%s", argument)
+	var invalid *pyexec.ArgumentError
+	if errors.As(err, &invalid) {
+		return nil, usageErrorf(command, "%s", invalid)
 	}
 	return client, err
 }
 
-// options are the part of a request that these flags hold.
+// options converts the flags to request options.
 func (f *flags) options() []pyexec.Option {
 	var options []pyexec.Option
 	if f.timeout > 0 {
@@ -76,6 +76,7 @@ func (f *flags) options() []pyexec.Option {
 	return options
 }
 
+// firstOf returns the first value that is not empty.
 func firstOf(values ...string) string {
 	for _, value := range values {
 		if value != "" {
@@ -85,13 +86,13 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// positiveInt is a whole number of at least 1; 0 is not given.
+// positiveInt is an integer flag; 0 means that it was not given.
 type positiveInt int
 
 func (p *positiveInt) Set(text string) error {
 	number, err := strconv.Atoi(text)
 	if err != nil || number < 1 {
-		return errors.New("it must be a whole number of at least 1")
+		return errors.New("must be a positive integer")
 	}
 	*p = positiveInt(number)
 	return nil
@@ -106,13 +107,13 @@ func (p *positiveInt) String() string {
 
 func (p *positiveInt) Type() string { return "N" }
 
-// positiveFloat is a number above 0; 0 is not given.
+// positiveFloat is a number flag; 0 means that it was not given.
 type positiveFloat float64
 
 func (p *positiveFloat) Set(text string) error {
 	number, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(number > 0) {
-		return errors.New("it must be a number above 0")
+		return errors.New("must be a positive number")
 	}
 	*p = positiveFloat(number)
 	return nil

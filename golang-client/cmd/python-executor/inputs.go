@@ -20,11 +20,11 @@ import (
 
 const (
 	requirementsName = "requirements.txt"
-	runTar           = "put it into a file whose name ends in .tar, and run that"
-	nothing          = "there is nothing to run: name a file, a directory or a .tar, or pipe a script in"
+	renameTar        = "save it to a file whose name ends in .tar, and run that file"
+	giveInput        = "give a file, a directory or a .tar, or pipe a script to standard input"
 )
 
-// input is the chosen source, and the text of the requirements.txt at its root, if that lists anything.
+// input is the chosen source, and the text of the requirements.txt at its root, if it lists any packages.
 type input struct {
 	source       pyexec.Source
 	requirements string
@@ -32,32 +32,32 @@ type input struct {
 	unused       string
 }
 
-// choose gives the input that these arguments mean, whichever is given first: --file, a .tar, a directory, a
-// file, or standard input; a usageError, which says why, if there is none.
-func choose(command *cobra.Command, arguments, files []string) (*input, error) {
+// chooseInput chooses the input: --file, else a .tar, a directory or a file, else standard input. It fails with a
+// usageError if there is none or it is unusable.
+func chooseInput(command *cobra.Command, arguments, files []string) (*input, error) {
 	if len(files) > 0 {
 		return chooseFiles(command, strings.Join(arguments, ""), files)
 	}
 	if len(arguments) == 0 || arguments[0] == "-" {
 		if term.IsTerminal(int(os.Stdin.Fd())) {
-			return nil, wrong(command, nothing)
+			return nil, usageErrorf(command, "nothing to run: "+giveInput)
 		}
 		source, err := readWhole(os.Stdin)
 		switch {
 		case errors.Is(err, errEmpty):
-			return nil, wrong(command, "standard input is empty: "+nothing)
+			return nil, usageErrorf(command, "nothing to run: standard input is empty; "+giveInput)
 		case errors.Is(err, errTar):
-			return nil, wrong(command, "standard input is a tar: "+runTar)
+			return nil, usageErrorf(command, "standard input is a tar archive: "+renameTar)
 		}
 		return &input{source: source, isStdin: true}, err
 	}
-	argument := arguments[0] // split has seen to it that there is one at most
+	argument := arguments[0] // splitArguments allows no second one
 	mode, err := modeOf(command, argument, argument, "no such file, directory or command")
 	switch {
 	case err != nil:
 		return nil, err
 	case mode.IsDir():
-		text, err := listedIn(command, filepath.Join(argument, requirementsName))
+		text, err := readRequirements(command, filepath.Join(argument, requirementsName))
 		return &input{source: pyexec.Path(argument), requirements: text}, err
 	case !mode.IsRegular(): // a named pipe, or the shell's <(…)
 		return chooseStream(command, argument)
@@ -67,12 +67,12 @@ func choose(command *cobra.Command, arguments, files []string) (*input, error) {
 
 func chooseFile(command *cobra.Command, name string) (*input, error) {
 	if pyexec.IsTarName(name) {
-		text, err := listedInTar(command, name)
+		text, err := readRequirementsInTar(command, name)
 		return &input{source: pyexec.Path(name), requirements: text}, err
 	}
-	tarred, err := isTarFile(name)
-	if tarred {
-		return nil, wrong(command, "%s is a tar: "+runTar, name)
+	isTar, err := isTarFile(name)
+	if isTar {
+		return nil, usageErrorf(command, "%s is a tar archive: "+renameTar, name)
 	}
 	return &input{source: pyexec.Path(name)}, err
 }
@@ -86,9 +86,9 @@ func chooseStream(command *cobra.Command, name string) (*input, error) {
 	source, err := readWhole(stream)
 	switch {
 	case errors.Is(err, errEmpty):
-		return nil, wrong(command, "%s: it is empty: "+nothing, name)
+		return nil, usageErrorf(command, "nothing to run: %s is empty; "+giveInput, name)
 	case errors.Is(err, errTar):
-		return nil, wrong(command, "%s is a tar: "+runTar, name)
+		return nil, usageErrorf(command, "%s is a tar archive: "+renameTar, name)
 	}
 	return &input{source: source}, err
 }
@@ -102,14 +102,14 @@ func chooseFiles(command *cobra.Command, argument string, files []string) (*inpu
 			return nil, err
 		}
 		if !mode.IsRegular() {
-			return nil, wrong(command, "--file %s: it is not a file; give a directory as INPUT", name)
+			return nil, usageErrorf(command, "--file %s: not a regular file; pass a directory as INPUT", name)
 		}
-		inside := relative(name)
-		if _, again := known[inside]; again {
-			return nil, wrong(command, "--file %s: there is another %s already", name, inside)
+		archivePath := relative(name)
+		if _, duplicate := known[archivePath]; duplicate {
+			return nil, usageErrorf(command, "--file %s: %s was already given", name, archivePath)
 		}
-		known[inside] = name
-		member, err := pyexec.FileMember(inside, name)
+		known[archivePath] = name
+		member, err := pyexec.FileMember(archivePath, name)
 		if err != nil {
 			return nil, err
 		}
@@ -117,24 +117,24 @@ func chooseFiles(command *cobra.Command, argument string, files []string) (*inpu
 	}
 	chosen := &input{source: pyexec.Members(members...), unused: argument}
 	var err error
-	if listed, found := known[requirementsName]; found {
-		chosen.requirements, err = listedIn(command, listed)
+	if file, found := known[requirementsName]; found {
+		chosen.requirements, err = readRequirements(command, file)
 	}
 	return chosen, err
 }
 
-func modeOf(command *cobra.Command, name, spoken, missing string) (fs.FileMode, error) {
+func modeOf(command *cobra.Command, name, label, missing string) (fs.FileMode, error) {
 	status, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, wrong(command, "%s: %s", spoken, missing)
+		return 0, usageErrorf(command, "%s: %s", label, missing)
 	}
 	if err != nil {
-		return 0, wrong(command, "%s: %s", spoken, strerror(err))
+		return 0, usageErrorf(command, "%s: %s", label, strerror(err))
 	}
 	return status.Mode(), nil
 }
 
-// relative is the path as it will be in the archive: relative to here, or the bare name of what lies elsewhere.
+// relative returns the path inside the archive: relative to the working directory, or the bare name if outside it.
 func relative(name string) string {
 	here, err := os.Getwd()
 	if err != nil {
@@ -144,14 +144,14 @@ func relative(name string) string {
 	if !filepath.IsAbs(full) {
 		full = filepath.Join(here, full)
 	}
-	inside, err := filepath.Rel(here, full)
-	if err != nil || strings.HasPrefix(inside, ".."+string(filepath.Separator)) {
+	path, err := filepath.Rel(here, full)
+	if err != nil || strings.HasPrefix(path, ".."+string(filepath.Separator)) {
 		return filepath.Base(full)
 	}
-	return filepath.ToSlash(inside)
+	return filepath.ToSlash(path)
 }
 
-// readText is the text of the file that a flag names, - being standard input.
+// readText reads the text file that a flag names; - means standard input.
 func readText(command *cobra.Command, name, flag string) (string, error) {
 	var content []byte
 	var err error
@@ -161,34 +161,34 @@ func readText(command *cobra.Command, name, flag string) (string, error) {
 		content, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return "", wrong(command, "%s %s: %s", flag, name, strerror(err))
+		return "", usageErrorf(command, "%s %s: %s", flag, name, strerror(err))
 	}
-	return asText(command, content, flag+" "+name)
+	return decodeUTF8(command, content, flag+" "+name)
 }
 
-func asText(command *cobra.Command, content []byte, spoken string) (string, error) {
+func decodeUTF8(command *cobra.Command, content []byte, label string) (string, error) {
 	for position := 0; position < len(content); {
 		letter, size := utf8.DecodeRune(content[position:])
 		if letter == utf8.RuneError && size == 1 {
-			return "", wrong(command, "%s: it must be UTF-8 text, and is not at byte %d", spoken, position)
+			return "", usageErrorf(command, "%s: not UTF-8 text (invalid byte at offset %d)", label, position)
 		}
 		position += size
 	}
 	return string(content), nil
 }
 
-func listedIn(command *cobra.Command, file string) (string, error) {
+func readRequirements(command *cobra.Command, file string) (string, error) {
 	if status, err := os.Stat(file); err != nil || !status.Mode().IsRegular() {
-		return "", nil // none is there
+		return "", nil // there is no such file
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
-	return listing(command, content)
+	return decodeRequirements(command, content)
 }
 
-func listedInTar(command *cobra.Command, file string) (string, error) {
+func readRequirementsInTar(command *cobra.Command, file string) (string, error) {
 	opened, err := os.Open(file)
 	if err != nil {
 		return "", err
@@ -198,21 +198,21 @@ func listedInTar(command *cobra.Command, file string) (string, error) {
 	for {
 		header, err := archive.Next()
 		if err != nil {
-			return "", nil // its end, or the server says better what is wrong with it
+			return "", nil // the end of the archive, or an error that the server reports
 		}
 		if header.Typeflag == tar.TypeReg && path.Clean(header.Name) == requirementsName {
 			content, err := io.ReadAll(archive)
 			if err != nil {
 				return "", nil
 			}
-			return listing(command, content)
+			return decodeRequirements(command, content)
 		}
 	}
 }
 
-// listing is the text of a requirements.txt; empty if nothing stands in it.
-func listing(command *cobra.Command, content []byte) (string, error) {
-	text, err := asText(command, bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")), requirementsName)
+// decodeRequirements decodes a requirements.txt; it returns an empty string if the file is blank.
+func decodeRequirements(command *cobra.Command, content []byte) (string, error) {
+	text, err := decodeUTF8(command, bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")), requirementsName)
 	if strings.TrimSpace(text) == "" {
 		return "", err
 	}

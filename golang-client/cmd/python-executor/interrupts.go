@@ -10,61 +10,63 @@ import (
 
 const grace = 5 * time.Second
 
-// leaveOnInterrupt has Ctrl-C leave with 130, until the function that it gives is called: whoever has something
-// to do first, a run under way, then takes the signal over.
-func leaveOnInterrupt() (stop func()) {
+// exitOnInterrupt exits with code 130 on Ctrl-C, until the returned function is called. The command run calls it,
+// and then handles signals itself.
+func exitOnInterrupt() (stop func()) {
 	if signal.Ignored(syscall.SIGINT) {
 		return func() {}
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT)
-	go leaveAt(signals)
+	go exitOn(signals)
 	return func() { signal.Stop(signals) }
 }
 
-func leaveAt(signals <-chan os.Signal) {
-	os.Exit(codeOf(<-signals))
+func exitOn(signals <-chan os.Signal) {
+	os.Exit(signalCode(<-signals))
 }
 
-func codeOf(received os.Signal) int {
+func signalCode(received os.Signal) int {
 	number, _ := received.(syscall.Signal)
 	return exitSignal + int(number)
 }
 
-// interruptible is the story's exit code, or 128 and the signal's number if one came meanwhile.
+// interruptible returns the exit code of work, or 128 plus the number of the first signal.
 //
-// At the first signal stop is called. If it says true the story has some seconds to come to its end, else it
-// is cancelled. A second signal leaves at once.
-func interruptible(stopLeaving func(), story func(context.Context) (int, error), stop func() bool) (int, error) {
+// The first signal calls onInterrupt. If that returns true, work gets a few seconds to end by itself; otherwise
+// it is cancelled at once. A second signal exits at once.
+func interruptible(
+	stopExitOnInterrupt func(), work func(context.Context) (int, error), onInterrupt func() bool,
+) (int, error) {
 	signals := make(chan os.Signal, 2)
-	for _, heeded := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(heeded) { // what our parent had us ignore (nohup, a background job) stays ignored
-			signal.Notify(signals, heeded)
+	for _, number := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(number) { // a signal that the parent ignores (nohup, a background job) stays ignored
+			signal.Notify(signals, number)
 		}
 	}
-	stopLeaving()
+	stopExitOnInterrupt()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	type ending struct {
+	type outcome struct {
 		code int
 		err  error
 	}
-	over := make(chan ending, 1)
+	done := make(chan outcome, 1)
 	go func() {
-		code, err := story(ctx)
-		over <- ending{code, err}
+		code, err := work(ctx)
+		done <- outcome{code, err}
 	}()
 	select {
-	case end := <-over:
+	case end := <-done:
 		return end.code, end.err
 	case first := <-signals:
-		go leaveAt(signals)
-		if stop() {
+		go exitOn(signals)
+		if onInterrupt() {
 			select {
-			case <-over:
+			case <-done:
 			case <-time.After(grace):
 			}
 		}
-		return codeOf(first), nil
+		return signalCode(first), nil
 	}
 }

@@ -6,18 +6,18 @@ import (
 	"fmt"
 )
 
-// spacedJSON is the same document on one line, spelt as the Python program spells it: a space after each comma
-// and colon, only what must be escaped is, and members and numbers stay as the server wrote them.
-func spacedJSON(document []byte) []byte {
+// formatJSON formats a JSON document on one line as the Python program does: with a space after each comma and
+// colon, and with only the necessary escapes. The order of members and the form of numbers do not change.
+func formatJSON(document []byte) []byte {
 	var out bytes.Buffer
 	decoder := json.NewDecoder(bytes.NewReader(document))
 	decoder.UseNumber()
-	spell(&out, decoder)
+	writeValue(&out, decoder)
 	return out.Bytes()
 }
 
-// spell writes the next value. The document has been read before: it is sound.
-func spell(out *bytes.Buffer, decoder *json.Decoder) {
+// writeValue writes the next value. It ignores errors, because the document has already been parsed once.
+func writeValue(out *bytes.Buffer, decoder *json.Decoder) {
 	token, err := decoder.Token()
 	if err != nil {
 		return
@@ -30,22 +30,22 @@ func spell(out *bytes.Buffer, decoder *json.Decoder) {
 				out.WriteString(", ")
 			}
 			if token == '{' {
-				spell(out, decoder)
+				writeValue(out, decoder)
 				out.WriteString(": ")
 			}
-			spell(out, decoder)
+			writeValue(out, decoder)
 		}
-		spellEnd(out, decoder)
+		writeEnd(out, decoder)
 	case string:
-		spellText(out, token)
+		writeString(out, token)
 	case nil:
 		out.WriteString("null")
-	default: // a number or a truth value
+	default: // a number or a boolean
 		fmt.Fprint(out, token)
 	}
 }
 
-func spellEnd(out *bytes.Buffer, decoder *json.Decoder) {
+func writeEnd(out *bytes.Buffer, decoder *json.Decoder) {
 	if end, err := decoder.Token(); err == nil {
 		fmt.Fprint(out, end)
 	}
@@ -55,7 +55,7 @@ var escapes = map[rune]string{
 	'"': `\"`, '\\': `\\`, '\n': `\n`, '\r': `\r`, '\t': `\t`, '\b': `\b`, '\f': `\f`,
 }
 
-func spellText(out *bytes.Buffer, text string) {
+func writeString(out *bytes.Buffer, text string) {
 	out.WriteByte('"')
 	for _, letter := range text {
 		escape, special := escapes[letter]

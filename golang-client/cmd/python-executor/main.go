@@ -1,6 +1,6 @@
-// The program python-executor runs Python in throw-away sandboxes on a python-executor server.
+// Command python-executor runs Python code in isolated sandboxes on a python-executor server.
 //
-// It behaves as the command line program of the Python distribution does: one suite tests both.
+// It behaves like the command of the same name in the Python distribution; the same tests run against both.
 package main
 
 import (
@@ -10,12 +10,11 @@ import (
 )
 
 func main() {
-	// A reader that goes away ends a write with an error, which run takes as the end of the execution.
+	// Without SIGPIPE, writing to a closed pipe fails with an error, and the command run then kills the execution.
 	signal.Ignore(syscall.SIGPIPE)
-	stopLeaving := leaveOnInterrupt()
-	code, err := execute(os.Args[1:], stopLeaving)
+	code, err := execute(os.Args[1:], exitOnInterrupt())
 	if err != nil {
-		code = explain(err)
+		code = reportError(err)
 	}
 	os.Exit(code)
 }

@@ -9,32 +9,32 @@ import (
 )
 
 const (
-	shownFrom = 8_000_000 // bytes
-	barWidth  = 30
-	redraw    = 100 * time.Millisecond
+	minBarBytes = 8_000_000
+	barWidth    = 30
+	redraw      = 100 * time.Millisecond
 )
 
-// withProgress shows on a terminal how far the upload is, if it is a large one.
+// withProgress adds a progress bar to the source if it is large and the status line is enabled.
 func withProgress(source pyexec.Source, console *console) pyexec.Source {
-	if !console.line.shown {
+	if !console.statusLine.enabled {
 		return source
 	}
 	total, err := source.Size()
-	if err != nil || total <= shownFrom { // what cannot be read is told when it is to be sent
+	if err != nil || total <= minBarBytes { // sending the source returns the same error
 		return source
 	}
 	var last time.Time
 	return source.WithProgress(func(sent int64) {
 		if now := time.Now(); now.Sub(last) >= redraw || sent >= total {
 			last = now
-			console.line.show(bar(sent, total))
+			console.statusLine.show(progressBar(sent, total))
 		}
 	})
 }
 
-func bar(sent, total int64) string {
+func progressBar(sent, total int64) string {
 	sent = min(sent, total)
-	full := strings.Repeat("#", int(barWidth*sent/total))
-	return fmt.Sprintf("sending %3d%% [%-*s] %.1f/%.1f MB", 100*sent/total, barWidth, full,
+	filled := strings.Repeat("#", int(barWidth*sent/total))
+	return fmt.Sprintf("sending %3d%% [%-*s] %.1f/%.1f MB", 100*sent/total, barWidth, filled,
 		float64(sent)/1e6, float64(total)/1e6)
 }

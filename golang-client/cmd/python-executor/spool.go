@@ -10,37 +10,38 @@ import (
 
 const (
 	spillBytes = 500 * 1000 * 1000
-	pieceBytes = 1 << 20
-	blockBytes = 512 // of a tar
+	chunkBytes = 1 << 20
+	blockBytes = 512 // the block size of tar
 )
 
 var (
-	errEmpty = errors.New("it is empty")
-	errTar   = errors.New("it is a tar")
+	errEmpty = errors.New("the stream is empty")
+	errTar   = errors.New("the stream is a tar archive")
 )
 
-// readWhole reads a script to its end: a tar needs the size before the contents. What is large is kept on disk.
+// readWhole reads a stream to its end: a tar header needs the size before the contents. It keeps large contents
+// on disk. It fails with errEmpty or errTar.
 func readWhole(stream io.Reader) (pyexec.Source, error) {
-	var kept pieces
+	var memory chunks
 	var disk *os.File
 	var size int64
 	for {
-		piece := make([]byte, pieceBytes)
-		count, err := io.ReadFull(stream, piece)
-		if size == 0 && isTar(piece[:count]) {
+		chunk := make([]byte, chunkBytes)
+		count, err := io.ReadFull(stream, chunk)
+		if size == 0 && isTar(chunk[:count]) {
 			return pyexec.Source{}, errTar
 		}
 		size += int64(count)
 		if disk == nil && size > spillBytes {
-			var spilled error
-			if disk, spilled = kept.spill(); spilled != nil {
-				return pyexec.Source{}, spilled
+			var spillErr error
+			if disk, spillErr = memory.spill(); spillErr != nil {
+				return pyexec.Source{}, spillErr
 			}
-			kept = nil
+			memory = nil
 		}
 		if disk == nil {
-			kept = append(kept, piece[:count])
-		} else if _, err := disk.Write(piece[:count]); err != nil {
+			memory = append(memory, chunk[:count])
+		} else if _, err := disk.Write(chunk[:count]); err != nil {
 			return pyexec.Source{}, err
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
@@ -56,10 +57,10 @@ func readWhole(stream io.Reader) (pyexec.Source, error) {
 	if disk != nil {
 		return pyexec.Members(pyexec.ReaderMember("main.py", disk, size)), nil
 	}
-	return pyexec.Members(pyexec.ReaderMember("main.py", kept, size)), nil
+	return pyexec.Members(pyexec.ReaderMember("main.py", memory, size)), nil
 }
 
-// isTar says whether a file that starts so is a tar, whatever its name.
+// isTar reports whether a file with these first bytes is a tar archive.
 func isTar(start []byte) bool {
 	const magic, at = "ustar", 257
 	return len(start) >= at+len(magic) && string(start[at:at+len(magic)]) == magic
@@ -79,11 +80,11 @@ func isTarFile(name string) (bool, error) {
 	return isTar(start[:count]), err
 }
 
-// pieces is what was read so far; each but the last has the same length.
-type pieces [][]byte
+// chunks are the contents that were read so far. All chunks except the last have the same length.
+type chunks [][]byte
 
-// spill writes them to a file that is gone with this process.
-func (p pieces) spill() (*os.File, error) {
+// spill writes the chunks to an unnamed temporary file, which disappears when this process ends.
+func (c chunks) spill() (*os.File, error) {
 	file, err := os.CreateTemp("", "python-executor-")
 	if err != nil {
 		return nil, err
@@ -91,23 +92,23 @@ func (p pieces) spill() (*os.File, error) {
 	if err := os.Remove(file.Name()); err != nil {
 		return nil, err
 	}
-	for _, piece := range p {
-		if _, err := file.Write(piece); err != nil {
+	for _, chunk := range c {
+		if _, err := file.Write(chunk); err != nil {
 			return nil, err
 		}
 	}
 	return file, nil
 }
 
-// ReadAt reads what lies at this offset.
-func (p pieces) ReadAt(buffer []byte, offset int64) (int, error) {
+// ReadAt implements io.ReaderAt.
+func (c chunks) ReadAt(buffer []byte, offset int64) (int, error) {
 	count := 0
 	for count < len(buffer) {
-		index, within := int(offset/pieceBytes), int(offset%pieceBytes)
-		if index >= len(p) || within >= len(p[index]) {
+		index, within := int(offset/chunkBytes), int(offset%chunkBytes)
+		if index >= len(c) || within >= len(c[index]) {
 			return count, io.EOF
 		}
-		copied := copy(buffer[count:], p[index][within:])
+		copied := copy(buffer[count:], c[index][within:])
 		count += copied
 		offset += int64(copied)
 	}

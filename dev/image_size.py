@@ -1,0 +1,126 @@
+"""The size of an image as `docker save | gzip`, in total and by part."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO
+
+from console import SetupError
+from docker_api import DockerEngine
+
+_BLOCK = 1 << 20
+_GZIP_WBITS = 31  # makes zlib write a gzip header
+_PARTS = (
+    ("uv, the installer", r"opt/.*/share/python-executor/uv$"),
+    ("python-executor", r"opt/.*/site-packages/(pyexec|python_executor)"),
+    ("obstore", r"opt/.*/site-packages/obstore"),
+    ("uvloop", r"opt/.*/site-packages/uvloop"),
+    ("aiohttp", r"opt/.*/site-packages/aiohttp[/-]"),
+    ("aiohttp-apispec", r"opt/.*/site-packages/aiohttp_apispec"),
+    ("other packages", r"opt/"),
+    ("standard library, compiled modules", r".*/lib-dynload/"),
+    ("standard library", r".*/python3\.\d+/"),
+    ("interpreter", r".*/(bin/python|lib/libpython)3"),
+    ("OpenSSL", r".*/lib(crypto|ssl)\.so"),
+    ("glibc and other libraries", r".*\.so[.\d]*$"),
+    ("certificates, licences, accounts", r""),
+)
+"""Name and path pattern; a file belongs to the first part that matches."""
+
+
+class _Part:
+    """The size of one part, uncompressed and compressed separately from the others."""
+
+    def __init__(self) -> None:
+        self.uncompressed = 0
+        self.compressed = 0
+        self._compressor = zlib.compressobj()
+
+    def add(self, data: bytes) -> None:
+        self.uncompressed += len(data)
+        self.compressed += len(self._compressor.compress(data))
+
+    def finish(self) -> None:
+        self.compressed += len(self._compressor.flush())
+
+
+@dataclass
+class ImageSize:
+    """The compressed size of the whole image, and the sizes of its parts, in bytes."""
+
+    compressed: int = 0
+    parts: dict[str, _Part] = field(default_factory=dict)
+
+    def table(self) -> Iterator[str]:
+        """Yield the lines of a Markdown table, largest part first; MB are millions of bytes."""
+        yield "| part | MB | MB compressed |"
+        yield "|---|---|---|"
+        parts = sorted(self.parts.items(), key=lambda item: -item[1].compressed)
+        for name, part in parts:
+            yield f"| {name} | {part.uncompressed / 1e6:.1f} | {part.compressed / 1e6:.1f} |"
+        uncompressed = sum(part.uncompressed for part in self.parts.values())
+        yield f"| the image | {uncompressed / 1e6:.1f} | {self.compressed / 1e6:.1f} |"
+
+
+def measure(engine: DockerEngine, image: str) -> ImageSize:
+    """Stream the image once through `docker save` and measure it."""
+    size = ImageSize()
+    command = ["docker", "--host", engine.address, "save", image]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as save:
+        if save.stdout is None:
+            raise AssertionError("docker save has no stdout pipe")
+        compressor = zlib.compressobj(wbits=_GZIP_WBITS)
+        stream = _CountingReader(save.stdout, compressor, size)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                content = archive.extractfile(member)
+                if content is not None:
+                    _add_layer(content, size)
+        stream.read_all()
+        size.compressed += len(compressor.flush())
+    if save.returncode != 0:
+        raise SetupError(f"Cannot measure {image}: docker save exited with code {save.returncode}.")
+    for part in size.parts.values():
+        part.finish()
+    return size
+
+
+class _CountingReader:
+    """A file that counts the compressed size of the bytes that are read from it."""
+
+    def __init__(self, file: IO[bytes], compressor: zlib._Compress, size: ImageSize) -> None:
+        self._file = file
+        self._compressor = compressor
+        self._size = size
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._size.compressed += len(self._compressor.compress(data))
+        return data
+
+    def read_all(self) -> None:
+        while self.read(_BLOCK):
+            pass
+
+
+def _add_layer(content: IO[bytes], size: ImageSize) -> None:
+    try:
+        with tarfile.open(fileobj=content, mode="r|*") as layer:
+            for member in layer:
+                file = layer.extractfile(member) if member.isreg() else None
+                if file is not None:
+                    _add_file(member.name, file, size)
+    except tarfile.ReadError:  # not a layer, but the image's JSON metadata
+        return
+
+
+def _add_file(path: str, file: IO[bytes], size: ImageSize) -> None:
+    name = next(name for name, pattern in _PARTS if re.match(pattern, path))
+    part = size.parts.setdefault(name, _Part())
+    while data := file.read(_BLOCK):
+        part.add(data)

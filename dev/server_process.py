@@ -1,0 +1,142 @@
+"""Servers as child processes of `make run` and `make cluster`: start, readiness, signals, exit."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from console import SetupError, print_step
+from consul_agent import ConsulAgent
+from subprocesses import last_log_line
+from virtualenv import BIN
+
+_READY_SECONDS = 60.0
+_ANNOUNCEMENT = "listening on "
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_KILL_AT_REQUEST = 3
+
+
+class ServerProcess:
+    """A running server. It logs to this terminal, or appends to the file `log`."""
+
+    def __init__(self, environment: dict[str, str], log: Path | None = None) -> None:
+        """Start the server."""
+        self._stop_requests = 0
+        self._log = log
+        with contextlib.ExitStack() as stack:
+            # A session of its own: otherwise Ctrl-C would reach it twice, from the terminal and from `ServerGroup`.
+            self._process = subprocess.Popen(
+                [BIN / "python-executor-server"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=None if log is None else stack.enter_context(log.open("ab")),
+                start_new_session=True,
+                bufsize=0,
+            )
+        if self._process.stdout is None:
+            raise AssertionError("the server has no stdout pipe")
+        self._output = self._process.stdout
+
+    @property
+    def stopping(self) -> bool:
+        """Return whether the server has been asked to stop."""
+        return self._stop_requests > 0
+
+    def stop(self) -> None:
+        """Ask the server to stop. The second call ends running programs at once; the third kills the server."""
+        self._stop_requests += 1
+        kill = self._stop_requests >= _KILL_AT_REQUEST
+        self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+
+    def wait_until_ready(self, agent: ConsulAgent | None = None) -> str | None:
+        """Return the URL that the server announces, or None if it was asked to stop before that.
+
+        Raise a `SetupError` if the server or the agent exits, or if the server is not ready in time.
+        """
+        deadline = time.monotonic() + _READY_SECONDS
+        while line := self._next_line(deadline, agent):
+            _, found, url = line.strip().partition(_ANNOUNCEMENT)
+            if found:
+                return url
+            print(line, end="", flush=True)
+        if self.stopping:
+            return None
+        if self._process.poll() is None and time.monotonic() >= deadline:
+            raise SetupError(
+                f"The server was not ready after {_READY_SECONDS:.0f} seconds.{self._log_hint()}"
+            )
+        raise SetupError(f"The server did not start: exit code {self._process.wait()}.{self._log_hint()}")
+
+    def wait(self) -> int:
+        """Print the server's output until it exits; return its exit code."""
+        for line in self._output:
+            print(line.decode(errors="replace"), end="", flush=True)
+        return self._process.wait()
+
+    def fileno(self) -> int:
+        """Return a descriptor that `select` reports as readable when the server prints something or exits."""
+        return self._output.fileno()
+
+    def _next_line(self, deadline: float, agent: ConsulAgent | None) -> str:
+        """Return the next line of output; empty at the end of the output and at the deadline."""
+        watched: list[ServerProcess | ConsulAgent] = [self] if agent is None else [self, agent]
+        readable, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
+        if agent in readable and agent is not None:
+            raise agent.exit_error()
+        return self._output.readline().decode(errors="replace") if readable else ""
+
+    def _log_hint(self) -> str:
+        return "" if self._log is None else f" {last_log_line(self._log)}"
+
+
+class ServerGroup:
+    """Servers that receive each SIGINT and SIGTERM of this process as a request to stop.
+
+    After the first signal they wait for running programs, after the second they end the programs, and the third
+    kills the servers. Leaving the context stops all servers.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._servers: list[ServerProcess] = []
+
+    def start(self, environment: dict[str, str], log: Path | None = None) -> ServerProcess:
+        """Start another server; ask it to stop at once if the group is stopping."""
+        server = ServerProcess(environment, log)
+        self._servers.append(server)
+        if self.stopping:
+            server.stop()
+        return server
+
+    def stop_and_wait(self) -> None:
+        """Ask each server to stop, unless that has been done, and wait until all have exited."""
+        self.stopping = True
+        for server in self._servers:
+            if not server.stopping:
+                server.stop()
+        for server in self._servers:
+            server.wait()
+
+    def __enter__(self) -> ServerGroup:
+        self._previous = {number: signal.signal(number, self._forward_signal) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop_and_wait()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _forward_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.stopping:
+            print_step("Stopping: waiting for running programs to end; press Ctrl-C again to end them now")
+        self.stopping = True
+        for server in self._servers:
+            server.stop()

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"strings"
+	"sync"
+
+	pyexec "github.com/python-executor/golang-client"
+)
+
+// phaseNames are the phases as the status line shows them.
+var phaseNames = map[string]string{
+	"submitted": "queued", "claimed": "queued", "released": "queued",
+	"preparing": "installing", "running": "running",
+}
+
+// networkHint is the start of a sentence that the server appends to the error of a program that needed the network.
+const networkHint = "(the network is disabled"
+
+// eventPrinter prints events as they arrive. output: print the program's output. phases: print every change of
+// phase and the output of the setup.
+type eventPrinter struct {
+	console        *console
+	output, phases bool
+	result         *pyexec.Result
+	streamed       map[string]bool
+
+	lock        sync.Mutex
+	executionID string
+}
+
+func newEventPrinter(console *console, output, phases bool) *eventPrinter {
+	return &eventPrinter{console: console, output: output, phases: phases, streamed: map[string]bool{}}
+}
+
+// id returns the execution ID, or an empty string if it is still unknown. It is safe for concurrent use.
+func (p *eventPrinter) id() string {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	return p.executionID
+}
+
+// show prints one event.
+func (p *eventPrinter) show(event pyexec.Event) error {
+	switch event := event.(type) {
+	case pyexec.Output:
+		p.streamed[event.Stream] = true
+		if p.output {
+			return p.console.write(event.Stream, event.Data)
+		}
+	case pyexec.Setup:
+		return p.showSetup(event.Data)
+	case pyexec.Lifecycle:
+		p.lock.Lock()
+		p.executionID = firstOf(event.ExecutionID, p.executionID)
+		p.lock.Unlock()
+		p.showPhase(event.Type)
+	case pyexec.Ended:
+		p.result = event.Result
+		p.console.statusLine.close()
+		if p.phases {
+			p.console.info("%s", event.Result.Status)
+		}
+		if p.output {
+			return p.showRest(event.Result)
+		}
+	}
+	return nil
+}
+
+// showSetup prints output of the setup if phases or details are wanted. The result contains it if the setup failed.
+func (p *eventPrinter) showSetup(data []byte) error {
+	if p.console.quiet || !(p.phases || p.console.verbose) {
+		return nil
+	}
+	p.streamed["stderr"] = true
+	return p.console.write("stderr", data)
+}
+
+func (p *eventPrinter) showPhase(phase string) {
+	write := p.console.debug
+	if p.phases {
+		write = p.console.info
+	} else if name, known := phaseNames[phase]; known {
+		p.console.statusLine.show(name)
+	}
+	if phase == "submitted" {
+		write("%s %s", p.id(), phase)
+	} else {
+		write("%s", phase)
+	}
+}
+
+// showRest prints output that no event contained: the output of a setup that failed is only in the result.
+func (p *eventPrinter) showRest(result *pyexec.Result) error {
+	if !p.streamed["stdout"] && result.Stdout != "" {
+		if err := p.console.write("stdout", []byte(result.Stdout)); err != nil {
+			return err
+		}
+	}
+	if !p.streamed["stderr"] && result.Stderr != "" {
+		return p.console.write("stderr", []byte(result.Stderr))
+	}
+	return nil
+}
+
+// networkHintOf returns the server's hint that the network is disabled, or an empty string.
+func networkHintOf(result *pyexec.Result) string {
+	start := strings.LastIndex(result.Error, networkHint)
+	if start < 0 {
+		return ""
+	}
+	return strings.Trim(result.Error[start:], "()")
+}
+
+// printResult prints how the execution ended, unless its output already says so, and returns the exit code.
+func printResult(result *pyexec.Result, console *console, asJSON bool) (int, error) {
+	switch {
+	case asJSON:
+		if err := console.write("stdout", append(formatJSON(result.Raw), '\n')); err != nil {
+			return 0, err
+		}
+	case result.Status == pyexec.Killed:
+		console.error("%s was killed", result.ExecutionID)
+	case result.Status == pyexec.Failed:
+		kind := ""
+		if result.ErrorType != "" {
+			kind = " (" + result.ErrorType + ")"
+		}
+		console.error("execution failed%s: %s", kind, firstOf(result.Error, "the server gives no reason"))
+	default:
+		if hint := networkHintOf(result); hint != "" {
+			console.info("%s", hint)
+		}
+	}
+	if result.Truncated.Stdout {
+		console.info("stdout was truncated: it exceeds the server's output limit")
+	}
+	if result.Truncated.Stderr {
+		console.info("stderr was truncated: it exceeds the server's output limit")
+	}
+	return exitCodeOf(result), nil
+}

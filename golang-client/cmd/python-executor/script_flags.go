@@ -1,0 +1,146 @@
+package main
+
+import (
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	pyexec "github.com/python-executor/golang-client"
+)
+
+// scriptFlags are the flags of the commands that take code. eval has only those that do not concern an archive.
+type scriptFlags struct {
+	requirements, stdin, entrypoint, outputDir string
+	env, files, preCommands, outputFiles       []string
+	noRequirements, asJSON                     bool
+}
+
+func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
+	set := command.Flags()
+	set.SortFlags = false
+	if archive {
+		set.StringArrayVar(&s.files, "file", nil, "Send the file `PATH`, keeping its relative path (repeatable).")
+		set.StringVar(&s.entrypoint, "entrypoint", "", "Run the file at `PATH` inside the input.")
+		set.BoolVar(&s.noRequirements, "no-requirements", false,
+			"Do not install the requirements.txt at the root of the input.")
+	}
+	set.StringVar(&s.requirements, "requirements", "",
+		"Install the packages listed in `FILE` before the run.")
+	set.StringVar(&s.stdin, "stdin", "",
+		"Read the program's standard input from `FILE`; - means this command's standard input.")
+	set.StringArrayVarP(&s.env, "env", "e", nil,
+		"Set an environment variable as `K[=V]`; without =V, use the local value (repeatable).")
+	set.StringArrayVar(&s.preCommands, "pre-command", nil,
+		"Run the shell command `CMD` as root during setup (repeatable).")
+	set.StringArrayVar(&s.outputFiles, "output-file", nil,
+		"Download the files under /work that match `GLOB` (repeatable).")
+	set.StringVar(&s.outputDir, "output-dir", "", "Save output files in `DIR`. [default: .]")
+	set.BoolVar(&s.asJSON, "json", false, "Print the result as one line of JSON.")
+}
+
+// splitArguments splits the arguments at --. Before it, there is at most one argument; those after it belong to the
+// script.
+func splitArguments(command *cobra.Command, arguments []string) (own, script []string, err error) {
+	own = arguments
+	if dash := command.ArgsLenAtDash(); dash >= 0 {
+		own, script = arguments[:dash], arguments[dash:]
+	}
+	if len(own) > 1 {
+		return nil, nil, usageErrorf(command, "unexpected argument '%s': put script arguments after --", own[1])
+	}
+	return own, script, nil
+}
+
+// options converts the flags to request options. It fails with a usageError for flags that are invalid or exclude
+// each other.
+func (s *scriptFlags) options(
+	command *cobra.Command, scriptArgs []string, stdinIsCode bool,
+) ([]pyexec.Option, error) {
+	if s.outputDir != "" && len(s.outputFiles) == 0 {
+		return nil, usageErrorf(command, "--output-dir: use it together with --output-file")
+	}
+	if s.stdin == "-" && stdinIsCode {
+		return nil, usageErrorf(command, "--stdin -: the code is read from standard input already; give a file")
+	}
+	options := []pyexec.Option{
+		pyexec.WithEntrypoint(s.entrypoint),
+		pyexec.WithArgs(scriptArgs...),
+		pyexec.WithPreCommands(s.preCommands...),
+		pyexec.WithOutputFiles(s.outputFiles...),
+	}
+	if s.stdin != "" {
+		text, err := readText(command, s.stdin, "--stdin")
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, pyexec.WithStdin(text))
+	}
+	variables, err := s.environment(command)
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, variables...)
+	if s.requirements != "" {
+		text, err := readText(command, s.requirements, "--requirements")
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, pyexec.WithRequirements(text))
+	}
+	return options, nil
+}
+
+func (s *scriptFlags) environment(command *cobra.Command) ([]pyexec.Option, error) {
+	var names []string
+	values := map[string]string{}
+	for _, setting := range s.env {
+		name, value, given := strings.Cut(setting, "=")
+		if name == "" {
+			return nil, usageErrorf(command, "--env %s: name missing before =", setting)
+		}
+		if !given {
+			if value, given = os.LookupEnv(name); !given {
+				return nil, usageErrorf(command, "--env %s: not set in this environment; use %s=VALUE", name, name)
+			}
+		}
+		if _, known := values[name]; !known {
+			names = append(names, name)
+		}
+		values[name] = value
+	}
+	options := make([]pyexec.Option, len(names))
+	for index, name := range names {
+		options[index] = pyexec.WithEnv(name, values[name])
+	}
+	return options, nil
+}
+
+// request reads the input and the options of run and submit.
+func (s *scriptFlags) request(
+	command *cobra.Command, arguments []string, flags *flags, console *console,
+) (pyexec.Source, []pyexec.Option, error) {
+	arguments, scriptArgs, err := splitArguments(command, arguments)
+	if err != nil {
+		return pyexec.Source{}, nil, err
+	}
+	if s.requirements != "" && s.noRequirements {
+		return pyexec.Source{}, nil, usageErrorf(command, "--requirements and --no-requirements cannot be used together")
+	}
+	chosen, err := chooseInput(command, arguments, s.files)
+	if err != nil {
+		return pyexec.Source{}, nil, err
+	}
+	if chosen.unused != "" {
+		console.info("ignoring %s: --file was given", chosen.unused)
+	}
+	options, err := s.options(command, scriptArgs, chosen.isStdin)
+	if err != nil {
+		return pyexec.Source{}, nil, err
+	}
+	if chosen.requirements != "" && s.requirements == "" && !s.noRequirements {
+		console.info("installing the requirements.txt of the input (--no-requirements disables this)")
+		options = append(options, pyexec.WithRequirements(chosen.requirements))
+	}
+	return withProgress(chosen.source, console), append(options, flags.options()...), nil
+}

@@ -1,0 +1,1 @@
+"""Blob stores in a local directory and in object storage."""

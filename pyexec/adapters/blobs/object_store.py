@@ -1,0 +1,157 @@
+"""The blob store in S3, Google Cloud Storage, Azure or a directory, as the scheme of its URL says."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
+
+import anyio
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore, from_url
+
+from pyexec.adapters.blobs.file_store import CHUNK_BYTES, ORPHAN_AGE, check_name
+from pyexec.errors import SettingsError, Unavailable
+
+PART_BYTES: Final = 8 * 1024 * 1024
+"""The part size of a multipart upload. S3 requires 5 MiB, and allows 10,000 parts."""
+CONCURRENT_PARTS: Final = 2
+RETRY: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+SCHEMES: Final = ("file", "s3", "gs", "az")
+
+
+class ObjectBlobs:
+    """`ports.BlobStore` under a URL. Credentials come from the environment variables of the respective store."""
+
+    bytes_max: Final = None
+
+    def __init__(self, store: ObjectStore, url: str) -> None:
+        self._store = store
+        self._url = url
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """Return the store at `url`; sends no request. Raises `SettingsError` if the URL is not valid."""
+        scheme = url.partition("://")[0]
+        if scheme not in SCHEMES or scheme == url:
+            allowed = ", ".join(f"{name}://" for name in SCHEMES)
+            raise SettingsError(f"PYEXEC_BLOB_URL is {url!r}; allowed are URLs that begin with {allowed}")
+        try:
+            if scheme == "file":
+                return cls(from_url(url, mkdir=True), url)
+            # Plain HTTP is used only if the operator sets an endpoint with http://.
+            options: Any = {"allow_http": True}
+            return cls(from_url(url, client_options=options, retry_config=RETRY), url)
+        except (BaseError, ValueError, OSError) as error:
+            raise SettingsError(
+                f"PYEXEC_BLOB_URL is {url!r}, which cannot be used: {_first_line(error)}"
+            ) from error
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        upload = _Upload(self._store, check_name(name))
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(upload.run, name=f"upload of {name}")
+                await upload.feed(chunks)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        if upload.failure is not None:
+            raise Unavailable(
+                f"storing {name} in the blob store at {self._url} failed: {_first_line(upload.failure)}"
+            ) from upload.failure
+
+    async def read(self, name: str) -> AsyncIterator[bytes]:
+        with self._translate_errors(check_name(name)):
+            response = await obstore.get_async(self._store, name)
+            chunks = aiter(response.stream(min_chunk_size=CHUNK_BYTES))
+        while True:
+            with self._translate_errors(name):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield bytes(chunk)
+
+    async def delete(self, name: str) -> None:
+        try:
+            with self._translate_errors(check_name(name)):
+                await obstore.delete_async(self._store, name)
+        except _NotFound:
+            return
+
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
+        del alive  # objects do not record which replica stored them
+        newest = datetime.now(UTC) - ORPHAN_AGE
+        with self._translate_errors("*"):
+            async for page in self._store.list():
+                for name in [entry["path"] for entry in page if entry["last_modified"] < newest]:
+                    if not await exists(name.partition("/")[0]):
+                        await self.delete(name)
+
+    @contextmanager
+    def _translate_errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise _NotFound(f"blob {name} does not exist") from error
+        except (BaseError, OSError) as error:
+            raise Unavailable(
+                f"the blob store at {self._url} failed at {name}: {_first_line(error)}"
+            ) from error
+
+
+class _NotFound(Unavailable):
+    """The blob does not exist."""
+
+
+class _UploadAborted(Exception):
+    """Raised to the store if the source of an upload ends early, so that the store keeps nothing."""
+
+
+class _Upload:
+    """One upload. obstore pulls chunks from an iterator, and drops the upload if that raises; the caller pushes.
+
+    A channel connects the two. If the caller's source fails or is cancelled, the iterator raises."""
+
+    def __init__(self, store: ObjectStore, name: str) -> None:
+        self.failure: Exception | None = None
+        self._store = store
+        self._name = name
+        self._complete = False
+        self._send, self._receive = anyio.create_memory_object_stream[bytes](0)
+
+    async def feed(self, chunks: AsyncIterator[bytes]) -> None:
+        """Send all chunks, unless the store has given up."""
+        with self._send:
+            try:
+                async for chunk in chunks:
+                    await self._send.send(chunk)
+            except anyio.BrokenResourceError:
+                return
+            self._complete = True
+
+    async def run(self) -> None:
+        """Store the chunks that `feed` sends. `failure` is the error of the store, if there is one."""
+        with anyio.CancelScope(shield=True), self._receive:
+            try:
+                await obstore.put_async(
+                    self._store,
+                    self._name,
+                    self._received(),
+                    chunk_size=PART_BYTES,
+                    max_concurrency=CONCURRENT_PARTS,
+                )
+            except _UploadAborted:
+                return
+            except (BaseError, OSError) as error:
+                self.failure = error
+
+    async def _received(self) -> AsyncIterator[bytes]:
+        async for chunk in self._receive:
+            yield chunk
+        if not self._complete:
+            raise _UploadAborted
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error of obstore, which may go on for pages."""
+    return str(error).partition("\n")[0]

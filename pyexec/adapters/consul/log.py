@@ -1,0 +1,268 @@
+"""The event log in Consul, shared by all replicas of a deployment."""
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Final
+
+import anyio
+
+from pyexec.adapters.consul.append import AppendRequest, ConflictCause
+from pyexec.adapters.consul.http import OutcomeUnknown
+from pyexec.adapters.consul.index import (
+    InflightWatch,
+    InvalidKeyReporter,
+    StatusIndex,
+    open_lengths,
+    read_inflight,
+)
+from pyexec.adapters.consul.kv import ConsulKV, Operation, TransactionConflict
+from pyexec.adapters.consul.rebuild import rebuild_index
+from pyexec.adapters.consul.retention import EndedScanner, Retirement
+from pyexec.adapters.consul.schema import (
+    INFLIGHT,
+    LEADER,
+    InflightEntry,
+    decode_binding,
+    event_key,
+    events_prefix,
+    idempotency_key,
+    inbox_prefix,
+    tombstone_key,
+)
+from pyexec.codec import decode_event
+from pyexec.domain.events import Event, KillRequested, Terminal
+from pyexec.domain.execution import OPEN_STATUSES, Status
+from pyexec.domain.ids import is_execution_id
+from pyexec.errors import Conflict, ConsulSessionLost, CorruptLog, InvalidRequest, KeyTaken, Unavailable
+from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
+
+logger = logging.getLogger(__name__)
+
+APPEND_SECONDS: Final = 5.0
+"""How long an append with an unknown outcome is retried before it fails."""
+RETRY_SECONDS: Final = 0.2
+
+
+class ConsulLog:
+    """`ports.EventLog` on Consul. `open` it as a context manager: its watch runs inside.
+
+    `fence` returns the operation that fails a transaction once the session of this replica is lost. `invalid`
+    is shared with other readers of the same keys."""
+
+    def __init__(self, kv: ConsulKV, fence: Callable[[], Operation], invalid: InvalidKeyReporter) -> None:
+        self._kv = kv
+        self._fence = fence
+        self._invalid = invalid
+        self._watch = InflightWatch(kv, invalid)
+        self._statuses = StatusIndex(kv, invalid)
+        self._scanner = EndedScanner(kv, invalid)
+        self._retirement = Retirement(kv)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, kv: ConsulKV, fence: Callable[[], Operation], invalid: InvalidKeyReporter | None = None
+    ) -> AsyncIterator["ConsulLog"]:
+        """Open the log under the prefix of `kv`."""
+        log = cls(kv, fence, invalid or InvalidKeyReporter())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(log._watch.run, name="watch of open executions")
+            try:
+                yield log
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def append(
+        self,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        *,
+        key: IdempotencyKey | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
+    ) -> None:
+        if not events:
+            raise ValueError("an append needs events")
+        if key is not None and after != 0:
+            raise ValueError("an idempotency key can only be bound with the first event")
+        request = AppendRequest(
+            execution_id=execution_id, after=after, events=events, key=key, notify=notify, fence=fence
+        )
+        before = await self._entry_before(request)
+        deadline = anyio.current_time() + APPEND_SECONDS
+        sent = False
+        while True:
+            operations = request.operations(self._own_fence(sent), before)
+            try:
+                await self._kv.transaction(operations)
+            except OutcomeUnknown as error:
+                # It may have been written, or be written later. A retry cannot write it twice.
+                if anyio.current_time() >= deadline:
+                    raise
+                logger.warning("appending to %s failed; retrying: %s", execution_id, error)
+                sent = True
+                await anyio.sleep(RETRY_SECONDS)
+            except TransactionConflict as conflict:
+                if sent and await self._is_written(request):
+                    return
+                cause = ConflictCause.of(request, operations, conflict)
+                before = await self._resolve(request, cause, conflict)
+            else:
+                return
+
+    async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
+        listing = await self._kv.recurse(events_prefix(execution_id))
+        for seq, entry in enumerate(listing.entries, 1):
+            if entry.key != event_key(execution_id, seq):
+                raise CorruptLog(f"{execution_id}: found the key {entry.key} in place of event {seq}")
+        return [decode_event(entry.value) for entry in listing.entries[after:]]
+
+    async def wait(self, execution_id: str, after: int) -> None:
+        last_length = -1
+        with self._watch.subscribe(execution_id) as changed:
+            while True:
+                change = changed.next_event()
+                self._watch.check()
+                length: float | None = self._watch.lengths.get(execution_id)
+                if length is not None:
+                    last_length = int(length)
+                elif last_length >= after:
+                    return  # it was open, and has ended since: there is at least one more event
+                else:
+                    length = await self._length(execution_id)
+                if length > after:
+                    return
+                await change.wait()
+
+    async def open_executions(self, since: int | None = None) -> OpenExecutions:
+        if since is None:
+            listing = await self._kv.recurse(INFLIGHT)
+            self._watch.update(listing)
+            return OpenExecutions(version=listing.index, lengths=open_lengths(listing, self._invalid))
+        await self._watch.wait_for_change(since)
+        return OpenExecutions(version=self._watch.index, lengths=self._watch.lengths)
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        prefix = inbox_prefix(replica)
+        listing = await self._kv.recurse(prefix, since)
+        if all(entry.key != prefix for entry in listing.entries):
+            # Every write to Consul ends a blocking query on an empty folder; so the folder gets a key.
+            await self._kv.put(prefix, b"", session=self._fence().session)
+        revisions = {entry.key.removeprefix(prefix): entry.index for entry in listing.entries}
+        return Inbox(
+            version=listing.index,
+            entries={name: revision for name, revision in revisions.items() if is_execution_id(name)},
+        )
+
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
+        await self._kv.delete(f"{inbox_prefix(replica)}{execution_id}", index=revision)
+
+    async def list_executions(
+        self, *, status: Status | None, limit: int, cursor: str | None
+    ) -> ExecutionPage:
+        if cursor is not None and not is_execution_id(cursor):
+            raise InvalidRequest("cursor must be the next_cursor of an earlier answer", field="cursor")
+        found = sorted(await self._ids_with(status), reverse=True)
+        ids = [execution_id for execution_id in found if cursor is None or execution_id < cursor]
+        return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
+
+    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
+        return await self._scanner.list_ended(before, limit)
+
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
+        _, entry = await self._kv.get(idempotency_key(key_hash))
+        if entry is None:
+            return None
+        try:
+            return decode_binding(entry.value)
+        except ValueError as error:
+            raise CorruptLog(f"{entry.key} names no execution: {error}") from error
+
+    async def retire(self, execution_id: str) -> None:
+        await self._retirement.retire(execution_id)
+        self._scanner.forget(execution_id)
+
+    async def check(self) -> None:
+        await self._kv.get(LEADER)
+
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        return await rebuild_index(self._kv, self._invalid)
+
+    async def _entry_before(self, request: AppendRequest) -> InflightEntry:
+        """Return the index entry before the append.
+
+        Only for a kill request is it read: all other events imply the phase and the owner."""
+        if request.after == 0 or not isinstance(request.events[0], KillRequested):
+            return InflightEntry(owner=self._own_name())
+        _, entry = await self._kv.get(f"{INFLIGHT}{request.execution_id}")
+        found = read_inflight([entry] if entry else [], self._invalid)
+        return found.get(request.execution_id, InflightEntry())
+
+    def _own_fence(self, sent: bool) -> Operation:
+        """Return the fence. After a first attempt, a lost session no longer means that nothing was written."""
+        try:
+            return self._fence()
+        except ConsulSessionLost as error:
+            if sent:
+                raise Unavailable(f"the outcome of an append is unknown: {error}") from error
+            raise
+
+    def _own_name(self) -> str:
+        """Return the name of this replica: a replica that appends to a claimed execution owns it."""
+        return self._fence().key.rpartition("/")[2]
+
+    async def _is_written(self, request: AppendRequest) -> bool:
+        """Return True if the event in the place of the append is its first one, with the same nonce."""
+        _, entry = await self._kv.get(event_key(request.execution_id, request.after + 1))
+        return entry is not None and decode_event(entry.value).nonce == request.events[0].nonce
+
+    async def _resolve(
+        self, request: AppendRequest, cause: ConflictCause, conflict: TransactionConflict
+    ) -> InflightEntry:
+        """Raise the error that the cause means to the caller.
+
+        If only a missing index entry is the cause, restore and return it: the append can be retried."""
+        execution_id = request.execution_id
+        if cause.key_bound and request.key is not None:
+            bound = await self.find_by_key(request.key.key_hash)
+            if bound is not None and bound[0] != execution_id:
+                raise KeyTaken(*bound) from conflict
+        if cause.session_lost:
+            raise ConsulSessionLost(str(conflict)) from conflict
+        if cause.only_index:
+            return await self._restore_entry(request, conflict)
+        raise Conflict(f"{execution_id} does not end at event {request.after}: {conflict}") from conflict
+
+    async def _restore_entry(self, request: AppendRequest, conflict: TransactionConflict) -> InflightEntry:
+        """Put an open execution back into the index. Raises `Conflict` if it has ended."""
+        events = await self.read(request.execution_id)
+        if len(events) != request.after or isinstance(events[-1], Terminal):
+            raise Conflict(f"{request.execution_id} has ended: {conflict}") from conflict
+        entry = InflightEntry()
+        for event in events:
+            entry.apply(event)
+        logger.error("index entry of open execution %s was missing; restored", request.execution_id)
+        await self._kv.put(f"{INFLIGHT}{request.execution_id}", entry.encode(), index=0)
+        return entry
+
+    async def _length(self, execution_id: str) -> float:
+        """Return the number of events; infinity for a retired execution, so that every wait ends."""
+        keys = await self._kv.keys(events_prefix(execution_id))
+        if keys:
+            return len(keys)
+        _, tombstone = await self._kv.get(tombstone_key(execution_id))
+        return 0 if tombstone is None else math.inf
+
+    async def _ids_with(self, status: Status | None) -> Sequence[str]:
+        if status is None:
+            return await self._statuses.ids()
+        if status in OPEN_STATUSES:
+            inflight = read_inflight((await self._kv.recurse(INFLIGHT)).entries, self._invalid)
+            return [i for i, entry in inflight.items() if entry.length > 0 and entry.status is status]
+        return [
+            i for i, completion in (await self._statuses.completed()).items() if completion.status is status
+        ]

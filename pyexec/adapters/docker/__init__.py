@@ -1,0 +1,1 @@
+"""The container engine, on aiodocker. See docs/design/docker-adapter.md."""

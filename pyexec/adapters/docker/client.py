@@ -1,0 +1,192 @@
+"""The connection to Docker: opens it, measures its requests, bounds them in time, and translates errors.
+
+No other module reads error statuses and messages of Docker."""
+
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from http import HTTPStatus
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Final
+
+import aiohttp
+import anyio
+from aiodocker import Docker
+from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
+
+from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable
+from pyexec.metrics import DOCKER_ERRORS, DOCKER_REQUEST_SECONDS, Meter
+
+GONE_STATUSES: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+"""The container does not exist; or it is not running, or its removal is in progress."""
+CANNOT_CONNECT: Final = 900
+"""The status that aiodocker gives to a connection that could not be made, or broke."""
+_NO_PYTHON: Final = ("executable file not found", "no such file or directory", "exec format error")
+
+_COLLECTIONS: Final = frozenset(
+    {"containers", "images", "networks", "exec", "commit", "info", "version", "_ping"}
+)
+_VERBS: Final = frozenset(
+    {"create", "start", "kill", "attach", "logs", "wait", "archive", "exec", "json", "tag"}
+)
+_EXPECTED_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
+"""Not counted as errors: an object is gone already, or exists already."""
+
+
+def open_client(host: str, timeout_seconds: float, meter: Meter) -> Docker:
+    """Return a client for `unix:///path` or `tcp://host:port`; sends no request. Needs a running event loop.
+
+    Raises `SettingsError` if `host` is not valid."""
+    socket = host.removeprefix("unix://") if host.startswith("unix://") else None
+    connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
+    try:
+        # If there is a connector, the URL is not used to connect.
+        docker = Docker(
+            url="unix://localhost" if socket else host,
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+        )
+    except ValueError as error:
+        raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
+    docker.session.trace_configs.append(request_metrics(meter))
+    return docker
+
+
+async def close_client(docker: Docker) -> None:
+    """Close all connections. aiodocker does not close a connector that it was given."""
+    await docker.close()
+    await docker.connector.close()
+
+
+async def get(
+    docker: Docker, path: str, params: Mapping[str, str] | None = None, *, stream: bool = False
+) -> aiohttp.ClientResponse:
+    """Send a GET request for which aiodocker has no method. `stream` lifts the timeout for the response body.
+
+    The caller checks the status, and closes the response."""
+    timeout = aiohttp.ClientTimeout() if stream else docker.session.timeout
+    async with request_timeout(docker):
+        if docker.api_version == "auto":
+            await docker.version()  # the first request settles the version
+        url = f"{docker.docker_host}/{docker.api_version}/{path}"
+        return await docker.session.get(url, params=params, timeout=timeout)
+
+
+async def kill_container(container: DockerContainer) -> None:
+    """Send SIGKILL to all processes of a container, if it is running."""
+    try:
+        async with request_timeout(container.docker):
+            await container.kill(signal="SIGKILL")
+    except EngineError as error:
+        if not is_gone(error):
+            raise
+
+
+async def remove_container(container: DockerContainer) -> None:
+    """Kill and remove a container with its volumes, if it exists."""
+    try:
+        async with request_timeout(container.docker):
+            await container.delete(force=True, v=True)
+    except EngineError as error:
+        if not is_gone(error):
+            raise
+
+
+def is_gone(error: EngineError) -> bool:
+    """Return True if a container was not running or did not exist."""
+    return has_status(error, GONE_STATUSES)
+
+
+def has_status(error: EngineError, statuses: Collection[int]) -> bool:
+    """Return True if Docker answered with one of these statuses."""
+    return isinstance(error.__cause__, DockerError) and error.__cause__.status in statuses
+
+
+@asynccontextmanager
+async def request_timeout(docker: Docker) -> AsyncIterator[None]:
+    """Bound a request by the timeout of the client, and translate its errors.
+
+    For requests that aiodocker does not bound itself: those that it takes for long ones, or that open a stream."""
+    async with translate_errors():
+        with anyio.fail_after(docker.session.timeout.total):
+            yield
+
+
+@asynccontextmanager
+async def translate_errors(image: str = "") -> AsyncIterator[None]:
+    """Translate errors of aiodocker and aiohttp. `image` is the subject of the request, if it is an image."""
+    try:
+        yield
+    except DockerError as error:
+        raise translate(error, image) from error
+    except TimeoutError as error:
+        raise Unavailable(
+            "Docker does not answer: a request timed out after PYEXEC_DOCKER_TIMEOUT"
+        ) from error
+    except (aiohttp.ClientError, ConnectionError, RuntimeError, AssertionError) as error:
+        # aiodocker raises an AssertionError if the connection of a stream is closed already.
+        raise EngineError(f"the connection to Docker broke: {error or 'it is closed'}") from error
+
+
+def translate(error: DockerError, image: str = "") -> Exception:
+    """Return the error of this program for one of aiodocker."""
+    if error.status == CANNOT_CONNECT:
+        return Unavailable(f"Docker does not answer: {error.message}")
+    message = str(error.message)
+    if image and error.status == HTTPStatus.NOT_FOUND and "image" in message.lower():
+        return ImageUnavailable(f"the image {image!r} does not exist on this Docker engine")
+    if image and any(sign in message for sign in _NO_PYTHON):
+        return ImageUnavailable(f"the image {image!r} has no python3 that runs on this machine: {message}")
+    return EngineError(f"Docker refused the request: {message}")
+
+
+def parse_time(text: str) -> datetime | None:
+    """Parse a time of the Engine API, which has nanoseconds; None if `text` is not a time with a time zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
+
+
+def operation_of(method: str, path: str) -> str:
+    """Return the metric label of a request. It leaves out ids and names, because labels must have few values."""
+    parts = re.sub(r"^/v[\d.]+/", "/", path).strip("/").split("/")
+    if parts[0] not in _COLLECTIONS:
+        return "other"
+    verb = parts[-1] if len(parts) > 1 and parts[-1] in _VERBS else method.lower()
+    return f"{parts[0]} {verb}"
+
+
+def request_metrics(meter: Meter) -> aiohttp.TraceConfig:
+    """Return the trace of an HTTP session that measures the duration and the errors of all requests."""
+
+    async def on_start(_: aiohttp.ClientSession, request: SimpleNamespace, __: object) -> None:
+        request.started_at = perf_counter()
+
+    async def on_end(
+        _: aiohttp.ClientSession, request: SimpleNamespace, end: aiohttp.TraceRequestEndParams
+    ) -> None:
+        operation = operation_of(end.method, end.url.path)
+        meter.observe(DOCKER_REQUEST_SECONDS, perf_counter() - request.started_at, operation)
+        status = end.response.status
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            meter.count(DOCKER_ERRORS, operation, "server_error")
+        elif status >= HTTPStatus.BAD_REQUEST and status not in _EXPECTED_STATUSES:
+            meter.count(DOCKER_ERRORS, operation, "refused")
+
+    async def on_exception(
+        _: aiohttp.ClientSession, __: SimpleNamespace, failure: aiohttp.TraceRequestExceptionParams
+    ) -> None:
+        if isinstance(failure.exception, aiohttp.ClientError | OSError | TimeoutError):  # not a cancellation
+            meter.count(DOCKER_ERRORS, operation_of(failure.method, failure.url.path), "unreachable")
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(on_start)
+    config.on_request_end.append(on_end)
+    config.on_request_exception.append(on_exception)
+    config.freeze()
+    return config

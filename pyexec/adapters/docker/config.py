@@ -1,0 +1,114 @@
+"""Requests of the Engine API that create containers. All rules that isolate a program are set here."""
+
+from typing import Any
+
+from attrs import frozen
+
+from pyexec.adapters.docker.hosts_file import HOSTNAME
+from pyexec.ports import ContainerSpec, SetupSpec
+
+_TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000"
+_PAGE_BYTES = 4096
+
+
+@frozen(kw_only=True)
+class SecurityOptions:
+    """Options of all containers: the name of the runtime, and a seccomp profile in JSON. None is Docker's default."""
+
+    runtime: str | None = None
+    seccomp_profile: str | None = None
+
+    def apply(self, host: dict[str, Any]) -> None:
+        """Add the options to the `HostConfig` of a container."""
+        host["SecurityOpt"] = ["no-new-privileges:true"]
+        if self.seccomp_profile is not None:
+            host["SecurityOpt"].append(f"seccomp={self.seccomp_profile}")
+        if self.runtime is not None:
+            host["Runtime"] = self.runtime
+
+
+def container_config(
+    spec: ContainerSpec, security: SecurityOptions, hosts: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the request for a sandbox, for version 1.41 of the API or later.
+
+    `hosts` mounts /etc/hosts into a container without network. Docker creates that file only with a network."""
+    host: dict[str, Any] = {
+        "AutoRemove": True,
+        "ReadonlyRootfs": True,
+        "Tmpfs": {
+            "/work": f"{_TMPFS},mode=0755,{_tmpfs_size(spec.work_bytes)}",
+            "/tmp": f"{_TMPFS},mode=1777,{_tmpfs_size(spec.tmp_bytes)}",  # noqa: S108 in the sandbox
+            # Like Docker's own mount, but with a limit on the number of files: they outlive a program that the
+            # kernel has killed, and could leave no memory for the supervisor.
+            "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_tmpfs_size(spec.shm_bytes)}",  # noqa: S108 in the sandbox
+        },
+        "NetworkMode": spec.network or "none",
+        "LogConfig": {
+            "Type": "local",
+            "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
+        },
+        "Ulimits": [_NO_CORES],
+    }
+    if spec.cpus is not None:
+        host["NanoCpus"] = int(spec.cpus * 1e9)
+    if hosts is not None:
+        host["Mounts"] = [hosts]
+    names = {"Hostname": HOSTNAME, "NetworkDisabled": hosts is not None}
+    return _container(spec, "1000:1000", host, security) | names
+
+
+def _tmpfs_size(size: int) -> str:
+    """Limit the number of files to the number of pages: empty files use kernel memory, too."""
+    return f"size={size},nr_inodes={max(1, size // _PAGE_BYTES)}"
+
+
+_NO_CORES = {"Name": "core", "Soft": 0, "Hard": 0}
+_SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"]
+"""Installers set owners of files, and apt switches to a user of its own. Docker's default is twice as many."""
+
+
+def setup_config(spec: SetupSpec, security: SecurityOptions) -> dict[str, Any]:
+    """Return the request for a setup container: a sandbox, too, with no mounts, few capabilities and all limits.
+
+    Its root is writable, and Docker does not remove it at its end, because it becomes an image."""
+    host: dict[str, Any] = {
+        "CapAdd": _SETUP_CAPABILITIES,
+        "NetworkMode": spec.network,
+        "LogConfig": {"Type": "none"},
+        "Ulimits": [
+            _NO_CORES,
+            {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
+        ],
+    }
+    return _container(spec, "0:0", host, security)
+
+
+def _container(
+    spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any], security: SecurityOptions
+) -> dict[str, Any]:
+    """Return the part of the request that sandboxes and setup containers share."""
+    host |= {
+        "CapDrop": ["ALL"],
+        "IpcMode": "private",
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,
+        "PidsLimit": spec.pids_max,
+        "CpuShares": spec.cpu_shares,
+    }
+    security.apply(host)
+    return {
+        "Image": spec.image,
+        "Entrypoint": [],
+        "Cmd": list(spec.command),
+        "User": user,
+        "WorkingDir": "/",
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": dict(spec.labels),
+        "HostConfig": host,
+    }

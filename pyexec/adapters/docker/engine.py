@@ -1,0 +1,186 @@
+"""The container engine, on Docker 20.10 or later."""
+
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Self
+
+import anyio
+from aiodocker import Docker
+from aiodocker.containers import DockerContainer
+from attrs import frozen
+
+from pyexec.adapters.docker.client import (
+    close_client,
+    open_client,
+    parse_time,
+    remove_container,
+    translate_errors,
+)
+from pyexec.adapters.docker.config import SecurityOptions, container_config
+from pyexec.adapters.docker.containers import AttachedContainer, DockerSetupContainer, FollowedContainer
+from pyexec.adapters.docker.hosts_file import HostsFile, is_missing, mount
+from pyexec.adapters.docker.images import DockerImages
+from pyexec.adapters.docker.networks import Networks
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable
+from pyexec.metrics import NOOP_METER, Meter
+from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
+
+logger = logging.getLogger(__name__)
+
+_LIMIT_OF_INFO: Final = {
+    "MemoryLimit": "memory",
+    "SwapLimit": "swap",
+    "PidsLimit": "pids",
+    "CPUShares": "cpu_shares",
+    "CpuCfsQuota": "cpus",
+}
+
+
+@frozen(kw_only=True)
+class DockerInfo:
+    """Version and configuration of a Docker engine. `system_time` is the clock of its machine."""
+
+    version: str
+    api: str
+    cgroup: str
+    runtime: str
+    system_time: datetime | None
+
+
+class DockerEngine:
+    """`ports.Engine` on a Docker daemon."""
+
+    def __init__(self, docker: Docker, security: SecurityOptions) -> None:
+        self._docker = docker
+        self._security = security
+        self.images = DockerImages(docker)
+        self.networks = Networks(docker)
+        self._hosts = HostsFile(docker)
+        self._unremoved: set[str] = set()
+        """Names or ids of containers that may still exist, because Docker did not answer. The next start removes
+        them."""
+
+    @classmethod
+    async def connect(
+        cls, host: str, security: SecurityOptions, timeout_seconds: float, meter: Meter = NOOP_METER
+    ) -> Self:
+        """Return the engine at `host` (`unix:///path` or `tcp://host:port`); sends no request.
+
+        A request that is not answered within `timeout_seconds` raises `Unavailable`.
+        Raises `SettingsError` if `host` is not valid."""
+        return cls(open_client(host, timeout_seconds, meter), security)
+
+    async def close(self) -> None:
+        await close_client(self._docker)
+
+    async def check(self) -> None:
+        async with translate_errors():
+            await self._docker.version()
+
+    async def identify(self) -> EngineIdentity:
+        info, version = await self._query_info()
+        unenforced = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
+        if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
+            unenforced.append("seccomp")
+        runtime, runtimes = self._security.runtime, info.get("Runtimes", {})
+        if runtime is not None and runtime not in runtimes:
+            known = ", ".join(sorted(runtimes))
+            raise SettingsError(f"PYEXEC_DOCKER_RUNTIME is {runtime!r}; this Docker engine knows {known}")
+        return EngineIdentity(
+            id=info["ID"],
+            version=info["ServerVersion"],
+            architecture=version["Arch"],
+            cpus=info["NCPU"],
+            memory_mb=info["MemTotal"] // MEBIBYTE,
+            unenforced=unenforced,
+        )
+
+    async def info(self) -> DockerInfo:
+        """Ask the engine for what a preflight check reports."""
+        info, version = await self._query_info()
+        return DockerInfo(
+            version=info["ServerVersion"],
+            api=version["ApiVersion"],
+            cgroup=f"version {info.get('CgroupVersion', '1')} by {info.get('CgroupDriver', 'an unknown driver')}",
+            runtime=info.get("DefaultRuntime", "runc"),
+            system_time=parse_time(info.get("SystemTime", "")),
+        )
+
+    async def _query_info(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        async with translate_errors():
+            return await self._docker.system.info(), await self._docker.version()
+
+    async def start(self, spec: ContainerSpec) -> AttachedContainer:
+        await self._remove_unremoved()
+        return await self.networks.with_network(spec.network, partial(self._start, spec))
+
+    async def _start(self, spec: ContainerSpec) -> AttachedContainer:
+        try:
+            container = await self._create(spec)
+        except EngineError as error:
+            if not is_missing(error):
+                raise
+            self._hosts.forget()
+            container = await self._create(spec)
+        attached = AttachedContainer(container, self._unremoved)
+        try:
+            async with translate_errors(image=spec.image):
+                await attached.open()
+                await container.start()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await attached.remove()
+            raise
+        return attached
+
+    async def _create(self, spec: ContainerSpec) -> DockerContainer:
+        hosts = None if spec.network else mount(await self._hosts.path(spec.image))
+        # With a known name, the container can be removed even if the response to its creation is lost.
+        name = f"pyexec-{secrets.token_hex(8)}"
+        try:
+            with anyio.CancelScope(shield=True):
+                async with translate_errors(image=spec.image):
+                    container = await self._docker.containers.create(
+                        container_config(spec, self._security, hosts), name=name
+                    )
+        except BaseException:
+            self._unremoved.add(name)
+            raise
+        return container
+
+    async def _remove_unremoved(self) -> None:
+        for name in tuple(self._unremoved):
+            try:
+                await remove_container(self._docker.containers.container(name))
+            except Unavailable:
+                raise  # the start would fail, too, after the same timeout once more for each container
+            except ExecutorError as error:
+                logger.error(
+                    "container %s left behind; removal is retried at the next start: %s", name, error
+                )
+            else:
+                self._unremoved.discard(name)
+
+    async def ensure_network(self, name: str) -> None:
+        await self.networks.ensure(name)
+
+    async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
+        start = partial(DockerSetupContainer.start, self._docker, spec, self._security)
+        return await self.networks.with_network(spec.network, start)
+
+    async def follow(self, container_id: str) -> FollowedContainer:
+        return await FollowedContainer.open(self._docker, container_id, self._unremoved)
+
+    async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
+        async with translate_errors():
+            found = await self._docker.containers.list(all=1, filters=filters)
+            return {container.id: container["Labels"] for container in found}
+
+    async def remove_container(self, container_id: str) -> None:
+        await remove_container(self._docker.containers.container(container_id))

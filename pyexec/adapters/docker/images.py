@@ -1,0 +1,151 @@
+"""The images of the Docker engine."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker
+from aiodocker.exceptions import DockerError
+
+from pyexec.adapters.docker.client import (
+    CANNOT_CONNECT,
+    get,
+    has_status,
+    parse_time,
+    translate,
+    translate_errors,
+)
+from pyexec.errors import EngineError, ImageUnavailable, Unavailable
+from pyexec.ports import Image
+
+_NOT_FOUND = (
+    "not found",
+    "manifest unknown",
+    "does not exist",
+    "pull access denied",
+    "repository name not known",
+)
+_REGISTRY_UNREACHABLE = (
+    "connection refused",
+    "no such host",
+    "timeout",
+    "deadline exceeded",
+    "eof",
+    "unreachable",
+    "x509",
+    "tls",
+    "server misbehaving",
+    "temporary failure",
+)
+_OTHER_ARCHITECTURE = "no matching manifest"
+_IGNORED = frozenset({"Downloading", "Extracting", "Waiting", "Verifying Checksum"})
+"""States of a layer that are reported many times a second, or say nothing."""
+
+
+class DockerImages:
+    """`ports.Images` on a Docker daemon."""
+
+    def __init__(self, docker: Docker) -> None:
+        self._docker = docker
+
+    async def find(self, name: str) -> Image | None:
+        try:
+            async with translate_errors():
+                return _image(await self._docker.images.inspect(name))
+        except EngineError as error:
+            if has_status(error, [HTTPStatus.BAD_REQUEST]):
+                raise ImageUnavailable(f"{name!r} is not a valid image name: {error}") from error
+            if not has_status(error, [HTTPStatus.NOT_FOUND]):
+                raise
+            return None
+
+    async def pull(self, name: str) -> AsyncIterator[str]:
+        try:
+            async for progress in self._docker.images.pull(name, stream=True):
+                if message := progress.get("error"):
+                    raise _unavailable(name, str(message))
+                if line := _progress_line(progress):
+                    yield line
+        except DockerError as error:
+            if error.status == CANNOT_CONNECT:
+                raise translate(error, name) from error
+            raise _unavailable(name, str(error.message)) from error
+        except aiohttp.ClientError as error:
+            raise Unavailable(f"the connection to Docker broke: {error}") from error
+
+    async def tag(self, image_id: str, repository: str, tag: str) -> None:
+        async with translate_errors():
+            await self._docker.images.tag(image_id, repository, tag=tag)
+
+    async def check_pullable(self, name: str) -> None:
+        """Ask the registry for an image, and pull nothing. Raises `ImageUnavailable` if it cannot be pulled."""
+        async with translate_errors(), await get(self._docker, f"distribution/{name}/json") as response:
+            if response.status != HTTPStatus.OK:
+                message = (await response.json())["message"]
+                raise ImageUnavailable(f"the registry answered: {message}")
+
+    async def list(self, *, label: str | None = None, repository: str | None = None) -> Sequence[Image]:
+        filters = {"label": [label] if label else [], "reference": [f"{repository}:*"] if repository else []}
+        wanted = json.dumps({key: values for key, values in filters.items() if values})
+        async with translate_errors():
+            found = await self._docker.images.list(filters=wanted)
+        images = [await self.find(document["Id"]) for document in found]
+        return [image for image in images if image is not None]
+
+    async def remove(self, image: Image) -> bool:
+        try:
+            async with translate_errors():
+                for name in image.names or [image.id]:
+                    await self._docker.images.delete(name)
+        except EngineError as error:
+            if has_status(error, [HTTPStatus.CONFLICT]):
+                return False
+            if not has_status(error, [HTTPStatus.NOT_FOUND]):
+                raise
+        return True
+
+
+def _image(document: Mapping[str, Any]) -> Image:
+    digests = document.get("RepoDigests") or ()
+    created = _time_or_epoch(document["Created"])
+    named = _time_or_epoch((document.get("Metadata") or {}).get("LastTagTime") or "")
+    return Image(
+        id=document["Id"],
+        digest=digests[0].partition("@")[2] if digests else document["Id"],
+        names=document.get("RepoTags") or (),
+        size_bytes=document["Size"],
+        architecture=document["Architecture"],
+        created_at=created,
+        used_at=max(created, named),
+        labels=(document.get("Config") or {}).get("Labels") or {},
+    )
+
+
+def _time_or_epoch(text: str) -> datetime:
+    """Parse a time; the Unix epoch if Docker does not know it, which it writes as the year 1 or not at all."""
+    epoch = datetime.fromtimestamp(0, UTC)
+    return max(parse_time(text) or epoch, epoch)
+
+
+def _progress_line(progress: Mapping[str, Any]) -> str:
+    status, layer = str(progress.get("status", "")), progress.get("id")
+    if status in _IGNORED:
+        return ""
+    return f"{layer}: {status}" if layer else status
+
+
+def _unavailable(name: str, message: str) -> ImageUnavailable:
+    """Return an error that names the cause: the image name, the registry, or the machine."""
+    lowered = message.lower()
+    if _OTHER_ARCHITECTURE in lowered:
+        return ImageUnavailable(
+            f"the image {name!r} does not support the architecture of this machine: {message}"
+        )
+    if any(sign in lowered for sign in _REGISTRY_UNREACHABLE):
+        return ImageUnavailable(f"the registry of the image {name!r} does not answer: {message}")
+    if any(sign in lowered for sign in _NOT_FOUND):
+        return ImageUnavailable(f"the image {name!r} does not exist, or needs a login: {message}")
+    return ImageUnavailable(f"the image {name!r} cannot be pulled: {message}")

@@ -1,0 +1,58 @@
+"""Membership and peers of a server without a cluster: it is the only member, it leads, and it has no peers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from pyexec.aio import Broadcast
+from pyexec.domain.execution import Execution
+from pyexec.domain.output_log import Stream
+from pyexec.errors import Unavailable
+from pyexec.ports import Caller, Member, Members
+
+
+class SingleMember:
+    """`ports.Membership` for one replica."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, Member] = {}
+        self._version = 0
+        self._changed = Broadcast()
+        self._leadership = anyio.Lock()
+
+    @property
+    def is_member(self) -> bool:
+        return bool(self._members)
+
+    async def join(self, member: Member) -> None:
+        self._update({member.replica: member})
+
+    async def members(self, since: int | None = None) -> Members:
+        while self._version == since:
+            await self._changed.wait()
+        return Members(version=self._version, members=dict(self._members))
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[None]:
+        async with self._leadership:
+            yield
+
+    async def leave(self) -> None:
+        self._update({})
+
+    def _update(self, members: dict[str, Member]) -> None:
+        self._members = members
+        self._version += 1
+        self._changed.notify_all()
+
+
+class NoPeers:
+    """`ports.Peers` without any: the owner of a run that this server does not know has crashed."""
+
+    async def output(
+        self, execution: Execution, offset: int, caller: Caller, *, follow: bool
+    ) -> AsyncIterator[tuple[Stream, bytes]]:
+        request = f"offset {offset}, follow {follow}, from a replica: {caller.is_replica}"
+        raise Unavailable(f"{execution.id} runs on {execution.owner}, which is not a member ({request})")
+        yield

@@ -1,0 +1,228 @@
+"""The embedded event log, for a server without a cluster: one SQLite file, which only this process uses.
+
+Every commit survives a crash of the process. After a crash of the machine the file is intact, but the last commits
+may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted server reads the log instead."""
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from attrs import define, field
+
+from pyexec.adapters.data_dir import DataDir
+from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
+from pyexec.aio import Broadcast
+from pyexec.codec import decode_event
+from pyexec.domain.events import Event
+from pyexec.domain.execution import Status
+from pyexec.domain.ids import is_execution_id
+from pyexec.errors import Conflict, CorruptLog, InvalidRequest
+from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
+
+T = TypeVar("T")
+
+FILE_NAME: Final = "log.sqlite3"
+REBUILD_BATCH: Final = 50
+
+
+@define(eq=False)
+class _Waiter:
+    """A waiter for one execution, with the greatest log length that it was notified of."""
+
+    length: float = 0
+    changed: Broadcast = field(factory=Broadcast)
+
+    def notify(self, length: float) -> None:
+        self.length = max(self.length, length)
+        self.changed.notify_all()
+
+
+class EmbeddedLog:
+    """`ports.EventLog` on SQLite. Close it, or use it as a context manager."""
+
+    def __init__(self, data_dir: DataDir, store: SqliteStore, replica: str | None) -> None:
+        self._replica = replica
+        self._data_dir = data_dir
+        self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._limiter = CapacityLimiter(1)
+        # If asyncio cancels a task, the limiter is released while the thread still works.
+        self._mutex = threading.Lock()
+        self._waiters: dict[str, set[_Waiter]] = {}
+        self._inboxes: dict[str, dict[str, int]] = {}
+        self._version = 0
+        self._changed = Broadcast()
+
+    @classmethod
+    async def open(cls, directory: Path, replica: str | None = None) -> Self:
+        """Open the log in `directory`; create it if it does not exist. `replica` is the name of this replica: all
+        others are gone, because the directory is locked.
+
+        Raises `SettingsError` if the directory cannot be used or is locked by another process, and `CorruptLog`
+        if the file in it is not a log that this version can read."""
+        return cls(*await to_thread.run_sync(_open, directory), replica)
+
+    async def close(self) -> None:
+        """Close the file and unlock the directory."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._run(lambda store: store.close())
+            finally:
+                self._data_dir.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    @property
+    def deployment(self) -> str:
+        """The id of the data directory, which never changes."""
+        return self._data_dir.deployment
+
+    async def append(
+        self,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        *,
+        key: IdempotencyKey | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
+    ) -> None:
+        if not events:
+            raise ValueError("an append needs events")
+        if key is not None and after != 0:
+            raise ValueError("an idempotency key can only be bound with the first event")
+        if fence is not None and fence == self._replica:
+            raise Conflict(f"{fence} is still a member")
+
+        def write(store: SqliteStore) -> None:
+            store.append(execution_id, after, events, key)
+            self._notify_from_thread(execution_id, after + len(events), notify)
+
+        await self._run(write)
+
+    async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
+        rows = await self._run(lambda store: store.read(execution_id, after))
+        if any(seq != expected for expected, (seq, _) in enumerate(rows, after + 1)):
+            raise CorruptLog(f"{execution_id}: an event after number {after} is missing")
+        return [decode_event(event) for _, event in rows]
+
+    async def wait(self, execution_id: str, after: int) -> None:
+        with self._waiting(execution_id) as waiter:
+            waiter.notify(await self._run(lambda store: _length(store, execution_id)))
+            while waiter.length <= after:
+                await waiter.changed.wait()
+
+    async def open_executions(self, since: int | None = None) -> OpenExecutions:
+        while self._version == since:
+            await self._changed.wait()
+        # Taken before the read: a change in between is then reported twice instead of never.
+        version = self._version
+        lengths = await self._run(lambda store: store.open_lengths())
+        return OpenExecutions(version=version, lengths=lengths)
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        while self._version == since:
+            await self._changed.wait()
+        return Inbox(version=self._version, entries=dict(self._inboxes.get(replica, {})))
+
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
+        entries = self._inboxes.get(replica, {})
+        if entries.get(execution_id) == revision:
+            del entries[execution_id]
+        if not entries:
+            self._inboxes.pop(replica, None)
+
+    async def list_executions(
+        self, *, status: Status | None, limit: int, cursor: str | None
+    ) -> ExecutionPage:
+        if cursor is not None and not is_execution_id(cursor):
+            raise InvalidRequest("cursor must be the next_cursor of an earlier answer", field="cursor")
+        ids = await self._run(lambda store: store.list_ids(status=status, before=cursor, limit=limit + 1))
+        return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
+
+    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
+        return await self._run(lambda store: store.list_ended(before, limit))
+
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
+        return await self._run(lambda store: store.find_by_key(key_hash))
+
+    async def retire(self, execution_id: str) -> None:
+        def remove(store: SqliteStore) -> None:
+            if store.retire(execution_id):
+                self._notify_from_thread(execution_id, math.inf)
+
+        await self._run(remove)
+
+    async def check(self) -> None:
+        await self._run(lambda store: store.list_ids(status=None, before=None, limit=1))
+
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        """Rebuild in batches, so that other calls need not wait long."""
+        after: str | None = ""
+        unreadable: dict[str, CorruptLog] = {}
+        while after is not None:
+            step = partial(SqliteStore.rebuild_index, after=after, limit=REBUILD_BATCH)
+            after, failures = await self._run(step)
+            unreadable |= failures
+        return unreadable
+
+    async def _run(self, work: Callable[[SqliteStore], T]) -> T:
+        """Run `work` in a thread, one call at a time. Cancellation does not interrupt it."""
+
+        def call() -> T:
+            with self._mutex, translate_errors():
+                return work(self._store)
+
+        return await to_thread.run_sync(call, limiter=self._limiter)
+
+    def _notify_from_thread(self, execution_id: str, length: float, replica: str | None = None) -> None:
+        """Notify waiters of a commit from the worker thread: the caller of the commit may be cancelled already."""
+        self._loop.call_soon_threadsafe(self._notify, execution_id, length, replica)
+
+    def _notify(self, execution_id: str, length: float, replica: str | None) -> None:
+        self._version += 1
+        if replica is not None:
+            self._inboxes.setdefault(replica, {})[execution_id] = self._version
+        for waiter in self._waiters.get(execution_id, ()):
+            waiter.notify(length)
+        self._changed.notify_all()
+
+    @contextmanager
+    def _waiting(self, execution_id: str) -> Iterator[_Waiter]:
+        waiter = _Waiter()
+        waiters = self._waiters.setdefault(execution_id, set())
+        waiters.add(waiter)
+        try:
+            yield waiter
+        finally:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[execution_id]
+
+
+def _open(directory: Path) -> tuple[DataDir, SqliteStore]:
+    data_dir = DataDir.acquire(directory)
+    try:
+        with translate_errors():
+            return data_dir, SqliteStore.open(directory / FILE_NAME)
+    except BaseException:
+        data_dir.release()
+        raise
+
+
+def _length(store: SqliteStore, execution_id: str) -> float:
+    """Return the number of events; infinity for a retired execution, so that every wait ends."""
+    length = store.entry(execution_id).length
+    return math.inf if length == 0 and store.is_retired(execution_id) else length

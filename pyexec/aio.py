@@ -1,0 +1,109 @@
+"""Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, log an outage once."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+from attrs import define
+
+from pyexec.errors import ExecutorError, Unavailable
+
+T = TypeVar("T")
+
+
+class Broadcast:
+    """Wakes every waiting task each time the state that it stands for has changed.
+
+    Use it without losing a change: call `next_event()`, read the state, then wait for that event."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def notify_all(self) -> None:
+        """Wake all tasks that wait now."""
+        event, self._event = self._event, anyio.Event()
+        event.set()
+
+    def next_event(self) -> anyio.Event:
+        """Return the event that the next `notify_all` sets."""
+        return self._event
+
+    async def wait(self) -> None:
+        """Wait for the next `notify_all`."""
+        await self._event.wait()
+
+
+@define
+class FailureLog:
+    """Logs an outage once when it begins and once when it ends, however many retries fail in between.
+
+    `activity` completes the sentence "... failed; retrying", such as "reading the inbox"."""
+
+    logger: logging.Logger
+    activity: str
+    failing: bool = False
+
+    def failed(self, error: ExecutorError) -> None:
+        """Record that an attempt failed. The first failure of an outage is logged."""
+        if not self.failing:
+            self.logger.warning("%s failed; retrying: %s", self.activity, error)
+        self.failing = True
+
+    def recovered(self) -> None:
+        """Record that an attempt succeeded. The first success after an outage is logged."""
+        if self.failing:
+            self.logger.info("%s succeeded again", self.activity)
+        self.failing = False
+
+
+async def retry(
+    operation: Callable[[], Awaitable[T]],
+    failures: FailureLog,
+    *,
+    seconds: float = 1.0,
+    errors: type[ExecutorError] | tuple[type[ExecutorError], ...] = Unavailable,
+) -> T:
+    """Call `operation` until it does not raise one of `errors`, with a pause of `seconds` after each failure.
+
+    Return its result. Any other exception is raised at once."""
+    while True:
+        try:
+            result = await operation()
+        except errors as error:
+            failures.failed(error)
+            await anyio.sleep(seconds)
+        else:
+            failures.recovered()
+            return result
+
+
+class InFlightGuard:
+    """Lets sections that must not be interrupted finish before shutdown, and lets no new one begin."""
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._section_left = Broadcast()
+        self.closed = False
+
+    @contextmanager
+    def section(self) -> Iterator[None]:
+        """Enter a section. Raises `Unavailable` after `close`."""
+        if self.closed:
+            raise Unavailable("this server is shutting down; retry, and another one will answer")
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._section_left.notify_all()
+
+    def close(self) -> None:
+        """Refuse new sections from now on."""
+        self.closed = True
+
+    async def drained(self) -> None:
+        """Wait until no task is inside a section."""
+        while self._in_flight:
+            await self._section_left.wait()

@@ -1,1 +1,0 @@
-"""`python-executor-server --check`: whether a server with these settings could work here, and what is to be mended."""

@@ -1,0 +1,241 @@
+"""Find the members of a tar while its bytes arrive, without storing them.
+
+The format is POSIX.1-2001 (`pax`) with GNU's long names and sparse members. The standard library parses the single
+headers."""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import TypeVar
+
+from attrs import define, field, frozen
+
+from pyexec.errors import InvalidRequest, UnsupportedArchive
+
+T = TypeVar("T")
+
+BLOCK = tarfile.BLOCKSIZE
+EXTENDED_HEADER_MAX = 64 * 1024
+
+REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE})
+
+_GNU_SPARSE_REAL_SIZE = slice(483, 495)
+_GNU_SPARSE_EXTENDED = 482
+_GNU_SPARSE_EXTENDED_NEXT = 504
+
+_COMPRESSED = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "zip": re.compile(rb"PK\x03\x04"),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
+    "bzip2": re.compile(rb"BZh[1-9]1AY&"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "7z": re.compile(rb"7z\xbc\xaf\x27\x1c"),
+}
+_MAGIC_BYTES = 8
+
+_EXTENDED = {
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
+_PER_MEMBER = (b"path", b"linkpath", b"size", b"GNU.sparse.")
+
+
+@frozen(kw_only=True)
+class Member:
+    """A member as the archive describes it, unchecked. `size` is the size of the unpacked file, including holes."""
+
+    name: bytes
+    kind: bytes
+    target: bytes
+    size: int
+
+
+@define
+class _ExtendedHeaders:
+    """The values that extended headers set for the member that follows them."""
+
+    name: bytes | None = None
+    sparse_name: bytes | None = None
+    target: bytes | None = None
+    stored_size: int | None = None
+    real_size: int | None = None
+
+    def add(self, kind: bytes, data: bytes) -> None:
+        """Read one extended header."""
+        if kind == tarfile.GNUTYPE_LONGNAME:
+            self.name = data.rstrip(b"\0")
+        elif kind == tarfile.GNUTYPE_LONGLINK:
+            self.target = data.rstrip(b"\0")
+        elif kind == tarfile.XGLTYPE:
+            for key, _ in _pax_records(data):
+                if key.startswith(_PER_MEMBER):
+                    raise InvalidRequest(
+                        f"the archive sets {key.decode('ascii', 'replace')!r} for all members, which is not allowed",
+                        field="tar",
+                    )
+        else:
+            for key, value in _pax_records(data):
+                self._add_record(key, value)
+
+    def _add_record(self, key: bytes, value: bytes) -> None:
+        match key:
+            case b"path":
+                self.name = value
+            case b"GNU.sparse.name":
+                self.sparse_name = value
+            case b"linkpath":
+                self.target = value
+            case b"size":
+                self.stored_size = _decimal(value)
+            case b"GNU.sparse.realsize" | b"GNU.sparse.size":
+                self.real_size = _decimal(value)
+
+
+@define
+class TarParser:
+    """Parses a tar that arrives in chunks of any size, and yields each member as soon as its header is complete.
+
+    Raises `InvalidRequest` if the bytes are not a tar, and its subclass `UnsupportedArchive` if they are
+    compressed."""
+
+    members: int = 0
+    ended: bool = False
+    """True after the end-of-archive block. The bytes after it are ignored."""
+
+    _buffer: bytearray = field(factory=bytearray, init=False)
+    _need: int = field(default=BLOCK, init=False)
+    _skip: int = field(default=0, init=False)
+    _magic_checked: bool = field(default=False, init=False)
+    _headers: Iterator[Member | None] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._headers = self._read_headers()
+        next(self._headers)
+
+    @property
+    def empty(self) -> bool:
+        """True until the first byte arrives."""
+        return not self._magic_checked and not self._buffer
+
+    def feed(self, chunk: bytes | memoryview) -> Iterator[Member]:
+        """Yield the members in the next chunk. Parsing advances only while the caller iterates."""
+        view, at = memoryview(chunk), 0
+        while at < len(view) and not self.ended:
+            if self._skip:
+                step = min(self._skip, len(view) - at)
+                self._skip -= step
+                at += step
+                continue
+            step = min(self._need - len(self._buffer), len(view) - at)
+            self._buffer += view[at : at + step]
+            at += step
+            if not self._magic_checked:
+                self._check_magic()
+            if len(self._buffer) == self._need and (member := next(self._headers)) is not None:
+                yield member
+
+    def _check_magic(self) -> None:
+        for name, magic in _COMPRESSED.items():
+            if magic.match(self._buffer):
+                raise UnsupportedArchive(
+                    f"the tar part is {name}-compressed; send an uncompressed tar (tar -cf, not tar -czf)",
+                    field="tar",
+                )
+        self._magic_checked = len(self._buffer) >= _MAGIC_BYTES
+
+    def _take(self, next_need: int) -> bytes:
+        """Return the bytes that were needed, and set how many are needed next."""
+        taken, self._buffer, self._need = bytes(self._buffer), bytearray(), next_need
+        return taken
+
+    def _read_headers(self) -> Iterator[Member | None]:
+        """Parse the archive as a coroutine: `feed` resumes it when `_need` bytes are there. It yields the member that
+        these bytes complete, or None."""
+        extended = _ExtendedHeaders()
+        yield None
+        while any(header := self._take(BLOCK)):
+            info = self._parse(header)
+            if info.type in _EXTENDED:
+                self._need = _padded(info.size)
+                yield None
+                extended.add(info.type, self._take(BLOCK)[: info.size])
+                yield None
+                continue
+            real = None
+            if info.type == tarfile.GNUTYPE_SPARSE:
+                real = _number(header[_GNU_SPARSE_REAL_SIZE])
+                more = header[_GNU_SPARSE_EXTENDED]
+                while more:
+                    yield None
+                    more = self._take(BLOCK)[_GNU_SPARSE_EXTENDED_NEXT]
+            self.members += 1
+            yield self._member(info, real, extended)
+            extended = _ExtendedHeaders()
+        self.ended = True
+        yield None
+
+    def _parse(self, header: bytes) -> tarfile.TarInfo:
+        try:
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            where = "the upload is not a tar archive" if self.members == 0 else "the archive is damaged"
+            raise InvalidRequest(f"{where}, after {self.members} members: {error}", field="tar") from error
+        if info.size < 0:
+            raise InvalidRequest(f"member {info.name[:100]!r} has a negative size", field="tar")
+        if info.type in _EXTENDED and info.size > EXTENDED_HEADER_MAX:
+            raise InvalidRequest(
+                f"the archive has an extended header of {info.size} bytes; at most {EXTENDED_HEADER_MAX} are allowed",
+                field="tar",
+            )
+        return info
+
+    def _member(self, info: tarfile.TarInfo, real: int | None, extended: _ExtendedHeaders) -> Member:
+        stored = info.size if extended.stored_size is None else extended.stored_size
+        self._skip = _padded(stored) if info.type in REGULAR else 0
+        sizes = (extended.real_size, real, stored)
+        names = (extended.sparse_name, extended.name, info.name.encode("utf-8", "surrogateescape"))
+        targets = (extended.target, info.linkname.encode("utf-8", "surrogateescape"))
+        return Member(name=_first(*names), kind=info.type, target=_first(*targets), size=_first(*sizes))
+
+
+def _first(*values: T | None) -> T:
+    return next(value for value in values if value is not None)
+
+
+def _padded(size: int) -> int:
+    return (size + BLOCK - 1) // BLOCK * BLOCK
+
+
+def _number(digits: bytes) -> int:
+    """Read a number field of a header: octal text, or base 256 if the high bit is set."""
+    if digits[:1] >= b"\x80":
+        return int.from_bytes(bytes([digits[0] & 0x7F]) + digits[1:], "big")
+    text = digits.split(b"\0")[0].strip()
+    if not re.fullmatch(rb"[0-7]*", text):
+        raise InvalidRequest("the archive is damaged: a size is not a number", field="tar")
+    return int(text or b"0", 8)
+
+
+def _decimal(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 20:
+        raise InvalidRequest(
+            "the archive is damaged: the size in an extended header is not a number", field="tar"
+        )
+    return int(value)
+
+
+def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the records of a pax header: `LENGTH KEY=VALUE\\n`. LENGTH counts the whole record."""
+    at = 0
+    while at < len(data) and data[at] != 0:
+        digits, space, _ = data[at : at + 20].partition(b" ")
+        length = int(digits) if space and digits.isdigit() else 0
+        record = data[at : at + length]
+        key, equals, value = record[len(digits) + 1 :].partition(b"=")
+        if len(record) != length or not equals or not value.endswith(b"\n"):
+            raise InvalidRequest("the archive is damaged: an extended header is malformed", field="tar")
+        yield key, value[:-1]
+        at += length

@@ -1,0 +1,88 @@
+"""Measure the memory of a sandbox's program, as the kernel counts it for the container.
+
+Part of the supervisor (see bootstrap.py)."""
+
+import contextlib
+import os
+
+from pyexec.guest.wire import CHUNK, TMP, WORK
+
+CGROUP = "/sys/fs/cgroup/"
+
+
+class Memory:
+    """The program's memory: everything charged to the container, minus the files in /work and /tmp, minus the baseline
+    that was charged before the program started. Works with control groups of version 1 and 2.
+
+    All files stay open, because opening a file takes memory of the container. While a process that was killed for
+    lack of memory is still being torn down, the kernel kills the next process that asks for memory."""
+
+    def __init__(self, root=CGROUP):
+        self.v1 = os.path.exists(root + "memory/memory.stat")
+        home = root + "memory/" if self.v1 else root
+        self.stat = os.open(home + "memory.stat", os.O_RDONLY | os.O_CLOEXEC)
+        self.events = os.open(
+            home + ("memory.oom_control" if self.v1 else "memory.events"), os.O_RDONLY | os.O_CLOEXEC
+        )
+        self.peak = 0
+        self.baseline = 0
+        self.kills = 0
+        self.score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+
+    def set_baseline(self, program_bytes=0):
+        """Count memory for the program from now on. `program_bytes` of the memory charged so far belong to it."""
+        self.baseline = self.charged() - program_bytes
+        self.kills = self.oom_kills()
+
+    @contextlib.contextmanager
+    def killed_first(self):
+        """Let processes started in this context inherit an OOM score that makes the kernel kill them first."""
+        own = os.pread(self.score, 16, 0)
+        os.pwrite(self.score, b"1000", 0)
+        try:
+            yield
+        finally:
+            os.pwrite(self.score, own, 0)
+
+    def used(self):
+        """Return the program's bytes, and remember the peak."""
+        used = max(0, self.charged() - self.baseline)
+        self.peak = max(self.peak, used)
+        return used
+
+    def charged(self):
+        """Return the container's bytes of anonymous and shared memory, without files in /work and /tmp."""
+        stat = read_counters(self.stat)
+        anonymous = stat["total_rss"] if self.v1 else stat["anon"]
+        shared = stat.get("total_shmem", 0) if self.v1 else stat["shmem"]
+        return int(anonymous) + max(0, int(shared) - tmpfs_bytes(WORK) - tmpfs_bytes(TMP))
+
+    def oom_kills(self):
+        return int(read_counters(self.events).get("oom_kill", 0))
+
+    def was_exhausted(self):
+        """Return True if the kernel has killed a process for lack of memory since `set_baseline`."""
+        return self.oom_kills() > self.kills
+
+
+def read_counters(fd):
+    """Return the names and values in an open file of a control group."""
+    text = b""
+    while True:
+        part = os.pread(fd, CHUNK, len(text))
+        if not part:
+            return dict(line.split() for line in text.decode().splitlines())
+        text += part
+
+
+def tmpfs_bytes(path):
+    """Return the bytes used by files on the tmpfs at `path`."""
+    info = os.statvfs(path)
+    return (info.f_blocks - info.f_bfree) * info.f_frsize
+
+
+def private_bytes(pid):
+    """Return the bytes of a process that it shares with neither files nor other processes."""
+    with open("/proc/%d/statm" % pid) as file:
+        _, resident, shared = map(int, file.read().split()[:3])
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,170 @@
+"""Run the caller's program, from the start signal until every process that it has started is dead.
+
+Part of the supervisor (see bootstrap.py)."""
+
+import os
+import resource
+import select
+import signal
+import time
+
+from pyexec.guest.interpreter import SECRET_BYTES
+from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send, send_data, send_json
+
+FASTEST_ALLOCATION = 8 * 2**30
+"""Bytes per second. The supervisor checks the memory again before a program of this speed could exceed its limit."""
+POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
+"""A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
+this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
+server."""
+REAPED_AT_ONCE = 256
+
+
+class Program:
+    """A program in an interpreter, with its limits."""
+
+    def __init__(self, interpreter, memory):
+        """Prepare everything that is possible before the start signal, because the caller waits afterwards."""
+        self.interpreter = interpreter
+        self.memory = memory
+        self.secret = interpreter.streams.secret
+        self.status = None
+        self.result = bytearray()
+        self.streams = interpreter.streams.outputs
+        self.poller = select.poll()
+        self.wake, self.woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self.woken, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.poller.register(self.wake, select.POLLIN)
+        for fd in self.streams:
+            self.poller.register(fd, select.POLLIN | select.POLLHUP)
+        self.cpu_before = children_cpu_seconds()
+        memory.set_baseline(interpreter.memory_bytes)
+
+    def run(self, start):
+        """Start the program, forward its output, and enforce its limits until it ends. Send STARTED, and EXIT."""
+        self.output_left = start["output_bytes"]
+        self.pid, self.status = self.interpreter.start_program()
+        send(STARTED)
+        deadline = time.monotonic() + start["timeout"]
+        limiter = RateLimiter()
+        while self.status is None:
+            now = time.monotonic()
+            if now >= deadline:
+                return self.stop("timeout")
+            memory_left = start["memory_bytes"] - self.memory.used()
+            if memory_left < 0:
+                return self.stop("out_of_memory")
+            seconds = min(deadline - now, max(0.01, min(0.25, memory_left / FASTEST_ALLOCATION)))
+            for fd, _ in self.poller.poll(seconds * 1000 + 1):
+                if fd == self.wake:
+                    os.read(fd, 4096)
+                    self.reap()
+                elif not self.forward(fd):
+                    return self.stop("output_limit")
+            limiter.wait()
+        return self.stop("exit")
+
+    def forward(self, fd):
+        """Forward the available output of one descriptor. Return False if the program exceeds its output limit."""
+        try:
+            data = os.read(fd, CHUNK)
+        except (ConnectionResetError, BlockingIOError):
+            # The evaluator has ended without reading the secret. Or all processes have ended, and the other end of
+            # this pipe is still in flight in a socket: a process had sent it there, and none has received it.
+            data = b""
+        if not data:
+            self.poller.unregister(fd)
+            os.close(fd)
+            del self.streams[fd]
+            return True
+        if self.streams[fd] == RESULT:
+            if data.startswith(self.secret) and len(self.result) <= RESULT_BYTES_MAX:
+                self.result += data[SECRET_BYTES:]
+            return True
+        exceeded = len(data) > self.output_left
+        data = data[: self.output_left]
+        self.output_left -= len(data)
+        send_data(self.streams[fd], data)
+        return not exceeded
+
+    def reap(self):
+        """Collect the exit statuses of processes that have ended."""
+        for _ in range(REAPED_AT_ONCE):
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self.record_status(pid, status)
+        os.write(self.woken, b"\0")  # return to the loop to check the deadline, then continue
+
+    def record_status(self, pid, status):
+        """Keep the main process's exit status. A traced process also reports each signal that stops it."""
+        if pid == self.pid and not os.WIFSTOPPED(status):
+            self.status = status
+
+    def stop(self, reason):
+        """Kill all processes, forward the rest of their output, and send EXIT."""
+        kill_all()
+        while True:
+            try:
+                pid, status = os.wait()
+            except ChildProcessError:
+                break
+            self.record_status(pid, status)
+        for fd in list(self.streams):
+            os.set_blocking(fd, False)
+            while fd in self.streams:
+                if not self.forward(fd):
+                    reason = "output_limit"
+                    break
+        if reason == "exit" and self.memory.was_exhausted():
+            # The kernel may have killed only a child process.
+            reason = "out_of_memory"
+        if os.WIFSIGNALED(self.status):
+            code = 128 + os.WTERMSIG(self.status)
+        else:
+            code = os.WEXITSTATUS(self.status)
+        send_data(RESULT, self.result[:RESULT_BYTES_MAX])
+        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        send_json(
+            EXIT,
+            reason=reason,
+            exit_code=code,
+            signalled=os.WIFSIGNALED(self.status),
+            cpu_seconds=round(children_cpu_seconds() - self.cpu_before, 6),
+            peak_memory_bytes=max(self.memory.peak, largest),
+            result_truncated=len(self.result) > RESULT_BYTES_MAX,
+        )
+
+
+class RateLimiter:
+    """Limits the polls per second, after a first burst (a token bucket)."""
+
+    def __init__(self):
+        self.credit = POLL_BURST
+        self.updated = time.monotonic()
+
+    def wait(self):
+        """Use one poll; pause if too many have been used."""
+        now = time.monotonic()
+        self.credit = min(POLL_BURST, self.credit + (now - self.updated) * POLLS_PER_SECOND) - 1
+        self.updated = now
+        if self.credit < 0:
+            time.sleep(PAUSE_SECONDS)
+
+
+def children_cpu_seconds():
+    """Return the processor time of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def kill_all():
+    """Send SIGKILL to every process of the container except this one, in one step that no fork can outrun."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

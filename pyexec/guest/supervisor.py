@@ -1,0 +1,141 @@
+"""The first process of every sandbox: takes one program from its standard input, runs it, and reports its output.
+
+wire.py describes the protocol, bootstrap.py how this code gets into the container. The modules of the supervisor use
+only each other and the standard library of Python 3.8 or later, on Linux.
+
+After the start signal, a possibly hostile program shares the container. The program can neither trace the supervisor,
+nor open its files, nor slow it down (seccomp.py). The supervisor ignores signals, and the kernel kills it last when
+memory runs out. It kills all processes that the program leaves. The server enforces every limit again from outside."""
+
+import ctypes
+import errno
+import io
+import os
+import signal
+import sys
+import tarfile
+import time
+
+from pyexec.guest.interpreter import IGNORED_SIGNALS, NewInterpreter
+from pyexec.guest.memory import Memory
+from pyexec.guest.prestart import PrestartedInterpreter
+from pyexec.guest.program import Program, kill_all
+from pyexec.guest.seccomp import install_filter
+from pyexec.guest.wire import (
+    ARCHIVE,
+    CHUNK,
+    LINGER_SECONDS,
+    PLAN,
+    READY,
+    REJECTED,
+    START,
+    START_DEADLINE_SECONDS,
+    STDIN,
+    UNPACKED,
+    WORK,
+    read_frame,
+    read_header,
+    read_json,
+    send,
+    send_json,
+)
+
+GRACE_SECONDS = 5.0
+"""How long after the program's deadline the container ends in any case."""
+PR_SET_DUMPABLE = 4
+
+
+class ArchiveReader:
+    """A file object with the payloads of the ARCHIVE frames."""
+
+    def __init__(self, frames):
+        self.frames = frames
+        self.left = 0
+        self.ended = False
+
+    def read(self, size):
+        while not self.left and not self.ended:
+            kind, self.left = read_header(self.frames)
+            if kind != ARCHIVE:
+                raise ValueError("expected the archive, not %r" % kind)
+            self.ended = not self.left
+        data = self.frames.read(min(size, self.left))
+        self.left -= len(data)
+        if not data and not self.ended:
+            sys.exit(0)
+        return data
+
+
+def unpack(frames):
+    """Unpack the archive into /work while it arrives."""
+    reader = ArchiveReader(frames)
+    with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK, copybufsize=16 * CHUNK) as tar:
+        tar.extraction_filter = lambda member, path: member
+        tar.extractall(WORK, numeric_owner=True)
+    while reader.read(CHUNK):
+        pass
+
+
+def set_dumpable(value):
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
+def end_container_after(seconds):
+    """End the container at that time in any case. SIGALRM from the program has no effect before."""
+    limit = time.monotonic() + seconds
+
+    def ring(*_):
+        if time.monotonic() >= limit:
+            kill_all()
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+
+
+def prepare_program(plan, stdin, prestarted, memory):
+    """Return the program, ready to start: in the prestarted interpreter if it fits, else in a new one."""
+    interpreter = prestarted
+    if prestarted is None or not prestarted.fits(plan):
+        if prestarted is not None:
+            prestarted.discard()
+        interpreter = NewInterpreter(plan, memory)
+    interpreter.streams.fill_stdin(stdin)
+    return Program(interpreter, memory)
+
+
+def main(prestart):
+    """Run one program, from READY to the end of the container. With `prestart`, start its interpreter in advance."""
+    memory = Memory()
+    set_dumpable(0)
+    install_filter()
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir(WORK)
+    frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
+    send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
+    prestarted = PrestartedInterpreter.start(memory) if prestart else None
+    try:
+        unpack(frames)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return send_json(REJECTED, code="disk_full" if full else "bad_archive", message=str(error)[:1000])
+    send(UNPACKED)
+    plan, stdin = read_json(frames, PLAN), read_frame(frames, STDIN)
+    program = prepare_program(plan, stdin, prestarted, memory)
+    prepared = time.monotonic()
+    start = read_json(frames, START)
+    if time.monotonic() - prepared > START_DEADLINE_SECONDS:
+        return send_json(REJECTED, code="late", message="the start signal came too late")
+    if program.interpreter.has_exited():
+        program = prepare_program(plan, stdin, program.interpreter, memory)
+    end_container_after(start["timeout"] + GRACE_SECONDS)
+    program.run(start)
+    end_container_after(LINGER_SECONDS)
+    if start["collector"]:
+        module = {}
+        exec(start["collector"], module)
+        module["collect"](start["files"], send)
+    while True:
+        signal.pause()

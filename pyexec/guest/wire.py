@@ -1,0 +1,79 @@
+"""The protocol between a sandbox and the server: frames on the supervisor's standard input and output.
+
+A frame is one byte for its kind, four bytes for the length (big-endian), and the payload. The server sends, in order:
+
+1. ARCHIVE frames with the archive; an empty one ends it;
+2. one PLAN frame that describes the program, and one STDIN frame with its whole standard input;
+3. one START frame, the start signal.
+
+If the input ends before START, the sandbox ends. After EXIT, the supervisor sends the output files that the run wants.
+
+Frames to the server end with a newline, because Docker's log drivers store complete lines. Output is base64 without
+newlines, because each line has a cost. A frame is smaller than 16 KiB, because the log driver `local` loses the newline
+of longer lines (seen with Docker 20.10)."""
+
+import binascii
+import json
+import os
+import struct
+import sys
+
+ARCHIVE, PLAN, STDIN, START = b"A", b"P", b"I", b"G"
+READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
+    b"R",
+    b"U",
+    b"F",
+    b"S",
+    b"1",
+    b"2",
+    b"E",
+    b"X",
+)
+HEADER = struct.Struct("!cI")
+WORK, TMP = "/work", "/tmp"
+START_DEADLINE_SECONDS = 5.0
+"""The supervisor rejects a start signal that arrives later than this after STDIN. A server that was suspended for so
+long may have lost the execution to another replica."""
+LINGER_SECONDS = 120.0
+"""How long the container stays after the program's end, so that a restarted server can still read its last frames."""
+CHUNK = 64 * 1024
+PIECE = 12000
+"""Bytes of output in one frame, before base64."""
+RESULT_BYTES_MAX = 64 * 1024
+"""The repr of a last expression is cut after this."""
+
+
+def read_header(frames):
+    """Return the kind and the length of the next frame. Exit if the input has ended: the server is gone."""
+    header = frames.read(HEADER.size)
+    if len(header) < HEADER.size:
+        sys.exit(0)
+    return HEADER.unpack(header)
+
+
+def read_frame(frames, kind):
+    """Return the payload of the next frame; raise `ValueError` if it is not of this kind."""
+    found, length = read_header(frames)
+    if found != kind:
+        raise ValueError("expected %r, not %r" % (kind, found))
+    return frames.read(length)
+
+
+def read_json(frames, kind):
+    return json.loads(read_frame(frames, kind))
+
+
+def send(kind, payload=b""):
+    data = memoryview(HEADER.pack(kind, len(payload)) + payload + b"\n")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def send_data(kind, data):
+    """Send bytes as base64, in as many frames as necessary."""
+    for start in range(0, len(data), PIECE):
+        send(kind, binascii.b2a_base64(data[start : start + PIECE], newline=False))
+
+
+def send_json(kind, **document):
+    send(kind, json.dumps(document).encode())

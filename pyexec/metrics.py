@@ -1,0 +1,265 @@
+"""The catalogue of all metrics, and the interface through which the server reports them.
+
+This module does not know which library collects them. A label never contains data from a caller: each label has a
+small set of values that the server itself defines."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Final, Protocol
+
+from attrs import frozen
+
+from pyexec.correlation import MODES
+
+DURATIONS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0),
+)
+"""Buckets in seconds, from a short run with an idle sandbox to a run of several hours."""
+LATENCIES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+"""Buckets in seconds, for operations that should be very short."""
+
+
+@frozen(kw_only=True, eq=False)
+class Metric:
+    """The name, help text and labels of a metric.
+
+    `known` are label values that are exported as 0 from the start; without them, Prometheus would not see the first
+    increase."""
+
+    name: str
+    doc: str
+    labels: tuple[str, ...] = ()
+    known: tuple[tuple[str, ...], ...] = ()
+
+
+@frozen(kw_only=True, eq=False)
+class Counter(Metric):
+    """A metric that only grows."""
+
+
+@frozen(kw_only=True, eq=False)
+class Gauge(Metric):
+    """A metric that is read each time the metrics are collected."""
+
+
+@frozen(kw_only=True, eq=False)
+class Histogram(Metric):
+    """A metric that counts for each of `buckets` how many values were at most that large."""
+
+    buckets: tuple[float, ...] = DURATIONS
+
+
+class Meter(Protocol):
+    """Records metrics. Pass label values in the order of the metric's `labels`."""
+
+    def count(self, metric: Counter, *labels: str, by: float = 1) -> None:
+        """Increase a counter."""
+
+    def observe(self, metric: Histogram, value: float, *labels: str) -> None:
+        """Add a value to a histogram."""
+
+    def watch(self, metric: Gauge, read: Callable[[], float], *labels: str) -> None:
+        """Call `read` for the gauge's value each time the metrics are collected."""
+
+
+class NoopMeter:
+    """A meter that records nothing."""
+
+    def count(self, metric: Counter, *labels: str, by: float = 1) -> None:
+        """Do nothing."""
+
+    def observe(self, metric: Histogram, value: float, *labels: str) -> None:
+        """Do nothing."""
+
+    def watch(self, metric: Gauge, read: Callable[[], float], *labels: str) -> None:
+        """Do nothing."""
+
+
+NOOP_METER: Final = NoopMeter()
+
+
+@contextmanager
+def timed(meter: Meter, metric: Histogram, *labels: str) -> Iterator[None]:
+    """Observe how long the block takes, in seconds, unless it raises."""
+    begun = perf_counter()
+    yield
+    meter.observe(metric, perf_counter() - begun, *labels)
+
+
+_OUTCOMES = (
+    ("completed", ""),
+    ("killed", ""),
+    *(("failed", reason) for reason in ("timeout", "out_of_memory", "output_limit")),
+    *(("failed", reason) for reason in ("setup_failed", "setup_timeout", "image_unavailable")),
+    *(("failed", reason) for reason in ("queue_timeout", "lost", "internal")),
+)
+
+EXECUTIONS_ENDED: Final = Counter(
+    name="pyexec_executions_ended_total",
+    doc="Executions whose end this replica wrote, by mode and outcome; error_type is empty for completed "
+    "executions, even if the program raised an exception",
+    labels=("mode", "status", "error_type"),
+    known=tuple((mode, *outcome) for mode in MODES for outcome in _OUTCOMES),
+)
+EXECUTION_SECONDS: Final = Histogram(
+    name="pyexec_execution_seconds", doc="Time from submission to end", labels=("mode",)
+)
+PHASE_SECONDS: Final = Histogram(
+    name="pyexec_execution_phase_seconds",
+    doc="Time of each phase of executions that ended on this replica, as in timings_ms: queue, setup, run",
+    labels=("phase",),
+    known=(("queue",), ("setup",), ("run",)),
+)
+STEP_SECONDS: Final = Histogram(
+    name="pyexec_step_seconds",
+    doc="Time of each step of a run: slot (waiting for a slot), sandbox (getting a sandbox), upload (sending "
+    "and unpacking the archive), first_commit, program (from start to end), terminal_commit",
+    labels=("step",),
+    known=tuple(
+        (step,) for step in ("slot", "sandbox", "upload", "first_commit", "program", "terminal_commit")
+    ),
+)
+EVENTS_APPENDED: Final = Counter(
+    name="pyexec_events_appended_total",
+    doc="Events that this replica wrote, by kind; adopted: program taken over from a dead replica, released: "
+    "execution returned to the queue",
+    labels=("event",),
+    known=(("adopted",), ("released",)),
+)
+UPLOAD_BYTES: Final = Counter(name="pyexec_upload_bytes_total", doc="Bytes of received archives")
+OUTPUT_BYTES: Final = Counter(name="pyexec_output_bytes_total", doc="Bytes printed by programs")
+
+SLOTS: Final = Gauge(name="pyexec_slots", doc="Slots: maximum number of concurrent programs on this replica")
+SLOTS_IN_USE: Final = Gauge(name="pyexec_slots_in_use", doc="Slots in use")
+QUEUE_LENGTH: Final = Gauge(name="pyexec_queue_length", doc="Executions that wait for a slot on this replica")
+BACKLOG: Final = Gauge(
+    name="pyexec_backlog",
+    doc="Accepted executions that no replica has claimed yet, in the whole deployment; reported by the "
+    "leader, 0 on other replicas",
+)
+QUEUE_LIMIT: Final = Gauge(
+    name="pyexec_queue_limit", doc="Maximum queue length; further requests are answered with 429"
+)
+MEMORY_BUDGET: Final = Gauge(
+    name="pyexec_memory_budget_bytes", doc="Maximum memory of all sandboxes together"
+)
+MEMORY_RESERVED: Final = Gauge(
+    name="pyexec_memory_reserved_bytes", doc="Memory reserved by slots in use, as part of the budget"
+)
+ACTIVE_EXECUTIONS: Final = Gauge(
+    name="pyexec_executions_live", doc="Executions that this replica handles now"
+)
+CORRUPT_EXECUTIONS: Final = Gauge(
+    name="pyexec_damaged_executions",
+    doc="Executions found with an unreadable log; the server does not touch them",
+)
+
+POOL_SIZE: Final = Gauge(name="pyexec_pool_size", doc="Target number of idle sandboxes")
+POOL_IDLE: Final = Gauge(name="pyexec_pool_waiting", doc="Idle sandboxes")
+POOL_TAKES: Final = Counter(
+    name="pyexec_pool_takes_total",
+    doc="Sandboxes taken from the pool; hit: an idle sandbox was available, miss: a sandbox had to be started",
+    labels=("result",),
+    known=(("hit",), ("miss",)),
+)
+SANDBOX_START_SECONDS: Final = Histogram(
+    name="pyexec_sandbox_start_seconds",
+    doc="Time to start a sandbox, from the request to the engine until the sandbox is ready for a program",
+)
+SANDBOX_START_FAILURES: Final = Counter(
+    name="pyexec_sandbox_start_failures_total", doc="Failed starts of sandboxes"
+)
+ENVIRONMENT_HITS: Final = Counter(
+    name="pyexec_environment_hits_total", doc="Lookups that found an existing environment"
+)
+ENVIRONMENT_BUILDS: Final = Counter(
+    name="pyexec_environment_builds_total",
+    doc="Builds of environments, by result",
+    labels=("result",),
+    known=(("made",), ("failed",)),
+)
+ENVIRONMENT_BUILD_SECONDS: Final = Histogram(
+    name="pyexec_environment_build_seconds", doc="Time of successful builds of environments"
+)
+IMAGE_PULLS: Final = Counter(
+    name="pyexec_image_pulls_total",
+    doc="Pulls of images, by result",
+    labels=("result",),
+    known=(("pulled",), ("failed",)),
+)
+IMAGE_PULL_SECONDS: Final = Histogram(
+    name="pyexec_image_pull_seconds", doc="Time of successful pulls of images"
+)
+ISOLATION_CHECK_PASSED: Final = Gauge(
+    name="pyexec_limits_proven",
+    doc="1 after the isolation check has passed, else 0; no program runs before that",
+)
+
+EVENT_LOG_SECONDS: Final = Histogram(
+    name="pyexec_event_log_seconds",
+    doc="Time of event log operations, without those that wait for changes",
+    labels=("operation",),
+    buckets=LATENCIES,
+    known=(("append",), ("read",)),
+)
+EVENT_LOG_ERRORS: Final = Counter(
+    name="pyexec_event_log_errors_total",
+    doc="Failed event log operations, by error code; conflicts are not errors",
+    labels=("operation", "kind"),
+    known=(("append", "unavailable"), ("read", "unavailable")),
+)
+LEADER: Final = Gauge(
+    name="pyexec_leader", doc="1 if this replica is the leader, else 0; the sum over all replicas should be 1"
+)
+MEMBER: Final = Gauge(
+    name="pyexec_member",
+    doc="1 while this replica's membership is valid, else 0; without it, the replica appends no events",
+)
+CONSUL_REQUESTS: Final = Counter(
+    name="pyexec_consul_requests_total",
+    doc="Requests to Consul",
+    labels=("method", "endpoint"),
+)
+CONSUL_ERRORS: Final = Counter(
+    name="pyexec_consul_errors_total",
+    doc="Failed requests to Consul: unreachable, unanswered (connection lost or timed out), server_error",
+    labels=("kind",),
+    known=(("unreachable",), ("unanswered",), ("server_error",)),
+)
+DOCKER_REQUEST_SECONDS: Final = Histogram(
+    name="pyexec_docker_request_seconds",
+    doc="Time of requests to the container engine, until the response starts",
+    labels=("operation",),
+)
+DOCKER_ERRORS: Final = Counter(
+    name="pyexec_docker_errors_total",
+    doc="Failed requests to the container engine: unreachable (no connection, or connection lost), refused "
+    "(4xx except 404 and 409), server_error (5xx)",
+    labels=("operation", "kind"),
+    known=(("containers create", "unreachable"), ("containers create", "server_error")),
+)
+
+HTTP_REQUESTS: Final = Counter(
+    name="pyexec_http_requests_total",
+    doc="HTTP requests, by route and status; status 499: the caller closed the connection",
+    labels=("method", "route", "status"),
+)
+HTTP_SECONDS: Final = Histogram(
+    name="pyexec_http_request_seconds", doc="Time to handle HTTP requests", labels=("route",)
+)
+LOOP_LAG_SECONDS: Final = Histogram(
+    name="pyexec_event_loop_lag_seconds",
+    doc="Delay of the event loop in waking up a task, sampled once a second",
+    buckets=LATENCIES,
+)
+BUILD_INFO: Final = Gauge(
+    name="pyexec_build_info",
+    doc="Always 1; the labels identify the running version",
+    labels=("version", "python", "engine"),
+)
+
+CATALOGUE: Final[tuple[Metric, ...]] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Metric)
+)

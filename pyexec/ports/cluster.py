@@ -1,0 +1,83 @@
+"""The replicas of a deployment: which are alive, which one leads, and what only the owner of a run can tell."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from attrs import frozen
+
+from pyexec.domain.execution import Execution
+from pyexec.domain.output_log import Stream
+
+REPLICA_HEADER = "X-Pyexec-Replica"
+"""The header that marks a request from another replica; its value is the name of that replica."""
+
+
+@frozen(kw_only=True)
+class Member:
+    """A replica that is alive: its engine, the address of its HTTP API, and how many programs it runs at once."""
+
+    replica: str
+    engine: str
+    address: str | None
+    slots: int
+    version: str
+
+
+@frozen(kw_only=True)
+class Members:
+    """All members by replica name, at a version of the membership."""
+
+    version: int
+    members: Mapping[str, Member]
+
+
+class Membership(Protocol):
+    """Tells which replicas are alive and which one leads.
+
+    The methods raise `Unavailable` if the store does not answer."""
+
+    @property
+    def is_member(self) -> bool:
+        """True if this replica is a member, as far as it knows without asking the store."""
+
+    async def join(self, member: Member) -> None:
+        """Make this replica a member, and keep it a member until `leave`.
+
+        If its membership expires, the replica joins again by itself; until then it cannot append events."""
+
+    async def members(self, since: int | None = None) -> Members:
+        """Return the members. If `since` is the current version, wait for the next one.
+
+        The wait may end without a change."""
+
+    def lead(self) -> AbstractAsyncContextManager[None]:
+        """Return a scope in which this replica leads: entering waits for leadership, leaving gives it up.
+
+        If leadership is lost, the body is cancelled and the scope ends normally."""
+
+    async def leave(self) -> None:
+        """End the membership of this replica at once, if there is one."""
+
+
+@frozen(kw_only=True)
+class Caller:
+    """The sender of a request: its API token, and whether it is another replica.
+
+    Requests of other replicas are never passed on to a third one."""
+
+    token: str | None = None
+    is_replica: bool = False
+
+
+class Peers(Protocol):
+    """Asks the other replicas for the output of programs that they run."""
+
+    def output(
+        self, execution: Execution, offset: int, caller: Caller, *, follow: bool
+    ) -> AsyncIterator[tuple[Stream, bytes]]:
+        """Yield what an execution has printed from `offset` on, during setup or while it runs.
+
+        With `follow`, go on until the next event of the execution; otherwise stop at the output so far.
+
+        Raises `Unavailable` if the owner of the execution cannot be reached, or breaks off."""

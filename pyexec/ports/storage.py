@@ -1,0 +1,145 @@
+"""Durable storage: the event log, and the blob store for what is too large for it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from datetime import datetime
+from typing import Protocol
+
+from attrs import frozen
+
+from pyexec.domain.events import Event
+from pyexec.domain.execution import Status
+from pyexec.errors import CorruptLog
+
+
+@frozen(kw_only=True)
+class IdempotencyKey:
+    """The hash of a caller's idempotency key, and the fingerprint of the request that came with it."""
+
+    key_hash: str
+    fingerprint: str
+
+
+@frozen(kw_only=True)
+class OpenExecutions:
+    """The executions that have not ended, with the lengths of their logs. Each append changes `version`."""
+
+    version: int
+    lengths: Mapping[str, int]
+
+
+@frozen(kw_only=True)
+class Inbox:
+    """The executions that a replica was notified of and has not acknowledged, each with the revision of its entry.
+
+    A further notification about an execution changes the revision of its entry."""
+
+    version: int
+    entries: Mapping[str, int]
+
+
+@frozen(kw_only=True)
+class ExecutionPage:
+    """One page of execution ids, newest first. `next_cursor` is None on the last page."""
+
+    ids: Sequence[str]
+    next_cursor: str | None
+
+
+class EventLog(Protocol):
+    """The source of truth: for each execution a gapless, append-only sequence of events, numbered from 1.
+
+    Every method raises `Unavailable` if the store does not answer, and `CorruptLog` for data that it cannot read."""
+
+    async def append(
+        self,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        *,
+        key: IdempotencyKey | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
+    ) -> None:
+        """Append `events` as numbers `after + 1` and up: all or none, and durable on return.
+
+        Three more things can happen in the same step. `key`, allowed only if `after` is 0, is bound to the
+        execution. `notify` names a replica that gets the execution into its inbox. `fence` names a replica that
+        must not be a member. The log does not check that the events are legal: the caller does.
+
+        If the append is cancelled, all events were written or none. If it raises `Unavailable`, they may also be
+        written a little later.
+
+        Raises `Conflict` if the log does not have `after` events, has ended or is retired, or if `fence` is a
+        member; `KeyTaken` if the key is bound already; `TooLarge` if the store cannot write that much in one
+        step; `ConsulSessionLost` if this replica is not a member, in which case nothing is written, now or later."""
+
+    async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
+        """Return the events from number `after + 1` on; an empty sequence if there are none."""
+
+    async def wait(self, execution_id: str, after: int) -> None:
+        """Wait until the log has more than `after` events or is retired."""
+
+    async def open_executions(self, since: int | None = None) -> OpenExecutions:
+        """Return the executions that have not ended. If `since` is the current version, wait for the next one."""
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        """Return the inbox of a replica. If `since` is the current version, wait for the next one.
+
+        The wait may end without a change."""
+
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
+        """Remove an execution from an inbox, if its entry is there and still has this revision."""
+
+    async def list_executions(
+        self, *, status: Status | None, limit: int, cursor: str | None
+    ) -> ExecutionPage:
+        """Return at most `limit` executions, newest first, starting at `cursor`; with `status`, only those.
+
+        Raises `InvalidRequest` if `cursor` did not come from an earlier page."""
+
+    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
+        """Return at most `limit` executions that ended before `before`, the earliest end first.
+
+        An execution may be found some minutes late if its first event was written long after its id was created,
+        or if its id comes from a slow clock."""
+
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
+        """Return the execution that an idempotency key is bound to, and its fingerprint; None if there is none."""
+
+    async def retire(self, execution_id: str) -> None:
+        """Delete an ended execution and its idempotency key, if they exist. A retired log cannot be recreated.
+
+        Raises `Conflict` if the execution has not ended."""
+
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        """Rebuild everything that is derived from the events, while the log is in use.
+
+        Return the executions that cannot be read; their index entries stay as they are."""
+
+    async def check(self) -> None:
+        """Return if the store answers."""
+
+
+class BlobStore(Protocol):
+    """Stores bytes under names of the form `<execution id>/<name>`. Any other name raises `ValueError`."""
+
+    @property
+    def bytes_max(self) -> int | None:
+        """The size limit of one blob; None if there is no limit."""
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store all `chunks` as one blob: completely or not at all, and durable on return.
+
+        Raises `TooLarge` if the blob exceeds the size limit of the store."""
+
+    def read(self, name: str) -> AsyncIterator[bytes]:
+        """Yield the bytes of a blob in order. Raises `Unavailable` if it does not exist."""
+
+    async def delete(self, name: str) -> None:
+        """Delete a blob, if it exists."""
+
+    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
+        """Delete orphaned blobs: those of executions that do not exist, as `exists` tells by their ids.
+
+        To spare uploads in progress, a blob is only deleted if the replica that stored it is not in `alive`, or,
+        in stores that do not record the replica, if the blob is older than a day."""

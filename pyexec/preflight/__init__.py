@@ -1,0 +1,1 @@
+"""Check a machine and its settings before a server starts: `--check`."""

@@ -1,0 +1,64 @@
+"""The results of preflight checks, and how `--check` prints them."""
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+
+import attrs
+from attrs import frozen
+
+from pyexec.errors import ExecutorError
+
+
+class Verdict(StrEnum):
+    """How a check ended. A server can start after OK and WARNING."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@frozen
+class CheckResult:
+    """The result of one check. `text` says what was found and, if there is a problem, how to fix it."""
+
+    check: str
+    verdict: Verdict
+    text: str
+
+
+def ok(check: str, text: str) -> CheckResult:
+    """Return the result of a check that passed."""
+    return CheckResult(check, Verdict.OK, text)
+
+
+def warning(check: str, text: str) -> CheckResult:
+    """Return a result that the operator should know of; a server can start all the same."""
+    return CheckResult(check, Verdict.WARNING, text)
+
+
+def failed(check: str, problem: ExecutorError | str, fix: str = "") -> CheckResult:
+    """Return the result of a check that failed: a server could not work."""
+    return CheckResult(check, Verdict.FAILED, f"{problem}; {fix}" if fix else str(problem))
+
+
+def all_passed(results: Sequence[CheckResult]) -> bool:
+    """Return whether a server could work: no check failed."""
+    return all(result.verdict is not Verdict.FAILED for result in results)
+
+
+def as_text(results: Sequence[CheckResult]) -> str:
+    """Format the results for people: one line each, and a line with the totals."""
+    lines = [f"{result.verdict:8} {result.check:10} {_one_line(result.text)}" for result in results]
+    counts = {verdict: sum(r.verdict is verdict for r in results) for verdict in reversed(Verdict)}
+    totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    return "\n".join([*lines, totals])
+
+
+def as_json(results: Sequence[CheckResult]) -> str:
+    """Format the results for programs: one JSON object."""
+    return json.dumps({"ok": all_passed(results), "checks": [attrs.asdict(result) for result in results]})
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

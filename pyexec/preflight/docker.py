@@ -1,0 +1,135 @@
+"""Check the Docker engine: it answers, has the runtime and the image, and sandboxes start and enforce their limits."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+from time import perf_counter
+
+import anyio
+from attrs import frozen
+
+from pyexec.adapters.docker.engine import DockerEngine, DockerInfo
+from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
+from pyexec.ports import EngineIdentity, Image
+from pyexec.preflight.check_result import CheckResult, failed, ok, warning
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck
+from pyexec.sandbox.isolation.probe_runner import PROBE_LABEL
+from pyexec.sandbox.sandbox import Sandbox
+from pyexec.settings import Settings
+from pyexec.wiring.sandboxes import container_spec, isolation, isolation_check_config, networks, standard_kind
+
+SKEW_SECONDS_MAX = 5.0
+ENGINE_SECONDS = 15.0
+FIX = "set PYEXEC_DOCKER_SOCKET or PYEXEC_DOCKER_HOST, and make sure that this user may access Docker"
+_SKIPPED = "all other checks of Docker were skipped"
+
+
+async def check_engine(settings: Settings) -> Sequence[CheckResult]:
+    """Connect to the engine and start sandboxes as a server would. Everything that is created is removed again."""
+    host = settings.engine_host()
+    async with AsyncExitStack() as stack:
+        try:
+            engine = await DockerEngine.connect(host, isolation(settings), settings.docker_timeout)
+            stack.push_async_callback(engine.close)
+            with anyio.fail_after(ENGINE_SECONDS):
+                identity, info = await engine.identify(), await engine.info()
+        except SettingsError as error:
+            return [failed("docker", error, _SKIPPED)]
+        except (ExecutorError, TimeoutError) as error:
+            reason = str(error) or f"timed out after {ENGINE_SECONDS:g} s"
+            return [failed("docker", f"{host}: {reason}", f"{FIX}; {_SKIPPED}")]
+        checks = _EngineChecks(settings, engine, identity)
+        return [
+            *_check_info(settings, info),
+            *await checks.check_networks(stack),
+            *await checks.check_sandboxes(),
+        ]
+
+
+def _check_info(settings: Settings, info: DockerInfo) -> Iterator[CheckResult]:
+    runtime = settings.docker_runtime or info.runtime
+    yield ok(
+        "docker",
+        f"Docker {info.version} at {settings.engine_host()}, API {info.api}, runtime {runtime}, "
+        f"control groups {info.cgroup}",
+    )
+    if info.system_time is not None:
+        skew = (datetime.now(UTC) - info.system_time).total_seconds()
+        if abs(skew) > SKEW_SECONDS_MAX:
+            fix = "synchronize both clocks, for example with NTP"
+            yield warning("clock", f"Docker's clock differs from this machine's by {-skew:+.0f} s; {fix}")
+        else:
+            yield ok("clock", "Docker's clock agrees with this machine's")
+
+
+@frozen
+class _EngineChecks:
+    """Checks that create networks and containers, as a server would."""
+
+    settings: Settings
+    engine: DockerEngine
+    identity: EngineIdentity
+
+    async def check_networks(self, stack: AsyncExitStack) -> Sequence[CheckResult]:
+        """Create the networks that are missing, until `stack` ends."""
+        names = sorted(networks(self.settings))
+        failures = [failure for name in names if (failure := await self._check_network(name, stack))]
+        return failures or [ok("networks", ", ".join(names) or "no network is used")]
+
+    async def check_sandboxes(self) -> Sequence[CheckResult]:
+        """Start a sandbox in the default image, and try to break out of its limits."""
+        name = self.settings.default_image
+        try:
+            image = await self.engine.images.find(name)
+            if image is None:
+                return [await self._check_missing_image()]
+            seconds = await self._start_sandbox()
+        except ExecutorError as error:
+            return [failed("image", f"cannot start a sandbox in {name}: {error}", "set PYEXEC_DEFAULT_IMAGE")]
+        return [
+            ok("image", f"a sandbox of {name} starts in {seconds:.2f} s"),
+            *await self._check_limits(image),
+        ]
+
+    async def _check_network(self, name: str, stack: AsyncExitStack) -> CheckResult | None:
+        try:
+            if await self.engine.networks.ensure(name):
+                stack.push_async_callback(partial(self.engine.networks.remove, name))
+        except ExecutorError as error:
+            fix = f"make sure that exactly one network has this name: docker network ls, docker network create {name}"
+            return failed("networks", f"cannot use the network {name}: {error}", fix)
+        return None
+
+    async def _check_missing_image(self) -> CheckResult:
+        name = self.settings.default_image
+        try:
+            await self.engine.images.check_pullable(name)
+        except (ImageUnavailable, EngineError, Unavailable) as error:
+            fix = f"docker pull {name}, or set PYEXEC_DEFAULT_IMAGE to an image that exists"
+            return failed("image", f"{name} is missing and cannot be pulled: {error}", fix)
+        return warning(
+            "image",
+            f"{name} is missing; the first run will pull it. Sandboxes were not checked: run docker pull {name} and "
+            "check again",
+        )
+
+    async def _check_limits(self, image: Image) -> Sequence[CheckResult]:
+        address = f"http://{self.settings.host}:{self.settings.port}"
+        check = IsolationCheck(self.engine, isolation_check_config(self.settings, self.identity, address))
+        try:
+            await check.ensure_passed(image)
+        except ExecutorError as error:
+            return [failed("limits", error)]
+        warnings = [warning("limits", sentence) for sentence in check.warnings]
+        return warnings or [ok("limits", "all limits of a sandbox are enforced")]
+
+    async def _start_sandbox(self) -> float:
+        """Start a sandbox and remove it; return how long it took to become ready, in seconds."""
+        policy = self.settings.policy(self.identity.cpus)
+        spec = container_spec(self.settings, {PROBE_LABEL: "check"}, standard_kind(policy))
+        begun = perf_counter()
+        sandbox = await Sandbox.start(self.engine, spec)
+        seconds = perf_counter() - begun
+        await sandbox.remove()
+        return seconds

@@ -1,0 +1,157 @@
+"""Check this machine and its files: address, data directory, blob store, certificates, package installer."""
+
+import errno
+import os
+import shutil
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+
+from pyexec.adapters.blobs.object_store import ObjectBlobs
+from pyexec.adapters.data_dir import DataDir
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.errors import ExecutorError, Unavailable
+from pyexec.preflight.check_result import CheckResult, failed, ok, warning
+from pyexec.sandbox.environments.setup import installed_uv
+from pyexec.services.clock import new_execution_id
+from pyexec.settings import Settings
+
+LOW_MB = 1024
+BLOB_SECONDS = 30.0
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_CONTENT = b"written and removed by python-executor-server --check"
+
+
+def check_address(settings: Settings) -> Iterator[CheckResult]:
+    """Check that the server can listen at its address, and who can reach it there."""
+    address = f"{settings.host}:{settings.port}"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                yield warning("address", f"{address} is in use, by a running server or by another program")
+            else:
+                fix = "set PYEXEC_HOST and PYEXEC_PORT"
+                yield failed("address", f"cannot listen on {address}: {error.strerror}", fix)
+        else:
+            yield ok("address", f"{address} is free")
+    if settings.host not in _LOOPBACK and not settings.api_tokens:
+        yield warning(
+            "address",
+            f"anyone who can reach {address} can run programs; set PYEXEC_API_TOKENS, or PYEXEC_HOST to 127.0.0.1",
+        )
+    if settings.consul_addr and settings.host in _LOOPBACK and not settings.advertise_addr:
+        yield warning(
+            "address",
+            "replicas on other machines cannot fetch live output from this one; set PYEXEC_HOST and "
+            "PYEXEC_ADVERTISE_ADDR",
+        )
+
+
+def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
+    """Check that the data directory is writable, has free space, and is not used by another server."""
+    path = settings.data_dir.absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    shown = repr(str(settings.data_dir))
+    try:
+        _write_and_remove(existing)
+        holder = DataDir.lock_owner(settings.data_dir)
+        free_mb = shutil.disk_usage(existing).free // MEBIBYTE
+    except OSError as error:
+        fix = "PYEXEC_DATA_DIR must be a directory that the server can write to"
+        yield failed("data", f"cannot use {shown}: {error.strerror}", fix)
+        return
+    if free_mb < LOW_MB:
+        yield warning(
+            "data", f"{shown} has only {free_mb} MiB left; outputs and uploads in progress are stored there"
+        )
+    if holder is not None:
+        yield ok("data", f"{shown} is in use by a running server, process {holder}")
+    else:
+        yield ok("data", f"{shown} is writable{'' if existing == path else ', and will be created'}")
+
+
+def _write_and_remove(directory: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".pyexec-check-") as file:
+        file.write(_CONTENT)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+async def check_blobs(settings: Settings) -> Sequence[CheckResult]:
+    """Check that the blob store returns what is written to it, if PYEXEC_BLOB_URL names one."""
+    return [] if settings.blob_url is None else [await _try_blobs(settings.blob_url)]
+
+
+async def _try_blobs(url: str) -> CheckResult:
+    name = f"{new_execution_id()}/check"
+    created = _missing_directories(url, name)
+    try:
+        blobs = ObjectBlobs.at(url)
+        with anyio.fail_after(BLOB_SECONDS):
+            await blobs.put(name, _once(_CONTENT))
+            content = b"".join([chunk async for chunk in blobs.read(name)])
+            await blobs.delete(name)
+        if content != _CONTENT:
+            raise Unavailable("the store returned other bytes than were written")
+    except TimeoutError:
+        return failed("blobs", f"{url} timed out after {BLOB_SECONDS:g} s", "set PYEXEC_BLOB_URL")
+    except ExecutorError as error:
+        return failed("blobs", error, "set PYEXEC_BLOB_URL, and the variables with the store's credentials")
+    finally:
+        for directory in created:
+            with suppress(OSError):  # not empty: another process has written to it
+                directory.rmdir()
+    return ok("blobs", f"write, read and delete work at {url}")
+
+
+def _missing_directories(url: str, name: str) -> list[Path]:
+    """Return the directories that a file store creates for its first blob of this name, innermost first."""
+    if urlsplit(url).scheme != "file":
+        return []
+    path = Path(urlsplit(url).path) / name
+    return [parent for parent in path.parents if not parent.exists()]
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def check_certificates(settings: Settings) -> Iterator[CheckResult]:
+    """Check that PYEXEC_CA_BUNDLE, if set, is a readable PEM file."""
+    if settings.ca_bundle is None:
+        return
+    path = repr(str(settings.ca_bundle))
+    try:
+        count = len(ssl.create_default_context(cafile=settings.ca_bundle).get_ca_certs())
+    except OSError as error:  # ssl.SSLError is an OSError
+        reason = error.strerror or str(error)
+        fix = "set PYEXEC_CA_BUNDLE to a PEM file"
+        yield failed("ca", f"cannot read certificates from {path}: {reason}", fix)
+    else:
+        yield ok("ca", f"{path} contains {count} certificate authorities")
+
+
+def check_installer(settings: Settings) -> Iterator[CheckResult]:
+    """Check that the package installer exists and is executable."""
+    if settings.setup_network == "none":
+        yield ok("installer", "not used: package installation is disabled (PYEXEC_SETUP_NETWORK=none)")
+        return
+    try:
+        uv = settings.uv or installed_uv()
+    except FileNotFoundError:
+        yield failed("installer", "uv is missing", "reinstall the server, or set PYEXEC_UV to a static uv")
+        return
+    if not os.access(uv, os.X_OK):
+        yield failed("installer", f"{str(uv)!r} is not executable", "set PYEXEC_UV to a static uv")
+    else:
+        yield ok("installer", f"{str(uv)!r}")

@@ -1,0 +1,201 @@
+"""Find, pull and build images, each once at a time, and evict those that exceed the cache.
+
+The engine stores all state: an image's name is its key, its labels hold its size, and the time of its last tagging is
+the time of its last use. So the cache survives a restart. See docs/design/environments.md."""
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import anyio
+from attrs import field, frozen
+
+from pyexec.domain.environment import REPOSITORY, Recipe, environment_key
+from pyexec.domain.spec import Spec
+from pyexec.errors import ExecutorError, ImageUnavailable
+from pyexec.metrics import (
+    ENVIRONMENT_BUILD_SECONDS,
+    ENVIRONMENT_BUILDS,
+    ENVIRONMENT_HITS,
+    IMAGE_PULL_SECONDS,
+    IMAGE_PULLS,
+    NOOP_METER,
+    Meter,
+    timed,
+)
+from pyexec.ports import Image, Images
+from pyexec.sandbox.environments.setup import BASE_SIZE_LABEL, ENVIRONMENT_LABEL, Setup
+from pyexec.sandbox.environments.shared_work import OnOutput, SharedWork
+
+logger = logging.getLogger(__name__)
+
+PULLED_REPOSITORY = "pyexec-pulled"
+"""The server tags each image that it pulls with a name here. It never removes other images, such as the operator's."""
+PULL_SECONDS = 900.0
+USE_PRECISION_SECONDS = 60.0
+"""An image is tagged again at most this often, so its time of last use is known this precisely."""
+IN_USE_SECONDS = 2 * USE_PRECISION_SECONDS
+"""An image that was used this recently is not evicted, because a run may need it."""
+
+
+@frozen(kw_only=True)
+class EnvironmentsConfig:
+    """Limits of the cache. `cache_bytes_max` is for all pulled images and environments together.
+
+    An environment without exact versions is rebuilt after `age_seconds_max`. `architecture` is the engine's."""
+
+    cache_bytes_max: int
+    age_seconds_max: float
+    architecture: str
+
+
+@frozen
+class Environments:
+    """Finds and builds images for specs.
+
+    Methods raise `ImageUnavailable`, `SetupFailed`, `EngineError` or `Unavailable`."""
+
+    images: Images
+    setup: Setup
+    config: EnvironmentsConfig
+    check_isolation: Callable[[Image], Awaitable[None]]
+    """Returns when the isolation check has passed. Called before anything runs in an image."""
+    work: SharedWork = field(factory=SharedWork)
+    meter: Meter = NOOP_METER
+
+    async def find(self, spec: Spec) -> Image | None:
+        """Return the image in which `spec` can run now; None if it must be pulled or built first."""
+        base = await self.images.find(spec.docker_image)
+        if base is None:
+            return None
+        self._check_architecture(base, spec.docker_image)
+        # The use of an environment is also a use of its base image.
+        await self._mark_pulled_image(base, spec.docker_image)
+        recipe = spec.recipe
+        if recipe is None:
+            return base
+        return await self._find_environment(environment_key(base.id, recipe), recipe)
+
+    async def prepare(self, spec: Spec, on_output: OnOutput) -> Image:
+        """Return the image in which `spec` can run. Pull and build it if necessary, which can take minutes."""
+        base = await self.get_image(spec.docker_image, on_output)
+        recipe = spec.recipe
+        if recipe is None:
+            return base
+        key = environment_key(base.id, recipe)
+        environment = await self._find_environment(key, recipe)
+        while environment is None:
+            await self.work.join(key, partial(self._build, base, recipe, key), on_output)
+            environment = await self.images.find(f"{REPOSITORY}:{key}")
+        return environment
+
+    async def get_image(self, name: str, on_output: OnOutput = lambda _: None) -> Image:
+        """Return the image with this name or id. Pull it if it is missing."""
+        while (image := await self.images.find(name)) is None:
+            await self.work.join(name, partial(self._pull, name), on_output)
+        self._check_architecture(image, name)
+        await self.check_isolation(image)
+        return image
+
+    async def _find_environment(self, key: str, recipe: Recipe) -> Image | None:
+        """Return the environment; None if it is missing or expired."""
+        image = await self.images.find(f"{REPOSITORY}:{key}")
+        if image is None:
+            return None
+        age = datetime.now(UTC) - image.created_at
+        if not recipe.pinned and age > timedelta(seconds=self.config.age_seconds_max):
+            return None
+        await self._mark_used(image, REPOSITORY, key)
+        self.meter.count(ENVIRONMENT_HITS)
+        return image
+
+    async def _build(self, base: Image, recipe: Recipe, key: str, on_output: OnOutput) -> None:
+        try:
+            with timed(self.meter, ENVIRONMENT_BUILD_SECONDS):
+                await self.setup.build(base, recipe, key, on_output, self.work.run_in_background)
+        except ExecutorError:
+            self.meter.count(ENVIRONMENT_BUILDS, "failed")
+            raise
+        self.meter.count(ENVIRONMENT_BUILDS, "made")
+        self.work.run_in_background(self._evict, name="evict images after a build")
+
+    async def _pull(self, name: str, on_output: OnOutput) -> None:
+        try:
+            with timed(self.meter, IMAGE_PULL_SECONDS):
+                await self._fetch(name, on_output)
+        except ExecutorError:
+            self.meter.count(IMAGE_PULLS, "failed")
+            raise
+        self.meter.count(IMAGE_PULLS, "pulled")
+        self.work.run_in_background(self._evict, name="evict images after a pull")
+
+    async def _fetch(self, name: str, on_output: OnOutput) -> None:
+        on_output(f"pulling {name}\n".encode())
+        with anyio.move_on_after(PULL_SECONDS) as pulling:
+            async for line in self.images.pull(name):
+                on_output(line.encode() + b"\n")
+        if pulling.cancelled_caught:
+            raise ImageUnavailable(f"pulling the image {name!r} timed out after {PULL_SECONDS:g} s")
+        image = await self.images.find(name)
+        if image is None:
+            raise ImageUnavailable(f"the image {name!r} is missing after a successful pull; try again")
+        await self.images.tag(image.id, PULLED_REPOSITORY, _tag(name))
+
+    async def _mark_pulled_image(self, image: Image, name: str) -> None:
+        if any(known.startswith(f"{PULLED_REPOSITORY}:") for known in image.names):
+            await self._mark_used(image, PULLED_REPOSITORY, _tag(name))
+
+    async def _mark_used(self, image: Image, repository: str, tag: str) -> None:
+        """Tag the image again, which makes the engine record the present time."""
+        if datetime.now(UTC) - image.used_at > timedelta(seconds=USE_PRECISION_SECONDS):
+            await self.images.tag(image.id, repository, tag)
+
+    def _check_architecture(self, image: Image, name: str) -> None:
+        if image.architecture not in ("", self.config.architecture):
+            raise ImageUnavailable(
+                f"the image {name!r} is for {image.architecture}; this server needs {self.config.architecture}"
+            )
+
+    async def _evict(self) -> None:
+        try:
+            environments = await self.images.list(label=ENVIRONMENT_LABEL)
+            pulled = await self.images.list(repository=PULLED_REPOSITORY)
+            cached = {image.id: image for image in (*environments, *pulled)}
+            for image in images_to_evict(
+                tuple(cached.values()), self.config.cache_bytes_max, datetime.now(UTC)
+            ):
+                if await self.images.remove(image):
+                    logger.info(
+                        "removed the image %s, unused since %s", image.names or image.id, image.used_at
+                    )
+        except ExecutorError as error:
+            logger.warning("evicting images failed; retrying after the next build or pull: %s", error)
+
+
+def images_to_evict(images: Sequence[Image], bytes_max: int, now: datetime) -> Sequence[Image]:
+    """Return the images to remove so that the others fit into `bytes_max`.
+
+    These are first the images without a name (a newer one has taken it), then the least recently used ones. Images that
+    may be in use are kept."""
+    nameless = [image for image in images if not image.names]
+    total = sum(_own_size(image) for image in images if image.names)
+    idle_since = now - timedelta(seconds=IN_USE_SECONDS)
+    evicted = []
+    for image in sorted((image for image in images if image.names), key=lambda image: image.used_at):
+        if total <= bytes_max or image.used_at > idle_since:
+            break
+        total -= _own_size(image)
+        evicted.append(image)
+    return [*nameless, *evicted]
+
+
+def _own_size(image: Image) -> int:
+    """Return the size of an environment without its base image."""
+    base = image.labels.get(BASE_SIZE_LABEL, "0")
+    return max(0, image.size_bytes - int(base)) if base.isdecimal() else image.size_bytes
+
+
+def _tag(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

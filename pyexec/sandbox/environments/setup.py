@@ -1,0 +1,266 @@
+"""Build an environment: execute a recipe in a setup container, then save the container as an image."""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import uv
+from attrs import frozen
+
+from pyexec.domain.environment import REPOSITORY, Recipe, parse_requirements
+from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
+from pyexec.guest.setup_init import TOOLS
+from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
+from pyexec.sandbox.environments.shared_work import OnOutput
+
+logger = logging.getLogger(__name__)
+
+STATIC_UV = Path(sys.prefix) / "share" / "python-executor" / "uv"
+"""A static build, put here when the server is installed. The uv of the package `uv` needs this machine's C library."""
+ENVIRONMENT_LABEL = "pyexec.environment"
+BASE_SIZE_LABEL = "pyexec.base-size"
+STARTUP_SECONDS = 30.0
+CLEAN_UP_SECONDS = 60.0
+ENGINE_SECONDS = 600.0
+"""Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
+DISK_CHECK_SECONDS = 1.0
+"""How often the disk space of a setup is measured. Most file systems do not let the engine limit it."""
+OLDEST_PYTHON = (3, 8)
+_KILLED_EXIT = 137
+_UV, _REQUIREMENTS, _CA, _APT = (
+    f"{TOOLS}/{name}" for name in ("uv", "requirements.txt", "ca.pem", "apt.conf")
+)
+
+
+def installed_uv() -> Path:
+    """Return the path of the static uv, else that of the package `uv`. Raise `FileNotFoundError` if both are
+    missing."""
+    return STATIC_UV if STATIC_UV.exists() else Path(uv.find_uv_bin())
+
+
+class RunInBackground(Protocol):
+    """Runs a task for which no caller waits."""
+
+    def __call__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None: ...
+
+
+@frozen(kw_only=True)
+class SetupConfig:
+    """The operator's limits for a setup, in seconds and bytes, and the source of packages.
+
+    `uv` is the path of the installer, a static build that runs in every image. `ca_bundle` contains the certificate
+    authorities of the package index. `labels` are those of every container of this replica."""
+
+    labels: Mapping[str, str]
+    network: str
+    timeout_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    pids_max: int
+    uv: Path
+    index_url: str | None = None
+    ca_bundle: Path | None = None
+
+
+@frozen
+class Setup:
+    """Builds environments on an engine."""
+
+    engine: Engine
+    config: SetupConfig
+
+    async def build(
+        self,
+        base: Image,
+        recipe: Recipe,
+        key: str,
+        on_output: OnOutput,
+        run_in_background: RunInBackground,
+    ) -> None:
+        """Build the image `pyexec-env:<key>` from `base`, or raise an error and leave no image.
+
+        Raises `SetupFailed`, `SetupTimeout`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
+        timeout = self.config.timeout_seconds + ENGINE_SECONDS
+        with anyio.move_on_after(timeout) as building:
+            container = await self.engine.start_setup(self._spec(base, recipe))
+            try:
+                python = await _find_python(container, base)
+                await self._install(container, python, recipe, on_output)
+                labels = {ENVIRONMENT_LABEL: key, BASE_SIZE_LABEL: str(base.size_bytes)}
+                await container.commit(REPOSITORY, key, labels)
+            finally:
+                # Removing it takes a second, and no caller has to wait for that.
+                run_in_background(partial(_discard, container), name="remove a setup container")
+        if building.cancelled_caught:
+            raise SetupTimeout(
+                f"building the environment timed out after {timeout:g} s, setup and engine together"
+            )
+
+    async def _install(
+        self, container: SetupContainer, python: str, recipe: Recipe, on_output: OnOutput
+    ) -> None:
+        """Execute all steps and end the container, within the limits of time and disk space."""
+        config = self.config
+        before = await container.written_bytes()
+        full = False
+
+        async def check_disk(working: anyio.CancelScope) -> None:
+            nonlocal full
+            while not full:
+                await anyio.sleep(DISK_CHECK_SECONDS)
+                full = await container.written_bytes() > before + config.disk_bytes
+            working.cancel()
+
+        failure: ExecutorError | None = None
+        with anyio.move_on_after(config.timeout_seconds) as working:
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(check_disk, working, name="check the disk space of a setup")
+                    for step in self._steps(python, recipe):
+                        await self._execute(container, step, on_output)
+                    tasks.cancel_scope.cancel()
+                await container.finish()
+            except* ExecutorError as errors:
+                failure = first_error(errors)
+        if failure is not None:
+            raise failure
+        if full:
+            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB and was ended")
+        if working.cancelled_caught:
+            raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was ended")
+        if await container.written_bytes() > before + config.disk_bytes:
+            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB")
+
+    async def _execute(self, container: SetupContainer, step: "_Step", on_output: OnOutput) -> None:
+        tail = _Tail()
+
+        def receive(data: bytes) -> None:
+            tail.add(data)
+            on_output(data)
+
+        on_output(f"$ {step.shown}\n".encode())
+        try:
+            code = await container.execute(step.command, step.environment, receive)
+        except EngineError as error:
+            raise SetupFailed(f"{step.name} failed because its container ended: {error}") from error
+        if code == 0:
+            return
+        reason = tail.reason()
+        if code == _KILLED_EXIT:
+            reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
+        raise SetupFailed(f"{step.name} failed with exit code {code}: {reason}", exit_code=code)
+
+    def _steps(self, python: str, recipe: Recipe) -> Iterator["_Step"]:
+        for index, command in enumerate(recipe.pre_commands):
+            yield _Step(f"pre_commands[{index}]", command, ("sh", "-c", command), self._environment())
+        requirements = parse_requirements(recipe.requirements_txt or "")
+        if requirements is None:
+            return
+        install = (_UV, "pip", "install", "--python", python, "--break-system-packages", "--compile-bytecode")
+        quiet = ("--no-cache", "--no-config", "--no-progress", "--color", "never", "-r", _REQUIREMENTS)
+        environment = {**self._environment(), "UV_PYTHON_DOWNLOADS": "never"}
+        if self.config.index_url and not requirements.own_index:
+            environment["UV_DEFAULT_INDEX"] = self.config.index_url
+        shown = "uv pip install -r requirements.txt"
+        yield _Step("installing requirements_txt", shown, (*install, *quiet), environment)
+
+    def _environment(self) -> Mapping[str, str]:
+        """Return variables that configure the package index and its authorities, and turn off prompts."""
+        variables = {
+            "HOME": "/root",
+            "DEBIAN_FRONTEND": "noninteractive",
+            "PIP_BREAK_SYSTEM_PACKAGES": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_CACHE_DIR": "1",
+            "PIP_ROOT_USER_ACTION": "ignore",
+        }
+        if self.config.index_url:
+            variables["PIP_INDEX_URL"] = self.config.index_url
+        if self.config.ca_bundle:
+            variables["APT_CONFIG"] = _APT
+            names = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
+            variables |= dict.fromkeys(names, _CA)
+        return variables
+
+    def _spec(self, base: Image, recipe: Recipe) -> SetupSpec:
+        config = self.config
+        files: dict[str, bytes | Path] = {_UV: config.uv}
+        if recipe.requirements_txt is not None:
+            files[_REQUIREMENTS] = recipe.requirements_txt.encode()
+        if config.ca_bundle is not None:
+            files[_CA] = config.ca_bundle
+            files[_APT] = f'Acquire::https::CaInfo "{_CA}";\n'.encode()
+        seconds = math.ceil(STARTUP_SECONDS + config.timeout_seconds + CLEAN_UP_SECONDS)
+        source = resources.files("pyexec.guest").joinpath("setup_init.py").read_text("utf-8")
+        return SetupSpec(
+            image=base.id,
+            command=("python3", "-I", "-S", "-c", source, str(seconds)),
+            labels=config.labels,
+            files=files,
+            memory_bytes=config.memory_bytes,
+            cpu_shares=512,
+            pids_max=config.pids_max,
+            file_bytes_max=config.disk_bytes,
+            network=config.network,
+        )
+
+
+@frozen
+class _Step:
+    """A command of a setup: its name in errors, the text shown in the output, and the command itself."""
+
+    name: str
+    shown: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+class _Tail:
+    """Keeps the end of a step's output, where installers print errors."""
+
+    BYTES = 8 * 1024
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def add(self, data: bytes) -> None:
+        self._data = (self._data + data)[-self.BYTES :]
+
+    def reason(self) -> str:
+        """Return the lines from the first that begins like an error message; without one, the last line."""
+        lines = [line.strip() for line in self._data.decode("utf-8", "replace").splitlines() if line.strip()]
+        signs = ("error", "e:", "\u00d7", "fatal")
+        first = next((n for n, line in enumerate(lines) if line.lower().startswith(signs)), -1)
+        return " ".join(lines[first:])[:500] or "it printed nothing"
+
+
+async def _discard(container: SetupContainer) -> None:
+    try:
+        await container.remove()
+    except ExecutorError as error:
+        logger.error("removing a setup container failed; it remains until this server ends: %s", error)
+
+
+async def _find_python(container: SetupContainer, base: Image) -> str:
+    """Return the path of the image's `python3`. Raise `ImageUnavailable` if it is missing or too old."""
+    name = base.names[0] if base.names else base.id
+    line = b""
+    with anyio.move_on_after(STARTUP_SECONDS):
+        line = await container.read_line()
+    try:
+        facts = json.loads(line)
+        version, executable = tuple(facts["python"]), str(facts["executable"])
+    except (ValueError, KeyError, TypeError) as error:
+        reason = line.decode("utf-8", "replace")[:200] or "it printed no reason"
+        raise ImageUnavailable(f"the image {name!r} has no Python that a setup can use: {reason}") from error
+    if version < OLDEST_PYTHON:
+        found = ".".join(map(str, version))
+        raise ImageUnavailable(f"the image {name!r} has Python {found}; the oldest supported version is 3.8")
+    return executable

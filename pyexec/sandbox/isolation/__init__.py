@@ -1,0 +1,1 @@
+"""The isolation check. See docs/design/isolation-check.md."""

@@ -1,0 +1,144 @@
+"""Check that sandboxes are isolated before any program runs in one. See docs/design/isolation-check.md."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+import anyio
+from attrs import define, field, frozen
+
+from pyexec.domain.isolation import NetworkReport, network_exposures, unenforced_limits
+from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, first_error
+from pyexec.ports import Engine, Image
+from pyexec.sandbox.isolation.probe_runner import ProbeRunner, probe_limits
+
+logger = logging.getLogger(__name__)
+
+PROBE_CPUS = 0.5
+
+
+@frozen(kw_only=True)
+class IsolationCheckConfig:
+    """The operator's settings.
+
+    `unsupported` are limits that the engine reports as unsupported; `accepted` are limits that need not be enforced.
+    `networks` are those of programs and setups; `ports` are ports of the host that programs should not reach.
+    With `strict`, the check fails if programs can reach the host."""
+
+    default_image: str
+    unsupported: Collection[str]
+    accepted: Collection[str]
+    networks: Collection[str]
+    ports: Sequence[int]
+    strict: bool
+
+
+@define
+class IsolationCheck:
+    """Runs once, in the first image that is available. All programs and setups wait for it (`ensure_passed`)."""
+
+    engine: Engine
+    config: IsolationCheckConfig
+    warnings: Sequence[str] = ()
+    """Sentences that the operator should read."""
+    _failure: str = ""
+    _passed: bool = False
+    _running: anyio.Lock = field(factory=anyio.Lock)
+    _failed: anyio.Event = field(factory=anyio.Event)
+
+    @property
+    def passed(self) -> bool:
+        """Return True if the check has passed."""
+        return self._passed
+
+    async def run_at_startup(self) -> None:
+        """Run the check if the default image is present; it does not wait for a pull, which can take minutes.
+
+        Raises `SettingsError` if the check fails, `EngineError` or `Unavailable` if it cannot run."""
+        reason = f"the image {self.config.default_image!r} is missing"
+        try:
+            image = await self.engine.images.find(self.config.default_image)
+            if image is not None:
+                await self.ensure_passed(image)
+                return
+        except ImageUnavailable as error:
+            reason = str(error)
+        except EngineError as error:
+            if self._failure:
+                raise SettingsError(self._failure) from error
+            raise
+        self._warn([f"isolation check pending; it runs before the first program: {reason}"])
+
+    async def ensure_passed(self, image: Image) -> None:
+        """Return when the check has passed. If it has not run yet, run it in this image.
+
+        Raises `EngineError` if it failed (the server then stops); else as `ProbeRunner` does."""
+        if self._passed:
+            return
+        async with self._running:
+            if not self._passed and not self._failure:
+                await self._run(image.id)
+        if self._failure:
+            raise EngineError(self._failure)
+
+    async def wait_for_failure(self) -> None:
+        """Wait until the check fails, then raise `SettingsError`."""
+        await self._failed.wait()
+        raise SettingsError(self._failure)
+
+    async def _run(self, image: str) -> None:
+        unenforced: Mapping[str, str] = {}
+        networks: dict[str, NetworkReport] = {}
+        runner = ProbeRunner(self.engine)
+
+        async def check_limits() -> None:
+            nonlocal unenforced
+            limits = probe_limits(None if "cpus" in self.config.unsupported else PROBE_CPUS)
+            report = await runner.check_limits(image, limits)
+            unenforced = unenforced_limits(limits, report, self.config.unsupported)
+
+        async def check_network(name: str) -> None:
+            networks[name] = await runner.check_network(image, name, self.config.ports)
+
+        failure: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as probes:
+                probes.start_soon(check_limits, name="probe limits")
+                for name in self.config.networks:
+                    probes.start_soon(check_network, name, name=f"probe the network {name}")
+        except* ExecutorError as errors:
+            failure = first_error(errors)
+        if failure is not None:  # raised here because an exception raised inside `except*` becomes a group
+            raise failure
+        self._judge(unenforced, network_exposures(networks))
+
+    def _judge(self, unenforced: Mapping[str, str], exposures: Sequence[str]) -> None:
+        rejected = {name: problem for name, problem in unenforced.items() if name not in self.config.accepted}
+        if rejected:
+            problems = "; ".join(f"{name} ({problem})" for name, problem in rejected.items())
+            names = ",".join([*self.config.accepted, *rejected])
+            self._fail(
+                f"this Docker engine does not enforce {problems}; "
+                f"to accept this, set PYEXEC_ALLOW_UNENFORCED={names}"
+            )
+        elif exposures and self.config.strict:
+            self._fail(f"{'; '.join(exposures)}; see docs/security.md to block this, or unset PYEXEC_STRICT")
+        else:
+            self._passed = True
+            self._warn(
+                [
+                    *(
+                        f"{name} is not enforced (accepted by PYEXEC_ALLOW_UNENFORCED): {problem}"
+                        for name, problem in unenforced.items()
+                    ),
+                    *(f"{exposure}; see docs/security.md to block this" for exposure in exposures),
+                ]
+            )
+
+    def _fail(self, reason: str) -> None:
+        self._failure = reason
+        self._failed.set()
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        self.warnings = warnings
+        for warning in warnings:
+            logger.warning("%s", warning)

@@ -1,0 +1,98 @@
+"""Run the isolation check's probes, each in a sandbox of its own, and read their reports."""
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, TypeVar
+
+import anyio
+from attrs import frozen
+
+from pyexec.codec import read_report
+from pyexec.domain.isolation import DEFAULT_CPU_SHARES, LimitsReport, NetworkReport, ProbeLimits
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.errors import EngineError
+from pyexec.ports import ContainerSpec, Engine
+
+T = TypeVar("T")
+
+PROBE_SECONDS = 30.0
+"""Longer than the probes' own timeout."""
+REPORT_BYTES_MAX = 64 * 1024
+PROBE_LABEL = "pyexec.probe"
+"""Marks the containers of probes. They belong to no deployment, because they end and are removed by themselves."""
+
+
+def probe_limits(cpus: float | None) -> ProbeLimits:
+    """Return limits that a probe reaches quickly, and that leave enough memory for runtimes such as gVisor."""
+    return ProbeLimits(
+        memory_bytes=128 * MEBIBYTE,
+        work_bytes=2 * MEBIBYTE,
+        tmp_bytes=MEBIBYTE,
+        pids_max=64,
+        cpu_shares=DEFAULT_CPU_SHARES // 2,
+        cpus=cpus,
+        uid=1000,
+    )
+
+
+@frozen
+class ProbeRunner:
+    """Runs probes in sandboxes of an engine.
+
+    Every method raises `ImageUnavailable` if the image has no Python, `EngineError` if the probe returns no report,
+    and `Unavailable` if the engine does not respond."""
+
+    engine: Engine
+
+    async def check_limits(self, image: str, limits: ProbeLimits) -> LimitsReport:
+        """Report what a program observes that tries to exceed these limits."""
+        arguments = {
+            "memory_bytes": limits.memory_bytes,
+            "work_bytes": limits.work_bytes,
+            "tmp_bytes": limits.tmp_bytes,
+            "pids_max": limits.pids_max,
+        }
+        return await self._run(LimitsReport, _probe_spec(image, "limits_probe", arguments, limits, None))
+
+    async def check_network(self, image: str, network: str, ports: Sequence[int]) -> NetworkReport:
+        """Report what a program on this network reaches: these ports of the host, and the cloud's metadata."""
+        spec = _probe_spec(image, "network_probe", list(ports), probe_limits(None), network)
+        return await self._run(NetworkReport, spec)
+
+    async def _run(self, kind: type[T], spec: ContainerSpec) -> T:
+        container = await self.engine.start(spec)
+        report = b""
+        try:
+            with anyio.fail_after(PROBE_SECONDS):
+                while (data := await container.read()) is not None and len(report) < REPORT_BYTES_MAX:
+                    report += data
+            return read_report(report, kind)
+        except (ValueError, TimeoutError) as error:
+            reason = container.diagnostics or f"{type(error).__name__} {error}"
+            raise EngineError(
+                f"the probe in the image {spec.image!r} returned no report: {reason}"
+            ) from error
+        finally:
+            with anyio.CancelScope(shield=True):
+                await container.remove()
+
+
+def _probe_spec(
+    image: str, probe: str, arguments: Any, limits: ProbeLimits, network: str | None
+) -> ContainerSpec:
+    source = resources.files("pyexec.guest").joinpath(f"{probe}.py").read_text("utf-8")
+    return ContainerSpec(
+        image=image,
+        command=("python3", "-I", "-S", "-c", source, json.dumps(arguments)),
+        labels={PROBE_LABEL: probe},
+        memory_bytes=limits.memory_bytes,
+        work_bytes=limits.work_bytes,
+        tmp_bytes=limits.tmp_bytes,
+        shm_bytes=MEBIBYTE,
+        log_bytes=MEBIBYTE,
+        pids_max=limits.pids_max,
+        cpu_shares=limits.cpu_shares,
+        cpus=limits.cpus,
+        network=network,
+    )

@@ -1,0 +1,1 @@
+"""Keep sandboxes ready before requests arrive. See docs/design/pool.md."""

@@ -1,0 +1,113 @@
+"""The runs that this replica carries: their events, their output so far, and the requests to kill them."""
+
+from collections.abc import Iterable, Sequence
+
+import anyio
+from attrs import define, field
+
+from pyexec.aio import Broadcast
+from pyexec.domain.events import Event
+from pyexec.domain.execution import Execution, Phase, apply, is_legal
+from pyexec.domain.output_log import OutputLog, Stream
+from pyexec.errors import Conflict
+from pyexec.services.output_files import OutputFileSpool
+
+
+@define(eq=False)
+class Run:
+    """One execution on this replica, from its claim to its terminal event. Any number of readers may follow it."""
+
+    id: str
+    events: list[Event] = field(factory=list)
+    output_log: OutputLog = field(factory=OutputLog)
+    output_files: OutputFileSpool | None = None
+    """The files that the guest sent after the program ended, if the spec asked for files."""
+    changes: Broadcast = field(factory=Broadcast)
+    inactive: anyio.Event = field(factory=anyio.Event)
+    """Set once this replica no longer carries the run: it has ended, or another replica owns it."""
+    kill_requested: anyio.Event = field(factory=anyio.Event)
+    preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
+    """The scope of everything before the start. A kill request and a change of owner cancel it."""
+    _execution: Execution | None = None
+
+    @property
+    def seq(self) -> int:
+        """The number of events known to be in the log."""
+        return len(self.events)
+
+    @property
+    def execution(self) -> Execution:
+        """The state after the known events. Raises `ValueError` before the first `record`."""
+        if self._execution is None:
+            raise ValueError(f"no event of {self.id} is recorded yet")
+        return self._execution
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the terminal event is durable."""
+        return self._execution is not None and self._execution.phase is Phase.ENDED
+
+    def record(self, events: Iterable[Event]) -> Execution:
+        """Record events that are durable now, and wake all readers."""
+        for event in events:
+            self._execution = apply(self.id, self._execution, event)
+            self.events.append(event)
+        if self.execution.kill_requested:
+            self.kill_requested.set()
+            self.preparation.cancel()
+        if self.has_ended:
+            self.inactive.set()
+        self.changes.notify_all()
+        return self.execution
+
+    def catch_up(self, events: Sequence[Event]) -> Execution:
+        """Record those of the log's `events`, given from the first on, that are not recorded yet."""
+        return self.record(events[self.seq :]) if len(events) > self.seq else self.execution
+
+    def detach(self) -> None:
+        """Stop carrying the run here: readers continue elsewhere, and preparation is cancelled."""
+        self.inactive.set()
+        self.preparation.cancel()
+        self.changes.notify_all()
+
+    def write_output(self, stream: Stream, data: bytes) -> None:
+        """Append output, and wake all readers."""
+        self.output_log.append(stream, data)
+        self.changes.notify_all()
+
+    def check_may_append(self, replica: str, event: Event) -> None:
+        """Raise `Conflict` unless, as far as is known here, `replica` owns the run and `event` may come next."""
+        if self._execution is not None and not (
+            self._execution.is_for(replica) and is_legal(self._execution, event)
+        ):
+            state = f"{self._execution.phase}, owned by {self._execution.owner}"
+            raise Conflict(f"{self.id} has changed meanwhile: it is {state}")
+
+
+class ActiveRuns:
+    """The runs that this replica carries, by execution id."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+
+    def get(self, execution_id: str) -> Run | None:
+        """Return the run, or None if this replica does not carry it."""
+        return self._runs.get(execution_id)
+
+    def add(self, run: Run) -> None:
+        """Add a run at its claim."""
+        self._runs[run.id] = run
+
+    def remove(self, run: Run) -> None:
+        """Remove a run after its end."""
+        self._runs.pop(run.id, None)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, execution_id: str) -> bool:
+        return execution_id in self._runs
+
+    def all(self) -> Sequence[Run]:
+        """Return all runs, in the order of their claims."""
+        return tuple(self._runs.values())

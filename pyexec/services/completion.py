@@ -1,0 +1,210 @@
+"""Write how an execution ended: the one event that must neither get lost nor be written twice."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+import anyio
+from attrs import evolve, field, frozen
+
+from pyexec.aio import FailureLog
+from pyexec.domain.events import Failed, FailureType, Released, Terminal
+from pyexec.domain.execution import is_legal
+from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
+from pyexec.domain.output_files import OutputFiles
+from pyexec.domain.output_log import Stream
+from pyexec.errors import (
+    Conflict,
+    CorruptLog,
+    EngineError,
+    ExecutorError,
+    ImageUnavailable,
+    SandboxBroken,
+    SandboxRefused,
+    SetupFailed,
+    SetupTimeout,
+    TooLarge,
+    Unavailable,
+)
+from pyexec.ports import BlobStore, EventLog
+from pyexec.services.active_runs import Run
+from pyexec.services.clock import nonce, now
+from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.output_store import files_blob, store_output
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TRACEBACK_BYTES = 64 * 1024
+RETRY_SECONDS = 0.5
+PREPARATION_ERRORS = (ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog)
+"""Errors that can prevent a run's sandbox from being prepared."""
+SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
+
+
+@frozen(kw_only=True)
+class CompletionWriter:
+    """Writes the terminal events of the runs that `replica` owns.
+
+    Every method survives cancellation, and retries while log or blobs are unavailable. After `stop_waiting` it
+    retries no more: the run is left to the replica that adopts it."""
+
+    log: EventLog
+    blobs: BlobStore
+    replica: str
+    output_bytes_max: int
+    corrupt_logs: CorruptLogReporter
+    _stopping: anyio.Event = field(factory=anyio.Event)
+
+    def stop_waiting(self) -> None:
+        """Leave a run to adoption, instead of retrying, when log or blobs are unavailable."""
+        self._stopping.set()
+
+    async def end(self, run: Run, ended: RunOutcome) -> None:
+        """Store output and files, and write the terminal event for the observed end."""
+        failures = FailureLog(logger, f"writing the end of {run.id}")
+        with anyio.CancelScope(shield=True):
+            stderr_tail = run.output_log.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
+            stored = await self._retried(
+                run, failures, partial(store_output, self.blobs, run.id, run.output_log)
+            )
+            files = await self._retried(run, failures, partial(self._stored_files, run))
+            if stored is None:
+                return
+            output, not_stored = stored
+            if not_stored is not None and ended.reason == "exit":
+                ended = evolve(ended, reason="output_limit", detail=str(not_stored))
+            terminal = terminal_event(
+                ended,
+                limits=run.execution.spec.limits,
+                output_max=self.output_bytes_max,
+                stderr_tail=stderr_tail.decode("utf-8", "replace"),
+                output=output,
+                files=files,
+                at=now(),
+                nonce=nonce(),
+            )
+            await self._write(run, terminal, failures)
+
+    async def fail(self, run: Run, kind: FailureType, error: str, *, exit_code: int | None = None) -> None:
+        """End an execution that failed before its program started. The setup output becomes its stderr."""
+        failures = FailureLog(logger, f"writing the end of {run.id}")
+        with anyio.CancelScope(shield=True):
+            run.output_log.relabel_setup()
+            stored = await self._retried(
+                run, failures, partial(store_output, self.blobs, run.id, run.output_log)
+            )
+            if stored is not None:
+                failed = Failed(
+                    at=now(),
+                    nonce=nonce(),
+                    error_type=kind,
+                    error=error,
+                    exit_code=exit_code,
+                    output=stored[0],
+                )
+                await self._write(run, failed, failures)
+
+    async def fail_preparation(self, run: Run, error: ExecutorError) -> None:
+        """End an execution with one of `PREPARATION_ERRORS`."""
+        if isinstance(error, SetupFailed):
+            await self.fail(run, SETUP_FAILURES[type(error)], str(error), exit_code=error.exit_code)
+        elif isinstance(error, ImageUnavailable):
+            await self.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
+        else:
+            await self.fail(run, FailureType.INTERNAL, f"the sandbox could not be prepared: {error}")
+
+    async def release(self, run: Run, reason: str) -> None:
+        """Release a run that has not started, if it may still be released. Then detach from it."""
+        released = Released(at=now(), nonce=nonce(), reason=reason)
+        if run.execution.is_for(self.replica) and is_legal(run.execution, released):
+            with anyio.CancelScope(shield=True):
+                try:
+                    await self.log.append(run.id, run.seq, [released])
+                except (Conflict, Unavailable) as error:
+                    logger.warning("%s is left to the leader: %s", run.id, error)
+        run.detach()
+
+    async def _stored_files(self, run: Run) -> OutputFiles | None:
+        if run.output_files is None:
+            return None
+        try:
+            return await run.output_files.store(self.blobs, files_blob(run.id))
+        except TooLarge as error:
+            logger.warning("output files of %s dropped: %s", run.id, error)
+            return OutputFiles(truncated=True)
+
+    async def _write(self, run: Run, terminal: Terminal, failures: FailureLog) -> None:
+        """Append the terminal event after the newest event, as long as this replica owns the open execution.
+
+        A conflict means that another event came first: a kill request, an end, a release or an adoption."""
+        while self._owns(run):
+            try:
+                await self._retried(run, failures, partial(self._append, run, terminal))
+            except TooLarge as error:
+                logger.error("the end of %s is too large and is shortened: %s", run.id, error)
+                if (shorter := shortened(terminal)) == terminal:
+                    raise
+                terminal = shorter
+            except CorruptLog as error:
+                self._report_corrupt(run, error)
+
+    async def _append(self, run: Run, terminal: Terminal) -> None:
+        events = [*run.events, terminal]
+        try:
+            await self.log.append(run.id, run.seq, [terminal])
+        except Conflict:
+            await self._catch_up(run)
+        else:
+            run.catch_up(events)  # a reader may have recorded the event already
+
+    async def _retried(
+        self, run: Run, failures: FailureLog, operation: Callable[[], Awaitable[T]]
+    ) -> T | None:
+        """Retry `operation` while it raises `Unavailable`. Return None once this replica does not own the run."""
+        while self._owns(run):
+            try:
+                result = await operation()
+            except Unavailable as error:
+                await self._back_off(run, failures, error)
+            else:
+                failures.recovered()
+                return result
+        return None
+
+    async def _back_off(self, run: Run, failures: FailureLog, error: Unavailable) -> None:
+        if self._stopping.is_set():
+            logger.error("the end of %s is left to the replica that adopts it: %s", run.id, error)
+            run.detach()
+            return
+        failures.failed(error)
+        await anyio.sleep(RETRY_SECONDS)
+        try:
+            await self._catch_up(run)
+        except Unavailable as still:
+            failures.failed(still)
+
+    async def _catch_up(self, run: Run) -> None:
+        """Read the log. If the execution was retired, or its log is corrupt, detach."""
+        try:
+            events = await self.log.read(run.id)
+        except CorruptLog as error:
+            self._report_corrupt(run, error)
+            return
+        if events:
+            run.catch_up(events)
+        else:
+            run.detach()
+
+    def _report_corrupt(self, run: Run, error: CorruptLog) -> None:
+        self.corrupt_logs.report(run.id, error)
+        run.detach()
+
+    def _owns(self, run: Run) -> bool:
+        """Return True while this replica still has to end the run. Detaches from a run that another one took over."""
+        if not run.inactive.is_set() and not run.execution.is_for(self.replica):
+            logger.warning("%s is owned by another replica now; nothing is written", run.id)
+            run.detach()
+        return not run.inactive.is_set()

@@ -1,0 +1,172 @@
+"""The event log as the services use it: every call is measured, and each corrupt log is reported once."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from time import perf_counter
+
+from attrs import define, field, frozen
+
+from pyexec.correlation import current_correlation
+from pyexec.domain.events import Event, Failed, Running, Terminal
+from pyexec.domain.execution import Execution, Status, fold
+from pyexec.domain.result import summarize
+from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
+from pyexec.metrics import (
+    EVENT_LOG_ERRORS,
+    EVENT_LOG_SECONDS,
+    EVENTS_APPENDED,
+    EXECUTION_SECONDS,
+    EXECUTIONS_ENDED,
+    OUTPUT_BYTES,
+    PHASE_SECONDS,
+    STEP_SECONDS,
+    Meter,
+    timed,
+)
+from pyexec.ports import EventLog, ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
+from pyexec.services.active_runs import ActiveRuns
+
+logger = logging.getLogger(__name__)
+
+_KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
+    (ConsulSessionLost, "session_lost"),
+    (Unavailable, "unavailable"),
+    (CorruptLog, "corrupt"),
+    (TooLarge, "too_large"),
+)
+"""Failures of the log itself. A conflict is not one: another writer came first."""
+
+
+@frozen
+class MeteredLog:
+    """`ports.EventLog` around another one. Every event that this replica writes passes here."""
+
+    log: EventLog
+    active_runs: ActiveRuns
+    meter: Meter
+
+    async def append(
+        self,
+        execution_id: str,
+        after: int,
+        events: Sequence[Event],
+        *,
+        key: IdempotencyKey | None = None,
+        notify: str | None = None,
+        fence: str | None = None,
+    ) -> None:
+        begun = perf_counter()
+        with self._measured("append"):
+            await self.log.append(execution_id, after, events, key=key, notify=notify, fence=fence)
+        for event in events:
+            self.meter.count(EVENTS_APPENDED, type(event).__name__.lower())
+        last = events[-1]
+        if isinstance(last, Running):
+            self.meter.observe(STEP_SECONDS, perf_counter() - begun, "first_commit")
+        elif isinstance(last, Terminal):
+            self.meter.observe(STEP_SECONDS, perf_counter() - begun, "terminal_commit")
+            self._count_end(last, self._ended(execution_id, after, events))
+
+    async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
+        with self._measured("read"):
+            return await self.log.read(execution_id, after)
+
+    async def wait(self, execution_id: str, after: int) -> None:
+        with self._counting_errors("wait"):
+            await self.log.wait(execution_id, after)
+
+    async def open_executions(self, since: int | None = None) -> OpenExecutions:
+        with self._measured_unless_waiting("open_executions", since):
+            return await self.log.open_executions(since)
+
+    async def inbox(self, replica: str, since: int | None = None) -> Inbox:
+        with self._measured_unless_waiting("inbox", since):
+            return await self.log.inbox(replica, since)
+
+    async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
+        with self._measured("settle"):
+            await self.log.acknowledge(replica, execution_id, revision)
+
+    async def list_executions(
+        self, *, status: Status | None, limit: int, cursor: str | None
+    ) -> ExecutionPage:
+        with self._measured("page"):
+            return await self.log.list_executions(status=status, limit=limit, cursor=cursor)
+
+    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
+        with self._measured("ended_before"):
+            return await self.log.list_ended(before, limit)
+
+    async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
+        with self._measured("key_owner"):
+            return await self.log.find_by_key(key_hash)
+
+    async def retire(self, execution_id: str) -> None:
+        with self._measured("retire"):
+            await self.log.retire(execution_id)
+
+    async def rebuild_index(self) -> Mapping[str, CorruptLog]:
+        with self._counting_errors("rebuild_index"):  # hourly; its duration grows with the history
+            return await self.log.rebuild_index()
+
+    async def check(self) -> None:
+        with self._measured("check"):
+            await self.log.check()
+
+    def _ended(self, execution_id: str, after: int, events: Sequence[Event]) -> Execution | None:
+        """Return the ended execution if it ran here, or was written whole here; else None."""
+        run = self.active_runs.get(execution_id)
+        if run is not None and run.seq >= after:
+            self.meter.count(OUTPUT_BYTES, by=len(run.output_log))
+            return fold(execution_id, [*run.events[:after], *events])
+        return fold(execution_id, events) if after == 0 else None
+
+    def _count_end(self, terminal: Terminal, ended: Execution | None) -> None:
+        mode = current_correlation().mode
+        # The error type of a completed program is the program's own text, so it is no label.
+        reason = terminal.error_type if isinstance(terminal, Failed) else ""
+        status = type(terminal).__name__.lower().replace("finished", "completed")
+        self.meter.count(EXECUTIONS_ENDED, mode, status, reason)
+        timings = None if ended is None else summarize(ended)
+        if timings is not None and timings.timings_ms is not None and timings.duration_ms is not None:
+            self.meter.observe(EXECUTION_SECONDS, timings.duration_ms / 1000, mode)
+            self.meter.observe(PHASE_SECONDS, timings.timings_ms.queue / 1000, "queue")
+            self.meter.observe(PHASE_SECONDS, timings.timings_ms.setup / 1000, "setup")
+            self.meter.observe(PHASE_SECONDS, timings.timings_ms.run / 1000, "run")
+
+    def _measured_unless_waiting(self, operation: str, since: int | None) -> AbstractContextManager[None]:
+        return self._measured(operation) if since is None else self._counting_errors(operation)
+
+    @contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        with self._counting_errors(operation), timed(self.meter, EVENT_LOG_SECONDS, operation):
+            yield
+
+    @contextmanager
+    def _counting_errors(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except ExecutorError as error:
+            kind = next((name for kind, name in _KINDS if isinstance(error, kind)), None)
+            if kind is not None:
+                self.meter.count(EVENT_LOG_ERRORS, operation, kind)
+            raise
+
+
+@define
+class CorruptLogReporter:
+    """Logs each execution whose stored log cannot be read, once. Such executions are left unchanged."""
+
+    _reported: set[str] = field(factory=set)
+
+    def __len__(self) -> int:
+        """Return how many were reported."""
+        return len(self._reported)
+
+    def report(self, execution_id: str, error: CorruptLog) -> None:
+        """Log the execution, unless it was reported before."""
+        if execution_id not in self._reported:
+            self._reported.add(execution_id)
+            logger.error("the log of %s is corrupt; the execution is left unchanged: %s", execution_id, error)

@@ -1,0 +1,87 @@
+"""Receive the output files of a run from its sandbox, check and spool them, and store them as one blob."""
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+from attrs import define, field, frozen
+
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFiles
+from pyexec.errors import SandboxBroken
+from pyexec.ports import BlobStore
+from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected
+from pyexec.sandbox.sandbox import Sandbox
+
+logger = logging.getLogger(__name__)
+
+RECEIVE_SECONDS = 30.0
+"""The supervisor sends no further file after 20 seconds."""
+SPOOL_MEMORY_BYTES = 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+
+
+@frozen(kw_only=True)
+class OutputFileLimits:
+    """What a run may bring back, and the directory of the spool."""
+
+    limits: FileLimits
+    spool_dir: Path
+
+
+@define(eq=False)
+class OutputFileSpool:
+    """The files of one run between its sandbox and the blob store. Large files lie in an unnamed file on disk."""
+
+    _limits: OutputFileLimits
+    _truncated: bool = True
+    """True until the guest has reported that it left nothing out."""
+    _check: FileCheck = field(init=False)
+    _spool: anyio.SpooledTemporaryFile[bytes] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._check = FileCheck(self._limits.limits)
+        self._spool = anyio.SpooledTemporaryFile(SPOOL_MEMORY_BYTES, dir=str(self._limits.spool_dir))
+
+    async def receive(self, execution_id: str, sandbox: Sandbox) -> None:
+        """Receive all files that the guest sends. A fault drops the files, and changes nothing else in the result."""
+        try:
+            with anyio.move_on_after(RECEIVE_SECONDS):
+                await self._receive(sandbox)
+        except (SandboxBroken, OSError) as error:
+            logger.warning("output files of %s dropped: %s", execution_id, error)
+            self._check, self._truncated = FileCheck(self._limits.limits), True
+
+    async def _receive(self, sandbox: Sandbox) -> None:
+        async for frame in sandbox.frames():
+            match frame:
+                case FileHeader():
+                    self._check.begin(frame.path, frame.size)
+                case FileChunk():
+                    self._check.feed(frame.data)
+                    await self._spool.write(frame.data)
+                case FilesCollected():
+                    self._truncated = frame.truncated
+                    return
+                case _:
+                    raise SandboxBroken(f"unexpected {type(frame).__name__} frame between output files")
+
+    async def store(self, blobs: BlobStore, name: str) -> OutputFiles:
+        """Store all complete files as one blob. The returned list goes into the terminal event."""
+        listed = self._check.complete()
+        truncated = self._truncated or len(listed) < self._check.announced
+        size = sum(file.size for file in listed)
+        if size:
+            await blobs.put(name, self._contents(size))
+        return OutputFiles(listed=listed, truncated=truncated, blob=name if size else None)
+
+    async def _contents(self, size: int) -> AsyncIterator[bytes]:
+        await self._spool.seek(0)
+        while size:
+            data = await self._spool.read(min(CHUNK_BYTES, size))
+            size -= len(data)
+            yield data
+
+    async def close(self) -> None:
+        """Free the space on disk."""
+        await self._spool.aclose()

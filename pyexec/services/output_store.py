@@ -1,0 +1,58 @@
+"""Store an execution's output: in its terminal event if it is small, else in the blob store."""
+
+from collections.abc import AsyncIterator
+
+from pyexec.domain.events import Output
+from pyexec.domain.execution import Execution
+from pyexec.domain.output_log import OutputLog
+from pyexec.errors import TooLarge
+from pyexec.ports import BlobStore
+
+INLINE_BYTES_MAX = 64 * 1024
+
+
+def output_blob(execution_id: str) -> str:
+    """Return the name of the blob with the output."""
+    return f"{execution_id}/output"
+
+
+def files_blob(execution_id: str) -> str:
+    """Return the name of the blob with the output files."""
+    return f"{execution_id}/files"
+
+
+def payload_blob(execution_id: str) -> str:
+    """Return the name of the blob with the archive."""
+    return f"{execution_id}/payload"
+
+
+async def store_output(
+    blobs: BlobStore, execution_id: str, output_log: OutputLog
+) -> tuple[Output, TooLarge | None]:
+    """Store the output durably. The returned `Output` goes into the terminal event.
+
+    If the store has no room for all of it, only the beginning is kept, and the store's error is returned as well."""
+    not_stored, size = None, len(output_log)
+    while True:
+        encoded = output_log.encode(size)
+        if len(encoded) <= INLINE_BYTES_MAX:
+            return Output(inline=encoded), not_stored
+        try:
+            await blobs.put(output_blob(execution_id), _chunks(encoded))
+        except TooLarge as error:
+            not_stored, size = error, size // 2
+        else:
+            return Output(blob=output_blob(execution_id)), not_stored
+
+
+async def load_output(blobs: BlobStore, execution: Execution) -> OutputLog:
+    """Return the output of an ended execution; an empty journal for one that has not ended."""
+    output = execution.terminal.output if execution.terminal else Output()
+    if output.blob is not None:
+        return OutputLog.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))
+    return OutputLog.decode(output.inline or b"")
+
+
+async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 1024 * 1024):
+        yield data[start : start + 1024 * 1024]

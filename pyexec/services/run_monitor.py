@@ -1,0 +1,164 @@
+"""Monitor a run: start its program, copy its output, and enforce its limits from outside the sandbox."""
+
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import anyio
+from attrs import frozen
+
+from pyexec.aio import FailureLog, retry
+from pyexec.domain.events import Usage
+from pyexec.domain.outcome import RunOutcome
+from pyexec.domain.spec import MEBIBYTE, Spec
+from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
+from pyexec.guest.wire import RESULT_BYTES_MAX
+from pyexec.sandbox.protocol import Exited, OutputChunk, ProgramPlan, ResultChunk, StartSignal
+from pyexec.sandbox.sandbox import Sandbox
+from pyexec.services.active_runs import Run
+from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 0.2
+"""The supervisor reports a timeout itself, with usage. The monitor enforces the deadline this much later."""
+GRACE_WITH_FILES_SECONDS = 4.0
+"""The same for a run with output files, which only the supervisor can send. Its own alarm rings a second later."""
+UNREACHABLE_SECONDS = 60.0
+"""How much longer to wait for a program whose engine does not answer. Its sandbox keeps its last frames that long."""
+STREAM_CHANGES_MAX = 100_000
+"""The order of stdout and stderr is recorded; a program that alternates without end costs more than its bytes."""
+SUPERVISOR_REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
+
+Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
+
+
+@frozen(kw_only=True)
+class OutputLimits:
+    """The operator's limits on what a run brings back: bytes of output, and files."""
+
+    output_bytes: int
+    files: OutputFileLimits
+
+
+async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputLimits) -> RunOutcome:
+    """Run `following` to the program's end, and receive the output files. Return how the program ended.
+
+    The deadline, a kill request, and a change of owner end the run from here, whatever the guest does."""
+    spec = run.execution.spec
+    grace = GRACE_WITH_FILES_SECONDS if spec.output_files else GRACE_SECONDS
+    ended: RunOutcome | None = None
+    async with anyio.create_task_group() as watchers:
+        watchers.start_soon(_kill_on_request, run, sandbox, name=f"kill {run.id}")
+        try:
+            with anyio.CancelScope() as scope:
+                watchers.start_soon(_cancel_when_inactive, run, scope, name=f"owner of {run.id}")
+                deadline = partial(_cancel_at_deadline, spec.limits.timeout_seconds, grace, sandbox, scope)
+                watchers.start_soon(deadline, name=f"deadline of {run.id}")
+                ended = await following()
+            if ended is not None and ended.reported_by_supervisor and spec.output_files:
+                run.output_files = OutputFileSpool(limits.files)
+                with anyio.CancelScope() as receiving:
+                    watchers.start_soon(_cancel_when_inactive, run, receiving, name=f"files of {run.id}")
+                    await run.output_files.receive(run.id, sandbox)
+        except (SandboxBroken, SandboxRefused) as error:
+            ended = RunOutcome(reason=_broken_reason(run, sandbox), detail=str(error))
+        watchers.cancel_scope.cancel()
+    return ended or RunOutcome(
+        reason=_broken_reason(run, sandbox) if sandbox.engine_unreachable else "timeout"
+    )
+
+
+def program_plan(spec: Spec) -> ProgramPlan:
+    """Return what the guest is told of the program before the start signal."""
+    return ProgramPlan(
+        entrypoint=spec.entrypoint or "",
+        args=spec.script_args,
+        env=spec.env_vars,
+        evaluate=spec.eval_last_expr,
+    )
+
+
+async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
+    """Send the start signal, then follow. Raises `SandboxRefused` if the signal arrives too late."""
+    spec = run.execution.spec
+    await sandbox.start_program(
+        StartSignal(
+            timeout=spec.limits.timeout_seconds,
+            memory_bytes=spec.limits.memory_mb * MEBIBYTE,
+            output_bytes=limits.output_bytes,
+            output_files=spec.output_files,
+            file_limits=limits.files.limits,
+        )
+    )
+    return await follow(run, sandbox, limits)
+
+
+async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
+    """Copy the program's output into the journal, up to the output limit, until the program ends.
+
+    Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
+    result = b""
+    async for frame in sandbox.frames():
+        if isinstance(frame, OutputChunk):
+            remaining = limits.output_bytes + run.output_log.setup_bytes - len(run.output_log)
+            run.write_output(frame.stream, frame.data[:remaining])
+            if len(frame.data) > remaining:
+                return RunOutcome(reason="output_limit")
+            if run.output_log.segment_count > STREAM_CHANGES_MAX:
+                detail = (
+                    f"the program changed {STREAM_CHANGES_MAX} times between stdout and stderr; it was killed"
+                )
+                return RunOutcome(reason="output_limit", detail=detail)
+        elif isinstance(frame, ResultChunk):
+            result += frame.data
+            if len(result) > RESULT_BYTES_MAX:
+                raise SandboxBroken(f"the result is longer than {RESULT_BYTES_MAX} bytes")
+        elif isinstance(frame, Exited):
+            return _ended(frame, result)
+    raise SandboxBroken("the sandbox ended before it reported how the program ended")
+
+
+def _ended(frame: Exited, result: bytes) -> RunOutcome:
+    is_known = frame.reason in SUPERVISOR_REASONS
+    return RunOutcome(
+        reason=frame.reason if is_known else "broken",
+        exit_code=frame.exit_code,
+        signalled=frame.signalled,
+        usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
+        result=result.decode("utf-8", "ignore") or None,  # truncation may split a character
+        result_truncated=frame.result_truncated,
+        detail="" if is_known else f"it reported the unknown reason {frame.reason[:80]!r}",
+    )
+
+
+def _broken_reason(run: Run, sandbox: Sandbox) -> str:
+    """Return why the sandbox does not report how its program ended."""
+    if run.kill_requested.is_set():
+        return "killed"
+    return "lost" if sandbox.engine_was_unreachable else "broken"
+
+
+async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
+    await run.kill_requested.wait()
+    await retry(sandbox.kill, FailureLog(logger, f"killing {run.id}"), errors=(EngineError, Unavailable))
+
+
+async def _cancel_when_inactive(run: Run, scope: anyio.CancelScope) -> None:
+    await run.inactive.wait()
+    scope.cancel()
+
+
+async def _cancel_at_deadline(
+    seconds: float, grace: float, sandbox: Sandbox, scope: anyio.CancelScope
+) -> None:
+    """Cancel at the deadline. If the engine does not answer then, wait longer: the program may have ended in time."""
+    await anyio.sleep(seconds)
+    async with anyio.create_task_group() as checking:
+        checking.start_soon(sandbox.check_engine, name="check the engine")
+        # A second sleep, not one longer one: a host that was suspended first reads what arrived meanwhile.
+        await anyio.sleep(grace)
+    if sandbox.engine_unreachable:
+        await anyio.sleep(UNREACHABLE_SECONDS)
+    scope.cancel()

@@ -1,0 +1,292 @@
+"""Accept work: synchronous runs stream straight into a sandbox, asynchronous ones into the blob store.
+
+Nothing is written before the whole upload is known to be acceptable, so a refused request leaves nothing behind."""
+
+import logging
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import anyio
+from attrs import evolve, frozen
+
+from pyexec.correlation import correlate_execution
+from pyexec.domain.events import Event, Failed, FailureType, Submitted
+from pyexec.domain.spec import Policy, Spec, resolve
+from pyexec.errors import (
+    ConsulSessionLost,
+    EngineError,
+    ExecutorError,
+    ImageUnavailable,
+    InvalidRequest,
+    KeyReused,
+    KeyTaken,
+    QueueTimeout,
+    SandboxBroken,
+    Unavailable,
+    first_error,
+)
+from pyexec.metrics import NOOP_METER, Meter
+from pyexec.ports import BlobStore, EventLog, IdempotencyKey
+from pyexec.sandbox.pool.pool import SandboxKind
+from pyexec.services.active_runs import ActiveRuns, Run
+from pyexec.services.clock import new_execution_id, nonce, now
+from pyexec.services.output_store import payload_blob
+from pyexec.services.preparation import Launch, Placement, Preparation, remove
+from pyexec.services.runner import Runner
+from pyexec.services.slots import Slot, Slots
+from pyexec.services.uploads import CheckedArchive, Spool, Submission, Upload, sha256
+
+logger = logging.getLogger(__name__)
+
+START_AT_ONCE_BYTES_MAX = 128 * 1024
+"""The largest asynchronous archive that is read ahead to start at once. A larger one goes through the blob store:
+it is not held in memory, and no slot waits for a slow upload."""
+FAILURES = {QueueTimeout: FailureType.QUEUE_TIMEOUT, ImageUnavailable: FailureType.IMAGE_UNAVAILABLE}
+"""Errors that end an acceptable execution before it starts. The caller gets a failed result instead of an error."""
+
+
+@frozen(kw_only=True)
+class SubmissionConfig:
+    """The operator's limits. `local_claim` is True if this replica claims what it accepts; otherwise the leader makes
+    every claim."""
+
+    policy: Policy
+    members_max: int
+    queue_timeout_seconds: float
+    spool_dir: Path
+    local_claim: bool
+
+
+class Submissions:
+    """Accepts uploads.
+
+    Raises `InvalidRequest` for a malformed upload, `QueueFull` if there is no slot and no place in the queue,
+    `Unavailable` if the event log or the engine does not answer, `KeyReused` for a key with another request."""
+
+    def __init__(
+        self,
+        config: SubmissionConfig,
+        *,
+        log: EventLog,
+        blobs: BlobStore,
+        slots: Slots,
+        active_runs: ActiveRuns,
+        preparation: Preparation,
+        runner: Runner,
+        meter: Meter = NOOP_METER,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._blobs = blobs
+        self._slots = slots
+        self._active_runs = active_runs
+        self._preparation = preparation
+        self._runner = runner
+        self._meter = meter
+
+    @property
+    def closed(self) -> bool:
+        """True once this replica has detached from its runs. A caller cut off after that has not hung up."""
+        return self._runner.closed
+
+    async def run(self, upload: Upload) -> Run | str:
+        """Start an execution whose caller waits. Return its run, or the id that the idempotency key already names."""
+        submission = self._submission(upload)
+        try:
+            await self._check_key(upload)
+            await self._check_capacity(submission.spec)
+            correlate_execution(submission.run.id)
+            await self._start(submission)
+        except KeyTaken as taken:
+            return await self._same_execution(submission.archive, taken)
+        return submission.run
+
+    async def submit(self, upload: Upload) -> str:
+        """Accept an execution for later. On return its archive and its first event are durable."""
+        submission = self._submission(upload)
+        try:
+            await self._check_key(upload)
+            await self._check_capacity(submission.spec)
+            correlate_execution(submission.run.id)
+            await self._accept(submission)
+        except KeyTaken as taken:
+            return await self._same_execution(submission.archive, taken)
+        return submission.run.id
+
+    async def _start(self, submission: Submission) -> None:
+        """Reserve a slot, get a sandbox, unpack the archive in it, append the events, start.
+
+        If no slot becomes free in time, or the image cannot be had, the execution is accepted and ends as failed."""
+        spec = submission.spec
+        async with AsyncExitStack() as undo:
+            try:
+                slot = await self._slots.reserve(spec.limits, self._config.queue_timeout_seconds)
+                undo.callback(self._slots.release, slot)
+                kind = await self._preparation.kind(spec)
+                if kind is None:
+                    await self._accept_before_setup(submission, slot, undo)
+                else:
+                    await self._start_in(kind, submission, slot, undo)
+            except (QueueTimeout, ImageUnavailable) as error:
+                await self._append_failure(submission, error)
+                return
+            except EngineError as error:
+                raise Unavailable(f"no sandbox can be started: {error}") from error
+            undo.pop_all()
+
+    async def _start_in(
+        self, kind: SandboxKind, submission: Submission, slot: Slot, undo: AsyncExitStack
+    ) -> None:
+        run, archive = submission.run, submission.archive
+        claimed = self._runner.claim()
+        sandbox = await self._preparation.filled_sandbox(kind, submission.archive, submission.spec)
+        undo.push_async_callback(remove, sandbox)
+        try:
+            if self._config.local_claim:
+                placement = Placement(slot, sandbox)
+                await self._runner.start(run, placement, [submission.event(), claimed], archive.key())
+            else:
+                launch = Launch(slot, partial(self._preparation.when_claimed, run, sandbox))
+                pinned = submission.event(pinned=self._runner.replica)
+                await self._runner.accept(run, [pinned], archive.key(), launch)
+        except SandboxBroken as error:
+            raise Unavailable(f"the sandbox broke before the program could start: {error}") from error
+
+    async def _accept_before_setup(self, submission: Submission, slot: Slot, undo: AsyncExitStack) -> None:
+        """Accept an execution whose image must be pulled or made first, which may take minutes.
+
+        The archive waits on disk, and the execution can be followed and killed meanwhile."""
+        run, archive = submission.run, submission.archive
+        spool = await Spool.fill(self._config.spool_dir, archive.chunks())
+        undo.push_async_callback(spool.close)
+        events: list[Event] = [submission.event(pinned=self._runner.replica)]
+        if self._config.local_claim:
+            events.append(self._runner.claim())
+        launch = Launch(slot, partial(self._preparation.from_spool, run, spool))
+        await self._runner.accept(run, events, archive.key(), launch)
+
+    async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
+        """Write an execution that ends before it starts. A malformed archive is refused all the same."""
+        await submission.archive.read_to_end()
+        failed = Failed(at=now(), nonce=nonce(), error_type=FAILURES[type(error)], error=str(error))
+        events = [submission.event(), failed]
+        await self._log.append(submission.run.id, 0, events, key=submission.archive.key())
+        submission.run.record(events)
+
+    async def _accept(self, submission: Submission) -> None:
+        """Store the archive, then append the first events; start at once if a slot and an idle sandbox are there."""
+        run, key = submission.run, submission.archive.key
+        async with AsyncExitStack() as undo, AsyncExitStack() as held:
+            undo.push_async_callback(self._delete_payload, run.id)
+            placement = await self._store(submission, held)
+            submitted = submission.event(payload=payload_blob(run.id))
+            try:
+                if placement is None or not await self._start_stored(run, submitted, key(), placement, held):
+                    await self._queue(run, submitted, key())
+            except ConsulSessionLost:
+                raise
+            except Unavailable:
+                undo.pop_all()  # the append may have succeeded, and then the archive is needed
+                raise
+            undo.pop_all()
+
+    async def _store(self, submission: Submission, held: AsyncExitStack) -> Placement | None:
+        """Put the archive into the blob store; meanwhile also put a small one into a sandbox, if one is idle.
+
+        `held` releases the slot and the sandbox of the returned placement."""
+        run, archive = submission.run, submission.archive
+        is_small = self._config.local_claim and await archive.read_ahead(START_AT_ONCE_BYTES_MAX)
+        placement = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(
+                    self._blobs.put, payload_blob(run.id), archive.chunks(), name=f"store {run.id}"
+                )
+                if is_small:
+                    placement = await self._place_at_once(submission, held)
+        except* ExecutorError as errors:
+            raise first_error(errors) from errors
+        return placement
+
+    async def _place_at_once(self, submission: Submission, held: AsyncExitStack) -> Placement | None:
+        """Fill an idle sandbox if a slot is free. Return None if there is none, or if it fails: the usual way is
+        then tried, which reports the cause."""
+        kind = self._preparation.idle_kind(submission.spec)
+        slot = self._slots.try_reserve(submission.spec.limits) if kind is not None else None
+        if kind is None or slot is None:
+            return None
+        held.callback(self._slots.release, slot)
+        try:
+            sandbox = await self._preparation.filled_sandbox(kind, submission.archive, submission.spec)
+        except (ImageUnavailable, EngineError, Unavailable, InvalidRequest) as error:
+            logger.info("%s cannot start at once: %s", submission.run.id, error)
+            await held.aclose()
+            return None
+        held.push_async_callback(remove, sandbox)
+        return Placement(slot, sandbox)
+
+    async def _start_stored(
+        self,
+        run: Run,
+        submitted: Submitted,
+        key: IdempotencyKey | None,
+        placement: Placement,
+        held: AsyncExitStack,
+    ) -> bool:
+        """Append all events up to `running` in one step, and start. Return False if the sandbox broke before that
+        and nothing was written."""
+        try:
+            await self._runner.start(run, placement, [submitted, self._runner.claim()], key)
+        except SandboxBroken as error:
+            logger.info("%s is prepared again: %s", run.id, error)
+            await held.aclose()
+            return False
+        held.pop_all()
+        return True
+
+    async def _queue(self, run: Run, submitted: Submitted, key: IdempotencyKey | None) -> None:
+        """Append the first event, and the claim in the same step if a slot is free here."""
+        slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
+        if slot is None:
+            await self._runner.accept(run, [submitted], key)
+            return
+        launch = Launch(slot, partial(self._preparation.from_payload, run))
+        try:
+            await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
+        except BaseException:
+            self._slots.release(slot)
+            raise
+
+    def _submission(self, upload: Upload) -> Submission:
+        spec = evolve(resolve(upload.metadata, self._config.policy), eval_last_expr=upload.eval_last_expr)
+        self._slots.check_fits(spec.limits)
+        archive = CheckedArchive(upload, spec, self._config.members_max, self._meter)
+        return Submission(Run(new_execution_id()), spec, archive)
+
+    async def _check_key(self, upload: Upload) -> None:
+        """Raise `KeyTaken` if the upload's idempotency key already names an execution."""
+        if upload.key is not None and (owner := await self._log.find_by_key(sha256(upload.key))):
+            raise KeyTaken(*owner)
+
+    async def _check_capacity(self, spec: Spec) -> None:
+        """Raise `QueueFull` if a new execution could neither start nor wait, `Unavailable` during shutdown."""
+        elsewhere = 0
+        if self._slots.must_wait(spec.limits):
+            opened = await self._log.open_executions()
+            elsewhere = sum(execution_id not in self._active_runs for execution_id in opened.lengths)
+        self._slots.check_capacity(spec.limits, also_waiting=elsewhere)
+
+    async def _same_execution(self, archive: CheckedArchive, taken: KeyTaken) -> str:
+        """Return the execution that the idempotency key names, if this is the same request. Raises `KeyReused`."""
+        await archive.read_to_end()
+        key = archive.key()
+        if key is None or key.fingerprint != taken.fingerprint:
+            raise KeyReused(
+                f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"
+            )
+        return taken.execution_id
+
+    async def _delete_payload(self, execution_id: str) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._blobs.delete(payload_blob(execution_id))

@@ -1,0 +1,142 @@
+"""Read the settings from environment variables, and report the ones that are wrong or unknown."""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+import attrs
+import cattrs
+
+from pyexec.errors import SettingsError
+from pyexec.settings import CLIENT_VARIABLES, PREFIX, Settings
+
+_TRUE, _FALSE = frozenset({"on", "true", "1"}), frozenset({"off", "false", "0"})
+
+
+def variable_of(setting: "attrs.Attribute[Any]") -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + setting.name.upper()
+
+
+_SETTINGS = {variable_of(setting): setting for setting in attrs.fields(Settings)}
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings in `environ`; raise `SettingsError` for the first one that is wrong or unknown."""
+    settings, errors = _parse(environ)
+    if errors:
+        raise errors[0]
+    return settings
+
+
+def find_errors(environ: Mapping[str, str]) -> Sequence[SettingsError]:
+    """Return an error for each setting in `environ` that is wrong or unknown."""
+    return _parse(environ)[1]
+
+
+def _parse(environ: Mapping[str, str]) -> tuple[Settings, Sequence[SettingsError]]:
+    values: dict[str, Any] = {}
+    errors: list[SettingsError] = []
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
+            continue
+        setting = _SETTINGS.get(variable)
+        if setting is None:
+            errors.append(_unknown(variable))
+            continue
+        try:
+            values[setting.name] = _parse_value(setting, text)
+        except ValueError:
+            errors.append(SettingsError(f"{variable} is {text!r}; allowed: {allowed_values(setting)}"))
+    settings = Settings(**values)
+    return settings, errors or list(_defaults_over_ceilings(settings))
+
+
+def _unknown(variable: str) -> SettingsError:
+    names = [known.removeprefix(PREFIX) for known in _SETTINGS]
+    (nearest,) = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0)
+    return SettingsError(
+        f"{variable} is not a setting; did you mean {PREFIX}{nearest}? python-executor-server --help lists all settings"
+    )
+
+
+def _defaults_over_ceilings(settings: Settings) -> Iterator[SettingsError]:
+    for name in ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus"):
+        default, ceiling = getattr(settings, f"default_{name}"), getattr(settings, f"max_{name}")
+        if default is not None and ceiling is not None and default > ceiling:
+            variable = f"{PREFIX}DEFAULT_{name.upper()}"
+            yield SettingsError(
+                f"{variable} is {default:g}; allowed: at most {PREFIX}MAX_{name.upper()}, which is {ceiling:g}"
+            )
+
+
+def value_type(setting: "attrs.Attribute[Any]") -> Any:
+    """Return the type of a setting's value, without None."""
+    kinds = get_args(setting.type) if _is_optional(setting) else (setting.type,)
+    return next(kind for kind in kinds if kind is not NoneType)
+
+
+def allowed_values(setting: "attrs.Attribute[Any]") -> str:
+    """Describe the values that a setting takes, for error messages and for the help."""
+    kind, minimum = value_type(setting), setting.metadata["minimum"]
+    choices = ", ".join(setting.metadata["choices"])
+    if _is_list(kind):
+        return f"a comma-separated list of {choices}" if choices else "a comma-separated list"
+    if choices:
+        return choices
+    if kind in (int, float):
+        number = "a whole number" if kind is int else "a number"
+        return number if minimum is None else f"{number}, at least {minimum:g}"
+    if kind is bool:
+        return "on, off (also true, false, 1, 0)"
+    if kind is Path:
+        return "a path"
+    return "text" if _is_optional(setting) else "text, not empty"
+
+
+def _is_optional(setting: "attrs.Attribute[Any]") -> bool:
+    return isinstance(setting.type, UnionType)
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _parse_value(setting: "attrs.Attribute[Any]", text: str) -> Any:
+    """Convert the text of a variable to the setting's value; raise `ValueError` if it is not allowed."""
+    if text == "" and _is_optional(setting):
+        return None
+    value = _converter.structure(text, value_type(setting))
+    minimum, choices = setting.metadata["minimum"], setting.metadata["choices"]
+    if value == "" or (minimum is not None and value < minimum):
+        raise ValueError(text)
+    if choices and not set(value if isinstance(value, tuple) else [value]).issubset(choices):
+        raise ValueError(text)
+    return value
+
+
+def _parse_bool(text: str, _: object) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise ValueError(text)
+    return text.lower() in _TRUE
+
+
+def _parse_float(text: str, _: object) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _parse_list(text: str, _: object) -> tuple[str, ...]:
+    return tuple(stripped for item in text.split(",") if (stripped := item.strip()))
+
+
+_converter = cattrs.Converter()
+_converter.register_structure_hook(bool, _parse_bool)
+_converter.register_structure_hook(float, _parse_float)
+_converter.register_structure_hook(Path, lambda text, _: Path(text))
+_converter.register_structure_hook_func(_is_list, _parse_list)

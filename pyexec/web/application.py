@@ -1,0 +1,59 @@
+"""The HTTP application: routes, middleware, and the values that they share."""
+
+from aiohttp import web
+
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.metrics import Meter
+from pyexec.settings import Settings
+from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TOKENS, Exposition, ServerState
+from pyexec.web.handlers.api_docs import add_api_docs
+from pyexec.web.handlers.executions import (
+    delete_execution,
+    get_events,
+    get_execution,
+    get_file,
+    get_files,
+    get_logs,
+    list_executions,
+)
+from pyexec.web.handlers.server import health, metrics, ready
+from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
+from pyexec.web.middleware import control_access, handle_errors, log_access, run_in_task
+from pyexec.web.openapi.document import openapi_document, server_info
+
+ROUTES = (
+    ("POST", "/api/v1/exec/sync", exec_sync),
+    ("POST", "/api/v1/exec/async", exec_async),
+    ("POST", "/api/v1/eval", evaluate),
+    ("GET", "/api/v1/executions", list_executions),
+    ("GET", "/api/v1/executions/{id}", get_execution),
+    ("DELETE", "/api/v1/executions/{id}", delete_execution),
+    ("GET", "/api/v1/executions/{id}/logs", get_logs),
+    ("GET", "/api/v1/executions/{id}/events", get_events),
+    ("GET", "/api/v1/executions/{id}/files", get_files),
+    ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
+    ("GET", "/health", health),
+    ("GET", "/ready", ready),
+    ("GET", "/metrics", metrics),
+)
+"""Endpoints that docs/api.md describes."""
+
+
+def create_application(
+    settings: Settings, state: ServerState, meter: Meter, exposition: Exposition
+) -> web.Application:
+    """Create the application. Every path also works with a trailing slash."""
+    app = web.Application(
+        middlewares=[run_in_task, log_access, handle_errors, control_access],
+        client_max_size=settings.max_metadata_mb * MEBIBYTE,
+    )
+    app[SERVER_STATE] = state
+    app[TOKENS] = settings.api_tokens
+    app[METER] = meter
+    app[EXPOSITION] = exposition
+    app[ACCESS_LOG] = settings.access_log
+    for method, path, handler in ROUTES:
+        app.router.add_route(method, path, handler)
+        app.router.add_route(method, f"{path}/", handler)
+    add_api_docs(app, openapi_document(ROUTES, server_info(settings)))
+    return app

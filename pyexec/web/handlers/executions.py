@@ -1,0 +1,195 @@
+"""Endpoints about executions: state, list, kill, output, events, output files."""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from urllib.parse import quote
+
+from aiohttp import web
+from aiohttp_apispec import docs, headers_schema, match_info_schema, querystring_schema, response_schema
+
+from pyexec.codec import to_json
+from pyexec.domain.event_stream import EndItem, Item, OutputItem, Position
+from pyexec.domain.execution import Phase
+from pyexec.domain.output_log import Stream
+from pyexec.domain.result import Result
+from pyexec.services.downloads import Download
+from pyexec.web.context import get_context, read_caller, read_execution_id
+from pyexec.web.middleware import mark_complete
+from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
+from pyexec.web.schemas import (
+    EventsQuery,
+    ExecutionPath,
+    KillAnswer,
+    LastEventIdHeader,
+    Listing,
+    ListQuery,
+    LogsQuery,
+    OutputFilePath,
+    WaitQuery,
+    read_query,
+)
+from pyexec.web.sse import parse_position, send_events
+
+_NOT_ENDED = "The execution has not ended yet."
+_DOWNLOAD_HEADERS = {"200": {"Content-Disposition": "Suggested file name."}}
+
+
+@docs(tags=["executions"], summary="Get an execution", responses=error_responses(400, 404, 503))
+@match_info_schema(schema_of(ExecutionPath, SchemaRole.PARAMETERS))
+@querystring_schema(schema_of(WaitQuery, SchemaRole.PARAMETERS))
+@response_schema(schema_of(Result), 200, description="State of the execution, with its output so far.")
+async def get_execution(request: web.Request) -> web.StreamResponse:
+    """Return the state of an execution. With `wait`, respond once it has ended or the time is up."""
+    query = read_query(request, WaitQuery)
+    executions = get_context(request).executions
+    result = await executions.result(read_execution_id(request), read_caller(request), query.wait)
+    return web.json_response(to_json(result))
+
+
+@docs(tags=["executions"], summary="Kill an execution", responses=error_responses(404, 503))
+@match_info_schema(schema_of(ExecutionPath, SchemaRole.PARAMETERS))
+@response_schema(schema_of(KillAnswer), 200, description="The execution has ended.")
+@response_schema(
+    schema_of(KillAnswer), 202, description="The execution has not ended within ten seconds, but will end."
+)
+async def delete_execution(request: web.Request) -> web.StreamResponse:
+    """Kill an execution, whether it is pending or running. If it has already ended, its status does not change."""
+    execution = await get_context(request).executions.kill(read_execution_id(request))
+    status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
+    return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
+
+
+@docs(tags=["executions"], summary="List executions", responses=error_responses(400, 503))
+@querystring_schema(schema_of(ListQuery, SchemaRole.PARAMETERS))
+@response_schema(schema_of(Listing), 200, description="One page of executions.")
+async def list_executions(request: web.Request) -> web.StreamResponse:
+    """List executions without their output, newest first."""
+    query = read_query(request, ListQuery)
+    executions = get_context(request).executions
+    summaries, cursor = await executions.page(query.status, query.limit, query.cursor)
+    listing = to_json(Listing(executions=tuple(summaries), next_cursor=cursor))
+    return web.json_response({"next_cursor": None, **listing})
+
+
+@docs(
+    tags=["executions"],
+    summary="Get the raw output",
+    produces=["text/plain"],
+    responses={"200": {"description": "Output of the program."}, **error_responses(400, 404, 503)},
+)
+@match_info_schema(schema_of(ExecutionPath, SchemaRole.PARAMETERS))
+@querystring_schema(schema_of(LogsQuery, SchemaRole.PARAMETERS))
+async def get_logs(request: web.Request) -> web.StreamResponse:
+    """Return the output of the program as bytes. With `follow`, stream it until the execution ends."""
+    query = read_query(request, LogsQuery)
+    wanted = {Stream(query.stream.value)} if query.stream else {Stream.STDOUT, Stream.STDERR}
+    executions = get_context(request).executions
+    if not query.follow:
+        output_log = await executions.output_log(read_execution_id(request), read_caller(request))
+        data = b"".join(data for stream, data in output_log.since(0) if stream in wanted)
+        return web.Response(body=data, content_type="text/plain")
+    items = await executions.items(read_execution_id(request), Position(), read_caller(request))
+    headers = {"Content-Type": "text/plain", "X-Accel-Buffering": "no"}
+    return await _stream(request, headers, _output_of(items, wanted))
+
+
+async def _output_of(items: AsyncIterator[Item], wanted: set[Stream]) -> AsyncIterator[bytes]:
+    async for item in items:
+        if isinstance(item, OutputItem) and item.stream in wanted:
+            yield item.data
+        elif isinstance(item, EndItem) and item.result.started_at is None and Stream.STDERR in wanted:
+            # The program did not start: its setup failed, and stderr of the result is the setup's output.
+            yield item.result.stderr.encode()
+
+
+@docs(
+    tags=["executions"],
+    summary="Stream the events",
+    produces=["text/event-stream"],
+    responses={
+        "200": {"description": "Lifecycle events and output; the last event carries the result."},
+        **error_responses(400, 404, 503),
+    },
+)
+@match_info_schema(schema_of(ExecutionPath, SchemaRole.PARAMETERS))
+@querystring_schema(schema_of(EventsQuery, SchemaRole.PARAMETERS))
+@headers_schema(schema_of(LastEventIdHeader, SchemaRole.PARAMETERS))
+async def get_events(request: web.Request) -> web.StreamResponse:
+    """Stream lifecycle events and output as Server-Sent Events.
+
+    A stream that ends without a result can be resumed: send the id of the last received event as `Last-Event-ID`.
+    No event is lost or repeated."""
+    execution_id = read_execution_id(request)
+    after = parse_position(request.headers.get("Last-Event-ID"))
+    follow = read_query(request, EventsQuery).follow
+    items = await get_context(request).executions.items(
+        execution_id, after, read_caller(request), follow=follow
+    )
+    return await send_events(request, execution_id, items)
+
+
+@docs(
+    tags=["executions"],
+    summary="Download all output files",
+    produces=["application/x-tar"],
+    responses={
+        "200": {"description": "Uncompressed tar archive."},
+        **error_responses(404, 503, other={409: _NOT_ENDED}),
+    },
+    headers=_DOWNLOAD_HEADERS,
+)
+@match_info_schema(schema_of(ExecutionPath, SchemaRole.PARAMETERS))
+async def get_files(request: web.Request) -> web.StreamResponse:
+    """Return the files that match `output_files` as a tar archive, once the execution has ended."""
+    execution_id = read_execution_id(request)
+    download = await get_context(request).downloads.archive(execution_id)
+    return await _send_download(request, download, "application/x-tar", f"{execution_id}.tar")
+
+
+@docs(
+    tags=["executions"],
+    summary="Download one output file",
+    produces=["application/octet-stream"],
+    responses={
+        "200": {"description": "Contents of the file."},
+        **error_responses(
+            503, other={404: "The execution is unknown, or has no such output file.", 409: _NOT_ENDED}
+        ),
+    },
+    headers=_DOWNLOAD_HEADERS,
+)
+@match_info_schema(schema_of(OutputFilePath, SchemaRole.PARAMETERS))
+async def get_file(request: web.Request) -> web.StreamResponse:
+    """Return one of the files that the result lists, once the execution has ended."""
+    path = request.match_info["path"].rstrip("/")
+    download = await get_context(request).downloads.one(read_execution_id(request), path)
+    return await _send_download(request, download, "application/octet-stream", path.rpartition("/")[2])
+
+
+async def _send_download(
+    request: web.Request, download: Download, content_type: str, name: str
+) -> web.StreamResponse:
+    """Send output files. Untrusted programs wrote them, so a browser must neither show them nor guess their type."""
+    # Read before the headers are sent, so that an unreadable file becomes an error response.
+    first = await anext(download.chunks, b"")
+    headers = {
+        "Content-Type": content_type,
+        "Content-Length": str(download.size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return await _stream(request, headers, download.chunks, first)
+
+
+async def _stream(
+    request: web.Request, headers: dict[str, str], chunks: AsyncIterator[bytes], first: bytes = b""
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    if first:
+        await response.write(first)
+    async for chunk in chunks:
+        await response.write(chunk)
+    mark_complete(request, response)
+    await response.write_eof()
+    return response

@@ -1,0 +1,64 @@
+"""Endpoints about the server itself: liveness, readiness, metrics."""
+
+from http import HTTPStatus
+
+import anyio
+from aiohttp import web
+from aiohttp_apispec import docs, response_schema
+
+from pyexec.codec import to_json
+from pyexec.errors import ExecutorError
+from pyexec.web.context import EXPOSITION, SERVER_STATE, Context
+from pyexec.web.openapi.schema_builder import schema_of
+from pyexec.web.schemas import Health, Readiness, Unreadiness
+
+CHECK_SECONDS = 5.0
+
+
+@docs(tags=["server"], summary="Liveness check")
+@response_schema(schema_of(Health), 200, description="The process is alive.")
+async def health(_: web.Request) -> web.StreamResponse:
+    """Respond as long as the process is alive."""
+    return web.json_response(to_json(Health(status="ok")))
+
+
+@docs(tags=["server"], summary="Readiness check")
+@response_schema(schema_of(Readiness), 200, description="The server accepts work.")
+@response_schema(schema_of(Unreadiness), 503, description="The server does not accept work.")
+async def ready(request: web.Request) -> web.StreamResponse:
+    """Check whether the server accepts work: event log, container engine and cluster membership must respond in time.
+
+    While the server is starting or stopping, `reasons` contains only `server`."""
+    state = request.app[SERVER_STATE]
+    if (context := state.context) is None:
+        return _not_ready(state.not_ready_reason, {"server": state.not_ready_reason})
+    reasons = await _failed_checks(context)
+    if reasons:
+        return _not_ready("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), reasons)
+    return web.json_response(to_json(Readiness(status="ok", warnings=tuple(context.warnings()) or None)))
+
+
+@docs(tags=["server"], summary="Prometheus metrics", produces=["text/plain"])
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """Return all metrics in the Prometheus text format."""
+    exposition = request.app[EXPOSITION]
+    return web.Response(body=exposition.exposition(), headers={"Content-Type": exposition.content_type})
+
+
+async def _failed_checks(context: Context) -> dict[str, str]:
+    """Return the reason for each check that fails, by the check's name."""
+    reasons = {}
+    for name, check in context.checks.items():
+        try:
+            with anyio.fail_after(CHECK_SECONDS):
+                await check()
+        except TimeoutError:
+            reasons[name] = f"timed out after {CHECK_SECONDS:g} s"
+        except ExecutorError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def _not_ready(text: str, reasons: dict[str, str]) -> web.Response:
+    body = Unreadiness(status="unavailable", error=text, code="unavailable", reasons=reasons)
+    return web.json_response(to_json(body), status=HTTPStatus.SERVICE_UNAVAILABLE)

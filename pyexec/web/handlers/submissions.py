@@ -1,0 +1,219 @@
+"""Endpoints that run code: an archive, synchronously or asynchronously, or source code as JSON."""
+
+import io
+import posixpath
+import re
+import tarfile
+from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
+
+import anyio
+from aiohttp import web
+from aiohttp_apispec import docs, form_schema, headers_schema, json_schema, response_schema
+
+from pyexec.codec import parse_json, parse_request, to_json
+from pyexec.domain.event_stream import Position
+from pyexec.domain.result import Result
+from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
+from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.services.active_runs import Run
+from pyexec.services.uploads import Upload
+from pyexec.web.context import Context, get_context, read_caller
+from pyexec.web.multipart import read_upload, reject_content_encoding
+from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
+from pyexec.web.schemas import Accepted, IdempotencyHeader, Parts, read_idempotency_key
+from pyexec.web.sse import accepts_events, send_events
+
+PYTHON_MINOR_MIN = 8
+_VERSION = re.compile(r"3\.(?P<minor>0|[1-9][0-9]?)", re.ASCII)
+_ERRORS = error_responses(400, 409, 413, 415, 429, 503)
+_RESULT_OR_EVENTS = ["application/json", "text/event-stream"]
+
+
+@docs(
+    tags=["run"],
+    summary="Run an archive",
+    consumes=["multipart/form-data"],
+    produces=_RESULT_OR_EVENTS,
+    responses=_ERRORS,
+)
+@headers_schema(schema_of(IdempotencyHeader, SchemaRole.PARAMETERS))
+@form_schema(schema_of(Parts, SchemaRole.REQUEST_BODY))
+@response_schema(schema_of(Result), 200, description="The result, or the events as they happen.")
+async def exec_sync(request: web.Request) -> web.StreamResponse:
+    """Run an archive, wait for the program to end, and return its result.
+
+    With `Accept: text/event-stream` the response is a stream of events; the last one carries the result. If the
+    client disconnects, the execution is killed, unless the request has an `Idempotency-Key`. Send the metadata before
+    the archive: the archive is then streamed directly into the sandbox."""
+    async with read_upload(request) as body:
+        upload = Upload(
+            metadata=body.metadata,
+            archive=body.archive,
+            key=read_idempotency_key(request),
+            identity="/api/v1/exec",
+        )
+        return await _run_and_respond(request, upload)
+
+
+@docs(
+    tags=["run"],
+    summary="Submit an archive",
+    consumes=["multipart/form-data"],
+    responses=_ERRORS,
+    headers={"202": {"Location": "Path of the execution."}},
+)
+@headers_schema(schema_of(IdempotencyHeader, SchemaRole.PARAMETERS))
+@form_schema(schema_of(Parts, SchemaRole.REQUEST_BODY))
+@response_schema(schema_of(Accepted), 202, description="The execution is accepted and will run.")
+async def exec_async(request: web.Request) -> web.StreamResponse:
+    """Accept an archive and return the id of its execution, without waiting for it to run."""
+    async with read_upload(request) as body:
+        upload = Upload(
+            metadata=body.metadata,
+            archive=body.archive,
+            key=read_idempotency_key(request),
+            identity="/api/v1/exec/async",
+        )
+        execution_id = await get_context(request).submissions.submit(upload)
+    return web.json_response(
+        to_json(Accepted(execution_id=execution_id)),
+        status=HTTPStatus.ACCEPTED,
+        headers={"Location": f"/api/v1/executions/{execution_id}"},
+    )
+
+
+@docs(tags=["run"], summary="Run source code", produces=_RESULT_OR_EVENTS, responses=_ERRORS)
+@headers_schema(schema_of(IdempotencyHeader, SchemaRole.PARAMETERS))
+@json_schema(schema_of(EvalRequest, SchemaRole.REQUEST_BODY))
+@response_schema(schema_of(Result), 200, description="The result, or the events as they happen.")
+async def evaluate(request: web.Request) -> web.StreamResponse:
+    """Run source code that is sent as JSON: a single script, or several files.
+
+    In all other respects this endpoint behaves like `/api/v1/exec/sync`."""
+    reject_content_encoding(request)
+    body = parse_request(parse_json(await _read_body(request), what="body"), EvalRequest, what="body")
+    metadata, archive = _archive_of(body)
+    upload = Upload(
+        metadata=metadata,
+        archive=_one_chunk(archive),
+        key=read_idempotency_key(request),
+        identity=f"/api/v1/eval {body.eval_last_expr}",
+        eval_last_expr=body.eval_last_expr,
+    )
+    return await _run_and_respond(request, upload)
+
+
+async def _run_and_respond(request: web.Request, upload: Upload) -> web.StreamResponse:
+    """Run an upload and wait for its result.
+
+    If the client disconnects, the execution is killed, unless the request has an idempotency key. A shutdown of this
+    replica also cuts the connection, but kills nothing: the client can look up the execution by its id."""
+    context = get_context(request)
+    started = await context.submissions.run(upload)
+    try:
+        if isinstance(started, Run):
+            return await _respond_from_run(request, context, started)
+        return await _respond_from_log(request, context, started)
+    except (anyio.get_cancelled_exc_class(), ConnectionError):
+        if upload.key is None and isinstance(started, Run) and not context.submissions.closed:
+            with anyio.CancelScope(shield=True):
+                await context.executions.request_kill(started.id)
+        raise
+
+
+async def _respond_from_run(request: web.Request, context: Context, run: Run) -> web.StreamResponse:
+    """Respond from the memory of this replica, which runs the execution."""
+    if accepts_events(request):
+        items = context.executions.known_items(run.id, Position(), read_caller(request))
+        return await send_events(request, run.id, items)
+    await run.inactive.wait()
+    if not run.has_ended:  # another replica has taken it over
+        return await _respond_from_log(request, context, run.id)
+    return web.json_response(to_json(context.executions.result_of_run(run)))
+
+
+async def _respond_from_log(request: web.Request, context: Context, execution_id: str) -> web.StreamResponse:
+    """Respond from the event log, for an execution that may run on another replica."""
+    if accepts_events(request):
+        items = await context.executions.items(execution_id, Position(), read_caller(request))
+        return await send_events(request, execution_id, items)
+    return web.json_response(
+        to_json(await context.executions.final_result(execution_id, read_caller(request)))
+    )
+
+
+async def _read_body(request: web.Request) -> bytes:
+    bytes_max = get_context(request).limits.metadata_bytes_max
+    too_large = TooLarge(f"the body is larger than {bytes_max} bytes")
+    if (request.content_length or 0) > bytes_max:
+        raise too_large
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise too_large from error
+
+
+def _archive_of(body: EvalRequest) -> tuple[Metadata, bytes]:
+    """Convert an eval request to metadata and a tar; raise `InvalidRequest` if its fields contradict each other."""
+    if (body.code is None) is (not body.files):
+        raise InvalidRequest("give either code or files", field="code")
+    if body.docker_image is not None and body.python_version is not None:
+        raise InvalidRequest("give either docker_image or python_version", field="python_version")
+    _check_names(body.files)
+    files = {"main.py": body.code} if body.code is not None else {f.name: f.content for f in body.files}
+    metadata = Metadata(
+        entrypoint=body.entrypoint,
+        docker_image=body.docker_image if body.python_version is None else _image_of(body.python_version),
+        requirements_txt=body.requirements_txt,
+        pre_commands=body.pre_commands,
+        stdin=body.stdin,
+        env_vars=body.env_vars,
+        script_args=body.script_args,
+        output_files=body.output_files,
+        config=body.config,
+    )
+    return metadata, _tar_of(files)
+
+
+def _image_of(python_version: str) -> str:
+    version = _VERSION.fullmatch(python_version)
+    if version is None or int(version["minor"]) < PYTHON_MINOR_MIN:
+        raise InvalidRequest(
+            f"python_version must have the form 3.12 and be at least 3.{PYTHON_MINOR_MIN}, "
+            f"not {python_version[:60]!r}",
+            field="python_version",
+        )
+    return f"python:{python_version}-slim"
+
+
+def _check_names(files: Sequence[SourceFile]) -> None:
+    """Reject names that the archive check would reject later; these errors name the field of the request."""
+    seen: set[str] = set()
+    for index, file in enumerate(files):
+        name, where = file.name, f"files[{index}].name"
+        if not name or "\0" in name or name.endswith("/"):
+            raise InvalidRequest(
+                f"{name!r} is not a file name: it must not be empty, contain NUL or end with a slash",
+                field=where,
+            )
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InvalidRequest(f"{name!r} is outside /work; use a path relative to /work", field=where)
+        if posixpath.normpath(name) in seen:
+            raise InvalidRequest(f"{name!r} appears twice", field=where)
+        seen.add(posixpath.normpath(name))
+
+
+def _tar_of(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files.items():
+            data = content.encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+async def _one_chunk(data: bytes) -> AsyncIterator[bytes]:
+    yield data

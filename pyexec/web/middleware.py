@@ -1,0 +1,244 @@
+"""Middleware, outermost first: one task per request, access log and metrics, errors as JSON, access control."""
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from time import perf_counter
+from urllib.parse import urlsplit
+
+import anyio
+from aiohttp import web
+from aiohttp.hdrs import METH_ALL
+
+from pyexec.correlation import correlate
+from pyexec.domain.ids import is_execution_id
+from pyexec.errors import (
+    CorruptLog,
+    ExecutorError,
+    InvalidRequest,
+    KeyReused,
+    NotEnded,
+    QueueFull,
+    TooLarge,
+    Unavailable,
+    UnknownExecution,
+    UnknownFile,
+    UnsupportedArchive,
+)
+from pyexec.logs import FIELDS
+from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from pyexec.web.context import ACCESS_LOG, METER, TOKENS
+
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("pyexec.web.access")
+"""Operators filter by this name, so it does not depend on the name of this module."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the access log and metrics if the client disconnects before the response is complete."""
+_COMPLETE = "pyexec.complete_response"
+QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
+"""Polled every few seconds, and therefore logged at level DEBUG."""
+MODE_OF_ROUTE = {"/api/v1/exec/sync": "sync", "/api/v1/exec/async": "async", "/api/v1/eval": "eval"}
+
+_STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UnsupportedArchive, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (InvalidRequest, HTTPStatus.BAD_REQUEST),
+    (UnknownExecution, HTTPStatus.NOT_FOUND),
+    (UnknownFile, HTTPStatus.NOT_FOUND),
+    (NotEnded, HTTPStatus.CONFLICT),
+    (KeyReused, HTTPStatus.CONFLICT),
+    (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+"""HTTP status of each error. The first match applies, so subclasses come before their base class."""
+
+PUBLIC_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json"})
+"""Paths that need no token: health checks, and the pages that a browser opens before it has one."""
+SAFE_METHODS = ("GET", "HEAD")
+"""Methods that change nothing."""
+
+
+@web.middleware
+async def run_in_task(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Handle the request in a task of its own, so that a disconnect cancels it through an anyio cancel scope.
+
+    If the client disconnects, aiohttp cancels its own task directly, and a shielded scope does not stop that: a
+    transaction could be committed without the steps that must follow it."""
+    responses: list[web.StreamResponse] = []
+    errors: list[Exception] = []
+
+    async def handle() -> None:
+        try:
+            responses.append(await handler(request))
+        except Exception as error:  # noqa: BLE001  raised below, outside of the task group's exception group
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(handle, name=f"{request.method} {request.path}")
+    if errors:
+        raise errors.pop()
+    return responses.pop()
+
+
+@web.middleware
+async def log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Log and count every request, with the status and size that the client sees."""
+    execution_id = request.match_info.get("id", "")
+    mode = MODE_OF_ROUTE.get(_route(request), "none")
+    correlate(execution_id if is_execution_id(execution_id) else "", mode)
+    started = perf_counter()
+    status, size = CLIENT_CLOSED_REQUEST, 0
+    try:
+        response = await handler(request)
+        status, size = response.status, _size(response)
+        return response
+    except web.HTTPException as error:
+        status, size = error.status, _size(error)
+        raise
+    finally:
+        if status == CLIENT_CLOSED_REQUEST and (complete := request.get(_COMPLETE)) is not None:
+            status, size = complete.status, _size(complete)
+        _record(request, status, size, perf_counter() - started)
+
+
+def mark_complete(request: web.Request, response: web.StreamResponse) -> None:
+    """Record that a streamed response is fully written.
+
+    A client may disconnect as soon as it has the last byte; that does not count as a closed request."""
+    request[_COMPLETE] = response
+
+
+def _record(request: web.Request, status: int, size: int, seconds: float) -> None:
+    """Log and count a request under its route's template: the path itself contains input of the client."""
+    method = request.method if request.method in METH_ALL else "other"
+    route = _route(request)
+    meter = request.app[METER]
+    meter.count(HTTP_REQUESTS, method, route, str(status))
+    meter.observe(HTTP_SECONDS, seconds, route)
+    level = logging.DEBUG if route in QUIET_ROUTES else logging.INFO
+    if request.app[ACCESS_LOG] and access_logger.isEnabledFor(level):
+        fields = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 3),
+            "bytes": size,
+        }
+        text = f"{method} {route} {status}, {seconds * 1000:.1f} ms, {size} bytes"
+        access_logger.log(level, "%s", text, extra={FIELDS: fields})
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "unknown" if resource is None else resource.canonical.rstrip("/")
+
+
+def _size(response: web.StreamResponse) -> int:
+    """Return the bytes of the body; of a streamed response, the bytes sent so far, headers included."""
+    return response.body_length if response.prepared else (response.content_length or 0)
+
+
+@web.middleware
+async def handle_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn errors into JSON: `{"error": message, "code": snake_case, "field": name}`.
+
+    An unexpected error is logged with its traceback; the client gets no details."""
+    try:
+        return await handler(request)
+    except ExecutorError as error:
+        return _executor_error(error)
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        return _http_error(request, error)
+    except ConnectionError:  # the client has disconnected
+        raise
+    except Exception:
+        logger.exception("%s %s failed with an unexpected error", request.method, request.path)
+        text = "internal server error; see the server log"
+        return _json(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal")
+
+
+def _executor_error(error: ExecutorError) -> web.Response:
+    status = next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        traceback_of = None if isinstance(error, CorruptLog) else error
+        logger.error("request failed: %s", error, exc_info=traceback_of)
+    extra = {}
+    if isinstance(error, InvalidRequest) and error.field is not None:
+        extra["field"] = error.field
+    if isinstance(error, Unavailable) and error.execution_id is not None:
+        extra["execution_id"] = error.execution_id
+    response = _json(status, str(error), error.code, **extra)
+    if isinstance(error, QueueFull):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        text = f"{request.path} does not allow {request.method}; allowed: {allowed}"
+        response = _json(HTTPStatus.METHOD_NOT_ALLOWED, text, "method_not_allowed")
+        response.headers["Allow"] = allowed
+        return response
+    if error.status == HTTPStatus.NOT_FOUND:
+        return _json(HTTPStatus.NOT_FOUND, f"no endpoint at {request.path}; see /docs", "not_found")
+    phrase = HTTPStatus(error.status).phrase
+    return _json(HTTPStatus(error.status), error.text or phrase, phrase.lower().replace(" ", "_"))
+
+
+def _json(status: HTTPStatus, text: str, code: str, **extra: str) -> web.Response:
+    return web.json_response({"error": text, "code": code, **extra}, status=status)
+
+
+@web.middleware
+async def control_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Require a valid token if tokens are configured; otherwise block cross-site requests (CSRF)."""
+    tokens = request.app[TOKENS]
+    if tokens and not is_public(request.path) and not _has_valid_token(request, tokens):
+        text = "API token missing or invalid; send it as Authorization: Bearer TOKEN"
+        response = _json(HTTPStatus.UNAUTHORIZED, text, "unauthorized")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+    if not tokens and _is_cross_site(request):
+        text = "cross-site request blocked; configure API tokens to allow it"
+        return _json(HTTPStatus.FORBIDDEN, text, "cross_site")
+    return await handler(request)
+
+
+def is_public(path: str) -> bool:
+    """Return whether a path needs no token."""
+    return path.rstrip("/") in PUBLIC_PATHS or path.startswith("/docs/")
+
+
+def _has_valid_token(request: web.Request, tokens: tuple[str, ...]) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    # Every token is compared, so that the time taken does not depend on which one matches.
+    matches = [hmac.compare_digest(_bytes(given.strip()), _bytes(token)) for token in tokens]
+    return scheme.lower() == "bearer" and any(matches)
+
+
+def _bytes(text: str) -> bytes:
+    """Encode a header as it was received: aiohttp keeps bytes that are not UTF-8 as surrogates."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _is_cross_site(request: web.Request) -> bool:
+    """Return whether this request could change something and a browser sends it for a page of another site.
+
+    Any page can make a browser send requests, even to servers that only this browser can reach. The page cannot read
+    the response, but the request takes effect. Other clients send neither `Sec-Fetch-Site` nor `Origin`."""
+    if request.method in SAFE_METHODS:
+        return False
+    if (site := request.headers.get("Sec-Fetch-Site")) is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("Origin")
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.host
+    except ValueError:
+        return True

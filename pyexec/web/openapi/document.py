@@ -1,0 +1,183 @@
+"""Build the OpenAPI 3.1 document from the decorators of the handlers, the types that they name, and the settings."""
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from attrs import frozen
+from marshmallow import RAISE
+
+from pyexec import __version__
+from pyexec.domain.spec import Limits
+from pyexec.settings import Settings
+from pyexec.web.middleware import SAFE_METHODS, is_public
+from pyexec.web.openapi.descriptions import ERROR_HEADERS
+from pyexec.web.openapi.examples import MEDIA_TYPE_EXAMPLES, TYPE_EXAMPLES
+from pyexec.web.openapi.schema_builder import error_responses, schema_of
+from pyexec.web.schemas import Message
+
+JSON = "application/json"
+Route = tuple[str, str, Any]
+_BODY_MEDIA_TYPES = {"json": [JSON], "form": ["multipart/form-data"]}
+_LINKED_OPERATIONS = ("get_execution", "delete_execution", "get_logs", "get_events", "get_files")
+"""Operations that take the execution id which a submission returns."""
+_SCHEMAS = {"text/event-stream": schema_of(Message), "text/plain": {"type": "string"}}
+_DESCRIPTION = """Runs untrusted Python programs, each in its own throw-away sandbox.
+
+If a program fails or exceeds a limit, the response is still 200, and its result says what happened. Error statuses mean
+that the request itself cannot be served. Every path also works with a trailing slash. For a method that a path does
+not support, the response is 405 with an `Allow` header."""
+
+
+@frozen(kw_only=True)
+class ServerInfo:
+    """Properties of a server that its document shows: version, default image, limits, token requirement."""
+
+    version: str
+    default_image: str
+    default_limits: Limits
+    max_limits: Limits
+    requires_token: bool
+
+
+def server_info(settings: Settings) -> ServerInfo:
+    """Derive the properties from the settings."""
+    return ServerInfo(
+        version=__version__,
+        default_image=settings.default_image,
+        default_limits=settings.limits("default"),
+        max_limits=settings.limits("max"),
+        requires_token=bool(settings.api_tokens),
+    )
+
+
+def openapi_document(routes: Iterable[Route], server: ServerInfo) -> dict[str, Any]:
+    """Build the whole document."""
+    plugin = _Plugin()
+    spec = APISpec(
+        "python-executor",
+        server.version,
+        "3.1.0",
+        plugins=[plugin],
+        info={"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
+        servers=[{"url": ".", "description": "this server"}],
+        tags=[{"name": "run"}, {"name": "executions"}, {"name": "server"}],
+    )
+    if server.requires_token:
+        spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
+    for method, path, handler in routes:
+        operation = _operation(handler.__apispec__, handler, plugin.converter)
+        if server.requires_token and not is_public(path):
+            operation["security"] = [{"token": []}]
+            operation["responses"] |= {"401": _response(error_responses(401)["401"], [JSON], {}, "401")}
+        if not server.requires_token and method not in SAFE_METHODS:
+            operation["responses"] |= {"403": _response(error_responses(403)["403"], [JSON], {}, "403")}
+        spec.path(re.sub(r":[^}]*}", "}", path), operations={method.lower(): operation})
+    document = spec.to_dict()
+    _add_server_defaults(document["components"]["schemas"], server)
+    return document
+
+
+class _Converter(OpenAPIConverter):
+    """Adds examples, and for request bodies `additionalProperties: false`."""
+
+    def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
+        document: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
+        if schema.Meta.unknown == RAISE:
+            document["additionalProperties"] = False
+        if schema.Meta.attrs_class in TYPE_EXAMPLES:
+            document["examples"] = TYPE_EXAMPLES[schema.Meta.attrs_class]
+        return document
+
+
+class _Plugin(MarshmallowPlugin):
+    Converter = _Converter
+
+
+def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[str, Any]:
+    """Build an operation from what aiohttp-apispec's decorators have stored on a handler."""
+    operation: dict[str, Any] = {
+        "operationId": handler.__name__,
+        "tags": docs["tags"],
+        "summary": docs["summary"],
+        "description": inspect.getdoc(handler),
+        "parameters": [],
+    }
+    for entry in docs["schemas"]:
+        schema, location = entry["schema"], entry["location"]
+        if location in _BODY_MEDIA_TYPES:
+            media_types = docs.get("consumes", _BODY_MEDIA_TYPES[location])
+            content = {media_type: _request_body(schema) for media_type in media_types}
+            operation["requestBody"] = {"required": True, "content": content}
+        else:
+            operation["parameters"] += converter.schema2parameters(schema, location=location)
+    responses = docs["responses"]
+    if not any(status.startswith("2") for status in responses):
+        responses = {"200": {"description": docs["summary"]}, **responses}
+    headers = docs.get("headers", {})
+    operation["responses"] = {
+        status: _response(
+            response,
+            docs["produces"] if status.startswith("2") else [JSON],
+            {**ERROR_HEADERS.get(int(status), {}), **headers.get(status, {})},
+            status,
+        )
+        for status, response in sorted(responses.items())
+    }
+    if "run" in docs["tags"]:
+        for status in {"200", "202"} & set(responses):
+            operation["responses"][status]["links"] = _links()
+    return operation
+
+
+def _request_body(schema: Any) -> dict[str, Any]:
+    """Describe a body. If it is multipart, each part has a media type: JSON, unless the part names another."""
+    parts = attrs.fields(schema.Meta.attrs_class)
+    if not any("media_type" in part.metadata for part in parts):
+        return {"schema": schema}
+    encoding = {part.name: {"contentType": part.metadata.get("media_type", JSON)} for part in parts}
+    return {"schema": schema, "encoding": encoding}
+
+
+def _response(
+    docs: Mapping[str, Any], media_types: Iterable[str], headers: Mapping[str, str], status: str
+) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for media_type in media_types:
+        if media_type == JSON:
+            content[media_type] = {"schema": docs["schema"]}
+        elif media_type in MEDIA_TYPE_EXAMPLES:
+            content[media_type] = {"schema": _SCHEMAS[media_type], "example": MEDIA_TYPE_EXAMPLES[media_type]}
+        else:
+            content[media_type] = {"schema": {"type": "string", "format": "binary"}}
+    response: dict[str, Any] = {"description": docs["description"] or status, "content": content}
+    if headers:
+        response["headers"] = {
+            name: {"description": description, "schema": {"type": "string"}}
+            for name, description in headers.items()
+        }
+    return response
+
+
+def _links() -> dict[str, Any]:
+    parameters = {"id": "$response.body#/execution_id"}
+    return {name: {"operationId": name, "parameters": parameters} for name in _LINKED_OPERATIONS}
+
+
+def _add_server_defaults(schemas: dict[str, Any], server: ServerInfo) -> None:
+    """Add the defaults and maxima that this server's settings define."""
+    limits = schemas["RequestedLimits"]["properties"]
+    for limit in attrs.fields(Limits):
+        default = getattr(server.default_limits, limit.name)
+        maximum = getattr(server.max_limits, limit.name)
+        if isinstance(default, bool) or limit.name not in limits:
+            continue
+        limits[limit.name] |= {"default": default} if default is not None else {}
+        limits[limit.name] |= {"maximum": maximum} if maximum is not None else {}
+    for name in ("Metadata", "EvalRequest"):
+        schemas[name]["properties"]["docker_image"]["description"] += f" Default: {server.default_image}."

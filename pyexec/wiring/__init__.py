@@ -1,0 +1,1 @@
+"""Put the parts of a server together."""

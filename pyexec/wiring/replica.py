@@ -1,0 +1,219 @@
+"""One replica: how its parts are put together, started and drained."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import anyio
+from attrs import frozen
+
+from pyexec import __version__
+from pyexec.adapters.docker.engine import DockerEngine
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.errors import Unavailable
+from pyexec.metrics import NOOP_METER, Meter
+from pyexec.ports import EngineIdentity, Member, Membership
+from pyexec.sandbox.environments.environments import Environments
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck
+from pyexec.sandbox.pool.pool import Pool
+from pyexec.services.downloads import Downloads
+from pyexec.services.executions import Executions
+from pyexec.services.inbox import InboxWorker
+from pyexec.services.preparation import Preparation
+from pyexec.services.reconciler import Reconciler
+from pyexec.services.recovery import REPLICA_LABEL, Recovery
+from pyexec.services.runner import Runner
+from pyexec.services.slots import Slots
+from pyexec.services.submissions import Submissions
+from pyexec.settings import Settings
+from pyexec.web.context import Context, WebLimits
+from pyexec.wiring.sandboxes import (
+    build_environments,
+    build_pool,
+    isolation,
+    isolation_check_config,
+    networks,
+)
+from pyexec.wiring.services import (
+    Foundation,
+    build_inbox,
+    build_reconciler,
+    build_runner,
+    build_submissions,
+    lay_foundation,
+    watch_gauges,
+)
+from pyexec.wiring.stores import Stores, open_stores
+
+logger = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class Replica:
+    """The parts of a replica that run as long as the server does, and the services behind its API."""
+
+    context: Context
+    runner: Runner
+    inbox: InboxWorker
+    reconciler: Reconciler
+    recovery: Recovery
+    pool: Pool
+    environments: Environments
+    isolation_check: IsolationCheck
+
+    async def serve(
+        self, on_ready: Callable[[], None], stop: anyio.Event, drain: anyio.CancelScope, drain_seconds: float
+    ) -> None:
+        """Start all parts, call `on_ready`, and serve until `stop` is set. Then take no new work, and wait for the
+        runs, at most `drain_seconds`; cancelling `drain` ends that wait."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self.environments.work.serve, name="environments")
+            await tasks.start(self.runner.serve, name="runner")
+            await self.isolation_check.run_at_startup()
+            tasks.start_soon(self.isolation_check.wait_for_failure, name="isolation check")
+            await self.recovery.recover_at_start()
+            await tasks.start(self.pool.serve, name="pool")
+            reconciling = anyio.CancelScope()
+            tasks.start_soon(_run_within, reconciling, self.reconciler.run, name="reconciler")
+            tasks.start_soon(self.recovery.run, name="recovery")
+            tasks.start_soon(self.inbox.run, name="inbox")
+            on_ready()
+            await stop.wait()
+            logger.info("shutting down: no new work is accepted")
+            reconciling.cancel()
+            with drain:
+                await self.runner.drain(drain_seconds)
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_replica(
+    settings: Settings, address: str, replica_id: str, meter: Meter
+) -> AsyncIterator[Replica]:
+    """Connect to the engine, open the stores, join the members under `address`, and assemble the replica.
+
+    At the end only containers are left whose programs another replica may adopt. Raises `SettingsError` if the engine
+    lacks what the settings ask for, `Unavailable` if it does not answer."""
+    async with AsyncExitStack() as stack:
+        engine = await DockerEngine.connect(
+            settings.engine_host(), isolation(settings), settings.docker_timeout, meter
+        )
+        stack.push_async_callback(engine.close)
+        identity = await engine.identify()
+        for network in networks(settings):
+            await engine.ensure_network(network)
+        stores = await stack.enter_async_context(open_stores(settings, replica_id, meter))
+        await stores.membership.join(
+            Member(
+                replica=replica_id,
+                engine=identity.id,
+                address=settings.advertise_addr or address,
+                slots=settings.max_concurrent,
+                version=__version__,
+            )
+        )
+        isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
+        replica = assemble(settings, replica_id, engine, identity, stores, isolation_check, meter)
+        stack.push_async_callback(replica.recovery.remove_own)
+        yield replica
+
+
+def assemble(
+    settings: Settings,
+    replica_id: str,
+    engine: DockerEngine,
+    identity: EngineIdentity,
+    stores: Stores,
+    isolation_check: IsolationCheck,
+    meter: Meter = NOOP_METER,
+) -> Replica:
+    """Put a replica together: sandboxes, preparation, runner, then what feeds the runner with work."""
+    base = lay_foundation(settings, replica_id, identity, stores, meter)
+    deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
+    labels = {**deployment_labels, REPLICA_LABEL: replica_id}
+    environments = build_environments(settings, labels, engine, identity, isolation_check, meter)
+    has_runs = partial(_has_runs, base.slots)
+    pool = build_pool(settings, labels, engine, identity, environments, has_runs, meter)
+    preparation = Preparation(
+        replica=replica_id,
+        log=base.log,
+        blobs=base.blobs,
+        pool=pool,
+        environments=environments,
+        meter=meter,
+    )
+    runner = build_runner(base, pool)
+    reconciler = build_reconciler(base)
+    watch_gauges(base, reconciler, isolation_check)
+    submissions = build_submissions(base, preparation, runner)
+    return Replica(
+        context=_context(base, engine, submissions, isolation_check),
+        runner=runner,
+        inbox=build_inbox(base, preparation, runner),
+        reconciler=reconciler,
+        recovery=Recovery(
+            engine=engine,
+            log=base.log,
+            runner=runner,
+            slots=base.slots,
+            membership=stores.membership,
+            corrupt_logs=base.corrupt_logs,
+            labels=deployment_labels,
+        ),
+        pool=pool,
+        environments=environments,
+        isolation_check=isolation_check,
+    )
+
+
+def _context(
+    base: Foundation, engine: DockerEngine, submissions: Submissions, isolation_check: IsolationCheck
+) -> Context:
+    settings = base.settings
+    executions = Executions(
+        log=base.log,
+        blobs=base.blobs,
+        active_runs=base.active_runs,
+        peers=base.stores.peers,
+        corrupt_logs=base.corrupt_logs,
+    )
+    return Context(
+        submissions=submissions,
+        executions=executions,
+        downloads=Downloads(executions, base.blobs),
+        checks={
+            "server": partial(_check_accepting, base.slots),
+            "event log": base.log.check,
+            "docker": engine.check,
+            "membership": partial(_check_member, base.stores.membership),
+        },
+        warnings=lambda: isolation_check.warnings,
+        limits=WebLimits(
+            upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
+            metadata_bytes_max=settings.max_metadata_mb * MEBIBYTE,
+            idle_seconds=settings.upload_idle_timeout,
+        ),
+        spool_dir=settings.data_dir,
+    )
+
+
+def _has_runs(slots: Slots) -> bool:
+    return slots.free < slots.size
+
+
+async def _check_accepting(slots: Slots) -> None:
+    """Raise `Unavailable` during shutdown."""
+    if slots.closed:
+        raise Unavailable("the server is shutting down and accepts no new work")
+
+
+async def _check_member(membership: Membership) -> None:
+    """Raise `Unavailable` while the Consul session is lost."""
+    if not membership.is_member:
+        raise Unavailable("Consul session lost; writes are suspended until it is renewed")
+
+
+async def _run_within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await work()

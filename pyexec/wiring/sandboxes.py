@@ -1,0 +1,143 @@
+"""Build everything about sandboxes from the settings: limits, networks, environments, the pool, the isolation check."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from urllib.parse import urlsplit
+
+from pyexec.adapters.docker.config import SecurityOptions
+from pyexec.adapters.docker.engine import DockerEngine
+from pyexec.domain.spec import MEBIBYTE, Policy, Spec
+from pyexec.metrics import Meter
+from pyexec.ports import ContainerSpec, EngineIdentity
+from pyexec.sandbox import protocol
+from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
+from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
+from pyexec.sandbox.pool.pool import Pool, SandboxKind
+from pyexec.services.preparation import kind_of
+from pyexec.settings import Settings
+
+SETUP_PIDS_MIN = 1024
+"""Installers compile with at least as many threads as the machine has processors."""
+DOCKER_PORTS = (2375, 2376)
+"""The usual ports of a Docker engine that listens on a network, without and with TLS."""
+SUPERVISOR_MB = 32
+"""Memory of the supervisor and of the kernel on its behalf."""
+IDLE_SANDBOX_MB = 32
+"""At most what an idle sandbox takes of the machine's memory. Measured: 15, Docker's process for it included."""
+
+
+def build_environments(
+    settings: Settings,
+    labels: Mapping[str, str],
+    engine: DockerEngine,
+    identity: EngineIdentity,
+    isolation_check: IsolationCheck,
+    meter: Meter,
+) -> Environments:
+    """Build the part that finds and makes images. `labels` are those of every container of the replica."""
+    return Environments(
+        engine.images,
+        Setup(engine, _setup_config(settings, labels)),
+        EnvironmentsConfig(
+            cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
+            age_seconds_max=settings.env_max_age,
+            architecture=identity.architecture,
+        ),
+        isolation_check.ensure_passed,
+        meter=meter,
+    )
+
+
+def build_pool(
+    settings: Settings,
+    labels: Mapping[str, str],
+    engine: DockerEngine,
+    identity: EngineIdentity,
+    environments: Environments,
+    busy: Callable[[], bool],
+    meter: Meter,
+) -> Pool:
+    """Build the pool of idle sandboxes."""
+    return Pool(
+        engine,
+        standard=standard_kind(settings.policy(identity.cpus)),
+        size=min(settings.warm_pool, settings.warm_memory_mb // IDLE_SANDBOX_MB),
+        parallel=identity.cpus,
+        image_of=environments.get_image,
+        spec_of=partial(container_spec, settings, labels),
+        busy=busy,
+        meter=meter,
+    )
+
+
+def standard_kind(policy: Policy) -> SandboxKind:
+    """Return the kind of sandbox for a request that names no option."""
+    return kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults))
+
+
+def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxKind) -> ContainerSpec:
+    """Return the container for a kind of sandbox.
+
+    The container's memory limit holds memory and files together, because files on a tmpfs are memory. The supervisor
+    enforces each of the two inside."""
+    return ContainerSpec(
+        image=kind.image,
+        command=protocol.supervisor_command(prestart=settings.standby),
+        labels=labels,
+        memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
+        work_bytes=kind.disk_mb * MEBIBYTE,
+        tmp_bytes=settings.tmp_mb * MEBIBYTE,
+        shm_bytes=kind.memory_mb * MEBIBYTE,
+        log_bytes=2 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE,
+        pids_max=settings.pids_max,
+        cpu_shares=kind.cpu_shares,
+        cpus=kind.cpus,
+        network=settings.run_network if kind.network else None,
+    )
+
+
+def overhead_mb(settings: Settings) -> int:
+    """Return what a sandbox takes in addition to the program's memory and files, in MiB."""
+    return settings.tmp_mb + SUPERVISOR_MB
+
+
+def networks(settings: Settings) -> frozenset[str]:
+    """Return the engine's networks for runs and setups."""
+    return frozenset({settings.run_network, settings.setup_network} - {"none"})
+
+
+def isolation(settings: Settings) -> SecurityOptions:
+    """Return what confines every container. Raises `SettingsError` if the seccomp profile cannot be used."""
+    return SecurityOptions(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
+
+
+def isolation_check_config(
+    settings: Settings, identity: EngineIdentity, address: str
+) -> IsolationCheckConfig:
+    """Return what the isolation check looks at, for a server that listens at `address`."""
+    consul = settings.consul_addr or ""
+    services = (address, settings.engine_host(), consul if "://" in consul else f"//{consul}")
+    ports = {port for service in services if (port := urlsplit(service).port)}
+    return IsolationCheckConfig(
+        default_image=settings.default_image,
+        unsupported=identity.unenforced,
+        accepted=settings.allow_unenforced,
+        networks=networks(settings),
+        ports=sorted(ports | set(DOCKER_PORTS)),
+        strict=settings.strict,
+    )
+
+
+def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
+    return SetupConfig(
+        labels=labels,
+        network=settings.setup_network,
+        timeout_seconds=settings.setup_timeout,
+        memory_bytes=settings.setup_memory_mb * MEBIBYTE,
+        disk_bytes=settings.setup_disk_mb * MEBIBYTE,
+        pids_max=max(settings.pids_max, SETUP_PIDS_MIN),
+        uv=settings.uv or installed_uv(),
+        index_url=settings.pip_index_url,
+        ca_bundle=settings.ca_bundle,
+    )

@@ -1,0 +1,191 @@
+"""Build the services of a replica from its stores and its sandboxes. Each function builds one subsystem."""
+
+import platform
+
+from attrs import frozen
+
+from pyexec import __version__
+from pyexec.domain.output_files import FileLimits
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.metrics import (
+    ACTIVE_EXECUTIONS,
+    BACKLOG,
+    BUILD_INFO,
+    CORRUPT_EXECUTIONS,
+    ISOLATION_CHECK_PASSED,
+    LEADER,
+    MEMBER,
+    Meter,
+)
+from pyexec.ports import BlobStore, EngineIdentity, EventLog
+from pyexec.sandbox.isolation.isolation_check import IsolationCheck
+from pyexec.sandbox.pool.pool import Pool
+from pyexec.services.active_runs import ActiveRuns
+from pyexec.services.completion import CompletionWriter
+from pyexec.services.event_log import CorruptLogReporter, MeteredLog
+from pyexec.services.in_doubt import InDoubtResolver
+from pyexec.services.inbox import SLOT_WAIT_SECONDS, InboxWorker
+from pyexec.services.output_files import OutputFileLimits
+from pyexec.services.preparation import Preparation
+from pyexec.services.reconciler import Reconciler, ReconcilerConfig
+from pyexec.services.retention import Retention
+from pyexec.services.run_monitor import OutputLimits
+from pyexec.services.runner import Runner, RunnerConfig
+from pyexec.services.slots import Slots
+from pyexec.services.submissions import SubmissionConfig, Submissions
+from pyexec.settings import Settings
+from pyexec.wiring.sandboxes import overhead_mb
+from pyexec.wiring.stores import Stores
+
+
+@frozen(kw_only=True)
+class Foundation:
+    """What all services share: the settings, the replica, its stores, and what it runs now."""
+
+    settings: Settings
+    replica_id: str
+    identity: EngineIdentity
+    stores: Stores
+    log: EventLog
+    blobs: BlobStore
+    slots: Slots
+    active_runs: ActiveRuns
+    corrupt_logs: CorruptLogReporter
+    meter: Meter
+
+
+def lay_foundation(
+    settings: Settings, replica_id: str, identity: EngineIdentity, stores: Stores, meter: Meter
+) -> Foundation:
+    """Build the slots, and wrap the event log so that it is measured."""
+    overhead = overhead_mb(settings)
+    active_runs = ActiveRuns()
+    slots = Slots(
+        concurrent_max=settings.max_concurrent,
+        queue_max=settings.max_queued,
+        memory_mb_max=settings.memory_budget_mb(overhead, identity.memory_mb),
+        overhead_mb=overhead,
+        meter=meter,
+    )
+    return Foundation(
+        settings=settings,
+        replica_id=replica_id,
+        identity=identity,
+        stores=stores,
+        log=MeteredLog(stores.log, active_runs, meter),
+        blobs=stores.blobs,
+        slots=slots,
+        active_runs=active_runs,
+        corrupt_logs=CorruptLogReporter(),
+        meter=meter,
+    )
+
+
+def build_runner(base: Foundation, pool: Pool) -> Runner:
+    """Build the part that carries runs from their claim to their end."""
+    settings = base.settings
+    limits = OutputLimits(
+        output_bytes=settings.max_output_bytes,
+        files=OutputFileLimits(limits=_file_limits(settings, base.blobs), spool_dir=settings.data_dir),
+    )
+    return Runner(
+        RunnerConfig(
+            replica=base.replica_id,
+            engine=base.identity.id,
+            limits=limits,
+            leave_running=settings.consul_addr is not None,
+        ),
+        log=base.log,
+        pool=pool,
+        slots=base.slots,
+        active_runs=base.active_runs,
+        completion=CompletionWriter(
+            log=base.log,
+            blobs=base.blobs,
+            replica=base.replica_id,
+            output_bytes_max=settings.max_output_bytes,
+            corrupt_logs=base.corrupt_logs,
+        ),
+        in_doubt=InDoubtResolver(
+            log=base.log,
+            active_runs=base.active_runs,
+            replica=base.replica_id,
+            corrupt_logs=base.corrupt_logs,
+        ),
+        meter=base.meter,
+    )
+
+
+def build_submissions(base: Foundation, preparation: Preparation, runner: Runner) -> Submissions:
+    """Build the part that accepts uploads."""
+    settings = base.settings
+    return Submissions(
+        SubmissionConfig(
+            policy=settings.policy(base.identity.cpus),
+            members_max=settings.max_archive_members,
+            queue_timeout_seconds=settings.queue_timeout,
+            spool_dir=settings.data_dir,
+            local_claim=settings.local_claim,
+        ),
+        log=base.log,
+        blobs=base.blobs,
+        slots=base.slots,
+        active_runs=base.active_runs,
+        preparation=preparation,
+        runner=runner,
+        meter=base.meter,
+    )
+
+
+def build_inbox(base: Foundation, preparation: Preparation, runner: Runner) -> InboxWorker:
+    """Build the part that handles what other replicas ask of this one."""
+    return InboxWorker(
+        log=base.log,
+        slots=base.slots,
+        active_runs=base.active_runs,
+        preparation=preparation,
+        runner=runner,
+        corrupt_logs=base.corrupt_logs,
+        slot_wait_seconds=min(SLOT_WAIT_SECONDS, base.settings.queue_timeout),
+    )
+
+
+def build_reconciler(base: Foundation) -> Reconciler:
+    """Build what the leader does: reconciling and retention."""
+    settings = base.settings
+    return Reconciler(
+        ReconcilerConfig(
+            replica=base.replica_id,
+            queue_timeout_seconds=settings.queue_timeout,
+            adoption_seconds=settings.adoption_grace if settings.consul_addr is not None else 0.0,
+        ),
+        log=base.log,
+        membership=base.stores.membership,
+        slots=base.slots,
+        active_runs=base.active_runs,
+        retention=Retention(
+            log=base.log,
+            blobs=base.blobs,
+            corrupt_logs=base.corrupt_logs,
+            ttl_seconds=settings.cleanup_ttl,
+        ),
+        corrupt_logs=base.corrupt_logs,
+    )
+
+
+def watch_gauges(base: Foundation, reconciler: Reconciler, isolation_check: IsolationCheck) -> None:
+    """Register the gauges that are read when metrics are requested and that belong to no single service."""
+    watch = base.meter.watch
+    watch(LEADER, reconciler.leading.locked)
+    watch(BACKLOG, lambda: reconciler.backlog)
+    watch(MEMBER, lambda: base.stores.membership.is_member)
+    watch(ACTIVE_EXECUTIONS, lambda: len(base.active_runs))
+    watch(CORRUPT_EXECUTIONS, lambda: len(base.corrupt_logs))
+    watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.passed)
+    watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), base.identity.version)
+
+
+def _file_limits(settings: Settings, blobs: BlobStore) -> FileLimits:
+    """Return the limits of output files. The files of a run are one blob, which the store must be able to take."""
+    asked = settings.max_files_mb * MEBIBYTE
+    return FileLimits(bytes_max=asked if blobs.bytes_max is None else min(asked, blobs.bytes_max))

@@ -1,0 +1,103 @@
+"""Where a server keeps what must not get lost: files of its own when it stands alone, Consul in a cluster."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from attrs import frozen
+
+from pyexec.adapters.blobs.file_store import FileBlobs
+from pyexec.adapters.blobs.object_store import ObjectBlobs
+from pyexec.adapters.consul.blobs import ConsulBlobs
+from pyexec.adapters.consul.index import InvalidKeyReporter
+from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Entry
+from pyexec.adapters.consul.log import ConsulLog
+from pyexec.adapters.consul.membership import ConsulMembership
+from pyexec.adapters.consul.schema import DEPLOYMENT
+from pyexec.adapters.data_dir import create_data_dir
+from pyexec.adapters.peers import HttpPeers
+from pyexec.adapters.single_member import NoPeers, SingleMember
+from pyexec.adapters.sqlite.log import EmbeddedLog
+from pyexec.errors import SettingsError
+from pyexec.metrics import Meter
+from pyexec.ports import BlobStore, EventLog, Membership, Peers
+from pyexec.settings import Settings
+
+
+@frozen(kw_only=True)
+class Stores:
+    """The ports behind which they lie. `deployment` names all servers that share them."""
+
+    deployment: str
+    log: EventLog
+    blobs: BlobStore
+    membership: Membership
+    peers: Peers
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, replica: str, meter: Meter) -> AsyncIterator[Stores]:
+    """Opens what the settings name; raises `SettingsError`, or `Unavailable` when it does not answer."""
+    async with AsyncExitStack() as stack:
+        create_data_dir(settings.data_dir)
+        if settings.consul_addr is None:
+            yield await _open_embedded(stack, settings)
+        else:
+            yield await _open_consul(stack, settings, settings.consul_addr, replica, meter)
+
+
+async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
+    log = await stack.enter_async_context(await EmbeddedLog.open(settings.data_dir))
+    blobs: BlobStore
+    if settings.blob_url is not None:
+        blobs = ObjectBlobs.at(settings.blob_url)
+    else:
+        blobs = await FileBlobs.open(settings.data_dir / "blobs")
+    return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=SingleMember(), peers=NoPeers())
+
+
+async def _open_consul(
+    stack: AsyncExitStack, settings: Settings, address: str, replica: str, meter: Meter
+) -> Stores:
+    kv = await stack.enter_async_context(ConsulKV(consul_config(settings, address), meter))
+    deployment = await _deployment(kv)  # first: a Consul that is away is then named once
+    membership = await stack.enter_async_context(ConsulMembership.open(kv))
+    invalid_keys = InvalidKeyReporter()
+    log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence, invalid_keys))
+    peers = HttpPeers(membership, replica)
+    stack.push_async_callback(peers.close)
+    url = settings.blob_url
+    blobs: BlobStore = ConsulBlobs(kv, membership.fence, invalid_keys) if url is None else ObjectBlobs.at(url)
+    return Stores(deployment=deployment, log=log, blobs=blobs, membership=membership, peers=peers)
+
+
+def consul_config(settings: Settings, address: str) -> ConsulConfig:
+    """How to reach Consul at `address`, and what of it is ours."""
+    return ConsulConfig(
+        address=address,
+        prefix=settings.consul_prefix,
+        token=settings.consul_token,
+        ca_file=settings.consul_ca_file,
+        cert_file=settings.consul_cert_file,
+    )
+
+
+async def _deployment(kv: ConsulKV) -> str:
+    """The name that the first server of the deployment has given it; raises `SettingsError` for a prefix that is
+    somebody else's."""
+    while True:
+        _, entry = await kv.get(DEPLOYMENT)
+        if entry is not None:
+            return checked_deployment(entry)
+        await kv.put(DEPLOYMENT, secrets.token_hex(8).encode(), index=0)
+
+
+def checked_deployment(entry: Entry) -> str:
+    """The deployment that the key names; raises `SettingsError` when it names none."""
+    if re.fullmatch(rb"[0-9a-f]{16}", entry.value) is None:
+        raise SettingsError(
+            f"the key {entry.key} below PYEXEC_CONSUL_PREFIX holds {entry.value[:40]!r}, which names no deployment: "
+            "the prefix is used by something else"
+        )
+    return entry.value.decode()

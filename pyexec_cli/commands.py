@@ -1,0 +1,118 @@
+"""The root command with the global flags, and the commands `version` and `completion`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import asyncclick
+
+from .arguments import command_first
+from .console import Console
+from .flags import GLOBAL_FLAGS, Flags, complete_path, with_flags
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncclick.shell_completion import CompletionItem
+
+# The module and the function of each command. A module is loaded when its command is used, because the client's
+# HTTP library is slow to load.
+_COMMANDS = {
+    "run": ("run", "run"),
+    "submit": ("run", "submit"),
+    "follow": ("follow", "follow"),
+    "logs": ("executions", "logs"),
+    "kill": ("executions", "kill"),
+    "list": ("executions", "list_executions"),
+    "eval": ("run", "evaluate"),
+    "version": ("commands", "version"),
+    "completion": ("commands", "completion"),
+}
+_COMPLETION_VARIABLE = "_PYTHON_EXECUTOR_COMPLETE"  # asyncclick derives it from the program's name
+
+
+class Commands(asyncclick.Group):
+    """The commands, by name. If the arguments contain no command, they are arguments of `run`."""
+
+    def list_commands(self, ctx: asyncclick.Context) -> list[str]:  # noqa: ARG002 signature of the base class
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: asyncclick.Context, cmd_name: str) -> asyncclick.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, function = _COMMANDS[cmd_name]
+        command: asyncclick.Command = getattr(importlib.import_module(f".{module}", __package__), function)
+        return command
+
+    async def parse_args(self, ctx: asyncclick.Context, args: list[str]) -> list[str]:
+        def run_params() -> Sequence[asyncclick.Parameter]:
+            command = self.get_command(ctx, "run")
+            return command.params if command else []
+
+        arguments = command_first(args, _COMMANDS, self.params, run_params, completing=ctx.resilient_parsing)
+        return await super().parse_args(ctx, arguments)
+
+    def shell_complete(self, ctx: asyncclick.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        return super().shell_complete(ctx, incomplete) or complete_path(ctx, None, incomplete)
+
+
+async def _print_version(ctx: asyncclick.Context, _option: asyncclick.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        asyncclick.echo(_version_text())
+        await ctx.aexit()
+
+
+@asyncclick.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@asyncclick.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+def cli(**_flags: Any) -> None:
+    """Run Python code in isolated sandboxes on a python-executor server.
+
+    Without a command, the input is run: cat main.py | python-executor
+    """
+
+
+cli.params.extend(GLOBAL_FLAGS)
+
+
+@asyncclick.command(name="version")
+@with_flags(runs=False)
+async def version(_flags: Flags) -> int:
+    """Print the version."""
+    asyncclick.echo(_version_text())
+    return 0
+
+
+def _version_text() -> str:
+    # Loading this module takes half as long as everything else that `--version` needs.
+    from importlib.metadata import version
+
+    return f"python-executor {version('python-executor')}"
+
+
+@asyncclick.command(name="completion")
+@asyncclick.argument("shell", type=asyncclick.Choice(["bash", "zsh", "fish"]))
+@with_flags(runs=False)
+async def completion(flags: Flags, shell: str) -> int:
+    """Print a shell completion script.
+
+    For bash: source <(python-executor completion bash)
+    """
+    from asyncclick.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise AssertionError(f"asyncclick has no completion for {shell}")
+    script = kind(cli, {}, "python-executor", _COMPLETION_VARIABLE).source()
+    await Console(flags).write("stdout", script.encode())
+    return 0

@@ -1,0 +1,99 @@
+"""Print the events of an execution as they arrive, and its result at the end."""
+
+from __future__ import annotations
+
+import json
+
+from attrs import define, field
+
+from pyexec_client import Ended, Event, Lifecycle, Output, Result, Setup
+
+from . import exit_codes
+from .console import Console
+
+_PHASES = {
+    "submitted": "queued",
+    "claimed": "queued",
+    "released": "queued",
+    "preparing": "installing",
+    "running": "running",
+}
+# The server appends a sentence that begins so to the error of a program that needed the network.
+_NETWORK_HINT = "(the network is disabled"
+
+
+@define
+class EventPrinter:
+    """Print events as they arrive.
+
+    `output`: print the program's output. `phases`: print every change of phase and the output of the setup.
+    """
+
+    console: Console
+    output: bool = True
+    phases: bool = False
+    execution_id: str | None = None
+    result: Result | None = None
+    _streamed: set[str] = field(factory=set, init=False)
+
+    async def show(self, event: Event) -> None:
+        """Print one event."""
+        match event:
+            case Output():
+                self._streamed.add(event.stream)
+                if self.output:
+                    await self.console.write(event.stream, event.data)
+            case Setup():
+                await self._show_setup(event.data)
+            case Lifecycle():
+                self.execution_id = event.execution_id or self.execution_id
+                self._show_phase(event.type)
+            case Ended():
+                self.result = event.result
+                self.console.status_line.close()
+                if self.phases:
+                    self.console.info(str(event.result.status))
+                if self.output:
+                    await self._show_rest(event.result)
+
+    async def _show_setup(self, data: bytes) -> None:
+        """Print output of the setup if phases or details are wanted. The result contains it if the setup failed."""
+        if (self.phases or self.console.flags.verbose) and not self.console.flags.quiet:
+            self._streamed.add("stderr")
+            await self.console.write("stderr", data)
+
+    def _show_phase(self, phase: str) -> None:
+        if not self.phases and phase in _PHASES:
+            self.console.status_line.show(_PHASES[phase])
+        write = self.console.info if self.phases else self.console.debug
+        write(f"{self.execution_id} {phase}" if phase == "submitted" else phase)
+
+    async def _show_rest(self, result: Result) -> None:
+        """Print output that no event contained: the output of a setup that failed is only in the result."""
+        if "stdout" not in self._streamed and result.stdout:
+            await self.console.write("stdout", result.stdout.encode())
+        if "stderr" not in self._streamed and result.stderr:
+            await self.console.write("stderr", result.stderr.encode())
+
+
+def _network_hint(result: Result) -> str:
+    """Return the server's hint that the network is disabled, or an empty string."""
+    _, found, rest = (result.error or "").rpartition(_NETWORK_HINT)
+    return (found + rest).strip("()") if found else ""
+
+
+async def print_result(result: Result, console: Console, *, as_json: bool) -> int:
+    """Print how the execution ended, unless its output already says so, and return the exit code."""
+    if as_json:
+        await console.write("stdout", json.dumps(result.raw, ensure_ascii=False).encode() + b"\n")
+    elif result.status == "killed":
+        console.error(f"{result.execution_id} was killed")
+    elif result.status == "failed":
+        kind = f" ({result.error_type})" if result.error_type else ""
+        console.error(f"execution failed{kind}: {result.error or 'the server gives no reason'}")
+    elif hint := _network_hint(result):
+        console.info(hint)
+    for stream in ("stdout", "stderr"):
+        if getattr(result.truncated, stream):
+            console.info(f"{stream} was truncated: it exceeds the server's output limit")
+    return exit_codes.exit_code_of(result.status, result.exit_code, result.error_type)

@@ -1,0 +1,60 @@
+"""Read an execution's event stream, and reconnect when the connection breaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import anyio
+
+from . import requests
+from .errors import ConnectionFailed, Unavailable
+from .events import Ended, Event, Lifecycle, event_from_message
+from .retry import NO_RETRY, Retry
+from .sse import Parser
+from .transport import Response, Transport
+
+
+async def stream_events(
+    http: Transport,
+    request: requests.Request,
+    resume: Retry,
+    *,
+    execution_id: str | None = None,
+    last_id: str | None = None,
+) -> AsyncGenerator[Event, None]:
+    """Yield the events that `request` streams; the last one is `Ended`.
+
+    If the stream breaks after its first event, reconnect and continue after the last event received. `resume`
+    limits the attempts; every event received resets the count. Raise the error of the first request unchanged.
+    Raise ConnectionFailed if reconnecting fails, or if the execution ID is still unknown.
+    """
+    pauses = NO_RETRY.pauses()
+    while True:
+        try:
+            async with http.open(request) as response, aclosing(_read_events(response)) as events:
+                async for event in events:
+                    last_id = event.id or last_id
+                    if isinstance(event, Lifecycle):
+                        execution_id = event.execution_id or execution_id
+                    pauses = resume.pauses()
+                    yield event
+                    if isinstance(event, Ended):
+                        return
+        except (ConnectionFailed, Unavailable):
+            pause = next(pauses, None)
+            if execution_id is None or pause is None:
+                raise
+            await anyio.sleep(pause)
+            request = requests.events(execution_id, last_id, NO_RETRY)
+
+
+async def _read_events(response: Response) -> AsyncGenerator[Event, None]:
+    """Yield the events of one connection. Raise ConnectionFailed if it closes before the execution ends."""
+    parser = Parser()
+    async for chunk in response.chunks():
+        for message in parser.feed(chunk):
+            event = event_from_message(message)
+            if event is not None:
+                yield event
+    raise ConnectionFailed(response.url, "the event stream ended before the execution did")

@@ -1,0 +1,44 @@
+"""Times and request names of the Docker adapter, without a Docker engine."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from pyexec.adapters.docker.client import operation_of, parse_time
+
+TIME = datetime(2024, 2, 29, 3, 4, 5, 123456, UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-02-29T03:04:05.123456789Z", TIME),
+        ("2024-02-29T05:04:05.123456789+02:00", TIME.astimezone(timezone(timedelta(hours=2)))),
+        ("2024-02-29T03:04:05.1234567Z", TIME),
+        ("2024-02-29T03:04:05.1Z", TIME.replace(microsecond=100_000)),
+        ("2024-02-29T03:04:05Z", TIME.replace(microsecond=0)),
+        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_times_of_docker_are_parsed_to_the_microsecond(text: str, expected: datetime) -> None:
+    assert parse_time(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "now", "2024-02-29T03:04:05.123456789", "2023-02-29T03:04:05Z"])
+def test_other_texts_are_not_times(text: str) -> None:
+    assert parse_time(text) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("POST", "/v1.41/containers/create", "containers create"),
+        ("POST", "/v1.41/containers/0123abcd/kill", "containers kill"),
+        ("DELETE", "/v1.41/containers/0123abcd", "containers delete"),
+        ("GET", "/v1.41/images/registry.example/team/app:1/json", "images json"),
+        ("GET", "/version", "version get"),
+        ("GET", "/v1.41/distribution/team/app/json", "other"),
+    ],
+)
+def test_labels_of_requests_hold_no_ids_and_names(method: str, path: str, expected: str) -> None:
+    assert operation_of(method, path) == expected

@@ -1,0 +1,122 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.domain.output_log import OutputLog, Stream
+from pyexec.errors import CorruptLog
+
+pieces = st.lists(st.tuples(st.sampled_from(Stream), st.binary(max_size=8)), max_size=12)
+
+
+def output_log_of(parts: list[tuple[Stream, bytes]]) -> OutputLog:
+    output_log = OutputLog()
+    for stream, data in parts:
+        output_log.append(stream, data)
+    return output_log
+
+
+def bytewise(parts: list[tuple[Stream, bytes]]) -> list[tuple[Stream, int]]:
+    """Each byte with its stream: what an output log means, however it was cut."""
+    return [(stream, byte) for stream, data in parts for byte in data]
+
+
+@given(pieces)
+def test_a_journal_keeps_every_byte_in_order(parts: list[tuple[Stream, bytes]]) -> None:
+    output_log = output_log_of(parts)
+    assert bytewise(list(output_log.since(0))) == bytewise(parts)
+    for stream in Stream:
+        assert output_log.bytes_of(stream) == b"".join(data for which, data in parts if which is stream)
+    assert len(output_log) == sum(len(data) for _, data in parts)
+
+
+@given(pieces, st.data())
+def test_how_the_appends_are_cut_makes_no_difference(
+    parts: list[tuple[Stream, bytes]], data: st.DataObject
+) -> None:
+    cut = []
+    for stream, piece in parts:
+        at = data.draw(st.integers(0, len(piece)))
+        cut += [(stream, piece[:at]), (stream, piece[at:])]
+    whole, split = output_log_of(parts), output_log_of(cut)
+    assert list(whole.since(0)) == list(split.since(0))
+    assert whole.encode() == split.encode()
+
+
+@given(pieces, st.data())
+def test_a_reader_may_go_on_at_any_offset(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+    output_log = output_log_of(parts)
+    offset = data.draw(st.integers(0, len(output_log) + 3))
+    assert bytewise(list(output_log.since(offset))) == bytewise(parts)[offset:]
+
+
+@given(pieces, st.data())
+def test_the_beginning_may_be_kept_alone(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+    output_log = output_log_of(parts)
+    size = data.draw(st.integers(0, len(output_log) + 3))
+    kept = OutputLog.decode(output_log.encode(size))
+    assert bytewise(list(kept.since(0))) == bytewise(parts)[:size]
+
+
+@given(pieces)
+def test_runs_alternate_between_the_streams(parts: list[tuple[Stream, bytes]]) -> None:
+    runs = list(output_log_of(parts).since(0))
+    assert all(data for _, data in runs)
+    assert all(first[0] is not second[0] for first, second in pairwise(runs))
+
+
+@given(pieces)
+def test_what_is_encoded_is_decoded(parts: list[tuple[Stream, bytes]]) -> None:
+    output_log = output_log_of(parts)
+    decoded = OutputLog.decode(output_log.encode())
+    assert list(decoded.since(0)) == list(output_log.since(0))
+
+
+@given(st.binary(max_size=30) | st.from_regex(rb"[12][ -_0-9a-f]{8}.{0,20}", fullmatch=True))
+def test_whatever_decodes_was_encoded(stored: bytes) -> None:
+    try:
+        output_log = OutputLog.decode(stored)
+    except CorruptLog:
+        return
+    assert OutputLog.decode(output_log.encode()).encode() == output_log.encode()
+    assert sum(9 + len(data) for _, data in output_log.since(0)) <= len(stored)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"1",
+        b"3" + b"00000001x",
+        b"1" + b"00000002x",
+        b"1-0000001",
+        b"1+0000001x",
+        b"1 0000001x",
+        b"10_000_01x",
+    ],
+)
+def test_what_was_not_encoded_is_corrupt(stored: bytes) -> None:
+    with pytest.raises(CorruptLog):
+        OutputLog.decode(stored)
+
+
+@given(pieces.filter(lambda parts: any(data for _, data in parts)), st.data())
+def test_a_journal_cut_short_is_corrupt(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+    output_log = output_log_of(parts)
+    boundaries, at = {0}, 0
+    for _, run in output_log.since(0):
+        at += 9 + len(run)
+        boundaries.add(at)
+    stored = output_log.encode()
+    cut = data.draw(st.integers(0, len(stored)).filter(lambda n: n not in boundaries))
+    with pytest.raises(CorruptLog):
+        OutputLog.decode(stored[:cut])
+
+
+def test_text_is_utf8_with_invalid_bytes_replaced() -> None:
+    output_log = output_log_of(
+        [(Stream.STDOUT, "ü".encode()[:1]), (Stream.STDERR, b"x"), (Stream.STDOUT, "ü".encode()[1:])]
+    )
+    output_log.append(Stream.STDOUT, b"\xff\n")
+    assert output_log.text_of(Stream.STDOUT) == "ü\ufffd\n"
+    assert output_log.text_of(Stream.STDERR) == "x"

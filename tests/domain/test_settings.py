@@ -1,0 +1,85 @@
+"""Settings: how their texts are read, and what a wrong one is answered with."""
+
+import pytest
+
+from pyexec.errors import SettingsError
+from pyexec.settings import Settings
+from pyexec.settings_help import setting_docs
+from pyexec.settings_parser import find_errors, read_settings
+
+
+@pytest.mark.parametrize(
+    "variable", ["PYEXEC_ACCESS_LOG", "PYEXEC_STANDBY", "PYEXEC_STRICT", "PYEXEC_LOCAL_CLAIM"]
+)
+def test_switches_are_on_or_off_in_every_accepted_form(variable: str) -> None:
+    name = variable.removeprefix("PYEXEC_").lower()
+    for text in ("on", "ON", "true", "True", "1"):
+        assert getattr(read_settings({variable: text}), name) is True
+    for text in ("off", "Off", "false", "FALSE", "0"):
+        assert getattr(read_settings({variable: text}), name) is False
+    for text in ("yes", "", "2", "on "):
+        with pytest.raises(SettingsError) as refused:
+            read_settings({variable: text})
+        assert str(refused.value) == f"{variable} is {text!r}; allowed: on, off (also true, false, 1, 0)"
+
+
+def test_without_variables_all_settings_have_their_defaults() -> None:
+    assert read_settings({}) == Settings()
+    assert read_settings({"PATH": "/bin", "PYEXEC_TOKEN": "a", "PYEXEC_SERVER": "b"}) == Settings()
+
+
+def test_every_default_is_read_back_from_the_text_that_the_help_shows() -> None:
+    """`none` stands for an empty value."""
+    shown = {doc.variable: "" if doc.default == "none" else doc.default for doc in setting_docs()}
+    assert read_settings(shown) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "allowed"),
+    [
+        ("PYEXEC_PORT", "none", "a whole number, at least 0"),
+        ("PYEXEC_PORT", "-1", "a whole number, at least 0"),
+        ("PYEXEC_MAX_CONCURRENT", "1.5", "a whole number, at least 1"),
+        ("PYEXEC_STOP_TIMEOUT", "inf", "a number, at least 0"),
+        ("PYEXEC_MAX_CPUS", "nan", "a number, at least 0.01"),
+        ("PYEXEC_LOG_FORMAT", "xml", "text, json"),
+        ("PYEXEC_HOST", "", "text, not empty"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
+    variable: str, text: str, allowed: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings({variable: text})
+    assert str(refused.value) == f"{variable} is {text!r}; allowed: {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [
+        ("PYEXEC_MAX_CONCURENT", "PYEXEC_MAX_CONCURRENT"),
+        ("PYEXEC_STOP_TIMOUT", "PYEXEC_STOP_TIMEOUT"),
+        ("PYEXEC_CONSUL_ADDRESS", "PYEXEC_CONSUL_ADDR"),
+    ],
+)
+def test_an_unknown_variable_names_the_nearest_setting(unknown: str, nearest: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings({unknown: "1"})
+    assert str(refused.value).startswith(f"{unknown} is not a setting; did you mean {nearest}?")
+
+
+def test_all_errors_are_found_at_once() -> None:
+    errors = find_errors({"PYEXEC_PORT": "x", "PYEXEC_STRICT": "maybe", "PYEXEC_ZZZ": "1"})
+    assert [str(error).split()[0] for error in errors] == ["PYEXEC_PORT", "PYEXEC_STRICT", "PYEXEC_ZZZ"]
+    assert find_errors({"PYEXEC_PORT": "8080"}) == []
+
+
+def test_a_default_cannot_be_over_its_ceiling() -> None:
+    (error,) = find_errors({"PYEXEC_DEFAULT_MEMORY_MB": "64", "PYEXEC_MAX_MEMORY_MB": "32"})
+    assert str(error) == "PYEXEC_DEFAULT_MEMORY_MB is 64; allowed: at most PYEXEC_MAX_MEMORY_MB, which is 32"
+
+
+def test_lists_are_separated_by_commas() -> None:
+    assert read_settings({"PYEXEC_API_TOKENS": " a, b,,"}).api_tokens == ("a", "b")
+    assert read_settings({"PYEXEC_ALLOW_UNENFORCED": "swap,disk"}).allow_unenforced == ("swap", "disk")
+    assert read_settings({"PYEXEC_CONSUL_ADDR": ""}).consul_addr is None
