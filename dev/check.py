@@ -38,7 +38,7 @@ _GO_TEST: Programs = {"go test": [*_GO, "test", "./..."]}
 # Ten times as long as the longest test takes: a test that hangs says where, and the others go on.
 _PYTEST = ["pytest", "--timeout", "600", "--durations", "25"]
 # Tests wait for containers most of the time: four workers keep two processors busy (measured, see CONTRIBUTING).
-_PARALLEL = [*_PYTEST, "-n", "4", "--dist", "loadgroup", "--no-loadscope-reorder"]
+_PARALLEL = [*_PYTEST, "-n", "4"]
 _WITHOUT_DOCKER = ["-m", "not soak and not service", "tests/domain", "tests/contract", "tests/services"]
 _LEADER_CLAIMS = ["--setting", "local_claim=off"]
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
 
 from tests.support.images import own_image
-from tests.support.schedule import PHASES, arrange, seconds_by_folder
+from tests.support.schedule import PHASES, UnitScheduling, arrange, seconds_by_folder
 from tests.support.server import EVERYWHERE, Server, running_server
 
 
@@ -25,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NUMBER",
         help="how many programs each scene of tests/cluster runs; `make soak` runs several hundred",
     )
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> UnitScheduling:
+    return UnitScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

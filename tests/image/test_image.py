@@ -13,8 +13,6 @@ import pytest
 from tests.image.conftest import Built
 from tests.support.deployment import PAGE, SERVER
 
-pytestmark = pytest.mark.xdist_group("image")
-
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 50_000_000
 TABLE = re.compile(r"^\| (\D[^|]*) \| ([\d.]+) \| ([\d.]+) \|$", re.M)

@@ -3,13 +3,9 @@
 import subprocess
 import time
 
-import pytest
-
 from pyexec_client import Client
 from tests.support.containers import containers
 from tests.support.deployment import Page
-
-pytestmark = pytest.mark.xdist_group("image")
 
 HEALTHY_SECONDS = 60
 

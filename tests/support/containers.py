@@ -26,11 +26,8 @@ async def owners(deployment: str, host: str | None = None) -> Mapping[str, str]:
     filters = json.dumps({"label": [f"pyexec.deployment={deployment}"]})
     async with Docker(url=host) as docker:
         listed = await docker.containers.list(all=1, filters=filters)
-        return {
-            container.id: container["Labels"]["pyexec.replica"]
-            for container in listed
-            if await _exists(container)
-        }
+        replicas = {container.id: container["Labels"]["pyexec.replica"] for container in listed}
+        return {container.id: replicas[container.id] for container in listed if await _exists(container)}
 
 
 async def _exists(container: DockerContainer) -> bool:

@@ -4,9 +4,14 @@ import fcntl
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+ROOT = Path(__file__).parents[2]
 
 LONGEST_FIRST = (
     "tests/cluster",
@@ -21,20 +26,43 @@ LONGEST_FIRST = (
     "tests/contract",
 )
 """Workers take units in this order, then the rest, so that no long unit begins when the others are done."""
+TOGETHER = ("tests/image/",)
+"""Folders whose files share what takes long to make."""
 PHASES = ("passed", "failed", "error", "")
 """Lists of pytest's statistics that hold reports with a duration; the last one is of setups and teardowns."""
 
 
-def arrange(items: list[pytest.Item]) -> None:
-    """Group the tests into units for the workers and sort the units by `LONGEST_FIRST`.
+class UnitScheduling(LoadScopeScheduling):
+    """Gives each worker whole units of tests, in the order of collection.
 
-    A unit is a file, because its tests share servers; with the mark `independent` each test is one of its own, and
-    files with the same `xdist_group` are one together."""
+    A unit is a file, because its tests share servers. In a file marked `independent` each test is one of its own, and
+    the files of a folder in `TOGETHER` are one."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit_of(nodeid)
+
+
+def unit_of(nodeid: str) -> str:
+    """The name of the unit that a test belongs to."""
+    file = _file_of(nodeid)
+    if file.startswith(TOGETHER):
+        return str(Path(file).parent)
+    return nodeid if _is_independent(file) else file
+
+
+@cache
+def _is_independent(file: str) -> bool:
+    """Read the mark from the file: the process that schedules collects nothing."""
+    return "pytest.mark.independent" in (ROOT / file).read_text()
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Sort the tests by `LONGEST_FIRST`."""
     items.sort(key=_rank)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            alone = item.get_closest_marker("independent")
-            item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else _file_of(item.nodeid)))
 
 
 def _rank(item: pytest.Item) -> int:
