@@ -96,7 +96,7 @@ CONNECT = b"import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
 def test_hint_that_the_network_is_disabled(program):
     hint = (
         b"python-executor: the network is disabled in this run; "
-        b"config.network_disabled: false, or --network, gives it one\n"
+        b"enable it with config.network_disabled: false, or --network\n"
     )
     for arguments, stdin in (((), CONNECT), (("eval", "-"), CONNECT)):
         done = program.run(*arguments, stdin=stdin)
