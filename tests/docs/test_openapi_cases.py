@@ -12,7 +12,7 @@ from attrs import define, field
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from pyexec.settings import read_settings
+from pyexec.settings_parser import read_settings
 from pyexec.web.application import ROUTES
 from pyexec.web.openapi.document import openapi_document, server_info
 from tests.support.api import api_of
