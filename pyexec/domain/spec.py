@@ -154,7 +154,7 @@ def _resolve_limits(requested: RequestedLimits, policy: Policy) -> Limits:
     """Return the requested limits with defaults applied; raise `InvalidRequest` for one that is out of range."""
     resolved: dict[str, float | None] = {}
     for limit in fields(RequestedLimits):
-        name, minimum = limit.name, limit.metadata.get("least")
+        name, minimum = limit.name, limit.metadata.get("minimum")
         if minimum is None:
             continue
         value = getattr(requested, name)
