@@ -45,7 +45,7 @@ _LEADER_CLAIMS = ["--setting", "local_claim=off"]
 
 @dataclass(frozen=True)
 class Target:
-    """What one target of the Makefile runs. Lanes run at the same time, the programs of a lane in order.
+    """The programs of one Makefile target. Lanes run at the same time, the programs of a lane in order.
 
     The last lane writes to the terminal; of the others, each program's output is shown when it has ended."""
 
@@ -139,7 +139,7 @@ def _environment(target: Target) -> dict[str, str]:
     folders = [virtualenv.BIN, *([golang.ensure().parent] if target.go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     environment = {**os.environ, **found, "PATH": path}
-    # Hundreds of servers and command lines start: each would compile all its modules anew.
+    # Hundreds of servers and command lines start: without bytecode files, each would compile all its modules.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
 

@@ -1,3 +1,3 @@
-"""python-executor: runs Python code nobody has vetted in throw-away Docker sandboxes."""
+"""python-executor: run untrusted Python code in single-use Docker sandboxes."""
 
 __version__ = "0.1.0"

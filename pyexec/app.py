@@ -12,8 +12,8 @@ import uvloop
 
 from pyexec.errors import ExecutorError, first_error
 from pyexec.logs import Logs
+from pyexec.preflight import run_preflight
 from pyexec.preflight.check_result import CheckResult, all_passed, as_json, as_text
-from pyexec.preflight.preflight import run_preflight
 from pyexec.server import serve
 from pyexec.settings_help import describe_settings
 from pyexec.settings_parser import read_settings

@@ -47,7 +47,7 @@ class ProbeLimits:
 
 @frozen(kw_only=True)
 class LimitsReport:
-    """What the limits probe observed. A field is None if the probe cannot observe it from inside the sandbox."""
+    """Observations of the limits probe. A field is None if the probe cannot observe it from inside the sandbox."""
 
     exceeds_memory: bool
     """True if a process could allocate twice its memory limit."""
@@ -75,7 +75,7 @@ class LimitsReport:
 
 @frozen(kw_only=True)
 class NetworkReport:
-    """What the network probe reached from one network. `host` is None if the network has no route to the outside."""
+    """Addresses that the network probe reached. `host` is None if the network has no route to the outside."""
 
     host: str | None
     open: Sequence[int]

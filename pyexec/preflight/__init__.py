@@ -1,1 +1,35 @@
-"""Check a machine and its settings before a server starts: `--check`."""
+"""Check everything that a server with the given settings needs: `--check`. The checks leave nothing behind."""
+
+import os
+from collections.abc import Sequence
+
+from pyexec.preflight.check_result import CheckResult, failed, ok
+from pyexec.preflight.consul import check_consul
+from pyexec.preflight.docker import check_engine
+from pyexec.preflight.host import (
+    check_address,
+    check_blobs,
+    check_certificates,
+    check_data_dir,
+    check_installer,
+)
+from pyexec.settings import PREFIX
+from pyexec.settings_parser import find_errors, read_settings
+
+
+async def run_preflight() -> Sequence[CheckResult]:
+    """Run every check, also after one has failed. Wrong settings are the exception: all other checks need them."""
+    if errors := find_errors(os.environ):
+        return [failed("settings", error, "all other checks were skipped") for error in errors]
+    settings = read_settings(os.environ)
+    given = sorted(name for name in os.environ if name.startswith(PREFIX))
+    return [
+        ok("settings", ", ".join(given) or "all settings have their default values"),
+        *check_address(settings),
+        *check_data_dir(settings),
+        *await check_blobs(settings),
+        *check_certificates(settings),
+        *check_installer(settings),
+        *await check_consul(settings),
+        *await check_engine(settings),
+    ]

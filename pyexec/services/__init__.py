@@ -1,1 +1,1 @@
-"""What the product does, in terms of the domain and the ports."""
+"""The use cases of the product, written in terms of the domain and the ports."""

@@ -1,4 +1,4 @@
-"""What callers ask of an execution: its state, result, output and events, wherever it runs; and to kill it."""
+"""Answer callers about an execution, wherever it runs: its state, result, output and events. Kill it on request."""
 
 import logging
 from collections.abc import AsyncIterator, Sequence

@@ -23,7 +23,7 @@ CHUNK_BYTES = 256 * 1024
 
 @frozen(kw_only=True)
 class OutputFileLimits:
-    """What a run may bring back, and the directory of the spool."""
+    """Limits of the files that a run may bring back, and the directory of the spool."""
 
     limits: FileLimits
     spool_dir: Path

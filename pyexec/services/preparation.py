@@ -47,7 +47,7 @@ Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
 
 @frozen
 class Placement:
-    """What a run needs to start: a slot, and a sandbox with the archive unpacked in it."""
+    """A slot, and a sandbox with the archive unpacked in it: everything that a run needs to start."""
 
     slot: Slot
     sandbox: Sandbox

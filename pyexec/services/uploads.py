@@ -1,4 +1,4 @@
-"""What a caller sends to be run: the request, and its archive, checked and hashed as it streams in."""
+"""Uploads: the request to run something, and its archive, which is checked and hashed as it streams in."""
 
 import hashlib
 import json

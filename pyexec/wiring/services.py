@@ -40,7 +40,7 @@ from pyexec.wiring.stores import Stores
 
 @frozen(kw_only=True)
 class Foundation:
-    """What all services share: the settings, the replica, its stores, and what it runs now."""
+    """Parts that all services share: the settings, the replica, its stores, and its current runs."""
 
     settings: Settings
     replica_id: str

@@ -1,4 +1,4 @@
-"""Where a server keeps what must not get lost: files of its own when it stands alone, Consul in a cluster."""
+"""Open the stores that the settings name: embedded files for a single server, Consul for a cluster."""
 
 import re
 import secrets
@@ -27,7 +27,7 @@ from pyexec.settings import Settings
 
 @frozen(kw_only=True)
 class Stores:
-    """The ports behind which they lie. `deployment` names all servers that share them."""
+    """The stores, as ports. `deployment` is the id of all servers that share them."""
 
     deployment: str
     log: EventLog
@@ -38,7 +38,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(settings: Settings, replica: str, meter: Meter) -> AsyncIterator[Stores]:
-    """Opens what the settings name; raises `SettingsError`, or `Unavailable` when it does not answer."""
+    """Open the stores. Raises `SettingsError`, or `Unavailable` if a store does not answer."""
     async with AsyncExitStack() as stack:
         create_data_dir(settings.data_dir)
         if settings.consul_addr is None:
@@ -61,7 +61,7 @@ async def _open_consul(
     stack: AsyncExitStack, settings: Settings, address: str, replica: str, meter: Meter
 ) -> Stores:
     kv = await stack.enter_async_context(ConsulKV(consul_config(settings, address), meter))
-    deployment = await _deployment(kv)  # first: a Consul that is away is then named once
+    deployment = await _deployment(kv)  # first, so that an unavailable Consul is reported once
     membership = await stack.enter_async_context(ConsulMembership.open(kv))
     invalid_keys = InvalidKeyReporter()
     log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence, invalid_keys))
@@ -73,7 +73,7 @@ async def _open_consul(
 
 
 def consul_config(settings: Settings, address: str) -> ConsulConfig:
-    """How to reach Consul at `address`, and what of it is ours."""
+    """Return how to connect to Consul at `address`, and the prefix of this deployment's keys."""
     return ConsulConfig(
         address=address,
         prefix=settings.consul_prefix,
@@ -84,8 +84,9 @@ def consul_config(settings: Settings, address: str) -> ConsulConfig:
 
 
 async def _deployment(kv: ConsulKV) -> str:
-    """The name that the first server of the deployment has given it; raises `SettingsError` for a prefix that is
-    somebody else's."""
+    """Return the id of the deployment. The first server creates it.
+
+    Raises `SettingsError` if another program uses the prefix."""
     while True:
         _, entry = await kv.get(DEPLOYMENT)
         if entry is not None:
@@ -94,7 +95,7 @@ async def _deployment(kv: ConsulKV) -> str:
 
 
 def checked_deployment(entry: Entry) -> str:
-    """The deployment that the key names; raises `SettingsError` when it names none."""
+    """Return the deployment id that the key holds. Raises `SettingsError` if it holds something else."""
     if re.fullmatch(rb"[0-9a-f]{16}", entry.value) is None:
         raise SettingsError(
             f"the key {entry.key} below PYEXEC_CONSUL_PREFIX holds {entry.value[:40]!r}, which names no deployment: "
