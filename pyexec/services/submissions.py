@@ -285,6 +285,7 @@ class Submissions:
             raise KeyReused(
                 f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"
             )
+        correlate_execution(taken.execution_id)
         return taken.execution_id
 
     async def _delete_payload(self, execution_id: str) -> None:

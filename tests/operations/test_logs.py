@@ -29,6 +29,9 @@ async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tm
             two = await api.accepted("print(2)")
             await api.ended(two)
             assert len(await api.all_events(two)) > 3
+            key = {"Idempotency-Key": secrets.token_hex(8)}
+            three = await api.sync(script("print(3)"), headers=key)
+            assert (await api.sync(script("print(3)"), headers=key)).document == three.document
             await api.get("/nowhere")
             await api.get("/health")
     logged = lines(server)
@@ -42,6 +45,7 @@ async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tm
     ]
     assert ("GET", "/api/v1/executions/{id}", 200, two) in told
     assert ("GET", "/api/v1/executions/{id}/events", 200, two) in told
+    assert told.count(("POST", "/api/v1/exec/sync", 200, three.document["execution_id"])) == 2
     assert told[-1] == ("GET", "unknown", 404, None)
     assert all(line["duration_ms"] > 0 and line["bytes"] > 0 for line in access)
 
