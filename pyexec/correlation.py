@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from attrs import evolve, frozen
 
 MODES = ("sync", "async", "eval", "none")
-"""How the caller requested the execution; `none` if this replica ends an execution that it never ran."""
+"""The ways to request an execution, and `none` for an execution that this replica ends but never ran."""
 
 
 @frozen

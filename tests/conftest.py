@@ -3,12 +3,17 @@
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 
 from tests.support.images import own_image
 from tests.support.schedule import PHASES, UnitScheduling, arrange, seconds_by_folder
 from tests.support.server import EVERYWHERE, Server, running_server
+
+# A property may take as long as it needs: how fast the machine is says nothing about the code.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -118,7 +118,9 @@ def _check_option(number: int, line: str) -> str:
     if name not in _OPTIONS:
         raise _invalid_line(number, line, f"unknown option; allowed are {', '.join(sorted(_OPTIONS))}")
     if name in ("-f", "--find-links") and not _URL.match(value.strip()):
-        raise _invalid_line(number, line, "a local folder is not available in the setup; use an https:// URL")
+        raise _invalid_line(
+            number, line, "a local directory is not available in the setup; use an https:// URL"
+        )
     return name
 
 

@@ -89,7 +89,7 @@ class Running(Event):
 
 @frozen(kw_only=True)
 class Adopted(Event):
-    """Another replica on the same engine follows the sandbox from now on. The code kept running meanwhile."""
+    """A replica took over from a dead replica on the same engine, and follows the sandbox. The code kept running."""
 
     replica: str
 

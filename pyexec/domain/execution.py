@@ -1,4 +1,4 @@
-"""The state of an execution, as the fold of its events, and the rules which event may come next."""
+"""The state of an execution, which is the fold of its events, and the rules for the next event."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -119,7 +119,7 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
     if state is None or isinstance(event, Submitted):
         if state is not None or not isinstance(event, Submitted):
             raise CorruptLog(
-                f"{execution_id}: {type(event).__name__} is not legal here; Submitted is the first event, and only that"
+                f"{execution_id}: {type(event).__name__} is not legal here; a log begins with Submitted and has it once"
             )
         return Execution(
             id=execution_id,

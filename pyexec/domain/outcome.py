@@ -18,7 +18,7 @@ NETWORK_HINT = (
 
 @frozen(kw_only=True)
 class RunOutcome:
-    """How a run ended, as the replica observed it.
+    """The end of a run, as the replica observed it.
 
     `reason` is `exit`, `killed`, `stopped` (the server shut down), `lost` (Docker was unavailable, and then the sandbox
     was gone), `broken` (the sandbox failed), or the name of the exceeded limit. `detail` adds an explanation."""

@@ -22,7 +22,7 @@ class Timings:
 
 @frozen(kw_only=True)
 class Truncated:
-    """Which outputs were cut at the server's limit."""
+    """Outputs that were cut at the server's limit."""
 
     stdout: bool = False
     stderr: bool = False

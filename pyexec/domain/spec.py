@@ -24,7 +24,7 @@ _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST}
 
 @frozen(kw_only=True)
 class RequestedLimits:
-    """Limits of the run. What is left out has the server's default; over the server's ceiling is an error."""
+    """Limits of the run. A missing limit has the server's default. A limit over the server's ceiling is an error."""
 
     timeout_seconds: float | None = field(default=None, metadata={"minimum": 0.001})
     network_disabled: bool = True
@@ -36,7 +36,7 @@ class RequestedLimits:
 
 @frozen(kw_only=True)
 class Metadata:
-    """How to run an archive."""
+    """Options of a run."""
 
     entrypoint: str | None = None
     docker_image: str | None = None
@@ -59,7 +59,7 @@ class SourceFile:
 
 @frozen(kw_only=True)
 class EvalRequest:
-    """Source text, and how to run it. Give either `code` or `files`, and `docker_image` or `python_version`."""
+    """Source text to run. `code` and `files` exclude each other, and so do `docker_image` and `python_version`."""
 
     code: str | None = None
     files: tuple[SourceFile, ...] = ()
@@ -154,7 +154,7 @@ def _resolve_limits(requested: RequestedLimits, policy: Policy) -> Limits:
     """Return the requested limits with defaults applied; raise `InvalidRequest` for one that is out of range."""
     resolved: dict[str, float | None] = {}
     for limit in fields(RequestedLimits):
-        name, minimum = limit.name, limit.metadata.get("least")
+        name, minimum = limit.name, limit.metadata.get("minimum")
         if minimum is None:
             continue
         value = getattr(requested, name)

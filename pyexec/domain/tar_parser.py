@@ -181,8 +181,9 @@ class TarParser:
         try:
             info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            where = "the upload is not a tar archive" if self.members == 0 else "the archive is damaged"
-            raise InvalidRequest(f"{where}, after {self.members} members: {error}", field="tar") from error
+            damaged = f"the archive is damaged after {self.members} members"
+            problem = damaged if self.members else "the upload is not a tar archive"
+            raise InvalidRequest(f"{problem}: {error}", field="tar") from error
         if info.size < 0:
             raise InvalidRequest(f"member {info.name[:100]!r} has a negative size", field="tar")
         if info.type in _EXTENDED and info.size > EXTENDED_HEADER_MAX:

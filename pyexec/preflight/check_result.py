@@ -11,7 +11,7 @@ from pyexec.errors import ExecutorError
 
 
 class Verdict(StrEnum):
-    """How a check ended. A server can start after OK and WARNING."""
+    """The verdict of a check. A server can start if no check FAILED."""
 
     OK = "ok"
     WARNING = "warning"

@@ -5,6 +5,7 @@ import json
 import pytest
 from attrs import evolve
 
+from pyexec.domain.outcome import NETWORK_HINT
 from tests.support.canned import Request, canned
 from tests.support.cases import sampled
 
@@ -96,10 +97,7 @@ CONNECT = b"import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
 
 
 def test_hint_that_the_network_is_disabled(program):
-    hint = (
-        b"python-executor: the network is disabled in this run; "
-        b"config.network_disabled: false, or --network, gives it one\n"
-    )
+    hint = f"python-executor: {NETWORK_HINT.strip('()')}\n".encode()
     for arguments, stdin in (((), CONNECT), (("eval", "-"), CONNECT)):
         done = program.run(*arguments, stdin=stdin)
         assert (done.returncode, done.stdout) == (1, b"")

@@ -131,7 +131,7 @@ async def test_what_cannot_be_resolved_is_said(api: Api, text: str, said: str) -
         ("/srv/package", 1, "local path"),
         ("greet @ file:///srv/greet.whl", 1, "local path"),
         ("greet-1.0-py3-none-any.whl", 1, "local path"),
-        ("--find-links /srv/wheels", 1, "folder"),
+        ("--find-links /srv/wheels", 1, "local directory"),
         ("--no-such-option", 1, "allowed are"),
         ("greet ==", 1, "greet"),
     ],
