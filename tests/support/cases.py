@@ -11,11 +11,11 @@ ParameterSet = type(pytest.param())
 def sampled(
     names: str | Sequence[str], cases: Iterable[Any], *, every: int = 3, **options: Any
 ) -> pytest.MarkDecorator:
-    """Like `pytest.mark.parametrize`, with the mark `soak` on all but every so many cases; the first is kept."""
+    """Like `pytest.mark.parametrize`, with the mark `full` on all but every so many cases; the first is kept."""
     alone = isinstance(names, str) and "," not in names
     parameters = []
     for number, case in enumerate(cases):
-        marks = [pytest.mark.soak] if number % every else []
+        marks = [pytest.mark.full] if number % every else []
         if isinstance(case, ParameterSet):
             parameters.append(pytest.param(*case.values, id=case.id, marks=[*case.marks, *marks]))
         else:
