@@ -37,9 +37,9 @@ _LINT_GO: Programs = {
 _GO_TEST: Programs = {"go test": [*_GO, "test", "./..."]}
 # Ten times as long as the longest test takes: a test that hangs says where, and the others go on.
 _PYTEST = ["pytest", "--timeout", "600", "--durations", "25"]
-# Tests wait for containers most of the time: four workers keep two processors busy (measured, see CONTRIBUTING).
+# Tests often wait for containers: four workers keep two processors busy.
 _PARALLEL = [*_PYTEST, "-n", "4"]
-_WITHOUT_DOCKER = ["-m", "not soak and not service", "tests/domain", "tests/contract", "tests/services"]
+_WITHOUT_DOCKER = ["-m", "not (soak or full or service)", "tests/domain", "tests/contract", "tests/services"]
 _LEADER_CLAIMS = ["--setting", "local_claim=off"]
 
 
@@ -68,8 +68,13 @@ _TARGETS = {
         (
             {**_LINT, **_LINT_GO, **_GO_TEST},
             {
-                "pytest": [*_PARALLEL, "-m", "not soak"],
-                "pytest, the leader claims all": [*_PARALLEL, "-m", "claims and not soak", *_LEADER_CLAIMS],
+                "pytest": [*_PARALLEL, "-m", "not (soak or full)"],
+                "pytest, the leader claims all": [
+                    *_PARALLEL,
+                    "-m",
+                    "claims and not (soak or full)",
+                    *_LEADER_CLAIMS,
+                ],
             },
         ),
         docker=True,
@@ -79,9 +84,9 @@ _TARGETS = {
     "soak": Target(
         (
             {
-                "pytest": ["pytest", "-m", "soak"],
+                "pytest": ["pytest", "-m", "soak or full"],
                 "pytest, clusters under load": ["pytest", "tests/cluster", "--jobs", "300"],
-                "pytest, the leader claims all": [*_PYTEST, *_LEADER_CLAIMS],
+                "pytest, the leader claims all": [*_PYTEST, "-m", "not soak", *_LEADER_CLAIMS],
             },
         ),
         docker=True,

@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--jobs",
         type=int,
-        default=20,
+        default=12,
         metavar="NUMBER",
         help="how many programs each scene of tests/cluster runs; `make soak` runs several hundred",
     )

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.support.cases import sampled
+
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script_for_each_shell(lone_program, shell):
@@ -17,7 +19,7 @@ def test_completion_of_an_unknown_shell_is_an_error(lone_program):
         assert b"Error: " in done.stderr
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("words", "offered"),
     [
         (("fo",), {"follow"}),
@@ -29,6 +31,7 @@ def test_completion_of_an_unknown_shell_is_an_error(lone_program):
         (("list", "--status", "ki"), {"killed"}),
         (("logs", "--stream", ""), {"stdout", "stderr"}),
     ],
+    every=2,
 )
 def test_bash_completion(lone_program, words, offered):
     (lone_program.directory / "python-executor").symlink_to(lone_program.path)

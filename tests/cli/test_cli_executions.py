@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cli.conftest import read_until
+from tests.support.cases import sampled
 
 BYTES = b"import os, sys\nos.write(1, b'\\xff\\n')\nos.write(2, b'\\xfe\\n')\nsys.exit(3)"
 
@@ -69,9 +70,10 @@ def test_list(program, ended):
     assert len(program.run("-q", "list", "--limit", "1").stdout.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("code", "printed"),
     [("6 * 7", b"42\n"), ("print('x')", b"x\n"), ("print('x')\n'y'", b"x\n'y'\n"), ("x = 1", b"")],
+    every=2,
 )
 def test_eval_prints_the_value(program, code, printed):
     done = program.run("eval", code)

@@ -7,9 +7,10 @@ from attrs import evolve
 
 from pyexec.domain.outcome import NETWORK_HINT
 from tests.support.canned import Request, canned
+from tests.support.cases import sampled
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("code", "exit_code"),
     [
         ("pass", 0),
@@ -20,6 +21,7 @@ from tests.support.canned import Request, canned
         ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", 128 + 15),
         ("import os\nos.abort()", 128 + 6),
     ],
+    every=2,
 )
 def test_exit_code_of_the_program(program, code, exit_code):
     assert program.run(stdin=code.encode()).returncode == exit_code
@@ -73,7 +75,7 @@ def test_unknown_execution(program, command):
     assert b"exe_000" in done.stderr
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("status", "exit_code"),
     [(400, 2), (413, 2), (415, 2), (401, 125), (404, 125), (409, 125), (429, 125), (500, 125), (503, 125)],
 )

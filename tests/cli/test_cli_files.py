@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 
 from tests.support.canned import Request, canned
+from tests.support.cases import sampled
 
 
 def tar(**members: tarfile.TarInfo | bytes) -> bytes:
@@ -130,7 +131,7 @@ def test_submit_explains_how_to_download_files(lone_program, arguments):
     assert b"use follow ID --output-dir DIR\n" in done.stderr
 
 
-@pytest.mark.parametrize(
+@sampled(
     "arguments",
     [
         ("main.py", "--output-dir", "out"),
@@ -138,6 +139,7 @@ def test_submit_explains_how_to_download_files(lone_program, arguments):
         ("submit", "main.py", "--output-file", "*", "--output-dir", "out"),
         ("--async", "main.py", "--output-file", "*", "--output-dir", "out"),
     ],
+    every=2,
 )
 def test_output_dir_without_output_files_is_wrong_usage(program, arguments):
     program.file("main.py", "pass")

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.cases import sampled
+
 SHOW = "import os, sys\nprint(os.environ.get('A'), os.environ.get('B'), sys.argv[1:], sys.stdin.read())"
 
 
@@ -37,7 +39,7 @@ def test_entrypoint(program):
     assert program.run("--entrypoint", "jobs/other.py", "p").stdout == b"other\n"
 
 
-@pytest.mark.parametrize(
+@sampled(
     "arguments",
     [
         ("--timeout", "1", "run", "x.py"),
@@ -53,7 +55,7 @@ def test_global_flags_before_or_after_the_command(program, arguments):
     assert program.run(*arguments).returncode == 124
 
 
-@pytest.mark.parametrize(
+@sampled(
     "arguments",
     [
         ("-e", "A=1", "run", "show.py", "-e", "B=2"),
@@ -78,7 +80,7 @@ def test_the_command_is_found_after_flag_values(program):
     assert b"-e" in done.stderr
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("flag", "field"),
     [
         ("--memory", b"memory_mb"),
@@ -86,6 +88,7 @@ def test_the_command_is_found_after_flag_values(program):
         ("--timeout", b"timeout_seconds"),
         ("--cpu", b"cpu_shares"),
     ],
+    every=2,
 )
 def test_limits_reach_the_server(program, flag, field):
     done = program.run(flag, "999999999", stdin=b"print(1)")
@@ -171,7 +174,7 @@ def test_commands_that_run_nothing_accept_run_flags_but_do_not_list_them(program
     assert program.run("--memory", "64", "list", "--limit", "1", "--async").returncode == 0
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("arguments", "same"),
     [
         (("-h",), ("--help",)),

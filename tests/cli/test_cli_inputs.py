@@ -6,10 +6,12 @@ import tarfile
 
 import pytest
 
+from tests.support.cases import sampled
+
 LIST = "import os\nfor d, _, fs in sorted(os.walk('.')): print(d, sorted(fs))"
 
 
-@pytest.mark.parametrize("arguments", [(), ("run",), ("-",), ("run", "-")])
+@sampled("arguments", [(), ("run",), ("-",), ("run", "-")], every=2)
 def test_standard_input(program, arguments):
     done = program.run(*arguments, stdin=b"print('piped')")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"piped\n", b"")
@@ -52,7 +54,7 @@ def test_a_tar(program):
     assert program.run("code.tar").stdout == b"from a tar\n"
 
 
-@pytest.mark.parametrize("line", ["$P code", "$P <code", "$P - <code", "$P <(cat code)", "$P submit code"])
+@sampled("line", ["$P code", "$P <code", "$P - <code", "$P <(cat code)", "$P submit code"], every=2)
 def test_a_tar_without_the_suffix_is_rejected(lone_program, line):
     lone_program.file("main.py", "print(1)")
     with tarfile.open(lone_program.directory / "code", "w") as archive:
@@ -111,7 +113,7 @@ def test_a_file_named_like_a_command(program):
     assert program.run("./list", "--entrypoint", "list").stdout == b"mine\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("run",), ("submit",)])
+@sampled("arguments", [(), ("run",), ("submit",)], every=2)
 def test_empty_standard_input_is_an_error(program, arguments):
     done = program.run(*arguments)
     assert done.returncode == 2
@@ -148,7 +150,7 @@ def test_an_empty_directory_is_an_error(program, arguments):
     assert done.stderr.startswith(b"python-executor: project: every file is ignored: .git, ")
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("arguments", "message"),
     [
         (("missing.py",), b"missing.py"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PROGRAMS, Program
+from tests.support.cases import sampled
 
 ID = re.compile(rb"exe_[0-9a-f]{32}")
 MOMENTS = re.compile(rb'"(created_at|started_at|finished_at)": "[^"]*"')
@@ -116,7 +117,7 @@ def normal(output: bytes) -> bytes:
     return ID.sub(b"exe_", output)
 
 
-@pytest.mark.parametrize(("arguments", "stdin"), WITH_A_SERVER)
+@sampled(("arguments", "stdin"), WITH_A_SERVER)
 def test_with_a_server(both, server, arguments, stdin):
     first, second = [behaviour(each, arguments, stdin, PYEXEC_SERVER=server.url) for each in both]
     assert first == second
@@ -145,7 +146,7 @@ def help_of(program: Program, command: str) -> tuple[str, dict[str, str]]:
     return " ".join(about.split()), {name: " ".join(text.split()) for name, text in entries.items()}
 
 
-@pytest.mark.parametrize("command", HELP_OF)
+@sampled("command", HELP_OF)
 def test_help(both, command):
     first, second = [help_of(each, command) for each in both]
     assert first == second
@@ -160,7 +161,7 @@ def test_an_empty_argument_is_an_error(both):
     }
 
 
-@pytest.mark.parametrize(("arguments", "stdin"), WITHOUT_A_SERVER)
+@sampled(("arguments", "stdin"), WITHOUT_A_SERVER)
 def test_without_a_server(both, arguments, stdin):
     first, second = [behaviour(each, arguments, stdin) for each in both]
     assert first == second

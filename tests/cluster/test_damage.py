@@ -10,6 +10,7 @@ import pytest
 from attrs import frozen
 
 from tests.support.api import Api, api_of
+from tests.support.cases import sampled
 from tests.support.consul import Agent, dev_agent
 from tests.support.server import Server, running_server
 
@@ -100,7 +101,7 @@ async def check_answers(api: Api, damaged: set[str]) -> None:
             assert execution in answer.document["error"]
 
 
-@pytest.mark.parametrize("value", [b"\xff no event", b'{"type": "finished.v99"}'])
+@sampled("value", [b"\xff no event", b'{"type": "finished.v99"}'], every=2)
 async def test_a_run_whose_log_is_damaged_gives_its_slot_back(
     image: str, tmp_path: Path, value: bytes
 ) -> None:

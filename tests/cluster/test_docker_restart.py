@@ -15,6 +15,7 @@ from anyio import to_thread
 from tests.cluster.conftest import OpenScene, Scene
 from tests.cluster.verdict import check
 from tests.support.api import api_of, until_not_ready
+from tests.support.cases import sampled
 from tests.support.consul import durable_agent
 from tests.support.daemon import Daemon, own_daemon
 
@@ -51,7 +52,7 @@ async def check_says_so(url: str) -> None:
         assert (await api.get("/health")).status == 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@sampled("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name, every=2)
 async def test_docker_restarts(
     scene: OpenScene, tmp_path: Path, jobs: int, daemon: Daemon, number: signal.Signals
 ) -> None:

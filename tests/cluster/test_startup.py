@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.support.cases import sampled
 from tests.support.consul import ACL, Agent, dev_agent, durable_agent, free_ports, new_agent, running
 from tests.support.server import PROGRAM, running_server
 from tests.support.terminal import run_cli, said_until, started
@@ -143,7 +144,7 @@ def test_an_address_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) -
     assert server.said.count("\n") == 1
 
 
-@pytest.mark.parametrize("token", ["", "00000000-0000-0000-0000-0000000000ff"])
+@sampled("token", ["", "00000000-0000-0000-0000-0000000000ff"], every=2)
 def test_a_token_without_rights_is_one_line(image: str, tmp_path: Path, token: str) -> None:
     with (
         dev_agent(tmp_path / "consul", acl=ACL) as agent,

@@ -19,7 +19,7 @@ from tests.support.api import api_of
 from tests.support.archives import script, tar_of
 from tests.support.server import Server, running_server
 
-CASES, CASES_OF_SOAK = 40, 400
+CASES, CASES_OF_SOAK = 15, 400
 PATIENCE_SECONDS = 120
 BOUNDS = {
     "default_timeout": "2",

@@ -13,6 +13,7 @@ from pyexec.guest.prestart import fits_pipe
 from tests.sandbox.corpus import CORPUS, Case
 from tests.support.api import Api, api_of
 from tests.support.archives import tar_of
+from tests.support.cases import sampled
 from tests.support.server import Server, running_server
 
 OF_ONE_RUN = {
@@ -61,7 +62,7 @@ async def both(servers: tuple[Server, Server]) -> AsyncIterator[Both]:
         yield Both(ahead, afresh)
 
 
-@pytest.mark.parametrize("name", CORPUS)
+@sampled("name", CORPUS)
 async def test_all_that_comes_out_is_the_same(both: Both, name: str) -> None:
     ahead, afresh = await both.results(CORPUS[name])
     assert seen(ahead) == seen(afresh)

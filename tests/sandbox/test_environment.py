@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.attack import COMPLETED, Attack, end_of
+from tests.support.cases import sampled
 
 SHADOWED = ["ast", "os", "sys", "enum", "re", "json", "io", "time", "signal", "tarfile", "select", "struct",
             "socket", "contextlib", "functools", "collections", "fnmatch", "stat", "site", "sitecustomize",
@@ -26,7 +27,7 @@ async def test_files_named_like_modules_are_not_taken_for_them(attack: Attack, e
         assert result["files"] == [{"path": "main.py", "size": len(source)}]
 
 
-@pytest.mark.parametrize(
+@sampled(
     "variables",
     [
         ["PYTHONPATH=/work"],

@@ -10,6 +10,7 @@ import pytest
 from tests.support import hostile_supervisor
 from tests.support.archives import script
 from tests.support.attack import BRIEF, COMPLETED, OUTPUT_LIMIT, TIMEOUT, Attack, end_of
+from tests.support.cases import sampled
 
 IMAGE = f"pyexec-test-hostile:{secrets.token_hex(4)}"
 INTERNAL = ("failed", "internal", None)
@@ -56,7 +57,7 @@ def lying_first(hostile: str, tmp_path: Path, request: pytest.FixtureRequest) ->
     subprocess.run(["docker", "rmi", "-f", name], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("lie", "end"),
     [
         ("nothing", TIMEOUT),
@@ -76,6 +77,7 @@ def lying_first(hostile: str, tmp_path: Path, request: pytest.FixtureRequest) ->
         ("endless_errors", TIMEOUT),
         ("two_ends", COMPLETED),
     ],
+    every=2,
 )
 async def test_a_supervisor_that_lies(
     attack: Attack, hostile: str, lie: str, end: tuple[str, str | None, int | None]
@@ -86,7 +88,7 @@ async def test_a_supervisor_that_lies(
     assert len(result.get("error", "")) < 1000
 
 
-@pytest.mark.parametrize("lie", ["file_elsewhere", "endless_file", "endless_files", "no_end", "nothing"])
+@sampled("lie", ["file_elsewhere", "endless_file", "endless_files", "no_end", "nothing"], every=2)
 async def test_files_that_a_supervisor_makes_up(attack: Attack, hostile: str, lie: str) -> None:
     result = await attack(f"# LIE={lie}\n", docker_image=hostile, config=BRIEF, output_files=["**"])
     assert result["status"] in ("completed", "failed")
@@ -101,7 +103,7 @@ async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, host
     assert "changed" in result["error"]
 
 
-@pytest.mark.parametrize("lying_first", ["refused", "endless", "ready_and_endless"], indirect=True)
+@sampled("lying_first", ["refused", "endless", "ready_and_endless"], indirect=True, every=2)
 async def test_a_supervisor_that_lies_before_it_is_asked(attack: Attack, lying_first: str) -> None:
     """Asked for often enough, such a sandbox is even made ahead of time."""
     for _ in range(3):

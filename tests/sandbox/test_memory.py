@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.attack import BRIEF, OUT_OF_MEMORY, Attack, end_of
+from tests.support.cases import sampled
 
 SLOWLY = """
 import time
@@ -89,7 +90,7 @@ for address in range(0, size, 1 << 21):
 """
 
 
-@pytest.mark.parametrize(
+@sampled(
     "source",
     [
         pytest.param(SLOWLY, id="slowly"),
@@ -103,6 +104,7 @@ for address in range(0, size, 1 << 21):
         pytest.param(IN_SOCKETS, id="in sockets"),
         pytest.param(IN_PAGE_TABLES, id="in page tables"),
     ],
+    every=2,
 )
 async def test_a_memory_bomb_is_out_of_memory(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.support.attack import COMPLETED, Attack, end_of
+from tests.support.cases import sampled
 
 CONNECT = """
 import socket, sys
@@ -21,7 +22,7 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
 """
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("host", "port"),
     [
         ("169.254.169.254", 80),
@@ -34,6 +35,7 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         ("fd00:ec2::254", 80),
         ("2606:4700:4700::1111", 443),
     ],
+    every=2,
 )
 async def test_there_is_no_way_out(attack: Attack, host: str, port: int) -> None:
     result = await attack(CONNECT, script_args=[host, str(port)])
@@ -114,7 +116,7 @@ async def test_loopback_works_and_two_runs_may_have_one_port(attack: Attack) -> 
     assert [(end_of(result), result["stdout"]) for result in results] == [(COMPLETED, "served\n")] * 2
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("family", "kind"),
     [
         ("AF_PACKET", "SOCK_RAW"),
@@ -126,6 +128,7 @@ async def test_loopback_works_and_two_runs_may_have_one_port(attack: Attack) -> 
         ("AF_CAN", "SOCK_RAW"),
         ("AF_TIPC", "SOCK_STREAM"),
     ],
+    every=2,
 )
 async def test_other_sockets_are_refused(attack: Attack, family: str, kind: str) -> None:
     numbers = {"AF_PACKET": 17, "AF_INET": 2, "AF_INET6": 10, "AF_VSOCK": 40}

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.attack import BRIEF, COMPLETED, OUTPUT_LIMIT, TIMEOUT, Attack, end_of
+from tests.support.cases import sampled
 
 MOST = 1024 * 1024
 FLOOD = "import os\nwhile True: os.write({fd}, b'x' * 65536)"
@@ -13,7 +14,7 @@ BY_CHILDREN = "import os\nfor _ in range(3): os.fork()\nwhile True: os.write(1, 
 BINARY = "import os\nwhile True: os.write(1, bytes(range(256)) * 16)"
 
 
-@pytest.mark.parametrize(
+@sampled(
     "source",
     [
         pytest.param(FLOOD.format(fd=1), id="stdout"),
@@ -24,6 +25,7 @@ BINARY = "import os\nwhile True: os.write(1, bytes(range(256)) * 16)"
         pytest.param(BY_CHILDREN, id="by children"),
         pytest.param(BINARY, id="binary"),
     ],
+    every=2,
 )
 async def test_a_flood_ends_at_the_limit(attack: Attack, source: str) -> None:
     result = await attack(source)
@@ -34,7 +36,7 @@ async def test_a_flood_ends_at_the_limit(attack: Attack, source: str) -> None:
         assert len(await answer.read()) == MOST
 
 
-@pytest.mark.parametrize("unit", ["x", "\\0", "\\u20ac", "\\r", "\\x1b[2J", "\\ud800"])
+@sampled("unit", ["x", "\\0", "\\u20ac", "\\r", "\\x1b[2J", "\\ud800"])
 async def test_one_very_long_line_is_whole(attack: Attack, unit: str) -> None:
     result = await attack(
         f"import sys\nunit = '{unit}'.encode(errors='surrogatepass')\n"

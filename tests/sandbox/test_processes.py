@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of, processes_with
+from tests.support.cases import sampled
 
 FORKS = """
 import os
@@ -78,7 +79,7 @@ ctypes.CDLL(None).pthread_exit(None)
 """
 
 
-@pytest.mark.parametrize(
+@sampled(
     "source",
     [
         pytest.param(FORKS, id="forks"),
@@ -95,6 +96,7 @@ ctypes.CDLL(None).pthread_exit(None)
         pytest.param(IS_TRACED, id="asks to be traced"),
         pytest.param(LEADER_LEAVES, id="goes on without its first thread"),
     ],
+    every=2,
 )
 async def test_what_does_not_end_is_ended(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source, config=BRIEF)

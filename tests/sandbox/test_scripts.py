@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.api import Api, api_of
+from tests.support.cases import sampled
 from tests.support.containers import deployment_of, until_containers
 from tests.support.server import Server
 
@@ -31,7 +32,7 @@ async def test_invalid_utf8_is_replaced_in_the_result_and_kept_in_the_logs(api: 
         assert await response.read() == b"a\xff\xfe\x00b"
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@sampled("stream", ["stdout", "stderr"], every=2)
 async def test_fifty_megabytes_of_output_are_too_much(api: Api, stream: str) -> None:
     result = await api.run(f"import sys\nfor _ in range(50): sys.{stream}.write('x' * {MEBIBYTE})")
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "output_limit", 137)
@@ -67,9 +68,7 @@ async def test_both_streams_closed_is_no_end_either(api: Api) -> None:
     assert (result["status"], result["exit_code"]) == ("completed", 5)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGINT, signal.SIGABRT]
-)
+@sampled("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGINT, signal.SIGABRT], every=2)
 async def test_the_end_by_a_signal_is_128_and_its_number(api: Api, number: signal.Signals) -> None:
     source = f"import os, signal; print('before'); signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), {number:d})"
     result = await api.run(source)
@@ -78,9 +77,7 @@ async def test_the_end_by_a_signal_is_128_and_its_number(api: Api, number: signa
     assert "error_type" not in result
 
 
-@pytest.mark.parametrize(
-    ("code", "seen"), [("256", 0), ("257", 1), ("-1", 255), ("255", 255), ("124", 124), ("'no'", 1)]
-)
+@sampled(("code", "seen"), [("256", 0), ("257", 1), ("-1", 255), ("255", 255), ("124", 124), ("'no'", 1)])
 async def test_exit_codes_are_a_byte(api: Api, code: str, seen: int) -> None:
     result = await api.run(f"import sys; sys.exit({code})")
     assert (result["status"], result["exit_code"]) == ("completed", seen)
@@ -153,8 +150,10 @@ async def test_one_that_never_ends_is_ended(api: Api, server: Server, source: st
     await until_containers(deployment_of(server.data_dir), WARM)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD, signal.SIGSEGV]
+@sampled(
+    "number",
+    [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD, signal.SIGSEGV],
+    every=2,
 )
 async def test_its_parent_does_not_mind_being_killed(api: Api, number: signal.Signals) -> None:
     source = (
@@ -170,7 +169,7 @@ async def test_killing_everything_kills_itself_alone(api: Api) -> None:
     assert result["stdout"].startswith("bye\n")
 
 
-@pytest.mark.parametrize("path", ["/proc/1/fd/1", "/proc/1/fd/0", "/proc/1/mem", "/proc/1/environ"])
+@sampled("path", ["/proc/1/fd/1", "/proc/1/fd/0", "/proc/1/mem", "/proc/1/environ"], every=2)
 async def test_the_supervisor_cannot_be_reached(api: Api, path: str) -> None:
     source = f"""
 import os
@@ -194,7 +193,7 @@ async def test_no_descriptor_of_the_supervisor_is_inherited(api: Api) -> None:
     assert result["stdout"] == ""
 
 
-@pytest.mark.parametrize("stdin", ["", "whole", "line\n", "a\0b\nno newline", "\n\n", "ü€𝄞", "x" * 200_000])
+@sampled("stdin", ["", "whole", "line\n", "a\0b\nno newline", "\n\n", "ü€𝄞", "x" * 200_000])
 async def test_stdin_is_read_to_its_end_as_it_was_sent(api: Api, stdin: str) -> None:
     source = "import sys; data = sys.stdin.buffer.read(); print(len(data)); sys.stdout.buffer.write(data)"
     result = await api.run(source, stdin=stdin)

@@ -15,6 +15,7 @@ import pytest
 from tests.support.api import Api, api_of
 from tests.support.archives import member, tar_of
 from tests.support.attack import COMPLETED, OUT_OF_MEMORY, end_of
+from tests.support.cases import sampled
 from tests.support.containers import containers, deployment_of
 from tests.support.server import Server, running_server
 
@@ -49,7 +50,7 @@ async def run(api: Api, files: Mapping[str, Any], **metadata: Any) -> Any:
     return answer.document
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("files", "metadata", "expected"),
     [
         pytest.param({}, {}, TAKEN, id="a plain program"),
@@ -63,6 +64,7 @@ async def run(api: Api, files: Mapping[str, Any], **metadata: Any) -> Any:
         pytest.param({"main.py": "# coding: latin-1" + OLDER}, {}, NOT_TAKEN, id="another encoding"),
         pytest.param({".local/x": ""}, {}, NOT_TAKEN, id="a user's site"),
     ],
+    every=2,
 )
 async def test_programs_that_it_takes(
     api: Api, files: dict[str, str], metadata: dict[str, Any], expected: str
@@ -153,7 +155,7 @@ def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
     subprocess.run(["docker", "rmi", "-f", *names], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(
+@sampled(
     "variables",
     ["PYTHONPATH=/work/lib", "PYTHONPATH=/usr:lib", "PYTHONPATH=/tmp/../work/lib", "PYTHONUSERBASE=/work/.x"],
 )
@@ -175,7 +177,7 @@ SCRIPT_IS_THERE = (
 )
 
 
-@pytest.mark.parametrize(
+@sampled(
     "customization",
     [
         pytest.param("if not ready: os._exit(3)", id="that ends it"),

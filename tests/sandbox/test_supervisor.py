@@ -1,8 +1,7 @@
 """Programs that go for their supervisor, which is of the same user: it always says how they ended."""
 
-import pytest
-
 from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of
+from tests.support.cases import sampled
 
 REFUSED = "refused\n"
 
@@ -57,7 +56,7 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE), os.nice(0))
     assert (end_of(result), result["stdout"]) == (COMPLETED, "(64, 64) 2\n")
 
 
-@pytest.mark.parametrize("signals", ["range(1, 65)", "(14,)", "(17,)", "(9, 19, 24)"])
+@sampled("signals", ["range(1, 65)", "(14,)", "(17,)", "(9, 19, 24)"])
 async def test_signals_do_not_keep_it_from_its_deadline(attack: Attack, signals: str) -> None:
     source = f"""
 import os

@@ -196,7 +196,7 @@ def cases() -> Iterator[object]:
     for name in BAD_ARCHIVES:
         routes = {"sync": name != SLOW, "submit": name in BY_SUBMIT}
         for route, always in routes.items():
-            yield pytest.param(name, route, marks=[] if always else [pytest.mark.soak], id=f"{name}-{route}")
+            yield pytest.param(name, route, marks=[] if always else [pytest.mark.full], id=f"{name}-{route}")
 
 
 @pytest.mark.parametrize(("name", "route"), cases())

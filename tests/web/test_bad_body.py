@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.api import Api, form
 from tests.support.archives import script
+from tests.support.cases import sampled
 from tests.support.remains import check_works, remains, spooled
 from tests.support.server import Server
 
@@ -116,7 +117,7 @@ async def test_the_length_that_a_part_claims_means_nothing(narrow: Api, length: 
 
 @pytest.mark.parametrize("order", [("metadata", "tar"), ("tar", "metadata")])
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("chunked", [False, True])
+@sampled("chunked", [False, True], every=2)
 async def test_a_body_over_the_limit_is_too_large(
     narrow: Api, narrow_server: Server, route: str, order: Sequence[str], chunked: bool
 ) -> None:

@@ -14,7 +14,7 @@ from tests.support.containers import containers, deployment_of, until_containers
 from tests.support.engine_proxy import EngineProxy
 from tests.support.server import Server, running_server
 
-pytestmark = [pytest.mark.claims, pytest.mark.independent]
+pytestmark = pytest.mark.independent
 
 TIMEOUT_SECONDS = 2
 HELLO = script("print('hello')")
@@ -45,6 +45,7 @@ def cut(image: str, tmp_path: Path) -> Iterator[Cut]:
         engine.stop()
 
 
+@pytest.mark.claims
 async def test_the_engine_goes_away_and_comes_back(cut: Cut) -> None:
     async with api_of(cut.server.url) as api:
         assert (await api.run("print('before')"))["stdout"] == "before\n"
@@ -74,6 +75,7 @@ async def check_away(api: Api) -> None:
     assert "Docker" in answer.document["error"]
 
 
+@pytest.mark.claims
 async def test_a_run_goes_on_while_its_engine_is_away(cut: Cut) -> None:
     """Its output is there once each, also what it printed meanwhile; what was to start meanwhile starts later."""
     source = "import time\nfor n in range(4):\n    print(n, flush=True)\n    time.sleep(1)"

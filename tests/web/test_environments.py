@@ -75,7 +75,6 @@ def nothing_built(image: str) -> Iterator[None]:
     remove_environments(image)
 
 
-@pytest.mark.claims
 async def test_requirements_are_there_the_second_time(image: str, api: Api) -> None:
     first = await api.run(GREET, requirements_txt="greet==1.0\n")
     assert (first["stdout"], first["stderr"], first["status"]) == ("hello\n", "", "completed"), first
@@ -152,7 +151,6 @@ async def test_commands_run_as_root_in_order_and_do_not_print_into_the_program(a
     assert (result["stdout"], result["stderr"]) == ("['0', '0'] in\n", ""), result
 
 
-@pytest.mark.claims
 async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     result = await api.run(
         "print('never')", pre_commands=["echo fine", "echo oh no >&2; exit 7", "echo later"]
@@ -163,7 +161,6 @@ async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     assert environments_of(image) == []
 
 
-@pytest.mark.claims
 async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, setup_timeout="1") as server:
         async with api_of(server.url) as api:

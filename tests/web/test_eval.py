@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.api import Api
+from tests.support.cases import sampled
 
 FILES = {
     "main.py": "import pkg.deep\npkg.deep.go(1)\n",
@@ -45,7 +46,7 @@ CRASHES = [
 
 @pytest.mark.parametrize("eval_last_expr", [False, True])
 @pytest.mark.parametrize("form", ["code", "files"])
-@pytest.mark.parametrize(("code", "kind", "line", "words"), CRASHES)
+@sampled(("code", "kind", "line", "words"), CRASHES)
 async def test_a_crash_is_told_by_type_and_line(
     api: Api, code: str, kind: str, line: int, words: str, form: str, eval_last_expr: bool
 ) -> None:
@@ -77,7 +78,7 @@ async def test_the_line_is_the_innermost_of_ones_own_files(
     assert (result["error_type"], result["error_line"]) == (kind, line)
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("code", "result"),
     [
         ("1 + 1", "2"),
@@ -96,6 +97,7 @@ async def test_the_line_is_the_innermost_of_ones_own_files(
         ("", None),
         ("if True:\n    5", None),
     ],
+    every=2,
 )
 async def test_the_last_expression_comes_back(api: Api, code: str, result: str | None) -> None:
     body = {"code": code, "eval_last_expr": True, "script_args": ["one"], "stdin": "in"}

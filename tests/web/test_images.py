@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from tests.support.api import Api, api_of
+from tests.support.cases import sampled
 from tests.support.images import docker, found, remove_environments, remove_images
 from tests.support.registry import Registry, layer_of, python_layer, running_registry
 from tests.support.server import running_server
@@ -71,8 +72,7 @@ async def test_the_digest_that_ran_is_recorded(api: Api, registry: Registry, ima
         assert running.data["image"] == wanted
 
 
-@pytest.mark.claims
-@pytest.mark.parametrize(
+@sampled(
     ("name", "said"),
     [
         ("team/missing", "does not exist"),
@@ -80,6 +80,7 @@ async def test_the_digest_that_ran_is_recorded(api: Api, registry: Registry, ima
         ("team/foreign", "s390x"),
         ("team/elsewhere", "architecture"),
     ],
+    every=2,
 )
 async def test_an_image_that_cannot_be_had_is_named_with_the_reason(
     api: Api, registry: Registry, name: str, said: str

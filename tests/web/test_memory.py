@@ -58,6 +58,7 @@ async def test_256_mib_take_constant_memory(
     await check_upload(server, api, 256 * MEBIBYTE, route, order)
 
 
+@pytest.mark.full
 async def test_a_gibibyte_by_sync_takes_constant_memory(server: Server, api: Api) -> None:
     await check_upload(server, api, 1024 * MEBIBYTE, "sync", ("metadata", "tar"))
 

@@ -51,6 +51,7 @@ async def test_numpy_and_pandas_are_installed_once_and_run_without_network(api: 
     assert (second["stdout"], second["timings_ms"]["setup"]) == ("6\n", 0)
 
 
+@pytest.mark.full
 async def test_a_plot_comes_back_as_a_picture(api: Api) -> None:
     result = await api.run(PLOT, requirements_txt="matplotlib\n", output_files=["*.png"])
     assert (result["status"], result["exit_code"]) == ("completed", 0), result
@@ -72,6 +73,7 @@ async def test_commands_may_install_with_apt(api: Api) -> None:
     assert result["stdout"] == "b'42\\n'\n", result
 
 
+@pytest.mark.full
 async def test_what_needs_a_compiler_says_so(api: Api) -> None:
     """An sdist with C in it, in an image without one."""
     result = await api.run("print('never')", requirements_txt="--no-binary :all:\nujson==5.10.0\n")

@@ -11,7 +11,7 @@ from tests.support.containers import containers, deployment_of, remove, until_co
 from tests.support.remains import check_pool_full, remains
 from tests.support.server import Server, running_server
 
-pytestmark = [pytest.mark.claims, pytest.mark.independent]
+pytestmark = pytest.mark.independent
 
 ONE_SLOT = {"max_concurrent": "1", "warm_pool": "1"}
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
@@ -22,6 +22,7 @@ def crash(server: Server) -> None:
     server.process.wait()
 
 
+@pytest.mark.claims
 async def test_pending_runs_run_and_running_ones_go_on(image: str, tmp_path: Path) -> None:
     key = {"Idempotency-Key": "over the crash"}
     with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
@@ -85,6 +86,7 @@ async def test_a_half_uploaded_archive_is_forgotten(image: str, tmp_path: Path) 
             assert partial not in (await remains(second, api)).files
 
 
+@pytest.mark.claims
 async def test_a_stopping_server_lets_programs_end_and_removes_everything(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="30") as first:
         async with api_of(first.url) as api:

@@ -1,0 +1,23 @@
+"""Parameters of which `make test` runs some, and `make soak` all."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+ParameterSet = type(pytest.param())
+
+
+def sampled(
+    names: str | Sequence[str], cases: Iterable[Any], *, every: int = 3, **options: Any
+) -> pytest.MarkDecorator:
+    """Like `pytest.mark.parametrize`, with the mark `full` on all but every so many cases; the first is kept."""
+    alone = isinstance(names, str) and "," not in names
+    parameters = []
+    for number, case in enumerate(cases):
+        marks = [pytest.mark.full] if number % every else []
+        if isinstance(case, ParameterSet):
+            parameters.append(pytest.param(*case.values, id=case.id, marks=[*case.marks, *marks]))
+        else:
+            parameters.append(pytest.param(*([case] if alone else case), marks=marks))
+    return pytest.mark.parametrize(names, parameters, **options)
