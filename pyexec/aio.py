@@ -79,7 +79,7 @@ async def retry(
             return result
 
 
-class InFlightGuard:
+class ShutdownGuard:
     """Lets sections that must not be interrupted finish before shutdown, and lets no new one begin."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ from pyexec.services.active_runs import ActiveRuns
 
 logger = logging.getLogger(__name__)
 
-_KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
+_ERROR_KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
     (ConsulSessionLost, "session_lost"),
     (Unavailable, "unavailable"),
     (CorruptLog, "corrupt"),
@@ -149,7 +149,7 @@ class MeteredLog:
         try:
             yield
         except ExecutorError as error:
-            kind = next((name for kind, name in _KINDS if isinstance(error, kind)), None)
+            kind = next((name for kind, name in _ERROR_KINDS if isinstance(error, kind)), None)
             if kind is not None:
                 self.meter.count(EVENT_LOG_ERRORS, operation, kind)
             raise

@@ -88,7 +88,7 @@ class Preparation:
         kind = kind_of(spec)
         return kind if spec.recipe is None and self.pool.has(kind) else None
 
-    async def sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
+    async def _fill_sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
         """Take a sandbox and unpack the archive in it. If that fails, the sandbox is removed."""
         sandbox = await self.pool.take(kind)
         try:
@@ -101,12 +101,12 @@ class Preparation:
             raise
         return sandbox
 
-    async def filled_sandbox(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
+    async def sandbox_for_upload(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
         """Do the same with an upload. An archive that cannot be unpacked is the caller's error.
 
         Raises `InvalidRequest`, and `Unavailable` instead of `SandboxBroken`."""
         try:
-            return await self.sandbox(kind, archive.chunks())
+            return await self._fill_sandbox(kind, archive.chunks())
         except SandboxRefused as error:
             if error.code == "disk_full":
                 raise TooLarge(
@@ -117,7 +117,7 @@ class Preparation:
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke while the archive was unpacked: {error}") from error
 
-    async def from_payload(self, run: Run) -> Sandbox:
+    async def sandbox_from_payload(self, run: Run) -> Sandbox:
         """Prepare a sandbox for a claimed run whose archive lies in the blob store.
 
         Makes the environment if it is missing; replaces a sandbox that breaks, a few times. Raises also
@@ -127,7 +127,7 @@ class Preparation:
             raise Conflict("the execution has no archive")
         return await self._with_retries(run, partial(self.blobs.read, payload))
 
-    async def from_spool(self, run: Run, spool: Spool) -> Sandbox:
+    async def sandbox_from_spool(self, run: Run, spool: Spool) -> Sandbox:
         """Wait until the run is claimed, then do the same from the archive in `spool`, which is closed at the end."""
         try:
             await self._until_claimed(run)
@@ -136,7 +136,7 @@ class Preparation:
             with anyio.CancelScope(shield=True):
                 await spool.close()
 
-    async def when_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
+    async def sandbox_when_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
         """Return `sandbox`, which holds the archive already, once the run is claimed. If that fails, remove it."""
         try:
             await self._until_claimed(run)
@@ -148,11 +148,11 @@ class Preparation:
     async def _with_retries(self, run: Run, open_archive: OpenArchive) -> Sandbox:
         for seconds in RETRY_DELAYS_SECONDS:
             try:
-                return await self.sandbox(await self._prepared_kind(run), open_archive())
+                return await self._fill_sandbox(await self._prepared_kind(run), open_archive())
             except (SandboxBroken, EngineError, Unavailable) as error:
                 logger.warning("cannot prepare %s; retrying in %g s: %s", run.id, seconds, error)
                 await anyio.sleep(seconds)
-        return await self.sandbox(await self._prepared_kind(run), open_archive())
+        return await self._fill_sandbox(await self._prepared_kind(run), open_archive())
 
     async def _prepared_kind(self, run: Run) -> SandboxKind:
         """Return the kind of the run's sandbox, after setup if it needs one. Setup output goes to the journal."""

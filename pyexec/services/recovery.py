@@ -37,7 +37,7 @@ class Recovery:
     corrupt_logs: CorruptLogReporter
     labels: Mapping[str, str]
 
-    async def recover_at_start(self) -> None:
+    async def recover_with_retries(self) -> None:
         """Recover what replicas left that are no members now. Waits until log and engine answer."""
         failures = FailureLog(logger, "recovering what vanished replicas left")
         await retry(self.recover, failures, errors=(Unavailable, EngineError))
@@ -52,7 +52,7 @@ class Recovery:
             if before.members.keys() - members.members.keys():
                 await anyio.sleep(RETURN_SECONDS)
                 members = await self._members(None)
-                await self.recover_at_start()
+                await self.recover_with_retries()
 
     async def _refresh(self) -> None:
         """Check this replica's own runs: the change of members may be its own return."""

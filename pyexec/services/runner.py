@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import frozen
 
-from pyexec.aio import InFlightGuard
+from pyexec.aio import ShutdownGuard
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, fold
 from pyexec.domain.outcome import RunOutcome
@@ -74,7 +74,7 @@ class Runner:
         self._completion = completion
         self._in_doubt = in_doubt
         self._meter = meter
-        self._guard = InFlightGuard()
+        self._guard = ShutdownGuard()
         self._tasks: TaskGroup | None = None
 
     @property
@@ -274,7 +274,7 @@ class Runner:
         A sandbox that another replica follows, or will follow, is detached unharmed."""
         self._active_runs.remove(run)
         try:
-            await self._slots.wait_for_demand(REMOVAL_DELAY_SECONDS)
+            await self._slots.wait_for_queue(REMOVAL_DELAY_SECONDS)
             if sandbox is not None and (run.has_ended or not started):
                 await sandbox.remove()
             elif sandbox is not None:

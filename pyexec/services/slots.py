@@ -73,7 +73,7 @@ class Slots:
         """The number of callers in the queue. Executions of the backlog do not count: the event log counts them."""
         return sum(not waiter.from_backlog for waiter in self._queue)
 
-    async def wait_for_demand(self, seconds: float) -> None:
+    async def wait_for_queue(self, seconds: float) -> None:
         """Wait until the queue is not empty, at most `seconds`."""
         with anyio.move_on_after(seconds):
             while not self._queue:

@@ -140,14 +140,14 @@ class Submissions:
     ) -> None:
         run, archive = submission.run, submission.archive
         claimed = self._runner.claim()
-        sandbox = await self._preparation.filled_sandbox(kind, submission.archive, submission.spec)
+        sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         undo.push_async_callback(remove, sandbox)
         try:
             if self._config.local_claim:
                 placement = Placement(slot, sandbox)
                 await self._runner.start(run, placement, [submission.event(), claimed], archive.key())
             else:
-                launch = Launch(slot, partial(self._preparation.when_claimed, run, sandbox))
+                launch = Launch(slot, partial(self._preparation.sandbox_when_claimed, run, sandbox))
                 pinned = submission.event(pinned=self._runner.replica)
                 await self._runner.accept(run, [pinned], archive.key(), launch)
         except SandboxBroken as error:
@@ -163,7 +163,7 @@ class Submissions:
         events: list[Event] = [submission.event(pinned=self._runner.replica)]
         if self._config.local_claim:
             events.append(self._runner.claim())
-        launch = Launch(slot, partial(self._preparation.from_spool, run, spool))
+        launch = Launch(slot, partial(self._preparation.sandbox_from_spool, run, spool))
         await self._runner.accept(run, events, archive.key(), launch)
 
     async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
@@ -218,7 +218,7 @@ class Submissions:
             return None
         held.callback(self._slots.release, slot)
         try:
-            sandbox = await self._preparation.filled_sandbox(kind, submission.archive, submission.spec)
+            sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         except (ImageUnavailable, EngineError, Unavailable, InvalidRequest) as error:
             logger.info("%s cannot start at once: %s", submission.run.id, error)
             await held.aclose()
@@ -251,7 +251,7 @@ class Submissions:
         if slot is None:
             await self._runner.accept(run, [submitted], key)
             return
-        launch = Launch(slot, partial(self._preparation.from_payload, run))
+        launch = Launch(slot, partial(self._preparation.sandbox_from_payload, run))
         try:
             await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
         except BaseException:

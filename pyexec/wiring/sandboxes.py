@@ -61,7 +61,7 @@ def build_pool(
     """Build the pool of idle sandboxes."""
     return Pool(
         engine,
-        standard=standard_kind(settings.policy(identity.cpus)),
+        default_kind=default_kind(settings.policy(identity.cpus)),
         size=min(settings.warm_pool, settings.warm_memory_mb // IDLE_SANDBOX_MB),
         parallel=identity.cpus,
         image_of=environments.get_image,
@@ -71,7 +71,7 @@ def build_pool(
     )
 
 
-def standard_kind(policy: Policy) -> SandboxKind:
+def default_kind(policy: Policy) -> SandboxKind:
     """Return the kind of sandbox for a request that names no option."""
     return kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults))
 
@@ -107,7 +107,7 @@ def networks(settings: Settings) -> frozenset[str]:
     return frozenset({settings.run_network, settings.setup_network} - {"none"})
 
 
-def isolation(settings: Settings) -> SecurityOptions:
+def security_options(settings: Settings) -> SecurityOptions:
     """Return what confines every container. Raises `SettingsError` if the seccomp profile cannot be used."""
     return SecurityOptions(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
 

@@ -70,7 +70,7 @@ class Pool:
         self,
         engine: Engine,
         *,
-        standard: SandboxKind,
+        default_kind: SandboxKind,
         size: int,
         parallel: int,
         image_of: Callable[[str], Awaitable[Image]],
@@ -84,8 +84,8 @@ class Pool:
         self._image_of = image_of
         self._spec_of = spec_of
         self._busy = busy
-        self._standard = standard
-        self._demand = Demand(standard)
+        self._default_kind = default_kind
+        self._demand = Demand(default_kind)
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
         self._start_seconds = INITIAL_START_SECONDS
         self._taken_at = -math.inf
@@ -190,7 +190,7 @@ class Pool:
                 return None
             ready = [kind for kind in lacking if self._queues[kind].paused_until <= now]
             self._begin_start(max(ready, key=lambda kind: places[kind] - self._queues[kind].supply))
-        others_idle = any(queue.idle for kind, queue in self._queues.items() if kind != self._standard)
+        others_idle = any(queue.idle for kind, queue in self._queues.items() if kind != self._default_kind)
         return DEMAND_CHECK_SECONDS if others_idle else None
 
     def _evict_one(self, places: Mapping[SandboxKind, int]) -> bool:
@@ -249,7 +249,7 @@ class Pool:
             logger.warning(
                 "starting an idle sandbox of %s failed; retrying in %g s: %s", kind.image, delay, error
             )
-        if isinstance(error, ImageUnavailable) and kind != self._standard:
+        if isinstance(error, ImageUnavailable) and kind != self._default_kind:
             self._demand.forget(kind)
         self._changed.notify_all()
 
