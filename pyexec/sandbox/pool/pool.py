@@ -12,7 +12,7 @@ from attrs import frozen
 
 from pyexec.aio import Broadcast
 from pyexec.correlation import correlate
-from pyexec.errors import EngineError, ImageUnavailable, Unavailable
+from pyexec.errors import SHUTTING_DOWN, EngineError, ImageUnavailable, Unavailable
 from pyexec.metrics import (
     NOOP_METER,
     POOL_IDLE,
@@ -43,7 +43,6 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 INITIAL_START_SECONDS = 0.2
 """The assumed duration of a start until one has been measured."""
 START_ERRORS = (EngineError, ImageUnavailable, Unavailable)
-SHUTTING_DOWN = "the server is shutting down; send the request again"
 
 
 @frozen(kw_only=True)
