@@ -1,4 +1,4 @@
-"""One replica: how its parts are put together, started and drained."""
+"""One replica: build its parts, start them, and drain them at shutdown."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @frozen(kw_only=True)
 class Replica:
-    """The parts of a replica that run as long as the server does, and the services behind its API."""
+    """The background tasks of a replica, and the services behind its API."""
 
     context: Context
     runner: Runner
@@ -65,8 +65,8 @@ class Replica:
     async def serve(
         self, on_ready: Callable[[], None], stop: anyio.Event, drain: anyio.CancelScope, drain_seconds: float
     ) -> None:
-        """Start all parts, call `on_ready`, and serve until `stop` is set. Then take no new work, and wait for the
-        runs, at most `drain_seconds`; cancelling `drain` ends that wait."""
+        """Start all parts, call `on_ready`, and serve until `stop` is set. Then drain: accept no new work, and wait
+        until all runs have ended, at most `drain_seconds`. To end that wait early, cancel `drain`."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.environments.work.serve, name="environments")
             await tasks.start(self.runner.serve, name="runner")
@@ -93,8 +93,8 @@ async def open_replica(
 ) -> AsyncIterator[Replica]:
     """Connect to the engine, open the stores, join the members under `address`, and assemble the replica.
 
-    At the end only containers are left whose programs another replica may adopt. Raises `SettingsError` if the engine
-    lacks what the settings ask for, `Unavailable` if it does not answer."""
+    At the end, remove all containers except those whose programs another replica may adopt. Raises `SettingsError` if
+    the engine does not support a setting, `Unavailable` if it does not answer."""
     async with AsyncExitStack() as stack:
         engine = await DockerEngine.connect(
             settings.engine_host(), security_options(settings), settings.docker_timeout, meter
@@ -128,7 +128,7 @@ def assemble(
     isolation_check: IsolationCheck,
     meter: Meter = NOOP_METER,
 ) -> Replica:
-    """Put a replica together: sandboxes, preparation, runner, then what feeds the runner with work."""
+    """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
     shared = build_shared_parts(settings, replica_id, identity, stores, meter)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}

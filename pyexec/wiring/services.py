@@ -57,7 +57,7 @@ class SharedParts:
 def build_shared_parts(
     settings: Settings, replica_id: str, identity: EngineIdentity, stores: Stores, meter: Meter
 ) -> SharedParts:
-    """Build the slots, and wrap the event log so that it is measured."""
+    """Build the slots, the list of active runs, and the event log with its metrics."""
     overhead = overhead_mb(settings)
     active_runs = ActiveRuns()
     slots = Slots(
@@ -82,7 +82,7 @@ def build_shared_parts(
 
 
 def build_runner(shared: SharedParts, pool: Pool) -> Runner:
-    """Build the part that carries runs from their claim to their end."""
+    """Build the service that handles runs from their claim to their end."""
     settings = shared.settings
     limits = OutputLimits(
         output_bytes=settings.max_output_bytes,
@@ -117,7 +117,7 @@ def build_runner(shared: SharedParts, pool: Pool) -> Runner:
 
 
 def build_submissions(shared: SharedParts, preparation: Preparation, runner: Runner) -> Submissions:
-    """Build the part that accepts uploads."""
+    """Build the service that accepts uploads."""
     settings = shared.settings
     return Submissions(
         SubmissionConfig(
@@ -138,7 +138,7 @@ def build_submissions(shared: SharedParts, preparation: Preparation, runner: Run
 
 
 def build_inbox(shared: SharedParts, preparation: Preparation, runner: Runner) -> InboxWorker:
-    """Build the part that handles what other replicas ask of this one."""
+    """Build the service that handles the inbox of this replica."""
     return InboxWorker(
         log=shared.log,
         slots=shared.slots,
@@ -151,7 +151,7 @@ def build_inbox(shared: SharedParts, preparation: Preparation, runner: Runner) -
 
 
 def build_reconciler(shared: SharedParts) -> Reconciler:
-    """Build what the leader does: reconciling and retention."""
+    """Build the services that only the leader runs: reconciliation and retention."""
     settings = shared.settings
     return Reconciler(
         ReconcilerConfig(
@@ -174,7 +174,7 @@ def build_reconciler(shared: SharedParts) -> Reconciler:
 
 
 def watch_gauges(shared: SharedParts, reconciler: Reconciler, isolation_check: IsolationCheck) -> None:
-    """Register the gauges that are read when metrics are requested and that belong to no single service."""
+    """Register the gauges that do not belong to a single service."""
     watch = shared.meter.watch
     watch(LEADER, reconciler.leading.locked)
     watch(BACKLOG, lambda: reconciler.backlog)
@@ -186,6 +186,6 @@ def watch_gauges(shared: SharedParts, reconciler: Reconciler, isolation_check: I
 
 
 def _file_limits(settings: Settings, blobs: BlobStore) -> FileLimits:
-    """Return the limits of output files. The files of a run are one blob, which the store must be able to take."""
+    """Return the limits of output files. The files of a run are one blob, whose size the store may limit."""
     asked = settings.max_files_mb * MEBIBYTE
     return FileLimits(bytes_max=asked if blobs.bytes_max is None else min(asked, blobs.bytes_max))
