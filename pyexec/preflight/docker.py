@@ -78,7 +78,7 @@ class _EngineChecks:
     identity: EngineIdentity
 
     async def check_networks(self, stack: AsyncExitStack) -> Sequence[CheckResult]:
-        """Create the networks that are missing, until `stack` ends."""
+        """Create the networks that are missing. They are removed when `stack` is closed."""
         names = sorted(networks(self.settings))
         failures = [failure for name in names if (failure := await self._check_network(name, stack))]
         return failures or [ok("networks", ", ".join(names) or "no network is used")]

@@ -186,7 +186,7 @@ def test_a_prefix_of_somebody_elses_is_one_line(image: str, tmp_path: Path) -> N
     with dev_agent(tmp_path / "consul") as agent:
         put(agent, "pyexec/deployment", b"\xff of theirs")
         with waiting(tmp_path, image, consul_addr=agent.address) as server:
-            server.until("the prefix is used by something else")
+            server.until("another program uses this prefix")
             assert server.ended() == 1
     assert server.said.count("\n") == 1
 

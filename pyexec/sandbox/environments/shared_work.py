@@ -49,7 +49,7 @@ class _Job:
 
 
 class SharedWork:
-    """Work by key. `serve` must run around its use."""
+    """Runs work, at most one at a time for each key. `serve` must be running while it is used."""
 
     def __init__(self) -> None:
         self._jobs: dict[object, _Job] = {}

@@ -47,7 +47,7 @@ START_ERRORS = (EngineError, ImageUnavailable, Unavailable)
 
 @frozen(kw_only=True)
 class SandboxKind:
-    """Two sandboxes of the same kind are interchangeable."""
+    """The properties of a sandbox. Two sandboxes of the same kind are interchangeable."""
 
     image: str
     memory_mb: int
@@ -58,10 +58,11 @@ class SandboxKind:
 
 
 class Pool:
-    """Keeps up to `size` idle sandboxes of the kinds with the highest demand. `serve` must run around its use.
+    """Keeps up to `size` idle sandboxes of the kinds with the highest demand. `serve` must be running while it is used.
 
     Only the pool starts sandboxes. It serves waiting callers first. Then it refills: one start at a time, after a
-    delay, which is longer while `busy()`. If requests come faster than that, it starts up to `parallel` at once.
+    delay, which is longer if `busy()` returns True. If requests arrive faster than that, it starts up to `parallel` at
+    the same time.
 
     `image_of` returns an image by its name; `spec_of` returns the container for a kind of sandbox."""
 
@@ -209,8 +210,8 @@ class Pool:
         self._queues[kind].starting += 1
 
     async def _start(self, kind: SandboxKind) -> None:
-        """Start a sandbox and offer it. An error concerns at most the first request in the queue."""
-        correlate()  # another request than the one that began this start may get the sandbox
+        """Start a sandbox and offer it. If the start fails, only the first request in the queue fails."""
+        correlate()  # log lines must not name the request that began this start: another one may get the sandbox
         queue = self._queues[kind]
         try:
             image = await self._image_of(kind.image)
@@ -236,7 +237,7 @@ class Pool:
             self._offer(kind, sandbox)
 
     def _record_failure(self, kind: SandboxKind, error: Exception) -> None:
-        """Fail the first request in the queue. Without a request, back off; forget a kind whose image is missing."""
+        """Fail the first request in the queue; if it is empty, back off. Forget a kind whose image is missing."""
         self._meter.count(SANDBOX_START_FAILURES)
         queue = self._queues[kind]
         if queue.requests:
