@@ -59,8 +59,8 @@ class Release:
 
 @frozen(kw_only=True)
 class MarkLost:
-    """Fail an execution as lost: its replica is gone and it cannot run elsewhere, because its code may have run, a
-    kill was requested, or its archive was on that replica only."""
+    """End an execution whose replica is gone and that cannot run on another one: its code may have run, a kill was
+    requested, or only that replica had its archive."""
 
     execution: Execution
 

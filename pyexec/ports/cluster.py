@@ -33,7 +33,7 @@ class Members:
 
 
 class Membership(Protocol):
-    """Tells which replicas are alive and which one leads.
+    """Joins this replica to the members, watches the members, and elects the leader.
 
     The methods raise `Unavailable` if the store does not answer."""
 

@@ -37,7 +37,7 @@ Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
 
 @frozen(kw_only=True)
 class OutputLimits:
-    """The operator's limits on what a run brings back: bytes of output, and files."""
+    """The operator's limits on the output of a run: bytes of output, and output files."""
 
     output_bytes: int
     files: OutputFileLimits
