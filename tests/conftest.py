@@ -1,4 +1,4 @@
-"""What every test may ask for: the real parts. One that is missing fails the tests."""
+"""Fixtures for all tests: the real parts. If one is missing, the tests fail."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Clusters under load, observed from outside; their figures are printed at the end."""
+"""Run clusters under load and observe them from outside. The measurements are printed at the end."""
 
 import random
 from collections.abc import AsyncIterator, Callable, Sequence

@@ -1,4 +1,4 @@
-"""What happens on the engine itself: a container's process killed, replicas that begin and end beside each other."""
+"""Test events on the engine: a container's process is killed, and replicas start and stop at the same time."""
 
 import asyncio
 import json

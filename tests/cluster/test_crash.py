@@ -1,4 +1,4 @@
-"""Replicas that die, stop, or hold still under load: the others go on, and what they left comes to a true end."""
+"""Test replicas that crash, stop or are suspended under load: the others continue and finish their executions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

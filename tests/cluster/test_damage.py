@@ -1,4 +1,4 @@
-"""Executions whose log in Consul is damaged: each is named, answered clearly, and stops nothing else."""
+"""Test executions with a corrupt log in Consul: each is logged, answered with an error, and affects no others."""
 
 import json
 from collections.abc import AsyncIterator

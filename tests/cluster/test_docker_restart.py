@@ -1,4 +1,4 @@
-"""The Docker daemon itself goes away under load and comes back, without the containers that it had.
+"""Test a restart of the Docker daemon under load. Its containers are gone afterwards.
 
 Those of ours it removes at its restart even with live restore, since they are to be removed at their end. How a
 program is followed anew that lives on is tested in tests/web/test_engine_away.py."""

@@ -1,4 +1,4 @@
-"""A server whose Consul or Docker is not there yet, wrong, or somebody else's, and one that loses Consul."""
+"""Test a server whose Consul or Docker is missing or wrong, and one that loses Consul."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What must be true after every scenario, and the figures of it."""
+"""Check the invariants that must hold after every scenario, and collect its measurements."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The tar check against the standard library as the oracle, in every format and however the bytes are cut."""
+"""Compare the tar check with the standard library, in every format and for chunks of any size."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""A server on an engine that ignores a limit does not start, and says which; told to accept it, it does and says so."""
+"""Test a server on an engine that ignores a limit: it does not start, unless the operator accepts that limit."""
 
 import os
 import subprocess

@@ -1,5 +1,4 @@
-"""`python-executor-server --check`, the real program: what is well, what is not and how to mend it, and nothing of
-it is left."""
+"""Test `python-executor-server --check`: its results, how to fix each problem, and that it leaves nothing behind."""
 
 import json
 import os

@@ -1,5 +1,4 @@
-"""Logs as JSON: each line one object that says what it is about, and never what a program or its caller keeps to
-itself."""
+"""Test JSON logs: each line is one object that names its subject, and contains no secrets of programs or callers."""
 
 import json
 import re

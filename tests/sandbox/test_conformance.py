@@ -1,5 +1,5 @@
-"""A program cannot tell whether its interpreter was there before it: two servers run the corpus, one with interpreters
-that stand by, one without, and all that comes out is the same."""
+"""Test that a program cannot detect if its interpreter was prestarted: two servers run the corpus, with and without
+prestarted interpreters, and all results are equal."""
 
 import re
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""Programs that lay traps in names and variables: they catch themselves at most."""
+"""Test programs with hostile file names and environment variables: they affect only themselves."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An image whose interpreter is the attacker's: whatever it says instead of a supervisor costs its own run alone."""
+"""Test an image with a hostile interpreter: whatever it sends instead of a supervisor, only its own run fails."""
 
 import secrets
 import subprocess

@@ -1,4 +1,4 @@
-"""Programs that go for the kernel, or for what of the machine can be seen in a sandbox."""
+"""Test programs that attack the kernel, or read what a sandbox shows of the machine."""
 
 from tests.support.attack import COMPLETED, Attack, end_of
 

@@ -1,4 +1,4 @@
-"""Programs that want more memory than they may have, from every pocket that the kernel has."""
+"""Test programs that exceed their memory limit, with every kind of memory that the kernel has."""
 
 import pytest
 

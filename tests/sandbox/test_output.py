@@ -1,4 +1,4 @@
-"""Programs that print too much, too oddly, or to where they should not; and that do not read."""
+"""Test programs that print too much, in unusual ways or to wrong descriptors, and programs that do not read."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which programs get the interpreter that stands by, and what happens when it does not."""
+"""Test which programs get the prestarted interpreter, and what happens if it fails."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""The images of an engine in memory, as one process reaches them, and the setups that make new ones."""
+"""The images of an engine in memory, as one process uses them, and the setups that build new ones."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime

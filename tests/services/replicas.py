@@ -1,4 +1,4 @@
-"""Replicas as processes of one world: the server's own wiring, from joining to the last clean-up."""
+"""Replicas as simulated processes, with the server's own wiring, from joining to the last clean-up."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Replicas in every order of steps, with crashes, pauses, lost sessions and a faltering store between any two."""
+"""Test replicas in random schedules, with crashes, suspensions, lost sessions and store failures at any step."""
 
 import asyncio
 import tempfile

@@ -1,4 +1,4 @@
-"""An event loop whose clock stands still while there is anything to do, and jumps to the next timer when not."""
+"""An event loop with virtual time: the clock stands while tasks are ready, then jumps to the next timer."""
 
 import asyncio
 import selectors

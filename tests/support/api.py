@@ -1,4 +1,4 @@
-"""The HTTP API as raw requests: nothing here knows more than docs/api.md says, and nothing is retried."""
+"""A client for the HTTP API that sends raw requests, without retries. It relies only on docs/api.md."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Tar archives as tests need them: good ones in a line, and every kind of bad one, header by header."""
+"""Tar archives for tests: valid ones, and every kind of invalid one, built header by header."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""An attack on a small server, and the proof that nobody but the program itself has suffered."""
+"""Attack a small server, and check that only the attacking program is affected."""
 
 import secrets
 from collections.abc import AsyncIterator, Mapping

@@ -1,4 +1,4 @@
-"""A real browser, driven by Playwright. It may reach the server alone."""
+"""A real browser, driven by Playwright. It can reach only the server."""
 
 import shutil
 from collections.abc import AsyncIterator

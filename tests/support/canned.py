@@ -1,4 +1,4 @@
-"""An HTTP server that says what a test wants said, where the real one cannot be brought to."""
+"""An HTTP server with predefined responses, for responses that the real server does not give."""
 
 import json
 import threading

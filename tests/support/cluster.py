@@ -1,4 +1,4 @@
-"""Several real servers on one Consul and one Docker engine, which can be killed, stopped, suspended and restarted."""
+"""Several real servers on one Consul and one Docker engine. Tests can kill, stop, suspend and restart them."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Real Consul agents, as processes of their own on free ports of 127.0.0.1."""
+"""Real Consul agents, as child processes on free ports of 127.0.0.1."""
 
 import json
 import os

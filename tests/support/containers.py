@@ -1,4 +1,4 @@
-"""What a server has on the Docker engine, as the engine itself tells it."""
+"""Query the Docker engine for the containers of a server."""
 
 import asyncio
 import json

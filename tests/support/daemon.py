@@ -1,4 +1,4 @@
-"""A Docker daemon of a test's own, which can be stopped, killed and started again while the shared one works on."""
+"""A separate Docker daemon for one test, which can be stopped, killed and restarted. The shared one is not affected."""
 
 import os
 import shutil

@@ -1,5 +1,4 @@
-"""A Docker engine that can be taken away and given back, that falls silent, or that does not do what it is told: a
-socket in front of the real one's."""
+"""A proxy in front of the Docker socket. It can be stopped and restarted, stop answering, or change requests."""
 
 import json
 import re

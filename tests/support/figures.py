@@ -1,4 +1,4 @@
-"""What a server measures, read as Prometheus reads it."""
+"""Read a server's metrics as Prometheus does."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Go programs that import the client as others would: from a module of their own."""
+"""Go programs that import the client from a module of their own, as users do."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a hostile image has for its `python3`: it takes a program as a supervisor does, and then lies.
+"""The `python3` of a hostile image: it accepts a program as a supervisor does, and then sends false frames.
 
 How it lies is the word after LIE= in the program, or what the image says in LIE_FIRST. It runs in a container, as a
 file of its own."""

@@ -1,4 +1,4 @@
-"""A package index of the test's own: wheels made on the spot, served where setup containers reach this machine."""
+"""A package index for one test: it serves generated wheels where setup containers can reach this machine."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A load on a cluster: many programs through replicas taken at random, each by a caller that never gives up.
+"""Load for a cluster: many programs, each submitted to a random replica by a caller that retries until it succeeds.
 
 A caller whose connection breaks, or who is told to come back, asks another replica with the same Idempotency-Key: so
 one program is one execution, whatever happens to the replica that took it."""

@@ -1,4 +1,4 @@
-"""A registry of the test's own (the OCI distribution API, as far as a pull needs it), which a local engine trusts."""
+"""A registry for one test (the part of the OCI distribution API that a pull needs), which the local engine trusts."""
 
 import gzip
 import hashlib

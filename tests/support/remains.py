@@ -1,4 +1,4 @@
-"""What a request may leave behind: an execution, a file, a descriptor, a container, a slot that nobody gives back."""
+"""Find what a request has left behind: executions, files, descriptors, containers, slots."""
 
 import os
 from pathlib import Path

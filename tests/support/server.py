@@ -1,4 +1,4 @@
-"""A real server as a process of its own, on a free port."""
+"""A real server as a child process, on a free port."""
 
 import os
 import re

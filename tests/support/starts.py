@@ -1,4 +1,4 @@
-"""How often each program's code has started, as its containers themselves show it.
+"""Count how often the code of each program has started, from the output of its containers.
 
 Neither the log nor a server is asked. An observer attaches to every container of the deployment as Docker starts it,
 and reads what the supervisor sends. A program's first act is to print its mark and a number that the kernel makes

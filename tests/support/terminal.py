@@ -1,4 +1,4 @@
-"""Commands as a person meets them in a terminal: real processes, and their own words."""
+"""Run commands as a user does in a terminal, as real processes."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
-"""How an asynchronous run is accepted: at once in a sandbox that waits, or by way of the store, which its caller cannot
-tell."""
+"""Test how an asynchronous run is accepted: at once in an idle sandbox, or through the blob store. The caller cannot
+see a difference."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any

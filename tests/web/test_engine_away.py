@@ -1,5 +1,4 @@
-"""Docker goes away, or falls silent, and comes back: the server says so, refuses what it cannot do, and recovers by
-itself."""
+"""Test an outage of Docker: the server reports it, rejects what it cannot do, and recovers by itself."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Requirements and commands: installed once, under limits, and what goes wrong is said in the installer's words."""
+"""Test requirements and commands: they run once, under limits, and errors quote the installer."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""`output_files`: what a program leaves under /work comes back, within bounds, whatever else lies there."""
+"""Test `output_files`: matching files below /work come back, within limits, whatever else is there."""
 
 import io
 import tarfile

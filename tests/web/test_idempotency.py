@@ -1,4 +1,4 @@
-"""Idempotency-Key: the same request is one execution, another one is refused, and hanging up does not end it."""
+"""Test Idempotency-Key: equal requests are one execution, others are rejected, and a disconnect kills nothing."""
 
 import secrets
 import sqlite3

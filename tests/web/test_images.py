@@ -1,4 +1,4 @@
-"""Images that must be pulled, that cannot be had, and that are not allowed."""
+"""Test images that must be pulled, that are unavailable, and that are not allowed."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

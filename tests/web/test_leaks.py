@@ -1,4 +1,4 @@
-"""After many runs of every kind everything is as before: no container, thread or descriptor is left over."""
+"""Test for leaks: after many runs of every kind, no container, thread or descriptor remains."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A page that somebody's browser has open makes that browser send requests, also to servers on its own machine."""
+"""Test cross-site requests: a browser can send them for any page, also to servers on its own machine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sandboxes that wait: of the kinds that are asked for, in the places there are, and never more."""
+"""Test the pool: its sandboxes have the most requested kinds, and never exceed its size."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""One line for slots: bounded, first come first served, and with an end."""
+"""Test the queue for slots: bounded, first come first served, with a timeout."""
 
 import subprocess
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A server that dies at once, by SIGKILL, and another one on the same data: what was accepted comes to an end."""
+"""Test a server that is killed, and another one on the same data: every accepted execution ends."""
 
 import signal
 from pathlib import Path
