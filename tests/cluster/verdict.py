@@ -53,7 +53,7 @@ async def check(
     for result in load.results.values():
         # A container that was not waiting may be gone before the observer is attached; its caller has its start.
         for line in result["stdout"].splitlines():
-            starts.note(line)
+            starts.record(line)
     outcomes = Counter(outcome(result) for result in load.results.values())
     twice = [mark for mark, numbers in starts.seen.items() if len(numbers) > 1]
     await cluster.stop()  # fails when a container is left
