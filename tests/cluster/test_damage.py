@@ -26,14 +26,14 @@ DAMAGES = {
 
 @frozen
 class Scene:
-    """A server with one slot on a Consul of its own."""
+    """A server with one slot, on a separate Consul."""
 
     agent: Agent
     server: Server
     api: Api
 
     def change(self, key: str, value: bytes | None) -> None:
-        """As somebody who may write there, and should not: a value, or None to delete the key."""
+        """Write a value directly to Consul, as an operator could by mistake. None deletes the key."""
         url = f"http://{self.agent.address}/v1/kv/pyexec/{key}"
         urlopen(Request(url, value, method="DELETE" if value is None else "PUT")).close()
 
@@ -51,7 +51,7 @@ class Scene:
         return {execution["execution_id"] for execution in answer.document["executions"]}
 
     def named(self, execution: str) -> int:
-        """How many lines of the log are about it, beside those of requests that asked for it."""
+        """Count the log lines about an execution, except lines about requests for it."""
         lines = self.server.log.read_text().splitlines()
         requests = ("request failed", " pyexec.web.access: ")
         return sum(execution in line and not any(of in line for of in requests) for line in lines)

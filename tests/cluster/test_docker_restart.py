@@ -29,7 +29,7 @@ def daemon(image: str) -> Iterator[Daemon]:
 
 
 async def restart(s: Scene, daemon: Daemon, number: signal.Signals, jobs: int) -> Any:
-    """Ends the daemon under load, and starts it again; the Result of a program that ran meanwhile."""
+    """Restart the daemon under load. Return the result of a program that was running."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(s.load.run, jobs, name="load")
         await s.load.until_ended(jobs // 4)
@@ -55,7 +55,7 @@ async def check_says_so(url: str) -> None:
 async def test_docker_restarts(
     scene: OpenScene, tmp_path: Path, jobs: int, daemon: Daemon, number: signal.Signals
 ) -> None:
-    """What ran is lost and says so; what waited runs afterwards."""
+    """Running programs end as `lost`; queued ones run afterwards."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul], size=SIZE, engine=daemon.host) as s:
             result = await restart(s, daemon, number, jobs)

@@ -36,7 +36,7 @@ class Waiting:
         return self.ended()
 
     def ended(self) -> int:
-        """Its exit code, once it has said its last words."""
+        """Wait until the server has exited, and return its exit code."""
         assert self._process.stdout is not None
         self.said += self._process.stdout.read()
         return self._process.wait()
@@ -192,7 +192,7 @@ def test_a_prefix_of_somebody_elses_is_one_line(image: str, tmp_path: Path) -> N
 
 
 def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
-    """It serves again when Consul is back, and ends in order without it; what it ran is not lost."""
+    """The server serves again when Consul is back, and shuts down without Consul. The running program is not lost."""
     with (
         durable_agent(tmp_path / "consul") as agent,
         waiting(tmp_path, image, consul_addr=agent.address, stop_timeout="1") as server,
@@ -223,7 +223,7 @@ def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
 
 
 def test_one_of_three_is_told_to_stop_under_load(image: str, tmp_path: Path) -> None:
-    """What it has not begun is run by the others, and what it runs is followed to its end by one of them."""
+    """The others run the executions that have not started, and one of them adopts the running ones."""
     own = {"warm_pool": "1", "max_concurrent": "2", "stop_timeout": "0", "default_memory_mb": "64"}
     with dev_agent(tmp_path / "consul") as agent:
         settings = {**own, "consul_addr": agent.address}

@@ -17,7 +17,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
-    """What it has logged, every line of it."""
+    """Return all log lines of the server, parsed."""
     return [json.loads(line) for line in server.log.read_text().splitlines()]
 
 

@@ -25,13 +25,13 @@ MEBIBYTE = 1024 * 1024
 
 @frozen
 class Both:
-    """A server whose interpreters stand by, and one that starts them at the go-ahead."""
+    """Two servers, with and without prestarted interpreters."""
 
     ahead: Api
     afresh: Api
 
     async def results(self, case: Case) -> tuple[Any, Any]:
-        """What each has made of a program."""
+        """Return the results of a program on both servers."""
         found: dict[str, Any] = {}
 
         async def run(name: str, api: Api) -> None:

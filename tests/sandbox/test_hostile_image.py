@@ -95,7 +95,7 @@ async def test_files_that_a_supervisor_makes_up(attack: Attack, hostile: str, li
 
 
 async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, hostile: str) -> None:
-    """Its order is kept, and costs more than its bytes."""
+    """The order of the pieces is stored, which takes more memory than the bytes."""
     result = await attack("# LIE=bytes_in_turn\n", docker_image=hostile)
     assert end_of(result) == OUTPUT_LIMIT
     assert "changed" in result["error"]

@@ -11,7 +11,7 @@ BUSY_ROUNDS = 5_000
 
 
 class _Selector(selectors.DefaultSelector):
-    """Where the loop would sleep, time passes at once."""
+    """Advances the virtual time instead of sleeping."""
 
     now = 0.0
     rounds = 0
