@@ -171,9 +171,7 @@ class Runner:
         run = Run(execution.id)
         run.record(events)
         with self._guard.section(), anyio.CancelScope(shield=True):
-            if (
-                execution.owner != self.replica
-            ):  # else an earlier append of `adopted` succeeded without a response
+            if execution.owner != self.replica:  # else an earlier append has succeeded without a response
                 await self._log.append(execution.id, execution.seq, [adopted], fence=execution.owner)
                 run.record([adopted])
             self._follow_in_background(
@@ -233,10 +231,7 @@ class Runner:
                 started = True
             if not started:
                 await self._completion.end(run, RunOutcome(reason="killed"))
-        except (
-            Conflict,
-            Unavailable,
-        ) as error:  # of the log or the blobs: the execution may still start later
+        except (Conflict, Unavailable) as error:  # of the log or the blobs: it may still start later
             run.detach()
             self.resolve_later(run.id, f"it could not start: {error}")
         except PREPARATION_ERRORS as error:
