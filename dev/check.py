@@ -35,7 +35,7 @@ _LINT_GO: Programs = {
     "go vet nomad": ["go", "-C", "nomad/check", "vet", "./..."],
 }
 _GO_TEST: Programs = {"go test": [*_GO, "test", "./..."]}
-# Ten times as long as the longest test takes: a test that hangs says where, and the others go on.
+# Ten times the duration of the longest test. After it, a hanging test fails with its stack, and the others continue.
 _PYTEST = ["pytest", "--timeout", "600", "--durations", "25"]
 # Tests often wait for containers: four workers keep two processors busy.
 _PARALLEL = [*_PYTEST, "-n", "4"]
@@ -45,9 +45,10 @@ _LEADER_CLAIMS = ["--setting", "local_claim=off"]
 
 @dataclass(frozen=True)
 class Target:
-    """The programs of one Makefile target. Lanes run at the same time, the programs of a lane in order.
+    """The programs of one Makefile target. Lanes run in parallel, the programs of a lane one after the other.
 
-    The last lane writes to the terminal; of the others, each program's output is shown when it has ended."""
+    The programs of the last lane write to the terminal. In the other lanes, the output of a program is printed only if
+    the program fails."""
 
     lanes: tuple[Programs, ...]
     docker: bool = False
@@ -100,8 +101,10 @@ _TARGETS = {
 
 
 def main() -> int:
-    """Run the target that the command line names first. What follows goes to the first program of its last lane, which
-    is then the only one of that lane; tests that are picked in this way run in one process."""
+    """Run the target that the first argument names.
+
+    Pass all other arguments to the first program of the last lane, and skip the other programs of that lane. Tests that
+    are selected in this way run in one process."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in _TARGETS:
         raise SetupError(f"Unknown target {name!r}; choose from {', '.join(_TARGETS)}.")
@@ -128,8 +131,7 @@ def main() -> int:
 
 
 def _environment(target: Target) -> dict[str, str]:
-    """Set up what the programs need and return their environment: the virtual environment first on PATH, Go, the
-    engine, the image."""
+    """Set up the machine for the programs. Return their environment, with the virtual environment first on PATH."""
     found = {}
     if target.docker:
         machine = provision(dev=True)
@@ -153,8 +155,7 @@ _output = threading.Lock()
 
 
 def _run_lane(programs: Programs, environment: dict[str, str], *, shown: bool) -> list[str]:
-    """Run the programs in order and return the titles of those that failed: one that fails does not hide what the next
-    ones say."""
+    """Run all programs in order, also after a failure. Return the titles of those that failed."""
     return [title for title, argv in programs.items() if not _passes(title, argv, environment, shown=shown)]
 
 

@@ -25,7 +25,7 @@ class DockerEngine:
             raise SetupError(f"Invalid Docker address {address!r}: expected unix:///path or tcp://host:port.")
 
     def is_available(self) -> bool:
-        """Return whether the engine responds; raise a `SetupError` if this user has no permission to use it."""
+        """Return True if the engine responds; raise a `SetupError` if this user has no permission to use it."""
         try:
             with self._request("GET", "/_ping", seconds=5) as response:
                 return response.status == http.HTTPStatus.OK
@@ -35,7 +35,7 @@ class DockerEngine:
             return False
 
     def has_image(self, name: str) -> bool:
-        """Return whether the image is present on the engine."""
+        """Return True if the image is present on the engine."""
         with self._request("GET", f"/images/{quote(name)}/json") as response:
             return response.status == http.HTTPStatus.OK
 

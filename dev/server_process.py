@@ -45,7 +45,7 @@ class ServerProcess:
 
     @property
     def stopping(self) -> bool:
-        """Return whether the server has been asked to stop."""
+        """Return True if the server has been asked to stop."""
         return self._stop_requests > 0
 
     def stop(self) -> None:

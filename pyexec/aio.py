@@ -8,7 +8,7 @@ from typing import TypeVar
 import anyio
 from attrs import define
 
-from pyexec.errors import ExecutorError, Unavailable
+from pyexec.errors import SHUTTING_DOWN, ExecutorError, Unavailable
 
 T = TypeVar("T")
 
@@ -79,8 +79,8 @@ async def retry(
             return result
 
 
-class InFlightGuard:
-    """Lets sections that must not be interrupted finish before shutdown, and lets no new one begin."""
+class ShutdownGuard:
+    """Lets sections that must not be interrupted finish before shutdown, and prevents new ones."""
 
     def __init__(self) -> None:
         self._in_flight = 0
@@ -91,7 +91,7 @@ class InFlightGuard:
     def section(self) -> Iterator[None]:
         """Enter a section. Raises `Unavailable` after `close`."""
         if self.closed:
-            raise Unavailable("this server is shutting down; retry, and another one will answer")
+            raise Unavailable(SHUTTING_DOWN)
         self._in_flight += 1
         try:
             yield

@@ -66,7 +66,7 @@ def _print(text: str) -> None:
 
 def _check(format_results: Callable[[Sequence[CheckResult]], str]) -> None:
     """Run the preflight checks, print their results, and exit with 0 if a server could work, else with 1."""
-    logging.disable()  # the results already say what the checked parts would log
+    logging.disable()  # the results already contain what the checked parts would log
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         results = runner.run(run_preflight())
     _print(format_results(results))

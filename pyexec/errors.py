@@ -1,5 +1,8 @@
 """All errors that the server raises on purpose. The text of an error is a sentence for the caller or the operator."""
 
+SHUTTING_DOWN = "the server is shutting down; send the request again"
+"""The text of `Unavailable` for a request that arrives during shutdown."""
+
 
 class ExecutorError(Exception):
     """Base class of all errors that are raised on purpose."""

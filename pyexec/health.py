@@ -1,4 +1,4 @@
-"""Health check of the server's container, run as `python -m pyexec.health`: ask the server for /health."""
+"""Health check of the server's container, run as `python -m pyexec.health`: request /health from the server."""
 
 import http.client
 import os

@@ -1,4 +1,4 @@
-"""The server process: listen, serve as soon as Docker and Consul answer, shut down in order."""
+"""The server process: listen, serve as soon as Docker and Consul answer, shut down gracefully."""
 
 import logging
 import os
@@ -36,7 +36,7 @@ async def serve(settings: Settings, logs: Logs) -> None:
 
 
 class Stop:
-    """How signals stop a server: the first sets `requested`, the second cancels `drain`."""
+    """The state of a shutdown: the first signal sets `requested`, the second cancels `drain`."""
 
     def __init__(self) -> None:
         self.requested = anyio.Event()
@@ -45,7 +45,7 @@ class Stop:
 
 @define
 class Server:
-    """One process. It listens from its start on, and serves as soon as a replica can be opened."""
+    """The server of this process. It listens at once, and serves as soon as a replica can be opened."""
 
     settings: Settings
     logs: Logs
@@ -66,7 +66,8 @@ class Server:
             await http.cleanup()
 
     async def _watch_signals(self, starting: anyio.CancelScope) -> None:
-        """The first signal cancels a start, or begins an orderly shutdown; the second ends the drain."""
+        """Handle SIGTERM and SIGINT. The first one cancels the start, or begins the shutdown; the second ends the
+        drain."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
                 if self.state.context is None:
@@ -101,7 +102,7 @@ class Server:
         print(f"listening on {url}", flush=True)
 
     async def _wait_before_retry(self, error: BaseException) -> None:
-        """Log and report what does not answer, once for each cause."""
+        """Sleep. Before that, log `error` and show it in /ready, unless it is the same as last time."""
         missing = f"the server is starting: {error}"
         if self.state.not_ready_reason != missing:
             self.state.not_ready_reason = missing

@@ -1,4 +1,4 @@
-"""What every test may ask for: the real parts. One that is missing fails the tests."""
+"""Fixtures for all tests: the real parts. If one is missing, the tests fail."""
 
 import os
 from collections.abc import Iterator
@@ -58,7 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def image() -> Iterator[str]:
-    """The name of an image with Python on the engine. Each worker has its own, and so environments of its own."""
+    """Return the name of a Python image on the engine. Each worker has its own image, so that its environments are
+    separate."""
     name = os.environ.get("PYEXEC_TEST_IMAGE")
     if not name:
         pytest.fail("PYEXEC_TEST_IMAGE is not set; `make test` sets it")

@@ -48,7 +48,7 @@ class SingleMember:
 
 
 class NoPeers:
-    """`ports.Peers` without any: the owner of a run that this server does not know has crashed."""
+    """`ports.Peers` for a server without peers. A run that this server does not know was owned by a crashed process."""
 
     async def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool

@@ -1,7 +1,7 @@
-"""Check an uploaded tar while its bytes arrive: everything in it can be unpacked safely, and there is a file to run.
+"""Check an uploaded tar while its bytes arrive: it can be unpacked safely, and it has a file to run.
 
-The check keeps hashes of names and the symbolic links, but no content, so memory does not grow with the archive's
-size."""
+The check keeps hashes of all names, and the names of symbolic links, but no content. So its memory does not grow with
+the size of the archive."""
 
 import posixpath
 import tarfile
@@ -218,9 +218,9 @@ def _normalize_name(raw: bytes) -> str:
 
 
 def _climbs_from_below(target: str) -> bool:
-    """Return whether '..' follows a name in `target`.
+    """Return True if '..' follows a name in `target`.
 
-    If that name is itself a link, the kernel goes up from where the link points, which the text does not show."""
+    If that name is a link, '..' is the parent of the link's target, which a check of the text cannot know."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     return any(first != ".." and second == ".." for first, second in pairwise(parts))
 

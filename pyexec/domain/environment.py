@@ -14,7 +14,7 @@ from pyexec.errors import InvalidRequest
 
 REPOSITORY = "pyexec-env"
 _FORMAT = 1
-"""Part of every key. Increase it when the same recipe is to be built in a different way."""
+"""Part of every key. Increase it after a change of the setup, so that the server builds all environments again."""
 FIELD = "requirements_txt"
 
 _INDEX_OPTIONS = frozenset({"-i", "--index-url", "--pypi-url"})
@@ -67,8 +67,8 @@ def environment_key(base_id: str, recipe: Recipe) -> str:
 
 @frozen(kw_only=True)
 class Requirements:
-    """The packages that `text` names. `pinned`: every line names an exact version. `own_index`: it names its own
-    package index."""
+    """The packages that `text` names. `pinned`: every line names an exact version. `own_index`: the text sets a package
+    index."""
 
     text: str
     pinned: bool
@@ -125,7 +125,7 @@ def _check_option(number: int, line: str) -> str:
 
 
 def _check_requirement(number: int, line: str) -> bool:
-    """Return whether the line names an exact version; raise `InvalidRequest` if it is not a requirement."""
+    """Return True if the line names an exact version; raise `InvalidRequest` if it is not a requirement."""
     plain = _HASH.sub("", line).strip()
     if _URL.fullmatch(plain.split(" ;")[0].split("#")[0].strip()):
         return False

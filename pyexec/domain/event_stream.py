@@ -12,7 +12,7 @@ from pyexec.domain.result import Result, result_of
 
 @frozen(kw_only=True)
 class Position:
-    """A position in the stream: the number of events, and of output bytes since the last `preparing` or `running`."""
+    """A position in the stream: the number of events, and the number of output bytes since `preparing` or `running`."""
 
     seq: int = 0
     offset: int = 0

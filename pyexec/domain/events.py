@@ -1,4 +1,4 @@
-"""The events of an execution. An event is a fact and never changes after it was written."""
+"""The events of an execution. A written event never changes."""
 
 from datetime import datetime
 from enum import StrEnum

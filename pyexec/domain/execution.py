@@ -94,7 +94,8 @@ class Execution:
     terminal: Terminal | None = None
 
     def is_for(self, replica: str) -> bool:
-        """Return whether the execution is open and this replica owns it, or is the one that it is pinned to."""
+        """Return True if the execution is open, and `replica` owns it or, if it has no owner, it is pinned to
+        `replica`."""
         return self.phase is not Phase.ENDED and (self.owner or self.pinned) == replica
 
     @property
@@ -138,9 +139,9 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
 
 
 def is_legal(state: Execution, event: Event) -> bool:
-    """Return whether `event` may come next.
+    """Return True if `event` may come next.
 
-    After a kill request there is no second one, and no release: another replica would start the execution."""
+    After a kill request, a second one is not legal, and neither is a release: another replica would start the code."""
     if isinstance(event, KillRequested | Released) and state.kill_requested:
         return False
     return state.phase in LEGAL_PHASES.get(type(event), frozenset())
@@ -181,8 +182,8 @@ def _step(state: Execution, event: Event) -> Execution:
 def request_kill(state: Execution, *, at: datetime, nonce: str) -> Sequence[Event]:
     """Return the events that a kill appends.
 
-    A queued execution has no owner and is killed at once. An owned one gets a kill request for its owner. There is
-    nothing to append if it has ended or a kill was already requested."""
+    A queued execution has no owner and is killed at once. Otherwise the owner gets a kill request. If the execution has
+    ended, or a kill was already requested, the result is empty."""
     if state.phase is Phase.QUEUED:
         return (Killed(at=at, nonce=nonce),)
     if state.phase is Phase.ENDED or state.kill_requested:

@@ -18,7 +18,7 @@ def execution_id(time_ns: int, entropy: bytes) -> str:
 
 
 def is_execution_id(text: str) -> bool:
-    """Return whether `text` has the form of an execution id."""
+    """Return True if `text` has the form of an execution id."""
     return _ID.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Judge the reports of the isolation check's probes: limits that are not enforced, networks that expose the host.
+"""Evaluate the reports of the isolation check's probes: limits that are not enforced, networks that expose the host.
 
 See docs/design/isolation-check.md."""
 

@@ -1,4 +1,4 @@
-"""Turn the outcome of a run into its terminal event, and so decide whether the program failed or the server."""
+"""Convert the outcome of a run to its terminal event."""
 
 from datetime import datetime
 

@@ -9,10 +9,11 @@ from pyexec.domain.execution import OWNED_PHASES, Execution, Phase
 
 @frozen(kw_only=True)
 class OpenExecution:
-    """An execution that has not ended, and the time at which the reconciler first saw it.
+    """An execution that has not ended, and the time from which its wait for a slot is counted.
 
-    The time that it waited for a slot at a replica, before that replica released it, counts as waiting, too. The time
-    is on the reconciler's own monotonic clock, so clocks of two machines are never compared."""
+    `waiting_since` is when the reconciler first saw the execution, or released it because its replica had died. A
+    release by the replica itself does not change it. The clock is the reconciler's monotonic clock, so clocks of two
+    machines are never compared."""
 
     execution: Execution
     waiting_since: float
@@ -58,8 +59,8 @@ class Release:
 
 @frozen(kw_only=True)
 class MarkLost:
-    """Fail an execution as lost: its replica is gone and it cannot run elsewhere, because its code may have run, a
-    kill was requested, or its archive was on that replica only."""
+    """End an execution whose replica is gone and that cannot run on another one: its code may have run, a kill was
+    requested, or only that replica had its archive."""
 
     execution: Execution
 
@@ -109,16 +110,16 @@ def _plan_queued(state: ClusterState, candidate: OpenExecution, capacity: dict[s
 def _plan_orphaned(state: ClusterState, execution: Execution) -> Action | None:
     """Release an execution whose replica is gone, or mark it lost; a running one only after the time for adoption."""
     if execution.phase is not Phase.RUNNING:
-        stuck = execution.kill_requested or execution.payload is None
-        return MarkLost(execution=execution) if stuck else Release(execution=execution)
+        cannot_restart = execution.kill_requested or execution.payload is None
+        return MarkLost(execution=execution) if cannot_restart else Release(execution=execution)
     since = state.gone_since.get(execution.owner or "", state.now)
     return MarkLost(execution=execution) if state.now >= since + state.adoption_seconds else None
 
 
 def next_deadline(state: ClusterState) -> float | None:
-    """Return the time at which the next action becomes due if no event arrives before; None if there is none.
+    """Return the time at which the next action becomes due if nothing changes before; None if there is none.
 
-    It uses the same sums as `plan`, so that rounding cannot make a deadline earlier than the action."""
+    The terms are the same as in `plan`: rounding must not make a deadline earlier than its action."""
     moments = [
         candidate.waiting_since + state.queue_timeout_seconds
         for candidate in state.open

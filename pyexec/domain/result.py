@@ -85,9 +85,9 @@ def result_of(execution: Execution, output_log: OutputLog) -> Result:
 
 
 def files_of(execution: Execution) -> OutputFiles | None:
-    """Return the output files of an ended execution; None if it has not ended, or requested none.
+    """Return the output files of an ended execution; None if it has not ended, or if it requested none.
 
-    If the program ran but its files could not be collected, some may be missing, so they count as truncated."""
+    If the program started but no files were collected, the result is an empty list that is marked as truncated."""
     if execution.terminal is None or not execution.spec.output_files:
         return None
     return execution.terminal.files or OutputFiles(truncated=execution.started_at is not None)

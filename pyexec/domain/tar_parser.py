@@ -147,13 +147,13 @@ class TarParser:
         self._magic_checked = len(self._buffer) >= _MAGIC_BYTES
 
     def _take(self, next_need: int) -> bytes:
-        """Return the bytes that were needed, and set how many are needed next."""
+        """Return the buffered bytes, and set how many bytes to buffer next."""
         taken, self._buffer, self._need = bytes(self._buffer), bytearray(), next_need
         return taken
 
     def _read_headers(self) -> Iterator[Member | None]:
-        """Parse the archive as a coroutine: `feed` resumes it when `_need` bytes are there. It yields the member that
-        these bytes complete, or None."""
+        """Parse the archive as a coroutine. `feed` resumes it each time `_need` bytes have arrived. It yields the
+        member whose header is complete then, or None."""
         extended = _ExtendedHeaders()
         yield None
         while any(header := self._take(BLOCK)):

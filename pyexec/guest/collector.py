@@ -31,7 +31,7 @@ OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 def collect(order, send):
     """Send the name, the size and the content of each file that matches one of `order["patterns"]`.
 
-    At the end, send whether files are missing. `send` takes the kind and the payload of a frame."""
+    At the end, report if files are missing. `send` takes the kind and the payload of a frame."""
     collection = Collection(order, send)
     patterns = [tuple(pattern.split("/")) for pattern in order["patterns"]]
     with opened(ROOT, None, os.O_DIRECTORY) as root:

@@ -87,7 +87,7 @@ class PrestartedInterpreter:
     def start_program(self):
         """Write the script to the interpreter. Return its process id, and None for the wait status.
 
-        The script fits into the pipe, so this does not block. If the interpreter has just died, that ends the run."""
+        The script fits into the pipe, so this does not block. If the interpreter has just died, the run ends."""
         os.set_blocking(self.script, False)
         try:
             os.write(self.script, self.source)

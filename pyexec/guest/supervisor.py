@@ -41,7 +41,7 @@ from pyexec.guest.wire import (
 )
 
 GRACE_SECONDS = 5.0
-"""How long after the program's deadline the container ends in any case."""
+"""The container ends this long after the program's deadline in any case."""
 PR_SET_DUMPABLE = 4
 
 
@@ -82,7 +82,7 @@ def set_dumpable(value):
 
 
 def end_container_after(seconds):
-    """End the container at that time in any case. SIGALRM from the program has no effect before."""
+    """End the container after this time in any case. A SIGALRM that the program sends earlier has no effect."""
     limit = time.monotonic() + seconds
 
     def ring(*_):

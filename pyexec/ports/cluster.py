@@ -1,4 +1,4 @@
-"""The replicas of a deployment: which are alive, which one leads, and what only the owner of a run can tell."""
+"""The replicas of a deployment: membership, leadership, and requests for output that only another replica has."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -33,7 +33,7 @@ class Members:
 
 
 class Membership(Protocol):
-    """Tells which replicas are alive and which one leads.
+    """Joins this replica to the members, watches the members, and elects the leader.
 
     The methods raise `Unavailable` if the store does not answer."""
 
@@ -44,7 +44,7 @@ class Membership(Protocol):
     async def join(self, member: Member) -> None:
         """Make this replica a member, and keep it a member until `leave`.
 
-        If its membership expires, the replica joins again by itself; until then it cannot append events."""
+        If the membership expires, this object joins again by itself; until then the replica cannot append events."""
 
     async def members(self, since: int | None = None) -> Members:
         """Return the members. If `since` is the current version, wait for the next one.
@@ -76,8 +76,8 @@ class Peers(Protocol):
     def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
     ) -> AsyncIterator[tuple[Stream, bytes]]:
-        """Yield what an execution has printed from `offset` on, during setup or while it runs.
+        """Yield the output of an open execution from `offset` on, of its setup or of its program.
 
-        With `follow`, go on until the next event of the execution; otherwise stop at the output so far.
+        With `follow`, continue until the next event of the execution; otherwise stop after the output so far.
 
-        Raises `Unavailable` if the owner of the execution cannot be reached, or breaks off."""
+        Raises `Unavailable` if the owner of the execution cannot be reached, or if the connection breaks."""

@@ -30,7 +30,7 @@ class ContainerSpec:
 
 @frozen(kw_only=True)
 class EngineIdentity:
-    """Which engine answers, the machine it runs on, and the required limits that it says it cannot enforce."""
+    """The engine's id and version, its machine, and the limits that it reports as unsupported."""
 
     id: str
     version: str
@@ -151,7 +151,7 @@ class Container(Protocol):
         """Kill and remove the container, if it exists."""
 
     async def detach(self) -> None:
-        """Close the connection. The processes in the container go on."""
+        """Close the connection. The processes in the container continue."""
 
 
 class Engine(Protocol):
@@ -170,7 +170,7 @@ class Engine(Protocol):
         Raises `ImageUnavailable` if the image does not exist, or cannot run `command`."""
 
     async def follow(self, container_id: str) -> Container:
-        """Return a running container that was started earlier, to be read from its first byte; it is read-only.
+        """Connect to a container that was started earlier. Its output is read from the first byte; it takes no input.
 
         Raises `ContainerGone` if it does not exist any more."""
 

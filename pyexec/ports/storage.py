@@ -1,4 +1,4 @@
-"""Durable storage: the event log, and the blob store for what is too large for it."""
+"""Durable storage: the event log, and the blob store for data that is too large for the log."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from datetime import datetime
@@ -66,8 +66,8 @@ class EventLog(Protocol):
         execution. `notify` names a replica that gets the execution into its inbox. `fence` names a replica that
         must not be a member. The log does not check that the events are legal: the caller does.
 
-        If the append is cancelled, all events were written or none. If it raises `Unavailable`, they may also be
-        written a little later.
+        If the append is cancelled, all events were written or none. If it raises `Unavailable`, all or none were
+        written, or all may be written a few seconds later.
 
         Raises `Conflict` if the log does not have `after` events, has ended or is retired, or if `fence` is a
         member; `KeyTaken` if the key is bound already; `TooLarge` if the store cannot write that much in one
@@ -139,7 +139,7 @@ class BlobStore(Protocol):
         """Delete a blob, if it exists."""
 
     async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
-        """Delete orphaned blobs: those of executions that do not exist, as `exists` tells by their ids.
+        """Delete orphaned blobs: those of executions for whose id `exists` returns False.
 
-        To spare uploads in progress, a blob is only deleted if the replica that stored it is not in `alive`, or,
-        in stores that do not record the replica, if the blob is older than a day."""
+        Uploads in progress must be kept. So a blob is deleted only if the replica that stored it is not in `alive`. A
+        store that does not record the replica deletes only blobs that are older than a day."""

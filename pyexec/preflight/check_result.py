@@ -33,7 +33,7 @@ def ok(check: str, text: str) -> CheckResult:
 
 
 def warning(check: str, text: str) -> CheckResult:
-    """Return a result that the operator should know of; a server can start all the same."""
+    """Return the result of a check that found a problem with which a server can still start."""
     return CheckResult(check, Verdict.WARNING, text)
 
 
@@ -43,7 +43,7 @@ def failed(check: str, problem: ExecutorError | str, fix: str = "") -> CheckResu
 
 
 def all_passed(results: Sequence[CheckResult]) -> bool:
-    """Return whether a server could work: no check failed."""
+    """Return True if no check failed, so that a server could work."""
     return all(result.verdict is not Verdict.FAILED for result in results)
 
 

@@ -1,4 +1,4 @@
-"""Check Consul: it answers, the token has the permissions that a server needs, and the prefix is free or our own."""
+"""Check Consul: it answers, the token has the permissions that a server needs, and no other program uses the prefix."""
 
 import secrets
 from collections.abc import Sequence

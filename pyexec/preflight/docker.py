@@ -17,7 +17,13 @@ from pyexec.sandbox.isolation.isolation_check import IsolationCheck
 from pyexec.sandbox.isolation.probe_runner import PROBE_LABEL
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.settings import Settings
-from pyexec.wiring.sandboxes import container_spec, isolation, isolation_check_config, networks, standard_kind
+from pyexec.wiring.sandboxes import (
+    container_spec,
+    default_kind,
+    isolation_check_config,
+    networks,
+    security_options,
+)
 
 SKEW_SECONDS_MAX = 5.0
 ENGINE_SECONDS = 15.0
@@ -30,7 +36,7 @@ async def check_engine(settings: Settings) -> Sequence[CheckResult]:
     host = settings.engine_host()
     async with AsyncExitStack() as stack:
         try:
-            engine = await DockerEngine.connect(host, isolation(settings), settings.docker_timeout)
+            engine = await DockerEngine.connect(host, security_options(settings), settings.docker_timeout)
             stack.push_async_callback(engine.close)
             with anyio.fail_after(ENGINE_SECONDS):
                 identity, info = await engine.identify(), await engine.info()
@@ -72,7 +78,7 @@ class _EngineChecks:
     identity: EngineIdentity
 
     async def check_networks(self, stack: AsyncExitStack) -> Sequence[CheckResult]:
-        """Create the networks that are missing, until `stack` ends."""
+        """Create the networks that are missing. They are removed when `stack` is closed."""
         names = sorted(networks(self.settings))
         failures = [failure for name in names if (failure := await self._check_network(name, stack))]
         return failures or [ok("networks", ", ".join(names) or "no network is used")]
@@ -127,7 +133,7 @@ class _EngineChecks:
     async def _start_sandbox(self) -> float:
         """Start a sandbox and remove it; return how long it took to become ready, in seconds."""
         policy = self.settings.policy(self.identity.cpus)
-        spec = container_spec(self.settings, {PROBE_LABEL: "check"}, standard_kind(policy))
+        spec = container_spec(self.settings, {PROBE_LABEL: "check"}, default_kind(policy))
         begun = perf_counter()
         sandbox = await Sandbox.start(self.engine, spec)
         seconds = perf_counter() - begun

@@ -29,7 +29,7 @@ _CONTENT = b"written and removed by python-executor-server --check"
 
 
 def check_address(settings: Settings) -> Iterator[CheckResult]:
-    """Check that the server can listen at its address, and who can reach it there."""
+    """Check that the server can listen at its address, and warn if the address is too open or not open enough."""
     address = f"{settings.host}:{settings.port}"
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listener:

@@ -23,7 +23,7 @@ from pyexec.sandbox.protocol import Frame, ProgramPlan, Ready, Rejected, Started
 
 STARTUP_SECONDS = 30.0
 CHECK_SECONDS = 5.0
-"""If the supervisor is silent for this long, the engine may be the cause, so it is checked."""
+"""If the supervisor sends nothing for this long, check the engine, because it may be the cause."""
 UNPACK_SECONDS = 120.0
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
@@ -88,9 +88,10 @@ class Sandbox:
 
     @classmethod
     async def adopt(cls, engine: Engine, container_id: str) -> Self:
-        """Connect to a sandbox whose program another process has started. Allows only `frames`, `kill` and `remove`.
+        """Connect to a sandbox whose program another process has started.
 
-        `frames` begins with the first frame. Raises `ContainerGone` if the container does not exist any more."""
+        Only `frames`, `kill`, `remove` and `detach` are allowed. `frames` begins with the first frame. Raises
+        `ContainerGone` if the container does not exist any more."""
         return cls(engine, await engine.follow(container_id))
 
     async def wait_until_broken(self) -> None:
@@ -120,7 +121,7 @@ class Sandbox:
         raise SandboxBroken(f"unpacking the archive timed out after {UNPACK_SECONDS:g} s")
 
     async def send_plan(self, plan: ProgramPlan, stdin: bytes) -> None:
-        """Describe the program. `start_program` must follow within a few seconds, or it is rejected."""
+        """Send the plan and the standard input. Call `start_program` within a few seconds, or it is rejected."""
         await self._write(protocol.plan_frames(plan, stdin))
 
     async def start_program(self, signal: StartSignal) -> None:
@@ -217,7 +218,7 @@ class Sandbox:
 
         Return False if the container does not exist any more."""
         await self._container.detach()
-        failures = FailureLog(logger, f"asking the engine for the sandbox {self.container_id[:12]}")
+        failures = FailureLog(logger, f"reconnecting to the sandbox {self.container_id[:12]}")
         container = await retry(
             self._follow, failures, seconds=RETRY_SECONDS, errors=(EngineError, Unavailable)
         )

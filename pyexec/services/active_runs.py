@@ -1,4 +1,4 @@
-"""The runs that this replica carries: their events, their output so far, and the requests to kill them."""
+"""The runs that this replica handles: their events, their output so far, and the requests to kill them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,7 +24,7 @@ class Run:
     """The files that the guest sent after the program ended, if the spec asked for files."""
     changes: Broadcast = field(factory=Broadcast)
     inactive: anyio.Event = field(factory=anyio.Event)
-    """Set once this replica no longer carries the run: it has ended, or another replica owns it."""
+    """Set once this replica no longer handles the run: it has ended, or another replica owns it."""
     kill_requested: anyio.Event = field(factory=anyio.Event)
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
     """The scope of everything before the start. A kill request and a change of owner cancel it."""
@@ -61,11 +61,11 @@ class Run:
         return self.execution
 
     def catch_up(self, events: Sequence[Event]) -> Execution:
-        """Record those of the log's `events`, given from the first on, that are not recorded yet."""
+        """Record the events that are not recorded yet. `events` are all events of the log."""
         return self.record(events[self.seq :]) if len(events) > self.seq else self.execution
 
     def detach(self) -> None:
-        """Stop carrying the run here: readers continue elsewhere, and preparation is cancelled."""
+        """Stop handling the run here: cancel its preparation, and wake its readers, which then read the log."""
         self.inactive.set()
         self.preparation.cancel()
         self.changes.notify_all()
@@ -76,7 +76,7 @@ class Run:
         self.changes.notify_all()
 
     def check_may_append(self, replica: str, event: Event) -> None:
-        """Raise `Conflict` unless, as far as is known here, `replica` owns the run and `event` may come next."""
+        """Raise `Conflict` if, by the recorded events, `replica` does not own the run or `event` is not legal."""
         if self._execution is not None and not (
             self._execution.is_for(replica) and is_legal(self._execution, event)
         ):
@@ -85,13 +85,13 @@ class Run:
 
 
 class ActiveRuns:
-    """The runs that this replica carries, by execution id."""
+    """The runs that this replica handles, by execution id."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
 
     def get(self, execution_id: str) -> Run | None:
-        """Return the run, or None if this replica does not carry it."""
+        """Return the run, or None if this replica does not handle it."""
         return self._runs.get(execution_id)
 
     def add(self, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Write how an execution ended: the one event that must neither get lost nor be written twice."""
+"""Append the terminal event of an execution, exactly once."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -48,8 +48,8 @@ SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureTy
 class CompletionWriter:
     """Writes the terminal events of the runs that `replica` owns.
 
-    Every method survives cancellation, and retries while log or blobs are unavailable. After `stop_waiting` it
-    retries no more: the run is left to the replica that adopts it."""
+    Every method is shielded from cancellation, and retries while the log or the blob store is unavailable. After
+    `stop_waiting`, it detaches instead of retrying, and another replica adopts the run."""
 
     log: EventLog
     blobs: BlobStore
@@ -59,11 +59,11 @@ class CompletionWriter:
     _stopping: anyio.Event = field(factory=anyio.Event)
 
     def stop_waiting(self) -> None:
-        """Leave a run to adoption, instead of retrying, when log or blobs are unavailable."""
+        """Detach from runs, instead of retrying, while the log or the blob store is unavailable."""
         self._stopping.set()
 
     async def end(self, run: Run, ended: RunOutcome) -> None:
-        """Store output and files, and write the terminal event for the observed end."""
+        """Store the output and the files, and append the terminal event for this outcome."""
         failures = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             stderr_tail = run.output_log.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
@@ -137,9 +137,10 @@ class CompletionWriter:
             return OutputFiles(truncated=True)
 
     async def _write(self, run: Run, terminal: Terminal, failures: FailureLog) -> None:
-        """Append the terminal event after the newest event, as long as this replica owns the open execution.
+        """Append the terminal event after the latest event, as long as this replica owns the open execution.
 
-        A conflict means that another event came first: a kill request, an end, a release or an adoption."""
+        After a conflict, another event is in the log (a kill request, an end, a release or an adoption), and the next
+        attempt takes it into account."""
         while self._owns(run):
             try:
                 await self._retried(run, failures, partial(self._append, run, terminal))
@@ -203,8 +204,8 @@ class CompletionWriter:
         run.detach()
 
     def _owns(self, run: Run) -> bool:
-        """Return True while this replica still has to end the run. Detaches from a run that another one took over."""
+        """Return True if this replica must still end the run. Detach if another replica owns it."""
         if not run.inactive.is_set() and not run.execution.is_for(self.replica):
-            logger.warning("%s is owned by another replica now; nothing is written", run.id)
+            logger.warning("%s is owned by another replica now; its end is not written here", run.id)
             run.detach()
         return not run.inactive.is_set()

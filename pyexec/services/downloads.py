@@ -60,7 +60,7 @@ class Downloads:
         files = files_of(execution)
         if files is None:
             raise UnknownFile(
-                f"{execution_id} was submitted without output_files; name the files to bring back there"
+                f"{execution_id} was submitted without output_files; list the files to return there"
             )
         return files, execution.terminal
 
@@ -95,7 +95,7 @@ class _Contents:
             if not self._buffer:
                 chunk = await anext(self._chunks, None) if self._chunks is not None else None
                 if chunk is None:
-                    raise Unavailable(f"the blob {self._name} is shorter than its list of files says")
+                    raise Unavailable(f"the blob {self._name} is shorter than the files in its list")
                 self._buffer = memoryview(chunk)
             data, self._buffer = self._buffer[:size], self._buffer[size:]
             size -= len(data)

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Failed, Running, Terminal
-from pyexec.domain.execution import Execution, Status, fold
+from pyexec.domain.execution import Status, fold
 from pyexec.domain.result import summarize
 from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
 from pyexec.metrics import (
@@ -30,18 +30,20 @@ from pyexec.services.active_runs import ActiveRuns
 
 logger = logging.getLogger(__name__)
 
-_KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
+_ERROR_KINDS: tuple[tuple[type[ExecutorError], str], ...] = (
     (ConsulSessionLost, "session_lost"),
     (Unavailable, "unavailable"),
     (CorruptLog, "corrupt"),
     (TooLarge, "too_large"),
 )
-"""Failures of the log itself. A conflict is not one: another writer came first."""
+"""The metric labels of errors. A `Conflict` is not an error of the log, because another writer caused it."""
 
 
 @frozen
 class MeteredLog:
-    """`ports.EventLog` around another one. Every event that this replica writes passes here."""
+    """Measures another `ports.EventLog`, through which all services of this replica append and read.
+
+    Operators use the labels of the operations, so a label stays the same if its method gets another name."""
 
     log: EventLog
     active_runs: ActiveRuns
@@ -67,7 +69,7 @@ class MeteredLog:
             self.meter.observe(STEP_SECONDS, perf_counter() - begun, "first_commit")
         elif isinstance(last, Terminal):
             self.meter.observe(STEP_SECONDS, perf_counter() - begun, "terminal_commit")
-            self._count_end(last, self._ended(execution_id, after, events))
+            self._count_end(last, execution_id, after, events)
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
         with self._measured("read"):
@@ -115,26 +117,25 @@ class MeteredLog:
         with self._measured("check"):
             await self.log.check()
 
-    def _ended(self, execution_id: str, after: int, events: Sequence[Event]) -> Execution | None:
-        """Return the ended execution if it ran here, or was written whole here; else None."""
-        run = self.active_runs.get(execution_id)
-        if run is not None and run.seq >= after:
-            self.meter.count(OUTPUT_BYTES, by=len(run.output_log))
-            return fold(execution_id, [*run.events[:after], *events])
-        return fold(execution_id, events) if after == 0 else None
-
-    def _count_end(self, terminal: Terminal, ended: Execution | None) -> None:
+    def _count_end(self, terminal: Terminal, execution_id: str, after: int, events: Sequence[Event]) -> None:
+        """Count an ended execution, and its output and timings if all its events are known here."""
         mode = current_correlation().mode
-        # The error type of a completed program is the program's own text, so it is no label.
+        # The error type of a completed program is text that the program chose, so it is not a label.
         reason = terminal.error_type if isinstance(terminal, Failed) else ""
         status = type(terminal).__name__.lower().replace("finished", "completed")
         self.meter.count(EXECUTIONS_ENDED, mode, status, reason)
-        timings = None if ended is None else summarize(ended)
-        if timings is not None and timings.timings_ms is not None and timings.duration_ms is not None:
-            self.meter.observe(EXECUTION_SECONDS, timings.duration_ms / 1000, mode)
-            self.meter.observe(PHASE_SECONDS, timings.timings_ms.queue / 1000, "queue")
-            self.meter.observe(PHASE_SECONDS, timings.timings_ms.setup / 1000, "setup")
-            self.meter.observe(PHASE_SECONDS, timings.timings_ms.run / 1000, "run")
+        run = self.active_runs.get(execution_id)
+        if run is not None and run.seq >= after:
+            self.meter.count(OUTPUT_BYTES, by=len(run.output_log))
+            events = [*run.events[:after], *events]
+        elif after > 0:
+            return
+        summary = summarize(fold(execution_id, events))
+        if summary.timings_ms is not None and summary.duration_ms is not None:
+            self.meter.observe(EXECUTION_SECONDS, summary.duration_ms / 1000, mode)
+            self.meter.observe(PHASE_SECONDS, summary.timings_ms.queue / 1000, "queue")
+            self.meter.observe(PHASE_SECONDS, summary.timings_ms.setup / 1000, "setup")
+            self.meter.observe(PHASE_SECONDS, summary.timings_ms.run / 1000, "run")
 
     def _measured_unless_waiting(self, operation: str, since: int | None) -> AbstractContextManager[None]:
         return self._measured(operation) if since is None else self._counting_errors(operation)
@@ -149,7 +150,7 @@ class MeteredLog:
         try:
             yield
         except ExecutorError as error:
-            kind = next((name for kind, name in _KINDS if isinstance(error, kind)), None)
+            kind = next((name for kind, name in _ERROR_KINDS if isinstance(error, kind)), None)
             if kind is not None:
                 self.meter.count(EVENT_LOG_ERRORS, operation, kind)
             raise

@@ -45,7 +45,7 @@ class Executions:
         self._corrupt_logs = corrupt_logs
 
     async def get(self, execution_id: str) -> Execution:
-        """Return the state that the log tells."""
+        """Return the state of an execution, computed from its log."""
         try:
             events = await self._log.read(execution_id)
             if not events:
@@ -57,7 +57,7 @@ class Executions:
             raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
 
     async def result(self, execution_id: str, caller: Caller, wait_seconds: float = 0) -> Result:
-        """Return the result: when the execution has ended, or as it is after `wait_seconds`."""
+        """Return the result. If the execution has not ended, wait for that, at most `wait_seconds`."""
         execution = await self.get(execution_id)
         if execution.phase is not Phase.ENDED and wait_seconds > 0:
             execution = await self._ended_within(wait_seconds, execution)
@@ -95,16 +95,17 @@ class Executions:
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
     ) -> AsyncIterator[Item]:
-        """Yield events and output after a position, in order. With `follow`, go on until the end."""
+        """Yield events and output after a position, in order. With `follow`, continue until the execution ends."""
         await self.get(execution_id)
         return self.known_items(execution_id, after, caller, follow=follow)
 
     async def known_items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
     ) -> AsyncIterator[Item]:
-        """Do the same for an execution that is known to exist.
+        """Yield the same as `items`, without a check that the execution exists.
 
-        Items come from this replica's memory, from another replica, or from the log: wherever the run is."""
+        Items come from this replica's memory if it owns the run. Otherwise events come from the log, and the output of
+        a running program comes from its owner."""
         at = after
         while True:
             if (run := self._active_runs.get(execution_id)) is not None:
@@ -174,25 +175,25 @@ class Executions:
         return output_log
 
     async def _ended_within(self, seconds: float, execution: Execution) -> Execution:
-        """Wait for the end, at most `seconds`, and return the state then."""
+        """Wait until the execution has ended, at most `seconds`. Return its state."""
         with anyio.move_on_after(seconds):
             return await self._until_ended(execution)
         return await self.get(execution.id)
 
     async def _until_ended(self, execution: Execution) -> Execution:
-        """Wait for the end. Each of a thousand waiting callers reads the ended log only once."""
+        """Wait until the execution has ended. The log is read only after a change, however many callers wait."""
         while execution.phase is not Phase.ENDED:
             await self._log.wait(execution.id, execution.seq)
             execution = await self.get(execution.id)
         return execution
 
     async def kill(self, execution_id: str) -> Execution:
-        """Kill an execution. Return its state once it has ended, however it ended, or after ten seconds."""
+        """Kill an execution. Return its state when it has ended, or after ten seconds."""
         execution = await self.request_kill(execution_id)
         return await self._ended_within(KILL_WAIT_SECONDS, execution)
 
     async def request_kill(self, execution_id: str) -> Execution:
-        """Write the kill request, which the owner then carries out. Return the state once it is durable."""
+        """Append the kill request, or `killed` if no replica owns the execution. Return the state after the append."""
         while True:
             execution = await self.get(execution_id)
             events = request_kill(execution, at=now(), nonce=nonce())

@@ -1,7 +1,8 @@
 """Resolve executions of which this replica and the event log may disagree.
 
-Either nothing here carries an execution that the log says this replica owns, because an append was not confirmed:
-it must end or be released. Or a run is carried here that another replica has taken over: it must be detached."""
+Two cases exist. By the log this replica owns an execution, but no run of it exists here, because an append was not
+confirmed: the execution must be ended or released. Or a run exists here, but another replica has adopted the execution:
+the run must be detached."""
 
 import logging
 from functools import partial
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @frozen(kw_only=True)
 class InDoubtResolver:
-    """Makes what `replica` does and what the log says agree again."""
+    """Makes the runs of `replica` agree with the log again."""
 
     log: EventLog
     active_runs: ActiveRuns
@@ -30,16 +31,16 @@ class InDoubtResolver:
     corrupt_logs: CorruptLogReporter
 
     async def resolve(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:
-        """Return once nothing waits for this replica to carry the execution.
+        """End or release the execution if this replica owns it and no run of it exists here.
 
-        `submitted` is given if the first append was not confirmed. It may still take effect, so an ended execution
-        is written in its place."""
+        `submitted` is given if the first append was not confirmed. That append may still take effect. So if the log
+        is empty, a failed execution is written instead, which makes the late append fail."""
         failures = FailureLog(logger, f"resolving the state of {execution_id}")
         while True:
             try:
                 return await retry(partial(self._resolve, execution_id, reason, submitted), failures)
             except Conflict as error:
-                logger.info("%s has changed meanwhile and is read again: %s", execution_id, error)
+                logger.info("%s has changed meanwhile; retrying: %s", execution_id, error)
             except CorruptLog as error:
                 self.corrupt_logs.report(execution_id, error)
                 return None
@@ -53,7 +54,7 @@ class InDoubtResolver:
                 self.corrupt_logs.report(run.id, error)
                 continue
             if not events:
-                continue  # its first append is under way
+                continue  # its first append is in progress
             execution = run.catch_up(events)
             if execution.phase is not Phase.ENDED and not execution.is_for(self.replica):
                 logger.warning("%s was taken over by %s", run.id, execution.owner)

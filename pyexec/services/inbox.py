@@ -1,4 +1,4 @@
-"""Handle what other replicas ask of this one: start executions that the leader placed here, and kill runs."""
+"""Handle the inbox of this replica: start executions that the leader assigned to it, and kill runs."""
 
 import logging
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ SLOT_WAIT_SECONDS = 10.0
 
 @define(kw_only=True)
 class InboxWorker:
-    """Works through the inbox; `run` it while the replica accepts work.
+    """Handles the entries of the inbox. `run` it while the replica accepts work.
 
-    An execution placed here waits `slot_wait_seconds` for a slot. Then it is released, so that another replica can
-    run it, or the leader can let it time out."""
+    An assigned execution waits `slot_wait_seconds` for a slot. Then it is released, so that another replica can run
+    it, or the leader can end it as `queue_timeout`."""
 
     log: EventLog
     slots: Slots
@@ -80,7 +80,9 @@ class InboxWorker:
             self.runner.resolve_later(execution_id, "its archive is lost: the caller who sent it has gone")
         elif execution_id not in self._starting:
             self._starting.add(execution_id)
-            tasks.start_soon(partial(self._start, execution_id, events), name=f"start placed {execution_id}")
+            tasks.start_soon(
+                partial(self._start, execution_id, events), name=f"start assigned {execution_id}"
+            )
 
     async def _start(self, execution_id: str, events: Sequence[Event]) -> None:
         correlate(execution_id, "async")
@@ -89,7 +91,7 @@ class InboxWorker:
         limits = run.execution.spec.limits
         try:
             slot = await self.slots.reserve(limits, self.slot_wait_seconds, from_backlog=True)
-            self.runner.launch(run, Launch(slot, partial(self.preparation.from_payload, run)))
+            self.runner.launch(run, Launch(slot, partial(self.preparation.sandbox_from_payload, run)))
         except QueueTimeout:
             self.runner.resolve_later(execution_id, "no slot became free on its replica")
         finally:

@@ -23,7 +23,7 @@ CHUNK_BYTES = 256 * 1024
 
 @frozen(kw_only=True)
 class OutputFileLimits:
-    """Limits of the files that a run may bring back, and the directory of the spool."""
+    """Limits of the output files of a run, and the directory of the spool."""
 
     limits: FileLimits
     spool_dir: Path
@@ -44,7 +44,7 @@ class OutputFileSpool:
         self._spool = anyio.SpooledTemporaryFile(SPOOL_MEMORY_BYTES, dir=str(self._limits.spool_dir))
 
     async def receive(self, execution_id: str, sandbox: Sandbox) -> None:
-        """Receive all files that the guest sends. A fault drops the files, and changes nothing else in the result."""
+        """Receive all files that the guest sends. An error drops the files and changes nothing else in the result."""
         try:
             with anyio.move_on_after(RECEIVE_SECONDS):
                 await self._receive(sandbox)

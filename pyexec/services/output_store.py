@@ -46,7 +46,7 @@ async def store_output(
 
 
 async def load_output(blobs: BlobStore, execution: Execution) -> OutputLog:
-    """Return the output of an ended execution; an empty journal for one that has not ended."""
+    """Return the output of an ended execution; an empty output log for one that has not ended."""
     output = execution.terminal.output if execution.terminal else Output()
     if output.blob is not None:
         return OutputLog.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))

@@ -38,11 +38,10 @@ RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
 """Pauses before a broken sandbox is replaced. An engine that restarts is back after the last one."""
 
 OpenArchive = Callable[[], AsyncIterator[bytes]]
-"""Opens the archive of an accepted execution from its first byte; may be called several times."""
-
+"""Returns the bytes of an archive from the first one. It is called again for each attempt."""
 
 Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
-"""Returns a sandbox with the run's archive in it, however long that takes."""
+"""Returns a sandbox with the run's archive in it. This can take minutes."""
 
 
 @frozen
@@ -76,8 +75,8 @@ class Preparation:
     meter: Meter = NOOP_METER
 
     async def kind(self, spec: Spec) -> SandboxKind | None:
-        """Return the kind of sandbox that `spec` can start in at once. Return None if its image must be pulled or
-        its environment made first."""
+        """Return the kind of sandbox for `spec`. Return None if its image must be pulled, or its environment built,
+        first."""
         if idle := self.idle_kind(spec):
             return idle
         image = await self.environments.find(spec)
@@ -88,8 +87,65 @@ class Preparation:
         kind = kind_of(spec)
         return kind if spec.recipe is None and self.pool.has(kind) else None
 
-    async def sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
-        """Take a sandbox and unpack the archive in it. If that fails, the sandbox is removed."""
+    async def sandbox_for_upload(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
+        """Take a sandbox from the pool and unpack an upload in it, while the upload arrives.
+
+        Raises `InvalidRequest` if the archive cannot be unpacked, and `Unavailable` instead of `SandboxBroken`."""
+        try:
+            return await self._fill_sandbox(kind, archive.chunks())
+        except SandboxRefused as error:
+            if error.code == "disk_full":
+                raise TooLarge(
+                    f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
+                    field="config.disk_mb",
+                ) from error
+            raise InvalidRequest(f"the archive cannot be unpacked: {error}", field="tar") from error
+        except SandboxBroken as error:
+            raise Unavailable(f"the sandbox broke while the archive was unpacked: {error}") from error
+
+    async def sandbox_from_payload(self, run: Run) -> Sandbox:
+        """Prepare a sandbox for a claimed run whose archive is in the blob store.
+
+        Builds the environment if it is missing. Retries a few times if a sandbox breaks. Also raises `SetupFailed`,
+        and `Conflict` if the execution has changed meanwhile."""
+        payload = run.execution.payload
+        if payload is None:
+            raise Conflict("the execution has no archive")
+        return await self._with_retries(run, partial(self.blobs.read, payload))
+
+    async def sandbox_from_spool(self, run: Run, spool: Spool) -> Sandbox:
+        """Wait until the run is claimed, then prepare a sandbox from the archive in `spool`. Close `spool` at the end.
+
+        Retries and raises as `sandbox_from_payload` does."""
+        try:
+            await self._until_claimed(run)
+            return await self._with_retries(run, spool.read)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await spool.close()
+
+    async def sandbox_when_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
+        """Wait until the run is claimed, then return `sandbox`, which has the archive already.
+
+        If the wait fails or is cancelled, remove the sandbox."""
+        try:
+            await self._until_claimed(run)
+        except BaseException:
+            await remove(sandbox)
+            raise
+        return sandbox
+
+    async def _with_retries(self, run: Run, open_archive: OpenArchive) -> Sandbox:
+        for seconds in RETRY_DELAYS_SECONDS:
+            try:
+                return await self._fill_sandbox(await self._prepared_kind(run), open_archive())
+            except (SandboxBroken, EngineError, Unavailable) as error:
+                logger.warning("cannot prepare %s; retrying in %g s: %s", run.id, seconds, error)
+                await anyio.sleep(seconds)
+        return await self._fill_sandbox(await self._prepared_kind(run), open_archive())
+
+    async def _fill_sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
+        """Take a sandbox from the pool and unpack the archive in it. If that fails, remove the sandbox."""
         sandbox = await self.pool.take(kind)
         try:
             with timed(self.meter, STEP_SECONDS, "upload"):
@@ -101,61 +157,10 @@ class Preparation:
             raise
         return sandbox
 
-    async def filled_sandbox(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
-        """Do the same with an upload. An archive that cannot be unpacked is the caller's error.
-
-        Raises `InvalidRequest`, and `Unavailable` instead of `SandboxBroken`."""
-        try:
-            return await self.sandbox(kind, archive.chunks())
-        except SandboxRefused as error:
-            if error.code == "disk_full":
-                raise TooLarge(
-                    f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
-                    field="config.disk_mb",
-                ) from error
-            raise InvalidRequest(f"the archive cannot be unpacked: {error}", field="tar") from error
-        except SandboxBroken as error:
-            raise Unavailable(f"the sandbox broke while the archive was unpacked: {error}") from error
-
-    async def from_payload(self, run: Run) -> Sandbox:
-        """Prepare a sandbox for a claimed run whose archive lies in the blob store.
-
-        Makes the environment if it is missing; replaces a sandbox that breaks, a few times. Raises also
-        `SetupFailed`, and `Conflict` if the execution has changed meanwhile."""
-        payload = run.execution.payload
-        if payload is None:
-            raise Conflict("the execution has no archive")
-        return await self._with_retries(run, partial(self.blobs.read, payload))
-
-    async def from_spool(self, run: Run, spool: Spool) -> Sandbox:
-        """Wait until the run is claimed, then do the same from the archive in `spool`, which is closed at the end."""
-        try:
-            await self._until_claimed(run)
-            return await self._with_retries(run, spool.read)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await spool.close()
-
-    async def when_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
-        """Return `sandbox`, which holds the archive already, once the run is claimed. If that fails, remove it."""
-        try:
-            await self._until_claimed(run)
-        except BaseException:
-            await remove(sandbox)
-            raise
-        return sandbox
-
-    async def _with_retries(self, run: Run, open_archive: OpenArchive) -> Sandbox:
-        for seconds in RETRY_DELAYS_SECONDS:
-            try:
-                return await self.sandbox(await self._prepared_kind(run), open_archive())
-            except (SandboxBroken, EngineError, Unavailable) as error:
-                logger.warning("cannot prepare %s; retrying in %g s: %s", run.id, seconds, error)
-                await anyio.sleep(seconds)
-        return await self.sandbox(await self._prepared_kind(run), open_archive())
-
     async def _prepared_kind(self, run: Run) -> SandboxKind:
-        """Return the kind of the run's sandbox, after setup if it needs one. Setup output goes to the journal."""
+        """Return the kind of the run's sandbox, after its setup if it needs one.
+
+        The output of the setup goes to the run's output log."""
         spec = run.execution.spec
         kind = await self.kind(spec)
         if kind is not None:
@@ -188,7 +193,7 @@ class Preparation:
 
 
 def kind_of(spec: Spec, image: Image | None = None) -> SandboxKind:
-    """Return the kind of sandbox for a spec: of the image that it names, or of the environment made for it."""
+    """Return the kind of sandbox for a spec. `image` is its environment if the spec has a recipe."""
     limits = spec.limits
     has_environment = image is not None and spec.recipe is not None
     return SandboxKind(

@@ -1,6 +1,7 @@
-"""Bring every open execution to its end: the leader reads the log, decides with `plan`, and appends events.
+"""Reconcile all open executions: the leader reads the log, decides with `plan`, and appends events.
 
-It places what is queued, times out what waited too long, and releases or marks lost what a dead replica left."""
+It assigns queued executions to replicas, and ends those that have waited too long. It releases the executions of dead
+replicas, or ends them as lost."""
 
 import logging
 from collections import Counter
@@ -37,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 QUEUED_AHEAD = 1
-"""How many executions a replica is given in addition to its free slots, so that asynchronous work waits in the same
-queue as synchronous callers."""
+"""How many more executions than it has free slots the leader assigns to a replica. So asynchronous executions wait in
+the same queue as synchronous callers."""
 
 
 @frozen(kw_only=True)
@@ -117,7 +118,7 @@ class Reconciler:
                     await changed.wait()
 
     async def _reconcile(self) -> float | None:
-        """Reconcile once. Return after how many seconds to do it again even if nothing changes; None for never."""
+        """Reconcile once. Return the seconds until the next deadline; None if there is no deadline."""
         try:
             for action in plan(self._view()):
                 with correlated(action.execution.id):
@@ -169,9 +170,9 @@ class Reconciler:
             version = await retry(partial(self._update_open, version), failures)
 
     async def _update_open(self, version: int | None) -> int:
-        """Read all open executions that have changed, except those that this replica runs: they need no reconciling.
+        """Read all open executions that have changed, except those that run on this replica.
 
-        The new version is returned only after all were read, so that a failed read is repeated."""
+        Return the new version. If a read fails, the next call starts from the old version and repeats it."""
         opened = await self._log.open_executions(version)
         lengths = opened.lengths
         for ended in self._first_seen.keys() - lengths.keys():
@@ -209,8 +210,8 @@ class Reconciler:
         self._open[execution_id] = OpenExecution(execution=execution, waiting_since=since)
 
     def _runs_here(self, execution_id: str, length: int) -> bool:
-        """Return True if this replica carries the execution and knows all its events. Otherwise another replica may
-        have taken it over, and the log must be read."""
+        """Return True if this replica handles the execution and has recorded all its events. Otherwise another replica
+        may have adopted it, and the log must be read."""
         run = self._active_runs.get(execution_id)
         return (
             run is not None
@@ -220,7 +221,7 @@ class Reconciler:
         )
 
     def _update_gone(self) -> None:
-        """Record since when each owner of an open execution is no member."""
+        """Record when each owner of an open execution was first missing from the members."""
         owners = {seen.execution.owner for seen in self._open.values()}
         missing = {owner for owner in owners if owner is not None and owner not in self._members}
         self._gone_since = {owner: self._gone_since.get(owner, anyio.current_time()) for owner in missing}
@@ -249,7 +250,7 @@ class Reconciler:
             if isinstance(event, Released):
                 self._first_seen[execution.id] = anyio.current_time()  # its time in the queue starts again
         except Conflict as error:
-            logger.info("%s has changed meanwhile and is decided again: %s", execution.id, error)
+            logger.info("%s has changed meanwhile; planning again: %s", execution.id, error)
         except CorruptLog as error:
             self._corrupt_logs.report(execution.id, error)
         await self._read(execution.id)

@@ -37,8 +37,8 @@ class Recovery:
     corrupt_logs: CorruptLogReporter
     labels: Mapping[str, str]
 
-    async def recover_at_start(self) -> None:
-        """Recover what replicas left that are no members now. Waits until log and engine answer."""
+    async def recover_with_retries(self) -> None:
+        """Recover what former members left. Retry while the log or the engine does not answer."""
         failures = FailureLog(logger, "recovering what vanished replicas left")
         await retry(self.recover, failures, errors=(Unavailable, EngineError))
 
@@ -52,7 +52,7 @@ class Recovery:
             if before.members.keys() - members.members.keys():
                 await anyio.sleep(RETURN_SECONDS)
                 members = await self._members(None)
-                await self.recover_at_start()
+                await self.recover_with_retries()
 
     async def _refresh(self) -> None:
         """Check this replica's own runs: the change of members may be its own return."""
@@ -68,9 +68,9 @@ class Recovery:
         return await retry(partial(self.membership.members, since), failures)
 
     async def recover(self) -> None:
-        """Adopt the running programs of replicas that are no members now, and remove their other containers."""
-        # Containers first, members second: a replica with a container was a member before, so none that is alive
-        # is missing from the list.
+        """Adopt the running programs of replicas that are not members, and remove their other containers."""
+        # List containers before members: a replica joins before it starts containers, so the list of members includes
+        # the owner of each container if it is alive.
         containers = await self.engine.list_containers(self.labels)
         alive = (await self.membership.members()).members.keys() | {self.runner.replica}
         orphans = {c for c, labels in containers.items() if labels.get(REPLICA_LABEL) not in alive}
@@ -78,7 +78,7 @@ class Recovery:
             if execution.container is None or execution.container not in containers:
                 continue
             orphans.discard(execution.container)  # another replica may have adopted its program
-            # The log tells the owner. The container's label names the replica that started it.
+            # The log names the owner. The container's label names the replica that started it.
             if execution.owner not in alive or self.runner.is_orphaned(execution):
                 with correlated(execution.id, "async" if execution.payload else "sync"):
                     await self._adopt(execution, events, execution.container)
@@ -88,8 +88,8 @@ class Recovery:
     async def remove_own(self) -> None:
         """At shutdown, remove this replica's containers, except those that run an open execution.
 
-        If log or engine do not answer, they stay: each program ends by its own alarm, and the next replica on this
-        engine removes the containers."""
+        If the log or the engine does not answer, they stay: the supervisor ends each program at its deadline, and the
+        next replica on this engine removes the containers."""
         with anyio.CancelScope(shield=True):
             try:
                 own = await self.engine.list_containers({**self.labels, REPLICA_LABEL: self.runner.replica})

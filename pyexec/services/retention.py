@@ -22,7 +22,7 @@ MAINTENANCE_SECONDS = 3600.0
 
 @frozen(kw_only=True)
 class Retention:
-    """Maintenance that the leader does."""
+    """Deletes and repairs stored data. Only the leader runs it."""
 
     log: EventLog
     blobs: BlobStore
@@ -66,7 +66,7 @@ class Retention:
             return True
 
     async def _retire(self, execution_id: str) -> None:
-        """Delete the blobs first and the log last: a log without blobs can be deleted again, not the reverse."""
+        """Delete the blobs, then the log. In this order, an interrupted deletion can be repeated."""
         try:
             for blob in (payload_blob, output_blob, files_blob):
                 await self.blobs.delete(blob(execution_id))

@@ -22,13 +22,14 @@ from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 0.2
-"""The supervisor reports a timeout itself, with usage. The monitor enforces the deadline this much later."""
+"""The monitor enforces the deadline this much later than the supervisor, whose report of a timeout has the usage."""
 GRACE_WITH_FILES_SECONDS = 4.0
-"""The same for a run with output files, which only the supervisor can send. Its own alarm rings a second later."""
+"""The same for a run with output files, because only the supervisor can send the files. It must be shorter than the
+supervisor's own grace of five seconds."""
 UNREACHABLE_SECONDS = 60.0
-"""How much longer to wait for a program whose engine does not answer. Its sandbox keeps its last frames that long."""
+"""Additional time for a program whose engine does not answer. The sandbox keeps its last frames longer than that."""
 STREAM_CHANGES_MAX = 100_000
-"""The order of stdout and stderr is recorded; a program that alternates without end costs more than its bytes."""
+"""Each change between stdout and stderr starts a new segment of the output log, which takes memory of the server."""
 SUPERVISOR_REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
 
 Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
@@ -36,7 +37,7 @@ Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
 
 @frozen(kw_only=True)
 class OutputLimits:
-    """The operator's limits on what a run brings back: bytes of output, and files."""
+    """The operator's limits on the output of a run: bytes of output, and output files."""
 
     output_bytes: int
     files: OutputFileLimits
@@ -45,7 +46,7 @@ class OutputLimits:
 async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputLimits) -> RunOutcome:
     """Run `following` to the program's end, and receive the output files. Return how the program ended.
 
-    The deadline, a kill request, and a change of owner end the run from here, whatever the guest does."""
+    The deadline, a kill request or a change of owner ends this even if the guest does not react."""
     spec = run.execution.spec
     grace = GRACE_WITH_FILES_SECONDS if spec.output_files else GRACE_SECONDS
     ended: RunOutcome | None = None
@@ -71,7 +72,7 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
 
 
 def program_plan(spec: Spec) -> ProgramPlan:
-    """Return what the guest is told of the program before the start signal."""
+    """Return the plan, which the supervisor gets before the start signal."""
     return ProgramPlan(
         entrypoint=spec.entrypoint or "",
         args=spec.script_args,
@@ -96,7 +97,7 @@ async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> 
 
 
 async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
-    """Copy the program's output into the journal, up to the output limit, until the program ends.
+    """Copy the program's output into the run's output log, up to the output limit, until the program ends.
 
     Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
     result = b""
@@ -153,11 +154,11 @@ async def _cancel_when_inactive(run: Run, scope: anyio.CancelScope) -> None:
 async def _cancel_at_deadline(
     seconds: float, grace: float, sandbox: Sandbox, scope: anyio.CancelScope
 ) -> None:
-    """Cancel at the deadline. If the engine does not answer then, wait longer: the program may have ended in time."""
+    """Cancel at the deadline. If the engine does not answer, wait longer: the program may have ended in time."""
     await anyio.sleep(seconds)
     async with anyio.create_task_group() as checking:
         checking.start_soon(sandbox.check_engine, name="check the engine")
-        # A second sleep, not one longer one: a host that was suspended first reads what arrived meanwhile.
+        # Two sleeps instead of one: after a suspension of the host, `follow` first reads frames that have arrived.
         await anyio.sleep(grace)
     if sandbox.engine_unreachable:
         await anyio.sleep(UNREACHABLE_SECONDS)

@@ -1,4 +1,4 @@
-"""Carry executions from their first event to their last: append, prepare, start, monitor, complete, clean up."""
+"""Run executions on this replica, from their first event to their last: prepare, start, monitor, complete, clean up."""
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import frozen
 
-from pyexec.aio import InFlightGuard
+from pyexec.aio import ShutdownGuard
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, fold
 from pyexec.domain.outcome import RunOutcome
@@ -36,9 +36,9 @@ NOT_CONFIRMED = "the event log did not confirm the start; the code was not start
 
 @frozen(kw_only=True)
 class RunnerConfig:
-    """The replica, and the limits of what a run brings back.
+    """The ids of the replica and of its engine, and the limits on output.
 
-    `leave_running` is True if programs outlive an orderly shutdown, for another replica to adopt."""
+    `leave_running` is True if programs keep running after a graceful shutdown, so that another replica adopts them."""
 
     replica: str
     engine: str
@@ -47,11 +47,11 @@ class RunnerConfig:
 
 
 class Runner:
-    """Carries the runs of one replica; `serve` must run around it.
+    """Handles the runs of one replica. `serve` must be running while it is used.
 
-    - `start` appends the first events and starts in a prepared sandbox.
-    - `accept` appends the first events, and launches in the background if a `Launch` is given.
-    - `launch` does the same for a run whose claim is already in the log.
+    - `start` appends events up to `running`, and starts the program in a prepared sandbox.
+    - `accept` appends the first events of an execution that starts later. If a `Launch` is given, it calls `launch`.
+    - `launch` prepares and starts a claimed run, in the background.
     - `adopt` follows a program that another replica started."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Runner:
         self._completion = completion
         self._in_doubt = in_doubt
         self._meter = meter
-        self._guard = InFlightGuard()
+        self._guard = ShutdownGuard()
         self._tasks: TaskGroup | None = None
 
     @property
@@ -88,17 +88,18 @@ class Runner:
         return self._guard.closed
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Hold the runs until cancelled. Then what has not started is released; what runs is left to be adopted, or
-        ends as `lost`."""
+        """Run the tasks of all runs until cancelled.
+
+        Then runs that have not started are released. Running programs are left to adoption, or end as `lost`."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             task_status.started()
             await anyio.sleep_forever()
 
     async def drain(self, seconds: float) -> None:
-        """Take no new work, and wait until all runs have ended, at most `seconds`.
+        """Accept no new work, and wait until all runs have ended, at most `seconds`.
 
-        After that nothing starts, and no completion waits for an unavailable log if another replica can adopt."""
+        After that no run starts. If another replica can adopt the runs, completions no longer retry."""
         self._slots.close()
         try:
             with anyio.move_on_after(seconds):
@@ -144,8 +145,10 @@ class Runner:
     async def accept(
         self, run: Run, events: Sequence[Event], key: IdempotencyKey | None, launch: Launch | None = None
     ) -> None:
-        """Append the first events. With a `launch`, the runner owns it on return and starts the run later; without
-        one, the leader will place the execution on a replica. Raises as `start` does."""
+        """Append the first events. Raises as `start` does.
+
+        With a `launch`, the runner owns it on return, and starts the run in the background. Without one, the leader
+        assigns the execution to a replica."""
         with self._guard.section(), anyio.CancelScope(shield=True):
             if launch is None:
                 await self._append(run, events, key)
@@ -161,14 +164,14 @@ class Runner:
     async def adopt(
         self, execution: Execution, events: Sequence[Event], sandbox: Sandbox, slot: Slot
     ) -> None:
-        """Follow a program that another replica started on this engine and no longer carries.
+        """Follow a program that another replica started on this engine and no longer owns.
 
         On return the runner owns sandbox and slot. Raises `Conflict` if the execution has changed meanwhile."""
         adopted = Adopted(at=now(), nonce=nonce(), replica=self.replica)
         run = Run(execution.id)
         run.record(events)
         with self._guard.section(), anyio.CancelScope(shield=True):
-            if execution.owner != self.replica:  # else an earlier adoption was written, but not confirmed
+            if execution.owner != self.replica:  # else an earlier append has succeeded without a response
                 await self._log.append(execution.id, execution.seq, [adopted], fence=execution.owner)
                 run.record([adopted])
             self._follow_in_background(
@@ -180,9 +183,9 @@ class Runner:
         return execution.is_for(self.replica) and execution.id not in self._active_runs
 
     def resolve_later(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
-        """Resolve, in the background, an execution that this replica may own but does not carry.
+        """Resolve, in the background, an execution that this replica may own although no run of it exists here.
 
-        If this replica shuts down first, the leader does it."""
+        If this replica shuts down first, the leader resolves it."""
         if not self.closed:
             resolve = partial(self._in_doubt.resolve, execution_id, reason, submitted)
             self._spawn(resolve, name=f"resolve {execution_id}")
@@ -192,7 +195,8 @@ class Runner:
         await self._in_doubt.refresh()
 
     async def _append_first(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
-        """Append events of a run that is listed as active first, because others read the log at once."""
+        """Add the run to the active runs, then append. As soon as an event is in the log, other tasks look for the
+        run."""
         after = [*run.events, *events]
         was_active = run.id in self._active_runs
         self._active_runs.add(run)
@@ -217,7 +221,7 @@ class Runner:
             raise
 
     async def _prepare_and_start(self, run: Run, launch: Launch) -> None:
-        """Carry a run from its claim to its start. A failure on the way is the execution's end."""
+        """Prepare and start a claimed run. A failure ends the execution, or returns it to the queue."""
         sandbox: Sandbox | None = None
         started = False
         try:
@@ -227,7 +231,7 @@ class Runner:
                 started = True
             if not started:
                 await self._completion.end(run, RunOutcome(reason="killed"))
-        except (Conflict, Unavailable) as error:  # of the log or the blobs: it may start later, or elsewhere
+        except (Conflict, Unavailable) as error:  # of the log or the blobs: it may still start later
             run.detach()
             self.resolve_later(run.id, f"it could not start: {error}")
         except PREPARATION_ERRORS as error:
@@ -249,7 +253,7 @@ class Runner:
         self._spawn(partial(self._follow_to_end, run, placement, following), name=f"run {run.id}")
 
     async def _follow_to_end(self, run: Run, placement: Placement, following: Follow) -> None:
-        """Carry a run from its start to its end."""
+        """Monitor a started run, append its terminal event, and clean up."""
         try:
             with timed(self._meter, STEP_SECONDS, "program"):
                 ended = await monitor(run, placement.sandbox, following, self.config.limits)
@@ -271,10 +275,10 @@ class Runner:
     async def _clean_up(self, run: Run, slot: Slot, sandbox: Sandbox | None, *, started: bool = True) -> None:
         """Remove the sandbox and release the slot, after a short delay unless another run waits for the slot.
 
-        A sandbox that another replica follows, or will follow, is detached unharmed."""
+        The sandbox of an open execution is only detached, because another replica follows it or will adopt it."""
         self._active_runs.remove(run)
         try:
-            await self._slots.wait_for_demand(REMOVAL_DELAY_SECONDS)
+            await self._slots.wait_for_queue(REMOVAL_DELAY_SECONDS)
             if sandbox is not None and (run.has_ended or not started):
                 await sandbox.remove()
             elif sandbox is not None:

@@ -7,7 +7,7 @@ from attrs import define, field, frozen
 
 from pyexec.aio import Broadcast
 from pyexec.domain.spec import MEBIBYTE, Limits
-from pyexec.errors import QueueFull, QueueTimeout, TooLarge, Unavailable
+from pyexec.errors import SHUTTING_DOWN, QueueFull, QueueTimeout, TooLarge, Unavailable
 from pyexec.metrics import (
     MEMORY_BUDGET,
     MEMORY_RESERVED,
@@ -70,17 +70,17 @@ class Slots:
 
     @property
     def queued(self) -> int:
-        """The number of callers in the queue. Executions of the backlog do not count: the event log counts them."""
+        """The number of callers in the queue, without executions of the backlog, which the event log counts."""
         return sum(not waiter.from_backlog for waiter in self._queue)
 
-    async def wait_for_demand(self, seconds: float) -> None:
-        """Wait until the queue is not empty, at most `seconds`."""
+    async def wait_for_queue(self, seconds: float) -> None:
+        """Wait until a request is in the queue, at most `seconds`."""
         with anyio.move_on_after(seconds):
             while not self._queue:
                 await self._queued.wait()
 
     def close(self) -> None:
-        """Accept no new work from now on. What has started goes on."""
+        """Reject new requests from now on. Slots that are in use stay valid."""
         self.closed = True
 
     def must_wait(self, limits: Limits) -> bool:
@@ -92,7 +92,7 @@ class Slots:
 
         `also_waiting` executions wait on other replicas."""
         if self.closed:
-            raise Unavailable("this server is shutting down; retry, and another one will answer")
+            raise Unavailable(SHUTTING_DOWN)
         if self.must_wait(limits) and self.queued + also_waiting >= self._queue_max:
             raise QueueFull(
                 f"all {self.size} slots are busy and {self._queue_max} executions are queued; retry later",
@@ -100,7 +100,7 @@ class Slots:
             )
 
     def check_fits(self, limits: Limits) -> None:
-        """Raise `TooLarge` for a program that needs more memory than all sandboxes together may take."""
+        """Raise `TooLarge` if one program needs more memory than all sandboxes together may use."""
         memory_mb = self._slot_for(limits).memory_mb
         if memory_mb > self._memory_mb_max:
             raise TooLarge(

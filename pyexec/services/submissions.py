@@ -87,7 +87,7 @@ class Submissions:
 
     @property
     def closed(self) -> bool:
-        """True once this replica has detached from its runs. A caller cut off after that has not hung up."""
+        """True once the runner starts nothing more. From then on the server itself closes connections of callers."""
         return self._runner.closed
 
     async def run(self, upload: Upload) -> Run | str:
@@ -117,7 +117,7 @@ class Submissions:
     async def _start(self, submission: Submission) -> None:
         """Reserve a slot, get a sandbox, unpack the archive in it, append the events, start.
 
-        If no slot becomes free in time, or the image cannot be had, the execution is accepted and ends as failed."""
+        If no slot becomes free in time, or the image is unavailable, the execution is accepted and ends as failed."""
         spec = submission.spec
         async with AsyncExitStack() as undo:
             try:
@@ -140,14 +140,14 @@ class Submissions:
     ) -> None:
         run, archive = submission.run, submission.archive
         claimed = self._runner.claim()
-        sandbox = await self._preparation.filled_sandbox(kind, submission.archive, submission.spec)
+        sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         undo.push_async_callback(remove, sandbox)
         try:
             if self._config.local_claim:
                 placement = Placement(slot, sandbox)
                 await self._runner.start(run, placement, [submission.event(), claimed], archive.key())
             else:
-                launch = Launch(slot, partial(self._preparation.when_claimed, run, sandbox))
+                launch = Launch(slot, partial(self._preparation.sandbox_when_claimed, run, sandbox))
                 pinned = submission.event(pinned=self._runner.replica)
                 await self._runner.accept(run, [pinned], archive.key(), launch)
         except SandboxBroken as error:
@@ -163,11 +163,11 @@ class Submissions:
         events: list[Event] = [submission.event(pinned=self._runner.replica)]
         if self._config.local_claim:
             events.append(self._runner.claim())
-        launch = Launch(slot, partial(self._preparation.from_spool, run, spool))
+        launch = Launch(slot, partial(self._preparation.sandbox_from_spool, run, spool))
         await self._runner.accept(run, events, archive.key(), launch)
 
     async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
-        """Write an execution that ends before it starts. A malformed archive is refused all the same."""
+        """Append an execution that has failed before its start. A malformed archive is still rejected."""
         await submission.archive.read_to_end()
         failed = Failed(at=now(), nonce=nonce(), error_type=FAILURES[type(error)], error=str(error))
         events = [submission.event(), failed]
@@ -210,15 +210,16 @@ class Submissions:
         return placement
 
     async def _place_at_once(self, submission: Submission, held: AsyncExitStack) -> Placement | None:
-        """Fill an idle sandbox if a slot is free. Return None if there is none, or if it fails: the usual way is
-        then tried, which reports the cause."""
+        """Fill an idle sandbox if a slot is free. Return None if no slot or sandbox is free, or if this fails.
+
+        A failure is only logged: if its cause persists, the start from the queue fails too, and reports it."""
         kind = self._preparation.idle_kind(submission.spec)
         slot = self._slots.try_reserve(submission.spec.limits) if kind is not None else None
         if kind is None or slot is None:
             return None
         held.callback(self._slots.release, slot)
         try:
-            sandbox = await self._preparation.filled_sandbox(kind, submission.archive, submission.spec)
+            sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         except (ImageUnavailable, EngineError, Unavailable, InvalidRequest) as error:
             logger.info("%s cannot start at once: %s", submission.run.id, error)
             await held.aclose()
@@ -239,7 +240,9 @@ class Submissions:
         try:
             await self._runner.start(run, placement, [submitted, self._runner.claim()], key)
         except SandboxBroken as error:
-            logger.info("%s is prepared again: %s", run.id, error)
+            logger.info(
+                "the sandbox of %s broke before its start; retrying from the queue: %s", run.id, error
+            )
             await held.aclose()
             return False
         held.pop_all()
@@ -251,7 +254,7 @@ class Submissions:
         if slot is None:
             await self._runner.accept(run, [submitted], key)
             return
-        launch = Launch(slot, partial(self._preparation.from_payload, run))
+        launch = Launch(slot, partial(self._preparation.sandbox_from_payload, run))
         try:
             await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
         except BaseException:

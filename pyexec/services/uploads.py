@@ -28,8 +28,8 @@ SPOOL_CHUNK_BYTES = 256 * 1024
 class Upload:
     """One request to run something.
 
-    `identity` names the route and whatever else must be equal for two requests under one idempotency key to count
-    as the same request."""
+    `identity` names the endpoint, and options that are not in the metadata. Two requests with one idempotency key are
+    the same request only if their `identity`, metadata and archive are equal."""
 
     metadata: Metadata
     archive: AsyncIterator[bytes]
@@ -64,7 +64,8 @@ class CheckedArchive:
         return True
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the archive's bytes. Raises `InvalidRequest` for a malformed archive, at the latest at its end."""
+        """Yield the archive's bytes. Raises `InvalidRequest` for a malformed archive, after the last byte at the
+        latest."""
         for chunk in self._ahead:
             yield chunk
         async for chunk in self._rest:
@@ -113,9 +114,9 @@ class Submission:
 
 
 class Spool:
-    """An archive in an unnamed file on this machine's disk; the space is freed when the process ends at the latest.
+    """An archive in an unnamed file on this machine's disk. Close it once.
 
-    Close it once."""
+    The kernel deletes the file when it is closed, or when the process ends."""
 
     def __init__(self, file: AsyncFile[bytes], stack: AsyncExitStack) -> None:
         self._file = file

@@ -74,7 +74,7 @@ def get_context(request: web.Request) -> Context:
 
 
 def read_caller(request: web.Request) -> Caller:
-    """Return the bearer token of the request, and whether another replica has sent it."""
+    """Return the sender of the request: its bearer token, and whether it is another replica."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return Caller(
         token=token.strip() if scheme.lower() == "bearer" else None,

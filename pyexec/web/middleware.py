@@ -66,8 +66,8 @@ SAFE_METHODS = ("GET", "HEAD")
 async def run_in_task(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Handle the request in a task of its own, so that a disconnect cancels it through an anyio cancel scope.
 
-    If the client disconnects, aiohttp cancels its own task directly, and a shielded scope does not stop that: a
-    transaction could be committed without the steps that must follow it."""
+    If the client disconnects, aiohttp cancels its own task directly, and a shielded scope does not prevent that. The
+    task could end between a commit and the steps that must follow it."""
     responses: list[web.StreamResponse] = []
     errors: list[Exception] = []
 
@@ -212,7 +212,7 @@ async def control_access(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 def is_public(path: str) -> bool:
-    """Return whether a path needs no token."""
+    """Return True if a path needs no token."""
     return path.rstrip("/") in PUBLIC_PATHS or path.startswith("/docs/")
 
 
@@ -229,7 +229,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _is_cross_site(request: web.Request) -> bool:
-    """Return whether this request could change something and a browser sends it for a page of another site.
+    """Return True if this request could change something and a browser sends it for a page of another site.
 
     Any page can make a browser send requests, even to servers that only this browser can reach. The page cannot read
     the response, but the request takes effect. Other clients send neither `Sec-Fetch-Site` nor `Origin`."""

@@ -36,7 +36,7 @@ def parse_position(last_event_id: str | None) -> Position:
 
 
 def accepts_events(request: web.Request) -> bool:
-    """Return whether the client asks for an event stream."""
+    """Return True if the client asks for an event stream."""
     return "text/event-stream" in request.headers.get("Accept", "")
 
 

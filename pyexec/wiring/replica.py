@@ -1,4 +1,4 @@
-"""One replica: how its parts are put together, started and drained."""
+"""One replica: build its parts, start them, and drain them at shutdown."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,17 +31,17 @@ from pyexec.web.context import Context, WebLimits
 from pyexec.wiring.sandboxes import (
     build_environments,
     build_pool,
-    isolation,
     isolation_check_config,
     networks,
+    security_options,
 )
 from pyexec.wiring.services import (
-    Foundation,
+    SharedParts,
     build_inbox,
     build_reconciler,
     build_runner,
+    build_shared_parts,
     build_submissions,
-    lay_foundation,
     watch_gauges,
 )
 from pyexec.wiring.stores import Stores, open_stores
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @frozen(kw_only=True)
 class Replica:
-    """The parts of a replica that run as long as the server does, and the services behind its API."""
+    """The background tasks of a replica, and the services behind its API."""
 
     context: Context
     runner: Runner
@@ -65,14 +65,14 @@ class Replica:
     async def serve(
         self, on_ready: Callable[[], None], stop: anyio.Event, drain: anyio.CancelScope, drain_seconds: float
     ) -> None:
-        """Start all parts, call `on_ready`, and serve until `stop` is set. Then take no new work, and wait for the
-        runs, at most `drain_seconds`; cancelling `drain` ends that wait."""
+        """Start all parts, call `on_ready`, and serve until `stop` is set. Then drain: accept no new work, and wait
+        until all runs have ended, at most `drain_seconds`. To end that wait early, cancel `drain`."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.environments.work.serve, name="environments")
             await tasks.start(self.runner.serve, name="runner")
             await self.isolation_check.run_at_startup()
             tasks.start_soon(self.isolation_check.wait_for_failure, name="isolation check")
-            await self.recovery.recover_at_start()
+            await self.recovery.recover_with_retries()
             await tasks.start(self.pool.serve, name="pool")
             reconciling = anyio.CancelScope()
             tasks.start_soon(_run_within, reconciling, self.reconciler.run, name="reconciler")
@@ -93,11 +93,11 @@ async def open_replica(
 ) -> AsyncIterator[Replica]:
     """Connect to the engine, open the stores, join the members under `address`, and assemble the replica.
 
-    At the end only containers are left whose programs another replica may adopt. Raises `SettingsError` if the engine
-    lacks what the settings ask for, `Unavailable` if it does not answer."""
+    At the end, remove all containers except those whose programs another replica may adopt. Raises `SettingsError` if
+    the engine does not support a setting, `Unavailable` if it does not answer."""
     async with AsyncExitStack() as stack:
         engine = await DockerEngine.connect(
-            settings.engine_host(), isolation(settings), settings.docker_timeout, meter
+            settings.engine_host(), security_options(settings), settings.docker_timeout, meter
         )
         stack.push_async_callback(engine.close)
         identity = await engine.identify()
@@ -128,37 +128,37 @@ def assemble(
     isolation_check: IsolationCheck,
     meter: Meter = NOOP_METER,
 ) -> Replica:
-    """Put a replica together: sandboxes, preparation, runner, then what feeds the runner with work."""
-    base = lay_foundation(settings, replica_id, identity, stores, meter)
+    """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
+    shared = build_shared_parts(settings, replica_id, identity, stores, meter)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
     environments = build_environments(settings, labels, engine, identity, isolation_check, meter)
-    has_runs = partial(_has_runs, base.slots)
+    has_runs = partial(_has_runs, shared.slots)
     pool = build_pool(settings, labels, engine, identity, environments, has_runs, meter)
     preparation = Preparation(
         replica=replica_id,
-        log=base.log,
-        blobs=base.blobs,
+        log=shared.log,
+        blobs=shared.blobs,
         pool=pool,
         environments=environments,
         meter=meter,
     )
-    runner = build_runner(base, pool)
-    reconciler = build_reconciler(base)
-    watch_gauges(base, reconciler, isolation_check)
-    submissions = build_submissions(base, preparation, runner)
+    runner = build_runner(shared, pool)
+    reconciler = build_reconciler(shared)
+    watch_gauges(shared, reconciler, isolation_check)
+    submissions = build_submissions(shared, preparation, runner)
     return Replica(
-        context=_context(base, engine, submissions, isolation_check),
+        context=_context(shared, engine, submissions, isolation_check),
         runner=runner,
-        inbox=build_inbox(base, preparation, runner),
+        inbox=build_inbox(shared, preparation, runner),
         reconciler=reconciler,
         recovery=Recovery(
             engine=engine,
-            log=base.log,
+            log=shared.log,
             runner=runner,
-            slots=base.slots,
+            slots=shared.slots,
             membership=stores.membership,
-            corrupt_logs=base.corrupt_logs,
+            corrupt_logs=shared.corrupt_logs,
             labels=deployment_labels,
         ),
         pool=pool,
@@ -168,25 +168,25 @@ def assemble(
 
 
 def _context(
-    base: Foundation, engine: DockerEngine, submissions: Submissions, isolation_check: IsolationCheck
+    shared: SharedParts, engine: DockerEngine, submissions: Submissions, isolation_check: IsolationCheck
 ) -> Context:
-    settings = base.settings
+    settings = shared.settings
     executions = Executions(
-        log=base.log,
-        blobs=base.blobs,
-        active_runs=base.active_runs,
-        peers=base.stores.peers,
-        corrupt_logs=base.corrupt_logs,
+        log=shared.log,
+        blobs=shared.blobs,
+        active_runs=shared.active_runs,
+        peers=shared.stores.peers,
+        corrupt_logs=shared.corrupt_logs,
     )
     return Context(
         submissions=submissions,
         executions=executions,
-        downloads=Downloads(executions, base.blobs),
+        downloads=Downloads(executions, shared.blobs),
         checks={
-            "server": partial(_check_accepting, base.slots),
-            "event log": base.log.check,
+            "server": partial(_check_accepting, shared.slots),
+            "event log": shared.log.check,
             "docker": engine.check,
-            "membership": partial(_check_member, base.stores.membership),
+            "membership": partial(_check_member, shared.stores.membership),
         },
         warnings=lambda: isolation_check.warnings,
         limits=WebLimits(

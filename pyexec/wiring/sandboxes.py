@@ -18,13 +18,13 @@ from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
 
 SETUP_PIDS_MIN = 1024
-"""Installers compile with at least as many threads as the machine has processors."""
+"""A compiler in a setup starts at least as many threads as the machine has processors."""
 DOCKER_PORTS = (2375, 2376)
 """The usual ports of a Docker engine that listens on a network, without and with TLS."""
 SUPERVISOR_MB = 32
-"""Memory of the supervisor and of the kernel on its behalf."""
+"""Memory of the supervisor, including the kernel's memory for its processes."""
 IDLE_SANDBOX_MB = 32
-"""At most what an idle sandbox takes of the machine's memory. Measured: 15, Docker's process for it included."""
+"""Upper bound for the memory of an idle sandbox. Measured: 15, including Docker's process for the container."""
 
 
 def build_environments(
@@ -35,7 +35,7 @@ def build_environments(
     isolation_check: IsolationCheck,
     meter: Meter,
 ) -> Environments:
-    """Build the part that finds and makes images. `labels` are those of every container of the replica."""
+    """Build the part that finds, pulls and builds images. Every container of the replica gets `labels`."""
     return Environments(
         engine.images,
         Setup(engine, _setup_config(settings, labels)),
@@ -61,7 +61,7 @@ def build_pool(
     """Build the pool of idle sandboxes."""
     return Pool(
         engine,
-        standard=standard_kind(settings.policy(identity.cpus)),
+        default_kind=default_kind(settings.policy(identity.cpus)),
         size=min(settings.warm_pool, settings.warm_memory_mb // IDLE_SANDBOX_MB),
         parallel=identity.cpus,
         image_of=environments.get_image,
@@ -71,8 +71,8 @@ def build_pool(
     )
 
 
-def standard_kind(policy: Policy) -> SandboxKind:
-    """Return the kind of sandbox for a request that names no option."""
+def default_kind(policy: Policy) -> SandboxKind:
+    """Return the kind of sandbox for a request without options."""
     return kind_of(Spec(docker_image=policy.default_image, limits=policy.defaults))
 
 
@@ -98,7 +98,7 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
 
 
 def overhead_mb(settings: Settings) -> int:
-    """Return what a sandbox takes in addition to the program's memory and files, in MiB."""
+    """Return the memory that a sandbox uses in addition to the program's memory and files, in MiB."""
     return settings.tmp_mb + SUPERVISOR_MB
 
 
@@ -107,15 +107,17 @@ def networks(settings: Settings) -> frozenset[str]:
     return frozenset({settings.run_network, settings.setup_network} - {"none"})
 
 
-def isolation(settings: Settings) -> SecurityOptions:
-    """Return what confines every container. Raises `SettingsError` if the seccomp profile cannot be used."""
+def security_options(settings: Settings) -> SecurityOptions:
+    """Return the runtime and the seccomp profile of all containers.
+
+    Raises `SettingsError` if the profile cannot be used."""
     return SecurityOptions(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
 
 
 def isolation_check_config(
     settings: Settings, identity: EngineIdentity, address: str
 ) -> IsolationCheckConfig:
-    """Return what the isolation check looks at, for a server that listens at `address`."""
+    """Return the configuration of the isolation check, for a server that listens at `address`."""
     consul = settings.consul_addr or ""
     services = (address, settings.engine_host(), consul if "://" in consul else f"//{consul}")
     ports = {port for service in services if (port := urlsplit(service).port)}

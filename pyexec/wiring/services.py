@@ -39,7 +39,7 @@ from pyexec.wiring.stores import Stores
 
 
 @frozen(kw_only=True)
-class Foundation:
+class SharedParts:
     """Parts that all services share: the settings, the replica, its stores, and its current runs."""
 
     settings: Settings
@@ -54,10 +54,10 @@ class Foundation:
     meter: Meter
 
 
-def lay_foundation(
+def build_shared_parts(
     settings: Settings, replica_id: str, identity: EngineIdentity, stores: Stores, meter: Meter
-) -> Foundation:
-    """Build the slots, and wrap the event log so that it is measured."""
+) -> SharedParts:
+    """Build the slots, the list of active runs, and the event log with its metrics."""
     overhead = overhead_mb(settings)
     active_runs = ActiveRuns()
     slots = Slots(
@@ -67,7 +67,7 @@ def lay_foundation(
         overhead_mb=overhead,
         meter=meter,
     )
-    return Foundation(
+    return SharedParts(
         settings=settings,
         replica_id=replica_id,
         identity=identity,
@@ -81,111 +81,111 @@ def lay_foundation(
     )
 
 
-def build_runner(base: Foundation, pool: Pool) -> Runner:
-    """Build the part that carries runs from their claim to their end."""
-    settings = base.settings
+def build_runner(shared: SharedParts, pool: Pool) -> Runner:
+    """Build the service that handles runs from their claim to their end."""
+    settings = shared.settings
     limits = OutputLimits(
         output_bytes=settings.max_output_bytes,
-        files=OutputFileLimits(limits=_file_limits(settings, base.blobs), spool_dir=settings.data_dir),
+        files=OutputFileLimits(limits=_file_limits(settings, shared.blobs), spool_dir=settings.data_dir),
     )
     return Runner(
         RunnerConfig(
-            replica=base.replica_id,
-            engine=base.identity.id,
+            replica=shared.replica_id,
+            engine=shared.identity.id,
             limits=limits,
             leave_running=settings.consul_addr is not None,
         ),
-        log=base.log,
+        log=shared.log,
         pool=pool,
-        slots=base.slots,
-        active_runs=base.active_runs,
+        slots=shared.slots,
+        active_runs=shared.active_runs,
         completion=CompletionWriter(
-            log=base.log,
-            blobs=base.blobs,
-            replica=base.replica_id,
+            log=shared.log,
+            blobs=shared.blobs,
+            replica=shared.replica_id,
             output_bytes_max=settings.max_output_bytes,
-            corrupt_logs=base.corrupt_logs,
+            corrupt_logs=shared.corrupt_logs,
         ),
         in_doubt=InDoubtResolver(
-            log=base.log,
-            active_runs=base.active_runs,
-            replica=base.replica_id,
-            corrupt_logs=base.corrupt_logs,
+            log=shared.log,
+            active_runs=shared.active_runs,
+            replica=shared.replica_id,
+            corrupt_logs=shared.corrupt_logs,
         ),
-        meter=base.meter,
+        meter=shared.meter,
     )
 
 
-def build_submissions(base: Foundation, preparation: Preparation, runner: Runner) -> Submissions:
-    """Build the part that accepts uploads."""
-    settings = base.settings
+def build_submissions(shared: SharedParts, preparation: Preparation, runner: Runner) -> Submissions:
+    """Build the service that accepts uploads."""
+    settings = shared.settings
     return Submissions(
         SubmissionConfig(
-            policy=settings.policy(base.identity.cpus),
+            policy=settings.policy(shared.identity.cpus),
             members_max=settings.max_archive_members,
             queue_timeout_seconds=settings.queue_timeout,
             spool_dir=settings.data_dir,
             local_claim=settings.local_claim,
         ),
-        log=base.log,
-        blobs=base.blobs,
-        slots=base.slots,
-        active_runs=base.active_runs,
+        log=shared.log,
+        blobs=shared.blobs,
+        slots=shared.slots,
+        active_runs=shared.active_runs,
         preparation=preparation,
         runner=runner,
-        meter=base.meter,
+        meter=shared.meter,
     )
 
 
-def build_inbox(base: Foundation, preparation: Preparation, runner: Runner) -> InboxWorker:
-    """Build the part that handles what other replicas ask of this one."""
+def build_inbox(shared: SharedParts, preparation: Preparation, runner: Runner) -> InboxWorker:
+    """Build the service that handles the inbox of this replica."""
     return InboxWorker(
-        log=base.log,
-        slots=base.slots,
-        active_runs=base.active_runs,
+        log=shared.log,
+        slots=shared.slots,
+        active_runs=shared.active_runs,
         preparation=preparation,
         runner=runner,
-        corrupt_logs=base.corrupt_logs,
-        slot_wait_seconds=min(SLOT_WAIT_SECONDS, base.settings.queue_timeout),
+        corrupt_logs=shared.corrupt_logs,
+        slot_wait_seconds=min(SLOT_WAIT_SECONDS, shared.settings.queue_timeout),
     )
 
 
-def build_reconciler(base: Foundation) -> Reconciler:
-    """Build what the leader does: reconciling and retention."""
-    settings = base.settings
+def build_reconciler(shared: SharedParts) -> Reconciler:
+    """Build the services that only the leader runs: reconciliation and retention."""
+    settings = shared.settings
     return Reconciler(
         ReconcilerConfig(
-            replica=base.replica_id,
+            replica=shared.replica_id,
             queue_timeout_seconds=settings.queue_timeout,
             adoption_seconds=settings.adoption_grace if settings.consul_addr is not None else 0.0,
         ),
-        log=base.log,
-        membership=base.stores.membership,
-        slots=base.slots,
-        active_runs=base.active_runs,
+        log=shared.log,
+        membership=shared.stores.membership,
+        slots=shared.slots,
+        active_runs=shared.active_runs,
         retention=Retention(
-            log=base.log,
-            blobs=base.blobs,
-            corrupt_logs=base.corrupt_logs,
+            log=shared.log,
+            blobs=shared.blobs,
+            corrupt_logs=shared.corrupt_logs,
             ttl_seconds=settings.cleanup_ttl,
         ),
-        corrupt_logs=base.corrupt_logs,
+        corrupt_logs=shared.corrupt_logs,
     )
 
 
-def watch_gauges(base: Foundation, reconciler: Reconciler, isolation_check: IsolationCheck) -> None:
-    """Register the gauges that are read when metrics are requested and that belong to no single service."""
-    watch = base.meter.watch
+def watch_gauges(shared: SharedParts, reconciler: Reconciler, isolation_check: IsolationCheck) -> None:
+    """Register the gauges that do not belong to a single service."""
+    watch = shared.meter.watch
     watch(LEADER, reconciler.leading.locked)
     watch(BACKLOG, lambda: reconciler.backlog)
-    watch(MEMBER, lambda: base.stores.membership.is_member)
-    watch(ACTIVE_EXECUTIONS, lambda: len(base.active_runs))
-    watch(CORRUPT_EXECUTIONS, lambda: len(base.corrupt_logs))
+    watch(MEMBER, lambda: shared.stores.membership.is_member)
+    watch(ACTIVE_EXECUTIONS, lambda: len(shared.active_runs))
+    watch(CORRUPT_EXECUTIONS, lambda: len(shared.corrupt_logs))
     watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.passed)
-    watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), base.identity.version)
+    watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), shared.identity.version)
 
 
 def _file_limits(settings: Settings, blobs: BlobStore) -> FileLimits:
-    """Return the limits of output files. The files of a run are one blob, which the store must be able to take."""
+    """Return the limits of output files. The files of a run are one blob, whose size the store may limit."""
     asked = settings.max_files_mb * MEBIBYTE
     return FileLimits(bytes_max=asked if blobs.bytes_max is None else min(asked, blobs.bytes_max))

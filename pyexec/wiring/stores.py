@@ -84,7 +84,7 @@ def consul_config(settings: Settings, address: str) -> ConsulConfig:
 
 
 async def _deployment(kv: ConsulKV) -> str:
-    """Return the id of the deployment. The first server creates it.
+    """Return the id of the deployment; create it if this is the first server.
 
     Raises `SettingsError` if another program uses the prefix."""
     while True:
@@ -98,7 +98,7 @@ def checked_deployment(entry: Entry) -> str:
     """Return the deployment id that the key holds. Raises `SettingsError` if it holds something else."""
     if re.fullmatch(rb"[0-9a-f]{16}", entry.value) is None:
         raise SettingsError(
-            f"the key {entry.key} below PYEXEC_CONSUL_PREFIX holds {entry.value[:40]!r}, which names no deployment: "
-            "the prefix is used by something else"
+            f"the key {entry.key} below PYEXEC_CONSUL_PREFIX holds {entry.value[:40]!r}, which is not a deployment id: "
+            "another program uses this prefix; set another one"
         )
     return entry.value.decode()

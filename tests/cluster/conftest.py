@@ -1,4 +1,4 @@
-"""Clusters under load, observed from outside; their figures are printed at the end."""
+"""Run clusters under load and observe them from outside. The measurements are printed at the end."""
 
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,15 +34,16 @@ OpenScene = Callable[..., AbstractAsyncContextManager[Scene]]
 
 @pytest.fixture
 def jobs(request: pytest.FixtureRequest) -> int:
-    """How many programs the load of a scene has."""
+    """Return the number of programs in the load of a scene."""
     return int(request.config.getoption("--jobs"))
 
 
 @pytest.fixture
 def scene(image: str, tmp_path: Path, jobs: int) -> OpenScene:
-    """Opens a scene on Consul agents, with settings for the replicas; on an engine of its own if one is given.
+    """Return a function that opens a scene on Consul agents, with settings for the replicas. With `engine`, it uses
+    that engine instead of the shared one.
 
-    What takes longer than `jobs` ever should hangs, and fails."""
+    The scene fails after a timeout that depends on `jobs`."""
 
     @asynccontextmanager
     async def open_scene(

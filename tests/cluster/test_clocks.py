@@ -1,4 +1,4 @@
-"""Two replicas whose clocks differ by an hour: the wrong one says so once, and everything else goes on."""
+"""Test two replicas whose clocks differ by an hour: the wrong one logs it once, and everything else works."""
 
 import sys
 from pathlib import Path

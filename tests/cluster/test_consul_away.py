@@ -1,4 +1,4 @@
-"""Consul goes away under load and comes back: what runs goes on, new work is refused, every end is written."""
+"""Test an outage of Consul under load: programs continue, new work is rejected, and every end is written."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What happens on the engine itself: a container's process killed, replicas that begin and end beside each other."""
+"""Test events on the engine: a container's process is killed, and replicas start and stop at the same time."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.independent
 
 
 async def test_a_container_is_killed_under_its_replica(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
-    """Its execution ends at once, and says that the sandbox failed; the others never notice."""
+    """The execution fails at once because its sandbox failed; the others are not affected."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul], size=2) as s:
             job = s.load.job(shortest=60, longest=60)
@@ -47,7 +47,8 @@ async def test_a_container_is_killed_under_its_replica(scene: OpenScene, tmp_pat
 async def test_replicas_come_and_go_beside_others_on_one_engine(
     scene: OpenScene, tmp_path: Path, jobs: int
 ) -> None:
-    """What one removes and adopts at its start is never another's, nor what another has just started."""
+    """A starting replica never removes or adopts containers of a live replica, not even containers that are just
+    starting."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul], size=3, warm_pool="2") as s:
             busy, *others = s.cluster.replicas

@@ -1,4 +1,4 @@
-"""Replicas that die, stop, or hold still under load: the others go on, and what they left comes to a true end."""
+"""Test replicas that crash, stop or are suspended under load: the others continue and finish their executions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -79,7 +79,7 @@ async def test_a_rolling_restart_by_sigterm(scene: OpenScene, tmp_path: Path, jo
 async def test_a_sync_caller_whose_replica_stops_finds_its_run_elsewhere(
     scene: OpenScene, tmp_path: Path
 ) -> None:
-    """Without a key, too: a server that stops is not a caller who hangs up."""
+    """This holds without an idempotency key, too: a shutdown does not count as a disconnected caller."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul], size=2, stop_timeout="0.1") as s:
             first, second = s.cluster.replicas
@@ -132,6 +132,6 @@ async def test_a_replica_holds_still_for_longer_than_its_session(
 
 
 def recoveries(scene: str, since: datetime, logs: Mapping[str, Sequence[Event]]) -> None:
-    """How soon after `since` what a dead replica had left was taken on."""
+    """Record how long after `since` the executions of a dead replica were adopted, released or marked lost."""
     for kind, what in ((Adopted, "adopted"), (Released, "given to another"), (Failed, "lost")):
         recovery(scene, what, after(since, logs, kind))

@@ -1,4 +1,4 @@
-"""Executions whose log in Consul is damaged: each is named, answered clearly, and stops nothing else."""
+"""Test executions with a corrupt log in Consul: each is logged, answered with an error, and affects no others."""
 
 import json
 from collections.abc import AsyncIterator
@@ -27,14 +27,14 @@ DAMAGES = {
 
 @frozen
 class Scene:
-    """A server with one slot on a Consul of its own."""
+    """A server with one slot, on a separate Consul."""
 
     agent: Agent
     server: Server
     api: Api
 
     def change(self, key: str, value: bytes | None) -> None:
-        """As somebody who may write there, and should not: a value, or None to delete the key."""
+        """Write a value directly to Consul, as an operator could by mistake. None deletes the key."""
         url = f"http://{self.agent.address}/v1/kv/pyexec/{key}"
         urlopen(Request(url, value, method="DELETE" if value is None else "PUT")).close()
 
@@ -52,7 +52,7 @@ class Scene:
         return {execution["execution_id"] for execution in answer.document["executions"]}
 
     def named(self, execution: str) -> int:
-        """How many lines of the log are about it, beside those of requests that asked for it."""
+        """Count the log lines about an execution, except lines about requests for it."""
         lines = self.server.log.read_text().splitlines()
         requests = ("request failed", " pyexec.web.access: ")
         return sum(execution in line and not any(of in line for of in requests) for line in lines)

@@ -1,4 +1,4 @@
-"""The Docker daemon itself goes away under load and comes back, without the containers that it had.
+"""Test a restart of the Docker daemon under load. Its containers are gone afterwards.
 
 Those of ours it removes at its restart even with live restore, since they are to be removed at their end. How a
 program is followed anew that lives on is tested in tests/web/test_engine_away.py."""
@@ -30,7 +30,7 @@ def daemon(image: str) -> Iterator[Daemon]:
 
 
 async def restart(s: Scene, daemon: Daemon, number: signal.Signals, jobs: int) -> Any:
-    """Ends the daemon under load, and starts it again; the Result of a program that ran meanwhile."""
+    """Restart the daemon under load. Return the result of a program that was running."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(s.load.run, jobs, name="load")
         await s.load.until_ended(jobs // 4)
@@ -56,7 +56,7 @@ async def check_says_so(url: str) -> None:
 async def test_docker_restarts(
     scene: OpenScene, tmp_path: Path, jobs: int, daemon: Daemon, number: signal.Signals
 ) -> None:
-    """What ran is lost and says so; what waited runs afterwards."""
+    """Running programs end as `lost`; queued ones run afterwards."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul], size=SIZE, engine=daemon.host) as s:
             result = await restart(s, daemon, number, jobs)

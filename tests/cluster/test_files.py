@@ -1,5 +1,4 @@
-"""Files and results that come back in a cluster: by any replica, after its owner has gone, and within what Consul
-takes."""
+"""Test output files and results in a cluster: on any replica, after a crash of the owner, up to Consul's limit."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""A server whose Consul or Docker is not there yet, wrong, or somebody else's, and one that loses Consul."""
+"""Test a server whose Consul or Docker is missing or wrong, and one that loses Consul."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Waiting:
         return self.ended()
 
     def ended(self) -> int:
-        """Its exit code, once it has said its last words."""
+        """Wait until the server has exited, and return its exit code."""
         assert self._process.stdout is not None
         self.said += self._process.stdout.read()
         return self._process.wait()
@@ -187,13 +187,13 @@ def test_a_prefix_of_somebody_elses_is_one_line(image: str, tmp_path: Path) -> N
     with dev_agent(tmp_path / "consul") as agent:
         put(agent, "pyexec/deployment", b"\xff of theirs")
         with waiting(tmp_path, image, consul_addr=agent.address) as server:
-            server.until("the prefix is used by something else")
+            server.until("another program uses this prefix")
             assert server.ended() == 1
     assert server.said.count("\n") == 1
 
 
 def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
-    """It serves again when Consul is back, and ends in order without it; what it ran is not lost."""
+    """The server serves again when Consul is back, and shuts down without Consul. The running program is not lost."""
     with (
         durable_agent(tmp_path / "consul") as agent,
         waiting(tmp_path, image, consul_addr=agent.address, stop_timeout="1") as server,
@@ -224,7 +224,7 @@ def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
 
 
 def test_one_of_three_is_told_to_stop_under_load(image: str, tmp_path: Path) -> None:
-    """What it has not begun is run by the others, and what it runs is followed to its end by one of them."""
+    """The others run the executions that have not started, and one of them adopts the running ones."""
     own = {"warm_pool": "1", "max_concurrent": "2", "stop_timeout": "0", "default_memory_mb": "64"}
     with dev_agent(tmp_path / "consul") as agent:
         settings = {**own, "consul_addr": agent.address}

@@ -1,4 +1,4 @@
-"""What Consul cannot hold is one clear answer, and the server goes on."""
+"""Test data that is too large for Consul: the caller gets one clear error, and the server continues."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What must be true after every scenario, and the figures of it."""
+"""Check the invariants that must hold after every scenario, and collect its measurements."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -45,15 +45,16 @@ async def check(
     failures: Collection[str] = (),
     failures_max: int = 0,
 ) -> Mapping[str, Sequence[Event]]:
-    """Ends the scene: everything accepted has ended, truly, no code has started twice, nothing is left.
+    """End the scene. Check that every accepted execution has ended with a true result, that no code has started twice,
+    and that nothing is left behind.
 
-    Returns all logs. All must have completed but `failures_max`, with one of the error types `failures`."""
+    Return all logs. At most `failures_max` executions may have failed, with one of the error types `failures`."""
     known = await load.everything()
     logs = await read_logs(cluster, known)
     for result in load.results.values():
         # A container that was not waiting may be gone before the observer is attached; its caller has its start.
         for line in result["stdout"].splitlines():
-            starts.note(line)
+            starts.record(line)
     outcomes = Counter(outcome(result) for result in load.results.values())
     twice = [mark for mark, numbers in starts.seen.items() if len(numbers) > 1]
     await cluster.stop()  # fails when a container is left
@@ -91,7 +92,7 @@ async def check(
 
 
 def check_never_began(events: Sequence[Event]) -> None:
-    """Its caller was told that the log does not answer, which it had, or would have; so it was made to end at once."""
+    """Check that the execution was ended before its start, because the log did not confirm its first append."""
     submitted, failed = events
     assert isinstance(submitted, Submitted)
     assert isinstance(failed, Failed)
@@ -103,7 +104,7 @@ def outcome(result: Mapping[str, Any]) -> str:
 
 
 def check_true(job: Job, result: Mapping[str, Any], numbers: Collection[str]) -> None:
-    """Its Result is what has happened in its container."""
+    """Check that the result matches what was observed in the container."""
     if result["status"] == "completed":
         (number,) = numbers
         printed = f"started {job.mark} {number}\nended {job.mark}\n"
@@ -125,6 +126,6 @@ async def read_logs(cluster: Cluster, ids: Collection[str]) -> Mapping[str, Sequ
 
 
 def after(moment: datetime, logs: Mapping[str, Sequence[Event]], kind: type[Event]) -> Sequence[float]:
-    """How long after `moment` each event of a kind came, in seconds, to a tenth."""
+    """Return the seconds from `moment` to each event of this kind, rounded to a tenth."""
     found = [event.at for events in logs.values() for event in events if isinstance(event, kind)]
     return sorted(round((at - moment).total_seconds(), 1) for at in found if at >= moment)

@@ -30,7 +30,7 @@ def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 
 def params_of(names: Iterable[str]) -> list[object]:
-    """The names as a fixture's parameters; what needs a service of its own is marked."""
+    """Return the names as parameters of a fixture. Those that need a separate service are marked."""
     return [pytest.param(name, marks=pytest.mark.service) if name in SERVICES else name for name in names]
 
 

@@ -1,5 +1,5 @@
-"""Requests made from the API's own document by Schemathesis, good ones and bad ones: each is answered as the document
-says, by a server that runs in real sandboxes what can be run."""
+"""Test valid and invalid requests that Schemathesis generates from the OpenAPI document: the real server answers
+each as the document says."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Tar archives for tests, sound and unsound, and what the check says of them."""
+"""Strategies for valid and invalid tar archives, and the expected result of the check."""
 
 import io
 import tarfile

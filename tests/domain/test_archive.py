@@ -1,4 +1,4 @@
-"""The tar check against the standard library as the oracle, in every format and however the bytes are cut."""
+"""Compare the tar check with the standard library, in every format and for chunks of any size."""
 
 import io
 import os
@@ -43,7 +43,7 @@ def expected_entrypoint(names: list[str]) -> str | None:
 
 
 def clashes(members: list[Entry]) -> bool:
-    """Whether a name stands for two things: a file twice, or a file and a directory."""
+    """Return True if a name occurs twice as a file, or both as a file and as a directory."""
     files = [m.name for m in members if m.kind != tarfile.DIRTYPE]
     folders = {m.name for m in members if m.kind == tarfile.DIRTYPE}
     for member in members:

@@ -1,4 +1,4 @@
-"""Every archive that must be refused, with what the refusal says."""
+"""Test every archive that must be rejected, and the error message."""
 
 import subprocess
 import tarfile

@@ -1,4 +1,4 @@
-"""Stored events come back as they were; requests are read strictly; faults are told in the caller's words."""
+"""Test the codec: events survive a round trip, requests are parsed strictly, and errors name the field."""
 
 import json
 from contextlib import suppress

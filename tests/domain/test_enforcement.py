@@ -1,4 +1,4 @@
-"""What a probe met, and which limits that says do not hold."""
+"""Test which limits do not hold, given the observations of a probe."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The state machine: every sequence of events folds or is corrupt, and a legal one ends at most once."""
+"""Test the state machine: every sequence of events folds or is corrupt, and a legal one ends at most once."""
 
 from itertools import accumulate
 

@@ -1,4 +1,4 @@
-"""Patterns of files that may be asked for; and whatever a sandbox claims about files, only what was allowed is kept."""
+"""Test the patterns of output files, and the check of the files that a sandbox sends."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""Settings: how their texts are read, and what a wrong one is answered with."""
+"""Test how settings are parsed, and the error messages for wrong ones."""
 
 import pytest
 

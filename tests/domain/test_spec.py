@@ -1,4 +1,4 @@
-"""What a request becomes under the operator's policy, at and around each bound."""
+"""Test the spec of a request under the operator's policy, at and around each limit."""
 
 import math
 

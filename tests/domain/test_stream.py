@@ -27,7 +27,7 @@ def story(word: Sequence[Event], setup: list[bytes], program: list[bytes]) -> Ou
 
 
 def told(items: Sequence[Item]) -> tuple[list[str], bytes, bytes]:
-    """The events' kinds in order, with what was said in setup and printed by the program."""
+    """Return the kinds of the events in order, the output of the setup and the output of the program."""
     events = [type(item.event).__name__ for item in items if not isinstance(item, OutputItem)]
     chunks = [item for item in items if isinstance(item, OutputItem)]
     said = b"".join(chunk.data for chunk in chunks if chunk.stream is Stream.SETUP)
@@ -68,7 +68,7 @@ def test_a_reader_that_comes_again_misses_and_repeats_nothing(
 def test_a_reader_of_a_run_that_was_adopted_meanwhile_goes_on(
     word: Sequence[Event], setup: list[bytes], program: list[bytes], data: st.DataObject
 ) -> None:
-    """Whoever adopts a program reads its output again, and has never heard what was said in setup."""
+    """The adopting replica reads the program's output again, and does not know the output of the setup."""
     whole = all_of(word, story(word, setup, program), Position())
     start = next(n for n, i in enumerate(whole) if isinstance(i, LifecycleItem) and i.event is word[-2])
     cut = data.draw(st.integers(start + 1, len(whole)))

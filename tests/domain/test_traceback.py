@@ -1,4 +1,4 @@
-"""Tracebacks as the interpreter really prints them."""
+"""Test the traceback parser with tracebacks that the interpreter has printed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Both versions of control groups are read alike, out of what they said in a container of known limits."""
+"""Test that both versions of control groups are read alike, with files from a container of known limits."""
 
 import shutil
 from pathlib import Path

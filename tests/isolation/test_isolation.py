@@ -1,4 +1,4 @@
-"""A runtime and a seccomp profile of the operator's own hold every program; what cannot be used stops the start."""
+"""Test that the operator's runtime and seccomp profile apply to every program; an unusable one prevents the start."""
 
 import json
 import subprocess

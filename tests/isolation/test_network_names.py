@@ -75,7 +75,7 @@ async def test_servers_that_start_together_create_one_network(
 
 
 async def test_a_pruned_network_is_created_again(names: tuple[str, str], start: MakeServer) -> None:
-    """It gets a bridge of the same name, so that firewall rules stay valid."""
+    """Its bridge gets the same name, so that firewall rules stay valid."""
     server = start(0)
     before = networks(*names), bridges(*names)
     docker("network", "rm", *names)

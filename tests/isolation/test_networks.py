@@ -1,4 +1,4 @@
-"""Programs in networks: what they reach, what an operator is told of it, and the firewall that closes it."""
+"""Test programs with network: what they reach, what the operator is warned of, and the firewall that blocks it."""
 
 import socket
 import threading

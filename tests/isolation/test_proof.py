@@ -1,4 +1,4 @@
-"""A server on an engine that ignores a limit does not start, and says which; told to accept it, it does and says so."""
+"""Test a server on an engine that ignores a limit: it does not start, unless the operator accepts that limit."""
 
 import os
 import subprocess
@@ -85,7 +85,7 @@ def forgetful_engine(directory: Path, *limits: str) -> Iterator[str]:
 
 
 def refusal(directory: Path, image: str, **settings: str) -> str:
-    """What a server says that does not start."""
+    """Return the error message of a server that does not start."""
     own = {"port": "0", "data_dir": str(directory / "data"), "default_image": image, **settings}
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(PREFIX) or k in CLIENT_VARIABLES

@@ -1,5 +1,4 @@
-"""`python-executor-server --check`, the real program: what is well, what is not and how to mend it, and nothing of
-it is left."""
+"""Test `python-executor-server --check`: its results, how to fix each problem, and that it leaves nothing behind."""
 
 import json
 import os
@@ -23,13 +22,13 @@ CHECK_SECONDS = 120
 
 @frozen
 class Checked:
-    """What a check-up said, and the code that it ended with."""
+    """The output and the exit code of `--check`."""
 
     exit_code: int
     checks: list[dict[str, str]]
 
     def __call__(self, name: str, verdict: str | None = None) -> list[str]:
-        """What was said of one thing, with this verdict."""
+        """Return the texts of one check with this verdict."""
         return [
             check["text"]
             for check in self.checks
@@ -76,7 +75,7 @@ def networks() -> set[str]:
 
 
 def keys(agent: Agent, token: str = "") -> list[str]:
-    """All that lie there; one of ours shows that the list can be read."""
+    """Return all keys in Consul. The key `test` is written first, to prove that the list can be read."""
     headers = {"X-Consul-Token": token} if token else {}
     urlopen(Request(f"http://{agent.address}/v1/kv/test", b"", headers, method="PUT")).close()
     with urlopen(Request(f"http://{agent.address}/v1/kv/?keys", headers=headers)) as answer:

@@ -1,5 +1,4 @@
-"""Logs as JSON: each line one object that says what it is about, and never what a program or its caller keeps to
-itself."""
+"""Test JSON logs: each line is one object that names its subject, and contains no secrets of programs or callers."""
 
 import json
 import re
@@ -18,7 +17,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
-    """What it has logged, every line of it."""
+    """Return all log lines of the server, parsed."""
     return [json.loads(line) for line in server.log.read_text().splitlines()]
 
 

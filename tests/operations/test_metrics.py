@@ -1,4 +1,4 @@
-"""What is measured moves as programs end, each way there is, and holds nothing that a caller gave."""
+"""Test the metrics: they change with each kind of outcome, and contain no input of callers."""
 
 import secrets
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""`/ready` says what keeps a server from taking work: that it stops, or that others may take it for dead."""
+"""Test `/ready`: it names the reason while a server is shutting down or has lost its Consul session."""
 
 import signal
 from pathlib import Path

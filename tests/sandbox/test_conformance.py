@@ -1,5 +1,5 @@
-"""A program cannot tell whether its interpreter was there before it: two servers run the corpus, one with interpreters
-that stand by, one without, and all that comes out is the same."""
+"""Test that a program cannot detect if its interpreter was prestarted: two servers run the corpus, with and without
+prestarted interpreters, and all results are equal."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -26,13 +26,13 @@ MEBIBYTE = 1024 * 1024
 
 @frozen
 class Both:
-    """A server whose interpreters stand by, and one that starts them at the go-ahead."""
+    """Two servers, with and without prestarted interpreters."""
 
     ahead: Api
     afresh: Api
 
     async def results(self, case: Case) -> tuple[Any, Any]:
-        """What each has made of a program."""
+        """Return the results of a program on both servers."""
         found: dict[str, Any] = {}
 
         async def run(name: str, api: Api) -> None:

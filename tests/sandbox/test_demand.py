@@ -1,4 +1,4 @@
-"""What is kept ready follows what is asked for: pure, so any history may be tried."""
+"""Test the shares of the pool for any history of requests. The code is pure."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Programs that write more than they may, where they may not, and names that lead elsewhere."""
+"""Test programs that write too much, write where they must not, or use names that lead elsewhere."""
 
 import io
 import tarfile

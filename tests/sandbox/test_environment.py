@@ -1,4 +1,4 @@
-"""Programs that lay traps in names and variables: they catch themselves at most."""
+"""Test programs with hostile file names and environment variables: they affect only themselves."""
 
 import pytest
 
@@ -46,7 +46,7 @@ async def test_files_named_like_modules_are_not_taken_for_them(attack: Attack, e
     ],
 )
 async def test_variables_reach_the_program_alone(attack: Attack, variables: list[str]) -> None:
-    """Whatever becomes of it, its supervisor tells; and files come back, which it does last."""
+    """The variables do not affect the supervisor: it still reports the end, and sends the output files."""
     result = await attack("print('on')", {"trap.py": TRAP}, env_vars=variables, output_files=["main.py"])
     assert result["status"] == "completed", result
     assert [file["path"] for file in result["files"]] == ["main.py"]

@@ -1,4 +1,4 @@
-"""Which images have to go when there are too many."""
+"""Test which images are evicted if the cache is too large."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""An image whose interpreter is the attacker's: whatever it says instead of a supervisor costs its own run alone."""
+"""Test an image with a hostile interpreter: whatever it sends instead of a supervisor, only its own run fails."""
 
 import secrets
 import subprocess
@@ -97,7 +97,7 @@ async def test_files_that_a_supervisor_makes_up(attack: Attack, hostile: str, li
 
 
 async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, hostile: str) -> None:
-    """Its order is kept, and costs more than its bytes."""
+    """The order of the pieces is stored, which takes more memory than the bytes."""
     result = await attack("# LIE=bytes_in_turn\n", docker_image=hostile)
     assert end_of(result) == OUTPUT_LIMIT
     assert "changed" in result["error"]

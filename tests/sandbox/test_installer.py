@@ -1,4 +1,4 @@
-"""The installer that setups use runs in every image: it needs nothing of it."""
+"""Test that the installer of setups runs in every image."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Programs that go for the kernel, or for what of the machine can be seen in a sandbox."""
+"""Test programs that attack the kernel, or read what a sandbox shows of the machine."""
 
 from tests.support.attack import COMPLETED, Attack, end_of
 
@@ -75,7 +75,7 @@ for call in {CALLS}:
 
 
 async def test_a_new_namespace_of_users_is_refused(attack: Attack) -> None:
-    """It would give a program all capabilities inside, and with them most of the kernel to play with."""
+    """Inside a user namespace, a program would have all capabilities and could reach most of the kernel."""
     source = "import subprocess; print(subprocess.run(['unshare', '-Ur', 'id', '-u'], capture_output=True))"
     result = await attack(source)
     assert "Operation not permitted" in result["stdout"]
@@ -181,7 +181,7 @@ print(os.WCOREDUMP(os.wait()[1]), [name for name in os.listdir('/work') if 'core
 
 
 async def test_no_mount_is_of_the_machine(attack: Attack) -> None:
-    """Docker makes three files of its own; nothing else comes from outside."""
+    """Docker mounts three files that it generates; no other file comes from the machine."""
     source = """
 for line in open('/proc/self/mountinfo'):
     before, after = line.split(' - ')

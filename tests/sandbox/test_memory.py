@@ -1,4 +1,4 @@
-"""Programs that want more memory than they may have, from every pocket that the kernel has."""
+"""Test programs that exceed their memory limit, with every kind of memory that the kernel has."""
 
 import pytest
 
@@ -113,7 +113,7 @@ async def test_a_memory_bomb_is_out_of_memory(attack: Attack, source: str) -> No
 
 
 async def test_a_child_that_the_kernel_has_killed_is_the_programs_end(attack: Attack) -> None:
-    """Its parent may survive it, and would say that all is well."""
+    """The parent may survive and exit with 0, but the run has exceeded its memory limit."""
     child = "import mmap; mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)"
     result = await attack(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")
     assert end_of(result) == OUT_OF_MEMORY

@@ -1,4 +1,4 @@
-"""Two programs at the same time, or one after the other: neither finds anything of the other's."""
+"""Test two programs at the same time and one after the other: neither can observe the other."""
 
 import asyncio
 import secrets

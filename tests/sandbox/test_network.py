@@ -1,4 +1,4 @@
-"""Programs that look for a way out: there is none but what they have made themselves."""
+"""Test programs that look for a network: there is only their own loopback interface."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Programs that print too much, too oddly, or to where they should not; and that do not read."""
+"""Test programs that print too much, in unusual ways or to wrong descriptors, and programs that do not read."""
 
 import pytest
 
@@ -79,7 +79,8 @@ os._exit(3)
 
 
 async def test_an_output_that_nobody_can_close_any_more_is_closed(attack: Attack) -> None:
-    """Its own end of the pipe lies in a socket that lies in itself: the kernel alone finds that out."""
+    """The program's end of the pipe is in flight in a socket that is in flight in itself. Only the kernel's garbage
+    collector can close it."""
     source = """
 import array, os, socket
 one, other = socket.socketpair()

@@ -1,4 +1,4 @@
-"""Programs that multiply, hide, or will not end."""
+"""Test programs that start many processes, hide them, or do not end."""
 
 import pytest
 

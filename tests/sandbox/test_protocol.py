@@ -1,4 +1,4 @@
-"""The host's end of the wire: whatever a sandbox sends is a frame as it should be, or a broken sandbox."""
+"""Test the server's side of the protocol: whatever a sandbox sends is a valid frame, or the sandbox is broken."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Programs that behave badly: each ends as docs/api.md says, keeps what it printed, and leaves nothing running."""
+"""Test programs that misbehave: each ends as docs/api.md says, keeps its output, and leaves nothing running."""
 
 import signal
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Which programs get the interpreter that stands by, and what happens when it does not."""
+"""Test which programs get the prestarted interpreter, and what happens if it fails."""
 
 import os
 import secrets
@@ -74,7 +74,7 @@ async def test_programs_that_it_takes(
 
 
 async def test_a_link_is_followed_by_another_interpreter(api: Api) -> None:
-    """Whose first place for modules is then the linked file's."""
+    """Its first entry of `sys.path` is the directory of the linked file."""
     link = member("main.py", kind=tarfile.SYMTYPE, target="real/main.py")
     archive = link + tar_of({"real/main.py": OLDER + "import beside", "real/beside.py": ""})
     result = (await api.sync(archive)).document
@@ -87,7 +87,7 @@ async def test_the_last_expression_is_evaluated_by_another_interpreter(api: Api)
 
 
 async def test_one_that_was_killed_is_replaced(api: Api, standing: Server) -> None:
-    """As the kernel does when the whole machine's memory runs out."""
+    """The kernel can kill it if the whole machine runs out of memory."""
     for tries in range(RUNS):  # until one happens in the sandbox that was waiting then
         await anyio.sleep(PAUSE_SECONDS * tries)
         for process in standbys(await containers(deployment_of(standing.data_dir))):
@@ -162,7 +162,7 @@ def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
 async def test_an_image_whose_variables_lead_into_the_archive(
     api: Api, made: Callable[..., str], variables: str
 ) -> None:
-    """Its interpreter finds code there when it starts, so it starts with the archive in place."""
+    """Such an interpreter loads code from the archive at its start, so it starts after the archive is unpacked."""
     customization = "import builtins; builtins.found = 'found'"
     files = {
         "main.py": "print(found)",
@@ -196,7 +196,8 @@ async def test_an_image_that_does_not_let_it_come_so_far(
 
 
 async def test_what_an_image_itself_runs_comes_before_the_archive(api: Api, made: Callable[..., str]) -> None:
-    """The one difference that docs/architecture.md names. It runs once, and what it prints is kept."""
+    """This is a difference that docs/design/prestarted-interpreter.md names. The code runs once, and its output is
+    kept."""
     image = made(customization=SCRIPT_IS_THERE + "print('customized', ready)")
     assert (await run(api, {"main.py": "print('run')"}, docker_image=image))[
         "stdout"

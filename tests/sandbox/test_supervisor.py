@@ -1,4 +1,4 @@
-"""Programs that go for their supervisor, which is of the same user: it always says how they ended."""
+"""Test programs that attack their supervisor, which runs as the same user: it always reports their end."""
 
 from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of
 from tests.support.cases import sampled

@@ -57,7 +57,7 @@ class Box:
 
     @property
     def running(self) -> bool:
-        """Whether its program has been started and has not ended."""
+        """Return True if its program has started and has not ended."""
         return not self.ended and self.program is not None and self.program.reason is None
 
     def say(self, data: bytes) -> None:
@@ -66,7 +66,7 @@ class Box:
             self._announce()
 
     def end(self) -> None:
-        """As by SIGKILL. The engine keeps nothing of what has ended."""
+        """End the container as SIGKILL does. The engine keeps nothing of it."""
         self.ended = True
         self.engine.boxes.pop(self.id, None)
         if self.program is not None and self.program.ended_at is None:
@@ -78,7 +78,7 @@ class Box:
         self.changed = anyio.Event()
 
     def hear(self, data: bytes) -> None:
-        """What arrives at the supervisor's standard input."""
+        """Receive data on the supervisor's standard input."""
         self._input += data
         while len(self._input) >= HEADER.size and not self.ended:
             kind, length = HEADER.unpack_from(self._input)
@@ -152,7 +152,7 @@ class Box:
 
 
 class MemoryEngine:
-    """What all replicas on one machine share."""
+    """The state of an engine in memory, which all replicas on one machine share."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -188,7 +188,7 @@ class MemoryEngine:
         return box
 
     def come_back(self) -> None:
-        """It answers again."""
+        """Make the engine answer again."""
         self.away = False
         while self.unremoved:
             self.remove(self.unremoved.pop())

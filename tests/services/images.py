@@ -1,4 +1,4 @@
-"""The images of an engine in memory, as one process reaches them, and the setups that make new ones."""
+"""The images of an engine in memory, as one process uses them, and the setups that build new ones."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ def image(name: str, labels: Mapping[str, str]) -> Image:
 
 
 class ProcessImages:
-    """`ports.Images`: every image that a request names is there, and what setups have made."""
+    """`ports.Images`: every image that a request names exists, and so do the images of setups."""
 
     def __init__(self, engine: MemoryEngine, process: "Process") -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""Replicas as processes of one world: the server's own wiring, from joining to the last clean-up."""
+"""Replicas as simulated processes, with the server's own wiring, from joining to the last clean-up."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -72,7 +72,7 @@ class Request:
     _hung_up: bool = False
 
     def scope(self) -> anyio.CancelScope:
-        """What its handler runs in."""
+        """Return the cancel scope of the request's handler."""
         self._scope = anyio.CancelScope()
         if self._hung_up:
             self._scope.cancel()
@@ -177,7 +177,8 @@ class Life:
         self.state.context = self.replica.context
 
     async def _serves(self, replica: Replica) -> bool:
-        """Whether it has served; not when the engine was away at its start, and then it starts again."""
+        """Serve until the replica stops. Return False if the engine was unavailable at the start, so that the caller
+        retries."""
         away: BaseExceptionGroup[EngineError] | None = None
         try:
             await replica.serve(self._open, self.stop.requested, self.stop.drain, 5.0)

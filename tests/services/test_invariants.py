@@ -1,4 +1,4 @@
-"""Replicas in every order of steps, with crashes, pauses, lost sessions and a faltering store between any two."""
+"""Test replicas in random schedules, with crashes, suspensions, lost sessions and store failures at any step."""
 
 import asyncio
 import tempfile
@@ -38,7 +38,7 @@ keys = st.sampled_from([None, None, None, "key-1", "key-2"])
 
 
 class Replicas(RuleBasedStateMachine):
-    """Hypothesis chooses what happens next; everybody else goes on for as many steps as it says."""
+    """Lets Hypothesis choose the next event, and the number of steps for which all other tasks then run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -354,7 +354,7 @@ def test_the_invariants_hold_whatever_happens() -> None:
 
 
 def test_a_run_goes_back_to_whom_it_was_taken_from_when_its_adopter_dies() -> None:
-    """It runs in the first one's container, who lives on, and only had no session for a moment."""
+    """The first replica is still alive and has the container; it had only lost its session for a moment."""
     replicas = Replicas()
     replicas.start(local_claim=True)
     replicas.crash(pick=1, passes=0)

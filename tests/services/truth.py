@@ -1,4 +1,4 @@
-"""What must hold of everything that was written (docs/architecture.md, "What must stay true")."""
+"""Check the invariants of all written events (docs/architecture.md#invariants)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

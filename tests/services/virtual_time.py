@@ -1,4 +1,4 @@
-"""An event loop whose clock stands still while there is anything to do, and jumps to the next timer when not."""
+"""An event loop with virtual time: the clock stands while tasks are ready, then jumps to the next timer."""
 
 import asyncio
 import selectors
@@ -11,7 +11,7 @@ BUSY_ROUNDS = 5_000
 
 
 class _Selector(selectors.DefaultSelector):
-    """Where the loop would sleep, time passes at once."""
+    """Advances the virtual time instead of sleeping."""
 
     now = 0.0
     rounds = 0

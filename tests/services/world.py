@@ -150,7 +150,7 @@ class World:
         return process.name in self.members or self.leader is process
 
     def expire(self, process: Process) -> None:
-        """Its sessions end. It hears of that later, and then takes a new one."""
+        """End the sessions of the replica. It detects that later, and then creates a new one."""
         self.members.pop(process.name, None)
         self.depose(process)
         self.notify_all()

@@ -1,4 +1,4 @@
-"""The HTTP API as raw requests: nothing here knows more than docs/api.md says, and nothing is retried."""
+"""A client for the HTTP API that sends raw requests, without retries. It relies only on docs/api.md."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ TAR, METADATA = "tar", "metadata"
 
 @frozen
 class Answer:
-    """One answer: status, headers, and the JSON document."""
+    """A response: status, headers, and the JSON document."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,7 +40,7 @@ class Event:
 
 
 class Api:
-    """One server, as one client of it sees it."""
+    """A client of one server."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
@@ -64,19 +64,19 @@ class Api:
         return await self.request("POST", "/api/v1/eval", json=body, **options)
 
     async def run(self, source: str, **metadata: Any) -> Any:
-        """The Result of a script, run by sync; fails when there is none."""
+        """Run a script with /exec/sync and return its result; fail if the response is an error."""
         answer = await self.sync(script(source), metadata)
         assert answer.status == 200, answer.document
         return answer.document
 
     async def accepted(self, source: str, **metadata: Any) -> str:
-        """The id of a script that was accepted by async."""
+        """Submit a script with /exec/async and return the id; fail if the response is an error."""
         answer = await self.submit(script(source), metadata)
         assert answer.status == 202, answer.document
         return str(answer.document["execution_id"])
 
     async def ended(self, execution_id: str) -> Any:
-        """The Result once it has ended, by long polls."""
+        """Wait with long polls until the execution has ended; return its result."""
         while True:
             answer = await self.get(f"/api/v1/executions/{execution_id}?wait=60")
             assert answer.status == 200, answer.document
@@ -84,7 +84,7 @@ class Api:
                 return answer.document
 
     async def newest(self) -> str | None:
-        """The id of the newest execution."""
+        """Return the id of the newest execution; None if there is none."""
         listed = (await self.get("/api/v1/executions?limit=1")).document["executions"]
         return listed[0]["execution_id"] if listed else None
 
@@ -95,7 +95,7 @@ class Api:
     async def events(
         self, execution_id: str, after: str | None = None
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Its event stream, after a position."""
+        """Open the event stream of an execution, after a position."""
         headers = {} if after is None else {"Last-Event-ID": after}
         async with self.session.get(f"/api/v1/executions/{execution_id}/events", headers=headers) as response:
             assert response.status == 200, await response.text()
@@ -107,7 +107,7 @@ class Api:
             return [event async for event in events]
 
     async def until_event(self, execution_id: str, name: str) -> None:
-        """Returns once such an event has happened, and fails when it ends before."""
+        """Wait for an event with this name; fail if the execution ends before."""
         async with self.events(execution_id) as events:
             async for event in events:
                 if event.name == name:
@@ -115,7 +115,7 @@ class Api:
         raise AssertionError(f"{execution_id} has ended without {name}")
 
     async def until_printed(self, execution_id: str, wanted: bytes) -> None:
-        """Returns once it has printed `wanted`, and fails when it ends before."""
+        """Wait until the program has printed `wanted`; fail if the execution ends before."""
         printed = b""
         async with self.events(execution_id) as events:
             async for event in events:
@@ -126,17 +126,17 @@ class Api:
 
 
 async def until_not_ready(api: Api) -> Mapping[str, str]:
-    """Returns once a server says of itself that it cannot take work, with its reasons."""
+    """Wait until /ready reports that the server does not accept work; return the reasons."""
     return (await _until_ready_says(api, lambda answer: answer.status == 503)).document["reasons"]
 
 
 async def until_ready(api: Api) -> None:
-    """Returns once a server says of itself that it takes work."""
+    """Wait until /ready reports that the server accepts work."""
     await _until_ready_says(api, lambda answer: answer.status == 200)
 
 
 async def until_unready_for(api: Api, reason: str) -> str:
-    """What a server says of this reason, once it names it."""
+    """Wait until /ready names this check as a reason; return the text."""
     answer = await _until_ready_says(
         api, lambda answer: answer.status == 503 and reason in answer.document["reasons"]
     )
@@ -152,7 +152,7 @@ async def _until_ready_says(api: Api, wanted: Callable[[Answer], bool]) -> Answe
 
 @asynccontextmanager
 async def api_of(url: str, **options: Any) -> AsyncIterator[Api]:
-    """A client of the server at `url`."""
+    """Yield a client of the server at `url`."""
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(url, timeout=timeout, **options) as session:
         yield Api(url, session)
@@ -165,7 +165,7 @@ def form(
     order: Sequence[str] = (METADATA, TAR),
     metadata_as_file: bool = False,
 ) -> aiohttp.FormData:
-    """A multipart body. Metadata may be a document, or text as it is; what is None is left out."""
+    """Return a multipart body. `metadata` is a document or raw text. A part that is None is left out."""
     body = aiohttp.FormData(default_to_multipart=True)
     for name in order:
         if name == TAR and archive is not None:
@@ -181,7 +181,7 @@ def form(
 
 
 async def parse_events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    """The events of a stream, to its end; comments are left out."""
+    """Yield the events of a stream until it ends, without comments."""
     fields: dict[str, str] = {}
     async for line in response.content:
         text = line.decode().rstrip("\n")

@@ -1,4 +1,4 @@
-"""Tar archives as tests need them: good ones in a line, and every kind of bad one, header by header."""
+"""Tar archives for tests: valid ones, and every kind of invalid one, built header by header."""
 
 import io
 import tarfile
@@ -8,12 +8,12 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def tar_of(files: dict[str, str | bytes]) -> bytes:
-    """A plain archive of regular files."""
+    """Return an archive of regular files."""
     return b"".join(member(name, content) for name, content in files.items()) + END
 
 
 def script(source: str) -> bytes:
-    """An archive with `source` as main.py."""
+    """Return an archive with `source` as main.py."""
     return tar_of({"main.py": source})
 
 
@@ -26,7 +26,7 @@ def member(
     size: int | None = None,
     style: int = tarfile.PAX_FORMAT,
 ) -> bytes:
-    """One member: its headers and its padded content. `size` may lie; names may hold surrogate escapes."""
+    """Return one member: headers and padded content. `size` can be wrong; names can contain surrogate escapes."""
     data = content.encode() if isinstance(content, str) else content
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, target, len(data) if size is None else size
@@ -36,7 +36,7 @@ def member(
 
 
 def many_members(count: int) -> bytes:
-    """Empty members with names of their own; much faster than so many calls of `member`."""
+    """Return empty members with different names; much faster than calls of `member`."""
     header = bytearray(member("0000000", style=tarfile.USTAR_FORMAT))
     header[:7], header[148:156] = bytes(7), b" " * 8
     total, (before, after) = sum(header), (bytes(header[7:148]), bytes(header[156:]))
@@ -45,7 +45,7 @@ def many_members(count: int) -> bytes:
 
 
 def pax(records: dict[bytes, bytes], *, everywhere: bool = False) -> bytes:
-    """An extended header with these records, for the next member or for all that follow."""
+    """Return an extended header with these records, for the next member; with `everywhere`, for all that follow."""
     data = b"".join(_record(key, value) for key, value in records.items())
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XGLTYPE if everywhere else tarfile.XHDTYPE, len(data)
@@ -53,7 +53,7 @@ def pax(records: dict[bytes, bytes], *, everywhere: bool = False) -> bytes:
 
 
 def sparse(name: str, real_size: int) -> bytes:
-    """A member of GNU's old sparse kind that stores nothing and unpacks to `real_size` bytes."""
+    """Return a member in GNU's old sparse format that stores nothing and unpacks to `real_size` bytes."""
     info = tarfile.TarInfo(name)
     info.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -63,14 +63,14 @@ def sparse(name: str, real_size: int) -> bytes:
 
 
 def with_checksum(header: bytearray) -> bytes:
-    """The header with the checksum that its bytes have."""
+    """Return the header with a correct checksum."""
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     return bytes(header)
 
 
 def compressed(how: str) -> bytes:
-    """A good archive, packed by gzip, bzip2 or xz."""
+    """Return a valid archive, compressed with gzip, bzip2 or xz."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=f"w:{how}") as tar:  # type: ignore[call-overload]
         info = tarfile.TarInfo("main.py")

@@ -1,4 +1,4 @@
-"""An attack on a small server, and the proof that nobody but the program itself has suffered."""
+"""Attack a small server, and check that only the attacking program is affected."""
 
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -29,7 +29,7 @@ NARROW = {
     "max_disk_mb": "64",
     "max_files_mb": "4",
 }
-"""What a limit that does not hold may cost this machine is little."""
+"""Small limits, so that little of this machine is used if a limit does not hold."""
 BRIEF = {"timeout_seconds": 1}
 ANSWER_SECONDS = 10
 PAUSE_SECONDS = 0.05
@@ -42,13 +42,13 @@ COMPLETED = ("completed", None, 0)
 
 @define(eq=False)
 class Attack:
-    """Call it with a program, as often as needed: it is run, and its Result returned."""
+    """Runs hostile programs. Call it with a program; it returns the result."""
 
     server: Server
     api: Api
     mark: str = field(factory=lambda: secrets.token_hex(16))
-    """A file beside its program, which all that this forks have in sight. An argument would be one, too, but a program
-    with arguments is not given the interpreter that stands by, and hostile ones may not have it otherwise."""
+    """The name of a file beside the program. Every process of the program has it in its /work, which identifies the
+    process. An argument could do the same, but a program with arguments does not get the prestarted interpreter."""
 
     async def __call__(
         self, source: str, files: Mapping[str, str | bytes] | None = None, **metadata: Any
@@ -62,14 +62,14 @@ class Attack:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Meanwhile the server answers all the time."""
+        """Check all the time inside the block that the server responds."""
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._ask_all_the_time, name="ask all the time")
             yield
             beside.cancel_scope.cancel()
 
     async def leaves_nothing(self) -> None:
-        """The next run is as any other; no process is left, no container but those that wait, no trace in the log."""
+        """Check that the next run works, and that no process, no used container and no traceback in the log is left."""
         assert (await self.api.run("print('next')"))["stdout"] == "next\n"
         await until_containers(deployment_of(self.server.data_dir), POOL)
         assert processes_with(self.mark) == []
@@ -89,12 +89,12 @@ def end_of(result: Any) -> tuple[str, str | None, int | None]:
 
 
 def processes_with(mark: str) -> list[str]:
-    """The processes of this machine, in sandboxes or not, that have a file beside them or an argument."""
+    """Return the processes of this machine that have `mark` as a file in their /work, or as an argument."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "root/work" / mark).exists() or mark.encode() in (process / "cmdline").read_bytes():
                 found.append(process.name)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last is no process of ours
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: another user's
             continue
     return found

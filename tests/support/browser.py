@@ -1,4 +1,4 @@
-"""A real browser, driven by Playwright. It may reach the server alone."""
+"""A real browser, driven by Playwright. It can reach only the server."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ PATIENCE_MS = 120_000
 
 
 def executable() -> str:
-    """The path of a browser that is there."""
+    """Return the path of an installed browser."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.fail("there is no Chromium on PATH; `make test` installs one")
@@ -21,8 +21,8 @@ def executable() -> str:
 
 @asynccontextmanager
 async def page_of(url: str) -> AsyncIterator[tuple[Page, list[str]]]:
-    """An open page, and what goes wrong in it: errors of its scripts, complaints of the browser, and requests to
-    anywhere else, which are refused."""
+    """Open a page; yield it and a list of problems: script errors, browser errors, and requests to other servers, which
+    are aborted."""
     wrong: list[str] = []
 
     async def refuse_elsewhere(route: Route) -> None:
@@ -33,7 +33,7 @@ async def page_of(url: str) -> AsyncIterator[tuple[Page, list[str]]]:
             await route.abort()
 
     async with async_playwright() as playwright:
-        # Its own sandbox needs a user that is not root; what it opens is ours.
+        # Chromium's sandbox does not work as root; the page comes from this repository.
         browser = await playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
         page = await browser.new_page()
         page.set_default_timeout(PATIENCE_MS)

@@ -1,4 +1,4 @@
-"""An HTTP server that says what a test wants said, where the real one cannot be brought to."""
+"""An HTTP server with predefined responses, for responses that the real server does not give."""
 
 import json
 import threading
@@ -10,13 +10,13 @@ KEPT = 1_000_000
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request: `body` reads it whole; `say` answers."""
+    """One request. `body` reads its body, `say` sends a response."""
 
     protocol_version = "HTTP/1.1"
     answer: Callable[["Request"], None]
 
     def body(self) -> tuple[bytes, int]:
-        """The first part of the body, and how long all of it was; it is read and not kept."""
+        """Read the whole body; return its first bytes and its length."""
         start, total = b"", 0
         while size := int(self.rfile.readline().strip(), 16):
             total += size
@@ -36,7 +36,7 @@ class Request(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def say_events(self, *events: tuple[str, dict]) -> None:
-        """An event stream of these."""
+        """Send an event stream."""
         lines = [
             f"id: {number}.0\nevent: {name}\ndata: {json.dumps(data)}\n\n"
             for number, (name, data) in enumerate(events, 1)
@@ -49,12 +49,12 @@ class Request(BaseHTTPRequestHandler):
     do_POST = do_DELETE = do_GET
 
     def log_message(self, *_: object) -> None:
-        """Tests speak for themselves."""
+        """Log nothing."""
 
 
 @contextmanager
 def canned(answer: Callable[[Request], None]) -> Iterator[str]:
-    """Its address; `answer` is called with each request, in threads of its own."""
+    """Run a server; yield its URL. `answer` is called with each request, in a separate thread."""
     handler = type("Canned", (Request,), {"answer": staticmethod(answer)})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -1,4 +1,4 @@
-"""Several real servers on one Consul and one Docker engine, which can be killed, stopped, suspended and restarted."""
+"""Several real servers on one Consul and one Docker engine. Tests can kill, stop, suspend and restart them."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ WATCH_SECONDS = 60
 
 @define
 class Replica:
-    """One server at an address that it keeps; every start is a new process with a directory and a log of its own."""
+    """One server with a fixed address. Each start is a new process with its own data directory and log."""
 
     name: str
     url: str
@@ -44,24 +44,24 @@ class Replica:
     _stack: ExitStack = field(factory=ExitStack)
 
     async def start(self) -> None:
-        """Returns once it takes work."""
+        """Start the server, and wait until it accepts work."""
         self.starts += 1
         data = self.directory / f"{self.name}-{self.starts}"
         context = running_server(data, self.image, **self.settings)
         self.server = await to_thread.run_sync(self._stack.enter_context, context)
 
     async def term(self) -> None:
-        """SIGTERM; returns once it has ended in order."""
+        """Send SIGTERM, and wait until the server has exited."""
         await to_thread.run_sync(self._stack.close)
         self.server = None
 
     async def kill(self) -> None:
-        """Ends it as a crash would."""
+        """Kill the server with SIGKILL, like a crash."""
         self._process().kill()
         await self.term()
 
     def pause(self) -> None:
-        """Suspends it: it holds still, and does not know it."""
+        """Suspend the server with SIGSTOP."""
         suspend(self._process())
 
     def resume(self) -> None:
@@ -72,7 +72,7 @@ class Replica:
         return self._process().pid
 
     def logs(self) -> str:
-        """What all its processes have logged."""
+        """Return the logs of all its processes."""
         return "".join(
             (self.directory / f"{self.name}-{n}.log").read_text() for n in range(1, self.starts + 1)
         )
@@ -83,7 +83,7 @@ class Replica:
 
 
 class Cluster:
-    """All replicas, and what Consul says of them."""
+    """All replicas, and queries to Consul about them."""
 
     def __init__(
         self,
@@ -100,23 +100,23 @@ class Cluster:
 
     @property
     def urls(self) -> Sequence[str]:
-        """Every replica's, running or not."""
+        """The URLs of all replicas, running or not."""
         return [replica.url for replica in self.replicas]
 
     async def deployment(self) -> str:
-        """The label of its containers."""
+        """Return the deployment id, which its containers have as a label."""
         _, entry = await self.entry("deployment")
         assert entry is not None
         return base64.b64decode(entry["Value"]).decode()
 
     async def members(self) -> Mapping[str, Mapping[str, Any]]:
-        """The members by their ids, as they tell themselves."""
+        """Return the documents that the members have written, by replica id."""
         entries = await self._ask("replicas/?recurse")
         documents = [json.loads(base64.b64decode(entry["Value"])) for entry in entries[1] or ()]
         return {document["replica"]: document for document in documents}
 
     async def leader_id(self, *, other_than: str | None = None) -> str:
-        """The id of who leads, once somebody leads who is not `other_than`."""
+        """Wait until a replica other than `other_than` leads; return its id."""
         index = 0
         while True:
             index, entry = await self.entry("leader", index)
@@ -126,28 +126,24 @@ class Cluster:
                     return leader
 
     async def leader(self) -> Replica:
-        """The replica that leads now."""
+        """Return the leader."""
         leader, members = await self.leader_id(), await self.members()
         return next(r for r in self.replicas if r.url == members[leader]["address"])
 
-    async def id_of(self, replica: Replica) -> str:
-        """The id of a replica's present process."""
-        return next(name for name, m in (await self.members()).items() if m["address"] == replica.url)
-
-    async def until_tidy(self) -> None:
-        """Returns once who runs has removed what others have left on the engine, that died."""
+    async def until_recovered(self) -> None:
+        """Wait until the running replicas have adopted or removed all containers of dead replicas."""
         index, running = 0, sum(replica.server is not None for replica in self.replicas)
         while len(members := await self.members()) != running:
             index, _ = await self._ask(f"replicas/?recurse&index={index}&wait={WATCH_SECONDS}s")
         await until_no_others(await self.deployment(), members.keys(), host=self.engine)
 
     async def entry(self, key: str, index: int = 0) -> tuple[int, Any]:
-        """A key as Consul has it, after `index`."""
+        """Return the index and the entry of a key. Wait until the index is larger than `index`."""
         index, entries = await self._ask(f"{key}?index={index}&wait={WATCH_SECONDS}s")
         return index, entries[0] if entries else None
 
     async def _ask(self, path: str) -> tuple[int, Any]:
-        """The first agent that answers."""
+        """Send a request to the first agent that answers."""
         for agent in self.agents:
             try:
                 async with self._http.get(f"http://{agent.address}/v1/kv/{self.prefix}/{path}") as answer:
@@ -160,8 +156,8 @@ class Cluster:
         raise RuntimeError("no Consul agent answers")
 
     async def stop(self) -> None:
-        """All replicas end in order; nothing of theirs is left on the engine, nor of those that died before."""
-        await self.until_tidy()
+        """Stop all replicas, and check that no containers remain, not even those of dead replicas."""
+        await self.until_recovered()
         deployment = await self.deployment()
         async with anyio.create_task_group() as tasks:
             for replica in self.replicas:
@@ -179,7 +175,7 @@ async def running_cluster(
     engine: str | None = None,
     **settings: str,
 ) -> AsyncIterator[Cluster]:
-    """`size` replicas that use the `agents` by turns; whatever of them still runs at the end is stopped."""
+    """Start `size` replicas, distributed over the `agents`. Replicas that still run at the end are killed."""
     if engine is not None:
         settings["docker_host"] = engine
     ports = free_ports([f"replica-{n}" for n in range(size)])
@@ -201,7 +197,7 @@ async def running_cluster(
 
 
 async def _end(replicas: Sequence[Replica]) -> None:
-    """Kills what a test has left running; what ended in order is gone already."""
+    """Kill the replicas that a test has left running."""
     for replica in replicas:
         if replica.server is not None and replica.server.process.poll() is None:
             resume(replica.server.process)

@@ -1,4 +1,4 @@
-"""Real Consul agents, as processes of their own on free ports of 127.0.0.1."""
+"""Real Consul agents, as child processes on free ports of 127.0.0.1."""
 
 import json
 import os
@@ -24,42 +24,42 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 MASTER = "00000000-0000-0000-0000-000000000001"
 ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
-"""Access rules under which only this token may do anything."""
+"""An ACL configuration in which only the token MASTER has permissions."""
 PORTS = ("http", "server", "serf_lan", "serf_wan")
 
 
 @cache
 def binary() -> Path:
-    """Where Consul is; fetched the first time."""
+    """Return the path of the Consul binary; download it if necessary."""
     command = [sys.executable, str(ROOT / "dev" / "consul.py")]
     return Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
 
 
 @define
 class Agent:
-    """One agent. It may be stopped, killed, suspended and started again: with a data directory it keeps all."""
+    """One agent. It can be stopped, killed, suspended and restarted. With a data directory, it keeps its data."""
 
     directory: Path
     ports: Mapping[str, int]
     command: Sequence[str]
     process: subprocess.Popen[str] | None = None
     shows_nodes: bool = True
-    """Whether anybody may see the nodes: not where there are access rules."""
+    """False with an ACL, because the test has no token to list the nodes."""
     _listening: threading.Event = field(factory=threading.Event)
     _reader: threading.Thread | None = None
 
     @property
     def address(self) -> str:
-        """Where its HTTP API is."""
+        """The address of its HTTP API."""
         return f"127.0.0.1:{self.ports['http']}"
 
     @property
     def log(self) -> str:
-        """What it has said."""
+        """The text of its log."""
         return (self.directory / "consul.log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Starts it; returns at once."""
+        """Start the agent without waiting for it."""
         self._listening.clear()
         self.process = subprocess.Popen(
             self.command,
@@ -73,7 +73,7 @@ class Agent:
         self._reader.start()
 
     def _keep_log(self, process: subprocess.Popen[str]) -> None:
-        """Reads what it says to its end, and sees when its HTTP API is up."""
+        """Copy the agent's output to its log, and set `_listening` when its HTTP API is up."""
         if process.stdout is None:
             raise RuntimeError("Consul has no standard output")
         with process.stdout, (self.directory / "consul.log").open("a", buffering=1) as log:
@@ -83,7 +83,7 @@ class Agent:
                     self._listening.set()
 
     def kill(self) -> None:
-        """Ends it as a crash would."""
+        """Kill the agent with SIGKILL, like a crash."""
         if self.process is not None and self._reader is not None:
             self.process.kill()
             self.process.wait(STOP_SECONDS)
@@ -91,7 +91,7 @@ class Agent:
             self.process = None
 
     def wait_ready(self) -> None:
-        """Returns once it answers, there is a leader, and it is known as a node: until then it makes no sessions."""
+        """Wait until the agent answers, has a leader and is a registered node. Before that, it creates no sessions."""
         if not self._listening.wait(START_SECONDS):
             raise RuntimeError(f"Consul did not start: {self.log}")
         until = time.monotonic() + START_SECONDS
@@ -118,10 +118,10 @@ class Agent:
                 index = answer.headers["X-Consul-Index"]
                 if json.load(answer) is not None:
                     return
-        raise RuntimeError(f"Consul is not known to itself: {self.log}")
+        raise RuntimeError(f"Consul has not registered its own node: {self.log}")
 
     def is_leader(self) -> bool:
-        """Whether it leads its cluster."""
+        """Return True if the agent leads its cluster."""
         with urlopen(f"http://{self.address}/v1/status/leader") as answer:
             return bool(json.load(answer) == f"127.0.0.1:{self.ports['server']}")
 
@@ -131,8 +131,8 @@ _given: set[int] = set()
 
 
 def free_ports(names: Sequence[str]) -> Mapping[str, int]:
-    """A port for each name: nobody listens there, no test of any worker was given it before, and no connection gets
-    it by chance, since it lies below the kernel's own range."""
+    """Return a free port for each name. No test of any worker has got the same port before, and no connection can get
+    it by chance, because it is below the kernel's ephemeral range."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS_MAX
     candidates = iter(random.sample(range(20_000 + worker, 32_000, WORKERS_MAX), 1000))
     return {name: next(filter(_is_free, candidates)) for name in names}
@@ -151,8 +151,8 @@ def _is_free(port: int) -> bool:
 
 
 def new_agent(directory: Path, *arguments: str, tls: bool = False, **config: object) -> Agent:
-    """An agent that is not started yet: a server with its data under `directory`, configured as Consul's
-    documentation says; with `tls`, it answers at a port of its own for that, too."""
+    """Return an agent that is not started yet: a server with its data under `directory`. `config` is added to its
+    configuration. With `tls`, it has an HTTPS port, too."""
     directory.mkdir(parents=True, exist_ok=True)
     ports = free_ports([*PORTS, "https"] if tls else PORTS)
     off = {"dns": -1, "grpc": -1, "https": -1}
@@ -178,7 +178,7 @@ def new_agent(directory: Path, *arguments: str, tls: bool = False, **config: obj
 
 @contextmanager
 def running(*agents: Agent) -> Iterator[None]:
-    """The agents run inside, and are ready; whatever is left of them at the end is killed."""
+    """Start the agents and wait until they are ready; kill them at the end."""
     try:
         for agent in agents:
             agent.start()
@@ -192,7 +192,7 @@ def running(*agents: Agent) -> Iterator[None]:
 
 @contextmanager
 def dev_agent(directory: Path, *, tls: bool = False, **config: object) -> Iterator[Agent]:
-    """A single server that forgets everything when it ends, and is ready fast."""
+    """Run a single server that keeps its data in memory, and starts fast."""
     agent = new_agent(directory, "-dev", tls=tls, **config)
     with running(agent):
         yield agent
@@ -200,7 +200,7 @@ def dev_agent(directory: Path, *, tls: bool = False, **config: object) -> Iterat
 
 @contextmanager
 def durable_agent(directory: Path, **config: object) -> Iterator[Agent]:
-    """A single server that keeps its data."""
+    """Run a single server that keeps its data on disk."""
     agent = new_agent(directory, bootstrap_expect=1, **config)
     with running(agent):
         yield agent
@@ -208,7 +208,7 @@ def durable_agent(directory: Path, **config: object) -> Iterator[Agent]:
 
 @contextmanager
 def cluster(directory: Path, size: int = 3) -> Iterator[Sequence[Agent]]:
-    """Servers that elect a leader among themselves and keep their data."""
+    """Run several servers that elect a leader and keep their data on disk."""
     agents = [new_agent(directory / f"server-{n}", bootstrap_expect=size) for n in range(size)]
     join = [f"-retry-join=127.0.0.1:{agent.ports['serf_lan']}" for agent in agents]
     for agent in agents:

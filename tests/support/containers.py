@@ -1,4 +1,4 @@
-"""What a server has on the Docker engine, as the engine itself tells it."""
+"""Query the Docker engine for the containers of a server."""
 
 import asyncio
 import json
@@ -17,12 +17,12 @@ PATIENCE_SECONDS = 120
 
 
 async def containers(deployment: str, host: str | None = None) -> Collection[str]:
-    """The ids of all containers of a deployment, running or not."""
+    """Return the ids of all containers of a deployment, running or not."""
     return set(await owners(deployment, host))
 
 
 async def owners(deployment: str, host: str | None = None) -> Mapping[str, str]:
-    """The replica that each container of a deployment belongs to."""
+    """Return the replica of each container of a deployment."""
     filters = json.dumps({"label": [f"pyexec.deployment={deployment}"]})
     async with Docker(url=host) as docker:
         listed = await docker.containers.list(all=1, filters=filters)
@@ -31,7 +31,7 @@ async def owners(deployment: str, host: str | None = None) -> Mapping[str, str]:
 
 
 async def _exists(container: DockerContainer) -> bool:
-    """Ask for the container itself: after its own crash an engine may list one that it then says is not there."""
+    """Return True if the engine can inspect the container. After a crash, it may list containers that do not exist."""
     try:
         await container.show()
     except DockerError as error:
@@ -42,7 +42,7 @@ async def _exists(container: DockerContainer) -> bool:
 
 
 async def until_containers(deployment: str, count: int, *, host: str | None = None) -> Collection[str]:
-    """The containers, once there are `count`; waits for the engine's events, and fails when that never comes."""
+    """Wait for events of the engine until there are `count` containers; return them. Fail after a timeout."""
     found = await containers(deployment, host)
     if len(found) == count:
         return found
@@ -57,7 +57,7 @@ async def until_containers(deployment: str, count: int, *, host: str | None = No
 
 
 async def until_no_others(deployment: str, replicas: Collection[str], *, host: str | None = None) -> None:
-    """Returns once every container of a deployment belongs to one of these replicas."""
+    """Wait until every container of a deployment belongs to one of these replicas."""
     with anyio.fail_after(PATIENCE_SECONDS):
         async with changes(deployment, host) as changed:
             while not set((await owners(deployment, host)).values()) <= set(replicas):
@@ -66,7 +66,7 @@ async def until_no_others(deployment: str, replicas: Collection[str], *, host: s
 
 @asynccontextmanager
 async def changes(deployment: str, host: str | None) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """What returns each time something happens to a container of a deployment."""
+    """Yield a function that waits for the next event of a container of the deployment."""
     events = await asyncio.create_subprocess_exec(
         "docker", "events", "--since", str(int(time.time())), "--format", "{{.Action}}",
         "--filter", f"label=pyexec.deployment={deployment}",
@@ -83,16 +83,16 @@ async def changes(deployment: str, host: str | None) -> AsyncIterator[Callable[[
 
 
 def environment(host: str | None) -> Mapping[str, str]:
-    """That of a `docker` command: for the shared engine, or another."""
+    """Return the environment of a `docker` command for the engine at `host`; None is the shared engine."""
     return os.environ if host is None else {**os.environ, "DOCKER_HOST": host}
 
 
 async def remove(container: str) -> None:
-    """Removes it by force, as an engine's operator would."""
+    """Remove a container by force, as an operator does."""
     async with Docker() as docker:
         await docker.containers.container(container).delete(force=True)
 
 
 def deployment_of(data_dir: Path) -> str:
-    """The id by which a server marks its containers."""
+    """Return the deployment id of a server, which its containers have as a label."""
     return (data_dir / "deployment").read_text().strip()

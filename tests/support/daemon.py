@@ -1,4 +1,4 @@
-"""A Docker daemon of a test's own, which can be stopped, killed and started again while the shared one works on."""
+"""A separate Docker daemon for one test, which can be stopped, killed and restarted. The shared one is not affected."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from attrs import define
 START_SECONDS = 60
 STOP_SECONDS = 60
 ANSWER_SECONDS = 120
-"""A daemon that hangs fails a test, and nothing more."""
+"""Timeout of docker commands, so that a daemon that hangs fails only its own test."""
 
 
 CONTAINERD = """\
@@ -32,8 +32,8 @@ path = "{0}/opt"
 
 @define
 class Daemon:
-    """It keeps images and containers in `directory`, and has no network but what is inside a container. Its
-    containerd is a program beside it, as a distribution's own is, and is left alone."""
+    """A daemon with all its data in `directory`. Its containers have no network. Its containerd is a separate process,
+    as in a distribution, and keeps running when the daemon ends."""
 
     directory: Path
     containerd: subprocess.Popen[bytes] | None = None
@@ -44,7 +44,7 @@ class Daemon:
         return f"unix://{self.directory}/docker.sock"
 
     def start(self, *arguments: str) -> None:
-        """Returns once it is ready."""
+        """Start the daemon, and wait until it is ready."""
         if self.containerd is None:
             config = self.directory / "containerd.toml"
             config.write_text(CONTAINERD.format(self.directory))
@@ -52,7 +52,7 @@ class Daemon:
         config = self.directory / "daemon.json"
         config.write_text("{}")
         self.process = self._start(
-            # A network namespace of its own: with --bridge=none it REMOVES the shared daemon's docker0 else.
+            # A separate network namespace: otherwise --bridge=none REMOVES docker0 of the shared daemon.
             "unshare",
             "--net",
             "dockerd",
@@ -69,9 +69,11 @@ class Daemon:
         )
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        """A program that has said that it is ready, as it would to systemd."""
+        """Start a program, and wait for its readiness message (the protocol of sd_notify)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness:
-            notify = self.directory / "notify"  # by a path: a name without one ends at the network namespace
+            notify = (
+                self.directory / "notify"
+            )  # an abstract socket cannot be reached from another network namespace
             notify.unlink(missing_ok=True)
             readiness.bind(str(notify))
             readiness.settimeout(START_SECONDS)
@@ -96,14 +98,16 @@ class Daemon:
         return process
 
     def end(self, number: signal.Signals) -> None:
-        """Ends it by a signal: SIGTERM as an upgrade does, SIGKILL as a crash."""
+        """End the daemon with a signal: SIGTERM like an upgrade, or SIGKILL like a crash."""
         if self.process is not None:
             self.process.send_signal(number)
             self.process.wait(STOP_SECONDS)
             self.process = None
 
     def clear(self) -> None:
-        """Ends all, and leaves nothing; only the daemon itself can clear away what it has left by a crash."""
+        """Remove all containers, end the daemon and containerd, and delete the data.
+
+        If the daemon has crashed, start it first: only the daemon can remove its containers."""
         if self.process is None:
             self.start()
         for container in self.run("ps", "--all", "--quiet").split():
@@ -116,7 +120,7 @@ class Daemon:
         shutil.rmtree(self.directory)
 
     def run(self, *arguments: str) -> str:
-        """What `docker` says of this one."""
+        """Run a `docker` command on this daemon, and return its output."""
         command = ["docker", "--host", self.host, *arguments]
         return subprocess.run(
             command, check=True, stdout=subprocess.PIPE, text=True, timeout=ANSWER_SECONDS
@@ -125,7 +129,7 @@ class Daemon:
 
 @contextmanager
 def own_daemon(image: str, *arguments: str) -> Iterator[Daemon]:
-    """One that runs and has an image of the shared one's; at the end nothing of it is left."""
+    """Run a daemon with `image` copied from the shared one; delete everything at the end."""
     shared = subprocess.run(
         ["docker", "info", "--format", "{{.DockerRootDir}}"],
         check=True,
@@ -133,7 +137,7 @@ def own_daemon(image: str, *arguments: str) -> Iterator[Daemon]:
         text=True,
         timeout=ANSWER_SECONDS,
     ).stdout.strip()
-    # Where the shared one has its data: there may be nowhere else that takes an overlay.
+    # Below the data of the shared daemon: other file systems may not support overlay mounts.
     directory = Path(tempfile.mkdtemp(prefix="pyexec-test-", dir=shared))
     daemon = Daemon(directory)
     try:

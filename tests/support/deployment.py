@@ -15,8 +15,8 @@ PAGE = "docs/deployment.md"
 SERVER = "python-executor:0.1.0"
 DAEMON = "docker:28-dind"
 PRIVILEGED = "--privileged"
-# This machine's own daemon in a container, where no registry need answer and privileged containers need not be
-# allowed: every right but that to raise limits, its own programs, and an image that has the rest.
+# Replaces `--privileged`, which this machine may not allow: all capabilities except SYS_RESOURCE, and the machine's own
+# dockerd, so that no image must be pulled.
 RIGHTS = (
     "--cap-add=ALL --cap-drop=SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined --cgroupns=host --volume /sys/fs/cgroup:/sys/fs/cgroup:rw "
@@ -26,7 +26,7 @@ RIGHTS = (
 
 @frozen
 class Page:
-    """The page's blocks, by heading. `name` is the server's container, and how all else that they make begins."""
+    """The blocks of the page. `name` is the name of the server's container, and the prefix of all other names."""
 
     name: str
     url: str
@@ -58,18 +58,18 @@ class Page:
         return text
 
     def run(self, commands: str) -> str:
-        """What they print; fails when one of them does."""
+        """Run shell commands; return their output. Fail if one of them fails."""
         done = subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", commands], check=True, stdout=subprocess.PIPE, text=True
         )
         return done.stdout
 
     def inspect(self, what: str) -> str:
-        """One thing that the engine says of the server's container."""
+        """Return one field of `docker inspect` for the server's container."""
         return self.run(f"docker inspect --format '{{{{{what}}}}}' {self.name}").strip()
 
     def clear(self) -> None:
-        """Removes what the commands have made."""
+        """Remove everything that the commands have created."""
         for kind, remove in (("ps --all", "rm --force --volumes"), ("volume ls", "volume rm")):
             self.run(
                 f"docker {kind} --quiet --filter name={self.name} | xargs --no-run-if-empty docker {remove}"

@@ -1,5 +1,4 @@
-"""A Docker engine that can be taken away and given back, that falls silent, or that does not do what it is told: a
-socket in front of the real one's."""
+"""A proxy in front of the Docker socket. It can be stopped and restarted, stop answering, or change requests."""
 
 import json
 import re
@@ -16,8 +15,8 @@ ENGINE = "/var/run/docker.sock"
 
 
 class EngineProxy:
-    """Listens at `path` from `start` until `stop`, which cuts every connection, too; takes everything and passes
-    nothing on while it is `silent`. `rewrite` changes the body of every request that creates a container."""
+    """Listens at `path` from `start` until `stop`, which also closes all connections. While it is `silent`, it accepts
+    requests and forwards nothing. `rewrite` changes the body of every request that creates a container."""
 
     def __init__(self, path: Path, rewrite: Callable[[Any], None] | None = None) -> None:
         self.path = path
@@ -28,7 +27,7 @@ class EngineProxy:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """As an engine that hangs: it is there, and does nothing."""
+        """Behave like an engine that hangs, inside the block."""
         self._speaking.clear()
         try:
             yield
@@ -63,7 +62,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
     def cut(self) -> None:
         for client in list(self.clients):
-            with suppress(OSError):  # it may have gone by itself just now
+            with suppress(OSError):  # the client may have disconnected
                 client.shutdown(socket.SHUT_RDWR)
 
 
@@ -71,7 +70,7 @@ class _Connection(socketserver.BaseRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        """Copies both ways until either side is done."""
+        """Copy data in both directions until one side closes its connection."""
         self.server.clients.add(self.request)
         rewritten = _Rewritten(self.server.rewrite)
         with socket.socket(socket.AF_UNIX) as engine, selectors.DefaultSelector() as ready:
@@ -94,7 +93,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
 
 class _Rewritten:
-    """What a client sends, with other containers in it. A client begins a request only after the last answer."""
+    """Rewrites the requests of one client. A client sends a request only after the response to the last one."""
 
     _CREATE = re.compile(rb"POST \S*/containers/create\b")
     _LENGTH = re.compile(rb"(?i)(\r\nContent-Length: *)(\d+)")
@@ -104,7 +103,7 @@ class _Rewritten:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What of it can go on by now."""
+        """Add data from the client; return the data to forward now."""
         if self._rewrite is None or not (self._held or self._CREATE.match(data)):
             return data
         self._held += data
@@ -114,7 +113,7 @@ class _Rewritten:
             return b""
         self._held = b""
         document = json.loads(body)
-        if "pyexec-hosts" not in document["Labels"]:  # that one is never started
+        if "pyexec-hosts" not in document["Labels"]:  # the helper container is never started
             self._rewrite(document)
         body = json.dumps(document).encode()
         return self._LENGTH.sub(b"\\g<1>%d" % len(body), head) + b"\r\n\r\n" + body

@@ -1,4 +1,4 @@
-"""What a server measures, read as Prometheus reads it."""
+"""Read a server's metrics as Prometheus does."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,18 +14,18 @@ Key = tuple[str, frozenset[tuple[str, str]]]
 
 @frozen
 class Figures:
-    """All samples of one moment."""
+    """All samples of one scrape."""
 
     samples: Mapping[Key, float]
     families: frozenset[str]
     """The names of the metrics, as their HELP lines have them."""
 
     def __call__(self, name: str, **labels: str) -> float:
-        """One sample; 0 when it is not there."""
+        """Return one sample; 0 if it does not exist."""
         return self.samples.get((name, frozenset(labels.items())), 0.0)
 
     def since(self, before: "Figures", prefix: str) -> Mapping[Key, float]:
-        """What has grown since then, of the samples whose names begin so."""
+        """Return the changes since `before`, of samples whose names begin with `prefix`."""
         return {
             key: value - before.samples.get(key, 0.0)
             for key, value in self.samples.items()
@@ -42,7 +42,7 @@ def parse(text: str) -> Figures:
 
 
 async def until_figures(url: str, wanted: Callable[[Figures], bool]) -> Figures:
-    """The samples, once they are as wanted."""
+    """Scrape the metrics until `wanted` returns True for them; return them."""
     with anyio.fail_after(PATIENCE_SECONDS):
         while not wanted(found := await figures(url)):
             pass

@@ -1,4 +1,4 @@
-"""Go programs that import the client as others would: from a module of their own."""
+"""Go programs that import the client from a module of their own, as users do."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ class Module:
         return cls(directory)
 
     def go(self, *arguments: str) -> str:
-        """What a `go` command prints here, with the Go that set-up finds."""
+        """Run a `go` command in the module, with the Go of dev/golang.py; return its output."""
         find = "import golang, subprocesses; subprocesses.prepare(); print(golang.ensure())"
         found = subprocess.run(
             [sys.executable, "-c", find], cwd=ROOT / "dev", check=True, stdout=subprocess.PIPE, text=True

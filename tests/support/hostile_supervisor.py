@@ -1,7 +1,7 @@
-"""What a hostile image has for its `python3`: it takes a program as a supervisor does, and then lies.
+"""The `python3` of a hostile image: it accepts a program as a supervisor does, and then sends false frames.
 
-How it lies is the word after LIE= in the program, or what the image says in LIE_FIRST. It runs in a container, as a
-file of its own."""
+The word after LIE= in the program selects the frames. The image's variable LIE_FIRST selects false frames before the
+program. This file runs alone in a container."""
 
 import itertools
 import json
@@ -97,7 +97,7 @@ def lie(how: str) -> None:
 
 
 def lie_first() -> None:
-    """Before it has heard anything: as the image says."""
+    """Send the first frame, which LIE_FIRST selects, before any input."""
     endless = frame(b"X", b'{"reason": "exit", "exit_code": Infinity}')
     match os.environ.get("LIE_FIRST"):
         case "refused":

@@ -1,4 +1,4 @@
-"""Images on the engine: found by labels and names, made for a test, and removed again."""
+"""Images on the engine: find them by label and name, create them for a test, and remove them."""
 
 import os
 import secrets

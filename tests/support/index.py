@@ -1,4 +1,4 @@
-"""A package index of the test's own: wheels made on the spot, served where setup containers reach this machine."""
+"""A package index for one test: it serves generated wheels where setup containers can reach this machine."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from attrs import frozen
 
 @frozen
 class Index:
-    """What it offers, and where containers reach it."""
+    """A running index: its URL and network for containers, and its files."""
 
     url: str
     network: str
@@ -28,7 +28,7 @@ class Index:
 
 
 def wheel(name: str, version: str, source: str, requires: str | None = None) -> tuple[str, bytes]:
-    """A wheel (PyPA's binary distribution format) of one module."""
+    """Return the file name and the content of a wheel with one module."""
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     metadata += f"Requires-Dist: {requires}\n" if requires else ""
@@ -50,7 +50,7 @@ def _digest(text: str) -> str:
 
 
 def gateway(network: str) -> str:
-    """This machine's address as containers on that network of Docker's see it."""
+    """Return this machine's address on a Docker network."""
     inspect = subprocess.run(
         ["docker", "network", "inspect", network], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -59,7 +59,7 @@ def gateway(network: str) -> str:
 
 @contextmanager
 def own_network() -> Iterator[str]:
-    """A network of Docker's that only one test knows."""
+    """Create a Docker network for one test; remove it at the end."""
     name = f"pyexec-test-{secrets.token_hex(4)}"
     subprocess.run(["docker", "network", "create", name], check=True, stdout=subprocess.PIPE)
     try:
@@ -70,7 +70,7 @@ def own_network() -> Iterator[str]:
 
 @contextmanager
 def running_index(network: str, *wheels: tuple[str, bytes]) -> Iterator[Index]:
-    """An index of these wheels (PEP 503), where containers on that network reach it."""
+    """Run an index with these wheels (PEP 503) that containers on `network` can reach."""
     files = dict(wheels)
 
     class Handler(BaseHTTPRequestHandler):
@@ -95,7 +95,7 @@ def running_index(network: str, *wheels: tuple[str, bytes]) -> Iterator[Index]:
         do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
-            """Tests say what matters themselves."""
+            """Log nothing."""
 
     address = gateway(network)
     server = ThreadingHTTPServer((address, 0), Handler)

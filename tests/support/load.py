@@ -1,7 +1,7 @@
-"""A load on a cluster: many programs through replicas taken at random, each by a caller that never gives up.
+"""Load for a cluster: many programs, each submitted to a random replica by a caller that retries until it succeeds.
 
-A caller whose connection breaks, or who is told to come back, asks another replica with the same Idempotency-Key: so
-one program is one execution, whatever happens to the replica that took it."""
+After a broken connection, or a response of 429 or 503, the caller sends the request to another replica, with the same
+Idempotency-Key. So each program is one execution, even if the first replica crashes."""
 
 import random
 import secrets
@@ -24,7 +24,7 @@ OPEN = ("pending", "running")
 
 @frozen(kw_only=True)
 class Job:
-    """One program: its mark, how long it takes, its exit code, and whether its caller waits for it."""
+    """One program: its mark, duration, exit code, and True in `waits` if it is a synchronous request."""
 
     mark: str
     seconds: float
@@ -39,7 +39,7 @@ class Job:
 
 @define
 class Load:
-    """`run` it; `results` has the Result of each job by its mark, `refusals` what callers were told meanwhile."""
+    """Runs jobs. `results` are the results by the jobs' marks; `refusals` counts the requests that were retried."""
 
     urls: Sequence[str]
     http: aiohttp.ClientSession
@@ -51,7 +51,7 @@ class Load:
     _ended: anyio.Event = field(factory=anyio.Event)
 
     def job(self, *, longest: float, shortest: float = 0.05) -> Job:
-        """A new one."""
+        """Return a new random job."""
         job = Job(
             mark=f"m{len(self.jobs)}",
             seconds=round(self.random.uniform(shortest, longest), 2),
@@ -62,51 +62,51 @@ class Load:
         return job
 
     async def run(self, count: int, *, at_once: int = 6, longest: float = 2.0) -> None:
-        """Does `count` jobs; returns when all have ended."""
+        """Run `count` jobs, and wait until all have ended."""
         jobs = iter([self.job(longest=longest) for _ in range(count)])
         async with anyio.create_task_group() as tasks:
             for number in range(at_once):
                 tasks.start_soon(self._work, jobs, name=f"caller {number}")
 
     async def until_ended(self, count: int) -> None:
-        """Returns once so many jobs have ended."""
+        """Wait until `count` jobs have ended."""
         while len(self.results) < count:
             await self._ended.wait()
 
     async def do(self, job: Job) -> Any:
-        """Its Result."""
+        """Run one job; return its result."""
         if job.waits:
             result = (await self._until(200, self._post, "/api/v1/exec/sync", job)).document
         else:
             accepted = await self._until(202, self._post, "/api/v1/exec/async", job)
             result = await self.end_of(accepted.document["execution_id"])
-        return self._note(job, result)
+        return self._record(job, result)
 
     async def submit(self, job: Job, url: str) -> str:
-        """The id of a job that a given replica has accepted; `finish` waits for it."""
+        """Submit a job to the replica at `url`; return the execution's id. `finish` waits for it."""
         answer = await self._post(url, "/api/v1/exec/async", job)
         assert answer.status == 202, answer
         return str(answer.document["execution_id"])
 
     async def finish(self, job: Job, execution_id: str) -> Any:
-        """The Result of a job that was submitted."""
-        return self._note(job, await self.end_of(execution_id))
+        """Wait for a job that was submitted; return its result."""
+        return self._record(job, await self.end_of(execution_id))
 
-    def _note(self, job: Job, result: Any) -> Any:
+    def _record(self, job: Job, result: Any) -> Any:
         self.results[job.mark] = result
         event, self._ended = self._ended, anyio.Event()
         event.set()
         return result
 
     async def end_of(self, execution_id: str) -> Any:
-        """The Result of an execution, from whichever replica answers."""
+        """Wait until an execution has ended; return its result, from any replica."""
         while True:
             answer = await self._until(200, self._get, f"/api/v1/executions/{execution_id}?wait=60")
             if answer.document["status"] not in OPEN:
                 return answer.document
 
     async def everything(self) -> dict[str, str]:
-        """The status of every execution that the cluster knows."""
+        """Return the status of every execution in the cluster."""
         known: dict[str, str] = {}
         cursor = ""
         while True:
@@ -121,7 +121,7 @@ class Load:
             await self.do(job)
 
     async def _until(self, status: int, ask: Any, *arguments: Any) -> Answer:
-        """Asks replicas at random until one answers so."""
+        """Send a request to random replicas until one responds with `status`."""
         while True:
             url = self.random.choice(self.urls)
             try:

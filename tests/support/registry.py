@@ -1,4 +1,4 @@
-"""A registry of the test's own (the OCI distribution API, as far as a pull needs it), which a local engine trusts."""
+"""A registry for one test (the part of the OCI distribution API that a pull needs), which the local engine trusts."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ _LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 @define
 class Registry:
-    """What it serves: manifests by their image's name, blobs by their digests."""
+    """The content of the registry: manifests by image name, blobs by digest."""
 
     address: str = ""
     manifests: dict[str, tuple[str, bytes]] = field(factory=dict)
@@ -30,11 +30,11 @@ class Registry:
     pulled: list[str] = field(factory=list)
 
     def name(self, image: str) -> str:
-        """What an engine pulls it by."""
+        """Return the full name of an image, for a pull."""
         return f"{self.address}/{image}:1"
 
     def put(self, image: str, layer: bytes, *, architecture: str = "amd64", listed: bool = False) -> None:
-        """An image of one layer, a tar; `listed` puts it behind a list of what each architecture gets."""
+        """Add an image with one layer, a tar. With `listed`, add a manifest list with this architecture, too."""
         config = {
             "architecture": architecture,
             "os": "linux",
@@ -71,7 +71,7 @@ def digest(data: bytes) -> str:
 
 
 def python_layer(image: str) -> bytes:
-    """All files of an image that the engine has, as one layer."""
+    """Return all files of an image on the engine, as one layer."""
     created = subprocess.run(["docker", "create", image], check=True, stdout=subprocess.PIPE, text=True)
     container = created.stdout.strip()
     try:
@@ -81,7 +81,7 @@ def python_layer(image: str) -> bytes:
 
 
 def layer_of(**files: bytes) -> bytes:
-    """A layer of a few files at the root."""
+    """Return a layer with these files in the root directory."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         for name, content in files.items():
@@ -93,7 +93,7 @@ def layer_of(**files: bytes) -> bytes:
 
 @contextmanager
 def running_registry() -> Iterator[Registry]:
-    """A registry on this machine; what was pulled from it is removed from the engine at the end."""
+    """Run a registry on this machine."""
     registry = Registry()
 
     class Handler(BaseHTTPRequestHandler):
@@ -125,7 +125,7 @@ def running_registry() -> Iterator[Registry]:
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Tests say what matters themselves."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     registry.address = f"127.0.0.1:{server.server_port}"

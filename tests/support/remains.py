@@ -1,4 +1,4 @@
-"""What a request may leave behind: an execution, a file, a descriptor, a container, a slot that nobody gives back."""
+"""Find what a request has left behind: executions, files, descriptors, containers, slots."""
 
 import os
 from pathlib import Path
@@ -19,25 +19,25 @@ KEPT = ("log.sqlite3", "log.sqlite3-wal", "log.sqlite3-shm", "lock", "deployment
 
 @frozen
 class Remains:
-    """A moment's picture of a server, to compare with another."""
+    """A snapshot of a server, to compare with another one."""
 
     newest: str | None
     files: frozenset[Path]
 
 
 async def remains(server: Server, api: Api) -> Remains:
-    """The picture now."""
+    """Take a snapshot."""
     files = {path for path in server.data_dir.rglob("*") if path.is_file() and path.name not in KEPT}
     return Remains(await api.newest(), frozenset(files | spooled(server)))
 
 
 def spooled(server: Server) -> set[Path]:
-    """Files without a name that the server has open under its data directory."""
+    """Return the unnamed files that the server has open in its data directory."""
     return {link for link in descriptors(server) if link.is_relative_to(server.data_dir) and "#" in link.name}
 
 
 def descriptors(server: Server) -> list[Path]:
-    """What each open file descriptor of the server leads to; one that closes meanwhile is left out."""
+    """Return the targets of the server's open file descriptors, without those that close in the meantime."""
     links = []
     for number in os.listdir(f"/proc/{server.process.pid}/fd"):
         try:
@@ -48,14 +48,15 @@ def descriptors(server: Server) -> list[Path]:
 
 
 async def check_works(api: Api) -> None:
-    """The server runs a hello; with one slot in all this also proves that the slot was given back."""
+    """Run a program. On a server with one slot, this also proves that the slot was released."""
     result = await api.run("print('hello')")
     assert (result["status"], result["stdout"]) == ("completed", "hello\n"), result
 
 
 async def check_pool_full(server: Server, api: Api, size: int) -> None:
-    """Nothing is on the engine but the waiting sandboxes, all of them, and each is of use: sooner or later a run
-    happens in it, or it goes. One that is left over would stay, and never be used."""
+    """Check that the engine has exactly `size` idle sandboxes, and that the pool uses or removes each of them.
+
+    A leaked sandbox would stay and never be used."""
     deployment = deployment_of(server.data_dir)
     unused = set(await until_containers(deployment, size))
     for _ in range(RUNS_FOR_EACH * size):
@@ -63,5 +64,5 @@ async def check_pool_full(server: Server, api: Api, size: int) -> None:
             break
         used = (await api.run(SHOW_CONTAINER))["stdout"].strip()
         unused.discard(used)
-    assert unused.isdisjoint(await containers(deployment)), f"nobody needs {sorted(unused)}"
+    assert unused.isdisjoint(await containers(deployment)), f"leaked containers: {sorted(unused)}"
     await until_containers(deployment, size)

@@ -16,7 +16,7 @@ START_SECONDS = 60
 
 @contextmanager
 def running_s3(directory: Path) -> Iterator[Mapping[str, str]]:
-    """The environment in which a client finds it; the bucket is there."""
+    """Run a server with one bucket; yield the environment variables for clients."""
     (directory / BUCKET).mkdir(parents=True)
     address = f"127.0.0.1:{free_ports(['s3'])['s3']}"
     program = Path(sys.executable).parent / "rclone"

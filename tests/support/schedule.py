@@ -86,7 +86,7 @@ def seconds_by_folder(reports: Iterable[pytest.TestReport]) -> Sequence[tuple[st
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[], str]) -> str:
-    """What `make` returns; only the first worker of a test run that asks for `name` calls it."""
+    """Return the result of `make`, which is called only once for each `name`, by the first worker that needs it."""
     folder = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

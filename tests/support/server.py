@@ -1,4 +1,4 @@
-"""A real server as a process of its own, on a free port."""
+"""A real server as a child process, on a free port."""
 
 import os
 import re
@@ -21,7 +21,7 @@ EVERYWHERE: dict[str, str] = {}
 
 @frozen
 class Server:
-    """Where it answers, and the process behind it. `log` is the file it logs to."""
+    """A running server: its URL, process, data directory and log file."""
 
     url: str
     process: subprocess.Popen[str]
@@ -29,7 +29,7 @@ class Server:
     log: Path
 
     def stop(self) -> int:
-        """SIGTERM, then its exit code."""
+        """Send SIGTERM, wait until the server has exited, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
@@ -37,7 +37,7 @@ class Server:
 
 @contextmanager
 def killed_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[None]:
-    """Ends a process that keeps its reader waiting for longer."""
+    """Kill the process if the block takes longer than `seconds`."""
     patience = threading.Timer(seconds, process.kill)
     patience.start()
     try:
@@ -50,8 +50,9 @@ def killed_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[Non
 def running_server(
     data_dir: Path, image: str, command: Sequence[str | Path] | None = None, **settings: str
 ) -> Iterator[Server]:
-    """A server with these settings (names without the prefix, in lower case); stopped at the end. `command` is for
-    one that is not started as usual."""
+    """Run a server with these settings (names without the prefix, in lower case); stop it at the end.
+
+    `command` replaces the usual command."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYEXEC_")}
     own = {
         "port": "0",
@@ -77,7 +78,7 @@ def running_server(
             raise RuntimeError(f"the server did not start: {line}{log.read_text()}")
         server = Server(url=found[1], process=process, data_dir=data_dir, log=log)
         yield server
-        if server.stop() not in (0, -signal.SIGKILL):  # a test may kill it, and look at what that leaves
+        if server.stop() not in (0, -signal.SIGKILL):  # a test may have killed it
             raise RuntimeError(f"the server ended badly: {log.read_text()}")
     finally:
         if process.poll() is None:

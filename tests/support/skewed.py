@@ -1,4 +1,4 @@
-"""A server on a machine whose clock is wrong.
+"""Run a server with a wrong clock.
 
 python -P tests/support/skewed.py SECONDS, as the modules beside it are not the installed ones
 """

@@ -1,8 +1,8 @@
-"""How often each program's code has started, as its containers themselves show it.
+"""Count how often the code of each program has started, from the output of its containers.
 
-Neither the log nor a server is asked. An observer attaches to every container of the deployment as Docker starts it,
-and reads what the supervisor sends. A program's first act is to print its mark and a number that the kernel makes
-anew for each reader: two starts of one program are two numbers, in two containers or in one."""
+This relies neither on the event log nor on a server. An observer attaches to every container of the deployment when
+Docker starts it, and reads the frames of the supervisor. Each program first prints its mark and a random number from
+the kernel. So two numbers for one mark mean that the program has started twice, in two containers or in one."""
 
 import asyncio
 import logging
@@ -32,21 +32,21 @@ time.sleep(float(sys.argv[2]))
 print("ended", sys.argv[1], flush=True)
 sys.exit(int(sys.argv[3]))
 """
-"""Its arguments: its mark, how many seconds it takes, and its exit code."""
+"""Arguments: the program's mark, its duration in seconds, and its exit code."""
 
 logger = logging.getLogger(__name__)
 
 
 @define
 class Starts:
-    """The numbers that were seen of each mark."""
+    """The random numbers that were printed with each mark."""
 
     seen: dict[str, set[str]] = field(factory=lambda: defaultdict(set))
     containers: int = 0
     _news: anyio.Event = field(factory=anyio.Event)
 
-    def note(self, line: str) -> None:
-        """Takes in a line that a program has printed."""
+    def record(self, line: str) -> None:
+        """Record a line that a program has printed."""
         match line.split():
             case ["started", mark, number]:
                 self.seen[mark].add(number)
@@ -54,12 +54,12 @@ class Starts:
                 news.set()
 
     async def until(self, mark: str) -> None:
-        """Returns once this program's code has started."""
+        """Wait until the code of the program with this mark has started."""
         while mark not in self.seen:
             await self._news.wait()
 
     async def follow(self, docker: Docker, container_id: str) -> None:
-        """Reads what a container prints to its end, from the first byte on once more when its engine restarts."""
+        """Read the output of a container until it ends. After a restart of the engine, begin at the first byte."""
         self.containers += 1
         container = docker.containers.container(container_id)
         while True:
@@ -68,7 +68,7 @@ class Starts:
                 if not (await container.show())["State"]["Running"]:
                     return
             except SandboxBroken as error:
-                logger.info("container %s is followed no more: %s", container_id[:12], error)
+                logger.info("no longer following container %s: %s", container_id[:12], error)
                 return
             except (DockerError, ConnectionError) as error:
                 if isinstance(error, DockerError) and error.status in GONE:
@@ -83,12 +83,12 @@ class Starts:
                     text += frame.data.decode() if isinstance(frame, OutputChunk) else ""
                 *lines, text = text.split("\n")
                 for line in lines:
-                    self.note(line)
+                    self.record(line)
 
 
 @asynccontextmanager
 async def observed_starts(deployment: str, host: str | None = None) -> AsyncIterator[Starts]:
-    """Observes every container of a deployment from here on, and those that are there."""
+    """Observe the containers of a deployment inside the block, including those that exist already."""
     starts = Starts()
     docker = Docker(url=host)
     try:
@@ -102,7 +102,7 @@ async def observed_starts(deployment: str, host: str | None = None) -> AsyncIter
 
 
 async def _follow_all(starts: Starts, docker: Docker, deployment: str, host: str | None) -> None:
-    """Follows each container once, also those that a restarted engine starts."""
+    """Follow each container once, also those that a restarted engine starts."""
     known, before = set(), time.time()
     async with anyio.create_task_group() as tasks:
         while True:
@@ -115,9 +115,9 @@ async def _follow_all(starts: Starts, docker: Docker, deployment: str, host: str
 
 
 async def _started(docker: Docker, deployment: str, host: str | None, since: float) -> AsyncIterator[str]:
-    """The containers that are there, and each that starts or has `since`, for as long as the engine answers.
+    """Yield the containers that exist, and those that have started since `since` or start now, until the engine stops.
 
-    `docker events` takes a while until it listens, and perhaps did not the last time."""
+    `since` covers the time before `docker events` begins to listen."""
     label = f"pyexec.deployment={deployment}"
     events = await asyncio.create_subprocess_exec(
         "docker", "events", "--since", str(int(since) - 1), "--filter", f"label={label}",

@@ -1,4 +1,4 @@
-"""Commands as a person meets them in a terminal: real processes, and their own words."""
+"""Run commands as a user does in a terminal, as real processes."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ CLI = ROOT / ".venv" / "bin" / "python-executor"
 
 @contextmanager
 def started(command: Sequence[str | Path], **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A process in a group of its own, as from a terminal; told to end when the test fails."""
+    """Start a process in its own process group, as a terminal does. If the test fails, send it SIGTERM."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -35,12 +35,12 @@ def started(command: Sequence[str | Path], **settings: str) -> Iterator[subproce
 
 
 def press_ctrl_c(process: subprocess.Popen[str]) -> None:
-    """What a terminal does on Ctrl-C."""
+    """Send SIGINT to the process group, as a terminal does on Ctrl-C."""
     os.killpg(process.pid, signal.SIGINT)
 
 
 def said_until(process: subprocess.Popen[str], words: str) -> str:
-    """What the process says up to the line that has these words."""
+    """Return the output of the process up to the line that contains `words`; fail if it ends before."""
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
@@ -51,7 +51,7 @@ def said_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def run_dev(*script: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """A script of set-up's, run to its end."""
+    """Run a script of dev/ to its end."""
     return subprocess.run(
         ["python3", *script],
         cwd=ROOT / "dev",
@@ -63,6 +63,6 @@ def run_dev(*script: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_cli(url: str, *arguments: str, stdin: str = "") -> str:
-    """What our command line prints, which must succeed."""
+    """Return the output of the command line client, which must succeed."""
     command = [str(CLI), *arguments, "--server", url]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""A client of the shared server, and a narrow server on which nothing that leaks can hide."""
+"""Fixtures: a client of the shared server, and a server with small limits, on which every leak is visible."""
 
 from collections.abc import AsyncIterator, Iterator
 

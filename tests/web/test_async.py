@@ -1,5 +1,5 @@
-"""How an asynchronous run is accepted: at once in a sandbox that waits, or by way of the store, which its caller cannot
-tell."""
+"""Test how an asynchronous run is accepted: at once in an idle sandbox, or through the blob store. The caller cannot
+see a difference."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -38,7 +38,7 @@ async def api(claiming: Server) -> AsyncIterator[Api]:
 
 
 async def steps(api: Api) -> float:
-    """How many steps were written to the event log so far."""
+    """Return the number of appends to the event log so far."""
     return (await figures(api.url))("pyexec_event_log_seconds_count", operation="append")
 
 
@@ -101,7 +101,7 @@ async def test_what_is_refused_has_cost_no_sandbox(api: Api, claiming: Server) -
 
 
 async def test_a_sandbox_that_breaks_leaves_it_to_the_usual_way(api: Api, claiming: Server) -> None:
-    """It is filled while it stands still, and dies: who sent the archive learns nothing of that."""
+    """The sandbox is suspended while it receives the archive, and is then killed. The caller notices nothing."""
     (container,) = await until_containers(deployment_of(claiming.data_dir), 1)
     before = (await figures(api.url))(TAKES, result="hit")
     await docker("pause", container)

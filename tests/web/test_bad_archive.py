@@ -1,4 +1,4 @@
-"""Archives that are none, or must not be unpacked: 4xx that names the member; nothing is left behind."""
+"""Test invalid archives: the 4xx response names the member, and nothing is left behind."""
 
 import tarfile
 from collections.abc import Callable, Iterator

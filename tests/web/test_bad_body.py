@@ -1,4 +1,4 @@
-"""Bodies that are malformed, too large, or stop in the middle: a 4xx that says so, and nothing is left behind."""
+"""Test bodies that are malformed, too large or cut short: the 4xx response says so, and nothing is left behind."""
 
 import asyncio
 import io

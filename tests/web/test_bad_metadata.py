@@ -1,4 +1,4 @@
-"""Metadata that cannot hold: 400 with the field, what was wrong and what is allowed; nothing is left behind."""
+"""Test invalid metadata: the 400 response names the field, the problem and the allowed values."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every endpoint of the API on its good days: what goes in, what comes out, in the shapes of the contract."""
+"""Test every endpoint with valid requests: the responses have the documented form."""
 
 import re
 from collections.abc import Sequence

@@ -1,5 +1,4 @@
-"""Docker goes away, or falls silent, and comes back: the server says so, refuses what it cannot do, and recovers by
-itself."""
+"""Test an outage of Docker: the server reports it, rejects what it cannot do, and recovers by itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +76,7 @@ async def check_away(api: Api) -> None:
 
 @pytest.mark.claims
 async def test_a_run_goes_on_while_its_engine_is_away(cut: Cut) -> None:
-    """Its output is there once each, also what it printed meanwhile; what was to start meanwhile starts later."""
+    """All output arrives exactly once, including output from the outage. Requests from the outage start later."""
     source = "import time\nfor n in range(4):\n    print(n, flush=True)\n    time.sleep(1)"
     async with api_of(cut.server.url) as api:
         execution_id = await api.accepted(source)
@@ -123,7 +122,8 @@ async def test_an_engine_that_falls_silent_counts_as_away(cut: Cut) -> None:
 
 
 async def test_a_program_that_ends_while_its_engine_is_silent_has_not_timed_out(cut: Cut) -> None:
-    """Its deadline goes by meanwhile; that it had ended before is heard only afterwards."""
+    """The deadline passes during the outage, and the server learns only afterwards that the program had ended in
+    time."""
     source = "import time\nprint('on', flush=True)\ntime.sleep(1)\nprint('over')"
     async with api_of(cut.server.url) as api:
         execution_id = await api.accepted(source, config={"timeout_seconds": 3})
@@ -136,7 +136,7 @@ async def test_a_program_that_ends_while_its_engine_is_silent_has_not_timed_out(
 
 
 async def test_a_server_stops_although_its_engine_is_silent(image: str, cut: Cut) -> None:
-    """What it cannot remove then is removed by the next one."""
+    """The next server removes the containers that this one could not remove."""
     async with api_of(cut.server.url) as api:
         await api.until_printed(await api.accepted("print('on', flush=True)\nwhile True: pass"), b"on\n")
     data_dir = cut.server.data_dir

@@ -1,4 +1,4 @@
-"""Requirements and commands: installed once, under limits, and what goes wrong is said in the installer's words."""
+"""Test requirements and commands: they run once, under limits, and errors quote the installer."""
 
 import asyncio
 import secrets
@@ -275,7 +275,7 @@ async def test_a_kill_ends_a_build_that_nobody_else_waits_for(api: Api, installi
 
 
 async def until_no_setups(server: Server) -> None:
-    """Returns once no setup container of this server is there."""
+    """Wait until this server has no setup containers."""
     with anyio.fail_after(30):
         async with changes(deployment_of(server.data_dir), None) as changed:
             while await setups(server):

@@ -1,4 +1,4 @@
-"""The simple API: which Python, what a crash says of the user's own file, and the last expression."""
+"""Test /api/v1/eval: Python versions, error lines in the user's own files, and the last expression."""
 
 import pytest
 

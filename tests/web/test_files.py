@@ -1,4 +1,4 @@
-"""`output_files`: what a program leaves under /work comes back, within bounds, whatever else lies there."""
+"""Test `output_files`: matching files below /work come back, within limits, whatever else is there."""
 
 import io
 import tarfile
@@ -254,7 +254,8 @@ async def test_files_are_in_the_last_event_of_a_stream(api: Api) -> None:
 
 @pytest.fixture(scope="module")
 def tight_server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Brings back 1 MiB at most, keeps what has ended for a moment, and must not make a mistake of its own."""
+    """Run a server that returns at most 1 MiB of files and deletes executions after one second. Fail if it logs a
+    traceback."""
     settings = {"max_files_mb": "1", "cleanup_ttl": "1", "warm_pool": "1", "max_concurrent": "1"}
     with running_server(tmp_path_factory.mktemp("tight") / "data", image, **settings) as tight:
         yield tight

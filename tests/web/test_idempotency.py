@@ -1,4 +1,4 @@
-"""Idempotency-Key: the same request is one execution, another one is refused, and hanging up does not end it."""
+"""Test Idempotency-Key: equal requests are one execution, others are rejected, and a disconnect kills nothing."""
 
 import secrets
 import sqlite3
@@ -186,8 +186,8 @@ async def test_hanging_up_while_the_first_events_are_written_leaves_nothing_open
 
 
 async def test_hanging_up_at_any_moment_leaves_nothing_open(api: Api) -> None:
-    """Callers that leave a little later each time, over the whole span of a run's start: every execution that
-    was made comes to an end, and the server goes on."""
+    """Callers disconnect at different moments of a run's start. Every accepted execution ends, and the server
+    continues."""
     for milliseconds in range(0, 60, 2):
         with anyio.move_on_after(milliseconds / 1000):
             async with api_of(api.url) as own:

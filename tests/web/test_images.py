@@ -1,4 +1,4 @@
-"""Images that must be pulled, that cannot be had, and that are not allowed."""
+"""Test images that must be pulled, that are unavailable, and that are not allowed."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -119,7 +119,8 @@ async def test_only_allowed_images_run(image: str, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 async def test_images_that_nobody_uses_make_room(image: str, registry: Registry, tmp_path: Path) -> None:
-    """With no space at all, a build removes what was used before: but not what may be in use, nor what is not ours."""
+    """With a cache size of 0, a build evicts images that were used before. It keeps images that may be in use, and
+    those of the operator."""
     name = registry.name("team/python")
     with running_server(tmp_path / "data", image, env_cache_mb="0", warm_pool="1") as server:
         async with api_of(server.url) as api:

@@ -1,4 +1,4 @@
-"""DELETE, whatever the execution is doing."""
+"""Test DELETE in every phase of an execution."""
 
 import anyio
 import pytest

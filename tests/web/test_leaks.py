@@ -1,4 +1,4 @@
-"""After many runs of every kind everything is as before: no container, thread or descriptor is left over."""
+"""Test for leaks: after many runs of every kind, no container, thread or descriptor remains."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ async def many_runs(url: str, count: int) -> None:
 
 
 def kinds(server: Server) -> Counter[str]:
-    """How many descriptors of each kind are open."""
+    """Count the open descriptors by kind."""
     return Counter(str(link).partition(":")[0] for link in descriptors(server))
 
 
@@ -78,8 +78,8 @@ async def pool_is_full(server: Server) -> None:
 
 
 async def check_no_leak(server: Server, count: int) -> None:
-    """What may vary are connections and threads kept for the next use, at most one for each that was at work at
-    once: of 100 runs, a leak in every eighth would show."""
+    """Check that runs leak nothing. Connections and threads that are kept for reuse may remain, at most one for each
+    concurrent client. With 100 runs, a leak in every eighth run is detected."""
     await many_runs(server.url, WARM_UP)
     await pool_is_full(server)
     before, threads_before = kinds(server), threads(server)

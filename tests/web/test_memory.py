@@ -1,4 +1,4 @@
-"""A large upload streams through: the server's memory does not grow with it."""
+"""Test that a large upload is streamed: the server's memory does not grow with it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""/openapi.json and /docs by HTTP: the document is valid, speaks of this very server, and so do its examples."""
+"""Test /openapi.json and /docs: the document is valid and describes this server, and its examples are valid."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""A page that somebody's browser has open makes that browser send requests, also to servers on its own machine."""
+"""Test cross-site requests: a browser can send them for any page, also to servers on its own machine."""
 
 import pytest
 
@@ -33,7 +33,8 @@ async def test_a_page_of_another_site_runs_nothing(api: Api, headers: dict[str, 
 
 
 async def test_our_own_page_does(api: Api) -> None:
-    """As a browser says it near and far, and behind a proxy that calls the server by another name."""
+    """The headers are those of a browser on this machine, on another machine, and behind a proxy that uses another host
+    name."""
     for headers in (
         {"Origin": api.url},
         {"Origin": api.url, "Sec-Fetch-Site": "same-origin"},

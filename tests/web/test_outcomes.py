@@ -1,4 +1,4 @@
-"""How a run can end, as docs/api.md describes, each brought about for real."""
+"""Test every outcome of a run that docs/api.md describes."""
 
 import secrets
 import subprocess

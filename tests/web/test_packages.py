@@ -1,4 +1,4 @@
-"""Well-known packages from the machine's own package index, as a caller would use them."""
+"""Test well-known packages from the machine's package index."""
 
 import os
 import struct

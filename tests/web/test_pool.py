@@ -1,4 +1,4 @@
-"""Sandboxes that wait: of the kinds that are asked for, in the places there are, and never more."""
+"""Test the pool: its sandboxes have the most requested kinds, and never exceed its size."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ SMALL = {"memory_mb": 64, "disk_mb": 16}
 
 
 async def inspected(server: Server) -> list[dict[str, object]]:
-    """What the engine knows of each container of this server."""
+    """Return what `docker inspect` reports of each container of this server."""
     ids = await containers(deployment_of(server.data_dir))
     if not ids:
         return []
@@ -34,7 +34,7 @@ async def inspected(server: Server) -> list[dict[str, object]]:
 
 
 async def sizes(server: Server) -> Counter[int]:
-    """How many of its containers have which size of /work, MiB."""
+    """Count the server's containers by the size of /work in MiB."""
     found: Counter[int] = Counter()
     for document in await inspected(server):
         options = document["HostConfig"]["Tmpfs"]["/work"]  # type: ignore[index]
@@ -44,7 +44,7 @@ async def sizes(server: Server) -> Counter[int]:
 
 
 async def until_sizes(server: Server, wanted: dict[int, int]) -> None:
-    """Returns once its containers are these, and no others."""
+    """Wait until the server has exactly these containers."""
     found: Counter[int] = Counter()
     try:
         with anyio.fail_after(60):

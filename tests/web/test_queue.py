@@ -1,4 +1,4 @@
-"""One line for slots: bounded, first come first served, and with an end."""
+"""Test the queue for slots: bounded, first come first served, with a timeout."""
 
 import subprocess
 from collections.abc import Iterator
@@ -111,7 +111,7 @@ def engine_memory_mb() -> int:
 
 
 async def test_more_memory_than_the_engine_has_is_refused(image: str, tmp_path: Path) -> None:
-    """Whatever the ceilings say: the kernel would end others for it."""
+    """The ceilings do not matter: otherwise the kernel would kill other programs."""
     total_mb = engine_memory_mb()
     settings = {
         "max_memory_mb": str(2 * total_mb),

@@ -1,4 +1,4 @@
-"""A server that dies at once, by SIGKILL, and another one on the same data: what was accepted comes to an end."""
+"""Test a server that is killed, and another one on the same data: every accepted execution ends."""
 
 import signal
 from pathlib import Path
@@ -74,7 +74,7 @@ async def test_a_program_whose_sandbox_went_with_the_server_is_lost(image: str, 
 
 
 async def test_a_half_uploaded_archive_is_forgotten(image: str, tmp_path: Path) -> None:
-    """The server dies while an archive streams in: nothing of it is there for the next one."""
+    """The server dies during an upload. The next server keeps nothing of the upload."""
     with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
         async with api_of(first.url) as api:
             partial = first.data_dir / "blobs" / ".partial-0123456789abcdef"

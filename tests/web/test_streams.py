@@ -1,4 +1,4 @@
-"""Logs and events: bytes as they were, in the order they came, from any position on, for every kind of reader."""
+"""Test logs and events: the original bytes, in order, from any position, for every kind of reader."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""The server reads and writes what the clients do: the payloads of tests/wire."""
+"""Test that the server reads and writes the payloads of tests/wire, as the clients do."""
 
 import base64
 import json

@@ -107,7 +107,8 @@ def index_operations(execution_id: str, entry: InflightEntry, last: Event) -> li
 
 
 def binding_operations(execution_id: str, key: IdempotencyKey) -> list[Operation]:
-    """Return the operations that bind an idempotency key, in both directions: `retire` needs the way back."""
+    """Return the operations that bind an idempotency key. The second key leads from the execution to the idempotency
+    key, which `retire` needs."""
     return [
         create(idempotency_key(key.key_hash), encode_binding(execution_id, key)),
         Operation(verb="set", key=bound_key(execution_id), value=encode_bound_key(key)),
@@ -121,7 +122,7 @@ class ConflictCause:
     session_lost: bool
     key_bound: bool
     only_index: bool
-    """Only the index says that the execution is not open: it has ended, or its index entry is missing."""
+    """True if only the check of the index entry failed: the execution has ended, or its index entry is missing."""
 
     @classmethod
     def of(

@@ -53,9 +53,9 @@ class Response:
 
 @define
 class ClockSkewCheck:
-    """Compares the clock of this machine with Consul's, and logs when they begin and cease to differ.
+    """Compares the clock of this machine with Consul's, and logs when a difference begins and when it ends.
 
-    A wrong clock falsifies the times that callers see, and shifts the retention of ended executions; nothing else
+    With a wrong clock, callers see wrong times, and ended executions are deleted too early or too late. Nothing else
     depends on clocks."""
 
     skew_seconds: float = 0.0
@@ -88,7 +88,7 @@ class ClockSkewCheck:
 
 
 class PooledHTTP:
-    """The HTTP client that python-consul2 is given. `request_counts` counts requests by method and endpoint.
+    """The HTTP client of python-consul2. `request_counts` counts requests by method and endpoint.
 
     Raises `OutcomeUnknown` if a request is not answered, and `Unavailable` if it could not be sent or if the
     server is not Consul."""
@@ -176,7 +176,7 @@ class PooledHTTP:
         return callback(Response(response.status, response.headers, text, content))
 
     def _check_is_consul(self, method: str, path: str, response: aiohttp.ClientResponse) -> None:
-        """Reject a 404 of another server: python-consul2 would take it for a missing key, or even for success."""
+        """Reject a 404 of another server. python-consul2 would treat it as a missing key, or even as success."""
         expected = "X-Consul-Index" in response.headers or path.startswith("/v1/session/renew/")
         if response.status == HTTPStatus.NOT_FOUND and not (expected and method in ("GET", "PUT")):
             raise Unavailable(

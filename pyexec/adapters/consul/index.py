@@ -138,7 +138,7 @@ class InflightWatch:
             raise
 
     def update(self, listing: Listing, *, force: bool = False) -> None:
-        """Take over a listing of `inflight/`. Without `force`, a listing that is not newer is ignored."""
+        """Replace the state by a listing of `inflight/`. Without `force`, ignore a listing that is not newer."""
         self.failure = None
         if listing.index <= self.index and not force:
             return

@@ -132,7 +132,9 @@ class ConsulKV:
     request may have taken effect."""
 
     def __init__(self, config: ConsulConfig, meter: Meter = NOOP_METER) -> None:
-        """Needs a running event loop; sends no request. Raises `SettingsError` if `config` is not valid."""
+        """Create the client inside a running event loop; send no request.
+
+        Raises `SettingsError` if `config` is not valid."""
         self._prefix = f"{config.prefix.strip('/')}/"
         self._http = PooledHTTP(config.url(), config.tls(), meter)
         self.clock = self._http.clock

@@ -131,7 +131,7 @@ class ConsulLog:
                 if length is not None:
                     last_length = int(length)
                 elif last_length >= after:
-                    return  # it was open, and has ended since: there is at least one more event
+                    return  # it was open and has ended, so the log has at least one more event
                 else:
                     length = await self._length(execution_id)
                 if length > after:
@@ -195,7 +195,7 @@ class ConsulLog:
     async def _entry_before(self, request: AppendRequest) -> InflightEntry:
         """Return the index entry before the append.
 
-        Only for a kill request is it read: all other events imply the phase and the owner."""
+        It is read only for a kill request. All other events determine the phase and the owner."""
         if request.after == 0 or not isinstance(request.events[0], KillRequested):
             return InflightEntry(owner=self._own_name())
         _, entry = await self._kv.get(f"{INFLIGHT}{request.execution_id}")
@@ -216,16 +216,16 @@ class ConsulLog:
         return self._fence().key.rpartition("/")[2]
 
     async def _is_written(self, request: AppendRequest) -> bool:
-        """Return True if the event in the place of the append is its first one, with the same nonce."""
+        """Return True if the log has the first event of the append: the event at its position has the same nonce."""
         _, entry = await self._kv.get(event_key(request.execution_id, request.after + 1))
         return entry is not None and decode_event(entry.value).nonce == request.events[0].nonce
 
     async def _resolve(
         self, request: AppendRequest, cause: ConflictCause, conflict: TransactionConflict
     ) -> InflightEntry:
-        """Raise the error that the cause means to the caller.
+        """Raise the error of `EventLog.append` for this cause.
 
-        If only a missing index entry is the cause, restore and return it: the append can be retried."""
+        If the only cause is a missing index entry, restore and return the entry, so that the append can be retried."""
         execution_id = request.execution_id
         if cause.key_bound and request.key is not None:
             bound = await self.find_by_key(request.key.key_hash)

@@ -1,4 +1,4 @@
-"""Membership and leadership by Consul sessions: a key lives, or is held, as long as its session is renewed."""
+"""Membership and leadership by Consul sessions: a replica holds a key as long as it renews the key's session."""
 
 import json
 import logging
@@ -26,10 +26,10 @@ RENEW_SECONDS: Final = 3.0
 
 
 class Session:
-    """A Consul session. `keep_alive` must run as long as it is needed.
+    """A Consul session. `keep_alive` must run as long as the session is needed.
 
-    `lost` is set as soon as the session may have ended: Consul says so, or it was not renewed within its TTL by
-    the clock of this machine."""
+    `lost` is set as soon as the session may have ended: Consul has reported it, or the session was not renewed within
+    its TTL by the clock of this machine."""
 
     def __init__(self, kv: ConsulKV, session_id: str, name: str, expires_at: float) -> None:
         self.id = session_id
@@ -40,14 +40,16 @@ class Session:
 
     @classmethod
     async def create(cls, kv: ConsulKV, name: str, *, behavior: str) -> "Session":
-        """Create a session. Its TTL is counted from before the request, to be on the safe side."""
+        """Create a session. Its TTL is counted from before the request, so that it expires here before it does in
+        Consul."""
         expires_at = anyio.current_time() + TTL_SECONDS
         session_id = await kv.create_session(name, behavior=behavior, ttl_seconds=TTL_SECONDS)
         return cls(kv, session_id, name, expires_at)
 
     @property
     def is_valid(self) -> bool:
-        """False if it is lost, or has expired by the clock: a process that was suspended has not noticed that yet."""
+        """False if it is lost or has expired. The clock is read too, because a process that was suspended has not set
+        `lost` yet."""
         return not self.lost.is_set() and anyio.current_time() < self._expires_at
 
     async def keep_alive(self) -> None:
@@ -236,7 +238,8 @@ class ConsulMembership:
             return False
 
     async def _watch_leader_key(self, session: Session) -> None:
-        """Notice at once that the leader key is lost: an operator took it, or the session ended."""
+        """Set `session.lost` as soon as the session does not hold the leader key: an operator took the key, or the
+        session ended."""
         since = None
         failures = FailureLog(logger, "watching the leader key")
         while True:

@@ -153,7 +153,7 @@ class Retirement:
         return True
 
     async def _is_completed(self, execution_id: str, last_key: str) -> bool:
-        """Consult the index first: then executions with a corrupt log can be retired, too."""
+        """Return True if the execution has ended. The index is read first, so that a corrupt log can be retired."""
         _, entry = await self._kv.get(f"{STATUS}{execution_id}")
         try:
             return entry is not None and decode_status(entry.value) is not None

@@ -1,6 +1,7 @@
 """The keys in Consul below the prefix of the deployment, and the JSON documents that the event log stores there.
 
-docs/consul.md documents them for programs outside: documents may get more fields, but never lose or change one."""
+docs/consul.md documents them for other programs. A new version may add fields to a document, but never removes or
+changes a field."""
 
 import json
 from collections.abc import Mapping
@@ -127,7 +128,7 @@ class InflightEntry:
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
-        """Raises `ValueError` for a document of another form."""
+        """Decode an entry. Raises `ValueError` for a document of another form."""
         match json.loads(value):
             case {"length": int(length), "state": str(state), "owner": str() | None as owner}:
                 return cls(length, state, owner)
@@ -136,7 +137,7 @@ class InflightEntry:
 
 @frozen
 class Completion:
-    """How an execution ended, and when, as its completion entry says it."""
+    """The final status of an execution and the time of its end, from its completion entry."""
 
     status: Status
     finished_at: str

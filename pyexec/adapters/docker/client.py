@@ -70,7 +70,7 @@ async def get(
     timeout = aiohttp.ClientTimeout() if stream else docker.session.timeout
     async with request_timeout(docker):
         if docker.api_version == "auto":
-            await docker.version()  # the first request settles the version
+            await docker.version()  # the first request determines the API version
         url = f"{docker.docker_host}/{docker.api_version}/{path}"
         return await docker.session.get(url, params=params, timeout=timeout)
 
@@ -109,7 +109,7 @@ def has_status(error: EngineError, statuses: Collection[int]) -> bool:
 async def request_timeout(docker: Docker) -> AsyncIterator[None]:
     """Bound a request by the timeout of the client, and translate its errors.
 
-    For requests that aiodocker does not bound itself: those that it takes for long ones, or that open a stream."""
+    For requests that aiodocker does not bound itself: those that it considers long, and those that open a stream."""
     async with translate_errors():
         with anyio.fail_after(docker.session.timeout.total):
             yield

@@ -42,7 +42,7 @@ _FINISH = b"."
 class AttachedContainer:
     """`ports.Container`: a container, and the only connection to its standard streams.
 
-    `unremoved` takes the id if the removal fails, so that the engine tries again."""
+    If the removal fails, the id is added to `unremoved`, and the engine retries the removal."""
 
     def __init__(self, container: DockerContainer, unremoved: set[str]) -> None:
         self._container = container

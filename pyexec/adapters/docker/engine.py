@@ -158,7 +158,7 @@ class DockerEngine:
             try:
                 await remove_container(self._docker.containers.container(name))
             except Unavailable:
-                raise  # the start would fail, too, after the same timeout once more for each container
+                raise  # the start would fail, too, after one more timeout for each container
             except ExecutorError as error:
                 logger.error(
                     "container %s left behind; removal is retried at the next start: %s", name, error

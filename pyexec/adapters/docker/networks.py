@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 @frozen
 class Networks:
-    """The methods raise `EngineError` if the engine refuses, and `Unavailable` if it does not answer."""
+    """Creates and removes networks.
+
+    The methods raise `EngineError` if the engine refuses, and `Unavailable` if it does not answer."""
 
     _docker: Docker
 

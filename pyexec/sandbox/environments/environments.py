@@ -177,8 +177,8 @@ class Environments:
 def images_to_evict(images: Sequence[Image], bytes_max: int, now: datetime) -> Sequence[Image]:
     """Return the images to remove so that the others fit into `bytes_max`.
 
-    These are first the images without a name (a newer one has taken it), then the least recently used ones. Images that
-    may be in use are kept."""
+    First come the images without a name, because a newer image has their name, then the least recently used ones.
+    Images that may be in use are kept."""
     nameless = [image for image in images if not image.names]
     total = sum(_own_size(image) for image in images if image.names)
     idle_since = now - timedelta(seconds=IN_USE_SECONDS)

@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from attrs import define, field
 
 from pyexec.aio import Broadcast
-from pyexec.errors import SetupFailed, Unavailable
+from pyexec.errors import SHUTTING_DOWN, SetupFailed, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class _Job:
 
 
 class SharedWork:
-    """Work by key. `serve` must run around its use."""
+    """Runs work, at most one at a time for each key. `serve` must be running while it is used."""
 
     def __init__(self) -> None:
         self._jobs: dict[object, _Job] = {}
@@ -98,7 +98,7 @@ class SharedWork:
         return job
 
     async def _run(self, key: object, job: _Job, work: Work) -> None:
-        error: Exception | None = Unavailable("the server is shutting down; send the request again")
+        error: Exception | None = Unavailable(SHUTTING_DOWN)
         try:
             with job.scope:
                 try:

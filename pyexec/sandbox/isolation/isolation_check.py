@@ -39,7 +39,7 @@ class IsolationCheck:
     engine: Engine
     config: IsolationCheckConfig
     warnings: Sequence[str] = ()
-    """Sentences that the operator should read."""
+    """Warnings for the operator, as sentences."""
     _failure: str = ""
     _passed: bool = False
     _running: anyio.Lock = field(factory=anyio.Lock)
@@ -71,7 +71,7 @@ class IsolationCheck:
     async def ensure_passed(self, image: Image) -> None:
         """Return when the check has passed. If it has not run yet, run it in this image.
 
-        Raises `EngineError` if it failed (the server then stops); else as `ProbeRunner` does."""
+        Raises `EngineError` if the check fails (the server then stops), and the errors of `ProbeRunner`."""
         if self._passed:
             return
         async with self._running:

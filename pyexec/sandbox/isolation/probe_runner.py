@@ -20,7 +20,8 @@ PROBE_SECONDS = 30.0
 """Longer than the probes' own timeout."""
 REPORT_BYTES_MAX = 64 * 1024
 PROBE_LABEL = "pyexec.probe"
-"""Marks the containers of probes. They belong to no deployment, because they end and are removed by themselves."""
+"""Label of the containers of probes. They have no label of a deployment: they end by themselves, and Docker then
+removes them."""
 
 
 def probe_limits(cpus: float | None) -> ProbeLimits:
@@ -46,7 +47,7 @@ class ProbeRunner:
     engine: Engine
 
     async def check_limits(self, image: str, limits: ProbeLimits) -> LimitsReport:
-        """Report what a program observes that tries to exceed these limits."""
+        """Return the observations of a probe that tries to exceed these limits."""
         arguments = {
             "memory_bytes": limits.memory_bytes,
             "work_bytes": limits.work_bytes,
@@ -56,7 +57,7 @@ class ProbeRunner:
         return await self._run(LimitsReport, _probe_spec(image, "limits_probe", arguments, limits, None))
 
     async def check_network(self, image: str, network: str, ports: Sequence[int]) -> NetworkReport:
-        """Report what a program on this network reaches: these ports of the host, and the cloud's metadata."""
+        """Return which addresses a probe on this network reaches: `ports` of the host, and the metadata address."""
         spec = _probe_spec(image, "network_probe", list(ports), probe_limits(None), network)
         return await self._run(NetworkReport, spec)
 

@@ -18,10 +18,10 @@ NEGLIGIBLE_WEIGHT = 0.01
 class Demand(Generic[Kind]):
     """Counts the requests for each kind, with exponential decay.
 
-    Times are in seconds, of any monotonic clock. The `standard` kind is kept ready even without requests."""
+    Times are in seconds, of any monotonic clock. The `default` kind is kept ready even without requests."""
 
-    def __init__(self, standard: Kind) -> None:
-        self._standard = standard
+    def __init__(self, default: Kind) -> None:
+        self._default = default
         self._weights: dict[Kind, float] = {}
         self._burst = 0.0
         self._updated = -math.inf
@@ -43,10 +43,10 @@ class Demand(Generic[Kind]):
     def allocate(self, size: int, now: float) -> Mapping[Kind, int]:
         """Divide `size` places among the kinds in proportion to their weights (largest remainder method).
 
-        The sum of the result is `size`. The standard kind counts one request more than it has."""
+        The sum of the result is `size`. The default kind counts one request more than it has."""
         self._decay(now)
         weights = {kind: weight for kind, weight in self._weights.items() if weight >= MIN_WEIGHT}
-        weights[self._standard] = self._weights.get(self._standard, 0.0) + 1
+        weights[self._default] = self._weights.get(self._default, 0.0) + 1
         total = sum(weights.values())
         shares = {kind: size * weight / total for kind, weight in weights.items()}
         places = {kind: int(share) for kind, share in shares.items()}

@@ -50,7 +50,7 @@ class IdleSandbox:
 
 @define(eq=False)
 class SandboxRequest:
-    """A caller that waits for a sandbox: gets one, or the error of a failed start."""
+    """A request for a sandbox. When `done` is set, it has the sandbox, or the error of a failed start."""
 
     done: anyio.Event = field(factory=anyio.Event)
     sandbox: Sandbox | None = None
@@ -86,7 +86,7 @@ class KindQueue:
 
 
 async def discard(sandbox: Sandbox) -> None:
-    """Remove a sandbox that no run needs."""
+    """Remove a sandbox that no run uses; log an error."""
     try:
         await sandbox.remove()
     except ExecutorError as error:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from pyexec.aio import Broadcast
 from pyexec.correlation import correlate
-from pyexec.errors import EngineError, ImageUnavailable, Unavailable
+from pyexec.errors import SHUTTING_DOWN, EngineError, ImageUnavailable, Unavailable
 from pyexec.metrics import (
     NOOP_METER,
     POOL_IDLE,
@@ -43,12 +43,11 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 INITIAL_START_SECONDS = 0.2
 """The assumed duration of a start until one has been measured."""
 START_ERRORS = (EngineError, ImageUnavailable, Unavailable)
-SHUTTING_DOWN = "the server is shutting down; send the request again"
 
 
 @frozen(kw_only=True)
 class SandboxKind:
-    """Two sandboxes of the same kind are interchangeable."""
+    """The properties of a sandbox. Two sandboxes of the same kind are interchangeable."""
 
     image: str
     memory_mb: int
@@ -59,10 +58,11 @@ class SandboxKind:
 
 
 class Pool:
-    """Keeps up to `size` idle sandboxes of the kinds with the highest demand. `serve` must run around its use.
+    """Keeps up to `size` idle sandboxes of the kinds with the highest demand. `serve` must be running while it is used.
 
     Only the pool starts sandboxes. It serves waiting callers first. Then it refills: one start at a time, after a
-    delay, which is longer while `busy()`. If requests come faster than that, it starts up to `parallel` at once.
+    delay, which is longer if `busy()` returns True. If requests arrive faster than that, it starts up to `parallel` at
+    the same time.
 
     `image_of` returns an image by its name; `spec_of` returns the container for a kind of sandbox."""
 
@@ -70,7 +70,7 @@ class Pool:
         self,
         engine: Engine,
         *,
-        standard: SandboxKind,
+        default_kind: SandboxKind,
         size: int,
         parallel: int,
         image_of: Callable[[str], Awaitable[Image]],
@@ -84,8 +84,8 @@ class Pool:
         self._image_of = image_of
         self._spec_of = spec_of
         self._busy = busy
-        self._standard = standard
-        self._demand = Demand(standard)
+        self._default_kind = default_kind
+        self._demand = Demand(default_kind)
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
         self._start_seconds = INITIAL_START_SECONDS
         self._taken_at = -math.inf
@@ -190,7 +190,7 @@ class Pool:
                 return None
             ready = [kind for kind in lacking if self._queues[kind].paused_until <= now]
             self._begin_start(max(ready, key=lambda kind: places[kind] - self._queues[kind].supply))
-        others_idle = any(queue.idle for kind, queue in self._queues.items() if kind != self._standard)
+        others_idle = any(queue.idle for kind, queue in self._queues.items() if kind != self._default_kind)
         return DEMAND_CHECK_SECONDS if others_idle else None
 
     def _evict_one(self, places: Mapping[SandboxKind, int]) -> bool:
@@ -210,8 +210,8 @@ class Pool:
         self._queues[kind].starting += 1
 
     async def _start(self, kind: SandboxKind) -> None:
-        """Start a sandbox and offer it. An error concerns at most the first request in the queue."""
-        correlate()  # another request than the one that began this start may get the sandbox
+        """Start a sandbox and offer it. If the start fails, only the first request in the queue fails."""
+        correlate()  # log lines must not name the request that began this start: another one may get the sandbox
         queue = self._queues[kind]
         try:
             image = await self._image_of(kind.image)
@@ -237,7 +237,7 @@ class Pool:
             self._offer(kind, sandbox)
 
     def _record_failure(self, kind: SandboxKind, error: Exception) -> None:
-        """Fail the first request in the queue. Without a request, back off; forget a kind whose image is missing."""
+        """Fail the first request in the queue; if it is empty, back off. Forget a kind whose image is missing."""
         self._meter.count(SANDBOX_START_FAILURES)
         queue = self._queues[kind]
         if queue.requests:
@@ -249,7 +249,7 @@ class Pool:
             logger.warning(
                 "starting an idle sandbox of %s failed; retrying in %g s: %s", kind.image, delay, error
             )
-        if isinstance(error, ImageUnavailable) and kind != self._standard:
+        if isinstance(error, ImageUnavailable) and kind != self._default_kind:
             self._demand.forget(kind)
         self._changed.notify_all()
 

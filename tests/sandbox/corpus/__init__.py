@@ -1,4 +1,4 @@
-"""Programs that look at what they can see of their interpreter, each under a name that says what it looks at."""
+"""Programs that observe their interpreter. The name of each says what it observes."""
 
 from tests.sandbox.corpus.case import Case
 from tests.sandbox.corpus.ends import ENDS

@@ -17,5 +17,5 @@ class Case:
 
     @property
     def source(self) -> bytes:
-        """What is in main.py."""
+        """Return the content of main.py."""
         return self.main if isinstance(self.main, bytes) else self.main.encode()

@@ -1,4 +1,4 @@
-"""How programs end, and what they say then."""
+"""Programs that end in different ways, with their output."""
 
 from tests.sandbox.corpus.case import Case
 

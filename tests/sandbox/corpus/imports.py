@@ -1,4 +1,4 @@
-"""What lies beside a script, and what looks at the script as a module."""
+"""Programs that import files beside the script, or that inspect the script as a module."""
 
 from tests.sandbox.corpus.case import Case
 

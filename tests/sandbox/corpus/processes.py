@@ -1,4 +1,4 @@
-"""What a script starts: processes, threads, loops."""
+"""Programs that start processes, threads and event loops."""
 
 from tests.sandbox.corpus.case import Case
 

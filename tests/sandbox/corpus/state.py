@@ -1,4 +1,4 @@
-"""What a program sees of itself before it has done anything."""
+"""Programs that report the state of their process at the start."""
 
 from tests.sandbox.corpus.case import Case
 

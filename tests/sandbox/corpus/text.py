@@ -1,4 +1,4 @@
-"""How a script is written down: encodings, ends of lines, sizes, and what is no script at all."""
+"""Scripts in different encodings, line endings and sizes, and files that are not scripts."""
 
 import io
 import marshal
