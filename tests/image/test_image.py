@@ -52,7 +52,7 @@ def test_its_compressed_size_is_at_most_50_megabytes(built: Built) -> None:
 def test_the_sizes_in_the_docs_are_current(built: Built) -> None:
     printed, written = (
         {part: (float(plain), float(compressed)) for part, plain, compressed in TABLE.findall(text)}
-        for text in (built.output, PAGE.read_text())
+        for text in (built.output, (ROOT / PAGE).read_text())
     )
     assert written == {part: pytest.approx(sizes, rel=0.25, abs=0.5) for part, sizes in printed.items()}
 

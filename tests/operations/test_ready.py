@@ -16,10 +16,10 @@ async def test_a_server_that_stops_takes_no_work_and_says_so(image: str, tmp_pat
             await api.until_printed(execution, b"up")
             assert (await api.get("/ready")).status == 200
             server.process.send_signal(signal.SIGTERM)
-            assert "stopping" in (await until_not_ready(api))["server"]
+            assert "shutting down" in (await until_not_ready(api))["server"]
             assert (await api.get("/health")).status == 200
             refused = await api.eval({"code": "1"})
-            assert (refused.status, "stopping" in refused.document["error"]) == (503, True)
+            assert (refused.status, "shutting down" in refused.document["error"]) == (503, True)
             assert (await api.kill(execution)).document == {"status": "killed"}
         assert server.process.wait(60) == 0
 
@@ -36,7 +36,7 @@ async def test_a_member_without_its_consul(image: str, tmp_path: Path) -> None:
                 agent.kill()
                 reasons = await until_not_ready(api)
                 assert "Consul" in reasons["event log"]
-                assert "session is lost" in await until_unready_for(api, "membership")
+                assert "Consul session lost" in await until_unready_for(api, "membership")
                 away = await until_figures(api.url, lambda now: now("pyexec_leader") == 0)
                 assert away("pyexec_member") == 0
                 assert away("pyexec_consul_errors_total", kind="unreachable") > 0

@@ -2,7 +2,7 @@
 
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -58,32 +58,32 @@ def lying_first(hostile: str, tmp_path: Path, request: pytest.FixtureRequest) ->
 
 
 @sampled(
-    ("lie", "end"),
+    ("lie", "ends"),
     [
-        ("nothing", TIMEOUT),
-        ("only_started", TIMEOUT),
-        ("no_end", INTERNAL),
-        ("garbage", INTERNAL),
-        ("long_frame", INTERNAL),
-        ("deep_json", INTERNAL),
-        ("impossible_end", INTERNAL),
-        ("endless_exit_code", INTERNAL),
-        ("unknown_reason", INTERNAL),
-        ("empty_frames", TIMEOUT),
-        ("endless_output", OUTPUT_LIMIT),
-        ("bits_of_output", TIMEOUT),
-        ("bytes_in_turn", TIMEOUT),
-        ("endless_result", INTERNAL),
-        ("endless_errors", TIMEOUT),
-        ("two_ends", COMPLETED),
+        ("nothing", [TIMEOUT]),
+        ("only_started", [TIMEOUT]),
+        ("no_end", [INTERNAL]),
+        ("garbage", [INTERNAL]),
+        ("long_frame", [INTERNAL]),
+        ("deep_json", [INTERNAL]),
+        ("impossible_end", [INTERNAL]),
+        ("endless_exit_code", [INTERNAL]),
+        ("unknown_reason", [INTERNAL]),
+        ("empty_frames", [TIMEOUT]),
+        ("endless_output", [OUTPUT_LIMIT]),
+        ("bits_of_output", [TIMEOUT]),
+        ("bytes_in_turn", [TIMEOUT, OUTPUT_LIMIT]),  # the machine decides which limit it meets first
+        ("endless_result", [INTERNAL]),
+        ("endless_errors", [TIMEOUT]),
+        ("two_ends", [COMPLETED]),
     ],
     every=2,
 )
 async def test_a_supervisor_that_lies(
-    attack: Attack, hostile: str, lie: str, end: tuple[str, str | None, int | None]
+    attack: Attack, hostile: str, lie: str, ends: Sequence[tuple[str, str | None, int | None]]
 ) -> None:
     result = await attack(f"# LIE={lie}\n", docker_image=hostile, config={"timeout_seconds": 2})
-    assert end_of(result) == end, {**result, "stdout": result["stdout"][:99]}
+    assert end_of(result) in ends, {**result, "stdout": result["stdout"][:99]}
     assert len(result["stdout"]) + len(result["stderr"]) <= 1024 * 1024
     assert len(result.get("error", "")) < 1000
 

@@ -53,6 +53,10 @@ def own_image(image: str) -> Iterator[str]:
     try:
         yield name
     finally:
+        if left := docker(
+            "ps", "--quiet", "--filter", f"ancestor={name}"
+        ):  # programs of servers that a test killed
+            docker("rm", "--force", *left)
         remove_environments(name)
         remove_images(f"reference={name}")
 
