@@ -46,9 +46,8 @@ class ConsulConfig:
         except ValueError:
             usable = None
         if not usable:
-            raise SettingsError(
-                f"PYEXEC_CONSUL_ADDR is {self.address!r}; allowed are host:port, http://host:port and https://host:port"
-            )
+            allowed = "host:port, http://host:port and https://host:port"
+            raise SettingsError(f"PYEXEC_CONSUL_ADDR is {self.address!r}; allowed are {allowed}")
         return url
 
     def tls(self) -> ssl.SSLContext | None:
@@ -287,9 +286,8 @@ class ConsulKV:
 
 
 class _RolledBack(Exception):
-    """Consul rolled a transaction back; `body` is its answer, which names the operations that failed."""
-
     def __init__(self, body: str) -> None:
+        """`body` is Consul's answer, which names the operations that failed."""
         super().__init__(body)
         self.body = body
 
