@@ -17,6 +17,8 @@ from pyexec.domain.events import Event
 from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest, quote, shorten
 
 T = TypeVar("T")
+ITEMS_MAX = 10_000
+"""Maximum length of a list in a request. Each item costs microseconds in several steps."""
 
 TAGS: dict[str, type[Event]] = {
     "submitted.v1": events.Submitted,
@@ -211,6 +213,8 @@ def _new_request_converter() -> cattrs.Converter:
         def hook(value: object, _: object) -> object:
             if not isinstance(value, list):
                 raise _Mismatch(f"must be a list, not {_json_type(value)}")
+            if len(value) > ITEMS_MAX:
+                raise _Mismatch(f"must have at most {ITEMS_MAX} items, not {len(value)}")
             items = []
             for index, item in enumerate(value):
                 try:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.codec import (
+    ITEMS_MAX,
     TAGS,
     decode_event,
     encode_event,
@@ -180,6 +181,15 @@ def test_null_for_an_optional_field_leaves_it_out(cls: type) -> None:
     limits = {field.name: None for field in attrs.fields(RequestedLimits)}
     assert parse_request(nulls, cls, what="body") == cls()
     assert parse_request({"config": limits}, cls, what="body") == cls()
+
+
+@pytest.mark.parametrize("field", ["env_vars", "script_args", "pre_commands", "output_files"])
+def test_the_length_of_a_list_is_bounded(field: str) -> None:
+    items = ["x"] * ITEMS_MAX
+    assert getattr(parse_request({field: items}, Metadata, what="metadata"), field) == tuple(items)
+    with pytest.raises(InvalidRequest, match=f"{field} must have at most {ITEMS_MAX} items") as refused:
+        parse_request({field: [*items, None]}, Metadata, what="metadata")
+    assert refused.value.field == field
 
 
 def test_null_for_a_required_field_is_refused() -> None:
