@@ -14,9 +14,11 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from pyexec.domain import events
 from pyexec.domain.events import Event
-from pyexec.errors import CorruptLog, InvalidRequest
+from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest, quote, shorten
 
 T = TypeVar("T")
+ITEMS_MAX = 10_000
+"""Maximum length of a list in a request. Each item costs microseconds in several steps."""
 
 TAGS: dict[str, type[Event]] = {
     "submitted.v1": events.Submitted,
@@ -180,8 +182,10 @@ def _structure_int(value: object, kind: object) -> object:
 
 def _check_encodable(text: str) -> None:
     """Reject half of a surrogate pair: JSON can contain it, but file names and streams cannot."""
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise _Mismatch("must be valid text; it contains an unpaired surrogate")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _Mismatch("must be valid text; it contains an unpaired surrogate") from error
 
 
 def _new_request_converter() -> cattrs.Converter:
@@ -193,11 +197,13 @@ def _new_request_converter() -> cattrs.Converter:
 
     def structure_attrs(cls: type) -> Any:
         from_dict: Any = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+        optional = [a.name for a in attrs.fields(cls) if a.default is not attrs.NOTHING]
 
         def hook(value: object, _: object) -> object:
             if not isinstance(value, dict):
                 raise _Mismatch(f"must be an object, not {_json_type(value)}")
-            return from_dict(value, cls)
+            nulls = {name for name in optional if name in value and value[name] is None}
+            return from_dict({k: v for k, v in value.items() if k not in nulls} if nulls else value, cls)
 
         return hook
 
@@ -207,6 +213,8 @@ def _new_request_converter() -> cattrs.Converter:
         def hook(value: object, _: object) -> object:
             if not isinstance(value, list):
                 raise _Mismatch(f"must be a list, not {_json_type(value)}")
+            if len(value) > ITEMS_MAX:
+                raise _Mismatch(f"must have at most {ITEMS_MAX} items, not {len(value)}")
             items = []
             for index, item in enumerate(value):
                 try:
@@ -230,10 +238,14 @@ _requests = _new_request_converter()
 def _suggest(unknown: str, cls: type) -> str:
     """Suggest what was meant by a field that `cls` does not have."""
     fields = attrs.fields(cls)
+    known = [field.name for field in fields]
+    if (
+        len(unknown) > QUOTE_LENGTH_MAX
+    ):  # finding the nearest takes time that grows with the square of the length
+        return f"known fields are {', '.join(known)}"
     for field in fields:
         if attrs.has(field.type) and unknown in attrs.fields_dict(field.type):
             return f"it belongs in {field.name!r}"
-    known = [field.name for field in fields]
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known fields are {', '.join(known)}"
 
@@ -241,10 +253,12 @@ def _suggest(unknown: str, cls: type) -> str:
 def _first_error(error: BaseException, path: str) -> InvalidRequest:
     """Turn the first leaf of a validation error into a sentence with the dotted path of its field."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        unknown = sorted(error.extra_fields)[0]
+        unknown = min(error.extra_fields)
         name = f"{path}.{unknown}".lstrip(".")
         return InvalidRequest(
-            f"unknown field {name!r}; {_suggest(unknown, error.cl)}", field=name, code="unknown_field"
+            f"unknown field {quote(name)}; {_suggest(unknown, error.cl)}",
+            field=shorten(name),
+            code="unknown_field",
         )
     if isinstance(error, cattrs.BaseValidationError):
         inner = error.exceptions[0]

@@ -3,6 +3,21 @@
 SHUTTING_DOWN = "the server is shutting down; send the request again"
 """The text of `Unavailable` for a request that arrives during shutdown."""
 
+QUOTE_LENGTH_MAX = 100
+"""Maximum number of characters of a request's content that an error message repeats."""
+
+
+def quote(text: str | bytes | None) -> str:
+    """Return the text in quotes for an error message, cut to the first characters if it is long."""
+    if text is None or len(text) <= QUOTE_LENGTH_MAX:
+        return repr(text)
+    return f"{text[:QUOTE_LENGTH_MAX]!r}…"
+
+
+def shorten(text: str) -> str:
+    """Return the text for an error message, cut to the first characters if it is long."""
+    return text if len(text) <= QUOTE_LENGTH_MAX else f"{text[:QUOTE_LENGTH_MAX]}…"
+
 
 class ExecutorError(Exception):
     """Base class of all errors that are raised on purpose."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import sys
@@ -22,6 +23,12 @@ _T = TypeVar("_T")
 _SPILL_BYTES = 500 * 1000 * 1000
 _CHUNK_BYTES = 1024 * 1024
 _REQUIREMENTS = "requirements.txt"
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _RENAME_TAR = "save it to a file whose name ends in .tar, and run that file"
 _GIVE_INPUT = "give a file, a directory or a .tar, or pipe a script to standard input"
 
@@ -56,12 +63,21 @@ async def choose(argument: str | None, files: Sequence[str]) -> Input:
 async def read_text(name: str, flag: str) -> str:
     """Read the text file that a flag names; `-` means standard input."""
     try:
-        content = await _blocking(sys.stdin.buffer.read if name == "-" else Path(name).read_bytes)
-        return str(content, "utf-8")
-    except OSError as error:
-        raise asyncclick.UsageError(f"{flag} {name}: {error.strerror}") from error
+        return str(await _read(name, flag), "utf-8")
     except UnicodeDecodeError as error:
         raise _not_utf8(f"{flag} {name}", error) from error
+
+
+async def read_requirements(name: str, flag: str) -> str:
+    """Read the requirements.txt that a flag names; `-` means standard input."""
+    return decode_requirements(await _read(name, flag), f"{flag} {name}")
+
+
+async def _read(name: str, flag: str) -> bytes:
+    try:
+        return await _blocking(sys.stdin.buffer.read if name == "-" else Path(name).read_bytes)
+    except OSError as error:
+        raise asyncclick.UsageError(f"{flag} {name}: {error.strerror}") from error
 
 
 def _named_files(names: Sequence[str]) -> dict[str, Path]:
@@ -121,11 +137,22 @@ def _read_requirements_in_tar(path: Path) -> str | None:
 
 def _decode_requirements(content: bytes) -> str | None:
     """Decode a requirements.txt; return None if it is blank."""
-    try:
-        text = content.removeprefix(b"\xef\xbb\xbf").decode()
-    except UnicodeDecodeError as error:
-        raise _not_utf8(_REQUIREMENTS, error) from error
+    text = decode_requirements(content, _REQUIREMENTS)
     return text if text.strip() else None
+
+
+def decode_requirements(content: bytes, label: str) -> str:
+    """Decode a requirements.txt as pip does: a byte order mark decides, else the text is UTF-8."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            try:
+                return content.removeprefix(mark).decode(encoding)
+            except UnicodeDecodeError as error:
+                raise asyncclick.UsageError(f"{label}: not {encoding[:-3].upper()} text") from error
+    try:
+        return content.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(label, error) from error
 
 
 def _not_utf8(label: str, error: UnicodeDecodeError) -> asyncclick.UsageError:

@@ -152,7 +152,7 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         **flags.options(),
     )
     if script.requirements:
-        options["requirements"] = await inputs.read_text(script.requirements, "--requirements")
+        options["requirements"] = await inputs.read_requirements(script.requirements, "--requirements")
     return options
 
 

@@ -12,10 +12,12 @@ from attrs import define, field, frozen
 
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tar_parser import REGULAR, Member, TarParser
-from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.errors import InvalidRequest, TooLarge, quote
 
 NAME_BYTES_MAX = 4095
 COMPONENT_BYTES_MAX = 255
+DEPTH_MAX = 128
+"""Maximum number of directories above a member. The check remembers every directory, which costs memory and time."""
 
 _LINKS = {tarfile.SYMTYPE: "symbolic link", tarfile.LNKTYPE: "hard link"}
 _FORBIDDEN = {
@@ -111,46 +113,59 @@ class ArchiveCheck:
         if hash(entrypoint) in self._files:
             return entrypoint
         if hash(entrypoint) in self._folders:
-            raise InvalidRequest(f"entrypoint {entrypoint!r} is a directory; name a file", field="entrypoint")
-        raise InvalidRequest(f"entrypoint {entrypoint!r} is not in the archive", field="entrypoint")
+            raise InvalidRequest(
+                f"entrypoint {quote(entrypoint)} is a directory; name a file", field="entrypoint"
+            )
+        raise InvalidRequest(f"entrypoint {quote(entrypoint)} is not in the archive", field="entrypoint")
 
     def _check_member(self, member: Member) -> None:
         if self.members > self.limits.members_max:
             raise TooLarge(f"the archive has more than {self.limits.members_max} members", field="tar")
         name = _normalize_name(member.name)
         if member.kind in _FORBIDDEN:
-            raise InvalidRequest(f"member {_quote(name)} is {_FORBIDDEN[member.kind]}", field="tar")
+            raise InvalidRequest(f"member {quote(name)} is {_FORBIDDEN[member.kind]}", field="tar")
         self._check_parents(name)
         if member.kind in _LINKS:
             self._check_link(name, member)
         elif member.kind in REGULAR:
             self._add_file(name, member.size)
         elif member.kind != tarfile.DIRTYPE:
-            raise InvalidRequest(f"member {_quote(name)} has the unknown type {member.kind!r}", field="tar")
+            raise InvalidRequest(f"member {quote(name)} has the unknown type {member.kind!r}", field="tar")
         self._add_name(name, is_folder=member.kind == tarfile.DIRTYPE)
 
     def _check_parents(self, name: str) -> None:
         for parent in _parents(name):
+            if hash(parent) in self._folders:
+                return  # it and all directories above it have passed before
             if parent in self._symlinks:
                 raise InvalidRequest(
-                    f"member {_quote(name)} is behind the symbolic link {_quote(parent)}", field="tar"
+                    f"member {quote(name)} is behind the symbolic link {quote(parent)}", field="tar"
                 )
             if hash(parent) in self._files:
                 raise InvalidRequest(
-                    f"member {_quote(name)} is below {_quote(parent)}, which is a file", field="tar"
+                    f"member {quote(name)} is below {quote(parent)}, which is a file", field="tar"
                 )
-            self._folders.add(hash(parent))
+            self._add_folder(parent)
+
+    def _add_folder(self, name: str) -> None:
+        self._folders.add(hash(name))
+        folders_max = max(self.limits.members_max, DEPTH_MAX)
+        if len(self._folders) > folders_max:
+            raise TooLarge(f"the archive has more than {folders_max} directories", field="tar")
 
     def _add_name(self, name: str, *, is_folder: bool) -> None:
         """Remember a name. Only directories may occur twice, and no name may be both a file and a directory."""
         if hash(name) in self._files:
             problem = "is both a file and a directory" if is_folder else "is in the archive twice"
-            raise InvalidRequest(f"member {_quote(name)} {problem}", field="tar")
+            raise InvalidRequest(f"member {quote(name)} {problem}", field="tar")
         if not is_folder and hash(name) in self._folders:
-            raise InvalidRequest(f"member {_quote(name)} is both a directory and a file", field="tar")
+            raise InvalidRequest(f"member {quote(name)} is both a directory and a file", field="tar")
         if not is_folder and name == ".":
             raise InvalidRequest("the member '.' is not a directory", field="tar")
-        (self._folders if is_folder else self._files).add(hash(name))
+        if is_folder:
+            self._add_folder(name)
+        else:
+            self._files.add(hash(name))
 
     def _add_file(self, name: str, size: int) -> None:
         self._candidates.add(name)
@@ -168,22 +183,20 @@ class ArchiveCheck:
         try:
             target = member.target.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InvalidRequest(
-                f"the target of the link {_quote(name)} is not UTF-8", field="tar"
-            ) from error
+            raise InvalidRequest(f"the target of the link {quote(name)} is not UTF-8", field="tar") from error
         symbolic = member.kind == tarfile.SYMTYPE
         landing = posixpath.normpath(posixpath.join(posixpath.dirname(name) if symbolic else "", target))
         outside = landing.startswith("/") or landing.split("/")[0] == ".."
         if outside or not target or "\0" in target or _climbs_from_below(target):
             raise InvalidRequest(
-                f"the {_LINKS[member.kind]} {_quote(name)} points outside the archive, to {_quote(target)}",
+                f"the {_LINKS[member.kind]} {quote(name)} points outside the archive, to {quote(target)}",
                 field="tar",
             )
         if symbolic:
             self._symlinks.add(name)
         elif hash(landing) not in self._files or landing in self._symlinks:
             raise InvalidRequest(
-                f"the hard link {_quote(name)} points to {_quote(target)}, which is not a file earlier in the archive",
+                f"the hard link {quote(name)} points to {quote(target)}, which is not a file earlier in the archive",
                 field="tar",
             )
 
@@ -193,28 +206,31 @@ def _normalize_name(raw: bytes) -> str:
     if len(raw) > NAME_BYTES_MAX:
         raise InvalidRequest(
             f"the name of a member is {len(raw)} bytes long, at most {NAME_BYTES_MAX} are allowed: "
-            f"{_quote(raw[:60])}…",
+            f"{quote(raw)}",
             field="tar",
         )
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the name of a member is not UTF-8: {_quote(raw)}", field="tar") from error
+        raise InvalidRequest(f"the name of a member is not UTF-8: {quote(raw)}", field="tar") from error
     parts = name.split("/")
     if not name or "\0" in name:
         raise InvalidRequest(
-            f"the name of a member is empty or contains a NUL character: {_quote(name)}", field="tar"
+            f"the name of a member is empty or contains a NUL character: {quote(name)}", field="tar"
         )
     if name.startswith("/"):
-        raise InvalidRequest(f"member {_quote(name)} has an absolute path; use a relative path", field="tar")
+        raise InvalidRequest(f"member {quote(name)} has an absolute path; use a relative path", field="tar")
     if ".." in parts:
-        raise InvalidRequest(f"member {_quote(name)} has '..' in its path", field="tar")
+        raise InvalidRequest(f"member {quote(name)} has '..' in its path", field="tar")
     if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
         raise InvalidRequest(
-            f"a file or directory name in member {_quote(name[:60])}… is longer than {COMPONENT_BYTES_MAX} bytes",
+            f"a file or directory name in member {quote(name)} is longer than {COMPONENT_BYTES_MAX} bytes",
             field="tar",
         )
-    return posixpath.normpath(name)
+    name = posixpath.normpath(name)
+    if name.count("/") > DEPTH_MAX:
+        raise InvalidRequest(f"member {quote(name)} is below more than {DEPTH_MAX} directories", field="tar")
+    return name
 
 
 def _climbs_from_below(target: str) -> bool:
@@ -228,7 +244,3 @@ def _climbs_from_below(target: str) -> bool:
 def _parents(name: str) -> Iterator[str]:
     while name := posixpath.dirname(name):
         yield name
-
-
-def _quote(name: str | bytes) -> str:
-    return repr(name)[:200]

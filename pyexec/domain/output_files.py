@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import define, field, frozen
 
-from pyexec.errors import InvalidRequest, SandboxBroken
+from pyexec.errors import InvalidRequest, SandboxBroken, quote
 
 WORK_DIR = "work"
 PATTERNS_MAX = 100
@@ -64,12 +64,12 @@ class FileCheck:
         """Check the announcement of the next file."""
         if self._missing:
             raise SandboxBroken(
-                f"{self._missing} bytes of the output file {self._files[-1].path!r} are missing"
+                f"{self._missing} bytes of the output file {quote(self._files[-1].path)} are missing"
             )
         _check_path(path, self.limits.path_bytes_max)
         folders = set(_folders_of(path))
         if path in self._paths or path in self._folders or folders & self._paths:
-            raise SandboxBroken(f"the output file {path!r} was sent twice, or is a directory, too")
+            raise SandboxBroken(f"the output file {quote(path)} was sent twice, or is a directory, too")
         self._names_bytes += len(path.encode())
         self._bytes += size
         if (
@@ -111,18 +111,20 @@ def normalize_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
 
 def _normalize_pattern(pattern: str, where: str) -> str:
     if not pattern or "\0" in pattern:
-        raise InvalidRequest(f"{pattern[:60]!r} is not a file pattern", field=where)
+        raise InvalidRequest(f"{quote(pattern)} is not a file pattern", field=where)
     if len(pattern.encode()) > PATTERN_BYTES_MAX:
         raise InvalidRequest(f"the pattern is longer than {PATTERN_BYTES_MAX} bytes", field=where)
     if ".." in pattern.split("/"):
-        raise InvalidRequest(f"{pattern!r} contains '..'; use a pattern below /work", field=where)
+        raise InvalidRequest(f"{quote(pattern)} contains '..'; use a pattern below /work", field=where)
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     if pattern.startswith("/"):
         if parts[:1] != [WORK_DIR]:
-            raise InvalidRequest(f"{pattern!r} is outside /work; use a pattern below /work", field=where)
+            raise InvalidRequest(f"{quote(pattern)} is outside /work; use a pattern below /work", field=where)
         del parts[0]
     if pattern.endswith("/") or not parts:
-        raise InvalidRequest(f"{pattern!r} is a directory; append ** to match all files in it", field=where)
+        raise InvalidRequest(
+            f"{quote(pattern)} is a directory; append ** to match all files in it", field=where
+        )
     if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
         raise InvalidRequest(
             f"a file or directory name in the pattern is longer than {COMPONENT_BYTES_MAX} bytes", field=where
@@ -135,9 +137,9 @@ def _normalize_pattern(pattern: str, where: str) -> str:
 def _check_path(path: str, bytes_max: int) -> None:
     normal = posixpath.normpath(path)
     if not path or path != normal or path.startswith("/") or normal.split("/")[0] in (".", ".."):
-        raise SandboxBroken(f"the output file {path[:80]!r} is not below /work")
+        raise SandboxBroken(f"the output file {quote(path)} is not below /work")
     if UNSAFE.search(path) or len(path.encode()) > bytes_max:
-        raise SandboxBroken(f"the output file {path[:80]!r} has an unsafe or too long path")
+        raise SandboxBroken(f"the output file {quote(path)} has an unsafe or too long path")
 
 
 def _folders_of(path: str) -> Iterator[str]:

@@ -8,11 +8,13 @@ from fnmatch import fnmatchcase
 
 from attrs import field, fields, frozen
 
-from pyexec.domain.environment import Recipe, parse_requirements
+from pyexec.domain.environment import Recipe
 from pyexec.domain.output_files import normalize_patterns
-from pyexec.errors import InvalidRequest
+from pyexec.domain.requirements import parse_requirements
+from pyexec.errors import InvalidRequest, quote
 
 MEBIBYTE = 1024 * 1024
+PATH_LENGTH_MAX = 4095
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 _NAME = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -127,7 +129,7 @@ class Policy:
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
     """Return the spec for `metadata` under `policy`; raise `InvalidRequest` with the first field that is not valid."""
-    if metadata.docker_image is not None:
+    if metadata.docker_image:
         _check_image(metadata.docker_image, policy)
     requirements = parse_requirements(metadata.requirements_txt or "")
     _check_setup(metadata, requirements is not None, policy)
@@ -181,7 +183,7 @@ def _check_image(image: str, policy: Policy) -> None:
     allowed = (policy.default_image, *policy.allowed_images)
     if policy.allowed_images and not any(fnmatchcase(image, pattern) for pattern in allowed):
         raise InvalidRequest(
-            f"docker_image {image!r} is not allowed on this server; allowed are {', '.join(allowed)}",
+            f"docker_image {quote(image)} is not allowed on this server; allowed are {', '.join(allowed)}",
             field="docker_image",
         )
 
@@ -200,16 +202,21 @@ def _check_setup(metadata: Metadata, has_requirements: bool, policy: Policy) -> 
 
 
 def _check_entrypoint(entrypoint: str) -> None:
-    if not entrypoint or "\0" in entrypoint:
-        raise InvalidRequest("entrypoint must be a path inside the archive", field="entrypoint")
+    if not entrypoint or "\0" in entrypoint or len(entrypoint) > PATH_LENGTH_MAX:
+        raise InvalidRequest(
+            f"entrypoint must be a path inside the archive of at most {PATH_LENGTH_MAX} characters",
+            field="entrypoint",
+        )
     normal = posixpath.normpath(entrypoint)
     if normal.startswith(("/", "../")) or normal == "..":
         raise InvalidRequest(
-            f"entrypoint {entrypoint!r} is outside the archive; use a path relative to its root",
+            f"entrypoint {quote(entrypoint)} is outside the archive; use a path relative to its root",
             field="entrypoint",
         )
     if normal == "." or entrypoint.endswith("/"):
-        raise InvalidRequest(f"entrypoint {entrypoint!r} is a directory; name a file", field="entrypoint")
+        raise InvalidRequest(
+            f"entrypoint {quote(entrypoint)} is a directory; name a file", field="entrypoint"
+        )
 
 
 def _check_env_vars(env_vars: Sequence[str]) -> None:
@@ -217,5 +224,5 @@ def _check_env_vars(env_vars: Sequence[str]) -> None:
         name, equals, _ = pair.partition("=")
         if not equals or not name or "\0" in pair:
             raise InvalidRequest(
-                f"{pair!r} is not an environment variable; write NAME=value", field=f"env_vars[{index}]"
+                f"{quote(pair)} is not an environment variable; write NAME=value", field=f"env_vars[{index}]"
             )

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from attrs import define, field, frozen
 
-from pyexec.errors import InvalidRequest, UnsupportedArchive
+from pyexec.errors import InvalidRequest, UnsupportedArchive, quote
 
 T = TypeVar("T")
 
@@ -72,8 +72,9 @@ class _ExtendedHeaders:
         elif kind == tarfile.XGLTYPE:
             for key, _ in _pax_records(data):
                 if key.startswith(_PER_MEMBER):
+                    name = quote(key.decode("ascii", "replace"))
                     raise InvalidRequest(
-                        f"the archive sets {key.decode('ascii', 'replace')!r} for all members, which is not allowed",
+                        f"the archive sets {name} for all members, which is not allowed",
                         field="tar",
                     )
         else:
@@ -185,7 +186,7 @@ class TarParser:
             problem = damaged if self.members else "the upload is not a tar archive"
             raise InvalidRequest(f"{problem}: {error}", field="tar") from error
         if info.size < 0:
-            raise InvalidRequest(f"member {info.name[:100]!r} has a negative size", field="tar")
+            raise InvalidRequest(f"member {quote(info.name)} has a negative size", field="tar")
         if info.type in _EXTENDED and info.size > EXTENDED_HEADER_MAX:
             raise InvalidRequest(
                 f"the archive has an extended header of {info.size} bytes; at most {EXTENDED_HEADER_MAX} are allowed",

@@ -8,7 +8,7 @@ from attrs import frozen
 from pyexec.domain.events import Terminal
 from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.result import files_of
-from pyexec.errors import NotEnded, Unavailable, UnknownFile
+from pyexec.errors import NotEnded, Unavailable, UnknownFile, quote
 from pyexec.ports import BlobStore
 from pyexec.services.executions import Executions
 
@@ -48,7 +48,7 @@ class Downloads:
                 return Download(size=file.size, chunks=self._part(files, start, file.size))
             start += file.size
         raise UnknownFile(
-            f"{execution_id} has no output file {path[:200]!r}; its result lists the files it has"
+            f"{execution_id} has no output file {quote(path)}; its result lists the files it has"
         )
 
     async def _files(self, execution_id: str) -> tuple[OutputFiles, Terminal]:

@@ -21,6 +21,7 @@ from pyexec.errors import (
     SandboxRefused,
     TooLarge,
     Unavailable,
+    shorten,
 )
 from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
@@ -99,7 +100,9 @@ class Preparation:
                     f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
                     field="config.disk_mb",
                 ) from error
-            raise InvalidRequest(f"the archive cannot be unpacked: {error}", field="tar") from error
+            raise InvalidRequest(
+                f"the archive cannot be unpacked: {shorten(str(error))}", field="tar"
+            ) from error
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke while the archive was unpacked: {error}") from error
 

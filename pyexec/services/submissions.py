@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from attrs import evolve, frozen
+from attrs import frozen
 
 from pyexec.correlation import correlate_execution
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
-from pyexec.domain.spec import Policy, Spec, resolve
+from pyexec.domain.spec import Policy, Spec
 from pyexec.errors import (
     ConsulSessionLost,
     EngineError,
@@ -35,7 +35,7 @@ from pyexec.services.output_store import payload_blob
 from pyexec.services.preparation import Launch, Placement, Preparation, remove
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slot, Slots
-from pyexec.services.uploads import CheckedArchive, Spool, Submission, Upload, sha256
+from pyexec.services.uploads import CheckedArchive, Spool, Submission, Upload, resolve_upload, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Submissions:
 
     async def run(self, upload: Upload) -> Run | str:
         """Start an execution whose caller waits. Return its run, or the id that the idempotency key already names."""
-        submission = self._submission(upload)
+        submission = await self._submission(upload)
         try:
             await self._check_key(upload)
             await self._check_capacity(submission.spec)
@@ -104,7 +104,7 @@ class Submissions:
 
     async def submit(self, upload: Upload) -> str:
         """Accept an execution for later. On return its archive and its first event are durable."""
-        submission = self._submission(upload)
+        submission = await self._submission(upload)
         try:
             await self._check_key(upload)
             await self._check_capacity(submission.spec)
@@ -261,8 +261,8 @@ class Submissions:
             self._slots.release(slot)
             raise
 
-    def _submission(self, upload: Upload) -> Submission:
-        spec = evolve(resolve(upload.metadata, self._config.policy), eval_last_expr=upload.eval_last_expr)
+    async def _submission(self, upload: Upload) -> Submission:
+        spec = await resolve_upload(upload, self._config.policy)
         self._slots.check_fits(spec.limits)
         archive = CheckedArchive(upload, spec, self._config.members_max, self._meter)
         return Submission(Run(new_execution_id()), spec, archive)

@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import Self
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 from anyio import AsyncFile
 from attrs import evolve, field, frozen
 
 from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Submitted
-from pyexec.domain.spec import MEBIBYTE, Metadata, Spec
+from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
 from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
 
 SPOOL_CHUNK_BYTES = 256 * 1024
+CHECK_BYTES = 32 * 1024
+RESOLVE_INLINE_MAX = 2000
+"""Maximum number of list items and characters of requirements that the event loop itself resolves."""
 
 
 @frozen(kw_only=True)
@@ -36,6 +41,19 @@ class Upload:
     key: str | None = None
     identity: str = ""
     eval_last_expr: bool = False
+
+
+async def resolve_upload(upload: Upload, policy: Policy) -> Spec:
+    """Return the spec of an upload; raise `InvalidRequest` if it is not allowed.
+
+    A thread resolves large metadata, so that other requests are not delayed."""
+    metadata = upload.metadata
+    items = len(metadata.env_vars) + len(metadata.script_args) + len(metadata.pre_commands)
+    if items + len(metadata.requirements_txt or "") > RESOLVE_INLINE_MAX:
+        spec = await anyio.to_thread.run_sync(resolve, metadata, policy)
+    else:
+        spec = resolve(metadata, policy)
+    return evolve(spec, eval_last_expr=upload.eval_last_expr)
 
 
 class CheckedArchive:
@@ -91,7 +109,10 @@ class CheckedArchive:
     async def _checked(self) -> AsyncIterator[bytes]:
         async for chunk in self._upload.archive:
             self._meter.count(UPLOAD_BYTES, by=len(chunk))
-            self._check.feed(chunk)
+            for at in range(0, len(chunk), CHECK_BYTES):
+                # A small piece at a time, so that many members in one chunk do not delay other requests.
+                self._check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
+                await anyio.lowlevel.checkpoint()
             if self._digest is not None:
                 self._digest.update(chunk)
             yield chunk

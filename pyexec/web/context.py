@@ -8,7 +8,7 @@ from aiohttp import web
 from attrs import define, frozen
 
 from pyexec.domain.ids import is_execution_id
-from pyexec.errors import Unavailable, UnknownExecution
+from pyexec.errors import Unavailable, UnknownExecution, quote
 from pyexec.metrics import Meter
 from pyexec.ports import REPLICA_HEADER, Caller
 from pyexec.services.downloads import Downloads
@@ -86,5 +86,5 @@ def read_execution_id(request: web.Request) -> str:
     """Return the execution id in the path; raise `UnknownExecution` if it is malformed."""
     execution_id = request.match_info["id"]
     if not is_execution_id(execution_id):
-        raise UnknownExecution(f"{execution_id[:80]!r} is not an execution id")
+        raise UnknownExecution(f"{quote(execution_id)} is not an execution id")
     return execution_id

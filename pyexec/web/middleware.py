@@ -25,6 +25,7 @@ from pyexec.errors import (
     UnknownExecution,
     UnknownFile,
     UnsupportedArchive,
+    shorten,
 )
 from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
@@ -182,12 +183,12 @@ def _executor_error(error: ExecutorError) -> web.Response:
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        text = f"{request.path} does not allow {request.method}; allowed: {allowed}"
+        text = f"{shorten(request.path)} does not allow {shorten(request.method)}; allowed: {allowed}"
         response = _json(HTTPStatus.METHOD_NOT_ALLOWED, text, "method_not_allowed")
         response.headers["Allow"] = allowed
         return response
     if error.status == HTTPStatus.NOT_FOUND:
-        return _json(HTTPStatus.NOT_FOUND, f"no endpoint at {request.path}; see /docs", "not_found")
+        return _json(HTTPStatus.NOT_FOUND, f"no endpoint at {shorten(request.path)}; see /docs", "not_found")
     phrase = HTTPStatus(error.status).phrase
     return _json(HTTPStatus(error.status), error.text or phrase, phrase.lower().replace(" ", "_"))
 

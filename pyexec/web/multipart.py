@@ -9,11 +9,10 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from attrs import fields, frozen
 
-from pyexec.codec import parse_json, parse_request
 from pyexec.domain.spec import Metadata
-from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.errors import InvalidRequest, TooLarge, quote, shorten
 from pyexec.web.context import WebLimits, get_context
-from pyexec.web.schemas import Parts
+from pyexec.web.schemas import Parts, parse_document
 
 CHUNK_BYTES = 256 * 1024
 _PART_NAMES = frozenset(part.name for part in fields(Parts))
@@ -41,7 +40,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
     if first is None:
         raise InvalidRequest("the request has no part named tar", field="tar")
     if first.name == "metadata":
-        metadata = _parse_metadata(await reader.text(first))
+        metadata = await _parse_metadata(await reader.text(first))
         second = await reader.next()
         if second is None:
             raise InvalidRequest("the request has no part named tar", field="tar")
@@ -51,7 +50,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
         async for chunk in reader.chunks(first):
             await spool.write(chunk)
         second = await reader.next()
-        metadata = Metadata() if second is None else _parse_metadata(await reader.text(second))
+        metadata = Metadata() if second is None else await _parse_metadata(await reader.text(second))
         await reader.expect_end()
         await spool.seek(0)
         yield Body(metadata, _read_spool(spool))
@@ -71,7 +70,9 @@ class _PartReader:
         try:
             self._reader = MultipartReader(request.headers, request.content)
         except (ValueError, AssertionError) as error:
-            raise InvalidRequest(f"invalid Content-Type of a multipart body: {error}") from error
+            raise InvalidRequest(
+                f"invalid Content-Type of a multipart body: {shorten(str(error))}"
+            ) from error
         self._seen: set[str] = set()
 
     async def next(self) -> BodyPartReader | None:
@@ -82,7 +83,7 @@ class _PartReader:
         if not isinstance(part, BodyPartReader) or part.name not in _PART_NAMES:
             name = getattr(part, "name", None)
             raise InvalidRequest(
-                f"unexpected part named {name!r}; the allowed parts are metadata and tar", field="body"
+                f"unexpected part named {quote(name)}; the allowed parts are metadata and tar", field="body"
             )
         if part.name in self._seen:
             raise InvalidRequest(f"the request has two parts named {part.name}", field=part.name)
@@ -130,7 +131,7 @@ class _PartReader:
         except _MALFORMED as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidRequest(
-                f"the multipart body is malformed or cut short: {lines[-1].strip()}"
+                f"the multipart body is malformed or cut short: {shorten(lines[-1].strip())}"
             ) from error
 
     def _too_large(self) -> TooLarge:
@@ -142,12 +143,14 @@ def reject_content_encoding(request: web.Request) -> None:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise web.HTTPUnsupportedMediaType(
-            text=f"Content-Encoding {encoding} is not supported; send the body uncompressed"
+            text=f"Content-Encoding {shorten(encoding)} is not supported; send the body uncompressed"
         )
 
 
-def _parse_metadata(text: bytes) -> Metadata:
-    return parse_request(parse_json(text, what="metadata"), Metadata, what="metadata")
+async def _parse_metadata(text: bytes) -> Metadata:
+    if text.strip() in (b"", b"null"):  # the part is optional
+        return Metadata()
+    return await parse_document(text, Metadata, what="metadata")
 
 
 async def _read_spool(spool: Any) -> AsyncIterator[bytes]:

@@ -3,21 +3,25 @@
 Descriptions and examples of the fields are in `openapi/descriptions.py`. Keys of a field's metadata: `name` (header
 name), `minimum` and `maximum`, `nullable` (always present, may be null), `media_type`."""
 
+import difflib
 import re
 from enum import Enum
 from typing import Any, TypeVar, get_args
 
+import anyio.to_thread
 import attrs
 from aiohttp import web
 from attrs import field, frozen
 
+from pyexec.codec import parse_json, parse_request
 from pyexec.domain.execution import Status
 from pyexec.domain.result import Summary
 from pyexec.domain.spec import Metadata
-from pyexec.errors import InvalidRequest
+from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest, quote, shorten
 
 T = TypeVar("T")
 KEY_LENGTH_MAX = 255
+PARSE_INLINE_BYTES_MAX = 64 * 1024
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 _NUMBER_LENGTH_MAX = 60
 _BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
@@ -161,14 +165,45 @@ class Message:
     data: str
 
 
+async def parse_document(text: bytes, cls: type[T], *, what: str) -> T:
+    """Parse JSON from a request as `cls`; raise `InvalidRequest` if it is malformed.
+
+    A thread parses a large document, so that other requests are not delayed."""
+
+    def parse() -> T:
+        return parse_request(parse_json(text, what=what), cls, what=what)
+
+    return await anyio.to_thread.run_sync(parse) if len(text) > PARSE_INLINE_BYTES_MAX else parse()
+
+
 def read_query(request: web.Request, cls: type[T]) -> T:
-    """Parse the query string as `cls`; raise `InvalidRequest` for a value that is not allowed."""
+    """Parse the query string as `cls`; raise `InvalidRequest` for an unknown parameter or a wrong value."""
+    _check_names(request, [parameter.name for parameter in attrs.fields(cls)])  # type: ignore[arg-type]
     values = {}
     for parameter in attrs.fields(cls):  # type: ignore[arg-type]
         text = request.query.get(parameter.name)
         if text is not None:
             values[parameter.name] = _parse(text, parameter)
     return cls(**values)
+
+
+def reject_query(request: web.Request) -> None:
+    """Raise `InvalidRequest` if the request has query parameters, for an endpoint that takes none."""
+    _check_names(request, [])
+
+
+def _check_names(request: web.Request, known: list[str]) -> None:
+    for name in request.query:
+        if name in known:
+            continue
+        # A longer name is not a typing error, and the search takes time with the square of the length.
+        near = difflib.get_close_matches(name[:QUOTE_LENGTH_MAX], known, n=1, cutoff=0)
+        takes = f"did you mean {near[0]!r}?" if near else "this endpoint takes none"
+        raise InvalidRequest(
+            f"unknown query parameter {quote(name)}; {takes}",
+            field=shorten(name),
+            code="unknown_field",
+        )
 
 
 def read_idempotency_key(request: web.Request) -> str | None:
@@ -188,19 +223,19 @@ def _parse(text: str, parameter: "attrs.Attribute[Any]") -> Any:
         return text
     if kind is bool:
         if text not in _BOOLEANS:
-            raise InvalidRequest(f"{name} must be 0 or 1, not {text[:60]!r}", field=name)
+            raise InvalidRequest(f"{name} must be 0 or 1, not {quote(text)}", field=name)
         return _BOOLEANS[text]
     if issubclass(kind, Enum):
         allowed = [member.value for member in kind]
         if text not in allowed:
-            raise InvalidRequest(f"{name} must be one of {', '.join(allowed)}, not {text[:60]!r}", field=name)
+            raise InvalidRequest(f"{name} must be one of {', '.join(allowed)}, not {quote(text)}", field=name)
         return kind(text)
     minimum, maximum = parameter.metadata["minimum"], parameter.metadata["maximum"]
     value = _number(text, kind)
     if value is None or not minimum <= value <= maximum:
         wanted = "a whole number" if kind is int else "a number"
         raise InvalidRequest(
-            f"{name} must be {wanted} from {minimum:g} to {maximum:g}, not {text[:60]!r}", field=name
+            f"{name} must be {wanted} from {minimum:g} to {maximum:g}, not {quote(text)}", field=name
         )
     return value
 

@@ -12,7 +12,7 @@ from pyexec.codec import event_name, timestamp, to_json
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
-from pyexec.errors import ExecutorError, InvalidRequest
+from pyexec.errors import ExecutorError, InvalidRequest, quote
 from pyexec.web.middleware import mark_complete
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def parse_position(last_event_id: str | None) -> Position:
     is_valid = dot and seq.isdecimal() and offset.isdecimal() and len(last_event_id) <= _EVENT_ID_LENGTH_MAX
     if not is_valid:
         raise InvalidRequest(
-            f"Last-Event-ID must have the form <seq>.<output offset>, not {last_event_id[:60]!r}",
+            f"Last-Event-ID must have the form <seq>.<output offset>, not {quote(last_event_id)}",
             field="Last-Event-ID",
         )
     return Position(seq=int(seq), offset=int(offset))

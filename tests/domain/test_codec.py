@@ -4,11 +4,13 @@ import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.codec import (
+    ITEMS_MAX,
     TAGS,
     decode_event,
     encode_event,
@@ -22,8 +24,8 @@ from pyexec.domain.events import Event, Finished
 from pyexec.domain.execution import fold
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
-from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
-from pyexec.errors import CorruptLog, InvalidRequest
+from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
+from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest
 from tests.events import any_event, moments, submitted, texts
 
 json_values = st.recursive(
@@ -158,9 +160,9 @@ def test_what_fits_is_read_as_it_is(document: dict[str, object]) -> None:
         ({"config": {"memory_mb": True}}, "config.memory_mb", "not a boolean"),
         ({"config": {"network_disabled": 1}}, "config.network_disabled", "must be true or false"),
         ({"config": {"timeout_seconds": "5"}}, "config.timeout_seconds", "must be a number, not a string"),
-        ({"config": None}, "config", "config must be an object, not null"),
         ({"config": []}, "config", "config must be an object, not a list"),
-        ({"stdin": None}, "stdin", "stdin must be a string, not null"),
+        ({"env_vars": [None]}, "env_vars[0]", "env_vars[0] must be a string, not null"),
+        ({"zzz": None}, "zzz", "unknown field 'zzz'"),
         ({"env_vars": "A=1"}, "env_vars", "env_vars must be a list, not a string"),
         ({"env_vars": ["A=1", 2]}, "env_vars[1]", "env_vars[1] must be a string, not a number"),
         ({"stdin": "\ud800"}, "stdin", "unpaired surrogate"),
@@ -171,6 +173,39 @@ def test_a_request_that_does_not_fit_says_where_and_why(document: object, field:
         parse_request(document, Metadata, what="metadata")
     assert refused.value.field == field
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("cls", [Metadata, EvalRequest])
+def test_null_for_an_optional_field_leaves_it_out(cls: type) -> None:
+    nulls = {field.name: None for field in attrs.fields(cls)}
+    limits = {field.name: None for field in attrs.fields(RequestedLimits)}
+    assert parse_request(nulls, cls, what="body") == cls()
+    assert parse_request({"config": limits}, cls, what="body") == cls()
+
+
+@pytest.mark.parametrize("field", ["env_vars", "script_args", "pre_commands", "output_files"])
+def test_the_length_of_a_list_is_bounded(field: str) -> None:
+    items = ["x"] * ITEMS_MAX
+    assert getattr(parse_request({field: items}, Metadata, what="metadata"), field) == tuple(items)
+    with pytest.raises(InvalidRequest, match=f"{field} must have at most {ITEMS_MAX} items") as refused:
+        parse_request({field: [*items, None]}, Metadata, what="metadata")
+    assert refused.value.field == field
+
+
+def test_null_for_a_required_field_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request({"files": [{"name": None, "content": ""}]}, EvalRequest, what="body")
+    assert str(refused.value) == "files[0].name must be a string, not null"
+
+
+@pytest.mark.parametrize("name", ["x" * 2_000_000, "entrypoint" * 20, "'" * 5000])
+def test_a_long_unknown_field_is_not_repeated_in_full(name: str) -> None:
+    for document, path in (({name: 1}, ""), ({"config": {name: 1}}, "config.")):
+        with pytest.raises(InvalidRequest) as refused:
+            parse_request(document, Metadata, what="metadata")
+        assert refused.value.field == f"{path}{name}"[:QUOTE_LENGTH_MAX] + "…"
+        assert len(str(refused.value)) < 500
+        assert "known fields are" in str(refused.value)
 
 
 def test_a_list_of_objects_names_the_item() -> None:

@@ -34,6 +34,9 @@ def index() -> Iterator[Index]:
         wheel("politely", "1.0", "import greet\nWORD = greet.WORD + ', please'\n", requires="greet"),
         wheel("rudely", "1.0", "", requires="greet<1.5"),
         wheel("modern", "1.0", "", requires="greet>=2"),
+        wheel("greet", "3.0b1", "WORD = 'hej'\n"),
+        ("constraints.txt", b"greet<2\n"),
+        ("requirements.txt", b"politely==1.0\n"),
     ]
     with own_network() as network, running_index(network, *wheels) as serving:
         yield serving
@@ -100,6 +103,31 @@ nowhere == 1 ; python_version < "3"
     assert result["stdout"] == "servus, please\n", result
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("greet\n", "servus"), ("--pre\ngreet\n", "hej"), ("\ufeff--pre\ngreet\n", "hej")],
+)
+async def test_pre_allows_pre_releases(api: Api, text: str, word: str) -> None:
+    result = await api.run(GREET, requirements_txt=text)
+    assert result["stdout"] == f"{word}\n", result
+
+
+async def test_files_by_url_are_read(api: Api, index: Index) -> None:
+    files = index.url.removesuffix("simple") + "files"
+    text = f"-r {files}/requirements.txt\n--constraint={files}/constraints.txt\n"
+    result = await api.run("import politely; print(politely.WORD)", requirements_txt=text)
+    assert result["stdout"] == "hello, please\n", result
+
+
+async def test_a_dependency_without_a_hash_is_refused_where_hashes_are_checked(
+    api: Api, index: Index
+) -> None:
+    digest = index.sha256("politely-1.0-py3-none-any.whl")
+    result = await api.run("1", requirements_txt=f"politely==1.0 --hash=sha256:{digest}\n")
+    assert (result["status"], result["error_type"]) == ("failed", "setup_failed"), result
+    assert "greet" in result["stderr"]
+
+
 async def test_a_wrong_hash_is_the_installers_refusal(api: Api) -> None:
     result = await api.run(GREET, requirements_txt=f"greet==1.0 --hash=sha256:{'0' * 64}\n")
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 1)
@@ -123,10 +151,13 @@ async def test_what_cannot_be_resolved_is_said(api: Api, text: str, said: str) -
     ("text", "line", "said"),
     [
         ("-e .", 1, "editable"),
-        ("greet\n-r other.txt", 2, "another file"),
-        ("-rother.txt", 1, "another file"),
-        ("--requirement=other.txt", 1, "another file"),
-        ("-c constraints.txt", 1, "another file"),
+        ("greet\n-r other.txt", 2, "a local file"),
+        ("-rother.txt", 1, "a local file"),
+        ("--requirement=other.txt", 1, "a local file"),
+        ("-c constraints.txt", 1, "a local file"),
+        ("--prefer-binary\ngreet", 1, "--prefer-binary"),
+        ("greet==1.0 --hash=sha256:00\npolitely==1.0", 2, "needs a --hash, because line 1 has a --hash"),
+        ("--require-hashes\ngreet==1.0", 2, "needs a --hash"),
         ("./package", 1, "local path"),
         ("/srv/package", 1, "local path"),
         ("greet @ file:///srv/greet.whl", 1, "local path"),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -153,6 +152,22 @@ func relative(name string) string {
 
 // readText reads the text file that a flag names; - means standard input.
 func readText(command *cobra.Command, name, flag string) (string, error) {
+	content, err := readBytes(command, name, flag)
+	if err != nil {
+		return "", err
+	}
+	return decodeUTF8(command, content, flag+" "+name)
+}
+
+func readRequirementsFlag(command *cobra.Command, name, flag string) (string, error) {
+	content, err := readBytes(command, name, flag)
+	if err != nil {
+		return "", err
+	}
+	return decodeRequirements(command, content, flag+" "+name)
+}
+
+func readBytes(command *cobra.Command, name, flag string) ([]byte, error) {
 	var content []byte
 	var err error
 	if name == "-" {
@@ -161,9 +176,9 @@ func readText(command *cobra.Command, name, flag string) (string, error) {
 		content, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return "", usageErrorf(command, "%s %s: %s", flag, name, strerror(err))
+		return nil, usageErrorf(command, "%s %s: %s", flag, name, strerror(err))
 	}
-	return decodeUTF8(command, content, flag+" "+name)
+	return content, nil
 }
 
 func decodeUTF8(command *cobra.Command, content []byte, label string) (string, error) {
@@ -185,7 +200,7 @@ func readRequirements(command *cobra.Command, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return decodeRequirements(command, content)
+	return decodeFoundRequirements(command, content)
 }
 
 func readRequirementsInTar(command *cobra.Command, file string) (string, error) {
@@ -205,16 +220,7 @@ func readRequirementsInTar(command *cobra.Command, file string) (string, error) 
 			if err != nil {
 				return "", nil
 			}
-			return decodeRequirements(command, content)
+			return decodeFoundRequirements(command, content)
 		}
 	}
-}
-
-// decodeRequirements decodes a requirements.txt; it returns an empty string if the file is blank.
-func decodeRequirements(command *cobra.Command, content []byte) (string, error) {
-	text, err := decodeUTF8(command, bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")), requirementsName)
-	if strings.TrimSpace(text) == "" {
-		return "", err
-	}
-	return text, err
 }

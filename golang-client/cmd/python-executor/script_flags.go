@@ -82,7 +82,7 @@ func (s *scriptFlags) options(
 	}
 	options = append(options, variables...)
 	if s.requirements != "" {
-		text, err := readText(command, s.requirements, "--requirements")
+		text, err := readRequirementsFlag(command, s.requirements, "--requirements")
 		if err != nil {
 			return nil, err
 		}

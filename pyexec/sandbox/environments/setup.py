@@ -14,7 +14,8 @@ import anyio
 import uv
 from attrs import frozen
 
-from pyexec.domain.environment import REPOSITORY, Recipe, parse_requirements
+from pyexec.domain.environment import REPOSITORY, Recipe
+from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
 from pyexec.guest.setup_init import TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
@@ -164,12 +165,13 @@ class Setup:
         if requirements is None:
             return
         install = (_UV, "pip", "install", "--python", python, "--break-system-packages", "--compile-bytecode")
-        quiet = ("--no-cache", "--no-config", "--no-progress", "--color", "never", "-r", _REQUIREMENTS)
+        quiet = ("--no-cache", "--no-config", "--no-progress", "--color", "never")
         environment = {**self._environment(), "UV_PYTHON_DOWNLOADS": "never"}
         if self.config.index_url and not requirements.own_index:
             environment["UV_DEFAULT_INDEX"] = self.config.index_url
-        shown = "uv pip install -r requirements.txt"
-        yield _Step("installing requirements_txt", shown, (*install, *quiet), environment)
+        shown = " ".join(("uv pip install", *requirements.options, "-r requirements.txt"))
+        installer = (*install, *quiet, *requirements.options, "-r", _REQUIREMENTS)
+        yield _Step("installing requirements_txt", shown, installer, environment)
 
     def _environment(self) -> Mapping[str, str]:
         """Return variables that configure the package index and its authorities, and turn off prompts."""
@@ -192,8 +194,8 @@ class Setup:
     def _spec(self, base: Image, recipe: Recipe) -> SetupSpec:
         config = self.config
         files: dict[str, bytes | Path] = {_UV: config.uv}
-        if recipe.requirements_txt is not None:
-            files[_REQUIREMENTS] = recipe.requirements_txt.encode()
+        if requirements := parse_requirements(recipe.requirements_txt or ""):
+            files[_REQUIREMENTS] = requirements.file.encode()
         if config.ca_bundle is not None:
             files[_CA] = config.ca_bundle
             files[_APT] = f'Acquire::https::CaInfo "{_CA}";\n'.encode()

@@ -27,6 +27,7 @@ from pyexec.web.schemas import (
     OutputFilePath,
     WaitQuery,
     read_query,
+    reject_query,
 )
 from pyexec.web.sse import parse_position, send_events
 
@@ -54,6 +55,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
 )
 async def delete_execution(request: web.Request) -> web.StreamResponse:
     """Kill an execution, whether it is pending or running. If it has already ended, its status does not change."""
+    reject_query(request)
     execution = await get_context(request).executions.kill(read_execution_id(request))
     status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
     return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
@@ -141,6 +143,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 @match_info_schema(schema_of(ExecutionPath, SchemaRole.PARAMETERS))
 async def get_files(request: web.Request) -> web.StreamResponse:
     """Return the files that match `output_files` as a tar archive, once the execution has ended."""
+    reject_query(request)
     execution_id = read_execution_id(request)
     download = await get_context(request).downloads.archive(execution_id)
     return await _send_download(request, download, "application/x-tar", f"{execution_id}.tar")
@@ -161,6 +164,7 @@ async def get_files(request: web.Request) -> web.StreamResponse:
 @match_info_schema(schema_of(OutputFilePath, SchemaRole.PARAMETERS))
 async def get_file(request: web.Request) -> web.StreamResponse:
     """Return one of the files that the result lists, once the execution has ended."""
+    reject_query(request)
     path = request.match_info["path"].rstrip("/")
     download = await get_context(request).downloads.one(read_execution_id(request), path)
     return await _send_download(request, download, "application/octet-stream", path.rpartition("/")[2])

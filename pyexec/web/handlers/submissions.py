@@ -8,23 +8,33 @@ from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 
 import anyio
+import anyio.to_thread
 from aiohttp import web
 from aiohttp_apispec import docs, form_schema, headers_schema, json_schema, response_schema
 
-from pyexec.codec import parse_json, parse_request, to_json
+from pyexec.codec import to_json
 from pyexec.domain.event_stream import Position
 from pyexec.domain.result import Result
-from pyexec.domain.spec import EvalRequest, Metadata, SourceFile
-from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.domain.spec import PATH_LENGTH_MAX, EvalRequest, Metadata, SourceFile
+from pyexec.errors import InvalidRequest, TooLarge, quote
 from pyexec.services.active_runs import Run
 from pyexec.services.uploads import Upload
 from pyexec.web.context import Context, get_context, read_caller
 from pyexec.web.multipart import read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
-from pyexec.web.schemas import Accepted, IdempotencyHeader, Parts, read_idempotency_key
+from pyexec.web.schemas import (
+    Accepted,
+    IdempotencyHeader,
+    Parts,
+    parse_document,
+    read_idempotency_key,
+    reject_query,
+)
 from pyexec.web.sse import accepts_events, send_events
 
 PYTHON_MINOR_MIN = 8
+FILES_MAX = 1000
+"""Maximum number of source files in an eval request."""
 _VERSION = re.compile(r"3\.(?P<minor>0|[1-9][0-9]?)", re.ASCII)
 _ERRORS = error_responses(400, 409, 413, 415, 429, 503)
 _RESULT_OR_EVENTS = ["application/json", "text/event-stream"]
@@ -46,6 +56,7 @@ async def exec_sync(request: web.Request) -> web.StreamResponse:
     With `Accept: text/event-stream` the response is a stream of events; the last one carries the result. If the
     client disconnects, the execution is killed, unless the request has an `Idempotency-Key`. Send the metadata before
     the archive: the archive is then streamed directly into the sandbox."""
+    reject_query(request)
     async with read_upload(request) as body:
         upload = Upload(
             metadata=body.metadata,
@@ -68,6 +79,7 @@ async def exec_sync(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Accepted), 202, description="The execution is accepted and will run.")
 async def exec_async(request: web.Request) -> web.StreamResponse:
     """Accept an archive and return the id of its execution, without waiting for it to run."""
+    reject_query(request)
     async with read_upload(request) as body:
         upload = Upload(
             metadata=body.metadata,
@@ -91,12 +103,13 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
     """Run source code that is sent as JSON: a single script, or several files.
 
     In all other respects this endpoint behaves like `/api/v1/exec/sync`."""
+    reject_query(request)
     reject_content_encoding(request)
-    body = parse_request(parse_json(await _read_body(request), what="body"), EvalRequest, what="body")
-    metadata, archive = _archive_of(body)
+    body = await parse_document(await _read_body(request), EvalRequest, what="body")
+    metadata, files = _files_of(body)
     upload = Upload(
         metadata=metadata,
-        archive=_one_chunk(archive),
+        archive=_tar_of(files),
         key=read_idempotency_key(request),
         identity=f"/api/v1/eval {body.eval_last_expr}",
         eval_last_expr=body.eval_last_expr,
@@ -154,11 +167,11 @@ async def _read_body(request: web.Request) -> bytes:
         raise too_large from error
 
 
-def _archive_of(body: EvalRequest) -> tuple[Metadata, bytes]:
-    """Convert an eval request to metadata and a tar; raise `InvalidRequest` if its fields contradict each other."""
+def _files_of(body: EvalRequest) -> tuple[Metadata, dict[str, str]]:
+    """Convert an eval request to metadata and files; raise `InvalidRequest` if its fields contradict each other."""
     if (body.code is None) is (not body.files):
         raise InvalidRequest("give either code or files", field="code")
-    if body.docker_image is not None and body.python_version is not None:
+    if body.docker_image and body.python_version is not None:
         raise InvalidRequest("give either docker_image or python_version", field="python_version")
     _check_names(body.files)
     files = {"main.py": body.code} if body.code is not None else {f.name: f.content for f in body.files}
@@ -173,7 +186,7 @@ def _archive_of(body: EvalRequest) -> tuple[Metadata, bytes]:
         output_files=body.output_files,
         config=body.config,
     )
-    return metadata, _tar_of(files)
+    return metadata, files
 
 
 def _image_of(python_version: str) -> str:
@@ -181,7 +194,7 @@ def _image_of(python_version: str) -> str:
     if version is None or int(version["minor"]) < PYTHON_MINOR_MIN:
         raise InvalidRequest(
             f"python_version must have the form 3.12 and be at least 3.{PYTHON_MINOR_MIN}, "
-            f"not {python_version[:60]!r}",
+            f"not {quote(python_version)}",
             field="python_version",
         )
     return f"python:{python_version}-slim"
@@ -189,22 +202,37 @@ def _image_of(python_version: str) -> str:
 
 def _check_names(files: Sequence[SourceFile]) -> None:
     """Reject names that the archive check would reject later; these errors name the field of the request."""
+    if len(files) > FILES_MAX:
+        raise InvalidRequest(
+            f"files has {len(files)} items; at most {FILES_MAX} are allowed; send more files as an archive",
+            field="files",
+        )
     seen: set[str] = set()
     for index, file in enumerate(files):
         name, where = file.name, f"files[{index}].name"
+        if len(name) > PATH_LENGTH_MAX:
+            raise InvalidRequest(
+                f"{quote(name)} has {len(name)} characters; at most {PATH_LENGTH_MAX} are allowed",
+                field=where,
+            )
         if not name or "\0" in name or name.endswith("/"):
             raise InvalidRequest(
-                f"{name!r} is not a file name: it must not be empty, contain NUL or end with a slash",
+                f"{quote(name)} is not a file name: it must not be empty, contain NUL or end with a slash",
                 field=where,
             )
         if name.startswith("/") or ".." in name.split("/"):
-            raise InvalidRequest(f"{name!r} is outside /work; use a path relative to /work", field=where)
+            raise InvalidRequest(f"{quote(name)} is outside /work; use a path relative to /work", field=where)
         if posixpath.normpath(name) in seen:
-            raise InvalidRequest(f"{name!r} appears twice", field=where)
+            raise InvalidRequest(f"{quote(name)} appears twice", field=where)
         seen.add(posixpath.normpath(name))
 
 
-def _tar_of(files: dict[str, str]) -> bytes:
+async def _tar_of(files: dict[str, str]) -> AsyncIterator[bytes]:
+    """Yield the files as a tar. A thread builds it, because large files take a while."""
+    yield await anyio.to_thread.run_sync(_build_tar, files)
+
+
+def _build_tar(files: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in files.items():
@@ -213,7 +241,3 @@ def _tar_of(files: dict[str, str]) -> bytes:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
-
-
-async def _one_chunk(data: bytes) -> AsyncIterator[bytes]:
-    yield data

@@ -22,7 +22,7 @@ class SchemaRole(Enum):
     RESPONSE = "response"
     """Clients must accept unknown fields. Fields that do not apply are left out."""
     REQUEST_BODY = "request_body"
-    """Unknown fields are rejected. null is the same as leaving the field out, if the field has no default."""
+    """Unknown fields are rejected. In an optional field, null is the same as leaving the field out."""
     PARAMETERS = "parameters"
     """Text in the path, the query or the headers."""
 
@@ -83,7 +83,7 @@ def _field_of(cls: type, attribute: "attrs.Attribute[Any]", role: SchemaRole) ->
         options["allow_none"] = is_nullable
     else:
         options["required"] = attribute.default is attrs.NOTHING
-        options["allow_none"] = role is SchemaRole.REQUEST_BODY and _is_optional(attribute.type)
+        options["allow_none"] = role is SchemaRole.REQUEST_BODY and not options["required"]
         if isinstance(attribute.default, str | int | float | tuple):
             options["load_default"] = attribute.default
     return _field(attribute.type, role, options)

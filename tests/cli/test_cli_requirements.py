@@ -1,0 +1,53 @@
+"""A requirements.txt is decoded as pip does: a byte order mark decides, else the text is UTF-8."""
+
+import codecs
+import json
+
+import pytest
+
+from tests.support.canned import Request, canned
+
+TEXT = "six==1.16.0  # grüße 🐍\nidna\n"
+MARKS = {
+    "utf-8": b"",
+    "utf-8-sig": b"",
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
+
+
+@pytest.mark.parametrize("encoding", MARKS)
+def test_a_byte_order_mark_decides(lone_program, encoding):
+    sent = []
+
+    def answer(request: Request) -> None:
+        length = request.headers["Content-Length"]
+        body = request.rfile.read(int(length)) if length else request.body()[0]
+        sent.append(json.loads(body)["requirements_txt"])
+        request.say("application/json", b'{"error": "enough", "code": "invalid_request"}', 400)
+
+    lone_program.file("requirements.txt", MARKS[encoding] + TEXT.encode(encoding))
+    with canned(answer) as url:
+        lone_program.run("eval", "1", "--requirements", "requirements.txt", "--server", url)
+    assert sent == [TEXT]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"six \xff", b"not UTF-8 text (invalid byte at offset 4)"),
+        (codecs.BOM_UTF16_LE + b"s", b"not UTF-16 text"),
+        (codecs.BOM_UTF16_LE + b"\x00\xd8", b"not UTF-16 text"),
+        (codecs.BOM_UTF16_BE + b"\xd8\x00\x00a", b"not UTF-16 text"),
+        (codecs.BOM_UTF16_BE + b"\xdc\x00", b"not UTF-16 text"),
+        (codecs.BOM_UTF32_LE + b"\x00\x00\x11\x00", b"not UTF-32 text"),
+        (codecs.BOM_UTF32_BE + b"\x00\x00\xd8\x00", b"not UTF-32 text"),
+    ],
+)
+def test_what_is_not_in_its_encoding_is_refused(lone_program, content, said):
+    lone_program.file("requirements.txt", content)
+    done = lone_program.run("eval", "1", "--requirements", "requirements.txt")
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -1,0 +1,309 @@
+"""Every parser of untrusted input takes linear time and little memory for the worst input at its size limit."""
+
+import json
+import tarfile
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from time import process_time
+
+import pytest
+from aiohttp.multipart import parse_content_disposition
+from aiohttp.test_utils import make_mocked_request
+from attrs import evolve
+
+from pyexec.codec import parse_json, parse_request
+from pyexec.domain.archive import DEPTH_MAX, ArchiveCheck, ArchiveLimits
+from pyexec.domain.output_files import normalize_patterns
+from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
+from pyexec.domain.requirements import LINES_MAX, TEXT_LENGTH_MAX, parse_requirements
+from pyexec.domain.spec import EvalRequest, Metadata, resolve
+from pyexec.domain.tar_parser import EXTENDED_HEADER_MAX
+from pyexec.domain.traceback import parse_traceback
+from pyexec.errors import InvalidRequest
+from pyexec.web.schemas import WaitQuery, read_query
+from pyexec.web.sse import accepts_events, parse_position
+from tests.domain.tars import Entry, pax, refused, sign, tar
+from tests.domain.test_spec import POLICY
+
+ROUNDS = 3
+FACTOR = 8
+RATIO_MAX = 27
+"""The largest allowed ratio of two times, if the second input is eight times as large: three times for each doubling.
+Quadratic time gives 64."""
+SHORTEST_SECONDS = 0.0002
+"""Times below this one say nothing: the clock and the fixed costs of a call dominate them."""
+HEADER = 8190
+MEBIBYTE = 1024 * 1024
+LARGE = 8 * MEBIBYTE
+
+Parse = Callable[[str], object]
+
+
+def check_requirements(text: str) -> None:
+    parse_requirements.__wrapped__(text)
+
+
+def check_archive(data: bytes) -> None:
+    checked = ArchiveCheck(limits=ArchiveLimits(bytes_max=10**9, members_max=65536))
+    checked.feed(data)
+    checked.finish()
+
+
+def extended(record: str) -> Parse:
+    """Read an extended header that consists of this record, as often as it fits into the text's length."""
+
+    def parse(text: str) -> None:
+        body = record.encode() * (len(text) // len(record))
+        info = tarfile.TarInfo("x")
+        info.type, info.size = tarfile.XHDTYPE, len(body)
+        data = info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512) + tar([Entry("main.py")])
+        for _ in range(10):
+            with suppress(InvalidRequest):
+                check_archive(data)
+
+    return parse
+
+
+def check_query(text: str) -> None:
+    read_query(make_mocked_request("GET", f"/?{text}=1"), WaitQuery)
+
+
+def check_accept(text: str) -> None:
+    accepts_events(make_mocked_request("GET", "/", headers={"Accept": text}))
+
+
+def check_metadata(text: str) -> None:
+    parse_request(parse_json(text, what="metadata"), Metadata, what="metadata")
+
+
+def check_images(image: str) -> None:
+    resolve(Metadata(docker_image=image), evolve(POLICY, allowed_images=("*a*a*a*a*b", "[a-z]*[0-9]*-*")))
+
+
+def fill(piece: str, size: int) -> str:
+    return piece * (size // len(piece))
+
+
+WORST: dict[str, tuple[Parse, int, Callable[[int], str]]] = {
+    # name: parser, size limit, worst input of a size
+    "requirements, spaces": (check_requirements, TEXT_LENGTH_MAX, lambda n: " " * n),
+    "requirements, spaces then text": (check_requirements, TEXT_LENGTH_MAX, lambda n: f"{' ' * n}x"),
+    "requirements, spaces in a line": (check_requirements, TEXT_LENGTH_MAX, lambda n: f"x{' ' * n}x"),
+    "requirements, tabs and backslashes": (check_requirements, TEXT_LENGTH_MAX, lambda n: fill(" \\\n", n)),
+    "requirements, hashes": (
+        check_requirements,
+        TEXT_LENGTH_MAX,
+        lambda n: "six==1 " + fill("--hash=sha256:0 ", n),
+    ),
+    "requirements, hash words": (check_requirements, TEXT_LENGTH_MAX, lambda n: f"x {fill('--hash ', n)}"),
+    "requirements, comments": (check_requirements, TEXT_LENGTH_MAX, lambda n: fill("#", n)),
+    "requirements, packages": (check_requirements, 2 * LINES_MAX, lambda n: fill("x\n", n)),
+    "requirements, extras": (check_requirements, LINE_LENGTH_MAX, lambda n: f"x[{fill('a,', n - 9)}a]"),
+    "requirements, versions": (check_requirements, LINE_LENGTH_MAX, lambda n: f"x{fill('==1,', n - 9)}"),
+    "requirements, dots": (check_requirements, LINE_LENGTH_MAX, lambda n: f"x=={fill('1.', n - 9)}1"),
+    "requirements, brackets": (check_requirements, LINE_LENGTH_MAX, lambda n: f"x; {fill('(', n - 9)}"),
+    "requirements, quotes": (check_requirements, LINE_LENGTH_MAX, lambda n: f"-i {fill(chr(34), n - 9)}"),
+    "requirements, options": (check_requirements, LINE_LENGTH_MAX, lambda n: fill("--pre ", n)),
+    "requirements, names": (
+        check_requirements,
+        LINE_LENGTH_MAX,
+        lambda n: f"--no-binary {fill('a,', n - 20)}",
+    ),
+    "image, letters": (check_images, 512, lambda n: "a" * n),
+    "image, dashes": (check_images, 512, lambda n: fill("a-", n)),
+    "image, slashes": (check_images, 512, lambda n: fill("a/", n)),
+    "env_vars, no equals sign": (
+        lambda text: resolve(Metadata(env_vars=(text,)), POLICY),
+        LARGE,
+        lambda n: "a" * n,
+    ),
+    "entrypoint": (
+        lambda text: resolve(Metadata(entrypoint=text), POLICY),
+        LARGE,
+        lambda n: fill("../a/", n),
+    ),
+    "output_files, stars": (
+        lambda text: normalize_patterns([text] * 100),
+        1024,
+        lambda n: fill("**/", n) + "*",
+    ),
+    "output_files, brackets": (lambda text: normalize_patterns([text] * 100), 1024, lambda n: fill("[/", n)),
+    "unknown field": (
+        lambda text: parse_request({text: 1}, Metadata, what="metadata"),
+        2 * MEBIBYTE,
+        lambda n: "e" * n,
+    ),
+    "surrogate": (
+        lambda text: parse_request({"stdin": text}, Metadata, what="metadata"),
+        LARGE,
+        lambda n: "é" * n + "\ud800",
+    ),
+    "metadata, depth": (check_metadata, LARGE, lambda n: "[" * n),
+    "metadata, digits": (check_metadata, LARGE, lambda n: "1" * n),
+    "metadata, unknown fields": (
+        check_metadata,
+        MEBIBYTE,
+        lambda n: json.dumps({f"field{number}": 0 for number in range(n // 16)}),
+    ),
+    "metadata, items": (
+        check_metadata,
+        MEBIBYTE,
+        lambda n: f'{{"script_args": [{fill(chr(34) * 2 + ", ", n)}1]}}',
+    ),
+    "traceback, frames": (parse_traceback, 64 * 1024, lambda n: fill('  File "/work/a", line 1, in f\n', n)),
+    "traceback, spaces": (
+        parse_traceback,
+        64 * 1024,
+        lambda n: f"Traceback (most recent call last):\n{' ' * n}",
+    ),
+    "traceback, dots": (
+        parse_traceback,
+        64 * 1024,
+        lambda n: f'Traceback (most recent call last):\n  File "x", line 1\n{fill("a.", n)}!',
+    ),
+    "traceback, headings": (
+        parse_traceback,
+        64 * 1024,
+        lambda n: fill("Traceback (most recent call last):\n", n),
+    ),
+    "traceback, groups": (parse_traceback, 64 * 1024, lambda n: "  +-" + "-" * n),
+    "PAX, short records": (extended("4 =\n"), EXTENDED_HEADER_MAX, lambda n: "x" * n),
+    "PAX, paths": (extended("9 path=a\n"), EXTENDED_HEADER_MAX, lambda n: "x" * n),
+    "PAX, digits": (extended("1"), EXTENDED_HEADER_MAX, lambda n: "x" * n),
+    "Last-Event-ID": (parse_position, HEADER, lambda n: "1" * n),
+    "Last-Event-ID, dots": (parse_position, HEADER, lambda n: "." * n),
+    "Accept": (check_accept, HEADER, lambda n: fill("text/event-strea,", n)),
+    "Accept, parameters": (check_accept, HEADER, lambda n: "a/b" + fill(";q=0", n)),
+    "query, name": (check_query, HEADER, lambda n: "w" * n),
+    "query, names": (check_query, HEADER, lambda n: fill("wait&", n)),
+    "Content-Disposition, semicolons": (parse_content_disposition, HEADER, lambda n: f"form-data{';' * n}"),
+    "Content-Disposition, quotes": (
+        parse_content_disposition,
+        HEADER,
+        lambda n: f"form-data; name={chr(34) * n}",
+    ),
+    "Content-Disposition, backslashes": (
+        parse_content_disposition,
+        HEADER,
+        lambda n: "form-data; name=" + chr(34) + chr(92) * n,
+    ),
+}
+
+
+def seconds_of(parse: Parse, text: str, times: int) -> float:
+    started = process_time()
+    for _ in range(times):
+        with suppress(InvalidRequest, AssertionError):
+            parse(text)
+    return process_time() - started
+
+
+@pytest.mark.filterwarnings("ignore::aiohttp.multipart.BadContentDispositionHeader")
+@pytest.mark.parametrize("which", WORST)
+def test_the_time_grows_with_the_size_and_not_with_its_square(which: str) -> None:
+    parse, limit, worst = WORST[which]
+    whole, part = worst(limit), worst(limit // FACTOR)
+    times = 1
+    while seconds_of(parse, part, times) < SHORTEST_SECONDS:
+        times *= 4
+    for _ in range(3):  # another process may disturb all rounds of a measurement
+        shorter = min(seconds_of(parse, part, times) for _ in range(ROUNDS))
+        longer = min(seconds_of(parse, whole, times) for _ in range(ROUNDS))
+        if longer <= RATIO_MAX * shorter:
+            return
+    pytest.fail(f"{FACTOR} times the size takes {longer / shorter:.1f} times as long")
+
+
+def deep_archive(members: int, depth: int) -> bytes:
+    """An archive of `members` files, each in directories of its own, in headers of 512 bytes."""
+    template = tarfile.TarInfo("main.py")
+    blocks = []
+    for number in range(members):
+        path = f"{number:x}" + "/a" * (depth - 1)
+        header = bytearray(template.tobuf(tarfile.USTAR_FORMAT))
+        prefix, name = path[:150].rstrip("/"), path[150:].strip("/")
+        file = f"{name}/f" if name else "f"
+        header[:100] = file.encode().ljust(100, b"\0")
+        header[345:500] = prefix.encode().ljust(155, b"\0")
+        sign(header)
+        blocks.append(bytes(header))
+    return b"".join(blocks) + bytes(1024)
+
+
+def test_directories_cost_a_bounded_amount_of_memory() -> None:
+    data = deep_archive(4000, 120)
+    assert len(data) < 2 * MEBIBYTE
+    checked = ArchiveCheck(limits=ArchiveLimits(bytes_max=10**9, members_max=65536))
+    tracemalloc.start()
+    with pytest.raises(InvalidRequest, match="more than 65536 directories"):
+        checked.feed(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * MEBIBYTE
+
+
+def test_the_depth_of_a_member_is_bounded() -> None:
+    for style in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        check_archive(tar([Entry("a/" * DEPTH_MAX + "main.py")], style))
+        error = refused(tar([Entry("a/" * (DEPTH_MAX + 1) + "main.py")], style))
+        assert error.field == "tar"
+        assert f"more than {DEPTH_MAX} directories" in str(error)
+
+
+@pytest.mark.parametrize("text", ["x; " + "(" * (LINE_LENGTH_MAX - 9), "x==" + "1" * (LINE_LENGTH_MAX - 9)])
+def test_a_requirement_that_breaks_a_parser_is_accepted_or_refused(text: str) -> None:
+    with suppress(InvalidRequest):
+        parse_requirements(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (" " * (TEXT_LENGTH_MAX + 1), f"at most {TEXT_LENGTH_MAX}"),
+        ("x\n" * (LINES_MAX + 1), f"more than {LINES_MAX}"),
+        ("x" * (LINE_LENGTH_MAX + 1), f"longer than {LINE_LENGTH_MAX}"),
+        ("--pre " * LINE_LENGTH_MAX, f"longer than {LINE_LENGTH_MAX}"),
+    ],
+)
+def test_the_size_of_requirements_is_bounded(text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        parse_requirements(text)
+
+
+LONG = "q" * 3000
+
+
+@pytest.mark.parametrize(
+    "parse",
+    [
+        lambda: resolve(Metadata(env_vars=(LONG,)), POLICY),
+        lambda: resolve(Metadata(entrypoint=f"../{LONG}"), POLICY),
+        lambda: resolve(Metadata(entrypoint=f"{LONG}/"), POLICY),
+        lambda: resolve(Metadata(docker_image="q" * 500), evolve(POLICY, allowed_images=("x",))),
+        lambda: normalize_patterns([f"/{LONG[:900]}"]),
+        lambda: normalize_patterns([f"{LONG[:900]}/"]),
+        lambda: normalize_patterns([f"../{LONG[:900]}"]),
+        lambda: normalize_patterns([LONG + "\0"]),
+        lambda: parse_requirements(f"--{LONG}"),
+        lambda: parse_requirements(f"-i {LONG} x"),
+        lambda: parse_requirements(f"six {LONG}"),
+        lambda: parse_requirements(f"six; {LONG}"),
+        lambda: parse_requirements(f"six=={LONG}"),
+        lambda: parse_requirements(f"six --hash={LONG}"),
+        lambda: parse_request({LONG: 1}, EvalRequest, what="body"),
+        lambda: parse_position(LONG),
+        lambda: check_archive(tar([Entry(f"/{LONG}")])),
+        lambda: check_archive(tar([Entry(f"../{LONG}")])),
+        lambda: check_archive(tar([Entry(LONG)])),
+        lambda: check_archive(tar([Entry("s", kind=tarfile.SYMTYPE, target=f"../{LONG}")])),
+        lambda: check_archive(tar([Entry("h", kind=tarfile.LNKTYPE, target=LONG)])),
+        lambda: check_archive(pax({f"GNU.sparse.{LONG}".encode(): b"1"}, tarfile.XGLTYPE)),
+    ],
+)
+def test_an_error_repeats_at_most_100_characters_of_the_input(parse: Callable[[], object]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse()
+    assert "q" * 101 not in str(caught.value)
+    assert str(caught.value).count("q") < 220
+    assert (caught.value.field or "").count("q") <= 100
