@@ -129,8 +129,8 @@ class EmbeddedLog:
             await self._changed.wait()
         # Taken before the read: a change in between is then reported twice instead of never.
         version = self._version
-        lengths = await self._run(lambda store: store.open_lengths())
-        return OpenExecutions(version=version, lengths=lengths)
+        lengths, queued = await self._run(lambda store: store.open_executions())
+        return OpenExecutions(version=version, lengths=lengths, queued=queued)
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
         while self._version == since:

@@ -1,7 +1,7 @@
 """The tables of the embedded event log, and the transactions on them. All calls block; use one thread at a time."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Final, Self
 from attrs import define
 
 from pyexec.codec import decode_event, encode_event, timestamp
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import OPEN_STATUSES, Status, status_after
 from pyexec.errors import Conflict, CorruptLog, KeyTaken, Unavailable
 from pyexec.ports import IdempotencyKey
@@ -128,11 +128,23 @@ class SqliteStore:
         """Return True if the execution was retired."""
         return self._first("SELECT id FROM retired WHERE id = ?", execution_id) is not None
 
-    def open_lengths(self) -> Mapping[str, int]:
-        """Return the log lengths of the executions that have not ended."""
+    def open_executions(self) -> tuple[Mapping[str, int], Set[str]]:
+        """Return the log lengths of the executions that have not ended, and those that no replica has claimed."""
         placeholders = ", ".join("?" * len(OPEN_STATUSES))
-        query = f"SELECT id, length FROM executions WHERE status IN ({placeholders})"  # noqa: S608 constant texts only
-        return dict(self._db.execute(query, tuple(OPEN_STATUSES)))
+        query = f"SELECT id, length, status FROM executions WHERE status IN ({placeholders})"  # noqa: S608 constant texts only
+        rows = self._db.execute(query, tuple(OPEN_STATUSES)).fetchall()
+        queued = {row[0] for row in rows if row[2] == Status.PENDING and self._is_queued(row[0], row[1])}
+        return {row[0]: row[1] for row in rows}, queued
+
+    def _is_queued(self, execution_id: str, length: int) -> bool:
+        """Return True if the last event is the first one or a release. An unreadable event counts as neither."""
+        if length == 1:
+            return True
+        try:
+            events = [decode_event(event) for _, event in self.read(execution_id, length - 1)]
+        except CorruptLog:
+            return False
+        return isinstance(events[-1], Released) if events else False
 
     def list_ids(self, *, status: Status | None, before: str | None, limit: int) -> Sequence[str]:
         """Return ids in descending order; with `status`, only those; with `before`, only smaller ones."""
