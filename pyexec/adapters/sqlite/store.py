@@ -1,6 +1,7 @@
 """The tables of the embedded event log, and the transactions on them. All calls block; use one thread at a time."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,9 +13,12 @@ from attrs import define
 from pyexec.codec import decode_event, encode_event, timestamp
 from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import OPEN_STATUSES, Status, status_after
+from pyexec.domain.ids import execution_id as execution_id_at
 from pyexec.errors import Conflict, CorruptLog, KeyTaken, Unavailable
 from pyexec.ports import IdempotencyKey
 
+RETIRED_KEPT_SECONDS: Final = 24 * 3600
+"""An entry in `retired` prevents a delayed first append, which follows the creation of the id by minutes at most."""
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -181,6 +185,7 @@ class SqliteStore:
             self._db.execute("DELETE FROM keys WHERE execution_id = ?", (execution_id,))
             self._db.execute("DELETE FROM executions WHERE id = ?", (execution_id,))
             self._db.execute("INSERT INTO retired VALUES (?)", (execution_id,))
+            self._db.execute("DELETE FROM retired WHERE id < ?", (_oldest_kept(time.time_ns()),))
             return True
 
     def rebuild_index(self, after: str, limit: int) -> tuple[str | None, Mapping[str, CorruptLog]]:
@@ -252,6 +257,11 @@ class SqliteStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+
+def _oldest_kept(now_ns: int) -> str:
+    """Return an id that is greater than all ids whose entry in `retired` has no more use."""
+    return execution_id_at(now_ns - RETIRED_KEPT_SECONDS * 1_000_000_000, bytes(8))
 
 
 def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:

@@ -30,8 +30,8 @@ _SCHEMAS = {"text/event-stream": schema_of(Message), "text/plain": {"type": "str
 _DESCRIPTION = """Runs untrusted Python programs, each in its own throw-away sandbox.
 
 If a program fails or exceeds a limit, the response is still 200, and its result says what happened. Error statuses mean
-that the request itself cannot be served. Every path also works with a trailing slash. For a method that a path does
-not support, the response is 405 with an `Allow` header."""
+that the request itself cannot be served. Every path also works with a trailing slash, and HEAD wherever GET does. For a
+method that a path does not support, the response is 405 with an `Allow` header."""
 
 
 @frozen(kw_only=True)
@@ -123,7 +123,7 @@ def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[st
     operation["responses"] = {
         status: _response(
             response,
-            docs["produces"] if status.startswith("2") else [JSON],
+            _media_types(status, docs["produces"]),
             {**ERROR_HEADERS.get(int(status), {}), **headers.get(status, {})},
             status,
         )
@@ -133,6 +133,12 @@ def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[st
         for status in {"200", "202"} & set(responses):
             operation["responses"][status]["links"] = _links()
     return operation
+
+
+def _media_types(status: str, produces: list[str]) -> list[str]:
+    if status == "204":
+        return []
+    return produces if status.startswith("2") else [JSON]
 
 
 def _request_body(schema: Any) -> dict[str, Any]:
@@ -155,7 +161,9 @@ def _response(
             content[media_type] = {"schema": _SCHEMAS[media_type], "example": MEDIA_TYPE_EXAMPLES[media_type]}
         else:
             content[media_type] = {"schema": {"type": "string", "format": "binary"}}
-    response: dict[str, Any] = {"description": docs["description"] or status, "content": content}
+    response: dict[str, Any] = {"description": docs["description"] or status}
+    if content:
+        response["content"] = content
     if headers:
         response["headers"] = {
             name: {"description": description, "schema": {"type": "string"}}
