@@ -8,21 +8,29 @@ from typing import Any
 
 import anyio
 from anyio import to_thread
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
 from pyexec.adapters.single_member import NoPeers
+from pyexec.domain.events import Finished, Output
+from pyexec.domain.output_files import OutputFile, OutputFiles
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.errors import Unavailable
 from pyexec.server import _start_http
-from pyexec.services.active_runs import ActiveRuns
+from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.downloads import Downloads
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.executions import Executions
+from pyexec.services.output_store import files_blob, output_blob
+from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings
 from pyexec.web.context import Context, ServerState, WebLimits
+from tests.events import SPEC, START, claimed, new_id, nonce, running, submitted
 from tests.services.world import InlineLog
 
 MEBIBYTE = 1024 * 1024
+SIZE = 4 * MEBIBYTE
+"""The size of the output file of `ended`."""
 
 
 @define
@@ -105,3 +113,52 @@ async def running_web(directory: Path, submissions: Any = None, **settings: str)
         with anyio.CancelScope(shield=True):
             await http.cleanup()
             await log.close()
+
+
+async def ended(web: Web) -> str:
+    """Return an execution that has ended, with output and a file in the blob store."""
+    execution = new_id()
+    output = OutputLog()
+    output.append(Stream.STDOUT, b"hello\n")
+    web.blobs.stored[output_blob(execution)] = output.encode()
+    web.blobs.stored[files_blob(execution)] = bytes(SIZE)
+    finished = Finished(
+        at=START,
+        nonce=nonce(),
+        exit_code=0,
+        output=Output(blob=output_blob(execution)),
+        files=OutputFiles(
+            listed=(OutputFile(path="big.bin", size=SIZE),), truncated=False, blob=files_blob(execution)
+        ),
+    )
+    first = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
+    await web.log.append(execution, 0, [first, claimed(), running(), finished])
+    return execution
+
+
+async def active(web: Web) -> Run:
+    """Return a run of this replica that has printed something."""
+    run = Run(new_id())
+    run.record([submitted(), claimed(), running()])
+    await web.log.append(run.id, 0, list(run.events))
+    web.active_runs.add(run)
+    run.write_output(Stream.STDOUT, b"hello\n")
+    return run
+
+
+def get(path: str, *headers: str, version: str = "1.1", method: str = "GET") -> Iterator[bytes]:
+    lines = [f"{method} {path} HTTP/{version}", "Host: test", "Connection: close", *headers, "", ""]
+    yield "\r\n".join(lines).encode()
+
+
+class Recorded:
+    """Stands for `Submissions`: every upload is the same ended execution."""
+
+    def __init__(self) -> None:
+        self.execution = ""
+        self.closed = False
+
+    async def run(self, upload: Upload) -> str:
+        async for _ in upload.archive:
+            pass
+        return self.execution

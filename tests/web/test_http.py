@@ -1,68 +1,24 @@
-"""HTTP as people expect it, in this process: broken transfers, negotiation, HEAD, paths, headers, refused bodies."""
+"""HTTP as people expect it, in this process: broken transfers, negotiation, HEAD, paths, headers."""
 
 import json
 import logging
-import os
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import anyio
 import pytest
-from attrs import evolve
 
 from pyexec.domain.events import Finished, Output
-from pyexec.domain.output_files import OutputFile, OutputFiles
-from pyexec.domain.output_log import OutputLog, Stream
-from pyexec.services.active_runs import Run
-from pyexec.services.output_store import files_blob, output_blob
-from tests.events import SPEC, START, claimed, new_id, nonce, running, submitted
-from tests.web.in_process import MEBIBYTE, Web, running_web
-
-SIZE = 4 * MEBIBYTE
+from pyexec.services.output_store import output_blob
+from tests.events import START, nonce
+from tests.web.in_process import MEBIBYTE, SIZE, Recorded, Web, active, ended, get, running_web
 
 
 @pytest.fixture
 async def web(tmp_path: Path) -> AsyncIterator[Web]:
     async with running_web(tmp_path) as web:
         yield web
-
-
-async def ended(web: Web) -> str:
-    """Return an execution that has ended, with output and a file in the blob store."""
-    execution = new_id()
-    output = OutputLog()
-    output.append(Stream.STDOUT, b"hello\n")
-    web.blobs.stored[output_blob(execution)] = output.encode()
-    web.blobs.stored[files_blob(execution)] = bytes(SIZE)
-    finished = Finished(
-        at=START,
-        nonce=nonce(),
-        exit_code=0,
-        output=Output(blob=output_blob(execution)),
-        files=OutputFiles(
-            listed=(OutputFile(path="big.bin", size=SIZE),), truncated=False, blob=files_blob(execution)
-        ),
-    )
-    first = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
-    await web.log.append(execution, 0, [first, claimed(), running(), finished])
-    return execution
-
-
-async def active(web: Web) -> Run:
-    """Return a run of this replica that has printed something."""
-    run = Run(new_id())
-    run.record([submitted(), claimed(), running()])
-    await web.log.append(run.id, 0, list(run.events))
-    web.active_runs.add(run)
-    run.write_output(Stream.STDOUT, b"hello\n")
-    return run
-
-
-def get(path: str, *headers: str, version: str = "1.1", method: str = "GET") -> Iterator[bytes]:
-    lines = [f"{method} {path} HTTP/{version}", "Host: test", "Connection: close", *headers, "", ""]
-    yield "\r\n".join(lines).encode()
 
 
 @pytest.mark.parametrize("path", ["files/big.bin", "files"])
@@ -122,19 +78,6 @@ PREFERENCES = {
     "text/html": False,
     "": False,
 }
-
-
-class Recorded:
-    """Stands for `Submissions`: every upload is the same ended execution."""
-
-    def __init__(self) -> None:
-        self.execution = ""
-        self.closed = False
-
-    async def run(self, upload) -> str:
-        async for _ in upload.archive:
-            pass
-        return self.execution
 
 
 @pytest.mark.parametrize("accept", PREFERENCES)
@@ -232,70 +175,3 @@ async def test_the_last_event_of_an_ended_execution_is_followed_by_nothing(web: 
         headers = {"Last-Event-ID": "3.6"}
         async with http.get(f"/api/v1/executions/{run.id}/events", headers=headers) as response:
             assert response.status == 200
-
-
-async def test_a_sender_that_is_refused_early_can_read_the_answer(tmp_path: Path) -> None:
-    """It reads only after it has sent everything, which takes longer than aiohttp waits by itself."""
-
-    def slowly() -> Iterator[bytes]:
-        size = 24 * MEBIBYTE
-        yield (
-            b"POST /api/v1/eval HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-            % size
-        )
-        for _ in range(24):
-            time.sleep(0.5)
-            yield bytes(MEBIBYTE)
-
-    async with running_web(tmp_path, api_tokens="a-long-enough-token") as web:
-        assert (await web.exchange(slowly())).startswith(b"HTTP/1.1 401")
-
-
-async def test_a_refused_sender_without_an_end_is_cut_off(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyexec.web.connections.DRAIN_BYTES", MEBIBYTE)
-
-    def endless() -> Iterator[bytes]:
-        yield b"POST /nowhere HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
-        while True:
-            yield b"10000\r\n" + bytes(65536) + b"\r\n"
-
-    with anyio.fail_after(20), pytest.raises(ConnectionError):
-        await web.exchange(endless())
-
-
-async def test_an_eval_that_stalls_is_refused(web: Web) -> None:
-    stalled = (
-        b'POST /api/v1/eval HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 100\r\n\r\n{"code'
-    )
-    with anyio.fail_after(20):
-        received = await web.exchange(iter([stalled]))
-    assert received.startswith(b"HTTP/1.1 400")
-    assert b"upload_stalled" in received
-
-
-async def test_the_spool_of_an_archive_is_closed_before_the_run(tmp_path: Path) -> None:
-    """Its disk space would be held for as long as the program runs."""
-
-    def open_files() -> set[str]:
-        descriptors = Path("/proc/self/fd").iterdir()
-        return {target for fd in descriptors if str(tmp_path) in (target := os.path.realpath(fd))}
-
-    class Watching(Recorded):
-        held: set[str] | None = None
-
-        async def run(self, upload) -> str:
-            before = open_files()
-            execution = await super().run(upload)
-            self.held = open_files() - before
-            self.spooled = before - open_files()
-            return execution
-
-    submissions = Watching()
-    async with running_web(tmp_path, submissions) as web, aiohttp.ClientSession(web.url) as http:
-        submissions.execution = await ended(web)
-        form = aiohttp.FormData()
-        form.add_field("tar", bytes(10240), filename="a.tar", content_type="application/x-tar")
-        form.add_field("metadata", "{}")
-        async with http.post("/api/v1/exec/sync", data=form) as response:
-            assert response.status == 200
-    assert (submissions.held, len(submissions.spooled)) == (set(), 1)
