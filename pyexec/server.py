@@ -16,6 +16,7 @@ from pyexec.logs import Logs
 from pyexec.metrics import LOOP_LAG_SECONDS, Meter
 from pyexec.settings import Settings
 from pyexec.web.application import create_application
+from pyexec.web.connections import HttpRunner
 from pyexec.web.context import Context, ServerState
 from pyexec.wiring.replica import open_replica
 
@@ -115,13 +116,14 @@ async def _start_http(
 ) -> tuple[web.AppRunner, str]:
     """Return the listening server and its address. Raises `SettingsError` if it cannot listen there."""
     app = create_application(settings, state, meter, exposition=meter)
-    http = web.AppRunner(
+    http = HttpRunner(
         app,
         access_log=None,
         handler_cancellation=True,
         auto_decompress=False,
         read_bufsize=READ_BUFFER_BYTES,
         shutdown_timeout=RESPONSE_SECONDS,
+        lingering_time=0,  # `drain_body` does that
     )
     await http.setup()
     try:

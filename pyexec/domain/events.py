@@ -33,10 +33,13 @@ class Usage:
 
 @frozen(kw_only=True)
 class Output:
-    """The output as an encoded output log: in the event itself, or in the blob store."""
+    """The output as an encoded output log: in the event itself, or in the blob store.
+
+    `truncated` names the streams of which only the beginning is stored."""
 
     inline: bytes | None = None
     blob: str | None = None
+    truncated: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -69,6 +69,7 @@ def result_of(execution: Execution, output_log: OutputLog) -> Result:
     end = execution.terminal
     limited = isinstance(end, Failed) and end.error_type == "output_limit"
     stdout, stderr = output_log.text_of(Stream.STDOUT), output_log.text_of(Stream.STDERR)
+    cut = end.output.truncated if end is not None else ()
     result_cut = True if isinstance(end, Finished) and end.result_truncated else None
     files = files_of(execution)
     return Result(
@@ -77,7 +78,9 @@ def result_of(execution: Execution, output_log: OutputLog) -> Result:
         stderr=stderr,
         # Both streams share one limit. An empty stream was not cut; at least one of the others was.
         truncated=Truncated(
-            stdout=limited and stdout != "", stderr=limited and stderr != "", result=result_cut
+            stdout=Stream.STDOUT in cut or (limited and stdout != ""),
+            stderr=Stream.STDERR in cut or (limited and stderr != ""),
+            result=result_cut,
         ),
         files=files.listed if files else None,
         files_truncated=True if files and files.truncated else None,

@@ -21,10 +21,13 @@ class IdempotencyKey:
 
 @frozen(kw_only=True)
 class OpenExecutions:
-    """The executions that have not ended, with the lengths of their logs. Each append changes `version`."""
+    """The executions that have not ended, with the lengths of their logs. Each append changes `version`.
+
+    `queued` are those that no replica has claimed."""
 
     version: int
     lengths: Mapping[str, int]
+    queued: Set[str]
 
 
 @frozen(kw_only=True)

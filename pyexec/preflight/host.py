@@ -24,6 +24,8 @@ from pyexec.settings import Settings
 
 LOW_MB = 1024
 BLOB_SECONDS = 30.0
+_DEPLOYMENT = "check"
+"""Stands for the deployment id in the names of objects: the check does not know the id."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _CONTENT = b"written and removed by python-executor-server --check"
 
@@ -94,9 +96,9 @@ async def check_blobs(settings: Settings) -> Sequence[CheckResult]:
 
 async def _try_blobs(url: str) -> CheckResult:
     name = f"{new_execution_id()}/check"
-    created = _missing_directories(url, name)
+    created = _missing_directories(url, f"{_DEPLOYMENT}/{name}")
     try:
-        blobs = ObjectBlobs.at(url)
+        blobs = ObjectBlobs.at(url, _DEPLOYMENT)
         with anyio.fail_after(BLOB_SECONDS):
             await blobs.put(name, _once(_CONTENT))
             content = b"".join([chunk async for chunk in blobs.read(name)])

@@ -202,11 +202,17 @@ class Sandbox:
             await anyio.sleep(-self._credit / FRAMES_PER_SECOND)
 
     async def _next_or_reconnect(self) -> Frame | None:
-        """Return the next frame; None after the sandbox has ended. Reconnect if the connection breaks."""
+        """Return the next frame; None after the sandbox has ended. Reconnect if the connection breaks.
+
+        Pause between connections that bring no new frame: the engine accepts them, but cannot read the container."""
+        reconnected_at: int | None = None
         while True:
             try:
                 return await self._next()
             except EngineError as error:
+                if reconnected_at is not None and self._known == reconnected_at:
+                    await anyio.sleep(RETRY_SECONDS)
+                reconnected_at = self._known
                 logger.warning(
                     "connection to the sandbox %s lost; reconnecting: %s", self.container_id[:12], error
                 )
@@ -227,8 +233,13 @@ class Sandbox:
             self._eof = True
             return False
         self._container, self._decoder = container, protocol.Decoder()
-        self._seen, self._received = max(self._seen, self._received), 0
+        self._seen, self._received = self._known, 0
         return True
+
+    @property
+    def _known(self) -> int:
+        """The number of different frames received."""
+        return max(self._seen, self._received)
 
     async def _follow(self) -> Container | None:
         try:

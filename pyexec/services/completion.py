@@ -6,10 +6,10 @@ from functools import partial
 from typing import TypeVar
 
 import anyio
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from pyexec.aio import FailureLog
-from pyexec.domain.events import Failed, FailureType, Released, Terminal
+from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
 from pyexec.domain.output_files import OutputFiles
@@ -31,7 +31,7 @@ from pyexec.ports import BlobStore, EventLog
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
-from pyexec.services.output_store import files_blob, store_output
+from pyexec.services.output_store import files_blob, inline_output, store_output
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +39,34 @@ T = TypeVar("T")
 
 TRACEBACK_BYTES = 64 * 1024
 RETRY_SECONDS = 0.5
+STORE_SECONDS = 60.0
+"""How long an unavailable blob store may delay the end of an execution, while the event log answers."""
 PREPARATION_ERRORS = (ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog)
 """Errors that can prevent a run's sandbox from being prepared."""
 SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
+
+
+@define
+class _StoreDeadline:
+    """The moment at which storing output and files ends."""
+
+    _at: float = field(factory=lambda: anyio.current_time() + STORE_SECONDS)
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._at - anyio.current_time())
+
+    def restart(self) -> None:
+        self._at = anyio.current_time() + STORE_SECONDS
 
 
 @frozen(kw_only=True)
 class CompletionWriter:
     """Writes the terminal events of the runs that `replica` owns.
 
-    Every method is shielded from cancellation, and retries while the log or the blob store is unavailable. After
-    `stop_waiting`, it detaches instead of retrying, and another replica adopts the run."""
+    Every method survives cancellation. It retries while the log is unavailable, and for `STORE_SECONDS` while only the
+    blob store is: then it writes an end with what fits into the event. After `stop_waiting` it retries no more: the
+    run is left to the replica that adopts it."""
 
     log: EventLog
     blobs: BlobStore
@@ -67,12 +84,11 @@ class CompletionWriter:
         failures = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             stderr_tail = run.output_log.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
-            stored = await self._retried(
-                run, failures, partial(store_output, self.blobs, run.id, run.output_log)
-            )
-            files = await self._retried(run, failures, partial(self._stored_files, run))
+            deadline = _StoreDeadline()
+            stored = await self._stored_output(run, failures, deadline)
             if stored is None:
                 return
+            files = await self._stored_files(run, failures, deadline)
             output, not_stored = stored
             if not_stored is not None and ended.reason == "exit":
                 ended = evolve(ended, reason="output_limit", detail=str(not_stored))
@@ -93,9 +109,7 @@ class CompletionWriter:
         failures = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
             run.output_log.relabel_setup()
-            stored = await self._retried(
-                run, failures, partial(store_output, self.blobs, run.id, run.output_log)
-            )
+            stored = await self._stored_output(run, failures, _StoreDeadline())
             if stored is not None:
                 failed = Failed(
                     at=now(),
@@ -127,14 +141,56 @@ class CompletionWriter:
                     logger.warning("%s is left to the leader: %s", run.id, error)
         run.detach()
 
-    async def _stored_files(self, run: Run) -> OutputFiles | None:
-        if run.output_files is None:
+    async def _stored_output(
+        self, run: Run, failures: FailureLog, deadline: _StoreDeadline
+    ) -> tuple[Output, TooLarge | None] | None:
+        """Store the output. Return None once this replica does not own the run."""
+        store = partial(store_output, self.blobs, run.id, run.output_log)
+        return await self._stored(
+            run, failures, deadline, store, lambda: (inline_output(run.output_log), None)
+        )
+
+    async def _stored_files(
+        self, run: Run, failures: FailureLog, deadline: _StoreDeadline
+    ) -> OutputFiles | None:
+        spool = run.output_files
+        if spool is None:
             return None
+        store = partial(spool.store, self.blobs, files_blob(run.id))
         try:
-            return await run.output_files.store(self.blobs, files_blob(run.id))
+            return await self._stored(run, failures, deadline, store, lambda: OutputFiles(truncated=True))
         except TooLarge as error:
             logger.warning("output files of %s dropped: %s", run.id, error)
             return OutputFiles(truncated=True)
+
+    async def _stored(
+        self,
+        run: Run,
+        failures: FailureLog,
+        deadline: _StoreDeadline,
+        store: Callable[[], Awaitable[T]],
+        fallback: Callable[[], T],
+    ) -> T | None:
+        """Retry `store` until the deadline; then return `fallback()`.
+
+        Return None once this replica does not own the run."""
+        while self._owns(run):
+            try:
+                with anyio.fail_after(deadline.seconds_left):
+                    result = await store()
+            except TimeoutError:
+                error = Unavailable(f"the blob store did not answer within {STORE_SECONDS:g} s")
+            except Unavailable as failure:
+                error = failure
+            else:
+                failures.recovered()
+                return result
+            if not await self._back_off(run, failures, error):
+                deadline.restart()  # without the log, the end cannot be written anyway
+            elif not deadline.seconds_left and self._owns(run):
+                logger.error("the end of %s is written without all of its output: %s", run.id, error)
+                return fallback()
+        return None
 
     async def _write(self, run: Run, terminal: Terminal, failures: FailureLog) -> None:
         """Append the terminal event after the latest event, as long as this replica owns the open execution.
@@ -175,17 +231,20 @@ class CompletionWriter:
                 return result
         return None
 
-    async def _back_off(self, run: Run, failures: FailureLog, error: Unavailable) -> None:
+    async def _back_off(self, run: Run, failures: FailureLog, error: Unavailable) -> bool:
+        """Pause, and read the log. Return False if it does not answer."""
         if self._stopping.is_set():
             logger.error("the end of %s is left to the replica that adopts it: %s", run.id, error)
             run.detach()
-            return
+            return True
         failures.failed(error)
         await anyio.sleep(RETRY_SECONDS)
         try:
             await self._catch_up(run)
         except Unavailable as still:
             failures.failed(still)
+            return False
+        return True
 
     async def _catch_up(self, run: Run) -> None:
         """Read the log. If the execution was retired, or its log is corrupt, detach."""

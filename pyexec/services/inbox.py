@@ -90,7 +90,7 @@ class InboxWorker:
         run.record(events)
         limits = run.execution.spec.limits
         try:
-            slot = await self.slots.reserve(limits, self.slot_wait_seconds, from_backlog=True)
+            slot = await self.slots.reserve(limits, self.slot_wait_seconds)
             self.runner.launch(run, Launch(slot, partial(self.preparation.sandbox_from_payload, run)))
         except QueueTimeout:
             self.runner.resolve_later(execution_id, "no slot became free on its replica")

@@ -1,10 +1,11 @@
 """Store an execution's output: in its terminal event if it is small, else in the blob store."""
 
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 
 from pyexec.domain.events import Output
 from pyexec.domain.execution import Execution
-from pyexec.domain.output_log import OutputLog
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.errors import TooLarge
 from pyexec.ports import BlobStore
 
@@ -43,6 +44,18 @@ async def store_output(
             not_stored, size = error, size // 2
         else:
             return Output(blob=output_blob(execution_id)), not_stored
+
+
+def inline_output(output_log: OutputLog) -> Output:
+    """Return the beginning of the output that fits into the terminal event, and which streams it cuts."""
+    size = bisect_right(
+        range(min(len(output_log), INLINE_BYTES_MAX) + 1),
+        INLINE_BYTES_MAX,
+        key=lambda size: len(output_log.encode(size)),
+    )
+    kept = OutputLog.decode(encoded := output_log.encode(size - 1))
+    cut = [stream for stream in Stream if len(kept.bytes_of(stream)) < len(output_log.bytes_of(stream))]
+    return Output(inline=encoded, truncated=tuple(cut))
 
 
 async def load_output(blobs: BlobStore, execution: Execution) -> OutputLog:

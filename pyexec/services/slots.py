@@ -1,6 +1,8 @@
 """Slots: how many programs run at once on this replica, and the queue for them."""
 
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 from attrs import define, field, frozen
@@ -20,6 +22,8 @@ from pyexec.metrics import (
     Meter,
     timed,
 )
+from pyexec.ports import EventLog
+from pyexec.services.active_runs import ActiveRuns
 
 
 @frozen
@@ -32,7 +36,6 @@ class Slot:
 @define(eq=False)
 class _Waiter:
     slot: Slot
-    from_backlog: bool
     granted: anyio.Event = field(factory=anyio.Event)
 
 
@@ -68,11 +71,6 @@ class Slots:
         """The number of free slots."""
         return self._free
 
-    @property
-    def queued(self) -> int:
-        """The number of callers in the queue, without executions of the backlog, which the event log counts."""
-        return sum(not waiter.from_backlog for waiter in self._queue)
-
     async def wait_for_queue(self, seconds: float) -> None:
         """Wait until a request is in the queue, at most `seconds`."""
         with anyio.move_on_after(seconds):
@@ -90,14 +88,19 @@ class Slots:
     def check_capacity(self, limits: Limits, also_waiting: int = 0) -> None:
         """Raise `QueueFull` if there is no free slot and no place in the queue, `Unavailable` after `close`.
 
-        `also_waiting` executions wait on other replicas."""
+        `also_waiting` executions come before this one, but are not in the queue."""
         if self.closed:
             raise Unavailable(SHUTTING_DOWN)
-        if self.must_wait(limits) and self.queued + also_waiting >= self._queue_max:
+        beyond_slots = len(self._queue) + also_waiting - self.room_for(limits)
+        if beyond_slots >= self._queue_max:
             raise QueueFull(
                 f"all {self.size} slots are busy and {self._queue_max} executions are queued; retry later",
                 retry_after_seconds=max(1, self._queue_max // max(1, self.size)),
             )
+
+    def room_for(self, limits: Limits) -> int:
+        """Return how many programs with these limits could start at once."""
+        return 0 if self._queue else min(self._free, self._free_mb // self._slot_for(limits).memory_mb)
 
     def check_fits(self, limits: Limits) -> None:
         """Raise `TooLarge` if one program needs more memory than all sandboxes together may use."""
@@ -123,18 +126,16 @@ class Slots:
         self._take(slot)
         return slot
 
-    async def reserve(self, limits: Limits, seconds: float, *, from_backlog: bool = False) -> Slot:
-        """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`.
-
-        `from_backlog` marks an execution that the event log already counts as waiting."""
+    async def reserve(self, limits: Limits, seconds: float) -> Slot:
+        """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`."""
         with timed(self._meter, STEP_SECONDS, "slot"), anyio.move_on_after(seconds):
-            return await self._wait_in_queue(limits, from_backlog)
+            return await self._wait_in_queue(limits)
         raise QueueTimeout(f"no slot became free within {seconds:g} s")
 
-    async def _wait_in_queue(self, limits: Limits, from_backlog: bool) -> Slot:
+    async def _wait_in_queue(self, limits: Limits) -> Slot:
         if slot := self.try_reserve(limits):
             return slot
-        waiter = _Waiter(self._slot_for(limits), from_backlog)
+        waiter = _Waiter(self._slot_for(limits))
         self._queue.append(waiter)
         self._queued.notify_all()
         try:
@@ -178,3 +179,40 @@ class Slots:
         watch(QUEUE_LIMIT, lambda: self._queue_max)
         watch(MEMORY_BUDGET, lambda: self._memory_mb_max * MEBIBYTE)
         watch(MEMORY_RESERVED, lambda: (self._memory_mb_max - self._free_mb) * MEBIBYTE)
+
+
+class Admission:
+    """Admits executions as long as they can start or wait, so that the queue limit is exact.
+
+    An execution counts as waiting in one of three places: in the queue for slots, in the event log until a replica
+    claims it, and here from its admission until its first event is written."""
+
+    def __init__(self, slots: Slots, log: EventLog, active_runs: ActiveRuns) -> None:
+        self._slots = slots
+        self._log = log
+        self._active_runs = active_runs
+        self._accepting: set[str] = set()
+
+    async def check(self, limits: Limits) -> None:
+        """Raise `QueueFull` if a new execution could neither start nor wait, `Unavailable` during shutdown.
+
+        The caller must not await anything before it reserves its slot."""
+        waiting = set(self._accepting)
+        if len(waiting) >= self._slots.room_for(limits):
+            waiting |= (await self._log.open_executions()).queued
+        waiting |= self._accepting
+        self._slots.check_capacity(limits, sum(name not in self._active_runs for name in waiting))
+
+    @asynccontextmanager
+    async def accepting(self, execution_id: str, limits: Limits) -> AsyncIterator[None]:
+        """Do the same for an execution that waits in the event log, which gets its first event in this context."""
+        await self.check(limits)
+        self._accepting.add(execution_id)
+        try:
+            yield
+        finally:
+            self._accepting.discard(execution_id)
+
+    def has_slot(self, execution_id: str) -> None:
+        """Record that an execution does not wait, because it has a slot already."""
+        self._accepting.discard(execution_id)

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from pyexec.correlation import correlate_execution
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
-from pyexec.domain.spec import Policy, Spec
+from pyexec.domain.spec import Policy
 from pyexec.errors import (
     ConsulSessionLost,
     EngineError,
@@ -34,7 +34,7 @@ from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.output_store import payload_blob
 from pyexec.services.preparation import Launch, Placement, Preparation, remove
 from pyexec.services.runner import Runner
-from pyexec.services.slots import Slot, Slots
+from pyexec.services.slots import Admission, Slot, Slots
 from pyexec.services.uploads import CheckedArchive, Spool, Submission, Upload, resolve_upload, sha256
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Submissions:
         self._log = log
         self._blobs = blobs
         self._slots = slots
-        self._active_runs = active_runs
+        self._admission = Admission(slots, log, active_runs)
         self._preparation = preparation
         self._runner = runner
         self._meter = meter
@@ -95,8 +95,8 @@ class Submissions:
         submission = await self._submission(upload)
         try:
             await self._check_key(upload)
-            await self._check_capacity(submission.spec)
             correlate_execution(submission.run.id)
+            await self._admission.check(submission.spec.limits)
             await self._start(submission)
         except KeyTaken as taken:
             return await self._same_execution(submission.archive, taken)
@@ -107,9 +107,9 @@ class Submissions:
         submission = await self._submission(upload)
         try:
             await self._check_key(upload)
-            await self._check_capacity(submission.spec)
-            correlate_execution(submission.run.id)
-            await self._accept(submission)
+            async with self._admission.accepting(submission.run.id, submission.spec.limits):
+                correlate_execution(submission.run.id)
+                await self._accept(submission)
         except KeyTaken as taken:
             return await self._same_execution(submission.archive, taken)
         return submission.run.id
@@ -218,6 +218,7 @@ class Submissions:
         if kind is None or slot is None:
             return None
         held.callback(self._slots.release, slot)
+        self._admission.has_slot(submission.run.id)
         try:
             sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         except (ImageUnavailable, EngineError, Unavailable, InvalidRequest) as error:
@@ -254,6 +255,7 @@ class Submissions:
         if slot is None:
             await self._runner.accept(run, [submitted], key)
             return
+        self._admission.has_slot(run.id)
         launch = Launch(slot, partial(self._preparation.sandbox_from_payload, run))
         try:
             await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
@@ -271,14 +273,6 @@ class Submissions:
         """Raise `KeyTaken` if the upload's idempotency key already names an execution."""
         if upload.key is not None and (owner := await self._log.find_by_key(sha256(upload.key))):
             raise KeyTaken(*owner)
-
-    async def _check_capacity(self, spec: Spec) -> None:
-        """Raise `QueueFull` if a new execution could neither start nor wait, `Unavailable` during shutdown."""
-        elsewhere = 0
-        if self._slots.must_wait(spec.limits):
-            opened = await self._log.open_executions()
-            elsewhere = sum(execution_id not in self._active_runs for execution_id in opened.lengths)
-        self._slots.check_capacity(spec.limits, also_waiting=elsewhere)
 
     async def _same_execution(self, archive: CheckedArchive, taken: KeyTaken) -> str:
         """Return the execution that the idempotency key names, if this is the same request. Raises `KeyReused`."""

@@ -5,6 +5,7 @@ from aiohttp import web
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.metrics import Meter
 from pyexec.settings import Settings
+from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TOKENS, Exposition, ServerState
 from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.executions import (
@@ -18,7 +19,7 @@ from pyexec.web.handlers.executions import (
 )
 from pyexec.web.handlers.server import health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
-from pyexec.web.middleware import control_access, handle_errors, log_access, run_in_task
+from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
 from pyexec.web.openapi.document import openapi_document, server_info
 
 ROUTES = (
@@ -42,9 +43,9 @@ ROUTES = (
 def create_application(
     settings: Settings, state: ServerState, meter: Meter, exposition: Exposition
 ) -> web.Application:
-    """Create the application. Every path also works with a trailing slash."""
+    """Create the application. Every path also works with a trailing slash, and HEAD wherever GET does."""
     app = web.Application(
-        middlewares=[run_in_task, log_access, handle_errors, control_access],
+        middlewares=[collapse_slashes, drain_body, run_in_task, log_access, handle_errors, control_access],
         client_max_size=settings.max_metadata_mb * MEBIBYTE,
     )
     app[SERVER_STATE] = state
@@ -52,8 +53,10 @@ def create_application(
     app[METER] = meter
     app[EXPOSITION] = exposition
     app[ACCESS_LOG] = settings.access_log
+    app.on_response_prepare.append(record_response)
     for method, path, handler in ROUTES:
-        app.router.add_route(method, path, handler)
-        app.router.add_route(method, f"{path}/", handler)
+        for same_path in (path, f"{path}/"):
+            for same_method in SAFE_METHODS if method == "GET" else (method,):
+                app.router.add_route(same_method, same_path, handler)
     add_api_docs(app, openapi_document(ROUTES, server_info(settings)))
     return app

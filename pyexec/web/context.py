@@ -49,6 +49,9 @@ class ServerState:
     context: Context | None = None
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 class Exposition(Protocol):
     """Metrics as text for a scraper."""
 

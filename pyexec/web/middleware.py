@@ -2,7 +2,6 @@
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -29,13 +28,12 @@ from pyexec.errors import (
 )
 from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
-from pyexec.web.context import ACCESS_LOG, METER, TOKENS
+from pyexec.web.connections import BrokenTransfer, abort_transfer, has_begun
+from pyexec.web.context import ACCESS_LOG, METER, TOKENS, Handler
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("pyexec.web.access")
 """Operators filter by this name, so it does not depend on the name of this module."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in the access log and metrics if the client disconnects before the response is complete."""
@@ -100,6 +98,9 @@ async def log_access(request: web.Request, handler: Handler) -> web.StreamRespon
     except web.HTTPException as error:
         status, size = error.status, _size(error)
         raise
+    except BrokenTransfer as error:
+        status = error.status
+        raise
     finally:
         if status == CLIENT_CLOSED_REQUEST and (complete := request.get(_COMPLETE)) is not None:
             status, size = complete.status, _size(complete)
@@ -147,25 +148,45 @@ def _size(response: web.StreamResponse) -> int:
 async def handle_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn errors into JSON: `{"error": message, "code": snake_case, "field": name}`.
 
-    An unexpected error is logged with its traceback; the client gets no details."""
+    An unexpected error is logged with its traceback; the client gets no details. If the response has begun, the
+    connection is aborted instead: JSON in the middle of a body would be taken for a part of it."""
     try:
         return await handler(request)
-    except ExecutorError as error:
-        return _executor_error(error)
-    except web.HTTPException as error:
-        if error.status < HTTPStatus.BAD_REQUEST:
-            raise
-        return _http_error(request, error)
     except ConnectionError:  # the client has disconnected
         raise
-    except Exception:
-        logger.exception("%s %s failed with an unexpected error", request.method, request.path)
-        text = "internal server error; see the server log"
-        return _json(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal")
+    except Exception as error:
+        if has_begun(request):
+            raise _abort(request, error) from error
+        return _error_response(request, error)
+
+
+def _abort(request: web.Request, error: Exception) -> BrokenTransfer:
+    is_expected = isinstance(error, ExecutorError)
+    logger.error(
+        "%s %s broken off: %s", request.method, request.path, error, exc_info=None if is_expected else error
+    )
+    abort_transfer(request)
+    return BrokenTransfer(_status_of(error) if is_expected else HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _error_response(request: web.Request, error: Exception) -> web.Response:
+    if isinstance(error, ExecutorError):
+        return _executor_error(error)
+    if isinstance(error, web.HTTPException):
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise error
+        return _http_error(request, error)
+    logger.error("%s %s failed with an unexpected error", request.method, request.path, exc_info=error)
+    text = "internal server error; see the server log"
+    return _json(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal")
+
+
+def _status_of(error: Exception) -> HTTPStatus:
+    return next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _executor_error(error: ExecutorError) -> web.Response:
-    status = next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    status = _status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         traceback_of = None if isinstance(error, CorruptLog) else error
         logger.error("request failed: %s", error, exc_info=traceback_of)

@@ -1,8 +1,8 @@
 """Read a multipart upload: the parts `metadata` and `tar`, in either order, without holding the archive in memory."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from aiohttp import BodyPartReader, MultipartReader, web
@@ -14,9 +14,11 @@ from pyexec.errors import InvalidRequest, TooLarge, quote, shorten
 from pyexec.web.context import WebLimits, get_context
 from pyexec.web.schemas import Parts, parse_document
 
+T = TypeVar("T")
+
 CHUNK_BYTES = 256 * 1024
 _PART_NAMES = frozenset(part.name for part in fields(Parts))
-_MALFORMED = (ValueError, AssertionError, EOFError, HttpProcessingError, web.RequestPayloadError)
+MALFORMED = (ValueError, AssertionError, EOFError, HttpProcessingError, web.RequestPayloadError)
 """Errors that aiohttp's reader raises for a malformed body."""
 
 
@@ -121,14 +123,8 @@ class _PartReader:
     async def _guard(self, reading: Any) -> Any:
         """Await a read of the body; raise `InvalidRequest` if the client stops sending, or if the body is malformed."""
         try:
-            with anyio.fail_after(self._limits.idle_seconds):
-                return await reading
-        except TimeoutError as error:
-            raise InvalidRequest(
-                f"the upload stalled: no data received for {self._limits.idle_seconds:g} s",
-                code="upload_stalled",
-            ) from error
-        except _MALFORMED as error:
+            return await read_or_stall(reading, self._limits)
+        except MALFORMED as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidRequest(
                 f"the multipart body is malformed or cut short: {shorten(lines[-1].strip())}"
@@ -136,6 +132,17 @@ class _PartReader:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the request is larger than {self._limits.upload_bytes_max} bytes")
+
+
+async def read_or_stall(reading: Awaitable[T], limits: WebLimits) -> T:
+    """Await a read of the body; raise `InvalidRequest` if no data arrives for too long."""
+    try:
+        with anyio.fail_after(limits.idle_seconds):
+            return await reading
+    except TimeoutError as error:
+        raise InvalidRequest(
+            f"the upload stalled: no data received for {limits.idle_seconds:g} s", code="upload_stalled"
+        ) from error
 
 
 def reject_content_encoding(request: web.Request) -> None:
@@ -154,5 +161,7 @@ async def _parse_metadata(text: bytes) -> Metadata:
 
 
 async def _read_spool(spool: Any) -> AsyncIterator[bytes]:
+    """Yield the archive, then free the space: the request goes on until the program has ended."""
     while chunk := await spool.read(CHUNK_BYTES):
         yield chunk
+    await spool.aclose()

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 
 import anyio
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
 _EVENT_ID_LENGTH_MAX = 31
+_QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
 def parse_position(last_event_id: str | None) -> Position:
@@ -36,8 +38,30 @@ def parse_position(last_event_id: str | None) -> Position:
 
 
 def accepts_events(request: web.Request) -> bool:
-    """Return True if the client asks for an event stream."""
-    return "text/event-stream" in request.headers.get("Accept", "")
+    """Return True if the client prefers an event stream to JSON (RFC 9110 §12.5.1).
+
+    At the same quality the more specific range wins, so `text/event-stream, */*` asks for events."""
+    ranges = _accepted_ranges(",".join(request.headers.getall("Accept", ())))
+    return _preference("text/event-stream", ranges) > _preference("application/json", ranges)
+
+
+def _accepted_ranges(accept: str) -> dict[str, float]:
+    """Parse an `Accept` header: the quality of each media range. A malformed quality counts as 1."""
+    ranges: dict[str, float] = {}
+    for part in accept.split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        qualities = [text[2:].strip() for text in parameters if text.startswith("q=")]
+        is_quality = bool(qualities) and _QUALITY.fullmatch(qualities[0]) is not None
+        ranges[media_range] = float(qualities[0]) if is_quality else 1.0
+    return ranges
+
+
+def _preference(media_type: str, ranges: dict[str, float]) -> tuple[float, int]:
+    """Return the quality of a media type, and how specific the range is that says so."""
+    for specificity, media_range in ((2, media_type), (1, f"{media_type.partition('/')[0]}/*"), (0, "*/*")):
+        if media_range in ranges:
+            return ranges[media_range], specificity if ranges[media_range] else 0
+    return 0.0, 0
 
 
 async def send_events(
@@ -45,12 +69,14 @@ async def send_events(
 ) -> web.StreamResponse:
     """Send items up to the last one, which carries the result.
 
-    If the items cannot be read to the end, the stream ends without a result, and the client resumes it."""
+    If the items cannot be read to the end, the connection is aborted, and the client resumes the stream."""
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
     await response.prepare(request)
-    disconnected: ConnectionError | None = None
+    if request.method == "HEAD":
+        return response
+    failure: ConnectionError | ExecutorError | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_keep_alive, response, name=f"keep alive {execution_id}")
         try:
@@ -58,15 +84,11 @@ async def send_events(
                 await response.write(encode(execution_id, item))
                 if isinstance(item, EndItem):
                     mark_complete(request, response)
-        except ConnectionError as error:
-            disconnected = error
-        except ExecutorError as error:
-            logger.warning(
-                "event stream of %s ends early; the client is expected to resume it: %s", execution_id, error
-            )
+        except (ConnectionError, ExecutorError) as error:
+            failure = error
         tasks.cancel_scope.cancel()
-    if disconnected is not None:
-        raise disconnected
+    if failure is not None:
+        raise failure
     await response.write_eof()
     return response
 

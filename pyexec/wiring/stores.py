@@ -51,7 +51,7 @@ async def _open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
     log = await stack.enter_async_context(await EmbeddedLog.open(settings.data_dir))
     blobs: BlobStore
     if settings.blob_url is not None:
-        blobs = ObjectBlobs.at(settings.blob_url)
+        blobs = ObjectBlobs.at(settings.blob_url, log.deployment)
     else:
         blobs = await FileBlobs.open(settings.data_dir / "blobs")
     return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=SingleMember(), peers=NoPeers())
@@ -67,8 +67,9 @@ async def _open_consul(
     log = await stack.enter_async_context(ConsulLog.open(kv, membership.fence, invalid_keys))
     peers = HttpPeers(membership, replica)
     stack.push_async_callback(peers.close)
-    url = settings.blob_url
-    blobs: BlobStore = ConsulBlobs(kv, membership.fence, invalid_keys) if url is None else ObjectBlobs.at(url)
+    blobs: BlobStore = ConsulBlobs(kv, membership.fence, invalid_keys)
+    if settings.blob_url is not None:
+        blobs = ObjectBlobs.at(settings.blob_url, deployment)
     return Stores(deployment=deployment, log=log, blobs=blobs, membership=membership, peers=peers)
 
 

@@ -101,13 +101,13 @@ async def consul_chunks(location: Path) -> AsyncIterator[BlobStore]:
 
 @asynccontextmanager
 async def object_files(location: Path) -> AsyncIterator[BlobStore]:
-    yield ObjectBlobs.at(f"file://{location}")
+    yield ObjectBlobs.at(f"file://{location}", "deployment-1")
 
 
 @asynccontextmanager
 async def s3(location: Path) -> AsyncIterator[BlobStore]:
     """Yield a blob store in the server that the environment names."""
-    yield ObjectBlobs.at(f"s3://{BUCKET}/{prefix_of(location)}")
+    yield ObjectBlobs.at(f"s3://{BUCKET}/{prefix_of(location)}", "deployment-1")
 
 
 LOGS: dict[str, OpenLog] = {"embedded": embedded, "consul": consul}

@@ -1,12 +1,17 @@
 """Blob stores: a blob is stored completely or not at all."""
 
+import os
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyexec.adapters.blobs.file_store import FileBlobs
+from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.errors import Unavailable
 from pyexec.ports import BlobStore
 from tests.events import new_id
@@ -122,3 +127,75 @@ async def test_an_invalid_name_is_rejected(blobs: BlobStore, name: str) -> None:
         await content(blobs, name)
     with pytest.raises(ValueError, match="is not"):
         await blobs.delete(name)
+
+
+OLD = time.time() - 2 * 86400
+
+
+async def never(_: str) -> bool:
+    """Say that no execution exists, so that a sweep deletes everything that it may delete."""
+    return False
+
+
+def make_old(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        os.utime(path, (OLD, OLD), follow_symlinks=False)
+
+
+STRANGERS = (
+    "backups/db.dump",
+    "db.dump",
+    "another-deployment/exe_00000000000070008000000000000000/payload",
+    "exe_00000000000070008000000000000000/payload",
+    "deployment-1/notes",
+    "deployment-1/backups/db.dump",
+    "deployment-1/exe_short/payload",
+    "deployment-1/exe_00000000000070008000000000000000/a/b",
+    "deployment-1/exe_00000000000070008000000000000000/a b",
+    "deployment-10/exe_00000000000070008000000000000000/payload",
+)
+
+
+async def test_a_sweep_of_objects_deletes_only_its_own(tmp_path: Path) -> None:
+    blobs = ObjectBlobs.at(f"file://{tmp_path}", "deployment-1")
+    orphan, accepted = f"{new_id()}/payload", f"{new_id()}/payload"
+    for name in (orphan, accepted):
+        await blobs.put(name, stream(b"x"))
+    for name in STRANGERS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"theirs")
+    make_old(tmp_path)
+
+    async def exists(execution_id: str) -> bool:
+        return accepted.startswith(execution_id)
+
+    await blobs.sweep(frozenset(), exists)
+    assert [name for name in STRANGERS if not (tmp_path / name).exists()] == []
+    assert await content(blobs, accepted) == b"x"
+    with pytest.raises(Unavailable):
+        await content(blobs, orphan)
+
+
+async def test_deployments_share_a_store_of_objects(tmp_path: Path) -> None:
+    first, second = (ObjectBlobs.at(f"file://{tmp_path}", f"deployment-{number}") for number in (1, 2))
+    name = f"{new_id()}/payload"
+    await first.put(name, stream(b"x"))
+    make_old(tmp_path)
+    await second.sweep(frozenset(), never)
+    await second.delete(name)
+    assert await content(first, name) == b"x"
+
+
+async def test_a_sweep_of_files_deletes_only_its_own(tmp_path: Path) -> None:
+    blobs = await FileBlobs.open(tmp_path)
+    orphan = f"{new_id()}/payload"
+    await blobs.put(orphan, stream(b"x"))
+    strangers = ["db.dump", "a+b", "a+b+c", "+", "exe_short+payload", f"{new_id()}+a+b", f"{new_id()}+a b"]
+    for name in strangers:
+        (tmp_path / name).write_bytes(b"theirs")
+    strangers += [f"{new_id()}+folder", f"{new_id()}+link"]
+    (tmp_path / strangers[-2]).mkdir()
+    (tmp_path / strangers[-1]).symlink_to(tmp_path / "nowhere")
+    make_old(tmp_path)
+    await blobs.sweep(frozenset(), never)
+    assert set(os.listdir(tmp_path)) == set(strangers)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -304,3 +305,53 @@ async def test_orphaned_blobs_are_swept_after_a_day(tmp_path: Path) -> None:
     assert await content(blobs, accepted) == b"x"
     with pytest.raises(Unavailable):
         await content(blobs, forgotten)
+
+
+def rows_of(directory: Path, table: str) -> int:
+    with contextlib.closing(sqlite3.connect(directory / FILE_NAME)) as db:
+        count: int = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return count
+
+
+async def test_old_executions_leave_no_row_behind(log: EmbeddedLog, tmp_path: Path) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=2)
+    for number in range(20):
+        execution = new_id(long_ago + timedelta(seconds=number))
+        await log.append(execution, 0, [submitted(), killed()])
+        await log.retire(execution)
+    recent = new_id()
+    await log.append(recent, 0, [submitted(), killed()])
+    await log.retire(recent)
+    assert {table: rows_of(tmp_path, table) for table in ("events", "keys", "executions", "retired")} == {
+        "events": 0,
+        "keys": 0,
+        "executions": 0,
+        "retired": 1,
+    }
+    with pytest.raises(Conflict):
+        await log.append(recent, 0, [submitted()])
+
+
+async def test_the_file_does_not_grow_with_the_history(log: EmbeddedLog, tmp_path: Path) -> None:
+    def pages() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+            count: int = db.execute("PRAGMA page_count").fetchone()[0]
+            return count
+
+    sizes = []
+    start = datetime.now(UTC) - timedelta(days=30)
+    for day in range(4):
+        for number in range(300):
+            execution = new_id(start + timedelta(days=day, seconds=number))
+            await log.append(execution, 0, [submitted(), killed()])
+            await log.retire(execution)
+        sizes.append(pages())
+    assert sizes[-1] == sizes[0]
+
+
+async def test_a_waiter_for_an_execution_whose_row_is_purged_wakes(log: EmbeddedLog) -> None:
+    execution = new_id(datetime.now(UTC) - timedelta(days=2))
+    await log.append(execution, 0, [submitted(), killed()])
+    await log.retire(execution)
+    with fail_after(5):
+        await log.wait(execution, 2)

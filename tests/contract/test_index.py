@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyexec.domain.events import Event
-from pyexec.domain.execution import Status, fold
+from pyexec.domain.execution import Phase, Status, fold
 from pyexec.errors import InvalidRequest
 from pyexec.ports import EventLog
 from tests.contract.conftest import NewLog
@@ -62,6 +62,7 @@ async def test_pages_list_each_execution_once_newest_first(
 ) -> None:
     async with new_log() as log:
         statuses: dict[str, Status] = {}
+        queued: set[str] = set()
         for number, word in enumerate(words):
             execution = new_id()
             await log.append(execution, 0, word)
@@ -70,13 +71,15 @@ async def test_pages_list_each_execution_once_newest_first(
                 await log.retire(execution)
             else:
                 statuses[execution] = state.status
+                queued |= {execution} if state.phase is Phase.QUEUED else set()
         newest_first = sorted(statuses, reverse=True)
         assert await all_pages(log, None, limit) == newest_first
         for status in Status:
             of_status = [execution for execution in newest_first if statuses[execution] is status]
             assert await all_pages(log, status, limit) == of_status
         still_open = {e for e, s in statuses.items() if s in (Status.PENDING, Status.RUNNING)}
-        assert (await log.open_executions()).lengths.keys() == still_open
+        opened = await log.open_executions()
+        assert (opened.lengths.keys(), opened.queued) == (still_open, queued)
 
 
 async def test_a_cursor_stays_valid_when_its_execution_is_retired(log: EventLog) -> None:

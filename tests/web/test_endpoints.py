@@ -156,9 +156,9 @@ async def test_an_unknown_path_is_404_in_our_shape(api: Api, path: str) -> None:
     [
         ("GET", "/api/v1/exec/sync", "POST"),
         ("GET", "/api/v1/eval", "POST"),
-        ("DELETE", "/api/v1/executions", "GET"),
-        ("PUT", f"/api/v1/executions/{UNKNOWN}", "DELETE, GET"),
-        ("POST", "/health", "GET"),
+        ("DELETE", "/api/v1/executions", "GET, HEAD"),
+        ("PUT", f"/api/v1/executions/{UNKNOWN}", "DELETE, GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
     ],
 )
 async def test_another_method_is_405_and_tells_the_right_ones(

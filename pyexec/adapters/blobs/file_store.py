@@ -4,6 +4,7 @@ import io
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import Final, Self
 import anyio
 from anyio import to_thread
 
+from pyexec.domain.ids import is_execution_id
 from pyexec.errors import Unavailable
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -28,6 +30,13 @@ def check_name(name: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"{name!r} is not <execution id>/<name>")
     return name
+
+
+def is_own_name(name: str) -> bool:
+    """Return True for a name that this store can have written: a valid name that begins with an execution id.
+
+    A sweep skips every other name, which belongs to something else."""
+    return _NAME.fullmatch(name) is not None and is_execution_id(name.partition("/")[0])
 
 
 class FileBlobs:
@@ -95,11 +104,22 @@ class FileBlobs:
 
 
 def _older_than(directory: Path, age: timedelta) -> list[str]:
-    """Return the names of all blobs stored longer than `age` ago."""
+    """Return the names of all blobs stored longer than `age` ago. Files that are no blobs are left out."""
     newest = time.time() - age.total_seconds()
     with _translate_errors(directory.name):
-        old = [path.name for path in directory.iterdir() if path.stat().st_mtime < newest]
-    return [name.replace("+", "/") for name in old if "+" in name]
+        found = {path.name.replace("+", "/", 1): path for path in directory.iterdir()}
+    return [name for name, path in found.items() if is_own_name(name) and _is_older(path, newest)]
+
+
+def _is_older(path: Path, newest: float) -> bool:
+    """Return True for a regular file that was last written before `newest`."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:  # deleted meanwhile
+        return False
+    except OSError as error:
+        raise Unavailable(f"the blob store failed at {path.name}: {error.strerror}") from error
+    return stat.S_ISREG(status.st_mode) and status.st_mtime < newest
 
 
 def _prepare(directory: Path) -> None:

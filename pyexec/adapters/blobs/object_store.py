@@ -10,7 +10,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
-from pyexec.adapters.blobs.file_store import CHUNK_BYTES, ORPHAN_AGE, check_name
+from pyexec.adapters.blobs.file_store import CHUNK_BYTES, ORPHAN_AGE, check_name, is_own_name
 from pyexec.errors import SettingsError, Unavailable
 
 PART_BYTES: Final = 8 * 1024 * 1024
@@ -21,34 +21,37 @@ SCHEMES: Final = ("file", "s3", "gs", "az")
 
 
 class ObjectBlobs:
-    """`ports.BlobStore` under a URL. Credentials come from the environment variables of the respective store."""
+    """`ports.BlobStore` under a URL. Credentials come from the environment variables of the respective store.
+
+    Every object lies under `deployment`, so deployments and other programs can share a bucket."""
 
     bytes_max: Final = None
 
-    def __init__(self, store: ObjectStore, url: str) -> None:
+    def __init__(self, store: ObjectStore, url: str, deployment: str) -> None:
         self._store = store
         self._url = url
+        self._prefix = f"{deployment}/"
 
     @classmethod
-    def at(cls, url: str) -> Self:
-        """Return the store at `url`; sends no request. Raises `SettingsError` if the URL is not valid."""
+    def at(cls, url: str, deployment: str) -> Self:
+        """Return the deployment's store at `url`; sends no request. Raises `SettingsError` if the URL is not valid."""
         scheme = url.partition("://")[0]
         if scheme not in SCHEMES or scheme == url:
             allowed = ", ".join(f"{name}://" for name in SCHEMES)
             raise SettingsError(f"PYEXEC_BLOB_URL is {url!r}; allowed are URLs that begin with {allowed}")
         try:
             if scheme == "file":
-                return cls(from_url(url, mkdir=True), url)
+                return cls(from_url(url, mkdir=True), url, deployment)
             # Plain HTTP is used only if the operator sets an endpoint with http://.
             options: Any = {"allow_http": True}
-            return cls(from_url(url, client_options=options, retry_config=RETRY), url)
+            return cls(from_url(url, client_options=options, retry_config=RETRY), url, deployment)
         except (BaseError, ValueError, OSError) as error:
             raise SettingsError(
                 f"PYEXEC_BLOB_URL is {url!r}, which cannot be used: {_first_line(error)}"
             ) from error
 
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        upload = _Upload(self._store, check_name(name))
+        upload = _Upload(self._store, self._key(name))
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(upload.run, name=f"upload of {name}")
@@ -61,8 +64,9 @@ class ObjectBlobs:
             ) from upload.failure
 
     async def read(self, name: str) -> AsyncIterator[bytes]:
-        with self._translate_errors(check_name(name)):
-            response = await obstore.get_async(self._store, name)
+        key = self._key(name)
+        with self._translate_errors(name):
+            response = await obstore.get_async(self._store, key)
             chunks = aiter(response.stream(min_chunk_size=CHUNK_BYTES))
         while True:
             with self._translate_errors(name):
@@ -72,9 +76,10 @@ class ObjectBlobs:
             yield bytes(chunk)
 
     async def delete(self, name: str) -> None:
+        key = self._key(name)
         try:
-            with self._translate_errors(check_name(name)):
-                await obstore.delete_async(self._store, name)
+            with self._translate_errors(name):
+                await obstore.delete_async(self._store, key)
         except _NotFound:
             return
 
@@ -82,10 +87,14 @@ class ObjectBlobs:
         del alive  # objects do not record which replica stored them
         newest = datetime.now(UTC) - ORPHAN_AGE
         with self._translate_errors("*"):
-            async for page in self._store.list():
-                for name in [entry["path"] for entry in page if entry["last_modified"] < newest]:
+            async for page in self._store.list(prefix=self._prefix):
+                old = [entry["path"] for entry in page if entry["last_modified"] < newest]
+                for name in filter(is_own_name, (path.removeprefix(self._prefix) for path in old)):
                     if not await exists(name.partition("/")[0]):
                         await self.delete(name)
+
+    def _key(self, name: str) -> str:
+        return self._prefix + check_name(name)
 
     @contextmanager
     def _translate_errors(self, name: str) -> Iterator[None]:

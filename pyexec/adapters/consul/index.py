@@ -17,8 +17,10 @@ from pyexec.adapters.consul.schema import (
     decode_status,
 )
 from pyexec.aio import Broadcast, FailureLog, retry
+from pyexec.domain.execution import Phase
 from pyexec.domain.ids import is_execution_id
 from pyexec.errors import Unavailable
+from pyexec.ports import OpenExecutions
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +55,14 @@ def read_inflight(entries: Sequence[Entry], invalid: InvalidKeyReporter) -> Mapp
     return found
 
 
-def open_lengths(listing: Listing, invalid: InvalidKeyReporter) -> Mapping[str, int]:
-    """Return the log lengths of the open executions in a listing of `inflight/`, without uploads."""
+def open_executions(listing: Listing, invalid: InvalidKeyReporter) -> OpenExecutions:
+    """Return the open executions in a listing of `inflight/`, without uploads."""
     inflight = read_inflight(listing.entries, invalid)
-    return {execution_id: i.length for execution_id, i in inflight.items() if i.state != UPLOADING}
+    return OpenExecutions(
+        version=listing.index,
+        lengths={execution_id: i.length for execution_id, i in inflight.items() if i.state != UPLOADING},
+        queued={execution_id for execution_id, i in inflight.items() if i.state == Phase.QUEUED},
+    )
 
 
 async def read_completions(
@@ -108,7 +114,7 @@ class InflightWatch:
 
     def __init__(self, kv: ConsulKV, invalid: InvalidKeyReporter) -> None:
         self.index = 0
-        self.lengths: Mapping[str, int] = {}
+        self.open = OpenExecutions(version=0, lengths={}, queued=frozenset())
         self.failure: Unavailable | None = None
         self._kv = kv
         self._invalid = invalid
@@ -142,11 +148,11 @@ class InflightWatch:
         self.failure = None
         if listing.index <= self.index and not force:
             return
-        before, self.index = self.lengths, listing.index
-        self.lengths = open_lengths(listing, self._invalid)
+        before, self.index = self.open.lengths, listing.index
+        self.open = open_executions(listing, self._invalid)
         self._changed.notify_all()
         for execution_id, waiters in self._waiters.items():
-            length = self.lengths.get(execution_id)
+            length = self.open.lengths.get(execution_id)
             if length is None or length != before.get(execution_id):
                 for waiter in waiters:
                     waiter.notify_all()

@@ -15,7 +15,7 @@ from pyexec.adapters.consul.index import (
     InflightWatch,
     InvalidKeyReporter,
     StatusIndex,
-    open_lengths,
+    open_executions,
     read_inflight,
 )
 from pyexec.adapters.consul.kv import ConsulKV, Operation, TransactionConflict
@@ -127,7 +127,7 @@ class ConsulLog:
             while True:
                 change = changed.next_event()
                 self._watch.check()
-                length: float | None = self._watch.lengths.get(execution_id)
+                length: float | None = self._watch.open.lengths.get(execution_id)
                 if length is not None:
                     last_length = int(length)
                 elif last_length >= after:
@@ -142,9 +142,9 @@ class ConsulLog:
         if since is None:
             listing = await self._kv.recurse(INFLIGHT)
             self._watch.update(listing)
-            return OpenExecutions(version=listing.index, lengths=open_lengths(listing, self._invalid))
+            return open_executions(listing, self._invalid)
         await self._watch.wait_for_change(since)
-        return OpenExecutions(version=self._watch.index, lengths=self._watch.lengths)
+        return self._watch.open
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
         prefix = inbox_prefix(replica)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 
 from pyexec.adapters.consul.append import index_operations
-from pyexec.adapters.consul.index import InvalidKeyReporter, open_lengths
+from pyexec.adapters.consul.index import InvalidKeyReporter, open_executions
 from pyexec.adapters.consul.kv import OPERATIONS_MAX, ConsulKV, Operation, TransactionConflict
 from pyexec.adapters.consul.schema import (
     EXECUTIONS,
@@ -146,7 +146,7 @@ async def _binding(kv: ConsulKV, execution_id: str, snapshot: Snapshot) -> Seque
 
 async def _remove_orphans(kv: ConsulKV, existing: set[str], invalid: InvalidKeyReporter) -> None:
     """Delete index entries of executions that have no events. Uploads have none yet and are kept."""
-    open_ids = open_lengths(await kv.recurse(INFLIGHT), invalid).keys()
+    open_ids = open_executions(await kv.recurse(INFLIGHT), invalid).lengths.keys()
     listed = {key.removeprefix(STATUS) for key in await kv.keys(STATUS)}
     for execution_id in filter(is_execution_id, (open_ids | listed) - existing):
         operations = [Operation(verb="check-not-exists", key=event_key(execution_id, 1))]

@@ -171,7 +171,8 @@ class Retirement:
         now = anyio.current_time()
         if now - self._swept_at < TOMBSTONE_SECONDS:
             return
-        tombstones = await self._kv.keys(RETIRED)
+        keys = await self._kv.keys(RETIRED)
+        tombstones = [key for key in keys if is_execution_id(key.removeprefix(RETIRED))]
         old = [key for key in tombstones if key in self._tombstones]
         for start in range(0, len(old), OPERATIONS_MAX):
             batch = old[start : start + OPERATIONS_MAX]

@@ -120,7 +120,7 @@ class EmbeddedLog:
 
     async def wait(self, execution_id: str, after: int) -> None:
         with self._waiting(execution_id) as waiter:
-            waiter.notify(await self._run(lambda store: _length(store, execution_id)))
+            waiter.notify(await self._run(lambda store: _length(store, execution_id, after)))
             while waiter.length <= after:
                 await waiter.changed.wait()
 
@@ -129,8 +129,8 @@ class EmbeddedLog:
             await self._changed.wait()
         # Taken before the read: a change in between is then reported twice instead of never.
         version = self._version
-        lengths = await self._run(lambda store: store.open_lengths())
-        return OpenExecutions(version=version, lengths=lengths)
+        lengths, queued = await self._run(lambda store: store.open_executions())
+        return OpenExecutions(version=version, lengths=lengths, queued=queued)
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
         while self._version == since:
@@ -222,7 +222,9 @@ def _open(directory: Path) -> tuple[DataDir, SqliteStore]:
         raise
 
 
-def _length(store: SqliteStore, execution_id: str) -> float:
-    """Return the number of events; infinity for a retired execution, so that every wait ends."""
+def _length(store: SqliteStore, execution_id: str, known: int) -> float:
+    """Return the number of events; infinity for a retired execution, so that every wait ends.
+
+    An execution without events is retired if it had `known` events before, or if it is listed as retired."""
     length = store.entry(execution_id).length
-    return math.inf if length == 0 and store.is_retired(execution_id) else length
+    return math.inf if length == 0 and (known or store.is_retired(execution_id)) else length

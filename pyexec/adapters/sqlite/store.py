@@ -1,7 +1,8 @@
 """The tables of the embedded event log, and the transactions on them. All calls block; use one thread at a time."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Final, Self
 from attrs import define
 
 from pyexec.codec import decode_event, encode_event, timestamp
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import OPEN_STATUSES, Status, status_after
+from pyexec.domain.ids import execution_id as execution_id_at
 from pyexec.errors import Conflict, CorruptLog, KeyTaken, Unavailable
 from pyexec.ports import IdempotencyKey
 
+RETIRED_KEPT_SECONDS: Final = 24 * 3600
+"""An entry in `retired` prevents a delayed first append, which follows the creation of the id by minutes at most."""
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -128,11 +132,23 @@ class SqliteStore:
         """Return True if the execution was retired."""
         return self._first("SELECT id FROM retired WHERE id = ?", execution_id) is not None
 
-    def open_lengths(self) -> Mapping[str, int]:
-        """Return the log lengths of the executions that have not ended."""
+    def open_executions(self) -> tuple[Mapping[str, int], Set[str]]:
+        """Return the log lengths of the executions that have not ended, and those that no replica has claimed."""
         placeholders = ", ".join("?" * len(OPEN_STATUSES))
-        query = f"SELECT id, length FROM executions WHERE status IN ({placeholders})"  # noqa: S608 constant texts only
-        return dict(self._db.execute(query, tuple(OPEN_STATUSES)))
+        query = f"SELECT id, length, status FROM executions WHERE status IN ({placeholders})"  # noqa: S608 constant texts only
+        rows = self._db.execute(query, tuple(OPEN_STATUSES)).fetchall()
+        queued = {row[0] for row in rows if row[2] == Status.PENDING and self._is_queued(row[0], row[1])}
+        return {row[0]: row[1] for row in rows}, queued
+
+    def _is_queued(self, execution_id: str, length: int) -> bool:
+        """Return True if the last event is the first one or a release. An unreadable event counts as neither."""
+        if length == 1:
+            return True
+        try:
+            events = [decode_event(event) for _, event in self.read(execution_id, length - 1)]
+        except CorruptLog:
+            return False
+        return isinstance(events[-1], Released) if events else False
 
     def list_ids(self, *, status: Status | None, before: str | None, limit: int) -> Sequence[str]:
         """Return ids in descending order; with `status`, only those; with `before`, only smaller ones."""
@@ -169,6 +185,7 @@ class SqliteStore:
             self._db.execute("DELETE FROM keys WHERE execution_id = ?", (execution_id,))
             self._db.execute("DELETE FROM executions WHERE id = ?", (execution_id,))
             self._db.execute("INSERT INTO retired VALUES (?)", (execution_id,))
+            self._db.execute("DELETE FROM retired WHERE id < ?", (_oldest_kept(time.time_ns()),))
             return True
 
     def rebuild_index(self, after: str, limit: int) -> tuple[str | None, Mapping[str, CorruptLog]]:
@@ -240,6 +257,11 @@ class SqliteStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+
+def _oldest_kept(now_ns: int) -> str:
+    """Return an id that is greater than all ids whose entry in `retired` has no more use."""
+    return execution_id_at(now_ns - RETIRED_KEPT_SECONDS * 1_000_000_000, bytes(8))
 
 
 def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:

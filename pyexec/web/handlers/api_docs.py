@@ -70,8 +70,8 @@ def add_api_docs(app: web.Application, openapi: dict[str, Any]) -> None:
     }
     static_files["/openapi.json/"] = static_files["/openapi.json"]
     for path, static_file in static_files.items():
-        app.router.add_route("GET", path, static_file.handle)
-    app.router.add_route("GET", "/", _redirect_to_docs)
+        app.router.add_get(path, static_file.handle)
+    app.router.add_get("/", _redirect_to_docs)
 
 
 async def _redirect_to_docs(_: web.Request) -> web.StreamResponse:

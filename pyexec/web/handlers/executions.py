@@ -110,6 +110,7 @@ async def _output_of(items: AsyncIterator[Item], wanted: set[Stream]) -> AsyncIt
     produces=["text/event-stream"],
     responses={
         "200": {"description": "Lifecycle events and output; the last event carries the result."},
+        "204": {"description": "The execution has ended, and `Last-Event-ID` names its last event."},
         **error_responses(400, 404, 503),
     },
 )
@@ -120,13 +121,17 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """Stream lifecycle events and output as Server-Sent Events.
 
     A stream that ends without a result can be resumed: send the id of the last received event as `Last-Event-ID`.
-    No event is lost or repeated."""
+    No event is lost or repeated. After the last event of an ended execution there is nothing to resume: the response
+    is 204, which stops an `EventSource`."""
     execution_id = read_execution_id(request)
     after = parse_position(request.headers.get("Last-Event-ID"))
     follow = read_query(request, EventsQuery).follow
-    items = await get_context(request).executions.items(
-        execution_id, after, read_caller(request), follow=follow
-    )
+    executions = get_context(request).executions
+    if after.seq:
+        execution = await executions.get(execution_id)
+        if execution.phase is Phase.ENDED and after.seq >= execution.seq:
+            return web.Response(status=HTTPStatus.NO_CONTENT)
+    items = await executions.items(execution_id, after, read_caller(request), follow=follow)
     return await send_events(request, execution_id, items)
 
 
@@ -190,6 +195,8 @@ async def _stream(
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     if first:
         await response.write(first)
     async for chunk in chunks:

@@ -20,7 +20,7 @@ from pyexec.errors import InvalidRequest, TooLarge, quote
 from pyexec.services.active_runs import Run
 from pyexec.services.uploads import Upload
 from pyexec.web.context import Context, get_context, read_caller
-from pyexec.web.multipart import read_upload, reject_content_encoding
+from pyexec.web.multipart import MALFORMED, read_or_stall, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import (
     Accepted,
@@ -157,14 +157,19 @@ async def _respond_from_log(request: web.Request, context: Context, execution_id
 
 
 async def _read_body(request: web.Request) -> bytes:
-    bytes_max = get_context(request).limits.metadata_bytes_max
-    too_large = TooLarge(f"the body is larger than {bytes_max} bytes")
-    if (request.content_length or 0) > bytes_max:
+    limits = get_context(request).limits
+    too_large = TooLarge(f"the body is larger than {limits.metadata_bytes_max} bytes")
+    if (request.content_length or 0) > limits.metadata_bytes_max:
         raise too_large
+    body = bytearray()
     try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise too_large from error
+        while chunk := await read_or_stall(request.content.readany(), limits):
+            body += chunk
+            if len(body) > limits.metadata_bytes_max:
+                raise too_large
+    except MALFORMED as error:
+        raise InvalidRequest(f"the body is malformed or cut short: {error}") from error
+    return bytes(body)
 
 
 def _files_of(body: EvalRequest) -> tuple[Metadata, dict[str, str]]:

@@ -110,7 +110,9 @@ TYPES: dict[type, TypeDoc] = {
         code=FieldDoc("Source code of a single script.", "6 * 7"),
         files=FieldDoc("Source files, instead of `code`."),
         python_version=FieldDoc(
-            "Python version; selects the image python:X-slim.", "3.12", r"^3\.([89]|[1-9][0-9])$"
+            # No example: programs send all examples together, and docker_image has one.
+            "Python version such as 3.12; selects the image python:X-slim.",
+            pattern=r"^3\.([89]|[1-9][0-9])$",
         ),
         eval_last_expr=FieldDoc("Return the repr of the last expression as `result`.", True),
         **_RUN_OPTIONS,

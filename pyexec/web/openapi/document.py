@@ -13,7 +13,7 @@ from attrs import frozen
 from marshmallow import RAISE
 
 from pyexec import __version__
-from pyexec.domain.spec import Limits
+from pyexec.domain.spec import EvalRequest, Limits
 from pyexec.settings import Settings
 from pyexec.web.middleware import SAFE_METHODS, is_public
 from pyexec.web.openapi.descriptions import ERROR_HEADERS
@@ -27,22 +27,39 @@ _BODY_MEDIA_TYPES = {"json": [JSON], "form": ["multipart/form-data"]}
 _LINKED_OPERATIONS = ("get_execution", "delete_execution", "get_logs", "get_events", "get_files")
 """Operations that take the execution id which a submission returns."""
 _SCHEMAS = {"text/event-stream": schema_of(Message), "text/plain": {"type": "string"}}
+_CONSTRAINTS: dict[type, dict[str, Any]] = {
+    EvalRequest: {
+        "oneOf": [
+            {"required": ["code"], "properties": {"code": {"type": "string"}, "files": {"maxItems": 0}}},
+            {
+                "required": ["files"],
+                "properties": {"files": {"type": "array", "minItems": 1}, "code": {"type": "null"}},
+            },
+        ],
+        "not": {
+            "required": ["docker_image", "python_version"],
+            "properties": {"docker_image": {"type": "string"}, "python_version": {"type": "string"}},
+        },
+    }
+}
+"""Fields that exclude each other, by type. null is the same as leaving the field out."""
 _DESCRIPTION = """Runs untrusted Python programs, each in its own throw-away sandbox.
 
 If a program fails or exceeds a limit, the response is still 200, and its result says what happened. Error statuses mean
-that the request itself cannot be served. Every path also works with a trailing slash. For a method that a path does
-not support, the response is 405 with an `Allow` header."""
+that the request itself cannot be served. Every path also works with a trailing slash, and HEAD wherever GET does. For a
+method that a path does not support, the response is 405 with an `Allow` header."""
 
 
 @frozen(kw_only=True)
 class ServerInfo:
-    """Properties of a server that its document shows: version, default image, limits, token requirement."""
+    """Properties of a server that its document shows: version, default image, limits, and what it allows."""
 
     version: str
     default_image: str
     default_limits: Limits
     max_limits: Limits
     requires_token: bool
+    allows_setup: bool
 
 
 def server_info(settings: Settings) -> ServerInfo:
@@ -53,6 +70,7 @@ def server_info(settings: Settings) -> ServerInfo:
         default_limits=settings.limits("default"),
         max_limits=settings.limits("max"),
         requires_token=bool(settings.api_tokens),
+        allows_setup=settings.setup_network != "none",
     )
 
 
@@ -90,6 +108,7 @@ class _Converter(OpenAPIConverter):
         document: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
         if schema.Meta.unknown == RAISE:
             document["additionalProperties"] = False
+        document |= _CONSTRAINTS.get(schema.Meta.attrs_class, {})
         if schema.Meta.attrs_class in TYPE_EXAMPLES:
             document["examples"] = TYPE_EXAMPLES[schema.Meta.attrs_class]
         return document
@@ -123,7 +142,7 @@ def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[st
     operation["responses"] = {
         status: _response(
             response,
-            docs["produces"] if status.startswith("2") else [JSON],
+            _media_types(status, docs["produces"]),
             {**ERROR_HEADERS.get(int(status), {}), **headers.get(status, {})},
             status,
         )
@@ -133,6 +152,12 @@ def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[st
         for status in {"200", "202"} & set(responses):
             operation["responses"][status]["links"] = _links()
     return operation
+
+
+def _media_types(status: str, produces: list[str]) -> list[str]:
+    if status == "204":
+        return []
+    return produces if status.startswith("2") else [JSON]
 
 
 def _request_body(schema: Any) -> dict[str, Any]:
@@ -155,7 +180,9 @@ def _response(
             content[media_type] = {"schema": _SCHEMAS[media_type], "example": MEDIA_TYPE_EXAMPLES[media_type]}
         else:
             content[media_type] = {"schema": {"type": "string", "format": "binary"}}
-    response: dict[str, Any] = {"description": docs["description"] or status, "content": content}
+    response: dict[str, Any] = {"description": docs["description"] or status}
+    if content:
+        response["content"] = content
     if headers:
         response["headers"] = {
             name: {"description": description, "schema": {"type": "string"}}
@@ -179,5 +206,27 @@ def _add_server_defaults(schemas: dict[str, Any], server: ServerInfo) -> None:
             continue
         limits[limit.name] |= {"default": default} if default is not None else {}
         limits[limit.name] |= {"maximum": maximum} if maximum is not None else {}
+        _lower_examples(limits, schemas, limit.name, maximum)
     for name in ("Metadata", "EvalRequest"):
-        schemas[name]["properties"]["docker_image"]["description"] += f" Default: {server.default_image}."
+        fields = schemas[name]["properties"]
+        fields["docker_image"]["description"] += f" Default: {server.default_image}."
+        fields["docker_image"]["examples"] = [server.default_image]  # always allowed
+        if not server.allows_setup:
+            for setup_field in ("requirements_txt", "pre_commands"):
+                del fields[setup_field]["examples"]
+
+
+def _lower_examples(
+    limits: dict[str, Any], schemas: dict[str, Any], name: str, maximum: float | None
+) -> None:
+    """Lower the examples of one limit to the server's maximum, so that they are valid requests."""
+    if maximum is None:
+        return
+    limits[name]["examples"] = [min(example, maximum) for example in limits[name]["examples"]]
+    for schema in (schemas["Metadata"], schemas["EvalRequest"]):
+        schema["examples"] = [
+            {**example, "config": {**example["config"], name: min(example["config"][name], maximum)}}
+            if name in example.get("config", {})
+            else example
+            for example in schema["examples"]
+        ]

@@ -1,0 +1,82 @@
+"""The queue limit counts executions that wait, wherever they wait, and is exact when callers arrive at once."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pyexec.errors import QueueFull
+from pyexec.services.active_runs import ActiveRuns
+from pyexec.services.slots import Admission, Slots
+from tests.events import LIMITS, claimed, new_id, preparing, released, running, submitted
+from tests.services.world import InlineLog
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[InlineLog]:
+    log = InlineLog.at(tmp_path)
+    yield log
+    await log.close()
+
+
+def slots_of(*, concurrent: int, queue: int) -> Slots:
+    return Slots(concurrent_max=concurrent, queue_max=queue, memory_mb_max=10**9, overhead_mb=0)
+
+
+async def test_programs_that_run_elsewhere_do_not_wait(log: InlineLog) -> None:
+    slots = slots_of(concurrent=1, queue=2)
+    slots.take_over(LIMITS)
+    for _ in range(5):
+        await log.append(new_id(), 0, [submitted(), claimed(), running()])
+        await log.append(new_id(), 0, [submitted(), claimed(), preparing()])
+    admission = Admission(slots, log, ActiveRuns())
+    await admission.check(LIMITS)
+    await log.append(new_id(), 0, [submitted()])
+    await admission.check(LIMITS)
+    await log.append(new_id(), 0, [submitted(), claimed(), released()])
+    with pytest.raises(QueueFull):
+        await admission.check(LIMITS)
+
+
+@pytest.mark.parametrize(("concurrent", "taken", "queue"), [(1, 1, 3), (1, 1, 0), (2, 0, 0), (3, 1, 2)])
+async def test_as_many_wait_as_the_limit_says_when_callers_arrive_at_once(
+    log: InlineLog, concurrent: int, taken: int, queue: int
+) -> None:
+    slots = slots_of(concurrent=concurrent, queue=queue)
+    for _ in range(taken):
+        slots.take_over(LIMITS)
+    admission = Admission(slots, log, ActiveRuns())
+    admitted, refused = [], []
+
+    async def submit(name: str, upload_seconds: float) -> None:
+        try:
+            async with admission.accepting(name, LIMITS):
+                admitted.append(name)
+                await anyio.sleep(upload_seconds)
+                await log.append(name, 0, [submitted()])
+        except QueueFull:
+            refused.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(submit, new_id(), 0.001 * (number % 3), name=f"caller {number}")
+    assert (len(admitted), len(refused)) == (
+        concurrent - taken + queue,
+        20 - (concurrent - taken + queue),
+    )
+
+
+async def test_waiting_callers_and_accepted_executions_share_the_limit(log: InlineLog) -> None:
+    slots = slots_of(concurrent=1, queue=3)
+    slots.take_over(LIMITS)
+    admission = Admission(slots, log, ActiveRuns())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(slots.reserve, LIMITS, 60, name="a caller in the queue")
+        await anyio.wait_all_tasks_blocked()
+        await log.append(new_id(), 0, [submitted()])
+        async with admission.accepting(new_id(), LIMITS):
+            with pytest.raises(QueueFull):
+                await admission.check(LIMITS)
+        await admission.check(LIMITS)
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,177 @@
+"""HTTP as people expect it, in this process: broken transfers, negotiation, HEAD, paths, headers."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import anyio
+import pytest
+
+from pyexec.domain.events import Finished, Output
+from pyexec.services.output_store import output_blob
+from tests.events import START, nonce
+from tests.web.in_process import MEBIBYTE, SIZE, Recorded, Web, active, ended, get, running_web
+
+
+@pytest.fixture
+async def web(tmp_path: Path) -> AsyncIterator[Web]:
+    async with running_web(tmp_path) as web:
+        yield web
+
+
+@pytest.mark.parametrize("path", ["files/big.bin", "files"])
+async def test_a_download_that_fails_is_a_broken_transfer(web: Web, path: str) -> None:
+    execution = await ended(web)
+    web.blobs.breaks_after = MEBIBYTE
+    async with (
+        aiohttp.ClientSession(web.url) as http,
+        http.get(f"/api/v1/executions/{execution}/{path}") as response,
+    ):
+        assert response.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    received = await web.exchange(get(f"/api/v1/executions/{execution}/{path}"))
+    assert b"HTTP/1.1 503" not in received
+    assert len(received) < SIZE
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("path", ["logs?follow=1", "events"])
+async def test_a_stream_that_fails_is_a_broken_transfer(web: Web, path: str, version: str) -> None:
+    run = await active(web)
+
+    async def fail() -> None:
+        """Let the replica lose the run, and then the blob store with its output."""
+        await anyio.sleep(0.3)
+        finished = Finished(at=START, nonce=nonce(), exit_code=0, output=Output(blob=output_blob(run.id)))
+        await web.log.append(run.id, 3, [finished])
+        web.blobs.stored[output_blob(run.id)], web.blobs.breaks_after = b"x", 0
+        web.active_runs.remove(run)
+        run.detach()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fail, name="fail")
+        request = get(f"/api/v1/executions/{run.id}/{path}", version=version)
+        if version == "1.0":  # the end of the connection is the end of the body, so it must be a reset
+            with pytest.raises(ConnectionResetError):
+                await web.exchange(request)
+        else:
+            received = await web.exchange(request)
+            assert b"Transfer-Encoding: chunked" in received
+            assert not received.endswith(b"0\r\n\r\n")
+            assert b"503" not in received
+
+
+PREFERENCES = {
+    "text/event-stream": True,
+    "TEXT/EVENT-STREAM": True,
+    "text/event-stream, */*": True,
+    "text/event-stream, application/json;q=0.9": True,
+    "application/json;q=0.5, text/*": True,
+    "application/json, text/event-stream": False,
+    "text/event-stream;q=0.5, application/json": False,
+    "text/event-stream; q=0, */*": False,
+    "text/event-stream;q=0": False,
+    "*/*": False,
+    "text/html": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize("accept", PREFERENCES)
+async def test_json_is_the_answer_unless_events_are_preferred(tmp_path: Path, accept: str) -> None:
+    submissions = Recorded()
+    async with running_web(tmp_path, submissions) as web, aiohttp.ClientSession(web.url) as http:
+        submissions.execution = await ended(web)
+        async with http.post("/api/v1/eval", json={"code": "1"}, headers={"Accept": accept}) as response:
+            expected = "text/event-stream" if PREFERENCES[accept] else "application/json"
+            assert (response.status, response.content_type) == (200, expected)
+
+
+async def test_head_is_answered_wherever_get_is(web: Web) -> None:
+    execution = await ended(web)
+    run = await active(web)
+    paths = ["/health", "/ready", "/metrics", "/docs", "/openapi.json", "/api/v1/executions"]
+    paths += [f"/api/v1/executions/{execution}{rest}" for rest in ("", "/", "/logs", "/events", "/files")]
+    paths += [f"/api/v1/executions/{execution}/files/big.bin"]
+    paths += [f"/api/v1/executions/{run.id}/logs?follow=1", f"/api/v1/executions/{run.id}/events"]
+    async with aiohttp.ClientSession(web.url, timeout=aiohttp.ClientTimeout(10)) as http:
+        for path in paths:
+            async with http.head(path) as response:
+                assert (path, response.status, await response.read()) == (path, 200, b"")
+        async with http.head(f"/api/v1/executions/{execution}/files/big.bin") as response:
+            assert response.headers["Content-Length"] == str(SIZE)
+        async with http.head("/api/v1/executions/exe_unknown") as response:
+            assert response.status == 404
+    for path in (f"/api/v1/executions/{run.id}/events", f"/api/v1/executions/{run.id}/logs?follow=1"):
+        raw = await web.exchange(get(path, method="HEAD"))
+        assert raw.endswith(b"\r\n\r\n")
+        assert raw.count(b"\r\n\r\n") == 1
+
+
+@pytest.mark.parametrize("path", ["//health", "/health//", "//api/v1/executions", "/api//v1///executions/"])
+async def test_repeated_slashes_count_as_one(web: Web, path: str) -> None:
+    received = await web.exchange(get(f"{path}?limit=1"))
+    assert received.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_arrives_at_a_path_with_two_slashes(tmp_path: Path) -> None:
+    submissions = Recorded()
+    async with running_web(tmp_path, submissions) as web, aiohttp.ClientSession() as http:
+        submissions.execution = await ended(web)
+        async with http.post(f"{web.url}//api/v1/eval", json={"code": "1"}) as response:
+            assert (await response.json())["stdout"] == "hello\n"
+
+
+async def test_two_slashes_do_not_lead_around_the_token(tmp_path: Path) -> None:
+    async with running_web(tmp_path, api_tokens="a-long-enough-token") as web:
+        assert (await web.exchange(get("//health"))).startswith(b"HTTP/1.1 200")
+        for path, status in (("//api/v1/executions", b"401"), ("//docs//..//api/v1/executions", b"404")):
+            assert (await web.exchange(get(path))).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (
+            b"GET /health HTTP/1.1\r\nHost: test\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
+            431,
+            "request_header_fields_too_large",
+        ),
+        (
+            b"GET /health HTTP/1.1\r\nHost: test\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+            431,
+            "request_header_fields_too_large",
+        ),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: test\r\n\r\n", 431, "request_header_fields_too_large"),
+        (b"GET /health HTTP/1.1\r\nno header\r\n\r\n", 400, "bad_request"),
+    ],
+)
+async def test_a_malformed_head_is_refused_in_json(
+    web: Web, caplog: pytest.LogCaptureFixture, request_bytes: bytes, status: int, code: str
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        received = await web.exchange(iter([request_bytes]))
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert b"application/json" in head
+    assert json.loads(body)["code"] == code
+    assert len(body) < 500
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_the_last_event_of_an_ended_execution_is_followed_by_nothing(web: Web) -> None:
+    execution, run = await ended(web), await active(web)
+    async with aiohttp.ClientSession(web.url) as http:
+        events = f"/api/v1/executions/{execution}/events"
+        async with http.get(events) as response:
+            text = await response.text()
+        last = text.rpartition("id: ")[2].partition("\n")[0]
+        for position, status in ((last, 204), ("99.0", 204), ("3.6", 200), ("0.0", 200)):
+            async with http.get(events, headers={"Last-Event-ID": position}) as response:
+                assert (position, response.status) == (position, status)
+        headers = {"Last-Event-ID": "3.6"}
+        async with http.get(f"/api/v1/executions/{run.id}/events", headers=headers) as response:
+            assert response.status == 200
