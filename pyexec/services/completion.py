@@ -13,7 +13,6 @@ from pyexec.domain.events import Failed, FailureType, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
 from pyexec.domain.output_files import OutputFiles
-from pyexec.domain.output_log import Stream
 from pyexec.errors import (
     Conflict,
     CorruptLog,
@@ -37,10 +36,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TRACEBACK_BYTES = 64 * 1024
 RETRY_SECONDS = 0.5
 PREPARATION_ERRORS = (ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog)
 """Errors that can prevent a run's sandbox from being prepared."""
+ARCHIVE_PROBLEMS = frozenset({"bad_archive", "disk_full"})
+"""Codes of `SandboxRefused` for an archive that is the caller's mistake."""
 SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
 
 
@@ -66,7 +66,6 @@ class CompletionWriter:
         """Store output and files, and write the terminal event for the observed end."""
         failures = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
-            stderr_tail = run.output_log.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             stored = await self._retried(
                 run, failures, partial(store_output, self.blobs, run.id, run.output_log)
             )
@@ -80,7 +79,7 @@ class CompletionWriter:
                 ended,
                 limits=run.execution.spec.limits,
                 output_max=self.output_bytes_max,
-                stderr_tail=stderr_tail.decode("utf-8", "replace"),
+                crash=run.traceback.finish() if run.traceback else None,
                 output=output,
                 files=files,
                 at=now(),
@@ -113,6 +112,8 @@ class CompletionWriter:
             await self.fail(run, SETUP_FAILURES[type(error)], str(error), exit_code=error.exit_code)
         elif isinstance(error, ImageUnavailable):
             await self.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
+        elif isinstance(error, SandboxRefused) and error.code in ARCHIVE_PROBLEMS:
+            await self.fail(run, FailureType.SETUP_FAILED, f"the archive cannot be unpacked: {error}")
         else:
             await self.fail(run, FailureType.INTERNAL, f"the sandbox could not be prepared: {error}")
 
