@@ -55,7 +55,8 @@ type OutputFile struct {
 type Result struct {
 	ExecutionID    string       `json:"execution_id"`
 	Status         Status       `json:"status"`
-	Stdout         string       `json:"stdout"` // text, with invalid UTF-8 replaced; empty in the results of List
+	Entrypoint     string       `json:"entrypoint"` // the file that runs
+	Stdout         string       `json:"stdout"`     // text, with invalid UTF-8 replaced; empty in the results of List
 	Stderr         string       `json:"stderr"`
 	ExitCode       *int         `json:"exit_code"`
 	Error          string       `json:"error"`      // why it failed

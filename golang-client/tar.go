@@ -14,8 +14,8 @@ import (
 const endBytes = 1024
 
 // fixedTime is the modification time of members that are not files on disk. It is fixed, so that equal sources give
-// equal archives: an idempotency key needs that. It is 1980, because the zip format has no earlier dates.
-var fixedTime = time.Unix(315_532_800, 0)
+// equal archives: an idempotency key needs that. Zero means that no time is known; the server then sets the present.
+var fixedTime = time.Unix(0, 0)
 
 // Member is one entry of an archive. Create one with [TextMember], [FileMember] or [ReaderMember].
 type Member struct {

@@ -67,6 +67,7 @@ class OutputFile:
 class Result:
     """The state of an execution and, once it has ended, its result. Fields that do not apply are None.
 
+    - `entrypoint`: the file that runs
     - `stdout`, `stderr`: text, with invalid UTF-8 replaced; empty in the results of `list`
     - `result`: the `repr` of the last expression (only `eval`)
     - `files`: the output files, ready for `Client.file` and `Client.files`
@@ -76,6 +77,7 @@ class Result:
 
     execution_id: str
     status: Status
+    entrypoint: str | None = None
     stdout: str = ""
     stderr: str = ""
     exit_code: int | None = None
@@ -128,7 +130,17 @@ class Result:
 
 _TIMES = ("created_at", "started_at", "finished_at")
 _PLAIN = (
-    *("execution_id", "stdout", "stderr", "exit_code", "error", "error_type", "error_line", "result"),
+    *(
+        "execution_id",
+        "entrypoint",
+        "stdout",
+        "stderr",
+        "exit_code",
+        "error",
+        "error_type",
+        "error_line",
+        "result",
+    ),
     *("duration_ms", "files_truncated"),
 )
 

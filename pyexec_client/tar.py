@@ -16,8 +16,8 @@ from .ignore import IgnoreRules
 CHUNK_BYTES = 256 * 1024
 _END = bytes(2 * tarfile.BLOCKSIZE)
 # Modification time of members that are not files on disk. It is fixed, so that equal sources give equal archives:
-# an Idempotency-Key needs that. It is 1980, because the zip format has no earlier dates.
-_FIXED_TIME = 315_532_800
+# an Idempotency-Key needs that. Zero means that no time is known; the server then sets the present time.
+_FIXED_TIME = 0
 
 Content = str | bytes | os.PathLike[str] | BinaryIO
 

@@ -6,10 +6,11 @@ the size of the archive."""
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from attrs import define, field, frozen
 
+from pyexec.domain.entrypoint import EntrypointCandidates
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tar_parser import REGULAR, Member, TarParser
 from pyexec.errors import InvalidRequest, TooLarge, quote
@@ -18,6 +19,11 @@ NAME_BYTES_MAX = 4095
 COMPONENT_BYTES_MAX = 255
 DEPTH_MAX = 128
 """Maximum number of directories above a member. The check remembers every directory, which costs memory and time."""
+LINKS_FOLLOWED_MAX = 40
+"""How many symbolic links the kernel follows in a path."""
+LINK_CANDIDATES_MAX = 50
+LINK_DEPTH_MAX = 32
+"""How many symbolic links are resolved to find an entrypoint, and how deep their targets may lie."""
 
 _LINKS = {tarfile.SYMTYPE: "symbolic link", tarfile.LNKTYPE: "hard link"}
 _FORBIDDEN = {
@@ -35,31 +41,12 @@ class ArchiveLimits:
     members_max: int
 
 
-@define
-class EntrypointCandidates:
-    """The files that may become the entrypoint, in the order that docs/api.md defines."""
+@frozen
+class Symlink:
+    """A symbolic link of the archive: the normalized path that it points to, and its place among the members."""
 
-    main: str | None = None
-    dunder_main: str | None = None
-    first_at_root: str | None = None
-    first_anywhere: str | None = None
-
-    def add(self, name: str) -> None:
-        """Remember a file if it is a candidate."""
-        if not name.endswith(".py"):
-            return
-        self.first_anywhere = self.first_anywhere or name
-        if "/" in name:
-            return
-        self.first_at_root = self.first_at_root or name
-        if name == "main.py":
-            self.main = name
-        elif name == "__main__.py":
-            self.dunder_main = name
-
-    def best(self) -> str | None:
-        """Return the best candidate so far."""
-        return self.main or self.dunder_main or self.first_at_root or self.first_anywhere
+    landing: str
+    position: int
 
 
 @define
@@ -76,8 +63,9 @@ class ArchiveCheck:
     _parser: TarParser = field(factory=TarParser, init=False)
     _files: set[int] = field(factory=set, init=False)
     _folders: set[int] = field(factory=set, init=False)
-    _symlinks: set[str] = field(factory=set, init=False)
+    _symlinks: dict[str, Symlink] = field(factory=dict, init=False)
     _candidates: EntrypointCandidates = field(factory=EntrypointCandidates, init=False)
+    _found: str | None = field(default=None, init=False)
 
     @property
     def members(self) -> int:
@@ -102,15 +90,39 @@ class ArchiveCheck:
             raise InvalidRequest("the archive has no members", field="tar")
         if self.entrypoint is not None:
             return self._named_entrypoint(self.entrypoint)
-        found = self._candidates.best()
-        if found is None:
+        if self._found is None:
+            self._found = self._detected_entrypoint()
+        if self._found is None:
             raise InvalidRequest(
                 "the archive has no .py file to run; add main.py or name an entrypoint", field="entrypoint"
             )
-        return found
+        return self._found
+
+    def _detected_entrypoint(self) -> str | None:
+        """Return the best candidate. A symbolic link is one if it leads to a file of the archive."""
+        links = (
+            (name, link.position)
+            for name, link in self._symlinks.items()
+            if self._candidates.improves(name, link.position)
+        )
+        for name, position in islice(links, LINK_CANDIDATES_MAX):
+            if self._leads_to_file(name):
+                self._candidates.add(name, position)
+        return self._candidates.best()
+
+    def _leads_to_file(self, path: str) -> bool:
+        """Return True if a path leads to a regular file of the archive, directly or through symbolic links."""
+        for _ in range(LINKS_FOLLOWED_MAX):
+            if path.count("/") > LINK_DEPTH_MAX:
+                return False
+            name = next((part for part in (path, *_parents(path)) if part in self._symlinks), None)
+            if name is None:
+                return hash(path) in self._files
+            path = posixpath.normpath(self._symlinks[name].landing + path[len(name) :])
+        return False
 
     def _named_entrypoint(self, entrypoint: str) -> str:
-        if hash(entrypoint) in self._files:
+        if hash(entrypoint) in self._files or self._leads_to_file(entrypoint):
             return entrypoint
         if hash(entrypoint) in self._folders:
             raise InvalidRequest(
@@ -128,10 +140,10 @@ class ArchiveCheck:
         if member.kind in _LINKS:
             self._check_link(name, member)
         elif member.kind in REGULAR:
-            self._add_file(name, member.size)
+            self._add_size(member.size)
         elif member.kind != tarfile.DIRTYPE:
             raise InvalidRequest(f"member {quote(name)} has the unknown type {member.kind!r}", field="tar")
-        self._add_name(name, is_folder=member.kind == tarfile.DIRTYPE)
+        self._add_name(name, member.kind)
 
     def _check_parents(self, name: str) -> None:
         for parent in _parents(name):
@@ -148,27 +160,30 @@ class ArchiveCheck:
             self._add_folder(parent)
 
     def _add_folder(self, name: str) -> None:
+        self._candidates.add_folder(name)
         self._folders.add(hash(name))
         folders_max = max(self.limits.members_max, DEPTH_MAX)
         if len(self._folders) > folders_max:
             raise TooLarge(f"the archive has more than {folders_max} directories", field="tar")
 
-    def _add_name(self, name: str, *, is_folder: bool) -> None:
-        """Remember a name. Only directories may occur twice, and no name may be both a file and a directory."""
-        if hash(name) in self._files:
-            problem = "is both a file and a directory" if is_folder else "is in the archive twice"
-            raise InvalidRequest(f"member {quote(name)} {problem}", field="tar")
-        if not is_folder and hash(name) in self._folders:
-            raise InvalidRequest(f"member {quote(name)} is both a directory and a file", field="tar")
-        if not is_folder and name == ".":
-            raise InvalidRequest("the member '.' is not a directory", field="tar")
-        if is_folder:
+    def _add_name(self, name: str, kind: bytes) -> None:
+        """Remember a name. A later member replaces an earlier one of the same name and kind, as in `tar -r`."""
+        if kind == tarfile.DIRTYPE:
+            if hash(name) in self._files:
+                raise InvalidRequest(f"member {quote(name)} is both a file and a directory", field="tar")
             self._add_folder(name)
-        else:
-            self._files.add(hash(name))
+            return
+        if name == ".":
+            raise InvalidRequest("the member '.' is not a directory", field="tar")
+        if hash(name) in self._folders:
+            raise InvalidRequest(f"member {quote(name)} is both a directory and a file", field="tar")
+        if kind != tarfile.SYMTYPE:
+            if name in self._symlinks:
+                raise InvalidRequest(f"member {quote(name)} is both a symbolic link and a file", field="tar")
+            self._candidates.add(name, self.members)
+        self._files.add(hash(name))
 
-    def _add_file(self, name: str, size: int) -> None:
-        self._candidates.add(name)
+    def _add_size(self, size: int) -> None:
         self.unpacked_bytes += size
         if self.unpacked_bytes > self.limits.bytes_max:
             limit_mb = self.limits.bytes_max // MEBIBYTE
@@ -193,7 +208,11 @@ class ArchiveCheck:
                 field="tar",
             )
         if symbolic:
-            self._symlinks.add(name)
+            if hash(name) in self._files and name not in self._symlinks:
+                raise InvalidRequest(f"member {quote(name)} is both a file and a symbolic link", field="tar")
+            self._symlinks[name] = Symlink(landing, self.members)
+        elif landing == name:
+            raise InvalidRequest(f"the hard link {quote(name)} points to itself", field="tar")
         elif hash(landing) not in self._files or landing in self._symlinks:
             raise InvalidRequest(
                 f"the hard link {quote(name)} points to {quote(target)}, which is not a file earlier in the archive",

@@ -7,7 +7,7 @@ from attrs import evolve, frozen
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
 from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Limits
-from pyexec.domain.traceback import Crash, parse_traceback
+from pyexec.domain.traceback import Crash
 
 TIMEOUT_EXIT, KILLED_EXIT = 124, 137
 ERROR_CHARACTERS = 1000
@@ -42,17 +42,20 @@ def terminal_event(
     *,
     limits: Limits,
     output_max: int,
-    stderr_tail: str,
+    crash: Crash | None,
     output: Output,
     files: OutputFiles | None,
     at: datetime,
     nonce: str,
 ) -> Terminal:
-    """Return the terminal event of a run with this outcome."""
+    """Return the terminal event of a run with this outcome. `crash` is what stderr says of the main thread's end.
+
+    It counts only with exit code 1, which an uncaught exception has."""
     code: int | None
     match outcome.reason:
         case "exit":
-            crash = parse_traceback(stderr_tail) if outcome.exit_code == 1 and not outcome.signalled else None
+            if outcome.exit_code != 1 or outcome.signalled:
+                crash = None
             return Finished(
                 at=at,
                 nonce=nonce,

@@ -35,6 +35,7 @@ class Summary:
 
     execution_id: str
     status: Status
+    entrypoint: str | None = None
     exit_code: int | None = None
     error: str | None = None
     error_type: str | None = None
@@ -100,6 +101,7 @@ def _facts(execution: Execution) -> dict[str, object]:
     facts: dict[str, object] = {
         "execution_id": execution.id,
         "status": execution.status,
+        "entrypoint": execution.spec.entrypoint,
         "created_at": execution.created_at,
         "started_at": execution.started_at,
     }

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 BLOCK = tarfile.BLOCKSIZE
 EXTENDED_HEADER_MAX = 64 * 1024
+EXTENDED_HEADERS_MAX = 16
+"""How many extended headers a member may have. Python's `tarfile` in the sandbox reads each of them recursively."""
 
 REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE})
 
@@ -62,9 +64,15 @@ class _ExtendedHeaders:
     target: bytes | None = None
     stored_size: int | None = None
     real_size: int | None = None
+    count: int = 0
 
     def add(self, kind: bytes, data: bytes) -> None:
         """Read one extended header."""
+        self.count += 1
+        if self.count > EXTENDED_HEADERS_MAX:
+            raise InvalidRequest(
+                f"a member of the archive has more than {EXTENDED_HEADERS_MAX} extended headers", field="tar"
+            )
         if kind == tarfile.GNUTYPE_LONGNAME:
             self.name = data.rstrip(b"\0")
         elif kind == tarfile.GNUTYPE_LONGLINK:
@@ -93,6 +101,13 @@ class _ExtendedHeaders:
                 self.stored_size = _decimal(value)
             case b"GNU.sparse.realsize" | b"GNU.sparse.size":
                 self.real_size = _decimal(value)
+            case b"GNU.sparse.map":
+                for number in value.split(b","):
+                    _decimal(number)
+            case _ if key.startswith(b"GNU.sparse."):
+                _decimal(value)
+            case b"hdrcharset" if not value.isascii():
+                raise InvalidRequest("the archive is damaged: a character set is not ASCII", field="tar")
 
 
 @define
@@ -224,7 +239,7 @@ def _number(digits: bytes) -> int:
 def _decimal(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
         raise InvalidRequest(
-            "the archive is damaged: the size in an extended header is not a number", field="tar"
+            "the archive is damaged: a size in an extended header is not a number", field="tar"
         )
     return int(value)
 
@@ -237,7 +252,7 @@ def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         length = int(digits) if space and digits.isdigit() else 0
         record = data[at : at + length]
         key, equals, value = record[len(digits) + 1 :].partition(b"=")
-        if len(record) != length or not equals or not value.endswith(b"\n"):
+        if len(record) != length or not key or not equals or not value.endswith(b"\n"):
             raise InvalidRequest("the archive is damaged: an extended header is malformed", field="tar")
         yield key, value[:-1]
         at += length

@@ -1,24 +1,63 @@
-"""Find the exception that ended a program in the traceback that its interpreter printed."""
+"""Find the exception that ended a program's main thread in what its interpreter prints to stderr.
+
+CPython prints more tracebacks than that one: those of threads, finalizers and exit functions, with a line before that
+says so, and those that a program prints itself. A message may contain a traceback, too, for example a child's. The
+traceback of the main thread begins with the module frame of the script, so the last such traceback counts."""
 
 import re
-from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-_FRAME = re.compile(r'^\s+File "(?P<path>[^"]+)", line (?P<line>\d+)')
-_EXCEPTION = re.compile(r"^(?P<name>[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))*)(?:: ?(?P<message>.*))?$")
-_HEADING = "Traceback (most recent call last):"
-_GROUP_HEADING = f"  + Exception Group {_HEADING}"
-_GROUP_MARGIN = "  | "
-_GROUP_MEMBERS = re.compile(r"^  \+-\+-+ 1 -+$")
+NAME_CHARACTERS = 200
+"""Maximum length of an exception's name. A program chooses the name, and indexes and lists show it."""
+MESSAGE_CHARACTERS = 4000
+"""Maximum length of an exception's message; a longer one ends with an ellipsis."""
+LINE_BYTES = 64 * 1024
+"""How much of a line is kept: a name, and a message of the maximum length at four bytes a character."""
+
+_EVENT = re.compile(
+    rb"""
+    ^(?:
+        (?P<heading>Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
+      | (?P<group>[ ][ ]\+[ ]Exception[ ]Group[ ]Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
+      | (?P<members>[ ][ ]\+-\+-+[ ]1[ ]-+)
+      | (?P<syntax>[ ][ ]File[ ]"[^"\n]+",[ ]line[ ][0-9]{1,9})
+      | (?P<other>
+            Exception[ ]ignored[ ](?:in|on|while)\b[^\n]*
+          | Exception[ ]in[ ](?:thread|callback|threading\.excepthook|default[ ]exception[ ]handler)\b[^\n]*
+          | Unhandled[ ]exception[ ]in[ ]thread\b[^\n]*
+          | Error[ ]in[ ](?:atexit\._run_exitfuncs|sys\.excepthook):
+          | Task[ ]exception[ ]was[ ]never[ ]retrieved
+          | Process[ ][\w.-]*Process-[0-9:]+:
+          | ---[ ]Logging[ ]error[ ]---
+          | Fatal[ ]Python[ ]error:[^\n]*
+        )
+      | (?P<warning>[^ \n][^\n]*?:[0-9]+:[ ]\w*Warning:[^\n]*)
+      | (?P<original>Original[ ]exception[ ]was:)
+      | (?P<chain>
+            During[ ]handling[ ]of[ ]the[ ]above[ ]exception,[ ]another[ ]exception[ ]occurred:
+          | The[ ]above[ ]exception[ ]was[ ]the[ ]direct[ ]cause[ ]of[ ]the[ ]following[ ]exception:
+        )
+    )$
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
+"""A line that begins or ends something: a traceback, the members of an exception group, an error elsewhere."""
+_FRAME = re.compile(
+    rb'^(?:  \| )?  File "(?P<path>[^"\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
+    re.MULTILINE,
+)
+_AFTER_FRAMES = re.compile(rb"^[^ \n]", re.MULTILINE)
+_AFTER_GROUP_FRAMES = re.compile(rb"^(?!  \| (?: |$))", re.MULTILINE)
+_MARGIN = "  | "
+_EXCEPTION = re.compile(
+    r"(?P<name>[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))*)(?:: ?(?P<message>.*))?", re.DOTALL
+)
 
 _NO_NETWORK = re.compile(
     r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
 )
 """Messages of the C library without a route (ENETUNREACH, EAI_AGAIN), which other libraries include in theirs."""
-
-NAME_CHARACTERS = 200
-"""Maximum length of an exception's name. A program chooses the name, and indexes and lists show it."""
 
 
 @frozen(kw_only=True)
@@ -36,41 +75,176 @@ class Crash:
         return _NO_NETWORK.search(self.error) is not None
 
 
-def parse_traceback(stderr: str, root: str = "/work/") -> Crash | None:
-    """Return the crash at the end of `stderr`; None if there is none. `root` is the directory of the user's files.
+@define(kw_only=True)
+class _Traceback:
+    """One traceback while it is read: first its frames, then the exception's name, then the message."""
 
-    All text after the exception counts as its message, because a message may have any number of lines. So call this
-    only for a program that failed."""
-    lines = stderr.rstrip("\n").split("\n")
-    for start in range(len(lines) - 1, -1, -1):
-        if lines[start] == _HEADING:
-            return _read(lines[start + 1 :], root)
-        if lines[start] == _GROUP_HEADING:
-            return _read(_without_members(lines[start + 1 :]), root)
-    return _syntax_error(lines, root)
+    is_group: bool = False
+    is_syntax_error: bool = False
+    is_elsewhere: bool = False
+    """True if a line before it says that it is not the main thread's."""
+    has_frames: bool = False
+    is_main: bool = False
+    own_line: int | None = None
+    name: str = ""
+    message: str = ""
+    ended: bool = False
+
+    def add_text(self, text: bytes) -> None:
+        """Append to the message. Text after the maximum length is dropped."""
+        missing = MESSAGE_CHARACTERS + 1 - len(self.message)
+        if self.ended or missing <= 0:
+            return
+        lines = text[: 8 * missing].decode("utf-8", "replace")
+        if self.is_group:
+            lines = "\n".join(line.removeprefix(_MARGIN) for line in lines.split("\n"))
+        # Blank lines at the beginning do not use up the message's length.
+        self.message = (self.message + lines).lstrip()[: MESSAGE_CHARACTERS + 1]
+
+    def crash(self) -> Crash:
+        """Return the exception."""
+        message = self.message.rstrip()
+        if len(message) > MESSAGE_CHARACTERS:
+            message = message[: MESSAGE_CHARACTERS - 1] + "…"
+        return Crash(error_type=self.name, error=message or self.name, error_line=self.own_line)
 
 
-def _without_members(lines: Sequence[str]) -> Sequence[str]:
-    """Return an exception group's own traceback, without the margin and without its members."""
-    end = next((at for at, line in enumerate(lines) if _GROUP_MEMBERS.match(line)), len(lines))
-    return [line.removeprefix(_GROUP_MARGIN) for line in lines[:end]]
+@define
+class TracebackParser:
+    """Reads stderr in chunks of any size. Memory is bounded, and time is linear in the size of the output.
+
+    `script` is the path of the program's main file below `root`, the directory of the user's files.
+
+    All text after an exception counts as its message, because a message may have any number of lines. So use the
+    result only for a program that failed."""
+
+    script: str = "main.py"
+    root: str = "/work/"
+
+    _line: bytearray = field(factory=bytearray, init=False)
+    """The beginning of the unfinished line."""
+    _open: _Traceback | None = field(default=None, init=False)
+    """The traceback whose frames are being read."""
+    _main: _Traceback | None = field(default=None, init=False)
+    _printed: _Traceback | None = field(default=None, init=False)
+    """The last traceback of unknown origin. It counts if there is no other, because Python omits outer frames above
+    its limit."""
+    _is_elsewhere: bool = field(default=False, init=False)
+    """True if the next traceback is not the main thread's."""
+    _last: _Traceback | None = field(default=None, init=False)
+
+    def feed(self, data: bytes) -> None:
+        """Read the next chunk."""
+        end = data.rfind(b"\n") + 1
+        if end:
+            first = data.index(b"\n") + 1
+            self._add_to_line(data[:first])
+            line = bytes(self._line)
+            self._line.clear()
+            self._read(line if line.endswith(b"\n") else line + b"\n")
+            self._read(data[first:end])
+        self._add_to_line(data[end:])
+
+    def finish(self) -> Crash | None:
+        """Return the exception that ended the main thread, or None. Call this after the last chunk."""
+        if self._line:
+            self.feed(b"\n")
+        found = self._main or self._printed
+        return found.crash() if found else None
+
+    def _add_to_line(self, data: bytes) -> None:
+        self._line += data[: max(0, LINE_BYTES - len(self._line))]
+
+    def _read(self, lines: bytes) -> None:
+        """Read whole lines."""
+        at = 0
+        while at < len(lines):
+            at = (
+                self._read_text(lines, at) if self._open is None else self._read_frames(self._open, lines, at)
+            )
+
+    def _read_text(self, lines: bytes, at: int) -> int:
+        """Read up to the end of the next line that matters. Return where to continue."""
+        event = _EVENT.search(lines, at)
+        if event is None:
+            self._add_text(lines[at:])
+            return len(lines)
+        end = event.end() + 1
+        kind = event.lastgroup
+        if kind == "members":
+            self._add_text(lines[at : event.start()])
+            self._end_messages(groups_only=True)
+            self._add_text(lines[event.start() : end])
+        elif kind in ("other", "warning", "original"):
+            self._add_text(lines[at : event.start()])
+            self._end_messages()
+            self._is_elsewhere = kind == "other"
+        elif kind == "chain":
+            self._add_text(lines[at:end])
+            self._is_elsewhere = self._last is not None and self._last.is_elsewhere
+        else:
+            self._add_text(lines[at:end])
+            self._open = _Traceback(
+                is_group=kind == "group", is_syntax_error=kind == "syntax", is_elsewhere=self._is_elsewhere
+            )
+            if kind == "syntax":
+                self._add_frames(self._open, lines[event.start() : end])
+        return end
+
+    def _read_frames(self, opened: _Traceback, lines: bytes, at: int) -> int:
+        """Read frames, then the line with the exception. Return where to continue."""
+        after = (_AFTER_GROUP_FRAMES if opened.is_group else _AFTER_FRAMES).search(lines, at)
+        start = after.start() if after else len(lines)
+        if start > at:
+            self._add_frames(opened, lines[at:start])
+            self._add_text(lines[at:start])
+        if start == len(lines):
+            return start
+        self._open = None
+        end = lines.index(b"\n", start) + 1
+        text = lines[start : min(end, start + LINE_BYTES)].decode("utf-8", "replace").rstrip("\n")
+        exception = _EXCEPTION.fullmatch(text.removeprefix(_MARGIN) if opened.is_group else text)
+        if exception is None or not opened.has_frames:
+            return start
+        if opened.is_syntax_error and not exception["name"].endswith("Error"):
+            return start
+        opened.name = exception["name"].rsplit(".", 1)[-1][:NAME_CHARACTERS]
+        self._add_text(lines[start:end])
+        self._last, self._is_elsewhere = opened, False
+        if opened.is_main:
+            self._main = opened
+        elif not opened.is_elsewhere:
+            self._printed = opened
+        opened.message = (exception["message"] or "").lstrip()[: MESSAGE_CHARACTERS + 1]
+        if opened.message:
+            opened.message += "\n"
+        return end
+
+    def _add_frames(self, opened: _Traceback, lines: bytes) -> None:
+        for frame in _FRAME.finditer(lines):
+            path = frame["path"].decode("utf-8", "replace")
+            is_script = path in (self.script, self.root + self.script)
+            if not opened.has_frames:
+                opened.is_main = is_script and frame["name"] == (
+                    None if opened.is_syntax_error else b"<module>"
+                )
+            opened.has_frames = True
+            if is_script or (path.startswith(self.root) and "/site-packages/" not in path):
+                opened.own_line = int(frame["line"])
+
+    def _add_text(self, text: bytes) -> None:
+        for found in (self._main, self._printed):
+            if found is not None:
+                found.add_text(text)
+
+    def _end_messages(self, *, groups_only: bool = False) -> None:
+        for found in (self._main, self._printed):
+            if found is not None and (found.is_group or not groups_only):
+                found.ended = True
 
 
-def _syntax_error(lines: Sequence[str], root: str) -> Crash | None:
-    """Read a `SyntaxError` of the main file, which the interpreter prints with a frame but without a heading."""
-    start = next((at for at in range(len(lines) - 1, -1, -1) if _FRAME.match(lines[at])), None)
-    crash = None if start is None else _read(lines[start:], root)
-    return crash if crash is not None and crash.error_type.endswith("Error") else None
-
-
-def _read(lines: Sequence[str], root: str) -> Crash | None:
-    """Read the frames, which are indented, then the exception on the first line that is not."""
-    end = next((at for at, line in enumerate(lines) if not line.startswith(" ")), len(lines))
-    frames = [frame for line in lines[:end] if (frame := _FRAME.match(line))]
-    exception = _EXCEPTION.match(lines[end]) if end < len(lines) else None
-    if not frames or exception is None:
-        return None
-    name = exception["name"].rsplit(".", 1)[-1][:NAME_CHARACTERS]
-    message = "\n".join([exception["message"] or "", *lines[end + 1 :]]).strip()
-    own = [int(frame["line"]) for frame in frames if frame["path"].startswith(root)]
-    return Crash(error_type=name, error=message or name, error_line=own[-1] if own else None)
+def parse_traceback(stderr: str, root: str = "/work/", script: str = "main.py") -> Crash | None:
+    """Return the exception that ended the main thread, given all of stderr; None if there is none."""
+    parser = TracebackParser(script, root)
+    parser.feed(stderr.encode("utf-8", "surrogatepass"))
+    return parser.finish()

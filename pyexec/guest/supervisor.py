@@ -8,21 +8,19 @@ nor open its files, nor slow it down (seccomp.py). The supervisor ignores signal
 memory runs out. It kills all processes that the program leaves. The server enforces every limit again from outside."""
 
 import ctypes
-import errno
 import io
 import os
 import signal
 import sys
-import tarfile
 import time
 
+from pyexec.guest.archive import BadArchive, unpack
 from pyexec.guest.interpreter import IGNORED_SIGNALS, NewInterpreter
 from pyexec.guest.memory import Memory
 from pyexec.guest.prestart import PrestartedInterpreter
 from pyexec.guest.program import Program, kill_all
 from pyexec.guest.seccomp import install_filter
 from pyexec.guest.wire import (
-    ARCHIVE,
     CHUNK,
     LINGER_SECONDS,
     PLAN,
@@ -34,7 +32,6 @@ from pyexec.guest.wire import (
     UNPACKED,
     WORK,
     read_frame,
-    read_header,
     read_json,
     send,
     send_json,
@@ -43,37 +40,6 @@ from pyexec.guest.wire import (
 GRACE_SECONDS = 5.0
 """The container ends this long after the program's deadline in any case."""
 PR_SET_DUMPABLE = 4
-
-
-class ArchiveReader:
-    """A file object with the payloads of the ARCHIVE frames."""
-
-    def __init__(self, frames):
-        self.frames = frames
-        self.left = 0
-        self.ended = False
-
-    def read(self, size):
-        while not self.left and not self.ended:
-            kind, self.left = read_header(self.frames)
-            if kind != ARCHIVE:
-                raise ValueError("expected the archive, not %r" % kind)
-            self.ended = not self.left
-        data = self.frames.read(min(size, self.left))
-        self.left -= len(data)
-        if not data and not self.ended:
-            sys.exit(0)
-        return data
-
-
-def unpack(frames):
-    """Unpack the archive into /work while it arrives."""
-    reader = ArchiveReader(frames)
-    with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK, copybufsize=16 * CHUNK) as tar:
-        tar.extraction_filter = lambda member, path: member
-        tar.extractall(WORK, numeric_owner=True)
-    while reader.read(CHUNK):
-        pass
 
 
 def set_dumpable(value):
@@ -117,10 +83,10 @@ def main(prestart):
     send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
     prestarted = PrestartedInterpreter.start(memory) if prestart else None
     try:
-        unpack(frames)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return send_json(REJECTED, code="disk_full" if full else "bad_archive", message=str(error)[:1000])
+        unpack(frames, WORK)
+    except BadArchive as error:
+        code = "disk_full" if error.disk_full else "bad_archive"
+        return send_json(REJECTED, code=code, message=str(error)[:1000])
     send(UNPACKED)
     plan, stdin = read_json(frames, PLAN), read_frame(frames, STDIN)
     program = prepare_program(plan, stdin, prestarted, memory)

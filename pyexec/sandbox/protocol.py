@@ -17,7 +17,16 @@ from pyexec.errors import SandboxBroken
 from pyexec.guest import collector, wire
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
-_SUPERVISOR_MODULES = ("wire", "memory", "seccomp", "interpreter", "prestart", "program", "supervisor")
+_SUPERVISOR_MODULES = (
+    "wire",
+    "archive",
+    "memory",
+    "seccomp",
+    "interpreter",
+    "prestart",
+    "program",
+    "supervisor",
+)
 """The modules of the supervisor, each after those that it imports."""
 _HEADER = wire.HEADER
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}

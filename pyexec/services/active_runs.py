@@ -9,6 +9,7 @@ from pyexec.aio import Broadcast
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, apply, is_legal
 from pyexec.domain.output_log import OutputLog, Stream
+from pyexec.domain.traceback import TracebackParser
 from pyexec.errors import Conflict
 from pyexec.services.output_files import OutputFileSpool
 
@@ -26,6 +27,8 @@ class Run:
     inactive: anyio.Event = field(factory=anyio.Event)
     """Set once this replica no longer handles the run: it has ended, or another replica owns it."""
     kill_requested: anyio.Event = field(factory=anyio.Event)
+    traceback: TracebackParser | None = None
+    """Reads the program's stderr. None before its first output."""
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
     """The scope of everything before the start. A kill request and a change of owner cancel it."""
     _execution: Execution | None = None
@@ -73,6 +76,11 @@ class Run:
     def write_output(self, stream: Stream, data: bytes) -> None:
         """Append output, and wake all readers."""
         self.output_log.append(stream, data)
+        if stream is Stream.STDERR:
+            if self.traceback is None:
+                entrypoint = self._execution.spec.entrypoint if self._execution else None
+                self.traceback = TracebackParser(script=entrypoint or "main.py")
+            self.traceback.feed(data)
         self.changes.notify_all()
 
     def check_may_append(self, replica: str, event: Event) -> None:

@@ -13,7 +13,6 @@ from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
 from pyexec.domain.output_files import OutputFiles
-from pyexec.domain.output_log import Stream
 from pyexec.errors import (
     Conflict,
     CorruptLog,
@@ -37,12 +36,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TRACEBACK_BYTES = 64 * 1024
 RETRY_SECONDS = 0.5
 STORE_SECONDS = 60.0
 """How long an unavailable blob store may delay the end of an execution, while the event log answers."""
 PREPARATION_ERRORS = (ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog)
 """Errors that can prevent a run's sandbox from being prepared."""
+ARCHIVE_PROBLEMS = frozenset({"bad_archive", "disk_full"})
+"""Codes of `SandboxRefused` for an archive that is the caller's mistake."""
 SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
 
 
@@ -83,7 +83,6 @@ class CompletionWriter:
         """Store the output and the files, and append the terminal event for this outcome."""
         failures = FailureLog(logger, f"writing the end of {run.id}")
         with anyio.CancelScope(shield=True):
-            stderr_tail = run.output_log.bytes_of(Stream.STDERR)[-TRACEBACK_BYTES:]
             deadline = _StoreDeadline()
             stored = await self._stored_output(run, failures, deadline)
             if stored is None:
@@ -96,7 +95,7 @@ class CompletionWriter:
                 ended,
                 limits=run.execution.spec.limits,
                 output_max=self.output_bytes_max,
-                stderr_tail=stderr_tail.decode("utf-8", "replace"),
+                crash=run.traceback.finish() if run.traceback else None,
                 output=output,
                 files=files,
                 at=now(),
@@ -127,6 +126,8 @@ class CompletionWriter:
             await self.fail(run, SETUP_FAILURES[type(error)], str(error), exit_code=error.exit_code)
         elif isinstance(error, ImageUnavailable):
             await self.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
+        elif isinstance(error, SandboxRefused) and error.code in ARCHIVE_PROBLEMS:
+            await self.fail(run, FailureType.SETUP_FAILED, f"the archive cannot be unpacked: {error}")
         else:
             await self.fail(run, FailureType.INTERNAL, f"the sandbox could not be prepared: {error}")
 

@@ -16,6 +16,7 @@ from pyexec.domain.spec import Spec
 from pyexec.errors import (
     Conflict,
     EngineError,
+    ExecutorError,
     InvalidRequest,
     SandboxBroken,
     SandboxRefused,
@@ -210,6 +211,11 @@ def kind_of(spec: Spec, image: Image | None = None) -> SandboxKind:
 
 
 async def remove(sandbox: Sandbox) -> None:
-    """Remove a sandbox that will not run anything, even if the task is being cancelled."""
+    """Remove a sandbox that will not run anything, even if the task is being cancelled.
+
+    A failure is logged and not raised: it would replace the exception, perhaps a cancellation, that led here."""
     with anyio.CancelScope(shield=True):
-        await sandbox.remove()
+        try:
+            await sandbox.remove()
+        except ExecutorError as error:
+            logger.error("cannot remove the sandbox %s: %s", sandbox.container_id[:12], error)

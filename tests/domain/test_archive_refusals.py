@@ -98,7 +98,8 @@ BAD_MEMBERS = {
     "block device": Entry("b", kind=tarfile.BLKTYPE),
     "FIFO": Entry("f", kind=tarfile.FIFOTYPE),
     "unknown type": Entry("u", kind=b"Z"),
-    "twice": Entry("./main.py", b"2"),
+    "symbolic link over file": Entry("./main.py", kind=tarfile.SYMTYPE, target="d/x.txt"),
+    "hard link to itself": Entry("main.py", kind=tarfile.LNKTYPE, target="main.py"),
     "file over directory": Entry("d", b"2"),
     "directory over file": Entry("main.py", kind=tarfile.DIRTYPE),
     "below a file": Entry("main.py/x", b"2"),
@@ -206,6 +207,20 @@ def test_an_extended_header_that_cannot_be_read_is_refused(body: bytes) -> None:
     info.type, info.size = tarfile.XHDTYPE, len(body)
     data = info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % BLOCK) + tar([Entry("main.py")])
     assert "damaged" in str(refused(data))
+
+
+def test_a_name_without_a_key_is_refused() -> None:
+    assert "malformed" in str(refused(pax({b"": b"x", b"path": b"good.py"})))
+
+
+def test_a_character_set_that_is_not_ascii_is_refused() -> None:
+    assert "character set" in str(refused(pax({b"hdrcharset": b"\xff"})))
+
+
+def test_more_extended_headers_than_the_sandbox_can_read_are_refused() -> None:
+    one = pax({b"comment": b"x"}, after=b"-")[:-1]
+    assert check(one * 16 + tar([Entry("main.py")])) == "main.py"
+    assert "extended headers" in str(refused(one * 17 + tar([Entry("main.py")])))
 
 
 def test_the_last_of_two_records_counts_as_for_everyone() -> None:

@@ -31,7 +31,7 @@ def test_a_finished_run_has_everything() -> None:
     submit, claim, prepare, run, end = at(0, 5, 6, 25, 125)
     usage = Usage(cpu_seconds=0.1, peak_memory_bytes=9_000_000)
     word: list[Event] = [
-        submitted(submit),
+        evolve(submitted(submit), spec=evolve(SPEC, entrypoint="proj/main.py")),
         claimed(at=claim),
         preparing(prepare),
         running(run),
@@ -44,6 +44,7 @@ def test_a_finished_run_has_everything() -> None:
     output_log.append(Stream.STDERR, b"err")
     result = result_of(fold("e", word), output_log)
     assert (result.execution_id, result.status, result.exit_code) == ("e", Status.COMPLETED, 1)
+    assert result.entrypoint == "proj/main.py"
     assert (result.error, result.error_type, result.error_line) == ("bad", "ValueError", 3)
     assert (result.result, result.usage) == ("42", usage)
     assert (result.created_at, result.started_at, result.finished_at) == (submit, run, end)

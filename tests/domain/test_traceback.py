@@ -1,14 +1,16 @@
 """Test the traceback parser with tracebacks that the interpreter has printed."""
 
+import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.traceback import Crash, parse_traceback
+from pyexec.domain.traceback import Crash, TracebackParser, parse_traceback
 
 
 @pytest.fixture
@@ -203,3 +205,176 @@ def test_a_name_is_no_way_to_fill_lists() -> None:
     text = f'Traceback (most recent call last):\n  File "/work/main.py", line 1, in <module>\n{"A" * 60_000}: x\n'
     crash = parse_traceback(text)
     assert crash == Crash(error_type="A" * 200, error="x", error_line=1)
+
+
+MAIN = "raise ValueError('main')"
+ELSEWHERE = {
+    "a finalizer": f"class A:\n    def __del__(self):\n        raise KeyError('late')\na = A()\n{MAIN}",
+    "a generator": (
+        "def g():\n    try:\n        yield\n    finally:\n        raise KeyError('late')\n"
+        f"x = g()\nnext(x)\n{MAIN}"
+    ),
+    "a thread": f"import threading\nthreading.Timer(0.2, lambda: {{}}['late']).start()\n{MAIN}",
+    "an exit function": f"import atexit\natexit.register(lambda: {{}}['late'])\n{MAIN}",
+    "a hook": f"import sys\ndef hook(*_):\n    {{}}['late']\nsys.excepthook = hook\n{MAIN}",
+    "a log record": f"import logging\nlogging.warning('%d', 'late')\n{MAIN}",
+    "a chain in a thread": (
+        "import threading\ndef f():\n    try:\n        1 / 0\n    except ZeroDivisionError:\n        {}['late']\n"
+        f"threading.Timer(0.2, f).start()\n{MAIN}"
+    ),
+    "a group in a thread": (
+        "import threading\ndef f():\n    raise ExceptionGroup('late', [KeyError('late')])\n"
+        f"threading.Timer(0.2, f).start()\n{MAIN}"
+    ),
+    "an unclosed file": f"import warnings\nwarnings.simplefilter('always')\nopen(__file__)\nx = open(__file__)\n{MAIN}",
+    "a child": (
+        "import multiprocessing\ndef f():\n    {}['late']\n"
+        f"p = multiprocessing.get_context('fork').Process(target=f)\np.start()\np.join()\n{MAIN}"
+    ),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_an_error_elsewhere_is_not_what_ended_the_program(crash, where: str) -> None:
+    source = ELSEWHERE[where]
+    assert crash(source) == Crash(error_type="ValueError", error="main", error_line=source.count("\n") + 1)
+
+
+@pytest.mark.parametrize(
+    "where", [where for where in ELSEWHERE if where not in ("a hook", "an unclosed file")]
+)
+def test_an_error_elsewhere_is_none_if_the_program_exits(crash, where: str) -> None:
+    assert crash(ELSEWHERE[where].replace(MAIN, "import sys; sys.exit(1)")) is None
+
+
+CHILD = "r = subprocess.run([sys.executable, '-c', {!r}], stderr=-1, text=True)\nraise OSError(r.stderr)\n"
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "{}['x']",
+        "def f(): {}['x']\ntry: 1 / 0\nexcept ZeroDivisionError: f()",
+        "raise ExceptionGroup('g', [ValueError(1), TypeError(2)])",
+        "x ===",
+    ],
+)
+def test_a_childs_traceback_in_the_message_is_part_of_it(crash, child: str) -> None:
+    found = crash("import subprocess, sys\n" + CHILD.format(child))
+    assert (found.error_type, found.error_line) == ("OSError", 3)
+    ran = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=False)
+    assert found.error == ran.stderr.strip()
+
+
+def test_the_result_of_another_process_is_raised_in_the_main_one(crash) -> None:
+    source = "import concurrent.futures as c\ndef f(): 1 / 0\nwith c.ProcessPoolExecutor(1) as p:\n"
+    found = crash(source + "    p.submit(f).result()\n")
+    assert (found.error_type, found.error, found.error_line) == ("ZeroDivisionError", "division by zero", 4)
+
+
+@pytest.mark.parametrize("size", [3_999, 4_000, 4_001, 200_000, 2_000_000])
+@pytest.mark.parametrize("text", ["'x'", "'€'", "'ab\\n'"])
+def test_a_long_message_is_cut(crash, size: int, text: str) -> None:
+    found = crash(f"raise ValueError('>' + ({text} * {size})[:{size} - 2] + '<')")
+    assert (found.error_type, found.error_line, len(found.error)) == ("ValueError", 1, min(size, 4_000))
+    assert found.error.startswith(">")
+    assert found.error.endswith("<" if size <= 4_000 else "…")
+
+
+def test_more_frames_than_python_prints(crash) -> None:
+    source = "import sys\nsys.setrecursionlimit(4000)\ndef f(n):\n    g(n)\n"
+    source += "def g(n):\n    f(n - 1) if n else 1 / 0\nf(900)"
+    assert crash(source) == Crash(error_type="ZeroDivisionError", error="division by zero", error_line=6)
+
+
+@pytest.mark.parametrize("source", ["raise SystemExit('bye')", "raise SystemExit(1)"])
+def test_an_exit_is_no_crash(crash, source: str) -> None:
+    assert crash(source) is None
+    assert crash(f"try:\n    1 / 0\nexcept ZeroDivisionError:\n    {source}") is None
+
+
+def test_packages_of_the_user_are_not_the_users_own_files() -> None:
+    frames = '  File "/work/main.py", line 3, in <module>\n  File "/work/.local/lib/site-packages/x.py", line 9, in f\n'
+    crash = parse_traceback(f"Traceback (most recent call last):\n{frames}OSError: no\n")
+    assert crash == Crash(error_type="OSError", error="no", error_line=3)
+
+
+def test_the_script_may_be_below_the_root_and_its_path_relative() -> None:
+    text = 'Traceback (most recent call last):\n  File "pkg/run.py", line 3, in <module>\nOSError: '
+    text += text
+    crash = parse_traceback(text + "no\n", script="pkg/run.py")
+    assert (crash.error_type, crash.error_line) == ("OSError", 3)
+
+
+lines = st.sampled_from(
+    [
+        "Traceback (most recent call last):",
+        '  File "/work/main.py", line 4, in <module>',
+        '  File "/work/x.py", line 7, in f',
+        '  File "/work/main.py", line 5',
+        "    1 / 0",
+        "    ~~^~~",
+        "",
+        "ValueError: bad",
+        "KeyError",
+        "some text: €",
+        "During handling of the above exception, another exception occurred:",
+        "The above exception was the direct cause of the following exception:",
+        "Exception ignored in: <function A.__del__ at 0x7f>",
+        "Exception in thread Thread-1 (f):",
+        "Original exception was:",
+        "sys:1: ResourceWarning: unclosed file",
+        "  + Exception Group Traceback (most recent call last):",
+        '  |   File "/work/main.py", line 8, in <module>',
+        "  | ExceptionGroup: g (2 sub-exceptions)",
+        "  +-+---------------- 1 ----------------",
+        "    | ValueError: 1",
+        "    +------------------------------------",
+    ]
+)
+
+
+@given(st.lists(lines, max_size=30), st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_it_makes_no_difference_how_the_output_arrives(text: list[str], steps: list[int]) -> None:
+    data, at, parser = "\n".join(text).encode(), 0, TracebackParser()
+    for step in itertools.cycle(steps):
+        parser.feed(data[at : at + step])
+        at += step
+        if at >= len(data):
+            break
+    assert parser.finish() == parse_traceback(data.decode())
+
+
+WORST = {
+    "empty lines": b"\n",
+    "headings": b"Traceback (most recent call last):\n",
+    "frames": b'  File "/work/main.py", line 4, in <module>\n',
+    "tracebacks": b'Traceback (most recent call last):\n  File "/work/main.py", line 4, in <module>\nE: x\n',
+    "groups": b"  + Exception Group Traceback (most recent call last):\n",
+    "margins": b"  | \n",
+    "a line": b"x",
+    "colons": b":1",
+    "warnings": b":1: a",
+    "names": b"a.",
+    "spaces": b" ",
+    "quotes": b'  File "',
+}
+
+
+@pytest.mark.parametrize("which", WORST)
+@pytest.mark.parametrize("before", [b"", b"Traceback (most recent call last):\n"])
+def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None:
+    def seconds(size: int, step: int) -> float:
+        data = before + WORST[which] * (size // len(WORST[which]))
+        best = 1e9
+        for _ in range(3):
+            parser, start = TracebackParser(), time.process_time()
+            for at in range(0, len(data), step):
+                parser.feed(data[at : at + step])
+            best = min(best, time.process_time() - start)
+            kept = [parser._line, *(t.message for t in (parser._main, parser._printed) if t)]
+            assert sum(map(len, kept)) < 100_000
+        return best
+
+    for step in (12_000, 10):
+        assert seconds(400_000, step) < 20 * seconds(50_000, step) + 0.02

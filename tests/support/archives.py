@@ -24,13 +24,14 @@ def member(
     kind: bytes = tarfile.REGTYPE,
     target: str = "",
     size: int | None = None,
+    mode: int | None = None,
     style: int = tarfile.PAX_FORMAT,
 ) -> bytes:
     """Return one member: headers and padded content. `size` can be wrong; names can contain surrogate escapes."""
     data = content.encode() if isinstance(content, str) else content
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, target, len(data) if size is None else size
-    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    info.mode = mode if mode is not None else 0o755 if kind == tarfile.DIRTYPE else 0o644
     padding = bytes(-len(data) % tarfile.BLOCKSIZE)
     return info.tobuf(style, "utf-8", "surrogateescape") + data + padding
 

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.api import Api
-from tests.support.archives import END, compressed, many_members, member, pax, script, sparse, tar_of
+from tests.support.archives import (
+    END,
+    compressed,
+    many_members,
+    member,
+    pax,
+    script,
+    sparse,
+    tar_of,
+    with_checksum,
+)
 from tests.support.remains import remains
 from tests.support.server import Server
 
@@ -112,13 +122,19 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
     ),
     "FIFO": (GOOD + member("f", kind=tarfile.FIFOTYPE) + END, 400, "invalid_request", "tar", ("FIFO", "f")),
     "unknown type": (GOOD + member("u", kind=b"Q") + END, 400, "invalid_request", "tar", ("unknown type",)),
-    "same name twice": (GOOD + GOOD + END, 400, "invalid_request", "tar", ("main.py", "twice")),
-    "same name, written otherwise": (
-        GOOD + member("./main.py") + END,
+    "a link where a file is": (
+        GOOD + member("./main.py", kind=tarfile.SYMTYPE, target="x") + END,
         400,
         "invalid_request",
         "tar",
-        ("main.py", "twice"),
+        ("main.py", "both a file"),
+    ),
+    "a map of holes that is none": (
+        pax({b"GNU.sparse.map": b"x"}) + GOOD + END,
+        400,
+        "invalid_request",
+        "tar",
+        ("damaged", "not a number"),
     ),
     "a file where a folder is": (
         GOOD + member("d/x") + member("d") + END,
@@ -241,12 +257,63 @@ async def test_contents_that_do_not_fit_in_disk_mb_are_too_large(narrow: Api, na
         (["b.py", "__main__.py", "pkg/main.py"], "__main__.py"),
         (["pkg/main.py", "b.py", "a.py"], "b.py"),
         (["x.txt", "pkg/b.py", "pkg/a.py"], "pkg/b.py"),
+        (["._app.py", "app.py"], "app.py"),
+        (["proj/conf.py", "proj/main.py"], "proj/main.py"),
+        (["test_x.py"], "test_x.py"),
     ],
 )
 async def test_the_entrypoint_is_detected(api: Api, files: list[str], entrypoint: str) -> None:
     archive = tar_of(dict.fromkeys(files, "import sys; print(sys.argv[0])"))
     answer = await api.sync(archive)
     assert (answer.status, answer.document["stdout"]) == (200, f"{entrypoint}\n")
+    assert answer.document["entrypoint"] == entrypoint
+
+
+async def test_an_entrypoint_that_is_a_link(api: Api) -> None:
+    link = member("main.py", kind=tarfile.SYMTYPE, target="src/app.py")
+    answer = await api.sync(member("a.py") + link + tar_of({"src/app.py": "print('app')"}))
+    assert (answer.document["stdout"], answer.document["entrypoint"]) == ("app\n", "main.py")
+
+
+ATTRIBUTES = """
+import os, sys, time, zipfile
+print(open('later').read(), oct(os.stat('main.py').st_mode & 0o700), os.access('/work', os.W_OK))
+print(abs(time.time() - os.stat('main.py').st_mtime) < 3600)
+zipfile.ZipFile('x.zip', 'w').write('main.py')
+"""
+
+
+@pytest.mark.parametrize("route", ["sync", "submit"])
+@pytest.mark.parametrize("mtime", [b"nan", b"inf", b"-1", b"9" * 30, b"0"])
+async def test_odd_attributes_are_mended(api: Api, route: str, mtime: bytes) -> None:
+    info = tarfile.TarInfo("./")
+    info.type, info.mode = tarfile.DIRTYPE, 0o555
+    archive = info.tobuf() + member("later", "first") + pax({b"mtime": mtime}, everywhere=True)
+    archive += member("main.py", ATTRIBUTES, mode=0) + member("later", "last") + END
+    answer = await getattr(api, route)(archive)
+    result = await api.ended(answer.document["execution_id"])
+    now = mtime not in (b"inf", b"9" * 30)
+    assert (result["stdout"], result["stderr"]) == (f"last 0o600 True\n{now}\n", "")
+
+
+async def test_a_mode_that_is_out_of_range_is_mended(api: Api) -> None:
+    data = bytearray(member("main.py", "print('ran')"))
+    data[100:108] = b"\x80\0" + (2**40).to_bytes(6, "big")
+    answer = await api.sync(with_checksum(data[: tarfile.BLOCKSIZE]) + data[tarfile.BLOCKSIZE :] + END)
+    assert (answer.status, answer.document["stdout"]) == (200, "ran\n")
+
+
+async def test_what_only_the_sandbox_refuses_is_the_callers_mistake(api: Api) -> None:
+    no_map = pax({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"9"}) + GOOD
+    answer = await api.sync(no_map + END)
+    assert (answer.status, answer.document["field"]) == (400, "tar")
+    answer = await api.submit(no_map + END)
+    if answer.status == 202:
+        result = await api.ended(answer.document["execution_id"])
+        assert (result["status"], result["error_type"]) == ("failed", "setup_failed")
+        assert "cannot be unpacked" in result["error"]
+    else:
+        assert (answer.status, answer.document["field"]) == (400, "tar")
 
 
 async def test_links_that_stay_inside_are_taken(api: Api) -> None:

@@ -23,6 +23,26 @@ EMPTY_IMAGE = f"pyexec-test-empty:{secrets.token_hex(4)}"
         ("class Own(Exception): ...\nraise Own", "Own", "Own", 2),
         ("raise ValueError('two\\nlines')", "ValueError", "two\nlines", 1),
         ("import helper\nhelper.go()", "RuntimeError", "deep", 2),
+        (
+            "class A:\n    def __del__(self):\n        raise KeyError('late')\na = A()\nraise ValueError('main')",
+            "ValueError",
+            "main",
+            5,
+        ),
+        ("raise ValueError('x' * 200000)", "ValueError", "xxx", 1),
+        (
+            "import subprocess, sys\nchild = subprocess.run([sys.executable, '-c', '{}[1]'], stderr=-1, text=True)\n"
+            "raise ValueError(child.stderr)",
+            "ValueError",
+            "KeyError: 1",
+            3,
+        ),
+        (
+            "import threading\nthreading.Timer(0.2, lambda: {}[1]).start()\nraise ValueError('main')",
+            "ValueError",
+            "main",
+            3,
+        ),
     ],
 )
 async def test_a_traceback_is_told_apart(
@@ -33,6 +53,14 @@ async def test_a_traceback_is_told_apart(
     assert (result["status"], result["exit_code"], result["error_type"]) == ("completed", 1, error_type)
     assert error in result["error"]
     assert result["error_line"] == line
+
+
+@pytest.mark.parametrize("code", [0, 1])
+async def test_an_error_in_a_thread_did_not_end_the_program(api: Api, code: int) -> None:
+    source = "import sys, threading\nt = threading.Thread(target=lambda: {}[1])\nt.start()\nt.join()\n"
+    result = await api.run(source + f"sys.exit({code})")
+    assert (result["exit_code"], "KeyError: 1" in result["stderr"]) == (code, True)
+    assert {"error_type", "error", "error_line"}.isdisjoint(result)
 
 
 async def test_a_printed_traceback_of_a_success_is_no_error(api: Api) -> None:

@@ -65,7 +65,8 @@ _EVENT_NAMES = ", ".join(tag.partition(".")[0] for tag in TAGS)
 
 _RUN_OPTIONS = {
     "entrypoint": FieldDoc(
-        "Path of the file to run. Default: main.py, else __main__.py, else the first .py file.",
+        "Path of the file to run. Default: main.py, else __main__.py, else the first other .py file at the root of "
+        "the archive; else the same in its only top-level folder; else the main.py nearest to the root.",
         "main.py",
         _NON_EMPTY_TEXT,
     ),
@@ -148,6 +149,7 @@ TYPES: dict[type, TypeDoc] = {
         "An execution without its output. Fields that do not apply are left out.",
         execution_id=_EXECUTION_ID,
         status=FieldDoc("Status of the execution. All except pending and running are final.", "completed"),
+        entrypoint=FieldDoc("The file that runs, relative to /work.", "main.py"),
         exit_code=FieldDoc("Exit code of the program; 128 + n if signal n ended it.", 0),
         error=FieldDoc(
             "Message of the program's exception, or the reason if the status is failed.", "division by zero"
