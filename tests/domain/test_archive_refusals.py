@@ -118,8 +118,9 @@ def test_nothing_is_written_through_a_symbolic_link() -> None:
     assert "behind the symbolic link 'd'" in str(refused(tar(members)))
 
 
-def test_more_members_than_allowed_are_too_many() -> None:
-    limits = ArchiveLimits(bytes_max=10**9, members_max=9_999)
+@pytest.mark.parametrize("members_max", [9_999, pytest.param(99_999, marks=pytest.mark.full)])
+def test_more_members_than_allowed_are_too_many(members_max: int) -> None:
+    limits = ArchiveLimits(bytes_max=10**9, members_max=members_max)
     block = tar([Entry("main.py")])[:BLOCK]
     checked = ArchiveCheck(limits=limits)
 
@@ -129,12 +130,12 @@ def test_more_members_than_allowed_are_too_many() -> None:
         sign(member)
         checked.feed(member)
 
-    for number in range(9_999):
+    for number in range(members_max):
         feed(number)
     with pytest.raises(InvalidRequest) as caught:
-        feed(9_999)
+        feed(members_max)
     assert caught.value.code == "too_large"
-    assert checked.members == 10_000
+    assert checked.members == members_max + 1
 
 
 TEN_GB = 10 * 1000**3
