@@ -11,7 +11,7 @@ from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.errors import InvalidRequest
 from pyexec.settings_parser import read_settings
 from pyexec.web.application import ROUTES
-from pyexec.web.handlers.submissions import _archive_of
+from pyexec.web.handlers.submissions import _files_of
 from pyexec.web.openapi.document import openapi_document, server_info
 
 SERVERS: dict[str, dict[str, str]] = {
@@ -41,7 +41,7 @@ def metadata_of(body: dict[str, Any], schema: str) -> Metadata:
     """Do what the handlers do. Raises `InvalidRequest`."""
     if schema == "Metadata":
         return parse_request(body, Metadata, what="body")
-    return _archive_of(parse_request(body, EvalRequest, what="body"))[0]
+    return _files_of(parse_request(body, EvalRequest, what="body"))[0]
 
 
 @pytest.mark.parametrize("server", SERVERS)
