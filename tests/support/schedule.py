@@ -26,8 +26,8 @@ LONGEST_FIRST = (
     "tests/contract",
 )
 """Workers take units in this order, then the rest, so that no long unit begins when the others are done."""
-TOGETHER = ("tests/image/",)
-"""Folders whose files share what takes long to make."""
+TOGETHER = ("tests/image/", "tests/cluster/")
+"""Folders whose files share what takes long to make, or whose tests would starve each other of processor time."""
 PHASES = ("passed", "failed", "error", "")
 """Lists of pytest's statistics that hold reports with a duration; the last one is of setups and teardowns."""
 
