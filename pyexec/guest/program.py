@@ -44,6 +44,7 @@ class Program:
     def run(self, start):
         """Start the program, forward its output, and enforce its limits until it ends. Send STARTED, and EXIT."""
         self.output_left = start["output_bytes"]
+        self.memory_bytes = start["memory_bytes"]
         self.pid, self.status = self.interpreter.start_program()
         send(STARTED)
         deadline = time.monotonic() + start["timeout"]
@@ -52,7 +53,7 @@ class Program:
             now = time.monotonic()
             if now >= deadline:
                 return self.stop("timeout")
-            memory_left = start["memory_bytes"] - self.memory.used()
+            memory_left = self.memory_bytes - self.memory.used()
             if memory_left < 0:
                 return self.stop("out_of_memory")
             seconds = min(deadline - now, max(0.01, min(0.25, memory_left / FASTEST_ALLOCATION)))
@@ -120,8 +121,8 @@ class Program:
                 if not self.forward(fd):
                     reason = "output_limit"
                     break
-        if reason == "exit" and self.memory.was_exhausted():
-            # The kernel may have killed only a child process.
+        # The kernel may have killed only a child process, and files in /dev/shm may have exceeded the limit just now.
+        if reason == "exit" and (self.memory.was_exhausted() or self.memory.used() > self.memory_bytes):
             reason = "out_of_memory"
         if os.WIFSIGNALED(self.status):
             code = 128 + os.WTERMSIG(self.status)

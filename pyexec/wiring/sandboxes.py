@@ -88,7 +88,8 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
         work_bytes=kind.disk_mb * MEBIBYTE,
         tmp_bytes=settings.tmp_mb * MEBIBYTE,
-        shm_bytes=kind.memory_mb * MEBIBYTE,
+        # A program that fills it exceeds its memory limit, and leaves memory for the supervisor.
+        shm_bytes=(kind.memory_mb + SUPERVISOR_MB // 4) * MEBIBYTE,
         log_bytes=2 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE,
         pids_max=settings.pids_max,
         cpu_shares=kind.cpu_shares,
