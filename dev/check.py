@@ -74,6 +74,7 @@ _TARGETS = {
                     *_PARALLEL,
                     "-m",
                     "claims and not (soak or full)",
+                    "tests/web",
                     *_LEADER_CLAIMS,
                 ],
             },

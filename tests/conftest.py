@@ -9,7 +9,7 @@ from xdist.remote import Producer
 
 from tests.support.images import own_image
 from tests.support.schedule import PHASES, UnitScheduling, arrange, seconds_by_folder
-from tests.support.server import EVERYWHERE, Server, running_server
+from tests.support.server import EVERYWHERE, NETWORKS, Server, running_server
 
 # A property may take as long as it needs: how fast the machine is says nothing about the code.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -70,5 +70,5 @@ def image() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server that all tests share that need no settings of their own."""
-    with running_server(tmp_path_factory.mktemp("server") / "data", image) as shared:
+    with running_server(tmp_path_factory.mktemp("server") / "data", image, **NETWORKS) as shared:
         yield shared

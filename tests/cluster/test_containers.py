@@ -44,6 +44,7 @@ async def test_a_container_is_killed_under_its_replica(scene: OpenScene, tmp_pat
             )
 
 
+@pytest.mark.full
 async def test_replicas_come_and_go_beside_others_on_one_engine(
     scene: OpenScene, tmp_path: Path, jobs: int
 ) -> None:

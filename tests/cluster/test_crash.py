@@ -56,6 +56,7 @@ async def test_the_leader_is_killed(scene: OpenScene, tmp_path: Path, jobs: int)
     recoveries("kill -9 of the leader", at, logs)
 
 
+@pytest.mark.full
 async def test_a_rolling_restart_by_sigterm(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:

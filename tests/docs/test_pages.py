@@ -19,7 +19,7 @@ from tests.docs.shell import Shell, shell
 from tests.support.archives import tar_of
 from tests.support.golang import CLIENT, Module
 from tests.support.images import remove_environments
-from tests.support.server import PROGRAM, Server, running_server
+from tests.support.server import NETWORKS, PROGRAM, Server, running_server
 
 OWN = {
     "docs/api.md": "tests/docs/test_api_doc.py",
@@ -63,7 +63,9 @@ FILES = {
 @pytest.fixture(scope="module")
 def machine(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server that uses this machine's package index and certificate authorities."""
-    settings = {"ca_bundle": str(AUTHORITIES)} if AUTHORITIES.exists() else {}
+    settings = {**NETWORKS}
+    if AUTHORITIES.exists():
+        settings["ca_bundle"] = str(AUTHORITIES)
     if index := os.environ.get("PIP_INDEX_URL"):
         settings["pip_index_url"] = index
     with running_server(tmp_path_factory.mktemp("pages") / "data", image, **settings) as server:

@@ -10,7 +10,7 @@ from tests.isolation.test_proof import refusal
 from tests.support.api import api_of
 from tests.support.containers import deployment_of, until_containers
 from tests.support.daemon import own_daemon
-from tests.support.server import PROGRAM, running_server
+from tests.support.server import NETWORKS, PROGRAM, running_server
 
 pytestmark = pytest.mark.independent
 
@@ -41,7 +41,9 @@ async def test_a_seccomp_profile_holds_programs_and_setups(image: str, tmp_path:
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(NO_PRIORITY))
     source = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
-    with running_server(tmp_path / "data", image, seccomp_profile=str(profile), warm_pool="1") as server:
+    with running_server(
+        tmp_path / "data", image, **NETWORKS, seccomp_profile=str(profile), warm_pool="1"
+    ) as server:
         async with api_of(server.url) as api:
             result = await api.run(source)
             assert (result["stdout"], result["error"]) == ("", "[Errno 38] Function not implemented"), result

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script
-from tests.support.server import Server, running_server
+from tests.support.server import NETWORKS, Server, running_server
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -74,7 +74,7 @@ async def test_what_goes_on_in_the_background_names_its_execution(
 async def test_no_secret_is_ever_logged(image: str, tmp_path: Path) -> None:
     """At the level that says most, with everything that goes wrong."""
     token, secret = f"t{secrets.token_hex(8)}", f"s{secrets.token_hex(8)}"
-    settings = {"api_tokens": token, "log_level": "DEBUG", "log_format": "json", "warm_pool": "1"}
+    settings = {**NETWORKS, "api_tokens": token, "log_level": "DEBUG", "log_format": "json", "warm_pool": "1"}
     with running_server(tmp_path / "data", image, **settings) as server:
         async with api_of(server.url, headers={"Authorization": f"Bearer {token}"}) as api:
             await _misbehave(api, secret)

@@ -11,7 +11,7 @@ import pytest
 from tests.support.api import Api, api_of
 from tests.support.archives import script
 from tests.support.figures import figures, until_figures
-from tests.support.server import Server, running_server
+from tests.support.server import NETWORKS, Server, running_server
 
 ENDED = "pyexec_executions_ended_total"
 NARROW = {"memory_mb": 64, "disk_mb": 16}
@@ -22,6 +22,7 @@ SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 def measured(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One slot, so that a second run waits."""
     settings = {
+        **NETWORKS,
         "max_concurrent": "1",
         "warm_pool": "1",
         "queue_timeout": "3",

@@ -12,10 +12,11 @@ from attrs import define, field
 from tests.support.api import Api
 from tests.support.archives import tar_of
 from tests.support.containers import deployment_of, until_containers
-from tests.support.server import Server
+from tests.support.server import NETWORKS, Server
 
 POOL = 1
 NARROW = {
+    **NETWORKS,
     "warm_pool": str(POOL),
     "max_concurrent": "3",
     "default_timeout": "20",

@@ -15,6 +15,8 @@ from attrs import frozen
 PROGRAM = Path(sys.executable).parent / "python-executor-server"
 START_SECONDS = 120
 STOP_SECONDS = 60
+NETWORKS = {"run_network": "pyexec-run", "setup_network": "pyexec-setup"}
+"""The default networks. Most servers of the tests use none: the check of each network starts a container."""
 EVERYWHERE: dict[str, str] = {}
 """Settings of every server, from pytest's command line."""
 
@@ -59,6 +61,8 @@ def running_server(
         "data_dir": str(data_dir),
         "default_image": image,
         "warm_pool": "2",
+        "run_network": "none",
+        "setup_network": "none",
         **EVERYWHERE,
         **settings,
     }

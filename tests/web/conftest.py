@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.remains import check_pool_full, check_works
-from tests.support.server import Server, running_server
+from tests.support.server import NETWORKS, Server, running_server
 
 NARROW_POOL = 1
 
@@ -23,6 +23,7 @@ def narrow_process(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """One slot, one warm sandbox, low ceilings. A slot that is not given back makes the next run fail by
     `queue_timeout`; a mistake of the server's own stands in its log, which must hold no trace at the end."""
     settings = {
+        **NETWORKS,
         "max_concurrent": "1",
         "warm_pool": str(NARROW_POOL),
         "queue_timeout": "30",

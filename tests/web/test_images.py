@@ -10,7 +10,7 @@ from tests.support.api import Api, api_of
 from tests.support.cases import sampled
 from tests.support.images import docker, found, remove_environments, remove_images
 from tests.support.registry import Registry, layer_of, python_layer, running_registry
-from tests.support.server import running_server
+from tests.support.server import NETWORKS, running_server
 
 HELLO = "print('hello')"
 IN_USE_SECONDS = 125
@@ -29,7 +29,7 @@ def registry(image: str) -> Iterator[Registry]:
 
 @pytest.fixture
 async def api(image: str, tmp_path: Path) -> AsyncIterator[Api]:
-    with running_server(tmp_path / "data", image, warm_pool="1", max_concurrent="6") as server:
+    with running_server(tmp_path / "data", image, **NETWORKS, warm_pool="1", max_concurrent="6") as server:
         async with api_of(server.url) as client:
             yield client
         log = server.log.read_text()
@@ -122,7 +122,7 @@ async def test_images_that_nobody_uses_make_room(image: str, registry: Registry,
     """With a cache size of 0, a build evicts images that were used before. It keeps images that may be in use, and
     those of the operator."""
     name = registry.name("team/python")
-    with running_server(tmp_path / "data", image, env_cache_mb="0", warm_pool="1") as server:
+    with running_server(tmp_path / "data", image, **NETWORKS, env_cache_mb="0", warm_pool="1") as server:
         async with api_of(server.url) as api:
             assert (await api.run(HELLO, docker_image=name))["stdout"] == "hello\n"
             for command in ("true", "true; true"):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.images import remove_environments
-from tests.support.server import Server, running_server
+from tests.support.server import NETWORKS, Server, running_server
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 PLOT = """
@@ -27,7 +27,7 @@ print(pandas.DataFrame({"x": numpy.arange(4)}).x.sum())
 
 @pytest.fixture(scope="module")
 def installing(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {}
+    settings = {**NETWORKS}
     if AUTHORITIES.exists():
         settings["ca_bundle"] = str(AUTHORITIES)
     if index := os.environ.get("PIP_INDEX_URL"):
