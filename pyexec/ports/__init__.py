@@ -18,6 +18,8 @@ from pyexec.ports.storage import (
     IdempotencyKey,
     Inbox,
     OpenExecutions,
+    check_append,
+    check_cursor,
 )
 
 __all__ = [
@@ -41,4 +43,6 @@ __all__ = [
     "Peers",
     "SetupContainer",
     "SetupSpec",
+    "check_append",
+    "check_cursor",
 ]

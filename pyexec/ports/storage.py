@@ -8,7 +8,8 @@ from attrs import frozen
 
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Status
-from pyexec.errors import CorruptLog
+from pyexec.domain.ids import is_execution_id
+from pyexec.errors import CorruptLog, InvalidRequest
 
 
 @frozen(kw_only=True)
@@ -46,6 +47,20 @@ class ExecutionPage:
 
     ids: Sequence[str]
     next_cursor: str | None
+
+
+def check_append(after: int, events: Sequence[Event], key: IdempotencyKey | None) -> None:
+    """Raise `ValueError` for arguments that no implementation of `EventLog.append` takes."""
+    if not events:
+        raise ValueError("an append needs events")
+    if key is not None and after != 0:
+        raise ValueError("an idempotency key can only be bound with the first event")
+
+
+def check_cursor(cursor: str | None) -> None:
+    """Raise `InvalidRequest` if a caller's cursor cannot come from an earlier page."""
+    if cursor is not None and not is_execution_id(cursor):
+        raise InvalidRequest("cursor must be the next_cursor of an earlier answer", field="cursor")
 
 
 class EventLog(Protocol):

@@ -36,8 +36,8 @@ from pyexec.codec import decode_event
 from pyexec.domain.events import Event, KillRequested, Terminal
 from pyexec.domain.execution import OPEN_STATUSES, Status
 from pyexec.domain.ids import is_execution_id
-from pyexec.errors import Conflict, ConsulSessionLost, CorruptLog, InvalidRequest, KeyTaken, Unavailable
-from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
+from pyexec.errors import Conflict, ConsulSessionLost, CorruptLog, KeyTaken, Unavailable
+from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, check_append, check_cursor
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +85,7 @@ class ConsulLog:
         notify: str | None = None,
         fence: str | None = None,
     ) -> None:
-        if not events:
-            raise ValueError("an append needs events")
-        if key is not None and after != 0:
-            raise ValueError("an idempotency key can only be bound with the first event")
+        check_append(after, events, key)
         request = AppendRequest(
             execution_id=execution_id, after=after, events=events, key=key, notify=notify, fence=fence
         )
@@ -164,8 +161,7 @@ class ConsulLog:
     async def list_executions(
         self, *, status: Status | None, limit: int, cursor: str | None
     ) -> ExecutionPage:
-        if cursor is not None and not is_execution_id(cursor):
-            raise InvalidRequest("cursor must be the next_cursor of an earlier answer", field="cursor")
+        check_cursor(cursor)
         found = sorted(await self._ids_with(status), reverse=True)
         ids = [execution_id for execution_id in found if cursor is None or execution_id < cursor]
         return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)

@@ -23,9 +23,8 @@ from pyexec.aio import Broadcast
 from pyexec.codec import decode_event
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Status
-from pyexec.domain.ids import is_execution_id
-from pyexec.errors import Conflict, CorruptLog, InvalidRequest
-from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
+from pyexec.errors import Conflict, CorruptLog
+from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, check_append, check_cursor
 
 T = TypeVar("T")
 
@@ -99,10 +98,7 @@ class EmbeddedLog:
         notify: str | None = None,
         fence: str | None = None,
     ) -> None:
-        if not events:
-            raise ValueError("an append needs events")
-        if key is not None and after != 0:
-            raise ValueError("an idempotency key can only be bound with the first event")
+        check_append(after, events, key)
         if fence is not None and fence == self._replica:
             raise Conflict(f"{fence} is still a member")
 
@@ -147,8 +143,7 @@ class EmbeddedLog:
     async def list_executions(
         self, *, status: Status | None, limit: int, cursor: str | None
     ) -> ExecutionPage:
-        if cursor is not None and not is_execution_id(cursor):
-            raise InvalidRequest("cursor must be the next_cursor of an earlier answer", field="cursor")
+        check_cursor(cursor)
         ids = await self._run(lambda store: store.list_ids(status=status, before=cursor, limit=limit + 1))
         return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
