@@ -37,7 +37,7 @@ access_logger = logging.getLogger("pyexec.web.access")
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in the access log and metrics if the client disconnects before the response is complete."""
-_COMPLETE = "pyexec.complete_response"
+_COMPLETE = web.RequestKey("complete response", web.StreamResponse)
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
 """Polled every few seconds, and therefore logged at level DEBUG."""
 MODE_OF_ROUTE = {"/api/v1/exec/sync": "sync", "/api/v1/exec/async": "async", "/api/v1/eval": "eval"}

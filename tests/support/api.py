@@ -174,8 +174,10 @@ def form(
             body.add_field(name, file, filename="main.tar", content_type="application/x-tar")
         elif name == METADATA and metadata is not None:
             text = metadata if isinstance(metadata, str | bytes) else json.dumps(metadata)
-            if len(text) > 1024 * 1024:
-                text = io.BytesIO(text.encode() if isinstance(text, str) else text)
+            if isinstance(text, bytes):  # not a file, but aiohttp takes no other bytes
+                text = aiohttp.BytesPayload(text)
+            elif len(text) > 1024 * 1024:
+                text = io.BytesIO(text.encode())
             options = {"filename": "metadata.json", "content_type": "application/json"}
             body.add_field(name, text, **(options if metadata_as_file else {}))
     return body

@@ -215,7 +215,7 @@ def cases() -> Iterator[object]:
             yield pytest.param(name, route, marks=[] if always else [pytest.mark.full], id=f"{name}-{route}")
 
 
-@pytest.mark.parametrize(("name", "route"), cases())
+@pytest.mark.parametrize(("name", "route"), list(cases()))
 async def test_a_bad_archive_is_refused_and_leaves_nothing(
     narrow: Api, narrow_server: Server, route: str, name: str
 ) -> None:
