@@ -33,7 +33,8 @@ class Admission:
             return
         queued = (await self._log.open_executions()).queued
         self._check_open()
-        for_slot = sum(name not in self._active_runs for name in queued | self._accepting_for_slot())
+        names = (queued - self._accepting.keys()) | self._accepting_for_slot()
+        for_slot = sum(name not in self._active_runs for name in names)
         if self._begins_at_once(limits, setup, for_slot):
             return
         lane = self._lane.count(self._accepting_setups())

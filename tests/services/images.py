@@ -39,6 +39,7 @@ class ProcessImages:
     async def find(self, name: str) -> Image | None:
         await self._process.passing()
         self._engine.check()
+        name = name.removeprefix("sha256:")
         if name.startswith("pyexec-env:"):
             return self._engine.environments.get(name)
         if name.startswith(COLD) and name not in self._engine.pulled:

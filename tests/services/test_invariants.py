@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Coroutine
 from itertools import count
 from pathlib import Path
@@ -420,6 +421,11 @@ def test_warm_runs_end_while_more_environments_than_slots_are_missing(local_clai
     phases = [state.phase for _, state in sorted(replicas.world.states.items())]
     assert phases[len(cold) :] == [Phase.ENDED] * (len(phases) - len(cold))
     assert phases[: len(cold)] == [Phase.PREPARING] * len(cold)
+    owners = Counter(
+        state.owner for state in replicas.world.states.values() if state.phase is Phase.PREPARING
+    )
+    assert len(owners) == len(PLACES)
+    assert max(owners.values()) - min(owners.values()) <= 1
     replicas.teardown()
 
 
@@ -437,6 +443,24 @@ def test_executions_that_need_the_same_environment_share_one_place() -> None:
     *together, other = [state for _, state in sorted(replicas.world.states.items())]
     assert [state.phase for state in together] == [Phase.RUNNING] * SLOTS
     assert other.phase is Phase.PREPARING
+    replicas.teardown()
+
+
+def test_an_environment_that_is_evicted_during_the_wait_for_a_slot_is_built_again() -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=True)
+    for _ in range(SLOTS):
+        replicas.submit(pick=0, sync=True, key=None, passes=20)
+    replicas.time_passes(1.5)
+    replicas.submit(pick=0, sync=True, key=None, package="package-1", passes=20)
+    replicas.time_passes(1.5)
+    engine = replicas.world.engines[PLACES[0]]
+    (environment,) = engine.environments
+    engine.environments.clear()
+    replicas.program_exits(pick=0, code=0, passes=20)
+    replicas.time_passes(1.5)
+    assert engine.builds == [environment] * 2
+    assert [state.phase for _, state in sorted(replicas.world.states.items())][-1] is Phase.RUNNING
     replicas.teardown()
 
 
