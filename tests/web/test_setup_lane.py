@@ -18,7 +18,7 @@ WAITING = b"waiting for other setups to end"
 @pytest.fixture(scope="module")
 def lane(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two slots, and one setup at a time."""
-    settings = {"max_concurrent": str(SLOTS), "max_setups": "1", "max_queued": "3"}
+    settings = {"max_concurrent": str(SLOTS), "max_setups": "1", "max_queued": "4"}
     with running_server(tmp_path_factory.mktemp("lane") / "data", image, **settings) as server:
         yield server
 
@@ -72,7 +72,7 @@ async def test_runs_that_need_no_setup_end_while_environments_are_built(api: Api
 
 
 async def test_setups_that_wait_fill_the_queue_and_runs_that_need_none_are_admitted(api: Api) -> None:
-    ids = [await api.accepted("", **slow(number)) for number in range(4)]
+    ids = [await api.accepted("", **slow(number)) for number in range(5)]
     await until_setup_of(api, ids[0], b"begun 0")
     for execution_id in ids[1:]:
         await until_setup_of(api, execution_id, WAITING)
@@ -80,7 +80,7 @@ async def test_setups_that_wait_fill_the_queue_and_runs_that_need_none_are_admit
     assert (answer.status, answer.document["code"]) == (429, "queue_full"), answer.document
     assert (await api.run("print('warm')"))["stdout"] == "warm\n"
     text = await (await api.session.get("/metrics")).text()
-    for line in ("pyexec_setup_limit 1.0", "pyexec_setups_running 1.0", "pyexec_setup_queue_length 3.0"):
+    for line in ("pyexec_setup_limit 1.0", "pyexec_setups_running 1.0", "pyexec_setup_queue_length 4.0"):
         assert f"\n{line}\n" in text
     assert "\npyexec_slots_in_use 0.0\n" in text
     for execution_id in reversed(ids):
