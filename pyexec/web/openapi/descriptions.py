@@ -126,7 +126,11 @@ TYPES: dict[type, TypeDoc] = {
     Timings: _type(
         "Duration of each phase, in whole milliseconds.",
         queue=FieldDoc("Time in the queue for a slot.", 1),
-        setup=FieldDoc("Time to pull the image and to install packages, and to wait for other setups.", 0),
+        setup=FieldDoc(
+            "Time to pull the image and to install packages, with the wait for other setups before it and for a slot "
+            "after it.",
+            0,
+        ),
         run=FieldDoc("Run time of the program.", 11),
     ),
     Usage: _type(
