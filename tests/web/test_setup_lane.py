@@ -78,10 +78,10 @@ async def test_setups_that_wait_fill_the_queue_and_runs_that_need_none_are_admit
         await until_setup_of(api, execution_id, WAITING)
     answer = await api.eval({"code": "1", "requirements_txt": "six"})
     assert (answer.status, answer.document["code"]) == (429, "queue_full"), answer.document
-    assert (await api.run("print('warm')"))["stdout"] == "warm\n"
     text = await (await api.session.get("/metrics")).text()
     for line in ("pyexec_setup_limit 1.0", "pyexec_setups_running 1.0", "pyexec_setup_queue_length 4.0"):
         assert f"\n{line}\n" in text
     assert "\npyexec_slots_in_use 0.0\n" in text
+    assert (await api.run("print('warm')"))["stdout"] == "warm\n"
     for execution_id in reversed(ids):
         assert (await api.kill(execution_id)).document == {"status": "killed"}
