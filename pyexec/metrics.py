@@ -114,11 +114,13 @@ PHASE_SECONDS: Final = Histogram(
 )
 STEP_SECONDS: Final = Histogram(
     name="pyexec_step_seconds",
-    doc="Time of each step of a run: slot (waiting for a slot), sandbox (getting a sandbox), upload (sending "
-    "and unpacking the archive), first_commit, program (from start to end), terminal_commit",
+    doc="Time of each step of a run: setup_place (waiting for a place in the setup lane), slot (waiting for a "
+    "slot), sandbox (getting a sandbox), upload (sending and unpacking the archive), first_commit, program (from "
+    "start to end), terminal_commit",
     labels=("step",),
     known=tuple(
-        (step,) for step in ("slot", "sandbox", "upload", "first_commit", "program", "terminal_commit")
+        (step,)
+        for step in ("setup_place", "slot", "sandbox", "upload", "first_commit", "program", "terminal_commit")
     ),
 )
 EVENTS_APPENDED: Final = Counter(
@@ -140,7 +142,16 @@ BACKLOG: Final = Gauge(
     "leader, 0 on other replicas",
 )
 QUEUE_LIMIT: Final = Gauge(
-    name="pyexec_queue_limit", doc="Maximum queue length; further requests are answered with 429"
+    name="pyexec_queue_limit",
+    doc="Maximum number of executions that wait, for a slot or for a setup; further requests are answered with 429",
+)
+SETUP_LIMIT: Final = Gauge(
+    name="pyexec_setup_limit", doc="Maximum number of concurrent setups on this replica (pulls and builds)"
+)
+SETUPS_RUNNING: Final = Gauge(name="pyexec_setups_running", doc="Setups in progress on this replica")
+SETUP_QUEUE_LENGTH: Final = Gauge(
+    name="pyexec_setup_queue_length",
+    doc="Executions whose setup waits for another one to end, on this replica",
 )
 MEMORY_BUDGET: Final = Gauge(
     name="pyexec_memory_budget_bytes", doc="Maximum memory of all sandboxes together"

@@ -111,11 +111,13 @@ class Settings:
     )
     max_queued: int = _capacity(
         100,
-        "maximum number of executions that wait for a slot; 0 rejects requests when all slots are busy (a slot becomes "
-        "free a moment after its run has been answered)",
+        "maximum number of executions that wait for a slot or for a setup; 0 rejects requests when all slots are busy "
+        "(a slot becomes free a moment after its run has been answered)",
         minimum=0,
     )
-    queue_timeout: float = _capacity(300.0, "maximum time to wait for a slot, in seconds", minimum=0.001)
+    queue_timeout: float = _capacity(
+        300.0, "maximum time to wait for a slot or for a setup to begin, in seconds", minimum=0.001
+    )
     max_total_memory_mb: int | None = _capacity(
         None,
         "maximum memory of all sandboxes together, in MiB; none: enough for all slots at the default limits and for "
@@ -132,6 +134,12 @@ class Settings:
     default_image: str = _images("python:3.12-slim", "image of runs that name none")
     allowed_images: tuple[str, ...] = _images(
         (), "patterns of images that requests may name, such as python:*; none: all images"
+    )
+    max_setups: int | None = _images(
+        None,
+        "number of setups (pulls of images and builds of environments) that run at the same time on this replica; "
+        "further ones wait; none: one for each processor of the engine, as far as half of its memory suffices",
+        minimum=1,
     )
     setup_timeout: float = _images(
         600.0, "time limit for the setup of an environment, in seconds", minimum=0.001
@@ -237,6 +245,12 @@ class Settings:
         if not isinstance(profile, dict) or "defaultAction" not in profile:
             raise SettingsError(f"{setting}; allowed: a seccomp profile, a JSON object with a defaultAction")
         return json.dumps(profile)
+
+    def setups_max(self, engine_cpus: int, engine_mb: int) -> int:
+        """Return how many setups may run at the same time. By default they may take half of the engine's memory."""
+        if self.max_setups is not None:
+            return self.max_setups
+        return max(1, min(engine_cpus, engine_mb // 2 // self.setup_memory_mb))
 
     def memory_budget_mb(self, overhead_mb: int, engine_mb: int) -> int:
         """Return the maximum memory of all sandboxes together, in MiB.

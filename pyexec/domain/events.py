@@ -78,7 +78,7 @@ class Released(Event):
 
 @frozen(kw_only=True)
 class Preparing(Event):
-    """The replica started to pull the image or to set up the environment."""
+    """The replica must pull the image or build the environment before the start, and does so when it is its turn."""
 
 
 @frozen(kw_only=True)

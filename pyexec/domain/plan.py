@@ -24,6 +24,7 @@ class ClusterState:
     """Everything that the decision depends on. All times are on the reconciler's monotonic clock.
 
     `capacity`: for each live replica, how many more executions it can be given.
+    `in_setup`: for each live replica, how many executions are in its setup lane. They do not reduce its capacity.
     `gone_since`: for each replica that is no longer live, the time at which the reconciler learned that.
     `adoption_seconds`: how long another replica on the same engine may take to adopt a running program."""
 
@@ -31,6 +32,7 @@ class ClusterState:
     open: Sequence[OpenExecution]
     capacity: Mapping[str, int]
     queue_timeout_seconds: float
+    in_setup: Mapping[str, int] = field(factory=dict)
     gone_since: Mapping[str, float] = field(factory=dict)
     adoption_seconds: float = 0.0
 
@@ -89,7 +91,8 @@ def plan(state: ClusterState) -> Sequence[Action]:
 
 
 def _plan_queued(state: ClusterState, candidate: OpenExecution, capacity: dict[str, int]) -> Action | None:
-    """Claim a queued execution for the replica that it is pinned to, else for the one with the largest capacity."""
+    """Claim a queued execution for the replica that it is pinned to, else for the one with the largest capacity, less
+    the executions in its setup lane."""
     execution = candidate.execution
     if state.now >= candidate.waiting_since + state.queue_timeout_seconds:
         return Expire(execution=execution)
@@ -100,7 +103,7 @@ def _plan_queued(state: ClusterState, candidate: OpenExecution, capacity: dict[s
         )
     if not capacity:
         return None
-    replica = max(capacity, key=lambda name: (capacity[name], name))
+    replica = max(capacity, key=lambda name: (capacity[name] - state.in_setup.get(name, 0), name))
     capacity[replica] -= 1
     if capacity[replica] == 0:
         del capacity[replica]

@@ -19,6 +19,7 @@ from pyexec.errors import (
     EngineError,
     ExecutorError,
     ImageUnavailable,
+    QueueTimeout,
     SandboxBroken,
     SandboxRefused,
     SetupFailed,
@@ -39,8 +40,10 @@ T = TypeVar("T")
 RETRY_SECONDS = 0.5
 STORE_SECONDS = 60.0
 """How long an unavailable blob store may delay the end of an execution, while the event log answers."""
-PREPARATION_ERRORS = (ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog)
-"""Errors that can prevent a run's sandbox from being prepared."""
+PREPARATION_ERRORS = (
+    *(ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog, QueueTimeout),
+)
+"""Errors that can prevent a run from being prepared."""
 ARCHIVE_PROBLEMS = frozenset({"bad_archive", "disk_full"})
 """Codes of `SandboxRefused` for an archive that is the caller's mistake."""
 SETUP_FAILURES = {SetupFailed: FailureType.SETUP_FAILED, SetupTimeout: FailureType.SETUP_TIMEOUT}
@@ -126,6 +129,8 @@ class CompletionWriter:
             await self.fail(run, SETUP_FAILURES[type(error)], str(error), exit_code=error.exit_code)
         elif isinstance(error, ImageUnavailable):
             await self.fail(run, FailureType.IMAGE_UNAVAILABLE, str(error))
+        elif isinstance(error, QueueTimeout):
+            await self.fail(run, FailureType.QUEUE_TIMEOUT, str(error))
         elif isinstance(error, SandboxRefused) and error.code in ARCHIVE_PROBLEMS:
             await self.fail(run, FailureType.SETUP_FAILED, f"the archive cannot be unpacked: {error}")
         else:

@@ -17,8 +17,10 @@ from pyexec.ports import EventLog
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
-from pyexec.services.preparation import Launch, Preparation
+from pyexec.services.preparation import Preparation
+from pyexec.services.reservation import Reservation
 from pyexec.services.runner import Runner
+from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -31,14 +33,17 @@ class InboxWorker:
     """Handles the entries of the inbox. `run` it while the replica accepts work.
 
     An assigned execution waits `slot_wait_seconds` for a slot. Then it is released, so that another replica can run
-    it, or the leader can end it as `queue_timeout`."""
+    it, or the leader can end it as `queue_timeout`. If it needs a setup, it joins the setup lane instead, and fails
+    with `queue_timeout` after `queue_timeout_seconds`."""
 
     log: EventLog
     slots: Slots
+    lane: SetupLane
     active_runs: ActiveRuns
     preparation: Preparation
     runner: Runner
     corrupt_logs: CorruptLogReporter
+    queue_timeout_seconds: float
     slot_wait_seconds: float = SLOT_WAIT_SECONDS
     _starting: set[str] = field(factory=set, init=False)
 
@@ -88,10 +93,14 @@ class InboxWorker:
         correlate(execution_id, "async")
         run = Run(execution_id)
         run.record(events)
-        limits = run.execution.spec.limits
+        spec = run.execution.spec
+        reservation = Reservation(slots=self.slots, lane=self.lane, seconds_left=self.queue_timeout_seconds)
         try:
-            slot = await self.slots.reserve(limits, self.slot_wait_seconds)
-            self.runner.launch(run, Launch(slot, partial(self.preparation.sandbox_from_payload, run)))
+            if await self.preparation.needs_setup(spec):
+                reservation.join_setup(setup_key(spec))
+            else:
+                reservation.slot = await self.slots.reserve(spec.limits, self.slot_wait_seconds)
+            self.runner.launch(run, partial(self.preparation.place_from_payload, run, reservation))
         except QueueTimeout:
             self.runner.resolve_later(execution_id, "no slot became free on its replica")
         finally:

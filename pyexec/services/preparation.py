@@ -1,4 +1,4 @@
-"""Get a sandbox ready for a run: find or make its image, take a sandbox from the pool, unpack the archive in it."""
+"""Place a run: find or make its image, get a slot, take a sandbox from the pool, unpack the archive in it."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -17,6 +17,7 @@ from pyexec.errors import (
     Conflict,
     EngineError,
     ExecutorError,
+    ImageUnavailable,
     InvalidRequest,
     SandboxBroken,
     SandboxRefused,
@@ -31,6 +32,8 @@ from pyexec.sandbox.pool.pool import Pool, SandboxKind
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
+from pyexec.services.reservation import Reservation
+from pyexec.services.setup_lane import setup_key
 from pyexec.services.slots import Slot
 from pyexec.services.uploads import CheckedArchive, Spool
 
@@ -39,11 +42,11 @@ logger = logging.getLogger(__name__)
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
 """Pauses before a broken sandbox is replaced. An engine that restarts is back after the last one."""
 
+LOOKUP_SECONDS = 2.0
+"""How long an asynchronous request may be delayed by an engine that does not answer. It is accepted all the same."""
+
 OpenArchive = Callable[[], AsyncIterator[bytes]]
 """Returns the bytes of an archive from the first one. It is called again for each attempt."""
-
-Prepare = Callable[[], Coroutine[Any, Any, Sandbox]]
-"""Returns a sandbox with the run's archive in it. This can take minutes."""
 
 
 @frozen
@@ -54,12 +57,8 @@ class Placement:
     sandbox: Sandbox
 
 
-@frozen
-class Launch:
-    """How an accepted run starts later: in the slot that it holds, in the sandbox that `prepare` returns."""
-
-    slot: Slot
-    prepare: Prepare
+Launch = Callable[[], Coroutine[Any, Any, Placement]]
+"""Returns the placement of an accepted run, which can take minutes. If it raises, it has released everything."""
 
 
 @frozen(kw_only=True)
@@ -67,7 +66,8 @@ class Preparation:
     """Prepares sandboxes for the runs of `replica`.
 
     Methods raise `ImageUnavailable`, `EngineError` or `Unavailable`; those that unpack an archive also raise
-    `SandboxBroken` and `SandboxRefused`."""
+    `SandboxBroken` and `SandboxRefused`. Methods that get a `Reservation` own it: they return its slot in the
+    placement, or release it."""
 
     replica: str
     log: EventLog
@@ -89,6 +89,16 @@ class Preparation:
         kind = kind_of(spec)
         return kind if spec.recipe is None and self.pool.has(kind) else None
 
+    async def needs_setup(self, spec: Spec) -> bool:
+        """Return True if an image must be pulled or an environment built first.
+
+        Return False if that cannot be found out now: the start of the run finds it out again, and retries."""
+        try:
+            with anyio.fail_after(LOOKUP_SECONDS):
+                return await self.kind(spec) is None
+        except (ImageUnavailable, EngineError, Unavailable, TimeoutError):
+            return False
+
     async def sandbox_for_upload(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
         """Take a sandbox from the pool and unpack an upload in it, while the upload arrives.
 
@@ -107,46 +117,58 @@ class Preparation:
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke while the archive was unpacked: {error}") from error
 
-    async def sandbox_from_payload(self, run: Run) -> Sandbox:
-        """Prepare a sandbox for a claimed run whose archive is in the blob store.
+    async def place_from_payload(self, run: Run, reservation: Reservation) -> Placement:
+        """Place a claimed run whose archive is in the blob store.
 
         Builds the environment if it is missing. Retries a few times if a sandbox breaks. Also raises `SetupFailed`,
-        and `Conflict` if the execution has changed meanwhile."""
-        payload = run.execution.payload
-        if payload is None:
-            raise Conflict("the execution has no archive")
-        return await self._with_retries(run, partial(self.blobs.read, payload))
+        `QueueTimeout`, and `Conflict` if the execution has changed meanwhile."""
+        with reservation.released_on_error():
+            payload = run.execution.payload
+            if payload is None:
+                raise Conflict("the execution has no archive")
+            return await self._with_retries(run, partial(self.blobs.read, payload), reservation)
 
-    async def sandbox_from_spool(self, run: Run, spool: Spool) -> Sandbox:
-        """Wait until the run is claimed, then prepare a sandbox from the archive in `spool`. Close `spool` at the end.
+    async def place_from_spool(self, run: Run, spool: Spool, reservation: Reservation) -> Placement:
+        """Wait until the run is claimed, then place it with the archive in `spool`. Close `spool` at the end.
 
-        Retries and raises as `sandbox_from_payload` does."""
+        Retries and raises as `place_from_payload` does."""
         try:
-            await self._until_claimed(run)
-            return await self._with_retries(run, spool.read)
+            with reservation.released_on_error():
+                await self._until_claimed(run)
+                return await self._with_retries(run, spool.read, reservation)
         finally:
             with anyio.CancelScope(shield=True):
                 await spool.close()
 
-    async def sandbox_when_claimed(self, run: Run, sandbox: Sandbox) -> Sandbox:
-        """Wait until the run is claimed, then return `sandbox`, which has the archive already.
+    async def place_when_claimed(self, run: Run, sandbox: Sandbox, reservation: Reservation) -> Placement:
+        """Wait until the run is claimed, then place it in `sandbox`, which has the archive already.
 
         If the wait fails or is cancelled, remove the sandbox."""
-        try:
-            await self._until_claimed(run)
-        except BaseException:
-            await remove(sandbox)
-            raise
-        return sandbox
+        with reservation.released_on_error():
+            try:
+                await self._until_claimed(run)
+            except BaseException:
+                await remove(sandbox)
+                raise
+            return Placement(reservation.reserved_slot, sandbox)
 
-    async def _with_retries(self, run: Run, open_archive: OpenArchive) -> Sandbox:
+    async def _with_retries(self, run: Run, open_archive: OpenArchive, reservation: Reservation) -> Placement:
         for seconds in RETRY_DELAYS_SECONDS:
             try:
-                return await self._fill_sandbox(await self._prepared_kind(run), open_archive())
+                return await self._place(run, open_archive, reservation)
             except (SandboxBroken, EngineError, Unavailable) as error:
                 logger.warning("cannot prepare %s; retrying in %g s: %s", run.id, seconds, error)
                 await anyio.sleep(seconds)
-        return await self._fill_sandbox(await self._prepared_kind(run), open_archive())
+        return await self._place(run, open_archive, reservation)
+
+    async def _place(self, run: Run, open_archive: OpenArchive, reservation: Reservation) -> Placement:
+        """Set up the environment if it is missing, then get a slot, then a sandbox."""
+        kind = await self._prepared_kind(run, reservation)
+        while await reservation.wait_for_slot(run.execution.spec.limits):
+            if await self.environments.has(kind.image):
+                break
+            kind = await self._prepared_kind(run, reservation)  # the image was evicted during the wait
+        return Placement(reservation.reserved_slot, await self._fill_sandbox(kind, open_archive()))
 
     async def _fill_sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
         """Take a sandbox from the pool and unpack the archive in it. If that fails, remove the sandbox."""
@@ -161,16 +183,20 @@ class Preparation:
             raise
         return sandbox
 
-    async def _prepared_kind(self, run: Run) -> SandboxKind:
-        """Return the kind of the run's sandbox, after its setup if it needs one.
+    async def _prepared_kind(self, run: Run, reservation: Reservation) -> SandboxKind:
+        """Return the kind of the run's sandbox, after its setup if it needs one, in the setup lane.
 
         The output of the setup goes to the run's output log."""
         spec = run.execution.spec
         kind = await self.kind(spec)
         if kind is not None:
             return kind
+        place = reservation.join_setup(setup_key(spec))
         if run.execution.phase is Phase.CLAIMED:
             await self._append_preparing(run)
+        if not place.begun.is_set():
+            run.write_output(Stream.SETUP, b"waiting for other setups to end\n")
+        await reservation.wait_for_setup()
         image = await self.environments.prepare(spec, partial(run.write_output, Stream.SETUP))
         return kind_of(spec, image)
 

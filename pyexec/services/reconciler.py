@@ -32,6 +32,7 @@ from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.retention import MAINTENANCE_SECONDS, Retention
+from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Reconciler:
         log: EventLog,
         membership: Membership,
         slots: Slots,
+        lane: SetupLane,
         active_runs: ActiveRuns,
         retention: Retention,
         corrupt_logs: CorruptLogReporter,
@@ -69,6 +71,7 @@ class Reconciler:
         self._log = log
         self._membership = membership
         self._slots = slots
+        self._lane = lane
         self._active_runs = active_runs
         self._retention = retention
         self._corrupt_logs = corrupt_logs
@@ -135,19 +138,32 @@ class Reconciler:
             now=anyio.current_time(),
             open=tuple(self._open.values()),
             capacity=self._capacity(),
+            in_setup=self._in_setup(),
             gone_since=dict(self._gone_since),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
             adoption_seconds=self._config.adoption_seconds,
         )
 
     def _capacity(self) -> dict[str, int]:
-        """Return how many more executions each member may be given."""
-        owned = Counter(seen.execution.owner for seen in self._open.values())
+        """Return how many more executions each member may be given. Those in its setup lane hold no slot."""
+        owned = Counter(
+            seen.execution.owner
+            for seen in self._open.values()
+            if seen.execution.phase is not Phase.PREPARING
+        )
         capacity = {name: member.slots + QUEUED_AHEAD - owned[name] for name, member in self._members.items()}
         here = self._config.replica
         if here in capacity:  # runs of this replica are known exactly, and are not in `_open`
             capacity[here] = self._slots.free + QUEUED_AHEAD - owned[here]
         return capacity
+
+    def _in_setup(self) -> dict[str, int]:
+        """Return how many executions are in the setup lane of each member."""
+        executions = [seen.execution for seen in self._open.values()]
+        preparing = Counter(e.owner for e in executions if e.phase is Phase.PREPARING)
+        in_setup = {name: preparing[name] for name in self._members}
+        in_setup[self._config.replica] = len(self._lane)  # its runs are not in `_open`
+        return in_setup
 
     async def _watch_members(self) -> None:
         failures = FailureLog(logger, "watching the members")

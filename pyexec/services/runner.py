@@ -222,12 +222,12 @@ class Runner:
 
     async def _prepare_and_start(self, run: Run, launch: Launch) -> None:
         """Prepare and start a claimed run. A failure ends the execution, or returns it to the queue."""
-        sandbox: Sandbox | None = None
+        placement: Placement | None = None
         started = False
         try:
             with run.preparation:
-                sandbox = await launch.prepare()
-                await self.start(run, Placement(launch.slot, sandbox))
+                placement = await launch()
+                await self.start(run, placement)
                 started = True
             if not started:
                 await self._completion.end(run, RunOutcome(reason="killed"))
@@ -246,7 +246,7 @@ class Runner:
         finally:
             if not started:
                 with anyio.CancelScope(shield=True):
-                    await self._clean_up(run, launch.slot, sandbox, started=False)
+                    await self._clean_up(run, placement, started=False)
 
     def _follow_in_background(self, run: Run, placement: Placement, following: Follow) -> None:
         self._active_runs.add(run)
@@ -270,23 +270,25 @@ class Runner:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await self._clean_up(run, placement.slot, placement.sandbox)
+                await self._clean_up(run, placement)
 
-    async def _clean_up(self, run: Run, slot: Slot, sandbox: Sandbox | None, *, started: bool = True) -> None:
+    async def _clean_up(self, run: Run, placement: Placement | None, *, started: bool = True) -> None:
         """Remove the sandbox and release the slot, after a short delay unless another run waits for the slot.
 
         The sandbox of an open execution is only detached, because another replica follows it or will adopt it."""
         self._active_runs.remove(run)
+        if placement is None:
+            return
         try:
             await self._slots.wait_for_queue(REMOVAL_DELAY_SECONDS)
-            if sandbox is not None and (run.has_ended or not started):
-                await sandbox.remove()
-            elif sandbox is not None:
-                await sandbox.detach()
+            if run.has_ended or not started:
+                await placement.sandbox.remove()
+            else:
+                await placement.sandbox.detach()
         except ExecutorError as error:
             logger.error("the sandbox of %s could not be removed: %s", run.id, error)
         finally:
-            self._slots.release(slot)
+            self._slots.release(placement.slot)
             self._pool.refresh()
             if run.output_files is not None:
                 await run.output_files.close()

@@ -1,15 +1,13 @@
 """Slots: how many programs run at once on this replica, and the queue for them."""
 
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import anyio
 from attrs import define, field, frozen
 
 from pyexec.aio import Broadcast
 from pyexec.domain.spec import MEBIBYTE, Limits
-from pyexec.errors import SHUTTING_DOWN, QueueFull, QueueTimeout, TooLarge, Unavailable
+from pyexec.errors import QueueTimeout, TooLarge
 from pyexec.metrics import (
     MEMORY_BUDGET,
     MEMORY_RESERVED,
@@ -22,8 +20,6 @@ from pyexec.metrics import (
     Meter,
     timed,
 )
-from pyexec.ports import EventLog
-from pyexec.services.active_runs import ActiveRuns
 
 
 @frozen
@@ -58,7 +54,8 @@ class Slots:
         self._free = concurrent_max
         self._free_mb = memory_mb_max
         self._memory_mb_max = memory_mb_max
-        self._queue_max = queue_max
+        self.queue_max = queue_max
+        """How many executions may wait."""
         self._queue: deque[_Waiter] = deque()
         self._queued = Broadcast()
         self.size = concurrent_max
@@ -70,6 +67,11 @@ class Slots:
     def free(self) -> int:
         """The number of free slots."""
         return self._free
+
+    @property
+    def queue_length(self) -> int:
+        """The number of executions in the queue."""
+        return len(self._queue)
 
     async def wait_for_queue(self, seconds: float) -> None:
         """Wait until a request is in the queue, at most `seconds`."""
@@ -84,19 +86,6 @@ class Slots:
     def must_wait(self, limits: Limits) -> bool:
         """Return True if a new program would have to wait for a slot."""
         return bool(self._queue) or not self._fits(self._slot_for(limits))
-
-    def check_capacity(self, limits: Limits, also_waiting: int = 0) -> None:
-        """Raise `QueueFull` if there is no free slot and no place in the queue, `Unavailable` after `close`.
-
-        `also_waiting` executions come before this one, but are not in the queue."""
-        if self.closed:
-            raise Unavailable(SHUTTING_DOWN)
-        beyond_slots = len(self._queue) + also_waiting - self.room_for(limits)
-        if beyond_slots >= self._queue_max:
-            raise QueueFull(
-                f"all {self.size} slots are busy and {self._queue_max} executions are queued; retry later",
-                retry_after_seconds=max(1, self._queue_max // max(1, self.size)),
-            )
 
     def room_for(self, limits: Limits) -> int:
         """Return how many programs with these limits could start at once."""
@@ -176,43 +165,6 @@ class Slots:
         watch(SLOTS, lambda: self.size)
         watch(SLOTS_IN_USE, lambda: self.size - self._free)
         watch(QUEUE_LENGTH, lambda: len(self._queue))
-        watch(QUEUE_LIMIT, lambda: self._queue_max)
+        watch(QUEUE_LIMIT, lambda: self.queue_max)
         watch(MEMORY_BUDGET, lambda: self._memory_mb_max * MEBIBYTE)
         watch(MEMORY_RESERVED, lambda: (self._memory_mb_max - self._free_mb) * MEBIBYTE)
-
-
-class Admission:
-    """Admits executions as long as they can start or wait, so that the queue limit is exact.
-
-    An execution counts as waiting in one of three places: in the queue for slots, in the event log until a replica
-    claims it, and here from its admission until its first event is written."""
-
-    def __init__(self, slots: Slots, log: EventLog, active_runs: ActiveRuns) -> None:
-        self._slots = slots
-        self._log = log
-        self._active_runs = active_runs
-        self._accepting: set[str] = set()
-
-    async def check(self, limits: Limits) -> None:
-        """Raise `QueueFull` if a new execution could neither start nor wait, `Unavailable` during shutdown.
-
-        The caller must not await anything before it reserves its slot."""
-        waiting = set(self._accepting)
-        if len(waiting) >= self._slots.room_for(limits):
-            waiting |= (await self._log.open_executions()).queued
-        waiting |= self._accepting
-        self._slots.check_capacity(limits, sum(name not in self._active_runs for name in waiting))
-
-    @asynccontextmanager
-    async def accepting(self, execution_id: str, limits: Limits) -> AsyncIterator[None]:
-        """Do the same for an execution that waits in the event log, which gets its first event in this context."""
-        await self.check(limits)
-        self._accepting.add(execution_id)
-        try:
-            yield
-        finally:
-            self._accepting.discard(execution_id)
-
-    def has_slot(self, execution_id: str) -> None:
-        """Record that an execution does not wait, because it has a slot already."""
-        self._accepting.discard(execution_id)

@@ -12,14 +12,13 @@ from attrs import frozen
 
 from pyexec.correlation import correlate_execution
 from pyexec.domain.events import Event, Failed, FailureType, Submitted
-from pyexec.domain.spec import Policy
+from pyexec.domain.spec import Policy, Spec
 from pyexec.errors import (
     ConsulSessionLost,
     EngineError,
     ExecutorError,
     ImageUnavailable,
     InvalidRequest,
-    KeyReused,
     KeyTaken,
     QueueTimeout,
     SandboxBroken,
@@ -30,12 +29,16 @@ from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.pool.pool import SandboxKind
 from pyexec.services.active_runs import ActiveRuns, Run
+from pyexec.services.admission import Admission
 from pyexec.services.clock import new_execution_id, nonce, now
+from pyexec.services.idempotency import check_key, same_execution
 from pyexec.services.output_store import payload_blob
-from pyexec.services.preparation import Launch, Placement, Preparation, remove
+from pyexec.services.preparation import Placement, Preparation, remove
+from pyexec.services.reservation import Reservation
 from pyexec.services.runner import Runner
-from pyexec.services.slots import Admission, Slot, Slots
-from pyexec.services.uploads import CheckedArchive, Spool, Submission, Upload, resolve_upload, sha256
+from pyexec.services.setup_lane import SetupKey, SetupLane, setup_key
+from pyexec.services.slots import Slots
+from pyexec.services.uploads import CheckedArchive, Spool, Submission, Upload, resolve_upload
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Submissions:
         log: EventLog,
         blobs: BlobStore,
         slots: Slots,
+        lane: SetupLane,
         active_runs: ActiveRuns,
         preparation: Preparation,
         runner: Runner,
@@ -80,7 +84,8 @@ class Submissions:
         self._log = log
         self._blobs = blobs
         self._slots = slots
-        self._admission = Admission(slots, log, active_runs)
+        self._lane = lane
+        self._admission = Admission(slots, lane, log, active_runs)
         self._preparation = preparation
         self._runner = runner
         self._meter = meter
@@ -94,40 +99,48 @@ class Submissions:
         """Start an execution whose caller waits. Return its run, or the id that the idempotency key already names."""
         submission = await self._submission(upload)
         try:
-            await self._check_key(upload)
+            await check_key(self._log, upload)
             correlate_execution(submission.run.id)
-            await self._admission.check(submission.spec.limits)
             await self._start(submission)
         except KeyTaken as taken:
-            return await self._same_execution(submission.archive, taken)
+            return await same_execution(submission.archive, taken)
         return submission.run
 
     async def submit(self, upload: Upload) -> str:
         """Accept an execution for later. On return its archive and its first event are durable."""
         submission = await self._submission(upload)
         try:
-            await self._check_key(upload)
-            async with self._admission.accepting(submission.run.id, submission.spec.limits):
+            await check_key(self._log, upload)
+            setup = await self._missing_setup(submission.spec)
+            async with self._admission.accepting(submission.run.id, submission.spec.limits, setup):
                 correlate_execution(submission.run.id)
-                await self._accept(submission)
+                await self._accept(submission, setup)
         except KeyTaken as taken:
-            return await self._same_execution(submission.archive, taken)
+            return await same_execution(submission.archive, taken)
         return submission.run.id
 
     async def _start(self, submission: Submission) -> None:
         """Reserve a slot, get a sandbox, unpack the archive in it, append the events, start.
 
-        If no slot becomes free in time, or the image is unavailable, the execution is accepted and ends as failed."""
+        If the image must be pulled or made first, accept the execution before that. If no slot becomes free in time,
+        or the image is unavailable, the execution is accepted and ends as failed."""
         spec = submission.spec
+        reservation = self._reservation()
         async with AsyncExitStack() as undo:
+            undo.callback(reservation.release)
             try:
-                slot = await self._slots.reserve(spec.limits, self._config.queue_timeout_seconds)
-                undo.callback(self._slots.release, slot)
-                kind = await self._preparation.kind(spec)
+                kind = self._preparation.idle_kind(spec)
                 if kind is None:
-                    await self._accept_before_setup(submission, slot, undo)
+                    await self._admission.check(spec.limits)  # if it is refused, the engine need not be asked
+                    kind = await self._preparation.kind(spec)
+                if kind is not None:
+                    await self._admission.check(spec.limits)
+                    if await reservation.wait_for_slot(spec.limits):
+                        kind = await self._preparation.kind(spec)
+                if kind is None:
+                    await self._accept_before_setup(submission, reservation, undo)
                 else:
-                    await self._start_in(kind, submission, slot, undo)
+                    await self._start_in(kind, submission, reservation, undo)
             except (QueueTimeout, ImageUnavailable) as error:
                 await self._append_failure(submission, error)
                 return
@@ -136,7 +149,7 @@ class Submissions:
             undo.pop_all()
 
     async def _start_in(
-        self, kind: SandboxKind, submission: Submission, slot: Slot, undo: AsyncExitStack
+        self, kind: SandboxKind, submission: Submission, reservation: Reservation, undo: AsyncExitStack
     ) -> None:
         run, archive = submission.run, submission.archive
         claimed = self._runner.claim()
@@ -144,27 +157,31 @@ class Submissions:
         undo.push_async_callback(remove, sandbox)
         try:
             if self._config.local_claim:
-                placement = Placement(slot, sandbox)
+                placement = Placement(reservation.reserved_slot, sandbox)
                 await self._runner.start(run, placement, [submission.event(), claimed], archive.key())
             else:
-                launch = Launch(slot, partial(self._preparation.sandbox_when_claimed, run, sandbox))
+                launch = partial(self._preparation.place_when_claimed, run, sandbox, reservation)
                 pinned = submission.event(pinned=self._runner.replica)
                 await self._runner.accept(run, [pinned], archive.key(), launch)
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke before the program could start: {error}") from error
 
-    async def _accept_before_setup(self, submission: Submission, slot: Slot, undo: AsyncExitStack) -> None:
-        """Accept an execution whose image must be pulled or made first, which may take minutes.
-
-        The archive waits on disk, and the execution can be followed and killed meanwhile."""
-        run, archive = submission.run, submission.archive
-        spool = await Spool.fill(self._config.spool_dir, archive.chunks())
-        undo.push_async_callback(spool.close)
-        events: list[Event] = [submission.event(pinned=self._runner.replica)]
-        if self._config.local_claim:
-            events.append(self._runner.claim())
-        launch = Launch(slot, partial(self._preparation.sandbox_from_spool, run, spool))
-        await self._runner.accept(run, events, archive.key(), launch)
+    async def _accept_before_setup(
+        self, submission: Submission, reservation: Reservation, undo: AsyncExitStack
+    ) -> None:
+        """Accept an execution whose image must be pulled or made first, which may take minutes. It holds no slot."""
+        run, archive, setup = submission.run, submission.archive, setup_key(submission.spec)
+        reservation.release()
+        async with self._admission.accepting(run.id, submission.spec.limits, setup):
+            spool = await Spool.fill(self._config.spool_dir, archive.chunks())
+            undo.push_async_callback(spool.close)
+            reservation.join_setup(setup)
+            self._admission.is_placed(run.id)
+            events: list[Event] = [submission.event(pinned=self._runner.replica)]
+            if self._config.local_claim:
+                events.append(self._runner.claim())
+            launch = partial(self._preparation.place_from_spool, run, spool, reservation)
+            await self._runner.accept(run, events, archive.key(), launch)
 
     async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
         """Append an execution that has failed before its start. A malformed archive is still rejected."""
@@ -174,7 +191,7 @@ class Submissions:
         await self._log.append(submission.run.id, 0, events, key=submission.archive.key())
         submission.run.record(events)
 
-    async def _accept(self, submission: Submission) -> None:
+    async def _accept(self, submission: Submission, setup: SetupKey | None) -> None:
         """Store the archive, then append the first events; start at once if a slot and an idle sandbox are there."""
         run, key = submission.run, submission.archive.key
         async with AsyncExitStack() as undo, AsyncExitStack() as held:
@@ -183,7 +200,7 @@ class Submissions:
             submitted = submission.event(payload=payload_blob(run.id))
             try:
                 if placement is None or not await self._start_stored(run, submitted, key(), placement, held):
-                    await self._queue(run, submitted, key())
+                    await self._queue(run, submitted, key(), setup)
             except ConsulSessionLost:
                 raise
             except Unavailable:
@@ -218,7 +235,7 @@ class Submissions:
         if kind is None or slot is None:
             return None
         held.callback(self._slots.release, slot)
-        self._admission.has_slot(submission.run.id)
+        self._admission.is_placed(submission.run.id)
         try:
             sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         except (ImageUnavailable, EngineError, Unavailable, InvalidRequest) as error:
@@ -241,49 +258,41 @@ class Submissions:
         try:
             await self._runner.start(run, placement, [submitted, self._runner.claim()], key)
         except SandboxBroken as error:
-            logger.info(
-                "the sandbox of %s broke before its start; retrying from the queue: %s", run.id, error
-            )
+            logger.info("the sandbox of %s broke; retrying from the queue: %s", run.id, error)
             await held.aclose()
             return False
         held.pop_all()
         return True
 
-    async def _queue(self, run: Run, submitted: Submitted, key: IdempotencyKey | None) -> None:
-        """Append the first event, and the claim in the same step if a slot is free here."""
-        slot = self._slots.try_reserve(submitted.spec.limits) if self._config.local_claim else None
-        if slot is None:
+    async def _queue(
+        self, run: Run, submitted: Submitted, key: IdempotencyKey | None, setup: SetupKey | None
+    ) -> None:
+        """Append the first event, and the claim in the same step if a slot, or a place for its setup, is free here."""
+        reservation = self._reservation()
+        if not self._config.local_claim or not reservation.try_begin(submitted.spec.limits, setup):
             await self._runner.accept(run, [submitted], key)
             return
-        self._admission.has_slot(run.id)
-        launch = Launch(slot, partial(self._preparation.sandbox_from_payload, run))
-        try:
+        self._admission.is_placed(run.id)
+        launch = partial(self._preparation.place_from_payload, run, reservation)
+        with reservation.released_on_error():
             await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
-        except BaseException:
-            self._slots.release(slot)
-            raise
+
+    def _reservation(self) -> Reservation:
+        seconds = self._config.queue_timeout_seconds
+        return Reservation(slots=self._slots, lane=self._lane, seconds_left=seconds)
+
+    async def _missing_setup(self, spec: Spec) -> SetupKey | None:
+        """Return the setup that an asynchronous execution needs here, if it needs one."""
+        if self._preparation.idle_kind(spec) is not None:
+            return None
+        await self._admission.check(spec.limits)  # if it is refused, the engine need not be asked
+        return setup_key(spec) if await self._preparation.needs_setup(spec) else None
 
     async def _submission(self, upload: Upload) -> Submission:
         spec = await resolve_upload(upload, self._config.policy)
         self._slots.check_fits(spec.limits)
         archive = CheckedArchive(upload, spec, self._config.members_max, self._meter)
         return Submission(Run(new_execution_id()), spec, archive)
-
-    async def _check_key(self, upload: Upload) -> None:
-        """Raise `KeyTaken` if the upload's idempotency key already names an execution."""
-        if upload.key is not None and (owner := await self._log.find_by_key(sha256(upload.key))):
-            raise KeyTaken(*owner)
-
-    async def _same_execution(self, archive: CheckedArchive, taken: KeyTaken) -> str:
-        """Return the execution that the idempotency key names, if this is the same request. Raises `KeyReused`."""
-        await archive.read_to_end()
-        key = archive.key()
-        if key is None or key.fingerprint != taken.fingerprint:
-            raise KeyReused(
-                f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"
-            )
-        correlate_execution(taken.execution_id)
-        return taken.execution_id
 
     async def _delete_payload(self, execution_id: str) -> None:
         with anyio.CancelScope(shield=True):

@@ -31,6 +31,7 @@ from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.retention import Retention
 from pyexec.services.run_monitor import OutputLimits
 from pyexec.services.runner import Runner, RunnerConfig
+from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions
 from pyexec.settings import Settings
@@ -49,6 +50,7 @@ class SharedParts:
     log: EventLog
     blobs: BlobStore
     slots: Slots
+    lane: SetupLane
     active_runs: ActiveRuns
     corrupt_logs: CorruptLogReporter
     meter: Meter
@@ -57,7 +59,7 @@ class SharedParts:
 def build_shared_parts(
     settings: Settings, replica_id: str, identity: EngineIdentity, stores: Stores, meter: Meter
 ) -> SharedParts:
-    """Build the slots, the list of active runs, and the event log with its metrics."""
+    """Build the slots, the setup lane, the list of active runs, and the event log with its metrics."""
     overhead = overhead_mb(settings)
     active_runs = ActiveRuns()
     slots = Slots(
@@ -75,6 +77,7 @@ def build_shared_parts(
         log=MeteredLog(stores.log, active_runs, meter),
         blobs=stores.blobs,
         slots=slots,
+        lane=SetupLane(settings.setups_max(identity.cpus, identity.memory_mb), meter),
         active_runs=active_runs,
         corrupt_logs=CorruptLogReporter(),
         meter=meter,
@@ -130,6 +133,7 @@ def build_submissions(shared: SharedParts, preparation: Preparation, runner: Run
         log=shared.log,
         blobs=shared.blobs,
         slots=shared.slots,
+        lane=shared.lane,
         active_runs=shared.active_runs,
         preparation=preparation,
         runner=runner,
@@ -142,10 +146,12 @@ def build_inbox(shared: SharedParts, preparation: Preparation, runner: Runner) -
     return InboxWorker(
         log=shared.log,
         slots=shared.slots,
+        lane=shared.lane,
         active_runs=shared.active_runs,
         preparation=preparation,
         runner=runner,
         corrupt_logs=shared.corrupt_logs,
+        queue_timeout_seconds=shared.settings.queue_timeout,
         slot_wait_seconds=min(SLOT_WAIT_SECONDS, shared.settings.queue_timeout),
     )
 
@@ -162,6 +168,7 @@ def build_reconciler(shared: SharedParts) -> Reconciler:
         log=shared.log,
         membership=shared.stores.membership,
         slots=shared.slots,
+        lane=shared.lane,
         active_runs=shared.active_runs,
         retention=Retention(
             log=shared.log,

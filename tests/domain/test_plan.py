@@ -202,3 +202,16 @@ def test_claims_fill_the_capacity_and_no_more() -> None:
     )
     claims = [(action.execution.id, action.replica) for action in plan(state) if isinstance(action, Claim)]
     assert claims == [("e0", "r1"), ("e1", "r2"), ("e2", "r1")]
+
+
+def test_executions_in_setup_take_no_capacity_but_claims_go_where_fewer_are() -> None:
+    waiting = [OpenExecution(execution=fold(f"e{n}", [submitted()]), waiting_since=0) for n in range(4)]
+    state = ClusterState(
+        now=0,
+        open=waiting,
+        capacity={"r1": 2, "r2": 2},
+        in_setup={"r1": 1, "r2": 9},
+        queue_timeout_seconds=QUEUE_TIMEOUT,
+    )
+    claims = [action.replica for action in plan(state) if isinstance(action, Claim)]
+    assert claims == ["r1", "r1", "r2", "r2"]

@@ -83,3 +83,19 @@ def test_lists_are_separated_by_commas() -> None:
     assert read_settings({"PYEXEC_API_TOKENS": " a, b,,"}).api_tokens == ("a", "b")
     assert read_settings({"PYEXEC_ALLOW_UNENFORCED": "swap,disk"}).allow_unenforced == ("swap", "disk")
     assert read_settings({"PYEXEC_CONSUL_ADDR": ""}).consul_addr is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "cpus", "memory_mb", "setups"),
+    [
+        ({}, 2, 8192, 2),
+        ({}, 16, 16384, 4),
+        ({}, 4, 1024, 1),
+        ({"PYEXEC_SETUP_MEMORY_MB": "512"}, 16, 16384, 16),
+        ({"PYEXEC_MAX_SETUPS": "7"}, 2, 1024, 7),
+    ],
+)
+def test_setups_are_as_many_as_processors_and_half_of_the_memory_suffice_for(
+    variables: dict[str, str], cpus: int, memory_mb: int, setups: int
+) -> None:
+    assert read_settings(variables).setups_max(cpus, memory_mb) == setups

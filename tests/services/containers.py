@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import count
 
@@ -162,7 +163,11 @@ class MemoryEngine:
         self.unremoved: set[str] = set()
         self.environments: dict[str, Image] = {}
         self.builds: list[str] = []
+        self.pulled: set[str] = set()
         self.start_seconds = 0.0
+        self.setup_seconds = 0.0
+        self.setups: Counter[str] = Counter()
+        """How many setups are in progress, by the process that runs them."""
         self.programs_end_at_once = False
         self._numbers = count(1)
 
@@ -186,6 +191,14 @@ class MemoryEngine:
         self.boxes[box.id] = box
         box.say(document(wire.READY, python="3.12", memory_bytes=0))
         return box
+
+    async def set_up(self, process: str) -> None:
+        """Pull an image, or run a command of a setup, for one process."""
+        self.setups[process] += 1
+        try:
+            await anyio.sleep(self.setup_seconds)
+        finally:
+            self.setups[process] -= 1
 
     def come_back(self) -> None:
         """Make the engine answer again."""

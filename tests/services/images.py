@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import anyio
-
 from pyexec.errors import EngineError
 from pyexec.ports import Image, SetupSpec
 from tests.services.containers import MemoryEngine
@@ -27,8 +25,12 @@ def image(name: str, labels: Mapping[str, str]) -> Image:
     )
 
 
+COLD = "cold:"
+"""Images with this prefix must be pulled first."""
+
+
 class ProcessImages:
-    """`ports.Images`: every image that a request names exists, and so do the images of setups."""
+    """`ports.Images`: the images that were pulled or built exist, and so do all others without a special prefix."""
 
     def __init__(self, engine: MemoryEngine, process: "Process") -> None:
         self._engine = engine
@@ -37,13 +39,21 @@ class ProcessImages:
     async def find(self, name: str) -> Image | None:
         await self._process.passing()
         self._engine.check()
+        name = name.removeprefix("sha256:")
         if name.startswith("pyexec-env:"):
             return self._engine.environments.get(name)
+        if name.startswith(COLD) and name not in self._engine.pulled:
+            return None
         return image(name, {})
 
     async def pull(self, name: str) -> AsyncIterator[str]:
-        raise EngineError(f"{name} is always there")
-        yield
+        await self._process.passing()
+        self._engine.check()
+        yield "pulling"
+        await self._engine.set_up(self._process.name)
+        await self._process.passing()
+        self._engine.check()
+        self._engine.pulled.add(name)
 
     async def tag(self, image_id: str, repository: str, tag: str) -> None:
         await self._process.passing()
@@ -59,7 +69,7 @@ class ProcessImages:
 
 
 class ProcessSetup:
-    """`ports.SetupContainer`: a command takes as long as a container's start. It ends with its process."""
+    """`ports.SetupContainer`: a command takes `setup_seconds`. It ends with its process."""
 
     def __init__(self, engine: MemoryEngine, process: "Process", spec: SetupSpec) -> None:
         self._engine = engine
@@ -75,7 +85,7 @@ class ProcessSetup:
     ) -> int:
         await self._process.passing()
         self._engine.check()
-        await anyio.sleep(self._engine.start_seconds)
+        await self._engine.set_up(self._process.name)
         on_output(b"installed\n")
         await self._process.passing()
         self._engine.check()

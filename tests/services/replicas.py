@@ -31,6 +31,7 @@ from tests.services.world import (
 from tests.support.archives import script
 
 SLOTS = 2
+SETUPS = 1
 QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
@@ -63,7 +64,8 @@ class Request:
     token: str
     sync: bool
     key: str | None
-    installs: bool = False
+    package: str | None = None
+    image: str | None = None
     execution_id: str | None = None
     error: BaseException | None = None
     accepted: bool = False
@@ -102,6 +104,7 @@ class Life:
         self._settings = Settings(
             local_claim=local_claim,
             max_concurrent=SLOTS,
+            max_setups=SETUPS,
             warm_pool=1,
             queue_timeout=QUEUE_SECONDS,
             default_timeout=RUN_SECONDS,
@@ -212,7 +215,9 @@ class Life:
     def _upload(self, request: Request, archive: bytes) -> Upload:
         return Upload(
             metadata=Metadata(
-                env_vars=(f"TOKEN={request.token}",), requirements_txt="package" if request.installs else None
+                env_vars=(f"TOKEN={request.token}",),
+                requirements_txt=request.package,
+                docker_image=request.image,
             ),
             archive=_pieces(archive),
             key=request.key,

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Coroutine
 from itertools import count
 from pathlib import Path
@@ -21,11 +22,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pyexec.domain.events import Adopted, Finished, Running
+from pyexec.domain.events import Adopted, Failed, Finished, Running
+from pyexec.domain.execution import Phase
 from pyexec.errors import InvalidRequest
 from pyexec.services import submissions
 from tests.services.containers import Box
-from tests.services.replicas import BAD, GOOD, SLOTS, InlineSpool, Life, Request
+from tests.services.images import COLD
+from tests.services.replicas import BAD, GOOD, QUEUE_SECONDS, SETUPS, SLOTS, InlineSpool, Life, Request
 from tests.services.truth import check_ended, check_log, check_started_once
 from tests.services.virtual_time import VirtualLoop
 from tests.services.world import World
@@ -35,6 +38,8 @@ SETTLING_SECONDS = 4000.0
 picks = st.integers(0, 11)
 ticks = st.integers(0, 30)
 keys = st.sampled_from([None, None, None, "key-1", "key-2"])
+packages = st.sampled_from([None, None, "package-1", "package-2", "package-3"])
+images = st.sampled_from([None, None, None, f"{COLD}1", f"{COLD}2"])
 
 
 class Replicas(RuleBasedStateMachine):
@@ -99,12 +104,22 @@ class Replicas(RuleBasedStateMachine):
 
     # What callers do.
 
-    @rule(pick=picks, sync=st.booleans(), key=keys, installs=st.booleans(), passes=ticks)
-    def submit(self, pick: int, sync: bool, key: str | None, installs: bool, passes: int) -> None:
+    @rule(pick=picks, sync=st.booleans(), key=keys, package=packages, image=images, passes=ticks)
+    def submit(
+        self,
+        pick: int,
+        sync: bool,
+        key: str | None,
+        passes: int,
+        package: str | None = None,
+        image: str | None = None,
+    ) -> None:
         if (life := self.life(pick)) is None:
             return
         token = f"{'sync' if sync else 'async'}-{key}" if key else str(next(self.tokens))
-        request = Request(token, sync, f"{key}-{sync}" if key else None, installs=installs and key is None)
+        request = Request(token, sync, f"{key}-{sync}" if key else None)
+        if key is None:
+            request.package, request.image = package, image
         self._request(life, request, GOOD, passes)
 
     @rule(pick=picks, sync=st.booleans(), passes=ticks)
@@ -227,12 +242,15 @@ class Replicas(RuleBasedStateMachine):
         self.do(anyio.lowlevel.checkpoint(), passes)
 
     @rule(
-        place=st.sampled_from(["engine-1", "engine-2"]), away=st.booleans(), seconds=st.sampled_from([0, 4.0])
+        place=st.sampled_from(["engine-1", "engine-2"]),
+        away=st.booleans(),
+        seconds=st.sampled_from([0, 4.0]),
+        setup_seconds=st.sampled_from([0, 4.0, 400.0]),
     )
-    def engine_changes(self, place: str, away: bool, seconds: float) -> None:
+    def engine_changes(self, place: str, away: bool, seconds: float, setup_seconds: float) -> None:
         engine = self.world.engines[place]
         self.world.faults += away
-        engine.start_seconds = seconds
+        engine.start_seconds, engine.setup_seconds = seconds, setup_seconds
         if away:
             engine.away = True
         else:
@@ -254,6 +272,11 @@ class Replicas(RuleBasedStateMachine):
         for execution_id in sorted(grown):
             self.do(check_log(self.world, execution_id, frozenset(self.hung_up)))
             self.checked[execution_id] = len(self.world.written[execution_id])
+
+    @invariant()
+    def setups_keep_to_their_lane(self) -> None:
+        for engine in self.world.engines.values():
+            assert all(running <= SETUPS for running in engine.setups.values()), engine.setups
 
     @invariant()
     def what_was_answered_is_durable(self) -> None:
@@ -284,7 +307,7 @@ class Replicas(RuleBasedStateMachine):
         """Everything that was broken is mended, every program ends, and one replica at least is alive."""
         self.world.store_away = False
         for engine in self.world.engines.values():
-            engine.start_seconds, engine.programs_end_at_once = 0.0, True
+            engine.start_seconds, engine.setup_seconds, engine.programs_end_at_once = 0.0, 0.0, True
             self.do(_call(engine.come_back))
             for box in list(engine.boxes.values()):
                 if box.running:
@@ -311,6 +334,7 @@ class Replicas(RuleBasedStateMachine):
         slots = life.replica.runner._slots
         assert slots.free == SLOTS, f"{life.name} has {slots.free} of {SLOTS} slots"
         assert not slots._queue
+        assert not len(life.replica.inbox.lane)
         assert slots._free_mb == slots._memory_mb_max
         assert not life.replica.runner._active_runs.all()
         assert not self.world.log._inboxes.get(life.name)
@@ -358,7 +382,7 @@ def test_a_run_goes_back_to_whom_it_was_taken_from_when_its_adopter_dies() -> No
     replicas = Replicas()
     replicas.start(local_claim=True)
     replicas.crash(pick=1, passes=0)
-    replicas.submit(pick=0, sync=False, key=None, installs=False, passes=20)
+    replicas.submit(pick=0, sync=False, key=None, passes=20)
     first = replicas.lives[0]
     replicas.do(_call(lambda: replicas.world.expire(first.process)))
     replicas.start_again(place=1, passes=20)
@@ -374,6 +398,103 @@ def test_a_run_goes_back_to_whom_it_was_taken_from_when_its_adopter_dies() -> No
         (first.name, Adopted),
         (first.name, Finished),
     ]
+    replicas.teardown()
+
+
+@pytest.mark.parametrize("local_claim", [True, False])
+@pytest.mark.parametrize("sync", [True, False])
+def test_warm_runs_end_while_more_environments_than_slots_are_missing(local_claim: bool, sync: bool) -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=local_claim)
+    for engine in replicas.world.engines.values():
+        engine.setup_seconds = 300.0
+    cold = [f"package-{number}" for number in range(4 * SLOTS)]
+    for number, package in enumerate(cold):
+        replicas.submit(pick=number, sync=sync, key=None, package=package, passes=20)
+    replicas.time_passes(25.0)
+    for number in range(2 * len(PLACES)):
+        replicas.submit(pick=number, sync=sync, key=None, passes=20)
+        replicas.time_passes(1.5)
+        for _ in range(SLOTS):
+            replicas.program_exits(pick=0, code=0, passes=20)
+        replicas.time_passes(1.5)
+    phases = [state.phase for _, state in sorted(replicas.world.states.items())]
+    assert phases[len(cold) :] == [Phase.ENDED] * (len(phases) - len(cold))
+    assert phases[: len(cold)] == [Phase.PREPARING] * len(cold)
+    owners = Counter(
+        state.owner for state in replicas.world.states.values() if state.phase is Phase.PREPARING
+    )
+    assert len(owners) == len(PLACES)
+    assert max(owners.values()) - min(owners.values()) <= 1
+    replicas.teardown()
+
+
+def test_executions_that_need_the_same_environment_share_one_place() -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=True)
+    for engine in replicas.world.engines.values():
+        engine.setup_seconds = 300.0
+    for _ in range(SLOTS):
+        replicas.submit(pick=0, sync=True, key=None, package="package-1", passes=20)
+    replicas.submit(pick=0, sync=True, key=None, package="package-2", passes=20)
+    replicas.time_passes(299.0)
+    assert {state.phase for state in replicas.world.states.values()} == {Phase.PREPARING}
+    replicas.time_passes(25.0)
+    *together, other = [state for _, state in sorted(replicas.world.states.items())]
+    assert [state.phase for state in together] == [Phase.RUNNING] * SLOTS
+    assert other.phase is Phase.PREPARING
+    replicas.teardown()
+
+
+def test_an_environment_that_is_evicted_during_the_wait_for_a_slot_is_built_again() -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=True)
+    for _ in range(SLOTS):
+        replicas.submit(pick=0, sync=True, key=None, passes=20)
+    replicas.time_passes(1.5)
+    replicas.submit(pick=0, sync=True, key=None, package="package-1", passes=20)
+    replicas.time_passes(1.5)
+    engine = replicas.world.engines[PLACES[0]]
+    (environment,) = engine.environments
+    engine.environments.clear()
+    replicas.program_exits(pick=0, code=0, passes=20)
+    replicas.time_passes(1.5)
+    assert engine.builds == [environment] * 2
+    assert [state.phase for _, state in sorted(replicas.world.states.items())][-1] is Phase.RUNNING
+    replicas.teardown()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_kill_ends_a_setup_and_the_wait_for_one(sync: bool, waits: bool) -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=True)
+    for engine in replicas.world.engines.values():
+        engine.setup_seconds = 300.0
+    for number in range(2):
+        replicas.submit(pick=0, sync=sync, key=None, package=f"package-{number}", passes=20)
+    replicas.kill(pick=0, whom=0 if waits else 1, passes=20)
+    replicas.time_passes(1.5)
+    killed, other = sorted(replicas.world.states.items(), reverse=waits)
+    assert (killed[1].status, other[1].phase) == ("killed", Phase.PREPARING)
+    replicas.time_passes(301.0 if waits else 303.0)
+    assert replicas.world.states[other[0]].phase is Phase.RUNNING
+    replicas.teardown()
+
+
+def test_an_execution_whose_setup_does_not_begin_fails_in_time() -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=True)
+    for engine in replicas.world.engines.values():
+        engine.setup_seconds = QUEUE_SECONDS - 1
+    for number in range(3):
+        replicas.submit(pick=0, sync=True, key=None, package=f"package-{number}", passes=20)
+    replicas.time_passes(QUEUE_SECONDS + 1)
+    states = [state for _, state in sorted(replicas.world.states.items())]
+    assert [state.phase for state in states] == [Phase.RUNNING, Phase.PREPARING, Phase.ENDED]
+    end = states[2].terminal
+    assert isinstance(end, Failed)
+    assert end.error_type == "queue_timeout"
     replicas.teardown()
 
 

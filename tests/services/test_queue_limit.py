@@ -6,9 +6,12 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pyexec.domain.environment import Recipe
 from pyexec.errors import QueueFull
 from pyexec.services.active_runs import ActiveRuns
-from pyexec.services.slots import Admission, Slots
+from pyexec.services.admission import Admission
+from pyexec.services.setup_lane import SetupKey, SetupLane
+from pyexec.services.slots import Slots
 from tests.events import LIMITS, claimed, new_id, preparing, released, running, submitted
 from tests.services.world import InlineLog
 
@@ -30,7 +33,7 @@ async def test_programs_that_run_elsewhere_do_not_wait(log: InlineLog) -> None:
     for _ in range(5):
         await log.append(new_id(), 0, [submitted(), claimed(), running()])
         await log.append(new_id(), 0, [submitted(), claimed(), preparing()])
-    admission = Admission(slots, log, ActiveRuns())
+    admission = Admission(slots, SetupLane(2), log, ActiveRuns())
     await admission.check(LIMITS)
     await log.append(new_id(), 0, [submitted()])
     await admission.check(LIMITS)
@@ -46,7 +49,7 @@ async def test_as_many_wait_as_the_limit_says_when_callers_arrive_at_once(
     slots = slots_of(concurrent=concurrent, queue=queue)
     for _ in range(taken):
         slots.take_over(LIMITS)
-    admission = Admission(slots, log, ActiveRuns())
+    admission = Admission(slots, SetupLane(2), log, ActiveRuns())
     admitted, refused = [], []
 
     async def submit(name: str, upload_seconds: float) -> None:
@@ -70,7 +73,7 @@ async def test_as_many_wait_as_the_limit_says_when_callers_arrive_at_once(
 async def test_waiting_callers_and_accepted_executions_share_the_limit(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=3)
     slots.take_over(LIMITS)
-    admission = Admission(slots, log, ActiveRuns())
+    admission = Admission(slots, SetupLane(2), log, ActiveRuns())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(slots.reserve, LIMITS, 60, name="a caller in the queue")
         await anyio.wait_all_tasks_blocked()
@@ -80,3 +83,55 @@ async def test_waiting_callers_and_accepted_executions_share_the_limit(log: Inli
                 await admission.check(LIMITS)
         await admission.check(LIMITS)
         tasks.cancel_scope.cancel()
+
+
+def needs(package: str) -> SetupKey:
+    return "image", Recipe(requirements_txt=package)
+
+
+async def test_a_full_lane_refuses_no_run_that_needs_no_setup(log: InlineLog) -> None:
+    lane = SetupLane(2)
+    admission = Admission(slots_of(concurrent=2, queue=0), lane, log, ActiveRuns())
+    lane.join(needs("one"))
+    await admission.check(LIMITS, needs("two"))
+    lane.join(needs("two"))
+    await admission.check(LIMITS)
+    with pytest.raises(QueueFull):
+        await admission.check(LIMITS, needs("three"))
+
+
+@pytest.mark.parametrize(
+    ("slots", "setups", "queue", "admitted"),
+    [(3, 1, 0, 1), (3, 1, 2, 3), (1, 3, 0, 1), (1, 3, 2, 3), (2, 2, 1, 3)],
+)
+async def test_setups_that_wait_share_the_limit_when_callers_arrive_at_once(
+    log: InlineLog, slots: int, setups: int, queue: int, admitted: int
+) -> None:
+    lane = SetupLane(setups)
+    admission = Admission(slots_of(concurrent=slots, queue=queue), lane, log, ActiveRuns())
+    refused = []
+
+    async def run(name: str, upload_seconds: float) -> None:
+        try:
+            async with admission.accepting(name, LIMITS, needs(name)):
+                await anyio.sleep(upload_seconds)
+                lane.join(needs(name))
+                admission.is_placed(name)
+        except QueueFull:
+            refused.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(run, new_id(), 0.001 * (number % 3), name=f"caller {number}")
+    assert (len(lane), len(refused)) == (admitted, 20 - admitted)
+
+
+async def test_executions_that_share_a_setup_are_limited_by_slots_and_queue(log: InlineLog) -> None:
+    lane = SetupLane(1)
+    admission = Admission(slots_of(concurrent=3, queue=2), lane, log, ActiveRuns())
+    for _ in range(5):
+        await admission.check(LIMITS, needs("one"))
+        lane.join(needs("one"))
+    with pytest.raises(QueueFull):
+        await admission.check(LIMITS, needs("one"))
+    await admission.check(LIMITS)

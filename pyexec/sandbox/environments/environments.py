@@ -78,6 +78,10 @@ class Environments:
             return base
         return await self._find_environment(environment_key(base.id, recipe), recipe)
 
+    async def has(self, image: str) -> bool:
+        """Return True if the engine has an image with this name or id."""
+        return await self.images.find(image) is not None
+
     async def prepare(self, spec: Spec, on_output: OnOutput) -> Image:
         """Return the image in which `spec` can run. Pull and build it if necessary, which can take minutes."""
         base = await self.get_image(spec.docker_image, on_output)

@@ -126,7 +126,11 @@ TYPES: dict[type, TypeDoc] = {
     Timings: _type(
         "Duration of each phase, in whole milliseconds.",
         queue=FieldDoc("Time in the queue for a slot.", 1),
-        setup=FieldDoc("Time to pull the image and to install packages.", 0),
+        setup=FieldDoc(
+            "Time to pull the image and to install packages, with the wait for other setups before it and for a slot "
+            "after it.",
+            0,
+        ),
         run=FieldDoc("Run time of the program.", 11),
     ),
     Usage: _type(
@@ -255,7 +259,7 @@ ERRORS = {
     409: "The Idempotency-Key was already used with a different request.",
     413: "The request, or the unpacked archive, is too large.",
     415: "The archive is not an uncompressed tar, or the body is compressed.",
-    429: "No slot is free, and the queue is full.",
+    429: "No slot, or no place for the setup that the request needs, is free, and the queue is full.",
     503: "The event log or the container engine is unavailable, or the server is starting or stopping.",
 }
 """Description of each error status."""

@@ -1,0 +1,96 @@
+"""What an execution holds before its program starts: a slot, or a place in the setup lane, or neither."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+from attrs import define
+
+from pyexec.domain.spec import Limits
+from pyexec.services.setup_lane import SetupKey, SetupLane, SetupPlace
+from pyexec.services.slots import Slot, Slots
+
+
+@define(eq=False, kw_only=True)
+class Reservation:
+    """Holds a slot or a place in the setup lane, never both. `release` it if no program starts in the slot.
+
+    `seconds_left` is how long the execution may still wait, in both queues together."""
+
+    slots: Slots
+    lane: SetupLane
+    seconds_left: float
+    slot: Slot | None = None
+    place: SetupPlace | None = None
+
+    @property
+    def reserved_slot(self) -> Slot:
+        """The slot. Raises `RuntimeError` if none is held."""
+        if self.slot is None:
+            raise RuntimeError("no slot is reserved")
+        return self.slot
+
+    def join_setup(self, key: SetupKey) -> SetupPlace:
+        """Release the slot, and join the setup lane. Return the place there."""
+        if self.place is None:
+            self.release()
+            self.place = self.lane.join(key)
+        return self.place
+
+    async def wait_for_setup(self) -> None:
+        """Wait until the setup may begin. Raises `QueueTimeout`."""
+        if self.place is not None:
+            with self._waiting():
+                await self.lane.wait(self.place, self.seconds_left)
+
+    def try_slot(self, limits: Limits) -> bool:
+        """Leave the setup lane, and reserve a slot if one is free. Return True if a slot is held now."""
+        self._leave_lane()
+        if self.slot is None:
+            self.slot = self.slots.try_reserve(limits)
+        return self.slot is not None
+
+    def try_begin(self, limits: Limits, setup: SetupKey | None) -> bool:
+        """Reserve a slot, or if `setup` is given a place for it, if none has to wait. Return True if that succeeded."""
+        if setup is None:
+            return self.try_slot(limits)
+        if begins := self.lane.begins_at_once(setup):
+            self.join_setup(setup)
+        return begins
+
+    async def wait_for_slot(self, limits: Limits) -> bool:
+        """Leave the setup lane, and reserve a slot. Return True if it was not free at once. Raises `QueueTimeout`."""
+        if self.try_slot(limits):
+            return False
+        with self._waiting():
+            self.slot = await self.slots.reserve(limits, self.seconds_left)
+        return True
+
+    @contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Release what is held if the block raises, or is cancelled."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Release what is held."""
+        self._leave_lane()
+        if self.slot is not None:
+            slot, self.slot = self.slot, None
+            self.slots.release(slot)
+
+    def _leave_lane(self) -> None:
+        if self.place is not None:
+            place, self.place = self.place, None
+            self.lane.leave(place)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        begun = anyio.current_time()
+        try:
+            yield
+        finally:
+            self.seconds_left = max(0.0, self.seconds_left - (anyio.current_time() - begun))

@@ -1,0 +1,118 @@
+"""The setup lane: how many setups run at once on this replica, and the queue for them.
+
+A setup pulls an image or builds an environment. It holds no slot. See docs/design/setup-lane.md."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import anyio
+from attrs import define, field, frozen
+
+from pyexec.domain.environment import Recipe
+from pyexec.domain.spec import Spec
+from pyexec.errors import QueueTimeout
+from pyexec.metrics import (
+    NOOP_METER,
+    SETUP_LIMIT,
+    SETUP_QUEUE_LENGTH,
+    SETUPS_RUNNING,
+    STEP_SECONDS,
+    Meter,
+    timed,
+)
+
+SetupKey = tuple[str, Recipe | None]
+"""The image's name and the recipe. Executions with the same key share one setup."""
+
+
+def setup_key(spec: Spec) -> SetupKey:
+    """Return the key of the setup that `spec` needs if its environment is missing."""
+    return spec.docker_image, spec.recipe
+
+
+@define(eq=False)
+class SetupPlace:
+    """One setup in the lane, and the number of executions that need it. `begun` is set once it may run."""
+
+    key: SetupKey
+    begun: anyio.Event = field(factory=anyio.Event)
+    executions: int = 0
+    closed: bool = False
+    """True once an execution has left the running setup: it may be over, so others do not join it."""
+
+
+@frozen
+class LaneCount:
+    """How many executions are in a running setup, and how many wait for theirs to begin."""
+
+    running: int
+    waiting: int
+
+
+class SetupLane:
+    """Lets at most `size` setups run at once, first come, first served.
+
+    An execution that needs a setup joins it, waits, and leaves the lane after the setup."""
+
+    def __init__(self, size: int, meter: Meter = NOOP_METER) -> None:
+        self.size = size
+        self._meter = meter
+        self._places: list[SetupPlace] = []
+        """In the order of arrival. The first `size` of them run."""
+        meter.watch(SETUP_LIMIT, lambda: self.size)
+        meter.watch(SETUPS_RUNNING, lambda: min(self.size, len(self._places)))
+        meter.watch(SETUP_QUEUE_LENGTH, lambda: self.count().waiting)
+
+    def __len__(self) -> int:
+        """Return the number of executions in the lane."""
+        return sum(place.executions for place in self._places)
+
+    def join(self, key: SetupKey) -> SetupPlace:
+        """Join the setup with this key, or put a new one at the end of the lane. The caller must `leave` it once."""
+        place = self._find(key)
+        if place is None:
+            place = SetupPlace(key)
+            self._places.append(place)
+        place.executions += 1
+        self._begin()
+        return place
+
+    def leave(self, place: SetupPlace) -> None:
+        """Leave a setup. When its last execution leaves, the next setup begins."""
+        place.executions -= 1
+        place.closed = place.begun.is_set()
+        if not place.executions:
+            self._places.remove(place)
+            self._begin()
+
+    async def wait(self, place: SetupPlace, seconds: float) -> None:
+        """Wait until the setup may begin, at most `seconds`. Raises `QueueTimeout`."""
+        with timed(self._meter, STEP_SECONDS, "setup_place"), anyio.move_on_after(seconds):
+            await place.begun.wait()
+            return
+        raise QueueTimeout(f"no setup could begin within {seconds:g} s, because {self.size} others ran")
+
+    def begins_at_once(self, key: SetupKey, before: Sequence[SetupKey] = ()) -> bool:
+        """Return True if a setup with this key would not wait, also if setups with the keys `before` came first."""
+        return self.count([*before, key]).waiting == self.count(before).waiting
+
+    def count(self, more: Sequence[SetupKey] = ()) -> LaneCount:
+        """Count the executions in the lane, as if others with the keys `more` had joined it."""
+        running = sum(place.executions for place in self._places[: self.size])
+        waiting = len(self) - running
+        joinable = {place.key: place.begun.is_set() for place in self._places if not place.closed}
+        free = self.size - len(self._places)
+        for key in more:
+            if key not in joinable:
+                joinable[key] = free > 0
+                free -= 1
+            running += joinable[key]
+            waiting += not joinable[key]
+        return LaneCount(running, waiting)
+
+    def _find(self, key: SetupKey) -> SetupPlace | None:
+        return next((place for place in self._places if place.key == key and not place.closed), None)
+
+    def _begin(self) -> None:
+        for place in islice(self._places, self.size):
+            place.begun.set()

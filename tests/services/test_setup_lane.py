@@ -1,0 +1,64 @@
+"""The setup lane is bounded and first come, first served; executions that need the same setup share one place."""
+
+from collections import Counter
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.errors import QueueTimeout
+from pyexec.services.setup_lane import SetupKey, SetupLane, SetupPlace
+
+ONE, TWO, THREE = keys = [("image", None), ("other", None), ("third", None)]
+
+
+@given(st.integers(1, 3), st.lists(st.one_of(st.sampled_from(keys), st.integers(0, 20)), max_size=30))
+def test_at_most_so_many_setups_have_begun_and_none_waits_without_need(
+    size: int, steps: list[SetupKey | int]
+) -> None:
+    lane = SetupLane(size)
+    inside: list[SetupPlace] = []
+    for step in steps:
+        if not isinstance(step, int):
+            at_once = lane.begins_at_once(step)
+            inside.append(lane.join(step))
+            assert inside[-1].begun.is_set() == at_once
+        elif inside:
+            lane.leave(inside.pop(step % len(inside)))
+        begun = {place for place in inside if place.begun.is_set()}
+        waiting = {place for place in inside if not place.begun.is_set()}
+        assert len(begun) == min(size, len(begun | waiting))
+        assert Counter(place.key for place in waiting) == Counter({place.key for place in waiting})
+        assert lane.count().running == sum(place in begun for place in inside)
+        assert len(lane) == len(inside)
+
+
+def test_setups_begin_in_the_order_of_arrival() -> None:
+    lane = SetupLane(1)
+    first, second, third = (lane.join(key) for key in keys)
+    lane.leave(second)
+    lane.leave(first)
+    assert third.begun.is_set()
+    assert not second.begun.is_set()
+
+
+def test_a_setup_that_may_be_over_is_not_joined() -> None:
+    """Otherwise requests whose setup always fails could keep their place for ever."""
+    lane = SetupLane(1)
+    assert lane.join(ONE) is lane.join(ONE)
+    other = lane.join(TWO)
+    lane.leave(lane._places[0])
+    again = lane.join(ONE)
+    lane.leave(lane._places[0])
+    assert (other.begun.is_set(), again.begun.is_set()) == (True, False)
+
+
+async def test_a_wait_ends_at_its_limit() -> None:
+    lane = SetupLane(1)
+    lane.join(ONE)
+    place = lane.join(TWO)
+    with pytest.raises(QueueTimeout, match="no setup could begin"):
+        await lane.wait(place, 0.01)
+    with anyio.fail_after(1):
+        await lane.wait(lane._places[0], 0.01)
