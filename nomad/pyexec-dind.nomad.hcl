@@ -123,7 +123,7 @@ variable "memory" {
 variable "disk" {
   type        = number
   default     = 2048
-  description = "Disk of the server, in MiB. It holds uploads that cannot be streamed."
+  description = "Disk of the server, in MiB, more than 100 for its logs. It holds uploads that cannot be streamed."
 }
 
 variable "auto_promote" {
@@ -159,7 +159,7 @@ job "pyexec-dind" {
       health_check      = "checks"
       min_healthy_time  = "15s"
       healthy_deadline  = "5m"
-      progress_deadline = "15m"
+      progress_deadline = "${var.stop_seconds + 900}s" # replaced replicas drain in this time
     }
 
     # If Docker or Consul is unavailable, the server waits. It exits only if it cannot continue.
@@ -200,7 +200,7 @@ job "pyexec-dind" {
         metrics_path = "/metrics"
       }
 
-      # Ready for requests. The server answers 503 while Docker or Consul is unavailable.
+      # Ready for requests; a deployment waits for it. The server answers 503 while Docker or Consul is unavailable.
       check {
         name     = "ready"
         type     = "http"
@@ -209,14 +209,14 @@ job "pyexec-dind" {
         timeout  = "5s"
       }
 
-      # Alive. A restart helps only if this check fails.
+      # Alive. A restart helps only if this check fails. A deployment waits for it too, because Nomad does not allow
+      # check_restart otherwise; a server that is ready is alive anyway.
       check {
-        name      = "alive"
-        type      = "http"
-        path      = "/health"
-        interval  = "10s"
-        timeout   = "5s"
-        on_update = "ignore"
+        name     = "alive"
+        type     = "http"
+        path     = "/health"
+        interval = "10s"
+        timeout  = "5s"
 
         check_restart {
           limit = 6

@@ -110,7 +110,7 @@ variable "memory" {
 variable "disk" {
   type        = number
   default     = 2048
-  description = "Disk of the server, in MiB. It holds uploads that cannot be streamed."
+  description = "Disk of the server, in MiB, more than 100 for its logs. It holds uploads that cannot be streamed."
 }
 
 variable "auto_promote" {
@@ -146,7 +146,7 @@ job "pyexec" {
       health_check      = "checks"
       min_healthy_time  = "15s"
       healthy_deadline  = "5m"
-      progress_deadline = "15m"
+      progress_deadline = "${var.stop_seconds + 900}s" # replaced replicas drain in this time
     }
 
     # If Docker or Consul is unavailable, the server waits. It exits only if it cannot continue.
@@ -187,7 +187,7 @@ job "pyexec" {
         metrics_path = "/metrics"
       }
 
-      # Ready for requests. The server answers 503 while Docker or Consul is unavailable.
+      # Ready for requests; a deployment waits for it. The server answers 503 while Docker or Consul is unavailable.
       check {
         name     = "ready"
         type     = "http"
@@ -196,14 +196,14 @@ job "pyexec" {
         timeout  = "5s"
       }
 
-      # Alive. A restart helps only if this check fails.
+      # Alive. A restart helps only if this check fails. A deployment waits for it too, because Nomad does not allow
+      # check_restart otherwise; a server that is ready is alive anyway.
       check {
-        name      = "alive"
-        type      = "http"
-        path      = "/health"
-        interval  = "10s"
-        timeout   = "5s"
-        on_update = "ignore"
+        name     = "alive"
+        type     = "http"
+        path     = "/health"
+        interval = "10s"
+        timeout  = "5s"
 
         check_restart {
           limit = 6

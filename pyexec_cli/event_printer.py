@@ -27,6 +27,7 @@ class EventPrinter:
     """Print events as they arrive.
 
     `output`: print the program's output. `phases`: print every change of phase and the output of the setup.
+    `printed`: streams of the result that have been printed. Until the program starts, its stderr is that of the setup.
     """
 
     console: Console
@@ -34,19 +35,23 @@ class EventPrinter:
     phases: bool = False
     execution_id: str | None = None
     result: Result | None = None
-    _streamed: set[str] = field(factory=set, init=False)
+    printed: set[str] = field(factory=set, init=False)
+    _started: bool = field(default=False, init=False)
 
     async def show(self, event: Event) -> None:
         """Print one event."""
         match event:
-            case Output():
-                self._streamed.add(event.stream)
+            case Output() if self._started:
                 if self.output:
+                    self.printed.add(event.stream)
                     await self.console.write(event.stream, event.data)
-            case Setup():
+            case Setup() | Output():  # when a setup has failed, the server sends its output as stderr
                 await self._show_setup(event.data)
             case Lifecycle():
                 self.execution_id = event.execution_id or self.execution_id
+                if event.type == "running":
+                    self._started = True
+                    self.printed.clear()
                 self._show_phase(event.type)
             case Ended():
                 self.result = event.result
@@ -59,7 +64,7 @@ class EventPrinter:
     async def _show_setup(self, data: bytes) -> None:
         """Print output of the setup if phases or details are wanted. The result contains it if the setup failed."""
         if (self.phases or self.console.flags.verbose) and not self.console.flags.quiet:
-            self._streamed.add("stderr")
+            self.printed.add("stderr")
             await self.console.write("stderr", data)
 
     def _show_phase(self, phase: str) -> None:
@@ -70,10 +75,22 @@ class EventPrinter:
 
     async def _show_rest(self, result: Result) -> None:
         """Print output that no event contained: the output of a setup that failed is only in the result."""
-        if "stdout" not in self._streamed and result.stdout:
+        if "stdout" not in self.printed and result.stdout:
             await self.console.write("stdout", result.stdout.encode())
-        if "stderr" not in self._streamed and result.stderr:
+        if "stderr" not in self.printed and result.stderr:
             await self.console.write("stderr", result.stderr.encode())
+
+
+def _reason(result: Result) -> str:
+    """Return why the execution failed, without the output of the setup that the server repeats at the end."""
+    reason, _, repeated = (result.error or "").partition(": ")
+    if result.error_type == "setup_failed" and repeated and _one_line(repeated) in _one_line(result.stderr):
+        return reason
+    return result.error or "the server gives no reason"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _network_hint(result: Result) -> str:
@@ -90,7 +107,7 @@ async def print_result(result: Result, console: Console, *, as_json: bool) -> in
         console.error(f"{result.execution_id} was killed")
     elif result.status == "failed":
         kind = f" ({result.error_type})" if result.error_type else ""
-        console.error(f"execution failed{kind}: {result.error or 'the server gives no reason'}")
+        console.error(f"execution failed{kind}: {_reason(result)}")
     elif hint := _network_hint(result):
         console.info(hint)
     for stream in ("stdout", "stderr"):

@@ -43,7 +43,7 @@ class _Number(asyncclick.ParamType[float]):
 
 
 POSITIVE = _Number(int, lambda number: number >= 1, "a positive integer")
-_ABOVE_ZERO = _Number(float, lambda number: number > 0, "a positive number")
+_ABOVE_ZERO = _Number(float, lambda number: 0 < number < math.inf, "a positive number")
 
 GLOBAL_FLAGS = (
     asyncclick.Option(
@@ -63,6 +63,7 @@ GLOBAL_FLAGS = (
     asyncclick.Option(
         ["--cpu"], type=POSITIVE, metavar="N", help="CPU weight relative to other runs (default 1024)."
     ),
+    asyncclick.Option(["--cpus"], type=_ABOVE_ZERO, metavar="N", help="CPU limit in cores, for example 0.5."),
     asyncclick.Option(["--network"], is_flag=True, default=None, help="Allow network access."),
     asyncclick.Option(["--image"], metavar="NAME", help="Run in the Docker image NAME."),
     asyncclick.Option(
@@ -99,6 +100,7 @@ class Flags:
     memory: int | None
     disk: int | None
     cpu: int | None
+    cpus: float | None
     network: bool | None
     image: str | None
     detached: bool | None
@@ -117,13 +119,19 @@ class Flags:
     def options(self) -> RunOptions:
         """Convert the flags to request options."""
         return {
-            "timeout": int(self.timeout) if self.timeout and self.timeout.is_integer() else self.timeout,
+            "timeout": _shortest(self.timeout),
             "memory_mb": self.memory,
             "disk_mb": self.disk,
             "cpu_shares": self.cpu,
+            "cpus": _shortest(self.cpus),
             "network": self.network,
             "image": self.image,
         }
+
+
+def _shortest(number: float | None) -> float | None:
+    """Convert a whole number to an int, so that its JSON has no decimal point."""
+    return int(number) if number is not None and number.is_integer() else number
 
 
 def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:

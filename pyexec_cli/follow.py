@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import aclosing
 
 import asyncclick
@@ -28,9 +29,10 @@ async def follow(flags: Flags, execution_id: str, tail: bool, output_dir: str | 
     """
     console = Console(flags)
     async with flags.client() as client:
-        result = await _watch(client, execution_id, EventPrinter(console, output=tail, phases=True))
+        printer = EventPrinter(console, output=tail, phases=True)
+        result = await _watch(client, execution_id, printer)
         if not tail:
-            await _print_output(client, result, console)
+            await _print_output(client, result, console, printer.printed)
         await _download_files(client, result, output_dir, console)
         return await print_result(result, console, as_json=False)
 
@@ -44,10 +46,12 @@ async def _watch(client: AsyncClient, execution_id: str, printer: EventPrinter) 
     return printer.result
 
 
-async def _print_output(client: AsyncClient, result: Result, console: Console) -> None:
-    """Print the raw bytes of the output. In the result, invalid UTF-8 is replaced."""
+async def _print_output(
+    client: AsyncClient, result: Result, console: Console, printed: Container[str]
+) -> None:
+    """Print the raw bytes of the streams that are not printed yet. In the result, invalid UTF-8 is replaced."""
     for stream in ("stdout", "stderr"):
-        if result.raw.get(stream):
+        if result.raw.get(stream) and stream not in printed:
             async with aclosing(client.logs(result.execution_id, stream=stream)) as chunks:
                 async for chunk in chunks:
                     await console.write(stream, chunk)

@@ -16,7 +16,14 @@ from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
 from .interrupts import interruptible
 from .output_files import download_output_files
-from .script_flags import ScriptCommand, ScriptFlags, read_options, read_request, script_flags
+from .script_flags import (
+    ScriptCommand,
+    ScriptFlags,
+    note_unused_stdin,
+    read_options,
+    read_request,
+    script_flags,
+)
 
 
 @asyncclick.command(cls=ScriptCommand, name="run")
@@ -35,9 +42,11 @@ async def run(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     source, options = await read_request(script, flags, argument, console)
     async with flags.client() as client:
         try:
-            return await _run(client, source, options, console, script)
+            exit_code = await _run(client, source, options, console, script)
         finally:
             console.status_line.close()
+    note_unused_stdin(script, argument, console)
+    return exit_code
 
 
 @asyncclick.command(cls=ScriptCommand, name="submit")
@@ -75,7 +84,9 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
             if result.result not in (None, "None"):
                 await console.write("stdout", f"{result.result}\n".encode())
         await download_output_files(client, result, script.output_dir or ".", console)
-        return await print_result(result, console, as_json=script.as_json)
+        exit_code = await print_result(result, console, as_json=script.as_json)
+    note_unused_stdin(script, code, console)
+    return exit_code
 
 
 async def _run(
@@ -126,4 +137,5 @@ async def _submit(flags: Flags, script: ScriptFlags, argument: str | None, conso
             console.status_line.close()
     text = json.dumps({"execution_id": execution_id}) if script.as_json else execution_id
     await console.write("stdout", f"{text}\n".encode())
+    note_unused_stdin(script, argument, console)
     return 0

@@ -17,6 +17,7 @@ from . import inputs
 from .console import Console
 from .flags import Flags, complete_path
 from .progress import with_progress
+from .unused_stdin import has_unused_stdin
 
 _SCRIPT_ARGS = "pyexec_cli.script_args"
 
@@ -170,6 +171,16 @@ async def read_request(
         console.info("installing the requirements.txt of the input (--no-requirements disables this)")
         options["requirements"] = chosen.requirements
     return await with_progress(chosen.source, console.status_line), options
+
+
+def note_unused_stdin(script: ScriptFlags, argument: str | None, console: Console) -> None:
+    """Print a note if standard input has data that no argument uses.
+
+    Call this at the end of a command: at its start, the writer of a pipe may not have written anything yet.
+    """
+    code = script.files or (argument or "-",)
+    if has_unused_stdin((*code, *filter(None, (script.stdin, script.requirements)))):
+        console.info("ignoring standard input: --stdin - passes it to the program")
 
 
 def _environment(settings: Sequence[str]) -> dict[str, str]:

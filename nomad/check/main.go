@@ -1,5 +1,6 @@
-// Command check parses a job file with Nomad's own parser and prints the job and its variables as JSON. Variables have
-// their default, or the value that -var sets. If Nomad would reject the file, check prints the error and exits with 1.
+// Command check does with a job file what a Nomad server does with it at `nomad job run`: it parses the file, sets the
+// defaults and validates the job. It prints the job, its variables and Nomad's warnings as JSON. Variables have their
+// default, or the value that -var sets. If Nomad would reject the file, check prints the error and exits with 1.
 //
 //	go run . [-var NAME=VALUE]... FILE
 package main
@@ -21,7 +22,8 @@ import (
 type report struct {
 	Job       *api.Job
 	Variables []variable
-	Formatted bool // `nomad fmt` would change nothing
+	Warnings  string // Nomad accepts the job, but prints these
+	Formatted bool   // `nomad fmt` would change nothing
 }
 
 // variable is a variable block, with the source text of its attributes.
@@ -70,12 +72,23 @@ func check(path string, values stringList) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
+	job.Canonicalize()
+	registered, err := registeredJob(job)
+	if err != nil {
+		return nil, err
+	}
+	if err := registered.Validate(); err != nil {
+		return nil, err
+	}
 	variables, err := variablesOf(path, body)
 	if err != nil {
 		return nil, err
 	}
-	formatted := bytes.Equal(body, hclwrite.Format(body))
-	return &report{Job: job, Variables: variables, Formatted: formatted}, nil
+	result := &report{Job: job, Variables: variables, Formatted: bytes.Equal(body, hclwrite.Format(body))}
+	if warnings := registered.Warnings(); warnings != nil {
+		result.Warnings = warnings.Error()
+	}
+	return result, nil
 }
 
 func variablesOf(path string, body []byte) ([]variable, error) {

@@ -86,6 +86,7 @@ def test_the_command_is_found_after_flag_values(program):
         ("--memory", b"memory_mb"),
         ("--disk", b"disk_mb"),
         ("--timeout", b"timeout_seconds"),
+        ("--cpus", b"config.cpus"),
         ("--cpu", b"cpu_shares"),
     ],
     every=2,
@@ -126,8 +127,11 @@ def test_setup_output_is_printed_if_verbose_or_if_it_failed(program):
     for verbose in ((), ("-v",)):
         done = program.run(*verbose, "--pre-command", "echo oh no; exit 3", stdin=b"print(1)")
         assert (done.returncode, done.stdout) == (125, b"")
-        assert done.stderr.count(b"$ echo oh no; exit 3\noh no\n") == 1
-        assert done.stderr.endswith(b"setup_failed): pre_commands[0] failed with exit code 3: oh no\n")
+        assert done.stderr.endswith(
+            b"$ echo oh no; exit 3\noh no\n"
+            b"python-executor: execution failed (setup_failed): pre_commands[0] failed with exit code 3\n"
+        )
+        assert done.stderr.count(b"oh no") == 2
 
 
 def test_eval_with_a_pre_command(program):

@@ -21,6 +21,7 @@ WITH_A_SERVER = [
     ("run --json --timeout 1", "while True: pass"),
     ("run --timeout 1.5", "print('x', flush=True)\nwhile True: pass"),
     ("run --timeout=1e0", "while True: pass"),
+    ("run --cpus 0.5 --cpus 1", "print(1)"),
     ("run --memory 64", "x = bytearray(500_000_000)"),
     ("run --memory 1", "pass"),
     ("run --disk 999999999", "pass"),

@@ -1,4 +1,4 @@
-"""Test the job files with Nomad's own parser, and their environment with the server's own settings."""
+"""Test the job files with Nomad's own parser and validation, and their environment with the server's settings."""
 
 import json
 import re
@@ -33,7 +33,7 @@ Parse = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> Parse:
-    """Build Nomad's parser, and return a function that parses a job file with these variables."""
+    """Build Nomad's parser, and return a function that parses and validates a job file with these variables."""
     program = tmp_path_factory.mktemp("nomad") / "check"
     Module(NOMAD / "check").go("build", "-o", str(program), ".")
 
@@ -83,6 +83,21 @@ def test_formatting(report: Any) -> None:
     assert report["Formatted"] is True
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"stop_seconds": 86_400},  # Nomad refuses a kill timeout over the progress deadline
+        {"count": 1, "auto_promote": "false", "tags": "[]", "blob_url": "s3://bucket/path"},
+        {"count": 0, "disk": 101, "cpu": 1, "memory": 10, "port": 1, "datacenters": '["a", "b"]'},
+    ],
+)
+def test_nomad_accepts_the_job_without_warnings(
+    path: Path, parsed: Parse, variables: dict[str, object]
+) -> None:
+    assert parsed(path, **variables)["Warnings"] == ""
+
+
 def test_every_variable_has_a_description_and_a_default(report: Any) -> None:
     assert len(report["Variables"]) > 10
     for variable in report["Variables"]:
@@ -109,6 +124,8 @@ def test_the_port_matches_the_server_setting(report: Any) -> None:
     (port,) = network["DynamicPorts"]
     assert (port["Label"], port["To"]) == ("http", settings_of(report).port)
     assert server_of(report)["Config"]["ports"] == ["http"]
+    (service,) = group_of(report)["Services"]
+    assert service["PortLabel"] == "http"
 
 
 def test_updates_replace_three_replicas_one_by_one_after_a_canary(report: Any) -> None:
@@ -130,8 +147,9 @@ def test_consul_checks_readiness_and_liveness(report: Any) -> None:
     assert "prometheus" in service["Tags"]
     checks = {check["Path"]: check for check in service["Checks"]}
     assert set(checks) == {"/ready", "/health"}
-    # Nomad must not restart a server that waits for Consul.
+    # Nomad must not restart a server that waits for Consul, and must not replace the next one before it is ready.
     assert checks["/ready"]["CheckRestart"] is None
+    assert checks["/ready"]["OnUpdate"] == "require_healthy"
     assert checks["/health"]["CheckRestart"]["Limit"] > 0
 
 
@@ -194,6 +212,10 @@ def test_the_docker_daemon_starts_first_and_listens_on_the_server_socket(parsed:
         ("    task ", "    tsak ", "tsak"),
         ('interval = "5m"', 'interval = "5 minutes"', "5 minutes"),
         ("    restart {", "    restart ", "block definition"),
+        # These can be parsed, but a Nomad server refuses them.
+        ("check_restart {", 'on_update = "ignore"\ncheck_restart {', "not compatible with check_restart"),
+        ('"${var.stop_seconds + 900}s"', '"4m"', "Healthy deadline must be less than progress deadline"),
+        ('timeout  = "5s"', 'timeout  = "1ms"', "timeout (1ms) is lower than required minimum timeout"),
     ],
 )
 def test_invalid_job_files_are_rejected(

@@ -17,19 +17,21 @@ var phaseNames = map[string]string{
 const networkHint = "(the network is disabled"
 
 // eventPrinter prints events as they arrive. output: print the program's output. phases: print every change of
-// phase and the output of the setup.
+// phase and the output of the setup. printed: streams of the result that have been printed; until the program starts,
+// its stderr is that of the setup.
 type eventPrinter struct {
 	console        *console
 	output, phases bool
 	result         *pyexec.Result
-	streamed       map[string]bool
+	printed        map[string]bool
+	started        bool
 
 	lock        sync.Mutex
 	executionID string
 }
 
 func newEventPrinter(console *console, output, phases bool) *eventPrinter {
-	return &eventPrinter{console: console, output: output, phases: phases, streamed: map[string]bool{}}
+	return &eventPrinter{console: console, output: output, phases: phases, printed: map[string]bool{}}
 }
 
 // id returns the execution ID, or an empty string if it is still unknown. It is safe for concurrent use.
@@ -43,8 +45,11 @@ func (p *eventPrinter) id() string {
 func (p *eventPrinter) show(event pyexec.Event) error {
 	switch event := event.(type) {
 	case pyexec.Output:
-		p.streamed[event.Stream] = true
+		if !p.started { // when a setup has failed, the server sends its output as stderr
+			return p.showSetup(event.Data)
+		}
 		if p.output {
+			p.printed[event.Stream] = true
 			return p.console.write(event.Stream, event.Data)
 		}
 	case pyexec.Setup:
@@ -53,6 +58,10 @@ func (p *eventPrinter) show(event pyexec.Event) error {
 		p.lock.Lock()
 		p.executionID = firstOf(event.ExecutionID, p.executionID)
 		p.lock.Unlock()
+		if event.Type == "running" {
+			p.started = true
+			clear(p.printed)
+		}
 		p.showPhase(event.Type)
 	case pyexec.Ended:
 		p.result = event.Result
@@ -72,7 +81,7 @@ func (p *eventPrinter) showSetup(data []byte) error {
 	if p.console.quiet || !(p.phases || p.console.verbose) {
 		return nil
 	}
-	p.streamed["stderr"] = true
+	p.printed["stderr"] = true
 	return p.console.write("stderr", data)
 }
 
@@ -92,16 +101,28 @@ func (p *eventPrinter) showPhase(phase string) {
 
 // showRest prints output that no event contained: the output of a setup that failed is only in the result.
 func (p *eventPrinter) showRest(result *pyexec.Result) error {
-	if !p.streamed["stdout"] && result.Stdout != "" {
+	if !p.printed["stdout"] && result.Stdout != "" {
 		if err := p.console.write("stdout", []byte(result.Stdout)); err != nil {
 			return err
 		}
 	}
-	if !p.streamed["stderr"] && result.Stderr != "" {
+	if !p.printed["stderr"] && result.Stderr != "" {
 		return p.console.write("stderr", []byte(result.Stderr))
 	}
 	return nil
 }
+
+// reasonOf returns why the execution failed, without the output of the setup that the server repeats at the end.
+func reasonOf(result *pyexec.Result) string {
+	reason, repeated, found := strings.Cut(result.Error, ": ")
+	if found && repeated != "" && result.ErrorType == "setup_failed" &&
+		strings.Contains(oneLine(result.Stderr), oneLine(repeated)) {
+		return reason
+	}
+	return firstOf(result.Error, "the server gives no reason")
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // networkHintOf returns the server's hint that the network is disabled, or an empty string.
 func networkHintOf(result *pyexec.Result) string {
@@ -126,7 +147,7 @@ func printResult(result *pyexec.Result, console *console, asJSON bool) (int, err
 		if result.ErrorType != "" {
 			kind = " (" + result.ErrorType + ")"
 		}
-		console.error("execution failed%s: %s", kind, firstOf(result.Error, "the server gives no reason"))
+		console.error("execution failed%s: %s", kind, reasonOf(result))
 	default:
 		if hint := networkHintOf(result); hint != "" {
 			console.info("%s", hint)

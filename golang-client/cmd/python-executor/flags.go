@@ -16,13 +16,13 @@ import (
 // flags are the global flags: every command accepts them, before or after its name.
 type flags struct {
 	server, token, image              string
-	timeout                           positiveFloat
+	timeout, cpus                     positiveFloat
 	memory, disk, cpu                 positiveInt
 	network, detached, quiet, verbose bool
 }
 
 // runFlags are the flags that have no effect in a command that runs nothing.
-var runFlags = []string{"timeout", "memory", "disk", "cpu", "network", "image", "async"}
+var runFlags = []string{"timeout", "memory", "disk", "cpu", "cpus", "network", "image", "async"}
 
 func (f *flags) addTo(set *pflag.FlagSet) {
 	set.SortFlags = false
@@ -32,6 +32,7 @@ func (f *flags) addTo(set *pflag.FlagSet) {
 	set.Var(&f.memory, "memory", "Memory limit in MB.")
 	set.Var(&f.disk, "disk", "Disk limit in MB.")
 	set.Var(&f.cpu, "cpu", "CPU weight relative to other runs (default 1024).")
+	set.Var(&f.cpus, "cpus", "CPU limit in cores, for example 0.5.")
 	set.BoolVar(&f.network, "network", false, "Allow network access.")
 	set.StringVar(&f.image, "image", "", "Run in the Docker image `NAME`.")
 	set.BoolVar(&f.detached, "async", false, "Submit, print the execution ID, and do not wait.")
@@ -66,6 +67,9 @@ func (f *flags) options() []pyexec.Option {
 	}
 	if f.cpu > 0 {
 		options = append(options, pyexec.WithCPUShares(int(f.cpu)))
+	}
+	if f.cpus > 0 {
+		options = append(options, pyexec.WithCPUs(float64(f.cpus)))
 	}
 	if f.network {
 		options = append(options, pyexec.WithNetwork(true))
@@ -112,7 +116,7 @@ type positiveFloat float64
 
 func (p *positiveFloat) Set(text string) error {
 	number, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(number > 0) {
+	if err != nil || !(number > 0) || math.IsInf(number, 0) {
 		return errors.New("must be a positive number")
 	}
 	*p = positiveFloat(number)

@@ -34,7 +34,7 @@ func (a *app) follow() *cobra.Command {
 				}
 			}
 			if !tail {
-				if err := printOutput(command.Context(), client, printer.result, console); err != nil {
+				if err := printOutput(command.Context(), client, printer, console); err != nil {
 					return err
 				}
 			}
@@ -66,11 +66,12 @@ func downloadFiles(
 	return downloadOutputFiles(ctx, client, result, outputDir, console)
 }
 
-// printOutput prints the raw bytes of the output. In the result, invalid UTF-8 is replaced.
-func printOutput(ctx context.Context, client *pyexec.Client, result *pyexec.Result, console *console) error {
+// printOutput prints the raw bytes of the streams that are not printed yet. In the result, invalid UTF-8 is replaced.
+func printOutput(ctx context.Context, client *pyexec.Client, printer *eventPrinter, console *console) error {
+	result := printer.result
 	texts := map[string]string{"stdout": result.Stdout, "stderr": result.Stderr}
 	for _, stream := range []string{"stdout", "stderr"} {
-		if texts[stream] == "" {
+		if texts[stream] == "" || printer.printed[stream] {
 			continue
 		}
 		content, err := client.Logs(ctx, result.ExecutionID, pyexec.OnlyStream(stream))

@@ -31,7 +31,9 @@ func (a *app) run() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.exitCode, err = a.runCode(client, source, options, console, &script)
+			if a.exitCode, err = a.runCode(client, source, options, console, &script); err == nil {
+				script.noteUnusedStdin(command, arguments, console)
+			}
 			return err
 		},
 	}
@@ -122,7 +124,10 @@ func (a *app) submitCode(command *cobra.Command, arguments []string, script *scr
 	if script.asJSON {
 		id = fmt.Sprintf(`{"execution_id": "%s"}`, id)
 	}
-	return console.write("stdout", []byte(id+"\n"))
+	if err = console.write("stdout", []byte(id+"\n")); err == nil {
+		script.noteUnusedStdin(command, arguments, console)
+	}
+	return err
 }
 
 func (a *app) eval() *cobra.Command {
@@ -179,7 +184,9 @@ func (a *app) evalCode(command *cobra.Command, arguments []string, script *scrip
 	if err := downloadOutputFiles(command.Context(), client, result, directory, console); err != nil {
 		return err
 	}
-	a.exitCode, err = printResult(result, console, script.asJSON)
+	if a.exitCode, err = printResult(result, console, script.asJSON); err == nil {
+		script.noteUnusedStdin(command, arguments, console)
+	}
 	return err
 }
 

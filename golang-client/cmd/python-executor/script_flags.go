@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -143,4 +144,20 @@ func (s *scriptFlags) request(
 		options = append(options, pyexec.WithRequirements(chosen.requirements))
 	}
 	return withProgress(chosen.source, console), append(options, flags.options()...), nil
+}
+
+// noteUnusedStdin prints a note if standard input has data that no argument uses. Call it at the end of a command: at
+// its start, the writer of a pipe may not have written anything yet.
+func (s *scriptFlags) noteUnusedStdin(command *cobra.Command, arguments []string, console *console) {
+	names := s.files
+	if len(names) == 0 {
+		own, _, err := splitArguments(command, arguments)
+		if err != nil || len(own) == 0 {
+			return // the code is read from standard input
+		}
+		names = own
+	}
+	if hasUnusedStdin(append(slices.Clone(names), s.stdin, s.requirements)) {
+		console.info("ignoring standard input: --stdin - passes it to the program")
+	}
 }
