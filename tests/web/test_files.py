@@ -51,6 +51,11 @@ def paths(result: Any) -> list[str]:
     return [file["path"] for file in result["files"]]
 
 
+def skipped(result: Any) -> dict[str, str]:
+    """Return the reason for each skipped path and pattern."""
+    return {each.get("path", each.get("pattern")): each["reason"] for each in result["files_skipped"]}
+
+
 PLOT = """
 import os, struct, zlib
 def chunk(kind, data):
@@ -76,7 +81,7 @@ async def test_a_plot_comes_back_as_it_was_drawn(api: Api) -> None:
     width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))
     length = int.from_bytes(data[33:37])
     assert len(zlib.decompress(data[41 : 41 + length])) == (width + 1) * height == 65 * 48
-    assert "files_truncated" not in result
+    assert not {"files_truncated", "files_skipped", "files_skipped_truncated"} & set(result)
 
 
 async def test_an_accepted_run_brings_its_files_too(api: Api) -> None:
@@ -95,9 +100,16 @@ async def test_nothing_is_said_of_files_that_nobody_asked_for(api: Api) -> None:
 
 
 async def test_patterns_that_match_nothing_bring_an_empty_list(api: Api) -> None:
-    result = await api.run("print()", output_files=["no/such.txt", "*.png", "main.py/x"])
-    assert result["files"] == []
-    assert "files_truncated" not in result
+    result = await api.run("print()", output_files=["no/such.txt", "/work/*.png", "main.py/x", "main.py"])
+    assert result["files"] == [{"path": "main.py", "size": 7}]
+    assert result["files_skipped"] == [
+        {"pattern": "no/such.txt", "reason": "no_match"},
+        {"pattern": "/work/*.png", "reason": "no_match"},
+        {"pattern": "main.py/x", "reason": "no_match"},
+    ]
+    assert not {"files_truncated", "files_skipped_truncated"} & set(result)
+    result = await api.run("print()", output_files=["out"])
+    assert (result["files"], skipped(result)) == ([], {"out": "no_match"})
     assert await archive(api, result["execution_id"]) == {}
 
 
@@ -123,7 +135,10 @@ TREE = {
         (["d*/e?/[c-e].txt"], ["deep/er/d.txt"]),
         (["[!a].csv", "a.txt", "*.txt"], ["a.txt", "b.csv"]),
         ([".cache/*", "deep/er/.*"], [".cache/e.txt", "deep/er/.hidden.txt"]),
-        (["deep", "empty", "empty/**"], []),
+        (["empty", "empty/**", "empty/"], []),
+        (["deep"], ["deep/c.txt", "deep/er/.hidden.txt", "deep/er/d.txt"]),
+        (["deep/er/", "*.csv"], ["b.csv", "deep/er/.hidden.txt", "deep/er/d.txt"]),
+        (["/work/"], [*TREE]),
         (["/work/deep/./c.txt"], ["deep/c.txt"]),
     ],
 )
@@ -133,9 +148,7 @@ async def test_patterns_are_those_of_a_shell(api: Api, patterns: Sequence[str], 
     assert await archive(api, result["execution_id"]) == {name: TREE[name].encode() for name in found}
 
 
-@pytest.mark.parametrize(
-    "pattern", ["/etc/passwd", "../x", "a/../../x", "/work/../etc/*", "a\0b", "", "/work/"]
-)
+@pytest.mark.parametrize("pattern", ["/etc/passwd", "../x", "a/../../x", "/work/../etc/*", "a\0b", "", "/"])
 async def test_a_pattern_outside_of_work_is_refused(narrow: Api, pattern: str) -> None:
     before = await narrow.newest()
     answer = await narrow.sync(script(""), {"output_files": ["good", pattern]})
@@ -152,11 +165,60 @@ os.mkfifo('fifo'); socket.socket(socket.AF_UNIX).bind('socket')
 """
 
 
-async def test_only_regular_files_come_and_no_link_is_followed(api: Api) -> None:
+async def test_only_regular_files_come_and_links_only_from_work(api: Api) -> None:
     patterns = ["*", "etc/passwd", "way/file", "passwd", "environ", "loop/**", "fifo", "socket", "real/file"]
     result = await api.run(TRAPS, output_files=patterns)
-    assert paths(result) == ["hard", "main.py", "real/file"]
-    assert await download(api, result["execution_id"], "hard") == b"mine"
+    assert paths(result) == ["hard", "main.py", "real/file", "way/file"]
+    for path in ("hard", "way/file"):
+        assert await download(api, result["execution_id"], path) == b"mine"
+    assert skipped(result) == {
+        "passwd": "link_outside",
+        "etc": "link_outside",
+        "environ": "link_outside",
+        "loop": "link_loop",
+        "dangling": "link_broken",
+        "fifo": "not_a_file",
+        "socket": "not_a_file",
+    }
+    assert not {"files_truncated", "files_skipped_truncated"} & set(result)
+
+
+LINKS = """
+import os
+os.makedirs('runs/2'); open('runs/2/model.txt', 'w').write('best')
+os.symlink('/work/runs/2', 'latest'); os.symlink('latest/model.txt', 'model'); os.symlink('../..', 'runs/2/up')
+"""
+
+
+async def test_links_below_work_bring_what_they_lead_to(api: Api) -> None:
+    result = await api.run(LINKS, output_files=["model", "latest", "runs"])
+    assert await archive(api, result["execution_id"]) == dict.fromkeys(
+        ("latest/model.txt", "model", "runs/2/model.txt"), b"best"
+    )
+    assert skipped(result) == {"latest/up": "link_loop", "runs/2/up": "link_loop"}
+
+
+async def test_files_that_cannot_be_read_are_reported(api: Api) -> None:
+    source = """
+import os
+open('closed', 'w').close(); os.chmod('closed', 0)
+os.mkdir('dir'); open('dir/a', 'w').close(); os.chmod('dir', 0)
+"""
+    result = await api.run(source, output_files=["**", "dir/a"])
+    assert (paths(result), result["files_truncated"]) == (["main.py"], True)
+    assert skipped(result) == {"closed": "unreadable", "dir": "unreadable"}
+    result = await api.run("import os; os.chmod('.', 0)", output_files=["main.py", "x"])
+    assert (result["files"], result["files_truncated"]) == ([], True)
+    assert skipped(result) == {"main.py": "unreadable", "x": "unreadable"}
+
+
+async def test_a_program_cannot_fill_the_result_with_skipped_files(api: Api) -> None:
+    source = "import os\nfor n in range(3000): os.symlink('/', f'{n:04}')\nopen('good', 'w').close()"
+    result = await api.run(source, output_files=["*", "out"])
+    assert set(paths(result)) == {"good", "main.py"}
+    assert result["files_skipped"][0] == {"pattern": "out", "reason": "no_match"}
+    assert result["files_skipped"][1:] == [{"path": f"{n:04}", "reason": "link_outside"} for n in range(100)]
+    assert result["files_skipped_truncated"] is True
     assert "files_truncated" not in result
 
 
@@ -173,6 +235,8 @@ async def test_names_come_as_they_are_or_not_at_all(api: Api) -> None:
     assert result["files_truncated"] is True
     good = ["-rf", "with space", "ü€𝄞", "per%20cent%", "a?b#c&d+e", "quote'\"", "back\\slash", "x" * 255]
     assert sorted(paths(result)) == sorted([*good, "main.py"])
+    bad = ["new\ufffdline", "\ufffd[2J", "\ufffd\ufffd", "tab\ufffd", "\ufffd"]
+    assert skipped(result) == dict.fromkeys(bad, "invalid_name")
     for name in good:
         assert await download(api, result["execution_id"], name) == name.encode()
     assert set(await archive(api, result["execution_id"])) == {*good, "main.py"}
@@ -227,6 +291,7 @@ async def test_after_a_kill_nothing_can_be_brought(api: Api) -> None:
     await api.kill(execution_id)
     result = await api.ended(execution_id)
     assert (result["status"], result["files"], result["files_truncated"]) == ("killed", [], True)
+    assert result["files_skipped"] == [{"pattern": "*", "reason": "not_collected"}]
     assert await archive(api, execution_id) == {}
 
 
@@ -246,9 +311,10 @@ async def test_unknown_executions_and_files(api: Api) -> None:
 
 
 async def test_files_are_in_the_last_event_of_a_stream(api: Api) -> None:
-    execution_id = await api.accepted("open('a', 'w')", output_files=["a"])
+    execution_id = await api.accepted("open('a', 'w')", output_files=["a", "b"])
     events = await api.all_events(execution_id)
     assert events[-1].data["files"] == [{"path": "a", "size": 0}]
+    assert events[-1].data["files_skipped"] == [{"pattern": "b", "reason": "no_match"}]
     assert all("files" not in event.data for event in events[:-1])
 
 
@@ -283,15 +349,17 @@ async def test_what_is_over_the_limit_is_left_out_as_a_whole(tight: Api) -> None
     result = await tight.run(HUGE, output_files=["[a-e]", "s/*"])
     assert paths(result) == ["a", "c", "e"]
     assert (sum(file["size"] for file in result["files"]), result["files_truncated"]) == (MEBIBYTE, True)
+    assert skipped(result) == {"b": "too_large", "d": "too_large", "s/parse": "too_large"}
 
 
 async def test_only_so_many_files_come(tight: Api) -> None:
     result = await tight.run("for n in range(1200): open(f'{n:04}', 'w')", output_files=["????"])
     assert paths(result) == [f"{n:04}" for n in range(1000)]
-    assert result["files_truncated"] is True
+    assert (result["files_truncated"], skipped(result)) == (True, {"????": "too_many"})
     long = "import os\nfor n in range(200): open(f'{n:03}' + 'x' * 200, 'w')"
     result = await tight.run(long, output_files=["*x"])
     assert (len(result["files"]), result["files_truncated"]) == (32 * 1024 // 203, True)
+    assert skipped(result) == {f"{n:03}{'x' * 200}": "too_many" for n in range(161, 200)}
 
 
 HOSTILE = """
