@@ -1,6 +1,7 @@
 """Test which files the collector sends, what it skips, and the reasons, on a directory of this machine."""
 
 import base64
+import functools
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from attrs import asdict, define, evolve, field
 
 from pyexec.domain.output_files import UNSAFE, FileCheck, FileLimits, SkipReason, normalize_patterns
 from pyexec.guest import collector
+from pyexec.sandbox.guest_source import source
 
 LIMITS = FileLimits(bytes_max=1000, files_max=20)
 
@@ -239,10 +241,10 @@ def test_names_that_are_no_text_are_reported_as_text(work: Path) -> None:
 
 def test_the_number_of_reports_is_bounded(work: Path) -> None:
     for number in range(50):
-        (work / f"{number:02}{'x' * 200}").symlink_to("/")
+        (work / f"{number:02}{'x' * 100}").symlink_to("/")
     found = collect(["*"], evolve(LIMITS, skipped_max=10))
     assert (len(found.paths), found.report["skipped_truncated"]) == (10, True)
-    found = collect(["*"], evolve(LIMITS, skipped_bytes_max=2020))
+    found = collect(["*"], evolve(LIMITS, skipped_bytes_max=1020))
     assert (len(found.paths), found.report["skipped_truncated"]) == (10, True)
     found = collect(["*"])
     assert (len(found.paths), found.report["skipped_truncated"]) == (50, False)
@@ -262,6 +264,13 @@ def test_a_file_that_ends_early_ends_the_collection(work: Path, monkeypatch: pyt
     found = collect(["*"])
     assert found.files == {"a": b""}
     assert (found.patterns, found.report["truncated"]) == ([(0, "unreadable")], True)
+
+
+def test_the_patterns_need_nothing_that_python_3_8_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(functools, "cache")
+    scope: dict[str, Any] = {}
+    exec(source("patterns"), scope)
+    assert scope["matches"]("*.txt", "a.txt")
 
 
 def test_the_collector_and_the_server_know_the_same_reasons() -> None:
