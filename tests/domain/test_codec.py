@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.adapters.consul.kv import TRANSACTION_BYTES_MAX
 from pyexec.codec import (
     ITEMS_MAX,
     TAGS,
@@ -21,23 +20,13 @@ from pyexec.codec import (
     timestamp,
     to_json,
 )
-from pyexec.domain.events import Event, Failed, FailureType, Finished, Killed, Output
+from pyexec.domain.events import Event, Finished
 from pyexec.domain.execution import fold
-from pyexec.domain.outcome import ERROR_CHARACTERS
-from pyexec.domain.output_files import (
-    PATTERNS_MAX,
-    FileLimits,
-    OutputFile,
-    OutputFiles,
-    SkippedPath,
-    SkippedPattern,
-    SkipReason,
-)
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest
-from tests.events import START, any_event, moments, submitted, texts
+from tests.events import any_event, moments, submitted, texts
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -85,46 +74,6 @@ def test_every_kind_of_event_has_a_tag() -> None:
 def test_what_is_no_event_is_corrupt(stored: bytes) -> None:
     with pytest.raises(CorruptLog):
         decode_event(stored)
-
-
-def test_an_event_of_a_version_without_skipped_files_is_read() -> None:
-    stored = (
-        b'{"type": "killed.v1", "at": "2026-01-01T00:00:00.000000Z", "nonce": "n", '
-        b'"files": {"listed": [{"path": "a", "size": 1}], "truncated": true, "blob": "b"}}'
-    )
-    event = decode_event(stored)
-    assert isinstance(event, Killed)
-    files = OutputFiles(listed=(OutputFile(path="a", size=1),), truncated=True, blob="b")
-    assert event.files == files
-    assert encode_event(event) == stored
-
-
-def test_an_end_with_the_longest_lists_of_files_fits_into_one_transaction_of_consul() -> None:
-    limits = FileLimits(bytes_max=0)
-    reason = max(SkipReason, key=len)
-    width = limits.names_bytes_max // limits.files_max // 2
-    files = OutputFiles(
-        listed=tuple(OutputFile(path="ü" * width, size=2**40) for _ in range(limits.files_max)),
-        blob="b" * 100,
-        skipped_paths=tuple(
-            SkippedPath(path="ü" * (limits.skipped_bytes_max // limits.skipped_max // 2), reason=reason)
-            for _ in range(limits.skipped_max)
-        ),
-        skipped_patterns=tuple(SkippedPattern(number=99, reason=reason) for _ in range(PATTERNS_MAX)),
-        truncated=True,
-        skipped_truncated=True,
-    )
-    output = Output(inline=bytes(64 * 1024))
-    end = Failed(
-        at=START,
-        nonce="n" * 32,
-        error_type=FailureType.OUTPUT_LIMIT,
-        error="\N{MUSICAL SYMBOL G CLEF}" * ERROR_CHARACTERS,
-        output=output,
-        files=files,
-    )
-    # The values of a transaction are base64. Its other operations are small.
-    assert 4 / 3 * len(encode_event(end)) < TRANSACTION_BYTES_MAX - 16 * 1024
 
 
 def test_an_unknown_tag_is_named() -> None:
