@@ -38,16 +38,25 @@ type Usage struct {
 	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
 }
 
-// Truncated is true for each stream that was cut because it exceeded a limit of the server.
+// Truncated is true for each text that was cut because it exceeded a limit of the server.
 type Truncated struct {
 	Stdout bool `json:"stdout"`
 	Stderr bool `json:"stderr"`
+	Result bool `json:"result,omitempty"` // the value of the last expression (only Eval)
 }
 
 // OutputFile is an output file.
 type OutputFile struct {
 	Path string `json:"path"`
 	Size int64  `json:"size"` // bytes
+}
+
+// SkippedFile is a file that was not returned, or a pattern of [WithOutputFiles] for which files are missing. Either Path
+// or Pattern is empty.
+type SkippedFile struct {
+	Path    string `json:"path,omitempty"`
+	Pattern string `json:"pattern,omitempty"`
+	Reason  string `json:"reason"` // no_match, link_outside, too_large, …; newer servers may send other codes
 }
 
 // Result is the state of an execution and, once it has ended, its result. Fields that do not apply are nil, zero or
@@ -72,6 +81,9 @@ type Result struct {
 	Truncated      Truncated    `json:"truncated"`
 	Files          []OutputFile `json:"files"`           // the output files, ready for Client.File and Client.Files
 	FilesTruncated bool         `json:"files_truncated"` // output files are missing
+
+	FilesSkipped          []SkippedFile `json:"files_skipped"`           // what was asked for but not returned
+	FilesSkippedTruncated bool          `json:"files_skipped_truncated"` // more was skipped than FilesSkipped contains
 
 	// Raw is the JSON object of the response, including fields that only newer servers send.
 	Raw json.RawMessage `json:"-"`

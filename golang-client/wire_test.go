@@ -146,11 +146,13 @@ func byName(body map[string]any) map[string]any {
 
 func TestResults(t *testing.T) {
 	type one struct {
-		Name           string
-		Ended, OK      bool
-		Result         json.RawMessage
-		Files          [][2]any
-		FilesTruncated bool `json:"files_truncated"`
+		Name                  string
+		Ended, OK             bool
+		Result                json.RawMessage
+		Files                 [][2]any
+		FilesTruncated        bool        `json:"files_truncated"`
+		FilesSkipped          [][3]string `json:"files_skipped"`
+		FilesSkippedTruncated bool        `json:"files_skipped_truncated"`
 	}
 	for _, each := range slices.Concat(golden[one](t, "results"), golden[one](t, "results_with_files"),
 		golden[one](t, "results_of_newer_servers")) {
@@ -168,6 +170,14 @@ func TestResults(t *testing.T) {
 			}
 			if len(files) != len(each.Files) || (len(files) > 0 && !reflect.DeepEqual(files, each.Files)) {
 				t.Errorf("files: %v, want %v", files, each.Files)
+			}
+			var skipped [][3]string
+			for _, file := range result.FilesSkipped {
+				skipped = append(skipped, [3]string{file.Path, file.Pattern, file.Reason})
+			}
+			if !reflect.DeepEqual(skipped, each.FilesSkipped) ||
+				result.FilesSkippedTruncated != each.FilesSkippedTruncated {
+				t.Errorf("skipped: %v, want %v", skipped, each.FilesSkipped)
 			}
 			checkFields(t, result, each.Result)
 		})

@@ -110,7 +110,7 @@ async def print_result(result: Result, console: Console, *, as_json: bool) -> in
         console.error(f"execution failed{kind}: {_reason(result)}")
     elif hint := _network_hint(result):
         console.info(hint)
-    for stream in ("stdout", "stderr"):
-        if getattr(result.truncated, stream):
-            console.info(f"{stream} was truncated: it exceeds the server's output limit")
+    for text in ("stdout", "stderr", "result"):
+        if getattr(result.truncated, text):
+            console.info(f"{text} was truncated: it exceeds the server's output limit")
     return exit_codes.exit_code_of(result.status, result.exit_code, result.error_type)

@@ -13,6 +13,7 @@ from .console import Console
 from .event_printer import EventPrinter, print_result
 from .flags import Flags, complete_path, with_flags
 from .output_files import download_output_files
+from .skipped_files import print_skipped_files
 
 
 @asyncclick.command(name="follow")
@@ -62,8 +63,10 @@ async def _download_files(
 ) -> None:
     """Download the output files if `--output-dir` was given; otherwise print how to get them."""
     if output_dir:
-        if not result.files:
+        if not result.files and not result.files_skipped:
             console.info("no output files: submit had no --output-file, or no file matched")
         await download_output_files(client, result, output_dir, console)
-    elif result.files:
+        return
+    print_skipped_files(result, console)
+    if result.files:
         console.info(f"output files available: use follow {result.execution_id} --output-dir DIR")

@@ -15,6 +15,7 @@ from anyio import to_thread
 from pyexec_client import AsyncClient, PyexecError, Result
 
 from .console import Console
+from .skipped_files import print_skipped_files
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 
@@ -23,8 +24,7 @@ async def download_output_files(
     client: AsyncClient, result: Result, directory: str, console: Console
 ) -> None:
     """Write the output files to a directory. Existing files are replaced."""
-    if result.files_truncated:
-        console.info("some output files are missing: they exceed the size limit, or could not be collected")
+    print_skipped_files(result, console)
     if not result.files:
         return
     with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as spool:

@@ -23,7 +23,7 @@ from .errors import (
     Unavailable,
 )
 from .events import Ended, Event, Lifecycle, Output, Setup
-from .result import OutputFile, Result, Status, Timings, Truncated, Usage
+from .result import OutputFile, Result, SkippedFile, Status, Timings, Truncated, Usage
 from .retry import Retry
 from .source import Source
 from .sync import Client
@@ -48,6 +48,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "Setup",
+    "SkippedFile",
     "Source",
     "Status",
     "Timings",

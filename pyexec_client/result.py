@@ -64,6 +64,19 @@ class OutputFile:
 
 
 @frozen(kw_only=True)
+class SkippedFile:
+    """A file that was not returned, or a pattern of `output_files` for which files are missing.
+
+    Either `path` or `pattern` is None. `reason` is a code, such as `no_match`, `link_outside` or `too_large`; newer
+    servers may send other codes.
+    """
+
+    path: str | None = None
+    pattern: str | None = None
+    reason: str
+
+
+@frozen(kw_only=True)
 class Result:
     """The state of an execution and, once it has ended, its result. Fields that do not apply are None.
 
@@ -72,6 +85,8 @@ class Result:
     - `result`: the `repr` of the last expression (only `eval`)
     - `files`: the output files, ready for `Client.file` and `Client.files`
     - `files_truncated`: True if output files are missing, for example because they exceed the size limit
+    - `files_skipped`: what `output_files` asked for but did not get, with the reasons
+    - `files_skipped_truncated`: True if more files were skipped than `files_skipped` contains
     - `raw`: the JSON object of the response, including fields that only newer servers send
     """
 
@@ -94,6 +109,8 @@ class Result:
     truncated: Truncated = Truncated()
     files: tuple[OutputFile, ...] = ()
     files_truncated: bool = False
+    files_skipped: tuple[SkippedFile, ...] = ()
+    files_skipped_truncated: bool = False
     raw: Mapping[str, Any] = field(factory=dict, repr=False, eq=False)
 
     @property
@@ -121,6 +138,10 @@ class Result:
                 usage=_part(Usage, data.get("usage")),
                 truncated=_part(Truncated, data.get("truncated")) or Truncated(),
                 files=tuple(OutputFile(path=f["path"], size=f["size"]) for f in data.get("files") or ()),
+                files_skipped=tuple(
+                    SkippedFile(path=f.get("path"), pattern=f.get("pattern"), reason=f["reason"])
+                    for f in data.get("files_skipped") or ()
+                ),
                 raw=data,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -141,7 +162,7 @@ _PLAIN = (
         "error_line",
         "result",
     ),
-    *("duration_ms", "files_truncated"),
+    *("duration_ms", "files_truncated", "files_skipped_truncated"),
 )
 
 

@@ -24,7 +24,7 @@ from pyexec.domain.events import (
     Usage,
 )
 from pyexec.domain.ids import execution_id
-from pyexec.domain.output_files import OutputFile, OutputFiles
+from pyexec.domain.output_files import OutputFile, OutputFiles, SkippedPath, SkippedPattern, SkipReason
 from pyexec.domain.spec import Limits, Spec
 
 LIMITS = Limits(timeout_seconds=300, network_disabled=True, memory_mb=1024, disk_mb=2048, cpu_shares=1024)
@@ -116,6 +116,13 @@ files = st.none() | st.builds(
     listed=st.lists(st.builds(OutputFile, path=texts, size=counts), max_size=3).map(tuple),
     truncated=st.booleans(),
     blob=st.none() | texts,
+    skipped_paths=st.lists(
+        st.builds(SkippedPath, path=texts, reason=st.sampled_from(SkipReason)), max_size=3
+    ).map(tuple),
+    skipped_patterns=st.lists(
+        st.builds(SkippedPattern, number=counts, reason=st.sampled_from(SkipReason)), max_size=3
+    ).map(tuple),
+    skipped_truncated=st.booleans(),
 )
 optional_texts = st.none() | texts
 

@@ -1,13 +1,14 @@
 """The result of an execution as callers see it (docs/api.md). Fields that do not apply are None here, and are left out
 of the response."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from attrs import frozen
 
 from pyexec.domain.events import Failed, Finished, Usage
 from pyexec.domain.execution import Execution, Status
-from pyexec.domain.output_files import OutputFile, OutputFiles
+from pyexec.domain.output_files import OutputFile, OutputFiles, SkipReason, missing_files
 from pyexec.domain.output_log import OutputLog, Stream
 
 
@@ -27,6 +28,15 @@ class Truncated:
     stdout: bool = False
     stderr: bool = False
     result: bool | None = None
+
+
+@frozen(kw_only=True)
+class SkippedFile:
+    """A path below /work that was not returned, or a pattern for which files are missing."""
+
+    path: str | None = None
+    pattern: str | None = None
+    reason: SkipReason
 
 
 @frozen(kw_only=True)
@@ -58,6 +68,8 @@ class Result(Summary):
     truncated: Truncated = Truncated()
     files: tuple[OutputFile, ...] | None = None
     files_truncated: bool | None = None
+    files_skipped: tuple[SkippedFile, ...] | None = None
+    files_skipped_truncated: bool | None = None
 
 
 def summarize(execution: Execution) -> Summary:
@@ -85,16 +97,30 @@ def result_of(execution: Execution, output_log: OutputLog) -> Result:
         ),
         files=files.listed if files else None,
         files_truncated=True if files and files.truncated else None,
+        files_skipped=_skipped(files, execution.spec.output_files) if files else None,
+        files_skipped_truncated=True if files and files.skipped_truncated else None,
     )
 
 
 def files_of(execution: Execution) -> OutputFiles | None:
     """Return the output files of an ended execution; None if it has not ended, or if it requested none.
 
-    If the program started but no files were collected, the result is an empty list that is marked as truncated."""
-    if execution.terminal is None or not execution.spec.output_files:
+    If the program started but no files were collected, the files of every pattern are missing."""
+    patterns = execution.spec.output_files
+    if execution.terminal is None or not patterns:
         return None
-    return execution.terminal.files or OutputFiles(truncated=execution.started_at is not None)
+    if execution.terminal.files is not None:
+        return execution.terminal.files
+    return OutputFiles() if execution.started_at is None else missing_files(len(patterns))
+
+
+def _skipped(files: OutputFiles, patterns: Sequence[str]) -> tuple[SkippedFile, ...] | None:
+    """Return what was skipped, patterns first; None if nothing was."""
+    found = [
+        SkippedFile(pattern=patterns[each.number], reason=each.reason) for each in files.skipped_patterns
+    ]
+    found += [SkippedFile(path=each.path, reason=each.reason) for each in files.skipped_paths]
+    return tuple(found) or None
 
 
 def _facts(execution: Execution) -> dict[str, object]:

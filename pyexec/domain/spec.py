@@ -136,6 +136,7 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
     if metadata.entrypoint is not None:
         _check_entrypoint(metadata.entrypoint)
     _check_env_vars(metadata.env_vars)
+    normalize_patterns(metadata.output_files)
     for index, argument in enumerate(metadata.script_args):
         if "\0" in argument:
             raise InvalidRequest("an argument cannot contain a NUL character", field=f"script_args[{index}]")
@@ -147,7 +148,7 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         script_args=metadata.script_args,
         pre_commands=metadata.pre_commands,
         requirements_txt=requirements.text if requirements else None,
-        output_files=normalize_patterns(metadata.output_files),
+        output_files=metadata.output_files,
         limits=_resolve_limits(metadata.config, policy),
     )
 

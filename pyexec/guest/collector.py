@@ -1,46 +1,74 @@
 """Find the output files that a run asks for, and send them to the server. See docs/design/output-files.md.
 
-This file travels into the container as text, in the START frame of a run that wants files. It uses only the standard
-library of Python 3.8 or later. It runs in the supervisor after all processes of the program are dead, so the files no
-longer change. But a hostile program may have prepared them. So the collector opens only regular files, follows no
-links, and has a limit for everything."""
+This file and patterns.py travel into the container as text, in the START frame of a run that wants files. They use
+only the standard library of Python 3.8 or later. They run in the supervisor after all processes of the program are
+dead, so the files no longer change. But a hostile program may have prepared them. So the collector opens only regular
+files below /work, resolves links itself instead of following them, and has a limit for everything."""
 
 import binascii
+import collections
 import contextlib
-import fnmatch
-import functools
 import json
 import os
 import re
 import stat
 import time
 
-FILE, DATA, COLLECTED = b"N", b"D", b"C"
+from pyexec.guest.patterns import expand, is_name, select
 
-ROOT = "/work"
+FILE, DATA, SKIPPED, COLLECTED = b"N", b"D", b"K", b"C"
+NO_MATCH, NOT_A_FILE, UNREADABLE, INVALID_NAME = "no_match", "not_a_file", "unreadable", "invalid_name"
+LINK_OUTSIDE, LINK_BROKEN, LINK_LOOP = "link_outside", "link_broken", "link_loop"
+TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT = "too_large", "too_many", "too_deep", "timeout"
+LOSSES = {INVALID_NAME, TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT, UNREADABLE}
+"""The reasons for which a file or directory below /work is missing, so that the result is truncated."""
+
+ROOT, ROOT_NAME = "/work", "work"
 SECONDS = 20.0
 """No new file is sent after this time."""
 ENTRIES_MAX = 100000
-"""How many directory entries are read for patterns with wildcards."""
+"""How many directory entries are read for patterns with wildcards, and for whole directories."""
 DEPTH_MAX = 32
+LINKS_MAX = 40
+"""How many links may lead to one file, as in Linux."""
 PIECE = 12000
 """Bytes of a file in one frame (see wire.py)."""
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+Folder = collections.namedtuple("Folder", "fd place path trail")
+"""An open directory. `place` is where it is: the names below /work, without links. `path` is how it was reached.
+`trail` contains the places of the directories on this path, to detect loops."""
 
 
 def collect(order, send):
     """Send the name, the size and the content of each file that matches one of `order["patterns"]`.
 
-    At the end, report if files are missing. `send` takes the kind and the payload of a frame."""
+    Report each file that is skipped, and at the end each pattern that found nothing or not everything. `send` takes the
+    kind and the payload of a frame."""
     collection = Collection(order, send)
-    patterns = [tuple(pattern.split("/")) for pattern in order["patterns"]]
-    with opened(ROOT, None, os.O_DIRECTORY) as root:
-        collection.walk(root, "", patterns, 1)
-    send(COLLECTED, json.dumps({"truncated": collection.truncated}).encode())
+    patterns = {(number, tuple(pattern.split("/"))) for number, pattern in enumerate(order["patterns"])}
+    try:
+        collection.walk((), "", patterns, ((),))
+    except (Aborted, OSError):
+        collection.stop({number for number, _ in patterns}, UNREADABLE)
+    report = {
+        "truncated": collection.truncated,
+        "skipped_truncated": collection.skipped_truncated,
+        "patterns": collection.unsatisfied(len(patterns)),
+    }
+    send(COLLECTED, json.dumps(report).encode())
+
+
+class Skip(Exception):
+    """A file or directory is skipped, for the reason that is the argument."""
+
+
+class Aborted(Exception):
+    """A file cannot be read to its end, although its beginning is already sent."""
 
 
 class Collection:
-    """Sends files, counts what is left of the limits, and records whether a matching file was not sent."""
+    """Sends files, counts what is left of the limits, and records what was not sent."""
 
     def __init__(self, order, send):
         self.send = send
@@ -48,121 +76,206 @@ class Collection:
         self.files_left = order["files_max"]
         self.names_bytes_left = order["names_bytes_max"]
         self.path_bytes_max = order["path_bytes_max"]
+        self.skipped_left = order["skipped_max"]
+        self.skipped_bytes_left = order["skipped_bytes_max"]
         self.unsafe = re.compile(order["unsafe"])
         self.entries_left = ENTRIES_MAX
         self.deadline = time.monotonic() + SECONDS
-        self.truncated = False
+        self.truncated = self.skipped_truncated = False
+        self.explained = set()
+        """The numbers of patterns that need no report: a file was found, or a skipped path explains why not."""
+        self.stopped = {}
+        """Why not all files of a pattern were found, by the number of the pattern."""
 
-    def walk(self, directory, path, patterns, depth):
-        """Visit the entries of an open directory that match the first parts of `patterns`. `path` is its path."""
-        patterns = expand(patterns)
-        for name in self.names(directory, patterns):
-            wanted = any(len(parts) == 1 and matches(parts[0], name) for parts in patterns)
-            deeper = [rest for parts in patterns for rest in descend(parts, name)]
-            if not wanted and not deeper:
-                continue
-            if self.is_exhausted():
-                self.truncated = True
-                return
-            try:
-                self.visit(directory, name, path + name, wanted, deeper, depth)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                self.truncated = True
+    def walk(self, place, path, patterns, trail):
+        """Visit the entries of a directory that match the first parts of `patterns`, pairs of a number and parts."""
+        with opened_folder(place) as fd:
+            folder = Folder(fd, place, path, trail)
+            patterns = expand(patterns)
+            for name in self.names(folder, patterns):
+                wanted, named, deeper = select(patterns, name)
+                if named or deeper:
+                    self.try_to_visit(folder, name, wanted, named, deeper)
 
-    def names(self, directory, patterns):
-        """Return the names to visit: those in the patterns; all entries if a pattern begins with a wildcard."""
-        if not any(has_wildcard(parts[0]) for parts in patterns):
-            return sorted({parts[0] for parts in patterns})
-        names = []
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                self.entries_left -= 1
-                if self.is_exhausted():
-                    self.truncated = True
-                    break
-                names.append(entry.name)
+    def names(self, folder, patterns):
+        """Return the names to visit: those in the patterns; all entries if a pattern does not begin with a name."""
+        names = {parts[0] for _, parts in patterns if is_name(parts[0])}
+        searching = {number for number, parts in patterns if not is_name(parts[0])}
+        if searching:
+            with os.scandir(folder.fd) as entries:
+                for entry in entries:
+                    self.entries_left -= 1
+                    if self.exhausted():
+                        self.stop(searching, self.exhausted())
+                        break
+                    names.add(entry.name)
         return sorted(names)
 
-    def is_exhausted(self):
-        return self.entries_left < 0 or not self.files_left or time.monotonic() > self.deadline
+    def exhausted(self):
+        """Return the reason for which the search ends, or None."""
+        if self.entries_left < 0 or not self.files_left:
+            return TOO_MANY
+        return TIMEOUT if time.monotonic() > self.deadline else None
 
-    def visit(self, directory, name, path, wanted, deeper, depth):
-        """Send a regular file, or walk into a directory."""
-        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        if stat.S_ISREG(mode) and wanted:
-            with opened(name, directory, 0) as file:
-                self.send_file(file, path)
-        elif stat.S_ISDIR(mode) and deeper:
-            if depth == DEPTH_MAX:
-                self.truncated = True
+    def try_to_visit(self, folder, name, wanted, named, deeper):
+        """Visit an entry, or record why it is skipped."""
+        numbers = named | {number for number, _ in deeper}
+        try:
+            mode = mode_of(name, folder.fd)
+            if not self.exhausted():
+                self.visit(folder, name, mode, wanted, deeper)
+            elif not stat.S_ISDIR(mode):
+                self.stop(wanted, self.exhausted())
+            else:
+                self.stop({number for number, _ in deeper}, self.exhausted())
+        except FileNotFoundError:
+            return
+        except (Skip, OSError) as error:
+            reason = error.args[0] if isinstance(error, Skip) else UNREADABLE
+            # A search with ** passes links that lead nowhere without a word: no pattern names them.
+            if named or reason in LOSSES:
+                self.explained |= numbers
+                self.skip(folder.path + name, reason)
+
+    def visit(self, folder, name, mode, wanted, deeper):
+        """Send a regular file, or walk into a directory. A link counts as what it leads to."""
+        place = folder.place + (name,)
+        if stat.S_ISLNK(mode):
+            place, mode = self.resolve(folder.place, name)
+        if stat.S_ISDIR(mode):
+            if not deeper:
                 return
-            with opened(name, directory, os.O_DIRECTORY) as inner:
-                self.walk(inner, path + "/", deeper, depth + 1)
+            if place in folder.trail:
+                raise Skip(LINK_LOOP)
+            if len(folder.trail) == DEPTH_MAX:
+                raise Skip(TOO_DEEP)
+            self.walk(place, folder.path + name + "/", deeper, folder.trail + (place,))
+        elif wanted:
+            if not stat.S_ISREG(mode):
+                raise Skip(NOT_A_FILE)
+            with opened_folder(place[:-1]) as parent, opened(place[-1], parent) as file:
+                self.send_file(file, folder.path + name)
+            self.explained |= wanted
+
+    def resolve(self, place, name):
+        """Return where a link leads, and the mode found there. All links on the way are resolved, as the kernel does.
+
+        `place` is the link's directory; None stands for the root directory of the container."""
+        todo, links, mode = [name], 0, stat.S_IFDIR
+        while todo:
+            if time.monotonic() > self.deadline:
+                raise Skip(TIMEOUT)
+            part = todo.pop()
+            if part in ("", "."):
+                continue
+            if not stat.S_ISDIR(mode):
+                raise Skip(LINK_BROKEN)
+            if part == "..":
+                place = place[:-1] if place else None
+            elif place is None:
+                if part != ROOT_NAME:
+                    raise Skip(LINK_OUTSIDE)
+                place = ()
+            elif len(place) > DEPTH_MAX:
+                raise Skip(TOO_DEEP)
+            else:
+                mode, target = read_entry(place, part)
+                if target is None:
+                    place += (part,)
+                    continue
+                links += 1
+                if links > LINKS_MAX:
+                    raise Skip(LINK_BROKEN)
+                if target.startswith("/"):
+                    place = None
+                todo += reversed(target.split("/"))
+            mode = stat.S_IFDIR
+        if place is None:
+            raise Skip(LINK_OUTSIDE)
+        return place, mode
 
     def send_file(self, file, path):
         """Send a complete file, or nothing of it."""
         size = os.fstat(file).st_size
         length = len(os.fsencode(path))
-        if (
-            self.unsafe.search(path)
-            or length > min(self.path_bytes_max, self.names_bytes_left)
-            or size > self.bytes_left
-        ):
-            self.truncated = True
-            return
+        if self.unsafe.search(path) or length > self.path_bytes_max:
+            raise Skip(INVALID_NAME)
+        if length > self.names_bytes_left:
+            raise Skip(TOO_MANY)
+        if size > self.bytes_left:
+            raise Skip(TOO_LARGE)
         self.files_left -= 1
         self.names_bytes_left -= length
         self.bytes_left -= size
         self.send(FILE, json.dumps({"path": path, "size": size}).encode())
         while size:
-            data = os.read(file, min(PIECE, size))
+            try:
+                data = os.read(file, min(PIECE, size))
+            except OSError as error:
+                raise Aborted(path) from error
             if not data:
-                raise EOFError(path)
+                raise Aborted(path)
             size -= len(data)
             self.send(DATA, binascii.b2a_base64(data, newline=False))
 
+    def skip(self, path, reason):
+        """Report a path that is skipped, as long as the limits of such reports allow it."""
+        self.truncated |= reason in LOSSES
+        text = self.unsafe.sub("\ufffd", path).encode()
+        if len(text) > self.path_bytes_max:
+            text = text[: self.path_bytes_max - 3].decode("utf-8", "ignore").encode() + "…".encode()
+        if not self.skipped_left or len(text) > self.skipped_bytes_left:
+            self.skipped_truncated = True
+            return
+        self.skipped_left -= 1
+        self.skipped_bytes_left -= len(text)
+        self.send(SKIPPED, json.dumps({"path": text.decode(), "reason": reason}).encode())
+
+    def stop(self, numbers, reason):
+        """Record that not all files of these patterns can be found."""
+        for number in numbers:
+            self.truncated = True
+            self.stopped.setdefault(number, reason)
+
+    def unsatisfied(self, count):
+        """Return the number of each pattern that found nothing or not everything, with the reason."""
+        reasons = {number: NO_MATCH for number in range(count) if number not in self.explained}
+        return sorted({**reasons, **self.stopped}.items())
+
 
 @contextlib.contextmanager
-def opened(name, directory, flags):
+def opened(name, directory):
     """Open an entry of a directory, and close its descriptor at the end."""
-    file = os.open(name, OPEN | flags, dir_fd=directory)
+    file = os.open(name, OPEN, dir_fd=directory)
     try:
         yield file
     finally:
         os.close(file)
 
 
-def expand(patterns):
-    """Return the patterns, and each of them without its leading `**`, because `**` can match zero directories."""
-    found = set()
-    for parts in patterns:
-        found.add(parts)
-        while parts[0] == "**":
-            parts = parts[1:]
-            found.add(parts)
-    return found
+@contextlib.contextmanager
+def opened_folder(place):
+    """Open the directory at a place below /work, one name after the other, so that no name can be a link."""
+    folder = os.open(ROOT, OPEN | os.O_DIRECTORY)
+    try:
+        for name in place:
+            inner = os.open(name, OPEN | os.O_DIRECTORY, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
 
 
-def descend(parts, name):
-    """Return what remains of a pattern inside the directory `name`, as a list; empty if it does not match."""
-    if parts[0] == "**":
-        return [] if name.startswith(".") else [parts]
-    return [parts[1:]] if len(parts) > 1 and matches(parts[0], name) else []
+def mode_of(name, directory):
+    return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
 
 
-def matches(part, name):
-    """Match a name as a shell does: wildcards do not match a dot at the beginning of a name."""
-    if not has_wildcard(part):
-        return part == name
-    return part != "**" and part.startswith(".") == name.startswith(".") and bool(compiled(part)(name))
-
-
-def has_wildcard(part):
-    return any(sign in part for sign in "*?[")
-
-
-@functools.cache
-def compiled(part):
-    return re.compile(fnmatch.translate(part)).match
+def read_entry(place, name):
+    """Return the mode of an entry, and the target if it is a link, else None."""
+    try:
+        with opened_folder(place) as folder:
+            mode = mode_of(name, folder)
+            return mode, os.readlink(name, dir_fd=folder) if stat.S_ISLNK(mode) else None
+    except FileNotFoundError:
+        raise Skip(LINK_BROKEN) from None

@@ -71,6 +71,14 @@ def prepare_program(plan, stdin, prestarted, memory):
     return Program(interpreter, memory)
 
 
+def load_collector(texts):
+    """Load the collector's modules, as bootstrap.py loads those of the supervisor, and return its function."""
+    for name, text in texts:
+        module = sys.modules[name] = type(sys)(name)
+        exec(compile(text, name, "exec"), module.__dict__)
+    return module.collect
+
+
 def main(prestart):
     """Run one program, from READY to the end of the container. With `prestart`, start its interpreter in advance."""
     memory = Memory()
@@ -100,8 +108,6 @@ def main(prestart):
     program.run(start)
     end_container_after(LINGER_SECONDS)
     if start["collector"]:
-        module = {}
-        exec(start["collector"], module)
-        module["collect"](start["files"], send)
+        load_collector(start["collector"])(start["files"], send)
     while True:
         signal.pause()

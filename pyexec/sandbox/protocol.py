@@ -5,29 +5,23 @@ Frames from a sandbox may come from a hostile program, so the decoder limits and
 import binascii
 import json
 from collections.abc import Iterator
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from attrs import asdict, define, field, filters, frozen
 
-from pyexec.domain.output_files import UNSAFE, FileLimits
+from pyexec.domain.output_files import (
+    UNSAFE,
+    FileLimits,
+    SkippedPattern,
+    SkipReason,
+    normalize_patterns,
+)
 from pyexec.domain.output_log import Stream
 from pyexec.errors import SandboxBroken
 from pyexec.guest import collector, wire
+from pyexec.sandbox.guest_source import collector_modules, source
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
-_SUPERVISOR_MODULES = (
-    "wire",
-    "archive",
-    "memory",
-    "seccomp",
-    "interpreter",
-    "prestart",
-    "program",
-    "supervisor",
-)
-"""The modules of the supervisor, each after those that it imports."""
 _HEADER = wire.HEADER
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
@@ -123,10 +117,20 @@ class FileChunk:
 
 
 @frozen
+class FileSkipped:
+    """A file, directory or link that a pattern matches, but that is not sent."""
+
+    path: str
+    reason: SkipReason
+
+
+@frozen
 class FilesCollected:
-    """No more files follow; `truncated` is true if some were left out."""
+    """No more files follow. The fields are those of `OutputFiles`."""
 
     truncated: bool
+    skipped_truncated: bool = False
+    skipped_patterns: tuple[SkippedPattern, ...] = ()
 
 
 Frame = (
@@ -139,21 +143,9 @@ Frame = (
     | Exited
     | FileHeader
     | FileChunk
+    | FileSkipped
     | FilesCollected
 )
-
-
-def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
-    """Return the command of a sandbox's container: an interpreter that runs the supervisor.
-
-    With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
-    texts = (text for name in _SUPERVISOR_MODULES for text in (f"pyexec.guest.{name}", _source(name)))
-    return ("python3", "-I", "-S", "-c", _source("bootstrap"), "on" if prestart else "off", *texts)
-
-
-@cache
-def _source(module: str) -> str:
-    return resources.files("pyexec.guest").joinpath(f"{module}.py").read_text("utf-8")
 
 
 def archive_frame(data: bytes) -> bytes:
@@ -164,7 +156,7 @@ def archive_frame(data: bytes) -> bytes:
 def plan_frames(plan: ProgramPlan, stdin: bytes) -> bytes:
     """Encode the plan, with the evaluator's code if the run needs it, and the whole standard input."""
     document = asdict(plan, filter=filters.exclude("evaluate"))
-    document["evaluator"] = _source("evaluator") if plan.evaluate else None
+    document["evaluator"] = source("evaluator") if plan.evaluate else None
     payload = json.dumps(document).encode()
     return _HEADER.pack(wire.PLAN, len(payload)) + payload + _HEADER.pack(wire.STDIN, len(stdin)) + stdin
 
@@ -172,9 +164,9 @@ def plan_frames(plan: ProgramPlan, stdin: bytes) -> bytes:
 def start_frame(signal: StartSignal) -> bytes:
     """Encode the start signal, with the collector's code if the run wants output files."""
     document = asdict(signal, filter=filters.exclude("output_files", "file_limits"))
-    document["collector"] = _source("collector") if signal.output_files else None
+    document["collector"] = collector_modules() if signal.output_files else None
     document["files"] = {
-        "patterns": signal.output_files,
+        "patterns": normalize_patterns(signal.output_files),
         "unsafe": UNSAFE.pattern,
         **asdict(signal.file_limits),
     }
@@ -227,7 +219,9 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
         if kind == collector.FILE:
             return FileHeader(_text(document["path"]), _count(document["size"]))
         if kind == collector.COLLECTED:
-            return FilesCollected(document["truncated"] is not False)
+            return _files_collected(document)
+        if kind == collector.SKIPPED:
+            return FileSkipped(_text(document["path"]), SkipReason(document["reason"]))
     except (KeyError, TypeError, ValueError) as error:
         raise SandboxBroken(f"a {kind!r} frame has missing or invalid fields") from error
     raise SandboxBroken(f"a frame has an unknown kind: {kind!r}")
@@ -244,6 +238,18 @@ def _exited(document: dict[str, Any]) -> Exited:
         cpu_seconds=_amount(document["cpu_seconds"]),
         peak_memory_bytes=int(_amount(document["peak_memory_bytes"])),
         result_truncated=document["result_truncated"] is True,
+    )
+
+
+def _files_collected(document: dict[str, Any]) -> FilesCollected:
+    return FilesCollected(
+        truncated=document["truncated"] is not False,
+        # A collector that an earlier version started reports no skipped files.
+        skipped_truncated=document.get("skipped_truncated", False) is not False,
+        skipped_patterns=tuple(
+            SkippedPattern(number=_count(number), reason=SkipReason(reason))
+            for number, reason in document.get("patterns", ())
+        ),
     )
 
 

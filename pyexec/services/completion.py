@@ -12,7 +12,7 @@ from pyexec.aio import FailureLog
 from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
-from pyexec.domain.output_files import OutputFiles
+from pyexec.domain.output_files import OutputFiles, missing_files
 from pyexec.errors import (
     Conflict,
     CorruptLog,
@@ -163,11 +163,12 @@ class CompletionWriter:
         if spool is None:
             return None
         store = partial(spool.store, self.blobs, files_blob(run.id))
+        missing = missing_files(len(run.execution.spec.output_files))
         try:
-            return await self._stored(run, failures, deadline, store, lambda: OutputFiles(truncated=True))
+            return await self._stored(run, failures, deadline, store, lambda: missing)
         except TooLarge as error:
             logger.warning("output files of %s dropped: %s", run.id, error)
-            return OutputFiles(truncated=True)
+            return missing
 
     async def _stored(
         self,

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from pyexec.domain.output_files import FileCheck, FileLimits, OutputFiles
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFiles, SkipReason, missing_files
 from pyexec.errors import SandboxBroken
 from pyexec.ports import BlobStore
-from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected
+from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected, FileSkipped
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -34,12 +34,14 @@ class OutputFileSpool:
     """The files of one run between its sandbox and the blob store. Large files lie in an unnamed file on disk."""
 
     _limits: OutputFileLimits
-    _truncated: bool = True
-    """True until the guest has reported that it left nothing out."""
+    _patterns: int
+    _report: OutputFiles = field(init=False)
+    """What the guest says about files that it did not send."""
     _check: FileCheck = field(init=False)
     _spool: anyio.SpooledTemporaryFile[bytes] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._report = missing_files(self._patterns, SkipReason.TIMEOUT)
         self._check = FileCheck(self._limits.limits)
         self._spool = anyio.SpooledTemporaryFile(SPOOL_MEMORY_BYTES, dir=str(self._limits.spool_dir))
 
@@ -50,7 +52,7 @@ class OutputFileSpool:
                 await self._receive(sandbox)
         except (SandboxBroken, OSError) as error:
             logger.warning("output files of %s dropped: %s", execution_id, error)
-            self._check, self._truncated = FileCheck(self._limits.limits), True
+            self._check, self._report = FileCheck(self._limits.limits), missing_files(self._patterns)
 
     async def _receive(self, sandbox: Sandbox) -> None:
         async for frame in sandbox.frames():
@@ -60,20 +62,38 @@ class OutputFileSpool:
                 case FileChunk():
                     self._check.feed(frame.data)
                     await self._spool.write(frame.data)
+                case FileSkipped():
+                    self._check.skip(frame.path, frame.reason)
                 case FilesCollected():
-                    self._truncated = frame.truncated
+                    self._report = self._reported(frame)
                     return
                 case _:
                     raise SandboxBroken(f"unexpected {type(frame).__name__} frame between output files")
 
+    def _reported(self, frame: FilesCollected) -> OutputFiles:
+        numbers = {pattern.number for pattern in frame.skipped_patterns}
+        if len(numbers) < len(frame.skipped_patterns) or not numbers <= set(range(self._patterns)):
+            raise SandboxBroken("the report on the output files names patterns that are not in the request")
+        return OutputFiles(
+            truncated=frame.truncated,
+            skipped_patterns=frame.skipped_patterns,
+            skipped_truncated=frame.skipped_truncated,
+        )
+
     async def store(self, blobs: BlobStore, name: str) -> OutputFiles:
         """Store all complete files as one blob. The returned list goes into the terminal event."""
         listed = self._check.complete()
-        truncated = self._truncated or len(listed) < self._check.announced
+        truncated = self._report.truncated or len(listed) < self._check.announced
         size = sum(file.size for file in listed)
         if size:
             await blobs.put(name, self._contents(size))
-        return OutputFiles(listed=listed, truncated=truncated, blob=name if size else None)
+        return evolve(
+            self._report,
+            listed=listed,
+            truncated=truncated,
+            blob=name if size else None,
+            skipped_paths=tuple(self._check.skipped),
+        )
 
     async def _contents(self, size: int) -> AsyncIterator[bytes]:
         await self._spool.seek(0)

@@ -59,7 +59,7 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
                 watchers.start_soon(deadline, name=f"deadline of {run.id}")
                 ended = await following()
             if ended is not None and ended.reported_by_supervisor and spec.output_files:
-                run.output_files = OutputFileSpool(limits.files)
+                run.output_files = OutputFileSpool(limits.files, len(spec.output_files))
                 with anyio.CancelScope() as receiving:
                     watchers.start_soon(_cancel_when_inactive, run, receiving, name=f"files of {run.id}")
                     await run.output_files.receive(run.id, sandbox)

@@ -9,7 +9,7 @@ from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
-from pyexec.sandbox import protocol
+from pyexec.sandbox import guest_source
 from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
@@ -83,7 +83,7 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
     enforces each of the two inside."""
     return ContainerSpec(
         image=kind.image,
-        command=protocol.supervisor_command(prestart=settings.standby),
+        command=guest_source.supervisor_command(prestart=settings.standby),
         labels=labels,
         memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
         work_bytes=kind.disk_mb * MEBIBYTE,

@@ -7,6 +7,7 @@ import tarfile
 import pytest
 from attrs import evolve
 
+from pyexec.domain.output_files import SkipReason
 from tests.support.canned import Request, canned
 from tests.support.cases import sampled
 
@@ -25,7 +26,7 @@ def tar(**members: tarfile.TarInfo | bytes) -> bytes:
 def run_with_output_files(lone_program):
     """Run a program whose server returns these output files, and return the metadata of its request too."""
 
-    def start(members: dict[str, bytes], *arguments: str, truncated: bool = False):
+    def start(members: dict[str, bytes], *arguments: str, truncated: bool = False, **more: object):
         metadata = []
         listed = [{"path": name, "size": len(content)} for name, content in members.items()]
         end = {
@@ -34,6 +35,7 @@ def run_with_output_files(lone_program):
             "exit_code": 3,
             "files": listed,
             "files_truncated": truncated,
+            **more,
         }
 
         def answer(request: Request) -> None:
@@ -78,6 +80,46 @@ def test_files_go_to_the_current_directory_and_replace_existing_ones(run_with_ou
     )
 
 
+def test_skipped_files_are_reported(run_with_output_files):
+    skipped = [
+        {"pattern": "out/*.csv", "reason": "no_match"},
+        {"pattern": "*.log", "reason": "too_many"},
+        {"path": "passwd", "reason": "link_outside"},
+        {"path": "grüße", "reason": "of_a_newer_server"},
+    ]
+    done, _ = run_with_output_files({}, "--output-file", "*", truncated=True, files_skipped=skipped)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.decode().splitlines() == [
+        "python-executor: no file matches 'out/*.csv'",
+        "python-executor: files are missing for '*.log': the limit on the number of files is exceeded",
+        "python-executor: skipped 'passwd': the link leads out of /work",
+        "python-executor: skipped 'grüße': of_a_newer_server",
+    ]
+    done, _ = run_with_output_files({}, "-q", "--output-file", "*", truncated=True, files_skipped=skipped)
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_the_reports_of_skipped_files_are_bounded(run_with_output_files):
+    skipped = [{"path": f"{number}", "reason": "not_a_file"} for number in range(100)]
+    done, _ = run_with_output_files({"a.txt": b"x"}, "--output-file", "*", files_skipped=skipped)
+    lines = done.stderr.decode().splitlines()
+    assert lines[:10] == [f"python-executor: skipped '{number}': not a regular file" for number in range(10)]
+    assert lines[10:] == ["python-executor: more output files were skipped"]
+    done, _ = run_with_output_files(
+        {}, "--output-file", "*", files_skipped=skipped[:1], files_skipped_truncated=True
+    )
+    assert done.stderr.decode().splitlines()[1:] == ["python-executor: more output files were skipped"]
+
+
+def test_every_reason_of_the_server_has_a_sentence(run_with_output_files):
+    skipped = [{"path": "x", "reason": reason} for reason in SkipReason if reason is not SkipReason.NO_MATCH]
+    for part in (skipped[:6], skipped[6:]):
+        done, _ = run_with_output_files({}, "--output-file", "*", files_skipped=part)
+        lines = done.stderr.decode().splitlines()
+        assert len(lines) == len(part)
+        assert not any("_" in line for line in lines)
+
+
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside-of-it-all.txt", "a/../../outside.txt"])
 def test_unsafe_paths_are_rejected(run_with_output_files, lone_program, name):
     done, _ = run_with_output_files({name: b"x"}, "--output-file", "*", "--output-dir", "inside")
@@ -112,6 +154,21 @@ def test_follow_downloads_the_files_of_a_submitted_execution(program):
         done = program.run("-q", "follow", execution_id, *tail, "--output-dir", got)
         assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
         assert (program.directory / got / "a.txt").read_text() == "x"
+
+
+def test_files_that_do_not_come_back_are_reported(program):
+    program.file("main.py", "import os; os.symlink('/etc/passwd', 'link')")
+    arguments = ("main.py", "--output-file", "out/*.csv", "--output-file", "link")
+    notes = [
+        b"python-executor: no file matches 'out/*.csv'",
+        b"python-executor: skipped 'link': the link leads out of /work",
+    ]
+    done = program.run(*arguments)
+    assert (done.returncode, done.stderr.splitlines()) == (0, notes)
+    execution_id = program.run("submit", *arguments).stdout.decode().strip()
+    for more in ((), ("--output-dir", "got")):
+        done = program.run("follow", execution_id, *more)
+        assert (done.returncode, done.stderr.splitlines()[-2:]) == (0, notes)
 
 
 def test_follow_without_output_files(program):

@@ -49,3 +49,9 @@ def test_output_on_a_terminal(program):
         assert process.wait() == 0
         assert os.read(controller, 1000) == b"on a terminal\r\n"
     os.close(controller)
+
+
+def test_a_value_that_was_cut_is_reported(program):
+    done = program.run("eval", "'x' * 100_000")
+    assert (done.returncode, len(done.stdout)) == (0, 64 * 1024 + 1)
+    assert done.stderr == b"python-executor: result was truncated: it exceeds the server's output limit\n"

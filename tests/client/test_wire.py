@@ -61,6 +61,9 @@ def test_results_with_files(case):
     result = check_result(case)
     assert [[file.path, file.size] for file in result.files] == case["files"]
     assert result.files_truncated == case["files_truncated"]
+    skipped = [[each.path or "", each.pattern or "", each.reason] for each in result.files_skipped]
+    assert skipped == case.get("files_skipped", [])
+    assert result.files_skipped_truncated == case.get("files_skipped_truncated", False)
 
 
 def check_result(case) -> Result:

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_patterns
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, SkipReason, normalize_patterns
 from pyexec.domain.spec import Limits, Metadata, Policy, resolve
 from pyexec.errors import InvalidRequest, SandboxBroken
 
-LIMITS = FileLimits(bytes_max=100, files_max=3, names_bytes_max=40, path_bytes_max=30)
+LIMITS = FileLimits(
+    bytes_max=100, files_max=3, names_bytes_max=40, path_bytes_max=30, skipped_max=3, skipped_bytes_max=40
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,14 @@ LIMITS = FileLimits(bytes_max=100, files_max=3, names_bytes_max=40, path_bytes_m
         ("[ab]?.c", "[ab]?.c"),
         ("ü/名.txt", "ü/名.txt"),
         ("a..b", "a..b"),
+        ("out", "out"),
+        ("out/", "out/"),
+        ("/work/./out//", "out/"),
+        ("**/", "**/"),
+        (".", ""),
+        ("./", ""),
+        ("/work", ""),
+        ("/work/", ""),
     ],
 )
 def test_a_pattern_is_relative_to_work(pattern: str, normal: str) -> None:
@@ -38,7 +48,7 @@ def test_a_pattern_is_relative_to_work(pattern: str, normal: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["", "/", "/work", "/work/", ".", "./", "out/", "..", "../x", "a/../b", "a/..", "/work/../etc/passwd",
+    ["", "/", "//", "..", "../x", "a/../b", "a/..", "/work/../etc/passwd",
      "/etc/passwd", "/workshop/x", "/work/..", "a\0b", "x" * 1025, "x" * 256],
 )  # fmt: skip
 def test_a_pattern_that_leads_elsewhere_is_refused_by_its_place(pattern: str) -> None:
@@ -56,7 +66,14 @@ def test_only_so_many_patterns() -> None:
 def test_patterns_are_part_of_the_spec() -> None:
     limits = Limits(timeout_seconds=1, network_disabled=True, memory_mb=64, disk_mb=64, cpu_shares=2)
     policy = Policy(default_image="image", defaults=limits, ceilings=limits)
-    assert resolve(Metadata(output_files=("/work/a", "b/**")), policy).output_files == ("a", "b/**/*")
+    assert resolve(Metadata(output_files=("/work/a", "b/**")), policy).output_files == ("/work/a", "b/**")
+    with pytest.raises(InvalidRequest):
+        resolve(Metadata(output_files=("../a",)), policy)
+
+
+def test_stored_patterns_of_earlier_versions_mean_the_same() -> None:
+    patterns = ("a.txt", "**/*", "out/**/*", "**/a", "[ab]?.c")
+    assert normalize_patterns(patterns) == patterns
 
 
 def test_files_that_come_as_announced_are_kept() -> None:
@@ -97,6 +114,37 @@ def test_claims_that_do_not_go_together_are_a_lie(claims: list[tuple[str, int]])
         check.begin(path, size)
     with pytest.raises(SandboxBroken):
         check.begin(*claims[-1])
+
+
+def test_skipped_paths_are_kept() -> None:
+    check = FileCheck(LIMITS)
+    check.begin("a", 1)
+    check.feed(b"1")
+    check.skip("a/link", SkipReason.LINK_OUTSIDE)
+    check.skip("ü…", SkipReason.INVALID_NAME)
+    assert [(each.path, each.reason) for each in check.skipped] == [
+        ("a/link", "link_outside"),
+        ("ü…", "invalid_name"),
+    ]
+    assert check.complete() == (OutputFile(path="a", size=1),)
+
+
+@pytest.mark.parametrize(
+    "paths", [[""], ["/etc/passwd"], ["a\x1b[2J"], ["x" * 31], ["a"] * 4, ["x" * 21, "x" * 20], ["\ud800"]]
+)
+def test_skipped_paths_that_must_not_be_given_on_are_a_lie(paths: list[str]) -> None:
+    check = FileCheck(LIMITS)
+    for path in paths[:-1]:
+        check.skip(path, SkipReason.TOO_LARGE)
+    with pytest.raises(SandboxBroken):
+        check.skip(paths[-1], SkipReason.TOO_LARGE)
+
+
+def test_no_path_is_skipped_within_a_file() -> None:
+    check = FileCheck(LIMITS)
+    check.begin("a", 1)
+    with pytest.raises(SandboxBroken):
+        check.skip("b", SkipReason.TOO_LARGE)
 
 
 def test_more_bytes_than_announced_are_a_lie() -> None:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from pyexec.domain.events import Event, FailureType, Usage
 from pyexec.domain.execution import Status, fold
-from pyexec.domain.output_files import OutputFile, OutputFiles
+from pyexec.domain.output_files import OutputFile, OutputFiles, SkippedPath, SkippedPattern, SkipReason
 from pyexec.domain.output_log import OutputLog, Stream
-from pyexec.domain.result import Timings, Truncated, files_of, result_of, summarize
+from pyexec.domain.result import SkippedFile, Timings, Truncated, files_of, result_of, summarize
 from tests.events import (
     SPEC,
     START,
@@ -125,5 +125,29 @@ def test_files_are_there_only_where_some_were_asked_for() -> None:
 
 def test_where_nobody_could_look_something_may_be_missing() -> None:
     asked = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
-    assert files_of(fold("exe_1", [asked, claimed(), running(), killed()])) == OutputFiles(truncated=True)
+    missing = files_of(fold("exe_1", [asked, claimed(), running(), killed()]))
+    assert missing == OutputFiles(
+        truncated=True,
+        skipped_patterns=(SkippedPattern(number=0, reason=SkipReason.NOT_COLLECTED),),
+    )
     assert files_of(fold("exe_1", [asked, killed()])) == OutputFiles()
+
+
+def test_a_result_says_what_was_skipped_with_the_patterns_of_the_request() -> None:
+    asked = evolve(submitted(), spec=evolve(SPEC, output_files=("/work/a", "./out/*.csv")))
+    brought = OutputFiles(
+        listed=(OutputFile(path="a", size=0),),
+        skipped_paths=(SkippedPath(path="out/x.csv", reason=SkipReason.LINK_OUTSIDE),),
+        skipped_patterns=(SkippedPattern(number=1, reason=SkipReason.TOO_MANY),),
+        skipped_truncated=True,
+    )
+    end = evolve(finished(), files=brought)
+    result = result_of(fold("exe_1", [asked, claimed(), running(), end]), OutputLog())
+    assert result.files_skipped == (
+        SkippedFile(pattern="./out/*.csv", reason=SkipReason.TOO_MANY),
+        SkippedFile(path="out/x.csv", reason=SkipReason.LINK_OUTSIDE),
+    )
+    assert (result.files_skipped_truncated, result.files_truncated) == (True, None)
+    end = evolve(finished(), files=OutputFiles())
+    result = result_of(fold("exe_1", [asked, claimed(), running(), end]), OutputLog())
+    assert (result.files_skipped, result.files_skipped_truncated) == (None, None)

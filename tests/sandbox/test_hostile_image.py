@@ -88,12 +88,17 @@ async def test_a_supervisor_that_lies(
     assert len(result.get("error", "")) < 1000
 
 
-@sampled("lie", ["file_elsewhere", "endless_file", "endless_files", "no_end", "nothing"], every=2)
+@sampled(
+    "lie",
+    ["file_elsewhere", "endless_file", "endless_files", "no_end", "nothing", "false_report", "endless_skips"],
+    every=2,
+)
 async def test_files_that_a_supervisor_makes_up(attack: Attack, hostile: str, lie: str) -> None:
     result = await attack(f"# LIE={lie}\n", docker_image=hostile, config=BRIEF, output_files=["**"])
     assert result["status"] in ("completed", "failed")
     names = {file["path"] for file in result.get("files", ())}
     assert not any(".." in name or name.startswith("/") for name in names)
+    assert {each["reason"] for each in result["files_skipped"]} <= {"not_collected", "timeout"}
 
 
 async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, hostile: str) -> None:

@@ -94,6 +94,12 @@ def lie(how: str) -> None:
             say(start, end)
             for number in itertools.count():
                 say(frame(b"N", {"path": str(number), "size": 0}))
+        case "false_report":
+            say(start, end, frame(b"C", {"truncated": False, "patterns": [[7, "no_match"]]}))
+        case "endless_skips":
+            say(start, end)
+            for number in itertools.count():
+                say(frame(b"K", {"path": str(number), "reason": "link_outside"}))
 
 
 def lie_first() -> None:

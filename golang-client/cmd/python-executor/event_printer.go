@@ -159,5 +159,8 @@ func printResult(result *pyexec.Result, console *console, asJSON bool) (int, err
 	if result.Truncated.Stderr {
 		console.info("stderr was truncated: it exceeds the server's output limit")
 	}
+	if result.Truncated.Result {
+		console.info("result was truncated: it exceeds the server's output limit")
+	}
 	return exitCodeOf(result), nil
 }

@@ -54,14 +54,15 @@ func (a *app) follow() *cobra.Command {
 func downloadFiles(
 	ctx context.Context, client *pyexec.Client, result *pyexec.Result, outputDir string, console *console,
 ) error {
-	switch {
-	case outputDir == "" && len(result.Files) > 0:
-		console.info("output files available: use follow %s --output-dir DIR", result.ExecutionID)
-	case outputDir != "" && len(result.Files) == 0:
-		console.info("no output files: submit had no --output-file, or no file matched")
-	}
 	if outputDir == "" {
+		printSkippedFiles(result, console)
+		if len(result.Files) > 0 {
+			console.info("output files available: use follow %s --output-dir DIR", result.ExecutionID)
+		}
 		return nil
+	}
+	if len(result.Files) == 0 && len(result.FilesSkipped) == 0 {
+		console.info("no output files: submit had no --output-file, or no file matched")
 	}
 	return downloadOutputFiles(ctx, client, result, outputDir, console)
 }

@@ -15,9 +15,7 @@ import (
 func downloadOutputFiles(
 	ctx context.Context, client *pyexec.Client, result *pyexec.Result, directory string, console *console,
 ) error {
-	if result.FilesTruncated {
-		console.info("some output files are missing: they exceed the size limit, or could not be collected")
-	}
+	printSkippedFiles(result, console)
 	if len(result.Files) == 0 {
 		return nil
 	}

@@ -8,7 +8,7 @@ from pyexec.codec import TAGS
 from pyexec.domain.events import FailureType, Usage
 from pyexec.domain.ids import ID_PATTERN
 from pyexec.domain.output_files import OutputFile
-from pyexec.domain.result import Result, Summary, Timings, Truncated
+from pyexec.domain.result import Result, SkippedFile, Summary, Timings, Truncated
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.web.schemas import (
     KEY_LENGTH_MAX,
@@ -84,7 +84,11 @@ _RUN_OPTIONS = {
         "Environment variables, each as NAME=value.", ["MODE=test"], r"^[^=\x00]+=[^\x00]*$"
     ),
     "script_args": FieldDoc("Command-line arguments of the program.", ["--fast"], _ANY_TEXT),
-    "output_files": FieldDoc("Glob patterns of the files below /work to return.", ["*.png"], _NON_EMPTY_TEXT),
+    "output_files": FieldDoc(
+        "Glob patterns of the files below /work to return. A directory means all files in it.",
+        ["*.png"],
+        _NON_EMPTY_TEXT,
+    ),
     "config": FieldDoc("Limits of the run."),
 }
 
@@ -149,6 +153,13 @@ TYPES: dict[type, TypeDoc] = {
         path=FieldDoc("Path relative to /work.", "out/plot.png"),
         size=FieldDoc("Size in bytes.", 21573),
     ),
+    SkippedFile: _type(
+        "A file that was not returned, or a pattern of `output_files` for which files are missing. It has either "
+        "`path` or `pattern`.",
+        path=FieldDoc("Path relative to /work. Unsafe characters are replaced, and a long path is cut."),
+        pattern=FieldDoc("The pattern, as in the request.", "out/*.csv"),
+        reason=FieldDoc("Why: a code. Later versions may add codes.", "no_match"),
+    ),
     Summary: _type(
         "An execution without its output. Fields that do not apply are left out.",
         execution_id=_EXECUTION_ID,
@@ -179,6 +190,10 @@ TYPES: dict[type, TypeDoc] = {
         truncated=FieldDoc("Output that was cut."),
         files=FieldDoc("Returned files, if `output_files` was set."),
         files_truncated=FieldDoc("True if some files could not be returned; otherwise left out."),
+        files_skipped=FieldDoc("Files and patterns that were skipped; left out if there are none."),
+        files_skipped_truncated=FieldDoc(
+            "True if more files were skipped than `files_skipped` contains; otherwise left out."
+        ),
     ),
     Accepted: _type("The accepted execution.", execution_id=_EXECUTION_ID),
     KillAnswer: _type(
