@@ -91,7 +91,10 @@ def timed(meter: Meter, metric: Histogram, *labels: str) -> Iterator[None]:
 _OUTCOMES = (
     ("completed", ""),
     ("killed", ""),
-    *(("failed", reason) for reason in ("timeout", "out_of_memory", "output_limit")),
+    *(
+        ("failed", reason)
+        for reason in ("timeout", "out_of_memory", "disk_limit", "process_limit", "output_limit")
+    ),
     *(("failed", reason) for reason in ("setup_failed", "setup_timeout", "image_unavailable")),
     *(("failed", reason) for reason in ("queue_timeout", "lost", "internal")),
 )

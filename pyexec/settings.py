@@ -81,7 +81,6 @@ class Settings:
         "Docker network of runs with network access (network_disabled: false); created if it is missing",
     )
     pids_max: int = _engine(256, "maximum number of processes and threads in a sandbox", minimum=8)
-    tmp_mb: int = _engine(100, "size of /tmp in a sandbox, in MiB", minimum=1)
     allow_unenforced: tuple[str, ...] = _engine(
         (), "limits that this Docker engine need not enforce", choices=LIMITS
     )
@@ -97,8 +96,10 @@ class Settings:
     )
     default_memory_mb: int = _run(1024, "default memory limit, in MiB", minimum=16)
     max_memory_mb: int = _run(32768, "highest memory limit that a request may ask for, in MiB", minimum=16)
-    default_disk_mb: int = _run(2048, "default size of /work, in MiB", minimum=1)
-    max_disk_mb: int = _run(32768, "largest size of /work that a request may ask for, in MiB", minimum=1)
+    default_disk_mb: int = _run(
+        2048, "default limit of the files in /work and /tmp together, in MiB", minimum=1
+    )
+    max_disk_mb: int = _run(32768, "highest disk limit that a request may ask for, in MiB", minimum=1)
     default_cpu_shares: int = _run(1024, "default CPU weight, relative to other runs", minimum=2)
     max_cpu_shares: int = _run(262144, "highest CPU weight that a request may ask for", minimum=2)
     default_cpus: float | None = _run(None, "default limit of CPUs; none: no limit", minimum=0.01)

@@ -18,8 +18,8 @@ _PHASES = {
     "preparing": "installing",
     "running": "running",
 }
-# The server appends a sentence that begins so to the error of a program that needed the network.
-_NETWORK_HINT = "(the network is disabled"
+# The server appends sentences that begin so to the error of a program that a limit may have ended.
+_HINTS = ("(the network is disabled", "(files in /work and /tmp", "(the program reached the limit")
 
 
 @define
@@ -93,10 +93,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _network_hint(result: Result) -> str:
-    """Return the server's hint that the network is disabled, or an empty string."""
-    _, found, rest = (result.error or "").rpartition(_NETWORK_HINT)
-    return (found + rest).strip("()") if found else ""
+def _hint(result: Result) -> str:
+    """Return the server's hint that a limit may have ended the program, or an empty string.
+
+    Without an exception, the whole error is the hint."""
+    error = result.error or ""
+    starts = [start for hint in _HINTS if (start := error.rfind(hint)) >= 0]
+    if result.error_type:
+        error = error[min(starts) :] if starts else ""
+    return error.strip("()").replace(") (", "; ")
 
 
 async def print_result(result: Result, console: Console, *, as_json: bool) -> int:
@@ -108,7 +113,7 @@ async def print_result(result: Result, console: Console, *, as_json: bool) -> in
     elif result.status == "failed":
         kind = f" ({result.error_type})" if result.error_type else ""
         console.error(f"execution failed{kind}: {_reason(result)}")
-    elif hint := _network_hint(result):
+    elif hint := _hint(result):
         console.info(hint)
     for text in ("stdout", "stderr", "result"):
         if getattr(result.truncated, text):

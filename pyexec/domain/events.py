@@ -14,6 +14,8 @@ class FailureType(StrEnum):
 
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
+    DISK_LIMIT = "disk_limit"
+    PROCESS_LIMIT = "process_limit"
     OUTPUT_LIMIT = "output_limit"
     SETUP_FAILED = "setup_failed"
     SETUP_TIMEOUT = "setup_timeout"

@@ -37,8 +37,7 @@ class ProbeLimits:
     """The limits of a probe's sandbox. `cpus` is None if the engine does not support this limit."""
 
     memory_bytes: int
-    work_bytes: int
-    tmp_bytes: int
+    disk_bytes: int
     pids_max: int
     cpu_shares: int
     cpus: float | None
@@ -118,8 +117,8 @@ def _resources(limits: ProbeLimits, report: LimitsReport) -> Mapping[str, str | 
         "pids": f"{report.processes} processes ran; the limit is {limits.pids_max}"
         if report.processes > limits.pids_max
         else None,
-        "disk": _file_system("/work", report.work_bytes, limits.work_bytes),
-        "tmp": _file_system("/tmp", report.tmp_bytes, limits.tmp_bytes),  # noqa: S108 inside the sandbox
+        "disk": _file_system("/work", report.work_bytes, limits.disk_bytes),
+        "tmp": _file_system("/tmp", report.tmp_bytes, limits.disk_bytes),  # noqa: S108 inside the sandbox
     }
 
 

@@ -14,6 +14,9 @@ ERROR_CHARACTERS = 1000
 NETWORK_HINT = (
     "(the network is disabled in this run; enable it with config.network_disabled: false, or --network)"
 )
+DISK_HINT = (
+    "(files in /work and /tmp together may take {} MiB in this run; change it with config.disk_mb, or --disk)"
+)
 
 
 @frozen(kw_only=True)
@@ -21,7 +24,8 @@ class RunOutcome:
     """The end of a run, as the replica observed it.
 
     `reason` is `exit`, `killed`, `stopped` (the server shut down), `lost` (Docker was unavailable, and then the sandbox
-    was gone), `broken` (the sandbox failed), or the name of the exceeded limit. `detail` adds an explanation."""
+    was gone), `broken` (the sandbox failed), or the name of the exceeded limit. `detail` adds an explanation.
+    `process_limit` is the limit on processes and threads if the program has reached it, whatever ended it."""
 
     reason: str
     exit_code: int = 0
@@ -29,6 +33,7 @@ class RunOutcome:
     usage: Usage | None = None
     result: str | None = None
     result_truncated: bool = False
+    process_limit: int | None = None
     detail: str = ""
 
     @property
@@ -61,7 +66,7 @@ def terminal_event(
                 nonce=nonce,
                 exit_code=outcome.exit_code,
                 error_type=crash.error_type if crash else None,
-                error=_error_text(crash, limits) if crash else None,
+                error=_error_text(outcome, crash, limits),
                 error_line=crash.error_line if crash else None,
                 result=outcome.result,
                 result_truncated=outcome.result_truncated,
@@ -77,6 +82,12 @@ def terminal_event(
         case "out_of_memory":
             kind, code = FailureType.OUT_OF_MEMORY, KILLED_EXIT
             error = f"the program used more than {limits.memory_mb} MiB of memory and was stopped"
+        case "disk_limit":
+            kind, code = FailureType.DISK_LIMIT, KILLED_EXIT
+            error = f"the program's files in /work and /tmp took more than {limits.disk_mb} MiB and it was stopped"
+        case "process_limit":
+            kind, code = FailureType.PROCESS_LIMIT, KILLED_EXIT
+            error = "the program kept starting processes or threads at its limit and was stopped"
         case "output_limit":
             kind, code = FailureType.OUTPUT_LIMIT, KILLED_EXIT
             error = outcome.detail or f"the program printed more than {output_max} bytes and was stopped"
@@ -93,7 +104,7 @@ def terminal_event(
         at=at,
         nonce=nonce,
         error_type=kind,
-        error=error,
+        error=f"{error}; it {reached}" if (reached := _reached_limit(outcome)) else error,
         exit_code=code,
         usage=outcome.usage,
         output=output,
@@ -101,10 +112,23 @@ def terminal_event(
     )
 
 
-def _error_text(crash: Crash, limits: Limits) -> str:
+def _error_text(outcome: RunOutcome, crash: Crash | None, limits: Limits) -> str | None:
+    """Return the error of a program that ended by itself. A limit that it reached is an error only if it failed."""
+    reached = _reached_limit(outcome) if outcome.exit_code else None
+    if crash is None:
+        return f"the program {reached}" if reached else None
+    text = crash.error
     if limits.network_disabled and crash.is_network_error:
-        return f"{crash.error} {NETWORK_HINT}"
-    return crash.error
+        text = f"{text} {NETWORK_HINT}"
+    if crash.is_disk_full:
+        text = f"{text} {DISK_HINT.format(limits.disk_mb)}"
+    return f"{text} (the program {reached})" if reached else text
+
+
+def _reached_limit(outcome: RunOutcome) -> str | None:
+    if outcome.process_limit is None:
+        return None
+    return f"reached the limit of {outcome.process_limit} processes and threads"
 
 
 def shortened(terminal: Terminal) -> Terminal:

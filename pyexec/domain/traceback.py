@@ -58,6 +58,7 @@ _NO_NETWORK = re.compile(
     r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
 )
 """Messages of the C library without a route (ENETUNREACH, EAI_AGAIN), which other libraries include in theirs."""
+_DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device")
 
 
 @frozen(kw_only=True)
@@ -73,6 +74,11 @@ class Crash:
     def is_network_error(self) -> bool:
         """True if the message says that there is no network."""
         return _NO_NETWORK.search(self.error) is not None
+
+    @property
+    def is_disk_full(self) -> bool:
+        """True if the message says that a file system is full."""
+        return _DISK_FULL.search(self.error) is not None
 
 
 @define(kw_only=True)

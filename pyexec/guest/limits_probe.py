@@ -176,8 +176,8 @@ def main():
     report["no_new_privileges"] = ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
     report["seccomp"] = status.get("Seccomp", "0").strip() == "2"
     report["ids"] = sorted({*os.getresuid(), *os.getresgid(), *os.getgroups()})
-    report["work_bytes"] = writable_bytes("/work", limits["work_bytes"])
-    report["tmp_bytes"] = writable_bytes("/tmp", limits["tmp_bytes"])
+    report["work_bytes"] = writable_bytes("/work", limits["disk_bytes"])
+    report["tmp_bytes"] = writable_bytes("/tmp", limits["disk_bytes"])
     report["exceeds_memory"] = can_allocate(2 * limits["memory_bytes"])
     report["processes"] = count_processes(limits["pids_max"])
     report["cpu_seconds"], report["elapsed_seconds"] = measure_cpu()

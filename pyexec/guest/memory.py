@@ -5,7 +5,8 @@ Part of the supervisor (see bootstrap.py)."""
 import contextlib
 import os
 
-from pyexec.guest.wire import CHUNK, TMP, WORK
+from pyexec.guest.disk import file_content_bytes
+from pyexec.guest.wire import CHUNK
 
 CGROUP = "/sys/fs/cgroup/"
 
@@ -55,7 +56,7 @@ class Memory:
         stat = read_counters(self.stat)
         anonymous = stat["total_rss"] if self.v1 else stat["anon"]
         shared = stat.get("total_shmem", 0) if self.v1 else stat["shmem"]
-        return int(anonymous) + max(0, int(shared) - tmpfs_bytes(WORK) - tmpfs_bytes(TMP))
+        return int(anonymous) + max(0, int(shared) - file_content_bytes())
 
     def oom_kills(self):
         return int(read_counters(self.events).get("oom_kill", 0))
@@ -73,12 +74,6 @@ def read_counters(fd):
         if not part:
             return dict(line.split() for line in text.decode().splitlines())
         text += part
-
-
-def tmpfs_bytes(path):
-    """Return the bytes used by files on the tmpfs at `path`."""
-    info = os.statvfs(path)
-    return (info.f_blocks - info.f_bfree) * info.f_frsize
 
 
 def private_bytes(pid):

@@ -8,11 +8,13 @@ import select
 import signal
 import time
 
+from pyexec.guest.disk import TOLERANCE, disk_bytes_used
 from pyexec.guest.interpreter import SECRET_BYTES
+from pyexec.guest.processes import ProcessLimit
 from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send, send_data, send_json
 
 FASTEST_ALLOCATION = 8 * 2**30
-"""Bytes per second. The supervisor checks the memory again before a program of this speed could exceed its limit."""
+"""Bytes per second. The supervisor checks memory and disk again before a program of this speed could exceed a limit."""
 POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
 """A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
@@ -39,12 +41,14 @@ class Program:
         for fd in self.streams:
             self.poller.register(fd, select.POLLIN | select.POLLHUP)
         self.cpu_before = children_cpu_seconds()
+        self.process_limit = ProcessLimit()
         memory.set_baseline(interpreter.memory_bytes)
 
     def run(self, start):
         """Start the program, forward its output, and enforce its limits until it ends. Send STARTED, and EXIT."""
         self.output_left = start["output_bytes"]
         self.memory_bytes = start["memory_bytes"]
+        self.disk_bytes = start["disk_bytes"] + TOLERANCE
         self.pid, self.status = self.interpreter.start_program()
         send(STARTED)
         deadline = time.monotonic() + start["timeout"]
@@ -54,9 +58,15 @@ class Program:
             if now >= deadline:
                 return self.stop("timeout")
             memory_left = self.memory_bytes - self.memory.used()
+            disk_left = self.disk_bytes - disk_bytes_used()
+            if disk_left < 0:
+                return self.stop("disk_limit")
             if memory_left < 0:
                 return self.stop("out_of_memory")
-            seconds = min(deadline - now, max(0.01, min(0.25, memory_left / FASTEST_ALLOCATION)))
+            if self.process_limit.is_exceeded_without_end(now):
+                return self.stop("process_limit")
+            seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
+            seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
             for fd, _ in self.poller.poll(seconds * 1000 + 1):
                 if fd == self.wake:
                     os.read(fd, 4096)
@@ -121,9 +131,8 @@ class Program:
                 if not self.forward(fd):
                     reason = "output_limit"
                     break
-        # The kernel may have killed only a child process, and files in /dev/shm may have exceeded the limit just now.
-        if reason == "exit" and (self.memory.was_exhausted() or self.memory.used() > self.memory_bytes):
-            reason = "out_of_memory"
+        if reason == "exit":
+            reason = self.limit_exceeded_at_end() or reason
         if os.WIFSIGNALED(self.status):
             code = 128 + os.WTERMSIG(self.status)
         else:
@@ -138,7 +147,19 @@ class Program:
             cpu_seconds=round(children_cpu_seconds() - self.cpu_before, 6),
             peak_memory_bytes=max(self.memory.peak, largest),
             result_truncated=len(self.result) > RESULT_BYTES_MAX,
+            process_limit=self.process_limit.reached(),
         )
+
+    def limit_exceeded_at_end(self):
+        """Return the limit that the program exceeded since the last check, or None. All its processes are dead.
+
+        The kernel may have killed a child process only, and files remain. Files are the cause if they exceed their
+        own limit, because they take memory of the container."""
+        if disk_bytes_used() > self.disk_bytes:
+            return "disk_limit"
+        if self.memory.was_exhausted() or self.memory.used() > self.memory_bytes:
+            return "out_of_memory"
+        return None
 
 
 class RateLimiter:

@@ -16,8 +16,8 @@ class ContainerSpec:
     command: Sequence[str]
     labels: Mapping[str, str]
     memory_bytes: int
-    work_bytes: int
-    tmp_bytes: int
+    disk_bytes: int
+    """Size of /work, and of /tmp. The supervisor enforces the limit on both together."""
     shm_bytes: int
     pids_max: int
     cpu_shares: int

@@ -7,7 +7,9 @@ from itertools import chain
 _SUPERVISOR = (
     "wire",
     "archive",
+    "disk",
     "memory",
+    "processes",
     "seccomp",
     "interpreter",
     "prestart",

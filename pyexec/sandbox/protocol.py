@@ -44,6 +44,7 @@ class StartSignal:
 
     timeout: float
     memory_bytes: int
+    disk_bytes: int
     output_bytes: int
     output_files: tuple[str, ...]
     file_limits: FileLimits
@@ -91,7 +92,9 @@ class ResultChunk:
 
 @frozen(kw_only=True)
 class Exited:
-    """The program has ended, and all its processes are dead. `reason` is `exit`, or the limit that ended it."""
+    """The program has ended, and all its processes are dead. `reason` is `exit`, or the limit that ended it.
+
+    `process_limit` is the limit on processes and threads if the program has reached it."""
 
     reason: str
     exit_code: int
@@ -99,6 +102,7 @@ class Exited:
     cpu_seconds: float
     peak_memory_bytes: int
     result_truncated: bool
+    process_limit: int | None
 
 
 @frozen
@@ -238,6 +242,7 @@ def _exited(document: dict[str, Any]) -> Exited:
         cpu_seconds=_amount(document["cpu_seconds"]),
         peak_memory_bytes=int(_amount(document["peak_memory_bytes"])),
         result_truncated=document["result_truncated"] is True,
+        process_limit=None if document.get("process_limit") is None else _count(document["process_limit"]),
     )
 
 

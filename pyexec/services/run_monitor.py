@@ -30,7 +30,9 @@ UNREACHABLE_SECONDS = 60.0
 """Additional time for a program whose engine does not answer. The sandbox keeps its last frames longer than that."""
 STREAM_CHANGES_MAX = 100_000
 """Each change between stdout and stderr starts a new segment of the output log, which takes memory of the server."""
-SUPERVISOR_REASONS = frozenset({"exit", "timeout", "out_of_memory", "output_limit"})
+SUPERVISOR_REASONS = frozenset(
+    {"exit", "timeout", "out_of_memory", "disk_limit", "process_limit", "output_limit"}
+)
 
 Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
 
@@ -88,6 +90,7 @@ async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> 
         StartSignal(
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
+            disk_bytes=spec.limits.disk_mb * MEBIBYTE,
             output_bytes=limits.output_bytes,
             output_files=spec.output_files,
             file_limits=limits.files.limits,
@@ -130,6 +133,7 @@ def _ended(frame: Exited, result: bytes) -> RunOutcome:
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
         result=result.decode("utf-8", "ignore") or None,  # truncation may split a character
         result_truncated=frame.result_truncated,
+        process_limit=frame.process_limit,
         detail="" if is_known else f"it reported the unknown reason {frame.reason[:80]!r}",
     )
 

@@ -23,6 +23,10 @@ DOCKER_PORTS = (2375, 2376)
 """The usual ports of a Docker engine that listens on a network, without and with TLS."""
 SUPERVISOR_MB = 32
 """Memory of the supervisor, including the kernel's memory for its processes."""
+DISK_OVERSHOOT_MB = 100
+"""What a fast program can write beyond its disk limit before the supervisor stops it."""
+OVERHEAD_MB = SUPERVISOR_MB + DISK_OVERSHOOT_MB
+"""Memory of a sandbox in addition to the limits of memory and disk."""
 IDLE_SANDBOX_MB = 32
 """Upper bound for the memory of an idle sandbox. Measured: 15, including Docker's process for the container."""
 
@@ -85,9 +89,8 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         image=kind.image,
         command=guest_source.supervisor_command(prestart=settings.standby),
         labels=labels,
-        memory_bytes=(kind.memory_mb + kind.disk_mb + overhead_mb(settings)) * MEBIBYTE,
-        work_bytes=kind.disk_mb * MEBIBYTE,
-        tmp_bytes=settings.tmp_mb * MEBIBYTE,
+        memory_bytes=(kind.memory_mb + kind.disk_mb + OVERHEAD_MB) * MEBIBYTE,
+        disk_bytes=kind.disk_mb * MEBIBYTE,
         # A program that fills it exceeds its memory limit, and leaves memory for the supervisor.
         shm_bytes=(kind.memory_mb + SUPERVISOR_MB // 4) * MEBIBYTE,
         log_bytes=2 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE,
@@ -96,11 +99,6 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         cpus=kind.cpus,
         network=settings.run_network if kind.network else None,
     )
-
-
-def overhead_mb(settings: Settings) -> int:
-    """Return the memory that a sandbox uses in addition to the program's memory and files, in MiB."""
-    return settings.tmp_mb + SUPERVISOR_MB
 
 
 def networks(settings: Settings) -> frozenset[str]:

@@ -35,7 +35,7 @@ from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions
 from pyexec.settings import Settings
-from pyexec.wiring.sandboxes import overhead_mb
+from pyexec.wiring.sandboxes import OVERHEAD_MB
 from pyexec.wiring.stores import Stores
 
 
@@ -60,13 +60,12 @@ def build_shared_parts(
     settings: Settings, replica_id: str, identity: EngineIdentity, stores: Stores, meter: Meter
 ) -> SharedParts:
     """Build the slots, the setup lane, the list of active runs, and the event log with its metrics."""
-    overhead = overhead_mb(settings)
     active_runs = ActiveRuns()
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         queue_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(overhead, identity.memory_mb),
-        overhead_mb=overhead,
+        memory_mb_max=settings.memory_budget_mb(OVERHEAD_MB, identity.memory_mb),
+        overhead_mb=OVERHEAD_MB,
         meter=meter,
     )
     return SharedParts(

@@ -5,7 +5,7 @@ import json
 import pytest
 from attrs import evolve
 
-from pyexec.domain.outcome import NETWORK_HINT
+from pyexec.domain.outcome import DISK_HINT, NETWORK_HINT
 from tests.support.canned import Request, canned
 from tests.support.cases import sampled
 
@@ -96,6 +96,16 @@ def test_rejected_requests(lone_program, status, exit_code):
 CONNECT = b"import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
 
 
+MANY_THREADS = b"""
+import os, threading, time
+try:
+    while True:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+except RuntimeError:
+    os._exit(3)
+"""
+
+
 def test_hint_that_the_network_is_disabled(program):
     hint = f"python-executor: {NETWORK_HINT.strip('()')}\n".encode()
     for arguments, stdin in (((), CONNECT), (("eval", "-"), CONNECT)):
@@ -104,6 +114,18 @@ def test_hint_that_the_network_is_disabled(program):
         assert done.stderr.endswith(b"Network is unreachable\n" + hint)
         assert program.run("-q", *arguments, stdin=stdin).stderr.endswith(b"Network is unreachable\n")
         assert hint not in program.run("--json", *arguments, stdin=stdin).stderr
+
+
+def test_hint_that_the_disk_is_full(program):
+    done = program.run("--disk", "1", stdin=b"open('big', 'wb').write(bytes(2 << 20))")
+    hint = f"python-executor: {DISK_HINT.format(1).strip('()')}\n".encode()
+    assert (done.returncode, done.stderr.endswith(b"No space left on device\n" + hint)) == (1, True)
+
+
+def test_hint_that_the_limit_of_processes_was_reached(program):
+    done = program.run(stdin=MANY_THREADS)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.startswith(b"python-executor: the program reached the limit of "), done.stderr
 
 
 @pytest.mark.parametrize("command", ["follow", "logs", "kill"])

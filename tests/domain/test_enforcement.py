@@ -17,8 +17,7 @@ from pyexec.domain.isolation import (
 MEBIBYTE = 1024 * 1024
 ASKED = ProbeLimits(
     memory_bytes=48 * MEBIBYTE,
-    work_bytes=2 * MEBIBYTE,
-    tmp_bytes=MEBIBYTE,
+    disk_bytes=2 * MEBIBYTE,
     pids_max=16,
     cpu_shares=512,
     cpus=0.5,
@@ -30,7 +29,7 @@ HELD = LimitsReport(
     host_swap_bytes=2**30,
     processes=16,
     work_bytes=2 * MEBIBYTE,
-    tmp_bytes=MEBIBYTE,
+    tmp_bytes=2 * MEBIBYTE,
     interfaces=("lo",),
     has_route=False,
     can_write_root=False,
@@ -61,7 +60,7 @@ def test_all_hold(version: dict[str, Any]) -> None:
         ("swap", {"swap_bytes": None}),
         ("pids", {"processes": 17}),
         ("disk", {"work_bytes": 2 * MEBIBYTE + 65536}),
-        ("tmp", {"tmp_bytes": MEBIBYTE + 65536}),
+        ("tmp", {"tmp_bytes": 2 * MEBIBYTE + 65536}),
         ("network", {"interfaces": ("eth0", "lo")}),
         ("network", {"has_route": True}),
         ("read_only_root", {"can_write_root": True}),

@@ -4,8 +4,9 @@ import pytest
 from attrs import evolve
 
 from pyexec.domain.events import Output, Terminal
-from pyexec.domain.outcome import RunOutcome, terminal_event
+from pyexec.domain.outcome import DISK_HINT, RunOutcome, terminal_event
 from pyexec.domain.output_log import Stream
+from pyexec.domain.traceback import Crash
 from pyexec.services.active_runs import Run
 from tests.events import LIMITS, SPEC, START, claimed, running, submitted
 
@@ -43,3 +44,35 @@ async def test_the_exception_is_in_the_terminal_event() -> None:
 async def test_another_end_has_no_exception(code: int, signalled: bool) -> None:
     event = ended(RunOutcome(reason="exit", exit_code=code, signalled=signalled))
     assert (event.exit_code, event.error_type, event.error, event.error_line) == (code, None, None, None)
+
+
+def test_an_end_names_the_limits_that_were_reached() -> None:
+    def error_of(
+        reason: str, code: int = 0, crash: Crash | None = None, reached: int | None = 64
+    ) -> str | None:
+        outcome = RunOutcome(reason=reason, exit_code=code, process_limit=reached)
+        event = terminal_event(
+            outcome,
+            limits=LIMITS,
+            output_max=1,
+            crash=crash,
+            output=Output(),
+            files=None,
+            at=START,
+            nonce="n",
+        )
+        return event.error
+
+    reached = "reached the limit of 64 processes and threads"
+    full = Crash(error_type="OSError", error="[Errno 28] No space left on device: 'x'", error_line=1)
+    assert error_of("exit") is None
+    assert error_of("exit", code=139) == f"the program {reached}"
+    assert (
+        error_of("exit", code=1, crash=full)
+        == f"{full.error} {DISK_HINT.format(2048)} (the program {reached})"
+    )
+    assert error_of("timeout") == f"the program ran longer than 300 s and was stopped; it {reached}"
+    assert error_of("exit", code=1, crash=full, reached=None) == f"{full.error} {DISK_HINT.format(2048)}"
+    assert error_of("disk_limit", reached=None) == (
+        "the program's files in /work and /tmp took more than 2048 MiB and it was stopped"
+    )

@@ -8,7 +8,7 @@ import pytest
 from pyexec.guest import limits_probe as probe
 from pyexec.guest import memory
 from pyexec.guest.memory import Memory
-from pyexec.guest.wire import TMP, WORK
+from pyexec.guest.processes import REFUSALS_PER_SECOND, ProcessLimit
 
 RECORDED = Path(__file__).parent / "cgroups"
 MEBIBYTE = 1024 * 1024
@@ -40,8 +40,7 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
-    stored = {WORK: 3 * MEBIBYTE, TMP: MEBIBYTE}
-    monkeypatch.setattr(memory, "tmpfs_bytes", stored.__getitem__)
+    monkeypatch.setattr(memory, "file_content_bytes", lambda: 4 * MEBIBYTE)
     counted = Memory(f"{tmp_path}/")
     assert counted.charged() == ANONYMOUS + SHARED - 4 * MEBIBYTE
     counted.set_baseline()
@@ -52,3 +51,23 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
     events = next(path for path in tmp_path.rglob("memory.*") if "oom_kill 0" in path.read_text())
     events.write_text(events.read_text().replace("oom_kill 0", "oom_kill 1"))
     assert counted.was_exhausted()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_supervisor_sees_that_the_limit_of_processes_was_reached(version: str, tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
+    events = next(tmp_path.rglob("pids.events"))
+    limit = ProcessLimit(f"{tmp_path}/")
+    assert (limit.refusals(), limit.reached()) == (12, None)
+    events.write_text("max 13\n")
+    assert (limit.reached(), limit.is_exceeded_without_end(now=5)) == (20, False)
+    for now in (5.9, 6, 6.9):
+        events.write_text(f"max {13 + int((now - 5) * REFUSALS_PER_SECOND)}\n")
+        assert not limit.is_exceeded_without_end(now)
+    events.write_text(f"max {14 + 2 * REFUSALS_PER_SECOND}\n")
+    assert limit.is_exceeded_without_end(now=6.95)
+
+
+def test_without_control_groups_no_limit_of_processes_was_reached(tmp_path: Path) -> None:
+    limit = ProcessLimit(f"{tmp_path}/")
+    assert (limit.reached(), limit.is_exceeded_without_end(now=0)) == (None, False)

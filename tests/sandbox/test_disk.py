@@ -5,13 +5,13 @@ import tarfile
 
 import pytest
 
-from tests.support.attack import COMPLETED, Attack, end_of
+from tests.support.attack import COMPLETED, DISK_LIMIT, Attack, end_of
 from tests.support.cases import sampled
 
 FULL = "No space left on device"
 
 
-@pytest.mark.parametrize(("path", "size_mb"), [("/work", 16), ("/tmp", 8)])
+@pytest.mark.parametrize(("path", "size_mb"), [("/work", 16), ("/tmp", 16)])
 async def test_a_full_disk_is_the_programs_own_error(attack: Attack, path: str, size_mb: int) -> None:
     source = f"""
 written = 0
@@ -25,6 +25,62 @@ with open('{path}/big', 'wb', buffering=0) as file:
     result = await attack(source)
     assert end_of(result) == COMPLETED
     assert result["stdout"] in (f"{size_mb - 1} {FULL}\n", f"{size_mb} {FULL}\n")
+
+
+@pytest.mark.parametrize(
+    ("write", "wait"),
+    [
+        ("open(f'{path}/big', 'wb').write(bytes(10 << 20))", "time.sleep(60)"),
+        ("open(f'{path}/big', 'wb').write(bytes(10 << 20))", ""),
+        ("for number in range(2500): open(f'{path}/{number}', 'w').close()", ""),
+    ],
+)
+async def test_the_limit_holds_for_both_directories_together(attack: Attack, write: str, wait: str) -> None:
+    source = f"""
+import time
+for path in ('/work', '/tmp'):
+    {write}
+    print(path, flush=True)
+{wait}
+"""
+    result = await attack(source, output_files=["big"])
+    assert (end_of(result), result["stdout"].startswith("/work\n")) == (DISK_LIMIT, True)
+    assert result["error"] == "the program's files in /work and /tmp took more than 16 MiB and it was stopped"
+
+
+async def test_writers_that_are_faster_than_the_supervisor_are_stopped(attack: Attack) -> None:
+    source = """
+import os
+block = bytes(1 << 20)
+for number in range(8):
+    if os.fork() == 0:
+        break
+while True:
+    try:
+        with open(f'{("/work", "/tmp")[number % 2]}/{os.getpid()}', 'wb', buffering=0) as file:
+            while True:
+                file.write(block)
+    except OSError:
+        pass
+"""
+    result = await attack(source, config={"disk_mb": 64})
+    assert end_of(result) == DISK_LIMIT
+
+
+async def test_a_full_directory_and_small_files_in_the_other_are_the_programs_own_error(
+    attack: Attack,
+) -> None:
+    source = """
+for number in range(50):
+    open(f'/tmp/{number}', 'w').write('x')
+open('big', 'wb').write(bytes(17 << 20))
+"""
+    result = await attack(source)
+    assert end_of(result) == ("completed", "OSError", 1)
+    assert result["error"] == (
+        "[Errno 28] No space left on device (files in /work and /tmp together may take 16 MiB in this run; "
+        "change it with config.disk_mb, or --disk)"
+    )
 
 
 @pytest.mark.parametrize("path", ["/work", "/tmp", "/dev/shm"])

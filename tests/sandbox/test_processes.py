@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of, processes_with
+from tests.support.attack import BRIEF, COMPLETED, PROCESS_LIMIT, TIMEOUT, Attack, end_of, processes_with
 from tests.support.cases import sampled
 
 FORKS = """
@@ -45,6 +45,7 @@ while True:
     except OSError:
         pass
 """
+REACHED = "reached the limit of 64 processes and threads"
 BUSY = "while True: pass"
 BUSY_EVERYWHERE = "import os\nfor _ in range(5): os.fork()\nwhile True: pass"
 SLEEPS = "import time; time.sleep(3600)"
@@ -82,10 +83,7 @@ ctypes.CDLL(None).pthread_exit(None)
 @sampled(
     "source",
     [
-        pytest.param(FORKS, id="forks"),
-        pytest.param(FORKS_IN_SESSIONS, id="forks in sessions of their own"),
         pytest.param(ORPHANS, id="leaves orphans"),
-        pytest.param(NEVER_WAITS, id="never waits"),
         pytest.param(BUSY, id="is busy"),
         pytest.param(BUSY_EVERYWHERE, id="is busy everywhere"),
         pytest.param(SLEEPS, id="sleeps"),
@@ -101,7 +99,59 @@ ctypes.CDLL(None).pthread_exit(None)
 async def test_what_does_not_end_is_ended(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source, config=BRIEF)
     assert (end_of(result), result["stdout"]) == (TIMEOUT, "before\n")
-    assert result["error"] == "the program ran longer than 1 s and was stopped"
+    error = result["error"].removesuffix(f"; it {REACHED}")  # orphans reach it if they are reaped late
+    assert error == "the program ran longer than 1 s and was stopped"
+
+
+THREADS = """
+import threading, time
+while True:
+    try:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    except RuntimeError:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(FORKS, id="forks"),
+        pytest.param(FORKS_IN_SESSIONS, id="forks in sessions of their own"),
+        pytest.param(NEVER_WAITS, id="never waits"),
+        pytest.param(THREADS, id="starts threads"),
+    ],
+)
+async def test_a_bomb_ends_at_the_limit_of_processes(attack: Attack, source: str) -> None:
+    result = await attack("print('before', flush=True)\n" + source, config={"timeout_seconds": 10})
+    assert (end_of(result), result["stdout"]) == (PROCESS_LIMIT, "before\n")
+    assert result["error"] == (
+        f"the program kept starting processes or threads at its limit and was stopped; it {REACHED}"
+    )
+
+
+STARTS_TOO_MANY = """
+import os, threading, time
+try:
+    for _ in range(1000):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+except RuntimeError:
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "end", "error"),
+    [
+        ("raise", ("completed", "RuntimeError", 1), f"can't start new thread (the program {REACHED})"),
+        ("os._exit(3)", ("completed", None, 3), f"the program {REACHED}"),
+        ("time.sleep(60)", TIMEOUT, f"the program ran longer than 1 s and was stopped; it {REACHED}"),
+    ],
+)
+async def test_a_failure_names_the_limit_that_was_reached(
+    attack: Attack, then: str, end: tuple[str, str | None, int], error: str
+) -> None:
+    result = await attack(f"{STARTS_TOO_MANY} {then}", config=BRIEF)
+    assert (end_of(result), result["error"]) == (end, error)
 
 
 @pytest.mark.parametrize("how", ["thread", "process"])
@@ -121,7 +171,7 @@ except (RuntimeError, BlockingIOError):
 os._exit(0)
 """
     result = await attack(source, script_args=[how])
-    assert end_of(result) == COMPLETED
+    assert (end_of(result), "error" in result) == (COMPLETED, False)
     assert 48 <= int(result["stdout"]) < 64
 
 

@@ -22,7 +22,6 @@ NARROW = {
     "default_timeout": "20",
     "default_memory_mb": "64",
     "default_disk_mb": "16",
-    "tmp_mb": "8",
     "pids_max": "64",
     "max_output_bytes": str(1024 * 1024),
     "max_total_memory_mb": "1500",
@@ -37,6 +36,8 @@ PAUSE_SECONDS = 0.05
 
 TIMEOUT = ("failed", "timeout", 124)
 OUT_OF_MEMORY = ("failed", "out_of_memory", 137)
+DISK_LIMIT = ("failed", "disk_limit", 137)
+PROCESS_LIMIT = ("failed", "process_limit", 137)
 OUTPUT_LIMIT = ("failed", "output_limit", 137)
 COMPLETED = ("completed", None, 0)
 

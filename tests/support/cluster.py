@@ -23,7 +23,6 @@ SETTINGS = {
     "warm_pool": "1",
     "default_memory_mb": "64",
     "default_disk_mb": "16",
-    "tmp_mb": "8",
     "stop_timeout": "2",
     "max_queued": "1000",
 }

@@ -13,8 +13,8 @@ var phaseNames = map[string]string{
 	"preparing": "installing", "running": "running",
 }
 
-// networkHint is the start of a sentence that the server appends to the error of a program that needed the network.
-const networkHint = "(the network is disabled"
+// hints are the starts of sentences that the server appends to the error of a program that a limit may have ended.
+var hints = []string{"(the network is disabled", "(files in /work and /tmp", "(the program reached the limit"}
 
 // eventPrinter prints events as they arrive. output: print the program's output. phases: print every change of
 // phase and the output of the setup. printed: streams of the result that have been printed; until the program starts,
@@ -124,13 +124,19 @@ func reasonOf(result *pyexec.Result) string {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// networkHintOf returns the server's hint that the network is disabled, or an empty string.
-func networkHintOf(result *pyexec.Result) string {
-	start := strings.LastIndex(result.Error, networkHint)
-	if start < 0 {
-		return ""
+// hintOf returns the server's hint that a limit may have ended the program, or an empty string. Without an exception,
+// the whole error is the hint.
+func hintOf(result *pyexec.Result) string {
+	first := 0
+	if result.ErrorType != "" {
+		first = len(result.Error)
+		for _, hint := range hints {
+			if start := strings.LastIndex(result.Error, hint); start >= 0 {
+				first = min(first, start)
+			}
+		}
 	}
-	return strings.Trim(result.Error[start:], "()")
+	return strings.ReplaceAll(strings.Trim(result.Error[first:], "()"), ") (", "; ")
 }
 
 // printResult prints how the execution ended, unless its output already says so, and returns the exit code.
@@ -149,7 +155,7 @@ func printResult(result *pyexec.Result, console *console, asJSON bool) (int, err
 		}
 		console.error("execution failed%s: %s", kind, reasonOf(result))
 	default:
-		if hint := networkHintOf(result); hint != "" {
+		if hint := hintOf(result); hint != "" {
 			console.info("%s", hint)
 		}
 	}

@@ -37,8 +37,8 @@ def container_config(
         "AutoRemove": True,
         "ReadonlyRootfs": True,
         "Tmpfs": {
-            "/work": f"{_TMPFS},mode=0755,{_tmpfs_size(spec.work_bytes)}",
-            "/tmp": f"{_TMPFS},mode=1777,{_tmpfs_size(spec.tmp_bytes)}",  # noqa: S108 in the sandbox
+            "/work": f"{_TMPFS},mode=0755,{_tmpfs_size(spec.disk_bytes)}",
+            "/tmp": f"{_TMPFS},mode=1777,{_tmpfs_size(spec.disk_bytes)}",  # noqa: S108 in the sandbox
             # Like Docker's own mount, but with a limit on the number of files: they outlive a program that the
             # kernel has killed, and could leave no memory for the supervisor.
             "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_tmpfs_size(spec.shm_bytes)}",  # noqa: S108 in the sandbox

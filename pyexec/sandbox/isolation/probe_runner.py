@@ -28,8 +28,7 @@ def probe_limits(cpus: float | None) -> ProbeLimits:
     """Return limits that a probe reaches quickly, and that leave enough memory for runtimes such as gVisor."""
     return ProbeLimits(
         memory_bytes=128 * MEBIBYTE,
-        work_bytes=2 * MEBIBYTE,
-        tmp_bytes=MEBIBYTE,
+        disk_bytes=MEBIBYTE,
         pids_max=64,
         cpu_shares=DEFAULT_CPU_SHARES // 2,
         cpus=cpus,
@@ -50,8 +49,7 @@ class ProbeRunner:
         """Return the observations of a probe that tries to exceed these limits."""
         arguments = {
             "memory_bytes": limits.memory_bytes,
-            "work_bytes": limits.work_bytes,
-            "tmp_bytes": limits.tmp_bytes,
+            "disk_bytes": limits.disk_bytes,
             "pids_max": limits.pids_max,
         }
         return await self._run(LimitsReport, _probe_spec(image, "limits_probe", arguments, limits, None))
@@ -88,8 +86,7 @@ def _probe_spec(
         command=("python3", "-I", "-S", "-c", source, json.dumps(arguments)),
         labels={PROBE_LABEL: probe},
         memory_bytes=limits.memory_bytes,
-        work_bytes=limits.work_bytes,
-        tmp_bytes=limits.tmp_bytes,
+        disk_bytes=limits.disk_bytes,
         shm_bytes=MEBIBYTE,
         log_bytes=MEBIBYTE,
         pids_max=limits.pids_max,

@@ -99,7 +99,7 @@ TYPES: dict[type, TypeDoc] = {
         timeout_seconds=FieldDoc("Time limit of the program, in seconds.", 10),
         network_disabled=FieldDoc("Set to false to give the program network access.", True),
         memory_mb=FieldDoc("Memory limit of the program, in MiB.", 256),
-        disk_mb=FieldDoc("Size of /work, in MiB.", 512),
+        disk_mb=FieldDoc("Limit of the files in /work and /tmp together, in MiB.", 512),
         cpu_shares=FieldDoc("CPU weight relative to other runs.", 1024),
         cpus=FieldDoc("Maximum number of CPUs.", 1.5),
     ),
