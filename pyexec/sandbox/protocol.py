@@ -22,6 +22,7 @@ _SUPERVISOR_MODULES = (
     "archive",
     "memory",
     "seccomp",
+    "home",
     "interpreter",
     "prestart",
     "program",
