@@ -31,6 +31,8 @@ FILE_BYTES_MAX: Final = 64 * 1024
 _MOUNTED: Final = "/pyexec-etc"
 _HOSTS: Final = "/etc/hosts"
 _HOSTS_TEXT: Final = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n".encode()
+_BAD_PATH: Final = ("symbolic links", "not a directory")
+"""Parts of Docker's message if a path of an image leads nowhere, for example by a link to itself."""
 _LINKS_MAX: Final = 5
 _KNOWN_MAX: Final = 1000
 
@@ -120,7 +122,9 @@ class EtcFiles:
             data = b""
             try:
                 if response.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-                    raise EngineError(f"Docker cannot read {path} of a container: {response.reason}")
+                    message = (await response.text())[:200]
+                    error = ImageUnavailable if any(sign in message for sign in _BAD_PATH) else EngineError
+                    raise error(f"the file {path} cannot be read from the image: {message}")
                 while response.status == HTTPStatus.OK and len(data) < 2 * FILE_BYTES_MAX:
                     chunk = await response.content.readany()
                     if not chunk:
@@ -131,9 +135,10 @@ class EtcFiles:
         try:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
                 member = tar.next()
-                file = tar.extractfile(member) if member and member.isreg() else None
-                whole = file is not None and member is not None and member.size <= FILE_BYTES_MAX
-                return member, file.read() if file is not None and whole else b""
+                if member is None or not member.isreg() or member.size > FILE_BYTES_MAX:
+                    return member, b""
+                file = tar.extractfile(member)
+                return member, file.read() if file else b""
         except tarfile.TarError:
             return None, b""
 
