@@ -8,7 +8,7 @@ from attrs import frozen
 from pyexec.domain.requirements import parse_requirements
 
 REPOSITORY = "pyexec-env"
-_FORMAT = 2
+_FORMAT = 3
 """Part of every key. Increase it when the same recipe is to be built in a different way."""
 
 

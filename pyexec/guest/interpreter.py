@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 
+from pyexec.guest.home import USER, user_base
 from pyexec.guest.wire import RESULT, STDERR, STDOUT, WORK
 
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -82,10 +83,14 @@ def spawn(arguments, pairs, streams, memory):
 
 
 def environment(pairs):
-    """Return the image's environment with HOME, unbuffered output, and the caller's variables.
+    """Return the image's environment with the program's user, home and packages, and the caller's variables.
 
-    Unbuffered output reaches the caller at once, and none is lost if the program is killed."""
-    variables = dict(os.environ, HOME=WORK, PYTHONUNBUFFERED="1")
+    Unbuffered output reaches the caller at once, and none is lost if the program is killed. See home.py and
+    docs/design/user-and-home.md for the others."""
+    variables = {"PYTHONUSERBASE": user_base(), "PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_NO_CACHE_DIR": "1"}
+    variables.update(os.environ, HOME=WORK, USER=USER, LOGNAME=USER, PYTHONUNBUFFERED="1")
+    scripts = (variables["PYTHONUSERBASE"] + "/bin", WORK + "/.local/bin", os.environ.get("PATH", os.defpath))
+    variables["PATH"] = ":".join(dict.fromkeys(scripts))
     variables.update(pair.split("=", 1) for pair in pairs)
     return variables
 

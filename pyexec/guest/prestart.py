@@ -12,10 +12,10 @@ import fcntl
 import os
 import re
 import signal
-import stat
 import sys
 from importlib.util import MAGIC_NUMBER
 
+from pyexec.guest.home import read_regular_file
 from pyexec.guest.interpreter import Streams, spawn
 from pyexec.guest.memory import private_bytes
 from pyexec.guest.wire import WORK
@@ -26,8 +26,8 @@ STARTUP_SECONDS = 5.0
 F_GETPIPE_SZ = 1032
 PATH_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 """Variables with paths from which an interpreter loads code at its start."""
-USER_SITE = ".local"
-"""Python also looks here for code at its start, below its home directory, which is /work."""
+USER_BASE = ".local"
+"""If this exists in /work, a new interpreter loads code from it at its start (see home.py)."""
 ENCODING = re.compile(rb"coding[:=][ \t]*([-\w.]+)")
 UTF_8 = re.compile(rb"utf[-_]8(?:[-_].*)?", re.IGNORECASE)
 
@@ -70,7 +70,7 @@ class PrestartedInterpreter:
         """Return True if this interpreter would run the program exactly as a new one would; read the script then."""
         if plan["entrypoint"] != SCRIPT or plan["args"] or plan["env"] or plan["evaluator"]:
             return False
-        if os.path.lexists(USER_SITE) or self.has_exited():
+        if os.path.lexists(USER_BASE) or self.has_exited():
             return False
         try:
             self.source = read_regular_file(SCRIPT, fcntl.fcntl(self.script, F_GETPIPE_SZ))
@@ -140,18 +140,6 @@ def loads_only_from_image(variables):
         if variables.get(name)
         for path in re.split("[:; ]" if name.startswith("LD_") else ":", variables[name])
     )
-
-
-def read_regular_file(path, size_max):
-    """Return the content of a regular file; None if it is another kind of file, or larger."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_size > size_max:
-            return None
-        return os.read(fd, size_max)
-    finally:
-        os.close(fd)
 
 
 def fits_pipe(source):

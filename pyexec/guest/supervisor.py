@@ -15,6 +15,7 @@ import sys
 import time
 
 from pyexec.guest.archive import BadArchive, unpack
+from pyexec.guest.home import create_user_site, link_setup_home
 from pyexec.guest.interpreter import IGNORED_SIGNALS, NewInterpreter
 from pyexec.guest.memory import Memory
 from pyexec.guest.prestart import PrestartedInterpreter
@@ -89,12 +90,15 @@ def main(prestart):
     os.chdir(WORK)
     frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
     send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
+    create_user_site()
     prestarted = PrestartedInterpreter.start(memory) if prestart else None
     try:
         unpack(frames, WORK)
     except BadArchive as error:
         code = "disk_full" if error.disk_full else "bad_archive"
         return send_json(REJECTED, code=code, message=str(error)[:1000])
+    link_setup_home()
+    create_user_site()
     send(UNPACKED)
     plan, stdin = read_json(frames, PLAN), read_frame(frames, STDIN)
     program = prepare_program(plan, stdin, prestarted, memory)

@@ -26,6 +26,8 @@ class ContainerSpec:
     """How much of the standard output the engine keeps for replicas that follow the container later."""
     network: str | None
     """The network of the engine to join; None for no network at all."""
+    image_id: str = ""
+    """The engine's id of the image, if it is known: a name can get another image later."""
 
 
 @frozen(kw_only=True)

@@ -11,6 +11,7 @@ _SUPERVISOR = (
     "memory",
     "processes",
     "seccomp",
+    "home",
     "interpreter",
     "prestart",
     "program",

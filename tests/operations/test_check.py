@@ -103,7 +103,7 @@ def test_all_is_well_and_nothing_is_left(image: str, tmp_path: Path) -> None:
         assert keys(agent) == []
         with urlopen(f"http://{agent.address}/v1/session/list") as answer:
             assert json.load(answer) == []
-    assert containers_of(image, "pyexec-hosts") == []
+    assert containers_of(image, "pyexec-etc") == []
     assert containers_of(image, "pyexec.probe") == []
     assert network not in networks()
     assert networks() <= there | {"pyexec-run", "pyexec-setup"}  # which other tests may make meanwhile

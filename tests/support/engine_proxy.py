@@ -113,7 +113,7 @@ class _Rewritten:
             return b""
         self._held = b""
         document = json.loads(body)
-        if "pyexec-hosts" not in document["Labels"]:  # the helper container is never started
+        if "pyexec-etc" not in document["Labels"]:  # the helper container is never started
             self._rewrite(document)
         body = json.dumps(document).encode()
         return self._LENGTH.sub(b"\\g<1>%d" % len(body), head) + b"\r\n\r\n" + body

@@ -1,13 +1,16 @@
 """Requests of the Engine API that create containers. All rules that isolate a program are set here."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
-from pyexec.adapters.docker.hosts_file import HOSTNAME
+from pyexec.adapters.docker.etc_files import HOSTNAME
 from pyexec.ports import ContainerSpec, SetupSpec
 
-_TMPFS = "rw,exec,nosuid,nodev,uid=1000,gid=1000"
+UID = 1000
+"""The user and the group of programs."""
+_TMPFS = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
 _PAGE_BYTES = 4096
 
 
@@ -28,11 +31,9 @@ class SecurityOptions:
 
 
 def container_config(
-    spec: ContainerSpec, security: SecurityOptions, hosts: dict[str, Any] | None
+    spec: ContainerSpec, security: SecurityOptions, mounts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the request for a sandbox, for version 1.41 of the API or later.
-
-    `hosts` mounts /etc/hosts into a container without network. Docker creates that file only with a network."""
+    """Return the request for a sandbox, for version 1.41 of the API or later. `mounts` are files in /etc."""
     host: dict[str, Any] = {
         "AutoRemove": True,
         "ReadonlyRootfs": True,
@@ -49,13 +50,12 @@ def container_config(
             "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
         },
         "Ulimits": [_NO_CORES],
+        "Mounts": list(mounts),
     }
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
-    if hosts is not None:
-        host["Mounts"] = [hosts]
-    names = {"Hostname": HOSTNAME, "NetworkDisabled": hosts is not None}
-    return _container(spec, "1000:1000", host, security) | names
+    names = {"Hostname": HOSTNAME, "NetworkDisabled": spec.network is None}
+    return _container(spec, f"{UID}:{UID}", host, security) | names
 
 
 def _tmpfs_size(size: int) -> str:

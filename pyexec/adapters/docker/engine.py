@@ -20,9 +20,9 @@ from pyexec.adapters.docker.client import (
     remove_container,
     translate_errors,
 )
-from pyexec.adapters.docker.config import SecurityOptions, container_config
+from pyexec.adapters.docker.config import UID, SecurityOptions, container_config
 from pyexec.adapters.docker.containers import AttachedContainer, DockerSetupContainer, FollowedContainer
-from pyexec.adapters.docker.hosts_file import HostsFile, is_missing, mount
+from pyexec.adapters.docker.etc_files import EtcFiles, is_missing
 from pyexec.adapters.docker.images import DockerImages
 from pyexec.adapters.docker.networks import Networks
 from pyexec.domain.spec import MEBIBYTE
@@ -60,7 +60,7 @@ class DockerEngine:
         self._security = security
         self.images = DockerImages(docker)
         self.networks = Networks(docker)
-        self._hosts = HostsFile(docker)
+        self._etc = EtcFiles(docker)
         self._unremoved: set[str] = set()
         """Names or ids of containers that may still exist, because Docker did not answer. The next start removes
         them."""
@@ -125,7 +125,7 @@ class DockerEngine:
         except EngineError as error:
             if not is_missing(error):
                 raise
-            self._hosts.forget()
+            self._etc.forget()
             container = await self._create(spec)
         attached = AttachedContainer(container, self._unremoved)
         try:
@@ -139,14 +139,14 @@ class DockerEngine:
         return attached
 
     async def _create(self, spec: ContainerSpec) -> DockerContainer:
-        hosts = None if spec.network else mount(await self._hosts.path(spec.image))
+        mounts = await self._etc.mounts(spec.image_id or spec.image, UID, network=spec.network is not None)
         # With a known name, the container can be removed even if the response to its creation is lost.
         name = f"pyexec-{secrets.token_hex(8)}"
         try:
             with anyio.CancelScope(shield=True):
                 async with translate_errors(image=spec.image):
                     container = await self._docker.containers.create(
-                        container_config(spec, self._security, hosts), name=name
+                        container_config(spec, self._security, mounts), name=name
                     )
         except BaseException:
             self._unremoved.add(name)

@@ -17,7 +17,7 @@ from attrs import frozen
 from pyexec.domain.environment import REPOSITORY, Recipe
 from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
-from pyexec.guest.setup_init import TOOLS
+from pyexec.guest.setup_init import HOME, TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 from pyexec.sandbox.environments.shared_work import OnOutput
 
@@ -176,7 +176,9 @@ class Setup:
     def _environment(self) -> Mapping[str, str]:
         """Return variables that configure the package index and its authorities, and turn off prompts."""
         variables = {
-            "HOME": "/root",
+            "HOME": HOME,
+            "USER": "root",
+            "LOGNAME": "root",
             "DEBIAN_FRONTEND": "noninteractive",
             "PIP_BREAK_SYSTEM_PACKAGES": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",

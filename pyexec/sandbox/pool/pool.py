@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec.aio import Broadcast
 from pyexec.correlation import correlate
@@ -217,7 +217,8 @@ class Pool:
             image = await self._image_of(kind.image)
             begun = anyio.current_time()
             with timed(self._meter, SANDBOX_START_SECONDS):
-                sandbox = await Sandbox.start(self._engine, self._spec_of(kind), image.digest)
+                spec = evolve(self._spec_of(kind), image_id=image.id)
+                sandbox = await Sandbox.start(self._engine, spec, image.digest)
         except START_ERRORS as error:
             queue.starting -= 1
             self._record_failure(kind, error)

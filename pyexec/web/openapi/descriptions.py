@@ -75,7 +75,8 @@ _RUN_OPTIONS = {
         "Text of a requirements.txt. The packages are installed before the program starts.", "numpy==2.4.0\n"
     ),
     "pre_commands": FieldDoc(
-        "Shell commands, run as root and with network access before the program starts.",
+        "Shell commands, run as root and with network access before the program starts. What they put into their home "
+        "is in the program's home, too.",
         ["apt-get update && apt-get install -y ffmpeg"],
         r"^[^\x00]*\S[^\x00]*$",
     ),
