@@ -17,6 +17,41 @@ NOT_STARTED = 126 << 8
 """Wait status for a program that could not be started: exit code 126, as in a shell."""
 
 
+class Stdin:
+    """The program's standard input: a pipe that the supervisor fills while the program reads.
+
+    The supervisor keeps the whole input until the end, so the memory of the input is part of the baseline (see
+    memory.py). It does not count as the program's."""
+
+    def __init__(self):
+        self.program_end, self.fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        self.rest = memoryview(b"")
+        self.is_open = True
+
+    def fill(self, data):
+        """Start to write this input. The program need not run yet."""
+        self.rest = memoryview(data)
+        self.feed()
+
+    def feed(self):
+        """Write what fits into the pipe. Close it after the last byte, or if no process can read it any more."""
+        try:
+            while self.rest:
+                self.rest = self.rest[os.write(self.fd, self.rest) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            pass
+        self.close()
+
+    def close(self):
+        """Close the supervisor's end, if it is open. The program then reads the end of its input."""
+        if self.is_open:
+            os.close(self.fd)
+            self.is_open = False
+
+
 class Streams:
     """The input and output of a program.
 
@@ -24,7 +59,7 @@ class Streams:
     kinds to the program's descriptors."""
 
     def __init__(self):
-        self.stdin = os.memfd_create("stdin")
+        self.stdin = Stdin()
         self.outputs = {}
         self.ends = {}
         for kind in (STDOUT, STDERR):
@@ -43,24 +78,15 @@ class Streams:
         self.outputs[read], self.ends[RESULT] = RESULT, end
         return end
 
-    def fill_stdin(self, data):
-        """Write the whole standard input. The program need not run yet."""
-        view, offset = memoryview(data), 0
-        while offset < len(view):
-            offset += os.pwrite(self.stdin, view[offset:], offset)
-
     def close_program_ends(self):
         """Close the supervisor's copies of the program's descriptors, so that the program holds the only ones."""
-        for end in self.ends.values():
+        for end in (self.stdin.program_end, *self.ends.values()):
             os.close(end)
 
-    def close_stdin(self):
-        """Close the supervisor's copy of the standard input."""
-        os.close(self.stdin)
-
     def close(self):
-        """Close the remaining descriptors if no program will use them."""
-        for fd in (self.stdin, *self.outputs):
+        """Close the supervisor's descriptors if no program will use them."""
+        self.stdin.close()
+        for fd in self.outputs:
             os.close(fd)
 
 
@@ -69,7 +95,7 @@ def spawn(arguments, pairs, streams, memory):
 
     `posix_spawn` is much faster than a fork, because it copies nothing of this process. The program inherits no
     descriptors of the supervisor, and `exec` makes it dumpable again."""
-    standard = (streams.stdin, streams.ends[STDOUT], streams.ends[STDERR])
+    standard = (streams.stdin.program_end, streams.ends[STDOUT], streams.ends[STDERR])
     with memory.killed_first():
         return os.posix_spawn(
             sys.executable,
@@ -116,5 +142,4 @@ class NewInterpreter:
             os.write(self.streams.ends[STDERR], text.encode("utf-8", "replace"))
             pid, status = 0, NOT_STARTED
         self.streams.close_program_ends()
-        self.streams.close_stdin()
         return pid, status

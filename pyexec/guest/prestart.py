@@ -94,7 +94,6 @@ class PrestartedInterpreter:
         except OSError:
             os.kill(self.pid, signal.SIGKILL)
         os.close(self.script)
-        self.streams.close_stdin()
         return self.pid, None
 
     def discard(self):

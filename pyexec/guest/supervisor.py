@@ -67,7 +67,7 @@ def prepare_program(plan, stdin, prestarted, memory):
         if prestarted is not None:
             prestarted.discard()
         interpreter = NewInterpreter(plan, memory)
-    interpreter.streams.fill_stdin(stdin)
+    interpreter.streams.stdin.fill(stdin)
     return Program(interpreter, memory)
 
 
