@@ -3,7 +3,9 @@
 Frames from a sandbox may come from a hostile program, so the decoder limits and checks them."""
 
 import binascii
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -148,7 +150,17 @@ def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
 
     With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
     texts = (text for name in _SUPERVISOR_MODULES for text in (f"pyexec.guest.{name}", _source(name)))
-    return ("python3", "-I", "-S", "-c", _source("bootstrap"), "on" if prestart else "off", *texts)
+    options = ("on" if prestart else "off", _startup_archive())
+    return ("python3", "-I", "-S", "-c", _source("bootstrap"), *options, *texts)
+
+
+@cache
+def _startup_archive() -> str:
+    """Return a zip archive with startup.py as base64. Python can import from it without a file system."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("sitecustomize.py"), _source("startup"))
+    return binascii.b2a_base64(buffer.getvalue(), newline=False).decode()
 
 
 @cache

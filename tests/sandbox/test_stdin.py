@@ -40,8 +40,8 @@ async def test_an_event_loop_reads_all_of_it(api: Api, size: int) -> None:
 
 
 async def test_it_is_a_pipe_at_its_end_at_once_if_it_is_empty(api: Api) -> None:
-    source = "import os, stat; print(stat.S_ISFIFO(os.fstat(0).st_mode), os.read(0, 1), os.listdir('/proc/self/fd')[:3])"
-    assert (await run(api, source, 0))["stdout"] == "True b'' ['0', '1', '2']\n"
+    source = "import os, stat; print(stat.S_ISFIFO(os.fstat(0).st_mode), os.read(0, 1))"
+    assert (await run(api, source, 0))["stdout"] == "True b''\n"
 
 
 @pytest.mark.parametrize(
