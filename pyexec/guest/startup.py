@@ -82,18 +82,23 @@ def wait_for_start(customized):
 
 def image_has_startup_code():
     """Return True if packages of the image run code in every interpreter. It may have read environment variables."""
-    directories = getattr(sys.modules["site"], "getsitepackages", list)()
-    for directory in directories:
+    for directory in getattr(sys.modules["site"], "getsitepackages", list)():
         try:
             names = os.listdir(directory)
         except OSError:
             continue
-        for name in names:
-            if name.endswith(".pth"):
-                with open(os.path.join(directory, name), "rb") as file:
-                    if any(line.startswith((b"import ", b"import\t")) for line in file):
-                        return True
+        if any(has_code(os.path.join(directory, name)) for name in names if name.endswith(".pth")):
+            return True
     return False
+
+
+def has_code(path):
+    """Return True if a .pth file has a line that `site` executes."""
+    try:
+        with open(path, "rb") as file:
+            return any(line.startswith((b"import ", b"import\t")) for line in file)
+    except OSError:
+        return False  # `site` ignores it, too
 
 
 main()
