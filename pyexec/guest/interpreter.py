@@ -8,14 +8,53 @@ import socket
 import sys
 
 from pyexec.guest.home import USER, user_base
+from pyexec.guest.memory import private_bytes
 from pyexec.guest.wire import RESULT, STDERR, STDOUT, WORK
 
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 """Signals reset to their defaults for the program. The interpreter itself ignores the last two."""
 SECRET_BYTES = 16
+STARTUP_PATH = "/proc/self/fd/4"
+"""The archive that contains startup.py, as the program's process sees it."""
+NO_PARAMETERS = b"0"
 NOT_STARTED = 126 << 8
 """Wait status for a program that could not be started: exit code 126, as in a shell."""
+
+
+class Stdin:
+    """The program's standard input: a pipe that the supervisor fills while the program reads.
+
+    The supervisor keeps the whole input until the end, so the memory of the input is part of the baseline (see
+    memory.py). It does not count as the program's."""
+
+    def __init__(self):
+        self.program_end, self.fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        self.rest = memoryview(b"")
+        self.is_open = True
+
+    def fill(self, data):
+        """Start to write this input. The program need not run yet."""
+        self.rest = memoryview(data)
+        self.feed()
+
+    def feed(self):
+        """Write what fits into the pipe. Close it after the last byte, or if no process can read it any more."""
+        try:
+            while self.rest:
+                self.rest = self.rest[os.write(self.fd, self.rest) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            pass
+        self.close()
+
+    def close(self):
+        """Close the supervisor's end, if it is open. The program then reads the end of its input."""
+        if self.is_open:
+            os.close(self.fd)
+            self.is_open = False
 
 
 class Streams:
@@ -25,7 +64,7 @@ class Streams:
     kinds to the program's descriptors."""
 
     def __init__(self):
-        self.stdin = os.memfd_create("stdin")
+        self.stdin = Stdin()
         self.outputs = {}
         self.ends = {}
         for kind in (STDOUT, STDERR):
@@ -44,82 +83,108 @@ class Streams:
         self.outputs[read], self.ends[RESULT] = RESULT, end
         return end
 
-    def fill_stdin(self, data):
-        """Write the whole standard input. The program need not run yet."""
-        view, offset = memoryview(data), 0
-        while offset < len(view):
-            offset += os.pwrite(self.stdin, view[offset:], offset)
-
-    def close_program_ends(self):
-        """Close the supervisor's copies of the program's descriptors, so that the program holds the only ones."""
-        for end in self.ends.values():
-            os.close(end)
-
-    def close_stdin(self):
-        """Close the supervisor's copy of the standard input."""
-        os.close(self.stdin)
-
     def close(self):
-        """Close the remaining descriptors if no program will use them."""
-        for fd in (self.stdin, *self.outputs):
+        """Close the supervisor's descriptors if no program will use them."""
+        self.stdin.close()
+        for fd in self.outputs:
             os.close(fd)
 
 
-def spawn(arguments, pairs, streams, memory):
-    """Start an interpreter and return its process id.
-
-    `posix_spawn` is much faster than a fork, because it copies nothing of this process. The program inherits no
-    descriptors of the supervisor, and `exec` makes it dumpable again."""
-    standard = (streams.stdin, streams.ends[STDOUT], streams.ends[STDERR])
-    with memory.killed_first():
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable] + arguments,
-            environment(pairs),
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)],
-            setsid=True,
-            setsigdef=CHANGED_SIGNALS,
-        )
-
-
 def environment(pairs):
-    """Return the image's environment with the program's user, home and packages, and the caller's variables.
-
-    Unbuffered output reaches the caller at once, and none is lost if the program is killed. See home.py and
-    docs/design/user-and-home.md for the others."""
+    """Return the image's variables with the program's user, home and packages, the caller's variables, and a PYTHONPATH
+    that leads to startup.py. See home.py and docs/design/user-and-home.md."""
     variables = {"PYTHONUSERBASE": user_base(), "PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_NO_CACHE_DIR": "1"}
-    variables.update(os.environ, HOME=WORK, USER=USER, LOGNAME=USER, PYTHONUNBUFFERED="1")
+    variables.update(os.environ, HOME=WORK, USER=USER, LOGNAME=USER)
     scripts = (variables["PYTHONUSERBASE"] + "/bin", WORK + "/.local/bin", os.environ.get("PATH", os.defpath))
     variables["PATH"] = ":".join(dict.fromkeys(scripts))
     variables.update(pair.split("=", 1) for pair in pairs)
+    paths = variables.get("PYTHONPATH")
+    variables["PYTHONPATH"] = STARTUP_PATH + ":" + paths if paths else STARTUP_PATH
     return variables
 
 
-class NewInterpreter:
-    """An interpreter that starts at the start signal. It has the same methods as `PrestartedInterpreter`."""
+class Interpreter:
+    """A process of the image's interpreter, and its streams.
 
-    memory_bytes = 0
+    After `launch`, it waits for the start signal in startup.py. `start_program` sends that signal, and launches the
+    process first if necessary."""
 
-    def __init__(self, plan, memory):
-        self.plan = plan
+    def __init__(self, arguments, pairs, memory, startup, evaluator=None):
+        """`startup` is a descriptor of the archive that contains startup.py."""
+        self.pairs = pairs
         self.memory = memory
         self.streams = Streams()
-        self.evaluator = []
-        if plan["evaluator"]:
-            self.evaluator = ["-c", plan["evaluator"], str(self.streams.open_result())]
+        self.control, control_end = (half.detach() for half in socket.socketpair())
+        self.inherited = (
+            self.streams.stdin.program_end, self.streams.ends[STDOUT], self.streams.ends[STDERR], control_end, startup,
+        )  # fmt: skip
+        """The descriptors that become 0, 1, 2, ... in the process. They are greater than these numbers, because
+        memory.py has opened its files before."""
+        self.program_ends = [*self.inherited[:4]]
+        self.arguments = arguments
+        if evaluator:
+            result_end = self.streams.open_result()
+            self.program_ends.append(result_end)
+            self.arguments = ["-c", evaluator, str(result_end)] + arguments
+        self.parameters = NO_PARAMETERS
+        self.pid = 0
+        self.exited = False
+
+    @property
+    def memory_bytes(self):
+        """Return the interpreter's own memory. It counts as the program's, as if both had started together."""
+        return private_bytes(self.pid) if self.pid else 0
+
+    def launch(self):
+        """Start the process. Raise `OSError` or `ValueError` if that is not possible.
+
+        `posix_spawn` is much faster than a fork, because it copies nothing of this process. The program inherits no
+        other descriptors of the supervisor, and `exec` makes it dumpable again."""
+        with self.memory.killed_first():
+            self.pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable] + self.arguments,
+                environment(self.pairs),
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(self.inherited)],
+                setsid=True,
+                setsigdef=CHANGED_SIGNALS,
+            )
+        self.close_program_ends()
+
+    def close_program_ends(self):
+        """Close the supervisor's copies of the program's descriptors, so that the program holds the only ones."""
+        for end in self.program_ends:
+            os.close(end)
 
     def has_exited(self):
-        return False
+        """Return True if the process is gone. When memory runs out, the kernel kills it first."""
+        if self.pid and not self.exited:
+            self.exited = os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+        return self.exited
 
     def start_program(self):
         """Start the program. Return its process id, and its wait status if it could not be started (else None)."""
-        arguments = self.evaluator + [self.plan["entrypoint"]] + self.plan["args"]
+        os.set_blocking(self.control, False)
         try:
-            pid, status = spawn(arguments, self.plan["env"], self.streams, self.memory), None
+            os.write(self.control, self.parameters)  # fits into the socket
+        except OSError:
+            os.kill(self.pid, signal.SIGKILL)  # it has just died
+        os.close(self.control)
+        if self.pid:
+            return self.pid, None
+        try:
+            self.launch()
         except (OSError, ValueError) as error:
             text = "the program could not be started: %s\n" % error
             os.write(self.streams.ends[STDERR], text.encode("utf-8", "replace"))
-            pid, status = 0, NOT_STARTED
-        self.streams.close_program_ends()
-        self.streams.close_stdin()
-        return pid, status
+            self.close_program_ends()
+            return 0, NOT_STARTED
+        return self.pid, None
+
+    def discard(self):
+        """Kill the process and close its streams."""
+        if self.pid and not self.has_exited():
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.control)
+        self.streams.close()

@@ -32,6 +32,7 @@ class Program:
         self.secret = interpreter.streams.secret
         self.status = None
         self.result = bytearray()
+        self.stdin = interpreter.streams.stdin
         self.streams = interpreter.streams.outputs
         self.poller = select.poll()
         self.wake, self.woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -40,6 +41,8 @@ class Program:
         self.poller.register(self.wake, select.POLLIN)
         for fd in self.streams:
             self.poller.register(fd, select.POLLIN | select.POLLHUP)
+        if self.stdin.is_open:
+            self.poller.register(self.stdin.fd, select.POLLOUT)
         self.cpu_before = children_cpu_seconds()
         self.process_limit = ProcessLimit()
         memory.set_baseline(interpreter.memory_bytes)
@@ -71,10 +74,18 @@ class Program:
                 if fd == self.wake:
                     os.read(fd, 4096)
                     self.reap()
+                elif fd == self.stdin.fd and self.stdin.is_open:
+                    self.feed_stdin()
                 elif not self.forward(fd):
                     return self.stop("output_limit")
             limiter.wait()
         return self.stop("exit")
+
+    def feed_stdin(self):
+        """Write more of the standard input. Stop to poll its pipe when the pipe is closed."""
+        self.stdin.feed()
+        if not self.stdin.is_open:
+            self.poller.unregister(self.stdin.fd)
 
     def forward(self, fd):
         """Forward the available output of one descriptor. Return False if the program exceeds its output limit."""

@@ -16,9 +16,9 @@ import time
 
 from pyexec.guest.archive import BadArchive, unpack
 from pyexec.guest.home import create_user_site, link_setup_home
-from pyexec.guest.interpreter import IGNORED_SIGNALS, NewInterpreter
+from pyexec.guest.interpreter import IGNORED_SIGNALS
 from pyexec.guest.memory import Memory
-from pyexec.guest.prestart import PrestartedInterpreter
+from pyexec.guest.prestart import prepare_interpreter, prestart_interpreter
 from pyexec.guest.program import Program, kill_all
 from pyexec.guest.seccomp import install_filter
 from pyexec.guest.wire import (
@@ -61,14 +61,9 @@ def end_container_after(seconds):
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
 
 
-def prepare_program(plan, stdin, prestarted, memory):
-    """Return the program, ready to start: in the prestarted interpreter if it fits, else in a new one."""
-    interpreter = prestarted
-    if prestarted is None or not prestarted.fits(plan):
-        if prestarted is not None:
-            prestarted.discard()
-        interpreter = NewInterpreter(plan, memory)
-    interpreter.streams.fill_stdin(stdin)
+def prepare_program(interpreter, stdin, memory):
+    """Return the program, ready to start in this interpreter."""
+    interpreter.streams.stdin.fill(stdin)
     return Program(interpreter, memory)
 
 
@@ -80,9 +75,13 @@ def load_collector(texts):
     return module.collect
 
 
-def main(prestart):
-    """Run one program, from READY to the end of the container. With `prestart`, start its interpreter in advance."""
+def main(prestart, startup):
+    """Run one program, from READY to the end of the container. With `prestart`, start its interpreter in advance.
+
+    `startup` is the archive that contains startup.py."""
     memory = Memory()
+    archive = os.memfd_create("startup")
+    os.write(archive, startup)
     set_dumpable(0)
     install_filter()
     for number in IGNORED_SIGNALS:
@@ -91,7 +90,7 @@ def main(prestart):
     frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
     send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
     create_user_site()
-    prestarted = PrestartedInterpreter.start(memory) if prestart else None
+    prestarted = prestart_interpreter(memory, archive) if prestart else None
     try:
         unpack(frames, WORK)
     except BadArchive as error:
@@ -101,13 +100,14 @@ def main(prestart):
     create_user_site()
     send(UNPACKED)
     plan, stdin = read_json(frames, PLAN), read_frame(frames, STDIN)
-    program = prepare_program(plan, stdin, prestarted, memory)
+    program = prepare_program(prepare_interpreter(plan, prestarted, memory, archive), stdin, memory)
     prepared = time.monotonic()
     start = read_json(frames, START)
     if time.monotonic() - prepared > START_DEADLINE_SECONDS:
         return send_json(REJECTED, code="late", message="the start signal came too late")
     if program.interpreter.has_exited():
-        program = prepare_program(plan, stdin, program.interpreter, memory)
+        program.interpreter.discard()
+        program = prepare_program(prepare_interpreter(plan, None, memory, archive), stdin, memory)
     end_container_after(start["timeout"] + GRACE_SECONDS)
     program.run(start)
     end_container_after(LINGER_SECONDS)

@@ -1,5 +1,8 @@
 """The source texts of `pyexec.guest`, in the form in which they travel into a container."""
 
+import binascii
+import io
+import zipfile
 from functools import cache
 from importlib import resources
 from itertools import chain
@@ -25,7 +28,17 @@ def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
 
     With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
     texts = chain.from_iterable(map(_module, _SUPERVISOR))
-    return ("python3", "-I", "-S", "-c", source("bootstrap"), "on" if prestart else "off", *texts)
+    options = ("on" if prestart else "off", _startup_archive())
+    return ("python3", "-I", "-S", "-c", source("bootstrap"), *options, *texts)
+
+
+@cache
+def _startup_archive() -> str:
+    """Return a zip archive with startup.py as base64. Python can import from it without a file system."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("sitecustomize.py"), source("startup"))
+    return binascii.b2a_base64(buffer.getvalue(), newline=False).decode()
 
 
 def collector_modules() -> tuple[tuple[str, str], ...]:

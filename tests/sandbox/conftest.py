@@ -1,6 +1,8 @@
 """A small server to attack."""
 
-from collections.abc import AsyncIterator, Iterator
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -22,3 +24,26 @@ async def attack(attacked: Server) -> AsyncIterator[Attack]:
         attack = Attack(attacked, api)
         yield attack
         await attack.leaves_nothing()
+
+
+@pytest.fixture(scope="module")
+def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Makes images like the default one, with other variables, and with another sitecustomize or none."""
+    names: list[str] = []
+
+    def make(variables: str = "UNUSED=1", customization: str | None = "") -> str:
+        context = tmp_path_factory.mktemp("image")
+        (context / "sitecustomize.py").write_text(customization or "")
+        (context / "Dockerfile").write_text(
+            f"FROM {image}\nENV {variables}\nCOPY sitecustomize.py /\n"
+            "RUN at=$(python3 -c 'import site; print(site.getsitepackages()[0])') && mkdir -p $at"
+            " && find / -xdev -path /proc -prune -o -name sitecustomize.py ! -path /sitecustomize.py -exec rm -f {} +"
+            f" && {'rm /sitecustomize.py' if customization is None else 'mv /sitecustomize.py $at'}\n"
+        )
+        names.append(f"pyexec-test-standby:{secrets.token_hex(4)}")
+        build = ["docker", "build", "-q", "--network", "none", "-t", names[-1], context]
+        subprocess.run(build, check=True, capture_output=True)
+        return names[-1]
+
+    yield make
+    subprocess.run(["docker", "rmi", "-f", *names], check=True, capture_output=True)

@@ -204,7 +204,7 @@ async def test_nothing_outlives_its_program(attack: Attack, source: str) -> None
 async def test_a_kill_ends_all_that_a_program_has_started(attack: Attack) -> None:
     """This proves the other tests, too, which look for what is left by the same mark."""
     execution_id = await attack.api.accepted(
-        'import os, signal\nos.fork()\nos.write(1, b"up")\nsignal.pause()', script_args=[attack.mark]
+        f'import os, signal\nopen("{attack.mark}", "w").close()\nos.fork()\nos.write(1, b"up")\nsignal.pause()'
     )
     await attack.api.until_printed(execution_id, b"upup")
     assert len(processes_with(attack.mark)) == 2

@@ -50,7 +50,7 @@ class Attack:
     api: Api
     mark: str = field(factory=lambda: secrets.token_hex(16))
     """The name of a file beside the program. Every process of the program has it in its /work, which identifies the
-    process. An argument could do the same, but a program with arguments does not get the prestarted interpreter."""
+    process. Arguments do not: those of a prestarted interpreter are older than its program."""
 
     async def __call__(
         self, source: str, files: Mapping[str, str | bytes] | None = None, **metadata: Any
@@ -91,11 +91,11 @@ def end_of(result: Any) -> tuple[str, str | None, int | None]:
 
 
 def processes_with(mark: str) -> list[str]:
-    """Return the processes of this machine that have `mark` as a file in their /work, or as an argument."""
+    """Return the processes of this machine that have `mark` as a file in their /work."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "root/work" / mark).exists() or mark.encode() in (process / "cmdline").read_bytes():
+            if (process / "root/work" / mark).exists():
                 found.append(process.name)
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: another user's
             continue

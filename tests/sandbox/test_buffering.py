@@ -1,0 +1,81 @@
+"""Test that output is line-buffered: lines are whole, and a program that ends in any way loses no complete line."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.attack import COMPLETED, OUT_OF_MEMORY, TIMEOUT, end_of
+from tests.support.cases import sampled
+from tests.support.server import Server
+
+LINES = """
+import multiprocessing, threading
+def show(number):
+    for index in range(2000): print(number, 'a line of', index, 'pieces', sep=', ')
+parts = [{kind}(target=show, args=(number,)) for number in range(8)]
+for part in parts: part.start()
+for part in parts: part.join()
+"""
+LINE = re.compile(r"\d, a line of, \d+, pieces")
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    async with api_of(server.url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("kind", ["threading.Thread", "multiprocessing.get_context('fork').Process"])
+async def test_lines_of_threads_and_processes_are_whole(api: Api, kind: str) -> None:
+    result = await api.run(LINES.format(kind=kind))
+    lines = result["stdout"].splitlines()
+    assert (len(lines), [line for line in lines if not LINE.fullmatch(line)]) == (16_000, [])
+
+
+@sampled(
+    ("source", "end"),
+    [
+        ("import time\ntime.sleep(60)", TIMEOUT),
+        ("import os\nos._exit(0)", COMPLETED),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", ("completed", None, 137)),
+        ("import os\nos.execv('/bin/true', ['true'])", COMPLETED),
+        ("held = []\nwhile True: held.append(bytearray(1 << 20))", OUT_OF_MEMORY),
+    ],
+    every=2,
+)
+async def test_no_complete_line_is_lost(api: Api, source: str, end: tuple[str, str | None, int]) -> None:
+    config = {"timeout_seconds": 1, "memory_mb": 64}
+    result = await api.run(f"import sys\nprint(1)\nprint(2, file=sys.stderr)\n{source}", config=config)
+    assert (end_of(result), result["stdout"], result["stderr"]) == (end, "1\n", "2\n")
+
+
+async def test_a_forked_process_does_not_print_an_unfinished_line_again(api: Api) -> None:
+    source = (
+        "import os\nprint('once', end=' ')\nif os.fork(): os.wait(); print('parent')\nelse: print('child')"
+    )
+    assert (await api.run(source))["stdout"] == "once child\nparent\n"
+
+
+async def test_an_unfinished_line_can_be_flushed(api: Api) -> None:
+    source = "import os\nprint('x', end='', flush=True)\nos._exit(0)"
+    assert (await api.run(source))["stdout"] == "x"
+
+
+async def test_a_python_process_of_the_program_keeps_nothing_back(api: Api) -> None:
+    source = (
+        "import os, subprocess, sys\n"
+        "subprocess.run([sys.executable, '-c', 'import os; print(1, end=\"\"); os._exit(0)'])\n"
+        "print(os.environ['PYTHONUNBUFFERED'])"
+    )
+    assert (await api.run(source))["stdout"] == "11\n"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", "x(False, True)"), ("", "(False, False)")])
+async def test_a_request_can_choose_for_itself(api: Api, value: str, expected: str) -> None:
+    source = (
+        "import os, sys\nprint('x', end='')\nstate = sys.stdout.line_buffering, sys.stdout.write_through\n"
+        "os.write(1, repr(state).encode())\nos._exit(0)"
+    )
+    assert (await api.run(source, env_vars=[f"PYTHONUNBUFFERED={value}"]))["stdout"] == expected
