@@ -202,7 +202,11 @@ def test_requirements_at_the_root_are_installed(program):
     program.file("project/requirements.txt", "\n")
     assert program.run("project").stderr == b""  # it lists no packages
     program.file("project/requirements.txt", "wheel-that-is-nowhere")
-    assert b"requirements.txt" in program.run("project").stderr
+    first, *output, last = program.run("project").stderr.splitlines()
+    assert b"requirements.txt" in first
+    assert b"$ uv pip install -r requirements.txt" in output
+    # The reason is part of the output, and is not printed again.
+    assert last[:-1].endswith(b"(setup_failed): installing requirements_txt failed with exit code ")
     done = program.run("project", "--no-requirements")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
 
