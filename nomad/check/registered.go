@@ -10,7 +10,7 @@ import (
 )
 
 // registeredJob converts a job to the type that a Nomad server validates, and sets the server's defaults. Nomad's own
-// conversion is in its agent, which takes minutes to compile. JSON does it too, because the fields have the same names.
+// conversion is in its agent, which takes long to compile. JSON does it too, because the fields have the same names.
 // A field with a value that would get lost is an error.
 func registeredJob(job *api.Job) (*structs.Job, error) {
 	for _, group := range job.TaskGroups {
