@@ -78,6 +78,7 @@ class _ExtendedHeaders:
         elif kind == tarfile.GNUTYPE_LONGLINK:
             self.target = data.rstrip(b"\0")
         elif kind == tarfile.XGLTYPE:
+            _check_charset(data)
             for key, _ in _pax_records(data):
                 if key.startswith(_PER_MEMBER):
                     name = quote(key.decode("ascii", "replace"))
@@ -86,6 +87,7 @@ class _ExtendedHeaders:
                         field="tar",
                     )
         else:
+            _check_charset(data)
             for key, value in _pax_records(data):
                 self._add_record(key, value)
 
@@ -106,8 +108,13 @@ class _ExtendedHeaders:
                     _decimal(number)
             case _ if key.startswith(b"GNU.sparse."):
                 _decimal(value)
-            case b"hdrcharset" if not value.isascii():
-                raise InvalidRequest("the archive is damaged: a character set is not ASCII", field="tar")
+
+
+def _check_charset(data: bytes) -> None:
+    """Raise `InvalidRequest` if `tarfile` cannot read the character set. It searches for it in values, too."""
+    for text in data.split(b" hdrcharset=")[1:]:
+        if not text.partition(b"\n")[0].isascii():
+            raise InvalidRequest("the archive is damaged: a character set is not ASCII", field="tar")
 
 
 @define

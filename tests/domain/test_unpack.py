@@ -118,6 +118,8 @@ changes = st.lists(
 
 @given(st.lists(st.tuples(st.dictionaries(keys, values, max_size=4), kinds), max_size=3), changes)
 @example([({b"mtime": b"nan"}, tarfile.XHDTYPE)], [])
+@example([({b"hdrcharset": b"\x80"}, tarfile.XGLTYPE)], [])
+@example([({b"comment": b"5 hdrcharset=\x80\n"}, tarfile.XHDTYPE)], [])
 @example([], [(MODE, base256(8, 2**40))])
 def test_what_the_server_accepts_is_unpacked(headers, numbers) -> None:
     def change(data: bytearray) -> None:
