@@ -75,7 +75,8 @@ class PrestartedInterpreter(Interpreter):
 def starts_early(plan):
     """Return True if an interpreter for this program can start before the start signal.
 
-    It must not load code of the caller before, and it must have all variables that are read at its start."""
+    It must not load code of the caller before. Variables that are read at its start could make it do so, and a
+    prestarted one cannot take them."""
     names = (pair.split("=", 1)[0] for pair in plan["env"])
     return not os.path.lexists(USER_BASE) and not any(map(READ_AT_START.match, names))
 
@@ -90,12 +91,12 @@ def prepare_interpreter(plan, prestarted, memory, startup):
         [plan["entrypoint"]] + plan["args"], plan["env"], memory, startup, plan["evaluator"]
     )
     if prestarted is not None:
-        prestarted.discard()
         if starts_early(plan):
             try:
                 interpreter.launch()
             except (OSError, ValueError):
                 pass  # `start_program` tries it again, and reports the error
+        prestarted.discard()  # takes a millisecond or two, in which the new one already starts
     return interpreter
 
 
