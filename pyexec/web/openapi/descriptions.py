@@ -168,7 +168,8 @@ TYPES: dict[type, TypeDoc] = {
         entrypoint=FieldDoc("The file that runs, relative to /work.", "main.py"),
         exit_code=FieldDoc("Exit code of the program; 128 + n if signal n ended it.", 0),
         error=FieldDoc(
-            "Message of the program's exception, or the reason if the status is failed.", "division by zero"
+            "Message of the program's exception, the reason if the status is failed, or a limit that was reached.",
+            "division by zero",
         ),
         error_type=FieldDoc(
             "Class name of the program's exception; if the status is failed, one of "
