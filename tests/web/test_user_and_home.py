@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.archives import tar_of
+from tests.support.cases import sampled
 from tests.support.images import environments_of
 from tests.support.index import wheel
 
@@ -81,7 +82,7 @@ def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
     subprocess.run(["docker", "rmi", "-f", *names], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("command", "others"),
     [
         pytest.param("echo ada:x:1000:1000::/home/ada:/bin/sh >> /etc/passwd", {"ada", "root"}, id="the same id"),
@@ -90,6 +91,7 @@ def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
         pytest.param("rm /etc/passwd /etc/group", {"root"}, id="no files"),
         pytest.param("seq 2000 6000 | sed 's|.*|u&:x:&:7::/:/bin/sh|' > /etc/passwd", {"root"}, id="a huge file"),
     ],
+    every=2,
 )  # fmt: skip
 async def test_an_image_keeps_its_users(
     api: Api, made: Callable[[str], str], command: str, others: set[str]
@@ -124,8 +126,8 @@ def pip_zip() -> bytes:
 
 @pytest.mark.parametrize(
     "metadata",
-    [{}, {"env_vars": ["A=b"]}, {"pre_commands": ["touch /changed"]}],
-    ids=["prestarted", "new", "in an environment"],
+    [{}, {"env_vars": ["A=b"], "pre_commands": ["touch /changed"]}],
+    ids=["prestarted interpreter", "new interpreter in an environment"],
 )
 async def test_a_program_imports_what_it_installs(api: Api, pip_zip: bytes, metadata: dict[str, Any]) -> None:
     name, content = wheel("greet", "1.0", "WORD = 'hello'\n")
