@@ -26,8 +26,8 @@ STARTUP_SECONDS = 5.0
 F_GETPIPE_SZ = 1032
 PATH_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 """Variables with paths from which an interpreter loads code at its start."""
-USER_BASE = ".local"
-"""If this exists in /work, a new interpreter loads code from it at its start (see home.py)."""
+USER_SITE = ".local"
+"""Python also looks here for code at its start, below its home directory, which is /work."""
 ENCODING = re.compile(rb"coding[:=][ \t]*([-\w.]+)")
 UTF_8 = re.compile(rb"utf[-_]8(?:[-_].*)?", re.IGNORECASE)
 
@@ -70,7 +70,7 @@ class PrestartedInterpreter:
         """Return True if this interpreter would run the program exactly as a new one would; read the script then."""
         if plan["entrypoint"] != SCRIPT or plan["args"] or plan["env"] or plan["evaluator"]:
             return False
-        if os.path.lexists(USER_BASE) or self.has_exited():
+        if os.path.lexists(USER_SITE) or self.has_exited():
             return False
         try:
             self.source = read_regular_file(SCRIPT, fcntl.fcntl(self.script, F_GETPIPE_SZ))
