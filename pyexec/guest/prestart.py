@@ -20,8 +20,8 @@ PARAMETERS_MAX = 64 * 1024
 """More bytes could block the socket, or be more than a process can have."""
 CODE_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 """Variables with paths from which an interpreter loads code at its start."""
-USER_BASE = ".local"
-"""If this exists in /work, a new interpreter loads code from it at its start (see home.py)."""
+USER_SITE = ".local"
+"""If this exists in /work, an interpreter loads code from it at its start (see home.py)."""
 READ_AT_START = re.compile("PYTHON|LD_|LC_|MALLOC_|(LANG|TZ|TZDIR|HOME|GLIBC_TUNABLES|LOCPATH|GCONV_PATH)$")
 """Variables that the interpreter or the C library reads only when a process starts."""
 
@@ -78,7 +78,7 @@ def starts_early(plan):
     It must not load code of the caller before. Variables that are read at its start could make it do so, and a
     prestarted one cannot take them."""
     names = (pair.split("=", 1)[0] for pair in plan["env"])
-    return not os.path.lexists(USER_BASE) and not any(map(READ_AT_START.match, names))
+    return not os.path.lexists(USER_SITE) and not any(map(READ_AT_START.match, names))
 
 
 def prepare_interpreter(plan, prestarted, memory, startup):

@@ -136,6 +136,7 @@ for directory, names, files in os.walk('/'):
     try:
         with open(directory + '/probe', 'w'):
             writable.add(directory)
+            names.clear()
     except OSError:
         pass
 print(sorted(writable))

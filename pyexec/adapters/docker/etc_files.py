@@ -31,7 +31,7 @@ FILE_BYTES_MAX: Final = 64 * 1024
 _MOUNTED: Final = "/pyexec-etc"
 _HOSTS: Final = "/etc/hosts"
 _HOSTS_TEXT: Final = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n".encode()
-_BAD_PATH: Final = ("symbolic links", "not a directory")
+_BAD_PATH: Final = ("too many links", "too many levels of symbolic links", "not a directory")
 """Parts of Docker's message if a path of an image leads nowhere, for example by a link to itself."""
 _LINKS_MAX: Final = 5
 _KNOWN_MAX: Final = 1000
@@ -113,7 +113,7 @@ class EtcFiles:
             if not member.issym():
                 break
             target = posixpath.normpath(posixpath.join(posixpath.dirname(target), member.linkname))
-        raise ImageUnavailable(f"programs cannot run in this image: its {path} is not a regular file")
+        raise _not_a_file(path)
 
     async def _read_member(self, container: str, path: str) -> tuple[tarfile.TarInfo | None, bytes]:
         """Read the beginning of the tar with which Docker answers, because the file can have any size."""
@@ -122,9 +122,10 @@ class EtcFiles:
             data = b""
             try:
                 if response.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-                    message = (await response.text())[:200]
-                    error = ImageUnavailable if any(sign in message for sign in _BAD_PATH) else EngineError
-                    raise error(f"the file {path} cannot be read from the image: {message}")
+                    message = await response.text()
+                    if any(sign in message for sign in _BAD_PATH):
+                        raise _not_a_file(path)
+                    raise EngineError(f"Docker cannot read {path} of a container: {message[:200]}")
                 while response.status == HTTPStatus.OK and len(data) < 2 * FILE_BYTES_MAX:
                     chunk = await response.content.readany()
                     if not chunk:
@@ -164,6 +165,10 @@ def group_file(gid: int, image_file: bytes) -> bytes:
 def is_missing(error: EngineError) -> bool:
     """Return True if a container could not be created because one of the files has been removed."""
     return "bind source path does not exist" in str(error)
+
+
+def _not_a_file(path: str) -> ImageUnavailable:
+    return ImageUnavailable(f"programs cannot run in this image: its {path} is not a regular file")
 
 
 def _name(target: str, content: bytes) -> str:
