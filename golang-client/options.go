@@ -92,8 +92,8 @@ func WithArgs(args ...string) Option {
 	return func(s *settings) { s.metadata.ScriptArgs = append(s.metadata.ScriptArgs, args...) }
 }
 
-// WithOutputFiles selects the output files: the files under /work that match these glob patterns. [Client.Files]
-// downloads them.
+// WithOutputFiles selects the output files: the files under /work that match these glob patterns. A directory means all
+// files in it. [Client.Files] downloads them, and Result.FilesSkipped says what is missing.
 func WithOutputFiles(patterns ...string) Option {
 	return func(s *settings) { s.metadata.OutputFiles = append(s.metadata.OutputFiles, patterns...) }
 }

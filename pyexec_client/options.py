@@ -34,7 +34,7 @@ class RunOptions(Limits, total=False):
     - `stdin`: standard input of the program
     - `env`: environment variables of the program
     - `args`: arguments of the program
-    - `output_files`: glob patterns of files under /work to return
+    - `output_files`: glob patterns of files under /work to return; a directory means all files in it
     """
 
     entrypoint: str | None

@@ -97,6 +97,6 @@ def processes_with(mark: str) -> list[str]:
         try:
             if (process / "root/work" / mark).exists():
                 found.append(process.name)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: another user's
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
             continue
     return found
