@@ -89,7 +89,9 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         image=kind.image,
         command=guest_source.supervisor_command(prestart=settings.standby),
         labels=labels,
-        memory_bytes=(kind.memory_mb + kind.disk_mb + OVERHEAD_MB) * MEBIBYTE,
+        # Each of the two directories takes at most disk_mb, so a small limit cannot be exceeded by more.
+        memory_bytes=(kind.memory_mb + kind.disk_mb + SUPERVISOR_MB + min(kind.disk_mb, DISK_OVERSHOOT_MB))
+        * MEBIBYTE,
         disk_bytes=kind.disk_mb * MEBIBYTE,
         # A program that fills it exceeds its memory limit, and leaves memory for the supervisor.
         shm_bytes=(kind.memory_mb + SUPERVISOR_MB // 4) * MEBIBYTE,
