@@ -45,7 +45,8 @@ class InboxWorker:
     corrupt_logs: CorruptLogReporter
     queue_timeout_seconds: float
     slot_wait_seconds: float = SLOT_WAIT_SECONDS
-    _starting: set[str] = field(factory=set, init=False)
+    _starting: dict[str, anyio.CancelScope] = field(factory=dict, init=False)
+    """The scopes of executions that wait for a slot. A kill request cancels them."""
 
     async def run(self) -> None:
         """Handle the inbox until cancelled."""
@@ -80,11 +81,13 @@ class InboxWorker:
         if execution.phase is not Phase.CLAIMED or execution.owner != self.runner.replica:
             return
         if execution.kill_requested:
+            if (waiting := self._starting.get(execution_id)) is not None:
+                waiting.cancel()
             await self._append(execution, Killed(at=now(), nonce=nonce()))
         elif execution.payload is None:
             self.runner.resolve_later(execution_id, "its archive is lost: the caller who sent it has gone")
         elif execution_id not in self._starting:
-            self._starting.add(execution_id)
+            self._starting[execution_id] = anyio.CancelScope()
             tasks.start_soon(
                 partial(self._start, execution_id, events), name=f"start assigned {execution_id}"
             )
@@ -96,15 +99,16 @@ class InboxWorker:
         spec = run.execution.spec
         reservation = Reservation(slots=self.slots, lane=self.lane, seconds_left=self.queue_timeout_seconds)
         try:
-            if await self.preparation.needs_setup(spec):
-                reservation.join_setup(setup_key(spec))
-            else:
-                reservation.slot = await self.slots.reserve(spec.limits, self.slot_wait_seconds)
-            self.runner.launch(run, partial(self.preparation.place_from_payload, run, reservation))
+            with self._starting[execution_id]:
+                if await self.preparation.needs_setup(spec):
+                    reservation.join_setup(setup_key(spec))
+                else:
+                    reservation.slot = await self.slots.reserve(spec.limits, self.slot_wait_seconds)
+                self.runner.launch(run, partial(self.preparation.place_from_payload, run, reservation))
         except QueueTimeout:
             self.runner.resolve_later(execution_id, "no slot became free on its replica")
         finally:
-            self._starting.discard(execution_id)
+            del self._starting[execution_id]
 
     async def _append(self, execution: Execution, event: Event) -> None:
         try:
