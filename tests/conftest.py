@@ -9,7 +9,7 @@ from xdist.remote import Producer
 
 from tests.support.images import own_image
 from tests.support.schedule import PHASES, UnitScheduling, arrange, seconds_by_folder
-from tests.support.server import EVERYWHERE, NETWORKS, Server, running_server
+from tests.support.server import GLOBAL_SETTINGS, NETWORKS, Server, running_server
 
 # A property may take as long as it needs: how fast the machine is says nothing about the code.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    EVERYWHERE.update(setting.split("=", 1) for setting in config.getoption("--setting"))
+    GLOBAL_SETTINGS.update(setting.split("=", 1) for setting in config.getoption("--setting"))
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +69,6 @@ def image() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server that all tests share that need no settings of their own."""
+    """Run one server for all tests that need no settings of their own."""
     with running_server(tmp_path_factory.mktemp("server") / "data", image, **NETWORKS) as shared:
         yield shared

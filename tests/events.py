@@ -83,7 +83,7 @@ def killed(at: datetime = START) -> Killed:
     return Killed(at=at, nonce=nonce())
 
 
-# What JSON in UTF-8 can carry: any text but half surrogate pairs.
+# JSON in UTF-8 can contain any text except unpaired surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 moments = st.datetimes(datetime(1970, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC))
 floats = st.floats(0, 1e9, allow_nan=False)

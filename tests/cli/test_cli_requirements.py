@@ -1,4 +1,4 @@
-"""A requirements.txt is decoded as pip does: a byte order mark decides, else the text is UTF-8."""
+"""Test the decoding of requirements.txt, which is as in pip: by the byte order mark, otherwise UTF-8."""
 
 import codecs
 import json
@@ -19,7 +19,7 @@ MARKS = {
 
 
 @pytest.mark.parametrize("encoding", MARKS)
-def test_a_byte_order_mark_decides(lone_program, encoding):
+def test_a_byte_order_mark_selects_the_encoding(lone_program, encoding):
     sent = []
 
     def answer(request: Request) -> None:
@@ -46,7 +46,7 @@ def test_a_byte_order_mark_decides(lone_program, encoding):
         (codecs.BOM_UTF32_BE + b"\x00\x00\xd8\x00", b"not UTF-32 text"),
     ],
 )
-def test_what_is_not_in_its_encoding_is_refused(lone_program, content, said):
+def test_text_that_does_not_match_its_encoding_is_refused(lone_program, content, said):
     lone_program.file("requirements.txt", content)
     done = lone_program.run("eval", "1", "--requirements", "requirements.txt")
     assert done.returncode == 2

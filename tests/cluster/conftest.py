@@ -10,7 +10,7 @@ import anyio
 import pytest
 from attrs import frozen
 
-from tests.cluster.verdict import RECOVERIES, VERDICTS, table
+from tests.cluster.scene_checks import RECOVERIES, SCENE_RESULTS, table
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.consul import Agent
 from tests.support.load import ANSWER_SECONDS, Load
@@ -22,7 +22,7 @@ JOB_SECONDS = 2
 
 @frozen
 class Scene:
-    """A cluster that runs, a load to put on it, and what is seen of its containers."""
+    """A running cluster, a load for it, and the observed starts of its programs."""
 
     cluster: Cluster
     load: Load
@@ -67,8 +67,8 @@ async def _patience(seconds: float) -> AsyncIterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The report, as it stands in docs/soak.md."""
-    for title, rows in (("the scenes", VERDICTS), ("recovery, in seconds", RECOVERIES)):
+    """Print the measurements as the tables of docs/soak.md."""
+    for title, rows in (("the scenes", SCENE_RESULTS), ("recovery, in seconds", RECOVERIES)):
         if rows:
             terminalreporter.section(title)
             for line in table(rows):

@@ -18,7 +18,7 @@ SETTINGS = {
     "warm_pool": "1",
     "queue_timeout": "120",
     "stop_timeout": "1",
-    "cleanup_ttl": "86400",  # longer than the clocks differ: else the wrong leader retires too early
+    "cleanup_ttl": "86400",  # more than the clocks differ, else a fast leader retires too early
 }
 RUNS = 6
 AHEAD, BEHIND = "s ahead of that of Consul", "s behind that of Consul"
@@ -33,7 +33,7 @@ AHEAD, BEHIND = "s ahead of that of Consul", "s behind that of Consul"
         ("right", -3600, BEHIND),
     ],
 )
-async def test_clocks_that_differ_stop_nothing(
+async def test_replicas_with_different_clocks_work_together(
     image: str, tmp_path: Path, seconds: int, words: str, leader: str
 ) -> None:
     programs = {"right": None, "wrong": [sys.executable, "-P", SKEWED, str(seconds)]}

@@ -11,14 +11,16 @@ import pytest
 
 from pyexec.domain.events import Running
 from tests.cluster.conftest import OpenScene
-from tests.cluster.verdict import check, read_logs
+from tests.cluster.scene_checks import check, read_logs
 from tests.support.cluster import Replica
 from tests.support.consul import durable_agent
 
 pytestmark = pytest.mark.independent
 
 
-async def test_a_container_is_killed_under_its_replica(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
+async def test_a_killed_container_fails_only_its_execution(
+    scene: OpenScene, tmp_path: Path, jobs: int
+) -> None:
     """The execution fails at once because its sandbox failed; the others are not affected."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul], size=2) as s:
@@ -45,7 +47,7 @@ async def test_a_container_is_killed_under_its_replica(scene: OpenScene, tmp_pat
 
 
 @pytest.mark.full
-async def test_replicas_come_and_go_beside_others_on_one_engine(
+async def test_restarting_replicas_leave_containers_of_other_replicas_alone(
     scene: OpenScene, tmp_path: Path, jobs: int
 ) -> None:
     """A starting replica never removes or adopts containers of a live replica, not even containers that are just
@@ -71,7 +73,7 @@ async def restart(replica: Replica) -> None:
 
 
 async def process_of(container: str) -> int:
-    """The process id, on this machine, of a container's first process."""
+    """Return the process id, on this machine, of a container's first process."""
     inspect = await asyncio.create_subprocess_exec(
         "docker", "inspect", container, stdout=asyncio.subprocess.PIPE
     )

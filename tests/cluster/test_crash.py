@@ -10,7 +10,7 @@ import pytest
 
 from pyexec.domain.events import Adopted, Claimed, Event, Failed, Finished, Released, Running, Submitted
 from tests.cluster.conftest import OpenScene
-from tests.cluster.verdict import after, check, recovery
+from tests.cluster.scene_checks import after, check, recovery
 from tests.support.api import api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.consul import durable_agent
@@ -39,7 +39,7 @@ async def test_a_replica_is_killed_and_comes_back(scene: OpenScene, tmp_path: Pa
 
 
 async def test_the_leader_is_killed(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
-    """Programs that run for long and wait for long on the one that dies: adopted, or run elsewhere."""
+    """Other replicas adopt its running executions and run its queued ones."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
             leader = await s.cluster.leader()
@@ -77,7 +77,7 @@ async def test_a_rolling_restart_by_sigterm(scene: OpenScene, tmp_path: Path, jo
     recovery("rolling restart by SIGTERM", "a new leader", taken_over)
 
 
-async def test_a_sync_caller_whose_replica_stops_finds_its_run_elsewhere(
+async def test_a_sync_run_continues_on_another_replica_after_a_shutdown(
     scene: OpenScene, tmp_path: Path
 ) -> None:
     """This holds without an idempotency key, too: a shutdown does not count as a disconnected caller."""
@@ -99,10 +99,10 @@ async def test_a_sync_caller_whose_replica_stops_finds_its_run_elsewhere(
             await s.cluster.stop()
 
 
-async def test_a_replica_holds_still_for_longer_than_its_session(
+async def test_a_replica_suspended_beyond_its_session_loses_its_runs_to_others(
     scene: OpenScene, tmp_path: Path, jobs: int
 ) -> None:
-    """SIGSTOP: it is taken for dead, and what it ran is adopted. SIGCONT: it writes nothing about that."""
+    """After SIGSTOP, other replicas adopt its runs. After SIGCONT, it appends nothing to these runs."""
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
             leader = await s.cluster.leader()
@@ -134,5 +134,5 @@ async def test_a_replica_holds_still_for_longer_than_its_session(
 
 def recoveries(scene: str, since: datetime, logs: Mapping[str, Sequence[Event]]) -> None:
     """Record how long after `since` the executions of a dead replica were adopted, released or marked lost."""
-    for kind, what in ((Adopted, "adopted"), (Released, "given to another"), (Failed, "lost")):
+    for kind, what in ((Adopted, "adopted"), (Released, "released"), (Failed, "lost")):
         recovery(scene, what, after(since, logs, kind))

@@ -1,7 +1,7 @@
 """Test a restart of the Docker daemon under load. Its containers are gone afterwards.
 
-Those of ours it removes at its restart even with live restore, since they are to be removed at their end. How a
-program is followed anew that lives on is tested in tests/web/test_engine_away.py."""
+The daemon removes them even with live restore, because they are created with auto-remove. For
+programs that survive an outage of Docker, see tests/web/test_docker_outage.py."""
 
 import signal
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import pytest
 from anyio import to_thread
 
 from tests.cluster.conftest import OpenScene, Scene
-from tests.cluster.verdict import check
+from tests.cluster.scene_checks import check
 from tests.support.api import api_of, until_not_ready
 from tests.support.cases import sampled
 from tests.support.consul import durable_agent
@@ -24,7 +24,7 @@ SIZE, SLOTS = 2, 2
 
 @pytest.fixture(scope="module")
 def daemon(image: str) -> Iterator[Daemon]:
-    """A daemon of our own: the shared one is never touched."""
+    """Run a separate daemon, so that the shared one is not affected."""
     with own_daemon(image) as own:
         yield own
 
@@ -40,13 +40,13 @@ async def restart(s: Scene, daemon: Daemon, number: signal.Signals, jobs: int) -
         await s.starts.until(long.mark)
         await to_thread.run_sync(daemon.end, number)
         for url in s.cluster.urls:
-            await check_says_so(url)
+            await check_not_ready(url)
         await to_thread.run_sync(daemon.start)
     return s.load.results[long.mark]
 
 
-async def check_says_so(url: str) -> None:
-    """Healthy, and not ready."""
+async def check_not_ready(url: str) -> None:
+    """Check that the server is healthy but not ready."""
     async with api_of(url) as api:
         assert "docker" in await until_not_ready(api)
         assert (await api.get("/health")).status == 200

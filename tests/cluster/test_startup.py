@@ -15,13 +15,13 @@ import pytest
 from tests.support.cases import sampled
 from tests.support.consul import ACL, Agent, dev_agent, durable_agent, free_ports, new_agent, running
 from tests.support.server import PROGRAM, running_server
-from tests.support.terminal import run_cli, said_until, started
+from tests.support.terminal import output_until, run_cli, started
 
 pytestmark = pytest.mark.independent
 
 
 class Waiting:
-    """A server from its first line on, which it may write long before it serves."""
+    """A server process that may not serve yet, and the output that was read from it."""
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.url = url
@@ -29,10 +29,10 @@ class Waiting:
         self._process = process
 
     def until(self, words: str) -> None:
-        self.said += said_until(self._process, words)
+        self.said += output_until(self._process, words)
 
     def stop(self) -> int:
-        """SIGTERM, then its exit code."""
+        """Send SIGTERM, wait until the server has exited, and return its exit code."""
         self._process.terminate()
         return self.ended()
 
@@ -63,7 +63,7 @@ def waiting(directory: Path, image: str, **settings: str) -> Iterator[Waiting]:
 
 
 def ready(url: str) -> tuple[int, str]:
-    """The status of /ready, and what it says is missing."""
+    """Return the status and the error of /ready."""
     try:
         with urlopen(f"{url}/ready") as answer:
             return answer.status, json.load(answer).get("error", "")
@@ -76,7 +76,7 @@ def put(agent: Agent, key: str, value: bytes) -> None:
     urlopen(Request(f"http://{agent.address}/v1/kv/{key}", value, method="PUT")).close()
 
 
-def test_a_server_waits_for_consul_and_says_so_once(image: str, tmp_path: Path) -> None:
+def test_a_server_waits_for_consul_and_logs_it_once(image: str, tmp_path: Path) -> None:
     agent = new_agent(tmp_path / "consul", bootstrap_expect=1)
     with waiting(tmp_path, image, consul_addr=agent.address) as server:
         server.until("cannot start yet")
@@ -92,7 +92,7 @@ def test_a_server_waits_for_consul_and_says_so_once(image: str, tmp_path: Path) 
     assert "Traceback" not in server.said
 
 
-def test_a_server_waits_for_docker_and_says_so_once(image: str, tmp_path: Path) -> None:
+def test_a_server_waits_for_docker_and_logs_it_once(image: str, tmp_path: Path) -> None:
     engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
     socket = tmp_path / "docker.sock"
     with (
@@ -109,7 +109,7 @@ def test_a_server_waits_for_docker_and_says_so_once(image: str, tmp_path: Path) 
     assert server.said.count("cannot start yet") == 1
 
 
-def test_a_server_that_waits_ends_when_told(image: str, tmp_path: Path) -> None:
+def test_a_server_that_waits_for_consul_stops_at_sigterm(image: str, tmp_path: Path) -> None:
     with waiting(tmp_path, image, consul_addr="127.0.0.1:1") as server:
         server.until("cannot start yet")
         assert server.stop() == 0
@@ -117,8 +117,8 @@ def test_a_server_that_waits_ends_when_told(image: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clustered", [False, True])
-def test_what_lies_in_its_directory_is_for_nobody_else(image: str, tmp_path: Path, clustered: bool) -> None:
-    """Requests, variables and outputs do."""
+def test_the_data_directory_is_private(image: str, tmp_path: Path, clustered: bool) -> None:
+    """It contains requests, environment variables and output of programs."""
     with ExitStack() as stack:
         settings = {}
         if clustered:
@@ -129,7 +129,7 @@ def test_what_lies_in_its_directory_is_for_nobody_else(image: str, tmp_path: Pat
         assert server.stop() == 0
 
 
-def test_a_directory_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) -> None:
+def test_an_invalid_data_directory_is_a_one_line_error(image: str, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     with waiting(tmp_path, image, consul_addr="127.0.0.1:1") as server:
         server.until("it must be a directory that the server may write to")
@@ -137,7 +137,7 @@ def test_a_directory_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) 
     assert server.said.count("\n") == 1
 
 
-def test_an_address_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) -> None:
+def test_an_invalid_consul_address_is_a_one_line_error(image: str, tmp_path: Path) -> None:
     with waiting(tmp_path, image, consul_addr="nowhere") as server:
         server.until("PYEXEC_CONSUL_ADDR is 'nowhere'; allowed are host:port")
         assert server.ended() == 1
@@ -145,7 +145,7 @@ def test_an_address_that_cannot_be_one_is_one_line(image: str, tmp_path: Path) -
 
 
 @sampled("token", ["", "00000000-0000-0000-0000-0000000000ff"], every=2)
-def test_a_token_without_rights_is_one_line(image: str, tmp_path: Path, token: str) -> None:
+def test_a_consul_token_without_rights_is_a_one_line_error(image: str, tmp_path: Path, token: str) -> None:
     with (
         dev_agent(tmp_path / "consul", acl=ACL) as agent,
         waiting(tmp_path, image, consul_addr=agent.address, consul_token=token) as server,
@@ -159,7 +159,7 @@ def test_a_token_without_rights_is_one_line(image: str, tmp_path: Path, token: s
     assert server.said.count("\n") == 1
 
 
-def test_foreign_keys_stop_nothing_and_are_named_once(image: str, tmp_path: Path) -> None:
+def test_foreign_keys_in_consul_are_ignored_and_logged_once(image: str, tmp_path: Path) -> None:
     foreign = [
         "x",
         "inflight/x",
@@ -183,7 +183,7 @@ def test_foreign_keys_stop_nothing_and_are_named_once(image: str, tmp_path: Path
     assert server.said.count("ignoring unrecognized key inflight/x") == 1
 
 
-def test_a_prefix_of_somebody_elses_is_one_line(image: str, tmp_path: Path) -> None:
+def test_a_consul_prefix_of_another_program_is_a_one_line_error(image: str, tmp_path: Path) -> None:
     with dev_agent(tmp_path / "consul") as agent:
         put(agent, "pyexec/deployment", b"\xff of theirs")
         with waiting(tmp_path, image, consul_addr=agent.address) as server:
@@ -192,7 +192,7 @@ def test_a_prefix_of_somebody_elses_is_one_line(image: str, tmp_path: Path) -> N
     assert server.said.count("\n") == 1
 
 
-def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
+def test_a_server_survives_outages_of_consul(image: str, tmp_path: Path) -> None:
     """The server serves again when Consul is back, and shuts down without Consul. The running program is not lost."""
     with (
         durable_agent(tmp_path / "consul") as agent,
@@ -220,10 +220,10 @@ def test_a_server_outlives_its_consul(image: str, tmp_path: Path) -> None:
     messages = Counter(line.partition(" ")[2].partition(" ")[2] for line in server.said.splitlines())
     assert max(messages.values()) <= 4, (
         messages
-    )  # once when it begins, in either outage, and not every second
+    )  # a few messages for each of two outages, not one every second
 
 
-def test_one_of_three_is_told_to_stop_under_load(image: str, tmp_path: Path) -> None:
+def test_other_replicas_finish_the_executions_of_a_stopping_one(image: str, tmp_path: Path) -> None:
     """The others run the executions that have not started, and one of them adopts the running ones."""
     own = {"warm_pool": "1", "max_concurrent": "2", "stop_timeout": "0", "default_memory_mb": "64"}
     with dev_agent(tmp_path / "consul") as agent:

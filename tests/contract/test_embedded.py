@@ -68,7 +68,7 @@ async def test_an_invalid_directory_is_a_settings_error(tmp_path: Path) -> None:
         await EmbeddedLog.open(tmp_path / "file")
 
 
-async def test_a_new_directory_is_its_servers_own(tmp_path: Path) -> None:
+async def test_a_new_data_directory_is_private(tmp_path: Path) -> None:
     """Only the server's user can read the directory, because it holds input and output of programs."""
     async with await EmbeddedLog.open(tmp_path / "new"):
         assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support.containers import containers
-from tests.support.terminal import press_ctrl_c, run_cli, run_dev, said_until, started
+from tests.support.terminal import output_until, press_ctrl_c, run_cli, run_dev, started
 
 SMALL = {"PYEXEC_PORT": "0", "PYEXEC_WARM_POOL": "1"}
 
@@ -43,7 +43,7 @@ def deployment_at(consul: str) -> str:
 async def test_three_servers_share_executions_and_leave_nothing_behind(tmp_path: Path) -> None:
     data = tmp_path / "cluster"
     with started(["make", "cluster"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
-        said = said_until(process, "Press Ctrl-C to stop")
+        said = output_until(process, "Press Ctrl-C to stop")
         assert said.count("Hello from a sandbox") == 3
         urls = re.findall(
             r"http://[\d.:]+", re.findall(r"python-executor is running at (.*)\. To try it", said)[0]
@@ -57,22 +57,22 @@ async def test_three_servers_share_executions_and_leave_nothing_behind(tmp_path:
             assert run_cli(url, stdin="print('here')") == "here\n"
         run_cli(urls[1], "--async", stdin="import time; time.sleep(1000)")
         kill_replica(data / "replica-2")
-        assert urls[1] in said_until(
+        assert urls[1] in output_until(
             process, "exited unexpectedly with code -9; the others take over its work"
         )
         assert run_cli(urls[2], stdin="print('still here')") == "still here\n"
         press_ctrl_c(process)
-        last_output = said_until(process, "no containers remain")
+        last_output = output_until(process, "no containers remain")
     assert "Traceback" not in last_output
     assert processes_of(data) == {}
     assert await containers(deployment) == set()
 
     with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
-        said = said_until(process, "Press Ctrl-C to stop")
+        said = output_until(process, "Press Ctrl-C to stop")
         url = re.findall(r"python-executor is running at (http://[\d.:]+),", said)[0]
         assert run_cli(url, "logs", execution) == "42\n", "executions survive a restart of the cluster"
         process.terminate()
-        said_until(process, "no containers remain")
+        output_until(process, "no containers remain")
     assert process.returncode == 0
     assert processes_of(data) == {}
     assert await containers(deployment) == set()
@@ -82,19 +82,19 @@ def test_an_interrupted_start_leaves_no_process(tmp_path: Path) -> None:
     with started(
         ["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(tmp_path / "cluster")
     ) as process:
-        said_until(process, "Running a first program")
+        output_until(process, "Running a first program")
         press_ctrl_c(process)
-        assert "Press Ctrl-C to stop" not in said_until(process, "no containers remain")
+        assert "Press Ctrl-C to stop" not in output_until(process, "no containers remain")
     assert processes_of(tmp_path / "cluster") == {}
 
 
 def test_if_consul_exits_all_servers_stop_with_an_error(tmp_path: Path) -> None:
     data = tmp_path / "cluster"
     with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
-        said_until(process, "Press Ctrl-C to stop")
+        output_until(process, "Press Ctrl-C to stop")
         consul = next(pid for pid, text in processes_of(data).items() if "consul\0agent" in text)
         os.kill(consul, signal.SIGKILL)
-        said_until(process, "error: Consul exited unexpectedly with code -9")
+        output_until(process, "error: Consul exited unexpectedly with code -9")
     assert process.returncode == 1
     assert processes_of(data) == {}
 

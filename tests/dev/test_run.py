@@ -9,7 +9,7 @@ from pathlib import Path
 import aiodocker
 import pytest
 
-from tests.support.terminal import press_ctrl_c, run_cli, run_dev, said_until, started
+from tests.support.terminal import output_until, press_ctrl_c, run_cli, run_dev, started
 
 
 def containers_of(data: Path) -> list[str]:
@@ -29,14 +29,14 @@ def containers_of(data: Path) -> list[str]:
 
 def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> None:
     with started(["make", "run"], PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
-        said = said_until(process, "Press Ctrl-C to stop")
+        said = output_until(process, "Press Ctrl-C to stop")
         assert "Hello from a sandbox" in said
         assert "Installing" not in said, "setup runs only once"
         url = re.findall(r"is running at (http://\S+)\. To try it", said)[0]
         assert run_cli(url, stdin="print(6 * 7)") == "42\n"
         assert containers_of(tmp_path), "the pool has idle sandboxes"
         press_ctrl_c(process)
-        last_output = said_until(process, "no containers remain")
+        last_output = output_until(process, "no containers remain")
     assert "Traceback" not in last_output
     assert containers_of(tmp_path) == []
 
@@ -44,9 +44,9 @@ def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> N
 def test_sigterm_to_the_script_stops_it_cleanly(tmp_path: Path) -> None:
     command = ["python3", "dev/run.py"]
     with started(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
-        said_until(process, "Press Ctrl-C to stop")
+        output_until(process, "Press Ctrl-C to stop")
         process.terminate()
-        said_until(process, "no containers remain")
+        output_until(process, "no containers remain")
     assert process.returncode == 0
     assert containers_of(tmp_path) == []
 

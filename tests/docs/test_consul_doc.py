@@ -91,7 +91,7 @@ def test_every_command_prints_what_the_page_shows(image: str, tmp_path: Path) ->
                     assert json.load(answer)["exit_code"] == 3
 
 
-def test_the_rights_are_those_that_are_needed(image: str, tmp_path: Path) -> None:
+def test_the_documented_permissions_are_sufficient(image: str, tmp_path: Path) -> None:
     with dev_agent(tmp_path / "consul", acl=ACL) as agent:
         environment = {**os.environ, "CONSUL_HTTP_ADDR": agent.address, "CONSUL_HTTP_TOKEN": MASTER}
         environment["PATH"] = f"{binary().parent}:{os.environ['PATH']}"

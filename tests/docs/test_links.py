@@ -35,7 +35,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_that_are_named_are_there(page: str) -> None:
+def test_named_files_and_tests_exist(page: str) -> None:
     """Also check that the tests named after `::` exist."""
     gone = []
     for path, function in PATH.findall(prose_of(page)):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pyexec.metrics import CATALOGUE
-from tests.support.figures import figures
+from tests.support.metrics import figures
 from tests.support.server import Server
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,14 +37,14 @@ def test_the_table_is_the_catalogue() -> None:
     assert expected == ROWS
 
 
-async def test_a_server_tells_what_the_page_names(server: Server) -> None:
+async def test_a_server_exports_exactly_the_documented_metrics(server: Server) -> None:
     families = (await figures(server.url)).families
     of_the_process = set(re.findall(r"`(process_\w+)`", PAGE))
     assert families == {name for name, *_ in ROWS} | of_the_process
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-async def test_each_alert_asks_for_what_is_there_and_says_what_to_do(
+async def test_each_alert_uses_existing_metrics_and_has_instructions(
     rule: dict[str, str], server: Server
 ) -> None:
     of_the_process = {name for name in (await figures(server.url)).families if name.startswith("process_")}
@@ -63,6 +63,6 @@ async def test_each_alert_asks_for_what_is_there_and_says_what_to_do(
     assert rule["labels"]["severity"] in ("page", "ticket")
 
 
-def test_the_query_of_the_page_asks_for_what_is_there() -> None:
+def test_the_queries_of_the_page_use_existing_metrics() -> None:
     for query in re.findall(r"```promql\n(.+?)```", PAGE, re.S):
         assert set(re.findall(NAMES, query)) <= queryable_names()

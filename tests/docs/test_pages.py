@@ -39,7 +39,7 @@ NOT_RUN = {
     (
         "docs/operations.md",
         "python-executor-server --check",
-    ): "depends on the settings of the server; tests/operations/test_check.py runs it with many settings",
+    ): "depends on the settings of the server; tests/operations/test_preflight.py runs it with many settings",
     (
         "docs/security.md",
         "nomad/firewall.sh up        # both networks; repeat after a reboot, or after you have recreated a network",
@@ -88,7 +88,7 @@ def is_run_here(block: Block) -> bool:
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if any(map(is_run_here, blocks(page)))])
-def test_what_a_page_says_runs(page: str, machine: Server, folder: Path) -> None:
+def test_the_code_of_every_page_runs(page: str, machine: Server, folder: Path) -> None:
     path = f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYEXEC_SERVER": machine.url}
     with shell(folder, environment, {ADDRESS: machine.url}) as bash:
@@ -137,14 +137,14 @@ def unseen(block: Block, printed: str) -> Sequence[str]:
 
 
 @pytest.mark.parametrize("page", pages())
-def test_every_block_says_what_it_is(page: str) -> None:
+def test_every_block_has_a_known_language(page: str) -> None:
     """A block without a known language would never be run."""
     unknown = [str(block) for block in blocks(page) if block.language not in (*RUN, *SHOWN)]
     assert unknown == [], f"allowed are {', '.join((*RUN, *SHOWN))}"
     assert re.findall(r"\n\n    (\S.*)", prose_of(page)) == [], "code is fenced, with its language"
 
 
-def test_what_is_not_run_is_there() -> None:
+def test_excluded_blocks_and_pages_exist() -> None:
     found = {(block.page, block.first) for page in pages() for block in blocks(page)}
     assert NOT_RUN.keys() <= found
     for page, test in OWN.items():

@@ -105,7 +105,7 @@ async def test_works_behind_a_prefix(server: Server, page: str) -> None:
         assert (status, result["result"], wrong) == ("200", "42", [])
 
 
-async def test_sends_the_token_that_its_reader_gives(image: str, tmp_path: Path) -> None:
+async def test_sends_the_token_that_the_user_enters(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, api_tokens=TOKEN, warm_pool="1") as guarded:
         async with page_of(guarded.url) as (page, _):
             await page.goto(f"{guarded.url}/docs")

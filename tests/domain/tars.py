@@ -49,7 +49,7 @@ def check(
 
 
 def refused(data: bytes, *, entrypoint: str | None = None, limits: ArchiveLimits = LIMITS) -> InvalidRequest:
-    """The refusal, which is the same however the upload is cut."""
+    """Check that an archive is refused with the same error for all chunk sizes; return the error."""
     refusals = []
     for step in (0, 1, 511, 512, 513):
         with pytest.raises(InvalidRequest) as caught:
@@ -60,14 +60,14 @@ def refused(data: bytes, *, entrypoint: str | None = None, limits: ArchiveLimits
 
 
 def sign(data: bytearray, block: int = 0) -> None:
-    """Makes the header's checksum right again."""
+    """Correct the checksum of a header."""
     at = block * BLOCK
     data[at + 148 : at + 156] = b" " * 8
     data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + BLOCK])
 
 
 def header(change: Callable[[bytearray], None], name: str = "main.py") -> bytes:
-    """An archive of one member, whose header has been changed."""
+    """Return an archive of one member with a changed header."""
     data = bytearray(tar([Entry(name, b"x" * 10)], tarfile.GNU_FORMAT))
     change(data)
     sign(data)
@@ -82,7 +82,7 @@ def put(at: int, value: bytes) -> Callable[[bytearray], None]:
 
 
 def pax(records: dict[bytes, bytes], kind: bytes = tarfile.XHDTYPE, after: bytes = b"") -> bytes:
-    """An archive that begins with an extended header of these records."""
+    """Return an archive that begins with an extended header of these records."""
     body = b"".join(pax_record(key, value) for key, value in records.items())
     info = tarfile.TarInfo("./PaxHeaders/x")
     info.type, info.size = kind, len(body)

@@ -28,7 +28,7 @@ entries = st.lists(
 
 
 def expected_entrypoint(names: list[str]) -> str | None:
-    """The order of candidates in docs/api.md, implemented a second time."""
+    """Find the entrypoint by the order of candidates in docs/api.md, implemented a second time."""
     # A directory's name ends with a slash.
     scripts = [name for name in names if name.endswith(".py") and not name.split("/")[-1].startswith("._")]
     at_root = [name for name in scripts if "/" not in name]
@@ -68,7 +68,7 @@ def clashes(members: list[Entry]) -> bool:
 @example([Entry("a/b.py"), Entry("a/main.py"), Entry("c", kind=tarfile.DIRTYPE)], "pax", 512)
 @example([Entry("a/b/c.py"), Entry("d/e/f/main.py"), Entry("d/main.py")], "pax", 512)
 @example([Entry("a/b.py", b"1"), Entry("a/b.py", b"2")], "pax", 512)
-def test_what_the_standard_library_writes_is_accepted(members: list[Entry], format: str, step: int) -> None:
+def test_archives_of_the_standard_library_are_accepted(members: list[Entry], format: str, step: int) -> None:
     try:
         data = tar(members, FORMATS[format])
     except ValueError:
@@ -110,7 +110,7 @@ linked = st.lists(
 @example(
     [Entry("d/e/t", kind=tarfile.SYMTYPE, target="../.."), Entry("s", kind=tarfile.LNKTYPE, target="d/e/t")]
 )
-def test_an_accepted_archive_unpacks_and_no_link_leaves_it(members: list[Entry]) -> None:
+def test_no_link_of_an_accepted_archive_leads_outside(members: list[Entry]) -> None:
     data = tar([Entry("main.py", b"1"), *members])
     try:
         check(data)
@@ -119,7 +119,7 @@ def test_an_accepted_archive_unpacks_and_no_link_leaves_it(members: list[Entry])
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve() / "work"
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            # As an attribute, since Python 3.11.2 knows no `filter` argument, and does what this asks for.
+            # Python 3.11.2 has no `filter` argument, so set the attribute.
             archive.extraction_filter = lambda member, _folder: member
             for info in archive:
                 info.mode = 0o755
@@ -135,13 +135,13 @@ def test_an_accepted_archive_unpacks_and_no_link_leaves_it(members: list[Entry])
 
 
 @given(st.binary(max_size=3000), st.integers(1, 3000))
-def test_any_bytes_are_refused_and_nothing_else(data: bytes, step: int) -> None:
+def test_random_bytes_are_refused(data: bytes, step: int) -> None:
     with pytest.raises(InvalidRequest):
         check(data, step=step)
 
 
 @given(entries, st.sampled_from(["gnu", "pax"]), st.data())
-def test_a_damaged_archive_is_accepted_or_refused_and_nothing_else(
+def test_a_damaged_archive_is_accepted_or_refused(
     members: list[Entry], format: str, data: st.DataObject
 ) -> None:
     damaged = bytearray(tar(members, FORMATS[format])[: 40 * BLOCK])
@@ -156,7 +156,7 @@ def test_a_damaged_archive_is_accepted_or_refused_and_nothing_else(
 
 
 @pytest.mark.parametrize("entrypoint", [None, "main.py", "pkg/b.py"])
-def test_the_entrypoint_is_what_was_named_or_else_detected(entrypoint: str | None) -> None:
+def test_the_entrypoint_is_the_named_or_the_detected_one(entrypoint: str | None) -> None:
     data = tar([Entry("pkg/b.py"), Entry("a.py"), Entry("./main.py"), Entry("data.txt")])
     assert check(data, entrypoint=entrypoint) == (entrypoint or "main.py")
 

@@ -201,7 +201,7 @@ def seconds_of(parse: Parse, text: str, times: int) -> float:
 
 @pytest.mark.filterwarnings("ignore::aiohttp.multipart.BadContentDispositionHeader")
 @pytest.mark.parametrize("which", WORST)
-def test_the_time_grows_with_the_size_and_not_with_its_square(which: str) -> None:
+def test_parsing_takes_linear_time(which: str) -> None:
     parse, limit, worst = WORST[which]
     whole, part = worst(limit), worst(limit // FACTOR)
     times = 1
@@ -216,7 +216,7 @@ def test_the_time_grows_with_the_size_and_not_with_its_square(which: str) -> Non
 
 
 def deep_archive(members: int, depth: int) -> bytes:
-    """An archive of `members` files, each in directories of its own, in headers of 512 bytes."""
+    """Return an archive of `members` files, each in its own directories, with headers of 512 bytes."""
     template = tarfile.TarInfo("main.py")
     blocks = []
     for number in range(members):

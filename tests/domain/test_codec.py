@@ -71,7 +71,7 @@ def test_every_kind_of_event_has_a_tag() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_event_is_corrupt(stored: bytes) -> None:
+def test_an_invalid_event_is_corrupt(stored: bytes) -> None:
     with pytest.raises(CorruptLog):
         decode_event(stored)
 
@@ -132,7 +132,7 @@ request_texts = texts.filter(lambda text: "\0" not in text)
         },
     )
 )
-def test_what_fits_is_read_as_it_is(document: dict[str, object]) -> None:
+def test_a_valid_request_is_parsed_unchanged(document: dict[str, object]) -> None:
     read = parse_request(document, Metadata, what="metadata")
     for name, value in document.items():
         if name == "config":
@@ -168,7 +168,7 @@ def test_what_fits_is_read_as_it_is(document: dict[str, object]) -> None:
         ({"stdin": "\ud800"}, "stdin", "unpaired surrogate"),
     ],
 )
-def test_a_request_that_does_not_fit_says_where_and_why(document: object, field: str, said: str) -> None:
+def test_an_invalid_request_names_the_field_and_the_reason(document: object, field: str, said: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_request(document, Metadata, what="metadata")
     assert refused.value.field == field
@@ -224,13 +224,13 @@ def test_a_list_of_objects_names_the_item() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "{'a': 1}", "NaN", "[Infinity]", b"\xff", "[" * 100_000])
-def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+def test_invalid_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_json(text, what="metadata")
     assert refused.value.field == "metadata"
 
 
-def test_what_does_not_apply_is_left_out() -> None:
+def test_fields_that_do_not_apply_are_omitted() -> None:
     output_log = OutputLog()
     output_log.append(Stream.STDOUT, b"hi\n")
     assert to_json(result_of(fold("exe_1", [submitted(datetime(2026, 1, 1, tzinfo=UTC))]), output_log)) == {
@@ -243,7 +243,7 @@ def test_what_does_not_apply_is_left_out() -> None:
     }
 
 
-def test_events_from_before_there_were_files_are_read() -> None:
+def test_old_events_without_files_are_read() -> None:
     stored = (
         b'{"type": "finished.v1", "at": "2026-01-01T00:00:00Z", "nonce": "n", "exit_code": 0, "output": {}}'
     )

@@ -13,7 +13,7 @@ CASES = json.loads((Path(__file__).parents[1] / "wire" / "entrypoints.json").rea
 
 
 def entry(text: str) -> Entry:
-    """`a`, `folder/`, `link -> target` or `hard => target`."""
+    """Parse `file`, `folder/`, `link -> target` or `hard => target`."""
     for arrow, kind in ((" -> ", tarfile.SYMTYPE), (" => ", tarfile.LNKTYPE)):
         if arrow in text:
             name, target = text.split(arrow)

@@ -66,12 +66,12 @@ FOLLOWERS: dict[Phase, list[type[Event]]] = {
     Phase.RUNNING: [Adopted, KillRequested, Finished, Failed, Killed],
     Phase.ENDED: [],
 }
-"""The arrows of the design's picture, written down a second time."""
+"""The documented transitions, written a second time: the events that may follow in each phase."""
 
 
 @st.composite
 def legal_words(draw: st.DrawFn) -> list[Event]:
-    """A legal word: at each step one of the events that the machine allows, as the picture has them."""
+    """Draw a legal sequence of events: each event is allowed in the state before it."""
     word: list[Event] = [draw(submissions)]
     state = fold("e", word)
     for candidate in draw(st.lists(later_events, max_size=12)):
@@ -95,7 +95,7 @@ def test_any_sequence_folds_or_is_corrupt(events: list[Event]) -> None:
 
 
 @given(legal_words())
-def test_a_legal_word_ends_once_starts_once_and_is_killed_once(word: list[Event]) -> None:
+def test_a_legal_sequence_starts_ends_and_is_killed_at_most_once(word: list[Event]) -> None:
     state = fold("e", word)
     ends = [event for event in word if isinstance(event, ENDS)]
     assert ends == ([] if state.terminal is None else [word[-1]])
@@ -112,7 +112,7 @@ def test_a_legal_word_ends_once_starts_once_and_is_killed_once(word: list[Event]
 
 
 @given(legal_words())
-def test_the_index_status_after_single_events_is_the_fold_s(word: list[Event]) -> None:
+def test_the_status_in_the_index_equals_the_status_of_the_fold(word: list[Event]) -> None:
     seen = list(accumulate(map(status_after, word), lambda status, news: news or status))
     assert seen[-1] is fold("e", word).status
 
@@ -128,7 +128,7 @@ def test_a_fold_can_be_interrupted_anywhere(word: list[Event], data: st.DataObje
 
 @pytest.mark.parametrize("phase", Phase)
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)
-def test_exactly_the_arrows_of_the_picture_are_legal(phase: Phase, event: Event) -> None:
+def test_exactly_the_documented_transitions_are_legal(phase: Phase, event: Event) -> None:
     state = fold("e", WORDS[phase])
     assert state.phase is phase
     expected = type(event) in FOLLOWERS[phase]
@@ -141,12 +141,12 @@ def test_exactly_the_arrows_of_the_picture_are_legal(phase: Phase, event: Event)
 
 
 @pytest.mark.parametrize("event", [kill_requested(), released()])
-def test_what_is_to_be_killed_is_not_asked_again_nor_handed_on(event: Event) -> None:
+def test_after_a_kill_request_no_second_request_or_release_is_legal(event: Event) -> None:
     state = fold("e", [submitted(), claimed(), kill_requested()])
     assert not is_legal(state, event)
 
 
-def test_an_adopted_run_has_another_owner_and_is_the_same_run() -> None:
+def test_adoption_changes_only_the_owner_of_a_run() -> None:
     started = fold("e", [submitted(), claimed("replica-1"), running()])
     taken = apply("e", started, adopted("replica-2"))
     assert taken.owner == "replica-2"
@@ -158,12 +158,12 @@ def test_an_adopted_run_has_another_owner_and_is_the_same_run() -> None:
 
 
 @pytest.mark.parametrize("events", [[], [claimed()], [submitted(), submitted()], [killed()]])
-def test_what_does_not_begin_with_one_submitted_is_corrupt(events: list[Event]) -> None:
+def test_a_log_that_does_not_begin_with_one_submitted_is_corrupt(events: list[Event]) -> None:
     with pytest.raises(CorruptLog):
         fold("e", events)
 
 
-def test_an_event_the_machine_does_not_know_is_corrupt() -> None:
+def test_an_unknown_event_type_is_corrupt() -> None:
     with pytest.raises(CorruptLog):
         fold("e", [submitted(), Event(at=START, nonce="n")])
 
@@ -181,7 +181,7 @@ def test_an_event_the_machine_does_not_know_is_corrupt() -> None:
         ([submitted(), killed()], Status.KILLED),
     ],
 )
-def test_what_callers_see(word: list[Event], status: Status) -> None:
+def test_each_sequence_has_its_public_status(word: list[Event], status: Status) -> None:
     assert fold("e", word).status is status
 
 
@@ -195,15 +195,13 @@ def test_what_callers_see(word: list[Event], status: Status) -> None:
         (Phase.ENDED, []),
     ],
 )
-def test_a_kill_ends_what_nobody_owns_and_asks_the_owner_else(
-    phase: Phase, written: list[type[Event]]
-) -> None:
+def test_a_kill_ends_an_unowned_execution_or_asks_its_owner(phase: Phase, written: list[type[Event]]) -> None:
     events = request_kill(fold("e", WORDS[phase]), at=START, nonce="n")
     assert [type(event) for event in events] == written
 
 
 @given(legal_words())
-def test_a_kill_is_always_legal_and_a_second_one_writes_nothing_more(word: list[Event]) -> None:
+def test_a_kill_is_always_legal_and_idempotent(word: list[Event]) -> None:
     state: Execution = fold("e", word)
     for event in request_kill(state, at=START, nonce="n"):
         state = apply("e", state, event)

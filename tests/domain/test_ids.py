@@ -20,7 +20,7 @@ def test_an_id_is_a_uuid_of_version_7(time_ns: int, random: bytes) -> None:
 
 @given(times, st.integers(245, 10**12), entropy, entropy)
 def test_ids_sort_by_time(time_ns: int, later: int, first: bytes, second: bytes) -> None:
-    """A 4096th of a millisecond, 244.14 ns, is the resolution."""
+    """The resolution is 1/4096 of a millisecond: 244.14 ns."""
     assert execution_id(time_ns, first) < execution_id(time_ns + later, second)
 
 

@@ -41,7 +41,7 @@ async def test_the_exception_is_in_the_terminal_event() -> None:
 
 
 @pytest.mark.parametrize(("code", "signalled"), [(0, False), (2, False), (130, True), (1, True)])
-async def test_another_end_has_no_exception(code: int, signalled: bool) -> None:
+async def test_other_ends_have_no_exception(code: int, signalled: bool) -> None:
     event = ended(RunOutcome(reason="exit", exit_code=code, signalled=signalled))
     assert (event.exit_code, event.error_type, event.error, event.error_line) == (code, None, None, None)
 

@@ -18,12 +18,12 @@ def output_log_of(parts: list[tuple[Stream, bytes]]) -> OutputLog:
 
 
 def bytewise(parts: list[tuple[Stream, bytes]]) -> list[tuple[Stream, int]]:
-    """Each byte with its stream: what an output log means, however it was cut."""
+    """Return each byte with its stream, independent of chunk boundaries."""
     return [(stream, byte) for stream, data in parts for byte in data]
 
 
 @given(pieces)
-def test_a_journal_keeps_every_byte_in_order(parts: list[tuple[Stream, bytes]]) -> None:
+def test_an_output_log_keeps_every_byte_in_order(parts: list[tuple[Stream, bytes]]) -> None:
     output_log = output_log_of(parts)
     assert bytewise(list(output_log.since(0))) == bytewise(parts)
     for stream in Stream:
@@ -32,7 +32,7 @@ def test_a_journal_keeps_every_byte_in_order(parts: list[tuple[Stream, bytes]]) 
 
 
 @given(pieces, st.data())
-def test_how_the_appends_are_cut_makes_no_difference(
+def test_chunk_boundaries_of_appends_do_not_matter(
     parts: list[tuple[Stream, bytes]], data: st.DataObject
 ) -> None:
     cut = []
@@ -52,7 +52,9 @@ def test_a_reader_may_go_on_at_any_offset(parts: list[tuple[Stream, bytes]], dat
 
 
 @given(pieces, st.data())
-def test_the_beginning_may_be_kept_alone(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+def test_an_output_log_can_be_encoded_up_to_a_size(
+    parts: list[tuple[Stream, bytes]], data: st.DataObject
+) -> None:
     output_log = output_log_of(parts)
     size = data.draw(st.integers(0, len(output_log) + 3))
     kept = OutputLog.decode(output_log.encode(size))
@@ -67,14 +69,14 @@ def test_runs_alternate_between_the_streams(parts: list[tuple[Stream, bytes]]) -
 
 
 @given(pieces)
-def test_what_is_encoded_is_decoded(parts: list[tuple[Stream, bytes]]) -> None:
+def test_an_output_log_survives_a_round_trip(parts: list[tuple[Stream, bytes]]) -> None:
     output_log = output_log_of(parts)
     decoded = OutputLog.decode(output_log.encode())
     assert list(decoded.since(0)) == list(output_log.since(0))
 
 
 @given(st.binary(max_size=30) | st.from_regex(rb"[12][ -_0-9a-f]{8}.{0,20}", fullmatch=True))
-def test_whatever_decodes_was_encoded(stored: bytes) -> None:
+def test_decoded_data_survives_a_round_trip(stored: bytes) -> None:
     try:
         output_log = OutputLog.decode(stored)
     except CorruptLog:
@@ -95,13 +97,13 @@ def test_whatever_decodes_was_encoded(stored: bytes) -> None:
         b"10_000_01x",
     ],
 )
-def test_what_was_not_encoded_is_corrupt(stored: bytes) -> None:
+def test_invalid_data_is_corrupt(stored: bytes) -> None:
     with pytest.raises(CorruptLog):
         OutputLog.decode(stored)
 
 
 @given(pieces.filter(lambda parts: any(data for _, data in parts)), st.data())
-def test_a_journal_cut_short_is_corrupt(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+def test_a_truncated_output_log_is_corrupt(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
     output_log = output_log_of(parts)
     boundaries, at = {0}, 0
     for _, run in output_log.since(0):

@@ -78,7 +78,7 @@ def test_a_plan_is_safe(state: ClusterState) -> None:
 
 
 @given(cluster_states())
-def test_a_plan_leaves_nothing_undone_that_is_due(state: ClusterState) -> None:
+def test_a_plan_contains_every_due_action(state: ClusterState) -> None:
     acted = {action.execution.id: action for action in plan(state)}
     free = sum(max(0, capacity) for capacity in state.capacity.values())
     claims = sum(isinstance(action, Claim) for action in acted.values())
@@ -156,7 +156,7 @@ def sole(execution: Execution, capacity: dict[str, int]) -> Action | None:
     return actions[0] if actions else None
 
 
-def test_what_a_vanished_replica_leaves() -> None:
+def test_executions_of_a_lost_replica_are_released_or_marked_lost() -> None:
     owned = [submitted(payload="e/payload"), claimed("gone")]
     streamed = [submitted(), claimed("gone")]
     assert isinstance(sole(fold("e", owned), {}), Release)
@@ -167,7 +167,7 @@ def test_what_a_vanished_replica_leaves() -> None:
     assert sole(fold("e", [*owned, running()]), {"gone": 0}) is None
 
 
-def test_what_is_pinned_waits_for_its_own_replica() -> None:
+def test_a_pinned_execution_waits_for_its_replica() -> None:
     pinned = fold("e", [submitted(pinned="mine")])
     claim = sole(pinned, {"mine": 0, "other": 5})
     assert isinstance(claim, Claim)
@@ -175,7 +175,7 @@ def test_what_is_pinned_waits_for_its_own_replica() -> None:
     assert isinstance(sole(pinned, {"other": 5}), MarkLost)
 
 
-def test_what_runs_has_time_to_be_adopted() -> None:
+def test_a_running_execution_is_marked_lost_only_after_the_adoption_time() -> None:
     running_still = [
         OpenExecution(execution=fold("e", [submitted(), claimed("gone"), running()]), waiting_since=0)
     ]

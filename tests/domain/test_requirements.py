@@ -17,7 +17,7 @@ def parsed(text: str) -> Requirements:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n  # at all", "--no-index\n", " \\\n"])
-def test_what_asks_for_nothing_is_nothing(text: str) -> None:
+def test_requirements_without_packages_are_none(text: str) -> None:
     assert parse_requirements(text) is None
 
 
@@ -37,7 +37,7 @@ def test_what_asks_for_nothing_is_nothing(text: str) -> None:
         ("git+https://example.org/requests.git@v2#egg=requests", False),
     ],
 )
-def test_whether_every_version_is_named(text: str, pinned: bool) -> None:
+def test_requirements_are_pinned_if_every_version_is_exact(text: str, pinned: bool) -> None:
     assert parsed(text).pinned is pinned
 
 
@@ -98,7 +98,7 @@ x y
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_cannot_work_is_refused_with_its_line(line: str) -> None:
+def test_unsupported_requirements_are_refused_with_their_line(line: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_requirements(f"requests\n\n{line}")
     assert caught.value.field == "requirements_txt"
@@ -117,7 +117,7 @@ HASHES_CHECKED = "--require-hashes"
 
 
 def read(text: str) -> tuple[list[str], tuple[str, ...]]:
-    """The lines of the installer's file, and the options of its command line."""
+    """Return the lines of the installer's file, and the options of its command line."""
     requirements = parsed(text)
     assert requirements.file == "".join(f"{line}\n" for line in requirements.lines)
     return list(requirements.lines), requirements.options
@@ -167,7 +167,7 @@ def read(text: str) -> tuple[list[str], tuple[str, ...]]:
         ("--constraint=https://e.org/c.txt\nsix", ["--constraint https://e.org/c.txt", "six"], ()),
     ],
 )
-def test_the_installer_is_told_what_pip_would_do(
+def test_requirements_are_translated_for_the_installer(
     text: str, lines: list[str], options: tuple[str, ...]
 ) -> None:
     assert read(text) == (lines, options)
@@ -187,7 +187,7 @@ def test_the_installer_is_told_what_pip_would_do(
         ("--prefer-binary\nsix", 1, "use --only-binary"),
     ],
 )
-def test_what_pip_refuses_is_refused_with_its_line(text: str, line: int, said: str) -> None:
+def test_requirements_that_pip_refuses_are_refused_with_their_line(text: str, line: int, said: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_requirements(text)
     assert f"line {line} of requirements_txt" in str(caught.value)

@@ -62,7 +62,7 @@ def test_an_open_run_has_no_end() -> None:
         assert getattr(summary, name) is None
 
 
-def test_what_was_never_claimed_spent_all_its_time_in_the_queue() -> None:
+def test_an_unclaimed_execution_spends_all_its_time_in_the_queue() -> None:
     submit, end = at(0, 70)
     word = [submitted(submit), evolve(failed(end), error_type=FailureType.QUEUE_TIMEOUT)]
     summary = summarize(fold("e", word))
@@ -71,13 +71,13 @@ def test_what_was_never_claimed_spent_all_its_time_in_the_queue() -> None:
     assert summary.started_at is None
 
 
-def test_what_failed_in_setup_never_ran() -> None:
+def test_an_execution_that_failed_in_setup_has_no_run_time() -> None:
     submit, claim, prepare, end = at(0, 10, 15, 50)
     word = [submitted(submit), claimed(at=claim), preparing(prepare), failed(end)]
     assert summarize(fold("e", word)).timings_ms == Timings(queue=10, setup=35, run=0)
 
 
-def test_what_needs_no_setup_has_none() -> None:
+def test_a_run_without_setup_has_no_setup_time() -> None:
     submit, claim, run, end = at(0, 10, 15, 50)
     word = [submitted(submit), claimed(at=claim), running(run), finished(at=end)]
     assert summarize(fold("e", word)).timings_ms == Timings(queue=10, setup=0, run=35)
@@ -92,7 +92,7 @@ def test_a_released_run_waits_again() -> None:
     assert (summary.error, summary.error_type, summary.exit_code) == (None, None, None)
 
 
-def test_output_over_the_limit_is_said_to_be_cut() -> None:
+def test_output_over_the_limit_is_marked_truncated() -> None:
     for kind in FailureType:
         word = [submitted(), claimed(), running(), evolve(failed(), error_type=kind)]
         limited = kind == "output_limit"
@@ -114,7 +114,7 @@ def test_no_time_is_negative_though_clocks_differ(moments: list[int]) -> None:
     assert min(summary.timings_ms.queue, summary.timings_ms.setup, summary.timings_ms.run) >= 0
 
 
-def test_files_are_there_only_where_some_were_asked_for() -> None:
+def test_a_result_has_files_only_if_they_were_requested() -> None:
     asked = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
     brought = OutputFiles(listed=(OutputFile(path="a", size=1),), blob="b")
     start, end = [claimed(), running()], evolve(finished(), files=brought)
@@ -123,7 +123,7 @@ def test_files_are_there_only_where_some_were_asked_for() -> None:
     assert files_of(fold("exe_1", [asked, *start, end])) == brought
 
 
-def test_where_nobody_could_look_something_may_be_missing() -> None:
+def test_files_of_a_run_killed_while_running_are_truncated() -> None:
     asked = evolve(submitted(), spec=evolve(SPEC, output_files=("*",)))
     missing = files_of(fold("exe_1", [asked, claimed(), running(), killed()]))
     assert missing == OutputFiles(

@@ -28,7 +28,7 @@ def test_without_variables_all_settings_have_their_defaults() -> None:
     assert read_settings({"PATH": "/bin", "PYEXEC_TOKEN": "a", "PYEXEC_SERVER": "b"}) == Settings()
 
 
-def test_every_default_is_read_back_from_the_text_that_the_help_shows() -> None:
+def test_the_defaults_shown_in_the_help_can_be_parsed() -> None:
     """`none` stands for an empty value."""
     shown = {doc.variable: "" if doc.default == "none" else doc.default for doc in setting_docs()}
     assert read_settings(shown) == Settings()

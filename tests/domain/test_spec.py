@@ -22,11 +22,11 @@ def refused(metadata: Metadata, policy: Policy = POLICY) -> InvalidRequest:
     return caught.value
 
 
-def test_nothing_asked_for_is_the_defaults() -> None:
+def test_an_empty_request_gets_the_defaults() -> None:
     assert resolve(Metadata(), POLICY) == Spec(docker_image="python:3.12-slim", limits=LIMITS)
 
 
-def test_what_is_asked_for_is_kept() -> None:
+def test_requested_values_are_kept() -> None:
     asked = Metadata(
         entrypoint="./pkg//main.py",
         docker_image="example/image@sha256:0123012301230123012301230123012301230123012301230123012301230123",
@@ -91,12 +91,12 @@ def limited(name: str, value: float) -> Metadata:
     "entrypoint",
     ["", "/main.py", "..", "../main.py", "a/../../main.py", ".", "pkg/", "./", "a\0.py", "//main.py"],
 )
-def test_an_entrypoint_lies_inside(entrypoint: str) -> None:
+def test_an_invalid_entrypoint_is_refused(entrypoint: str) -> None:
     assert refused(Metadata(entrypoint=entrypoint)).field == "entrypoint"
 
 
 @pytest.mark.parametrize("pair", ["", "A", "=1", "A=\0", "A\0=1"])
-def test_an_environment_variable_has_a_name_and_a_value(pair: str) -> None:
+def test_an_invalid_environment_variable_is_refused(pair: str) -> None:
     assert refused(Metadata(env_vars=("GOOD=1", pair))).field == "env_vars[1]"
 
 
@@ -105,7 +105,7 @@ def test_an_argument_has_no_nul() -> None:
 
 
 @pytest.mark.parametrize("image", ["a b", "a\n", "a\tb", "a" * 513, "a\x1bb", "\0"])
-def test_an_image_has_a_name(image: str) -> None:
+def test_an_invalid_image_name_is_refused(image: str) -> None:
     assert refused(Metadata(docker_image=image)).field == "docker_image"
 
 
@@ -114,13 +114,13 @@ def test_an_empty_image_is_the_default() -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("requirements_txt", "x"), ("pre_commands", ("true",))])
-def test_what_the_operator_forbids_is_refused(field: str, value: object) -> None:
+def test_setup_is_refused_if_the_operator_forbids_it(field: str, value: object) -> None:
     error = refused(Metadata(**{field: value}), evolve(POLICY, setup_allowed=False))
     assert error.field == field
     assert "PYEXEC_SETUP_NETWORK" in str(error)
 
 
-def test_a_command_that_cannot_be_one_is_refused() -> None:
+def test_an_invalid_command_is_refused() -> None:
     for command in ("", " ", "a\0b"):
         assert refused(Metadata(pre_commands=("true", command))).field == "pre_commands[1]"
 

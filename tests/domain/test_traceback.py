@@ -15,7 +15,7 @@ from pyexec.domain.traceback import Crash, TracebackParser, parse_traceback
 
 @pytest.fixture
 def crash(tmp_path: Path):
-    """Runs a script, with a module beside it, and reads what it left on its standard error."""
+    """Return a function that runs a script with a helper module, and parses its standard error."""
 
     def run(source: str, helper: str = "") -> Crash | None:
         (tmp_path / "main.py").write_text(source)
@@ -39,7 +39,7 @@ def test_an_exception_without_a_message_is_named(crash) -> None:
     )
 
 
-def test_the_line_is_the_innermost_of_the_users_own(crash) -> None:
+def test_the_line_is_the_innermost_line_of_the_users_files(crash) -> None:
     found = crash("import helper\n\n\nhelper.go()\n", "import json\n\ndef go():\n    json.loads('{')\n")
     assert found.error_type == "JSONDecodeError"
     assert found.error_line == 4
@@ -152,11 +152,11 @@ def test_a_printed_traceback_before_the_real_one_does_not_count(crash) -> None:
         "",
     ],
 )
-def test_what_only_looks_like_one_is_none(crash, printed: str) -> None:
+def test_text_that_only_looks_like_a_traceback_is_no_crash(crash, printed: str) -> None:
     assert crash(f'import sys\nprint("{printed}", file=sys.stderr)\nsys.exit(1)') is None
 
 
-def test_a_traceback_that_the_program_printed_itself_counts_with_all_that_follows(crash) -> None:
+def test_a_printed_traceback_at_the_end_counts_with_all_text_after_it(crash) -> None:
     source = "import sys, traceback\ntry:\n    1 / 0\nexcept Exception:\n    traceback.print_exc()\n"
     source += "sys.exit('bye')\n"
     assert crash(source) == Crash(error_type="ZeroDivisionError", error="division by zero\nbye", error_line=3)
@@ -197,11 +197,11 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
         ("[Errno 1012] no such thing", False),
     ],
 )
-def test_a_network_that_was_wanted_is_known_by_what_the_c_library_says(error: str, wanted: bool) -> None:
+def test_network_errors_are_recognized_by_the_messages_of_the_c_library(error: str, wanted: bool) -> None:
     assert Crash(error_type="OSError", error=error, error_line=1).is_network_error is wanted
 
 
-def test_a_name_is_no_way_to_fill_lists() -> None:
+def test_a_long_exception_name_is_cut() -> None:
     text = f'Traceback (most recent call last):\n  File "/work/main.py", line 1, in <module>\n{"A" * 60_000}: x\n'
     crash = parse_traceback(text)
     assert crash == Crash(error_type="A" * 200, error="x", error_line=1)
@@ -235,7 +235,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_an_error_elsewhere_is_not_what_ended_the_program(crash, where: str) -> None:
+def test_exceptions_that_did_not_end_the_program_are_ignored(crash, where: str) -> None:
     source = ELSEWHERE[where]
     assert crash(source) == Crash(error_type="ValueError", error="main", error_line=source.count("\n") + 1)
 
@@ -243,7 +243,7 @@ def test_an_error_elsewhere_is_not_what_ended_the_program(crash, where: str) -> 
 @pytest.mark.parametrize(
     "where", [where for where in ELSEWHERE if where not in ("a hook", "an unclosed file")]
 )
-def test_an_error_elsewhere_is_none_if_the_program_exits(crash, where: str) -> None:
+def test_exceptions_elsewhere_are_no_crash_if_the_program_exits(crash, where: str) -> None:
     assert crash(ELSEWHERE[where].replace(MAIN, "import sys; sys.exit(1)")) is None
 
 
@@ -281,7 +281,7 @@ def test_a_long_message_is_cut(crash, size: int, text: str) -> None:
     assert found.error.endswith("<" if size <= 4_000 else "…")
 
 
-def test_more_frames_than_python_prints(crash) -> None:
+def test_a_traceback_with_omitted_frames_has_its_innermost_line(crash) -> None:
     source = "import sys\nsys.setrecursionlimit(4000)\ndef f(n):\n    g(n)\n"
     source += "def g(n):\n    f(n - 1) if n else 1 / 0\nf(900)"
     assert crash(source) == Crash(error_type="ZeroDivisionError", error="division by zero", error_line=6)
@@ -335,7 +335,7 @@ lines = st.sampled_from(
 
 
 @given(st.lists(lines, max_size=30), st.lists(st.integers(1, 40), min_size=1, max_size=20))
-def test_it_makes_no_difference_how_the_output_arrives(text: list[str], steps: list[int]) -> None:
+def test_chunk_boundaries_do_not_matter(text: list[str], steps: list[int]) -> None:
     data, at, parser = "\n".join(text).encode(), 0, TracebackParser()
     for step in itertools.cycle(steps):
         parser.feed(data[at : at + step])

@@ -1,4 +1,4 @@
-"""The guest unpacks every archive that the server's check accepts, whatever its headers say of times, modes, owners."""
+"""Test that the guest unpacks every archive that the server accepts, with any times, modes and owners."""
 
 import io
 import os
@@ -29,14 +29,14 @@ def frames_of(data: bytes, step: int = 1000) -> io.BytesIO:
 
 
 def unpacked(data: bytes, folder: Path) -> os.stat_result:
-    """Status of main.py after the check and the unpacking of an archive."""
+    """Check and unpack an archive; return the status of main.py."""
     check(data)
     unpack(frames_of(data), str(folder))
     return (folder / "main.py").stat()
 
 
 def base256(width: int, value: int) -> bytes:
-    """A number field as GNU tar writes a value that octal digits cannot hold."""
+    """Encode a number as GNU tar does if octal digits cannot hold it."""
     if value < 0:
         return (256**width + value).to_bytes(width, "big")
     return b"\x80" + value.to_bytes(width - 1, "big")
@@ -121,7 +121,7 @@ changes = st.lists(
 @example([({b"hdrcharset": b"\x80"}, tarfile.XGLTYPE)], [])
 @example([({b"comment": b"5 hdrcharset=\x80\n"}, tarfile.XHDTYPE)], [])
 @example([], [(MODE, base256(8, 2**40))])
-def test_what_the_server_accepts_is_unpacked(headers, numbers) -> None:
+def test_every_accepted_archive_is_unpacked(headers, numbers) -> None:
     def change(data: bytearray) -> None:
         for at, value in numbers:
             data[at : at + 8] = value
@@ -172,7 +172,7 @@ def test_any_bytes_are_unpacked_or_are_a_bad_archive(data: bytes) -> None:
 
 
 def with_attributes(members: dict[str, Callable[[tarfile.TarInfo], object]]) -> bytes:
-    """An archive of empty members; a name with a slash at its end is a directory."""
+    """Return an archive of empty members; a name that ends with a slash is a directory."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, change in members.items():
@@ -193,7 +193,7 @@ def test_the_owner_can_use_all_members(tmp_path: Path) -> None:
     assert modes == {tmp_path.name: 0o755, "main.py": 0o600, "d": 0o700, "x": 0o644, "run": 0o755}
 
 
-def test_a_time_is_kept_and_no_time_is_now(tmp_path: Path) -> None:
+def test_modification_times_are_kept_and_placeholders_become_now(tmp_path: Path) -> None:
     def mtime(value: float) -> Callable[[tarfile.TarInfo], object]:
         return lambda info: setattr(info, "mtime", value)
 

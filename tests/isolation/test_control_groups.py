@@ -23,7 +23,7 @@ def test_the_probe_reads_limits(version: str, share: dict[str, int | None]) -> N
     assert probe.control_group(str(RECORDED / version)) == {"swap_bytes": 0, "cpus": 0.5, **share}
 
 
-def test_the_probe_reads_no_limit_as_the_most_there_is(tmp_path: Path) -> None:
+def test_the_probe_reads_max_as_unlimited(tmp_path: Path) -> None:
     for name, text in {"memory.swap.max": "max", "cpu.max": "max 100000", "cpu.weight": "100"}.items():
         (tmp_path / name).write_text(f"{text}\n")
     found = probe.control_group(str(tmp_path))
@@ -31,7 +31,7 @@ def test_the_probe_reads_no_limit_as_the_most_there_is(tmp_path: Path) -> None:
     assert found["cpus"] > 1e9
 
 
-def test_the_probe_reads_nothing_where_there_is_nothing(tmp_path: Path) -> None:
+def test_the_probe_reads_missing_files_as_none(tmp_path: Path) -> None:
     assert set(probe.control_group(str(tmp_path)).values()) == {None}
 
 

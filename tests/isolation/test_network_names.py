@@ -11,7 +11,7 @@ from aiodocker import Docker
 
 from tests.isolation.networks import bridges
 from tests.isolation.test_networks import NETWORK
-from tests.operations.test_check import check
+from tests.operations.test_preflight import check
 from tests.support.api import api_of
 from tests.support.images import docker
 from tests.support.server import Server, running_server
@@ -19,7 +19,7 @@ from tests.support.server import Server, running_server
 pytestmark = pytest.mark.independent
 
 SERVERS = 4
-SAY_INTERFACES = "import socket; print(len(socket.if_nameindex()))"
+PRINT_INTERFACE_COUNT = "import socket; print(len(socket.if_nameindex()))"
 LOOPBACK_AND_ONE = "2\n"
 
 MakeServer = Callable[[int], Server]
@@ -27,7 +27,7 @@ MakeServer = Callable[[int], Server]
 
 @pytest.fixture
 def names() -> Iterator[tuple[str, str]]:
-    """The names of a network for runs and one for setups, which do not exist yet."""
+    """Yield names for a run network and a setup network; remove the networks at the end."""
     number = secrets.token_hex(4)
     both = f"pyexec-test-run-{number}", f"pyexec-test-setup-{number}"
     yield both
@@ -57,10 +57,10 @@ def networks(*names: str) -> list[str]:
 async def check_network(server: Server) -> None:
     """Check that a program with network has one, and that an environment is built with one."""
     async with api_of(server.url) as api:
-        ran = await api.run(SAY_INTERFACES, config=NETWORK)
+        ran = await api.run(PRINT_INTERFACE_COUNT, config=NETWORK)
         assert (ran["status"], ran["stdout"]) == ("completed", LOOPBACK_AND_ONE), ran
         unique = secrets.token_hex(8)  # makes another environment
-        command = f"python3 -c '{SAY_INTERFACES}' >/opt/interfaces; : {unique}"
+        command = f"python3 -c '{PRINT_INTERFACE_COUNT}' >/opt/interfaces; : {unique}"
         read = await api.run("print(open('/opt/interfaces').read(), end='')", pre_commands=[command])
         assert (read["status"], read["stdout"]) == ("completed", LOOPBACK_AND_ONE), read
 

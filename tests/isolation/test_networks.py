@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from tests.isolation.networks import firewall, named_container, rules, server_networks
-from tests.isolation.test_proof import refusal, warnings_of
+from tests.isolation.test_isolation_check import refusal, warnings_of
 from tests.support.api import Api, api_of
 from tests.support.index import gateway
 from tests.support.server import Server, running_server
@@ -52,7 +52,7 @@ async def api(networked: Server) -> AsyncIterator[Api]:
 
 @contextmanager
 def listening(address: str) -> Iterator[int]:
-    """The port of a service of this machine's at that address."""
+    """Listen at an address of this machine; yield the port."""
     with socket.create_server((address, 0)) as service:
         thread = threading.Thread(target=accept_all, args=(service,), name="service")
         thread.start()
@@ -69,7 +69,7 @@ def accept_all(service: socket.socket) -> None:
         return
 
 
-async def test_a_program_without_network_fails_at_once_and_is_told_why(api: Api) -> None:
+async def test_connections_without_network_fail_at_once_with_a_hint(api: Api) -> None:
     result = await api.run("import socket; socket.create_connection(('203.0.113.1', 80))")
     assert (result["status"], result["error_type"]) == ("completed", "OSError"), result
     assert result["error"].startswith("[Errno 101] Network is unreachable (")
@@ -77,7 +77,7 @@ async def test_a_program_without_network_fails_at_once_and_is_told_why(api: Api)
     assert result["duration_ms"] < 5000
 
 
-async def test_a_name_without_network_fails_at_once_and_is_told_why(api: Api) -> None:
+async def test_name_lookups_without_network_fail_at_once_with_a_hint(api: Api) -> None:
     result = await api.run("import urllib.request; urllib.request.urlopen('http://example.org')")
     assert (result["error_type"], result["error_line"]) == ("URLError", 1), result
     assert HINT in result["error"]
@@ -85,7 +85,7 @@ async def test_a_name_without_network_fails_at_once_and_is_told_why(api: Api) ->
     assert result["duration_ms"] < 5000
 
 
-async def test_other_failures_are_told_nothing_of_networks(api: Api) -> None:
+async def test_other_errors_get_no_network_hint(api: Api) -> None:
     result = await api.run("open('/nowhere')")
     assert HINT not in result["error"]
     result = await api.run("raise OSError(101, 'Network is unreachable')", config=NETWORK)
@@ -127,7 +127,7 @@ print("reached", flush=True)
     assert "reached" not in (await api.ended(execution_id))["stdout"]
 
 
-async def test_a_host_that_is_reached_is_said_once_and_refused_when_strict(
+async def test_a_reachable_host_is_a_warning_and_an_error_if_strict(
     image: str, tmp_path: Path, networked: Server, networks: tuple[str, str]
 ) -> None:
     run, setup = networks
@@ -143,7 +143,7 @@ async def test_a_host_that_is_reached_is_said_once_and_refused_when_strict(
     assert said.count("\n") == 1
 
 
-async def test_the_servers_own_port_is_named_when_it_is_reached(
+async def test_a_reachable_server_port_is_named_in_the_warning(
     image: str, tmp_path: Path, networks: tuple[str, str]
 ) -> None:
     run, setup = networks
@@ -156,7 +156,7 @@ async def test_the_servers_own_port_is_named_when_it_is_reached(
     assert [w for w in warnings if run in w and f"(open ports: {port})" in w], warnings
 
 
-async def test_the_firewall_closes_the_host_and_the_metadata_and_nothing_else(
+async def test_the_firewall_blocks_the_host_and_the_metadata_address(
     image: str, tmp_path: Path, api: Api, networks: tuple[str, str]
 ) -> None:
     run, setup = networks
@@ -164,7 +164,7 @@ async def test_the_firewall_closes_the_host_and_the_metadata_and_nothing_else(
     address = gateway(run)
     with listening(address) as port:
         try:
-            for _ in range(2):  # it may be run again
+            for _ in range(2):  # a second run changes nothing
                 assert firewall("up", *networks).returncode == 0
             assert firewall("status", *networks).stdout.count(": closed") == 2
             assert all("-j REJECT" in rule for rule in rules(*networks) - before)
@@ -183,7 +183,7 @@ async def test_the_firewall_closes_the_host_and_the_metadata_and_nothing_else(
     assert firewall("status", *networks).returncode == 1
 
 
-def test_the_firewall_names_a_network_that_is_not_there() -> None:
+def test_the_firewall_names_a_missing_network() -> None:
     said = firewall("up", "pyexec-test-nowhere")
     assert (said.returncode, said.stdout) == (2, "")
     assert "there is no network pyexec-test-nowhere" in said.stderr

@@ -21,7 +21,7 @@ def lines(server: Server) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.log.read_text().splitlines()]
 
 
-async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tmp_path: Path) -> None:
+async def test_every_json_line_names_its_subject(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, log_format="json", warm_pool="1") as server:
         async with api_of(server.url) as api:
             one = await api.run("print(1)")
@@ -50,10 +50,10 @@ async def test_every_line_is_an_object_that_says_what_it_is_about(image: str, tm
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-async def test_what_goes_on_in_the_background_names_its_execution(
+async def test_log_lines_of_background_tasks_name_their_execution(
     image: str, tmp_path: Path, log_format: str
 ) -> None:
-    """An environment that fails is logged by work that many may share; a program out of reach by its own task."""
+    """A task that several executions can share logs the failure of an environment."""
     with running_server(tmp_path / "data", image, log_format=log_format, warm_pool="0") as server:
         async with api_of(server.url) as api:
             failed = await api.run("print(1)", docker_image="localhost:1/nothing:1")
@@ -72,7 +72,7 @@ async def test_what_goes_on_in_the_background_names_its_execution(
 
 
 async def test_no_secret_is_ever_logged(image: str, tmp_path: Path) -> None:
-    """At the level that says most, with everything that goes wrong."""
+    """Log at DEBUG, and cause many kinds of errors."""
     token, secret = f"t{secrets.token_hex(8)}", f"s{secrets.token_hex(8)}"
     settings = {**NETWORKS, "api_tokens": token, "log_level": "DEBUG", "log_format": "json", "warm_pool": "1"}
     with running_server(tmp_path / "data", image, **settings) as server:
@@ -105,7 +105,7 @@ async def _misbehave(api: Api, secret: str) -> None:
 
 
 def _send(server: Server, text: str) -> None:
-    """Something that is no HTTP."""
+    """Send raw bytes that may not be HTTP."""
     host, _, port = server.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(text.encode())
@@ -114,7 +114,7 @@ def _send(server: Server, text: str) -> None:
             pass
 
 
-async def test_the_last_word_of_a_server_that_cannot_start_is_json_too(image: str, tmp_path: Path) -> None:
+async def test_a_startup_error_is_logged_as_json(image: str, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file, where a directory should be")
     with (
         pytest.raises(RuntimeError, match="did not start"),
@@ -125,7 +125,7 @@ async def test_the_last_word_of_a_server_that_cannot_start_is_json_too(image: st
     assert (line["level"], "PYEXEC_DOCKER_RUNTIME is 'none-such'" in line["message"]) == ("CRITICAL", True)
 
 
-async def test_requests_are_not_logged_where_nobody_wants_that(image: str, tmp_path: Path) -> None:
+async def test_access_log_off_logs_no_requests(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, access_log="off", warm_pool="0") as server:
         async with api_of(server.url) as api:
             await api.get("/api/v1/executions")

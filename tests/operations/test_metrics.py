@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script
-from tests.support.figures import figures, until_figures
+from tests.support.metrics import figures, until_figures
 from tests.support.server import NETWORKS, Server, running_server
 
 ENDED = "pyexec_executions_ended_total"
@@ -20,7 +20,7 @@ SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
 @pytest.fixture(scope="module")
 def measured(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One slot, so that a second run waits."""
+    """Run a server with one slot, so that a second run waits."""
     settings = {
         **NETWORKS,
         "max_concurrent": "1",
@@ -66,7 +66,7 @@ async def test_every_end_of_a_synchronous_run_is_counted_once(
     )
 
 
-async def test_eval_and_async_are_told_apart(api: Api) -> None:
+async def test_eval_and_async_are_counted_separately(api: Api) -> None:
     before = await figures(api.url)
     await api.eval({"code": "1"})
     await api.ended(await api.accepted("print(1)"))
@@ -100,7 +100,7 @@ async def test_steps_phases_and_bytes_of_a_run(api: Api) -> None:
     assert grown["pyexec_http_requests_total", route] == 1
 
 
-async def test_who_has_the_whole_stream_has_not_hung_up(api: Api) -> None:
+async def test_closing_a_stream_after_the_last_event_is_no_disconnect(api: Api) -> None:
     before = await figures(api.url)
     for _ in range(8):
         accept = {"Accept": "text/event-stream"}
@@ -118,7 +118,7 @@ async def test_who_has_the_whole_stream_has_not_hung_up(api: Api) -> None:
     assert statuses == {"200", "202"}, grown
 
 
-async def test_what_waits_and_what_is_killed(api: Api) -> None:
+async def test_slots_queue_timeouts_and_kills_are_counted(api: Api) -> None:
     before = await figures(api.url)
     running = await api.accepted(SLEEP)
     await api.until_printed(running, b"up")
@@ -139,7 +139,7 @@ async def test_what_waits_and_what_is_killed(api: Api) -> None:
     }
 
 
-async def test_a_line_for_slots_is_seen(api: Api) -> None:
+async def test_a_waiting_sync_run_counts_in_the_queue_length(api: Api) -> None:
     running = await api.accepted(SLEEP)
     await api.until_printed(running, b"up")
     async with anyio.create_task_group() as callers:
@@ -148,7 +148,7 @@ async def test_a_line_for_slots_is_seen(api: Api) -> None:
         await api.kill(running)
 
 
-async def test_what_was_accepted_and_waits_is_seen(api: Api) -> None:
+async def test_waiting_async_executions_count_in_queue_length_or_backlog(api: Api) -> None:
     running = await api.accepted(SLEEP)
     await api.until_printed(running, b"up")
     waiting = [await api.accepted("print(1)") for _ in range(3)]
@@ -170,7 +170,7 @@ async def test_a_setup_that_fails(api: Api) -> None:
     }
 
 
-async def test_a_caller_who_hangs_up_and_one_who_is_refused(api: Api) -> None:
+async def test_disconnects_and_refused_requests_are_counted(api: Api) -> None:
     before = await figures(api.url)
     assert (await api.sync(b"no tar at all" * 100)).status in (400, 415)
     with anyio.move_on_after(1):
@@ -182,7 +182,7 @@ async def test_a_caller_who_hangs_up_and_one_who_is_refused(api: Api) -> None:
     assert any(dict(labels).get("status") in ("400", "415") for _, labels in after.since(before, refused))
 
 
-async def test_nothing_that_a_caller_gave_is_a_label(api: Api, measured: Server) -> None:
+async def test_labels_contain_no_input_of_callers(api: Api, measured: Server) -> None:
     secret = f"x{secrets.token_hex(8)}"
     await api.request("GET", f"/{secret}/{secret}")
     await api.request("GET", f"/api/v1/executions/{secret}?wait={secret}")
@@ -199,7 +199,7 @@ async def test_nothing_that_a_caller_gave_is_a_label(api: Api, measured: Server)
     assert text.count("\n") < 1500
 
 
-async def test_the_figures_need_a_token_where_one_is_set(image: str, tmp_path: Path) -> None:
+async def test_metrics_need_a_token_if_one_is_set(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, api_tokens="one,two", warm_pool="0") as server:
         async with api_of(server.url) as api:
             assert (await api.get("/metrics")).status == 401
@@ -209,7 +209,7 @@ async def test_the_figures_need_a_token_where_one_is_set(image: str, tmp_path: P
             assert (await api.get("/ready")).status == 200
 
 
-async def test_what_is_taken_over_after_a_crash_is_counted(image: str, tmp_path: Path) -> None:
+async def test_an_adopted_run_is_counted(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="0", default_memory_mb="64") as first:
         async with api_of(first.url) as api:
             execution = await api.accepted("import time; print('up', flush=True); time.sleep(3)")

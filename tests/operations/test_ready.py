@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tests.support.api import api_of, until_not_ready, until_ready, until_unready_for
 from tests.support.consul import durable_agent
-from tests.support.figures import figures, until_figures
+from tests.support.metrics import figures, until_figures
 from tests.support.server import running_server
 
 
-async def test_a_server_that_stops_takes_no_work_and_says_so(image: str, tmp_path: Path) -> None:
+async def test_a_stopping_server_is_not_ready_and_refuses_work(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="0", stop_timeout="60") as server:
         async with api_of(server.url) as api:
             execution = await api.accepted("import time; print('up', flush=True); time.sleep(60)")
@@ -24,7 +24,7 @@ async def test_a_server_that_stops_takes_no_work_and_says_so(image: str, tmp_pat
         assert server.process.wait(60) == 0
 
 
-async def test_a_member_without_its_consul(image: str, tmp_path: Path) -> None:
+async def test_a_replica_without_consul_is_not_ready(image: str, tmp_path: Path) -> None:
     with durable_agent(tmp_path / "consul") as agent:
         settings = {"consul_addr": agent.address, "warm_pool": "0", "stop_timeout": "1"}
         with running_server(tmp_path / "data", image, **settings) as server:

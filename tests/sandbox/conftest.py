@@ -19,7 +19,7 @@ def attacked(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture
 async def attack(attacked: Server) -> AsyncIterator[Attack]:
-    """Runs hostile programs; afterwards the server, the machine and the next run are as before."""
+    """Yield a runner of hostile programs; check at the end that server and next run are unaffected."""
     async with api_of(attacked.url) as api:
         attack = Attack(attacked, api)
         yield attack

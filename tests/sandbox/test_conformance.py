@@ -19,7 +19,7 @@ OF_ONE_RUN = {
     "execution_id", "created_at", "started_at", "finished_at", "duration_ms", "timings_ms", "usage",
 }  # fmt: skip
 NUMBERED = re.compile(r"0x[0-9a-f]{8,}|pid=\d+ parent=\d+")
-"""Addresses, and the numbers of processes, of which a container's start uses up some more or less."""
+"""Memory addresses and process ids, which differ between runs."""
 MEBIBYTE = 1024 * 1024
 
 
@@ -28,7 +28,7 @@ class Both:
     """Two servers, with and without prestarted interpreters."""
 
     ahead: Api
-    afresh: Api
+    without_prestart: Api
 
     async def results(self, case: Case) -> tuple[Any, Any]:
         """Return the results of a program on both servers."""
@@ -42,8 +42,8 @@ class Both:
 
         async with anyio.create_task_group() as runs:
             runs.start_soon(run, "ahead", self.ahead, name="ahead")
-            runs.start_soon(run, "afresh", self.afresh, name="afresh")
-        return found["ahead"], found["afresh"]
+            runs.start_soon(run, "without_prestart", self.without_prestart, name="without_prestart")
+        return found["ahead"], found["without_prestart"]
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +54,21 @@ def servers(
     image = made(customization=None)  # an image with one gets a new interpreter for variables
     with (
         running_server(directory / "ahead", image, standby="on") as ahead,
-        running_server(directory / "afresh", image, standby="off") as afresh,
+        running_server(directory / "without_prestart", image, standby="off") as without_prestart,
     ):
-        yield ahead, afresh
+        yield ahead, without_prestart
 
 
 @pytest.fixture
 async def both(servers: tuple[Server, Server]) -> AsyncIterator[Both]:
-    async with api_of(servers[0].url) as ahead, api_of(servers[1].url) as afresh:
-        yield Both(ahead, afresh)
+    async with api_of(servers[0].url) as ahead, api_of(servers[1].url) as without_prestart:
+        yield Both(ahead, without_prestart)
 
 
 @sampled("name", CORPUS)
-async def test_all_that_comes_out_is_the_same(both: Both, name: str) -> None:
-    ahead, afresh = await both.results(CORPUS[name])
-    assert seen(ahead) == seen(afresh)
+async def test_results_with_and_without_prestart_are_equal(both: Both, name: str) -> None:
+    ahead, without_prestart = await both.results(CORPUS[name])
+    assert seen(ahead) == seen(without_prestart)
 
 
 COPY = """
@@ -98,7 +98,7 @@ async def test_nothing_is_left_of_the_start(both: Both, metadata: dict[str, Any]
 
 
 def seen(result: Any) -> Any:
-    """All of a Result that is not bound to differ from run to run."""
+    """Return the parts of a result that must be equal on both servers."""
     return {
         key: NUMBERED.sub("…", value) if isinstance(value, str) else value
         for key, value in result.items()

@@ -13,7 +13,7 @@ HISTORIES = st.lists(st.tuples(KINDS, st.floats(0, 30)), max_size=60)
 
 
 def after(history: list[tuple[str, float]]) -> tuple[Demand[str], float]:
-    """The demand after these requests, each so many seconds after the one before; and the time then."""
+    """Record requests, each after a pause in seconds; return the demand and the time of the last request."""
     demand, now = Demand("standard"), 0.0
     for kind, pause in history:
         now += pause
@@ -22,7 +22,7 @@ def after(history: list[tuple[str, float]]) -> tuple[Demand[str], float]:
 
 
 @given(HISTORIES, st.integers(0, 12), st.floats(0, 1e6))
-def test_all_places_are_given_and_only_to_what_was_asked_for(
+def test_the_whole_pool_is_allocated_to_requested_kinds_and_the_standard_kind(
     history: list[tuple[str, float]], size: int, later: float
 ) -> None:
     demand, now = after(history)
@@ -33,7 +33,7 @@ def test_all_places_are_given_and_only_to_what_was_asked_for(
 
 
 @given(st.lists(KINDS, max_size=60), st.integers(0, 12))
-def test_what_is_asked_more_has_no_fewer_places(history: list[str], size: int) -> None:
+def test_a_kind_requested_more_often_gets_at_least_as_many_sandboxes(history: list[str], size: int) -> None:
     demand, now = after([(kind, 0.0) for kind in history])
     places = demand.allocate(size, now)
     others = set(history) - {"standard"}
@@ -43,23 +43,25 @@ def test_what_is_asked_more_has_no_fewer_places(history: list[str], size: int) -
 
 
 @given(HISTORIES, st.integers(1, 12))
-def test_after_a_long_silence_all_are_standard_again(history: list[tuple[str, float]], size: int) -> None:
+def test_without_requests_the_pool_returns_to_the_standard_kind(
+    history: list[tuple[str, float]], size: int
+) -> None:
     demand, now = after(history)
     places = demand.allocate(size, now + 10 * DECAY_SECONDS)
     assert {kind: count for kind, count in places.items() if count} == {"standard": size}
 
 
-def test_one_request_is_no_habit() -> None:
+def test_a_single_request_does_not_change_the_pool() -> None:
     demand, now = after([("large", 0.0)])
     assert demand.allocate(4, now) == {"standard": 4}
 
 
-def test_places_are_shared_as_the_requests_are() -> None:
+def test_the_pool_is_shared_in_proportion_to_the_requests() -> None:
     demand, now = after([("small", 0.0)] * 3)
     assert demand.allocate(4, now) == {"standard": 1, "small": 3}
 
 
-def test_the_rate_is_that_of_the_present() -> None:
+def test_the_request_rate_decays() -> None:
     demand, now = after([("standard", 0.1)] * 100)
     assert demand.rate(now) == pytest.approx(10, rel=0.1)
     assert demand.rate(now + 60) < 0.01

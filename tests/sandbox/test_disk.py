@@ -85,7 +85,7 @@ open('big', 'wb').write(bytes(17 << 20))
 
 @pytest.mark.parametrize("path", ["/work", "/tmp", "/dev/shm"])
 @pytest.mark.parametrize("how", ["open(name, 'w').close()", "os.mkdir(name)", "os.symlink('x' * 100, name)"])
-async def test_many_small_files_fill_it_too(attack: Attack, path: str, how: str) -> None:
+async def test_many_small_files_fill_the_disk(attack: Attack, path: str, how: str) -> None:
     source = f"""
 import os
 number = 0
@@ -101,7 +101,7 @@ except OSError as error:
     assert (end_of(result), result["stdout"]) == (COMPLETED, FULL + "\n")
 
 
-async def test_a_file_with_holes_takes_what_is_written(attack: Attack) -> None:
+async def test_a_sparse_file_cannot_exceed_the_disk_limit(attack: Attack) -> None:
     source = """
 import os
 with open('holes', 'wb') as file:
@@ -117,7 +117,7 @@ with open('holes', 'wb') as file:
     assert (result.get("files", []), result["files_truncated"]) == ([], True)
 
 
-async def test_a_very_deep_tree_does_no_harm(attack: Attack) -> None:
+async def test_a_very_deep_directory_tree_truncates_the_output_files(attack: Attack) -> None:
     source = "import os\nfor _ in range(2000):\n os.mkdir('d')\n os.chdir('d')\nopen('end', 'w').close()"
     result = await attack(source, output_files=["**/*"])
     assert end_of(result) == COMPLETED
@@ -125,7 +125,7 @@ async def test_a_very_deep_tree_does_no_harm(attack: Attack) -> None:
     assert result["files_truncated"] is True
 
 
-async def test_only_its_own_places_can_be_written(attack: Attack) -> None:
+async def test_a_program_can_write_only_to_its_own_directories(attack: Attack) -> None:
     source = """
 import os
 writable = set()
@@ -146,7 +146,7 @@ print(sorted(writable))
 
 
 @sampled("name", ["/etc/shadow", "/proc/1/environ", "/var/run/docker.sock", "/dev/mem"], every=2)
-async def test_a_name_that_leads_elsewhere_leads_nowhere(attack: Attack, name: str) -> None:
+async def test_links_give_no_access_to_protected_files(attack: Attack, name: str) -> None:
     source = f"""
 import os
 os.symlink({name!r}, 'file')
@@ -169,7 +169,7 @@ open('mine', 'w').write('mine')
     assert result["files"] == [{"path": "mine", "size": 4}]
 
 
-async def test_names_of_all_kinds_come_back_as_a_tar_that_can_be_unpacked(attack: Attack) -> None:
+async def test_the_tar_of_output_files_has_only_safe_names(attack: Attack) -> None:
     source = """
 import os, socket
 os.mkfifo('fifo')

@@ -33,7 +33,7 @@ images = st.lists(facts, max_size=8).map(
 
 
 @given(images, st.integers(0, 300))
-def test_what_was_not_used_for_longest_goes_until_the_rest_fits(kept: list[Image], most: int) -> None:
+def test_the_least_recently_used_images_are_evicted_until_the_rest_fits(kept: list[Image], most: int) -> None:
     going = images_to_evict(kept, most, NOW)
     staying = [image for image in kept if image not in going]
     oldest = min((image.used_at for image in staying), default=NOW)
@@ -46,12 +46,12 @@ def test_what_was_not_used_for_longest_goes_until_the_rest_fits(kept: list[Image
     assert all(image.names for image in staying)
 
 
-def test_nothing_goes_without_need() -> None:
+def test_no_image_is_evicted_below_the_limit() -> None:
     kept = [image(1, 50, 500), image(2, 50, 600)]
     assert images_to_evict(kept, 100, NOW) == []
     assert images_to_evict(kept, 99, NOW) == [kept[1]]
 
 
-def test_what_an_environment_shares_with_its_image_does_not_count() -> None:
+def test_layers_of_the_base_image_do_not_count() -> None:
     kept = [image(number, 10, 500, base=1000) for number in range(5)]
     assert images_to_evict(kept, 50, NOW) == []

@@ -18,7 +18,7 @@ INTERNAL = ("failed", "internal", None)
 
 @pytest.fixture(scope="module")
 def hostile(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image's name. Its real interpreter serves the lies."""
+    """Build an image whose python3 is the hostile supervisor; yield its name."""
     context = tmp_path_factory.mktemp("hostile")
     real = [
         "docker",
@@ -49,7 +49,7 @@ def hostile(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture
 def lying_first(hostile: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An image that lies before it was asked anything."""
+    """Build an image that sends false frames before any input; yield its name."""
     name = f"pyexec-test-lying:{secrets.token_hex(4)}"
     (tmp_path / "Dockerfile").write_text(f"FROM {hostile}\nENV LIE_FIRST={request.param}\n")
     subprocess.run(["docker", "build", "-q", "-t", name, tmp_path], check=True, capture_output=True)
@@ -72,14 +72,14 @@ def lying_first(hostile: str, tmp_path: Path, request: pytest.FixtureRequest) ->
         ("empty_frames", [TIMEOUT]),
         ("endless_output", [OUTPUT_LIMIT]),
         ("bits_of_output", [TIMEOUT]),
-        ("bytes_in_turn", [TIMEOUT, OUTPUT_LIMIT]),  # the machine decides which limit it meets first
+        ("bytes_in_turn", [TIMEOUT, OUTPUT_LIMIT]),  # which limit comes first depends on the machine
         ("endless_result", [INTERNAL]),
         ("endless_errors", [TIMEOUT]),
         ("two_ends", [COMPLETED]),
     ],
     every=2,
 )
-async def test_a_supervisor_that_lies(
+async def test_false_frames_fail_only_their_own_run(
     attack: Attack, hostile: str, lie: str, ends: Sequence[tuple[str, str | None, int | None]]
 ) -> None:
     result = await attack(f"# LIE={lie}\n", docker_image=hostile, config={"timeout_seconds": 2})
@@ -93,7 +93,7 @@ async def test_a_supervisor_that_lies(
     ["file_elsewhere", "endless_file", "endless_files", "no_end", "nothing", "false_report", "endless_skips"],
     every=2,
 )
-async def test_files_that_a_supervisor_makes_up(attack: Attack, hostile: str, lie: str) -> None:
+async def test_forged_output_files_have_no_unsafe_paths(attack: Attack, hostile: str, lie: str) -> None:
     result = await attack(f"# LIE={lie}\n", docker_image=hostile, config=BRIEF, output_files=["**"])
     assert result["status"] in ("completed", "failed")
     names = {file["path"] for file in result.get("files", ())}
@@ -101,7 +101,9 @@ async def test_files_that_a_supervisor_makes_up(attack: Attack, hostile: str, li
     assert {each["reason"] for each in result["files_skipped"]} <= {"not_collected", "timeout"}
 
 
-async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, hostile: str) -> None:
+async def test_too_many_switches_between_streams_exceed_the_output_limit(
+    attack: Attack, hostile: str
+) -> None:
     """The order of the pieces is stored, which takes more memory than the bytes."""
     result = await attack("# LIE=bytes_in_turn\n", docker_image=hostile)
     assert end_of(result) == OUTPUT_LIMIT
@@ -109,8 +111,10 @@ async def test_output_in_too_many_pieces_is_too_much_output(attack: Attack, host
 
 
 @sampled("lying_first", ["refused", "endless", "ready_and_endless"], indirect=True, every=2)
-async def test_a_supervisor_that_lies_before_it_is_asked(attack: Attack, lying_first: str) -> None:
-    """Asked for often enough, such a sandbox is even made ahead of time."""
+async def test_false_frames_before_the_program_fail_only_their_own_run(
+    attack: Attack, lying_first: str
+) -> None:
+    """After several requests, the pool also starts such a sandbox ahead of demand."""
     for _ in range(3):
         answer = await attack.api.sync(script("print(1)"), {"docker_image": lying_first, "config": BRIEF})
         assert answer.status in (200, 503), answer

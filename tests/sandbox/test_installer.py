@@ -8,7 +8,7 @@ PT_INTERP, PT_DYNAMIC, DT_NEEDED = 3, 2, 1
 
 
 def segments(data: bytes) -> list[tuple[int, int, int]]:
-    """Type, offset and size of each segment of a 64-bit ELF file (elf(5))."""
+    """Return the type, offset and size of each segment of a 64-bit ELF file (elf(5))."""
     (offset,) = struct.unpack_from("<Q", data, 32)
     size, count = struct.unpack_from("<HH", data, 54)
     found = []
@@ -22,7 +22,7 @@ def test_uv_needs_no_shared_library() -> None:
     data = installed_uv().read_bytes()
     assert data[:5] == b"\x7fELF\x02"
     kinds = {kind for kind, _, _ in segments(data)}
-    assert PT_INTERP not in kinds, "a loader of the image's own would have to fit"
+    assert PT_INTERP not in kinds, "a dynamic executable needs a matching loader in every image"
     for kind, start, length in segments(data):
         if kind == PT_DYNAMIC:
             tags = [struct.unpack_from("<Q", data, at)[0] for at in range(start, start + length, 16)]

@@ -62,7 +62,7 @@ CALLS = [
 
 
 async def test_calls_that_no_program_needs_are_refused(attack: Attack) -> None:
-    """Not permitted, or not there: any other error would mean that the kernel has looked at the arguments."""
+    """Each call fails with EPERM, EACCES or ENOSYS, before the kernel reads the arguments."""
     source = f"""{LIBC}
 number = {NUMBERS}[os.uname().machine].__getitem__
 for call in {CALLS}:
@@ -74,14 +74,14 @@ for call in {CALLS}:
     assert (end_of(result), result["stdout"]) == (COMPLETED, "")
 
 
-async def test_a_new_namespace_of_users_is_refused(attack: Attack) -> None:
+async def test_a_new_user_namespace_is_refused(attack: Attack) -> None:
     """Inside a user namespace, a program would have all capabilities and could reach most of the kernel."""
     source = "import subprocess; print(subprocess.run(['unshare', '-Ur', 'id', '-u'], capture_output=True))"
     result = await attack(source)
     assert "Operation not permitted" in result["stdout"]
 
 
-async def test_it_has_no_rights_and_can_get_none(attack: Attack) -> None:
+async def test_a_program_has_no_capabilities(attack: Attack) -> None:
     source = """
 import os
 status = dict(line.rstrip().split(':\\t', 1) for line in open('/proc/self/status') if ':\\t' in line)
@@ -92,7 +92,7 @@ print(status['NoNewPrivs'], status['Seccomp'], os.getresuid(), os.getresgid(), o
     assert (await attack(source))["stdout"].replace("[]\n", "[1000]\n") == expected
 
 
-async def test_programs_of_other_users_give_no_rights(attack: Attack) -> None:
+async def test_setuid_programs_give_no_rights(attack: Attack) -> None:
     source = """
 import os, stat, subprocess
 found = 0

@@ -112,14 +112,14 @@ async def test_a_memory_bomb_is_out_of_memory(attack: Attack, source: str) -> No
     assert result["error"] == "the program used more than 64 MiB of memory and was stopped"
 
 
-async def test_a_child_that_the_kernel_has_killed_is_the_programs_end(attack: Attack) -> None:
+async def test_an_oom_kill_of_a_child_fails_the_run(attack: Attack) -> None:
     """The parent may survive and exit with 0, but the run has exceeded its memory limit."""
     child = "import mmap; mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)"
     result = await attack(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")
     assert end_of(result) == OUT_OF_MEMORY
 
 
-async def test_what_is_only_reserved_costs_nothing(attack: Attack) -> None:
+async def test_reserved_address_space_does_not_count_as_memory(attack: Attack) -> None:
     result = await attack(
         "import mmap; mmap.mmap(-1, 1 << 36, flags=mmap.MAP_PRIVATE | 0x4020); print('fine')"
     )

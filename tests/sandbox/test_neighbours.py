@@ -52,14 +52,14 @@ print(found)
 """
 
 
-async def test_an_earlier_run_has_left_nothing(attack: Attack) -> None:
+async def test_a_run_finds_no_traces_of_an_earlier_run(attack: Attack) -> None:
     secret = secrets.token_hex(8)
     assert (await attack(LEAVES, script_args=[secret, "0"]))["stdout"] == "left\n"
     result = await attack(SEARCHES, script_args=[secret[:-1]])
     assert (end_of(result), result["stdout"]) == (COMPLETED, "[]\n")
 
 
-async def test_a_run_at_the_same_time_is_not_to_be_found(attack: Attack) -> None:
+async def test_a_run_finds_no_traces_of_a_concurrent_run(attack: Attack) -> None:
     secret = secrets.token_hex(8)
     execution_id = await attack.api.accepted(LEAVES, script_args=[secret, "60", attack.mark])
     await attack.api.until_printed(execution_id, b"left\n")
@@ -78,7 +78,7 @@ for pid in range(2, 70000):
 """
 
 
-async def test_signals_to_everybody_reach_nobody_else(attack: Attack) -> None:
+async def test_signals_do_not_reach_other_runs(attack: Attack) -> None:
     spared, _ = await asyncio.gather(attack("import time; time.sleep(1); print('spared')"), attack(KILLS))
     assert (end_of(spared), spared["stdout"]) == (COMPLETED, "spared\n")
 
@@ -92,7 +92,7 @@ async def test_signals_to_everybody_reach_nobody_else(attack: Attack) -> None:
         pytest.param("import os\nwhile True: os.write(1, b'x')", id="output"),
     ],
 )
-async def test_a_greedy_neighbour_leaves_enough(attack: Attack, greedy: str) -> None:
+async def test_a_greedy_run_does_not_starve_other_runs(attack: Attack, greedy: str) -> None:
     modest = "import hashlib; print(hashlib.sha256(bytes(1 << 24)).hexdigest()[:8])"
     _, result = await asyncio.gather(attack(greedy, config={"timeout_seconds": 2}), attack(modest))
     assert (end_of(result), result["stdout"]) == (COMPLETED, "080acf35\n")

@@ -37,14 +37,14 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
     ],
     every=2,
 )
-async def test_there_is_no_way_out(attack: Attack, host: str, port: int) -> None:
+async def test_no_address_is_reachable_without_network(attack: Attack, host: str, port: int) -> None:
     result = await attack(CONNECT, script_args=[host, str(port)])
     assert end_of(result) == COMPLETED
     reasons = {"Network is unreachable", "Cannot assign requested address", "Invalid argument"}
     assert set(result["stdout"].splitlines()) <= reasons
 
 
-async def test_no_name_is_resolved(attack: Attack) -> None:
+async def test_external_host_names_are_not_resolved(attack: Attack) -> None:
     source = """
 import socket
 for name in ('example.org', 'host.docker.internal', 'metadata.google.internal'):
@@ -58,7 +58,7 @@ for name in ('example.org', 'host.docker.internal', 'metadata.google.internal'):
 
 
 @pytest.mark.parametrize("network_disabled", [True, False])
-async def test_a_program_finds_itself_by_name(attack: Attack, network_disabled: bool) -> None:
+async def test_localhost_and_the_host_name_resolve(attack: Attack, network_disabled: bool) -> None:
     source = """
 import socket
 with socket.create_server(('localhost', 0)) as server:
@@ -74,7 +74,7 @@ print(socket.gethostname(), {*socket.gethostbyname_ex('localhost')[2]}, socket.g
         assert names == "sandbox {'127.0.0.1'} 127.0.0.1\n"
 
 
-async def test_the_file_of_names_is_not_the_programs(attack: Attack) -> None:
+async def test_etc_hosts_is_read_only_and_has_only_local_names(attack: Attack) -> None:
     source = """
 try:
     open('/etc/hosts', 'w')
@@ -90,7 +90,7 @@ print(open('/etc/hosts').read())
     ]  # fmt: skip
 
 
-async def test_the_only_interface_is_its_own(attack: Attack) -> None:
+async def test_there_are_no_external_interfaces(attack: Attack) -> None:
     result = await attack("import socket; print([name for _, name in socket.if_nameindex()])")
     interfaces = set(eval(result["stdout"]))
     assert "lo" in interfaces
@@ -111,7 +111,7 @@ time.sleep(1)
 """
 
 
-async def test_loopback_works_and_two_runs_may_have_one_port(attack: Attack) -> None:
+async def test_two_runs_can_listen_on_the_same_loopback_port(attack: Attack) -> None:
     results = await asyncio.gather(attack(LOOPBACK), attack(LOOPBACK))
     assert [(end_of(result), result["stdout"]) for result in results] == [(COMPLETED, "served\n")] * 2
 
@@ -158,7 +158,7 @@ with socket.socket() as probe:
     assert (await attack(source))["stdout"] == "refused\n" * 4
 
 
-async def test_docker_is_not_there(attack: Attack) -> None:
+async def test_docker_sockets_are_not_visible(attack: Attack) -> None:
     source = """
 import os, socket
 for path in ('/var/run/docker.sock', '/run/docker.sock', '/run/containerd/containerd.sock'):

@@ -47,21 +47,21 @@ async def test_one_very_long_line_is_whole(attack: Attack, unit: str) -> None:
     assert result["stdout"] == (sent * (MOST // len(sent))).decode("utf-8", "replace")
 
 
-async def test_what_looks_like_frames_is_output(attack: Attack) -> None:
+async def test_forged_frames_count_as_output(attack: Attack) -> None:
     forged = b'X\0\0\0\x11{"reason":"exit"}\nG\0\0\0\0\nR\0\0\0\2{}\nE\xff\xff\xff\xff'
     result = await attack(f"import os, sys\nos.write(1, {forged!r})\nos.write(2, {forged!r})\nsys.exit(7)")
     assert end_of(result) == ("completed", None, 7)
     assert result["stdout"] == result["stderr"] == forged.decode("utf-8", "replace")
 
 
-async def test_a_slow_trickle_is_passed_on_until_the_time_is_up(attack: Attack) -> None:
+async def test_slow_output_is_kept_until_the_timeout(attack: Attack) -> None:
     source = "import os, time\nwhile True:\n os.write(1, b'o')\n os.write(2, b'e')\n time.sleep(0.001)"
     result = await attack(source, config=BRIEF)
     assert end_of(result) == TIMEOUT
     assert len(result["stdout"]) > 10
 
 
-async def test_output_descriptors_that_are_closed_or_replaced(attack: Attack) -> None:
+async def test_closed_or_replaced_output_descriptors_do_not_change_the_exit_code(attack: Attack) -> None:
     source = """
 import os
 for number in range(256):
@@ -78,7 +78,7 @@ os._exit(3)
     assert (end_of(result), result["stdout"], result["stderr"]) == (("completed", None, 3), "", "")
 
 
-async def test_an_output_that_nobody_can_close_any_more_is_closed(attack: Attack) -> None:
+async def test_a_pipe_held_by_inflight_descriptors_is_closed(attack: Attack) -> None:
     """The program's end of the pipe is in flight in a socket that is in flight in itself. Only the kernel's garbage
     collector can close it."""
     source = """
@@ -93,7 +93,7 @@ print('sent')
     assert (end_of(result), result["stdout"]) == (COMPLETED, "sent\n")
 
 
-async def test_a_pipe_made_large_and_full_does_not_block_the_end(attack: Attack) -> None:
+async def test_a_full_enlarged_pipe_does_not_block_the_end_of_the_run(attack: Attack) -> None:
     source = """
 import fcntl, os
 fcntl.fcntl(1, 1031, 1 << 20)
@@ -109,5 +109,5 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("stdin", ["", "x" * 5_000_000])
-async def test_a_stdin_that_nobody_reads(attack: Attack, stdin: str) -> None:
+async def test_unread_stdin_does_not_block_the_end_of_the_run(attack: Attack, stdin: str) -> None:
     assert end_of(await attack("print('busy')", stdin=stdin)) == COMPLETED

@@ -50,7 +50,7 @@ BUSY = "while True: pass"
 BUSY_EVERYWHERE = "import os\nfor _ in range(5): os.fork()\nwhile True: pass"
 SLEEPS = "import time; time.sleep(3600)"
 READS = "import os; r, w = os.pipe(); os.read(r, 1)"
-DEAF = """
+IGNORES_SIGNALS = """
 import signal, time
 for number in range(1, 65):
     try:
@@ -87,8 +87,8 @@ ctypes.CDLL(None).pthread_exit(None)
         pytest.param(BUSY, id="is busy"),
         pytest.param(BUSY_EVERYWHERE, id="is busy everywhere"),
         pytest.param(SLEEPS, id="sleeps"),
-        pytest.param(READS, id="reads what never comes"),
-        pytest.param(DEAF, id="ignores signals"),
+        pytest.param(READS, id="blocks in a read"),
+        pytest.param(IGNORES_SIGNALS, id="ignores signals"),
         pytest.param(STOPS_ITSELF, id="stops itself"),
         pytest.param(STOPS_ALL, id="stops all"),
         pytest.param(IS_TRACED, id="asks to be traced"),
@@ -96,7 +96,7 @@ ctypes.CDLL(None).pthread_exit(None)
     ],
     every=2,
 )
-async def test_what_does_not_end_is_ended(attack: Attack, source: str) -> None:
+async def test_a_program_that_does_not_end_times_out(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source, config=BRIEF)
     assert (end_of(result), result["stdout"]) == (TIMEOUT, "before\n")
     error = result["error"].removesuffix(f"; it {REACHED}")  # orphans reach it if they are reaped late
@@ -155,7 +155,7 @@ async def test_a_failure_names_the_limit_that_was_reached(
 
 
 @pytest.mark.parametrize("how", ["thread", "process"])
-async def test_there_are_so_many_processes_and_no_more(attack: Attack, how: str) -> None:
+async def test_the_number_of_processes_is_limited(attack: Attack, how: str) -> None:
     source = """
 import os, sys, threading, time
 made = 0
@@ -189,20 +189,20 @@ while True:
     time.sleep(0.01)
     os.fork()
 """
-RINGS_LATER = """
+SETS_TIMERS = """
 import signal
 for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
     signal.setitimer(timer, 0.2, 0.2)
 """
 
 
-@pytest.mark.parametrize("source", [pytest.param(HIDES, id="daemon"), pytest.param(RINGS_LATER, id="timers")])
-async def test_nothing_outlives_its_program(attack: Attack, source: str) -> None:
+@pytest.mark.parametrize("source", [pytest.param(HIDES, id="daemon"), pytest.param(SETS_TIMERS, id="timers")])
+async def test_daemons_and_timers_do_not_outlive_the_program(attack: Attack, source: str) -> None:
     assert end_of(await attack(source)) == COMPLETED
 
 
-async def test_a_kill_ends_all_that_a_program_has_started(attack: Attack) -> None:
-    """This proves the other tests, too, which look for what is left by the same mark."""
+async def test_a_kill_ends_all_processes_of_a_program(attack: Attack) -> None:
+    """This also proves that the other tests, which use the same mark, would find remaining processes."""
     execution_id = await attack.api.accepted(
         f'import os, signal\nopen("{attack.mark}", "w").close()\nos.fork()\nos.write(1, b"up")\nsignal.pause()'
     )

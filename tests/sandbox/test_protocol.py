@@ -50,7 +50,7 @@ def decoded(data: bytes) -> list[Frame]:
     return list(Decoder().feed(data))
 
 
-def test_files_are_read_as_they_were_sent() -> None:
+def test_file_frames_are_decoded_for_every_chunk_size() -> None:
     wire = frame(collector.FILE, {"path": "ü/a b", "size": 3}) + frame(
         collector.DATA, base64.b64encode(b"\0\n\xff")
     )
@@ -82,17 +82,17 @@ def test_files_are_read_as_they_were_sent() -> None:
         (b"?", {}),
     ],
 )
-def test_a_frame_that_is_none_breaks_the_sandbox(kind: bytes, payload: object) -> None:
+def test_an_invalid_frame_is_a_broken_sandbox(kind: bytes, payload: object) -> None:
     with pytest.raises(SandboxBroken):
         decoded(frame(kind, payload))
 
 
-def test_a_frame_that_is_too_long_is_refused_before_it_has_come() -> None:
+def test_a_too_long_frame_is_rejected_at_its_header() -> None:
     with pytest.raises(SandboxBroken, match="the limit is"):
         decoded(HEADER.pack(collector.DATA, 2**31))
 
 
-def test_half_a_surrogate_pair_goes_no_further() -> None:
+def test_an_unpaired_surrogate_in_a_path_is_replaced() -> None:
     assert decoded(frame(collector.FILE, {"path": "a\ud800", "size": 0})) == [FileHeader("a?", 0)]
 
 

@@ -20,7 +20,7 @@ async def api(server: Server) -> AsyncIterator[Api]:
         yield client
 
 
-async def test_no_newline_at_the_end(api: Api) -> None:
+async def test_output_without_a_final_newline_is_unchanged(api: Api) -> None:
     result = await api.run("import sys; sys.stdout.write('out'); sys.stderr.write('err')")
     assert (result["stdout"], result["stderr"], result["exit_code"]) == ("out", "err", 0)
 
@@ -56,12 +56,12 @@ async def test_both_streams_count_together(api: Api) -> None:
     assert len(result["stdout"]) + len(result["stderr"]) == 10 * MEBIBYTE
 
 
-async def test_a_closed_stdout_is_no_end(api: Api) -> None:
+async def test_closing_stdout_does_not_end_the_run(api: Api) -> None:
     result = await api.run("import os, sys; os.close(1); print('still here', file=sys.stderr); os._exit(4)")
     assert (result["status"], result["exit_code"], result["stderr"]) == ("completed", 4, "still here\n")
 
 
-async def test_both_streams_closed_is_no_end_either(api: Api) -> None:
+async def test_closing_both_streams_does_not_end_the_run(api: Api) -> None:
     result = await api.run(
         "import os, time; os.close(1); os.close(2); time.sleep(0.3); open('/work/x', 'w'); os._exit(5)"
     )
@@ -69,7 +69,7 @@ async def test_both_streams_closed_is_no_end_either(api: Api) -> None:
 
 
 @sampled("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGINT, signal.SIGABRT], every=2)
-async def test_the_end_by_a_signal_is_128_and_its_number(api: Api, number: signal.Signals) -> None:
+async def test_the_exit_code_of_a_signal_is_128_plus_its_number(api: Api, number: signal.Signals) -> None:
     source = f"import os, signal; print('before'); signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), {number:d})"
     result = await api.run(source)
     assert (result["status"], result["exit_code"]) == ("completed", 128 + number)
@@ -132,7 +132,7 @@ async def test_output_of_a_child_before_the_end_is_kept(api: Api) -> None:
     assert (result["stdout"], result["stderr"], result["exit_code"]) == ("child\n", "oops\n", 0)
 
 
-async def test_one_that_ignores_every_signal_is_killed(api: Api, server: Server) -> None:
+async def test_a_program_that_ignores_every_signal_can_be_killed(api: Api, server: Server) -> None:
     execution_id = await api.accepted(IGNORES_SIGTERM)
     await api.until_printed(execution_id, b"deaf")
     answer = await api.kill(execution_id)
@@ -142,7 +142,7 @@ async def test_one_that_ignores_every_signal_is_killed(api: Api, server: Server)
 
 
 @pytest.mark.parametrize("source", [IGNORES_SIGTERM, "print('deaf', flush=True)\nwhile True: pass"])
-async def test_one_that_never_ends_is_ended(api: Api, server: Server, source: str) -> None:
+async def test_an_endless_program_times_out(api: Api, server: Server, source: str) -> None:
     result = await api.run(source, config={"timeout_seconds": 1})
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "timeout", 124)
     assert "1 s" in result["error"]
@@ -155,7 +155,7 @@ async def test_one_that_never_ends_is_ended(api: Api, server: Server, source: st
     [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD, signal.SIGSEGV],
     every=2,
 )
-async def test_its_parent_does_not_mind_being_killed(api: Api, number: signal.Signals) -> None:
+async def test_signals_do_not_end_the_supervisor(api: Api, number: signal.Signals) -> None:
     source = (
         f"import os; os.kill(os.getppid(), {number:d}); os.kill(1, {number:d}); print('parent', os.getppid())"
     )
@@ -163,7 +163,7 @@ async def test_its_parent_does_not_mind_being_killed(api: Api, number: signal.Si
     assert (result["status"], result["exit_code"], result["stdout"]) == ("completed", 0, "parent 1\n")
 
 
-async def test_killing_everything_kills_itself_alone(api: Api) -> None:
+async def test_killing_all_processes_ends_only_the_program(api: Api) -> None:
     result = await api.run("import os; print('bye', flush=True); os.kill(-1, 9)\nprint('spared', flush=True)")
     assert result["status"] == "completed"
     assert result["stdout"].startswith("bye\n")
@@ -194,17 +194,17 @@ async def test_no_descriptor_of_the_supervisor_is_inherited(api: Api) -> None:
 
 
 @sampled("stdin", ["", "whole", "line\n", "a\0b\nno newline", "\n\n", "ü€𝄞", "x" * 200_000])
-async def test_stdin_is_read_to_its_end_as_it_was_sent(api: Api, stdin: str) -> None:
+async def test_stdin_reaches_the_program_unchanged(api: Api, stdin: str) -> None:
     source = "import sys; data = sys.stdin.buffer.read(); print(len(data)); sys.stdout.buffer.write(data)"
     result = await api.run(source, stdin=stdin)
     assert result["stdout"] == f"{len(stdin.encode())}\n{stdin}"
 
 
-async def test_a_stdin_that_nobody_reads_does_no_harm(api: Api) -> None:
+async def test_unread_stdin_is_ignored(api: Api) -> None:
     assert (await api.run("print('busy')", stdin="x" * 500_000))["stdout"] == "busy\n"
 
 
-async def test_a_program_that_replaces_the_interpreter_is_only_a_program(api: Api) -> None:
+async def test_a_program_may_exec_another_program(api: Api) -> None:
     result = await api.run("import os; os.execv('/bin/echo', ['echo', 'other'])")
     assert (result["status"], result["stdout"]) == ("completed", "other\n")
 

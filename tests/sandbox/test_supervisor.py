@@ -6,7 +6,7 @@ from tests.support.cases import sampled
 REFUSED = "refused\n"
 
 
-async def test_its_limits_are_its_own(attack: Attack) -> None:
+async def test_a_program_cannot_lower_the_limits_of_the_supervisor(attack: Attack) -> None:
     source = """
 import resource, time
 for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU):
@@ -21,7 +21,7 @@ time.sleep(0.2)
     assert (end_of(result), result["stdout"]) == (COMPLETED, REFUSED * 4)
 
 
-async def test_it_cannot_be_slowed_down(attack: Attack) -> None:
+async def test_a_program_cannot_slow_down_the_supervisor(attack: Attack) -> None:
     source = """
 import os
 for slow_down in (
@@ -42,7 +42,7 @@ for slow_down in (
     assert (end_of(result), result["stdout"]) == (COMPLETED, REFUSED * 6)
 
 
-async def test_a_program_may_do_all_that_with_itself(attack: Attack) -> None:
+async def test_a_program_may_lower_its_own_limits_and_priority(attack: Attack) -> None:
     source = """
 import os, resource, threading
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -57,7 +57,7 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE), os.nice(0))
 
 
 @sampled("signals", ["range(1, 65)", "(14,)", "(17,)", "(9, 19, 24)"])
-async def test_signals_do_not_keep_it_from_its_deadline(attack: Attack, signals: str) -> None:
+async def test_signals_do_not_delay_the_deadline(attack: Attack, signals: str) -> None:
     source = f"""
 import os
 for _ in range(2):
@@ -72,7 +72,7 @@ while True:
     assert end_of(await attack(source, config=BRIEF)) == TIMEOUT
 
 
-async def test_no_signal_ends_it(attack: Attack) -> None:
+async def test_no_signal_of_the_program_ends_the_supervisor(attack: Attack) -> None:
     source = """
 import os
 for number in range(1, 65):
@@ -97,7 +97,7 @@ pidfd = os.pidfd_open(1)
 """
 
 
-async def test_its_memory_and_descriptors_are_out_of_reach(attack: Attack) -> None:
+async def test_memory_and_descriptors_of_the_supervisor_are_inaccessible(attack: Attack) -> None:
     source = f"""{CALLS}
 for call in (
     lambda: libc.ptrace(16, 1, 0, 0),
@@ -113,7 +113,7 @@ for call in (
     assert (end_of(result), result["stdout"]) == (COMPLETED, REFUSED * 6)
 
 
-async def test_nothing_of_it_can_be_read_or_changed(attack: Attack) -> None:
+async def test_proc_files_of_the_supervisor_are_inaccessible(attack: Attack) -> None:
     source = """
 import os
 SECRET = ('mem', 'environ', 'maps', 'fd', 'fd/0', 'fd/1', 'task/1/fd/1', 'root', 'cwd', 'exe', 'syscall', 'stack')
@@ -135,7 +135,7 @@ print('refused')
     assert (await attack(source))["stdout"] == REFUSED
 
 
-async def test_no_descriptor_of_it_is_left_open(attack: Attack) -> None:
+async def test_the_program_inherits_only_the_standard_descriptors(attack: Attack) -> None:
     source = """
 import os
 for number in range(3, 1024):
@@ -148,7 +148,7 @@ for number in range(3, 1024):
     assert (await attack(source))["stdout"] == ""
 
 
-async def test_a_program_cannot_save_itself_from_dying_first(attack: Attack) -> None:
+async def test_a_program_cannot_lower_its_oom_score(attack: Attack) -> None:
     source = """
 for score in ('-1000', '0', '999'):
     try:

@@ -90,7 +90,7 @@ class Box:
             self._obey(kind, payload)
 
     def hang_up(self) -> None:
-        """The end of its standard input: before the go-ahead that ends the sandbox."""
+        """Close the standard input. Before the start signal, this ends the sandbox."""
         if self.program is None:
             self.end()
 
@@ -130,11 +130,11 @@ class Box:
             self.end()
 
     def print(self, data: bytes) -> None:
-        """The program prints."""
+        """Let the program print."""
         self.say(frame(wire.STDOUT, base64.b64encode(data)))
 
     def exit(self, code: int, reason: str = "exit") -> None:
-        """The program ends by itself, or at a limit."""
+        """Let the program end by itself, or at a limit."""
         assert self.program is not None
         self.program.exit_code, self.program.reason = code, reason
         self.program.ended_at = anyio.current_time()

@@ -59,7 +59,7 @@ class InlineSpool:
 
 @define(eq=False)
 class Request:
-    """One caller's request, and what became of it."""
+    """One caller's request and its outcome."""
 
     token: str
     sync: bool
@@ -81,14 +81,14 @@ class Request:
         return self._scope
 
     def hang_up(self) -> None:
-        """The caller goes away."""
+        """Disconnect the caller."""
         self._hung_up = True
         if self._scope is not None:
             self._scope.cancel()
 
 
 class Life:
-    """One replica from its start to its end, whichever end that is."""
+    """One replica from its start until it stops or crashes."""
 
     def __init__(self, world: World, name: str, engine: str, *, local_claim: bool) -> None:
         self.world = world
@@ -124,13 +124,13 @@ class Life:
         return self.state.context is not None and not gone
 
     def context(self) -> Context:
-        """The services; raises `Unavailable` as the HTTP layer does."""
+        """Return the services; raise `Unavailable` as the HTTP layer does."""
         if self.state.context is None:
             raise Unavailable(self.state.not_ready_reason)
         return self.state.context
 
     async def run(self) -> None:
-        """The process."""
+        """Run the process until it ends."""
         try:
             with self.scope:
                 await self._serve()
@@ -192,14 +192,14 @@ class Life:
         return away is None
 
     def crash(self) -> None:
-        """SIGKILL: its sessions are still there, and end later."""
+        """Crash as with SIGKILL. The Consul session expires later."""
         self.process.crash()
         self.scope.cancel()
         for request in self.requests:
             request.hang_up()
 
     async def request(self, request: Request, archive: bytes) -> None:
-        """A caller, as the HTTP handlers treat one."""
+        """Handle a request as the HTTP handlers do."""
         try:
             with request.scope():
                 await (self._run if request.sync else self._submit)(request, self._upload(request, archive))
@@ -244,7 +244,7 @@ class Life:
             raise
 
     async def kill(self, execution_id: str) -> None:
-        """A caller of DELETE."""
+        """Kill an execution as DELETE does."""
         try:
             request = Request("", sync=False, key=None)
             self.requests.append(request)

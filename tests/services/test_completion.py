@@ -110,7 +110,7 @@ async def test_a_failing_blob_store_does_not_keep_a_run_from_ending(
     assert run.inactive.is_set()
 
 
-async def test_a_stream_that_is_lost_as_a_whole_is_marked(log: FlakyLog) -> None:
+async def test_a_completely_lost_stream_is_marked_truncated(log: FlakyLog) -> None:
     blobs = FailingBlobs()
     run = await a_run(log, running())
     run.write_output(Stream.STDOUT, b"x" * (2 * INLINE_BYTES_MAX))
@@ -120,7 +120,7 @@ async def test_a_stream_that_is_lost_as_a_whole_is_marked(log: FlakyLog) -> None
     assert (result.stderr, result.truncated.stdout, result.truncated.stderr) == ("", True, True)
 
 
-async def test_a_small_output_is_complete_whatever_the_blob_store_does(log: FlakyLog) -> None:
+async def test_small_output_does_not_need_the_blob_store(log: FlakyLog) -> None:
     blobs = FailingBlobs(hangs=True)
     run = await a_run(log, running())
     run.write_output(Stream.STDOUT, b"x" * 1000)

@@ -28,8 +28,8 @@ from pyexec.errors import InvalidRequest
 from pyexec.services import submissions
 from tests.services.containers import Box
 from tests.services.images import COLD
+from tests.services.log_invariants import check_ended, check_log, check_started_once
 from tests.services.replicas import BAD, GOOD, QUEUE_SECONDS, SETUPS, SLOTS, InlineSpool, Life, Request
-from tests.services.truth import check_ended, check_log, check_started_once
 from tests.services.virtual_time import VirtualLoop
 from tests.services.world import World
 
@@ -43,7 +43,7 @@ images = st.sampled_from([None, None, None, f"{COLD}1", f"{COLD}2"])
 
 
 class Replicas(RuleBasedStateMachine):
-    """Lets Hypothesis choose the next event, and the number of steps for which all other tasks then run."""
+    """Let Hypothesis choose each event, and the number of steps for which all other tasks run after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Replicas(RuleBasedStateMachine):
         self.do(self._open())
 
     def do(self, work: Coroutine[Any, Any, None], passes: int = 0) -> None:
-        """One step, and then so many passes of the event loop."""
+        """Run one step, and then `passes` passes of the event loop."""
 
         async def step() -> None:
             await work
@@ -102,7 +102,7 @@ class Replicas(RuleBasedStateMachine):
         running = [b for e in self.world.engines.values() for b in e.boxes.values() if b.running]
         return running[pick % len(running)] if running else None
 
-    # What callers do.
+    # Actions of callers.
 
     @rule(pick=picks, sync=st.booleans(), key=keys, package=packages, image=images, passes=ticks)
     def submit(
@@ -123,7 +123,7 @@ class Replicas(RuleBasedStateMachine):
         self._request(life, request, GOOD, passes)
 
     @rule(pick=picks, sync=st.booleans(), passes=ticks)
-    def submit_what_is_refused(self, pick: int, sync: bool, passes: int) -> None:
+    def submit_invalid_archive(self, pick: int, sync: bool, passes: int) -> None:
         if (life := self.life(pick)) is not None:
             self._request(life, Request(f"bad-{next(self.tokens)}", sync, None), BAD, passes)
 
@@ -157,7 +157,7 @@ class Replicas(RuleBasedStateMachine):
 
             self.do(send(), passes)
 
-    # What programs do.
+    # Actions of programs.
 
     @rule(pick=picks, passes=ticks)
     def program_prints(self, pick: int, passes: int) -> None:
@@ -175,7 +175,7 @@ class Replicas(RuleBasedStateMachine):
             self.world.faults += 1
             self.do(_call(box.end), passes)
 
-    # What befalls replicas.
+    # Faults of replicas.
 
     @rule(pick=picks, passes=ticks)
     def crash(self, pick: int, passes: int) -> None:
@@ -221,7 +221,7 @@ class Replicas(RuleBasedStateMachine):
             self.world.faults += 1
             self.do(_call(life.stop.requested.set), passes)
 
-    # What befalls what they stand on.
+    # Faults of the log, the blob store and the engines.
 
     @rule(pick=picks, fault=st.sampled_from(["never", "late", "unheard"]))
     def next_append_fails(self, pick: int, fault: str) -> None:
@@ -260,10 +260,10 @@ class Replicas(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.do(anyio.sleep(seconds))
 
-    # What must hold.
+    # Invariants.
 
     @invariant()
-    def every_log_is_sound(self) -> None:
+    def every_log_is_valid(self) -> None:
         check_started_once(self.world)
         for life in self.lives:
             if life.died_of is not None:
@@ -279,7 +279,7 @@ class Replicas(RuleBasedStateMachine):
             assert all(running <= SETUPS for running in engine.setups.values()), engine.setups
 
     @invariant()
-    def what_was_answered_is_durable(self) -> None:
+    def accepted_executions_are_durable(self) -> None:
         for request in self.requests:
             if request.accepted:
                 assert request.execution_id in self.world.written
@@ -304,7 +304,7 @@ class Replicas(RuleBasedStateMachine):
             self.directory.cleanup()
 
     def _come_to_rest(self) -> None:
-        """Everything that was broken is mended, every program ends, and one replica at least is alive."""
+        """Repair all faults, end every program, and start a replica if none serves."""
         self.world.store_away = False
         for engine in self.world.engines.values():
             engine.start_seconds, engine.setup_seconds, engine.programs_end_at_once = 0.0, 0.0, True
@@ -321,8 +321,8 @@ class Replicas(RuleBasedStateMachine):
         if not any(life.serving for life in self.lives):
             self.do(self._start(0))
         self.do(anyio.sleep(SETTLING_SECONDS))
-        self.every_log_is_sound()
-        self.what_was_answered_is_durable()
+        self.every_log_is_valid()
+        self.accepted_executions_are_durable()
         check_ended(self.world)
         for life in self.lives:
             if life.serving:
@@ -357,7 +357,7 @@ async def _call(what: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread takes no time here; so an archive that waits for its environment waits in memory."""
+    """Keep spooled archives in memory, because virtual time does not work with threads."""
     monkeypatch.setattr(submissions, "Spool", InlineSpool)
 
 
@@ -373,12 +373,12 @@ def _explore(examples: int, steps: int) -> None:
     )
 
 
-def test_the_invariants_hold_whatever_happens() -> None:
+def test_the_invariants_hold_in_random_schedules() -> None:
     _explore(100, 30)
 
 
-def test_a_run_goes_back_to_whom_it_was_taken_from_when_its_adopter_dies() -> None:
-    """The first replica is still alive and has the container; it had only lost its session for a moment."""
+def test_the_first_owner_adopts_its_run_again_if_the_adopter_crashes() -> None:
+    """The first replica still has the container. It had only lost its Consul session for a moment."""
     replicas = Replicas()
     replicas.start(local_claim=True)
     replicas.crash(pick=1, passes=0)
@@ -499,5 +499,5 @@ def test_an_execution_whose_setup_does_not_begin_fails_in_time() -> None:
 
 
 @pytest.mark.soak
-def test_the_invariants_hold_whatever_happens_at_length() -> None:
+def test_the_invariants_hold_in_many_long_random_schedules() -> None:
     _explore(20_000, 60)

@@ -27,7 +27,7 @@ def slots_of(*, concurrent: int, queue: int) -> Slots:
     return Slots(concurrent_max=concurrent, queue_max=queue, memory_mb_max=10**9, overhead_mb=0)
 
 
-async def test_programs_that_run_elsewhere_do_not_wait(log: InlineLog) -> None:
+async def test_runs_of_other_replicas_do_not_count_as_queued(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=2)
     slots.take_over(LIMITS)
     for _ in range(5):
@@ -43,7 +43,7 @@ async def test_programs_that_run_elsewhere_do_not_wait(log: InlineLog) -> None:
 
 
 @pytest.mark.parametrize(("concurrent", "taken", "queue"), [(1, 1, 3), (1, 1, 0), (2, 0, 0), (3, 1, 2)])
-async def test_as_many_wait_as_the_limit_says_when_callers_arrive_at_once(
+async def test_the_queue_limit_is_exact_for_concurrent_callers(
     log: InlineLog, concurrent: int, taken: int, queue: int
 ) -> None:
     slots = slots_of(concurrent=concurrent, queue=queue)

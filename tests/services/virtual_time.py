@@ -21,16 +21,16 @@ class _Selector(selectors.DefaultSelector):
         self.rounds += 1
         if not ready and timeout != 0:
             if timeout is None:
-                raise RuntimeError("everything waits for something, and no timer will ever bring it")
+                raise RuntimeError("deadlock: all tasks wait, and no timer is set")
             self.rounds = 0
             self.now += timeout
         if self.rounds > BUSY_ROUNDS:
-            raise RuntimeError("somebody goes round and round, and no time passes")
+            raise RuntimeError("busy loop: tasks are always ready, so the virtual time does not advance")
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """For code that waits only for itself: threads and sockets take no time here."""
+    """An event loop for code that waits for no threads or sockets."""
 
     def __init__(self) -> None:
         self._virtual: Any = _Selector()

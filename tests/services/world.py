@@ -1,5 +1,5 @@
-"""What replicas share, and how one of them reaches it: a log, a store, the membership, engines. Everything that one
-process does to the world passes one gate, where it can be held (SIGSTOP) or ended for good (SIGKILL)."""
+"""The log, blob store, membership and engines that replicas share, and the adapters of each process.
+Each access calls `Process.passing`, where a process can be suspended (SIGSTOP) or crash (SIGKILL)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
@@ -45,7 +45,7 @@ REJOIN_SECONDS = 1.0
 
 
 class Crashed(BaseException):
-    """The process is gone: nothing that is left of it on the stack does anything any more."""
+    """Raised in the tasks of a crashed process, so that they do nothing more."""
 
 
 class InlineLog(EmbeddedLog):
@@ -79,7 +79,7 @@ class Process:
     append_faults: list[str] = field(factory=list)
 
     async def passing(self) -> None:
-        """The gate: before and after whatever it does to the world."""
+        """Wait while the process is suspended; raise `Crashed` after a crash. Called around each access."""
         if self.crashed:
             raise Crashed
         await anyio.lowlevel.checkpoint()
@@ -107,9 +107,9 @@ class Process:
 
 @frozen(kw_only=True)
 class Written:
-    """An append that took place: when, by whom, and who were members then.
+    """A successful append: its time, its writer and the members at that time.
 
-    `was_held`: the writer has held still at some time. Here its clock went on meanwhile, which no SIGSTOP allows."""
+    `was_held`: the writer was suspended before. Its timers kept running meanwhile, unlike with SIGSTOP."""
 
     at: float
     writer: str
@@ -121,7 +121,7 @@ class Written:
 
 
 class World:
-    """The shared part."""
+    """The state that all replicas share."""
 
     def __init__(self, directory: Path, tasks: TaskGroup) -> None:
         self.log = InlineLog.at(directory)
@@ -172,7 +172,7 @@ class World:
         self.notify_all()
 
     def depose(self, process: Process) -> None:
-        """Another may lead from now on; it hears of that later."""
+        """End the leadership of a replica. The replica detects this later."""
         if self.leader is process:
             self.leader = None
             self.notify_all()
@@ -198,7 +198,7 @@ class World:
         notify: str | None,
         fence: str | None,
     ) -> None:
-        """One append, in one step, under the session it was sent with; noted for the checks."""
+        """Append in one step, under the Consul session of the request, and record it for the checks."""
         if process.name not in self.members or self.members[process.name][0] is not session:
             raise ConsulSessionLost(f"{process.name} is no member at present")
         if fence is not None and fence in self.members:
@@ -258,7 +258,7 @@ class ProcessLog:
             raise
         await self._process.passing()
         if fault == "unheard":
-            raise Unavailable("it was written, and nobody said so")
+            raise Unavailable("it was written, but the response was lost")
 
     async def _land(
         self, sent: tuple[object, str, int, Sequence[Event], IdempotencyKey | None, str | None, str | None]
@@ -514,4 +514,4 @@ class ProcessEngine:
         self._engine.remove(container_id)
 
     async def close(self) -> None:
-        """There is no connection."""
+        """Do nothing, because there is no connection."""

@@ -11,7 +11,7 @@ ParameterSet = type(pytest.param())
 def sampled(
     names: str | Sequence[str], cases: Iterable[Any], *, every: int = 3, **options: Any
 ) -> pytest.MarkDecorator:
-    """Like `pytest.mark.parametrize`, with the mark `full` on all but every so many cases; the first is kept."""
+    """Parametrize a test. Mark all cases as `full` except the first and every `every`-th case after it."""
     alone = isinstance(names, str) and "," not in names
     parameters = []
     for number, case in enumerate(cases):

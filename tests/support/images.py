@@ -14,25 +14,25 @@ OWNER_LABEL = "pyexec.test"
 
 
 def docker(*arguments: str, stdin: str = "") -> list[str]:
-    """The words that `docker` prints."""
+    """Run a `docker` command; return the words that it prints."""
     return subprocess.run(
         ["docker", *arguments], input=stdin, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.split()
 
 
 def found(*filters: str) -> list[str]:
-    """The ids of the images that pass all filters, such as `label=KEY=VALUE` or `reference=NAME`."""
+    """Return the ids of the images that pass all filters, such as `label=KEY=VALUE` or `reference=NAME`."""
     options = [f"--filter={each}" for each in filters]
     return docker("images", *options, "--quiet", "--no-trunc")
 
 
 def environments_of(image: str, *filters: str) -> list[str]:
-    """The ids of the environments that servers have made of an image of `own_image`; a new one has a new id."""
+    """Return the ids of the environments that servers have built from an image of `own_image`."""
     return found(*_made_of(image), *filters)
 
 
 def remove_environments(image: str) -> None:
-    """Remove the environments that servers have made of an image of `own_image`."""
+    """Remove the environments that servers have built from an image of `own_image`."""
     remove_images(*_made_of(image))
 
 
@@ -43,7 +43,7 @@ def _made_of(image: str) -> tuple[str, str]:
 
 @contextmanager
 def own_image(image: str) -> Iterator[str]:
-    """The name of an image like `image` that only this test knows; at the end it and its environments are gone.
+    """Create a copy of `image` for one test; yield its name. Remove it and its environments at the end.
 
     Environments are shared by all servers of an engine that make them of the same image."""
     owner = secrets.token_hex(4)

@@ -16,7 +16,7 @@ from tests.support.api import Answer, form
 from tests.support.archives import script
 from tests.support.starts import PROGRAM
 
-COME_BACK = (429, 503)
+RETRY_STATUSES = (429, 503)
 PAUSE_SECONDS = 0.3
 ANSWER_SECONDS = 90
 OPEN = ("pending", "running")
@@ -131,7 +131,7 @@ class Load:
             if answer.status == status:
                 return answer
             self.refusals += 1
-            if answer.status not in (0, *COME_BACK):
+            if answer.status not in (0, *RETRY_STATUSES):
                 self.unexpected.append(f"{arguments}: {answer.status} {answer.document}")
                 raise AssertionError(self.unexpected[-1])
             await anyio.sleep(PAUSE_SECONDS)

@@ -27,7 +27,7 @@ LONGEST_FIRST = (
 )
 """Workers take units in this order, then the rest, so that no long unit begins when the others are done."""
 TOGETHER = ("tests/image/", "tests/cluster/")
-"""Folders whose files share what takes long to make, or whose tests would starve each other of processor time."""
+"""Folders that run on one worker, because their files share slow fixtures or need much processor time."""
 PHASES = ("passed", "failed", "error", "")
 """Lists of pytest's statistics that hold reports with a duration; the last one is of setups and teardowns."""
 
@@ -47,7 +47,7 @@ class UnitScheduling(LoadScopeScheduling):
 
 
 def unit_of(nodeid: str) -> str:
-    """The name of the unit that a test belongs to."""
+    """Return the name of the unit that a test belongs to."""
     file = _file_of(nodeid)
     if file.startswith(TOGETHER):
         return str(Path(file).parent)
@@ -75,7 +75,7 @@ def _file_of(nodeid: str) -> str:
 
 
 def seconds_by_folder(reports: Iterable[pytest.TestReport]) -> Sequence[tuple[str, float, int]]:
-    """Each folder with the seconds that its tests took on all workers together and their number, longest first."""
+    """Return each folder with the total seconds and the number of its tests, longest first."""
     seconds: Counter[str] = Counter()
     tests: Counter[str] = Counter()
     for report in reports:

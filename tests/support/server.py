@@ -17,7 +17,7 @@ START_SECONDS = 120
 STOP_SECONDS = 60
 NETWORKS = {"run_network": "pyexec-run", "setup_network": "pyexec-setup"}
 """The default networks. Most servers of the tests use none: the check of each network starts a container."""
-EVERYWHERE: dict[str, str] = {}
+GLOBAL_SETTINGS: dict[str, str] = {}
 """Settings of every server, from pytest's command line."""
 
 
@@ -63,7 +63,7 @@ def running_server(
         "warm_pool": "2",
         "run_network": "none",
         "setup_network": "none",
-        **EVERYWHERE,
+        **GLOBAL_SETTINGS,
         **settings,
     }
     environment |= {f"PYEXEC_{name.upper()}": value for name, value in own.items()}

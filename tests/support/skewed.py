@@ -1,6 +1,6 @@
 """Run a server with a wrong clock.
 
-python -P tests/support/skewed.py SECONDS, as the modules beside it are not the installed ones
+Usage: python -P tests/support/skewed.py SECONDS. -P prevents imports of the modules beside it.
 """
 
 import sys
@@ -18,7 +18,7 @@ def wrong_now() -> datetime:
 
 
 if __name__ == "__main__":
-    # Before anything else takes them from there.
+    # Patch the clock before other modules import it.
     time.time = lambda: TIME() + SECONDS
     time.time_ns = lambda: TIME_NS() + round(SECONDS * 1e9)
     clock.now = wrong_now

@@ -39,7 +39,7 @@ def press_ctrl_c(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-def said_until(process: subprocess.Popen[str], words: str) -> str:
+def output_until(process: subprocess.Popen[str], words: str) -> str:
     """Return the output of the process up to the line that contains `words`; fail if it ends before."""
     assert process.stdout is not None
     said = ""
@@ -47,7 +47,7 @@ def said_until(process: subprocess.Popen[str], words: str) -> str:
         said += line
         if words in line:
             return said
-    pytest.fail(f"it ended without {words!r}, having said:\n{said}")
+    pytest.fail(f"the process ended without {words!r}; its output was:\n{said}")
 
 
 def run_dev(*script: str, **settings: str) -> subprocess.CompletedProcess[str]:

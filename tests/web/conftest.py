@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from tests.support.api import Api, api_of
-from tests.support.remains import check_pool_full, check_works
+from tests.support.leftovers import check_pool_full, check_works
 from tests.support.server import NETWORKS, Server, running_server
 
 NARROW_POOL = 1
@@ -20,8 +20,8 @@ async def api(server: Server) -> AsyncIterator[Api]:
 
 @pytest.fixture(scope="session")
 def narrow_process(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One slot, one warm sandbox, low ceilings. A slot that is not given back makes the next run fail by
-    `queue_timeout`; a mistake of the server's own stands in its log, which must hold no trace at the end."""
+    """Run a server with one slot, one warm sandbox and low ceilings. A leaked slot makes the next run fail by
+    `queue_timeout`. An internal error is in the log, which must have no traceback at the end."""
     settings = {
         **NETWORKS,
         "max_concurrent": "1",
@@ -43,7 +43,7 @@ def narrow_process(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def narrow_server(narrow_process: Server) -> Iterator[Server]:
-    """The narrow server; after the tests of a file its slot is free and its pool is full."""
+    """Yield the narrow server; check after the tests of a file that its slot is free and its pool is full."""
     yield narrow_process
     anyio.run(_check_whole, narrow_process)
 

@@ -89,7 +89,7 @@ class Web:
 
 @asynccontextmanager
 async def running_web(directory: Path, submissions: Any = None, **settings: str) -> AsyncIterator[Web]:
-    """Serve. `submissions` stands for what would run programs."""
+    """Run the HTTP part of a server. `submissions` replaces the service that runs programs."""
     environment = {"host": "127.0.0.1", "port": "0", "data_dir": str(directory), **settings}
     parsed = read_settings({f"PYEXEC_{name.upper()}": value for name, value in environment.items()})
     log, blobs, active_runs = InlineLog.at(directory), BreakingBlobs(), ActiveRuns()
@@ -152,7 +152,7 @@ def get(path: str, *headers: str, version: str = "1.1", method: str = "GET") -> 
 
 
 class Recorded:
-    """Stands for `Submissions`: every upload is the same ended execution."""
+    """Replaces `Submissions`: every upload returns the same ended execution."""
 
     def __init__(self) -> None:
         self.execution = ""

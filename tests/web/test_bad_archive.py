@@ -17,7 +17,7 @@ from tests.support.archives import (
     tar_of,
     with_checksum,
 )
-from tests.support.remains import remains
+from tests.support.leftovers import remains
 from tests.support.server import Server
 
 GOOD = member("main.py", "print('hello')")
@@ -26,7 +26,7 @@ ZIP = b"PK\x03\x04" + bytes(60)
 NOT_UTF8 = "caf\udce9.py"
 
 BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[str, ...]]] = {
-    # bytes, status, code, field, what the message must hold
+    # bytes, status, code, field, words in the error message
     "gzip": (compressed("gz"), 415, "unsupported_archive", "tar", ("gzip", "uncompressed tar")),
     "bzip2": (compressed("bz2"), 415, "unsupported_archive", "tar", ("bzip2", "uncompressed tar")),
     "xz": (compressed("xz"), 415, "unsupported_archive", "tar", ("xz", "uncompressed tar")),
@@ -129,7 +129,7 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
         "tar",
         ("main.py", "both a file"),
     ),
-    "a map of holes that is none": (
+    "an invalid map of holes": (
         pax({b"GNU.sparse.map": b"x"}) + GOOD + END,
         400,
         "invalid_request",
@@ -208,7 +208,7 @@ BY_SUBMIT = ("gzip", "no bytes", "cut in a file", "dot dot", "10 GB, claimed", S
 
 
 def cases() -> Iterator[object]:
-    """Every archive by one route, and those that differ in kind by the other, too; all by both in `make soak`."""
+    """Yield every archive for one route, and one of each kind for the other; `make soak` runs all."""
     for name in BAD_ARCHIVES:
         routes = {"sync": name != SLOW, "submit": name in BY_SUBMIT}
         for route, always in routes.items():
@@ -285,7 +285,7 @@ zipfile.ZipFile('x.zip', 'w').write('main.py')
 
 @pytest.mark.parametrize("route", ["sync", "submit"])
 @pytest.mark.parametrize("mtime", [b"nan", b"inf", b"-1", b"9" * 30, b"0"])
-async def test_odd_attributes_are_mended(api: Api, route: str, mtime: bytes) -> None:
+async def test_unusual_attributes_are_corrected(api: Api, route: str, mtime: bytes) -> None:
     info = tarfile.TarInfo("./")
     info.type, info.mode = tarfile.DIRTYPE, 0o555
     archive = info.tobuf() + member("later", "first") + pax({b"mtime": mtime}, everywhere=True)
@@ -296,14 +296,14 @@ async def test_odd_attributes_are_mended(api: Api, route: str, mtime: bytes) -> 
     assert (result["stdout"], result["stderr"]) == (f"last 0o600 True\n{now}\n", "")
 
 
-async def test_a_mode_that_is_out_of_range_is_mended(api: Api) -> None:
+async def test_an_out_of_range_mode_is_corrected(api: Api) -> None:
     data = bytearray(member("main.py", "print('ran')"))
     data[100:108] = b"\x80\0" + (2**40).to_bytes(6, "big")
     answer = await api.sync(with_checksum(data[: tarfile.BLOCKSIZE]) + data[tarfile.BLOCKSIZE :] + END)
     assert (answer.status, answer.document["stdout"]) == (200, "ran\n")
 
 
-async def test_what_only_the_sandbox_refuses_is_the_callers_mistake(api: Api) -> None:
+async def test_an_archive_that_only_the_sandbox_refuses_is_a_client_error(api: Api) -> None:
     no_map = pax({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"9"}) + GOOD
     answer = await api.sync(no_map + END)
     assert (answer.status, answer.document["field"]) == (400, "tar")

@@ -10,7 +10,7 @@ import pytest
 from tests.support.api import Api, form
 from tests.support.archives import script
 from tests.support.cases import sampled
-from tests.support.remains import check_works, remains, spooled
+from tests.support.leftovers import check_works, remains, spooled
 from tests.support.server import Server
 
 MEBIBYTE = 1024 * 1024
@@ -108,7 +108,7 @@ async def test_a_bad_body_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("length", ["7000000", "1", "x"])
-async def test_the_length_that_a_part_claims_means_nothing(narrow: Api, length: str) -> None:
+async def test_content_length_of_a_part_is_ignored(narrow: Api, length: str) -> None:
     """RFC 7578 §4.8: other headers of a part are ignored; its boundary ends it."""
     body = part("metadata", b"{}", f"Content-Length: {length}") + part("tar", HELLO) + CLOSE
     answer = await narrow.request("POST", "/api/v1/exec/sync", data=body, headers=MULTIPART)
@@ -131,9 +131,7 @@ async def test_a_body_over_the_limit_is_too_large(
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_an_upload_that_pauses_too_long_is_told_so(
-    narrow: Api, narrow_server: Server, route: str
-) -> None:
+async def test_a_stalled_upload_is_refused(narrow: Api, narrow_server: Server, route: str) -> None:
     before = await remains(narrow_server, narrow)
     head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(WHOLE)}\r\n"
     reader, writer = await _connect(narrow_server)
@@ -151,7 +149,7 @@ async def test_an_upload_that_pauses_too_long_is_told_so(
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("order", ["metadata first", "tar first"])
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_a_caller_that_goes_away_in_the_middle_leaves_nothing(
+async def test_a_disconnect_during_the_upload_leaves_nothing(
     narrow: Api, narrow_server: Server, route: str, order: str, how: str
 ) -> None:
     before = await remains(narrow_server, narrow)
@@ -231,7 +229,7 @@ async def test_a_bad_eval_is_refused_and_leaves_nothing(
     ("body", "status", "words"),
     [(b"{", 400, "not JSON"), (b"\xff", 400, "UTF-8"), (b'"' + b"x" * MEBIBYTE + b'"', 413, "1048576 bytes")],
 )
-async def test_an_eval_body_that_is_none(narrow: Api, body: bytes, status: int, words: str) -> None:
+async def test_an_invalid_eval_body_is_refused(narrow: Api, body: bytes, status: int, words: str) -> None:
     answer = await narrow.request("POST", "/api/v1/eval", data=io.BytesIO(body))
     assert (answer.status, words in answer.document["error"]) == (status, True), answer.document
 
@@ -250,7 +248,7 @@ async def test_a_bad_key_is_refused(narrow: Api, headers: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     "header", [b"Idempotency-Key: \xff\xfe", b"Authorization: Bearer \xff", b"Accept: \xff"]
 )
-async def test_headers_that_are_not_utf8_are_no_mistake_of_ours(narrow_server: Server, header: bytes) -> None:
+async def test_headers_that_are_not_utf8_cause_no_server_error(narrow_server: Server, header: bytes) -> None:
     reader, writer = await _connect(narrow_server)
     head = (
         f"POST /api/v1/exec/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(WHOLE)}\r\nConnection: close\r\n"

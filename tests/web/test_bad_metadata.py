@@ -6,14 +6,14 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.archives import script
-from tests.support.remains import check_works, remains
+from tests.support.leftovers import check_works, remains
 from tests.support.server import Server
 
 HELLO = script("print('hello')")
 HUGE = 10**400
 
 BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
-    # sent, status, code, field, what the message must hold
+    # metadata, status, code, field, words in the error message
     ("{", 400, "invalid_request", "metadata", ("not JSON",)),
     (b"\xff\xfe\x00{", 400, "invalid_request", "metadata", ("not",)),
     ("NaN", 400, "invalid_request", "metadata", ("NaN",)),
@@ -136,7 +136,7 @@ async def test_bad_metadata_is_refused_and_leaves_nothing(
     assert await remains(narrow_server, narrow) == before
 
 
-async def test_the_server_still_works_after_all_that(narrow: Api) -> None:
+async def test_the_server_works_after_invalid_requests(narrow: Api) -> None:
     await check_works(narrow)
 
 

@@ -1,4 +1,4 @@
-"""Bodies that are refused, stall, or come before their metadata, in this process."""
+"""Test bodies that are refused or stall, and the spool of early archives, with a server in this process."""
 
 import os
 import time
@@ -18,8 +18,8 @@ async def web(tmp_path: Path) -> AsyncIterator[Web]:
         yield web
 
 
-async def test_a_sender_that_is_refused_early_can_read_the_answer(tmp_path: Path) -> None:
-    """It reads only after it has sent everything, which takes longer than aiohttp waits by itself."""
+async def test_a_client_that_is_refused_early_can_read_the_response(tmp_path: Path) -> None:
+    """The client reads only after it has sent everything, which takes longer than aiohttp waits."""
 
     def slowly() -> Iterator[bytes]:
         size = 24 * MEBIBYTE
@@ -35,7 +35,9 @@ async def test_a_sender_that_is_refused_early_can_read_the_answer(tmp_path: Path
         assert (await web.exchange(slowly())).startswith(b"HTTP/1.1 401")
 
 
-async def test_a_refused_sender_without_an_end_is_cut_off(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_client_that_sends_endlessly_is_disconnected(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pyexec.web.connections.DRAIN_BYTES", MEBIBYTE)
 
     def endless() -> Iterator[bytes]:
@@ -58,7 +60,7 @@ async def test_an_eval_that_stalls_is_refused(web: Web) -> None:
 
 
 async def test_the_spool_of_an_archive_is_closed_before_the_run(tmp_path: Path) -> None:
-    """Its disk space would be held for as long as the program runs."""
+    """An open spool file would occupy disk space as long as the program runs."""
 
     def open_files() -> set[str]:
         descriptors = Path("/proc/self/fd").iterdir()

@@ -137,7 +137,7 @@ async def test_an_unknown_id_is_404(api: Api, method: str, rest: str, execution_
     assert len(answer.document["error"]) < 6000
 
 
-async def test_the_address_alone_leads_to_its_pages(api: Api) -> None:
+async def test_the_root_path_redirects_to_the_docs(api: Api) -> None:
     async with api.session.get("/") as answer:
         assert (answer.status, answer.url.path, answer.content_type) == (200, "/docs", "text/html")
 
@@ -145,7 +145,7 @@ async def test_the_address_alone_leads_to_its_pages(api: Api) -> None:
 @pytest.mark.parametrize(
     "path", ["/nothing", "/api", "/api/v1/exec", "/api/v2/executions", "/api/v1/executions/a/b/c"]
 )
-async def test_an_unknown_path_is_404_in_our_shape(api: Api, path: str) -> None:
+async def test_an_unknown_path_is_a_404_in_json(api: Api, path: str) -> None:
     answer = await api.get(path)
     assert (answer.status, answer.document["code"]) == (404, "not_found")
     assert path in answer.document["error"]
@@ -161,7 +161,7 @@ async def test_an_unknown_path_is_404_in_our_shape(api: Api, path: str) -> None:
         ("POST", "/health", "GET, HEAD"),
     ],
 )
-async def test_another_method_is_405_and_tells_the_right_ones(
+async def test_a_wrong_method_is_a_405_that_lists_the_allowed_methods(
     api: Api, method: str, path: str, allowed: str
 ) -> None:
     answer = await api.request(method, path)

@@ -21,7 +21,7 @@ GREET = "import greet; print(greet.WORD)"
 
 @pytest.fixture(scope="module")
 def image(image: str) -> Iterator[str]:
-    """An image of this file's own, so that no other server makes environments of it."""
+    """Yield an image that only this file uses, so that no other server builds environments from it."""
     with own_image(image) as own:
         yield own
 
@@ -44,7 +44,7 @@ def index() -> Iterator[Index]:
 
 @pytest.fixture(scope="module")
 def installing(image: str, index: Index, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that installs from the test's own index, under narrow limits."""
+    """Run a server that installs from the test's own index, under narrow limits."""
     settings = {
         "pip_index_url": index.url,
         "setup_network": index.network,
@@ -72,13 +72,13 @@ async def api(installing: Server) -> AsyncIterator[Api]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_built(image: str) -> Iterator[None]:
-    """Every test begins without environments."""
+def remove_built_environments(image: str) -> Iterator[None]:
+    """Remove all environments after each test."""
     yield
     remove_environments(image)
 
 
-async def test_requirements_are_there_the_second_time(image: str, api: Api) -> None:
+async def test_an_environment_is_built_once_and_reused(image: str, api: Api) -> None:
     first = await api.run(GREET, requirements_txt="greet==1.0\n")
     assert (first["stdout"], first["stderr"], first["status"]) == ("hello\n", "", "completed"), first
     assert first["timings_ms"]["setup"] > 0
@@ -88,7 +88,7 @@ async def test_requirements_are_there_the_second_time(image: str, api: Api) -> N
     assert (environments_of(image), len(built)) == (built, 1)
 
 
-async def test_extras_markers_hashes_and_options_are_pips(api: Api, index: Index) -> None:
+async def test_extras_markers_hashes_and_options_work_as_in_pip(api: Api, index: Index) -> None:
     digest = index.sha256("politely-1.0-py3-none-any.whl")
     greet = index.sha256("greet-2.0-py3-none-any.whl")
     text = f"""\
@@ -128,7 +128,7 @@ async def test_a_dependency_without_a_hash_is_refused_where_hashes_are_checked(
     assert "greet" in result["stderr"]
 
 
-async def test_a_wrong_hash_is_the_installers_refusal(api: Api) -> None:
+async def test_a_wrong_hash_fails_the_setup(api: Api) -> None:
     result = await api.run(GREET, requirements_txt=f"greet==1.0 --hash=sha256:{'0' * 64}\n")
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 1)
     assert "hash" in result["stderr"].lower()
@@ -138,7 +138,7 @@ async def test_a_wrong_hash_is_the_installers_refusal(api: Api) -> None:
     ("text", "said"),
     [("there-is-no-such-thing\n", "there-is-no-such-thing"), ("rudely\nmodern\n", "modern")],
 )
-async def test_what_cannot_be_resolved_is_said(api: Api, text: str, said: str) -> None:
+async def test_unresolvable_requirements_fail_the_setup(api: Api, text: str, said: str) -> None:
     result = await api.run("print('never')", requirements_txt=text)
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 1)
     assert said in result["error"], result
@@ -167,14 +167,14 @@ async def test_what_cannot_be_resolved_is_said(api: Api, text: str, said: str) -
         ("greet ==", 1, "greet"),
     ],
 )
-async def test_what_can_never_work_is_refused(api: Api, text: str, line: int, said: str) -> None:
+async def test_unsupported_requirements_are_refused(api: Api, text: str, line: int, said: str) -> None:
     answer = await api.eval({"code": "1", "requirements_txt": text})
     assert (answer.status, answer.document["field"]) == (400, "requirements_txt")
     assert f"line {line} " in answer.document["error"]
     assert said in answer.document["error"]
 
 
-async def test_commands_run_as_root_in_order_and_do_not_print_into_the_program(api: Api) -> None:
+async def test_commands_run_as_root_in_order_and_do_not_print_to_the_program_output(api: Api) -> None:
     commands = ["id -u > /etc/who; echo noise; echo more >&2", "cat /etc/who /etc/who > /etc/twice"]
     result = await api.run(
         "print(open('/etc/twice').read().split(), input())", pre_commands=commands, stdin="in"
@@ -227,7 +227,7 @@ async def test_setup_sees_no_environment_variables_of_the_run(api: Api) -> None:
     assert result["stdout"] == "0 word\n"
 
 
-async def test_setup_is_a_sandbox(api: Api) -> None:
+async def test_a_setup_runs_with_restricted_rights(api: Api) -> None:
     probe = "grep -E 'CapEff|NoNewPrivs' /proc/self/status; ls /.pyexec; ls /var/run/docker.sock; mount -t tmpfs x /mnt"
     result = await api.run("", pre_commands=[f"{probe}; exit 1"])
     lines = result["stderr"].splitlines()
@@ -239,7 +239,7 @@ async def test_setup_is_a_sandbox(api: Api) -> None:
     assert any("docker.sock" in line and "No such file" in line for line in lines)
 
 
-async def test_nothing_of_the_installer_is_left(api: Api) -> None:
+async def test_the_installer_is_not_in_the_environment(api: Api) -> None:
     result = await api.run("import os; print(os.path.exists('/.pyexec'))", requirements_txt="greet==1.0")
     assert result["stdout"] == "False\n"
 
@@ -262,7 +262,7 @@ async def test_an_environment_keeps_its_images_own_configuration(api: Api, image
         assert docker("inspect", "--format", mounts, made) == docker("inspect", "--format", mounts, own)
     finally:
         docker("rm", container)
-        remove_environments(image)  # before what they were made of
+        remove_environments(image)  # before their base image
         remove_images(f"reference={own}")
 
 
@@ -287,7 +287,7 @@ async def test_many_first_runs_of_one_environment_build_it_once(image: str, api:
 
 
 @pytest.mark.claims
-async def test_a_kill_ends_a_build_that_nobody_else_waits_for(api: Api, installing: Server) -> None:
+async def test_a_kill_cancels_a_build_that_no_other_run_needs(api: Api, installing: Server) -> None:
     slow = ["echo begun; sleep 3; echo done > /done"]
     ids = [await api.accepted("print(open('/done').read())", pre_commands=slow) for _ in range(2)]
     async with api.events(ids[1]) as events:
@@ -324,7 +324,7 @@ async def setups(server: Server) -> str:
 
 
 @pytest.mark.claims
-async def test_events_tell_of_the_setup_as_it_comes(api: Api) -> None:
+async def test_events_contain_the_output_of_the_setup(api: Api) -> None:
     metadata = {"pre_commands": ["echo one"], "requirements_txt": "greet==1.0"}
     headers = {"Accept": "text/event-stream"}
     request = api.session.post("/api/v1/exec/sync", data=form(script(GREET), metadata), headers=headers)
@@ -369,7 +369,7 @@ async def test_an_environment_survives_a_restart(image: str, index: Index, tmp_p
     assert built[0] == built[1]
 
 
-async def test_somebodys_container_of_an_environment_is_not_the_servers(image: str, tmp_path: Path) -> None:
+async def test_containers_that_a_user_started_are_not_removed(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, **NETWORKS, warm_pool="0") as server:
         async with api_of(server.url) as api:
             await api.run("", pre_commands=["true"])
@@ -382,7 +382,9 @@ async def test_somebodys_container_of_an_environment_is_not_the_servers(image: s
         docker("rm", "--force", by_hand)
 
 
-async def test_what_names_no_exact_version_is_made_anew(image: str, index: Index, tmp_path: Path) -> None:
+async def test_an_unpinned_environment_is_rebuilt_after_its_maximum_age(
+    image: str, index: Index, tmp_path: Path
+) -> None:
     with running_server(tmp_path / "data", image, **from_index(index), env_max_age="0") as server:
         async with api_of(server.url) as api:
             for text, anew in {"greet": True, "greet==2.0": False}.items():
@@ -415,7 +417,7 @@ async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> N
 
 
 @pytest.mark.claims
-async def test_nothing_is_left_when_the_server_dies_in_a_setup(image: str, tmp_path: Path) -> None:
+async def test_setup_containers_of_a_killed_server_are_removed(image: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     with running_server(data, image, **NETWORKS) as server:
         async with api_of(server.url) as api:

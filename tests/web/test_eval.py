@@ -47,7 +47,7 @@ CRASHES = [
 @pytest.mark.parametrize("eval_last_expr", [False, True])
 @pytest.mark.parametrize("form", ["code", "files"])
 @sampled(("code", "kind", "line", "words"), CRASHES)
-async def test_a_crash_is_told_by_type_and_line(
+async def test_an_exception_is_reported_with_its_type_and_line(
     api: Api, code: str, kind: str, line: int, words: str, form: str, eval_last_expr: bool
 ) -> None:
     body = {"code": code} if form == "code" else {"files": [{"name": "a/b.py", "content": code}]}
@@ -69,7 +69,7 @@ async def test_a_crash_is_told_by_type_and_line(
         ("broken.py", "SyntaxError", 2),
     ],
 )
-async def test_the_line_is_the_innermost_of_ones_own_files(
+async def test_the_error_line_is_the_innermost_line_of_the_users_files(
     api: Api, entrypoint: str, kind: str, line: int, eval_last_expr: bool
 ) -> None:
     files = [{"name": name, "content": content} for name, content in FILES.items()]
@@ -99,7 +99,7 @@ async def test_the_line_is_the_innermost_of_ones_own_files(
     ],
     every=2,
 )
-async def test_the_last_expression_comes_back(api: Api, code: str, result: str | None) -> None:
+async def test_the_value_of_the_last_expression_is_returned(api: Api, code: str, result: str | None) -> None:
     body = {"code": code, "eval_last_expr": True, "script_args": ["one"], "stdin": "in"}
     document = (await api.eval(body)).document
     assert (document["status"], document["exit_code"], document["stderr"]) == ("completed", 0, "")
@@ -114,7 +114,7 @@ async def test_an_expression_after_an_exit_is_not_reached(api: Api) -> None:
     assert (document["exit_code"], "result" in document) == (3, False)
 
 
-BLIND = """
+WRITES_TO_ALL_DESCRIPTORS = """
 import os, subprocess, sys, threading
 print('result', 41, flush=True)
 def scribble():
@@ -135,14 +135,18 @@ threading.Thread(target=scribble).start()
 """
 
 
-async def test_what_is_written_into_every_descriptor_is_no_result(api: Api) -> None:
-    document = (await api.eval({"code": f"{BLIND}\n6 * 7", "eval_last_expr": True})).document
+async def test_writes_to_other_descriptors_do_not_change_the_result(api: Api) -> None:
+    document = (
+        await api.eval({"code": f"{WRITES_TO_ALL_DESCRIPTORS}\n6 * 7", "eval_last_expr": True})
+    ).document
     assert (document["result"], document["stdout"]) == ("42", "result 41\n")
-    document = (await api.eval({"code": f"{BLIND}\nx = 6 * 7", "eval_last_expr": True})).document
+    document = (
+        await api.eval({"code": f"{WRITES_TO_ALL_DESCRIPTORS}\nx = 6 * 7", "eval_last_expr": True})
+    ).document
     assert "result" not in document
 
 
-async def test_a_long_result_is_cut_and_says_so(api: Api) -> None:
+async def test_a_long_result_is_cut_and_marked_truncated(api: Api) -> None:
     document = (await api.eval({"code": "'x' * 65534", "eval_last_expr": True})).document
     assert document["result"] == repr("x" * 65534)
     assert "result" not in document["truncated"]
@@ -151,13 +155,13 @@ async def test_a_long_result_is_cut_and_says_so(api: Api) -> None:
     assert document["truncated"] == {"stdout": False, "stderr": False, "result": True}
 
 
-async def test_a_version_names_an_image(api: Api) -> None:
+async def test_python_version_selects_an_image(api: Api) -> None:
     document = (await api.eval({"code": "1", "python_version": "3.99"})).document
     assert (document["status"], document["error_type"]) == ("failed", "image_unavailable")
     assert "python:3.99-slim" in document["error"]
 
 
-async def test_commands_run_first_and_files_come_back(api: Api) -> None:
+async def test_eval_runs_commands_and_returns_output_files(api: Api) -> None:
     code = "open('own.txt', 'w').write(open('/opt/word').read())"
     body = {"code": code, "pre_commands": ["echo prepared > /opt/word"], "output_files": ["*.txt"]}
     document = (await api.eval(body)).document

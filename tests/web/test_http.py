@@ -1,4 +1,4 @@
-"""HTTP as people expect it, in this process: broken transfers, negotiation, HEAD, paths, headers."""
+"""Test HTTP semantics with a server in this process: broken transfers, negotiation, HEAD, paths, headers."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ async def test_a_stream_that_fails_is_a_broken_transfer(web: Web, path: str, ver
     run = await active(web)
 
     async def fail() -> None:
-        """Let the replica lose the run, and then the blob store with its output."""
+        """Remove the run from the replica, and make reads of its output fail."""
         await anyio.sleep(0.3)
         finished = Finished(at=START, nonce=nonce(), exit_code=0, output=Output(blob=output_blob(run.id)))
         await web.log.append(run.id, 3, [finished])
@@ -125,7 +125,7 @@ async def test_a_body_arrives_at_a_path_with_two_slashes(tmp_path: Path) -> None
             assert (await response.json())["stdout"] == "hello\n"
 
 
-async def test_two_slashes_do_not_lead_around_the_token(tmp_path: Path) -> None:
+async def test_repeated_slashes_do_not_bypass_the_token(tmp_path: Path) -> None:
     async with running_web(tmp_path, api_tokens="a-long-enough-token") as web:
         assert (await web.exchange(get("//health"))).startswith(b"HTTP/1.1 200")
         for path, status in (("//api/v1/executions", b"401"), ("//docs//..//api/v1/executions", b"404")):
@@ -162,7 +162,7 @@ async def test_a_malformed_head_is_refused_in_json(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_the_last_event_of_an_ended_execution_is_followed_by_nothing(web: Web) -> None:
+async def test_resuming_after_the_last_event_is_a_204(web: Web) -> None:
     execution, run = await ended(web), await active(web)
     async with aiohttp.ClientSession(web.url) as http:
         events = f"/api/v1/executions/{execution}/events"

@@ -12,7 +12,7 @@ import pytest
 from tests.support.api import Answer, Api, api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.containers import deployment_of, until_containers
-from tests.support.remains import check_pool_full, check_works
+from tests.support.leftovers import check_pool_full, check_works
 from tests.support.server import Server
 from tests.web.conftest import NARROW_POOL
 
@@ -75,7 +75,7 @@ async def test_another_route_under_the_same_key_is_refused(api: Api, first: str,
     assert (await post(api, second, headers)).status == 409
 
 
-async def test_the_order_of_the_parts_and_of_the_fields_makes_no_other_request(api: Api) -> None:
+async def test_the_order_of_parts_and_fields_does_not_matter(api: Api) -> None:
     headers = key()
     bodies = [
         form(HELLO, '{"stdin": "x", "script_args": ["y"]}'),
@@ -87,7 +87,7 @@ async def test_the_order_of_the_parts_and_of_the_fields_makes_no_other_request(a
 
 
 @pytest.mark.parametrize("route", ["sync", "async", "eval"])
-async def test_many_at_once_are_one_execution(api: Api, route: str) -> None:
+async def test_concurrent_requests_with_the_same_key_are_one_execution(api: Api, route: str) -> None:
     headers, answers = key(), []
 
     async def once() -> None:
@@ -114,8 +114,8 @@ async def test_a_refused_request_does_not_use_up_its_key(api: Api) -> None:
     assert (await api.sync(HELLO, headers=headers)).document["stdout"] == "hello\n"
 
 
-async def hang_up_while_running(api: Api, source: str, headers: dict[str, str], *, stream: bool) -> str:
-    """Posts to sync, and leaves once the program has printed: its id."""
+async def disconnect_while_running(api: Api, source: str, headers: dict[str, str], *, stream: bool) -> str:
+    """Post to sync, and disconnect after the program has printed; return the id of the execution."""
     accept = {"Accept": "text/event-stream"} if stream else {}
     newest = await api.newest()
     async with aiohttp.ClientSession(api.url) as own, anyio.create_task_group() as tasks:
@@ -138,23 +138,23 @@ async def hang_up_while_running(api: Api, source: str, headers: dict[str, str], 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_sync_caller_that_hangs_up_ends_its_run(api: Api, stream: bool) -> None:
-    execution_id = await hang_up_while_running(api, ON.format(3600), {}, stream=stream)
+async def test_a_disconnect_of_a_sync_caller_kills_its_run(api: Api, stream: bool) -> None:
+    execution_id = await disconnect_while_running(api, ON.format(3600), {}, stream=stream)
     result = await api.ended(execution_id)
     assert (result["status"], result["stdout"]) == ("killed", "on\n")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_with_a_key_it_goes_on_and_can_be_asked_for_again(api: Api, stream: bool) -> None:
+async def test_a_run_with_a_key_continues_after_a_disconnect(api: Api, stream: bool) -> None:
     headers, source = key(), ON.format(1) + "\nprint('done')"
-    execution_id = await hang_up_while_running(api, source, headers, stream=stream)
+    execution_id = await disconnect_while_running(api, source, headers, stream=stream)
     again = await api.sync(script(source), headers=headers)
     assert (again.document["execution_id"], again.document["status"]) == (execution_id, "completed")
     assert again.document["stdout"] == "on\ndone\n"
 
 
-async def hang_up_in_the_first_write(api: Api, server: Server) -> str | None:
-    """Holds up the server's write from outside until the caller has gone: the id, unless it came to no write."""
+async def disconnect_during_the_first_append(api: Api, server: Server) -> str | None:
+    """Block the first append until the client has disconnected; return the id, or None without an append."""
     await until_containers(deployment_of(server.data_dir), NARROW_POOL)
     before = await api.newest()
     with closing(sqlite3.connect(server.data_dir / "log.sqlite3", isolation_level=None)) as held:
@@ -163,7 +163,7 @@ async def hang_up_in_the_first_write(api: Api, server: Server) -> str | None:
             tasks.start_soon(api.sync, script(ON.format(3600)), name="sync")
             await until_containers(
                 deployment_of(server.data_dir), NARROW_POOL + 1
-            )  # a sandbox is taken, another one made
+            )  # one sandbox is in use, and the pool has started another
             tasks.cancel_scope.cancel()
         assert (await api.get("/health")).status == 200
         held.execute("ROLLBACK")
@@ -171,11 +171,11 @@ async def hang_up_in_the_first_write(api: Api, server: Server) -> str | None:
     return None if newest == before else newest
 
 
-async def test_hanging_up_while_the_first_events_are_written_leaves_nothing_open(
+async def test_a_disconnect_during_the_first_append_leaves_no_open_execution(
     narrow: Api, narrow_server: Server
 ) -> None:
     for _ in range(10):
-        if (execution_id := await hang_up_in_the_first_write(narrow, narrow_server)) is not None:
+        if (execution_id := await disconnect_during_the_first_append(narrow, narrow_server)) is not None:
             break
     else:
         pytest.fail("no caller left in the middle of a write")
@@ -185,7 +185,7 @@ async def test_hanging_up_while_the_first_events_are_written_leaves_nothing_open
     await check_pool_full(narrow_server, narrow, NARROW_POOL)
 
 
-async def test_hanging_up_at_any_moment_leaves_nothing_open(api: Api) -> None:
+async def test_a_disconnect_at_any_time_leaves_no_open_execution(api: Api) -> None:
     """Callers disconnect at different moments of a run's start. Every accepted execution ends, and the server
     continues."""
     for milliseconds in range(0, 60, 2):

@@ -14,7 +14,7 @@ from tests.support.server import NETWORKS, running_server
 
 HELLO = "print('hello')"
 IN_USE_SECONDS = 125
-"""Longer than an image counts as in use after its last run."""
+"""Longer than the time for which an image counts as in use after its last run."""
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +37,19 @@ async def api(image: str, tmp_path: Path) -> AsyncIterator[Api]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_pulled(registry: Registry) -> Iterator[None]:
+def remove_pulled_images(registry: Registry) -> Iterator[None]:
     registry.pulled.clear()
     yield
     remove_images(f"reference={registry.address}/*/*")
 
 
 @pytest.mark.claims
-async def test_an_image_is_pulled_once_and_says_so(api: Api, registry: Registry) -> None:
+async def test_an_image_is_pulled_once_with_its_progress_in_the_events(api: Api, registry: Registry) -> None:
     name = registry.name("team/python")
     ids = [await api.accepted(HELLO, docker_image=name) for _ in range(3)]
     results = [await api.ended(execution_id) for execution_id in ids]
     assert [result["stdout"] for result in results] == ["hello\n"] * 3, results
-    assert registry.pulled.count("team/python") == 2  # its layer, and what says how to run it
+    assert registry.pulled.count("team/python") == 2  # its layer and its configuration
     for execution_id in ids:
         events = await api.all_events(execution_id)
         said = b"".join(event.output for event in events if event.name == "setup").decode()
@@ -82,7 +82,7 @@ async def test_the_digest_that_ran_is_recorded(api: Api, registry: Registry, ima
     ],
     every=2,
 )
-async def test_an_image_that_cannot_be_had_is_named_with_the_reason(
+async def test_an_unavailable_image_fails_the_run_with_the_reason(
     api: Api, registry: Registry, name: str, said: str
 ) -> None:
     full = registry.name(name)
@@ -95,13 +95,13 @@ async def test_an_image_that_cannot_be_had_is_named_with_the_reason(
         assert "exit_code" not in result
 
 
-async def test_setup_in_an_image_without_python_says_so(api: Api, registry: Registry) -> None:
+async def test_a_setup_in_an_image_without_python_fails(api: Api, registry: Registry) -> None:
     result = await api.run(HELLO, docker_image=registry.name("team/nothing"), pre_commands=["true"])
     assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
     assert "python3" in result["error"]
 
 
-async def test_a_registry_that_is_away_is_said(api: Api) -> None:
+async def test_an_unreachable_registry_is_reported(api: Api) -> None:
     result = await api.run(HELLO, docker_image="127.0.0.1:1/team/python:1")
     assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
     assert "registry" in result["error"]
@@ -118,7 +118,7 @@ async def test_only_allowed_images_run(image: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-async def test_images_that_nobody_uses_make_room(image: str, registry: Registry, tmp_path: Path) -> None:
+async def test_unused_images_are_evicted(image: str, registry: Registry, tmp_path: Path) -> None:
     """With a cache size of 0, a build evicts images that were used before. It keeps images that may be in use, and
     those of the operator."""
     name = registry.name("team/python")

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.claims
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
 
 
-async def test_a_running_one_is_killed_and_keeps_its_output(api: Api) -> None:
+async def test_a_killed_running_execution_keeps_its_output(api: Api) -> None:
     execution_id = await api.accepted(FOREVER)
     await api.until_printed(execution_id, b"on")
     answer = await api.kill(execution_id)
@@ -20,7 +20,7 @@ async def test_a_running_one_is_killed_and_keeps_its_output(api: Api) -> None:
     assert {"exit_code", "error_type", "error"}.isdisjoint(result)
 
 
-async def test_a_pending_one_is_killed_and_never_starts(narrow: Api) -> None:
+async def test_a_killed_pending_execution_never_starts(narrow: Api) -> None:
     first = await narrow.accepted(FOREVER)
     await narrow.until_printed(first, b"on")
     waiting = await narrow.accepted("print('started')")
@@ -35,7 +35,7 @@ async def test_a_pending_one_is_killed_and_never_starts(narrow: Api) -> None:
 
 
 @pytest.mark.parametrize("source", ["print('done')", "raise SystemExit(3)"])
-async def test_one_that_has_ended_keeps_its_status(api: Api, source: str) -> None:
+async def test_a_kill_does_not_change_an_ended_execution(api: Api, source: str) -> None:
     result = await api.run(source)
     for _ in range(2):
         answer = await api.kill(result["execution_id"])
@@ -43,7 +43,7 @@ async def test_one_that_has_ended_keeps_its_status(api: Api, source: str) -> Non
     assert (await api.get(f"/api/v1/executions/{result['execution_id']}")).document == result
 
 
-async def test_many_kills_at_once_are_one(api: Api) -> None:
+async def test_concurrent_kills_have_the_effect_of_one(api: Api) -> None:
     execution_id = await api.accepted(FOREVER)
     statuses: list[tuple[int, str]] = []
 
@@ -60,8 +60,8 @@ async def test_many_kills_at_once_are_one(api: Api) -> None:
     assert names[-1] == "killed"
 
 
-async def test_killed_at_any_moment_it_ends_truthfully(api: Api) -> None:
-    """Kills that race with the claim, the start and the end: whatever comes first is what everybody sees."""
+async def test_a_kill_at_any_time_returns_the_final_status(api: Api) -> None:
+    """Kills race with the claim, the start and the end. DELETE and GET return the same status."""
     for _ in range(15):
         execution_id = await api.accepted("print('quick')")
         answer = await api.kill(execution_id)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script
-from tests.support.remains import check_pool_full, descriptors, remains
+from tests.support.leftovers import check_pool_full, descriptors, remains
 from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.independent
@@ -31,7 +31,7 @@ def own(image: str, tmp_path: Path) -> Iterator[Server]:
 
 
 async def one_run(api: Api, number: int) -> None:
-    """One execution, or a refusal, of the kind that this number has."""
+    """Run one execution or send one bad request; `number` selects the kind."""
     kind = number % 10
     if kind < 4:
         assert (await api.run("print('hello')"))["stdout"] == "hello\n"
@@ -50,7 +50,7 @@ async def one_run(api: Api, number: int) -> None:
 
 
 async def many_runs(url: str, count: int) -> None:
-    """The runs, a few at once, by clients that are gone afterwards."""
+    """Make `count` runs, a few at once, and close all connections."""
     numbers = iter(range(count))
 
     async def client() -> None:
@@ -105,7 +105,7 @@ async def test_10_000_runs_leave_nothing(own: Server) -> None:
     await check_no_leak(own, 10_000)
 
 
-async def test_files_and_executions_go_after_their_retention(image: str, tmp_path: Path) -> None:
+async def test_files_and_executions_are_deleted_after_their_retention(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="1", cleanup_ttl="0.5") as server:
         async with api_of(server.url) as api:
             execution_id = await api.accepted(f"print('x' * {100 * 1024})")
@@ -117,6 +117,6 @@ async def test_files_and_executions_go_after_their_retention(image: str, tmp_pat
 
 
 async def until_gone(api: Api, execution_id: str) -> None:
-    """A look at the id for as long as there is one."""
+    """Poll until the execution has been deleted."""
     while (await api.get(f"/api/v1/executions/{execution_id}")).status != 404:
         await anyio.lowlevel.checkpoint()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.api import Api, api_of, form
 from tests.support.archives import END, member
-from tests.support.remains import check_works, spooled
+from tests.support.leftovers import check_works, spooled
 from tests.support.server import Server, running_server
 
 MEBIBYTE = 1024 * 1024
@@ -16,7 +16,7 @@ SHOW = "import os; print(os.path.getsize('zeros'))"
 
 
 async def zeros(size: int) -> AsyncIterator[bytes]:
-    """A tar with one file of zeros, as a stream."""
+    """Yield a tar with one file of zeros, in pieces."""
     yield member("main.py", SHOW) + member("zeros", size=size)
     piece = bytes(MEBIBYTE // 4)
     for _ in range(size // len(piece)):
@@ -25,7 +25,7 @@ async def zeros(size: int) -> AsyncIterator[bytes]:
 
 
 def resident(server: Server, name: str) -> int:
-    """Bytes of the server's memory now (`VmRSS`), or at its highest (`VmHWM`)."""
+    """Return the server's memory in bytes: current (`VmRSS`) or peak (`VmHWM`)."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
@@ -63,10 +63,10 @@ async def test_a_gibibyte_by_sync_takes_constant_memory(server: Server, api: Api
     await check_upload(server, api, 1024 * MEBIBYTE, "sync", ("metadata", "tar"))
 
 
-async def test_a_slow_reader_of_much_output_costs_its_output_once(
+async def test_slow_readers_of_large_output_take_bounded_memory(
     image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Ten watchers of one long output share it; what each has not read yet is not copied for each."""
+    """Ten clients open the logs of a large output at once, and read them one after the other."""
     with running_server(tmp_path_factory.mktemp("readers") / "data", image, warm_pool="1") as server:
         async with api_of(server.url) as api:
             source = f"import sys\nfor _ in range(10): sys.stdout.write('x' * {MEBIBYTE - 1})"

@@ -85,7 +85,7 @@ async def test_every_example_of_eval_runs(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_pages_are_what_they_say_and_are_not_sent_twice(server: Server, path: str) -> None:
+async def test_pages_have_content_types_and_support_gzip_and_etags(server: Server, path: str) -> None:
     async with aiohttp.ClientSession(server.url, auto_decompress=False) as http:
         async with http.get(path, headers={"Accept-Encoding": "identity"}) as plain:
             assert (plain.status, plain.headers["Content-Type"]) == (200, PAGES[path])
@@ -102,20 +102,20 @@ async def test_pages_are_what_they_say_and_are_not_sent_twice(server: Server, pa
             assert other.status == 200
 
 
-async def test_pages_name_nothing_from_elsewhere(server: Server) -> None:
+async def test_pages_contain_no_urls_of_other_hosts(server: Server) -> None:
     async with aiohttp.ClientSession(server.url) as http:
         for path in ("/docs", "/docs/start.js"):
             async with http.get(path) as page:
                 assert "//" not in await page.text()
 
 
-async def test_what_is_not_there_is_an_error_like_any_other(api: Api) -> None:
+async def test_a_missing_page_is_a_404_in_json(api: Api) -> None:
     for path in ("/docs/nothing.js", "/docs/LICENSE", "/docs/..%2fstart.js"):
         answer = await api.get(path)
         assert (answer.status, answer.document["code"]) == (404, "not_found")
 
 
-async def test_pages_stay_open_where_tokens_are_set_and_tell_of_them(image: str, tmp_path: Path) -> None:
+async def test_pages_need_no_token_and_document_the_tokens(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, api_tokens="a-token", warm_pool="1") as guarded:
         async with api_of(guarded.url) as api:
             document = await document_of(api)
@@ -133,7 +133,7 @@ async def test_pages_stay_open_where_tokens_are_set_and_tell_of_them(image: str,
 
 
 def test_the_wheel_holds_the_pages(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # a copy: building leaves things behind beside its sources
+    source = tmp_path / "source"  # a copy, because the build leaves files next to the sources
     for name in ("pyexec", "pyexec_cli"):
         copytree(ROOT / name, source / name)
     for name in ("pyproject.toml", "README.md"):

@@ -38,7 +38,7 @@ def server_of(name: str) -> tuple[dict[str, Any], Any]:
 
 
 def metadata_of(body: dict[str, Any], schema: str) -> Metadata:
-    """Do what the handlers do. Raises `InvalidRequest`."""
+    """Parse a body as the handlers do; raise `InvalidRequest` if it is invalid."""
     if schema == "Metadata":
         return parse_request(body, Metadata, what="body")
     return _files_of(parse_request(body, EvalRequest, what="body"))[0]
@@ -47,7 +47,7 @@ def metadata_of(body: dict[str, Any], schema: str) -> Metadata:
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("schema", ["EvalRequest", "Metadata"])
 def test_a_server_accepts_its_own_examples(server: str, schema: str) -> None:
-    """Programs send the examples of the type, and the examples of all its fields together."""
+    """Check the examples of the type, and a body with the examples of all its fields."""
     document, policy = server_of(server)
     validate(document)
     schemas = document["components"]["schemas"]

@@ -45,7 +45,7 @@ EMPTY_IMAGE = f"pyexec-test-empty:{secrets.token_hex(4)}"
         ),
     ],
 )
-async def test_a_traceback_is_told_apart(
+async def test_a_traceback_gives_the_error_type_message_and_line(
     api: Api, source: str, error_type: str, error: str, line: int
 ) -> None:
     archive = tar_of({"main.py": source, "helper.py": "def go():\n    raise RuntimeError('deep')"})
@@ -56,14 +56,14 @@ async def test_a_traceback_is_told_apart(
 
 
 @pytest.mark.parametrize("code", [0, 1])
-async def test_an_error_in_a_thread_did_not_end_the_program(api: Api, code: int) -> None:
+async def test_an_exception_in_a_thread_is_not_reported_as_the_error(api: Api, code: int) -> None:
     source = "import sys, threading\nt = threading.Thread(target=lambda: {}[1])\nt.start()\nt.join()\n"
     result = await api.run(source + f"sys.exit({code})")
     assert (result["exit_code"], "KeyError: 1" in result["stderr"]) == (code, True)
     assert {"error_type", "error", "error_line"}.isdisjoint(result)
 
 
-async def test_a_printed_traceback_of_a_success_is_no_error(api: Api) -> None:
+async def test_a_traceback_printed_by_a_successful_run_is_no_error(api: Api) -> None:
     result = await api.run("import traceback\ntry: 1/0\nexcept ZeroDivisionError: traceback.print_exc()")
     assert result["exit_code"] == 0
     assert "error_type" not in result
@@ -85,13 +85,13 @@ with open('big', 'wb') as file:
 """
 
 
-async def test_more_memory_than_allowed(api: Api) -> None:
+async def test_a_program_over_its_memory_limit_is_out_of_memory(api: Api) -> None:
     result = await api.run(HUNGRY, config={"memory_mb": 64})
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "out_of_memory", 137)
     assert ("64 MiB" in result["error"], result["stdout"]) == (True, "before\n")
 
 
-async def test_memory_and_disk_are_not_the_same(api: Api) -> None:
+async def test_files_do_not_count_as_memory(api: Api) -> None:
     result = await api.run(WRITES, config={"memory_mb": 64, "disk_mb": 200})
     assert (result["status"], result["stdout"]) == ("completed", "100\n")
 
@@ -102,13 +102,13 @@ async def test_a_full_disk_is_the_programs_own_error(api: Api) -> None:
     assert "No space left" in result["error"]
 
 
-async def test_a_time_out_keeps_what_was_printed(api: Api) -> None:
+async def test_a_timeout_keeps_the_output(api: Api) -> None:
     result = await api.run("import time; print('kept'); time.sleep(60)", config={"timeout_seconds": 0.5})
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "timeout", 124)
     assert (result["stdout"], "0.5 s" in result["error"]) == ("kept\n", True)
 
 
-async def test_the_network_is_off_unless_asked_for(api: Api) -> None:
+async def test_the_network_is_disabled_unless_requested(api: Api) -> None:
     source = "import socket; print(sorted(name for _, name in socket.if_nameindex()))"
     assert "eth0" not in (await api.run(source))["stdout"]
     assert "eth0" in (await api.run(source, config={"network_disabled": False}))["stdout"]
@@ -116,7 +116,7 @@ async def test_the_network_is_off_unless_asked_for(api: Api) -> None:
 
 @pytest.fixture(scope="module")
 def empty_image() -> Iterator[str]:
-    """An image with nothing in it, not even Python."""
+    """Create an image with nothing in it, not even Python."""
     subprocess.run(
         ["docker", "import", "-", EMPTY_IMAGE], input=bytes(10240), check=True, capture_output=True
     )
@@ -134,7 +134,7 @@ async def test_an_image_without_python(api: Api, empty_image: str, route: str) -
 
 @pytest.mark.parametrize("route", ["sync", "submit"])
 @pytest.mark.parametrize("wanted", ["pyexec-no-such-image:1", "UPPER/x", "localhost:1/none:1"])
-async def test_an_image_that_cannot_be_had(api: Api, route: str, wanted: str) -> None:
+async def test_an_unavailable_image_fails_the_run(api: Api, route: str, wanted: str) -> None:
     answer = await getattr(api, route)(script("print()"), {"docker_image": wanted})
     assert answer.status in (200, 202), answer.document
     result = await api.ended(answer.document["execution_id"])
@@ -142,7 +142,7 @@ async def test_an_image_that_cannot_be_had(api: Api, route: str, wanted: str) ->
     assert wanted in result["error"]
 
 
-async def test_a_bad_archive_for_a_missing_image_is_the_callers_mistake_first(api: Api) -> None:
+async def test_a_bad_archive_is_reported_before_a_missing_image(api: Api) -> None:
     answer = await api.sync(script("")[:600], {"docker_image": "pyexec-no-such-image:1"})
     assert (answer.status, answer.document["field"]) == (400, "tar")
 

@@ -52,7 +52,7 @@ async def test_numpy_and_pandas_are_installed_once_and_run_without_network(api: 
 
 
 @pytest.mark.full
-async def test_a_plot_comes_back_as_a_picture(api: Api) -> None:
+async def test_matplotlib_writes_a_png_output_file(api: Api) -> None:
     result = await api.run(PLOT, requirements_txt="matplotlib\n", output_files=["*.png"])
     assert (result["status"], result["exit_code"]) == ("completed", 0), result
     (file,) = result["files"]
@@ -74,8 +74,8 @@ async def test_commands_may_install_with_apt(api: Api) -> None:
 
 
 @pytest.mark.full
-async def test_what_needs_a_compiler_says_so(api: Api) -> None:
-    """An sdist with C in it, in an image without one."""
+async def test_a_failed_build_names_the_package_and_the_compiler(api: Api) -> None:
+    """The sdist has C sources, and the image has no compiler."""
     result = await api.run("print('never')", requirements_txt="--no-binary :all:\nujson==5.10.0\n")
     assert (result["status"], result["error_type"]) == ("failed", "setup_failed"), result
     assert "ujson" in result["error"]

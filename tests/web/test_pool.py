@@ -62,7 +62,7 @@ async def serving(directory: Path, image: str, **settings: str) -> AsyncIterator
             yield server, api
 
 
-async def test_what_is_asked_for_most_waits(image: str, tmp_path: Path) -> None:
+async def test_the_most_requested_kind_is_kept_warm(image: str, tmp_path: Path) -> None:
     async with serving(tmp_path, image, warm_pool="4") as (server, api):
         await until_sizes(server, {2048: 4})
         for _ in range(6):
@@ -73,7 +73,7 @@ async def test_what_is_asked_for_most_waits(image: str, tmp_path: Path) -> None:
         await until_sizes(server, {2048: 3, 16: 1})
 
 
-async def test_an_environment_waits_too(image: str, tmp_path: Path) -> None:
+async def test_a_requested_environment_is_kept_warm(image: str, tmp_path: Path) -> None:
     commands = ["echo here > /note"]
     async with serving(tmp_path, image, warm_pool="2") as (
         server,
@@ -90,7 +90,7 @@ async def test_an_environment_waits_too(image: str, tmp_path: Path) -> None:
         assert (await api.run("print(open('/note').read())", pre_commands=commands))["stdout"] == "here\n\n"
 
 
-async def test_an_image_that_goes_away_takes_no_place_from_others(image: str, tmp_path: Path) -> None:
+async def test_a_removed_image_gives_its_place_in_the_pool_to_other_kinds(image: str, tmp_path: Path) -> None:
     going = f"pyexec-test-going:{secrets.token_hex(4)}"
     await anyio.run_process(["docker", "tag", image, going])
     async with serving(tmp_path, image, warm_pool="4") as (server, api):
@@ -104,7 +104,7 @@ async def test_an_image_that_goes_away_takes_no_place_from_others(image: str, tm
         assert (await api.run("print('hello')"))["stdout"] == "hello\n"
 
 
-async def test_many_at_once_are_all_served_and_the_pool_is_full_again(image: str, tmp_path: Path) -> None:
+async def test_the_pool_is_refilled_after_many_concurrent_runs(image: str, tmp_path: Path) -> None:
     async with serving(tmp_path, image, warm_pool="2", max_concurrent="6") as (server, api):
         results = []
 
@@ -118,9 +118,7 @@ async def test_many_at_once_are_all_served_and_the_pool_is_full_again(image: str
         await until_sizes(server, {16: 2})
 
 
-async def test_a_caller_who_leaves_while_a_sandbox_starts_leaves_none_behind(
-    image: str, tmp_path: Path
-) -> None:
+async def test_a_disconnect_while_a_sandbox_starts_leaks_no_sandbox(image: str, tmp_path: Path) -> None:
     async with serving(tmp_path, image, warm_pool="1") as (server, api):
         await until_sizes(server, {2048: 1})
         for seconds in (0.02, 0.06, 0.1):
@@ -130,7 +128,7 @@ async def test_a_caller_who_leaves_while_a_sandbox_starts_leaves_none_behind(
         await until_containers(deployment_of(server.data_dir), 1)
 
 
-async def test_none_wait_without_memory_for_them(image: str, tmp_path: Path) -> None:
+async def test_warm_memory_mb_limits_the_pool(image: str, tmp_path: Path) -> None:
     async with serving(tmp_path, image, warm_pool="4", warm_memory_mb="64") as (server, api):
         await until_sizes(server, {2048: 2})
         assert (await api.run("print('hello')"))["stdout"] == "hello\n"

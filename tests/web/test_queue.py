@@ -19,13 +19,13 @@ HELLO = script("print('hello')")
 
 @pytest.fixture(scope="module")
 def short(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One slot, and one place in line."""
+    """Run a server with one slot and one place in the queue."""
     settings = {"max_concurrent": "1", "max_queued": "1", "warm_pool": "1", "queue_timeout": "2"}
     with running_server(tmp_path_factory.mktemp("short") / "data", image, **settings) as server:
         yield server
 
 
-async def test_a_full_queue_is_429_with_a_time_to_come_back(short: Server) -> None:
+async def test_a_full_queue_is_a_429_with_retry_after(short: Server) -> None:
     async with api_of(short.url) as api:
         running = await api.accepted(FOREVER)
         await api.until_printed(running, b"on")
@@ -43,7 +43,7 @@ async def test_a_full_queue_is_429_with_a_time_to_come_back(short: Server) -> No
 
 
 @pytest.mark.parametrize("route", ["sync", "submit"])
-async def test_one_that_waits_too_long_fails_by_queue_timeout(short: Server, route: str) -> None:
+async def test_queue_timeout_ends_a_waiting_execution(short: Server, route: str) -> None:
     async with api_of(short.url) as api:
         running = await api.accepted(FOREVER)
         await api.until_printed(running, b"on")
@@ -62,7 +62,7 @@ async def test_one_that_waits_too_long_fails_by_queue_timeout(short: Server, rou
         assert (await api.run("print('free')"))["stdout"] == "free\n"
 
 
-async def test_too_little_memory_for_two_makes_a_line_as_well(
+async def test_executions_are_queued_if_memory_is_short(
     image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     settings = {"max_concurrent": "4", "max_queued": "1", "max_total_memory_mb": "4000", "warm_pool": "1"}
@@ -80,7 +80,7 @@ async def test_too_little_memory_for_two_makes_a_line_as_well(
             assert (await api.ended(waiting))["stdout"] == "next\n"
 
 
-async def test_what_waits_runs_in_its_turn(narrow: Api) -> None:
+async def test_queued_executions_run_in_order(narrow: Api) -> None:
     ids = [await narrow.accepted(f"import time; time.sleep(0.1); print({n})") for n in range(5)]
     results = [await narrow.ended(execution_id) for execution_id in ids]
     assert [result["stdout"] for result in results] == [f"{n}\n" for n in range(5)]
@@ -88,7 +88,7 @@ async def test_what_waits_runs_in_its_turn(narrow: Api) -> None:
     assert starts == sorted(starts)
 
 
-async def test_sync_and_async_share_the_line(narrow: Api) -> None:
+async def test_sync_and_async_share_the_queue(narrow: Api) -> None:
     outputs: list[str] = []
 
     async def by_sync(n: int) -> None:
@@ -111,7 +111,7 @@ def engine_memory_mb() -> int:
 
 
 async def test_more_memory_than_the_engine_has_is_refused(image: str, tmp_path: Path) -> None:
-    """The ceilings do not matter: otherwise the kernel would kill other programs."""
+    """Refuse it even below the ceilings. Otherwise the kernel would kill other programs."""
     total_mb = engine_memory_mb()
     settings = {
         "max_memory_mb": str(2 * total_mb),

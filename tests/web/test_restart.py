@@ -8,7 +8,7 @@ import pytest
 from tests.support.api import api_of
 from tests.support.archives import script
 from tests.support.containers import containers, deployment_of, remove, until_containers
-from tests.support.remains import check_pool_full, remains
+from tests.support.leftovers import check_pool_full, remains
 from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.independent
@@ -23,7 +23,7 @@ def crash(server: Server) -> None:
 
 
 @pytest.mark.claims
-async def test_pending_runs_run_and_running_ones_go_on(image: str, tmp_path: Path) -> None:
+async def test_a_new_server_continues_pending_and_running_executions(image: str, tmp_path: Path) -> None:
     key = {"Idempotency-Key": "over the crash"}
     with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
         async with api_of(first.url) as api:
@@ -57,7 +57,7 @@ async def test_pending_runs_run_and_running_ones_go_on(image: str, tmp_path: Pat
         assert old.isdisjoint(await containers(deployment_of(second.data_dir)))
 
 
-async def test_a_program_whose_sandbox_went_with_the_server_is_lost(image: str, tmp_path: Path) -> None:
+async def test_a_program_whose_sandbox_is_gone_after_a_crash_is_lost(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, **ONE_SLOT | {"warm_pool": "0"}) as first:
         async with api_of(first.url) as api:
             running = await api.accepted(FOREVER)
@@ -73,7 +73,7 @@ async def test_a_program_whose_sandbox_went_with_the_server_is_lost(image: str, 
             assert (await api.run("print('hello')"))["stdout"] == "hello\n"
 
 
-async def test_a_half_uploaded_archive_is_forgotten(image: str, tmp_path: Path) -> None:
+async def test_a_partial_upload_is_deleted_after_a_crash(image: str, tmp_path: Path) -> None:
     """The server dies during an upload. The next server keeps nothing of the upload."""
     with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
         async with api_of(first.url) as api:
@@ -87,7 +87,9 @@ async def test_a_half_uploaded_archive_is_forgotten(image: str, tmp_path: Path) 
 
 
 @pytest.mark.claims
-async def test_a_stopping_server_lets_programs_end_and_removes_everything(image: str, tmp_path: Path) -> None:
+async def test_a_stopping_server_lets_programs_finish_and_removes_containers(
+    image: str, tmp_path: Path
+) -> None:
     with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="30") as first:
         async with api_of(first.url) as api:
             quick = await api.accepted("import time; print('on', flush=True); time.sleep(1); print('end')")
@@ -101,7 +103,7 @@ async def test_a_stopping_server_lets_programs_end_and_removes_everything(image:
             assert (await api.ended(waiting))["stdout"] == "later\n"
 
 
-async def test_a_program_that_outlives_the_stop_is_lost_and_removed(image: str, tmp_path: Path) -> None:
+async def test_a_program_that_outlives_the_stop_timeout_is_lost(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="0.5") as first:
         async with api_of(first.url) as api:
             running = await api.accepted(FOREVER)

@@ -4,7 +4,7 @@ from tests.support.api import Api
 from tests.support.output_files import archive, download, paths, skipped
 
 
-async def test_patterns_that_match_nothing_bring_an_empty_list(api: Api) -> None:
+async def test_patterns_without_a_match_give_an_empty_list(api: Api) -> None:
     result = await api.run("print()", output_files=["no/such.txt", "/work/*.png", "main.py/x", "main.py"])
     assert result["files"] == [{"path": "main.py", "size": 7}]
     assert result["files_skipped"] == [
@@ -92,7 +92,7 @@ for name in (b'new\\nline', b'\\x1b[2J', b'\\xff\\xfe', b'tab\\t', '\\u2028'.enc
 """
 
 
-async def test_names_come_as_they_are_or_not_at_all(api: Api) -> None:
+async def test_files_with_unsafe_names_are_left_out(api: Api) -> None:
     result = await api.run(NAMES, output_files=["**"])
     assert result["files_truncated"] is True
     good = ["-rf", "with space", "ü€𝄞", "per%20cent%", "a?b#c&d+e", "quote'\"", "back\\slash", "x" * 255]

@@ -32,7 +32,7 @@ def printed(events: list[Event], stream: str) -> bytes:
 
 
 @pytest.mark.parametrize("follow", ["", "&follow=1"])
-async def test_logs_are_the_bytes_as_they_were(api: Api, follow: str) -> None:
+async def test_logs_are_the_original_bytes(api: Api, follow: str) -> None:
     execution_id = (await api.run(TALK))["execution_id"]
     out = b"".join(b"out %d\n" % n for n in range(4)) + b"\xff\x00end"
     err = b"".join(b"err %d\n" % n for n in range(4))
@@ -43,7 +43,7 @@ async def test_logs_are_the_bytes_as_they_were(api: Api, follow: str) -> None:
     assert b"\xff\x00end" in both
 
 
-async def test_logs_of_a_running_program_show_what_is_there_or_follow_it(api: Api) -> None:
+async def test_logs_of_a_running_program_can_be_read_or_followed(api: Api) -> None:
     execution_id = await api.accepted(ON)
     async with api.session.get(f"/api/v1/executions/{execution_id}/logs?follow=1&stream=stdout") as following:
         assert await following.content.readexactly(3) == b"on\n"
@@ -54,7 +54,7 @@ async def test_logs_of_a_running_program_show_what_is_there_or_follow_it(api: Ap
         assert await following.content.read() == b""
 
 
-async def test_logs_of_what_waits_are_empty(narrow: Api) -> None:
+async def test_logs_of_a_queued_execution_are_empty(narrow: Api) -> None:
     first = await narrow.accepted(ON)
     await narrow.until_printed(first, b"on")
     waiting = await narrow.accepted("print('late')")
@@ -64,7 +64,7 @@ async def test_logs_of_what_waits_are_empty(narrow: Api) -> None:
         assert await following.content.read() == b"late\n"
 
 
-async def test_events_tell_the_whole_story_in_order(api: Api) -> None:
+async def test_events_are_complete_and_in_order(api: Api) -> None:
     result = await api.run(TALK)
     events = await api.all_events(result["execution_id"])
     assert [e.name for e in events if e.name != "output"] == ["submitted", "claimed", "running", "finished"]
@@ -124,7 +124,7 @@ async def test_many_watchers_of_one_run_see_the_same(api: Api) -> None:
 
 
 @pytest.mark.parametrize("position", ["x", "1", "1.", ".1", "1.x", "-1.0", "1.1.1", "9" * 40])
-async def test_a_position_of_somebody_elses_is_refused(api: Api, position: str) -> None:
+async def test_an_invalid_last_event_id_is_refused(api: Api, position: str) -> None:
     execution_id = (await api.run(""))["execution_id"]
     answer = await api.get(f"/api/v1/executions/{execution_id}/events", headers={"Last-Event-ID": position})
     assert (answer.status, answer.document["field"]) == (400, "Last-Event-ID")

@@ -37,7 +37,7 @@ def result_of(wire: dict) -> Result:
 
 
 @golden("metadata", "eval")
-def test_requests_are_understood_whole(case):
+def test_requests_are_parsed_completely(case):
     sent = case["metadata"] if "metadata" in case else case["body"]
     parsed = parse_request(sent, Metadata if "metadata" in case else EvalRequest, what="metadata")
     understood = json.loads(json.dumps(to_json(parsed)))
@@ -49,14 +49,14 @@ def test_requests_are_understood_whole(case):
 
 
 @golden("results", "results_with_files")
-def test_results_are_written_so(case):
+def test_results_match_the_wire_files(case):
     assert to_json(result_of(case["result"])) == case["result"]
 
 
 @pytest.mark.parametrize(
     "case", [case for case in cases("errors") if "request" in case], ids=lambda case: case["name"]
 )
-async def test_errors_are_answered_so(case, server):
+async def test_error_responses_match_the_wire_files(case, server):
     request = case["request"]
     async with (
         aiohttp.ClientSession() as http,
@@ -94,13 +94,13 @@ def items() -> dict[str, Item]:
 
 
 @pytest.mark.parametrize("name", ["a step", "setup", "output", "the end", "a failure"])
-def test_events_are_written_so(name):
+def test_events_match_the_wire_files(name):
     (case,) = [case for case in cases("events") if case["name"] == name]
     written = encode("exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", items()[name]).decode()
     assert read(written) == read(case["sse"])
 
 
 def read(text: str) -> dict:
-    """A message's lines, its data as JSON: the order of an object's members means nothing."""
+    """Parse a message, and its data as JSON, because the order of members does not matter."""
     lines = dict(line.split(": ", 1) for line in text.removesuffix("\n\n").split("\n"))
     return lines | {"data": json.loads(lines["data"])}

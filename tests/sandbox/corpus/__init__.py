@@ -1,4 +1,4 @@
-"""Programs that observe their interpreter. The name of each says what it observes."""
+"""Programs that observe their interpreter, by the name of what they observe."""
 
 from tests.sandbox.corpus.case import Case
 from tests.sandbox.corpus.ends import ENDS

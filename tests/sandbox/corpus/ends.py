@@ -33,26 +33,26 @@ except ValueError:
 ENDS = {
     "a traceback": Case("def f(x):\n    return 1 / x  # here\n\nprint('before')\nf(\n    0\n)\n"),
     "chained tracebacks": Case(_CHAINED),
-    "a group of them": Case(
+    "an exception group": Case(
         "raise ExceptionGroup('some', [ValueError(1), ExceptionGroup('in', [KeyError('k')])])"
     ),
-    "a deep one": Case("def f(): return f()\nf()"),
-    "one in a thread": Case(
+    "a recursion error": Case("def f(): return f()\nf()"),
+    "an exception in a thread": Case(
         "import threading\ndef f(): raise ValueError('in here')\nt = threading.Thread(target=f, name='other')\n"
         "t.start(); t.join(); print('went on')"
     ),
-    "one that cannot be raised": Case(
+    "an exception in a finalizer": Case(
         "class A:\n    def __del__(self): raise ValueError('unheard')\nA()\nprint(1)"
     ),
-    "one from a module": Case(
+    "an exception in a module": Case(
         "import other\nother.go()", files={"other.py": "def go():\n    raise OSError(5, 'x')\n"}
     ),
-    "one out of exec": Case("exec(compile('x = 1\\ny = x.z', '<made>', 'exec'))"),
-    "one out of a hook": Case(
+    "an exception in exec": Case("exec(compile('x = 1\\ny = x.z', '<made>', 'exec'))"),
+    "an excepthook": Case(
         "import sys\nsys.excepthook = lambda *a: print('hook', a[0], file=sys.stderr)\n1 / 0"
     ),
-    "a hook that fails": Case("import sys\nsys.excepthook = lambda *a: 1 / 0\n[][0]"),
-    "formatted ones": Case(
+    "an excepthook that fails": Case("import sys\nsys.excepthook = lambda *a: 1 / 0\n[][0]"),
+    "formatted tracebacks": Case(
         "import sys, traceback, linecache, inspect\ntry:\n    int('x')\nexcept ValueError:\n    traceback.print_exc()\n"
         "print(linecache.getline(__file__, 3), inspect.getsource(sys.modules['__main__']), traceback.extract_stack())\n"
         "def f(): pass\nprint(inspect.getsource(f), inspect.getsourcefile(f), f.__code__.co_filename)"
@@ -60,7 +60,7 @@ ENDS = {
     "a syntax error": Case("print('never')\nif True\n    print(1)\n"),
     "a syntax error with its place": Case("x = (1 +\n     2 3)\n"),
     "a syntax error in an f-string": Case("name = 'x'\nprint(f'{name!z} {na me}')\n"),
-    "a syntax error after what is no ASCII": Case("print('ü€𝄞') 1\n"),
+    "a syntax error after non-ASCII text": Case("print('ü€𝄞') 1\n"),
     "a syntax error on the last line": Case("def f(:"),
     "an error of the compiler": Case("def f():\n    return 1\nreturn 2\n"),
     "brackets that do not close": Case("x = [1,\n     2,\nprint(x)\n\n\n"),
@@ -84,7 +84,7 @@ ENDS = {
     "at exit": Case(_AT_EXIT),
     "a broken stdout": Case("import os, sys\nos.close(1)\nprint('x')"),
     "both streams": Case("import sys\nfor n in range(5): print(n, file=(sys.stdout, sys.stderr)[n % 2])"),
-    "bytes that are no text": Case(
+    "bytes that are not text": Case(
         "import sys\nsys.stdout.buffer.write(bytes(range(256)))\nprint('\\udcff')"
     ),
     "warnings": Case(

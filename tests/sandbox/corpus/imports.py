@@ -53,15 +53,15 @@ import json.tool, missing_on_purpose
 """
 
 IMPORTS = {
-    "what shadows the standard library": Case(
+    "files that shadow the standard library": Case(
         "import random, code, site, sys\nprint(random.mine, code.mine, hasattr(site, 'mine'), sys.path[0])",
         files=dict.fromkeys(_SHADOWS, "mine = __file__"),
     ),
-    "what shadows a part of the traceback": Case(
+    "files that shadow the traceback modules": Case(
         "import warnings\nwarnings.warn('x')\n1 / 0",
         files={"linecache.py": "print('mine')", "traceback.py": "print('mine')", "tokenize.py": "print('mine')"},
     ),
-    "packages beside it": Case(
+    "packages beside the script": Case(
         "import os, pkg.sub, space.part\nfrom pkg import sub\n"
         "print(pkg.__path__, space.__path__, sub.__spec__, sub.up)\n"
         "print(sorted(os.listdir()), sorted(os.listdir('pkg')), sorted(os.listdir('pkg/__pycache__')))",
@@ -75,7 +75,7 @@ IMPORTS = {
         "import sys\nsys.path.append('lib.zip')\ntry:\n    import inside\nexcept ImportError as e: print(repr(e))",
         files={"lib.zip": b"no archive"},
     ),
-    "data beside it": Case(
+    "data beside the script": Case(
         "import os, pathlib\nprint(pathlib.Path(__file__).parent, open('data/a').read(), os.path.realpath('x'))",
         files={"data/a": "content"},
     ),
@@ -89,9 +89,9 @@ IMPORTS = {
         "import site, sys\nprint(site.ENABLE_USER_SITE, sys.path, sys.prefix)",
         files={"pyvenv.cfg": "home = /work", ".pythonrc": "1/0", "setup.cfg": "", "python311._pth": "x"},
     ),
-    "itself again": Case(_AGAIN),
-    "itself in a pickle": Case(_PICKLE),
-    "itself in doctest and unittest": Case(_DOCTEST),
+    "the script imported and run again": Case(_AGAIN),
+    "classes of the script in a pickle": Case(_PICKLE),
+    "the script in doctest and unittest": Case(_DOCTEST),
     "hooks": Case(_HOOK),
     "the whole standard library's surface": Case(
         "import asyncio, ctypes, decimal, http.client, json, sqlite3, ssl, sys, unittest, xml.etree.ElementTree\n"

@@ -68,10 +68,10 @@ print(signal.sigtimedwait([signal.SIGUSR2], 0))
 PROCESSES = {
     "processes that are forked": Case(_POOL % "fork"),
     "processes that are spawned": Case(_POOL % "spawn"),
-    "processes of a server": Case(_POOL % "forkserver"),
+    "processes of a fork server": Case(_POOL % "forkserver"),
     "the interpreter again": Case(_CHILD, stdin="kept for the child\n"),
     "forks and executions": Case(_FORKS),
-    "what is left running": Case(
+    "processes and threads left running": Case(
         "import subprocess, threading, time\nsubprocess.Popen(['sleep', '60'])\n"
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint('left')"
     ),
@@ -85,7 +85,7 @@ PROCESSES = {
     "a limit of its own": Case(
         "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))\n[open('main.py') for _ in range(20)]"
     ),
-    "no more memory than it allows itself": Case(
+    "a memory limit of its own": Case(
         "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))\nbytearray(2**29)"
     ),
     "a trace": Case(

@@ -57,7 +57,7 @@ show((locale.setlocale(locale.LC_ALL), time.tzname, time.get_clock_info('perf_co
 STATE = {
     "the process": Case(_PROCESS),
     "the interpreter": Case(_INTERPRETER),
-    "how deep it can go": Case(
+    "the recursion limit": Case(
         """
 import sys
 def deeper(depth):
@@ -73,7 +73,7 @@ print(deeper(0))
     "hash seeds differ, and the order of a dict does not": Case(
         "import sys\nprint(sys.hash_info, list({'b': 1, 'a': 2}), sys.flags.hash_randomization)"
     ),
-    "the resources that it has": Case(
+    "files and file systems": Case(
         """
 import os
 print([name for name in sorted(os.listdir('/dev'))], os.stat('main.py').st_mode, os.stat('main.py').st_nlink)

@@ -34,7 +34,7 @@ TEXT = {
     "one comment": Case("# nothing"),
     "no newline at the end": Case("print(1)\nprint(2)"),
     "a backslash at the end": Case("print(1)\\"),
-    "ends of lines of all kinds": Case(
+    "all kinds of line endings": Case(
         b"print(1)\r\nprint('''a\r\nb\rc\nd''')\rprint(3)\n\r\nprint(__file__)\r"
     ),
     "form feeds and odd spaces": Case("\x0cprint(1)\n\x0c\nif 1:\n\x0c    print(2)\n\tprint\n"),
@@ -46,7 +46,7 @@ TEXT = {
     "a cookie on the second line": Case("#!/usr/bin/python3\n# vim: set fileencoding=UTF_8-sig :\n" + _SHOW),
     "a cookie without a hyphen": Case("# coding: utf8\n" + _SHOW),
     "a cookie on the third line": Case("\n\n# coding: latin-1\n" + _SHOW),
-    "no cookie, but its word": Case("# the coding of it:\n# coding = utf-8\n" + _SHOW),
+    "a comment like a cookie": Case("# the coding of it:\n# coding = utf-8\n" + _SHOW),
     "latin-1": Case("# coding: latin-1\nprint(ascii('ü'))\n".encode("latin-1")),
     "latin-1 with a lone return": Case(b"#\r# coding: latin-1\rprint(ascii('\xfc'))"),
     "cp1252 on the second line": Case(b"\n# coding=cp1252\nprint(ascii('\x80'))\n"),
@@ -68,9 +68,9 @@ TEXT = {
     "a long line": Case("print(len('" + "ü" * 20_000 + "'))\n"),
     "a long line that is wrong": Case("x = '" + "ü" * 9_000 + "' 1\n"),
     "deep nesting": Case("(" * 150 + "1" + ")" * 150 + "\nprint(" + "[" * 250 + "]" * 250 + ")"),
-    "from the future": Case(
+    "a future import": Case(
         "'text'\nfrom __future__ import annotations\nprint(__doc__, __annotations__)\nx: y\n"
     ),
-    "from no future": Case("from __future__ import braces\n"),
+    "an unknown future import": Case("from __future__ import braces\n"),
     "an invalid escape": Case("print('\\d')\nassert (1, 'x')\n1 is 1\n"),
 }

@@ -23,7 +23,7 @@ from tests.services.containers import Program
 from tests.services.world import World, Written
 
 OWN = (Preparing, Running, Finished)
-"""What only the owner may write, whoever else is alive."""
+"""Events that only the owner may append."""
 
 
 def programs(world: World) -> Mapping[str, Sequence[Program]]:
@@ -41,7 +41,7 @@ def check_started_once(world: World) -> None:
 
 
 async def check_log(world: World, execution_id: str, hung_up: frozenset[str]) -> None:
-    """One execution's log, as it is read, is what was written, and every event was true and its writer's to write."""
+    """Check that a log is read as it was written, and that each writer was allowed to append its event."""
     written = world.written[execution_id]
     events = await world.log.read(execution_id)
     assert list(events) == [entry.event for entry in written]
@@ -56,9 +56,9 @@ async def check_log(world: World, execution_id: str, hung_up: frozenset[str]) ->
 
 
 def _check_writer(entry: Written) -> None:
-    """Nobody touches what another living replica owns, but to ask for a kill."""
+    """Check that a replica changes no execution of another live replica, except to request a kill."""
     before, event = entry.before, entry.event
-    assert entry.writer in entry.members, "who is no member appends nothing"
+    assert entry.writer in entry.members, "only members may append"
     if before is None or isinstance(event, KillRequested):
         return
     if isinstance(event, OWN):
@@ -96,7 +96,7 @@ def _check_end(world: World, execution_id: str, entry: Written, hung_up: frozens
 
 
 def check_ended(world: World) -> None:
-    """Every execution, and every program, has ended."""
+    """Check that every execution and every program has ended."""
     still_open = {i: state for i, state in world.states.items() if state.phase is not Phase.ENDED}
     assert not still_open, "\n".join(_story(world, i) for i in still_open)
     for engine in world.engines.values():

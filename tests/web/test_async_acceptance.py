@@ -10,12 +10,12 @@ import pytest
 from tests.support.api import Api, api_of
 from tests.support.archives import tar_of
 from tests.support.containers import deployment_of, until_containers
-from tests.support.figures import figures, until_figures
+from tests.support.metrics import figures, until_figures
 from tests.support.server import Server, running_server
 
 NARROW = {"memory_mb": 64, "disk_mb": 16}
 SMALL, LARGE = 100, 200 * 1024
-"""Bytes beside the script: of an archive that is read ahead, and of one that is not."""
+"""Sizes in bytes of an extra file: the archive is read ahead with the first, and not with the second."""
 SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(60)"
 TAKES = "pyexec_pool_takes_total"
 ALL = ["submitted", "claimed", "running", "finished"]
@@ -23,7 +23,7 @@ ALL = ["submitted", "claimed", "running", "finished"]
 
 @pytest.fixture(scope="module")
 def claiming(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Claims what it takes itself, whatever the other servers of these tests do; one slot, one sandbox that waits."""
+    """Run a server that claims its own executions, with one slot and one idle sandbox."""
     settings = {"local_claim": "on", "max_concurrent": "1", "warm_pool": "1", "queue_timeout": "60"}
     with running_server(tmp_path_factory.mktemp("claiming") / "data", image, **settings) as server:
         yield server
@@ -47,7 +47,7 @@ async def kinds(api: Api, execution_id: str) -> list[str]:
 
 
 async def run(api: Api, beside: int, **metadata: Any) -> tuple[Any, float]:
-    """The Result of a script with a file beside it, and in how many steps its events were written."""
+    """Run a script with an extra file of `beside` bytes; return the result and the number of appends."""
     before = await steps(api)
     archive = tar_of({"main.py": "print('hello')", "beside": bytes(beside)})
     answer = await api.submit(archive, metadata)
@@ -58,7 +58,7 @@ async def run(api: Api, beside: int, **metadata: Any) -> tuple[Any, float]:
     return result, await steps(api) - before
 
 
-async def test_a_small_one_begins_in_the_step_that_accepts_it(api: Api) -> None:
+async def test_a_small_archive_starts_with_the_append_that_accepts_it(api: Api) -> None:
     _, written = await run(api, SMALL)
     assert written == 2
 
@@ -66,15 +66,17 @@ async def test_a_small_one_begins_in_the_step_that_accepts_it(api: Api) -> None:
 @pytest.mark.parametrize(
     ("beside", "metadata"),
     [(LARGE, {}), (SMALL, {"config": NARROW})],
-    ids=["a large archive", "no such sandbox waits"],
+    ids=["a large archive", "no idle sandbox of this kind"],
 )
-async def test_others_are_accepted_with_their_claim(api: Api, beside: int, metadata: Any) -> None:
+async def test_other_archives_are_accepted_and_claimed_in_one_append(
+    api: Api, beside: int, metadata: Any
+) -> None:
     _, written = await run(api, beside, **metadata)
     assert written == 3
 
 
-async def test_its_archive_is_durable_before_it_is_accepted(api: Api, claiming: Server) -> None:
-    """Also when it begins at once: what is on disk is what was sent."""
+async def test_the_archive_is_durable_before_the_execution_is_accepted(api: Api, claiming: Server) -> None:
+    """The blob store has the archive as it was sent, even if the program starts at once."""
     archive = tar_of({"main.py": SLEEP})
     answer = await api.submit(archive)
     execution_id = answer.document["execution_id"]
@@ -83,7 +85,7 @@ async def test_its_archive_is_durable_before_it_is_accepted(api: Api, claiming: 
     assert (await api.ended(execution_id))["status"] == "killed"
 
 
-async def test_one_that_finds_no_slot_waits_in_line(api: Api) -> None:
+async def test_without_a_free_slot_the_execution_is_queued(api: Api) -> None:
     first = await api.accepted(SLEEP)
     second = await api.accepted("print('second')")
     assert (await api.get(f"/api/v1/executions/{second}")).document["status"] == "pending"
@@ -91,8 +93,8 @@ async def test_one_that_finds_no_slot_waits_in_line(api: Api) -> None:
     assert (await api.ended(second))["stdout"] == "second\n"
 
 
-async def test_what_is_refused_has_cost_no_sandbox(api: Api, claiming: Server) -> None:
-    """Neither a slot nor a sandbox is taken before the archive is known to be sound."""
+async def test_a_refused_archive_uses_no_sandbox(api: Api, claiming: Server) -> None:
+    """The server takes neither a slot nor a sandbox before it has checked the archive."""
     before, newest, stored = await figures(api.url), await api.newest(), blobs(claiming)
     answer = await api.submit(tar_of({"notes.txt": "nothing to run"}))
     assert (answer.status, answer.document["code"]) == (400, "invalid_request")
@@ -100,7 +102,7 @@ async def test_what_is_refused_has_cost_no_sandbox(api: Api, claiming: Server) -
     assert (await api.newest(), blobs(claiming)) == (newest, stored)
 
 
-async def test_a_sandbox_that_breaks_leaves_it_to_the_usual_way(api: Api, claiming: Server) -> None:
+async def test_if_the_sandbox_breaks_the_execution_runs_in_another_one(api: Api, claiming: Server) -> None:
     """The sandbox is suspended while it receives the archive, and is then killed. The caller notices nothing."""
     (container,) = await until_containers(deployment_of(claiming.data_dir), 1)
     before = (await figures(api.url))(TAKES, result="hit")

@@ -68,12 +68,12 @@ async def scene(agent: Agent, data_dir: Path, image: str) -> AsyncIterator[Scene
     assert "Traceback" not in log, log
 
 
-async def test_what_is_damaged_stops_nothing_else(image: str, tmp_path: Path) -> None:
+async def test_corrupt_logs_affect_no_other_executions(image: str, tmp_path: Path) -> None:
     with dev_agent(tmp_path / "consul") as agent:
         async with scene(agent, tmp_path / "one", image) as s:
             ended = {how: (await s.api.run("print('before')"))["execution_id"] for how in DAMAGES}
             sleeper = await s.api.accepted(SLEEP)
-            # One that is queued has a single event: without it, it is unknown.
+            # A queued execution has one event. Without this event, the execution does not exist.
             queued = {
                 how: await s.api.accepted("print('never')") for how in DAMAGES if how != "missing number"
             }
@@ -102,9 +102,7 @@ async def check_answers(api: Api, damaged: set[str]) -> None:
 
 
 @sampled("value", [b"\xff no event", b'{"type": "finished.v99"}'], every=2)
-async def test_a_run_whose_log_is_damaged_gives_its_slot_back(
-    image: str, tmp_path: Path, value: bytes
-) -> None:
+async def test_a_run_with_a_corrupt_log_releases_its_slot(image: str, tmp_path: Path, value: bytes) -> None:
     with dev_agent(tmp_path / "consul") as agent:
         async with scene(agent, tmp_path / "data", image) as s:
             running = await s.api.accepted("import time; print('begun', flush=True); time.sleep(2)")
@@ -116,7 +114,7 @@ async def test_a_run_whose_log_is_damaged_gives_its_slot_back(
         assert 1 <= s.named(running) <= 2
 
 
-async def test_a_payload_that_is_damaged_ends_its_execution(image: str, tmp_path: Path) -> None:
+async def test_a_corrupt_payload_fails_its_execution(image: str, tmp_path: Path) -> None:
     with dev_agent(tmp_path / "consul") as agent:
         async with scene(agent, tmp_path / "data", image) as s:
             sleeper = await s.api.accepted(SLEEP)
@@ -129,8 +127,8 @@ async def test_a_payload_that_is_damaged_ends_its_execution(image: str, tmp_path
             assert (await s.api.run("print(6 * 7)"))["stdout"] == "42\n"
 
 
-async def test_an_index_that_says_what_is_not_so_ends_nothing(image: str, tmp_path: Path) -> None:
-    """`status/` calls a queued one completed long ago: it is not retired, and runs."""
+async def test_a_wrong_index_entry_does_not_end_an_execution(image: str, tmp_path: Path) -> None:
+    """The index says that a queued execution completed long ago. It still runs, and is not retired."""
     with dev_agent(tmp_path / "consul") as agent:
         async with scene(agent, tmp_path / "data", image) as s:
             sleeper = await s.api.accepted(SLEEP)

@@ -64,12 +64,12 @@ def check(image: str, data_dir: Path, **settings: str) -> Checked:
 
 
 def containers_of(image: str, label: str) -> list[str]:
-    """The containers of this worker's image with a label; other tests start servers on the same engine."""
+    """Return the containers with a label that use this worker's image."""
     return docker("ps", "--all", "--quiet", f"--filter=ancestor={image}", f"--filter=label={label}")
 
 
 def networks() -> set[str]:
-    """The networks on the engine, without those that other tests make and remove meanwhile."""
+    """Return the networks on the engine, without those that other tests create and remove."""
     names = docker("network", "ls", "--format", "{{.Name}}")
     return {name for name in names if not name.startswith("pyexec-test-")}
 
@@ -82,7 +82,7 @@ def keys(agent: Agent, token: str = "") -> list[str]:
         return [key for key in json.load(answer) if key != "test"]
 
 
-def test_all_is_well_and_nothing_is_left(image: str, tmp_path: Path) -> None:
+def test_all_checks_pass_and_leave_nothing_behind(image: str, tmp_path: Path) -> None:
     network = f"pyexec-check-{os.getpid()}"
     there = networks()
     with dev_agent(tmp_path / "consul") as agent:
@@ -106,7 +106,7 @@ def test_all_is_well_and_nothing_is_left(image: str, tmp_path: Path) -> None:
     assert containers_of(image, "pyexec-etc") == []
     assert containers_of(image, "pyexec.probe") == []
     assert network not in networks()
-    assert networks() <= there | {"pyexec-run", "pyexec-setup"}  # which other tests may make meanwhile
+    assert networks() <= there | {"pyexec-run", "pyexec-setup"}  # other tests may create these
     assert sorted(path.name for path in tmp_path.iterdir()) == ["consul"]
 
 
@@ -123,7 +123,7 @@ def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
             assert answer.status == 200
 
 
-def test_all_that_is_broken_is_named_at_once(image: str, tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
     found = check(
         image,
@@ -151,7 +151,9 @@ def test_all_that_is_broken_is_named_at_once(image: str, tmp_path: Path) -> None
         ('key_prefix "pyexec/" { policy = "write" }', "lacks rights on a session"),
     ],
 )
-def test_a_token_whose_rights_do_not_suffice(image: str, tmp_path: Path, rules: str, missing: str) -> None:
+def test_a_token_with_insufficient_rights_is_reported(
+    image: str, tmp_path: Path, rules: str, missing: str
+) -> None:
     with dev_agent(tmp_path / "consul", acl=ACL) as agent:
         token = token_with(agent, rules)
         found = check(
@@ -169,7 +171,7 @@ def test_a_token_whose_rights_do_not_suffice(image: str, tmp_path: Path, rules: 
 
 
 def token_with(agent: Agent, rules: str) -> str:
-    """A new token with these rules alone."""
+    """Create a token with only these rules."""
 
     def put(path: str, document: Any) -> Any:
         request = Request(
@@ -200,7 +202,7 @@ def test_a_runtime_that_is_not_there(image: str, tmp_path: Path) -> None:
     assert "PYEXEC_DOCKER_RUNTIME is 'none-such'; this Docker engine knows" in found("docker", "failed")[0]
 
 
-def test_for_people_it_is_a_line_for_each_thing(tmp_path: Path) -> None:
+def test_the_text_output_has_one_line_for_each_check(tmp_path: Path) -> None:
     done = run(port="none", max_prot="1", data_dir=str(tmp_path / "data"))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
@@ -218,7 +220,7 @@ def test_for_people_it_is_a_line_for_each_thing(tmp_path: Path) -> None:
     assert total.startswith("1 failed, ")
 
 
-def test_a_reader_that_reads_no_further_ends_it_quietly() -> None:
+def test_a_closed_output_pipe_ends_the_program_silently() -> None:
     with subprocess.Popen([PROGRAM, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
         assert told.stdout is not None
         assert told.stderr is not None
@@ -232,5 +234,5 @@ def test_help_names_every_setting_and_wrong_usage_is_one_line() -> None:
     assert "--check" in told
     assert "PYEXEC_LOG_FORMAT" in told
     done = subprocess.run([PROGRAM, "--chekc"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2  # 1 says that the machine is not fit
+    assert done.returncode == 2  # 1 means that a check failed
     assert done.stderr.count("\n") == 1

@@ -17,21 +17,21 @@ from tests.support.starts import Starts
 
 Row = Mapping[str, object]
 
-VERDICTS: list[Row] = []
-"""What came of each scene, printed when all tests are through."""
+SCENE_RESULTS: list[Row] = []
+"""The outcome of each scene, printed after all tests."""
 RECOVERIES: list[Row] = []
-"""How long after its event each thing took that a scene waits for, in seconds."""
+"""Recovery times in seconds, one row for each scene and kind of recovery."""
 
 
 def recovery(scene: str, what: str, seconds: Sequence[float]) -> None:
-    """Adds a row of figures, when there are any."""
+    """Add a row with the number, minimum and maximum of these times, if there are any."""
     if seconds:
         shown = {"least": min(seconds), "most": max(seconds)}
         RECOVERIES.append({"scene": scene, "what": what, "times": len(seconds), **shown})
 
 
 def table(rows: Sequence[Row]) -> Sequence[str]:
-    """Rows as a table in Markdown."""
+    """Format rows as a Markdown table."""
     cells = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     return [f"| {' | '.join(row)} |" for row in cells]
 
@@ -52,13 +52,13 @@ async def check(
     known = await load.everything()
     logs = await read_logs(cluster, known)
     for result in load.results.values():
-        # A container that was not waiting may be gone before the observer is attached; its caller has its start.
+        # A short-lived container may be gone before the observer attaches. Its start is also in the result.
         for line in result["stdout"].splitlines():
             starts.record(line)
     outcomes = Counter(outcome(result) for result in load.results.values())
     twice = [mark for mark, numbers in starts.seen.items() if len(numbers) > 1]
     await cluster.stop()  # fails when a container is left
-    VERDICTS.append(
+    SCENE_RESULTS.append(
         {
             "scene": scene,
             "accepted": len(known),
@@ -79,7 +79,7 @@ async def check(
     for execution_id, events in logs.items():
         assert fold(execution_id, events).phase is Phase.ENDED
         if execution_id in refused:
-            check_never_began(events)
+            check_never_started(events)
             continue
         assert sum(isinstance(event, Running) for event in events) <= 1
         mark = by_id[execution_id]
@@ -91,7 +91,7 @@ async def check(
     return logs
 
 
-def check_never_began(events: Sequence[Event]) -> None:
+def check_never_started(events: Sequence[Event]) -> None:
     """Check that the execution was ended before its start, because the log did not confirm its first append."""
     submitted, failed = events
     assert isinstance(submitted, Submitted)
@@ -114,7 +114,7 @@ def check_true(job: Job, result: Mapping[str, Any], numbers: Collection[str]) ->
 
 
 async def read_logs(cluster: Cluster, ids: Collection[str]) -> Mapping[str, Sequence[Event]]:
-    """Every event, as Consul has it."""
+    """Read the events of these executions from Consul."""
 
     def no_member() -> Any:
         raise ConsulSessionLost("the test only reads")

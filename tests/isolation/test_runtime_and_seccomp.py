@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolation.test_proof import refusal
+from tests.isolation.test_isolation_check import refusal
 from tests.support.api import api_of
 from tests.support.containers import deployment_of, until_containers
 from tests.support.daemon import own_daemon
@@ -31,13 +31,13 @@ async def test_a_runtime_is_passed_on(image: str, tmp_path: Path) -> None:
                 assert (await api.run("print('held')"))["stdout"] == "held\n"
 
 
-def test_a_runtime_that_the_engine_does_not_know_stops_the_start(image: str, tmp_path: Path) -> None:
+def test_an_unknown_runtime_prevents_the_start(image: str, tmp_path: Path) -> None:
     said = refusal(tmp_path, image, docker_runtime="runsc-nowhere")
     assert "PYEXEC_DOCKER_RUNTIME is 'runsc-nowhere'; this Docker engine knows " in said
     assert "runc" in said
 
 
-async def test_a_seccomp_profile_holds_programs_and_setups(image: str, tmp_path: Path) -> None:
+async def test_the_seccomp_profile_applies_to_programs_and_setups(image: str, tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(NO_PRIORITY))
     source = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
@@ -61,7 +61,7 @@ async def test_a_seccomp_profile_holds_programs_and_setups(image: str, tmp_path:
         ('{"syscalls": []}', "allowed: a seccomp profile"),
     ],
 )
-def test_a_profile_that_is_none_stops_the_start(
+def test_an_invalid_seccomp_profile_prevents_the_start(
     image: str, tmp_path: Path, text: str | None, reason: str
 ) -> None:
     profile = tmp_path / "profile.json"

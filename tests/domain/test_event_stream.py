@@ -52,7 +52,7 @@ def test_setup_comes_before_running_and_output_after_it(
 
 
 @given(st.sampled_from(WORDS), texts, texts, st.data())
-def test_a_reader_that_comes_again_misses_and_repeats_nothing(
+def test_a_resumed_reader_misses_and_repeats_nothing(
     word: Sequence[Event], setup: list[bytes], program: list[bytes], data: st.DataObject
 ) -> None:
     output_log = story(word, setup, program if word is not WORDS[3] else [])
@@ -65,7 +65,7 @@ def test_a_reader_that_comes_again_misses_and_repeats_nothing(
 
 
 @given(st.sampled_from(WORDS[:3]), texts, texts, st.data())
-def test_a_reader_of_a_run_that_was_adopted_meanwhile_goes_on(
+def test_a_reader_resumes_after_an_adoption(
     word: Sequence[Event], setup: list[bytes], program: list[bytes], data: st.DataObject
 ) -> None:
     """The adopting replica reads the program's output again, and does not know the output of the setup."""
@@ -77,7 +77,7 @@ def test_a_reader_of_a_run_that_was_adopted_meanwhile_goes_on(
 
 
 @given(texts)
-def test_what_a_failed_setup_said_is_error_output_at_the_same_positions(setup: list[bytes]) -> None:
+def test_output_of_a_failed_setup_becomes_stderr_at_the_same_positions(setup: list[bytes]) -> None:
     word = WORDS[3]
     output_log = story(word, setup, [])
     live = all_of(word[:3], output_log, Position())

@@ -1,4 +1,4 @@
-"""Test `output_files`: matching files below /work come back, within limits, whatever else is there."""
+"""Test `output_files`: matching files below /work are returned, within limits, even from a hostile tree."""
 
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -9,8 +9,8 @@ from yarl import URL
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script, tar_of
+from tests.support.leftovers import spooled
 from tests.support.output_files import archive, download, paths, skipped
-from tests.support.remains import spooled
 from tests.support.server import Server, running_server
 
 MEBIBYTE = 1024 * 1024
@@ -31,7 +31,7 @@ print('drawn')
 """
 
 
-async def test_a_plot_comes_back_as_it_was_drawn(api: Api) -> None:
+async def test_an_output_file_is_returned_unchanged(api: Api) -> None:
     result = await api.run(PLOT, output_files=["out/*.png"])
     assert (result["status"], result["stdout"]) == ("completed", "drawn\n")
     (file,) = result["files"]
@@ -44,14 +44,14 @@ async def test_a_plot_comes_back_as_it_was_drawn(api: Api) -> None:
     assert not {"files_truncated", "files_skipped", "files_skipped_truncated"} & set(result)
 
 
-async def test_an_accepted_run_brings_its_files_too(api: Api) -> None:
+async def test_an_async_run_returns_its_output_files(api: Api) -> None:
     execution_id = await api.accepted("open('a', 'w').write('later')", output_files=["/work/a"])
     result = await api.ended(execution_id)
     assert result["files"] == [{"path": "a", "size": 5}]
     assert await archive(api, execution_id) == {"a": b"later"}
 
 
-async def test_nothing_is_said_of_files_that_nobody_asked_for(api: Api) -> None:
+async def test_without_patterns_the_result_has_no_files(api: Api) -> None:
     result = await api.run("open('a', 'w').write('x')")
     assert "files" not in result
     answer = await api.get(f"/api/v1/executions/{result['execution_id']}/files")
@@ -112,7 +112,7 @@ async def test_a_pattern_outside_of_work_is_refused(narrow: Api, pattern: str) -
         ("while True: print('x' * 10000)", {}, "output_limit"),
     ],
 )
-async def test_files_come_back_after_a_failure_and_so_does_usage(
+async def test_a_failed_run_returns_output_files_and_usage(
     api: Api, source: str, config: dict[str, float], error_type: str | None
 ) -> None:
     left = "open('left', 'w').write('behind')\n"
@@ -124,7 +124,7 @@ async def test_files_come_back_after_a_failure_and_so_does_usage(
     assert result["usage"]["cpu_seconds"] > 0
 
 
-async def test_a_file_that_is_still_written_when_the_program_ends_is_whole(api: Api) -> None:
+async def test_a_file_still_written_when_the_program_ends_is_consistent(api: Api) -> None:
     source = """
 import subprocess, sys
 child = "f = open('/work/log', 'wb', buffering=0)\\nwhile True: f.write(bytes(4096))"
@@ -140,7 +140,7 @@ while True:
     assert (len(data), set(data)) == (file["size"], {0})
 
 
-async def test_after_a_kill_nothing_can_be_brought(api: Api) -> None:
+async def test_a_killed_run_returns_no_output_files(api: Api) -> None:
     source = "import time; open('left', 'w'); print('up', flush=True); time.sleep(600)"
     execution_id = await api.accepted(source, output_files=["*"])
     await api.until_printed(execution_id, b"up")
@@ -205,14 +205,14 @@ os.truncate('e', 0); os.mkdir('s'); open('s/parse', 'wb'); os.truncate('s/parse'
 """
 
 
-async def test_what_is_over_the_limit_is_left_out_as_a_whole(tight: Api) -> None:
+async def test_a_file_over_the_size_limit_is_left_out(tight: Api) -> None:
     result = await tight.run(HUGE, output_files=["[a-e]", "s/*"])
     assert paths(result) == ["a", "c", "e"]
     assert (sum(file["size"] for file in result["files"]), result["files_truncated"]) == (MEBIBYTE, True)
     assert skipped(result) == {"b": "too_large", "d": "too_large", "s/parse": "too_large"}
 
 
-async def test_only_so_many_files_come(tight: Api) -> None:
+async def test_the_number_of_output_files_is_limited(tight: Api) -> None:
     result = await tight.run("for n in range(1200): open(f'{n:04}', 'w')", output_files=["????"])
     assert paths(result) == [f"{n:04}" for n in range(1000)]
     assert (result["files_truncated"], skipped(result)) == (True, {"????": "too_many"})
@@ -233,7 +233,7 @@ open('treasure', 'w')
 """
 
 
-async def test_a_hostile_tree_ends_the_search_and_not_the_server(tight: Api) -> None:
+async def test_a_hostile_tree_stops_only_the_search(tight: Api) -> None:
     result = await tight.run(
         HOSTILE, output_files=["**/treasure", "1", "z/*/*/nothing"], config={"disk_mb": 1024}
     )
@@ -244,7 +244,7 @@ async def test_a_hostile_tree_ends_the_search_and_not_the_server(tight: Api) -> 
     assert (await tight.run("print('next')"))["stdout"] == "next\n"
 
 
-async def test_files_go_with_their_execution(tight: Api, tight_server: Server) -> None:
+async def test_output_files_are_deleted_with_their_execution(tight: Api, tight_server: Server) -> None:
     result = await tight.run("open('a', 'wb').write(bytes(300_000))", output_files=["a"])
     blob = tight_server.data_dir / "blobs" / f"{result['execution_id']}+files"
     assert blob.stat().st_size == 300_000
@@ -264,7 +264,7 @@ async def test_no_spool_is_left_open(tight: Api, tight_server: Server) -> None:
 
 
 async def until_gone(api: Api, execution_id: str) -> None:
-    """A look at the id for as long as there is one."""
+    """Poll until the execution has been deleted."""
     with anyio.fail_after(60):
         while (await api.get(f"/api/v1/executions/{execution_id}")).status == 200:
             await anyio.lowlevel.checkpoint()

@@ -7,7 +7,7 @@ import pytest
 
 from pyexec.domain.events import Claimed, Finished, Running, Submitted
 from tests.cluster.conftest import OpenScene
-from tests.cluster.verdict import check
+from tests.cluster.scene_checks import check
 from tests.support.api import api_of, until_not_ready
 from tests.support.archives import script
 from tests.support.consul import cluster as consul_cluster
@@ -15,10 +15,12 @@ from tests.support.consul import durable_agent
 
 pytestmark = pytest.mark.independent
 
-AWAY_SECONDS = 30
+OUTAGE_SECONDS = 30
 
 
-async def test_consul_is_away_for_longer_than_a_session(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
+async def test_the_cluster_survives_a_consul_outage_longer_than_a_session(
+    scene: OpenScene, tmp_path: Path, jobs: int
+) -> None:
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
             running = [s.load.job(shortest=8, longest=12) for _ in range(3)]
@@ -31,9 +33,9 @@ async def test_consul_is_away_for_longer_than_a_session(scene: OpenScene, tmp_pa
                 tasks.start_soon(s.load.run, jobs // 2, name="load before and after")
                 await s.load.until_ended(jobs // 6)
                 consul.kill()
-                await anyio.sleep(AWAY_SECONDS)  # this is the scenario itself
-                for url in s.cluster.urls:  # their sessions are lost by now: what they refuse leaves nothing
-                    await check_refuses(url)
+                await anyio.sleep(OUTAGE_SECONDS)  # this is the scenario itself
+                for url in s.cluster.urls:  # sessions have expired; refused requests leave nothing
+                    await check_refuses_work(url)
                 consul.start()
                 await anyio.to_thread.run_sync(consul.wait_ready)
                 tasks.start_soon(s.load.run, jobs // 2, name="load after")
@@ -43,8 +45,8 @@ async def test_consul_is_away_for_longer_than_a_session(scene: OpenScene, tmp_pa
         assert kinds == [Submitted, Claimed, Running, Finished]
 
 
-async def check_refuses(url: str) -> None:
-    """Healthy, not ready, and what is sent is refused with 503."""
+async def check_refuses_work(url: str) -> None:
+    """Check that the server is healthy but not ready, and refuses a request with 503."""
     async with api_of(url) as api:
         assert "event log" in await until_not_ready(api)
         assert (await api.get("/health")).status == 200

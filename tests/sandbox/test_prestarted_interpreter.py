@@ -21,24 +21,26 @@ POOL = 1
 MEBIBYTE = 1024 * 1024
 TAKEN, NOT_TAKEN = "taken\n", "not taken\n"
 
-OLDER = """
+PRINT_IF_TAKEN = """
 import os
 print('taken' if os.fstat(2).st_ctime_ns < os.stat(__file__).st_ctime_ns else 'not taken')
 """
-"""Tells whether what the interpreter was started with is older than the script, whose archive was unpacked later."""
+"""Prints "taken" if standard error is older than the script, so the interpreter was prestarted."""
 RUNS, PAUSE_SECONDS = 20, 0.1
 
 
 @pytest.fixture(scope="module")
-def standing(made: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    data_dir = tmp_path_factory.mktemp("standing") / "data"
+def prestarting_server(
+    made: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    data_dir = tmp_path_factory.mktemp("prestarting_server") / "data"
     with running_server(data_dir, made(customization=None), warm_pool=str(POOL), standby="on") as server:
         yield server
 
 
 @pytest.fixture
-async def api(standing: Server) -> AsyncIterator[Api]:
-    async with api_of(standing.url) as client:
+async def api(prestarting_server: Server) -> AsyncIterator[Api]:
+    async with api_of(prestarting_server.url) as client:
         yield client
 
 
@@ -54,53 +56,55 @@ async def run(api: Api, files: Mapping[str, Any], **metadata: Any) -> Any:
         pytest.param({}, {}, TAKEN, id="a plain program"),
         pytest.param({}, {"stdin": "x" * 200_000}, TAKEN, id="with an input"),
         pytest.param({}, {"entrypoint": "main.py"}, TAKEN, id="named"),
-        pytest.param({"pkg/__init__.py": ""}, {"output_files": ["*.py"]}, TAKEN, id="files to bring back"),
+        pytest.param({"pkg/__init__.py": ""}, {"output_files": ["*.py"]}, TAKEN, id="output files"),
         pytest.param({}, {"script_args": ["x"]}, TAKEN, id="arguments"),
         pytest.param({}, {"script_args": ["x" * 70_000]}, NOT_TAKEN, id="many arguments"),
         pytest.param({}, {"env_vars": ["A=b"]}, TAKEN, id="variables"),
         pytest.param({}, {"env_vars": ["TZ=UTC"]}, NOT_TAKEN, id="variables that are read at the start"),
-        pytest.param({"other.py": OLDER}, {"entrypoint": "other.py"}, NOT_TAKEN, id="another entrypoint"),
-        pytest.param({"main.py": "#" * 70_000 + OLDER}, {}, TAKEN, id="a long script"),
-        pytest.param({"main.py": "# coding: latin-1" + OLDER}, {}, TAKEN, id="another encoding"),
+        pytest.param(
+            {"other.py": PRINT_IF_TAKEN}, {"entrypoint": "other.py"}, NOT_TAKEN, id="another entrypoint"
+        ),
+        pytest.param({"main.py": "#" * 70_000 + PRINT_IF_TAKEN}, {}, TAKEN, id="a long script"),
+        pytest.param({"main.py": "# coding: latin-1" + PRINT_IF_TAKEN}, {}, TAKEN, id="another encoding"),
         pytest.param({".local/x": ""}, {}, NOT_TAKEN, id="a user's site"),
     ],
     every=2,
 )
-async def test_programs_that_it_takes(
+async def test_which_programs_get_the_prestarted_interpreter(
     api: Api, files: dict[str, str], metadata: dict[str, Any], expected: str
 ) -> None:
-    result = await run(api, {"main.py": OLDER, **files}, **metadata)
+    result = await run(api, {"main.py": PRINT_IF_TAKEN, **files}, **metadata)
     assert (result["stdout"], result.get("stderr")) == (expected, "")
 
 
 async def test_a_link_is_followed(api: Api) -> None:
-    """Its first entry of `sys.path` is the directory of the linked file."""
+    """The first entry of `sys.path` must be the directory of the linked file."""
     link = member("main.py", kind=tarfile.SYMTYPE, target="real/main.py")
-    archive = link + tar_of({"real/main.py": OLDER + "import beside", "real/beside.py": ""})
+    archive = link + tar_of({"real/main.py": PRINT_IF_TAKEN + "import beside", "real/beside.py": ""})
     result = (await api.sync(archive)).document
     assert (result["stdout"], result["exit_code"]) == (TAKEN, 0)
 
 
-async def test_the_last_expression_is_evaluated_by_another_interpreter(api: Api) -> None:
-    answer = await api.eval({"code": OLDER + "\n6 * 7", "eval_last_expr": True})
+async def test_eval_last_expr_gets_a_new_interpreter(api: Api) -> None:
+    answer = await api.eval({"code": PRINT_IF_TAKEN + "\n6 * 7", "eval_last_expr": True})
     assert (answer.document["stdout"], answer.document["result"]) == (NOT_TAKEN, "42")
 
 
-async def test_one_that_was_killed_is_replaced(api: Api, standing: Server) -> None:
-    """The kernel can kill it if the whole machine runs out of memory."""
-    for tries in range(RUNS):  # until one happens in the sandbox that was waiting then
+async def test_a_killed_prestarted_interpreter_is_replaced(api: Api, prestarting_server: Server) -> None:
+    """The kernel can kill an idle interpreter if the machine runs out of memory."""
+    for tries in range(RUNS):  # until a run gets a sandbox whose interpreter was killed
         await anyio.sleep(PAUSE_SECONDS * tries)
-        for process in standbys(await containers(deployment_of(standing.data_dir))):
+        for process in prestarted_interpreters(await containers(deployment_of(prestarting_server.data_dir))):
             os.kill(process, signal.SIGKILL)
-        result = await run(api, {"main.py": OLDER})
+        result = await run(api, {"main.py": PRINT_IF_TAKEN})
         assert end_of(result) == COMPLETED
         if result["stdout"] == NOT_TAKEN:
             break
     assert result["stdout"] == NOT_TAKEN
 
 
-def standbys(ids: Collection[str]) -> list[int]:
-    """The interpreters that wait in these containers."""
+def prestarted_interpreters(ids: Collection[str]) -> list[int]:
+    """Return the process ids of the prestarted interpreters in these containers."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -112,15 +116,17 @@ def standbys(ids: Collection[str]) -> list[int]:
     return found
 
 
-async def test_off_starts_every_interpreter_at_the_go_ahead(image: str, tmp_path: Path) -> None:
+async def test_standby_off_starts_every_interpreter_at_the_start_signal(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool=str(POOL), standby="off") as server:
         async with api_of(server.url) as api:
-            assert (await api.run(OLDER))["stdout"] == NOT_TAKEN
+            assert (await api.run(PRINT_IF_TAKEN))["stdout"] == NOT_TAKEN
 
 
 @pytest.mark.parametrize("metadata", [{}, {"env_vars": ["A=b"]}], ids=["taken", "not taken"])
-async def test_memory_is_counted_as_ever(api: Api, metadata: dict[str, Any]) -> None:
-    """The interpreter's own counts as its program's, whenever it was started."""
+async def test_memory_is_counted_the_same_with_and_without_prestart(
+    api: Api, metadata: dict[str, Any]
+) -> None:
+    """The memory of the interpreter counts as memory of the program, prestarted or not."""
     fill = "data = bytearray(1024 * 1024 * %d)\nfor n in range(0, len(data), 4096): data[n] = 1\n"
     config = {"memory_mb": 100}
     within = await run(api, {"main.py": fill % 90}, config=config, **metadata)
@@ -136,7 +142,7 @@ async def test_memory_is_counted_as_ever(api: Api, metadata: dict[str, Any]) -> 
     "variables",
     ["PYTHONPATH=/work/lib", "PYTHONPATH=/usr:lib", "PYTHONPATH=/tmp/../work/lib", "PYTHONUSERBASE=/work/.x"],
 )
-async def test_an_image_whose_variables_lead_into_the_archive(
+async def test_an_image_with_python_paths_in_the_archive_gets_a_new_interpreter(
     api: Api, made: Callable[..., str], variables: str
 ) -> None:
     """Such an interpreter loads code from the archive at its start, so it starts after the archive is unpacked."""
@@ -163,15 +169,17 @@ SCRIPT_IS_THERE = (
         pytest.param("if not ready: os.write(2, bytes(200_000))", id="that prints more than a pipe takes"),
     ],
 )
-async def test_an_image_that_does_not_let_it_come_so_far(
+async def test_a_failed_prestart_falls_back_to_a_new_interpreter(
     api: Api, made: Callable[..., str], customization: str
 ) -> None:
     image = made(customization=SCRIPT_IS_THERE + customization)
-    result = await run(api, {"main.py": OLDER}, docker_image=image)
+    result = await run(api, {"main.py": PRINT_IF_TAKEN}, docker_image=image)
     assert (end_of(result), result["stdout"], result["stderr"]) == (COMPLETED, NOT_TAKEN, "")
 
 
-async def test_what_an_image_itself_runs_comes_before_the_archive(api: Api, made: Callable[..., str]) -> None:
+async def test_sitecustomize_of_an_image_runs_before_the_archive_is_unpacked(
+    api: Api, made: Callable[..., str]
+) -> None:
     """With variables, its code runs again in a new interpreter, because it could read them.
 
     This is a difference that docs/design/prestarted-interpreter.md names. The code runs once, and its output is

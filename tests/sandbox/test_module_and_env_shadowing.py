@@ -12,8 +12,10 @@ TRAP = "open('/work/sprung', 'w').write('x')\nraise RuntimeError('trap')\n"
 
 
 @pytest.mark.parametrize("evaluated", [False, True])
-async def test_files_named_like_modules_are_not_taken_for_them(attack: Attack, evaluated: bool) -> None:
-    """By us: what the program itself imports is its own affair."""
+async def test_files_that_shadow_modules_do_not_affect_the_supervisor(
+    attack: Attack, evaluated: bool
+) -> None:
+    """Only the program itself may import these files."""
     names = {f"{name}.py": TRAP for name in SHADOWED}
     source = "x = 6 * 7\nx"
     if evaluated:
@@ -45,7 +47,7 @@ async def test_files_named_like_modules_are_not_taken_for_them(attack: Attack, e
         ["MALLOC_PERTURB_=1", "GLIBC_TUNABLES=glibc.malloc.check=3"],
     ],
 )
-async def test_variables_reach_the_program_alone(attack: Attack, variables: list[str]) -> None:
+async def test_environment_variables_affect_only_the_program(attack: Attack, variables: list[str]) -> None:
     """The variables do not affect the supervisor: it still reports the end, and sends the output files."""
     result = await attack("print('on')", {"trap.py": TRAP}, env_vars=variables, output_files=["main.py"])
     assert result["status"] == "completed", result

@@ -24,7 +24,7 @@ def server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         assert "Traceback" not in log, log
 
 
-async def check_goes_on(api: Api) -> None:
+async def check_still_works(api: Api) -> None:
     assert (await api.run("print(6 * 7)"))["stdout"] == "42\n"
 
 
@@ -41,7 +41,7 @@ async def test_a_program_that_prints_too_much_has_failed(server: Server) -> None
             assert "PYEXEC_BLOB_URL" in answer["error"]
         assert kept["stdout"]
         assert result["stdout"].startswith(kept["stdout"])
-        await check_goes_on(api)
+        await check_still_works(api)
 
 
 async def test_the_message_of_an_error_that_is_too_large_is_cut(server: Server) -> None:
@@ -52,7 +52,7 @@ async def test_the_message_of_an_error_that_is_too_large_is_cut(server: Server) 
         assert (kept["error"], kept["error_type"]) == (result["error"], "ValueError")
         assert kept["error"].startswith("\x01\x01")
         assert len(kept["error"]) < 60_000
-        await check_goes_on(api)
+        await check_still_works(api)
 
 
 async def test_a_result_that_is_too_large_is_cut(server: Server) -> None:
@@ -61,7 +61,7 @@ async def test_a_result_that_is_too_large_is_cut(server: Server) -> None:
         result = answer.document
         assert (result["status"], result["stdout"]) == ("completed", "printed\n")
         assert result["truncated"]["result"]
-        await check_goes_on(api)
+        await check_still_works(api)
 
 
 @pytest.mark.parametrize("route", ["sync", "submit"])
@@ -74,4 +74,4 @@ async def test_a_request_that_is_too_large_is_refused(server: Server, route: str
         assert await api.newest() == newest
         fits = await api.run("print(len(input()))", stdin="x" * 200_000)
         assert fits["stdout"] == "200000\n"
-        await check_goes_on(api)
+        await check_still_works(api)

@@ -44,11 +44,11 @@ HELD = LimitsReport(
     cpu_weight=None,
 )
 V2 = {"cpu_shares": None, "cpu_weight": 20}
-"""What differs in version 2 of control groups."""
+"""Values that differ with version 2 of control groups."""
 
 
 @pytest.mark.parametrize("version", [{}, V2])
-def test_all_hold(version: dict[str, Any]) -> None:
+def test_enforced_limits_are_not_reported(version: dict[str, Any]) -> None:
     assert unenforced_limits(ASKED, evolve(HELD, **version), ()) == {}
 
 
@@ -74,7 +74,7 @@ def test_all_hold(version: dict[str, Any]) -> None:
         ("cpu_shares", {"cpu_shares": None, "cpu_weight": 100}),
     ],
 )
-def test_one_does_not_hold(limit: str, met: dict[str, Any]) -> None:
+def test_each_unenforced_limit_is_reported(limit: str, met: dict[str, Any]) -> None:
     found = unenforced_limits(ASKED, evolve(HELD, **met), ())
     assert list(found) == [limit]
     assert found[limit]
@@ -84,16 +84,16 @@ def test_a_machine_without_swap_needs_no_limit_of_it() -> None:
     assert unenforced_limits(ASKED, evolve(HELD, swap_bytes=None, host_swap_bytes=0), ()) == {}
 
 
-def test_a_busy_machine_proves_nothing_against_a_limit() -> None:
+def test_low_cpu_usage_on_a_busy_machine_is_no_violation() -> None:
     assert unenforced_limits(ASKED, evolve(HELD, cpu_seconds=0.01), ()) == {}
 
 
-def test_the_engine_is_believed_where_nothing_can_be_seen() -> None:
+def test_the_report_of_the_engine_counts_for_unobservable_limits() -> None:
     blind = evolve(HELD, cpus=None, cpu_shares=None)
     assert unenforced_limits(ASKED, blind, ()) == {}
     assert list(unenforced_limits(ASKED, blind, ("cpu_shares", "cpus"))) == ["cpus", "cpu_shares"]
     assert unenforced_limits(ASKED, HELD, LIMITS) == {}, (
-        "what was seen to hold does, whatever the engine says"
+        "an observed limit counts more than the report of the engine"
     )
     assert list(unenforced_limits(evolve(ASKED, cpus=None), evolve(HELD, cpus=9e13), ("cpus",))) == ["cpus"]
 

@@ -17,7 +17,7 @@ MEBIBYTE = 1024 * 1024
 
 @asynccontextmanager
 async def pair(image: str, directory: Path) -> AsyncIterator[tuple[Cluster, Api, Api]]:
-    """Two replicas on a Consul of their own."""
+    """Run two replicas on a separate Consul."""
     with dev_agent(directory / "consul") as consul:
         async with running_cluster(directory, image, [consul], 2) as cluster:
             async with api_of(cluster.urls[0]) as here, api_of(cluster.urls[1]) as there:
@@ -25,7 +25,7 @@ async def pair(image: str, directory: Path) -> AsyncIterator[tuple[Cluster, Api,
             await cluster.stop()
 
 
-async def test_any_replica_gives_the_files_and_consul_bounds_them(image: str, tmp_path: Path) -> None:
+async def test_any_replica_serves_output_files_up_to_the_limit_of_consul(image: str, tmp_path: Path) -> None:
     source = f"""
 import os
 open('small', 'w').write('small')
@@ -43,8 +43,8 @@ for name in 'ab': open(name, 'wb').write(name.encode() * {5 * MEBIBYTE})
             assert (await api.ended(result["execution_id"]))["files"] == result["files"]
 
 
-async def test_who_adopts_a_run_brings_its_files_too(image: str, tmp_path: Path) -> None:
-    """They are in the engine's own log of the container by then, output and all."""
+async def test_an_adopting_replica_stores_the_output_files(image: str, tmp_path: Path) -> None:
+    """The replica reads the files from the log that Docker keeps for the container."""
     source = f"""
 import os, sys, time
 print('up', flush=True)
@@ -63,7 +63,7 @@ open('left', 'wb').write(os.urandom({4 * MEBIBYTE}))
             assert len(await answer.read()) == 4 * MEBIBYTE
 
 
-async def test_an_end_that_consul_cannot_take_whole_is_written_in_short(image: str, tmp_path: Path) -> None:
+async def test_a_result_too_large_for_consul_is_omitted(image: str, tmp_path: Path) -> None:
     code = "class A:\n    def __repr__(self): return '\\x01' * 65536\nprint('y' * 60_000)\nA()"
     async with pair(image, tmp_path) as (_, api, _):
         result = (await api.eval({"code": code, "eval_last_expr": True})).document

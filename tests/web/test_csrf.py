@@ -17,7 +17,7 @@ TOKEN = "a-token-of-a-test"
 
 
 @pytest.mark.parametrize("headers", OTHERS, ids=str)
-async def test_a_page_of_another_site_runs_nothing(api: Api, headers: dict[str, str]) -> None:
+async def test_cross_site_requests_are_refused(api: Api, headers: dict[str, str]) -> None:
     before = (await api.get("/api/v1/executions")).document
     for answer in (
         await api.sync(script("print(1)"), headers=headers),
@@ -32,7 +32,7 @@ async def test_a_page_of_another_site_runs_nothing(api: Api, headers: dict[str, 
     assert (await api.get("/api/v1/executions")).document == before
 
 
-async def test_our_own_page_does(api: Api) -> None:
+async def test_same_origin_requests_are_accepted(api: Api) -> None:
     """The headers are those of a browser on this machine, on another machine, and behind a proxy that uses another host
     name."""
     for headers in (
@@ -44,8 +44,8 @@ async def test_our_own_page_does(api: Api) -> None:
         assert answer.status == 200, answer.document
 
 
-async def test_a_token_speaks_for_itself(image: str, tmp_path) -> None:
-    """No browser adds one by itself."""
+async def test_cross_site_requests_with_a_token_are_accepted(image: str, tmp_path) -> None:
+    """A browser does not add the token by itself."""
     with running_server(tmp_path / "data", image, api_tokens=TOKEN) as server:
         async with api_of(server.url) as api:
             headers = {"Origin": "https://other.example", "Authorization": f"Bearer {TOKEN}"}

@@ -66,11 +66,11 @@ IGNORED = {
     "cpus": without("NanoCpus"),
     "cpu_shares": without("CpuShares"),
 }
-"""What an engine would have to leave out of what it is told, for each limit."""
+"""For each limit, the change to a request that makes the engine ignore the limit."""
 
 
 @contextmanager
-def forgetful_engine(directory: Path, *limits: str) -> Iterator[str]:
+def engine_that_ignores(directory: Path, *limits: str) -> Iterator[str]:
     def rewrite(body: Any) -> None:
         if body["Labels"].get("pyexec.probe") != "network_probe":
             for limit in limits:
@@ -105,25 +105,23 @@ async def warnings_of(server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize("limit", IGNORED)
-def test_a_limit_that_does_not_hold_stops_the_start_by_its_name(
-    image: str, tmp_path: Path, limit: str
-) -> None:
-    with forgetful_engine(tmp_path, limit) as host:
+def test_an_unenforced_limit_prevents_the_start_and_is_named(image: str, tmp_path: Path, limit: str) -> None:
+    with engine_that_ignores(tmp_path, limit) as host:
         said = refusal(tmp_path, image, docker_host=host)
     assert f"does not enforce {limit} (" in said, said
     assert said.rstrip().endswith(f"to accept this, set PYEXEC_ALLOW_UNENFORCED={limit}")
     assert said.count("\n") == 1, said
 
 
-def test_all_that_do_not_hold_are_named_at_once(image: str, tmp_path: Path) -> None:
-    with forgetful_engine(tmp_path, "disk", "pids") as host:
+def test_all_unenforced_limits_are_named_at_once(image: str, tmp_path: Path) -> None:
+    with engine_that_ignores(tmp_path, "disk", "pids") as host:
         said = refusal(tmp_path, image, docker_host=host, allow_unenforced="seccomp")
     assert said.rstrip().endswith("to accept this, set PYEXEC_ALLOW_UNENFORCED=seccomp,pids,disk")
 
 
-async def test_what_is_accepted_is_said_and_served(image: str, tmp_path: Path) -> None:
+async def test_an_accepted_unenforced_limit_is_only_a_warning(image: str, tmp_path: Path) -> None:
     with (
-        forgetful_engine(tmp_path, "pids") as host,
+        engine_that_ignores(tmp_path, "pids") as host,
         running_server(tmp_path / "data", image, docker_host=host, allow_unenforced="pids") as server,
     ):
         assert [w for w in await warnings_of(server) if w.startswith("pids is not enforced (accepted by")]
@@ -132,14 +130,14 @@ async def test_what_is_accepted_is_said_and_served(image: str, tmp_path: Path) -
     assert server.log.read_text().count("pids is not enforced") == 1
 
 
-def test_a_limit_that_is_none_cannot_be_accepted(image: str, tmp_path: Path) -> None:
+def test_an_unknown_limit_cannot_be_accepted(image: str, tmp_path: Path) -> None:
     said = refusal(tmp_path, image, allow_unenforced="pids,gravity")
     assert said.startswith(
         "python-executor-server: PYEXEC_ALLOW_UNENFORCED is 'pids,gravity'; allowed: a comma-separated list of memory, "
     )
 
 
-async def test_a_server_whose_image_is_not_there_yet_proves_itself_in_the_first_that_is(
+async def test_without_the_default_image_the_isolation_check_runs_in_the_first_image(
     image: str, tmp_path: Path
 ) -> None:
     with running_server(tmp_path / "data", "pyexec-nowhere:none", warm_pool="0") as server:
@@ -150,21 +148,21 @@ async def test_a_server_whose_image_is_not_there_yet_proves_itself_in_the_first_
         assert not [w for w in await warnings_of(server) if "pending" in w]
 
 
-async def test_a_proof_that_fails_late_ends_the_server_before_any_program_ran(
+async def test_a_late_failure_of_the_isolation_check_ends_the_server_before_any_program(
     image: str, tmp_path: Path
 ) -> None:
     with (
-        forgetful_engine(tmp_path, "pids") as host,
+        engine_that_ignores(tmp_path, "pids") as host,
         pytest.raises(RuntimeError, match="ended badly") as ended,
     ):
-        await ask_in_vain(tmp_path / "data", image, host)
+        await submit_to_unchecked_server(tmp_path / "data", image, host)
     said = str(ended.value)
     assert "does not enforce pids (" in said.splitlines()[-1], said
     assert "Traceback" not in said
 
 
-async def ask_in_vain(data_dir: Path, image: str, host: str) -> None:
-    """Gives work to a server that has not proven itself."""
+async def submit_to_unchecked_server(data_dir: Path, image: str, host: str) -> None:
+    """Submit a program to a server whose isolation check is still pending."""
     with running_server(data_dir, "pyexec-nowhere:none", docker_host=host, warm_pool="0") as server:
         async with api_of(server.url) as api:
             await api.accepted("print('ran')", docker_image=image)

@@ -51,13 +51,13 @@ def test_a_pattern_is_relative_to_work(pattern: str, normal: str) -> None:
     ["", "/", "//", "..", "../x", "a/../b", "a/..", "/work/../etc/passwd",
      "/etc/passwd", "/workshop/x", "/work/..", "a\0b", "x" * 1025, "x" * 256],
 )  # fmt: skip
-def test_a_pattern_that_leads_elsewhere_is_refused_by_its_place(pattern: str) -> None:
+def test_an_invalid_pattern_is_refused_with_its_index(pattern: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         normalize_patterns(["good", pattern])
     assert refused.value.field == "output_files[1]"
 
 
-def test_only_so_many_patterns() -> None:
+def test_the_number_of_patterns_is_limited() -> None:
     assert len(normalize_patterns(["a"] * 100)) == 100
     with pytest.raises(InvalidRequest, match="101 patterns"):
         normalize_patterns(["a"] * 101)
@@ -91,7 +91,7 @@ def test_files_that_come_as_announced_are_kept() -> None:
     ["", ".", "..", "/etc/passwd", "/work/a", "../a", "a/../b", "a/..", "./a", "a//b", "a/", "a\nb", "a\0", "\x1b[2J",
      "a\x7f", "\u2028", "\ud800", "x" * 31, "ü" * 16],
 )  # fmt: skip
-def test_a_path_that_must_not_be_given_on_is_a_lie(path: str) -> None:
+def test_an_unsafe_path_is_a_broken_sandbox(path: str) -> None:
     with pytest.raises(SandboxBroken):
         FileCheck(LIMITS).begin(path, 0)
 
@@ -108,7 +108,7 @@ def test_a_path_that_must_not_be_given_on_is_a_lie(path: str) -> None:
         [("a" * 21, 0), ("b" * 21, 0)],
     ],
 )
-def test_claims_that_do_not_go_together_are_a_lie(claims: list[tuple[str, int]]) -> None:
+def test_inconsistent_files_are_a_broken_sandbox(claims: list[tuple[str, int]]) -> None:
     check = FileCheck(LIMITS)
     for path, size in claims[:-1]:
         check.begin(path, size)
@@ -147,7 +147,7 @@ def test_no_path_is_skipped_within_a_file() -> None:
         check.skip("b", SkipReason.TOO_LARGE)
 
 
-def test_more_bytes_than_announced_are_a_lie() -> None:
+def test_more_bytes_than_announced_are_a_broken_sandbox() -> None:
     check = FileCheck(LIMITS)
     check.begin("a", 2)
     with pytest.raises(SandboxBroken):
@@ -158,7 +158,7 @@ names = st.text(st.sampled_from("ab./\n\0ü-\u2028") | st.sampled_from(string.as
 
 
 @given(st.lists(st.tuples(names, st.integers(0, 120)) | st.binary(max_size=60), max_size=12))
-def test_whatever_comes_what_is_kept_was_allowed(claims: list[tuple[str, int] | bytes]) -> None:
+def test_kept_files_always_respect_the_limits(claims: list[tuple[str, int] | bytes]) -> None:
     check, came = FileCheck(LIMITS), 0
     try:
         for claim in claims:

@@ -27,7 +27,7 @@ class Cut:
 
 @pytest.fixture
 def cut(image: str, tmp_path: Path) -> Iterator[Cut]:
-    """A server whose engine is up, behind a proxy."""
+    """Run a server whose Docker engine is behind a proxy."""
     engine = EngineProxy(tmp_path / "engine.sock")
     engine.start()
     try:
@@ -45,13 +45,13 @@ def cut(image: str, tmp_path: Path) -> Iterator[Cut]:
 
 
 @pytest.mark.claims
-async def test_the_engine_goes_away_and_comes_back(cut: Cut) -> None:
+async def test_the_server_recovers_from_a_docker_outage(cut: Cut) -> None:
     async with api_of(cut.server.url) as api:
         assert (await api.run("print('before')"))["stdout"] == "before\n"
         assert (await api.get("/ready")).document["status"] == "ok"
         newest = await api.newest()
         cut.engine.stop()
-        await check_away(api)
+        await check_unavailable(api)
         assert await api.newest() == newest
         cut.engine.start()
         assert (await api.get("/ready")).status == 200
@@ -59,8 +59,8 @@ async def test_the_engine_goes_away_and_comes_back(cut: Cut) -> None:
         await until_containers(deployment_of(cut.server.data_dir), 1)
 
 
-async def check_away(api: Api) -> None:
-    """Healthy, not ready, and a run is refused with 503, not lost."""
+async def check_unavailable(api: Api) -> None:
+    """Check that the server is healthy but not ready, and refuses a run with 503."""
     assert (await api.get("/health")).status == 200
     answer = await api.get("/ready")
     assert (answer.status, answer.document["code"], list(answer.document["reasons"])) == (
@@ -75,7 +75,7 @@ async def check_away(api: Api) -> None:
 
 
 @pytest.mark.claims
-async def test_a_run_goes_on_while_its_engine_is_away(cut: Cut) -> None:
+async def test_a_run_continues_during_a_docker_outage(cut: Cut) -> None:
     """All output arrives exactly once, including output from the outage. Requests from the outage start later."""
     source = "import time\nfor n in range(4):\n    print(n, flush=True)\n    time.sleep(1)"
     async with api_of(cut.server.url) as api:
@@ -83,7 +83,7 @@ async def test_a_run_goes_on_while_its_engine_is_away(cut: Cut) -> None:
         await api.until_printed(execution_id, b"1\n")
         cut.engine.stop()
         waiting = await api.accepted("print('later')")
-        await check_away(api)
+        await check_unavailable(api)
         cut.engine.start()
         result = await api.ended(execution_id)
         assert (result["status"], result["stdout"]) == ("completed", "0\n1\n2\n3\n")
@@ -91,7 +91,7 @@ async def test_a_run_goes_on_while_its_engine_is_away(cut: Cut) -> None:
         await until_containers(deployment_of(cut.server.data_dir), 1)
 
 
-async def test_a_kill_reaches_a_run_once_its_engine_is_back(cut: Cut) -> None:
+async def test_a_kill_takes_effect_after_a_docker_outage(cut: Cut) -> None:
     async with api_of(cut.server.url) as api:
         execution_id = await api.accepted("import time\nprint('on', flush=True)\ntime.sleep(3600)")
         await api.until_printed(execution_id, b"on")
@@ -105,13 +105,13 @@ async def test_a_kill_reaches_a_run_once_its_engine_is_back(cut: Cut) -> None:
         await until_containers(deployment_of(cut.server.data_dir), 1)
 
 
-async def test_an_engine_that_falls_silent_counts_as_away(cut: Cut) -> None:
+async def test_a_docker_that_hangs_is_unavailable(cut: Cut) -> None:
     async with api_of(cut.server.url) as api:
         newest = await api.newest()
         with cut.engine.silent():
             answer = await api.get("/ready")
             assert (answer.status, list(answer.document["reasons"])) == (503, ["docker"]), answer.document
-            for _ in range(2):  # the waiting sandbox is of no use, and there is no other
+            for _ in range(2):  # the idle sandbox cannot be used, and no other can start
                 refused = await api.sync(HELLO)
                 assert (refused.status, refused.document["code"]) == (503, "unavailable"), refused.document
                 assert "Docker does not answer" in refused.document["error"]
@@ -121,7 +121,7 @@ async def test_an_engine_that_falls_silent_counts_as_away(cut: Cut) -> None:
         await until_containers(deployment_of(cut.server.data_dir), 1)
 
 
-async def test_a_program_that_ends_while_its_engine_is_silent_has_not_timed_out(cut: Cut) -> None:
+async def test_a_program_that_ends_while_docker_hangs_has_not_timed_out(cut: Cut) -> None:
     """The deadline passes during the outage, and the server learns only afterwards that the program had ended in
     time."""
     source = "import time\nprint('on', flush=True)\ntime.sleep(1)\nprint('over')"
@@ -135,7 +135,7 @@ async def test_a_program_that_ends_while_its_engine_is_silent_has_not_timed_out(
         await until_containers(deployment_of(cut.server.data_dir), 1)
 
 
-async def test_a_server_stops_although_its_engine_is_silent(image: str, cut: Cut) -> None:
+async def test_a_server_stops_while_docker_hangs(image: str, cut: Cut) -> None:
     """The next server removes the containers that this one could not remove."""
     async with api_of(cut.server.url) as api:
         await api.until_printed(await api.accepted("print('on', flush=True)\nwhile True: pass"), b"on\n")
