@@ -60,11 +60,13 @@ class Reservation:
 
     async def wait_for_slot(self, limits: Limits) -> bool:
         """Leave the setup lane, and reserve a slot. Return True if it was not free at once. Raises `QueueTimeout`."""
-        if self.try_slot(limits):
+        self._leave_lane()
+        if self.slot is not None:
             return False
+        waits = self.slots.must_wait(limits)
         with self._waiting():
             self.slot = await self.slots.reserve(limits, self.seconds_left)
-        return True
+        return waits
 
     @contextmanager
     def released_on_error(self) -> Iterator[None]:
