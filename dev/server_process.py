@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from console import SetupError, print_step
+from console import SetupError
 from consul_agent import ConsulAgent
 from subprocesses import last_log_line
 from virtualenv import BIN
@@ -136,7 +137,10 @@ class ServerGroup:
 
     def _forward_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self.stopping:
-            print_step("Stopping: waiting for running programs to end; press Ctrl-C again to end them now")
+            # Not `print`: the signal may have interrupted another one.
+            os.write(
+                1, b"== Stopping: waiting for running programs to end; press Ctrl-C again to end them now\n"
+            )
         self.stopping = True
         for server in self._servers:
             server.stop()

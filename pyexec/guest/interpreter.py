@@ -114,7 +114,8 @@ class Interpreter:
         self.pairs = pairs
         self.memory = memory
         self.streams = Streams()
-        self.control, control_end = (half.detach() for half in socket.socketpair())
+        self.control, end = socket.socketpair()
+        control_end = end.detach()
         self.inherited = (
             self.streams.stdin.program_end, self.streams.ends[STDOUT], self.streams.ends[STDERR], control_end, startup,
         )  # fmt: skip
@@ -164,12 +165,13 @@ class Interpreter:
 
     def start_program(self):
         """Start the program. Return its process id, and its wait status if it could not be started (else None)."""
-        os.set_blocking(self.control, False)
+        self.control.setblocking(False)
         try:
-            os.write(self.control, self.parameters)  # fits into the socket
+            self.control.send(self.parameters)  # fits into the socket
         except OSError:
             os.kill(self.pid, signal.SIGKILL)  # it has just died
-        os.close(self.control)
+        # Not `close`: it would reset the connection while a byte of startup.py is unread.
+        self.control.shutdown(socket.SHUT_WR)
         if self.pid:
             return self.pid, None
         try:
@@ -186,5 +188,5 @@ class Interpreter:
         if self.pid and not self.has_exited():
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        os.close(self.control)
+        self.control.close()
         self.streams.close()

@@ -52,7 +52,7 @@ class PrestartedInterpreter(Interpreter):
         poller.register(self.control, select.POLLIN)
         if not poller.poll(STARTUP_SECONDS * 1000):
             return False
-        state = os.read(self.control, 1)
+        state = self.control.recv(1)
         self.image_runs_code = state == b"1"
         return state != b""
 

@@ -59,10 +59,7 @@ def flush():
 
 def wait_for_start(customized):
     """Report to the supervisor, wait until it sends more arguments and variables, and apply them (see prestart.py)."""
-    try:
-        os.write(CONTROL, b"1" if customized or image_has_startup_code() else b"0")
-    except BrokenPipeError:
-        pass  # they were sent before this process started
+    os.write(CONTROL, b"1" if customized or image_has_startup_code() else b"0")
     data = b""
     while True:
         part = os.read(CONTROL, CHUNK)

@@ -39,7 +39,8 @@ def test_the_table_is_the_catalogue() -> None:
 
 async def test_a_server_exports_exactly_the_documented_metrics(server: Server) -> None:
     families = (await figures(server.url)).families
-    of_the_process = set(re.findall(r"`(process_\w+)`", PAGE))
+    (sentence,) = re.findall(r"metrics of its process: (.+?)\.\n", PAGE, re.DOTALL)
+    of_the_process = set(re.findall(r"`(process_\w+)`", sentence))
     assert families == {name for name, *_ in ROWS} | of_the_process
 
 

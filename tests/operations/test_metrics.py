@@ -173,8 +173,10 @@ async def test_a_setup_that_fails(api: Api) -> None:
 async def test_disconnects_and_refused_requests_are_counted(api: Api) -> None:
     before = await figures(api.url)
     assert (await api.sync(b"no tar at all" * 100)).status in (400, 415)
-    with anyio.move_on_after(1):
-        await api.run(SLEEP)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(api.run, SLEEP, name="run that is cancelled")
+        await until_figures(api.url, lambda now: now("pyexec_slots_in_use") == 1)
+        tasks.cancel_scope.cancel()
     refused = "pyexec_http_requests_total"
     gone = {"method": "POST", "route": "/api/v1/exec/sync", "status": "499"}
     killed = {"mode": "sync", "status": "killed", "error_type": ""}

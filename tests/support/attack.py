@@ -97,6 +97,10 @@ def processes_with(mark: str) -> list[str]:
         try:
             if (process / "root/work" / mark).exists():
                 found.append(process.name)
-        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        except (
+            FileNotFoundError,
+            ProcessLookupError,
+            PermissionError,
+        ):  # the last: a process in a sandbox of others
             continue
     return found

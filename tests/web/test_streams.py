@@ -17,7 +17,7 @@ for n in range(4):
 sys.stdout.buffer.write(b'\\xff\\x00end')
 """
 BOTH = "".join(f"{stream} {n}\n" for n in range(4) for stream in ("out", "err"))
-ON = "import sys, time\nprint('on', flush=True)\nsys.stderr.write('oops')\ntime.sleep(3600)"
+ON = "import sys, time\nprint('on', flush=True)\nprint('oops', file=sys.stderr)\ntime.sleep(3600)"
 
 
 async def logs(api: Api, execution_id: str, query: str = "") -> bytes:
@@ -47,9 +47,9 @@ async def test_logs_of_a_running_program_can_be_read_or_followed(api: Api) -> No
     execution_id = await api.accepted(ON)
     async with api.session.get(f"/api/v1/executions/{execution_id}/logs?follow=1&stream=stdout") as following:
         assert await following.content.readexactly(3) == b"on\n"
-        await api.until_printed(execution_id, b"oops")
-        assert await logs(api, execution_id) == b"on\noops"
-        assert await logs(api, execution_id, "?stream=stderr") == b"oops"
+        await api.until_printed(execution_id, b"oops\n")
+        assert await logs(api, execution_id) == b"on\noops\n"
+        assert await logs(api, execution_id, "?stream=stderr") == b"oops\n"
         await api.kill(execution_id)
         assert await following.content.read() == b""
 
@@ -101,14 +101,14 @@ async def test_a_live_stream_resumes_where_it_was_left(api: Api) -> None:
             seen.append(event)
             if event.name == "output":
                 break
-    await api.until_printed(execution_id, b"oops")
+    await api.until_printed(execution_id, b"oops\n")
     async with api.events(execution_id, seen[-1].id) as events:
         killed = False
         async for event in events:
             seen.append(event)
             if not killed:
                 killed = (await api.kill(execution_id)).status == 200
-    assert (printed(seen, "stdout"), printed(seen, "stderr")) == (b"on\n", b"oops")
+    assert (printed(seen, "stdout"), printed(seen, "stderr")) == (b"on\n", b"oops\n")
     assert seen[-1].name == "killed"
     names = [e.name for e in seen if e.name != "output"]
     assert names == ["submitted", "claimed", "running", "kill_requested", "killed"]
