@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+from zlib import crc32
 
 import pytest
 from attrs import evolve, frozen
@@ -95,6 +96,21 @@ class Program:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `make test` run each test that needs a server with one of the programs, and `make soak` with both."""
+    for item in items:
+        if (
+            isinstance(item, pytest.Function)
+            and "program" in item.fixturenames
+            and ROOT / "tests/cli" in item.path.parents
+        ):
+            name = item.callspec.params["lone_program"]
+            case = item.nodeid.replace(name, "", 1)
+            if name != PROGRAMS[crc32(case.encode()) % len(PROGRAMS)]:
+                item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(scope="session")

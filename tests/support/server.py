@@ -60,7 +60,7 @@ def running_server(
         "port": "0",
         "data_dir": str(data_dir),
         "default_image": image,
-        "warm_pool": "2",
+        "warm_pool": "1",
         "run_network": "none",
         "setup_network": "none",
         **GLOBAL_SETTINGS,
