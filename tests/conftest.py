@@ -70,5 +70,7 @@ def image() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run one server for all tests that need no settings of their own."""
-    with running_server(tmp_path_factory.mktemp("server") / "data", image, **NETWORKS, warm_pool="2") as shared:
+    with running_server(
+        tmp_path_factory.mktemp("server") / "data", image, **NETWORKS, warm_pool="2"
+    ) as shared:
         yield shared

@@ -20,6 +20,9 @@ POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
 server."""
 REAPED_AT_ONCE = 256
+FLUSH_SECONDS, QUIET_SECONDS = 0.2, 0.02
+"""How much longer a program may run at a limit, to flush the lines that it has not finished: until it prints them and
+then nothing for the second time, at most for the first."""
 
 
 class Program:
@@ -127,8 +130,23 @@ class Program:
         if pid == self.pid and not os.WIFSTOPPED(status):
             self.status = status
 
+    def flush_lines(self):
+        """Let all processes flush unfinished lines (see startup.py), and forward their output, for a short time."""
+        signal_all(signal.SIGRTMAX)
+        deadline, pause = time.monotonic() + FLUSH_SECONDS, FLUSH_SECONDS
+        while self.streams:
+            ready = dict(self.poller.poll(max(0.0, min(deadline - time.monotonic(), pause)) * 1000))
+            if not ready or not all(self.forward(fd) for fd in ready if fd in self.streams):
+                return
+            if self.wake in ready:
+                os.read(self.wake, 4096)
+            else:
+                pause = QUIET_SECONDS
+
     def stop(self, reason):
         """Kill all processes, forward the rest of their output, and send EXIT."""
+        if reason in ("timeout", "disk_limit", "out_of_memory"):
+            self.flush_lines()
         kill_all()
         while True:
             try:
@@ -196,8 +214,13 @@ def children_cpu_seconds():
 
 
 def kill_all():
-    """Send SIGKILL to every process of the container except this one, in one step that no fork can outrun."""
+    """Kill every process of the container except this one, in one step that no fork can outrun."""
+    signal_all(signal.SIGKILL)
+
+
+def signal_all(number):
+    """Send a signal to every process of the container except this one."""
     try:
-        os.kill(-1, signal.SIGKILL)
+        os.kill(-1, number)
     except ProcessLookupError:
         pass

@@ -4,12 +4,14 @@ The interpreter imports this file as `sitecustomize`, after its initialization a
 the supervisor sets PYTHONPATH. See docs/design/prestarted-interpreter.md. This file uses only modules that every
 interpreter has loaded by then, and leaves none behind."""
 
+import _signal
 import os
 import sys
 
 CONTROL, ARCHIVE = 3, 4
 """Descriptors: a socket to the supervisor, and the zip archive that contains this file."""
 CHUNK = 64 * 1024
+TEXT_STREAM = type(sys.stdout)
 
 
 def main():
@@ -46,15 +48,18 @@ def buffer_lines():
         sys.stdout.reconfigure(line_buffering=True)
         sys.stderr.reconfigure(line_buffering=True)
         os.register_at_fork(before=flush)
+        _signal.signal(_signal.SIGRTMAX, flush)
 
 
-def flush():
-    """Flush unfinished lines before a fork. Otherwise the child process would print them, too."""
-    for stream in (sys.__stdout__, sys.__stderr__):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):  # the program has removed, broken or closed it
-            pass
+def flush(*_):
+    """Flush unfinished lines: before a fork, or the child process would print them, too; and before a limit ends the
+    program, when the supervisor sends SIGRTMAX."""
+    for stream in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):
+        if type(stream) is TEXT_STREAM:  # not an object of the program, whose code could do anything
+            try:
+                stream.flush()
+            except (OSError, RuntimeError, ValueError):  # it is closed, or the program is just writing to it
+                pass
 
 
 def wait_for_start(customized):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.api import Api, api_of
-from tests.support.attack import COMPLETED, OUT_OF_MEMORY, TIMEOUT, end_of
+from tests.support.attack import COMPLETED, DISK_LIMIT, OUT_OF_MEMORY, TIMEOUT, end_of
 from tests.support.cases import sampled
 from tests.support.server import Server
 
@@ -49,6 +49,27 @@ async def test_no_complete_line_is_lost(api: Api, source: str, end: tuple[str, s
     config = {"timeout_seconds": 1, "memory_mb": 64}
     result = await api.run(f"import sys\nprint(1)\nprint(2, file=sys.stderr)\n{source}", config=config)
     assert (end_of(result), result["stdout"], result["stderr"]) == (end, "1\n", "2\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [
+        ("while True: pass", TIMEOUT),
+        ("import os, time\nos.fork()\ntime.sleep(60)", TIMEOUT),
+        ("held = []\nwhile True: held.append(bytearray(1 << 20))", OUT_OF_MEMORY),
+        (
+            "open('big', 'wb').write(bytes(10 << 20)); open('/tmp/big', 'wb').write(bytes(10 << 20))\nwhile True: pass",
+            DISK_LIMIT,
+        ),
+    ],
+)
+async def test_no_unfinished_line_is_lost_at_a_limit(
+    api: Api, source: str, end: tuple[str, str | None, int]
+) -> None:
+    config = {"timeout_seconds": 1, "memory_mb": 64, "disk_mb": 16}
+    unfinished = "import sys\nprint('a', end='')\nsys.stderr.write('b')\n"
+    result = await api.run(unfinished + source, config=config)
+    assert (end_of(result), result["stdout"], result["stderr"]) == (end, "a", "b")
 
 
 async def test_a_forked_process_does_not_print_an_unfinished_line_again(api: Api) -> None:
