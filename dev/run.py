@@ -21,6 +21,7 @@ def main() -> int:
         if url is not None:
             first_run.run_first_program(server, url, environment)
         if url is not None and not servers.stopping:
+            print_step(f"Programs run in the image {machine.image}, unless a request names another one")
             print_step(f"python-executor is running at {url}. To try it, in another terminal:")
             first_run.print_example(url)
         code = server.wait()

@@ -12,6 +12,7 @@ _REASONS = {
     "link_outside": "the link leads out of /work",
     "link_broken": "the link leads nowhere",
     "link_loop": "the link leads to a directory that contains it",
+    "setup_file": "a file of the setup",
     "invalid_name": "the path is too long or is not valid text",
     "too_large": "the size limit is exceeded",
     "too_many": "the limit on the number of files is exceeded",

@@ -40,6 +40,7 @@ class SkipReason(StrEnum):
     LINK_OUTSIDE = "link_outside"
     LINK_BROKEN = "link_broken"
     LINK_LOOP = "link_loop"
+    SETUP_FILE = "setup_file"
     INVALID_NAME = "invalid_name"
     TOO_LARGE = "too_large"
     TOO_MANY = "too_many"

@@ -19,6 +19,8 @@ from pyexec.guest.patterns import expand, is_name, select
 FILE, DATA, SKIPPED, COLLECTED = b"N", b"D", b"K", b"C"
 NO_MATCH, NOT_A_FILE, UNREADABLE, INVALID_NAME = "no_match", "not_a_file", "unreadable", "invalid_name"
 LINK_OUTSIDE, LINK_BROKEN, LINK_LOOP = "link_outside", "link_broken", "link_loop"
+SETUP_FILE, SETUP_HOME_NAME = "setup_file", "root"
+"""Links of home.py lead to files that the setup left in its home, /root."""
 TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT = "too_large", "too_many", "too_deep", "timeout"
 LOSSES = {INVALID_NAME, TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT, UNREADABLE}
 """The reasons for which a file or directory below /work is missing, so that the result is truncated."""
@@ -174,7 +176,7 @@ class Collection:
                 place = place[:-1] if place else None
             elif place is None:
                 if part != ROOT_NAME:
-                    raise Skip(LINK_OUTSIDE)
+                    raise Skip(SETUP_FILE if part == SETUP_HOME_NAME else LINK_OUTSIDE)
                 place = ()
             elif len(place) > DEPTH_MAX:
                 raise Skip(TOO_DEEP)

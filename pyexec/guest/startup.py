@@ -4,7 +4,6 @@ The interpreter imports this file as `sitecustomize`, after its initialization a
 the supervisor sets PYTHONPATH. See docs/design/prestarted-interpreter.md. This file uses only modules that every
 interpreter has loaded by then, and leaves none behind."""
 
-import _signal
 import os
 import sys
 
@@ -48,7 +47,8 @@ def buffer_lines():
         sys.stdout.reconfigure(line_buffering=True)
         sys.stderr.reconfigure(line_buffering=True)
         os.register_at_fork(before=flush)
-        _signal.signal(_signal.SIGRTMAX, flush)
+        signals = sys.modules["_signal"]  # the module `signal` is not loaded
+        signals.signal(signals.SIGRTMAX, flush)
 
 
 def flush(*_):
