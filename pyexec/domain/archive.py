@@ -19,6 +19,8 @@ NAME_BYTES_MAX = 4095
 COMPONENT_BYTES_MAX = 255
 DEPTH_MAX = 128
 """Maximum number of directories above a member. The check remembers every directory, which costs memory and time."""
+LINK_CHARS_MAX = 8 * 1024 * 1024
+"""Maximum length of the names and targets of all symbolic links. The check remembers them."""
 LINKS_FOLLOWED_MAX = 40
 """How many symbolic links the kernel follows in a path."""
 LINK_CANDIDATES_MAX = 50
@@ -64,6 +66,7 @@ class ArchiveCheck:
     _files: set[int] = field(factory=set, init=False)
     _folders: set[int] = field(factory=set, init=False)
     _symlinks: dict[str, Symlink] = field(factory=dict, init=False)
+    _link_chars: int = field(default=0, init=False)
     _candidates: EntrypointCandidates = field(factory=EntrypointCandidates, init=False)
     _found: str | None = field(default=None, init=False)
 
@@ -113,7 +116,7 @@ class ArchiveCheck:
     def _leads_to_file(self, path: str) -> bool:
         """Return True if a path leads to a regular file of the archive, directly or through symbolic links."""
         for _ in range(LINKS_FOLLOWED_MAX):
-            if path.count("/") > LINK_DEPTH_MAX:
+            if path.count("/") > LINK_DEPTH_MAX or len(path) > NAME_BYTES_MAX:
                 return False
             name = next((part for part in (path, *_parents(path)) if part in self._symlinks), None)
             if name is None:
@@ -199,6 +202,12 @@ class ArchiveCheck:
             target = member.target.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the target of the link {quote(name)} is not UTF-8", field="tar") from error
+        if len(member.target) > NAME_BYTES_MAX:
+            raise InvalidRequest(
+                f"the target of the link {quote(name)} is {len(member.target)} bytes long, at most "
+                f"{NAME_BYTES_MAX} are allowed",
+                field="tar",
+            )
         symbolic = member.kind == tarfile.SYMTYPE
         landing = posixpath.normpath(posixpath.join(posixpath.dirname(name) if symbolic else "", target))
         outside = landing.startswith("/") or landing.split("/")[0] == ".."
@@ -211,6 +220,12 @@ class ArchiveCheck:
             if hash(name) in self._files and name not in self._symlinks:
                 raise InvalidRequest(f"member {quote(name)} is both a file and a symbolic link", field="tar")
             self._symlinks[name] = Symlink(landing, self.members)
+            self._link_chars += len(name) + len(landing)
+            if self._link_chars > LINK_CHARS_MAX:
+                raise TooLarge(
+                    f"the symbolic links of the archive and their targets have more than {LINK_CHARS_MAX} characters",
+                    field="tar",
+                )
         elif landing == name:
             raise InvalidRequest(f"the hard link {quote(name)} points to itself", field="tar")
         elif hash(landing) not in self._files or landing in self._symlinks:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from attrs import define, field, frozen
 
-from pyexec.errors import InvalidRequest, UnsupportedArchive, quote
+from pyexec.errors import InvalidRequest, TooLarge, UnsupportedArchive, quote
 
 T = TypeVar("T")
 
@@ -18,6 +18,9 @@ BLOCK = tarfile.BLOCKSIZE
 EXTENDED_HEADER_MAX = 64 * 1024
 EXTENDED_HEADERS_MAX = 16
 """How many extended headers a member may have. Python's `tarfile` in the sandbox reads each of them recursively."""
+
+SPARSE_PARTS_MAX = 65_536
+_PARTS_IN_BLOCK = 21
 
 REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE})
 
@@ -60,10 +63,11 @@ class _ExtendedHeaders:
     """The values that extended headers set for the member that follows them."""
 
     name: bytes | None = None
-    sparse_name: bytes | None = None
     target: bytes | None = None
     stored_size: int | None = None
     real_size: int | None = None
+    has_sparse_map: bool = False
+    """True if the member's data begins with a map of its parts (GNU sparse format 1.0)."""
     count: int = 0
 
     def add(self, kind: bytes, data: bytes) -> None:
@@ -74,9 +78,9 @@ class _ExtendedHeaders:
                 f"a member of the archive has more than {EXTENDED_HEADERS_MAX} extended headers", field="tar"
             )
         if kind == tarfile.GNUTYPE_LONGNAME:
-            self.name = data.rstrip(b"\0")
+            self._set("name", data.rstrip(b"\0"))
         elif kind == tarfile.GNUTYPE_LONGLINK:
-            self.target = data.rstrip(b"\0")
+            self._set("target", data.rstrip(b"\0"))
         elif kind == tarfile.XGLTYPE:
             _check_charset(data)
             for key, _ in _pax_records(data):
@@ -88,26 +92,41 @@ class _ExtendedHeaders:
                     )
         else:
             _check_charset(data)
-            for key, value in _pax_records(data):
-                self._add_record(key, value)
+            self._add_records(_pax_records(data))
 
-    def _add_record(self, key: bytes, value: bytes) -> None:
-        match key:
-            case b"path":
-                self.name = value
-            case b"GNU.sparse.name":
-                self.sparse_name = value
-            case b"linkpath":
-                self.target = value
-            case b"size":
-                self.stored_size = _decimal(value)
-            case b"GNU.sparse.realsize" | b"GNU.sparse.size":
-                self.real_size = _decimal(value)
-            case b"GNU.sparse.map":
+    def _add_records(self, records: Iterator[tuple[bytes, bytes]]) -> None:
+        """Read the records of one header. As in `tarfile`, a later value of a key replaces the earlier one in place."""
+        last: dict[bytes, bytes] = {}
+        for key, value in records:
+            if key == b"GNU.sparse.map":
                 for number in value.split(b","):
                     _decimal(number)
-            case _ if key.startswith(b"GNU.sparse."):
+            elif key == b"size" or (key.startswith(b"GNU.sparse.") and key != b"GNU.sparse.name"):
                 _decimal(value)
+            last[key] = value
+        values: dict[str, bytes | int] = {}
+        for key, value in last.items():
+            match key:
+                case b"path" | b"GNU.sparse.name":
+                    values["name"] = value
+                case b"linkpath":
+                    values["target"] = value
+                case b"size":
+                    values["stored_size"] = int(value)
+                case b"GNU.sparse.realsize" | b"GNU.sparse.size":
+                    values["real_size"] = int(value)
+        for attribute, parsed in values.items():
+            self._set(attribute, parsed)
+        self.has_sparse_map |= b"GNU.sparse.major" in last
+
+    def _set(self, attribute: str, value: bytes | int) -> None:
+        """Set a value, once: with two headers, `tarfile` takes the first, and other programs take the second."""
+        if getattr(self, attribute) is not None:
+            what = attribute.replace("_", " ")
+            raise InvalidRequest(
+                f"the archive is ambiguous: two extended headers of a member set its {what}", field="tar"
+            )
+        setattr(self, attribute, value)
 
 
 def _check_charset(data: bytes) -> None:
@@ -131,6 +150,8 @@ class TarParser:
     _buffer: bytearray = field(factory=bytearray, init=False)
     _need: int = field(default=BLOCK, init=False)
     _skip: int = field(default=0, init=False)
+    _map_skip: int = field(default=0, init=False)
+    """The bytes to skip after the first block of a sparse member's map."""
     _magic_checked: bool = field(default=False, init=False)
     _headers: Iterator[Member | None] = field(init=False)
 
@@ -190,12 +211,18 @@ class TarParser:
             real = None
             if info.type == tarfile.GNUTYPE_SPARSE:
                 real = _number(header[_GNU_SPARSE_REAL_SIZE])
-                more = header[_GNU_SPARSE_EXTENDED]
+                more, parts = header[_GNU_SPARSE_EXTENDED], 0
                 while more:
                     yield None
                     more = self._take(BLOCK)[_GNU_SPARSE_EXTENDED_NEXT]
+                    parts += _PARTS_IN_BLOCK
+                    _check_sparse_parts(parts)
             self.members += 1
             yield self._member(info, real, extended)
+            if extended.has_sparse_map and info.type in REGULAR:
+                _check_sparse_map(self._take(BLOCK))
+                self._skip = self._map_skip
+                yield None
             extended = _ExtendedHeaders()
         self.ended = True
         yield None
@@ -219,10 +246,30 @@ class TarParser:
     def _member(self, info: tarfile.TarInfo, real: int | None, extended: _ExtendedHeaders) -> Member:
         stored = info.size if extended.stored_size is None else extended.stored_size
         self._skip = _padded(stored) if info.type in REGULAR else 0
+        if extended.has_sparse_map and info.type in REGULAR:
+            if not stored:
+                raise InvalidRequest("the archive is damaged: a sparse member has no map", field="tar")
+            self._map_skip, self._skip = self._skip - BLOCK, 0
         sizes = (extended.real_size, real, stored)
-        names = (extended.sparse_name, extended.name, info.name.encode("utf-8", "surrogateescape"))
+        names = (extended.name, info.name.encode("utf-8", "surrogateescape"))
         targets = (extended.target, info.linkname.encode("utf-8", "surrogateescape"))
         return Member(name=_first(*names), kind=info.type, target=_first(*targets), size=_first(*sizes))
+
+
+def _check_sparse_map(block: bytes) -> None:
+    """Check the first line of a map: the number of parts. `tarfile` in the sandbox keeps all of them in memory."""
+    line, newline, _ = block.partition(b"\n")
+    if not newline:
+        raise InvalidRequest("the archive is damaged: the map of a sparse member is malformed", field="tar")
+    _check_sparse_parts(_decimal(line))
+
+
+def _check_sparse_parts(count: int) -> None:
+    if count > SPARSE_PARTS_MAX:
+        raise TooLarge(
+            f"a sparse member of the archive has more than {SPARSE_PARTS_MAX} parts; create the tar without --sparse",
+            field="tar",
+        )
 
 
 def _first(*values: T | None) -> T:
