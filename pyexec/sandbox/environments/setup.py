@@ -133,9 +133,9 @@ class Setup:
         if failure is not None:
             raise failure
         if full:
-            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB and was ended")
+            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB and was stopped")
         if working.cancelled_caught:
-            raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was ended")
+            raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was stopped")
         if await container.written_bytes() > before + config.disk_bytes:
             raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB")
 
