@@ -25,7 +25,7 @@ PYEXEC_PORT=9000 PYEXEC_MAX_CONCURRENT=8 python-executor-server
   allowed values.
 - MiB are 1,048,576 bytes. Separate the items of a list with commas. If the default is `none`, an empty value means
   `none`.
-- The server rejects a request over a `PYEXEC_MAX_…` ceiling with 400. It never lowers a value silently.
+- The server rejects a request over a ceiling in *Limits of a run* with 400. It never lowers a value silently.
 - All replicas of a deployment must use the same Consul cluster (`PYEXEC_CONSUL_ADDR`), the same `PYEXEC_CONSUL_PREFIX`
   and the same `PYEXEC_BLOB_URL`. Use the same values for all other settings too, except addresses and directories.
 - The server ignores `PYEXEC_SERVER` and `PYEXEC_TOKEN`, which are settings of the [command line](cli.md).

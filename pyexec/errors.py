@@ -84,7 +84,7 @@ class QueueFull(ExecutorError):
 
 
 class QueueTimeout(ExecutorError):
-    """No slot became free within the queue timeout."""
+    """The execution waited longer than the queue timeout for a slot or for its setup to begin."""
 
     code = "queue_timeout"
 

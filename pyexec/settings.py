@@ -129,7 +129,7 @@ class Settings:
         4, "number of idle sandboxes to keep ready, of the most requested kinds", minimum=0
     )
     warm_memory_mb: int = _capacity(
-        1024, "maximum memory of idle sandboxes together, in MiB; each needs 32 MiB", minimum=0
+        1024, "maximum memory of idle sandboxes together, in MiB; each counts as 32 MiB", minimum=0
     )
 
     default_image: str = _images("python:3.12-slim", "image of runs that name none")
@@ -139,7 +139,8 @@ class Settings:
     max_setups: int | None = _images(
         None,
         "number of setups (pulls of images and builds of environments) that run at the same time on this replica; "
-        "further ones wait; none: one for each processor of the engine, as far as half of its memory suffices",
+        "further ones wait; none: one per processor, limited to the setups whose memory limits fit in half of the "
+        "engine's memory; at least one",
         minimum=1,
     )
     setup_timeout: float = _images(
@@ -256,10 +257,10 @@ class Settings:
     def memory_budget_mb(self, overhead_mb: int, engine_mb: int) -> int:
         """Return the maximum memory of all sandboxes together, in MiB.
 
-        By default it is enough for all slots at the default limits, and for one run at the ceilings if the engine's
-        machine has that much."""
+        By default it is enough for all slots at the default limits and for one run at the ceilings, but never more
+        than the memory of the engine's machine."""
         if self.max_total_memory_mb is not None:
             return self.max_total_memory_mb
         standard = self.default_memory_mb + self.default_disk_mb + overhead_mb
         largest = self.max_memory_mb + self.max_disk_mb + overhead_mb
-        return max(self.max_concurrent * standard, min(largest, engine_mb))
+        return min(engine_mb, max(self.max_concurrent * standard, largest))

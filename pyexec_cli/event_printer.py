@@ -117,5 +117,5 @@ async def print_result(result: Result, console: Console, *, as_json: bool) -> in
         console.info(hint)
     for text in ("stdout", "stderr", "result"):
         if getattr(result.truncated, text):
-            console.info(f"{text} was truncated: it exceeds the server's output limit")
+            console.info(f"only the beginning of {text} was stored")
     return exit_codes.exit_code_of(result.status, result.exit_code, result.error_type)

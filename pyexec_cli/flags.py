@@ -58,8 +58,8 @@ GLOBAL_FLAGS = (
         metavar="N",
         help="Kill the program after N seconds.",
     ),
-    asyncclick.Option(["--memory"], type=POSITIVE, metavar="N", help="Memory limit in MB."),
-    asyncclick.Option(["--disk"], type=POSITIVE, metavar="N", help="Disk limit in MB."),
+    asyncclick.Option(["--memory"], type=POSITIVE, metavar="N", help="Memory limit in MiB."),
+    asyncclick.Option(["--disk"], type=POSITIVE, metavar="N", help="Disk limit in MiB."),
     asyncclick.Option(
         ["--cpu"], type=POSITIVE, metavar="N", help="CPU weight relative to other runs (default 1024)."
     ),

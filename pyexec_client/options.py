@@ -10,7 +10,7 @@ class Limits(TypedDict, total=False):
     """Limits of one run. The server's defaults apply to limits that are not given.
 
     - `timeout`: seconds that the program may run
-    - `memory_mb`, `disk_mb`: limits in MB
+    - `memory_mb`, `disk_mb`: limits in MiB
     - `cpu_shares`: CPU weight relative to other runs (default 1024)
     - `cpus`: limit in CPU cores
     - `network`: allow network access (default: not allowed)

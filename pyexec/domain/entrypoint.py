@@ -26,7 +26,7 @@ class EntrypointCandidates:
     """The best candidate if there are several."""
 
     def add_folder(self, name: str) -> None:
-        """Take note of a directory, if it is at the root."""
+        """Record a top-level directory."""
         if "/" in name or name in (".", "__MACOSX"):
             return
         if self._folder is None:

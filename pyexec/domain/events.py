@@ -10,7 +10,7 @@ from pyexec.domain.spec import Spec
 
 
 class FailureType(StrEnum):
-    """Why an execution is `failed` (docs/api.md)."""
+    """Reasons for which an execution is `failed` (docs/api.md)."""
 
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"

@@ -87,7 +87,7 @@ def terminal_event(
             error = f"the program's files in /work and /tmp took more than {limits.disk_mb} MiB and it was stopped"
         case "process_limit":
             kind, code = FailureType.PROCESS_LIMIT, KILLED_EXIT
-            error = "the program kept starting processes or threads at its limit and was stopped"
+            error = "the program kept starting processes or threads at its limit (PYEXEC_PIDS_MAX) and was stopped"
         case "output_limit":
             kind, code = FailureType.OUTPUT_LIMIT, KILLED_EXIT
             error = outcome.detail or f"the program printed more than {output_max} bytes and was stopped"

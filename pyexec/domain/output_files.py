@@ -33,7 +33,7 @@ class FileLimits:
 
 
 class SkipReason(StrEnum):
-    """Why a file is not among the output files, or why files of a pattern are missing (docs/api.md)."""
+    """Reasons for which a file, or files of a pattern, are missing from the output files (docs/api.md)."""
 
     NO_MATCH = "no_match"
     NOT_A_FILE = "not_a_file"

@@ -40,7 +40,7 @@ class Requirements:
     options: tuple[str, ...]
 
     @property
-    def file(self) -> str:
+    def file_text(self) -> str:
         """The requirements file for the installer."""
         return "".join(f"{line}\n" for line in self.lines)
 
@@ -58,7 +58,7 @@ class _Reader:
     options: list[str] = Factory(list)
     files: list[str] = Factory(list)
     packages: list[str] = Factory(list)
-    first_hash: int | None = None
+    first_hash_line: int | None = None
     without_hash: tuple[int, str, str] | None = None
     """The first line that hash-checking mode rejects: its number, its text, and what it lacks."""
     no_binary: dict[str, None] = Factory(dict)
@@ -117,19 +117,21 @@ class _Reader:
         requirement = _parse_requirement(number, line, plain)
         self.pinned &= _is_pinned(requirement)
         self.packages.append(" ".join([plain, *(f"--hash={value}" for value in hashes)]))
-        if hashes and self.first_hash is None:
-            self.first_hash = number
+        if hashes and self.first_hash_line is None:
+            self.first_hash_line = number
         lacks = _lacks_for_hash_checking(requirement, plain, has_hashes=bool(hashes))
         if lacks and self.without_hash is None:
             self.without_hash = number, line, lacks
 
     def requirements(self, text: str) -> Requirements | None:
         """Return what was read; None if it installs nothing."""
-        checks_hashes = self.require_hashes or self.first_hash is not None
+        checks_hashes = self.require_hashes or self.first_hash_line is not None
         if checks_hashes and self.without_hash is not None:
             number, line, lacks = self.without_hash
             reason = (
-                "of --require-hashes" if self.first_hash is None else f"line {self.first_hash} has a --hash"
+                "of --require-hashes"
+                if self.first_hash_line is None
+                else f"line {self.first_hash_line} has a --hash"
             )
             raise invalid_line(number, line, f"every package needs {lacks}, because {reason}")
         if not self.packages and not any(file.startswith("--requirement") for file in self.files):

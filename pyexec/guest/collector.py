@@ -22,7 +22,7 @@ LINK_OUTSIDE, LINK_BROKEN, LINK_LOOP = "link_outside", "link_broken", "link_loop
 SETUP_FILE, SETUP_HOME_NAME = "setup_file", "root"
 """Links of home.py lead to files that the setup left in its home, /root."""
 TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT = "too_large", "too_many", "too_deep", "timeout"
-LOSSES = {INVALID_NAME, TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT, UNREADABLE}
+TRUNCATING_REASONS = {INVALID_NAME, TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT, UNREADABLE}
 """The reasons for which a file or directory below /work is missing, so that the result is truncated."""
 
 ROOT, ROOT_NAME = "/work", "work"
@@ -42,13 +42,13 @@ Folder = collections.namedtuple("Folder", "fd place path trail")
 `trail` contains the places of the directories on this path, to detect loops."""
 
 
-def collect(order, send):
-    """Send the name, the size and the content of each file that matches one of `order["patterns"]`.
+def collect(request, send):
+    """Send the name, the size and the content of each file that matches one of `request["patterns"]`.
 
     Report each file that is skipped, and at the end each pattern that found nothing or not everything. `send` takes the
     kind and the payload of a frame."""
-    collection = Collection(order, send)
-    patterns = {(number, tuple(pattern.split("/"))) for number, pattern in enumerate(order["patterns"])}
+    collection = Collection(request, send)
+    patterns = {(number, tuple(pattern.split("/"))) for number, pattern in enumerate(request["patterns"])}
     try:
         collection.walk((), "", patterns, ((),))
     except (Aborted, OSError):
@@ -72,15 +72,15 @@ class Aborted(Exception):
 class Collection:
     """Sends files, counts what is left of the limits, and records what was not sent."""
 
-    def __init__(self, order, send):
+    def __init__(self, request, send):
         self.send = send
-        self.bytes_left = order["bytes_max"]
-        self.files_left = order["files_max"]
-        self.names_bytes_left = order["names_bytes_max"]
-        self.path_bytes_max = order["path_bytes_max"]
-        self.skipped_left = order["skipped_max"]
-        self.skipped_bytes_left = order["skipped_bytes_max"]
-        self.unsafe = re.compile(order["unsafe"])
+        self.bytes_left = request["bytes_max"]
+        self.files_left = request["files_max"]
+        self.names_bytes_left = request["names_bytes_max"]
+        self.path_bytes_max = request["path_bytes_max"]
+        self.skipped_left = request["skipped_max"]
+        self.skipped_bytes_left = request["skipped_bytes_max"]
+        self.unsafe = re.compile(request["unsafe"])
         self.entries_left = ENTRIES_MAX
         self.deadline = time.monotonic() + SECONDS
         self.truncated = self.skipped_truncated = False
@@ -134,8 +134,8 @@ class Collection:
             return
         except (Skip, OSError) as error:
             reason = error.args[0] if isinstance(error, Skip) else UNREADABLE
-            # A search with ** passes links that lead nowhere without a word: no pattern names them.
-            if named or reason in LOSSES:
+            # Links that lead nowhere are not reported if only ** matches them, because no pattern names them.
+            if named or reason in TRUNCATING_REASONS:
                 self.explained |= numbers
                 self.skip(folder.path + name, reason)
 
@@ -222,7 +222,7 @@ class Collection:
 
     def skip(self, path, reason):
         """Report a path that is skipped, as long as the limits of such reports allow it."""
-        self.truncated |= reason in LOSSES
+        self.truncated |= reason in TRUNCATING_REASONS
         text = self.unsafe.sub("\ufffd", path).encode()
         if len(text) > self.path_bytes_max:
             text = text[: self.path_bytes_max - 3].decode("utf-8", "ignore").encode() + "…".encode()

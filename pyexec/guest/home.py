@@ -44,8 +44,8 @@ def link_setup_home(home=WORK, setup_home=SETUP_HOME, setup_list=SETUP_LIST):
     if not paths:
         return
     try:
-        room = os.statvfs(home)
-        left = min(ENTRIES_MAX, room.f_ffree // SHARE, room.f_bfree // SHARE)
+        file_system = os.statvfs(home)
+        left = min(ENTRIES_MAX, file_system.f_ffree // SHARE, file_system.f_bfree // SHARE)
         chosen = [path for path in paths[:left] if create_parents(home, path)]
         mirror([(setup_home + "/" + path, home + "/" + path) for path in chosen], left - len(chosen))
     except (OSError, ValueError):

@@ -20,8 +20,11 @@ def expand(patterns):
 
 
 def select(patterns, name):
-    """Return the numbers of the patterns that want an entry of this name, or whose next part matches it, and what
-    remains of the patterns inside if the entry is a directory.
+    """Match an entry of this name, and return three sets:
+
+    - the numbers of the patterns that want the entry
+    - the numbers of the patterns whose next part matches the name
+    - the patterns that remain inside the entry if it is a directory
 
     An empty part matches everything at any depth. A pattern that ends with a name means the whole directory, too."""
     wanted, named, deeper = set(), set(), set()

@@ -30,7 +30,7 @@ class ProcessLimit:
         """Return how often the kernel has refused a new process or thread in this container."""
         return 0 if self.events is None else int(read_counters(self.events)["max"])
 
-    def is_exceeded_without_end(self, now):
+    def is_fork_bomb(self, now):
         """Return True if the program keeps starting processes or threads although the kernel refuses them."""
         refusals = self.refusals()
         if refusals - self.recent > REFUSALS_PER_SECOND:

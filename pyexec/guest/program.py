@@ -38,10 +38,10 @@ class Program:
         self.stdin = interpreter.streams.stdin
         self.streams = interpreter.streams.outputs
         self.poller = select.poll()
-        self.wake, self.woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self.woken, warn_on_full_buffer=False)
+        self.wakeup_read, self.wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self.wakeup_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.poller.register(self.wake, select.POLLIN)
+        self.poller.register(self.wakeup_read, select.POLLIN)
         for fd in self.streams:
             self.poller.register(fd, select.POLLIN | select.POLLHUP)
         if self.stdin.is_open:
@@ -69,12 +69,12 @@ class Program:
                 return self.stop("disk_limit")
             if memory_left < 0:
                 return self.stop("out_of_memory")
-            if self.process_limit.is_exceeded_without_end(now):
+            if self.process_limit.is_fork_bomb(now):
                 return self.stop("process_limit")
             seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
             seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
             for fd, _ in self.poller.poll(seconds * 1000 + 1):
-                if fd == self.wake:
+                if fd == self.wakeup_read:
                     os.read(fd, 4096)
                     self.reap()
                 elif fd == self.stdin.fd and self.stdin.is_open:
@@ -123,7 +123,7 @@ class Program:
             if not pid:
                 return
             self.record_status(pid, status)
-        os.write(self.woken, b"\0")  # return to the loop to check the deadline, then continue
+        os.write(self.wakeup_write, b"\0")  # return to the loop to check the deadline, then continue
 
     def record_status(self, pid, status):
         """Keep the main process's exit status. A traced process also reports each signal that stops it."""
@@ -138,8 +138,8 @@ class Program:
             ready = dict(self.poller.poll(max(0.0, min(deadline - time.monotonic(), pause)) * 1000))
             if not ready or not all(self.forward(fd) for fd in ready if fd in self.streams):
                 return
-            if self.wake in ready:
-                os.read(self.wake, 4096)
+            if self.wakeup_read in ready:
+                os.read(self.wakeup_read, 4096)
             else:
                 pause = QUIET_SECONDS
 

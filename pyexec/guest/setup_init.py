@@ -18,7 +18,7 @@ import time
 TOOLS = "/.pyexec"
 """The directory of the installer and its files during the setup."""
 HOME = "/root"
-HOME_LIST = TOOLS + "/home.json"
+SETUP_LIST = TOOLS + "/home.json"
 """What the setup left in its home, for the supervisor (see home.py). It stays in the image."""
 HIDDEN = (".cache/pip", ".cache/uv")
 """Caches of installers, which no program needs."""
@@ -36,21 +36,21 @@ def main():
     facts = {"python": list(sys.version_info[:3]), "executable": sys.executable}
     os.write(1, json.dumps(facts).encode() + b"\n")
     if os.read(0, 1):
-        paths = set(read_list()).union(publish(HOME, started))
+        paths = set(read_list()).union(make_readable(HOME, started))
         shutil.rmtree(TOOLS)
         if paths:
             write_list(sorted(paths)[:PATHS_MAX])
 
 
-def publish(home, since):
+def make_readable(home, since):
     """Make everything new in `home` readable for every user. Return the relative paths of what is new."""
     paths = [path for name in names_in(home) for path in find_new(home, name, since, 1)]
     for folder in {os.path.dirname(path) for path in paths}:
         while folder:
-            allow(os.path.join(home, folder), 0o111)
+            add_mode(os.path.join(home, folder), 0o111)
             folder = os.path.dirname(folder)
     if paths:
-        allow(home, 0o111)
+        add_mode(home, 0o111)
     return paths
 
 
@@ -68,7 +68,7 @@ def find_new(home, path, since, depth):
         return [path] if is_new else []
     if is_new:
         execute = 0o111 if info.st_mode & 0o111 else 0
-        allow(full, 0o444 | execute)
+        add_mode(full, 0o444 | execute)
     if not stat.S_ISDIR(info.st_mode):
         return [path] if is_new and stat.S_ISREG(info.st_mode) else []
     names = names_in(full) if depth < DEPTH_MAX and path not in HIDDEN else []
@@ -88,7 +88,7 @@ def names_in(folder):
         return []
 
 
-def allow(path, mode):
+def add_mode(path, mode):
     """Add permissions. An existing file of a lower layer is copied, so do nothing if it has them."""
     try:
         present = os.stat(path).st_mode
@@ -101,7 +101,7 @@ def allow(path, mode):
 def read_list():
     """Return the list of the image, if it is itself the result of a setup."""
     try:
-        with open(HOME_LIST) as file:
+        with open(SETUP_LIST) as file:
             return [path for path in json.load(file) if isinstance(path, str)]
     except (OSError, ValueError, TypeError, RecursionError):
         return []
@@ -109,7 +109,7 @@ def read_list():
 
 def write_list(paths):
     os.mkdir(TOOLS, 0o755)
-    with open(HOME_LIST, "w") as file:
+    with open(SETUP_LIST, "w") as file:
         json.dump(paths, file)
 
 

@@ -39,7 +39,7 @@ class EngineIdentity:
     architecture: str
     cpus: int
     memory_mb: int
-    unenforced: Sequence[str]
+    unsupported: Sequence[str]
 
 
 @frozen(kw_only=True)

@@ -43,7 +43,7 @@ class Admission:
             size, queue_max = self._slots.size, self._slots.queue_max
             busy = f"{size} slots" if setup is None else f"{size} slots or all {self._lane.size} setups"
             raise QueueFull(
-                f"all {busy} are busy and {queue_max} executions are queued; retry later",
+                f"all {busy} are busy and {queue_max} executions are queued (PYEXEC_MAX_QUEUED); retry later",
                 retry_after_seconds=max(1, queue_max // max(1, size)),
             )
 
@@ -51,23 +51,23 @@ class Admission:
     async def accepting(
         self, execution_id: str, limits: Limits, setup: SetupKey | None = None
     ) -> AsyncIterator[None]:
-        """Do the same for an execution whose upload is received, and which is queued, in this context."""
+        """Check as `check` does, and count the execution as waiting inside this context."""
         await self.check(limits, setup)
         self._accepting[execution_id] = setup
         try:
             yield
         finally:
-            self.is_placed(execution_id)
+            self.stop_counting(execution_id)
 
-    def is_placed(self, execution_id: str) -> None:
-        """Record that an execution is counted elsewhere: it has a slot, or it is in the setup lane."""
+    def stop_counting(self, execution_id: str) -> None:
+        """Stop counting an execution here: it has a slot, or it is in the setup lane."""
         self._accepting.pop(execution_id, None)
 
     def _begins_at_once(self, limits: Limits, setup: SetupKey | None, for_slot: int) -> bool:
         """Return True if an execution need not wait, when `for_slot` others outside the queue come before it.
 
-        If it needs a setup, a slot must be left for it after all running setups. If it needs none, it comes before
-        them."""
+        If it needs a setup, a slot must be left for it after all running setups. Runs without a setup take free
+        slots first."""
         free = self._slots.room_for(limits) - for_slot - self._slots.queue_length
         if setup is None:
             return free > 0

@@ -41,7 +41,13 @@ RETRY_SECONDS = 0.5
 STORE_SECONDS = 60.0
 """How long an unavailable blob store may delay the end of an execution, while the event log answers."""
 PREPARATION_ERRORS = (
-    *(ImageUnavailable, SetupFailed, SandboxBroken, SandboxRefused, EngineError, CorruptLog, QueueTimeout),
+    ImageUnavailable,
+    SetupFailed,
+    SandboxBroken,
+    SandboxRefused,
+    EngineError,
+    CorruptLog,
+    QueueTimeout,
 )
 """Errors that can prevent a run from being prepared."""
 ARCHIVE_PROBLEMS = frozenset({"bad_archive", "disk_full"})

@@ -40,7 +40,7 @@ class InDoubtResolver:
             try:
                 return await retry(partial(self._resolve, execution_id, reason, submitted), failures)
             except Conflict as error:
-                logger.info("%s has changed meanwhile; retrying: %s", execution_id, error)
+                logger.info("%s: append conflict; retrying: %s", execution_id, error)
             except CorruptLog as error:
                 self.corrupt_logs.report(execution_id, error)
                 return None

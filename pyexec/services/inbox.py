@@ -85,7 +85,9 @@ class InboxWorker:
                 waiting.cancel()
             await self._append(execution, Killed(at=now(), nonce=nonce()))
         elif execution.payload is None:
-            self.runner.resolve_later(execution_id, "its archive is lost: the caller who sent it has gone")
+            self.runner.resolve_later(
+                execution_id, "archive lost: the caller disconnected before the execution started"
+            )
         elif execution_id not in self._starting:
             self._starting[execution_id] = anyio.CancelScope()
             tasks.start_soon(

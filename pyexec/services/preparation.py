@@ -1,4 +1,4 @@
-"""Place a run: find or make its image, get a slot, take a sandbox from the pool, unpack the archive in it."""
+"""Place a run: find or build its image, get a slot, take a sandbox from the pool, unpack the archive in it."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -43,7 +43,7 @@ RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
 """Pauses before a broken sandbox is replaced. An engine that restarts is back after the last one."""
 
 LOOKUP_SECONDS = 2.0
-"""How long an asynchronous request may be delayed by an engine that does not answer. It is accepted all the same."""
+"""Time limit of the lookup for an asynchronous request. After it, the request is accepted without the lookup."""
 
 OpenArchive = Callable[[], AsyncIterator[bytes]]
 """Returns the bytes of an archive from the first one. It is called again for each attempt."""

@@ -253,7 +253,8 @@ class Reconciler:
             case Expire():
                 event = _failed(
                     FailureType.QUEUE_TIMEOUT,
-                    f"no slot became free within {self._config.queue_timeout_seconds:g} s",
+                    "queue timeout: no slot became free within PYEXEC_QUEUE_TIMEOUT "
+                    f"({self._config.queue_timeout_seconds:g} s)",
                 )
             case Release():
                 event = Released(at=now(), nonce=nonce(), reason="its replica is gone")
@@ -288,4 +289,4 @@ def _lost(execution: Execution) -> Event:
         return Killed(at=now(), nonce=nonce())
     if execution.phase is Phase.RUNNING:
         return _failed(FailureType.LOST, "its replica is gone; the code may have run up to its deadline")
-    return _failed(FailureType.LOST, "its replica is gone, and its archive with it; the code has not run")
+    return _failed(FailureType.LOST, "the replica died; only it had the archive; the code did not run")

@@ -120,7 +120,7 @@ class Recovery:
         except EngineError as error:
             logger.warning("cannot adopt %s: %s", execution.id, error)
             return
-        slot = self.slots.take_over(execution.spec.limits)
+        slot = self.slots.reserve_unconditionally(execution.spec.limits)
         try:
             await self.runner.adopt(execution, events, sandbox, slot)
             logger.info("adopted %s; its program kept running", execution.id)

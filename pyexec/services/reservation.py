@@ -1,12 +1,13 @@
-"""What an execution holds before its program starts: a slot, or a place in the setup lane, or neither."""
+"""Reserve a slot, or a place in the setup lane, for an execution that has not started."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
-from attrs import define
+from attrs import Factory, define, field
 
 from pyexec.domain.spec import Limits
+from pyexec.errors import QueueTimeout
 from pyexec.services.setup_lane import SetupKey, SetupLane, SetupPlace
 from pyexec.services.slots import Slot, Slots
 
@@ -22,6 +23,9 @@ class Reservation:
     seconds_left: float
     slot: Slot | None = None
     place: SetupPlace | None = None
+    _timeout_seconds: float = field(
+        init=False, default=Factory(lambda self: self.seconds_left, takes_self=True)
+    )
 
     @property
     def reserved_slot(self) -> Slot:
@@ -94,5 +98,8 @@ class Reservation:
         begun = anyio.current_time()
         try:
             yield
+        except QueueTimeout as error:
+            limit = f"PYEXEC_QUEUE_TIMEOUT ({self._timeout_seconds:g} s)"
+            raise QueueTimeout(f"queue timeout: {error} within {limit}") from None
         finally:
             self.seconds_left = max(0.0, self.seconds_left - (anyio.current_time() - begun))

@@ -111,9 +111,7 @@ async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome
             if len(frame.data) > remaining:
                 return RunOutcome(reason="output_limit")
             if run.output_log.segment_count > STREAM_CHANGES_MAX:
-                detail = (
-                    f"the program changed {STREAM_CHANGES_MAX} times between stdout and stderr; it was killed"
-                )
+                detail = f"the program changed {STREAM_CHANGES_MAX} times between stdout and stderr and was stopped"
                 return RunOutcome(reason="output_limit", detail=detail)
         elif isinstance(frame, ResultChunk):
             result += frame.data

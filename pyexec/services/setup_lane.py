@@ -38,12 +38,12 @@ class SetupPlace:
     begun: anyio.Event = field(factory=anyio.Event)
     executions: int = 0
     closed: bool = False
-    """True once an execution has left the running setup: it may be over, so others do not join it."""
+    """True once an execution has left the running setup. The setup may have ended, so no execution joins it."""
 
 
 @frozen
 class LaneCount:
-    """How many executions are in a running setup, and how many wait for theirs to begin."""
+    """The number of executions in running setups, and of executions whose setup has not begun."""
 
     running: int
     waiting: int
@@ -90,7 +90,7 @@ class SetupLane:
         with timed(self._meter, STEP_SECONDS, "setup_place"), anyio.move_on_after(seconds):
             await place.begun.wait()
             return
-        raise QueueTimeout(f"no setup could begin within {seconds:g} s, because {self.size} others ran")
+        raise QueueTimeout("no setup could begin")
 
     def begins_at_once(self, key: SetupKey, before: Sequence[SetupKey] = ()) -> bool:
         """Return True if a setup with this key would not wait, also if setups with the keys `before` came first."""

@@ -109,7 +109,7 @@ class Slots:
         self._take(slot)
         return slot
 
-    def take_over(self, limits: Limits) -> Slot:
+    def reserve_unconditionally(self, limits: Limits) -> Slot:
         """Reserve a slot for a program that runs already, even if none is free."""
         slot = self._slot_for(limits)
         self._take(slot)
@@ -119,7 +119,7 @@ class Slots:
         """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`."""
         with timed(self._meter, STEP_SECONDS, "slot"), anyio.move_on_after(seconds):
             return await self._wait_in_queue(limits)
-        raise QueueTimeout(f"no slot became free within {seconds:g} s")
+        raise QueueTimeout("no slot became free")
 
     async def _wait_in_queue(self, limits: Limits) -> Slot:
         if slot := self.try_reserve(limits):

@@ -96,7 +96,7 @@ class Submissions:
         return self._runner.closed
 
     async def run(self, upload: Upload) -> Run | str:
-        """Start an execution whose caller waits. Return its run, or the id that the idempotency key already names."""
+        """Start an execution whose caller waits. Return its run, or the id of the execution with its key."""
         submission = await self._submission(upload)
         try:
             await check_key(self._log, upload)
@@ -122,7 +122,7 @@ class Submissions:
     async def _start(self, submission: Submission) -> None:
         """Reserve a slot, get a sandbox, unpack the archive in it, append the events, start.
 
-        If the image must be pulled or made first, accept the execution before that. If no slot becomes free in time,
+        If the image must be pulled or built first, accept the execution before that. If no slot becomes free in time,
         or the image is unavailable, the execution is accepted and ends as failed."""
         spec = submission.spec
         reservation = self._reservation()
@@ -169,14 +169,14 @@ class Submissions:
     async def _accept_before_setup(
         self, submission: Submission, reservation: Reservation, undo: AsyncExitStack
     ) -> None:
-        """Accept an execution whose image must be pulled or made first, which may take minutes. It holds no slot."""
+        """Accept an execution whose image must be pulled or built first, which may take minutes. It holds no slot."""
         run, archive, setup = submission.run, submission.archive, setup_key(submission.spec)
         reservation.release()
         async with self._admission.accepting(run.id, submission.spec.limits, setup):
             spool = await Spool.fill(self._config.spool_dir, archive.chunks())
             undo.push_async_callback(spool.close)
             reservation.join_setup(setup)
-            self._admission.is_placed(run.id)
+            self._admission.stop_counting(run.id)
             events: list[Event] = [submission.event(pinned=self._runner.replica)]
             if self._config.local_claim:
                 events.append(self._runner.claim())
@@ -235,7 +235,7 @@ class Submissions:
         if kind is None or slot is None:
             return None
         held.callback(self._slots.release, slot)
-        self._admission.is_placed(submission.run.id)
+        self._admission.stop_counting(submission.run.id)
         try:
             sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         except (ImageUnavailable, EngineError, Unavailable, InvalidRequest) as error:
@@ -272,7 +272,7 @@ class Submissions:
         if not self._config.local_claim or not reservation.try_begin(submitted.spec.limits, setup):
             await self._runner.accept(run, [submitted], key)
             return
-        self._admission.is_placed(run.id)
+        self._admission.stop_counting(run.id)
         launch = partial(self._preparation.place_from_payload, run, reservation)
         with reservation.released_on_error():
             await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)

@@ -163,7 +163,11 @@ async def handle_errors(request: web.Request, handler: Handler) -> web.StreamRes
 def _abort(request: web.Request, error: Exception) -> BrokenTransfer:
     is_expected = isinstance(error, ExecutorError)
     logger.error(
-        "%s %s broken off: %s", request.method, request.path, error, exc_info=None if is_expected else error
+        "%s %s: response aborted: %s",
+        request.method,
+        request.path,
+        error,
+        exc_info=None if is_expected else error,
     )
     abort_transfer(request)
     return BrokenTransfer(_status_of(error) if is_expected else HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -54,4 +54,4 @@ def test_output_on_a_terminal(program):
 def test_a_value_that_was_cut_is_reported(program):
     done = program.run("eval", "'x' * 100_000")
     assert (done.returncode, len(done.stdout)) == (0, 64 * 1024 + 1)
-    assert done.stderr == b"python-executor: result was truncated: it exceeds the server's output limit\n"
+    assert done.stderr == b"python-executor: only the beginning of result was stored\n"

@@ -266,9 +266,9 @@ async def test_a_token_without_rights_is_reported(tmp_path: Path) -> None:
         without = ConsulConfig(address=agent.address, prefix="ours", token=None)
         async with ConsulKV(without) as kv:
             for asking in (kv.get("key"), kv.put("key", b""), kv.transaction([create("key", b"")])):
-                with pytest.raises(Unavailable, match="lacks rights on ours/key"):
+                with pytest.raises(Unavailable, match="has no permission for ours/key"):
                     await asking
-            with pytest.raises(Unavailable, match="lacks rights on a session"):
+            with pytest.raises(Unavailable, match="has no permission for a session"):
                 await kv.create_session("name", behavior="delete", ttl_seconds=10)
         token = str(acl["tokens"]["master"])  # type: ignore[index]
         async with ConsulKV(ConsulConfig(address=agent.address, prefix="ours", token=token)) as kv:

@@ -118,4 +118,4 @@ def test_the_documented_permissions_are_sufficient(image: str, tmp_path: Path) -
             hidden = run(f"consul kv get pyexec/executions/{execution}/events/000001", watcher)
             assert hidden.returncode != 0
             assert run(f"consul kv put pyexec/status/{execution} x", watcher).returncode != 0
-        assert "lacks rights" not in server.log.read_text()
+        assert "has no permission" not in server.log.read_text()

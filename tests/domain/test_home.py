@@ -28,7 +28,7 @@ def link(folders: tuple[Path, Path, Path], paths: Any) -> list[str]:
 
 
 def test_both_sides_know_the_same_paths() -> None:
-    assert (home.SETUP_HOME, home.SETUP_LIST) == (setup_init.HOME, setup_init.HOME_LIST)
+    assert (home.SETUP_HOME, home.SETUP_LIST) == (setup_init.HOME, setup_init.SETUP_LIST)
 
 
 def test_directories_are_new_and_files_are_links(folders: tuple[Path, Path, Path]) -> None:
@@ -107,7 +107,7 @@ def test_only_what_the_setup_left_is_published(tmp_path: Path) -> None:
     (tmp_path / ".cache/uv").mkdir(parents=True)
     (tmp_path / ".cache/uv/x").touch()
     (tmp_path / ".cache/kept").touch()
-    found = setup_init.publish(str(tmp_path), since)
+    found = setup_init.make_readable(str(tmp_path), since)
     assert sorted(found) == [".cache/kept", "image/new", "image/shared/new", "whole"]
     assert (tmp_path / "whole/file").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "image/shared/new").stat().st_mode & 0o777 == 0o644

@@ -119,7 +119,7 @@ HASHES_CHECKED = "--require-hashes"
 def read(text: str) -> tuple[list[str], tuple[str, ...]]:
     """Return the lines of the installer's file, and the options of its command line."""
     requirements = parsed(text)
-    assert requirements.file == "".join(f"{line}\n" for line in requirements.lines)
+    assert requirements.file_text == "".join(f"{line}\n" for line in requirements.lines)
     return list(requirements.lines), requirements.options
 
 

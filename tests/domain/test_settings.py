@@ -99,3 +99,11 @@ def test_setups_are_as_many_as_processors_and_half_of_the_memory_suffice_for(
     variables: dict[str, str], cpus: int, memory_mb: int, setups: int
 ) -> None:
     assert read_settings(variables).setups_max(cpus, memory_mb) == setups
+
+
+@pytest.mark.parametrize(
+    ("engine_mb", "budget_mb"),
+    [(100_000, 65_668), (20_000, 20_000), (2_000, 2_000)],
+)
+def test_the_memory_budget_never_exceeds_the_machine(engine_mb: int, budget_mb: int) -> None:
+    assert Settings().memory_budget_mb(132, engine_mb) == budget_mb

@@ -60,14 +60,14 @@ def test_the_supervisor_sees_that_the_limit_of_processes_was_reached(version: st
     limit = ProcessLimit(f"{tmp_path}/")
     assert (limit.refusals(), limit.reached()) == (12, None)
     events.write_text("max 13\n")
-    assert (limit.reached(), limit.is_exceeded_without_end(now=5)) == (20, False)
+    assert (limit.reached(), limit.is_fork_bomb(now=5)) == (20, False)
     for now in (5.9, 6, 6.9):
         events.write_text(f"max {13 + int((now - 5) * REFUSALS_PER_SECOND)}\n")
-        assert not limit.is_exceeded_without_end(now)
+        assert not limit.is_fork_bomb(now)
     events.write_text(f"max {14 + 2 * REFUSALS_PER_SECOND}\n")
-    assert limit.is_exceeded_without_end(now=6.95)
+    assert limit.is_fork_bomb(now=6.95)
 
 
 def test_without_control_groups_no_limit_of_processes_was_reached(tmp_path: Path) -> None:
     limit = ProcessLimit(f"{tmp_path}/")
-    assert (limit.reached(), limit.is_exceeded_without_end(now=0)) == (None, False)
+    assert (limit.reached(), limit.is_fork_bomb(now=0)) == (None, False)

@@ -146,9 +146,9 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rules", "missing"),
     [
-        ("", "lacks rights on pyexec/deployment"),
+        ("", "has no permission for pyexec/deployment"),
         ('key_prefix "pyexec/" { policy = "read" } session_prefix "" { policy = "write" }', "pyexec/checks/"),
-        ('key_prefix "pyexec/" { policy = "write" }', "lacks rights on a session"),
+        ('key_prefix "pyexec/" { policy = "write" }', "has no permission for a session"),
     ],
 )
 def test_a_token_with_insufficient_rights_is_reported(

@@ -126,7 +126,7 @@ async def test_a_bomb_ends_at_the_limit_of_processes(attack: Attack, source: str
     result = await attack("print('before', flush=True)\n" + source, config={"timeout_seconds": 10})
     assert (end_of(result), result["stdout"]) == (PROCESS_LIMIT, "before\n")
     assert result["error"] == (
-        f"the program kept starting processes or threads at its limit and was stopped; it {REACHED}"
+        f"the program kept starting processes or threads at its limit (PYEXEC_PIDS_MAX) and was stopped; it {REACHED}"
     )
 
 

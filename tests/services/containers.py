@@ -180,7 +180,7 @@ class MemoryEngine:
 
     def identify(self) -> EngineIdentity:
         return EngineIdentity(
-            id=self.name, version="1", architecture="amd64", cpus=4, memory_mb=8192, unenforced=()
+            id=self.name, version="1", architecture="amd64", cpus=4, memory_mb=8192, unsupported=()
         )
 
     async def start(self, spec: ContainerSpec) -> Box:

@@ -79,7 +79,7 @@ def _check_end(world: World, execution_id: str, entry: Written, hung_up: frozens
             assert event.exit_code == runs[0].exit_code
         case Killed():
             asked = execution_id in world.kills_asked or token in hung_up
-            assert asked, f"nobody asked to kill {execution_id}"
+            assert asked, f"{execution_id} was killed without a kill request"
         case Failed(error_type=FailureType.LOST):
             assert before is not None
             owner = before.owner or before.pinned

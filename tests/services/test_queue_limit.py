@@ -29,7 +29,7 @@ def slots_of(*, concurrent: int, queue: int) -> Slots:
 
 async def test_runs_of_other_replicas_do_not_count_as_queued(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=2)
-    slots.take_over(LIMITS)
+    slots.reserve_unconditionally(LIMITS)
     for _ in range(5):
         await log.append(new_id(), 0, [submitted(), claimed(), running()])
         await log.append(new_id(), 0, [submitted(), claimed(), preparing()])
@@ -48,7 +48,7 @@ async def test_the_queue_limit_is_exact_for_concurrent_callers(
 ) -> None:
     slots = slots_of(concurrent=concurrent, queue=queue)
     for _ in range(taken):
-        slots.take_over(LIMITS)
+        slots.reserve_unconditionally(LIMITS)
     admission = Admission(slots, SetupLane(2), log, ActiveRuns())
     admitted, refused = [], []
 
@@ -72,7 +72,7 @@ async def test_the_queue_limit_is_exact_for_concurrent_callers(
 
 async def test_waiting_callers_and_accepted_executions_share_the_limit(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=3)
-    slots.take_over(LIMITS)
+    slots.reserve_unconditionally(LIMITS)
     admission = Admission(slots, SetupLane(2), log, ActiveRuns())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(slots.reserve, LIMITS, 60, name="a caller in the queue")
@@ -116,7 +116,7 @@ async def test_setups_that_wait_share_the_limit_when_callers_arrive_at_once(
             async with admission.accepting(name, LIMITS, needs(name)):
                 await anyio.sleep(upload_seconds)
                 lane.join(needs(name))
-                admission.is_placed(name)
+                admission.stop_counting(name)
         except QueueFull:
             refused.append(name)
 

@@ -1,5 +1,6 @@
 """The setup lane is bounded and first come, first served; executions that need the same setup share one place."""
 
+import re
 from collections import Counter
 
 import anyio
@@ -8,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.errors import QueueTimeout
+from pyexec.services.reservation import Reservation
 from pyexec.services.setup_lane import SetupKey, SetupLane, SetupPlace
+from pyexec.services.slots import Slots
 
 ONE, TWO, THREE = keys = [("image", None), ("other", None), ("third", None)]
 
@@ -62,3 +65,15 @@ async def test_a_wait_ends_at_its_limit() -> None:
         await lane.wait(place, 0.01)
     with anyio.fail_after(1):
         await lane.wait(lane._places[0], 0.01)
+
+
+async def test_the_message_of_a_queue_timeout_names_the_configured_time() -> None:
+    """Name the whole time, also if an execution has spent a part of it in the other queue."""
+    lane = SetupLane(1)
+    lane.join(ONE)
+    slots = Slots(concurrent_max=1, queue_max=1, memory_mb_max=1, overhead_mb=0)
+    reservation = Reservation(slots=slots, lane=lane, seconds_left=300)
+    reservation.seconds_left = 0.01
+    reservation.join_setup(TWO)
+    with pytest.raises(QueueTimeout, match=re.escape("within PYEXEC_QUEUE_TIMEOUT (300 s)")):
+        await reservation.wait_for_setup()

@@ -208,7 +208,7 @@ async def test_setup_that_fills_the_disk_is_ended(api: Api) -> None:
     result = await api.run("", pre_commands=[many])
     assert (result["error_type"], result["error"]) == (
         "setup_failed",
-        "setup wrote more than 128 MiB and was ended",
+        "setup wrote more than 128 MiB and was stopped",
     )
 
 
@@ -387,12 +387,12 @@ async def test_an_unpinned_environment_is_rebuilt_after_its_maximum_age(
 ) -> None:
     with running_server(tmp_path / "data", image, **from_index(index), env_max_age="0") as server:
         async with api_of(server.url) as api:
-            for text, anew in {"greet": True, "greet==2.0": False}.items():
+            for text, is_rebuilt in {"greet": True, "greet==2.0": False}.items():
                 built = []
                 for _ in range(2):
                     assert (await api.run(GREET, requirements_txt=text))["stdout"] == "servus\n"
                     built.append(environments_of(image, "reference=pyexec-env")[0])  # the newest
-                assert (built[0] != built[1]) == anew
+                assert (built[0] != built[1]) == is_rebuilt
 
 
 def from_index(index: Index) -> dict[str, str]:

@@ -160,13 +160,13 @@ func printResult(result *pyexec.Result, console *console, asJSON bool) (int, err
 		}
 	}
 	if result.Truncated.Stdout {
-		console.info("stdout was truncated: it exceeds the server's output limit")
+		console.info("only the beginning of stdout was stored")
 	}
 	if result.Truncated.Stderr {
-		console.info("stderr was truncated: it exceeds the server's output limit")
+		console.info("only the beginning of stderr was stored")
 	}
 	if result.Truncated.Result {
-		console.info("result was truncated: it exceeds the server's output limit")
+		console.info("only the beginning of result was stored")
 	}
 	return exitCodeOf(result), nil
 }

@@ -259,7 +259,7 @@ class ConsulKV:
 
     def _denied(self, what: str) -> Unavailable:
         what = what if what == "a session" else self._prefix + what
-        return Unavailable(f"the token lacks rights on {what} in Consul at {self._http.address}")
+        return Unavailable(f"the Consul token has no permission for {what}; see nomad/consul-policy.hcl")
 
     @contextmanager
     def _translate_errors(self, what: str) -> Iterator[None]:

@@ -84,9 +84,9 @@ class DockerEngine:
 
     async def identify(self) -> EngineIdentity:
         info, version = await self._query_info()
-        unenforced = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
+        unsupported = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
         if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
-            unenforced.append("seccomp")
+            unsupported.append("seccomp")
         runtime, runtimes = self._security.runtime, info.get("Runtimes", {})
         if runtime is not None and runtime not in runtimes:
             known = ", ".join(sorted(runtimes))
@@ -97,7 +97,7 @@ class DockerEngine:
             architecture=version["Arch"],
             cpus=info["NCPU"],
             memory_mb=info["MemTotal"] // MEBIBYTE,
-            unenforced=unenforced,
+            unsupported=unsupported,
         )
 
     async def info(self) -> DockerInfo:

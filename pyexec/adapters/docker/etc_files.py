@@ -145,7 +145,7 @@ class EtcFiles:
 
     async def _remove_orphaned_helpers(self) -> None:
         """Remove helper containers that a crashed server left behind: a server needs one for a moment only."""
-        filters = json.dumps({"label": [f"{VOLUME}=carrier"], "status": ["created"]})
+        filters = json.dumps({"label": [f"{VOLUME}=helper"], "status": ["created"]})
         for container in await self._docker.containers.list(all=1, filters=filters):
             if container["Created"] < time.time() - ORPHAN_SECONDS:
                 await remove_container(container)
@@ -182,7 +182,7 @@ def _helper_config(image: str) -> Mapping[str, Any]:
         "Image": image,
         "Entrypoint": [],
         "Cmd": ["none"],
-        "Labels": {VOLUME: "carrier"},
+        "Labels": {VOLUME: "helper"},
         "NetworkDisabled": True,
         "HostConfig": {"Mounts": [volume]},
     }

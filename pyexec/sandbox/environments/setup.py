@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
 from pyexec.guest.setup_init import HOME, TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
+from pyexec.sandbox import guest_source
 from pyexec.sandbox.environments.shared_work import OnOutput
 
 logger = logging.getLogger(__name__)
@@ -133,9 +133,9 @@ class Setup:
         if failure is not None:
             raise failure
         if full:
-            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB and was ended")
+            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB and was stopped")
         if working.cancelled_caught:
-            raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was ended")
+            raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was stopped")
         if await container.written_bytes() > before + config.disk_bytes:
             raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB")
 
@@ -197,15 +197,14 @@ class Setup:
         config = self.config
         files: dict[str, bytes | Path] = {_UV: config.uv}
         if requirements := parse_requirements(recipe.requirements_txt or ""):
-            files[_REQUIREMENTS] = requirements.file.encode()
+            files[_REQUIREMENTS] = requirements.file_text.encode()
         if config.ca_bundle is not None:
             files[_CA] = config.ca_bundle
             files[_APT] = f'Acquire::https::CaInfo "{_CA}";\n'.encode()
         seconds = math.ceil(STARTUP_SECONDS + config.timeout_seconds + CLEAN_UP_SECONDS)
-        source = resources.files("pyexec.guest").joinpath("setup_init.py").read_text("utf-8")
         return SetupSpec(
             image=base.id,
-            command=("python3", "-I", "-S", "-c", source, str(seconds)),
+            command=("python3", "-I", "-S", "-c", guest_source.source("setup_init"), str(seconds)),
             labels=config.labels,
             files=files,
             memory_bytes=config.memory_bytes,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any, TypeVar
 
 import anyio
@@ -13,6 +12,7 @@ from pyexec.domain.isolation import DEFAULT_CPU_SHARES, LimitsReport, NetworkRep
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError
 from pyexec.ports import ContainerSpec, Engine
+from pyexec.sandbox import guest_source
 
 T = TypeVar("T")
 
@@ -80,10 +80,9 @@ class ProbeRunner:
 def _probe_spec(
     image: str, probe: str, arguments: Any, limits: ProbeLimits, network: str | None
 ) -> ContainerSpec:
-    source = resources.files("pyexec.guest").joinpath(f"{probe}.py").read_text("utf-8")
     return ContainerSpec(
         image=image,
-        command=("python3", "-I", "-S", "-c", source, json.dumps(arguments)),
+        command=("python3", "-I", "-S", "-c", guest_source.source(probe), json.dumps(arguments)),
         labels={PROBE_LABEL: probe},
         memory_bytes=limits.memory_bytes,
         disk_bytes=limits.disk_bytes,

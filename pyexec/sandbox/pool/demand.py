@@ -43,7 +43,8 @@ class Demand(Generic[Kind]):
     def allocate(self, size: int, now: float) -> Mapping[Kind, int]:
         """Divide `size` places among the kinds in proportion to their weights (largest remainder method).
 
-        The sum of the result is `size`. The default kind counts one request more than it has."""
+        The sum of the result is `size`. The default kind gets one extra request, so it is kept ready without
+        any."""
         self._decay(now)
         weights = {kind: weight for kind, weight in self._weights.items() if weight >= MIN_WEIGHT}
         weights[self._default] = self._weights.get(self._default, 0.0) + 1

@@ -144,10 +144,10 @@ TYPES: dict[type, TypeDoc] = {
         peak_memory_bytes=FieldDoc("Peak memory, in bytes.", 9000000),
     ),
     Truncated: _type(
-        "Output that was cut because it exceeded the server's limit.",
-        stdout=FieldDoc("True if standard output was cut."),
-        stderr=FieldDoc("True if standard error was cut."),
-        result=FieldDoc("True if `result` was cut; otherwise left out."),
+        "The outputs of which only the beginning was stored.",
+        stdout=FieldDoc("True if only the beginning of standard output was stored."),
+        stderr=FieldDoc("True if only the beginning of standard error was stored."),
+        result=FieldDoc("True if only the beginning of `result` was stored; otherwise left out."),
     ),
     OutputFile: _type(
         "A returned file.",
