@@ -15,7 +15,7 @@ IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 """Signals reset to their defaults for the program. The interpreter itself ignores the last two."""
 SECRET_BYTES = 16
-STARTUP_PATH = "/proc/self/fd/4"
+STARTUP_PATH = "/proc/self/fd/5"
 """The archive that contains startup.py, as the program's process sees it."""
 NO_PARAMETERS = b"0"
 NOT_STARTED = 126 << 8
@@ -114,14 +114,15 @@ class Interpreter:
         self.pairs = pairs
         self.memory = memory
         self.streams = Streams()
-        self.control, end = socket.socketpair()
-        control_end = end.detach()
+        parameters_end, self.parameters_pipe = os.pipe()
+        self.ready_pipe, ready_end = os.pipe()
         self.inherited = (
-            self.streams.stdin.program_end, self.streams.ends[STDOUT], self.streams.ends[STDERR], control_end, startup,
+            self.streams.stdin.program_end, self.streams.ends[STDOUT], self.streams.ends[STDERR],
+            parameters_end, ready_end, startup,
         )  # fmt: skip
         """The descriptors that become 0, 1, 2, ... in the process. They are greater than these numbers, because
         memory.py has opened its files before."""
-        self.program_ends = [*self.inherited[:4]]
+        self.program_ends = [*self.inherited[:5]]
         self.arguments = arguments
         if evaluator:
             result_end = self.streams.open_result()
@@ -157,6 +158,11 @@ class Interpreter:
         for end in self.program_ends:
             os.close(end)
 
+    def close_control(self):
+        """Close the supervisor's ends of the pipes to startup.py."""
+        os.close(self.parameters_pipe)
+        os.close(self.ready_pipe)
+
     def has_exited(self):
         """Return True if the process is gone. When memory runs out, the kernel kills it first."""
         if self.pid and not self.exited:
@@ -165,13 +171,11 @@ class Interpreter:
 
     def start_program(self):
         """Start the program. Return its process id, and its wait status if it could not be started (else None)."""
-        self.control.setblocking(False)
         try:
-            self.control.send(self.parameters)  # fits into the socket
+            os.write(self.parameters_pipe, self.parameters)  # fits into the pipe
         except OSError:
             os.kill(self.pid, signal.SIGKILL)  # it has just died
-        # Not `close`: it would reset the connection while a byte of startup.py is unread.
-        self.control.shutdown(socket.SHUT_WR)
+        self.close_control()
         if self.pid:
             return self.pid, None
         try:
@@ -188,5 +192,5 @@ class Interpreter:
         if self.pid and not self.has_exited():
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        self.control.close()
+        self.close_control()
         self.streams.close()

@@ -16,8 +16,8 @@ from pyexec.guest.wire import WORK
 SCRIPT = "main.py"
 STARTUP_SECONDS = 5.0
 """An interpreter that does not wait for its script by then is discarded; something in its image delays it."""
-PARAMETERS_MAX = 64 * 1024
-"""More bytes could block the socket, or be more than a process can have."""
+PARAMETERS_MAX = 4096
+"""More bytes may not fit into the pipe: the kernel makes pipes this small if a user has many."""
 CODE_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 """Variables with paths from which an interpreter loads code at its start."""
 USER_SITE = ".local"
@@ -49,10 +49,10 @@ class PrestartedInterpreter(Interpreter):
     def wait_until_ready(self):
         """Return True when the interpreter waits; False if it has ended, or if the time is up."""
         poller = select.poll()
-        poller.register(self.control, select.POLLIN)
+        poller.register(self.ready_pipe, select.POLLIN)
         if not poller.poll(STARTUP_SECONDS * 1000):
             return False
-        state = self.control.recv(1)
+        state = os.read(self.ready_pipe, 1)
         self.image_runs_code = state == b"1"
         return state != b""
 

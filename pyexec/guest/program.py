@@ -20,7 +20,7 @@ POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
 server."""
 REAPED_AT_ONCE = 256
-FLUSH_SECONDS, QUIET_SECONDS = 0.2, 0.02
+FLUSH_SECONDS, QUIET_SECONDS = 0.1, 0.02
 """How much longer a program may run at a limit, to flush the lines that it has not finished: until it prints them and
 then nothing for the second time, at most for the first."""
 

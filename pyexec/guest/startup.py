@@ -7,15 +7,16 @@ interpreter has loaded by then, and leaves none behind."""
 import os
 import sys
 
-CONTROL, ARCHIVE = 3, 4
-"""Descriptors: a socket to the supervisor, and the zip archive that contains this file."""
+PARAMETERS, READY, ARCHIVE = 3, 4, 5
+"""Descriptors: pipes from and to the supervisor, and the zip archive that contains this file."""
 CHUNK = 64 * 1024
 TEXT_STREAM = type(sys.stdout)
 
 
 def main():
     os.close(ARCHIVE)
-    os.set_inheritable(CONTROL, False)
+    os.set_inheritable(PARAMETERS, False)
+    os.set_inheritable(READY, False)
     this = hide(os.path.dirname(__file__))
     buffer_lines()
     found = True
@@ -64,14 +65,18 @@ def flush(*_):
 
 def wait_for_start(customized):
     """Report to the supervisor, wait until it sends more arguments and variables, and apply them (see prestart.py)."""
-    os.write(CONTROL, b"1" if customized or image_has_startup_code() else b"0")
+    try:
+        os.write(READY, b"1" if customized or image_has_startup_code() else b"0")
+    except BrokenPipeError:
+        pass  # the supervisor has sent everything before this process started
+    os.close(READY)
     data = b""
     while True:
-        part = os.read(CONTROL, CHUNK)
+        part = os.read(PARAMETERS, CHUNK)
         if not part:
             break
         data += part
-    os.close(CONTROL)
+    os.close(PARAMETERS)
     count, *strings = map(os.fsdecode, data.split(b"\0"))
     arguments = strings[: int(count)]
     sys.argv += arguments

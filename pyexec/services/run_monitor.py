@@ -21,7 +21,7 @@ from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 0.2
+GRACE_SECONDS = 0.3
 """The monitor enforces the deadline this much later than the supervisor, whose report of a timeout has the usage."""
 GRACE_WITH_FILES_SECONDS = 4.0
 """The same for a run with output files, because only the supervisor can send the files. It must be shorter than the

@@ -25,6 +25,7 @@ SETTINGS = {
     "default_disk_mb": "16",
     "stop_timeout": "2",
     "max_queued": "1000",
+    "adoption_grace": "40",
 }
 WATCH_SECONDS = 60
 
