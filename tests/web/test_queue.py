@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script
+from tests.support.metrics import until_figures
 from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.claims
@@ -71,6 +72,8 @@ async def test_executions_are_queued_if_memory_is_short(
             running = await api.accepted(FOREVER)
             await api.until_printed(running, b"on")
             waiting = await api.accepted("print('next')")
+            # With local_claim=off, the leader assigns it first.
+            await until_figures(api.url, lambda now: now("pyexec_queue_length") == 1)
             answer = await api.submit(HELLO)
             assert (answer.status, answer.document["code"]) == (429, "queue_full")
             answer = await api.sync(HELLO, {"config": {"memory_mb": 3000}})
