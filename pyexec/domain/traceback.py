@@ -21,7 +21,7 @@ _EVENT = re.compile(
         (?P<heading>Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
       | (?P<group>[ ][ ]\+[ ]Exception[ ]Group[ ]Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
       | (?P<members>[ ][ ]\+-\+-+[ ]1[ ]-+)
-      | (?P<syntax>[ ][ ]File[ ]"[^"\n]+",[ ]line[ ][0-9]{1,9})
+      | (?P<syntax>[ ][ ]File[ ]"[^\n]+",[ ]line[ ][0-9]{1,9})
       | (?P<other>
             Exception[ ]ignored[ ](?:in|on|while)\b[^\n]*
           | Exception[ ]in[ ](?:thread|callback|threading\.excepthook|default[ ]exception[ ]handler)\b[^\n]*
@@ -44,7 +44,7 @@ _EVENT = re.compile(
 )
 """A line that begins or ends something: a traceback, the members of an exception group, an error elsewhere."""
 _FRAME = re.compile(
-    rb'^(?:  \| )?  File "(?P<path>[^"\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
+    rb'^(?:  \| )?  File "(?P<path>[^\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
     re.MULTILINE,
 )
 _AFTER_FRAMES = re.compile(rb"^[^ \n]", re.MULTILINE)
@@ -53,6 +53,9 @@ _MARGIN = "  | "
 _EXCEPTION = re.compile(
     r"(?P<name>[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))*)(?:: ?(?P<message>.*))?", re.DOTALL
 )
+
+_ANY_EXCEPTION = re.compile(r"(?P<name>[^:\n]+)(?:: ?(?P<message>.*))?", re.DOTALL)
+"""A class may have any name: `type("A-B", (Exception,), {})`."""
 
 _NO_NETWORK = re.compile(
     r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
@@ -210,6 +213,8 @@ class TracebackParser:
         end = lines.index(b"\n", start) + 1
         text = lines[start : min(end, start + LINE_BYTES)].decode("utf-8", "replace").rstrip("\n")
         exception = _EXCEPTION.fullmatch(text.removeprefix(_MARGIN) if opened.is_group else text)
+        if exception is None and opened.is_main and not opened.is_group:
+            exception = _ANY_EXCEPTION.fullmatch(text)
         if exception is None or not opened.has_frames:
             return start
         if opened.is_syntax_error and not exception["name"].endswith("Error"):

@@ -135,6 +135,19 @@ def test_a_name_is_without_its_module_or_scope(crash, source: str, name: str) ->
 FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'
 
 
+def test_a_class_may_have_any_name(crash) -> None:
+    found = crash("raise type('A-B c', (Exception,), {})('bad: worse')\n")
+    assert found == Crash(error_type="A-B c", error="bad: worse", error_line=1)
+
+
+def test_a_script_may_have_a_quote_in_its_name(tmp_path: Path) -> None:
+    script = tmp_path / 'we"ird.py'
+    script.write_text("x = 1\nraise ValueError('bad')\n")
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    found = parse_traceback(ran.stderr, script=script.name, root=f"{tmp_path}/")
+    assert found == Crash(error_type="ValueError", error="bad", error_line=2)
+
+
 def test_a_printed_traceback_before_the_real_one_does_not_count(crash) -> None:
     found = crash(f'import sys\nprint("{FAKE}\\nand on", file=sys.stderr)\nraise ValueError("real")')
     assert found == Crash(error_type="ValueError", error="real", error_line=3)
