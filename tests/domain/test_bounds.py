@@ -16,7 +16,12 @@ from pyexec.codec import parse_json, parse_request
 from pyexec.domain.archive import DEPTH_MAX, ArchiveCheck, ArchiveLimits
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
-from pyexec.domain.requirements import LINES_MAX, TEXT_LENGTH_MAX, parse_requirements
+from pyexec.domain.requirements import (
+    LINES_MAX,
+    SPECIFIERS_LENGTH_MAX,
+    TEXT_LENGTH_MAX,
+    parse_requirements,
+)
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.domain.tar_parser import EXTENDED_HEADER_MAX
 from pyexec.domain.traceback import parse_traceback
@@ -263,6 +268,7 @@ def test_a_requirement_that_breaks_a_parser_is_accepted_or_refused(text: str) ->
         (" " * (TEXT_LENGTH_MAX + 1), f"at most {TEXT_LENGTH_MAX}"),
         ("x\n" * (LINES_MAX + 1), f"more than {LINES_MAX}"),
         ("x" * (LINE_LENGTH_MAX + 1), f"longer than {LINE_LENGTH_MAX}"),
+        (f"x[{'a,' * 2000}b]\n" * 100, f"more than {SPECIFIERS_LENGTH_MAX}"),
         ("--pre " * LINE_LENGTH_MAX, f"longer than {LINE_LENGTH_MAX}"),
     ],
 )
