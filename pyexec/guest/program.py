@@ -73,16 +73,22 @@ class Program:
                 return self.stop("process_limit")
             seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
             seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
-            for fd, _ in self.poller.poll(seconds * 1000 + 1):
-                if fd == self.wakeup_read:
-                    os.read(fd, 4096)
-                    self.reap()
-                elif fd == self.stdin.fd and self.stdin.is_open:
-                    self.feed_stdin()
-                elif not self.forward(fd):
-                    return self.stop("output_limit")
+            if not self.handle(self.poller.poll(seconds * 1000 + 1)):
+                return self.stop("output_limit")
             limiter.wait()
         return self.stop("exit")
+
+    def handle(self, events):
+        """Handle the events of one poll. Return False if the program exceeds its output limit."""
+        for fd, _ in events:
+            if fd == self.wakeup_read:
+                os.read(fd, 4096)
+                self.reap()
+            elif fd == self.stdin.fd and self.stdin.is_open:
+                self.feed_stdin()
+            elif not self.forward(fd):
+                return False
+        return True
 
     def feed_stdin(self):
         """Write more of the standard input. Stop to poll its pipe when the pipe is closed."""
@@ -134,14 +140,12 @@ class Program:
         """Let all processes flush unfinished lines (see startup.py), and forward their output, for a short time."""
         signal_all(signal.SIGRTMAX)
         deadline, pause = time.monotonic() + FLUSH_SECONDS, FLUSH_SECONDS
-        while self.streams:
-            ready = dict(self.poller.poll(max(0.0, min(deadline - time.monotonic(), pause)) * 1000))
-            if not ready or not all(self.forward(fd) for fd in ready if fd in self.streams):
-                return
-            if self.wakeup_read in ready:
-                os.read(self.wakeup_read, 4096)
-            else:
+        while self.status is None and (left := deadline - time.monotonic()) > 0:
+            events = self.poller.poll(min(left, pause) * 1000)
+            if any(fd in self.streams for fd, _ in events):
                 pause = QUIET_SECONDS
+            if not events or not self.handle(events):
+                return
 
     def stop(self, reason):
         """Kill all processes, forward the rest of their output, and send EXIT."""

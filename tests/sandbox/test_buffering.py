@@ -72,6 +72,27 @@ async def test_no_unfinished_line_is_lost_at_a_limit(
     assert (end_of(result), result["stdout"], result["stderr"]) == (end, "a", "b")
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(
+            "import time\nwhile True: print('x', flush=True); time.sleep(0.005)", id="prints all the time"
+        ),
+        pytest.param("while True: print(end='x')", id="prints without a newline"),
+        pytest.param("import os\nos.execv('/bin/sleep', ['sleep', '60'])", id="leaves its input unread"),
+        pytest.param("import os, time\nos.close(0)\ntime.sleep(60)", id="closes its input"),
+        pytest.param(
+            "import os\nwhile True:\n if os.fork() == 0: os._exit(0)\n os.wait()",
+            id="starts processes all the time",
+        ),
+    ],
+)
+async def test_the_supervisor_reports_every_timeout(api: Api, source: str) -> None:
+    """Only the supervisor knows the usage. If it is too late, the server ends the run without it."""
+    result = await api.run(source, config={"timeout_seconds": 1}, stdin="x" * 1_000_000)
+    assert (end_of(result), "usage" in result) == (TIMEOUT, True)
+
+
 async def test_a_forked_process_does_not_print_an_unfinished_line_again(api: Api) -> None:
     source = (
         "import os\nprint('once', end=' ')\nif os.fork(): os.wait(); print('parent')\nelse: print('child')"

@@ -141,8 +141,11 @@ async def test_a_server_stops_while_docker_hangs(image: str, cut: Cut) -> None:
         await api.until_printed(await api.accepted("print('on', flush=True)\nwhile True: pass"), b"on\n")
     data_dir = cut.server.data_dir
     await until_containers(deployment_of(data_dir), 2)  # the one that runs, and the pool's
+    before = set(await containers(deployment_of(data_dir)))
     with cut.engine.silent():
         assert cut.server.stop() == 0
-    assert await containers(deployment_of(data_dir))  # the idle one may have ended by itself
+    left = set(await containers(deployment_of(data_dir)))
+    assert left  # the idle one may have ended by itself
+    assert left <= before
     with running_server(data_dir, image, warm_pool="1"):
         await until_containers(deployment_of(data_dir), 1)
