@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyexec.domain.archive import LINK_CHARS_MAX, NAME_BYTES_MAX
-from pyexec.domain.tar_parser import SPARSE_PARTS_MAX
+from pyexec.domain.tar_parser import SPARSE_PARTS_MAX, TarParser
 from pyexec.errors import InvalidRequest, TooLarge
-from pyexec.guest.archive import unpack
+from pyexec.guest.archive import BadArchive, unpack
 from tests.domain.tars import BLOCK, LIMITS, Entry, check, pax, refused, tar
 from tests.domain.test_unpack import frames_of
 
@@ -54,6 +54,54 @@ def test_a_member_has_the_name_that_was_checked(headers) -> None:
         unpack(frames_of(data), str(folder))
         files = [path for path in Path(outer).rglob("*") if path.is_file()]
         assert files == [folder / entrypoint]
+
+
+HIDDEN = tar([Entry("hidden.py", b"x")])[:BLOCK]
+"""A header that is the content of another member, and which only a confused reader takes for a member."""
+sizes = st.sampled_from([b"0", b"10", b"512", b"1024", b"1536"])
+sparse_records = st.fixed_dictionaries(
+    {},
+    optional={
+        b"GNU.sparse.major": st.sampled_from([b"1", b"0", b"01"]),
+        b"GNU.sparse.minor": st.sampled_from([b"0", b"1"]),
+        b"GNU.sparse.realsize": sizes,
+        b"GNU.sparse.size": sizes,
+        b"GNU.sparse.map": st.sampled_from([b"0,0", b"0,5"]),
+        b"GNU.sparse.numblocks": st.just(b"1"),
+        b"size": sizes,
+    },
+)
+blocks = st.sampled_from([b"0\n", b"1\n0\n5\n", b"1\n0\n512\n", HIDDEN, b"y" * BLOCK]).map(
+    lambda text: text.ljust(BLOCK, b"\0")
+)
+kinds = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE])
+MAP = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"10"}
+
+
+@settings(max_examples=500)
+@given(st.lists(sparse_records, max_size=2), kinds, st.lists(blocks, max_size=3))
+@example([MAP], tarfile.SYMTYPE, [b"0\n".ljust(BLOCK, b"\0"), HIDDEN])
+@example([MAP | {b"size": b"1024"}], tarfile.REGTYPE, [b"0\n".ljust(BLOCK, b"\0"), HIDDEN])
+@example([{b"GNU.sparse.map": b"0,0", b"GNU.sparse.size": b"0", b"size": b"512"}], tarfile.REGTYPE, [HIDDEN])
+@example([MAP], tarfile.REGTYPE, [b"1\n0\n10\n".ljust(BLOCK, b"\0"), HIDDEN])
+def test_an_archive_has_the_members_that_were_checked(headers, kind, content) -> None:
+    info = tarfile.TarInfo("first")
+    info.type, info.linkname = kind, "main.py" if kind == tarfile.SYMTYPE else ""
+    info.size = 0 if kind in (tarfile.DIRTYPE, tarfile.SYMTYPE) else BLOCK * len(content)
+    data = info.tobuf(tarfile.GNU_FORMAT) + b"".join(content) + tar([Entry("main.py", b"x")])
+    for records in headers:
+        data = pax(records, after=data)
+    try:
+        check(data)
+    except InvalidRequest:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            unpack(frames_of(data), folder)
+        except BadArchive:  # a map that names more data than there is: the caller gets the error
+            return
+        found = {path.name for path in Path(folder).iterdir()}
+    assert found == {member.name.decode() for member in TarParser().feed(data)}
 
 
 def test_two_headers_with_a_name_are_refused() -> None:

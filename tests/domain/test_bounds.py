@@ -23,7 +23,7 @@ from pyexec.domain.requirements import (
     parse_requirements,
 )
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
-from pyexec.domain.tar_parser import EXTENDED_HEADER_MAX
+from pyexec.domain.tar_headers import EXTENDED_HEADER_MAX
 from pyexec.domain.traceback import parse_traceback
 from pyexec.errors import InvalidRequest
 from pyexec.web.schemas import WaitQuery, read_query
