@@ -19,7 +19,7 @@ TOOLS = "/.pyexec"
 """The directory of the installer and its files during the setup."""
 HOME = "/root"
 SETUP_LIST = TOOLS + "/home.json"
-"""What the setup left in its home, for the supervisor (see home.py). It stays in the image."""
+"""The list of paths that the setup left in its home, for the supervisor (see home.py). It stays in the image."""
 HIDDEN = (".cache/pip", ".cache/uv")
 """Caches of installers, which no program needs."""
 PATHS_MAX = 1000

@@ -36,7 +36,7 @@ class OutputFileSpool:
     _limits: OutputFileLimits
     _patterns: int
     _report: OutputFiles = field(init=False)
-    """What the guest says about files that it did not send."""
+    """The report of the guest about files that it did not send."""
     _check: FileCheck = field(init=False)
     _spool: anyio.SpooledTemporaryFile[bytes] = field(init=False)
 

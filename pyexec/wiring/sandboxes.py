@@ -24,7 +24,7 @@ DOCKER_PORTS = (2375, 2376)
 SUPERVISOR_MB = 32
 """Memory of the supervisor, including the kernel's memory for its processes."""
 DISK_OVERSHOOT_MB = 100
-"""What a fast program can write beyond its disk limit before the supervisor stops it."""
+"""How much a fast program can write beyond its disk limit before the supervisor stops it, in MiB."""
 OVERHEAD_MB = SUPERVISOR_MB + DISK_OVERSHOOT_MB
 """Memory of a sandbox in addition to the limits of memory and disk."""
 IDLE_SANDBOX_MB = 32

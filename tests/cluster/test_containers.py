@@ -62,7 +62,7 @@ async def test_restarting_replicas_leave_containers_of_other_replicas_alone(
                     async with anyio.create_task_group() as at_once:
                         for replica in others:
                             at_once.start_soon(restart, replica, name=f"restart {replica.name}")
-            await check("two that restart beside one that works", s.cluster, s.load, s.starts)
+            await check("two replicas restart, one keeps running", s.cluster, s.load, s.starts)
     assert "cannot be" not in busy.logs(), busy.logs()
     assert "of no use" not in busy.logs(), busy.logs()
 

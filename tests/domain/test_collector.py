@@ -21,7 +21,7 @@ LIMITS = FileLimits(bytes_max=1000, files_max=20)
 
 @define
 class Collected:
-    """What the collector sent."""
+    """The frames that the collector sent."""
 
     files: dict[str, bytes] = field(factory=dict)
     paths: list[tuple[str, str]] = field(factory=list)

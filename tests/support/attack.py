@@ -49,7 +49,7 @@ class Attack:
     server: Server
     api: Api
     mark: str = field(factory=lambda: secrets.token_hex(16))
-    """The name of a file beside the program. Every process of the program has it in its /work, which identifies the
+    """The name of a file in /work. Every process of the program can see the file there, which identifies the
     process. Arguments do not: those of a prestarted interpreter are older than its program."""
 
     async def __call__(
@@ -65,10 +65,10 @@ class Attack:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Check all the time inside the block that the server responds."""
-        async with anyio.create_task_group() as beside:
-            beside.start_soon(self._ask_all_the_time, name="ask all the time")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._ask_all_the_time, name="ask all the time")
             yield
-            beside.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
 
     async def leaves_nothing(self) -> None:
         """Check that the next run works, and that no process, no used container and no traceback in the log is left."""

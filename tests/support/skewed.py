@@ -1,6 +1,6 @@
 """Run a server with a wrong clock.
 
-Usage: python -P tests/support/skewed.py SECONDS. -P prevents imports of the modules beside it.
+Usage: python -P tests/support/skewed.py SECONDS. -P prevents imports of the modules in the same directory.
 """
 
 import sys

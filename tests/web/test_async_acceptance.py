@@ -46,10 +46,10 @@ async def kinds(api: Api, execution_id: str) -> list[str]:
     return [event.name for event in await api.all_events(execution_id) if event.name != "output"]
 
 
-async def run(api: Api, beside: int, **metadata: Any) -> tuple[Any, float]:
-    """Run a script with an extra file of `beside` bytes; return the result and the number of appends."""
+async def run(api: Api, extra: int, **metadata: Any) -> tuple[Any, float]:
+    """Run a script with an extra file of `extra` bytes; return the result and the number of appends."""
     before = await steps(api)
-    archive = tar_of({"main.py": "print('hello')", "beside": bytes(beside)})
+    archive = tar_of({"main.py": "print('hello')", "extra": bytes(extra)})
     answer = await api.submit(archive, metadata)
     assert answer.status == 202, answer.document
     result = await api.ended(answer.document["execution_id"])
@@ -64,14 +64,14 @@ async def test_a_small_archive_starts_with_the_append_that_accepts_it(api: Api) 
 
 
 @pytest.mark.parametrize(
-    ("beside", "metadata"),
+    ("extra", "metadata"),
     [(LARGE, {}), (SMALL, {"config": NARROW})],
     ids=["a large archive", "no idle sandbox of this kind"],
 )
 async def test_other_archives_are_accepted_and_claimed_in_one_append(
-    api: Api, beside: int, metadata: Any
+    api: Api, extra: int, metadata: Any
 ) -> None:
-    _, written = await run(api, beside, **metadata)
+    _, written = await run(api, extra, **metadata)
     assert written == 3
 
 

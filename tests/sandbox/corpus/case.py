@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 @frozen
 class Case:
-    """`main` is main.py, `files` what lies beside it, and `metadata` the rest of the request."""
+    """`main` is the content of main.py, `files` are the other files, and `metadata` the rest of the request."""
 
     main: str | bytes
     files: Mapping[str, str | bytes] = field(factory=dict, kw_only=True)

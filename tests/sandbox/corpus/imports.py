@@ -1,4 +1,4 @@
-"""Programs that import files beside the script, or that inspect the script as a module."""
+"""Programs that import files in the directory of the script, or that inspect the script as a module."""
 
 from tests.sandbox.corpus.case import Case
 
@@ -61,7 +61,7 @@ IMPORTS = {
         "import warnings\nwarnings.warn('x')\n1 / 0",
         files={"linecache.py": "print('mine')", "traceback.py": "print('mine')", "tokenize.py": "print('mine')"},
     ),
-    "packages beside the script": Case(
+    "packages in the directory of the script": Case(
         "import os, pkg.sub, space.part\nfrom pkg import sub\n"
         "print(pkg.__path__, space.__path__, sub.__spec__, sub.up)\n"
         "print(sorted(os.listdir()), sorted(os.listdir('pkg')), sorted(os.listdir('pkg/__pycache__')))",
@@ -75,7 +75,7 @@ IMPORTS = {
         "import sys\nsys.path.append('lib.zip')\ntry:\n    import inside\nexcept ImportError as e: print(repr(e))",
         files={"lib.zip": b"no archive"},
     ),
-    "data beside the script": Case(
+    "data in the directory of the script": Case(
         "import os, pathlib\nprint(pathlib.Path(__file__).parent, open('data/a').read(), os.path.realpath('x'))",
         files={"data/a": "content"},
     ),
