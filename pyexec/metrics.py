@@ -178,6 +178,12 @@ POOL_TAKES: Final = Counter(
     labels=("result",),
     known=(("hit",), ("miss",)),
 )
+SANDBOX_RETURNS: Final = Counter(
+    name="pyexec_sandbox_returns_total",
+    doc="Sandboxes after a program; reused: ready for another program, removed: not",
+    labels=("result",),
+    known=(("reused",), ("removed",)),
+)
 SANDBOX_START_SECONDS: Final = Histogram(
     name="pyexec_sandbox_start_seconds",
     doc="Time to start a sandbox, from the request to the engine until the sandbox is ready for a program",

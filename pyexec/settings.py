@@ -76,6 +76,12 @@ class Settings:
     standby: bool = _engine(
         True, "prestart an interpreter in each idle sandbox; off: start the interpreter with the program"
     )
+    sandbox_reuse: bool = _engine(
+        True,
+        "run several programs of a tenant in the same sandbox, one after another, if it proves to be clean between "
+        "them; off: a new sandbox for each program",
+    )
+    sandbox_runs_max: int = _engine(1000, "maximum number of programs in one sandbox", minimum=1)
     run_network: str = _engine(
         "pyexec-run",
         "Docker network of runs with network access (network_disabled: false); created if it is missing",

@@ -41,6 +41,13 @@ class RunOutcome:
         """True if the supervisor reported the end itself, so that it is still running."""
         return self.usage is not None
 
+    @property
+    def leaves_sandbox_usable(self) -> bool:
+        """True if the program ended without a limit of the kernel: the sandbox may prove that it is as before."""
+        return (
+            self.reported_by_supervisor and self.reason in ("exit", "timeout") and self.process_limit is None
+        )
+
 
 def terminal_event(
     outcome: RunOutcome,

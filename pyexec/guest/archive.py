@@ -7,11 +7,10 @@ Part of the supervisor (see bootstrap.py)."""
 
 import errno
 import os
-import sys
 import tarfile
 import time
 
-from pyexec.guest.wire import ARCHIVE, CHUNK, read_header
+from pyexec.guest.wire import ARCHIVE, CHUNK, InputEnded, read_header
 
 FIRST_TIME = 315532800
 """1980-01-01, the first time that the zip format has. Programs write it, or 0, if they know no time."""
@@ -55,7 +54,7 @@ class ArchiveReader:
         data = self.frames.read(min(size, self.left))
         self.left -= len(data)
         if not data and not self.ended:
-            sys.exit(0)
+            raise InputEnded
         return data
 
 

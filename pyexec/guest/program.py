@@ -11,7 +11,7 @@ import time
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
 from pyexec.guest.interpreter import SECRET_BYTES
 from pyexec.guest.processes import ProcessLimit
-from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send, send_data, send_json
+from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send_data, send_json
 
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes per second. The supervisor checks memory and disk again before a program of this speed could exceed a limit."""
@@ -56,7 +56,7 @@ class Program:
         self.memory_bytes = start["memory_bytes"]
         self.disk_bytes = start["disk_bytes"] + TOLERANCE
         self.pid, self.status = self.interpreter.start_program()
-        send(STARTED)
+        send_json(STARTED, nonce=start["nonce"])
         deadline = time.monotonic() + start["timeout"]
         limiter = RateLimiter()
         while self.status is None:

@@ -1,11 +1,12 @@
-"""The first process of every sandbox: takes one program from its standard input, runs it, and reports its output.
+"""The first process of every sandbox: takes programs from its standard input, one after another, and runs them.
 
 wire.py describes the protocol, bootstrap.py how this code gets into the container. The modules of the supervisor use
 only each other and the standard library of Python 3.8 or later, on Linux.
 
 After the start signal, a possibly hostile program shares the container. The program can neither trace the supervisor,
 nor open its files, nor slow it down (seccomp.py). The supervisor ignores signals, and the kernel kills it last when
-memory runs out. It kills all processes that the program leaves. The server enforces every limit again from outside."""
+memory runs out. It kills all processes that the program leaves. It takes another program only if the sandbox is then as
+it was when it was new (cleanup.py). The server enforces every limit again from outside."""
 
 import ctypes
 import io
@@ -15,6 +16,7 @@ import sys
 import time
 
 from pyexec.guest.archive import BadArchive, unpack
+from pyexec.guest.cleanup import Dirty, FreshState
 from pyexec.guest.home import create_user_site, link_setup_home
 from pyexec.guest.interpreter import IGNORED_SIGNALS
 from pyexec.guest.memory import Memory
@@ -27,11 +29,13 @@ from pyexec.guest.wire import (
     PLAN,
     READY,
     REJECTED,
+    RETIRED,
     START,
     START_DEADLINE_SECONDS,
     STDIN,
     UNPACKED,
     WORK,
+    InputEnded,
     read_frame,
     read_json,
     send,
@@ -61,12 +65,6 @@ def end_container_after(seconds):
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
 
 
-def prepare_program(interpreter, stdin, memory):
-    """Return the program, ready to start in this interpreter."""
-    interpreter.streams.stdin.fill(stdin)
-    return Program(interpreter, memory)
-
-
 def load_collector(texts):
     """Load the collector's modules, as bootstrap.py loads those of the supervisor, and return its function."""
     for name, text in texts:
@@ -75,10 +73,95 @@ def load_collector(texts):
     return module.collect
 
 
-def main(prestart, startup):
-    """Run one program, from READY to the end of the container. With `prestart`, start its interpreter in advance.
+class Supervisor:
+    """Runs programs one after another. With `prestart`, it starts an interpreter for each in advance.
 
-    `startup` is the archive that contains startup.py."""
+    `archive` is a descriptor of the archive that contains startup.py."""
+
+    def __init__(self, prestart, archive, memory):
+        self.prestart = prestart
+        self.archive = archive
+        self.memory = memory
+        self.frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
+        self.fresh = FreshState(memory)
+        self.prestarted = None
+        self.has_run = False
+
+    def serve(self):
+        """Run programs until the server closes the connection, or until the sandbox cannot take another one."""
+        self.send_ready()
+        self.prestart_interpreter()
+        try:
+            while self.run_program():
+                self.clean()
+                self.prestart_interpreter()
+                self.send_ready()
+        except InputEnded:
+            if self.has_run:
+                send_json(REJECTED, code="abandoned", message="the server closed the connection")
+                linger()
+
+    def send_ready(self):
+        send_json(READY, python=sys.version.split()[0])
+
+    def prestart_interpreter(self):
+        create_user_site()
+        self.prestarted = prestart_interpreter(self.memory, self.archive) if self.prestart else None
+
+    def run_program(self):
+        """Run one program. Return True if another one may follow."""
+        try:
+            unpack(self.frames, WORK)
+        except BadArchive as error:
+            code = "disk_full" if error.disk_full else "bad_archive"
+            send_json(REJECTED, code=code, message=str(error)[:1000])
+            return False
+        link_setup_home()
+        create_user_site()
+        send(UNPACKED)
+        plan, stdin = read_json(self.frames, PLAN), read_frame(self.frames, STDIN)
+        program = self.prepare(prepare_interpreter(plan, self.prestarted, self.memory, self.archive), stdin)
+        prepared = time.monotonic()
+        start = read_json(self.frames, START)
+        if time.monotonic() - prepared > START_DEADLINE_SECONDS:
+            send_json(REJECTED, code="late", message="the start signal came too late")
+            return False
+        if program.interpreter.has_exited():
+            program.interpreter.discard()
+            program = self.prepare(prepare_interpreter(plan, None, self.memory, self.archive), stdin)
+        self.has_run = True
+        end_container_after(start["timeout"] + GRACE_SECONDS)
+        program.run(start)
+        end_container_after(LINGER_SECONDS)
+        if start["collector"]:
+            load_collector(start["collector"])(start["files"], send)
+        if not start["reuse"]:
+            linger()
+        return True
+
+    def prepare(self, interpreter, stdin):
+        """Return the program, ready to start in this interpreter."""
+        interpreter.streams.stdin.fill(stdin)
+        return Program(interpreter, self.memory)
+
+    def clean(self):
+        """Make the sandbox as it was when it was new. If that fails, wait for the server to remove it."""
+        try:
+            self.fresh.restore()
+        except Dirty as reason:
+            send_json(RETIRED, reason=str(reason)[:1000])
+            linger()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def linger():
+    """Keep the container, so that a restarted server can still read its last frames, until the last alarm ends it."""
+    while True:
+        signal.pause()
+
+
+def main(prestart, startup):
+    """Serve programs, from READY to the end of the container. `startup` is the archive that contains startup.py."""
     memory = Memory()
     archive = os.memfd_create("startup")
     os.write(archive, startup)
@@ -87,31 +170,4 @@ def main(prestart, startup):
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(WORK)
-    frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
-    send_json(READY, python=sys.version.split()[0], memory_bytes=memory.charged())
-    create_user_site()
-    prestarted = prestart_interpreter(memory, archive) if prestart else None
-    try:
-        unpack(frames, WORK)
-    except BadArchive as error:
-        code = "disk_full" if error.disk_full else "bad_archive"
-        return send_json(REJECTED, code=code, message=str(error)[:1000])
-    link_setup_home()
-    create_user_site()
-    send(UNPACKED)
-    plan, stdin = read_json(frames, PLAN), read_frame(frames, STDIN)
-    program = prepare_program(prepare_interpreter(plan, prestarted, memory, archive), stdin, memory)
-    prepared = time.monotonic()
-    start = read_json(frames, START)
-    if time.monotonic() - prepared > START_DEADLINE_SECONDS:
-        return send_json(REJECTED, code="late", message="the start signal came too late")
-    if program.interpreter.has_exited():
-        program.interpreter.discard()
-        program = prepare_program(prepare_interpreter(plan, None, memory, archive), stdin, memory)
-    end_container_after(start["timeout"] + GRACE_SECONDS)
-    program.run(start)
-    end_container_after(LINGER_SECONDS)
-    if start["collector"]:
-        load_collector(start["collector"])(start["files"], send)
-    while True:
-        signal.pause()
+    Supervisor(prestart, archive, memory).serve()

@@ -7,6 +7,8 @@ A frame is one byte for its kind, four bytes for the length (big-endian), and th
 3. one START frame, the start signal.
 
 If the input ends before START, the sandbox ends. After EXIT, the supervisor sends the output files that the run wants.
+If the start signal allows another program, READY follows, and the server begins again with 1; or RETIRED, if the
+sandbox is not as it was when it was new.
 
 Frames to the server end with a newline, because Docker's log drivers store complete lines. Output is base64 without
 newlines, because each line has a cost. A frame is smaller than 16 KiB, because the log driver `local` loses the newline
@@ -16,10 +18,9 @@ import binascii
 import json
 import os
 import struct
-import sys
 
 ARCHIVE, PLAN, STDIN, START = b"A", b"P", b"I", b"G"
-READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
+READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT, RETIRED = (
     b"R",
     b"U",
     b"F",
@@ -28,6 +29,7 @@ READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
     b"2",
     b"E",
     b"X",
+    b"Q",
 )
 HEADER = struct.Struct("!cI")
 WORK, TMP = "/work", "/tmp"
@@ -43,11 +45,15 @@ RESULT_BYTES_MAX = 64 * 1024
 """The repr of a last expression is cut after this."""
 
 
+class InputEnded(Exception):
+    """The server has closed its connection, or is gone."""
+
+
 def read_header(frames):
-    """Return the kind and the length of the next frame. Exit if the input has ended: the server is gone."""
+    """Return the kind and the length of the next frame. Raise `InputEnded` if the input has ended."""
     header = frames.read(HEADER.size)
     if len(header) < HEADER.size:
-        sys.exit(0)
+        raise InputEnded
     return HEADER.unpack(header)
 
 

@@ -18,6 +18,7 @@ _SUPERVISOR = (
     "interpreter",
     "prestart",
     "program",
+    "cleanup",
     "supervisor",
 )
 _COLLECTOR = ("patterns", "collector")

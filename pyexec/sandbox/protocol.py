@@ -40,21 +40,29 @@ class ProgramPlan:
 class StartSignal:
     """Tells the supervisor to start the program, with its limits in seconds and bytes.
 
-    `output_files` are patterns for the files to return after the program's end."""
+    `output_files` are patterns for the files to return after the program's end. With `reuse`, the supervisor cleans the
+    sandbox afterwards. `nonce` is that of the run's `running` event, and comes back in `Started`."""
 
+    nonce: str
     timeout: float
     memory_bytes: int
     disk_bytes: int
     output_bytes: int
     output_files: tuple[str, ...]
     file_limits: FileLimits
+    reuse: bool = False
 
 
 @frozen
 class Ready:
-    """The supervisor waits for its program; `python` is the interpreter's version."""
+    """The sandbox waits for a program. It is new, or as it was when it was new."""
 
-    python: str
+
+@frozen
+class Retired:
+    """The sandbox cannot take another program, because it is not as it was when it was new."""
+
+    reason: str
 
 
 @frozen
@@ -64,7 +72,7 @@ class Unpacked:
 
 @frozen
 class Rejected:
-    """The supervisor rejected the archive (`disk_full`, `bad_archive`) or the start signal (`late`)."""
+    """The supervisor rejected the archive (`disk_full`, `bad_archive`) or the start signal (`late`, `abandoned`)."""
 
     code: str
     message: str
@@ -72,7 +80,9 @@ class Rejected:
 
 @frozen
 class Started:
-    """The program's process exists."""
+    """The program's process exists. `nonce` is that of its start signal; None from an earlier version's supervisor."""
+
+    nonce: str | None
 
 
 @frozen
@@ -139,6 +149,7 @@ class FilesCollected:
 
 Frame = (
     Ready
+    | Retired
     | Unpacked
     | Rejected
     | Started
@@ -210,12 +221,16 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
         return FileChunk(_bytes(payload))
     if kind == wire.UNPACKED:
         return Unpacked()
-    if kind == wire.STARTED:
-        return Started()
+    if kind == wire.STARTED and not payload:
+        return Started(None)
     document = _document(payload)
     try:
         if kind == wire.READY:
-            return Ready(_text(document["python"]))
+            return Ready()
+        if kind == wire.RETIRED:
+            return Retired(_text(document["reason"]))
+        if kind == wire.STARTED:
+            return Started(_text(document["nonce"]))
         if kind == wire.REJECTED:
             return Rejected(_text(document["code"]), _text(document["message"]))
         if kind == wire.EXIT:

@@ -1,4 +1,4 @@
-"""One sandbox: a container whose supervisor runs one program and reports how it ended."""
+"""One sandbox: a container whose supervisor runs programs, one after another, and reports how each ended."""
 
 import logging
 from collections import deque
@@ -19,12 +19,25 @@ from pyexec.errors import (
 )
 from pyexec.ports import Container, ContainerSpec, Engine
 from pyexec.sandbox import protocol
-from pyexec.sandbox.protocol import Frame, ProgramPlan, Ready, Rejected, Started, StartSignal, Unpacked
+from pyexec.sandbox.protocol import (
+    Frame,
+    ProgramPlan,
+    Ready,
+    Rejected,
+    Retired,
+    Started,
+    StartSignal,
+    Unpacked,
+)
 
 STARTUP_SECONDS = 30.0
 CHECK_SECONDS = 5.0
 """If the supervisor sends nothing for this long, check the engine, because it may be the cause."""
 UNPACK_SECONDS = 120.0
+CLEAN_SECONDS = 2.0
+"""Twenty times what the supervisor allows itself, and the start of the next interpreter."""
+LOG_OVERHEAD_BYTES = 64
+"""What the engine's log stores for each frame in addition to its bytes."""
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
 FRAMES_PER_SECOND = FRAME_BURST = 20_000
@@ -35,10 +48,10 @@ logger = logging.getLogger(__name__)
 
 
 class Sandbox:
-    """A sandbox for a single program.
+    """A sandbox for one program at a time.
 
     After `start`, call `send_archive` as often as needed, then `unpack`, `send_plan`, `start_program` and `frames`.
-    `remove` is allowed at any time.
+    If `wait_until_clean` then returns True, begin again with `send_archive`. `remove` is allowed at any time.
 
     Every method raises `SandboxBroken` if the sandbox has ended or sends invalid frames, `SandboxRefused` if the
     supervisor rejects a request, and `EngineError` if the connection breaks. From `start_program` on, the sandbox
@@ -54,6 +67,13 @@ class Sandbox:
         self._seen = 0
         """Frames received over earlier connections. A new connection sends them again; they are skipped."""
         self._eof = False
+        self._nonce: str | None = None
+        """The frames before this start are of other programs, and are skipped."""
+        self.created_at = anyio.current_time()
+        self.runs = 0
+        """How many programs this sandbox has started."""
+        self.log_bytes = 0
+        """Bytes in the engine's log of this container."""
         self._credit = float(FRAME_BURST)
         self._credit_at = 0.0
         self.engine_unreachable = False
@@ -64,6 +84,11 @@ class Sandbox:
     @property
     def container_id(self) -> str:
         return self._container.id
+
+    @property
+    def was_interrupted(self) -> bool:
+        """True if the connection has broken once. It cannot write to the sandbox any more."""
+        return self._seen > 0
 
     @classmethod
     async def start(cls, engine: Engine, spec: ContainerSpec, image: str | None = None) -> Self:
@@ -87,12 +112,14 @@ class Sandbox:
         return sandbox
 
     @classmethod
-    async def adopt(cls, engine: Engine, container_id: str) -> Self:
-        """Connect to a sandbox whose program another process has started.
+    async def adopt(cls, engine: Engine, container_id: str, nonce: str) -> Self:
+        """Connect to a sandbox in which another process has started a program with this nonce.
 
-        Only `frames`, `kill`, `remove` and `detach` are allowed. `frames` begins with the first frame. Raises
-        `ContainerGone` if the container does not exist any more."""
-        return cls(engine, await engine.follow(container_id))
+        Only `frames`, `kill`, `remove` and `detach` are allowed. `frames` begins with the first frame of this program.
+        Raises `ContainerGone` if the container does not exist any more."""
+        sandbox = cls(engine, await engine.follow(container_id))
+        sandbox._nonce = nonce
+        return sandbox
 
     async def wait_until_broken(self) -> None:
         """Return, or raise `SandboxBroken`, when this idle sandbox becomes unusable.
@@ -126,6 +153,8 @@ class Sandbox:
 
     async def start_program(self, signal: StartSignal) -> None:
         """Start the program, and return when its process exists."""
+        self.runs += 1
+        self.engine_unreachable = self.engine_was_unreachable = False
         with suppress(EngineError, Unavailable):  # the next frame shows whether the signal has arrived
             await self._container.write(protocol.start_frame(signal))
         self._check(await self._next_or_reconnect(), Started)
@@ -135,7 +164,26 @@ class Sandbox:
 
         If the engine does not respond, this waits until it does."""
         while (frame := await self._next_or_reconnect()) is not None:
-            yield frame
+            if self._nonce is None:
+                yield frame
+            elif isinstance(frame, Rejected):
+                return  # the program never started
+            elif isinstance(frame, Started) and frame.nonce in (self._nonce, None):
+                self._nonce = None
+
+    async def wait_until_clean(self) -> bool:
+        """Return True when the sandbox is as it was when it was new; False if it cannot be used again.
+
+        Call this after the last frame of a program whose start signal allowed another one."""
+        try:
+            with anyio.fail_after(CLEAN_SECONDS):
+                frame = await self._next()
+        except (EngineError, SandboxBroken, TimeoutError) as error:
+            logger.info("the sandbox %s is not used again: %s", self.container_id[:12], error)
+            return False
+        if isinstance(frame, Retired):
+            logger.info("the sandbox %s is not used again: %s", self.container_id[:12], frame.reason)
+        return isinstance(frame, Ready)
 
     async def check_engine(self) -> None:
         """Set `engine_unreachable` if the engine does not respond. A silent engine does not break the connection."""
@@ -185,10 +233,12 @@ class Sandbox:
                 self._eof = True
                 return None
             before = self._received
+            self.log_bytes += len(data)
             for frame in self._decoder.feed(data):
                 self._received += 1
                 if self._received > self._seen:
                     self._frames.append(frame)
+            self.log_bytes += LOG_OVERHEAD_BYTES * (self._received - before)
             await self._limit_rate(self._received - before)
         return self._frames.popleft()
 

@@ -37,6 +37,8 @@ from pyexec.services.setup_lane import setup_key
 from pyexec.services.slots import Slot
 from pyexec.services.uploads import CheckedArchive, Spool
 
+DEFAULT_TENANT = "default"
+
 logger = logging.getLogger(__name__)
 
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
@@ -87,7 +89,7 @@ class Preparation:
     def idle_kind(self, spec: Spec) -> SandboxKind | None:
         """Return the kind of sandbox for a spec that needs no environment, if an idle one is in the pool."""
         kind = kind_of(spec)
-        return kind if spec.recipe is None and self.pool.has(kind) else None
+        return kind if spec.recipe is None and self.pool.has(kind, DEFAULT_TENANT) else None
 
     async def needs_setup(self, spec: Spec) -> bool:
         """Return True if an image must be pulled or an environment built first.
@@ -148,9 +150,19 @@ class Preparation:
             try:
                 await self._until_claimed(run)
             except BaseException:
-                await remove(sandbox)
+                await self.remove(sandbox)
                 raise
             return Placement(reservation.reserved_slot, sandbox)
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        """Remove a sandbox that will not run anything, even if the task is being cancelled.
+
+        A failure is logged and not raised: it would replace the exception, perhaps a cancellation, that led here."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self.pool.give_back(sandbox, reusable=False)
+            except ExecutorError as error:
+                logger.error("cannot remove the sandbox %s: %s", sandbox.container_id[:12], error)
 
     async def _with_retries(self, run: Run, open_archive: OpenArchive, reservation: Reservation) -> Placement:
         for seconds in RETRY_DELAYS_SECONDS:
@@ -172,14 +184,14 @@ class Preparation:
 
     async def _fill_sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
         """Take a sandbox from the pool and unpack the archive in it. If that fails, remove the sandbox."""
-        sandbox = await self.pool.take(kind)
+        sandbox = await self.pool.take(kind, DEFAULT_TENANT)
         try:
             with timed(self.meter, STEP_SECONDS, "upload"):
                 async for chunk in archive:
                     await sandbox.send_archive(chunk)
                 await sandbox.unpack()
         except BaseException:
-            await remove(sandbox)
+            await self.remove(sandbox)
             raise
         return sandbox
 
@@ -234,14 +246,3 @@ def kind_of(spec: Spec, image: Image | None = None) -> SandboxKind:
         cpus=limits.cpus,
         network=not limits.network_disabled,
     )
-
-
-async def remove(sandbox: Sandbox) -> None:
-    """Remove a sandbox that will not run anything, even if the task is being cancelled.
-
-    A failure is logged and not raised: it would replace the exception, perhaps a cancellation, that led here."""
-    with anyio.CancelScope(shield=True):
-        try:
-            await sandbox.remove()
-        except ExecutorError as error:
-            logger.error("cannot remove the sandbox %s: %s", sandbox.container_id[:12], error)

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from pyexec.aio import FailureLog, retry
 from pyexec.correlation import correlated
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, Running
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
 from pyexec.ports import Engine, EventLog, Members, Membership
@@ -116,7 +116,8 @@ class Recovery:
 
     async def _adopt(self, execution: Execution, events: Sequence[Event], container: str) -> None:
         try:
-            sandbox = await Sandbox.adopt(self.engine, container)
+            nonce = next(event.nonce for event in reversed(events) if isinstance(event, Running))
+            sandbox = await Sandbox.adopt(self.engine, container, nonce)
         except EngineError as error:
             logger.warning("cannot adopt %s: %s", execution.id, error)
             return

@@ -83,11 +83,15 @@ def program_plan(spec: Spec) -> ProgramPlan:
     )
 
 
-async def start_and_follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
-    """Send the start signal, then follow. Raises `SandboxRefused` if the signal arrives too late."""
+async def start_and_follow(
+    run: Run, sandbox: Sandbox, limits: OutputLimits, nonce: str, reuse: bool
+) -> RunOutcome:
+    """Send the start signal with this nonce, then follow. Raises `SandboxRefused` if the signal arrives too late."""
     spec = run.execution.spec
     await sandbox.start_program(
         StartSignal(
+            nonce=nonce,
+            reuse=reuse,
             timeout=spec.limits.timeout_seconds,
             memory_bytes=spec.limits.memory_mb * MEBIBYTE,
             disk_bytes=spec.limits.disk_mb * MEBIBYTE,

@@ -138,9 +138,9 @@ class Runner:
         await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             await self._append_first(run, [*events, running], key)
-            self._follow_in_background(
-                run, placement, partial(start_and_follow, run, sandbox, self.config.limits)
-            )
+            reuse = self._pool.may_reuse(sandbox)
+            following = partial(start_and_follow, run, sandbox, self.config.limits, running.nonce, reuse)
+            self._follow_in_background(run, placement, following)
 
     async def accept(
         self, run: Run, events: Sequence[Event], key: IdempotencyKey | None, launch: Launch | None = None
@@ -254,10 +254,12 @@ class Runner:
 
     async def _follow_to_end(self, run: Run, placement: Placement, following: Follow) -> None:
         """Monitor a started run, append its terminal event, and clean up."""
+        reusable = False
         try:
             with timed(self._meter, STEP_SECONDS, "program"):
                 ended = await monitor(run, placement.sandbox, following, self.config.limits)
             await self._completion.end(run, ended)
+            reusable = ended.leaves_sandbox_usable
         except Exception:
             logger.exception("%s could not be followed to its end", run.id)
             detail = "internal server error; see the server log"
@@ -270,26 +272,31 @@ class Runner:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await self._clean_up(run, placement)
+                await self._clean_up(run, placement, reusable=reusable)
 
-    async def _clean_up(self, run: Run, placement: Placement | None, *, started: bool = True) -> None:
-        """Remove the sandbox and release the slot, after a short delay unless another run waits for the slot.
+    async def _clean_up(
+        self, run: Run, placement: Placement | None, *, started: bool = True, reusable: bool = False
+    ) -> None:
+        """Give the sandbox back to the pool and release the slot; remove a sandbox that is not `reusable`.
 
-        The sandbox of an open execution is only detached, because another replica follows it or will adopt it."""
+        A removal waits for a moment, unless another run waits for the slot. The sandbox of an execution that is open,
+        or that another replica owns, is only detached: that replica follows it or will adopt it."""
         self._active_runs.remove(run)
         if placement is None:
             return
         try:
-            await self._slots.wait_for_queue(REMOVAL_DELAY_SECONDS)
+            is_own = run.has_ended and run.execution.owner == self.replica
+            if not (reusable and is_own):
+                await self._slots.wait_for_queue(REMOVAL_DELAY_SECONDS)
             if run.has_ended or not started:
-                await placement.sandbox.remove()
+                await self._pool.give_back(placement.sandbox, reusable=reusable and is_own)
             else:
+                self._pool.forget(placement.sandbox)
                 await placement.sandbox.detach()
         except ExecutorError as error:
             logger.error("the sandbox of %s could not be removed: %s", run.id, error)
         finally:
             self._slots.release(placement.slot)
-            self._pool.refresh()
             if run.output_files is not None:
                 await run.output_files.close()
 

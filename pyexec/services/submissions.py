@@ -33,7 +33,7 @@ from pyexec.services.admission import Admission
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.idempotency import check_key, same_execution
 from pyexec.services.output_store import payload_blob
-from pyexec.services.preparation import Placement, Preparation, remove
+from pyexec.services.preparation import Placement, Preparation
 from pyexec.services.reservation import Reservation
 from pyexec.services.runner import Runner
 from pyexec.services.setup_lane import SetupKey, SetupLane, setup_key
@@ -154,7 +154,7 @@ class Submissions:
         run, archive = submission.run, submission.archive
         claimed = self._runner.claim()
         sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
-        undo.push_async_callback(remove, sandbox)
+        undo.push_async_callback(self._preparation.remove, sandbox)
         try:
             if self._config.local_claim:
                 placement = Placement(reservation.reserved_slot, sandbox)
@@ -242,7 +242,7 @@ class Submissions:
             logger.info("%s cannot start at once: %s", submission.run.id, error)
             await held.aclose()
             return None
-        held.push_async_callback(remove, sandbox)
+        held.push_async_callback(self._preparation.remove, sandbox)
         return Placement(slot, sandbox)
 
     async def _start_stored(

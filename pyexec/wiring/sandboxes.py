@@ -14,6 +14,7 @@ from pyexec.sandbox.environments.environments import Environments, EnvironmentsC
 from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.sandbox.pool.pool import Pool, SandboxKind
+from pyexec.sandbox.pool.reuse import ReusePolicy
 from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
 
@@ -71,6 +72,11 @@ def build_pool(
         image_of=environments.get_image,
         spec_of=partial(container_spec, settings, labels),
         busy=busy,
+        reuse=ReusePolicy(
+            enabled=settings.sandbox_reuse,
+            runs_max=settings.sandbox_runs_max,
+            log_bytes_max=log_bytes(settings) // 2,
+        ),
         meter=meter,
     )
 
@@ -95,7 +101,7 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         disk_bytes=kind.disk_mb * MEBIBYTE,
         # A program that fills it exceeds its memory limit, and leaves memory for the supervisor.
         shm_bytes=(kind.memory_mb + SUPERVISOR_MB // 4) * MEBIBYTE,
-        log_bytes=2 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE,
+        log_bytes=log_bytes(settings),
         pids_max=settings.pids_max,
         cpu_shares=kind.cpu_shares,
         cpus=kind.cpus,
@@ -144,3 +150,8 @@ def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
         index_url=settings.pip_index_url,
         ca_bundle=settings.ca_bundle,
     )
+
+
+def log_bytes(settings: Settings) -> int:
+    """Return the size of the engine's log of a sandbox: half of it holds the output of any program, as base64."""
+    return 3 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE

@@ -8,6 +8,7 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 
 import anyio
@@ -53,6 +54,7 @@ class Box:
     token: str = ""
     armed_at: float | None = None
     program: Program | None = None
+    reuse: bool = False
     changed: anyio.Event = field(factory=anyio.Event)
     _input: bytearray = field(factory=bytearray)
 
@@ -90,9 +92,12 @@ class Box:
             self._obey(kind, payload)
 
     def hang_up(self) -> None:
-        """Close the standard input. Before the start signal, this ends the sandbox."""
+        """Close the standard input. A sandbox that waits for a program then ends, after some time if it has run one."""
         if self.program is None:
             self.end()
+        elif self.reuse and not self.running:
+            self.say(document(wire.REJECTED, code="abandoned", message="the server closed the connection"))
+            self.engine.call_later(wire.LINGER_SECONDS, self.end)
 
     def _obey(self, kind: bytes, payload: bytes) -> None:
         now = anyio.current_time()
@@ -115,18 +120,19 @@ class Box:
         assert isinstance(timeout, float | int)
         self.program = Program(self.token.removeprefix("TOKEN="), now, timeout)
         self.engine.started.append(self.program)
-        self.say(frame(wire.STARTED))
-        self.engine.call_later(timeout, self._time_out)
-        self.engine.call_later(timeout + GRACE_SECONDS, self._last_alarm)
+        self.reuse = bool(go["reuse"])
+        self.say(document(wire.STARTED, nonce=go["nonce"]))
+        self.engine.call_later(timeout, partial(self._time_out, self.program))
+        self.engine.call_later(timeout + GRACE_SECONDS, partial(self._last_alarm, self.program))
         if self.engine.programs_end_at_once:
             self.exit(0)
 
-    def _time_out(self) -> None:
-        if self.running:
+    def _time_out(self, program: Program) -> None:
+        if self.running and self.program is program:
             self.exit(124, reason="timeout")
 
-    def _last_alarm(self) -> None:
-        if self.running:
+    def _last_alarm(self, program: Program) -> None:
+        if self.running and self.program is program:
             self.end()
 
     def print(self, data: bytes) -> None:
@@ -149,7 +155,10 @@ class Box:
                 result_truncated=False,
             )
         )
-        self.engine.call_later(wire.LINGER_SECONDS, self.end)
+        if self.reuse:
+            self.say(document(wire.READY))
+        else:
+            self.engine.call_later(wire.LINGER_SECONDS, self.end)
 
 
 class MemoryEngine:

@@ -32,12 +32,17 @@ class Demand(Generic[Kind]):
         self._weights[kind] = self._weights.get(kind, 0.0) + 1
         self._burst += 1
 
+    def record_return(self, now: float) -> None:
+        """Count a sandbox that came back and can be used again. It makes up for a request."""
+        self._decay(now)
+        self._burst = max(0.0, self._burst - 1)
+
     def forget(self, kind: Kind) -> None:
         """Forget the requests for this kind."""
         self._weights.pop(kind, None)
 
     def rate(self, now: float) -> float:
-        """Return the present number of requests per second, of all kinds."""
+        """Return how many more sandboxes are taken than come back, per second at present, of all kinds."""
         return self._burst * math.exp((self._updated - now) / RATE_DECAY_SECONDS) / RATE_DECAY_SECONDS
 
     def allocate(self, size: int, now: float) -> Mapping[Kind, int]:

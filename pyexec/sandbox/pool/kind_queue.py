@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import anyio
@@ -15,10 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 class IdleSandbox:
-    """A sandbox in the pool. `watch` must run until it is claimed, so that the pool never hands out a broken one."""
+    """A sandbox in the pool. `watch` must run until it is claimed, so that the pool never hands out a broken one.
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    `tenant` is the only tenant whose programs may run in it; None if it has not run any."""
+
+    def __init__(self, sandbox: Sandbox, tenant: str | None) -> None:
         self._sandbox = sandbox
+        self.tenant = tenant
+        self.since = anyio.current_time()
         self._scope = anyio.CancelScope()
         self._watched = anyio.Event()
         self._broken = False
@@ -50,8 +54,9 @@ class IdleSandbox:
 
 @define(eq=False)
 class SandboxRequest:
-    """A request for a sandbox. When `done` is set, it has the sandbox, or the error of a failed start."""
+    """A tenant's request for a sandbox. When `done` is set, it has the sandbox, or the error of a failed start."""
 
+    tenant: str
     done: anyio.Event = field(factory=anyio.Event)
     sandbox: Sandbox | None = None
     error: Exception | None = None
@@ -67,22 +72,50 @@ class SandboxRequest:
 
 @define(eq=False)
 class KindQueue:
-    """All sandboxes and requests of one kind. After failed starts, no new one begins until `paused_until`."""
+    """All sandboxes and requests of one kind. After failed starts, no new one begins until `paused_until`.
+
+    `in_use` and `returning` count, by tenant, the sandboxes that run a program and may be used again, and those that
+    are being cleaned."""
 
     idle: deque[IdleSandbox] = field(factory=deque)
     requests: deque[SandboxRequest] = field(factory=deque)
     starting: int = 0
+    in_use: Counter[str] = field(factory=Counter)
+    returning: Counter[str] = field(factory=Counter)
     failures: int = 0
     paused_until: float = -math.inf
 
     @property
     def supply(self) -> int:
-        """Return the number of sandboxes that are idle or starting."""
-        return len(self.idle) + self.starting
+        """Return the number of sandboxes that are idle, starting, or being cleaned."""
+        return len(self.idle) + self.starting + self.returning.total()
+
+    @property
+    def new_supply(self) -> int:
+        """Return the number of sandboxes that are starting, or idle and not used yet."""
+        return self.starting + sum(idle.tenant is None for idle in self.idle)
 
     @property
     def empty(self) -> bool:
-        return not (self.idle or self.requests or self.starting)
+        return not (self.supply or self.requests or self.in_use.total())
+
+    @property
+    def missing(self) -> int:
+        """Return how many more sandboxes must start so that every request gets one."""
+        waiting = Counter(request.tenant for request in self.requests)
+        return (waiting - self.returning).total() - self.starting
+
+    def usable_by(self, tenant: str) -> IdleSandbox | None:
+        """Return the idle sandbox that this tenant used last, else the oldest one that has not been used."""
+        own = (idle for idle in reversed(self.idle) if idle.tenant == tenant)
+        return next(own, None) or next((idle for idle in self.idle if idle.tenant is None), None)
+
+    def next_request(self, tenant: str | None) -> SandboxRequest | None:
+        """Remove and return the first request that may get a sandbox of this tenant; None means any tenant."""
+        found = next((request for request in self.requests if tenant in (None, request.tenant)), None)
+        if found is not None:
+            self.requests.remove(found)
+        return found
 
 
 async def discard(sandbox: Sandbox) -> None:

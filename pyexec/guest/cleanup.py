@@ -1,0 +1,182 @@
+"""Make a used sandbox as it was when it was new, and check it. See docs/design/sandbox-reuse.md.
+
+All processes of the program are dead by then, so nothing can interfere. Part of the supervisor (see bootstrap.py)."""
+
+import os
+import re
+import resource
+import signal
+import stat
+import time
+
+from pyexec.guest.wire import TMP, WORK
+
+SHARED_MEMORY = "/dev/shm"
+CLEANUP_SECONDS = 0.1
+"""Processor time that a cleanup may take. A new container is cheaper than a longer one."""
+DEPTH_MAX = 64
+TOLERANCE = 8 * 1024 * 1024
+"""Bytes by which the memory may differ, because the kernel counts it in batches."""
+NETWORK = "/proc/self/net/"
+SOCKETS = (
+    "tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "unix", "netlink", "packet",
+)  # fmt: skip
+IPC = ("/proc/sysvipc/shm", "/proc/sysvipc/msg", "/proc/sysvipc/sem")
+KERNEL_MOUNTS = re.compile("/(proc|sys)(/|$)|/dev(/pts|/mqueue)?$")
+"""Mounts that a container may write to, as far as its user's permissions allow, but that hold no files of a program.
+`observe` looks at the rest."""
+
+
+class Dirty(Exception):
+    """The sandbox is not as it was when it was new; the text says why."""
+
+
+class FreshState:
+    """The state of a sandbox that has not run a program yet. `restore` returns to it."""
+
+    def __init__(self, memory):
+        self.memory = memory
+        self.roots = [Root(path) for path in (WORK, TMP, SHARED_MEMORY) if os.path.ismount(path)]
+        self.foreign = foreign_mounts([root.path for root in self.roots])
+        self.memory_bytes = memory.charged()
+        self.descriptors = descriptors()
+        self.state = observe()
+
+    def restore(self):
+        """Remove everything that the last program has left. Raise `Dirty` if that fails, or if anything differs."""
+        if self.foreign:
+            raise Dirty("the image has a writable mount: %s" % self.foreign[0])
+        deadline = time.process_time() + CLEANUP_SECONDS
+        signal.set_wakeup_fd(-1)
+        for fd in descriptors() - self.descriptors:
+            close(fd)
+        try:
+            for root in self.roots:
+                root.restore(deadline)
+            state = observe()
+        except OSError as error:
+            raise Dirty("it could not be cleaned: %s" % error) from error
+        for name, value in self.state.items():
+            if state[name] != value:
+                raise Dirty("it has other %s than before" % name)
+        if self.memory.charged() > self.memory_bytes + TOLERANCE:
+            raise Dirty("its memory is not free again")
+
+
+class Root:
+    """The root of a file system in memory that the program can write to."""
+
+    def __init__(self, path):
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.is_own = os.fstat(self.fd).st_uid == os.geteuid()
+        self.state = self.observe()
+        info = os.fstat(self.fd)
+        self.times = (info.st_atime_ns, info.st_mtime_ns)
+
+    def observe(self):
+        """Return owner and mode, the extended attributes, and the numbers of used blocks and inodes."""
+        info, usage = os.fstat(self.fd), os.statvfs(self.fd)
+        return (
+            info.st_uid,
+            info.st_gid,
+            info.st_mode,
+            sorted(os.listxattr(self.fd)),
+            usage.f_blocks - usage.f_bfree,
+            usage.f_files - usage.f_ffree,
+        )
+
+    def restore(self, deadline):
+        """Remove all files, and restore the root itself. Raise `Dirty` or `OSError` if that fails."""
+        if self.is_own:
+            os.fchmod(self.fd, self.state[2] & 0o7777)
+        empty(self.fd, deadline)
+        if self.is_own:
+            for name in set(os.listxattr(self.fd)) - set(self.state[3]):
+                os.removexattr(self.fd, name)
+            os.utime(self.fd, ns=self.times)
+        if self.observe() != self.state:
+            raise Dirty("%s is not as before" % self.path)
+
+
+def empty(directory, deadline, depth=0):
+    """Remove everything in an open directory."""
+    if depth > DEPTH_MAX:
+        raise Dirty("its directories are too deep")
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if time.process_time() > deadline:
+                raise Dirty("the cleanup takes too long")
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=directory)
+                continue
+            os.chmod(
+                entry.name, 0o700, dir_fd=directory
+            )  # not a link, and no process is left to replace it by one
+            child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            try:
+                empty(child, deadline, depth + 1)
+            finally:
+                os.close(child)
+            os.rmdir(entry.name, dir_fd=directory)
+
+
+def foreign_mounts(own):
+    """Return the writable mounts that are neither in `own` nor the kernel's, such as the volumes of an image."""
+    with open("/proc/self/mountinfo") as file:
+        mounts = [line.split(" ") for line in file]
+    writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
+    return [path for path in sorted(writable.difference(own)) if not KERNEL_MOUNTS.match(path) and not is_device(path)]
+
+
+def is_device(path):
+    """Return True for a device of the runtime, such as a console, or /dev/null where it hides a file."""
+    return stat.S_ISCHR(os.lstat(path).st_mode)
+
+
+def observe():
+    """Return what a program could leave outside of its files, by name."""
+    limits = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {
+        "processes": [name for name in os.listdir("/proc") if name.isdigit()],
+        "message queues": names("/dev/mqueue"),
+        "terminals": names("/dev/pts"),
+        "System V objects": [count_lines(path) for path in IPC],
+        "sockets": [count_lines(NETWORK + name) for name in SOCKETS],
+        "resource limits": [resource.getrlimit(limit) for limit in limits],
+        "priorities": (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)),
+        "signals": (signal.sigpending(), signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    }
+
+
+def names(path):
+    """Return the sorted names in a directory; none if it does not exist."""
+    try:
+        return sorted(os.listdir(path))
+    except FileNotFoundError:
+        return []
+
+
+def count_lines(path):
+    """Return the number of lines of a file; 0 if it does not exist, as in a kernel without this feature."""
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
+
+
+def descriptors():
+    """Return the descriptors of this process."""
+    fd = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return {int(name) for name in os.listdir(fd)} - {fd}
+    finally:
+        os.close(fd)
+
+
+def close(fd):
+    try:
+        os.close(fd)
+    except OSError:
+        pass  # the descriptor of a listing that has ended
