@@ -126,7 +126,11 @@ def foreign_mounts(own):
     with open("/proc/self/mountinfo") as file:
         mounts = [line.split(" ") for line in file]
     writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
-    return [path for path in sorted(writable.difference(own)) if not KERNEL_MOUNTS.match(path) and not is_device(path)]
+    return [
+        path
+        for path in sorted(writable.difference(own))
+        if not KERNEL_MOUNTS.match(path) and not is_device(path)
+    ]
 
 
 def is_device(path):

@@ -28,7 +28,8 @@ from pyexec.errors import (
 from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
 from pyexec.sandbox.environments.environments import Environments
-from pyexec.sandbox.pool.pool import Pool, SandboxKind
+from pyexec.sandbox.pool.kind_queue import SandboxKind
+from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now

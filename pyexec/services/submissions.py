@@ -27,7 +27,7 @@ from pyexec.errors import (
 )
 from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
-from pyexec.sandbox.pool.pool import SandboxKind
+from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.admission import Admission
 from pyexec.services.clock import new_execution_id, nonce, now

@@ -13,7 +13,8 @@ from pyexec.sandbox import guest_source
 from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
-from pyexec.sandbox.pool.pool import Pool, SandboxKind
+from pyexec.sandbox.pool.kind_queue import SandboxKind
+from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.pool.reuse import ReusePolicy
 from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings

@@ -6,12 +6,25 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from pyexec.errors import ExecutorError, SandboxBroken
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class SandboxKind:
+    """The properties of a sandbox. Two sandboxes of the same kind are interchangeable."""
+
+    image: str
+    memory_mb: int
+    disk_mb: int
+    cpu_shares: int
+    cpus: float | None
+    network: bool
+    """Whether programs have a network. Their sandboxes are used once: a peer may keep a connection to one."""
 
 
 class IdleSandbox:

@@ -2,12 +2,12 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import evolve, frozen
+from attrs import evolve
 
 from pyexec.aio import Broadcast
 from pyexec.correlation import correlate
@@ -25,42 +25,19 @@ from pyexec.metrics import (
     timed,
 )
 from pyexec.ports import ContainerSpec, Engine, Image
-from pyexec.sandbox.pool.demand import Demand
-from pyexec.sandbox.pool.kind_queue import IdleSandbox, KindQueue, SandboxRequest, discard
+from pyexec.sandbox.pool.kind_queue import IdleSandbox, KindQueue, SandboxKind, SandboxRequest, discard
+from pyexec.sandbox.pool.refill import Refill
 from pyexec.sandbox.pool.reuse import ReusePolicy
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
-REFILL_DELAY_SECONDS = 0.15
-"""Refill when sandboxes have been lacking for this long. Most programs end sooner, and their sandboxes come back. A
-start at the same time would take processor time from them."""
 RETURN_SECONDS = 0.05
 """How long a request waits for one of its tenant's sandboxes to come back, before another one starts for it."""
-SURPLUS_SECONDS = 5.0
-"""How long the pool keeps more used sandboxes than it has places."""
-BUSY_REFILL_DELAY_SECONDS = 1.0
-"""The delay while programs run, if the idle sandboxes are expected to last that long. A start slows down a program that
-imports numpy by an eighth (two processors)."""
-DEMAND_CHECK_SECONDS = 15.0
-"""How often the pool checks whether demand for other kinds has decayed."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 INITIAL_START_SECONDS = 0.2
 """The assumed duration of a start until one has been measured."""
 START_ERRORS = (EngineError, ImageUnavailable, Unavailable)
-
-
-@frozen(kw_only=True)
-class SandboxKind:
-    """The properties of a sandbox. Two sandboxes of the same kind are interchangeable."""
-
-    image: str
-    memory_mb: int
-    disk_mb: int
-    cpu_shares: int
-    cpus: float | None
-    network: bool
-    """Whether programs have a network. Their sandboxes are used once: a peer may keep a connection to one."""
 
 
 class Pool:
@@ -89,19 +66,15 @@ class Pool:
         meter: Meter = NOOP_METER,
     ) -> None:
         self._engine = engine
-        self._size = size
-        self._parallel = parallel
         self._image_of = image_of
         self._spec_of = spec_of
         self._busy = busy
         self._reuse = reuse
         self._default_kind = default_kind
-        self._demand = Demand(default_kind)
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
+        self._refill = Refill(self._queues, default_kind, size, parallel)
         self._start_seconds = INITIAL_START_SECONDS
-        self._lacking_since: float | None = None
         self._in_use: dict[Sandbox, tuple[SandboxKind, str]] = {}
-        self._tenants: set[str] = set()
         self._changed = Broadcast()
         self._tasks: TaskGroup | None = None
         self._meter = meter
@@ -123,8 +96,8 @@ class Pool:
         starts. The caller must remove it or give it back.
 
         Raises `ImageUnavailable`, `EngineError` or `Unavailable`."""
-        self._demand.record(kind, anyio.current_time())
-        self._tenants.add(tenant)
+        self._refill.demand.record(kind, anyio.current_time())
+        self._refill.tenants.add(tenant)
         with timed(self._meter, STEP_SECONDS, "sandbox"):
             sandbox = await self._claim_idle(kind, tenant)
             self._meter.count(POOL_TAKES, "miss" if sandbox is None else "hit")
@@ -161,7 +134,7 @@ class Pool:
                 queue.returning[tenant] -= 1
         self._meter.count(SANDBOX_RETURNS, "reused" if clean else "removed")
         if clean and self._tasks is not None:
-            self._demand.record_return(anyio.current_time())
+            self._refill.demand.record_return(anyio.current_time())
             self._offer(kind, sandbox, tenant)
         else:
             if self._tasks is not None:
@@ -177,7 +150,7 @@ class Pool:
                 try:
                     while True:
                         changed = self._changed.next_event()
-                        with anyio.move_on_after(_sooner(self._fill(), self._remove_surplus())):
+                        with anyio.move_on_after(self._refill_now()):
                             await changed.wait()
                 finally:
                     with anyio.CancelScope(shield=True):
@@ -222,76 +195,23 @@ class Pool:
         for _ in range(self._queues[kind].missing):
             self._begin_start(kind)
 
-    def _fill(self) -> float | None:
-        """Begin the starts that are due. Return the seconds until the next check; None to wait for a change."""
-        now = anyio.current_time()
-        places = self._demand.allocate(self._size, now)
-        for kind in [kind for kind, queue in self._queues.items() if queue.empty and kind not in places]:
-            del self._queues[kind]
-        lacking = [kind for kind, count in places.items() if self._supply(kind) < count]
-        if not lacking:
-            self._lacking_since = None
-        elif self._lacking_since is None:
-            self._lacking_since = now
-        if self._size == 0 or any(queue.requests for queue in self._queues.values()):
-            return None
-        rate = self._demand.rate(now)
-        expected = rate * self._start_seconds
-        while lacking := [kind for kind, count in places.items() if self._supply(kind) < count]:
-            starting = sum(queue.starting for queue in self._queues.values())
-            supply = sum(map(self._supply, self._queues))
-            urgent = expected >= 1 and supply < expected
-            if starting >= (self._parallel if urgent else 1):
-                return None
-            not_before = min(self._queues[kind].paused_until for kind in lacking)
-            if not urgent:
-                can_wait = self._busy() and supply >= rate * (self._start_seconds + BUSY_REFILL_DELAY_SECONDS)
-                delay = BUSY_REFILL_DELAY_SECONDS if can_wait else REFILL_DELAY_SECONDS
-                not_before = max(not_before, (self._lacking_since or now) + delay)
-            if now < not_before:
-                return not_before - now
-            if supply >= self._size and not self._evict_one(places):
-                return None
-            ready = [kind for kind in lacking if self._queues[kind].paused_until <= now]
-            self._begin_start(max(ready, key=lambda kind: places[kind] - self._supply(kind)))
-        others_idle = any(queue.idle for kind, queue in self._queues.items() if kind != self._default_kind)
-        return DEMAND_CHECK_SECONDS if others_idle else None
+    def _refill_now(self) -> float | None:
+        """Begin the starts and removals that are due. Return the seconds until the next check; None to wait for a
+        change."""
+        while True:
+            step = self._refill.next_step(anyio.current_time(), self._start_seconds, self._busy())
+            if step.remove is not None:
+                self._remove_idle(step.remove)
+            if step.start is not None:
+                self._begin_start(step.start)
+            elif step.remove is None:
+                return step.seconds
 
-    def _supply(self, kind: SandboxKind) -> int:
-        """Return how many sandboxes of this kind take, or will take, one of its places.
-
-        If there are several tenants, a used sandbox takes no place, because only one of them can use it."""
-        queue = self._queues[kind]
-        return queue.supply if len(self._tenants) <= 1 else queue.new_supply
-
-    def _remove_surplus(self) -> float | None:
-        """Remove used sandboxes for which there was no place for some time. Return the seconds until the next check."""
-        used = [
-            (idle.since, queue, idle) for queue in self._queues.values() for idle in queue.idle if idle.tenant
-        ]
-        used.sort(key=lambda entry: entry[0])
-        for since, queue, idle in used[: max(0, self.idle_count - self._size)]:
-            if (seconds := since + SURPLUS_SECONDS - anyio.current_time()) > 0:
-                return seconds
-            self._remove_idle(queue, idle)
-        return None
-
-    def _remove_idle(self, queue: KindQueue, idle: IdleSandbox) -> None:
-        queue.idle.remove(idle)
+    def _remove_idle(self, idle: IdleSandbox) -> None:
+        for queue in self._queues.values():
+            if idle in queue.idle:
+                queue.idle.remove(idle)
         self._group().start_soon(_discard_idle, idle, name="remove an idle sandbox")
-
-    def _evict_one(self, places: Mapping[SandboxKind, int]) -> bool:
-        """Remove the oldest idle sandbox of the kind with the largest surplus. Return False if none has a surplus."""
-        surplus = {
-            kind: self._supply(kind) - places.get(kind, 0)
-            for kind, queue in self._queues.items()
-            if queue.idle
-        }
-        kind = max(surplus, key=lambda kind: surplus[kind], default=None)
-        if kind is None or surplus[kind] <= 0:
-            return False
-        self._remove_idle(self._queues[kind], self._queues[kind].idle[0])
-        return True
 
     def _begin_start(self, kind: SandboxKind) -> None:
         self._group().start_soon(self._start, kind, name=f"start a sandbox of {kind.image}")
@@ -339,7 +259,7 @@ class Pool:
                 "starting an idle sandbox of %s failed; retrying in %g s: %s", kind.image, delay, error
             )
         if isinstance(error, ImageUnavailable) and kind != self._default_kind:
-            self._demand.forget(kind)
+            self._refill.demand.forget(kind)
         self._changed.notify_all()
 
     def _offer(self, kind: SandboxKind, sandbox: Sandbox, tenant: str | None) -> None:
@@ -349,7 +269,7 @@ class Pool:
         queue = self._queues[kind]
         if request := queue.next_request(tenant):
             request.fulfill(sandbox)
-        elif tenant is not None or sum(map(self._supply, self._queues)) < self._size:
+        elif tenant is not None or self._refill.has_place():
             idle = IdleSandbox(sandbox, tenant)
             queue.idle.append(idle)
             watch = partial(idle.watch, partial(self._forget, queue, idle))
@@ -377,8 +297,3 @@ class Pool:
 async def _discard_idle(idle: IdleSandbox) -> None:
     if sandbox := await idle.claim():
         await discard(sandbox)
-
-
-def _sooner(*times: float | None) -> float | None:
-    """Return the least of these times; None means never."""
-    return min((seconds for seconds in times if seconds is not None), default=None)

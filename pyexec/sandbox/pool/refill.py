@@ -1,0 +1,118 @@
+"""Decide which idle sandboxes the pool starts and removes. See docs/design/pool.md."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from pyexec.sandbox.pool.demand import Demand
+from pyexec.sandbox.pool.kind_queue import IdleSandbox, KindQueue, SandboxKind
+
+REFILL_DELAY_SECONDS = 0.15
+"""Refill when sandboxes have been lacking for this long. Most programs end sooner, and their sandboxes come back. A
+start at the same time would take processor time from them."""
+BUSY_REFILL_DELAY_SECONDS = 1.0
+"""The delay while programs run, if the idle sandboxes are expected to last that long. A start slows down a program that
+imports numpy by an eighth (two processors)."""
+DEMAND_CHECK_SECONDS = 15.0
+"""How often the pool checks whether demand for other kinds has decayed."""
+SURPLUS_SECONDS = 5.0
+"""How long the pool keeps more used sandboxes than it has places."""
+
+
+@frozen(kw_only=True)
+class Step:
+    """What to do now: start a sandbox of a kind, remove an idle one, or check again after some seconds (None: after the
+    next change)."""
+
+    start: SandboxKind | None = None
+    remove: IdleSandbox | None = None
+    seconds: float | None = None
+
+
+class Refill:
+    """Keeps `size` idle sandboxes of the kinds with the highest demand, and starts up to `parallel` at once."""
+
+    def __init__(
+        self, queues: defaultdict[SandboxKind, KindQueue], default_kind: SandboxKind, size: int, parallel: int
+    ):
+        self.demand = Demand(default_kind)
+        self.tenants: set[str] = set()
+        """The tenants whose programs have used the pool."""
+        self._queues = queues
+        self._default_kind = default_kind
+        self._size = size
+        self._parallel = parallel
+        self._lacking_since = -math.inf
+
+    def next_step(self, now: float, start_seconds: float, busy: bool) -> Step:
+        """Return what to do now. A start takes `start_seconds`; `busy` is True while programs run."""
+        if (surplus := self._surplus()) and surplus.since + SURPLUS_SECONDS <= now:
+            return Step(remove=surplus)
+        places = self.demand.allocate(self._size, now)
+        for kind in [kind for kind, queue in self._queues.items() if queue.empty and kind not in places]:
+            del self._queues[kind]
+        step = self._refill(places, now, start_seconds, busy)
+        if step.start is None and surplus:
+            seconds = surplus.since + SURPLUS_SECONDS - now
+            return Step(seconds=seconds if step.seconds is None else min(seconds, step.seconds))
+        return step
+
+    def has_place(self) -> bool:
+        """Return True if one more sandbox that has not been used may be idle."""
+        return sum(map(self._supply, self._queues)) < self._size
+
+    def _refill(
+        self, places: Mapping[SandboxKind, int], now: float, start_seconds: float, busy: bool
+    ) -> Step:
+        lacking = [kind for kind, count in places.items() if self._supply(kind) < count]
+        self._lacking_since = min(self._lacking_since, now) if lacking else math.inf
+        if self._size == 0 or any(queue.requests for queue in self._queues.values()):
+            return Step()
+        if not lacking:
+            others_idle = any(
+                queue.idle for kind, queue in self._queues.items() if kind != self._default_kind
+            )
+            return Step(seconds=DEMAND_CHECK_SECONDS if others_idle else None)
+        rate = self.demand.rate(now)
+        expected = rate * start_seconds
+        supply = sum(map(self._supply, self._queues))
+        urgent = expected >= 1 and supply < expected
+        if sum(queue.starting for queue in self._queues.values()) >= (self._parallel if urgent else 1):
+            return Step()
+        not_before = min(self._queues[kind].paused_until for kind in lacking)
+        if not urgent:
+            can_wait = busy and supply >= rate * (start_seconds + BUSY_REFILL_DELAY_SECONDS)
+            delay = BUSY_REFILL_DELAY_SECONDS if can_wait else REFILL_DELAY_SECONDS
+            not_before = max(not_before, self._lacking_since + delay)
+        if now < not_before:
+            return Step(seconds=not_before - now)
+        evicted = self._oldest_of_surplus_kind(places) if supply >= self._size else None
+        if supply >= self._size and evicted is None:
+            return Step()
+        ready = [kind for kind in lacking if self._queues[kind].paused_until <= now]
+        return Step(start=max(ready, key=lambda kind: places[kind] - self._supply(kind)), remove=evicted)
+
+    def _supply(self, kind: SandboxKind) -> int:
+        """Return how many sandboxes of this kind take, or will take, one of its places.
+
+        If there are several tenants, a used sandbox takes no place, because only one of them can use it."""
+        queue = self._queues[kind]
+        return queue.supply if len(self.tenants) <= 1 else queue.new_supply
+
+    def _surplus(self) -> IdleSandbox | None:
+        """Return the used sandbox that has been idle for the longest time, if more are idle than there are places."""
+        idle = [idle for queue in self._queues.values() for idle in queue.idle]
+        used = [idle for idle in idle if idle.tenant is not None]
+        return min(used, key=lambda idle: idle.since) if used and len(idle) > self._size else None
+
+    def _oldest_of_surplus_kind(self, places: Mapping[SandboxKind, int]) -> IdleSandbox | None:
+        """Return the oldest idle sandbox of the kind with the largest surplus; None if none has a surplus."""
+        surplus = {
+            kind: self._supply(kind) - places.get(kind, 0)
+            for kind, queue in self._queues.items()
+            if queue.idle
+        }
+        kind = max(surplus, key=lambda kind: surplus[kind], default=None)
+        return None if kind is None or surplus[kind] <= 0 else self._queues[kind].idle[0]
