@@ -69,6 +69,7 @@ class Streams:
         self.ends = {}
         for kind in (STDOUT, STDERR):
             read, self.ends[kind] = os.pipe()
+            os.set_blocking(read, False)
             self.outputs[read] = kind
         self.secret = None
 
@@ -79,6 +80,7 @@ class Streams:
         read, end = (half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         os.set_inheritable(end, True)
         self.secret = os.urandom(SECRET_BYTES)
+        os.set_blocking(read, False)
         os.write(read, self.secret)
         self.outputs[read], self.ends[RESULT] = RESULT, end
         return end

@@ -2,12 +2,13 @@
 
 Part of the supervisor (see bootstrap.py)."""
 
+import contextlib
 import os
-import resource
 import select
 import signal
 import time
 
+from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
 from pyexec.guest.interpreter import SECRET_BYTES
 from pyexec.guest.processes import ProcessLimit
@@ -46,7 +47,8 @@ class Program:
             self.poller.register(fd, select.POLLIN | select.POLLHUP)
         if self.stdin.is_open:
             self.poller.register(self.stdin.fd, select.POLLOUT)
-        self.cpu_before = children_cpu_seconds()
+        self.cpu = CpuTime(interpreter.pid)
+        self.largest = 0
         self.process_limit = ProcessLimit()
         memory.set_baseline(interpreter.memory_bytes)
 
@@ -100,14 +102,12 @@ class Program:
         """Forward the available output of one descriptor. Return False if the program exceeds its output limit."""
         try:
             data = os.read(fd, CHUNK)
-        except (ConnectionResetError, BlockingIOError):
-            # The evaluator has ended without reading the secret. Or all processes have ended, and the other end of
-            # this pipe is still in flight in a socket: a process had sent it there, and none has received it.
-            data = b""
+        except BlockingIOError:
+            return True  # the program has opened its output through /proc, and has read it first
+        except ConnectionResetError:
+            data = b""  # the evaluator has ended without reading the secret
         if not data:
-            self.poller.unregister(fd)
-            os.close(fd)
-            del self.streams[fd]
+            self.close_stream(fd)
             return True
         if self.streams[fd] == RESULT:
             if data.startswith(self.secret) and len(self.result) <= RESULT_BYTES_MAX:
@@ -119,22 +119,32 @@ class Program:
         send_data(self.streams[fd], data)
         return not exceeded
 
+    def close_stream(self, fd):
+        self.poller.unregister(fd)
+        os.close(fd)
+        del self.streams[fd]
+
     def reap(self):
         """Collect the exit statuses of processes that have ended."""
         for _ in range(REAPED_AT_ONCE):
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not self.wait(os.WNOHANG):
+                    return
             except ChildProcessError:
                 return
-            if not pid:
-                return
-            self.record_status(pid, status)
-        os.write(self.wakeup_write, b"\0")  # return to the loop to check the deadline, then continue
+        # Return to the loop to check the deadline, then continue. If signals have filled the pipe, it does so anyway.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.wakeup_write, b"\0")
 
-    def record_status(self, pid, status):
-        """Keep the main process's exit status. A traced process also reports each signal that stops it."""
+    def wait(self, options):
+        """Wait for a process, and keep its size and the main process's exit status. Return its id, or 0.
+
+        A traced process also reports each signal that stops it."""
+        pid, status, usage = os.wait4(-1, options)
+        self.largest = max(self.largest, usage.ru_maxrss * 1024)
         if pid == self.pid and not os.WIFSTOPPED(status):
             self.status = status
+        return pid
 
     def flush_lines(self):
         """Let all processes flush unfinished lines (see startup.py), and forward their output, for a short time."""
@@ -152,18 +162,11 @@ class Program:
         if reason in ("timeout", "disk_limit", "out_of_memory"):
             self.flush_lines()
         kill_all()
-        while True:
-            try:
-                pid, status = os.wait()
-            except ChildProcessError:
-                break
-            self.record_status(pid, status)
-        for fd in list(self.streams):
-            os.set_blocking(fd, False)
-            while fd in self.streams:
-                if not self.forward(fd):
-                    reason = "output_limit"
-                    break
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                self.wait(0)
+        if not self.drain():
+            reason = "output_limit"
         if reason == "exit":
             reason = self.limit_exceeded_at_end() or reason
         if os.WIFSIGNALED(self.status):
@@ -171,17 +174,29 @@ class Program:
         else:
             code = os.WEXITSTATUS(self.status)
         send_data(RESULT, self.result[:RESULT_BYTES_MAX])
-        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         send_json(
             EXIT,
             reason=reason,
             exit_code=code,
             signalled=os.WIFSIGNALED(self.status),
-            cpu_seconds=round(children_cpu_seconds() - self.cpu_before, 6),
-            peak_memory_bytes=max(self.memory.peak, largest),
+            cpu_seconds=round(self.cpu.seconds(), 6),
+            peak_memory_bytes=max(self.memory.peak, self.largest),
             result_truncated=len(self.result) > RESULT_BYTES_MAX,
             process_limit=self.process_limit.reached(),
         )
+
+    def drain(self):
+        """Forward the rest of the output; all processes are dead. Return False if the output limit is exceeded.
+
+        The other end of a pipe may still be in flight in a socket: a process has sent it there, and none has received
+        it. So the end of the pipe does not come, and the pipe counts as empty when nothing is left to read."""
+        complete = True
+        for fd in list(self.streams):
+            while complete and fd in self.streams and readable(fd):
+                complete = self.forward(fd)
+            if fd in self.streams:
+                self.close_stream(fd)
+        return complete
 
     def limit_exceeded_at_end(self):
         """Return the limit that the program exceeded since the last check, or None. All its processes are dead.
@@ -211,10 +226,11 @@ class RateLimiter:
             time.sleep(PAUSE_SECONDS)
 
 
-def children_cpu_seconds():
-    """Return the processor time of all child processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def readable(fd):
+    """Return True if a read of this descriptor returns at once, with data or with its end."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def kill_all():

@@ -12,6 +12,7 @@ _SUPERVISOR = (
     "archive",
     "disk",
     "memory",
+    "cpu",
     "processes",
     "seccomp",
     "home",
