@@ -4,10 +4,12 @@ import secrets
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import anyio
 import pytest
 
 from tests.support.api import api_of
-from tests.support.attack import NARROW, Attack
+from tests.support.attack import NARROW, POOL, Attack
+from tests.support.containers import deployment_of, until_containers
 from tests.support.server import Server, running_server
 
 
@@ -15,6 +17,7 @@ from tests.support.server import Server, running_server
 def attacked(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("attacked") / "data", image, **NARROW) as server:
         yield server
+        anyio.run(until_containers, deployment_of(server.data_dir), POOL)
 
 
 @pytest.fixture

@@ -33,8 +33,11 @@ class OneSandboxPool:
     def __init__(self, sandbox: LostSandbox) -> None:
         self._sandbox = sandbox
 
-    async def take(self, kind: object) -> LostSandbox:
+    async def take(self, kind: object, tenant: str) -> LostSandbox:
         return self._sandbox
+
+    async def give_back(self, sandbox: LostSandbox, *, reusable: bool) -> None:
+        await sandbox.remove()
 
 
 class OneChunkArchive:

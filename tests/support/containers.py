@@ -56,6 +56,14 @@ async def until_containers(deployment: str, count: int, *, host: str | None = No
     return found
 
 
+async def until_at_most(deployment: str, count: int) -> None:
+    """Wait for events of the engine until there are at most `count` containers. Fail after a timeout."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with changes(deployment, None) as changed:
+            while len(await containers(deployment)) > count:
+                await changed()
+
+
 async def until_no_others(deployment: str, replicas: Collection[str], *, host: str | None = None) -> None:
     """Wait until every container of a deployment belongs to one of these replicas."""
     with anyio.fail_after(PATIENCE_SECONDS):
