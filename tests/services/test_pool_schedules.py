@@ -1,0 +1,224 @@
+"""Run random schedules of callers on the pool: a sandbox serves one tenant only, and never after it was found dirty."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+from attrs import define, frozen
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyexec.domain.output_files import FileLimits
+from pyexec.errors import EngineError
+from pyexec.guest import wire
+from pyexec.ports import ContainerSpec, Image
+from pyexec.sandbox.pool.kind_queue import SandboxKind
+from pyexec.sandbox.pool.pool import Pool
+from pyexec.sandbox.pool.reuse import ReusePolicy
+from pyexec.sandbox.protocol import Exited, ProgramPlan, StartSignal
+from pyexec.sandbox.sandbox import Sandbox
+from tests.services.containers import Box, MemoryEngine, document
+from tests.services.virtual_time import VirtualLoop
+
+SIZE, RUNS_MAX, START_SECONDS, PATIENCE_SECONDS = 2, 5, 0.3, 60.0
+LIMITS = FileLimits(bytes_max=0)
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@frozen
+class Caller:
+    """Comes after `at` seconds, and runs a program for `seconds` in a sandbox of this kind.
+
+    The sandbox is then clean, or not, or its container has died, or the caller gives up before."""
+
+    at: float
+    tenant: str
+    memory_mb: int
+    seconds: float
+    end: str
+
+
+CALLERS = st.lists(
+    st.builds(
+        Caller,
+        at=st.sampled_from([0.0, 0.01, 0.1, 0.4, 1.0, 3.0, 8.0]),
+        tenant=st.sampled_from(["a", "a", "b"]),
+        memory_mb=st.sampled_from([64, 64, 128]),
+        seconds=st.sampled_from([0.0, 0.01, 0.2, 2.0]),
+        end=st.sampled_from(["clean", "clean", "clean", "dirty", "dead", "impatient"]),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+class Connection:
+    """`ports.Container` on a container in memory."""
+
+    diagnostics = ""
+
+    def __init__(self, box: Box, engine: MemoryEngine) -> None:
+        self.box, self._engine, self._at = box, engine, 0
+
+    @property
+    def id(self) -> str:
+        return self.box.id
+
+    async def write(self, data: bytes) -> None:
+        if self.box.ended:
+            raise EngineError("the container is gone")
+        self.box.hear(data)
+
+    async def read(self) -> bytes | None:
+        while self._at == len(self.box.output):
+            if self.box.ended:
+                return None
+            await self.box.changed.wait()
+        data, self._at = bytes(self.box.output[self._at :]), len(self.box.output)
+        return data
+
+    async def remove(self) -> None:
+        self._engine.remove(self.box.id)
+
+
+@define
+class Engine:
+    """The parts of `ports.Engine` that the pool uses. Every fifth start fails."""
+
+    memory: MemoryEngine
+    starts: int = 0
+
+    async def start(self, spec: ContainerSpec) -> Connection:
+        self.starts += 1
+        if self.starts % 5 == 0:
+            raise EngineError("no container could be started")
+        return Connection(await self.memory.start(spec), self.memory)
+
+    async def check(self) -> None:
+        self.memory.check()
+
+
+@define(eq=False)
+class Schedule:
+    """The pool, and what its sandboxes have run."""
+
+    pool: Pool
+    memory: MemoryEngine
+    tenants: dict[str, str]
+    unusable: set[str]
+
+    async def call(self, caller: Caller) -> None:
+        """Run one program as a replica does."""
+        await anyio.sleep(caller.at)
+        kind = kind_of(caller.memory_mb)
+        try:
+            with anyio.fail_after(0.02 if caller.end == "impatient" else PATIENCE_SECONDS):
+                sandbox = await self.pool.take(kind, caller.tenant)
+        except EngineError:
+            return
+        except TimeoutError:
+            assert caller.end == "impatient", "the caller starves"
+            return
+        box = self.memory.boxes[sandbox.container_id]
+        assert box.id not in self.unusable
+        assert self.tenants.setdefault(box.id, caller.tenant) == caller.tenant
+        assert not box.running
+        reason = await self._run(sandbox, box, caller)
+        await self.pool.give_back(sandbox, reusable=reason == "exit")
+
+    async def _run(self, sandbox: Sandbox, box: Box, caller: Caller) -> str:
+        await sandbox.unpack()
+        await sandbox.send_plan(ProgramPlan(entrypoint="", args=(), env=("TOKEN=",), evaluate=False), b"")
+        await sandbox.start_program(
+            StartSignal(
+                nonce="", timeout=100, memory_bytes=0, disk_bytes=0, output_bytes=0, output_files=(),
+                file_limits=LIMITS, reuse=self.pool.may_reuse(sandbox),
+            )
+        )  # fmt: skip
+        await anyio.sleep(caller.seconds)
+        if caller.end == "dead":
+            self.unusable.add(box.id)
+            box.end()
+            return "broken"
+        if caller.end == "dirty":
+            self.unusable.add(box.id)
+            box.reuse = False
+        box.exit(0)
+        if caller.end == "dirty":
+            box.say(document(wire.RETIRED, reason="a test"))
+        ended = [frame async for frame in first_exit(sandbox)]
+        return ended[0].reason
+
+
+async def first_exit(sandbox: Sandbox) -> Any:
+    async for frame in sandbox.frames():
+        if isinstance(frame, Exited):
+            yield frame
+            return
+
+
+def kind_of(memory_mb: int) -> SandboxKind:
+    return SandboxKind(image="i", memory_mb=memory_mb, disk_mb=1, cpu_shares=2, cpus=None, network=False)
+
+
+def spec_of(kind: SandboxKind) -> ContainerSpec:
+    return ContainerSpec(
+        image=kind.image, command=(), labels={"memory": str(kind.memory_mb)}, memory_bytes=0, disk_bytes=0,
+        shm_bytes=0, pids_max=0, cpu_shares=0, cpus=None, log_bytes=0, network=None,
+    )  # fmt: skip
+
+
+async def image_of(name: str) -> Image:
+    return Image(
+        id=name,
+        digest=name,
+        names=(),
+        size_bytes=0,
+        architecture="",
+        created_at=FIRST,
+        used_at=FIRST,
+        labels={},
+    )
+
+
+async def run_schedule(callers: Sequence[Caller]) -> int:
+    """Return how many sandboxes have been started."""
+    memory = MemoryEngine("engine")
+    memory.start_seconds = START_SECONDS
+    engine: Any = Engine(memory)
+    pool = Pool(
+        engine, default_kind=kind_of(64), size=SIZE, parallel=2, image_of=image_of, spec_of=spec_of,
+        busy=lambda: False, reuse=ReusePolicy(enabled=True, runs_max=RUNS_MAX, log_bytes_max=1 << 20),
+    )  # fmt: skip
+    schedule = Schedule(pool, memory, {}, set())
+    async with anyio.create_task_group() as serving:
+        await serving.start(pool.serve, name="pool")
+        async with anyio.create_task_group() as calling:
+            for number, caller in enumerate(callers):
+                calling.start_soon(schedule.call, caller, name=f"caller {number}")
+        await anyio.sleep(60)
+        assert pool.idle_count == len(memory.boxes) == SIZE
+        serving.cancel_scope.cancel()
+    assert not memory.boxes
+    return int(engine.starts)
+
+
+@settings(max_examples=150, deadline=None)
+@given(CALLERS)
+def test_a_sandbox_serves_one_tenant_and_only_while_it_is_clean(callers: Sequence[Caller]) -> None:
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(asyncio.wait_for(run_schedule(callers), 10_000))
+    finally:
+        loop.close()
+
+
+def test_a_steady_load_starts_no_more_sandboxes_than_it_needs() -> None:
+    callers = [Caller(1 + 0.05 * number, "a", 64, 0.02, "clean") for number in range(RUNS_MAX * SIZE)]
+    loop = VirtualLoop()
+    try:
+        assert loop.run_until_complete(run_schedule(callers)) <= 2 * SIZE
+    finally:
+        loop.close()
