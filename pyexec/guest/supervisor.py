@@ -75,15 +75,15 @@ def load_collector(texts):
     return module.collect
 
 
-def main(prestart, startup):
+def main(prestart, startup, filters):
     """Run one program, from READY to the end of the container. With `prestart`, start its interpreter in advance.
 
-    `startup` is the archive that contains startup.py."""
+    `startup` is the archive that contains startup.py, and `filters` are those of seccomp.py."""
     memory = Memory()
     archive = os.memfd_create("startup")
     os.write(archive, startup)
     set_dumpable(0)
-    install_filter()
+    install_filter(filters)
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(WORK)
