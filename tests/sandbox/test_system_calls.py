@@ -40,10 +40,10 @@ ATTACKS = {
         "socket.socketpair(30, socket.SOCK_STREAM)": errno.EOPNOTSUPP,  # AF_TIPC
     },
     "socket options": {
-        "socket.socket().setsockopt(1, 26, program)": errno.EPERM,  # SO_ATTACH_FILTER
-        "socket.socket().setsockopt(1, 50, 0)": errno.EPERM,
-        "socket.socket().setsockopt(1, 51, program)": errno.EPERM,
-        "socket.socket().setsockopt(1, 52, 0)": errno.EPERM,
+        "socket.socket(2, 2).setsockopt(1, 26, program)": errno.EPERM,  # SO_ATTACH_FILTER
+        "socket.socket(2, 2).setsockopt(1, 50, 0)": errno.EPERM,
+        "socket.socket(2, 2).setsockopt(1, 51, program)": errno.EPERM,
+        "socket.socket(2, 2).setsockopt(1, 52, 0)": errno.EPERM,
         "socket.socket(2, 2).setsockopt(17, 100, 1)": errno.ENOPROTOOPT,  # UDP_ENCAP
         "socket.socket().setsockopt(132, 0, 1)": errno.ENOPROTOOPT,
     },
