@@ -1,10 +1,14 @@
 """Test programs that make system calls, or pass arguments, that no program needs: the filter refuses them."""
 
 import errno
+import json
+import shlex
 
+import anyio
 import pytest
 
-from tests.support.attack import COMPLETED, Attack, end_of
+from tests.support.attack import COMPLETED, POOL, Attack, end_of
+from tests.support.containers import deployment_of, until_containers
 
 TRY = """
 import ctypes, errno, mmap, os, resource, socket, struct
@@ -86,6 +90,35 @@ async def test_calls_and_arguments_that_no_program_needs_are_refused(attack: Att
     assert end_of(result) == COMPLETED, result
     answers = dict(zip(ATTACKS[kind], result["stdout"].split(), strict=True))
     assert answers == {each: errno.errorcode[number] for each, number in ATTACKS[kind].items()}
+
+
+FROM_OUTSIDE = [
+    attack
+    for kind in ("sockets", "socket options", "memory", "machine-wide resources")
+    for attack, number in ATTACKS[kind].items()
+    if "ioctl" not in attack and "233" not in attack
+]
+"""The engine's filter refuses these, too. It does not compare the arguments of `ioctl` and `madvise`."""
+REPORT = f"{TRY}\nimport json; print(json.dumps([each for each in {FROM_OUTSIDE} if attempt(each) == 'succeeded']))"
+
+
+async def test_the_engine_refuses_them_without_the_supervisor(attack: Attack) -> None:
+    """An image with another Python need not install the supervisor's filter. `docker exec` does not, either."""
+    (container,) = await until_containers(deployment_of(attack.server.data_dir), POOL)
+    command = ["docker", "exec", "--user", "0", container, "python3", "-c", REPORT]
+    assert json.loads((await anyio.run_process(command)).stdout) == []
+
+
+async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
+    commands = [
+        f"python3 -c {shlex.quote(REPORT)} > /opt/succeeded",
+        "python3 -c 'import ctypes; print(ctypes.CDLL(None).prctl(22, 2, 0, 0, 0))' >> /opt/succeeded",
+        "useradd --create-home someone && groupadd some && chown someone:some /opt && mkfifo /opt/pipe",
+        "chmod 4755 /opt/succeeded && setpriv --reuid someone --regid some --clear-groups true",
+        "python3 -m venv --without-pip /opt/venv && sync",
+    ]
+    result = await attack("print(open('/opt/succeeded').read(), end='')", pre_commands=commands)
+    assert (end_of(result), result.get("stdout")) == (COMPLETED, "[]\n-1\n"), result
 
 
 async def test_the_limit_on_core_dumps_does_not_change(attack: Attack) -> None:

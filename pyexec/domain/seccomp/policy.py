@@ -129,8 +129,18 @@ AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, TYPE_MASK = 1, 2, 3, 0xF
 IPPROTO_IP, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6 = 0, 1, 6, 17, 41, 58
 SOL_SOCKET, SOL_NETLINK = 1, 270
+SOCKET_LEVELS = (IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6, SOL_NETLINK)
 SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF = 26, 50, 51, 52
 TCP_ULP, UDP_ENCAP = 31, 100
+REFUSED_OPTIONS = (
+    (SOL_SOCKET, SO_ATTACH_FILTER),
+    (SOL_SOCKET, SO_ATTACH_BPF),
+    (SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF),
+    (SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF),
+    (IPPROTO_TCP, TCP_ULP),
+    (IPPROTO_UDP, UDP_ENCAP),
+)
+"""Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP."""
 NETLINK_ROUTE = 0
 PR_SET_SECCOMP, PR_SET_MEMORY_MERGE, PR_SCHED_CORE = 22, 67, 62
 RLIMIT_CORE = 4
@@ -176,14 +186,13 @@ def _socket() -> CallPolicy:
 
 
 def _setsockopt() -> CallPolicy:
-    filters = (SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF)
-    levels = (IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6, SOL_NETLINK)
+    def action(level: int) -> int:
+        return EPERM if level == SOL_SOCKET else ENOPROTOOPT
+
     refused = [
-        *(Rule([equals(1, SOL_SOCKET), equals(2, option)], EPERM) for option in filters),
-        Rule([equals(1, IPPROTO_TCP), equals(2, TCP_ULP)], ENOPROTOOPT),
-        Rule([equals(1, IPPROTO_UDP), equals(2, UDP_ENCAP)], ENOPROTOOPT),
+        Rule([equals(1, level), equals(2, option)], action(level)) for level, option in REFUSED_OPTIONS
     ]
-    return CallPolicy([*refused, *(Rule([equals(1, level)], ALLOW) for level in levels)], ENOPROTOOPT)
+    return CallPolicy([*refused, *(Rule([equals(1, level)], ALLOW) for level in SOCKET_LEVELS)], ENOPROTOOPT)
 
 
 def _prctl() -> CallPolicy:
