@@ -2,7 +2,7 @@
 
 The supervisor runs as the same user as its program. Without the filter, the kernel would let the program change the
 supervisor's resource limits and priority. The server compiles the filter (pyexec/domain/seccomp), so that a start costs
-no time for it. Docker's own filter still applies: the kernel applies all filters.
+no time for it. The filter that Docker has installed still applies: the kernel applies all filters.
 
 Part of the supervisor (see bootstrap.py)."""
 

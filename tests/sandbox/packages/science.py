@@ -67,7 +67,7 @@ assert pq.read_table('a.parquet', memory_map=True).num_rows == 2
     "duckdb": """
 import duckdb
 c = duckdb.connect('d.duckdb')
-assert c.sql('select sum(range) from range(100000)').fetchone()[0] == 4999950000
+assert c.execute('select sum(range) from range(100000)').fetchall()[0][0] == 4999950000
 c.close()
 """,
     "sqlalchemy": """
