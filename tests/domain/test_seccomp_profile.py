@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, PRIVILEGED, CallPolicy
 from pyexec.domain.seccomp.profile import docker_profile
 
@@ -72,6 +74,18 @@ def test_only_calls_of_the_policy_are_allowed() -> None:
 @pytest.mark.parametrize(("may_filter", "expected"), [(True, ALLOW), (False, 22)])
 def test_only_sandboxes_may_add_a_filter(may_filter: bool, expected: int | str) -> None:
     assert decide("prctl", (FILTER, 2, 0, 0, 0, 0), may_filter=may_filter) == expected
+
+
+def test_engines_without_seccomp_and_other_architectures_use_their_own_profile() -> None:
+    options = SecurityOptions(sandbox_profile="{}", setup_profile="{}", replaceable=True)
+    assert options.on_engine("arm64", has_seccomp=True) == options
+    for engine in (
+        options.on_engine("amd64", has_seccomp=False),
+        options.on_engine("s390x", has_seccomp=True),
+    ):
+        assert (engine.sandbox_profile, engine.setup_profile) == (None, None)
+    chosen = evolve(options, replaceable=False)
+    assert chosen.on_engine("amd64", has_seccomp=False) == chosen
 
 
 def test_no_argument_is_compared_twice_in_a_rule() -> None:

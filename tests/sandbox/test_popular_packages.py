@@ -48,3 +48,27 @@ async def test_popular_packages_work(installing: Server, group: str) -> None:
     assert result["status"] == "completed", result
     works = [f"{name} works" for name in uses]
     assert result["stdout"].splitlines() == works, result["stdout"]
+
+
+BROWSER = """
+import subprocess
+open('page.html', 'w').write('<p id=p></p><script>p.textContent = 6 * 7</script>')
+chromium = ['chromium', '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--dump-dom']
+print('<p id="p">42</p>' in subprocess.run([*chromium, 'page.html'], capture_output=True, text=True).stdout)
+open('main.cc', 'w').write('#include <iostream>\\nint main() { std::cout << 42; }')
+subprocess.run(['g++', '-fsanitize=address', 'main.cc'], check=True)
+print(subprocess.run(['./a.out'], capture_output=True, text=True).stdout)
+"""
+
+
+async def test_a_browser_and_a_compiler_work(installing: Server) -> None:
+    commands = [
+        "apt-get update -qq",
+        "apt-get install -qq --no-install-recommends chromium g++ libc6-dev gpg man-db",
+    ]
+    async with api_of(installing.url) as api:
+        execution_id = await api.accepted(
+            BROWSER, pre_commands=commands, env_vars=["ASAN_OPTIONS=detect_leaks=0"]
+        )
+        result = await api.ended(execution_id)
+    assert (result["status"], result.get("stdout")) == ("completed", "True\n42\n"), result

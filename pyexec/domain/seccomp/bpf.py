@@ -9,7 +9,7 @@ from functools import cache
 from typing import Final
 
 from pyexec.domain.seccomp.numbers import NUMBERS
-from pyexec.domain.seccomp.policy import ALLOW, Action, CallPolicy, Condition, Rule, policy_of
+from pyexec.domain.seccomp.policy import ALLOW, ENOSYS, Action, CallPolicy, Condition, Rule, policy_of
 
 LOAD, AND, EQUAL, AT_LEAST, JUMP, RETURN = 0x20, 0x54, 0x15, 0x35, 0x05, 0x06
 _RETURN_ALLOW, _RETURN_ERRNO = 0x7FFF0000, 0x00050000
@@ -19,9 +19,7 @@ _AUDIT: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 MACHINES: Final = tuple(_AUDIT)
 _NEAR = 255
 """The longest distance of a conditional jump."""
-_ENOSYS = 38
-"""Linux has the same number on both machines. `errno` has that of the server's machine."""
-_UNKNOWN = CallPolicy((), _ENOSYS)
+_UNKNOWN = CallPolicy((), ENOSYS)
 
 Instruction = tuple[int, int, int, int]
 """The code, the jumps if true and if false, and the value, as in the kernel's `struct sock_filter`."""
@@ -34,7 +32,7 @@ def compiled(machine: str) -> bytes:
     check: Code = [
         (LOAD, 0, 0, _ARCHITECTURE),
         (EQUAL, 1, 0, _AUDIT[machine]),
-        _return(_ENOSYS),
+        _return(ENOSYS),
         (LOAD, 0, 0, _NUMBER),
     ]
     return b"".join(struct.pack("=HBBI", *each) for each in check + _search(_ranges(machine)))

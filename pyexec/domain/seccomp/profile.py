@@ -11,7 +11,6 @@ from typing import Any, Final
 from pyexec.domain.seccomp import policy
 from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, INT, Action, Condition, equals
 
-_ENOSYS, _EPROTONOSUPPORT, _EINVAL, _ENOMEM = 38, 93, 22, 12
 _EVERY_ARGUMENT: Final = frozenset(
     {
         "ioctl",
@@ -24,14 +23,13 @@ _EVERY_ARGUMENT: Final = frozenset(
     }
 )
 """Calls that the profile allows with every argument: only the supervisor's filter compares theirs."""
-_UNKNOWN: Final = frozenset(
-    """
+_UNKNOWN_CALLS = """
     clone3 fsconfig fsmount fsopen fspick futex_waitv io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit
     io_uring_enter io_uring_register io_uring_setup landlock_add_rule landlock_create_ruleset landlock_restrict_self
     memfd_secret modify_ldt mount_setattr move_mount open_tree process_mrelease quotactl_fd remap_file_pages seccomp
     vmsplice
-    """.split()  # noqa: SIM905
-)
+"""
+_UNKNOWN: Final = frozenset(_UNKNOWN_CALLS.split())
 """Calls that fail with ENOSYS. Other calls that the policy does not name fail with EPERM, Docker's default."""
 _OPTIONS_MAX, _LIMITS_MAX = 128, 16
 """Socket options and resource limits have smaller numbers. Larger ones are refused."""
@@ -48,7 +46,7 @@ def docker_profile(*, may_filter: bool) -> str:
     With `may_filter`, processes may add a filter, as the supervisor does. Its filter then allows no other."""
     rules = [
         _rule(sorted(ALLOWED | _EVERY_ARGUMENT), ALLOW),
-        _rule(sorted(_UNKNOWN), _ENOSYS),
+        _rule(sorted(_UNKNOWN), policy.ENOSYS),
         *(_rule([call], action, case) for call, action, case in _conditional(may_filter)),
     ]
     architectures = [
@@ -62,13 +60,13 @@ def _conditional(may_filter: bool) -> Iterator[tuple[str, Action, Arguments]]:
         for rule in CONDITIONAL[call].rules:
             if rule.action == ALLOW:
                 yield call, ALLOW, _arguments(rule.conditions)
-    yield "socket", _EPROTONOSUPPORT, [*_arguments([equals(0, policy.AF_NETLINK)]), _differs(2, 0)]
-    yield "prctl", ALLOW if may_filter else _EINVAL, _arguments([equals(0, policy.PR_SET_SECCOMP)])
+    yield "socket", policy.EPROTONOSUPPORT, [*_arguments([equals(0, policy.AF_NETLINK)]), _differs(2, 0)]
+    yield "prctl", ALLOW if may_filter else policy.EINVAL, _arguments([equals(0, policy.PR_SET_SECCOMP)])
     for call, argument, bits, action in (
         ("clone", 0, policy.NEW_NAMESPACES, None),
-        ("mmap", 3, policy.MAP_HUGETLB, _ENOMEM),
-        ("shmget", 2, policy.SHM_HUGETLB, _ENOMEM),
-        ("memfd_create", 1, policy.MFD_HUGETLB, _EINVAL),
+        ("mmap", 3, policy.MAP_HUGETLB, policy.ENOMEM),
+        ("shmget", 2, policy.SHM_HUGETLB, policy.ENOMEM),
+        ("memfd_create", 1, policy.MFD_HUGETLB, policy.ENODEV),
     ):
         yield call, ALLOW, [_masked(argument, bits, 0)]
         if action is not None:
