@@ -71,7 +71,8 @@ class Settings:
         None, "Docker runtime of sandboxes, such as runsc; none: Docker's default"
     )
     seccomp_profile: Path | None = _engine(
-        None, "seccomp profile of sandboxes and setup containers, a JSON file; none: Docker's default"
+        None,
+        "seccomp profile of sandboxes and setup containers, a JSON file; none: the server's own, an allowlist",
     )
     standby: bool = _engine(
         True, "prestart an interpreter in each idle sandbox; off: start the interpreter with the program"

@@ -160,13 +160,15 @@ def linger():
         signal.pause()
 
 
-def main(prestart, startup):
-    """Serve programs, from READY to the end of the container. `startup` is the archive that contains startup.py."""
+def main(prestart, startup, filters):
+    """Serve programs, from READY to the end of the container.
+
+    `startup` is the archive that contains startup.py, and `filters` are those of seccomp.py."""
     memory = Memory()
     archive = os.memfd_create("startup")
     os.write(archive, startup)
     set_dumpable(0)
-    install_filter()
+    install_filter(filters)
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(WORK)

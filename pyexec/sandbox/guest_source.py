@@ -2,10 +2,13 @@
 
 import binascii
 import io
+import json
 import zipfile
 from functools import cache
 from importlib import resources
 from itertools import chain
+
+from pyexec.domain.seccomp.bpf import MACHINES, compiled
 
 _SUPERVISOR = (
     "wire",
@@ -30,7 +33,7 @@ def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
 
     With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
     texts = chain.from_iterable(map(_module, _SUPERVISOR))
-    options = ("on" if prestart else "off", _startup_archive())
+    options = ("on" if prestart else "off", _startup_archive(), _filters())
     return ("python3", "-I", "-S", "-c", source("bootstrap"), *options, *texts)
 
 
@@ -40,7 +43,17 @@ def _startup_archive() -> str:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo("sitecustomize.py"), source("startup"))
-    return binascii.b2a_base64(buffer.getvalue(), newline=False).decode()
+    return _base64(buffer.getvalue())
+
+
+@cache
+def _filters() -> str:
+    """Return the filter of system calls for each machine, as JSON with base64."""
+    return json.dumps({machine: _base64(compiled(machine)) for machine in MACHINES})
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def collector_modules() -> tuple[tuple[str, str], ...]:

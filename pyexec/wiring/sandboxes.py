@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
+from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
@@ -116,10 +117,16 @@ def networks(settings: Settings) -> frozenset[str]:
 
 
 def security_options(settings: Settings) -> SecurityOptions:
-    """Return the runtime and the seccomp profile of all containers.
+    """Return the runtime and the seccomp profiles of all containers.
 
     Raises `SettingsError` if the profile cannot be used."""
-    return SecurityOptions(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
+    own = settings.read_seccomp_profile()
+    return SecurityOptions(
+        runtime=settings.docker_runtime,
+        sandbox_profile=own or docker_profile(may_filter=True),
+        setup_profile=own or docker_profile(may_filter=False),
+        replaceable=own is None,
+    )
 
 
 def isolation_check_config(

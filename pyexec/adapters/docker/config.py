@@ -1,9 +1,9 @@
 """Requests of the Engine API that create containers. All rules that isolate a program are set here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec.adapters.docker.etc_files import HOSTNAME
 from pyexec.ports import ContainerSpec, SetupSpec
@@ -12,20 +12,33 @@ UID = 1000
 """The user and the group of programs."""
 _TMPFS = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
 _PAGE_BYTES = 4096
+_PROFILE_ARCHITECTURES = ("amd64", "arm64")
+"""The architectures, in Docker's words, of `pyexec.domain.seccomp.profile`."""
 
 
 @frozen(kw_only=True)
 class SecurityOptions:
-    """Options of all containers: the name of the runtime, and a seccomp profile in JSON. None is Docker's default."""
+    """Options of all containers: the name of the runtime, and a seccomp profile in JSON for sandboxes and for setups.
+    None is Docker's default.
+
+    `replaceable` is true if Docker's default profile may be used where the engine cannot apply these."""
 
     runtime: str | None = None
-    seccomp_profile: str | None = None
+    sandbox_profile: str | None = None
+    setup_profile: str | None = None
+    replaceable: bool = False
 
-    def apply(self, host: dict[str, Any]) -> None:
-        """Add the options to the `HostConfig` of a container."""
+    def on_engine(self, architecture: str, *, has_seccomp: bool) -> Self:
+        """Return the options for an engine: without replaceable profiles if it cannot apply them."""
+        if not self.replaceable or (has_seccomp and architecture in _PROFILE_ARCHITECTURES):
+            return self
+        return evolve(self, sandbox_profile=None, setup_profile=None)
+
+    def apply(self, host: dict[str, Any], profile: str | None) -> None:
+        """Add the options to the `HostConfig` of a container with this profile."""
         host["SecurityOpt"] = ["no-new-privileges:true"]
-        if self.seccomp_profile is not None:
-            host["SecurityOpt"].append(f"seccomp={self.seccomp_profile}")
+        if profile is not None:
+            host["SecurityOpt"].append(f"seccomp={profile}")
         if self.runtime is not None:
             host["Runtime"] = self.runtime
 
@@ -55,7 +68,8 @@ def container_config(
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
     names = {"Hostname": HOSTNAME, "NetworkDisabled": spec.network is None}
-    return _container(spec, f"{UID}:{UID}", host, security) | names
+    security.apply(host, security.sandbox_profile)
+    return _container(spec, f"{UID}:{UID}", host) | names
 
 
 def _tmpfs_size(size: int) -> str:
@@ -81,12 +95,11 @@ def setup_config(spec: SetupSpec, security: SecurityOptions) -> dict[str, Any]:
             {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
         ],
     }
-    return _container(spec, "0:0", host, security)
+    security.apply(host, security.setup_profile)
+    return _container(spec, "0:0", host)
 
 
-def _container(
-    spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any], security: SecurityOptions
-) -> dict[str, Any]:
+def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the request that sandboxes and setup containers share."""
     host |= {
         "CapDrop": ["ALL"],
@@ -96,7 +109,6 @@ def _container(
         "PidsLimit": spec.pids_max,
         "CpuShares": spec.cpu_shares,
     }
-    security.apply(host)
     return {
         "Image": spec.image,
         "Entrypoint": [],

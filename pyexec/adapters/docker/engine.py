@@ -85,8 +85,10 @@ class DockerEngine:
     async def identify(self) -> EngineIdentity:
         info, version = await self._query_info()
         unsupported = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
-        if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
+        has_seccomp = any("seccomp" in option for option in info.get("SecurityOptions") or ())
+        if not has_seccomp:
             unsupported.append("seccomp")
+        self._security = self._security.on_engine(version["Arch"], has_seccomp=has_seccomp)
         runtime, runtimes = self._security.runtime, info.get("Runtimes", {})
         if runtime is not None and runtime not in runtimes:
             known = ", ".join(sorted(runtimes))

@@ -1,0 +1,124 @@
+"""Write the policy as a seccomp profile of Docker, which also applies to setups and to images with another Python.
+
+Docker's format compares each argument once and knows no ranges, so the profile is slightly wider than the supervisor's
+filter: see `_EVERY_ARGUMENT`. `tests/domain/test_seccomp_profile.py` lists the differences."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Final
+
+from pyexec.domain.seccomp import policy
+from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, INT, Action, Condition, equals
+
+_EVERY_ARGUMENT: Final = frozenset(
+    {
+        "ioctl",
+        "madvise",
+        "sched_setaffinity",
+        "sched_setattr",
+        "sched_setparam",
+        "sched_setscheduler",
+        "setpriority",
+    }
+)
+"""Calls that the profile allows with every argument: only the supervisor's filter compares theirs."""
+_UNKNOWN_CALLS = """
+    clone3 fsconfig fsmount fsopen fspick futex_waitv io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit
+    io_uring_enter io_uring_register io_uring_setup landlock_add_rule landlock_create_ruleset landlock_restrict_self
+    memfd_secret modify_ldt mount_setattr move_mount open_tree process_mrelease quotactl_fd remap_file_pages seccomp
+    vmsplice
+"""
+_UNKNOWN: Final = frozenset(_UNKNOWN_CALLS.split())
+"""Calls that fail with ENOSYS. Other calls that the policy does not name fail with EPERM, Docker's default."""
+_OPTIONS_MAX, _LIMITS_MAX = 128, 16
+"""Socket options and resource limits have smaller numbers. Larger ones are refused."""
+_ARCHITECTURES = (("SCMP_ARCH_X86_64", ("SCMP_ARCH_X32",)), ("SCMP_ARCH_AARCH64", ()))
+"""Without their 32-bit forms: there, `socketcall` passes the arguments of `socket` in memory, which no filter reads."""
+
+Arguments = Sequence[Mapping[str, Any]]
+
+
+@cache
+def docker_profile(*, may_filter: bool) -> str:
+    """Return the profile as JSON, for Docker 20.10 or later.
+
+    With `may_filter`, processes may add a filter, as the supervisor does. Its filter then allows no other."""
+    rules = [
+        _rule(sorted(ALLOWED | _EVERY_ARGUMENT), ALLOW),
+        _rule(sorted(_UNKNOWN), policy.ENOSYS),
+        *(_rule([call], action, case) for call, action, case in _conditional(may_filter)),
+    ]
+    architectures = [
+        {"architecture": name, "subArchitectures": list(others)} for name, others in _ARCHITECTURES
+    ]
+    return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "archMap": architectures, "syscalls": rules})
+
+
+def _conditional(may_filter: bool) -> Iterator[tuple[str, Action, Arguments]]:
+    for call in ("socket", "socketpair", "personality", "prctl"):
+        for rule in CONDITIONAL[call].rules:
+            if rule.action == ALLOW:
+                yield call, ALLOW, _arguments(rule.conditions)
+    yield "socket", policy.EPROTONOSUPPORT, [*_arguments([equals(0, policy.AF_NETLINK)]), _differs(2, 0)]
+    yield "prctl", ALLOW if may_filter else policy.EINVAL, _arguments([equals(0, policy.PR_SET_SECCOMP)])
+    for call, argument, bits, action in (
+        ("clone", 0, policy.NEW_NAMESPACES, None),
+        ("mmap", 3, policy.MAP_HUGETLB, policy.ENOMEM),
+        ("shmget", 2, policy.SHM_HUGETLB, policy.ENOMEM),
+        ("memfd_create", 1, policy.MFD_HUGETLB, policy.ENODEV),
+    ):
+        yield call, ALLOW, [_masked(argument, bits, 0)]
+        if action is not None:
+            yield call, action, [_masked(argument, bits, bits)]
+    yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
+    yield from (("setsockopt", ALLOW, case) for case in _socket_options())
+    yield from _limits()
+    yield from ((call, policy.NO_EFFECT, ()) for call in ("sync", "syncfs"))
+
+
+def _socket_options() -> Iterator[Arguments]:
+    for level in policy.SOCKET_LEVELS:
+        refused = {option for of, option in policy.REFUSED_OPTIONS if of == level}
+        for block in _blocks(2, 0, _OPTIONS_MAX, refused):
+            yield [*_arguments([equals(1, level)]), block]
+
+
+def _limits() -> Iterator[tuple[str, Action, Arguments]]:
+    """Allow all limits except that of core dumps, which can be read only."""
+    for call, argument in (("setrlimit", 0), ("prlimit64", 1)):
+        yield from (
+            (call, ALLOW, [block]) for block in _blocks(argument, 0, _LIMITS_MAX, {policy.RLIMIT_CORE})
+        )
+    core = _arguments([equals(1, policy.RLIMIT_CORE)])
+    yield "prlimit64", ALLOW, [*core, _masked(2, policy.POINTER, 0)]
+    yield "prlimit64", policy.NO_EFFECT, [*core, _differs(2, 0), _masked(3, policy.POINTER, 0)]
+    yield "setrlimit", policy.NO_EFFECT, _arguments([equals(0, policy.RLIMIT_CORE)])
+
+
+def _blocks(argument: int, start: int, size: int, refused: set[int]) -> Iterator[Mapping[str, Any]]:
+    """Yield comparisons that hold for the `size` numbers from `start`, except the refused ones. `size` is a power of
+    two."""
+    if not any(start <= number < start + size for number in refused):
+        yield _masked(argument, INT & ~(size - 1), start)
+    elif size > 1:
+        yield from _blocks(argument, start, size // 2, refused)
+        yield from _blocks(argument, start + size // 2, size // 2, refused)
+
+
+def _arguments(conditions: Sequence[Condition]) -> Arguments:
+    return [_masked(each.argument, each.mask, each.value) for each in conditions]
+
+
+def _masked(argument: int, mask: int, value: int) -> Mapping[str, Any]:
+    return {"index": argument, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+
+
+def _differs(argument: int, value: int) -> Mapping[str, Any]:
+    return {"index": argument, "value": value, "op": "SCMP_CMP_NE"}
+
+
+def _rule(calls: Sequence[str], action: Action, arguments: Arguments = ()) -> Mapping[str, Any]:
+    if action == ALLOW:
+        return {"names": calls, "action": "SCMP_ACT_ALLOW", "args": arguments}
+    return {"names": calls, "action": "SCMP_ACT_ERRNO", "errnoRet": action, "args": arguments}

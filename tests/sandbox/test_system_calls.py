@@ -1,0 +1,164 @@
+"""Test programs that make system calls, or pass arguments, that no program needs: the filter refuses them."""
+
+import errno
+import json
+import shlex
+
+import anyio
+import pytest
+
+from tests.support.attack import COMPLETED, POOL, Attack, end_of
+from tests.support.containers import deployment_of, until_containers
+
+TRY = """
+import ctypes, errno, mmap, os, resource, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+zeros = ctypes.create_string_buffer(256)
+x86 = os.uname().machine == 'x86_64'
+def call(function, *arguments):
+    if function(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), 'failed')
+def system(on_x86, on_arm, *arguments):
+    call(libc.syscall, on_x86 if x86 else on_arm, *map(ctypes.c_long, arguments))
+def attempt(attack):
+    try:
+        eval(attack)
+        return 'succeeded'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+return_all = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))
+program = struct.pack('HP', 1, ctypes.addressof(return_all))
+"""
+
+ATTACKS = {
+    "sockets": {
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)": errno.EPROTONOSUPPORT,  # uevents of the machine
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4)": errno.EPROTONOSUPPORT,
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)": errno.EPROTONOSUPPORT,
+        "socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)": errno.EPROTONOSUPPORT,  # MPTCP
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)": errno.EPROTONOSUPPORT,  # UDP-Lite
+        "socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, 132)": errno.EPROTONOSUPPORT,
+        "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)": errno.EPERM,
+        "socket.socket(17, socket.SOCK_DGRAM)": errno.EAFNOSUPPORT,  # AF_PACKET
+        "socket.socket(40, socket.SOCK_STREAM)": errno.EAFNOSUPPORT,  # AF_VSOCK
+        "socket.socketpair(30, socket.SOCK_STREAM)": errno.EOPNOTSUPP,  # AF_TIPC
+    },
+    "socket options": {
+        "socket.socket(2, 2).setsockopt(1, 26, program)": errno.EPERM,  # SO_ATTACH_FILTER
+        "socket.socket(2, 2).setsockopt(1, 50, 0)": errno.EPERM,
+        "socket.socket(2, 2).setsockopt(1, 51, program)": errno.EPERM,
+        "socket.socket(2, 2).setsockopt(1, 52, 0)": errno.EPERM,
+        "socket.socket(2, 2).setsockopt(17, 100, 1)": errno.ENOPROTOOPT,  # UDP_ENCAP
+        "socket.socket().setsockopt(132, 0, 1)": errno.ENOPROTOOPT,
+    },
+    "filters": {
+        "call(libc.prctl, 22, 2, program, 0, 0)": errno.EINVAL,
+        "call(libc.prctl, 22, 1, 0, 0, 0)": errno.EINVAL,
+        "call(libc.syscall, 317 if x86 else 277, 1, 0, program)": errno.ENOSYS,
+    },
+    "memory": {
+        "mmap.mmap(-1, 1 << 21, flags=0x40022)": errno.ENOMEM,  # MAP_HUGETLB
+        "call(libc.shmget, 0, ctypes.c_size_t(1 << 21), 0o5600)": errno.ENOMEM,  # SHM_HUGETLB
+        "os.memfd_create('large', 4)": errno.ENODEV,  # MFD_HUGETLB
+        "system(28, 233, 0, 0, 12)": errno.EINVAL,  # MADV_MERGEABLE
+        "call(libc.prctl, 67, 1, 0, 0, 0)": errno.EINVAL,  # PR_SET_MEMORY_MERGE
+    },
+    "priorities and limits": {
+        "system(251, 30, 3, os.getuid(), 0x6007)": errno.EPERM,  # ioprio_set for all processes of the user
+        "system(251, 30, 2, 0, 0x6007)": errno.EPERM,
+        "system(251, 30, 1, 1, 0x6007)": errno.EPERM,
+        "call(libc.prctl, 62, 1, 0, 0, 0)": errno.EINVAL,  # PR_SCHED_CORE_CREATE
+        "resource.prlimit(0, resource.RLIMIT_CORE, (0, 0))": errno.EPERM,
+    },
+    "machine-wide resources": {
+        "call(libc.syscall, 206 if x86 else 0, 1000, zeros)": errno.ENOSYS,  # io_setup
+        "system(425, 425, 8, 0)": errno.ENOSYS,  # io_uring_setup
+        "system(278, 75, 0, 0, 0, 0)": errno.ENOSYS,  # vmsplice
+        "call(libc.fanotify_mark, -1, 0, ctypes.c_ulong(0), -1, None)": errno.EPERM,
+        "call(libc.ioctl, 0, 0x5423, zeros)": errno.EPERM,  # TIOCSETD
+        "call(libc.ioctl, 0, 0x5412, zeros)": errno.EPERM,  # TIOCSTI
+        "system(435, 435, 0, 88)": errno.ENOSYS,  # clone3, which hides its flags from filters
+        "system(999, 999)": errno.ENOSYS,
+        "system(0x40000000 + 39, 999)": errno.ENOSYS,  # getpid of the x32 ABI
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+async def test_calls_and_arguments_that_no_program_needs_are_refused(attack: Attack, kind: str) -> None:
+    result = await attack(f"{TRY}\nfor each in {list(ATTACKS[kind])}: print(attempt(each))")
+    assert end_of(result) == COMPLETED, result
+    answers = dict(zip(ATTACKS[kind], result["stdout"].split(), strict=True))
+    assert answers == {each: errno.errorcode[number] for each, number in ATTACKS[kind].items()}
+
+
+FROM_OUTSIDE = [
+    attack
+    for kind in ("sockets", "socket options", "memory", "machine-wide resources")
+    for attack, number in ATTACKS[kind].items()
+    if "ioctl" not in attack and "233" not in attack
+]
+"""The engine's filter refuses these, too. It does not compare the arguments of `ioctl` and `madvise`."""
+REPORT = f"{TRY}\nimport json; print(json.dumps([each for each in {FROM_OUTSIDE} if attempt(each) == 'succeeded']))"
+
+
+async def test_the_engine_refuses_them_without_the_supervisor(attack: Attack) -> None:
+    """An image with another Python need not install the supervisor's filter. `docker exec` does not, either."""
+    (container,) = await until_containers(deployment_of(attack.server.data_dir), POOL)
+    command = ["docker", "exec", "--user", "0", container, "python3", "-c", REPORT]
+    assert json.loads((await anyio.run_process(command)).stdout) == []
+
+
+async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
+    commands = [
+        f"python3 -c {shlex.quote(REPORT)} > /opt/succeeded",
+        "python3 -c 'import ctypes; print(ctypes.CDLL(None).prctl(22, 2, 0, 0, 0))' >> /opt/succeeded",
+        "useradd --create-home someone && groupadd some && chown someone:some /opt && mkfifo /opt/pipe",
+        "chmod 4755 /opt/succeeded && setpriv --reuid someone --regid some --clear-groups true",
+        "python3 -m venv --without-pip /opt/venv && sync",
+    ]
+    result = await attack("print(open('/opt/succeeded').read(), end='')", pre_commands=commands)
+    assert (end_of(result), result.get("stdout")) == (COMPLETED, "[]\n-1\n"), result
+
+
+async def test_the_limit_on_core_dumps_does_not_change(attack: Attack) -> None:
+    """The call reports success: programs such as gpg end if they cannot lower the limit."""
+    source = """
+import resource
+before = resource.getrlimit(resource.RLIMIT_CORE)
+for limits in ((0, 0), (2, 2), (-1, -1)):
+    resource.setrlimit(resource.RLIMIT_CORE, limits)
+print(resource.getrlimit(resource.RLIMIT_CORE) == before)
+"""
+    assert (await attack(source))["stdout"] == "True\n"
+
+
+async def test_what_programs_need_works(attack: Attack) -> None:
+    source = """
+import asyncio, mmap, multiprocessing, os, socket, sqlite3, subprocess, tempfile, threading
+from multiprocessing import shared_memory
+done = []
+threading.Thread(target=done.append, args=(1,)).start()
+print(socket.if_nameindex()[0][1])
+for family, kind, protocol in ((2, 1, 0), (2, 1, 6), (2, 2, 17), (10, 1, 0), (10, 2, 0), (1, 1, 0), (1, 5, 0)):
+    with socket.socket(family, kind, protocol) as each:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+with multiprocessing.get_context('fork').Pool(2) as pool:
+    print(pool.map(abs, [-1, 2]))
+block = shared_memory.SharedMemory(create=True, size=100)
+block.close()
+block.unlink()
+mmap.mmap(-1, 4096)[0] = 1
+os.close(os.memfd_create('name'))
+os.sync()
+print(subprocess.run(['sh', '-c', 'ulimit -c 0; echo ran | cat'], capture_output=True).stdout)
+async def shell():
+    process = await asyncio.create_subprocess_shell('exit 3')
+    return await process.wait()
+print(asyncio.run(shell()), sqlite3.connect('data').execute('select 1').fetchall(), done)
+"""
+    result = await attack(source)
+    assert (end_of(result), result["stdout"]) == (
+        COMPLETED,
+        "lo\n[1, 2]\nb'ran\\n'\n3 [(1,)] [1]\n",
+    ), result
