@@ -2,6 +2,8 @@ package pyexec
 
 import (
 	"encoding/json"
+	"errors"
+	"strings"
 	"time"
 )
 
@@ -85,7 +87,8 @@ type Result struct {
 	FilesSkipped          []SkippedFile `json:"files_skipped"`           // what was asked for but not returned
 	FilesSkippedTruncated bool          `json:"files_skipped_truncated"` // more was skipped than FilesSkipped contains
 
-	// Raw is the JSON object of the response, including fields that only newer servers send.
+	// Raw is the JSON object of the response, including fields that only newer servers send. A number that does not fit
+	// into its field is only here.
 	Raw json.RawMessage `json:"-"`
 }
 
@@ -95,10 +98,17 @@ func (r *Result) Ended() bool { return r.Status.Ended() }
 // OK reports whether the program exited with code 0.
 func (r *Result) OK() bool { return r.Status == Completed && r.ExitCode != nil && *r.ExitCode == 0 }
 
+// isOutOfRange reports whether a number does not fit into its field, which is then left out. The other fields have been
+// decoded. One such number must not hide a result, or all executions of a list.
+func isOutOfRange(err error) bool {
+	var mismatch *json.UnmarshalTypeError
+	return errors.As(err, &mismatch) && strings.HasPrefix(mismatch.Value, "number ")
+}
+
 // parseResult converts the JSON object of a response. It fails with an AnswerError if it is not a result.
 func parseResult(body []byte) (*Result, error) {
 	result := &Result{Raw: body}
-	if err := json.Unmarshal(body, result); err != nil {
+	if err := json.Unmarshal(body, result); err != nil && !isOutOfRange(err) {
 		return nil, answerError("invalid response from the server: not a result: %v in %s", err, excerpt(body))
 	}
 	if result.ExecutionID == "" || !result.Status.known() {

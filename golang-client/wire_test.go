@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -250,5 +251,20 @@ func TestErrors(t *testing.T) {
 				t.Errorf("RetryAfter is %v", err.RetryAfter)
 			}
 		})
+	}
+}
+
+func TestNumberOfAnyLengthDoesNotHideAResult(t *testing.T) {
+	for _, digits := range []int{10, 25, 5000} {
+		number := strings.Repeat("1", digits)
+		body := `{"execution_id": "exe_1", "status": "completed", "usage": {"peak_memory_bytes": ` + number + `},
+			"error_line": ` + number + `, "exit_code": 1, "stdout": "a"}`
+		result, err := parseResult([]byte(body))
+		if err != nil || result.Stdout != "a" || *result.ExitCode != 1 {
+			t.Errorf("%d digits: %+v %v", digits, result, err)
+		}
+	}
+	if _, err := parseResult([]byte(`{"execution_id": "exe_1", "status": "completed", "error_line": "1"}`)); err == nil {
+		t.Error("text in the place of a number is accepted")
 	}
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from .json_parser import parse_json
 
 
 class PyexecError(Exception):
@@ -134,7 +135,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
 
 def _details(body: bytes) -> dict[str, Any]:
     try:
-        parsed = json.loads(body)
+        parsed = parse_json(body)
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}

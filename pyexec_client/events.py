@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from attrs import field, frozen
 
 from .errors import InvalidAnswer
+from .json_parser import parse_json
 from .result import Result
 from .sse import Message
 
@@ -73,7 +73,7 @@ def event_from_message(message: Message) -> Event | None:
     invalid data.
     """
     try:
-        data = json.loads(message.data)
+        data = parse_json(message.data)
     except ValueError:
         data = None
     if message.event in _LAST:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import anyio
 from attrs import define, field
 
 from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_response
+from .json_parser import parse_json
 from .multipart import Upload
 from .requests import Request
 
@@ -40,7 +40,7 @@ class Response:
         """Parse the body as JSON. Raise InvalidAnswer if it is not JSON."""
         body = b"".join([chunk async for chunk in self.chunks()])
         try:
-            return json.loads(body)
+            return parse_json(body)
         except ValueError as error:
             raise InvalidAnswer(
                 f"{self.url} is not a python-executor server: it sent {body[:100]!r}"

@@ -26,6 +26,8 @@ TRUNCATING_REASONS = {INVALID_NAME, TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT, UNRE
 """The reasons for which a file or directory below /work is missing, so that the result is truncated."""
 
 ROOT, ROOT_NAME = "/work", "work"
+SEARCH_SECONDS = 2.0
+"""How long the search may take, without the time for sending files."""
 SECONDS = 20.0
 """No new file is sent after this time."""
 ENTRIES_MAX = 100000
@@ -82,6 +84,7 @@ class Collection:
         self.skipped_bytes_left = request["skipped_bytes_max"]
         self.unsafe = re.compile(request["unsafe"])
         self.entries_left = ENTRIES_MAX
+        self.search_deadline = time.monotonic() + SEARCH_SECONDS
         self.deadline = time.monotonic() + SECONDS
         self.truncated = self.skipped_truncated = False
         self.explained = set()
@@ -95,6 +98,9 @@ class Collection:
             folder = Folder(fd, place, path, trail)
             patterns = expand(patterns)
             for name in self.names(folder, patterns):
+                if self.is_late():
+                    self.stop({number for number, _ in patterns}, TIMEOUT)
+                    return
                 wanted, named, deeper = select(patterns, name)
                 if named or deeper:
                     self.try_to_visit(folder, name, wanted, named, deeper)
@@ -117,7 +123,10 @@ class Collection:
         """Return the reason for which the search ends, or None."""
         if self.entries_left < 0 or not self.files_left:
             return TOO_MANY
-        return TIMEOUT if time.monotonic() > self.deadline else None
+        return TIMEOUT if self.is_late() else None
+
+    def is_late(self):
+        return time.monotonic() > min(self.search_deadline, self.deadline)
 
     def try_to_visit(self, folder, name, wanted, named, deeper):
         """Visit an entry, or record why it is skipped."""
@@ -165,7 +174,7 @@ class Collection:
         `place` is the link's directory; None stands for the root directory of the container."""
         todo, links, mode = [name], 0, stat.S_IFDIR
         while todo:
-            if time.monotonic() > self.deadline:
+            if self.is_late():
                 raise Skip(TIMEOUT)
             part = todo.pop()
             if part in ("", "."):
@@ -209,6 +218,7 @@ class Collection:
         self.files_left -= 1
         self.names_bytes_left -= length
         self.bytes_left -= size
+        begun = time.monotonic()
         self.send(FILE, json.dumps({"path": path, "size": size}).encode())
         while size:
             try:
@@ -219,6 +229,7 @@ class Collection:
                 raise Aborted(path)
             size -= len(data)
             self.send(DATA, binascii.b2a_base64(data, newline=False))
+        self.search_deadline += time.monotonic() - begun
 
     def skip(self, path, reason):
         """Report a path that is skipped, as long as the limits of such reports allow it."""

@@ -22,6 +22,8 @@ from pyexec.guest import collector, wire
 from pyexec.sandbox.guest_source import collector_modules, source
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
+NUMBERS_MAX = 2**53
+"""Larger integers are not exact in the JSON parsers of some clients."""
 _HEADER = wire.HEADER
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
@@ -297,12 +299,12 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**60:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < NUMBERS_MAX:
         raise ValueError(value)
     return value
 
 
 def _amount(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**60:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < NUMBERS_MAX:
         raise ValueError(value)
     return value

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 RECEIVE_SECONDS = 30.0
 """The supervisor sends no further file after 20 seconds."""
+SILENCE_SECONDS = 5.0
+"""The supervisor searches for 2 seconds at most. If it sends nothing for this long, it is stuck."""
 SPOOL_MEMORY_BYTES = 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 
@@ -55,7 +57,13 @@ class OutputFileSpool:
             self._check, self._report = FileCheck(self._limits.limits), missing_files(self._patterns)
 
     async def _receive(self, sandbox: Sandbox) -> None:
-        async for frame in sandbox.frames():
+        frames = sandbox.frames()
+        while True:
+            frame = None
+            with anyio.move_on_after(SILENCE_SECONDS):
+                frame = await anext(frames, None)
+            if frame is None:
+                return
             match frame:
                 case FileHeader():
                     self._check.begin(frame.path, frame.size)

@@ -166,3 +166,11 @@ def test_an_error_response_that_is_not_json(body, message):
 def test_retry_after_is_in_seconds(header, seconds):
     headers = {} if header is None else {"Retry-After": header}
     assert error_from_response(429, headers, b"").retry_after == seconds
+
+
+@pytest.mark.parametrize("digits", [25, 5000])
+def test_a_number_of_any_length_does_not_hide_a_result(digits: int) -> None:
+    ended = json.dumps({**FULL, "error_line": 0}).replace('"error_line": 0', f'"error_line": {"1" * digits}')
+    event = event_from_message(Message(id="1", event="finished", data=ended))
+    assert isinstance(event, Ended)
+    assert event.result.stdout == "42\n"

@@ -32,6 +32,20 @@ class Collected:
         return [tuple(pair) for pair in self.report["patterns"]]
 
 
+@define
+class Clock:
+    """A clock that moves only if it is told to, in place of the module `time`."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def read_slowly(self, file: int, size: int) -> bytes:
+        self.now += 3
+        return os.pread(file, size, 0)
+
+
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a directory that the collector takes for /work."""
@@ -248,6 +262,31 @@ def test_the_number_of_reports_is_bounded(work: Path) -> None:
     assert (len(found.paths), found.report["skipped_truncated"]) == (10, True)
     found = collect(["*"])
     assert (len(found.paths), found.report["skipped_truncated"]) == (50, False)
+
+
+def test_the_search_ends_after_two_seconds(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matching each name with 100 patterns takes a hundred times longer than reading the names."""
+    put(work, *(f"file{number}" for number in range(300)))
+    clock = Clock()
+
+    def slow_select(*_: object) -> tuple[set[int], set[int], set[object]]:
+        clock.now += 0.02
+        return set(), set(), set()
+
+    monkeypatch.setattr(collector, "select", slow_select)
+    monkeypatch.setattr(collector, "time", clock)
+    found = collect(["*.txt", "[a-z]"])
+    assert found.patterns == [(0, "timeout"), (1, "timeout")]
+    assert clock.now < 2.1
+
+
+def test_the_time_for_sending_does_not_count_as_search(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(work, "a", "b", "c")
+    clock = Clock()
+    monkeypatch.setattr(collector, "time", clock)
+    monkeypatch.setattr(collector.os, "read", clock.read_slowly)
+    found = collect(["*"])
+    assert (sorted(found.files), found.patterns) == (["a", "b", "c"], [])
 
 
 def test_a_tree_that_is_too_deep_is_reported(work: Path) -> None:

@@ -391,3 +391,12 @@ def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None
 
     for step in (12_000, 10):
         assert seconds(400_000, step) < 20 * seconds(50_000, step) + 0.02
+
+
+@pytest.mark.parametrize("digits", [10, 25, 5000])
+def test_a_line_number_with_too_many_digits_does_not_count(digits: int) -> None:
+    """Clients hold it in 32 or 64 bits, and Python itself converts no more than 4300 digits."""
+    frame = f'  File "/work/main.py", line {"1" * digits}, in <module>'
+    forged = f"Traceback (most recent call last):\n{frame}\nE: forged\n"
+    found = parse_traceback(forged)
+    assert found is None or found.error_line is None
