@@ -11,6 +11,7 @@ import time
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
 from pyexec.guest.interpreter import SECRET_BYTES
 from pyexec.guest.processes import ProcessLimit
+from pyexec.guest.processor import ProcessorTime
 from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send, send_data, send_json
 
 FASTEST_ALLOCATION = 8 * 2**30
@@ -48,6 +49,7 @@ class Program:
             self.poller.register(self.stdin.fd, select.POLLOUT)
         self.cpu_before = children_cpu_seconds()
         self.process_limit = ProcessLimit()
+        self.processor_time = ProcessorTime()
         memory.set_baseline(interpreter.memory_bytes)
 
     def run(self, start):
@@ -55,6 +57,7 @@ class Program:
         self.output_left = start["output_bytes"]
         self.memory_bytes = start["memory_bytes"]
         self.disk_bytes = start["disk_bytes"] + TOLERANCE
+        self.processor_time.start(start["cpu_seconds"])
         self.pid, self.status = self.interpreter.start_program()
         send(STARTED)
         deadline = time.monotonic() + start["timeout"]
@@ -65,6 +68,9 @@ class Program:
                 return self.stop("timeout")
             memory_left = self.memory_bytes - self.memory.used()
             disk_left = self.disk_bytes - disk_bytes_used()
+            processor_left = self.processor_time.left()
+            if processor_left < 0:
+                return self.stop("cpu_limit")
             if disk_left < 0:
                 return self.stop("disk_limit")
             if memory_left < 0:
@@ -72,6 +78,7 @@ class Program:
             if self.process_limit.is_fork_bomb(now):
                 return self.stop("process_limit")
             seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
+            seconds = min(seconds, processor_left / self.processor_time.cpus)
             seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
             if not self.handle(self.poller.poll(seconds * 1000 + 1)):
                 return self.stop("output_limit")
@@ -149,7 +156,7 @@ class Program:
 
     def stop(self, reason):
         """Kill all processes, forward the rest of their output, and send EXIT."""
-        if reason in ("timeout", "disk_limit", "out_of_memory"):
+        if reason in ("timeout", "cpu_limit", "disk_limit", "out_of_memory"):
             self.flush_lines()
         kill_all()
         while True:
@@ -192,6 +199,8 @@ class Program:
             return "disk_limit"
         if self.memory.was_exhausted() or self.memory.used() > self.memory_bytes:
             return "out_of_memory"
+        if self.processor_time.left() < 0:
+            return "cpu_limit"
         return None
 
 

@@ -13,6 +13,7 @@ _SUPERVISOR = (
     "disk",
     "memory",
     "processes",
+    "processor",
     "seccomp",
     "home",
     "interpreter",

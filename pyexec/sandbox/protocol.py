@@ -40,7 +40,8 @@ class ProgramPlan:
 class StartSignal:
     """Tells the supervisor to start the program, with its limits in seconds and bytes.
 
-    `output_files` are patterns for the files to return after the program's end."""
+    `cpu_seconds` limits the processor time; None is no limit. `output_files` are patterns for the files to return after
+    the program's end."""
 
     timeout: float
     memory_bytes: int
@@ -48,6 +49,7 @@ class StartSignal:
     output_bytes: int
     output_files: tuple[str, ...]
     file_limits: FileLimits
+    cpu_seconds: float | None = None
 
 
 @frozen
