@@ -80,6 +80,12 @@ class Settings:
         "pyexec-run",
         "Docker network of runs with network access (network_disabled: false); created if it is missing",
     )
+    firewall: str = _engine(
+        "auto",
+        "auto: if the server may, close the host and the cloud's metadata address to programs and setups, in the "
+        "networks that it has created; off: leave the machine's firewall unchanged",
+        choices=("auto", "off"),
+    )
     pids_max: int = _engine(256, "maximum number of processes and threads in a sandbox", minimum=8)
     allow_unenforced: tuple[str, ...] = _engine(
         (), "limits that this Docker engine need not enforce", choices=LIMITS
