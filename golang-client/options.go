@@ -33,6 +33,7 @@ type limits struct {
 	DiskMB          *int     `json:"disk_mb,omitempty"`
 	CPUShares       *int     `json:"cpu_shares,omitempty"`
 	CPUs            *float64 `json:"cpus,omitempty"`
+	CPUSeconds      *float64 `json:"cpu_seconds,omitempty"`
 }
 
 // evalBody is the body of an eval request: the code and the options.
@@ -122,6 +123,12 @@ func WithCPUShares(shares int) Option {
 // WithCPUs limits the number of CPU cores.
 func WithCPUs(cores float64) Option {
 	return func(s *settings) { s.metadata.Config.CPUs = &cores }
+}
+
+// WithCPUTime kills the program after it has used this processor time, all processes and threads together.
+func WithCPUTime(limit time.Duration) Option {
+	seconds := limit.Seconds()
+	return func(s *settings) { s.metadata.Config.CPUSeconds = &seconds }
 }
 
 // WithNetwork allows or denies network access (default: denied).

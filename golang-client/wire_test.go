@@ -35,9 +35,10 @@ type wireOptions struct {
 	Env                 map[string]string
 	Args                []string
 	Timeout, CPUs       *float64
-	MemoryMB            *int `json:"memory_mb"`
-	DiskMB              *int `json:"disk_mb"`
-	CPUShares           *int `json:"cpu_shares"`
+	CPUSeconds          *float64 `json:"cpu_seconds"`
+	MemoryMB            *int     `json:"memory_mb"`
+	DiskMB              *int     `json:"disk_mb"`
+	CPUShares           *int     `json:"cpu_shares"`
 	Network             *bool
 }
 
@@ -54,9 +55,12 @@ func (w wireOptions) options() []Option {
 	options = given(options, w.DiskMB, WithDiskMB)
 	options = given(options, w.CPUShares, WithCPUShares)
 	options = given(options, w.Network, WithNetwork)
-	return given(options, w.Timeout, func(seconds float64) Option {
-		return WithTimeout(time.Duration(seconds * float64(time.Second)))
-	})
+	options = given(options, w.CPUSeconds, func(seconds float64) Option { return WithCPUTime(duration(seconds)) })
+	return given(options, w.Timeout, func(seconds float64) Option { return WithTimeout(duration(seconds)) })
+}
+
+func duration(seconds float64) time.Duration {
+	return time.Duration(seconds * float64(time.Second))
 }
 
 func given[T any](options []Option, value *T, with func(T) Option) []Option {

@@ -93,7 +93,7 @@ _OUTCOMES = (
     ("killed", ""),
     *(
         ("failed", reason)
-        for reason in ("timeout", "out_of_memory", "disk_limit", "process_limit", "output_limit")
+        for reason in ("timeout", "cpu_limit", "out_of_memory", "disk_limit", "process_limit", "output_limit")
     ),
     *(("failed", reason) for reason in ("setup_failed", "setup_timeout", "image_unavailable")),
     *(("failed", reason) for reason in ("queue_timeout", "lost", "internal")),

@@ -87,6 +87,12 @@ class Settings:
         "pyexec-run",
         "Docker network of runs with network access (network_disabled: false); created if it is missing",
     )
+    firewall: str = _engine(
+        "auto",
+        "auto: if the server may, close the host and the cloud's metadata address to programs and setups, in the "
+        "networks that it has created; off: leave the machine's firewall unchanged",
+        choices=("auto", "off"),
+    )
     pids_max: int = _engine(256, "maximum number of processes and threads in a sandbox", minimum=8)
     allow_unenforced: tuple[str, ...] = _engine(
         (), "limits that this Docker engine need not enforce", choices=LIMITS
@@ -108,10 +114,22 @@ class Settings:
     )
     max_disk_mb: int = _run(32768, "highest disk limit that a request may ask for, in MiB", minimum=1)
     default_cpu_shares: int = _run(1024, "default CPU weight, relative to other runs", minimum=2)
-    max_cpu_shares: int = _run(262144, "highest CPU weight that a request may ask for", minimum=2)
-    default_cpus: float | None = _run(None, "default limit of CPUs; none: no limit", minimum=0.01)
+    max_cpu_shares: int = _run(1024, "highest CPU weight that a request may ask for", minimum=2)
+    default_cpus: float | None = _run(
+        None, "default limit of CPUs; none: PYEXEC_MAX_CPUS if it is set, else no limit", minimum=0.01
+    )
     max_cpus: float | None = _run(
         None, "highest limit of CPUs that a request may ask for; none: all CPUs of the engine", minimum=0.01
+    )
+    default_cpu_seconds: float | None = _run(
+        None,
+        "default limit of processor time, in seconds; none: PYEXEC_MAX_CPU_SECONDS if it is set, else no limit",
+        minimum=0.01,
+    )
+    max_cpu_seconds: float | None = _run(
+        None,
+        "highest limit of processor time that a request may ask for, in seconds; none: no ceiling",
+        minimum=0.01,
     )
 
     max_concurrent: int = _capacity(
@@ -213,12 +231,18 @@ class Settings:
     )
 
     def policy(self, engine_cpus: int) -> Policy:
-        """Return the defaults and ceilings of a run. Docker refuses limits above the number of its CPUs."""
-        ceilings = self.limits("max")
+        """Return the defaults and ceilings of a run. Docker refuses limits above the number of its CPUs.
+
+        A ceiling is also the default where there is no other: a request could evade it by naming no limit."""
+        defaults, ceilings = self.limits("default"), self.limits("max")
         cpus = min(engine_cpus, ceilings.cpus or engine_cpus)
         return Policy(
             default_image=self.default_image,
-            defaults=self.limits("default"),
+            defaults=attrs.evolve(
+                defaults,
+                cpus=cpus if defaults.cpus is None and ceilings.cpus is not None else defaults.cpus,
+                cpu_seconds=defaults.cpu_seconds or ceilings.cpu_seconds,
+            ),
             ceilings=attrs.evolve(ceilings, cpus=cpus),
             allowed_images=self.allowed_images,
             setup_allowed=self.setup_network != "none",
@@ -233,6 +257,7 @@ class Settings:
             disk_mb=getattr(self, f"{kind}_disk_mb"),
             cpu_shares=getattr(self, f"{kind}_cpu_shares"),
             cpus=getattr(self, f"{kind}_cpus"),
+            cpu_seconds=getattr(self, f"{kind}_cpu_seconds"),
         )
 
     def engine_host(self) -> str:

@@ -64,7 +64,7 @@ def _unknown(variable: str) -> SettingsError:
 
 
 def _defaults_over_ceilings(settings: Settings) -> Iterator[SettingsError]:
-    for name in ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus"):
+    for name in ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds"):
         default, ceiling = getattr(settings, f"default_{name}"), getattr(settings, f"max_{name}")
         if default is not None and ceiling is not None and default > ceiling:
             variable = f"{PREFIX}DEFAULT_{name.upper()}"

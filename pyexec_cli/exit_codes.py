@@ -25,7 +25,7 @@ def exit_code_of(status: str, exit_code: int | None, error_type: str | None) -> 
     match status, error_type:
         case "completed", _:
             return exit_code or 0
-        case "failed", "timeout":
+        case "failed", "timeout" | "cpu_limit":
             return 124
         case "failed", "out_of_memory":
             return 137

@@ -64,6 +64,12 @@ GLOBAL_FLAGS = (
         ["--cpu"], type=POSITIVE, metavar="N", help="CPU weight relative to other runs (default 1024)."
     ),
     asyncclick.Option(["--cpus"], type=_ABOVE_ZERO, metavar="N", help="CPU limit in cores, for example 0.5."),
+    asyncclick.Option(
+        ["--cpu-seconds"],
+        type=_ABOVE_ZERO,
+        metavar="N",
+        help="Kill the program after N seconds of processor time.",
+    ),
     asyncclick.Option(["--network"], is_flag=True, default=None, help="Allow network access."),
     asyncclick.Option(["--image"], metavar="NAME", help="Run in the Docker image NAME."),
     asyncclick.Option(
@@ -101,6 +107,7 @@ class Flags:
     disk: int | None
     cpu: int | None
     cpus: float | None
+    cpu_seconds: float | None
     network: bool | None
     image: str | None
     detached: bool | None
@@ -124,6 +131,7 @@ class Flags:
             "disk_mb": self.disk,
             "cpu_shares": self.cpu,
             "cpus": _shortest(self.cpus),
+            "cpu_seconds": _shortest(self.cpu_seconds),
             "network": self.network,
             "image": self.image,
         }

@@ -13,6 +13,7 @@ class Limits(TypedDict, total=False):
     - `memory_mb`, `disk_mb`: limits in MiB
     - `cpu_shares`: CPU weight relative to other runs (default 1024)
     - `cpus`: limit in CPU cores
+    - `cpu_seconds`: seconds of processor time that the program may use
     - `network`: allow network access (default: not allowed)
     """
 
@@ -21,6 +22,7 @@ class Limits(TypedDict, total=False):
     disk_mb: int | None
     cpu_shares: int | None
     cpus: float | None
+    cpu_seconds: float | None
     network: bool | None
 
 
@@ -62,6 +64,7 @@ _LIMITS = {
     "disk_mb": "disk_mb",
     "cpu_shares": "cpu_shares",
     "cpus": "cpus",
+    "cpu_seconds": "cpu_seconds",
 }
 
 

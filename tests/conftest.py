@@ -53,6 +53,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ["PYEXEC_FIREWALL"] = (
+        "off"  # for servers of `make run` and of the pages: tests share the networks
+    )
     GLOBAL_SETTINGS.update(setting.split("=", 1) for setting in config.getoption("--setting"))
 
 

@@ -13,6 +13,7 @@ class FailureType(StrEnum):
     """Reasons for which an execution is `failed` (docs/api.md)."""
 
     TIMEOUT = "timeout"
+    CPU_LIMIT = "cpu_limit"
     OUT_OF_MEMORY = "out_of_memory"
     DISK_LIMIT = "disk_limit"
     PROCESS_LIMIT = "process_limit"

@@ -86,6 +86,9 @@ def terminal_event(
         case "timeout":
             kind, code = FailureType.TIMEOUT, TIMEOUT_EXIT
             error = f"the program ran longer than {limits.timeout_seconds:g} s and was stopped"
+        case "cpu_limit":
+            kind, code = FailureType.CPU_LIMIT, TIMEOUT_EXIT
+            error = f"the program used more than {limits.cpu_seconds:g} s of processor time and was stopped"
         case "out_of_memory":
             kind, code = FailureType.OUT_OF_MEMORY, KILLED_EXIT
             error = f"the program used more than {limits.memory_mb} MiB of memory and was stopped"

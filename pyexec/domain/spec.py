@@ -34,6 +34,7 @@ class RequestedLimits:
     disk_mb: int | None = field(default=None, metadata={"minimum": 1})
     cpu_shares: int | None = field(default=None, metadata={"minimum": 2})
     cpus: float | None = field(default=None, metadata={"minimum": 0.01})
+    cpu_seconds: float | None = field(default=None, metadata={"minimum": 0.01})
 
 
 @frozen(kw_only=True)
@@ -88,6 +89,7 @@ class Limits:
     disk_mb: int
     cpu_shares: int
     cpus: float | None = None
+    cpu_seconds: float | None = None
 
 
 @frozen(kw_only=True)

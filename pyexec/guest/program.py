@@ -3,6 +3,7 @@
 Part of the supervisor (see bootstrap.py)."""
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
 server."""
 REAPED_AT_ONCE = 256
+CPUS = os.cpu_count() or 1
 FLUSH_SECONDS, QUIET_SECONDS = 0.1, 0.02
 """How much longer a program may run at a limit, to flush the lines that it has not finished: until it prints them and
 then nothing for the second time, at most for the first."""
@@ -57,6 +59,7 @@ class Program:
         self.output_left = start["output_bytes"]
         self.memory_bytes = start["memory_bytes"]
         self.disk_bytes = start["disk_bytes"] + TOLERANCE
+        self.cpu_limit = math.inf if start["cpu_seconds"] is None else start["cpu_seconds"]
         self.pid, self.status = self.interpreter.start_program()
         send_json(STARTED, nonce=start["nonce"])
         deadline = time.monotonic() + start["timeout"]
@@ -67,6 +70,9 @@ class Program:
                 return self.stop("timeout")
             memory_left = self.memory_bytes - self.memory.used()
             disk_left = self.disk_bytes - disk_bytes_used()
+            cpu_left = self.cpu_limit - self.cpu.seconds()
+            if cpu_left < 0:
+                return self.stop("cpu_limit")
             if disk_left < 0:
                 return self.stop("disk_limit")
             if memory_left < 0:
@@ -74,6 +80,7 @@ class Program:
             if self.process_limit.is_fork_bomb(now):
                 return self.stop("process_limit")
             seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
+            seconds = min(seconds, cpu_left / CPUS)
             seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
             if not self.handle(self.poller.poll(seconds * 1000 + 1)):
                 return self.stop("output_limit")
@@ -159,7 +166,7 @@ class Program:
 
     def stop(self, reason):
         """Kill all processes, forward the rest of their output, and send EXIT."""
-        if reason in ("timeout", "disk_limit", "out_of_memory"):
+        if reason in ("timeout", "cpu_limit", "disk_limit", "out_of_memory"):
             self.flush_lines()
         kill_all()
         with contextlib.suppress(ChildProcessError):
@@ -207,6 +214,8 @@ class Program:
             return "disk_limit"
         if self.memory.was_exhausted() or self.memory.used() > self.memory_bytes:
             return "out_of_memory"
+        if self.cpu.seconds() > self.cpu_limit:
+            return "cpu_limit"
         return None
 
 

@@ -146,6 +146,9 @@ class Container(Protocol):
     def diagnostics(self) -> str:
         """The beginning of its standard error, up to a few KiB."""
 
+    async def cpu_seconds(self) -> float:
+        """Return the processor time that all its processes have used since its start, as the engine counts it."""
+
     async def kill(self) -> None:
         """Kill all its processes with SIGKILL, if it has not ended."""
 

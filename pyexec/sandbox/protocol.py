@@ -42,8 +42,9 @@ class ProgramPlan:
 class StartSignal:
     """Tells the supervisor to start the program, with its limits in seconds and bytes.
 
-    `output_files` are patterns for the files to return after the program's end. With `reuse`, the supervisor cleans the
-    sandbox afterwards. `nonce` is that of the run's `running` event, and comes back in `Started`."""
+    `nonce` is that of the run's `running` event, and comes back in `Started`. `cpu_seconds` limits the processor time;
+    None is no limit. `output_files` are patterns for the files to return after the program's end. With `reuse`, the
+    supervisor then cleans the sandbox."""
 
     nonce: str
     timeout: float
@@ -53,6 +54,7 @@ class StartSignal:
     output_files: tuple[str, ...]
     file_limits: FileLimits
     reuse: bool = False
+    cpu_seconds: float | None = None
 
 
 @frozen

@@ -192,6 +192,10 @@ class Sandbox:
         except (EngineError, Unavailable):
             self.engine_unreachable = self.engine_was_unreachable = True
 
+    async def cpu_seconds(self) -> float:
+        """Return the processor time of the container since its start, as the engine counts it."""
+        return await self._container.cpu_seconds()
+
     async def kill(self) -> None:
         """Kill every process in the sandbox."""
         await self._container.kill()

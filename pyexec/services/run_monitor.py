@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -28,10 +29,14 @@ GRACE_WITH_FILES_SECONDS = 4.0
 supervisor's own grace of five seconds."""
 UNREACHABLE_SECONDS = 60.0
 """Additional time for a program whose engine does not answer. The sandbox keeps its last frames longer than that."""
+CPU_CHECK_SECONDS = 1.0
+CPU_GRACE_FACTOR, CPU_GRACE_SECONDS = 2.0, 1.0
+"""From outside, the monitor enforces a limit of processor time at this multiple of it plus these seconds: the engine
+also counts what the supervisor uses, and the supervisor's own report has the usage."""
 STREAM_CHANGES_MAX = 100_000
 """Each change between stdout and stderr starts a new segment of the output log, which takes memory of the server."""
 SUPERVISOR_REASONS = frozenset(
-    {"exit", "timeout", "out_of_memory", "disk_limit", "process_limit", "output_limit"}
+    {"exit", "timeout", "cpu_limit", "out_of_memory", "disk_limit", "process_limit", "output_limit"}
 )
 
 Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
@@ -52,6 +57,14 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
     spec = run.execution.spec
     grace = GRACE_WITH_FILES_SECONDS if spec.output_files else GRACE_SECONDS
     ended: RunOutcome | None = None
+    limit = "timeout"
+
+    async def enforce_cpu_limit(seconds: float, scope: anyio.CancelScope) -> None:
+        nonlocal limit
+        await _wait_for_cpu_seconds(sandbox, seconds * CPU_GRACE_FACTOR + CPU_GRACE_SECONDS)
+        limit = "cpu_limit"
+        scope.cancel()
+
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(_kill_on_request, run, sandbox, name=f"kill {run.id}")
         try:
@@ -59,6 +72,9 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
                 watchers.start_soon(_cancel_when_inactive, run, scope, name=f"owner of {run.id}")
                 deadline = partial(_cancel_at_deadline, spec.limits.timeout_seconds, grace, sandbox, scope)
                 watchers.start_soon(deadline, name=f"deadline of {run.id}")
+                if spec.limits.cpu_seconds is not None:
+                    enforce = partial(enforce_cpu_limit, spec.limits.cpu_seconds, scope)
+                    watchers.start_soon(enforce, name=f"processor time of {run.id}")
                 ended = await following()
             if ended is not None and ended.reported_by_supervisor and spec.output_files:
                 run.output_files = OutputFileSpool(limits.files, len(spec.output_files))
@@ -68,9 +84,7 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
         except (SandboxBroken, SandboxRefused) as error:
             ended = RunOutcome(reason=_broken_reason(run, sandbox), detail=str(error))
         watchers.cancel_scope.cancel()
-    return ended or RunOutcome(
-        reason=_broken_reason(run, sandbox) if sandbox.engine_unreachable else "timeout"
-    )
+    return ended or RunOutcome(reason=_broken_reason(run, sandbox) if sandbox.engine_unreachable else limit)
 
 
 def program_plan(spec: Spec) -> ProgramPlan:
@@ -98,6 +112,7 @@ async def start_and_follow(
             output_bytes=limits.output_bytes,
             output_files=spec.output_files,
             file_limits=limits.files.limits,
+            cpu_seconds=spec.limits.cpu_seconds,
         )
     )
     return await follow(run, sandbox, limits)
@@ -155,6 +170,18 @@ async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
 async def _cancel_when_inactive(run: Run, scope: anyio.CancelScope) -> None:
     await run.inactive.wait()
     scope.cancel()
+
+
+async def _wait_for_cpu_seconds(sandbox: Sandbox, seconds: float) -> None:
+    """Return when the container has used this processor time since the call, as the engine counts it."""
+    first: float | None = None
+    while True:
+        with suppress(EngineError, Unavailable):  # the supervisor enforces the limit meanwhile
+            used = await sandbox.cpu_seconds()
+            first = used if first is None else first
+            if used - first > seconds:
+                return
+        await anyio.sleep(CPU_CHECK_SECONDS)
 
 
 async def _cancel_at_deadline(

@@ -1,7 +1,7 @@
 """One replica: build its parts, start them, and drain them at shutdown."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -11,7 +11,7 @@ from attrs import frozen
 from pyexec import __version__
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import Unavailable
+from pyexec.errors import EngineError, Unavailable
 from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import EngineIdentity, Member, Membership
 from pyexec.sandbox.environments.environments import Environments
@@ -29,6 +29,7 @@ from pyexec.services.submissions import Submissions
 from pyexec.settings import Settings
 from pyexec.web.context import Context, WebLimits
 from pyexec.wiring.sandboxes import (
+    allowed_services,
     build_environments,
     build_pool,
     isolation_check_config,
@@ -103,6 +104,8 @@ async def open_replica(
         identity = await engine.identify()
         for network in networks(settings):
             await engine.ensure_network(network)
+            if settings.firewall == "auto":
+                await _apply_firewall(engine, network, allowed_services(settings, network))
         stores = await stack.enter_async_context(open_stores(settings, replica_id, meter))
         await stores.membership.join(
             Member(
@@ -200,6 +203,14 @@ def _context(
 
 def _has_runs(slots: Slots) -> bool:
     return slots.free < slots.size
+
+
+async def _apply_firewall(engine: DockerEngine, network: str, allowed: Sequence[str]) -> None:
+    """Close the host to a network. If this fails, the isolation check warns of what is reachable."""
+    try:
+        await engine.firewall.apply(network, allowed)
+    except EngineError as error:
+        logger.info("the firewall of the network %s is not changed: %s", network, error)
 
 
 async def _check_accepting(slots: Slots) -> None:

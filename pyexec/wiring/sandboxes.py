@@ -1,6 +1,7 @@
 """Build everything about sandboxes from the settings: limits, networks, environments, the pool, the isolation check."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -144,6 +145,15 @@ def isolation_check_config(
         ports=sorted(ports | set(DOCKER_PORTS)),
         strict=settings.strict,
     )
+
+
+def allowed_services(settings: Settings, network: str) -> Sequence[str]:
+    """Return the services that containers in this network need and that may be on the engine's own machine: in that of
+    setups, the package index, if its URL has an IPv4 address."""
+    index = urlsplit(settings.pip_index_url or "")
+    if network != settings.setup_network or re.fullmatch(r"[0-9.]+", index.hostname or "") is None:
+        return ()
+    return [f"{index.hostname}:{index.port or (80 if index.scheme == 'http' else 443)}"]
 
 
 def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:

@@ -46,6 +46,7 @@ def test_entrypoint(program):
         ("run", "x.py", "--timeout=1"),
         ("--timeout", "1", "x.py"),
         ("x.py", "--timeout", "1"),
+        ("x.py", "--cpu-seconds", "0.2"),
         ("--timeout", "90", "run", "--timeout", "1", "x.py"),
         ("-qv", "--timeout", "1", "run", "x.py"),
     ],

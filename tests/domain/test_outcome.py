@@ -53,7 +53,7 @@ def test_an_end_names_the_limits_that_were_reached() -> None:
         outcome = RunOutcome(reason=reason, exit_code=code, process_limit=reached)
         event = terminal_event(
             outcome,
-            limits=LIMITS,
+            limits=evolve(LIMITS, cpu_seconds=2.5),
             output_max=1,
             crash=crash,
             output=Output(),
@@ -70,6 +70,9 @@ def test_an_end_names_the_limits_that_were_reached() -> None:
     assert (
         error_of("exit", code=1, crash=full)
         == f"{full.error} {DISK_HINT.format(2048)} (the program {reached})"
+    )
+    assert error_of("cpu_limit", reached=None) == (
+        "the program used more than 2.5 s of processor time and was stopped"
     )
     assert error_of("timeout") == f"the program ran longer than 300 s and was stopped; it {reached}"
     assert error_of("exit", code=1, crash=full, reached=None) == f"{full.error} {DISK_HINT.format(2048)}"

@@ -79,6 +79,24 @@ def test_a_default_cannot_be_over_its_ceiling() -> None:
     assert str(error) == "PYEXEC_DEFAULT_MEMORY_MB is 64; allowed: at most PYEXEC_MAX_MEMORY_MB, which is 32"
 
 
+def test_a_ceiling_of_the_processor_is_the_default_too() -> None:
+    def defaults(**variables: str) -> tuple[float | None, float | None]:
+        policy = read_settings({f"PYEXEC_{name}": value for name, value in variables.items()}).policy(4)
+        return policy.defaults.cpus, policy.defaults.cpu_seconds
+
+    assert defaults() == (None, None)
+    assert defaults(MAX_CPUS="1.5", MAX_CPU_SECONDS="60") == (1.5, 60)
+    assert defaults(MAX_CPUS="8") == (4, None)
+    assert defaults(MAX_CPUS="2", DEFAULT_CPUS="0.5", MAX_CPU_SECONDS="60", DEFAULT_CPU_SECONDS="5") == (
+        0.5,
+        5,
+    )
+
+
+def test_no_request_gets_more_than_its_part_of_the_processor_by_default() -> None:
+    assert read_settings({}).policy(4).ceilings.cpu_shares == 1024
+
+
 def test_lists_are_separated_by_commas() -> None:
     assert read_settings({"PYEXEC_API_TOKENS": " a, b,,"}).api_tokens == ("a", "b")
     assert read_settings({"PYEXEC_ALLOW_UNENFORCED": "swap,disk"}).allow_unenforced == ("swap", "disk")

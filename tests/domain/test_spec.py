@@ -10,7 +10,13 @@ from pyexec.errors import InvalidRequest
 from tests.events import LIMITS
 
 CEILINGS = Limits(
-    timeout_seconds=3600, network_disabled=False, memory_mb=4096, disk_mb=8192, cpu_shares=4096, cpus=2.0
+    timeout_seconds=3600,
+    network_disabled=False,
+    memory_mb=4096,
+    disk_mb=8192,
+    cpu_shares=4096,
+    cpus=2.0,
+    cpu_seconds=60.0,
 )
 POLICY = Policy(default_image="python:3.12-slim", defaults=LIMITS, ceilings=CEILINGS)
 NO_CPUS_CEILING = evolve(POLICY, ceilings=evolve(CEILINGS, cpus=None))
@@ -55,6 +61,7 @@ BOUNDS = [
     ("disk_mb", 1, 8192, 1),
     ("cpu_shares", 2, 4096, 1),
     ("cpus", 0.01, 2.0, 0.001),
+    ("cpu_seconds", 0.01, 60.0, 0.001),
 ]
 
 

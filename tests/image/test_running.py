@@ -4,6 +4,7 @@ import subprocess
 import time
 
 from pyexec_client import Client
+from tests.isolation.networks import firewall
 from tests.support.containers import containers
 from tests.support.deployment import Page
 
@@ -49,6 +50,24 @@ async def test_on_the_docker_of_this_machine(page: Page) -> None:
     with Client(page.url) as client:
         result = client.get(execution)
     assert (result.status, result.stdout) == ("completed", "drained\n")
+
+
+async def test_in_a_container_it_closes_the_machine_to_its_own_networks(page: Page) -> None:
+    networks = f"{page.name}-run", f"{page.name}-setup"
+    settings = f"--env PYEXEC_RUN_NETWORK={networks[0]} --env PYEXEC_SETUP_NETWORK={networks[1]}"
+    settings += " --env PYEXEC_STRICT=on"
+    start = page.block("Start a server", "README.md").replace(
+        "PYEXEC_FIREWALL=off", f"PYEXEC_FIREWALL=auto {settings}"
+    )
+    try:
+        page.run(start)
+        page.run(f"curl --fail --silent --retry 60 --retry-delay 1 --retry-all-errors {page.url}/ready")
+        assert firewall("status", *networks).stdout.count(": closed") == 2
+    finally:
+        firewall("down", *networks)
+        page.clear()
+        page.run(f"docker network rm {' '.join(networks)}")
+    assert page.run("docker ps --all --quiet --filter label=pyexec.firewall") == ""
 
 
 async def test_on_a_docker_in_a_container(page: Page) -> None:

@@ -86,7 +86,13 @@ def engine_that_ignores(directory: Path, *limits: str) -> Iterator[str]:
 
 def refusal(directory: Path, image: str, **settings: str) -> str:
     """Return the error message of a server that does not start."""
-    own = {"port": "0", "data_dir": str(directory / "data"), "default_image": image, **settings}
+    own = {
+        "port": "0",
+        "data_dir": str(directory / "data"),
+        "default_image": image,
+        "firewall": "off",
+        **settings,
+    }
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(PREFIX) or k in CLIENT_VARIABLES
     } | {f"PYEXEC_{name.upper()}": value for name, value in own.items()}

@@ -61,6 +61,11 @@ def listening(address: str) -> Iterator[int]:
         thread.join()
 
 
+def connections() -> int:
+    """Return how many connections the kernel tracks, of all containers and of the machine itself."""
+    return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+
+
 def accept_all(service: socket.socket) -> None:
     try:
         while True:
@@ -181,6 +186,44 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
         result = await api.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
         assert result["stdout"] == "reached\n", result
     assert firewall("status", *networks).returncode == 1
+
+
+@pytest.fixture
+async def closed(image: str, tmp_path: Path, networks: tuple[str, str]) -> AsyncIterator[Api]:
+    """Start a server that applies the firewall itself; remove the rules at the end."""
+    run, setup = networks
+    own = {"run_network": run, "setup_network": setup, "strict": "1", "warm_pool": "0", "firewall": "auto"}
+    try:
+        with running_server(tmp_path / "data", image, **own) as server:
+            assert await warnings_of(server) == []
+            async with api_of(server.url) as client:
+                yield client
+    finally:
+        assert firewall("down", *networks).returncode == 0
+
+
+FLOOD = """
+import collections, errno, socket
+ends = collections.Counter()
+for number in range(3000):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        try:
+            sender.sendto(b"x", ("192.0.2.1", 10000 + number))
+            ends["sent"] += 1
+        except OSError as error:
+            ends[errno.errorcode[error.errno]] += 1
+print(dict(ends))
+"""
+
+
+async def test_a_server_applies_the_firewall_by_default(closed: Api, networks: tuple[str, str]) -> None:
+    address = gateway(networks[0])
+    with listening(address) as port:
+        result = await closed.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
+    assert "reached" not in result["stdout"], result
+    before = connections()
+    assert (await closed.run(FLOOD, config=NETWORK))["stdout"] == "{'sent': 3000}\n"
+    assert connections() - before < 1000
 
 
 def test_the_firewall_names_a_missing_network() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import hostile_supervisor
 from tests.support.archives import script
-from tests.support.attack import BRIEF, COMPLETED, OUTPUT_LIMIT, TIMEOUT, Attack, end_of
+from tests.support.attack import BRIEF, COMPLETED, CPU_LIMIT, OUTPUT_LIMIT, TIMEOUT, Attack, end_of
 from tests.support.cases import sampled
 
 IMAGE = f"pyexec-test-hostile:{secrets.token_hex(4)}"
@@ -86,6 +86,11 @@ async def test_false_frames_fail_only_their_own_run(
     assert end_of(result) in ends, {**result, "stdout": result["stdout"][:99]}
     assert len(result["stdout"]) + len(result["stderr"]) <= 1024 * 1024
     assert len(result.get("error", "")) < 1000
+
+
+async def test_the_server_enforces_the_limit_of_processor_time_alone(attack: Attack, hostile: str) -> None:
+    result = await attack("# LIE=busy\n", docker_image=hostile, config={"cpu_seconds": 0.1})
+    assert end_of(result) == CPU_LIMIT
 
 
 @sampled(

@@ -445,6 +445,11 @@ class ProcessContainer:
                 return None
             await self._box.changed.wait()
 
+    async def cpu_seconds(self) -> float:
+        await self._process.passing()
+        self._engine.check()
+        return 0.0
+
     async def kill(self) -> None:
         await self._process.passing()
         self._engine.check()

@@ -36,6 +36,7 @@ ANSWER_SECONDS = 10
 PAUSE_SECONDS = 0.05
 
 TIMEOUT = ("failed", "timeout", 124)
+CPU_LIMIT = ("failed", "cpu_limit", 124)
 OUT_OF_MEMORY = ("failed", "out_of_memory", 137)
 DISK_LIMIT = ("failed", "disk_limit", 137)
 PROCESS_LIMIT = ("failed", "process_limit", 137)

@@ -46,7 +46,7 @@ class Page:
         text = re.sub(r"(?<= )pyexec(?=[\s-])", self.name, text)
         port = self.url.rpartition(":")[2]
         replaced = {
-            SERVER: f"--env PYEXEC_DEFAULT_IMAGE={self.sandbox_image} {self.image}",
+            SERVER: f"--env PYEXEC_DEFAULT_IMAGE={self.sandbox_image} --env PYEXEC_FIREWALL=off {self.image}",
             DAEMON: self.sandbox_image,
             PRIVILEGED: RIGHTS,
             "--publish 8080:8080": f"--publish 127.0.0.1:{port}:8080",

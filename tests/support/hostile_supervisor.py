@@ -47,6 +47,10 @@ def lie(how: str) -> None:
         case "only_started":
             say(start)
             time.sleep(3600)
+        case "busy":
+            say(start)
+            while True:
+                pass
         case "no_end":
             say(start)
         case "garbage":

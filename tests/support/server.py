@@ -63,6 +63,7 @@ def running_server(
         "warm_pool": "1",
         "run_network": "none",
         "setup_network": "none",
+        "firewall": "off",  # the tests share the machine and its networks
         **GLOBAL_SETTINGS,
         **settings,
     }

@@ -83,7 +83,8 @@ BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
     ),
     ('{"config": {"timeout_seconds": 1e999}}', 400, "invalid_request", "config.timeout_seconds", ("inf",)),
     ({"config": {"cpu_shares": 0}}, 400, "invalid_request", "config.cpu_shares", ("at least 2",)),
-    ({"config": {"cpu_shares": 2**40}}, 400, "invalid_request", "config.cpu_shares", ("at most 262144",)),
+    ({"config": {"cpu_shares": 2**40}}, 400, "invalid_request", "config.cpu_shares", ("at most 1024",)),
+    ({"config": {"cpu_seconds": 0}}, 400, "invalid_request", "config.cpu_seconds", ("at least 0.01",)),
     ({"config": {"cpus": 0}}, 400, "invalid_request", "config.cpus", ("at least 0.01",)),
     ({"config": {"cpus": 3}}, 400, "invalid_request", "config.cpus", ("3", "at most 2")),
     (
@@ -146,5 +147,5 @@ async def test_no_metadata_part_means_the_defaults(narrow: Api) -> None:
 
 
 async def test_limits_at_their_ceilings_are_taken(narrow: Api) -> None:
-    config = {"memory_mb": 2048, "disk_mb": 4096, "timeout_seconds": 600, "cpus": 2, "cpu_shares": 262144}
+    config = {"memory_mb": 2048, "disk_mb": 4096, "timeout_seconds": 600, "cpus": 2, "cpu_shares": 1024}
     assert (await narrow.run("print('wide')", config=config))["stdout"] == "wide\n"

@@ -47,7 +47,7 @@ func exitCodeOf(result *pyexec.Result) int {
 		return *result.ExitCode
 	case result.Status == pyexec.Completed:
 		return 0
-	case result.Status == pyexec.Failed && result.ErrorType == "timeout":
+	case result.Status == pyexec.Failed && (result.ErrorType == "timeout" || result.ErrorType == "cpu_limit"):
 		return 124
 	case result.Status == pyexec.Failed && result.ErrorType == "out_of_memory":
 		return 137

@@ -16,13 +16,13 @@ import (
 // flags are the global flags: every command accepts them, before or after its name.
 type flags struct {
 	server, token, image              string
-	timeout, cpus                     positiveFloat
+	timeout, cpus, cpuSeconds         positiveFloat
 	memory, disk, cpu                 positiveInt
 	network, detached, quiet, verbose bool
 }
 
 // runFlags are the flags that have no effect in a command that runs nothing.
-var runFlags = []string{"timeout", "memory", "disk", "cpu", "cpus", "network", "image", "async"}
+var runFlags = []string{"timeout", "memory", "disk", "cpu", "cpus", "cpu-seconds", "network", "image", "async"}
 
 func (f *flags) addTo(set *pflag.FlagSet) {
 	set.SortFlags = false
@@ -33,6 +33,7 @@ func (f *flags) addTo(set *pflag.FlagSet) {
 	set.Var(&f.disk, "disk", "Disk limit in MiB.")
 	set.Var(&f.cpu, "cpu", "CPU weight relative to other runs (default 1024).")
 	set.Var(&f.cpus, "cpus", "CPU limit in cores, for example 0.5.")
+	set.Var(&f.cpuSeconds, "cpu-seconds", "Kill the program after `N` seconds of processor time.")
 	set.BoolVar(&f.network, "network", false, "Allow network access.")
 	set.StringVar(&f.image, "image", "", "Run in the Docker image `NAME`.")
 	set.BoolVar(&f.detached, "async", false, "Submit, print the execution ID, and do not wait.")
@@ -56,8 +57,7 @@ func (f *flags) client(command *cobra.Command) (*pyexec.Client, error) {
 func (f *flags) options() []pyexec.Option {
 	var options []pyexec.Option
 	if f.timeout > 0 {
-		seconds := min(float64(f.timeout), math.MaxInt64/float64(2*time.Second))
-		options = append(options, pyexec.WithTimeout(time.Duration(seconds*float64(time.Second))))
+		options = append(options, pyexec.WithTimeout(f.timeout.duration()))
 	}
 	if f.memory > 0 {
 		options = append(options, pyexec.WithMemoryMB(int(f.memory)))
@@ -70,6 +70,9 @@ func (f *flags) options() []pyexec.Option {
 	}
 	if f.cpus > 0 {
 		options = append(options, pyexec.WithCPUs(float64(f.cpus)))
+	}
+	if f.cpuSeconds > 0 {
+		options = append(options, pyexec.WithCPUTime(f.cpuSeconds.duration()))
 	}
 	if f.network {
 		options = append(options, pyexec.WithNetwork(true))
@@ -121,6 +124,12 @@ func (p *positiveFloat) Set(text string) error {
 	}
 	*p = positiveFloat(number)
 	return nil
+}
+
+// duration converts seconds to a duration. A number that is too large becomes a duration that no server allows.
+func (p *positiveFloat) duration() time.Duration {
+	seconds := min(float64(*p), math.MaxInt64/float64(2*time.Second))
+	return time.Duration(seconds * float64(time.Second))
 }
 
 func (p *positiveFloat) String() string {

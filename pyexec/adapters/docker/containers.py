@@ -77,6 +77,9 @@ class AttachedContainer:
         await _check_ended(self._container)
         return None
 
+    async def cpu_seconds(self) -> float:
+        return await _cpu_seconds(self._container)
+
     async def kill(self) -> None:
         await kill_container(self._container)
 
@@ -135,6 +138,9 @@ class FollowedContainer:
             await _check_ended(self._container)
             return None
 
+    async def cpu_seconds(self) -> float:
+        return await _cpu_seconds(self._container)
+
     async def kill(self) -> None:
         await kill_container(self._container)
 
@@ -148,6 +154,18 @@ class FollowedContainer:
 
     async def detach(self) -> None:
         self._response.close()
+
+
+async def _cpu_seconds(container: DockerContainer) -> float:
+    # With `one-shot`, Docker answers at once. Without it, Docker waits a second for another sample.
+    parameters = {"stream": "0", "one-shot": "1"}
+    response = await get(container.docker, f"containers/{container.id}/stats", parameters)
+    async with response, translate_errors():
+        document = await response.json()
+    try:
+        return int(document["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+    except (KeyError, TypeError) as error:
+        raise EngineError(f"Docker reports no processor time of container {container.id[:12]}") from error
 
 
 async def _check_ended(container: DockerContainer) -> None:

@@ -23,6 +23,7 @@ from pyexec.adapters.docker.client import (
 from pyexec.adapters.docker.config import UID, SecurityOptions, container_config
 from pyexec.adapters.docker.containers import AttachedContainer, DockerSetupContainer, FollowedContainer
 from pyexec.adapters.docker.etc_files import EtcFiles, is_missing
+from pyexec.adapters.docker.firewall import Firewall
 from pyexec.adapters.docker.images import DockerImages
 from pyexec.adapters.docker.networks import Networks
 from pyexec.domain.spec import MEBIBYTE
@@ -60,6 +61,7 @@ class DockerEngine:
         self._security = security
         self.images = DockerImages(docker)
         self.networks = Networks(docker)
+        self.firewall = Firewall(docker)
         self._etc = EtcFiles(docker)
         self._unremoved: set[str] = set()
         """Names or ids of containers that may still exist, because Docker did not answer. The next start removes

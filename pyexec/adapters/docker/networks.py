@@ -14,6 +14,7 @@ from pyexec.errors import EngineError
 INTERFACE_NAME_MAX = 15
 """Linux limits names of network interfaces to this many characters."""
 ATTEMPTS = 5
+NETWORK_LABEL = "pyexec.network"
 _EXISTS = (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)
 """A network of this name, or with this bridge, exists or is being created."""
 _GONE_OR_IN_USE = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
@@ -97,7 +98,7 @@ def network_config(name: str) -> dict[str, Any]:
             "com.docker.network.bridge.name": _bridge_name(name),
             "com.docker.network.bridge.enable_icc": "false",
         },
-        "Labels": {"pyexec.network": name},
+        "Labels": {NETWORK_LABEL: name},
     }
 
 

@@ -103,6 +103,9 @@ TYPES: dict[type, TypeDoc] = {
         disk_mb=FieldDoc("Limit of the files in /work and /tmp together, in MiB.", 512),
         cpu_shares=FieldDoc("CPU weight relative to other runs.", 1024),
         cpus=FieldDoc("Maximum number of CPUs.", 1.5),
+        cpu_seconds=FieldDoc(
+            "Limit of the program's processor time, all processes and threads together, in seconds.", 5
+        ),
     ),
     Metadata: _type("Options of a run.", **_RUN_OPTIONS),
     SourceFile: _type(

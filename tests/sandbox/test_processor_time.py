@@ -1,0 +1,55 @@
+"""Test the limit of processor time (`config.cpu_seconds`): it counts all processes, and nothing hides time from it."""
+
+import pytest
+
+from tests.support.attack import COMPLETED, CPU_LIMIT, Attack, end_of
+
+LIMIT = {"cpu_seconds": 0.3}
+ERROR = "the program used more than 0.3 s of processor time and was stopped"
+BURNS = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
+MANY = "import os\nfor _ in range(5): os.fork()\nwhile True: pass"
+GONE = f"""
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    if os.fork() == 0:
+        {BURNS.format(0.05).replace(chr(10), chr(10) + "        ")}
+        os._exit(0)
+    try:
+        os.wait()
+    except ChildProcessError:
+        pass
+"""
+THREAD = "import threading, time\ndef spin():\n while True: pass\nthreading.Thread(target=spin).start()\ntime.sleep(60)"
+KERNEL = "import os\nwhile True: os.urandom(1 << 20)"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("while True: pass", id="main process"),
+        pytest.param(MANY, id="many processes"),
+        pytest.param(GONE, id="processes that the kernel reaps"),
+        pytest.param(THREAD, id="thread"),
+        pytest.param(KERNEL, id="kernel"),
+    ],
+)
+async def test_a_program_ends_at_its_limit_of_processor_time(attack: Attack, source: str) -> None:
+    result = await attack("print('before', flush=True)\n" + source, config=LIMIT)
+    assert (end_of(result), result["stdout"], result["error"]) == (CPU_LIMIT, "before\n", ERROR)
+    assert result["duration_ms"] < 5000
+
+
+async def test_a_program_that_ends_over_its_limit_has_exceeded_it(attack: Attack) -> None:
+    result = await attack(BURNS.format(0.06), config={"cpu_seconds": 0.02})
+    assert end_of(result) == CPU_LIMIT
+
+
+async def test_waiting_takes_no_processor_time(attack: Attack) -> None:
+    result = await attack("import time; time.sleep(1.5); print('slept')", config={"cpu_seconds": 0.5})
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "slept\n")
+
+
+async def test_output_of_the_last_moment_is_kept(attack: Attack) -> None:
+    result = await attack("print('unfinished', end='')\nwhile True: pass", config=LIMIT)
+    assert (end_of(result), result["stdout"]) == (CPU_LIMIT, "unfinished")
