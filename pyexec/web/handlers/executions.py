@@ -178,14 +178,13 @@ async def get_file(request: web.Request) -> web.StreamResponse:
 async def _send_download(
     request: web.Request, download: Download, content_type: str, name: str
 ) -> web.StreamResponse:
-    """Send output files. Untrusted programs wrote them, so a browser must neither show them nor guess their type."""
+    """Send output files. Untrusted programs wrote them, so a browser must not show them."""
     # Read before the headers are sent, so that an unreadable file becomes an error response.
     first = await anext(download.chunks, b"")
     headers = {
         "Content-Type": content_type,
         "Content-Length": str(download.size),
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-        "X-Content-Type-Options": "nosniff",
     }
     return await _stream(request, headers, download.chunks, first)
 
