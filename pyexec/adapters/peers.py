@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
@@ -20,6 +21,8 @@ RESPONSE_SECONDS = 5.0
 """How long a peer may take to start a response, or to complete one that is not followed.
 
 A suspended process accepts connections, but never responds."""
+
+BODY_BYTES = 32 * 1024
 
 
 class HttpPeers:
@@ -74,7 +77,9 @@ class HttpPeers:
 async def _whole_body(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     with anyio.fail_after(RESPONSE_SECONDS):
         body = await response.read()
-    yield body
+    for at in range(0, len(body), BODY_BYTES):
+        yield body[at : at + BODY_BYTES]
+        await anyio.lowlevel.checkpoint()  # many small events do not delay other tasks
 
 
 def _decode(document: Mapping[str, str]) -> tuple[Stream, bytes]:

@@ -7,7 +7,7 @@ from attrs import frozen
 from pyexec.domain.events import Event, Preparing, Running, Terminal
 from pyexec.domain.execution import Execution, apply
 from pyexec.domain.output_log import OutputLog, Stream
-from pyexec.domain.result import Result, result_of
+from pyexec.domain.result import Result, result_without_output
 
 
 @frozen(kw_only=True)
@@ -37,11 +37,12 @@ class OutputItem:
 
 @frozen(kw_only=True)
 class EndItem:
-    """The terminal event and the result. It is the last item of a stream."""
+    """The terminal event, the result without its output, and the output. It is the last item of a stream."""
 
     position: Position
     event: Terminal
     result: Result
+    output_log: OutputLog
 
 
 Item = LifecycleItem | OutputItem | EndItem
@@ -77,7 +78,8 @@ def items_after(
         yield EndItem(
             position=Position(seq=state.seq, offset=at.offset),
             event=state.terminal,
-            result=result_of(state, output_log),
+            result=result_without_output(state, output_log),
+            output_log=output_log,
         )
 
 

@@ -1,12 +1,17 @@
 """The output of an execution: first what its setup printed, then both streams of the program, in order of arrival."""
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterator
 from enum import StrEnum
 from typing import Self
 
 from pyexec.errors import CorruptLog
+
+PIECE_BYTES = 64 * 1024
+"""Maximum size of a piece of output that is read at once."""
+PIECE_SEGMENTS = 4096
+"""Maximum number of segments that a piece is made of."""
 
 
 class Stream(StrEnum):
@@ -19,6 +24,7 @@ class Stream(StrEnum):
 
 _MARK = {Stream.SETUP: b"0", Stream.STDOUT: b"1", Stream.STDERR: b"2"}
 _STREAM = {mark: stream for stream, mark in _MARK.items()}
+_HEADER_BYTES = 9
 _HEADER = re.compile(rb"(?P<mark>[012])(?P<length>[0-9a-f]{8})")
 
 
@@ -32,6 +38,7 @@ class OutputLog:
         self._data = bytearray()
         self._streams: list[Stream] = []
         self._ends: list[int] = []
+        self._sizes = dict.fromkeys(Stream, 0)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -41,6 +48,7 @@ class OutputLog:
         if not data:
             return
         self._data += data
+        self._sizes[stream] += len(data)
         if self._streams and self._streams[-1] is stream:
             self._ends[-1] = len(self._data)
         else:
@@ -60,29 +68,60 @@ class OutputLog:
     def relabel_setup(self) -> None:
         """Turn the output of the setup into stderr. It is the error output of an execution whose setup failed."""
         self._streams = [Stream.STDERR if stream is Stream.SETUP else stream for stream in self._streams]
+        self._sizes[Stream.STDERR] += self._sizes[Stream.SETUP]
+        self._sizes[Stream.SETUP] = 0
 
     def since(self, offset: int, until: int | None = None) -> Iterator[tuple[Stream, bytes]]:
-        """Yield the segments from one offset to another, or to the end."""
-        start, stop = offset, len(self) if until is None else until
+        """Yield the segments from one offset to another, or to the end. A long segment comes in several pieces."""
+        for stream, start, end in self._ranges(offset, until):
+            for at in range(start, end, PIECE_BYTES):
+                yield stream, bytes(self._data[at : min(end, at + PIECE_BYTES)])
+
+    def _ranges(self, offset: int, until: int | None) -> Iterator[tuple[Stream, int, int]]:
+        """Yield the stream, the begin and the end of each segment between two offsets."""
+        start, stop = offset, len(self) if until is None else min(until, len(self))
         for index in range(bisect_right(self._ends, offset), len(self._ends)):
             if start >= stop:
                 return
-            yield self._streams[index], bytes(self._data[start : min(stop, self._ends[index])])
-            start = self._ends[index]
+            end = min(stop, self._ends[index])
+            yield self._streams[index], start, end
+            start = end
+
+    def pieces(self, wanted: Container[Stream], until: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes of some streams in order, in pieces of bounded size that take a bounded time."""
+        piece = bytearray()
+        for number, (stream, data) in enumerate(self.since(0, until), start=1):
+            if stream in wanted:
+                piece += data
+            if len(piece) >= PIECE_BYTES or number % PIECE_SEGMENTS == 0:
+                yield bytes(piece)
+                piece.clear()
+        yield bytes(piece)
+
+    def size_of(self, stream: Stream) -> int:
+        """Return the number of bytes of one stream."""
+        return self._sizes[stream]
 
     def bytes_of(self, stream: Stream) -> bytes:
         """Return all bytes of one stream."""
-        return b"".join(data for which, data in self.since(0) if which is stream)
+        return b"".join(self.pieces({stream}))
 
     def text_of(self, stream: Stream) -> str:
         """Return one stream as UTF-8 text, with invalid bytes replaced."""
         return self.bytes_of(stream).decode("utf-8", "replace")
 
+    def encoded_length(self, size: int) -> int:
+        """Return the length of `encode(size)`. `size` is at most the length of the log."""
+        return size + _HEADER_BYTES * (bisect_left(self._ends, size) + 1 if size else 0)
+
     def encode(self, size: int | None = None) -> bytes:
         """Encode all bytes, or the first `size` bytes, for storage.
 
         Each segment is its stream's mark, its length in eight hex digits, and its bytes."""
-        return b"".join(_MARK[stream] + b"%08x" % len(data) + data for stream, data in self.since(0, size))
+        return b"".join(
+            _MARK[stream] + b"%08x" % (end - start) + self._data[start:end]
+            for stream, start, end in self._ranges(0, size)
+        )
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:
@@ -93,9 +132,9 @@ class OutputLog:
             if header is None:
                 raise CorruptLog(f"stored output is malformed at byte {at}")
             stream, length = _STREAM[header["mark"]], int(header["length"], 16)
-            data = stored[at + 9 : at + 9 + length]
+            data = stored[at + _HEADER_BYTES : at + _HEADER_BYTES + length]
             if len(data) != length:
                 raise CorruptLog("stored output is cut short")
             output_log.append(stream, data)
-            at += 9 + length
+            at += _HEADER_BYTES + length
         return output_log

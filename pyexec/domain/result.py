@@ -4,7 +4,7 @@ of the response."""
 from collections.abc import Sequence
 from datetime import datetime
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec.domain.events import Failed, Finished, Usage
 from pyexec.domain.execution import Execution, Status
@@ -79,20 +79,26 @@ def summarize(execution: Execution) -> Summary:
 
 def result_of(execution: Execution, output_log: OutputLog) -> Result:
     """Return the result of an execution. `output_log` is its output so far."""
+    return evolve(
+        result_without_output(execution, output_log),
+        stdout=output_log.text_of(Stream.STDOUT),
+        stderr=output_log.text_of(Stream.STDERR),
+    )
+
+
+def result_without_output(execution: Execution, output_log: OutputLog) -> Result:
+    """Return the result with an empty `stdout` and `stderr`, for output that is too large to be one text."""
     end = execution.terminal
     limited = isinstance(end, Failed) and end.error_type == "output_limit"
-    stdout, stderr = output_log.text_of(Stream.STDOUT), output_log.text_of(Stream.STDERR)
     cut = end.output.truncated if end is not None else ()
     result_cut = True if isinstance(end, Finished) and end.result_truncated else None
     files = files_of(execution)
     return Result(
         **_facts(execution),  # type: ignore[arg-type]
-        stdout=stdout,
-        stderr=stderr,
         # Both streams share one limit. An empty stream was not cut; at least one of the others was.
         truncated=Truncated(
-            stdout=Stream.STDOUT in cut or (limited and stdout != ""),
-            stderr=Stream.STDERR in cut or (limited and stderr != ""),
+            stdout=Stream.STDOUT in cut or (limited and output_log.size_of(Stream.STDOUT) > 0),
+            stderr=Stream.STDERR in cut or (limited and output_log.size_of(Stream.STDERR) > 0),
             result=result_cut,
         ),
         files=files.listed if files else None,

@@ -3,13 +3,13 @@
 import posixpath
 import re
 import sys
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from attrs import field, fields, frozen
 
 from pyexec.domain.environment import Recipe
 from pyexec.domain.output_files import normalize_patterns
+from pyexec.domain.process_arguments import check_process_arguments
 from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import InvalidRequest, quote
 
@@ -137,11 +137,8 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
     _check_setup(metadata, requirements is not None, policy)
     if metadata.entrypoint is not None:
         _check_entrypoint(metadata.entrypoint)
-    _check_env_vars(metadata.env_vars)
+    check_process_arguments(metadata.script_args, metadata.env_vars, metadata.pre_commands)
     normalize_patterns(metadata.output_files)
-    for index, argument in enumerate(metadata.script_args):
-        if "\0" in argument:
-            raise InvalidRequest("an argument cannot contain a NUL character", field=f"script_args[{index}]")
     return Spec(
         entrypoint=None if metadata.entrypoint is None else posixpath.normpath(metadata.entrypoint),
         docker_image=metadata.docker_image or policy.default_image,
@@ -192,11 +189,6 @@ def _check_image(image: str, policy: Policy) -> None:
 
 
 def _check_setup(metadata: Metadata, has_requirements: bool, policy: Policy) -> None:
-    for index, command in enumerate(metadata.pre_commands):
-        if not command.strip() or "\0" in command:
-            raise InvalidRequest(
-                "a command cannot be empty or contain a NUL character", field=f"pre_commands[{index}]"
-            )
     if not policy.setup_allowed and (has_requirements or metadata.pre_commands):
         raise InvalidRequest(
             "package installation is disabled (PYEXEC_SETUP_NETWORK=none); use an image that contains the packages",
@@ -220,12 +212,3 @@ def _check_entrypoint(entrypoint: str) -> None:
         raise InvalidRequest(
             f"entrypoint {quote(entrypoint)} is a directory; name a file", field="entrypoint"
         )
-
-
-def _check_env_vars(env_vars: Sequence[str]) -> None:
-    for index, pair in enumerate(env_vars):
-        name, equals, _ = pair.partition("=")
-        if not equals or not name or "\0" in pair:
-            raise InvalidRequest(
-                f"{quote(pair)} is not an environment variable; write NAME=value", field=f"env_vars[{index}]"
-            )

@@ -17,7 +17,7 @@ from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, se
 
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes per second. The supervisor checks memory and disk again before a program of this speed could exceed a limit."""
-POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 1000, 1000, 0.01
+POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 250, 1000, 0.01
 """A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
 server."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 
 from pyexec.aio import FailureLog, retry
 from pyexec.errors import (
@@ -40,9 +41,13 @@ LOG_OVERHEAD_BYTES = 64
 """What the engine's log stores for each frame in addition to its bytes."""
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
-FRAMES_PER_SECOND = FRAME_BURST = 20_000
-"""Ten times what a supervisor sends. A hostile sandbox that sends more is slowed down, and does not slow down
-others."""
+FRAMES_PER_SECOND, FRAME_BURST = 5_000, 10_000
+"""Ten times the small frames that a supervisor sends. A hostile sandbox that sends more is slowed down, and does not
+slow down others."""
+LARGE_FRAME_BYTES = 4096
+"""Frames of this size are not limited: the limits on output and files bound their number."""
+FRAMES_AT_ONCE = 32
+"""More frames in one piece of data may delay other tasks."""
 
 logger = logging.getLogger(__name__)
 
@@ -236,14 +241,16 @@ class Sandbox:
             if data is None:
                 self._eof = True
                 return None
-            before = self._received
-            self.log_bytes += len(data)
+            before, large = self._received, len(data) // LARGE_FRAME_BYTES
             for frame in self._decoder.feed(data):
                 self._received += 1
                 if self._received > self._seen:
                     self._frames.append(frame)
-            self.log_bytes += LOG_OVERHEAD_BYTES * (self._received - before)
-            await self._limit_rate(self._received - before)
+            frames = self._received - before
+            self.log_bytes += len(data) + LOG_OVERHEAD_BYTES * frames
+            await self._limit_rate(max(0, frames - large))
+            if frames > FRAMES_AT_ONCE:
+                await anyio.lowlevel.checkpoint()
         return self._frames.popleft()
 
     async def _limit_rate(self, frames: int) -> None:

@@ -1,25 +1,30 @@
 """Answer callers about an execution, wherever it runs: its state, result, output and events. Kill it on request."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 import anyio
 
 from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
 from pyexec.domain.execution import Execution, Phase, Status, fold, request_kill
-from pyexec.domain.output_log import OutputLog, Stream
-from pyexec.domain.result import Result, Summary, result_of, summarize
+from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
+from pyexec.domain.result import Summary, summarize
 from pyexec.errors import Conflict, CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.output_memory import OutputMemory
 from pyexec.services.output_store import load_output
 
 logger = logging.getLogger(__name__)
 
 PEER_RETRY_SECONDS = 1.0
 KILL_WAIT_SECONDS = 10.0
+OUTPUT_INTERVAL_SECONDS = 0.02
+"""How often a reader of a running program gets new output at most."""
+BATCH_ITEMS = 64
 
 
 class Executions:
@@ -37,12 +42,14 @@ class Executions:
         active_runs: ActiveRuns,
         peers: Peers,
         corrupt_logs: CorruptLogReporter,
+        memory: OutputMemory,
     ) -> None:
         self._log = log
         self._blobs = blobs
         self._active_runs = active_runs
         self._peers = peers
         self._corrupt_logs = corrupt_logs
+        self._memory = memory
 
     async def get(self, execution_id: str) -> Execution:
         """Return the state of an execution, computed from its log."""
@@ -56,25 +63,43 @@ class Executions:
         except CorruptLog as error:
             raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
 
-    async def result(self, execution_id: str, caller: Caller, wait_seconds: float = 0) -> Result:
-        """Return the result. If the execution has not ended, wait for that, at most `wait_seconds`."""
+    async def wait(self, execution_id: str, seconds: float = 0) -> Execution:
+        """Return the state of an execution. If it has not ended, wait for that, at most `seconds`."""
         execution = await self.get(execution_id)
-        if execution.phase is not Phase.ENDED and wait_seconds > 0:
-            execution = await self._ended_within(wait_seconds, execution)
-        return result_of(execution, await self._output_log(execution, caller))
+        if execution.phase is not Phase.ENDED and seconds > 0:
+            execution = await self._ended_within(seconds, execution)
+        return execution
 
-    async def final_result(self, execution_id: str, caller: Caller) -> Result:
-        """Wait until the execution has ended, and return its result."""
-        execution = await self._until_ended(await self.get(execution_id))
-        return result_of(execution, await self._output_log(execution, caller))
+    async def wait_until_ended(self, execution_id: str) -> Execution:
+        """Return the state of an execution after its end."""
+        return await self._until_ended(await self.get(execution_id))
 
-    async def output_log(self, execution_id: str, caller: Caller) -> OutputLog:
-        """Return the output so far."""
-        return await self._output_log(await self.get(execution_id), caller)
+    @asynccontextmanager
+    async def output(self, execution: Execution, caller: Caller) -> AsyncIterator[OutputLog]:
+        """Provide the output so far. Memory that it takes is reserved until the context exits."""
+        run = self._active_runs.get(execution.id)
+        if execution.phase is not Phase.ENDED and run is not None:
+            yield run.output_log
+        elif not self._runs_elsewhere(execution, caller):
+            async with self._stored_output(execution) as output_log:
+                yield output_log
+        else:
+            async with self._memory.reserve() as reservation:
+                output_log = OutputLog()
+                async for stream, data in self._output_elsewhere(execution, 0, caller, follow=False):
+                    output_log.append(stream, data)
+                self._memory.shrink(reservation, len(output_log))
+                yield output_log
 
-    def result_of_run(self, run: Run) -> Result:
-        """Return the result of a run of this replica, from memory."""
-        return result_of(run.execution, run.output_log)
+    @asynccontextmanager
+    async def _stored_output(self, execution: Execution) -> AsyncIterator[OutputLog]:
+        if execution.terminal is None or execution.terminal.output.blob is None:
+            yield await load_output(self._blobs, execution)
+            return
+        async with self._memory.reserve() as reservation:
+            output_log = await load_output(self._blobs, execution)
+            self._memory.shrink(reservation, len(output_log))
+            yield output_log
 
     async def page(
         self, status: Status | None, limit: int, cursor: str | None
@@ -94,14 +119,16 @@ class Executions:
 
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
-    ) -> AsyncIterator[Item]:
-        """Yield events and output after a position, in order. With `follow`, continue until the execution ends."""
+    ) -> AsyncGenerator[Sequence[Item], None]:
+        """Yield events and output after a position, in order, in batches that take a millisecond or so to encode.
+
+        With `follow`, continue until the execution ends."""
         await self.get(execution_id)
         return self.known_items(execution_id, after, caller, follow=follow)
 
     async def known_items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
-    ) -> AsyncIterator[Item]:
+    ) -> AsyncGenerator[Sequence[Item], None]:
         """Yield the same as `items`, without a check that the execution exists.
 
         Items come from this replica's memory if it owns the run. Otherwise events come from the log, and the output of
@@ -109,38 +136,47 @@ class Executions:
         at = after
         while True:
             if (run := self._active_runs.get(execution_id)) is not None:
-                async for item in self._items_of_run(run, at, follow=follow):
-                    at = item.position
-                    yield item
+                async for batch in self._items_of_run(run, at, follow=follow):
+                    at = batch[-1].position
+                    yield batch
                 if run.has_ended or not follow:
                     return
             events = await self._log.read(execution_id)
             if not events:
                 return
             execution = fold(execution_id, events)
-            output_log = await load_output(self._blobs, execution)
-            for item in items_after(execution_id, events, output_log, at):
-                at = item.position
-                yield item
+            async with self._stored_output(execution) as output_log:
+                for batch in _batches(items_after(execution_id, events, output_log, at)):
+                    at = batch[-1].position
+                    yield batch
             if self._runs_elsewhere(execution, caller):
                 async for stream, data in self._output_elsewhere(execution, at.offset, caller, follow=follow):
                     at = Position(seq=at.seq, offset=at.offset + len(data))
-                    yield OutputItem(position=at, stream=stream, data=data)
+                    yield [OutputItem(position=at, stream=stream, data=data)]
             if execution.phase is Phase.ENDED or not follow:
                 return
             await self._wait_for_change(execution, caller)
 
-    async def _items_of_run(self, run: Run, after: Position, *, follow: bool = True) -> AsyncIterator[Item]:
-        """Yield the items of a run of this replica, from memory."""
-        at = after
+    async def _items_of_run(
+        self, run: Run, after: Position, *, follow: bool = True
+    ) -> AsyncGenerator[Sequence[Item], None]:
+        """Yield the items of a run of this replica, from memory.
+
+        Output is read at most every `OUTPUT_INTERVAL_SECONDS`, so that a program that prints single bytes does not
+        occupy the server. Lifecycle events wait for it, too; the end does not."""
+        at, next_output_at = after, 0.0
         while True:
             changed = run.changes.next_event()
-            for item in items_after(run.id, tuple(run.events), run.output_log, at):
-                at = item.position
-                yield item
+            for batch in _batches(items_after(run.id, tuple(run.events), run.output_log, at)):
+                at = batch[-1].position
+                if isinstance(batch[-1], OutputItem):
+                    next_output_at = anyio.current_time() + OUTPUT_INTERVAL_SECONDS
+                yield batch
             if run.inactive.is_set() or not follow:
                 return
             await changed.wait()
+            with anyio.CancelScope(deadline=next_output_at):
+                await run.inactive.wait()
 
     def _runs_elsewhere(self, execution: Execution, caller: Caller) -> bool:
         has_output = execution.phase in (Phase.PREPARING, Phase.RUNNING)
@@ -162,17 +198,6 @@ class Executions:
                 await self._log.wait(execution.id, execution.seq)
         else:
             await self._log.wait(execution.id, execution.seq)
-
-    async def _output_log(self, execution: Execution, caller: Caller) -> OutputLog:
-        if execution.phase is Phase.ENDED:
-            return await load_output(self._blobs, execution)
-        if (run := self._active_runs.get(execution.id)) is not None:
-            return run.output_log
-        output_log = OutputLog()
-        if self._runs_elsewhere(execution, caller):
-            async for stream, data in self._output_elsewhere(execution, 0, caller, follow=False):
-                output_log.append(stream, data)
-        return output_log
 
     async def _ended_within(self, seconds: float, execution: Execution) -> Execution:
         """Wait until the execution has ended, at most `seconds`. Return its state."""
@@ -206,3 +231,16 @@ class Executions:
             if (run := self._active_runs.get(execution_id)) is not None:
                 run.catch_up(await self._log.read(execution_id))
             return await self.get(execution_id)
+
+
+def _batches(items: Iterator[Item]) -> Iterator[Sequence[Item]]:
+    """Yield the items in batches. No batch is empty."""
+    batch, size = [], 0
+    for item in items:
+        batch.append(item)
+        size += len(item.data) if isinstance(item, OutputItem) else 0
+        if len(batch) >= BATCH_ITEMS or size >= PIECE_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -3,7 +3,8 @@
 from pyexec.correlation import correlate_execution
 from pyexec.errors import KeyReused, KeyTaken
 from pyexec.ports import EventLog
-from pyexec.services.uploads import CheckedArchive, Upload, sha256
+from pyexec.services.fingerprint import sha256
+from pyexec.services.uploads import CheckedArchive, Upload
 
 
 async def check_key(log: EventLog, upload: Upload) -> None:
@@ -15,7 +16,7 @@ async def check_key(log: EventLog, upload: Upload) -> None:
 async def same_execution(archive: CheckedArchive, taken: KeyTaken) -> str:
     """Return the execution that the idempotency key names, if this is the same request. Raises `KeyReused`."""
     await archive.read_to_end()
-    key = archive.key()
+    key = await archive.key()
     if key is None or key.fingerprint != taken.fingerprint:
         raise KeyReused(
             f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"

@@ -3,6 +3,8 @@
 from bisect import bisect_right
 from collections.abc import AsyncIterator
 
+import anyio.to_thread
+
 from pyexec.domain.events import Output
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import OutputLog, Stream
@@ -30,14 +32,14 @@ def payload_blob(execution_id: str) -> str:
 async def store_output(
     blobs: BlobStore, execution_id: str, output_log: OutputLog
 ) -> tuple[Output, TooLarge | None]:
-    """Store the output durably. The returned `Output` goes into the terminal event.
+    """Store the output durably. The returned `Output` goes into the terminal event. A thread encodes a large output.
 
     If the store has no room for all of it, only the beginning is kept, and the store's error is returned as well."""
     not_stored, size = None, len(output_log)
     while True:
-        encoded = output_log.encode(size)
-        if len(encoded) <= INLINE_BYTES_MAX:
-            return Output(inline=encoded), not_stored
+        if output_log.encoded_length(size) <= INLINE_BYTES_MAX:
+            return Output(inline=output_log.encode(size)), not_stored
+        encoded = await anyio.to_thread.run_sync(output_log.encode, size)
         try:
             await blobs.put(output_blob(execution_id), _chunks(encoded))
         except TooLarge as error:
@@ -51,7 +53,7 @@ def inline_output(output_log: OutputLog) -> Output:
     size = bisect_right(
         range(min(len(output_log), INLINE_BYTES_MAX) + 1),
         INLINE_BYTES_MAX,
-        key=lambda size: len(output_log.encode(size)),
+        key=output_log.encoded_length,
     )
     kept = OutputLog.decode(encoded := output_log.encode(size - 1))
     cut = [stream for stream in Stream if len(kept.bytes_of(stream)) < len(output_log.bytes_of(stream))]
@@ -62,7 +64,8 @@ async def load_output(blobs: BlobStore, execution: Execution) -> OutputLog:
     """Return the output of an ended execution; an empty output log for one that has not ended."""
     output = execution.terminal.output if execution.terminal else Output()
     if output.blob is not None:
-        return OutputLog.decode(b"".join([chunk async for chunk in blobs.read(output.blob)]))
+        stored = b"".join([chunk async for chunk in blobs.read(output.blob)])
+        return await anyio.to_thread.run_sync(OutputLog.decode, stored)
     return OutputLog.decode(output.inline or b"")
 
 

@@ -158,11 +158,11 @@ class Submissions:
         try:
             if self._config.local_claim:
                 placement = Placement(reservation.reserved_slot, sandbox)
-                await self._runner.start(run, placement, [submission.event(), claimed], archive.key())
+                await self._runner.start(run, placement, [submission.event(), claimed], await archive.key())
             else:
                 launch = partial(self._preparation.place_when_claimed, run, sandbox, reservation)
                 pinned = submission.event(pinned=self._runner.replica)
-                await self._runner.accept(run, [pinned], archive.key(), launch)
+                await self._runner.accept(run, [pinned], await archive.key(), launch)
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke before the program could start: {error}") from error
 
@@ -181,26 +181,27 @@ class Submissions:
             if self._config.local_claim:
                 events.append(self._runner.claim())
             launch = partial(self._preparation.place_from_spool, run, spool, reservation)
-            await self._runner.accept(run, events, archive.key(), launch)
+            await self._runner.accept(run, events, await archive.key(), launch)
 
     async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
         """Append an execution that has failed before its start. A malformed archive is still rejected."""
         await submission.archive.read_to_end()
         failed = Failed(at=now(), nonce=nonce(), error_type=FAILURES[type(error)], error=str(error))
         events = [submission.event(), failed]
-        await self._log.append(submission.run.id, 0, events, key=submission.archive.key())
+        await self._log.append(submission.run.id, 0, events, key=await submission.archive.key())
         submission.run.record(events)
 
     async def _accept(self, submission: Submission, setup: SetupKey | None) -> None:
         """Store the archive, then append the first events; start at once if a slot and an idle sandbox are there."""
-        run, key = submission.run, submission.archive.key
+        run, archive = submission.run, submission.archive
         async with AsyncExitStack() as undo, AsyncExitStack() as held:
             undo.push_async_callback(self._delete_payload, run.id)
             placement = await self._store(submission, held)
             submitted = submission.event(payload=payload_blob(run.id))
+            key = await archive.key()
             try:
-                if placement is None or not await self._start_stored(run, submitted, key(), placement, held):
-                    await self._queue(run, submitted, key(), setup)
+                if placement is None or not await self._start_stored(run, submitted, key, placement, held):
+                    await self._queue(run, submitted, key, setup)
             except ConsulSessionLost:
                 raise
             except Unavailable:

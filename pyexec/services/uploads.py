@@ -1,10 +1,10 @@
 """Uploads: the request to run something, and its archive, which is checked and hashed as it streams in."""
 
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -22,11 +22,14 @@ from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
+from pyexec.services.fingerprint import fingerprint, sha256
 
 SPOOL_CHUNK_BYTES = 256 * 1024
 CHECK_BYTES = 32 * 1024
 RESOLVE_INLINE_MAX = 2000
 """Maximum number of list items and characters of requirements that the event loop itself resolves."""
+KEY_INLINE_MAX = 32 * 1024
+"""Maximum number of characters of metadata that the event loop itself encodes."""
 
 
 @frozen(kw_only=True)
@@ -64,6 +67,7 @@ class CheckedArchive:
         self._check = ArchiveCheck(limits, spec.entrypoint)
         self._upload = upload
         self._digest = hashlib.sha256() if upload.key is not None else None
+        self._key: IdempotencyKey | None = None
         self._meter = meter
         self._ahead: list[bytes] = []
         self._rest = self._checked()
@@ -98,13 +102,17 @@ class CheckedArchive:
         """Return the file to run. Call it after the last chunk."""
         return self._check.finish()
 
-    def key(self) -> IdempotencyKey | None:
-        """Return the caller's key with the fingerprint of the whole request. Call it after the last chunk."""
+    async def key(self) -> IdempotencyKey | None:
+        """Return the caller's key with the fingerprint of the whole request. Call it after the last chunk.
+
+        A thread encodes and hashes large metadata. The result is kept."""
         if self._upload.key is None or self._digest is None:
             return None
-        metadata = json.dumps(to_json(self._upload.metadata), sort_keys=True)
-        parts = [self._upload.identity, metadata, self._digest.hexdigest()]
-        return IdempotencyKey(key_hash=sha256(self._upload.key), fingerprint=sha256("\n".join(parts)))
+        if self._key is None:
+            compute = partial(_idempotency_key, self._upload, self._upload.key, self._digest.hexdigest())
+            is_large = _characters(self._upload.metadata) > KEY_INLINE_MAX
+            self._key = await anyio.to_thread.run_sync(compute) if is_large else compute()
+        return self._key
 
     async def _checked(self) -> AsyncIterator[bytes]:
         async for chunk in self._upload.archive:
@@ -117,6 +125,17 @@ class CheckedArchive:
                 self._digest.update(chunk)
             yield chunk
         self._check.finish()
+
+
+def _characters(metadata: Metadata) -> int:
+    """Return the size of the metadata, roughly."""
+    items = (*metadata.env_vars, *metadata.script_args, *metadata.pre_commands, *metadata.output_files)
+    return len(metadata.stdin) + len(metadata.requirements_txt or "") + sum(map(len, items)) + len(items)
+
+
+def _idempotency_key(upload: Upload, key: str, archive_sha256: str) -> IdempotencyKey:
+    request = fingerprint(upload.identity, to_json(upload.metadata), archive_sha256)
+    return IdempotencyKey(key_hash=sha256(key), fingerprint=request)
 
 
 @frozen
@@ -162,8 +181,3 @@ class Spool:
     async def close(self) -> None:
         """Free the space."""
         await self._stack.aclose()
-
-
-def sha256(text: str) -> str:
-    """Return the SHA-256 of the text's UTF-8, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

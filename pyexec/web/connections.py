@@ -83,7 +83,10 @@ class BrokenTransfer(ConnectionAbortedError):
 
 
 async def record_response(request: web.Request, response: web.StreamResponse) -> None:
-    """Record that the headers of the response are about to be sent; a hook of the application."""
+    """Record that the headers of the response are about to be sent; a hook of the application.
+
+    Responses contain text of untrusted programs, so no browser may guess a type other than the declared one."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
     request[_RESPONSE] = response
 
 

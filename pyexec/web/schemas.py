@@ -193,8 +193,11 @@ def reject_query(request: web.Request) -> None:
 
 
 def _check_names(request: web.Request, known: list[str]) -> None:
+    """Raise `InvalidRequest` for an unknown parameter, and for one that appears twice: either value may be meant."""
     for name in request.query:
         if name in known:
+            if len(request.query.getall(name)) > 1:
+                raise InvalidRequest(f"query parameter {name!r} appears more than once", field=name)
             continue
         # A longer name is not a typing error, and the search takes time with the square of the length.
         near = difflib.get_close_matches(name[:QUOTE_LENGTH_MAX], known, n=1, cutoff=0)

@@ -1,20 +1,23 @@
 """Server-Sent Events (WHATWG HTML §9.2): stream an execution's events and output as they happen."""
 
-import base64
+import binascii
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 
 import anyio
+import anyio.lowlevel
 from aiohttp import web
 
-from pyexec.codec import event_name, timestamp, to_json
+from pyexec.codec import event_name, timestamp
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
 from pyexec.errors import ExecutorError, InvalidRequest, quote
 from pyexec.web.middleware import mark_complete
+from pyexec.web.streaming import cooperative, result_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +68,9 @@ def _preference(media_type: str, ranges: dict[str, float]) -> tuple[float, int]:
 
 
 async def send_events(
-    request: web.Request, execution_id: str, items: AsyncIterator[Item]
+    request: web.Request, execution_id: str, items: AsyncGenerator[Sequence[Item], None]
 ) -> web.StreamResponse:
-    """Send items up to the last one, which carries the result.
+    """Send batches of items up to the last one, which carries the result. Close `items`.
 
     If the items cannot be read to the end, the connection is aborted, and the client resumes the stream."""
     response = web.StreamResponse(
@@ -75,15 +78,19 @@ async def send_events(
     )
     await response.prepare(request)
     if request.method == "HEAD":
+        await items.aclose()
         return response
     failure: ConnectionError | ExecutorError | None = None
+    write_lock = anyio.Lock()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_keep_alive, response, name=f"keep alive {execution_id}")
+        tasks.start_soon(_keep_alive, response, write_lock, name=f"keep alive {execution_id}")
         try:
-            async for item in items:
-                await response.write(encode(execution_id, item))
-                if isinstance(item, EndItem):
-                    mark_complete(request, response)
+            async with aclosing(items):
+                async for batch in items:
+                    async with write_lock:
+                        await _write_batch(response, execution_id, batch)
+                    if isinstance(batch[-1], EndItem):
+                        mark_complete(request, response)
         except (ConnectionError, ExecutorError) as error:
             failure = error
         tasks.cancel_scope.cancel()
@@ -91,6 +98,24 @@ async def send_events(
         raise failure
     await response.write_eof()
     return response
+
+
+async def _write_batch(response: web.StreamResponse, execution_id: str, batch: Sequence[Item]) -> None:
+    """Write the events of a batch at once, and let other tasks run. The last event can be large, and is streamed."""
+    end = batch[-1] if isinstance(batch[-1], EndItem) else None
+    await response.write(b"".join(encode(execution_id, item) for item in batch if item is not end))
+    await anyio.lowlevel.checkpoint()
+    if end is not None:
+        async for piece in cooperative(end_pieces(end)):
+            await response.write(piece)
+
+
+def end_pieces(item: EndItem) -> Iterator[bytes]:
+    """Yield the last event of a stream in pieces."""
+    position = f"{item.position.seq}.{item.position.offset}"
+    yield f"event: {event_name(item.event)}\nid: {position}\ndata: ".encode()
+    yield from result_pieces(item.result, item.output_log)
+    yield b"\n\n"
 
 
 def encode(execution_id: str, item: Item) -> bytes:
@@ -106,24 +131,27 @@ def encode(execution_id: str, item: Item) -> bytes:
             }
             if isinstance(item.event, Running) and item.event.image is not None:
                 data["image"] = item.event.image
+            text = json.dumps(data)
         case OutputItem(stream=Stream.SETUP):
-            name = "setup"
-            data = {"data": base64.b64encode(item.data).decode()}
+            name, text = "setup", f'{{"data": "{_base64(item.data)}"}}'
         case OutputItem():
-            name = "output"
-            data = {"stream": item.stream.value, "data": base64.b64encode(item.data).decode()}
+            name, text = "output", f'{{"stream": "{item.stream}", "data": "{_base64(item.data)}"}}'
         case EndItem():
-            name = event_name(item.event)
-            data = to_json(item.result)
+            return b"".join(end_pieces(item))
     position = f"{item.position.seq}.{item.position.offset}"
-    return f"event: {name}\nid: {position}\ndata: {json.dumps(data)}\n\n".encode()
+    return f"event: {name}\nid: {position}\ndata: {text}\n\n".encode()
 
 
-async def _keep_alive(response: web.StreamResponse) -> None:
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+async def _keep_alive(response: web.StreamResponse, write_lock: anyio.Lock) -> None:
     """Send comments, so that proxies do not close the connection during a long run without output."""
     try:
         while True:
             await anyio.sleep(KEEP_ALIVE_SECONDS)
-            await response.write(b": keep-alive\n\n")
+            async with write_lock:  # not inside an event
+                await response.write(b": keep-alive\n\n")
     except ConnectionError as error:
         logger.info("client disconnected from an event stream: %s", error)

@@ -20,6 +20,7 @@ from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.inbox import InboxWorker
+from pyexec.services.output_memory import OutputMemory
 from pyexec.services.preparation import Preparation
 from pyexec.services.reconciler import Reconciler
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
@@ -180,6 +181,7 @@ def _context(
         active_runs=shared.active_runs,
         peers=shared.stores.peers,
         corrupt_logs=shared.corrupt_logs,
+        memory=OutputMemory(output_bytes_max=settings.max_output_bytes),
     )
     return Context(
         submissions=submissions,

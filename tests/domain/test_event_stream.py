@@ -85,5 +85,5 @@ def test_output_of_a_failed_setup_becomes_stderr_at_the_same_positions(setup: li
     ended = all_of(word, output_log, Position())
     assert [item.position for item in ended[:-1]] == [item.position for item in live]
     assert isinstance(ended[-1], EndItem)
-    assert ended[-1].result.stderr == b"".join(setup).decode("utf-8", "replace")
+    assert ended[-1].output_log.bytes_of(Stream.STDERR) == b"".join(setup)
     assert all_of(word, output_log, live[-1].position) == ended[-1:]

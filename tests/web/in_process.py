@@ -21,6 +21,7 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.downloads import Downloads
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.executions import Executions
+from pyexec.services.output_memory import OutputMemory
 from pyexec.services.output_store import files_blob, output_blob
 from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings
@@ -88,13 +89,20 @@ class Web:
 
 
 @asynccontextmanager
-async def running_web(directory: Path, submissions: Any = None, **settings: str) -> AsyncIterator[Web]:
+async def running_web(
+    directory: Path, submissions: Any = None, memory: OutputMemory | None = None, **settings: str
+) -> AsyncIterator[Web]:
     """Run the HTTP part of a server. `submissions` replaces the service that runs programs."""
     environment = {"host": "127.0.0.1", "port": "0", "data_dir": str(directory), **settings}
     parsed = read_settings({f"PYEXEC_{name.upper()}": value for name, value in environment.items()})
     log, blobs, active_runs = InlineLog.at(directory), BreakingBlobs(), ActiveRuns()
     executions = Executions(
-        log=log, blobs=blobs, active_runs=active_runs, peers=NoPeers(), corrupt_logs=CorruptLogReporter()
+        log=log,
+        blobs=blobs,
+        active_runs=active_runs,
+        peers=NoPeers(),
+        corrupt_logs=CorruptLogReporter(),
+        memory=memory or OutputMemory(output_bytes_max=10 * MEBIBYTE),
     )
     context = Context(
         submissions=submissions,

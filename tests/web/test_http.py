@@ -64,6 +64,18 @@ async def test_a_stream_that_fails_is_a_broken_transfer(web: Web, path: str, ver
             assert b"503" not in received
 
 
+async def test_no_browser_guesses_the_type_of_a_response(web: Web) -> None:
+    execution, run = await ended(web), await active(web)
+    paths = ["/health", "/metrics", "/docs", "/api/v1/executions", "/api/v1/executions/exe_unknown"]
+    paths += [f"/api/v1/executions/{execution}{rest}" for rest in ("", "/logs", "/events", "/files")]
+    paths += [f"/api/v1/executions/{execution}/files/big.bin"]
+    paths += [f"/api/v1/executions/{run.id}/logs?follow=1"]
+    async with aiohttp.ClientSession(web.url) as http:
+        for path in paths:
+            async with http.get(path) as response:
+                assert (path, response.headers.get("X-Content-Type-Options")) == (path, "nosniff")
+
+
 PREFERENCES = {
     "text/event-stream": True,
     "TEXT/EVENT-STREAM": True,

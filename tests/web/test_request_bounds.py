@@ -16,13 +16,15 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from attrs import Factory, frozen
 
-from pyexec.domain.spec import EvalRequest, Metadata
-from pyexec.errors import QUOTE_LENGTH_MAX, Unavailable
+from pyexec.domain.process_arguments import BYTES_PER_STRING, STRING_BYTES_MAX, TOTAL_BYTES_MAX
+from pyexec.domain.spec import EvalRequest, Metadata, resolve
+from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest, Unavailable
 from pyexec.metrics import NOOP_METER
 from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings
 from pyexec.web.application import create_application
 from pyexec.web.context import Context, ServerState, WebLimits
+from tests.domain.test_spec import POLICY
 from tests.support.archives import script
 
 ID = f"exe_{0:032x}"
@@ -136,6 +138,7 @@ async def test_an_empty_image_in_eval_means_none(front: Front) -> None:
         ("GET", f"/api/v1/executions/{ID}/events", "folow", "did you mean 'follow'?"),
         ("GET", f"/api/v1/executions/{ID}/files", "path", "this endpoint takes none"),
         ("GET", f"/api/v1/executions/{ID}/files/a", "path", "this endpoint takes none"),
+        ("GET", "/metrics", "name", "this endpoint takes none"),
     ],
 )
 async def test_an_unknown_query_parameter_is_refused_and_the_nearest_named(
@@ -145,6 +148,58 @@ async def test_an_unknown_query_parameter_is_refused_and_the_nearest_named(
     assert document["code"] == "unknown_field"
     assert document["field"][:QUOTE_LENGTH_MAX] == unknown[:QUOTE_LENGTH_MAX]
     assert said in document["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (f"/api/v1/executions/{ID}?wait=0&wait=5", "wait"),
+        ("/api/v1/executions?limit=5&status=failed&limit=5", "limit"),
+        (f"/api/v1/executions/{ID}/logs?stream=stdout&stream=stderr", "stream"),
+        (f"/api/v1/executions/{ID}/events?follow=0&follow=1", "follow"),
+    ],
+)
+async def test_a_repeated_query_parameter_is_refused(front: Front, path: str, name: str) -> None:
+    document = await front.refusal("GET", path)
+    assert (document["code"], document["field"]) == ("invalid_request", name)
+    assert "more than once" in document["error"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_health_checks_ignore_the_query(front: Front, path: str) -> None:
+    async with front.http.get(f"{path}?nocache=1&nocache=2") as response:
+        assert response.status == 200
+
+
+BIG = STRING_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("field", "items", "refused"),
+    [
+        ("script_args", ["a" * BIG, "é" * (BIG // 2)], None),
+        ("script_args", ["a", "a" * (BIG + 1)], "script_args[1]"),
+        ("script_args", ["é" * (BIG // 2 + 1)], "script_args[0]"),
+        ("env_vars", ["A=" + "a" * (BIG - 2)], None),
+        ("env_vars", ["A=1", "B=" + "a" * (BIG - 1)], "env_vars[1]"),
+        ("pre_commands", ["a" * BIG], None),
+        ("pre_commands", ["a" * (BIG + 1)], "pre_commands[0]"),
+        ("script_args", ["a" * (BIG - BYTES_PER_STRING)] * (TOTAL_BYTES_MAX // BIG), None),
+        ("script_args", ["a" * BIG] * 16, "script_args[15]"),
+        ("env_vars", ["A=" + "a" * (BIG - 2)] * 16, "env_vars[15]"),
+    ],
+)
+def test_strings_that_no_process_can_get_are_refused(
+    field: str, items: list[str], refused: str | None
+) -> None:
+    metadata = Metadata(**{field: tuple(items)})  # type: ignore[arg-type]
+    if refused is None:
+        resolve(metadata, POLICY)
+        return
+    with pytest.raises(InvalidRequest, match="may have at most") as caught:
+        resolve(metadata, POLICY)
+    assert caught.value.field == refused
+    assert len(str(caught.value)) < 300
 
 
 def files(count: int, name: str = "f%d.py") -> dict[str, Any]:

@@ -4,15 +4,17 @@ import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import cattrs
 import pytest
+from attrs import evolve
 
 from pyexec.codec import parse_request, to_json
 from pyexec.domain import events
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
-from pyexec.domain.output_log import Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.sse import encode
@@ -66,6 +68,14 @@ async def test_error_responses_match_the_wire_files(case, server):
         assert {name: answer.headers.get(name) for name in case["headers"]} == case["headers"]
 
 
+def ended(wire: dict) -> dict[str, Any]:
+    """Return the result without its output, and the output."""
+    output_log = OutputLog()
+    for stream in (Stream.STDOUT, Stream.STDERR):
+        output_log.append(stream, wire[stream].encode())
+    return {"result": evolve(result_of(wire), stdout="", stderr=""), "output_log": output_log}
+
+
 def items() -> dict[str, Item]:
     wanted = {case["name"]: case["event"] for case in cases("events")}
     lost = events.FailureType.LOST
@@ -83,12 +93,12 @@ def items() -> dict[str, Item]:
         "the end": EndItem(
             position=Position(seq=4, offset=2),
             event=events.Finished(at=MOMENT, nonce="n", exit_code=0),
-            result=result_of(wanted["the end"]["result"]),
+            **ended(wanted["the end"]["result"]),
         ),
         "a failure": EndItem(
             position=Position(seq=4),
             event=events.Failed(at=MOMENT, nonce="n", error_type=lost, error="its replica died"),
-            result=result_of(wanted["a failure"]["result"]),
+            **ended(wanted["a failure"]["result"]),
         ),
     }
 

@@ -47,7 +47,6 @@ class StaticFile:
             "ETag": f'W/"{tag}"',
             "Referrer-Policy": "no-referrer",
             "Vary": "Accept-Encoding",
-            "X-Content-Type-Options": "nosniff",
         }
         if any(known in (ETag(tag, is_weak=True), ETag("*")) for known in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)

@@ -1,6 +1,7 @@
 """Endpoints about executions: state, list, kill, output, events, output files."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -14,7 +15,6 @@ from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
 from pyexec.services.downloads import Download
 from pyexec.web.context import get_context, read_caller, read_execution_id
-from pyexec.web.middleware import mark_complete
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import (
     EventsQuery,
@@ -30,6 +30,7 @@ from pyexec.web.schemas import (
     reject_query,
 )
 from pyexec.web.sse import parse_position, send_events
+from pyexec.web.streaming import cooperative, send_result, send_stream
 
 _NOT_ENDED = "The execution has not ended yet."
 _DOWNLOAD_HEADERS = {"200": {"Content-Disposition": "Suggested file name."}}
@@ -43,8 +44,9 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
     """Return the state of an execution. With `wait`, respond once it has ended or the time is up."""
     query = read_query(request, WaitQuery)
     executions = get_context(request).executions
-    result = await executions.result(read_execution_id(request), read_caller(request), query.wait)
-    return web.json_response(to_json(result))
+    execution = await executions.wait(read_execution_id(request), query.wait)
+    async with executions.output(execution, read_caller(request)) as output_log:
+        return await send_result(request, execution, output_log)
 
 
 @docs(tags=["executions"], summary="Kill an execution", responses=error_responses(404, 503))
@@ -86,22 +88,31 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     query = read_query(request, LogsQuery)
     wanted = {Stream(query.stream.value)} if query.stream else {Stream.STDOUT, Stream.STDERR}
     executions = get_context(request).executions
+    headers = {"Content-Type": "text/plain"}
     if not query.follow:
-        output_log = await executions.output_log(read_execution_id(request), read_caller(request))
-        data = b"".join(data for stream, data in output_log.since(0) if stream in wanted)
-        return web.Response(body=data, content_type="text/plain")
+        execution = await executions.get(read_execution_id(request))
+        async with executions.output(execution, read_caller(request)) as output_log:
+            headers["Content-Length"] = str(sum(output_log.size_of(stream) for stream in wanted))
+            pieces = output_log.pieces(wanted, until=len(output_log))  # the program may print more meanwhile
+            return await send_stream(request, headers, cooperative(pieces))
     items = await executions.items(read_execution_id(request), Position(), read_caller(request))
-    headers = {"Content-Type": "text/plain", "X-Accel-Buffering": "no"}
-    return await _stream(request, headers, _output_of(items, wanted))
+    headers["X-Accel-Buffering"] = "no"
+    async with aclosing(_output_of(items, wanted)) as output:
+        return await send_stream(request, headers, output)
 
 
-async def _output_of(items: AsyncIterator[Item], wanted: set[Stream]) -> AsyncIterator[bytes]:
-    async for item in items:
-        if isinstance(item, OutputItem) and item.stream in wanted:
-            yield item.data
-        elif isinstance(item, EndItem) and item.result.started_at is None and Stream.STDERR in wanted:
-            # The program did not start: its setup failed, and stderr of the result is the setup's output.
-            yield item.result.stderr.encode()
+async def _output_of(
+    items: AsyncGenerator[Sequence[Item], None], wanted: set[Stream]
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(items):
+        async for batch in items:
+            yield b"".join(
+                item.data for item in batch if isinstance(item, OutputItem) and item.stream in wanted
+            )
+            end = batch[-1]
+            if isinstance(end, EndItem) and end.result.started_at is None and Stream.STDERR in wanted:
+                # The program did not start: its setup failed, and its stderr is the setup's output.
+                yield end.output_log.bytes_of(Stream.STDERR)
 
 
 @docs(
@@ -178,29 +189,12 @@ async def get_file(request: web.Request) -> web.StreamResponse:
 async def _send_download(
     request: web.Request, download: Download, content_type: str, name: str
 ) -> web.StreamResponse:
-    """Send output files. Untrusted programs wrote them, so a browser must neither show them nor guess their type."""
+    """Send output files. Untrusted programs wrote them, so a browser must not show them."""
     # Read before the headers are sent, so that an unreadable file becomes an error response.
     first = await anext(download.chunks, b"")
     headers = {
         "Content-Type": content_type,
         "Content-Length": str(download.size),
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-        "X-Content-Type-Options": "nosniff",
     }
-    return await _stream(request, headers, download.chunks, first)
-
-
-async def _stream(
-    request: web.Request, headers: dict[str, str], chunks: AsyncIterator[bytes], first: bytes = b""
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    if request.method == "HEAD":
-        return response
-    if first:
-        await response.write(first)
-    async for chunk in chunks:
-        await response.write(chunk)
-    mark_complete(request, response)
-    await response.write_eof()
-    return response
+    return await send_stream(request, headers, download.chunks, first)

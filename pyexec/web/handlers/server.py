@@ -9,8 +9,8 @@ from aiohttp_apispec import docs, response_schema
 from pyexec.codec import to_json
 from pyexec.errors import ExecutorError
 from pyexec.web.context import EXPOSITION, SERVER_STATE, Context
-from pyexec.web.openapi.schema_builder import schema_of
-from pyexec.web.schemas import Health, Readiness, Unreadiness
+from pyexec.web.openapi.schema_builder import error_responses, schema_of
+from pyexec.web.schemas import Health, Readiness, Unreadiness, reject_query
 
 CHECK_SECONDS = 5.0
 
@@ -18,7 +18,9 @@ CHECK_SECONDS = 5.0
 @docs(tags=["server"], summary="Liveness check")
 @response_schema(schema_of(Health), 200, description="The process is alive.")
 async def health(_: web.Request) -> web.StreamResponse:
-    """Respond as long as the process is alive."""
+    """Respond as long as the process is alive.
+
+    This endpoint and `/ready` ignore the query string, because load balancers and monitors may append one."""
     return web.json_response(to_json(Health(status="ok")))
 
 
@@ -38,9 +40,10 @@ async def ready(request: web.Request) -> web.StreamResponse:
     return web.json_response(to_json(Readiness(status="ok", warnings=tuple(context.warnings()) or None)))
 
 
-@docs(tags=["server"], summary="Prometheus metrics", produces=["text/plain"])
+@docs(tags=["server"], summary="Prometheus metrics", produces=["text/plain"], responses=error_responses(400))
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Return all metrics in the Prometheus text format."""
+    reject_query(request)
     exposition = request.app[EXPOSITION]
     return web.Response(body=exposition.exposition(), headers={"Content-Type": exposition.content_type})
 

@@ -31,6 +31,7 @@ from pyexec.web.schemas import (
     reject_query,
 )
 from pyexec.web.sse import accepts_events, send_events
+from pyexec.web.streaming import send_result
 
 PYTHON_MINOR_MIN = 8
 FILES_MAX = 1000
@@ -143,7 +144,7 @@ async def _respond_from_run(request: web.Request, context: Context, run: Run) ->
     await run.inactive.wait()
     if not run.has_ended:  # another replica has taken it over
         return await _respond_from_log(request, context, run.id)
-    return web.json_response(to_json(context.executions.result_of_run(run)))
+    return await send_result(request, run.execution, run.output_log)
 
 
 async def _respond_from_log(request: web.Request, context: Context, execution_id: str) -> web.StreamResponse:
@@ -151,9 +152,9 @@ async def _respond_from_log(request: web.Request, context: Context, execution_id
     if accepts_events(request):
         items = await context.executions.items(execution_id, Position(), read_caller(request))
         return await send_events(request, execution_id, items)
-    return web.json_response(
-        to_json(await context.executions.final_result(execution_id, read_caller(request)))
-    )
+    execution = await context.executions.wait_until_ended(execution_id)
+    async with context.executions.output(execution, read_caller(request)) as output_log:
+        return await send_result(request, execution, output_log)
 
 
 async def _read_body(request: web.Request) -> bytes:

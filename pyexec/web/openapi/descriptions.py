@@ -82,9 +82,13 @@ _RUN_OPTIONS = {
     ),
     "stdin": FieldDoc("Standard input of the program.", "a line\n"),
     "env_vars": FieldDoc(
-        "Environment variables, each as NAME=value.", ["MODE=test"], r"^[^=\x00]+=[^\x00]*$"
+        "Environment variables, each as NAME=value of at most 131071 bytes.",
+        ["MODE=test"],
+        r"^[^=\x00]+=[^\x00]*$",
     ),
-    "script_args": FieldDoc("Command-line arguments of the program.", ["--fast"], _ANY_TEXT),
+    "script_args": FieldDoc(
+        "Command-line arguments of the program, each of at most 131071 bytes.", ["--fast"], _ANY_TEXT
+    ),
     "output_files": FieldDoc(
         "Glob patterns of the files below /work to return. A directory means all files in it.",
         ["*.png"],

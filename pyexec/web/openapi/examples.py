@@ -7,7 +7,7 @@ from pyexec.codec import to_json
 from pyexec.domain.event_stream import EndItem, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Finished, Running, Usage
 from pyexec.domain.execution import Status
-from pyexec.domain.output_log import Stream
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result, Timings
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.openapi.descriptions import EXAMPLE_ID
@@ -29,6 +29,8 @@ _RESULT = Result(
     usage=Usage(cpu_seconds=0.01, peak_memory_bytes=9_000_000),
     stdout="42\n",
 )
+_OUTPUT = OutputLog()
+_OUTPUT.append(Stream.STDOUT, b"42\n")
 _ITEMS = (
     LifecycleItem(position=Position(seq=3), event=Running(at=_STARTED, nonce="", engine="", container="")),
     OutputItem(position=Position(seq=3, offset=3), stream=Stream.STDOUT, data=b"42\n"),
@@ -36,6 +38,7 @@ _ITEMS = (
         position=Position(seq=4, offset=3),
         event=Finished(at=_FINISHED, nonce="", exit_code=0),
         result=_RESULT,
+        output_log=_OUTPUT,
     ),
 )
 TYPE_EXAMPLES: dict[type, list[Any]] = {

@@ -1,0 +1,46 @@
+"""Compute the fingerprint that tells whether two requests with one idempotency key are the same request."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+PIECE_CHARACTERS = 64 * 1024
+"""A longer string is encoded in pieces: Python runs no other thread while one call encodes a string."""
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of the text's UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def fingerprint(identity: str, metadata: Any, archive_sha256: str) -> str:
+    """Return the SHA-256 of a request. `metadata` is a JSON document; call this in a thread if it may be large."""
+    digest = hashlib.sha256(f"{identity}\n".encode("utf-8", "surrogateescape"))
+    for piece in json_pieces(metadata):
+        digest.update(piece.encode())
+    digest.update(f"\n{archive_sha256}".encode())
+    return digest.hexdigest()
+
+
+def json_pieces(value: Any) -> Iterator[str]:
+    """Yield the text of `json.dumps(value, sort_keys=True)` in pieces."""
+    if isinstance(value, str):
+        yield '"'
+        for at in range(0, len(value), PIECE_CHARACTERS):
+            yield json.dumps(value[at : at + PIECE_CHARACTERS])[1:-1]
+        yield '"'
+    elif isinstance(value, list):
+        yield "["
+        for number, item in enumerate(value):
+            yield ", " if number else ""
+            yield from json_pieces(item)
+        yield "]"
+    elif isinstance(value, dict):
+        yield "{"
+        for number, name in enumerate(sorted(value)):
+            yield f"{', ' if number else ''}{json.dumps(name)}: "
+            yield from json_pieces(value[name])
+        yield "}"
+    else:
+        yield json.dumps(value)

@@ -1,0 +1,80 @@
+"""Send responses in pieces: files, output, and results whose output is too large to be one JSON text."""
+
+import codecs
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import anyio.lowlevel
+from aiohttp import web
+
+from pyexec.codec import to_json
+from pyexec.domain.execution import Execution
+from pyexec.domain.output_log import OutputLog, Stream
+from pyexec.domain.result import Result, result_of, result_without_output
+from pyexec.web.middleware import mark_complete
+
+RESULT_AT_ONCE_BYTES = 64 * 1024
+"""A result with more output is sent in pieces. Its JSON can be six times as large."""
+PIECE_CHARACTERS = 16 * 1024
+
+
+async def send_stream(
+    request: web.Request, headers: dict[str, str], chunks: AsyncIterator[bytes], first: bytes = b""
+) -> web.StreamResponse:
+    """Send a body in chunks, after `first`. To HEAD, only the headers are sent."""
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    if first:
+        await response.write(first)
+    async for chunk in chunks:
+        await response.write(chunk)
+    mark_complete(request, response)
+    await response.write_eof()
+    return response
+
+
+async def send_result(
+    request: web.Request, execution: Execution, output_log: OutputLog
+) -> web.StreamResponse:
+    """Send the result of an execution as JSON."""
+    if len(output_log) <= RESULT_AT_ONCE_BYTES:
+        return web.json_response(to_json(result_of(execution, output_log)))
+    result = result_without_output(execution, output_log)
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    return await send_stream(request, headers, cooperative(result_pieces(result, output_log)))
+
+
+async def cooperative(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the pieces, and let other tasks run after each."""
+    for piece in pieces:
+        if piece:
+            yield piece
+        await anyio.lowlevel.checkpoint()
+
+
+def result_pieces(result: Result, output_log: OutputLog) -> Iterator[bytes]:
+    """Yield the JSON of a result. `stdout` and `stderr` come from the output log, the other fields from `result`."""
+    begin, until = "{", len(output_log)
+    for name, value in to_json(result).items():
+        yield f"{begin}{json.dumps(name)}: ".encode()
+        if name in (Stream.STDOUT, Stream.STDERR):
+            yield from _string_pieces(output_log.pieces({Stream(name)}, until))
+        else:
+            yield json.dumps(value).encode()
+        begin = ", "
+    yield b"}"
+
+
+def _string_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield UTF-8 text as a JSON string. Invalid bytes are replaced."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    yield b'"'
+    for piece in pieces:
+        text = decoder.decode(piece)
+        for at in range(0, len(text), PIECE_CHARACTERS):
+            yield json.dumps(text[at : at + PIECE_CHARACTERS])[1:-1].encode()
+        yield b""
+    yield json.dumps(decoder.decode(b"", final=True))[1:-1].encode()
+    yield b'"'

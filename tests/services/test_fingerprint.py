@@ -1,0 +1,31 @@
+"""Test that a fingerprint depends on every byte of a request, and that no step of it encodes a long text at once."""
+
+import json
+
+import pytest
+
+from pyexec.services.fingerprint import PIECE_CHARACTERS, fingerprint, json_pieces
+
+LONG = '\U0001f600"\n\x7f' * PIECE_CHARACTERS
+DOCUMENTS = [
+    {},
+    {"stdin": LONG, "env_vars": ["A=1", LONG], "config": {"memory_mb": 64, "cpus": 0.5}},
+    {"b": [], "a": [True, None, "", {"z": 1, "y": []}]},
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_pieces_are_the_document(document: object) -> None:
+    pieces = list(json_pieces(document))
+    assert "".join(pieces) == json.dumps(document, sort_keys=True)
+    assert all(len(piece) <= 12 * PIECE_CHARACTERS for piece in pieces)
+
+
+def test_a_fingerprint_depends_on_every_part() -> None:
+    parts = ("/api/v1/exec", {"stdin": LONG}, "0" * 64)
+    changed = [
+        ("/api/v1/eval", *parts[1:]),
+        (parts[0], {"stdin": LONG + "x"}, parts[2]),
+        (*parts[:2], "1" * 64),
+    ]
+    assert len({fingerprint(*each) for each in [parts, parts, *changed]}) == 4
