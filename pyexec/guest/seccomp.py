@@ -20,13 +20,14 @@ X32 = 0x40000000
 
 CALLS = {
     "x86_64": {"prlimit64": 302, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
-               "sched_setaffinity": 203, "sched_setattr": 314, "socket": 41},
+               "sched_setaffinity": 203, "sched_setattr": 314, "socket": 41, "setsockopt": 54},
     "aarch64": {"prlimit64": 261, "setpriority": 140, "sched_setparam": 118, "sched_setscheduler": 119,
-                "sched_setaffinity": 122, "sched_setattr": 274, "socket": 198},
+                "sched_setaffinity": 122, "sched_setattr": 274, "socket": 198, "setsockopt": 208},
 }  # fmt: skip
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 IO_URING = (425, 426, 427)
 PRIO_USER = 2
+SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
 FAMILIES = (1, 2, 10, 16)
 """Allowed socket families: Unix, IPv4, IPv6, and netlink, which lists network interfaces. Others can bypass the
 sandbox's network (vsock reaches the host of a virtual machine), or use rarely tested parts of the kernel."""
@@ -58,6 +59,19 @@ def allow_families(call):
     return on_call(call, instruction(LOAD, ARGUMENTS), *tests, return_errno(errno.EAFNOSUPPORT))
 
 
+def ignore_buffer_sizes(call):
+    """Let `setsockopt` succeed without effect for the sizes of buffers, which sockets.py has to know."""
+    return on_call(
+        call,
+        instruction(LOAD, ARGUMENTS + 8),
+        instruction(EQUAL, SOL_SOCKET, 0, 4),
+        instruction(LOAD, ARGUMENTS + 16),
+        instruction(EQUAL, SO_SNDBUF, 1, 0),
+        instruction(EQUAL, SO_RCVBUF, 0, 1),
+        return_errno(0),
+    )
+
+
 def build_filter(machine):
     """Return the filter's instructions, in the kernel's format."""
     calls = CALLS[machine]
@@ -75,6 +89,7 @@ def build_filter(machine):
         program += deny(calls[name], 0, 1)
     program += deny(calls["setpriority"], 1, 1) + deny(calls["setpriority"], 0, PRIO_USER)
     program += allow_families(calls["socket"])
+    program += ignore_buffer_sizes(calls["setsockopt"])
     return program + [instruction(RETURN, ALLOW)]
 
 

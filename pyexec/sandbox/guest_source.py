@@ -11,6 +11,7 @@ _SUPERVISOR = (
     "wire",
     "archive",
     "disk",
+    "sockets",
     "memory",
     "processes",
     "seccomp",
