@@ -11,7 +11,7 @@ FREE = 64
 READ_MAX = 4096
 """With more sockets, each of them counts with its maximum, because reading the lists would take too long."""
 SUMMARY = "/proc/net/sockstat"
-LISTS = ("/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6")
+LISTS = ["/proc/net/" + kind + version for kind in ("tcp", "udp", "icmp") for version in ("", "6")]
 NETLINK = "/proc/net/netlink"
 QUEUES = re.compile(b" ([0-9A-F]{8}):([0-9A-F]{8}) ")
 """The bytes in the send buffer and in the receive buffer of a socket, in a line of these lists."""
