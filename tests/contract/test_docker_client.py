@@ -56,12 +56,12 @@ def test_user_ids_that_the_engine_cannot_map_are_refused(option: str) -> None:
 
 
 def test_paths_of_volumes_are_normalized() -> None:
-    assert check_volumes("image", ["/srv/a/", "//data", "more", "/srv/../b", "/data"]) == [
+    assert check_volumes("image", ["/srv/a/", "//data", "more", "/srv/../b", "/data"]) == (
         "/b",
         "/data",
         "/more",
         "/srv/a",
-    ]
+    )
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ class DockerEngine:
         used: Collection[int] = ()
         while True:
             user = self._user_ids.choose(used)
-            etc_files = await self._etc.mounts(image.image_id, user.id, network=spec.network is not None)
+            etc_files = await self._etc.mounts(image, user.id, network=spec.network is not None)
             config = container_config(spec, self._security, user.id, etc_files, image.paths)
             try:
                 return await self._create_named(user.container, config, spec.image)

@@ -19,6 +19,7 @@ from anyio import to_thread
 from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import get, has_status, remove_container, request_timeout, translate_errors
+from pyexec.adapters.docker.image_volumes import ImageVolumes
 from pyexec.errors import EngineError, ImageUnavailable
 from pyexec.guest.home import USER
 from pyexec.guest.wire import WORK
@@ -46,13 +47,12 @@ _KNOWN_MAX: Final = 1000
 class _Block:
     """User ids whose files are created together."""
 
-    image: str
-    """The id of the image."""
+    image: ImageVolumes
     ids: range
 
     @property
     def volume(self) -> str:
-        return f"{LABEL}-{self.image.rpartition(':')[2][:32]}"
+        return f"{LABEL}-{self.image.image_id.rpartition(':')[2][:32]}"
 
     @property
     def marker(self) -> str:
@@ -72,13 +72,13 @@ class EtcFiles:
     """True if files have been removed, so that markers prove nothing."""
     _lock: anyio.Lock = field(factory=anyio.Lock)
 
-    async def mounts(self, image_id: str, uid: int, *, network: bool) -> Sequence[Mapping[str, Any]]:
+    async def mounts(self, image: ImageVolumes, uid: int, *, network: bool) -> Sequence[Mapping[str, Any]]:
         """Return the entries of `HostConfig.Mounts` for a sandbox of this image whose user and group have this id.
 
         For the first sandbox of a block of ids, this needs a helper container, which is never started.
 
         Raises `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist or has no proper file."""
-        block = self._block(image_id, uid)
+        block = self._block(image, uid)
         folder = self._known.get(block)
         if folder is None:
             async with self._lock:
@@ -97,13 +97,14 @@ class EtcFiles:
         self._known.clear()
         self._removed = True
 
-    def _block(self, image_id: str, uid: int) -> _Block:
+    def _block(self, image: ImageVolumes, uid: int) -> _Block:
         index = self._ids.index(uid) // BLOCK_IDS
-        return _Block(image_id, self._ids[index * BLOCK_IDS : (index + 1) * BLOCK_IDS])
+        return _Block(image, self._ids[index * BLOCK_IDS : (index + 1) * BLOCK_IDS])
 
     async def _create_files(self, block: _Block) -> str:
         """Create the files if they are missing. Return their directory on the machine of the engine."""
-        async with translate_errors(image=block.image):
+        image_id = block.image.image_id
+        async with translate_errors(image=image_id):
             # Returns the volume if it exists already.
             volume = await self._docker.volumes.create({"Name": block.volume, "Labels": {LABEL: ""}})  # type: ignore[no-untyped-call]
             folder = str((await volume.show())["Mountpoint"])
@@ -111,14 +112,14 @@ class EtcFiles:
             await self._remove_old_volumes(block.volume)
         name = f"{LABEL}-{secrets.token_hex(8)}"
         try:
-            async with translate_errors(image=block.image):
+            async with translate_errors(image=image_id):
                 container = await self._docker.containers.create(_helper_config(block), name=name)
             # Read in any case: the image is refused if they are no regular files.
             passwd, group = await self._read_file(name, _PASSWD), await self._read_file(name, _GROUP)
             _, marker = await self._read_member(name, f"{_MOUNTED}/{block.marker}")
             if self._removed or not marker:
                 archive = await to_thread.run_sync(_archive, _files(block, passwd, group))
-                async with translate_errors(image=block.image):
+                async with translate_errors(image=image_id):
                     await container.put_archive(_MOUNTED, archive)  # type: ignore[no-untyped-call]
         finally:
             with anyio.CancelScope(shield=True):
@@ -221,12 +222,13 @@ def _helper_config(block: _Block) -> Mapping[str, Any]:
         "Type": "volume", "Source": block.volume, "Target": _MOUNTED, "VolumeOptions": {"NoCopy": True}
     }  # fmt: skip
     return {
-        "Image": block.image,
+        "Image": block.image.image_id,
         "Entrypoint": [],
         "Cmd": ["none"],
         "Labels": {LABEL: "helper"},
         "NetworkDisabled": True,
-        "HostConfig": {"Mounts": [volume]},
+        # Otherwise Docker would copy what the image has in its volumes.
+        "HostConfig": {"Mounts": [volume], "Tmpfs": dict.fromkeys(block.image.paths, "")},
     }
 
 

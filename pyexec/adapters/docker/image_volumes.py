@@ -4,7 +4,7 @@ Docker creates a volume on the engine's disk for each of them, without a limit o
 small file system in memory there instead (see config.py)."""
 
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from aiodocker import Docker
@@ -23,7 +23,7 @@ class ImageVolumes:
     """The id of an image, and the normalized paths of its volumes."""
 
     image_id: str
-    paths: Sequence[str]
+    paths: tuple[str, ...]
 
 
 @define(eq=False)
@@ -50,9 +50,9 @@ class VolumesOfImages:
         return found
 
 
-def check_volumes(image: str, declared: Iterable[str]) -> Sequence[str]:
+def check_volumes(image: str, declared: Iterable[str]) -> tuple[str, ...]:
     """Return the paths, normalized. Raise `ImageUnavailable` if sandboxes do not support them."""
-    paths = sorted({posixpath.normpath(f"/{path.lstrip('/')}") for path in declared})
+    paths = tuple(sorted({posixpath.normpath(f"/{path.lstrip('/')}") for path in declared}))
     if len(paths) > VOLUMES_MAX:
         raise ImageUnavailable(
             f"the image {image!r} declares {len(paths)} volumes; sandboxes support at most {VOLUMES_MAX}"
