@@ -93,6 +93,11 @@ class Settings:
         "networks that it has created; off: leave the machine's firewall unchanged",
         choices=("auto", "off"),
     )
+    sandbox_uids: range = _engine(
+        range(100000, 101000),
+        "user ids of sandboxes, as FIRST-LAST; each sandbox on the engine has one of its own; a single id is shared by "
+        "all sandboxes",
+    )
     pids_max: int = _engine(256, "maximum number of processes and threads in a sandbox", minimum=8)
     allow_unenforced: tuple[str, ...] = _engine(
         (), "limits that this Docker engine need not enforce", choices=LIMITS

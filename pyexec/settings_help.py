@@ -63,4 +63,6 @@ def _default(value: object) -> str:
             return "on" if value else "off"
         case float():
             return f"{value:g}"
+        case range():
+            return f"{value[0]}-{value[-1]}"
     return str(value)

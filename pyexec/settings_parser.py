@@ -13,6 +13,8 @@ import cattrs
 from pyexec.errors import SettingsError
 from pyexec.settings import CLIENT_VARIABLES, PREFIX, Settings
 
+ID_MAX = 2**31 - 1
+"""The highest user id that Docker accepts."""
 _TRUE, _FALSE = frozenset({"on", "true", "1"}), frozenset({"off", "false", "0"})
 
 
@@ -94,6 +96,8 @@ def allowed_values(setting: "attrs.Attribute[Any]") -> str:
         return "on, off (also true, false, 1, 0)"
     if kind is Path:
         return "a path"
+    if kind is range:
+        return f"a number, or FIRST-LAST; from 1 to {ID_MAX}"
     return "text" if _is_optional(setting) else "text, not empty"
 
 
@@ -135,8 +139,17 @@ def _parse_list(text: str, _: object) -> tuple[str, ...]:
     return tuple(stripped for item in text.split(",") if (stripped := item.strip()))
 
 
+def _parse_range(text: str, _: object) -> range:
+    first, dash, last = text.partition("-")
+    numbers = range(int(first), int(last if dash else first) + 1)
+    if not numbers or numbers[0] < 1 or numbers[-1] > ID_MAX:
+        raise ValueError(text)
+    return numbers
+
+
 _converter = cattrs.Converter()
 _converter.register_structure_hook(bool, _parse_bool)
 _converter.register_structure_hook(float, _parse_float)
+_converter.register_structure_hook(range, _parse_range)
 _converter.register_structure_hook(Path, lambda text, _: Path(text))
 _converter.register_structure_hook_func(_is_list, _parse_list)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from attrs import frozen
 
+from pyexec.domain.sandbox_limits import RESOURCE_LIMITS, TCP_BUFFER_BYTES
 from pyexec.domain.spec import MEBIBYTE
 
 LIMITS = (
@@ -20,6 +21,11 @@ LIMITS = (
     "no_new_privileges",
     "seccomp",
     "uid",
+    "rlimits",
+    "sockets",
+    "terminals",
+    "masked_paths",
+    "volumes",
     "cpus",
     "cpu_shares",
 )
@@ -41,7 +47,8 @@ class ProbeLimits:
     pids_max: int
     cpu_shares: int
     cpus: float | None
-    uid: int
+    uids: range
+    """Each sandbox has one of these ids."""
 
 
 @frozen(kw_only=True)
@@ -63,6 +70,16 @@ class LimitsReport:
     no_new_privileges: bool
     seccomp: bool
     ids: Sequence[int]
+    resources: Mapping[str, int]
+    """The hard limits on resources, by name."""
+    tcp_buffer_bytes: int | None
+    """The maximum size of a TCP buffer; None if the kernel counts the memory of sockets."""
+    terminals: int
+    """The number of pseudoterminals that could be opened: 0 or 1."""
+    readable: Sequence[str]
+    """Paths that should be masked, and are not."""
+    volumes: Sequence[str]
+    """Writable directories that are not in memory."""
     cpu_seconds: float
     elapsed_seconds: float
     cpus: float | None
@@ -89,7 +106,12 @@ def unenforced_limits(
     """Return the limits that are not enforced, each with the observation that shows it.
 
     The engine's own list of `unsupported` limits decides only where the probe cannot observe anything."""
-    problems = {**_resources(limits, report), **_privileges(limits, report), **_processor(limits, report)}
+    problems = {
+        **_resources(limits, report),
+        **_privileges(limits, report),
+        **_kernel(report),
+        **_processor(limits, report),
+    }
     observed = {"cpus": report.cpus, "cpu_shares": _shares(report)}
     for name in unsupported:
         if name in observed and (observed[name] is None or (name == "cpus" and limits.cpus is None)):
@@ -139,8 +161,29 @@ def _privileges(limits: ProbeLimits, report: LimitsReport) -> Mapping[str, str |
         "no_new_privileges": None if report.no_new_privileges else "the flag is not set",
         "seccomp": None if report.seccomp else "no filter is set",
         "uid": None
-        if list(report.ids) == [limits.uid]
-        else f"user and group ids are {', '.join(map(str, report.ids))} instead of only {limits.uid}",
+        if len(report.ids) == 1 and report.ids[0] in limits.uids
+        else f"user and group ids are {', '.join(map(str, report.ids))} instead of one of PYEXEC_SANDBOX_UIDS",
+    }
+
+
+def _kernel(report: LimitsReport) -> Mapping[str, str | None]:
+    """Check what the kernel counts for the whole machine, and what it shows of the machine."""
+    wrong = [
+        f"{name} {limit} instead of {RESOURCE_LIMITS[name]}"
+        for name, limit in report.resources.items()
+        if limit != RESOURCE_LIMITS[name]
+    ]
+    buffer = report.tcp_buffer_bytes
+    return {
+        "rlimits": f"resource limits are {', '.join(wrong)}" if wrong else None,
+        "sockets": f"a TCP connection can hold {buffer} bytes in each direction, not {TCP_BUFFER_BYTES}"
+        if buffer is not None and buffer > TCP_BUFFER_BYTES
+        else None,
+        "terminals": "programs can open pseudoterminals" if report.terminals else None,
+        "masked_paths": f"readable: {', '.join(report.readable)}" if report.readable else None,
+        "volumes": f"programs can write to the engine's disk: {', '.join(report.volumes)}"
+        if report.volumes
+        else None,
     }
 
 

@@ -9,7 +9,7 @@ import signal
 import stat
 import time
 
-from pyexec.guest.wire import TMP, WORK
+from pyexec.guest.disk import DIRECTORIES
 
 SHARED_MEMORY = "/dev/shm"
 CLEANUP_SECONDS = 0.1
@@ -36,7 +36,7 @@ class FreshState:
 
     def __init__(self, memory):
         self.memory = memory
-        self.roots = [Root(path) for path in (WORK, TMP, SHARED_MEMORY) if os.path.ismount(path)]
+        self.roots = [Root(path) for path in (*DIRECTORIES, SHARED_MEMORY)]
         self.foreign = foreign_mounts([root.path for root in self.roots])
         self.memory_bytes = memory.charged()
         self.descriptors = descriptors()
@@ -45,7 +45,7 @@ class FreshState:
     def restore(self):
         """Remove everything that the last program has left. Raise `Dirty` if that fails, or if anything differs."""
         if self.foreign:
-            raise Dirty("the image has a writable mount: %s" % self.foreign[0])
+            raise Dirty("there is another writable mount: %s" % self.foreign[0])
         deadline = time.process_time() + CLEANUP_SECONDS
         signal.set_wakeup_fd(-1)
         for fd in descriptors() - self.descriptors:
@@ -122,7 +122,7 @@ def empty(directory, deadline, depth=0):
 
 
 def foreign_mounts(own):
-    """Return the writable mounts that are neither in `own` nor the kernel's, such as the volumes of an image."""
+    """Return the writable mounts that are neither in `own` nor the kernel's."""
     with open("/proc/self/mountinfo") as file:
         mounts = [line.split(" ") for line in file]
     writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,6 +24,9 @@ UNUSED_ADDRESS = ("198.51.100.1", 9)
 PR_GET_NO_NEW_PRIVS = 39
 BUSY_PROCESSES = 2
 BUSY_SECONDS = 0.2
+IN_MEMORY = ("tmpfs", "ramfs", "mqueue", "devpts", "proc", "sysfs", "cgroup", "cgroup2")
+"""Kinds of file systems that take no space on a disk."""
+TCP_BUFFERS = ("/proc/sys/net/ipv4/tcp_rmem", "/proc/sys/net/ipv4/tcp_wmem")
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -163,6 +167,49 @@ def can_write_root():
     return True
 
 
+def tcp_buffer_bytes(root=CGROUP):
+    """Return the maximum size of a TCP buffer; None with version 2 of control groups, which count socket memory."""
+    if not os.path.exists(root + "/memory/memory.limit_in_bytes"):
+        return None
+    sizes = [text.split()[2] for text in map(read, TCP_BUFFERS) if text]
+    return max(map(int, sizes), default=UNLIMITED)
+
+
+def count_terminals():
+    """Return 1 if a pseudoterminal can be opened, else 0."""
+    try:
+        os.openpty()
+    except OSError:
+        return 0
+    return 1
+
+
+def readable(paths):
+    """Return the paths that have content. A masked file is empty, and a masked directory, too."""
+    found = []
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                content = file.read(1)
+        except IsADirectoryError:
+            content = os.listdir(path)
+        except OSError:
+            continue
+        if content:
+            found.append(path)
+    return found
+
+
+def writable_volumes():
+    """Return the directories of other file systems than the root in which files use space on a disk."""
+    mounts = [line.split()[1:3] for line in read("/proc/self/mounts").splitlines()]
+    return [path for path, kind in mounts if kind not in IN_MEMORY and path != "/" and is_writable(path)]
+
+
+def is_writable(path):
+    return os.path.isdir(path) and os.access(path, os.W_OK)
+
+
 def main():
     signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
     signal.alarm(TIMEOUT_SECONDS)
@@ -176,6 +223,15 @@ def main():
     report["no_new_privileges"] = ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
     report["seccomp"] = status.get("Seccomp", "0").strip() == "2"
     report["ids"] = sorted({*os.getresuid(), *os.getresgid(), *os.getgroups()})
+    report["resources"] = {
+        name: resource.getrlimit(getattr(resource, "RLIMIT_" + name.upper()))[1]
+        for name in limits["resources"]
+        if hasattr(resource, "RLIMIT_" + name.upper())
+    }
+    report["tcp_buffer_bytes"] = tcp_buffer_bytes()
+    report["terminals"] = count_terminals()
+    report["readable"] = readable(limits["masked_paths"])
+    report["volumes"] = writable_volumes()
     report["work_bytes"] = writable_bytes("/work", limits["disk_bytes"])
     report["tmp_bytes"] = writable_bytes("/tmp", limits["disk_bytes"])
     report["exceeds_memory"] = can_allocate(2 * limits["memory_bytes"])

@@ -10,6 +10,7 @@ from pyexec.preflight.host import (
     check_address,
     check_blobs,
     check_certificates,
+    check_core_dumps,
     check_data_dir,
     check_installer,
 )
@@ -30,6 +31,7 @@ async def run_preflight() -> Sequence[CheckResult]:
         *await check_blobs(settings),
         *check_certificates(settings),
         *check_installer(settings),
+        *check_core_dumps(settings),
         *await check_consul(settings),
         *await check_engine(settings),
     ]

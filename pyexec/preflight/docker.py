@@ -36,7 +36,9 @@ async def check_engine(settings: Settings) -> Sequence[CheckResult]:
     host = settings.engine_host()
     async with AsyncExitStack() as stack:
         try:
-            engine = await DockerEngine.connect(host, security_options(settings), settings.docker_timeout)
+            engine = await DockerEngine.connect(
+                host, security_options(settings), settings.sandbox_uids, settings.docker_timeout
+            )
             stack.push_async_callback(engine.close)
             with anyio.fail_after(ENGINE_SECONDS):
                 identity, info = await engine.identify(), await engine.info()

@@ -23,6 +23,7 @@ from pyexec.services.clock import new_execution_id
 from pyexec.settings import Settings
 
 LOW_MB = 1024
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 BLOB_SECONDS = 30.0
 _DEPLOYMENT = "check"
 """Stands for the deployment id in the names of objects: the check does not know the id."""
@@ -141,6 +142,21 @@ def check_certificates(settings: Settings) -> Iterator[CheckResult]:
         yield failed("ca", f"cannot read certificates from {path}: {reason}", fix)
     else:
         yield ok("ca", f"{path} contains {count} certificate authorities")
+
+
+def check_core_dumps(settings: Settings, pattern_file: Path = CORE_PATTERN) -> Iterator[CheckResult]:
+    """Warn if this machine sends core dumps to a program. An engine on another machine is not checked."""
+    if not settings.engine_host().startswith("unix://"):
+        return
+    pattern = pattern_file.read_text().strip()
+    if pattern.startswith("|"):
+        yield warning(
+            "core",
+            f"crashes on this machine start {pattern[1:].split()[0]!r} as root. Sandboxes prevent that with their core "
+            "limit of 1 byte, which images with an own interpreter can lower; set kernel.core_pattern to core",
+        )
+    else:
+        yield ok("core", "crashes start no program on this machine")
 
 
 def check_installer(settings: Settings) -> Iterator[CheckResult]:

@@ -14,6 +14,7 @@ _SUPERVISOR = (
     "wire",
     "archive",
     "disk",
+    "sockets",
     "memory",
     "cpu",
     "processes",

@@ -99,7 +99,11 @@ async def open_replica(
     the engine does not support a setting, `Unavailable` if it does not answer."""
     async with AsyncExitStack() as stack:
         engine = await DockerEngine.connect(
-            settings.engine_host(), security_options(settings), settings.docker_timeout, meter
+            settings.engine_host(),
+            security_options(settings),
+            settings.sandbox_uids,
+            settings.docker_timeout,
+            meter,
         )
         stack.push_async_callback(engine.close)
         identity = await engine.identify()

@@ -139,6 +139,7 @@ def isolation_check_config(
     ports = {port for service in services if (port := urlsplit(service).port)}
     return IsolationCheckConfig(
         default_image=settings.default_image,
+        uids=settings.sandbox_uids,
         unsupported=identity.unsupported,
         accepted=settings.allow_unenforced,
         networks=networks(settings),

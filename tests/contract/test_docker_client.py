@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from pyexec.adapters.docker.client import operation_of, parse_time
+from pyexec.adapters.docker.image_volumes import check_volumes
+from pyexec.adapters.docker.user_ids import check_mapped_ids
+from pyexec.errors import ImageUnavailable, SettingsError
 
 TIME = datetime(2024, 2, 29, 3, 4, 5, 123456, UTC)
 
@@ -42,3 +45,28 @@ def test_other_texts_are_not_times(text: str) -> None:
 )
 def test_labels_of_requests_hold_no_ids_and_names(method: str, path: str, expected: str) -> None:
     assert operation_of(method, path) == expected
+
+
+@pytest.mark.parametrize("option", ["name=userns", "name=rootless"])
+def test_user_ids_that_the_engine_cannot_map_are_refused(option: str) -> None:
+    check_mapped_ids(range(100000, 101000), ["name=seccomp,profile=default"])
+    check_mapped_ids(range(60000, 61000), [option])
+    with pytest.raises(SettingsError, match=r"PYEXEC_SANDBOX_UIDS is 100000-100999; .* such as 60000-60999"):
+        check_mapped_ids(range(100000, 101000), ["name=seccomp,profile=default", option])
+
+
+def test_paths_of_volumes_are_normalized() -> None:
+    assert check_volumes("image", ["/srv/a/", "//data", "more", "/srv/../b", "/data"]) == (
+        "/b",
+        "/data",
+        "/more",
+        "/srv/a",
+    )
+
+
+@pytest.mark.parametrize(
+    "declared", [["/"], ["/proc"], ["/dev/x/.."], ["/sys/fs"], [f"/{n}" for n in range(17)]]
+)
+def test_images_with_volumes_that_sandboxes_do_not_support_are_refused(declared: list[str]) -> None:
+    with pytest.raises(ImageUnavailable, match=r"as a volume|at most 16"):
+        check_volumes("image", declared)

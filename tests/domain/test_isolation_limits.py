@@ -13,6 +13,7 @@ from pyexec.domain.isolation import (
     network_exposures,
     unenforced_limits,
 )
+from pyexec.domain.sandbox_limits import RESOURCE_LIMITS, TCP_BUFFER_BYTES
 
 MEBIBYTE = 1024 * 1024
 ASKED = ProbeLimits(
@@ -21,7 +22,7 @@ ASKED = ProbeLimits(
     pids_max=16,
     cpu_shares=512,
     cpus=0.5,
-    uid=1000,
+    uids=range(5000, 5010),
 )
 HELD = LimitsReport(
     exceeds_memory=False,
@@ -36,14 +37,19 @@ HELD = LimitsReport(
     capabilities=(),
     no_new_privileges=True,
     seccomp=True,
-    ids=(1000,),
+    ids=(5003,),
+    resources=dict(RESOURCE_LIMITS),
+    tcp_buffer_bytes=TCP_BUFFER_BYTES,
+    terminals=0,
+    readable=(),
+    volumes=(),
     cpu_seconds=0.12,
     elapsed_seconds=0.25,
     cpus=0.5,
     cpu_shares=512,
     cpu_weight=None,
 )
-V2 = {"cpu_shares": None, "cpu_weight": 20}
+V2 = {"cpu_shares": None, "cpu_weight": 20, "tcp_buffer_bytes": None}
 """Values that differ with version 2 of control groups."""
 
 
@@ -67,7 +73,14 @@ def test_enforced_limits_are_not_reported(version: dict[str, Any]) -> None:
         ("capabilities", {"capabilities": ("CapEff",)}),
         ("no_new_privileges", {"no_new_privileges": False}),
         ("seccomp", {"seccomp": False}),
-        ("uid", {"ids": (0, 1000)}),
+        ("uid", {"ids": (0, 5003)}),
+        ("uid", {"ids": (1000,)}),
+        ("rlimits", {"resources": {**RESOURCE_LIMITS, "nofile": 1048576}}),
+        ("rlimits", {"resources": {**RESOURCE_LIMITS, "core": 0}}),
+        ("sockets", {"tcp_buffer_bytes": 6291456}),
+        ("terminals", {"terminals": 1}),
+        ("masked_paths", {"readable": ("/proc/kallsyms",)}),
+        ("volumes", {"volumes": ("/data",)}),
         ("cpus", {"cpus": 9e13}),
         ("cpus", {"cpus": None, "cpu_seconds": 0.5}),
         ("cpu_shares", {"cpu_shares": 1024}),

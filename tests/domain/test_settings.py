@@ -44,6 +44,9 @@ def test_the_defaults_shown_in_the_help_can_be_parsed() -> None:
         ("PYEXEC_MAX_CPUS", "nan", "a number, at least 0.01"),
         ("PYEXEC_LOG_FORMAT", "xml", "text, json"),
         ("PYEXEC_HOST", "", "text, not empty"),
+        ("PYEXEC_SANDBOX_UIDS", "0-999", "a number, or FIRST-LAST; from 1 to 2147483647"),
+        ("PYEXEC_SANDBOX_UIDS", "20-10", "a number, or FIRST-LAST; from 1 to 2147483647"),
+        ("PYEXEC_SANDBOX_UIDS", "10-", "a number, or FIRST-LAST; from 1 to 2147483647"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
@@ -101,6 +104,11 @@ def test_lists_are_separated_by_commas() -> None:
     assert read_settings({"PYEXEC_API_TOKENS": " a, b,,"}).api_tokens == ("a", "b")
     assert read_settings({"PYEXEC_ALLOW_UNENFORCED": "swap,disk"}).allow_unenforced == ("swap", "disk")
     assert read_settings({"PYEXEC_CONSUL_ADDR": ""}).consul_addr is None
+
+
+def test_user_ids_are_a_range_or_a_number() -> None:
+    assert read_settings({"PYEXEC_SANDBOX_UIDS": "5000-5009"}).sandbox_uids == range(5000, 5010)
+    assert read_settings({"PYEXEC_SANDBOX_UIDS": "1000"}).sandbox_uids == range(1000, 1001)
 
 
 @pytest.mark.parametrize(

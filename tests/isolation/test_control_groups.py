@@ -41,6 +41,7 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
 ) -> None:
     shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(memory, "file_content_bytes", lambda: 4 * MEBIBYTE)
+    monkeypatch.setattr(memory, "Sockets", lambda: None)
     counted = Memory(f"{tmp_path}/")
     assert counted.charged() == ANONYMOUS + SHARED - 4 * MEBIBYTE
     counted.set_baseline()

@@ -48,6 +48,14 @@ def connected(body: Any) -> None:
     body["HostConfig"].update(NetworkMode="pyexec-run", Mounts=[])
 
 
+def with_terminals(body: Any) -> None:
+    del body["HostConfig"]["Tmpfs"]["/dev/pts"]
+
+
+def with_volume(body: Any) -> None:
+    body["HostConfig"]["Mounts"].append({"Type": "bind", "Source": "/var/tmp", "Target": "/mnt"})
+
+
 def options(*names: str) -> Callable[[Any], None]:
     return with_host(SecurityOpt=list(names))
 
@@ -63,6 +71,11 @@ IGNORED = {
     "no_new_privileges": options(),
     "seccomp": options("no-new-privileges:true", "seccomp=unconfined"),
     "uid": as_root,
+    "rlimits": without("Ulimits"),
+    "sockets": without("Sysctls"),
+    "terminals": with_terminals,
+    "masked_paths": with_host(MaskedPaths=[]),
+    "volumes": with_volume,
     "cpus": without("NanoCpus"),
     "cpu_shares": without("CpuShares"),
 }

@@ -11,6 +11,9 @@ from urllib.request import Request, urlopen
 import pytest
 from attrs import frozen
 
+from pyexec.preflight.check_result import Verdict
+from pyexec.preflight.host import check_core_dumps
+from pyexec.settings import Settings
 from tests.support.consul import ACL, MASTER, Agent, dev_agent, free_ports
 from tests.support.images import docker
 from tests.support.server import PROGRAM, running_server
@@ -108,6 +111,18 @@ def test_all_checks_pass_and_leave_nothing_behind(image: str, tmp_path: Path) ->
     assert network not in networks()
     assert networks() <= there | {"pyexec-run", "pyexec-setup"}  # other tests may create these
     assert sorted(path.name for path in tmp_path.iterdir()) == ["consul"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "verdict"), [("core", Verdict.OK), ("|/usr/share/apport/apport -p%p", Verdict.WARNING)]
+)
+def test_a_program_that_gets_core_dumps_is_a_warning(tmp_path: Path, pattern: str, verdict: str) -> None:
+    (tmp_path / "core_pattern").write_text(f"{pattern}\n")
+    settings = Settings(docker_socket=tmp_path / "docker.sock")
+    (found,) = check_core_dumps(settings, tmp_path / "core_pattern")
+    assert (found.verdict, "'/usr/share/apport/apport'" in found.text) == (verdict, pattern != "core")
+    remote = Settings(docker_host="tcp://10.0.0.1:2376")
+    assert list(check_core_dumps(remote, tmp_path / "core_pattern")) == []
 
 
 def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:

@@ -52,9 +52,10 @@ def servers(
 ) -> Iterator[tuple[Server, Server]]:
     directory = tmp_path_factory.mktemp("conformance")
     image = made(customization=None)  # an image with one gets a new interpreter for variables
+    same_user = {"sandbox_uids": "1000"}
     with (
-        running_server(directory / "ahead", image, standby="on") as ahead,
-        running_server(directory / "without_prestart", image, standby="off") as without_prestart,
+        running_server(directory / "ahead", image, standby="on", **same_user) as ahead,
+        running_server(directory / "without_prestart", image, standby="off", **same_user) as without_prestart,
     ):
         yield ahead, without_prestart
 

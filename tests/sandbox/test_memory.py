@@ -56,9 +56,10 @@ ctypes.memset(ctypes.c_void_p(libc.shmat(segment, None, 0)), 1, 200 << 20)
 time.sleep(60)
 """
 IN_PIPES = """
-import fcntl, os, resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-while True:
+import os, time
+for _ in range(4):
+    os.fork()  # a process may open 1024 files
+for _ in range(500):
     read, write = os.pipe()
     os.set_blocking(write, False)
     try:
@@ -66,10 +67,10 @@ while True:
             os.write(write, bytes(65536))
     except BlockingIOError:
         pass
+time.sleep(60)
 """
 IN_SOCKETS = """
-import resource, socket
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+import socket
 kept = []
 while True:
     pair = socket.socketpair()

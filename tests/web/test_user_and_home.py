@@ -85,7 +85,9 @@ def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
 @sampled(
     ("command", "others"),
     [
-        pytest.param("echo ada:x:1000:1000::/home/ada:/bin/sh >> /etc/passwd", {"ada", "root"}, id="the same id"),
+        pytest.param(
+            "seq 100000 100099 | sed 's|.*|u&:x:&:&::/:/bin/sh|' >> /etc/passwd", {"u100000", "root"}, id="the same id"
+        ),
         pytest.param("echo sandbox:x:7:7::/:/bin/sh >> /etc/passwd", {"root"}, id="the same name"),
         pytest.param("mv /etc/passwd /srv/users && ln -s ../srv/users /etc/passwd", {"www-data"}, id="a link"),
         pytest.param("rm /etc/passwd /etc/group", {"root"}, id="no files"),

@@ -5,15 +5,21 @@ from typing import Any, Self
 
 from attrs import evolve, frozen
 
-from pyexec.adapters.docker.etc_files import HOSTNAME
+from pyexec.adapters.docker.etc_files import HOSTNAME, TARGETS
+from pyexec.domain.sandbox_limits import (
+    MASKED_PATHS,
+    NETWORK_TCP_BUFFER_BYTES,
+    RESOURCE_LIMITS,
+    TCP_BUFFER_BYTES,
+)
+from pyexec.domain.spec import MEBIBYTE
 from pyexec.ports import ContainerSpec, SetupSpec
 
-UID = 1000
-"""The user and the group of programs."""
-_TMPFS = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
 _PAGE_BYTES = 4096
 _PROFILE_ARCHITECTURES = ("amd64", "arm64")
 """The architectures, in Docker's words, of `pyexec.domain.seccomp.profile`."""
+VOLUME_BYTES_MAX = 64 * MEBIBYTE
+"""Size of the file system that a container has instead of a volume of its image."""
 
 
 @frozen(kw_only=True)
@@ -44,32 +50,47 @@ class SecurityOptions:
 
 
 def container_config(
-    spec: ContainerSpec, security: SecurityOptions, mounts: Sequence[Mapping[str, Any]]
+    spec: ContainerSpec,
+    security: SecurityOptions,
+    uid: int,
+    etc_files: Sequence[Mapping[str, Any]],
+    volumes: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the request for a sandbox, for version 1.41 of the API or later. `mounts` are files in /etc."""
+    """Return the request for a sandbox, for version 1.41 of the API or later.
+
+    `uid` is the user and the group of its programs. `etc_files` are mounts. `volumes` are the paths that the image
+    declares as volumes."""
+    own = f"rw,nosuid,nodev,uid={uid},gid={uid}"
     host: dict[str, Any] = {
         "AutoRemove": True,
         "ReadonlyRootfs": True,
         "Tmpfs": {
-            "/work": f"{_TMPFS},mode=0755,{_tmpfs_size(spec.disk_bytes)}",
-            "/tmp": f"{_TMPFS},mode=1777,{_tmpfs_size(spec.disk_bytes)}",  # noqa: S108 in the sandbox
+            "/work": f"{own},exec,mode=0755,{_tmpfs_size(spec.disk_bytes)}",
+            "/tmp": f"{own},exec,mode=1777,{_tmpfs_size(spec.disk_bytes)}",  # noqa: S108 in the sandbox
             # Like Docker's own mount, but with a limit on the number of files: they outlive a program that the
             # kernel has killed, and could leave no memory for the supervisor.
-            "/dev/shm": f"rw,nosuid,nodev,noexec,mode=1777,{_tmpfs_size(spec.shm_bytes)}",  # noqa: S108 in the sandbox
+            "/dev/shm": f"{own},noexec,mode=1777,{_tmpfs_size(spec.shm_bytes)}",  # noqa: S108 in the sandbox
+            # Instead of a devpts: the machine has a few thousand pseudoterminals for all containers.
+            "/dev/pts": "ro,nosuid,nodev,noexec,mode=0555,size=4096,nr_inodes=1",
         },
         "NetworkMode": spec.network or "none",
         "LogConfig": {
             "Type": "local",
             "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
         },
-        "Ulimits": [_NO_CORES],
-        "Mounts": list(mounts),
+        "Ulimits": [_ulimit(name, limit) for name, limit in RESOURCE_LIMITS.items()],
+        "Sysctls": _tcp_buffers(TCP_BUFFER_BYTES if spec.network is None else NETWORK_TCP_BUFFER_BYTES),
+        "MaskedPaths": list(MASKED_PATHS),
+        "Mounts": list(etc_files),
     }
+    size = _tmpfs_size(min(spec.disk_bytes, VOLUME_BYTES_MAX))
+    mounted = {*host["Tmpfs"], *TARGETS}
+    host["Tmpfs"] |= {path: f"{own},exec,mode=0755,{size}" for path in volumes if path not in mounted}
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
     names = {"Hostname": HOSTNAME, "NetworkDisabled": spec.network is None}
     security.apply(host, security.sandbox_profile)
-    return _container(spec, f"{UID}:{UID}", host) | names
+    return _container(spec, f"{uid}:{uid}", host) | names
 
 
 def _tmpfs_size(size: int) -> str:
@@ -77,22 +98,36 @@ def _tmpfs_size(size: int) -> str:
     return f"size={size},nr_inodes={max(1, size // _PAGE_BYTES)}"
 
 
-_NO_CORES = {"Name": "core", "Soft": 0, "Hard": 0}
+def _ulimit(name: str, limit: int) -> Mapping[str, Any]:
+    return {"Name": name, "Soft": limit, "Hard": limit}
+
+
+def _tcp_buffers(size_max: int) -> Mapping[str, str]:
+    """Return the settings of the container's network: least, initial and maximum sizes of TCP buffers."""
+    return {
+        "net.ipv4.tcp_rmem": f"4096 131072 {size_max}",
+        "net.ipv4.tcp_wmem": f"4096 16384 {size_max}",
+    }
+
+
 _SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"]
 """Installers set owners of files, and apt switches to a user of its own. Docker's default is twice as many."""
 
 
-def setup_config(spec: SetupSpec, security: SecurityOptions) -> dict[str, Any]:
-    """Return the request for a setup container: a sandbox, too, with no mounts, few capabilities and all limits.
+def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[str]) -> dict[str, Any]:
+    """Return the request for a setup container: a sandbox, too, with few capabilities and all limits.
 
-    Its root is writable, and Docker does not remove it at its end, because it becomes an image."""
+    Its root is writable, and Docker does not remove it at its end, because it becomes an image. `volumes` are the paths
+    that the image declares as volumes. What a setup writes there is not part of the new image."""
     host: dict[str, Any] = {
         "CapAdd": _SETUP_CAPABILITIES,
         "NetworkMode": spec.network,
         "LogConfig": {"Type": "none"},
+        "MaskedPaths": list(MASKED_PATHS),
+        "Tmpfs": {path: f"rw,exec,nosuid,nodev,{_tmpfs_size(VOLUME_BYTES_MAX)}" for path in volumes},
         "Ulimits": [
-            _NO_CORES,
-            {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
+            _ulimit("core", RESOURCE_LIMITS["core"]),
+            _ulimit("fsize", spec.file_bytes_max),
         ],
     }
     security.apply(host, security.setup_profile)

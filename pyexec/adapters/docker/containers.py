@@ -194,13 +194,15 @@ class DockerSetupContainer:
         self._unread = b""
 
     @classmethod
-    async def start(cls, docker: Docker, spec: SetupSpec, security: SecurityOptions) -> Self:
+    async def start(
+        cls, docker: Docker, spec: SetupSpec, security: SecurityOptions, volumes: Sequence[str]
+    ) -> Self:
         """Implement `ports.Engine.start_setup`."""
         with await to_thread.run_sync(_archive, spec.files) as files:
             with anyio.CancelScope(shield=True):
                 async with translate_errors(image=spec.image):
                     container = await docker.containers.create(
-                        setup_config(spec, security), name=f"pyexec-setup-{secrets.token_hex(8)}"
+                        setup_config(spec, security, volumes), name=f"pyexec-setup-{secrets.token_hex(8)}"
                     )
             setup = cls(docker, container, spec)
             try:

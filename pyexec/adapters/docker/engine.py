@@ -3,9 +3,10 @@
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, Self
 
 import anyio
@@ -15,23 +16,30 @@ from attrs import frozen
 
 from pyexec.adapters.docker.client import (
     close_client,
+    has_status,
     open_client,
     parse_time,
     remove_container,
     translate_errors,
 )
-from pyexec.adapters.docker.config import UID, SecurityOptions, container_config
+from pyexec.adapters.docker.config import SecurityOptions, container_config
 from pyexec.adapters.docker.containers import AttachedContainer, DockerSetupContainer, FollowedContainer
 from pyexec.adapters.docker.etc_files import EtcFiles, is_missing
 from pyexec.adapters.docker.firewall import Firewall
+from pyexec.adapters.docker.image_volumes import VolumesOfImages
 from pyexec.adapters.docker.images import DockerImages
 from pyexec.adapters.docker.networks import Networks
+from pyexec.adapters.docker.user_ids import UserIds, check_mapped_ids
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable
 from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
+
+CREATION_LABEL: Final = "pyexec.creation"
+"""Label with a value of its own for each container."""
+_NAME_TAKEN: Final = (HTTPStatus.CONFLICT,)
 
 _LIMIT_OF_INFO: Final = {
     "MemoryLimit": "memory",
@@ -56,26 +64,37 @@ class DockerInfo:
 class DockerEngine:
     """`ports.Engine` on a Docker daemon."""
 
-    def __init__(self, docker: Docker, security: SecurityOptions) -> None:
+    def __init__(self, docker: Docker, security: SecurityOptions, uids: range) -> None:
         self._docker = docker
         self._security = security
+        self._uids = uids
         self.images = DockerImages(docker)
         self.networks = Networks(docker)
         self.firewall = Firewall(docker)
-        self._etc = EtcFiles(docker)
+        self._volumes = VolumesOfImages(docker)
+        self._etc = EtcFiles(docker, uids)
+        self._user_ids = UserIds(docker, uids)
         self._unremoved: set[str] = set()
-        """Names or ids of containers that may still exist, because Docker did not answer. The next start removes
-        them."""
+        """Ids of containers that may still exist, because Docker did not answer. The next start removes them."""
+        self._unanswered: set[str] = set()
+        """Labels of containers that may exist, because Docker did not answer the request that creates them."""
 
     @classmethod
     async def connect(
-        cls, host: str, security: SecurityOptions, timeout_seconds: float, meter: Meter = NOOP_METER
+        cls,
+        host: str,
+        security: SecurityOptions,
+        uids: range,
+        timeout_seconds: float,
+        meter: Meter = NOOP_METER,
     ) -> Self:
         """Return the engine at `host` (`unix:///path` or `tcp://host:port`); sends no request.
 
+        Every sandbox gets one of the user ids `uids`, which no other sandbox on the engine has.
+
         A request that is not answered within `timeout_seconds` raises `Unavailable`.
         Raises `SettingsError` if `host` is not valid."""
-        return cls(open_client(host, timeout_seconds, meter), security)
+        return cls(open_client(host, timeout_seconds, meter), security, uids)
 
     async def close(self) -> None:
         await close_client(self._docker)
@@ -87,7 +106,9 @@ class DockerEngine:
     async def identify(self) -> EngineIdentity:
         info, version = await self._query_info()
         unsupported = [limit for key, limit in _LIMIT_OF_INFO.items() if not info.get(key)]
-        has_seccomp = any("seccomp" in option for option in info.get("SecurityOptions") or ())
+        security_options = info.get("SecurityOptions") or ()
+        check_mapped_ids(self._uids, security_options)
+        has_seccomp = any("seccomp" in option for option in security_options)
         if not has_seccomp:
             unsupported.append("seccomp")
         self._security = self._security.on_engine(version["Arch"], has_seccomp=has_seccomp)
@@ -143,38 +164,56 @@ class DockerEngine:
         return attached
 
     async def _create(self, spec: ContainerSpec) -> DockerContainer:
-        mounts = await self._etc.mounts(spec.image_id or spec.image, UID, network=spec.network is not None)
-        # With a known name, the container can be removed even if the response to its creation is lost.
-        name = f"pyexec-{secrets.token_hex(8)}"
+        image = await self._volumes.find(spec.image_id or spec.image)
+        used: Collection[int] = ()
+        while True:
+            user = self._user_ids.choose(used)
+            etc_files = await self._etc.mounts(image, user.id, network=spec.network is not None)
+            config = container_config(spec, self._security, user.id, etc_files, image.paths)
+            try:
+                return await self._create_named(user.container, config, spec.image)
+            except EngineError as error:
+                if not has_status(error, _NAME_TAKEN):
+                    raise
+                used = await self._user_ids.list_used()
+
+    async def _create_named(self, name: str, config: dict[str, Any], image: str) -> DockerContainer:
+        # With this label, the container can be removed even if the response to its creation is lost. Its name may
+        # belong to a container of another replica by then.
+        label = secrets.token_hex(8)
+        config["Labels"][CREATION_LABEL] = label
         try:
             with anyio.CancelScope(shield=True):
-                async with translate_errors(image=spec.image):
-                    container = await self._docker.containers.create(
-                        container_config(spec, self._security, mounts), name=name
-                    )
-        except BaseException:
-            self._unremoved.add(name)
+                async with translate_errors(image=image):
+                    container = await self._docker.containers.create(config, name=name)
+        except BaseException as error:
+            if not (isinstance(error, EngineError) and has_status(error, _NAME_TAKEN)):
+                self._unanswered.add(label)
             raise
         return container
 
     async def _remove_unremoved(self) -> None:
-        for name in tuple(self._unremoved):
+        for label in tuple(self._unanswered):
+            self._unremoved.update(await self.list_containers({CREATION_LABEL: label}))
+            self._unanswered.discard(label)
+        for container in tuple(self._unremoved):
             try:
-                await remove_container(self._docker.containers.container(name))
+                await remove_container(self._docker.containers.container(container))
             except Unavailable:
                 raise  # the start would fail, too, after one more timeout for each container
             except ExecutorError as error:
                 logger.error(
-                    "container %s left behind; removal is retried at the next start: %s", name, error
+                    "container %s left behind; removal is retried at the next start: %s", container, error
                 )
             else:
-                self._unremoved.discard(name)
+                self._unremoved.discard(container)
 
     async def ensure_network(self, name: str) -> None:
         await self.networks.ensure(name)
 
     async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
-        start = partial(DockerSetupContainer.start, self._docker, spec, self._security)
+        volumes = (await self._volumes.find(spec.image)).paths
+        start = partial(DockerSetupContainer.start, self._docker, spec, self._security, volumes)
         return await self.networks.with_network(spec.network, start)
 
     async def follow(self, container_id: str) -> FollowedContainer:

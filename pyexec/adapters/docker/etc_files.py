@@ -1,35 +1,41 @@
 """The files in /etc that sandboxes mount: passwd and group, and hosts in those without network.
 
-The files are in a volume on the engine, and all sandboxes share them. See docs/design/docker-adapter.md and
-docs/design/user-and-home.md."""
+The files are in one volume on the engine for each image. Sandboxes share none of them: there is one file for each
+image and user id. See docs/design/docker-adapter.md and docs/design/user-and-home.md."""
 
-import hashlib
 import io
 import json
 import posixpath
 import secrets
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import anyio
 from aiodocker import Docker
-from attrs import define, field
+from anyio import to_thread
+from attrs import define, field, frozen
 
-from pyexec.adapters.docker.client import get, remove_container, request_timeout, translate_errors
+from pyexec.adapters.docker.client import get, has_status, remove_container, request_timeout, translate_errors
+from pyexec.adapters.docker.image_volumes import ImageVolumes
 from pyexec.errors import EngineError, ImageUnavailable
 from pyexec.guest.home import USER
 from pyexec.guest.wire import WORK
 
 HOSTNAME: Final = "sandbox"
-VOLUME: Final = "pyexec-etc"
+LABEL: Final = "pyexec-etc"
 ORPHAN_SECONDS: Final = 300
-FILE_BYTES_MAX: Final = 64 * 1024
+FILE_BYTES_MAX: Final = 16 * 1024
 """A larger file of an image is ignored: an image can contain anything."""
+BLOCK_IDS: Final = 64
+"""The files are created for this many user ids at once: 64 ids take 30 ms, the whole range half a second."""
+VOLUMES_MAX: Final = 100
+"""The oldest volumes are removed when there are more. A volume takes 0.8 MiB on disk, and at most 2.3 MiB."""
 _MOUNTED: Final = "/pyexec-etc"
-_HOSTS: Final = "/etc/hosts"
+_PASSWD, _GROUP, _HOSTS = "/etc/passwd", "/etc/group", "/etc/hosts"
+TARGETS: Final = (_PASSWD, _GROUP, _HOSTS)
 _HOSTS_TEXT: Final = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n".encode()
 _BAD_PATH: Final = ("too many links", "too many levels of symbolic links", "not a directory")
 """Parts of Docker's message if a path of an image leads nowhere, for example by a link to itself."""
@@ -37,68 +43,103 @@ _LINKS_MAX: Final = 5
 _KNOWN_MAX: Final = 1000
 
 
+@frozen
+class _Block:
+    """User ids whose files are created together."""
+
+    image: ImageVolumes
+    ids: range
+
+    @property
+    def volume(self) -> str:
+        return f"{LABEL}-{self.image.image_id.rpartition(':')[2][:32]}"
+
+    @property
+    def marker(self) -> str:
+        """The file that is created last. If it exists, the files of the block are complete."""
+        return f"complete-{self.ids.start}-{self.ids[-1]}"
+
+
 @define(eq=False)
 class EtcFiles:
-    """The files, in the volume `pyexec-etc`. They are created if they are missing, and kept for the next server.
-
-    The name of a file contains the hash of its content, so files never change."""
+    """The files, for the user ids of sandboxes. They are created if they are missing, and kept for the next server."""
 
     _docker: Docker
-    _known: dict[tuple[str, int], Mapping[str, str]] = field(factory=dict)
+    _ids: range
+    _known: dict[_Block, str] = field(factory=dict)
+    """The directory of the files of a block, on the machine of the engine."""
+    _removed: bool = False
+    """True if files have been removed, so that markers prove nothing."""
     _lock: anyio.Lock = field(factory=anyio.Lock)
 
-    async def mounts(self, image: str, uid: int, *, network: bool) -> Sequence[Mapping[str, Any]]:
+    async def mounts(self, image: ImageVolumes, uid: int, *, network: bool) -> Sequence[Mapping[str, Any]]:
         """Return the entries of `HostConfig.Mounts` for a sandbox of this image whose user and group have this id.
 
-        For the first sandbox of an image, this needs a helper container, which is never started.
+        For the first sandbox of a block of ids, this needs a helper container, which is never started.
 
         Raises `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist or has no proper file."""
-        paths = self._known.get((image, uid))
-        if paths is None:
+        block = self._block(image, uid)
+        folder = self._known.get(block)
+        if folder is None:
             async with self._lock:
-                paths = self._known.get((image, uid)) or await self._create_files(image, uid)
+                folder = self._known.get(block) or await self._create_files(block)
                 if len(self._known) >= _KNOWN_MAX:
                     self._known.clear()
-                self._known[image, uid] = paths
+                self._known[block] = folder
         return [
-            {"Type": "bind", "Source": path, "Target": target, "ReadOnly": True}
-            for target, path in paths.items()
+            {"Type": "bind", "Source": f"{folder}/{_name(target, uid)}", "Target": target, "ReadOnly": True}
+            for target in TARGETS
             if target != _HOSTS or not network  # with a network, Docker creates this file
         ]
 
     def forget(self) -> None:
-        """Forget the paths, so that the next call checks the files: one has been removed."""
+        """Forget the files, so that the next call creates them again: one has been removed."""
         self._known.clear()
+        self._removed = True
 
-    async def _create_files(self, image: str, uid: int) -> Mapping[str, str]:
-        """Create the files that are missing in the volume. Return their paths on the machine of the engine."""
-        async with translate_errors(image=image):
+    def _block(self, image: ImageVolumes, uid: int) -> _Block:
+        index = self._ids.index(uid) // BLOCK_IDS
+        return _Block(image, self._ids[index * BLOCK_IDS : (index + 1) * BLOCK_IDS])
+
+    async def _create_files(self, block: _Block) -> str:
+        """Create the files if they are missing. Return their directory on the machine of the engine."""
+        image_id = block.image.image_id
+        async with translate_errors(image=image_id):
             # Returns the volume if it exists already.
-            volume = await self._docker.volumes.create({"Name": VOLUME})  # type: ignore[no-untyped-call]
-            folder = (await volume.show())["Mountpoint"]
+            volume = await self._docker.volumes.create({"Name": block.volume, "Labels": {LABEL: ""}})  # type: ignore[no-untyped-call]
+            folder = str((await volume.show())["Mountpoint"])
             await self._remove_orphaned_helpers()
-        name = f"{VOLUME}-{secrets.token_hex(8)}"
+            await self._remove_old_volumes(block.volume)
+        name = f"{LABEL}-{secrets.token_hex(8)}"
         try:
-            async with translate_errors(image=image):
-                container = await self._docker.containers.create(_helper_config(image), name=name)
-            contents = {
-                _HOSTS: _HOSTS_TEXT,
-                "/etc/passwd": passwd_file(uid, await self._read_file(name, "/etc/passwd")),
-                "/etc/group": group_file(uid, await self._read_file(name, "/etc/group")),
-            }
-            names = {target: _name(target, content) for target, content in contents.items()}
-            missing = {
-                names[target]: content
-                for target, content in contents.items()
-                if await self._read_file(name, f"{_MOUNTED}/{names[target]}") != content
-            }
-            if missing:
-                async with translate_errors(image=image):
-                    await container.put_archive(_MOUNTED, _archive(missing))  # type: ignore[no-untyped-call]
+            async with translate_errors(image=image_id):
+                container = await self._docker.containers.create(_helper_config(block), name=name)
+            # Read in any case: the image is refused if they are no regular files.
+            passwd, group = await self._read_file(name, _PASSWD), await self._read_file(name, _GROUP)
+            _, marker = await self._read_member(name, f"{_MOUNTED}/{block.marker}")
+            if self._removed or not marker:
+                archive = await to_thread.run_sync(_archive, _files(block, passwd, group))
+                async with translate_errors(image=image_id):
+                    await container.put_archive(_MOUNTED, archive)  # type: ignore[no-untyped-call]
         finally:
             with anyio.CancelScope(shield=True):
                 await remove_container(self._docker.containers.container(name))
-        return {target: f"{folder}/{file}" for target, file in names.items()}
+        return folder
+
+    async def _remove_old_volumes(self, new: str) -> None:
+        """Remove the oldest volumes above the maximum. Running sandboxes keep the files that they have mounted."""
+        answer = await self._docker.volumes.list(filters={"label": [LABEL]})  # type: ignore[no-untyped-call]
+        others = [volume for volume in answer["Volumes"] or () if volume["Name"] != new]
+        oldest = sorted(others, key=lambda volume: str(volume["CreatedAt"]))
+        for volume in oldest[: max(0, len(oldest) + 1 - VOLUMES_MAX)]:
+            try:
+                async with translate_errors():
+                    found = await self._docker.volumes.get(volume["Name"])  # type: ignore[no-untyped-call]
+                    await found.delete()
+            except EngineError as error:
+                # Another replica has removed it, or uses it.
+                if not has_status(error, (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)):
+                    raise
 
     async def _read_file(self, container: str, path: str) -> bytes:
         """Return a file of a container; nothing if it is missing or too large.
@@ -145,7 +186,7 @@ class EtcFiles:
 
     async def _remove_orphaned_helpers(self) -> None:
         """Remove helper containers that a crashed server left behind: a server needs one for a moment only."""
-        filters = json.dumps({"label": [f"{VOLUME}=helper"], "status": ["created"]})
+        filters = json.dumps({"label": [f"{LABEL}=helper"], "status": ["created"]})
         for container in await self._docker.containers.list(all=1, filters=filters):
             if container["Created"] < time.time() - ORPHAN_SECONDS:
                 await remove_container(container)
@@ -171,27 +212,39 @@ def _not_a_file(path: str) -> ImageUnavailable:
     return ImageUnavailable(f"programs cannot run in this image: its {path} is not a regular file")
 
 
-def _name(target: str, content: bytes) -> str:
-    return f"{posixpath.basename(target)}-{hashlib.sha256(content).hexdigest()}"
+def _name(target: str, uid: int) -> str:
+    return f"{posixpath.basename(target)}-{uid}"
 
 
-def _helper_config(image: str) -> Mapping[str, Any]:
+def _helper_config(block: _Block) -> Mapping[str, Any]:
     # By default, Docker fills a new volume with files of the image, which could place a link there.
-    volume = {"Type": "volume", "Source": VOLUME, "Target": _MOUNTED, "VolumeOptions": {"NoCopy": True}}
+    volume = {
+        "Type": "volume", "Source": block.volume, "Target": _MOUNTED, "VolumeOptions": {"NoCopy": True}
+    }  # fmt: skip
     return {
-        "Image": image,
+        "Image": block.image.image_id,
         "Entrypoint": [],
         "Cmd": ["none"],
-        "Labels": {VOLUME: "helper"},
+        "Labels": {LABEL: "helper"},
         "NetworkDisabled": True,
-        "HostConfig": {"Mounts": [volume]},
+        # Otherwise Docker would copy what the image has in its volumes.
+        "HostConfig": {"Mounts": [volume], "Tmpfs": dict.fromkeys(block.image.paths, "")},
     }
 
 
-def _archive(files: Mapping[str, bytes]) -> bytes:
+def _files(block: _Block, passwd: bytes, group: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and contents of the files of a block, the marker last."""
+    for uid in block.ids:
+        yield _name(_PASSWD, uid), passwd_file(uid, passwd)
+        yield _name(_GROUP, uid), group_file(uid, group)
+        yield _name(_HOSTS, uid), _HOSTS_TEXT
+    yield block.marker, b"complete\n"
+
+
+def _archive(files: Iterator[tuple[str, bytes]]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
+        for name, content in files:
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o644
             tar.addfile(member, io.BytesIO(content))

@@ -20,11 +20,13 @@ PROBE_CPUS = 0.5
 class IsolationCheckConfig:
     """The operator's settings.
 
+    `uids` are the user ids of sandboxes.
     `unsupported` are limits that the engine reports as unsupported; `accepted` are limits that need not be enforced.
     `networks` are those of programs and setups; `ports` are ports of the host that programs should not reach.
     With `strict`, the check fails if programs can reach the host."""
 
     default_image: str
+    uids: range
     unsupported: Collection[str]
     accepted: Collection[str]
     networks: Collection[str]
@@ -88,11 +90,11 @@ class IsolationCheck:
     async def _run(self, image: str) -> None:
         unenforced: Mapping[str, str] = {}
         networks: dict[str, NetworkReport] = {}
-        runner = ProbeRunner(self.engine)
+        runner = ProbeRunner(self.engine, self.config.uids)
 
         async def check_limits() -> None:
             nonlocal unenforced
-            limits = probe_limits(None if "cpus" in self.config.unsupported else PROBE_CPUS)
+            limits = probe_limits(None if "cpus" in self.config.unsupported else PROBE_CPUS, self.config.uids)
             report = await runner.check_limits(image, limits)
             unenforced = unenforced_limits(limits, report, self.config.unsupported)
 

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from pyexec.codec import read_report
 from pyexec.domain.isolation import DEFAULT_CPU_SHARES, LimitsReport, NetworkReport, ProbeLimits
+from pyexec.domain.sandbox_limits import MASKED_PATHS, RESOURCE_LIMITS
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError
 from pyexec.ports import ContainerSpec, Engine
@@ -24,7 +25,7 @@ PROBE_LABEL = "pyexec.probe"
 removes them."""
 
 
-def probe_limits(cpus: float | None) -> ProbeLimits:
+def probe_limits(cpus: float | None, uids: range) -> ProbeLimits:
     """Return limits that a probe reaches quickly, and that leave enough memory for runtimes such as gVisor."""
     return ProbeLimits(
         memory_bytes=128 * MEBIBYTE,
@@ -32,7 +33,7 @@ def probe_limits(cpus: float | None) -> ProbeLimits:
         pids_max=64,
         cpu_shares=DEFAULT_CPU_SHARES // 2,
         cpus=cpus,
-        uid=1000,
+        uids=uids,
     )
 
 
@@ -44,6 +45,8 @@ class ProbeRunner:
     and `Unavailable` if the engine does not respond."""
 
     engine: Engine
+    uids: range
+    """The user ids of sandboxes."""
 
     async def check_limits(self, image: str, limits: ProbeLimits) -> LimitsReport:
         """Return the observations of a probe that tries to exceed these limits."""
@@ -51,12 +54,14 @@ class ProbeRunner:
             "memory_bytes": limits.memory_bytes,
             "disk_bytes": limits.disk_bytes,
             "pids_max": limits.pids_max,
+            "resources": list(RESOURCE_LIMITS),
+            "masked_paths": MASKED_PATHS,
         }
         return await self._run(LimitsReport, _probe_spec(image, "limits_probe", arguments, limits, None))
 
     async def check_network(self, image: str, network: str, ports: Sequence[int]) -> NetworkReport:
         """Return which addresses a probe on this network reaches: `ports` of the host, and the metadata address."""
-        spec = _probe_spec(image, "network_probe", list(ports), probe_limits(None), network)
+        spec = _probe_spec(image, "network_probe", list(ports), probe_limits(None, self.uids), network)
         return await self._run(NetworkReport, spec)
 
     async def _run(self, kind: type[T], spec: ContainerSpec) -> T:

@@ -1,0 +1,75 @@
+"""Fixed limits of every sandbox: resource limits, sizes of socket buffers, and hidden files of the kernel.
+
+The Docker adapter sets them, and the isolation check tests them. See docs/design/docker-adapter.md."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+RESOURCE_LIMITS: Final[Mapping[str, int]] = {
+    # With 0, the kernel still runs a program to which `core_pattern` pipes the dump, as root. With 1 it does not.
+    "core": 1,
+    # Per process. With the default PYEXEC_PIDS_MAX, a sandbox opens at most 262,144 files.
+    "nofile": 1024,
+    "memlock": 64 * 1024,
+    # The kernel counts these two for each user id.
+    "msgqueue": 819200,
+    "sigpending": 1024,
+}
+"""Soft and hard limits of programs, by their names in Docker and in lower case in Python's `resource`."""
+
+TCP_BUFFER_BYTES: Final = 128 * 1024
+"""Maximum size of a receive buffer and of a send buffer in a sandbox without network."""
+NETWORK_TCP_BUFFER_BYTES: Final = 1024 * 1024
+"""The same in a sandbox with network, where it limits the speed of connections to distant machines."""
+
+_DOCKER_MASKED = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+"""The paths that Docker masks if a request names none. The last one was added by Docker 25."""
+MASKED_PATHS: Final[Sequence[str]] = (
+    *_DOCKER_MASKED,
+    "/proc/buddyinfo",
+    "/proc/config.gz",
+    "/proc/diskstats",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",
+    "/proc/key-users",
+    "/proc/modules",
+    "/proc/pagetypeinfo",
+    "/proc/partitions",
+    "/proc/pressure",
+    "/proc/schedstat",
+    "/proc/slabinfo",
+    "/proc/softirqs",
+    "/proc/swaps",
+    "/proc/vmallocinfo",
+    "/proc/zoneinfo",
+    "/sys/block",
+    "/sys/bus",
+    "/sys/dev",
+    "/sys/fs/bpf",
+    "/sys/fs/ext4",
+    "/sys/hypervisor",
+    "/sys/kernel/btf",
+    "/sys/kernel/debug",
+    "/sys/kernel/notes",
+    "/sys/kernel/security",
+    "/sys/kernel/slab",
+    "/sys/kernel/tracing",
+    "/sys/kernel/vmcoreinfo",
+    "/sys/module",
+    "/sys/power",
+)
+"""Files of the kernel that show other programs' activity or help to attack the kernel. No program needs them."""

@@ -1,0 +1,206 @@
+"""Test programs that attack what the kernel counts for the whole machine or for each user, not for each container."""
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from tests.support.attack import COMPLETED, DISK_LIMIT, OUT_OF_MEMORY, Attack, end_of
+
+FILL_TCP = """
+import socket
+listener = socket.create_server(('127.0.0.1', 0), backlog=512)
+kept, total = [], 0
+for _ in range(400):
+    ends = socket.create_connection(listener.getsockname()), listener.accept()[0]
+    kept.append(ends)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+        end.setblocking(False)
+        try:
+            while True:
+                total += end.send(bytes(65536))
+        except BlockingIOError:
+            pass
+"""
+FILL_UDP = """
+import socket
+kept = []
+for _ in range(1000):
+    receiver, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    receiver.bind(('127.0.0.1', 0))
+    sender.close()
+    sender = kept[0][1] if kept else socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    kept.append((receiver, sender))
+    for _ in range(40):
+        sender.sendto(bytes(8192), receiver.getsockname())
+"""
+FILL_NETLINK = """
+import socket, struct
+kept = []
+for _ in range(1000):
+    kept.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
+    for _ in range(500):
+        kept[-1].send(struct.pack('IHHII', 32, 9999, 5, 1, 0) + bytes(16))
+"""
+
+
+@pytest.mark.parametrize("fill", [FILL_TCP, FILL_UDP, FILL_NETLINK], ids=["tcp", "udp", "netlink"])
+async def test_buffers_of_sockets_count_as_memory(attack: Attack, fill: str) -> None:
+    result = await attack(f"{fill}\nimport time; time.sleep(0.5); print('filled')")
+    assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "")
+
+
+async def test_many_idle_connections_are_no_attack(attack: Attack) -> None:
+    source = """
+import socket, time
+listener = socket.create_server(('127.0.0.1', 0), backlog=512)
+kept = [(socket.create_connection(listener.getsockname()), listener.accept()[0]) for _ in range(400)]
+time.sleep(0.5)
+for client, server in kept:
+    client.sendall(b'question')
+    server.sendall(server.recv(8))
+print(sum(client.recv(8) == b'question' for client, _ in kept))
+"""
+    result = await attack(source)
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "400\n")
+
+
+async def test_a_program_has_limits_on_what_the_kernel_counts_for_its_user(attack: Attack) -> None:
+    source = """
+import resource
+for name in ('NOFILE', 'MEMLOCK', 'MSGQUEUE', 'SIGPENDING', 'CORE'):
+    print(name, *resource.getrlimit(getattr(resource, f'RLIMIT_{name}')))
+for name in ('NOFILE', 'MSGQUEUE'):
+    try:
+        resource.setrlimit(getattr(resource, f'RLIMIT_{name}'), (2000000, 2000000))
+    except ValueError as error:
+        print(error)
+"""
+    assert (await attack(source))["stdout"].splitlines() == [
+        "NOFILE 1024 1024",
+        "MEMLOCK 65536 65536",
+        "MSGQUEUE 819200 819200",
+        "SIGPENDING 1024 1024",
+        "CORE 1 1",
+        *["not allowed to raise maximum limit"] * 2,
+    ]
+
+
+async def test_each_sandbox_has_a_user_and_files_of_its_own(attack: Attack) -> None:
+    """The first program takes what the kernel grants its user, and locks every file that both could share."""
+    source = """
+import ctypes, fcntl, os, time
+libc = ctypes.CDLL(None)
+instances = [fd for _ in range(600) if (fd := libc.inotify_init()) >= 0]
+locked = {}
+for path in ('/etc/passwd', '/etc/group', '/etc/hosts', '/etc/hostname', '/etc/resolv.conf'):
+    if os.path.exists(path):
+        file = open(path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked[path] = file
+        except BlockingIOError:
+            pass
+inodes = {(os.stat(path).st_dev, os.stat(path).st_ino) for path in locked}
+print(os.getuid(), len(instances) > 50, *sorted(locked), flush=True)
+time.sleep(1)
+"""
+    results = []
+
+    async def run() -> None:
+        results.append(await attack(source))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, name="first program")
+        tasks.start_soon(run, name="second program")
+    first, second = (result["stdout"].split() for result in results)
+    assert first[0] != second[0]
+    assert first[1:] == second[1:]
+    assert {"True", "/etc/passwd", "/etc/group", "/etc/hosts"} <= set(first)
+
+
+async def test_no_terminal_can_be_opened(attack: Attack) -> None:
+    source = """
+import os, pty
+for open_terminal in (os.openpty, pty.openpty):
+    try:
+        print(open_terminal())
+    except OSError as error:
+        print(type(error).__name__)
+print(os.listdir('/dev/pts'), os.path.exists('/dev/ptmx'))
+"""
+    result = await attack(source)
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "FileNotFoundError\nOSError\n[] False\n")
+
+
+HIDDEN = (
+    "/proc/kallsyms",
+    "/proc/config.gz",
+    "/proc/modules",
+    "/proc/kcore",
+    "/proc/interrupts",
+    "/proc/diskstats",
+)
+HIDDEN_DIRECTORIES = ("/proc/pressure", "/sys/module", "/sys/kernel/slab", "/sys/block", "/sys/firmware")
+
+
+async def test_files_of_the_kernel_are_empty(attack: Attack) -> None:
+    source = f"""
+import os
+for path in {HIDDEN}:
+    try:
+        print(len(open(path, 'rb').read(100)) and path, end='')
+    except OSError:
+        print(0, end='')
+for path in {HIDDEN_DIRECTORIES}:
+    print(len(os.path.isdir(path) and os.listdir(path) or ()) and path, end='')
+"""
+    assert set((await attack(source))["stdout"]) == {"0"}
+
+
+@pytest.fixture(scope="module")
+def image_with_volumes(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    context = tmp_path_factory.mktemp("image")
+    (context / "Dockerfile").write_text(
+        f'FROM {image}\nRUN mkdir -m 777 /data \'/more data\'\nVOLUME ["/data/", "/more data"]\n'
+    )
+    name = f"pyexec-test-volumes:{secrets.token_hex(4)}"
+    build = ["docker", "build", "-q", "--network", "none", "-t", name, context]
+    subprocess.run(build, check=True, capture_output=True)
+    yield name
+    subprocess.run(["docker", "rmi", "-f", name], check=True, capture_output=True)
+
+
+FILL_VOLUMES = """
+import os
+def fill(path, size):
+    with open(path, 'wb', buffering=0) as file:
+        for _ in range(size):
+            file.write(bytes(1 << 20))
+"""
+
+
+async def test_volumes_of_an_image_are_in_memory_and_count_as_disk(
+    attack: Attack, image_with_volumes: str
+) -> None:
+    kinds = f"""{FILL_VOLUMES}
+kinds = [line.split()[1:3] for line in open('/proc/mounts')]
+print([kind for path, kind in kinds if 'data' in path], os.listdir('/data'))
+fill('/data/a', 4)
+try:
+    fill('/more data/a', 100)
+except OSError as error:
+    print(error.strerror)
+"""
+    result = await attack(kinds.replace("100", "5"), docker_image=image_with_volumes)
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "['tmpfs', 'tmpfs'] []\n")
+    both = f"{FILL_VOLUMES}fill('/data/a', 10)\nfill('/more data/a', 10)\nimport time; time.sleep(1)"
+    assert end_of(await attack(both, docker_image=image_with_volumes)) == DISK_LIMIT
+    built = await attack(
+        kinds, docker_image=image_with_volumes, pre_commands=["grep ' /data tmpfs ' /proc/mounts"]
+    )
+    assert built["stdout"].splitlines()[0] == "['tmpfs', 'tmpfs'] []"
