@@ -188,7 +188,9 @@ class Engine(Protocol):
         Raises `ImageUnavailable` if the image cannot run `command`."""
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
-        """Return all containers with these labels, running or not: all labels of each, by container id."""
+        """Return the containers with these labels, running or not: all labels of each, by container id.
+
+        Containers that this program has not started are left out, even if they inherit the labels from their image."""
 
     async def remove_container(self, container_id: str) -> None:
         """Kill and remove a container, if it exists."""

@@ -8,6 +8,9 @@ from attrs import frozen
 from pyexec.adapters.docker.etc_files import HOSTNAME
 from pyexec.ports import ContainerSpec, SetupSpec
 
+DEPLOYMENT_LABELS = ("pyexec.deployment", "pyexec.engine", "pyexec.replica")
+"""A container inherits the labels of its image. So every container gets a value of its own for these, if only an empty
+one."""
 UID = 1000
 """The user and the group of programs."""
 _TMPFS = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
@@ -109,6 +112,6 @@ def _container(
         "AttachStdout": True,
         "AttachStderr": True,
         "Healthcheck": {"Test": ["NONE"]},
-        "Labels": dict(spec.labels),
+        "Labels": {**dict.fromkeys(DEPLOYMENT_LABELS, ""), **spec.labels},
         "HostConfig": host,
     }

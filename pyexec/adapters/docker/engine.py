@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
@@ -32,6 +33,7 @@ from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 
 logger = logging.getLogger(__name__)
 
+_OWN_NAME: Final = re.compile(r"/pyexec-(setup-)?[0-9a-f]{16}")
 _LIMIT_OF_INFO: Final = {
     "MemoryLimit": "memory",
     "SwapLimit": "swap",
@@ -180,7 +182,9 @@ class DockerEngine:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
         async with translate_errors():
             found = await self._docker.containers.list(all=1, filters=filters)
-            return {container.id: container["Labels"] for container in found}
+            # A container can inherit labels from an image that anyone has made, but not its name.
+            own = [container for container in found if any(map(_OWN_NAME.fullmatch, container["Names"]))]
+            return {container.id: container["Labels"] for container in own}
 
     async def remove_container(self, container_id: str) -> None:
         await remove_container(self._docker.containers.container(container_id))
