@@ -6,9 +6,11 @@ import math
 import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import anyio
 import uv
@@ -66,7 +68,8 @@ class SetupConfig:
     disk_bytes: int
     pids_max: int
     uv: Path
-    index_url: str | None = None
+    index: Callable[[], AbstractContextManager[str | None]]
+    """Yields the URL of the package index for one setup."""
     ca_bundle: Path | None = None
 
 
@@ -93,7 +96,9 @@ class Setup:
             container = await self.engine.start_setup(self._spec(base, recipe))
             try:
                 python = await _find_python(container, base)
-                stored = await self._install(container, python, recipe, on_output)
+                with self.config.index() as index_url:
+                    steps = tuple(self._steps(python, recipe, index_url))
+                    stored = await self._install(container, steps, on_output)
                 tag = build_tag(key, stored, secrets.token_hex(4))
                 await container.commit(REPOSITORY, tag, {ENVIRONMENT_LABEL: key})
                 await self.engine.images.tag(f"{REPOSITORY}:{tag}", REPOSITORY, key)
@@ -105,9 +110,7 @@ class Setup:
                 f"building the environment timed out after {timeout:g} s, setup and engine together"
             )
 
-    async def _install(
-        self, container: SetupContainer, python: str, recipe: Recipe, on_output: OnOutput
-    ) -> int:
+    async def _install(self, container: SetupContainer, steps: Sequence["_Step"], on_output: OnOutput) -> int:
         """Execute all steps and end the container, within the limits of time and disk space.
 
         Return how many bytes they have stored."""
@@ -123,7 +126,7 @@ class Setup:
                         comparing.start_soon(
                             disk.compare_written_bytes, name="check the disk space of a setup"
                         )
-                        for step in self._steps(python, recipe):
+                        for step in steps:
                             await self._execute(container, step, on_output)
                         comparing.cancel_scope.cancel()
                     await container.finish()
@@ -155,22 +158,23 @@ class Setup:
             reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
         raise SetupFailed(f"{step.name} failed with exit code {code}: {reason}", exit_code=code)
 
-    def _steps(self, python: str, recipe: Recipe) -> Iterator["_Step"]:
+    def _steps(self, python: str, recipe: Recipe, index_url: str | None) -> Iterator["_Step"]:
+        variables = self._environment(index_url)
         for index, command in enumerate(recipe.pre_commands):
-            yield _Step(f"pre_commands[{index}]", command, ("sh", "-c", command), self._environment())
+            yield _Step(f"pre_commands[{index}]", command, ("sh", "-c", command), variables)
         requirements = parse_requirements(recipe.requirements_txt or "")
         if requirements is None:
             return
         install = (_UV, "pip", "install", "--python", python, "--break-system-packages", "--compile-bytecode")
         quiet = ("--no-cache", "--no-config", "--no-progress", "--color", "never")
-        environment = {**self._environment(), "UV_PYTHON_DOWNLOADS": "never"}
-        if self.config.index_url and not requirements.own_index:
-            environment["UV_DEFAULT_INDEX"] = self.config.index_url
+        environment = {**variables, "UV_PYTHON_DOWNLOADS": "never"}
+        if index_url and not requirements.own_index:
+            environment["UV_DEFAULT_INDEX"] = index_url
         shown = " ".join(("uv pip install", *requirements.options, "-r requirements.txt"))
         installer = (*install, *quiet, *requirements.options, "-r", _REQUIREMENTS)
         yield _Step("installing requirements_txt", shown, installer, environment)
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self, index_url: str | None) -> Mapping[str, str]:
         """Return variables that configure the package index and its authorities, and turn off prompts."""
         variables = {
             "HOME": HOME,
@@ -182,8 +186,10 @@ class Setup:
             "PIP_NO_CACHE_DIR": "1",
             "PIP_ROOT_USER_ACTION": "ignore",
         }
-        if self.config.index_url:
-            variables["PIP_INDEX_URL"] = self.config.index_url
+        if index_url:
+            variables["PIP_INDEX_URL"] = index_url
+        if index_url and (index := urlsplit(index_url)).scheme == "http":
+            variables["PIP_TRUSTED_HOST"] = index.netloc.rpartition("@")[2]
         if self.config.ca_bundle:
             variables["APT_CONFIG"] = _APT
             names = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
