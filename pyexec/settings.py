@@ -183,6 +183,11 @@ class Settings:
         "Docker network of setups, created if it is missing; none: package installation is disabled",
     )
     pip_index_url: str | None = _images(None, "URL of the package index; none: the installer's default")
+    pip_proxy: str | None = _images(
+        None,
+        "HOST:PORT where this server passes requests of setups on to PYEXEC_PIP_INDEX_URL, whose password setups then "
+        "cannot read; none: setups use the index themselves",
+    )
     ca_bundle: Path | None = _images(
         None, "certificate authorities that setups trust, a PEM file; none: those of the image"
     )

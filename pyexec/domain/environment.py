@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -30,3 +31,32 @@ def environment_key(base_id: str, recipe: Recipe) -> str:
     """Return the key of the environment that `recipe` builds from the image `base_id`: a hash of both, in hex."""
     content = [_FORMAT, base_id, recipe.pre_commands, recipe.requirements_txt]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def build_tag(key: str, stored_bytes: int, nonce: str) -> str:
+    """Return the tag of one build of an environment. It is unique, and contains the size.
+
+    Each build keeps this name for as long as it exists. The newest one also has the key as a tag."""
+    return f"{key}.{stored_bytes}.{nonce}"
+
+
+def stored_bytes(names: Sequence[str]) -> int | None:
+    """Return the size of an environment that has these names; None if none is from `build_tag`."""
+    for tag in _tags(names):
+        _, _, rest = tag.partition(".")
+        size, dot, _ = rest.partition(".")
+        if dot and size.isdecimal():
+            return int(size)
+    return None
+
+
+def is_replaced(names: Sequence[str]) -> bool:
+    """Return True if an image is only a build of an environment, and not the newest one."""
+    tags = _tags(names)
+    return len(tags) == len(names) > 0 and all("." in tag for tag in tags)
+
+
+def _tags(names: Sequence[str]) -> Sequence[str]:
+    """Return the tags of names in the repository of environments."""
+    prefix = f"{REPOSITORY}:"
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

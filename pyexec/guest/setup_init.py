@@ -1,19 +1,23 @@
-"""The first process of a setup container: reports its Python, and keeps the container alive during the setup.
+"""The first process of a setup container: reports its Python, and measures the disk space of the setup.
 
-The text of this file is the container's program (`python3 -I -S -c`). It must run in any Python 3, with only the
-standard library. Its argument is the number of seconds after which the container ends in any case. A byte on its
-standard input means: list what the setup left in its home, delete the tools, and end. The end of the input means: the
-server is gone, end.
+It prints JSON, one object a line: first its Python, then every second the bytes that the setup stores. If the setup
+must end because of them, the line has the reason, and all its processes are stopped. A byte on the standard input
+means: kill all other processes, list what the setup left in its home, delete the tools, report the final size, and
+end. The end of the input means: the server is gone, end.
 
-docs/design/user-and-home.md describes what happens to the home."""
+setup_bootstrap.py loads it. docs/design/user-and-home.md describes what happens to the home."""
 
+import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import stat
 import sys
 import time
+
+from pyexec.guest.setup_disk import Disk, kill_processes
 
 TOOLS = "/.pyexec"
 """The directory of the installer and its files during the setup."""
@@ -24,22 +28,47 @@ HIDDEN = (".cache/pip", ".cache/uv")
 """Caches of installers, which no program needs."""
 PATHS_MAX = 1000
 DEPTH_MAX = 64
-CLOCK_REALTIME_COARSE = 5
-"""The clock of the times of files. It is a few milliseconds behind the usual clock."""
+TICK_SECONDS = 0.02
+REPORT_SECONDS = 1.0
+KILL_SECONDS = 10
+PR_SET_DUMPABLE = 4
 
 
-def main():
+def main(timeout_seconds, disk_bytes):
+    # Commands of the setup have the same user and capabilities, and must not control this process.
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reap orphaned processes of the setup
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
-    signal.alarm(int(sys.argv[1]))
-    started = time.clock_gettime(CLOCK_REALTIME_COARSE)
-    facts = {"python": list(sys.version_info[:3]), "executable": sys.executable}
-    os.write(1, json.dumps(facts).encode() + b"\n")
-    if os.read(0, 1):
-        paths = set(read_list()).union(make_readable(HOME, started))
+    signal.alarm(timeout_seconds)
+    disk = Disk(disk_bytes)
+    report(python=list(sys.version_info[:3]), executable=sys.executable)
+    if wait_for_end(disk):
+        kill_processes(KILL_SECONDS)
+        paths = set(read_list()).union(make_readable(HOME, disk.since))
         shutil.rmtree(TOOLS)
         if paths:
             write_list(sorted(paths)[:PATHS_MAX])
+        report(disk_bytes=disk.measure().total)
+
+
+def wait_for_end(disk):
+    """Measure until the input has a byte or ends; return False if it has ended, or if the setup was stopped."""
+    reported = time.monotonic()
+    while not select.select([0], [], [], TICK_SECONDS)[0]:
+        stopped = disk.check()
+        if stopped:
+            report(disk_bytes=disk.stored, stopped=stopped)
+            os.read(0, 1)  # the processes stay stopped until the server removes the container
+            return False
+        if time.monotonic() >= reported + REPORT_SECONDS:
+            report(disk_bytes=disk.stored)
+            reported = time.monotonic()
+    return bool(os.read(0, 1))
+
+
+def report(**facts):
+    os.write(1, json.dumps(facts).encode() + b"\n")
 
 
 def make_readable(home, since):
@@ -55,9 +84,7 @@ def make_readable(home, since):
 
 
 def find_new(home, path, since, depth):
-    """Return the new paths at `path` and below it. A directory in which everything is new counts as one.
-
-    The setup's own processes may still run, so files can vanish meanwhile."""
+    """Return the new paths at `path` and below it. A directory in which everything is new counts as one."""
     full = os.path.join(home, path)
     try:
         info = os.lstat(full)
@@ -111,7 +138,3 @@ def write_list(paths):
     os.mkdir(TOOLS, 0o755)
     with open(SETUP_LIST, "w") as file:
         json.dump(paths, file)
-
-
-if __name__ == "__main__":
-    main()

@@ -55,7 +55,6 @@ class Image:
     architecture: str
     created_at: datetime
     used_at: datetime
-    labels: Mapping[str, str]
 
 
 class Images(Protocol):
@@ -72,11 +71,11 @@ class Images(Protocol):
 
         Raises `ImageUnavailable` with the reason if it cannot be pulled."""
 
-    async def tag(self, image_id: str, repository: str, tag: str) -> None:
-        """Give an image the name `repository:tag`, which it may have already."""
+    async def tag(self, image_name: str, repository: str, tag: str) -> None:
+        """Give the image with this name or id the name `repository:tag`, which it may have already."""
 
-    async def list(self, *, label: str | None = None, repository: str | None = None) -> Sequence[Image]:
-        """Return all images with this label, or with a name in this repository."""
+    async def list(self, repository: str) -> Sequence[Image]:
+        """Return all images with a name in this repository."""
 
     async def remove(self, image: Image) -> bool:
         """Remove an image with all its names; return False if it is still in use."""
@@ -116,7 +115,7 @@ class SetupContainer(Protocol):
         """Return how much the container has written so far in addition to its image."""
 
     async def finish(self) -> None:
-        """Tell the main process to clean up and exit, and wait until it has."""
+        """Tell the main process to clean up and exit, and wait until it has. Read its lines at the same time."""
 
     async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
         """Make an image of the container under this name, in one atomic step.
@@ -192,7 +191,9 @@ class Engine(Protocol):
         Raises `ImageUnavailable` if the image cannot run `command`."""
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
-        """Return all containers with these labels, running or not: all labels of each, by container id."""
+        """Return the containers with these labels, running or not: all labels of each, by container id.
+
+        Containers that this program has not started are left out, even if they inherit the labels from their image."""
 
     async def remove_container(self, container_id: str) -> None:
         """Kill and remove a container, if it exists."""

@@ -169,7 +169,19 @@ def check_installer(settings: Settings) -> Iterator[CheckResult]:
     except FileNotFoundError:
         yield failed("installer", "uv is missing", "reinstall the server, or set PYEXEC_UV to a static uv")
         return
+    yield from _check_index(settings)
     if not os.access(uv, os.X_OK):
         yield failed("installer", f"{str(uv)!r} is not executable", "set PYEXEC_UV to a static uv")
     else:
         yield ok("installer", f"{str(uv)!r}")
+
+
+def _check_index(settings: Settings) -> Iterator[CheckResult]:
+    """Warn if setups can read the password of the package index."""
+    if settings.pip_proxy is not None:
+        return
+    if urlsplit(settings.pip_index_url or "").password:
+        yield warning(
+            "installer",
+            "pre_commands can read the password in PYEXEC_PIP_INDEX_URL; set PYEXEC_PIP_PROXY to keep it in the server",
+        )

@@ -27,6 +27,7 @@ _SUPERVISOR = (
     "supervisor",
 )
 _COLLECTOR = ("patterns", "collector")
+_SETUP = ("setup_disk", "setup_init")
 
 
 def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
@@ -36,6 +37,13 @@ def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
     texts = chain.from_iterable(map(_module, _SUPERVISOR))
     options = ("on" if prestart else "off", _startup_archive(), _filters())
     return ("python3", "-I", "-S", "-c", source("bootstrap"), *options, *texts)
+
+
+def setup_command(timeout_seconds: int, disk_bytes: int) -> tuple[str, ...]:
+    """Return the command of a setup container: an interpreter that measures the setup and ends after the timeout."""
+    texts = chain.from_iterable(map(_module, _SETUP))
+    arguments = json.dumps([timeout_seconds, disk_bytes])
+    return ("python3", "-I", "-S", "-c", source("setup_bootstrap"), arguments, *texts)
 
 
 @cache

@@ -30,11 +30,13 @@ from pyexec.services.submissions import Submissions
 from pyexec.settings import Settings
 from pyexec.web.context import Context, WebLimits
 from pyexec.wiring.sandboxes import (
+    IndexSource,
     allowed_services,
     build_environments,
     build_pool,
     isolation_check_config,
     networks,
+    open_index,
     security_options,
 )
 from pyexec.wiring.services import (
@@ -122,7 +124,8 @@ async def open_replica(
             )
         )
         isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
-        replica = assemble(settings, replica_id, engine, identity, stores, isolation_check, meter)
+        index = await stack.enter_async_context(open_index(settings))
+        replica = assemble(settings, replica_id, engine, identity, stores, isolation_check, index, meter)
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
@@ -134,13 +137,14 @@ def assemble(
     identity: EngineIdentity,
     stores: Stores,
     isolation_check: IsolationCheck,
+    index: IndexSource,
     meter: Meter = NOOP_METER,
 ) -> Replica:
     """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
     shared = build_shared_parts(settings, replica_id, identity, stores, meter)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
-    environments = build_environments(settings, labels, engine, identity, isolation_check, meter)
+    environments = build_environments(settings, labels, engine, identity, isolation_check, index, meter)
     has_runs = partial(_has_runs, shared.slots)
     pool = build_pool(settings, labels, engine, identity, environments, has_runs, meter)
     preparation = Preparation(

@@ -1,14 +1,17 @@
 """Build everything about sandboxes from the settings: limits, networks, environments, the pool, the isolation check."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from urllib.parse import urlsplit
 
 from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
+from pyexec.adapters.index_proxy import serve_index
 from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
+from pyexec.errors import SettingsError
 from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
@@ -34,6 +37,9 @@ OVERHEAD_MB = SUPERVISOR_MB + DISK_OVERSHOOT_MB
 IDLE_SANDBOX_MB = 32
 """Upper bound for the memory of an idle sandbox. Measured: 15, including Docker's process for the container."""
 
+IndexSource = Callable[[], AbstractContextManager[str | None]]
+"""Yields the URL of the package index for one setup."""
+
 
 def build_environments(
     settings: Settings,
@@ -41,12 +47,13 @@ def build_environments(
     engine: DockerEngine,
     identity: EngineIdentity,
     isolation_check: IsolationCheck,
+    index: IndexSource,
     meter: Meter,
 ) -> Environments:
     """Build the part that finds, pulls and builds images. Every container of the replica gets `labels`."""
     return Environments(
         engine.images,
-        Setup(engine, _setup_config(settings, labels)),
+        Setup(engine, _setup_config(settings, labels, index)),
         EnvironmentsConfig(
             cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
             age_seconds_max=settings.env_max_age,
@@ -150,14 +157,29 @@ def isolation_check_config(
 
 def allowed_services(settings: Settings, network: str) -> Sequence[str]:
     """Return the services that containers in this network need and that may be on the engine's own machine: in that of
-    setups, the package index, if its URL has an IPv4 address."""
-    index = urlsplit(settings.pip_index_url or "")
+    setups, the package index or this server's proxy for it, if its address is an IPv4 address."""
+    proxy = None if settings.pip_proxy is None else f"http://{settings.pip_proxy}"
+    index = urlsplit(proxy or settings.pip_index_url or "")
     if network != settings.setup_network or re.fullmatch(r"[0-9.]+", index.hostname or "") is None:
         return ()
     return [f"{index.hostname}:{index.port or (80 if index.scheme == 'http' else 443)}"]
 
 
-def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
+@asynccontextmanager
+async def open_index(settings: Settings) -> AsyncIterator[IndexSource]:
+    """Yield the source of the index's URL: the index itself, or this server's proxy for it.
+
+    Raises `SettingsError` if PYEXEC_PIP_PROXY cannot be used."""
+    if settings.pip_proxy is None:
+        yield partial(nullcontext, settings.pip_index_url)
+        return
+    if settings.pip_index_url is None:
+        raise SettingsError("PYEXEC_PIP_PROXY needs PYEXEC_PIP_INDEX_URL")
+    async with serve_index(settings.pip_proxy, settings.pip_index_url, settings.ca_bundle) as proxy:
+        yield proxy.grant
+
+
+def _setup_config(settings: Settings, labels: Mapping[str, str], index: IndexSource) -> SetupConfig:
     return SetupConfig(
         labels=labels,
         network=settings.setup_network,
@@ -166,7 +188,7 @@ def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:
         disk_bytes=settings.setup_disk_mb * MEBIBYTE,
         pids_max=max(settings.pids_max, SETUP_PIDS_MIN),
         uv=settings.uv or installed_uv(),
-        index_url=settings.pip_index_url,
+        index=index,
         ca_bundle=settings.ca_bundle,
     )
 

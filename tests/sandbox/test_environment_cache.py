@@ -2,33 +2,33 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyexec.domain.environment import REPOSITORY, build_tag, is_replaced, stored_bytes
 from pyexec.ports import Image
 from pyexec.sandbox.environments.environments import IN_USE_SECONDS, images_to_evict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def image(number: int, size: int, idle: float, base: int = 0, *, named: bool = True) -> Image:
+def image(number: int, size: int, idle: float, *, replaced: bool = False) -> Image:
+    tags = [build_tag(str(number), size, "0"), *([] if replaced else [str(number)])]
     return Image(
         id=str(number),
         digest=str(number),
-        names=[f"pyexec-env:{number}"] if named else [],
-        size_bytes=base + size,
+        names=[f"{REPOSITORY}:{tag}" for tag in tags],
+        size_bytes=1000 + size,
         architecture="amd64",
         created_at=NOW - timedelta(days=9),
         used_at=NOW - timedelta(seconds=idle),
-        labels={"pyexec.base-size": str(base)} if base else {},
     )
 
 
-facts = st.tuples(st.integers(0, 100), st.floats(0, 1000), st.integers(0, 50), st.booleans())
+facts = st.tuples(st.integers(0, 100), st.floats(0, 1000), st.booleans())
 images = st.lists(facts, max_size=8).map(
-    lambda parts: [
-        image(n, size, idle, base, named=named) for n, (size, idle, base, named) in enumerate(parts)
-    ]
+    lambda parts: [image(n, size, idle, replaced=replaced) for n, (size, idle, replaced) in enumerate(parts)]
 )
 
 
@@ -36,14 +36,13 @@ images = st.lists(facts, max_size=8).map(
 def test_the_least_recently_used_images_are_evicted_until_the_rest_fits(kept: list[Image], most: int) -> None:
     going = images_to_evict(kept, most, NOW)
     staying = [image for image in kept if image not in going]
-    oldest = min((image.used_at for image in staying), default=NOW)
+    removable = [image for image in staying if (NOW - image.used_at).total_seconds() >= IN_USE_SECONDS]
+    oldest = min((image.used_at for image in removable), default=NOW)
     for gone in going:
-        idle = (NOW - gone.used_at).total_seconds()
-        assert not gone.names or (idle >= IN_USE_SECONDS and gone.used_at <= oldest)
-    sizes = [image.size_bytes - int(image.labels.get("pyexec.base-size", "0")) for image in staying]
-    removable = [i for i in staying if (NOW - i.used_at).total_seconds() > IN_USE_SECONDS]
-    assert sum(sizes) <= most or not removable
-    assert all(image.names for image in staying)
+        assert (NOW - gone.used_at).total_seconds() >= IN_USE_SECONDS
+        assert is_replaced(gone.names) or gone.used_at <= oldest
+    assert sum(stored_bytes(image.names) or 0 for image in staying) <= most or not removable
+    assert not any(is_replaced(image.names) for image in removable)
 
 
 def test_no_image_is_evicted_below_the_limit() -> None:
@@ -53,5 +52,26 @@ def test_no_image_is_evicted_below_the_limit() -> None:
 
 
 def test_layers_of_the_base_image_do_not_count() -> None:
-    kept = [image(number, 10, 500, base=1000) for number in range(5)]
+    kept = [image(number, 10, 500) for number in range(5)]
     assert images_to_evict(kept, 50, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "size"),
+    [
+        (["pyexec-env:k.12.ab", "pyexec-env:k"], 12),
+        (["pyexec-env:k"], None),
+        (["pyexec-env:k.12"], None),
+        (["evil/pyexec-env:k.0.ab", "other:k.0.ab"], None),
+        ([], None),
+    ],
+)
+def test_only_names_of_environments_have_a_size(names: list[str], size: int | None) -> None:
+    assert stored_bytes(names) == size
+
+
+def test_an_image_with_another_name_is_not_replaced() -> None:
+    assert is_replaced(["pyexec-env:k.12.ab"])
+    assert not is_replaced(["pyexec-env:k.12.ab", "pyexec-env:k"])
+    assert not is_replaced(["pyexec-env:k.12.ab", "mine:1"])
+    assert not is_replaced([])

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import anyio
+
 from pyexec.errors import EngineError
 from pyexec.ports import Image, SetupSpec
 from tests.services.containers import MemoryEngine
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from tests.services.world import Process
 
 
-def image(name: str, labels: Mapping[str, str]) -> Image:
+def image(name: str) -> Image:
     return Image(
         id=f"sha256:{name}",
         digest=f"sha256:{name}",
@@ -21,10 +23,10 @@ def image(name: str, labels: Mapping[str, str]) -> Image:
         architecture="amd64",
         created_at=datetime.now(UTC),
         used_at=datetime.now(UTC),
-        labels=labels,
     )
 
 
+REPORT_SECONDS = 20.0
 COLD = "cold:"
 """Images with this prefix must be pulled first."""
 
@@ -44,7 +46,7 @@ class ProcessImages:
             return self._engine.environments.get(name)
         if name.startswith(COLD) and name not in self._engine.pulled:
             return None
-        return image(name, {})
+        return image(name)
 
     async def pull(self, name: str) -> AsyncIterator[str]:
         await self._process.passing()
@@ -55,14 +57,20 @@ class ProcessImages:
         self._engine.check()
         self._engine.pulled.add(name)
 
-    async def tag(self, image_id: str, repository: str, tag: str) -> None:
+    async def tag(self, image_name: str, repository: str, tag: str) -> None:
+        """Rename a build. In this engine, images have one name."""
         await self._process.passing()
         self._engine.check()
+        name = f"{repository}:{tag}"
+        if image_name != name and self._engine.environments.pop(image_name, None):
+            self._engine.environments[name] = image(name)
+            self._engine.builds.append(name)
+            await self._process.passing()
 
-    async def list(self, *, label: str | None = None, repository: str | None = None) -> Sequence[Image]:
+    async def list(self, repository: str) -> Sequence[Image]:
         await self._process.passing()
         self._engine.check()
-        return tuple(self._engine.environments.values()) if label else ()
+        return tuple(self._engine.environments.values()) if repository == "pyexec-env" else ()
 
     async def remove(self, image: Image) -> bool:
         raise EngineError(f"there is room for {image.id}")
@@ -75,10 +83,16 @@ class ProcessSetup:
         self._engine = engine
         self._process = process
         self._spec = spec
+        self._lines = [b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}']
+        self._ended = anyio.Event()
 
     async def read_line(self) -> bytes:
         await self._process.passing()
-        return b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}'
+        if self._lines:
+            return self._lines.pop()
+        with anyio.move_on_after(REPORT_SECONDS):
+            await self._ended.wait()
+        return b"" if self._ended.is_set() else b'{"disk_bytes": 0}'
 
     async def execute(
         self, command: Sequence[str], environment: Mapping[str, str], on_output: Callable[[bytes], None]
@@ -97,13 +111,13 @@ class ProcessSetup:
     async def finish(self) -> None:
         await self._process.passing()
         self._engine.check()
+        self._ended.set()
 
     async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
         await self._process.passing()
         self._engine.check()
         name = f"{repository}:{tag}"
-        self._engine.environments[name] = image(name, labels)
-        self._engine.builds.append(name)
+        self._engine.environments[name] = image(name)
         await self._process.passing()
 
     async def remove(self) -> None:

@@ -1,6 +1,8 @@
 """Replicas as simulated processes, with the server's own wiring, from joining to the last clean-up."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ SETUPS = 1
 QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
+NO_INDEX = partial(nullcontext, None)
 PROOF = IsolationCheckConfig(
     default_image="of no use here", unsupported=(), accepted=(), networks=(), ports=(), strict=False
 )
@@ -164,7 +167,7 @@ class Life:
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
         proof = IsolationCheck(engine, PROOF, passed=True)
-        self.replica = assemble(self._settings, self.name, engine, engine_identity, stores, proof)
+        self.replica = assemble(self._settings, self.name, engine, engine_identity, stores, proof, NO_INDEX)
         try:
             while True:
                 if await self._serves(self.replica):

@@ -23,7 +23,7 @@ def docker(*arguments: str, stdin: str = "") -> list[str]:
 def found(*filters: str) -> list[str]:
     """Return the ids of the images that pass all filters, such as `label=KEY=VALUE` or `reference=NAME`."""
     options = [f"--filter={each}" for each in filters]
-    return docker("images", *options, "--quiet", "--no-trunc")
+    return list(dict.fromkeys(docker("images", *options, "--quiet", "--no-trunc")))
 
 
 def environments_of(image: str, *filters: str) -> list[str]:

@@ -69,12 +69,17 @@ def own_network() -> Iterator[str]:
 
 
 @contextmanager
-def running_index(network: str, *wheels: tuple[str, bytes]) -> Iterator[Index]:
-    """Run an index with these wheels (PEP 503) that containers on `network` can reach."""
+def running_index(network: str, *wheels: tuple[str, bytes], password: str = "") -> Iterator[Index]:
+    """Run an index with these wheels (PEP 503) that containers on `network` can reach.
+
+    With a password, it serves only the user `reader`."""
     files = dict(wheels)
+    credentials = base64.b64encode(f"reader:{password}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if password and self.headers.get("Authorization") != f"Basic {credentials}":
+                return self.send_error(401)
             parts = self.path.strip("/").split("/")
             if parts[0] == "files" and parts[-1] in files:
                 return self.answer(files[parts[-1]])

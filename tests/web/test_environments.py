@@ -382,6 +382,29 @@ async def test_containers_that_a_user_started_are_not_removed(image: str, tmp_pa
         docker("rm", "--force", by_hand)
 
 
+async def test_labels_of_an_image_do_not_make_its_containers_the_servers(image: str, tmp_path: Path) -> None:
+    """A container inherits the labels of its image, and anyone can make an image."""
+    with running_server(tmp_path / "data", image, warm_pool="0"):
+        deployment = deployment_of(tmp_path / "data")
+    (engine,) = docker("info", "--format", "{{.ID}}")
+    labels = {"pyexec.deployment": deployment, "pyexec.engine": engine, "pyexec.replica": "rep_gone"}
+    labels |= {"pyexec.environment": "0", "pyexec.base-size": "9" * 18}
+    forged = f"pyexec-test-forged:{secrets.token_hex(4)}"
+    text = "".join(f"LABEL {name}={value}\n" for name, value in labels.items())
+    docker("build", "--network=none", "--quiet", "--tag", forged, "-", stdin=f"FROM {image}\n{text}")
+    by_hand = ""
+    try:
+        (by_hand,) = docker("run", "--detach", "--network", "none", forged, "sleep", "600")
+        with running_server(tmp_path / "data", image, warm_pool="1") as server:
+            async with api_of(server.url) as api:
+                assert (await api.run("print(1)", docker_image=forged))["stdout"] == "1\n"
+            assert docker("inspect", "--format", "{{.State.Running}}", by_hand) == ["true"]
+    finally:
+        if by_hand:
+            docker("rm", "--force", by_hand)
+        remove_images(f"reference={forged}")
+
+
 async def test_an_unpinned_environment_is_rebuilt_after_its_maximum_age(
     image: str, index: Index, tmp_path: Path
 ) -> None:

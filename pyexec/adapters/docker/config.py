@@ -15,6 +15,9 @@ from pyexec.domain.sandbox_limits import (
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.ports import ContainerSpec, SetupSpec
 
+DEPLOYMENT_LABELS = ("pyexec.deployment", "pyexec.engine", "pyexec.replica")
+"""A container inherits the labels of its image. So every container gets a value of its own for these, if only an empty
+one."""
 _PAGE_BYTES = 4096
 _PROFILE_ARCHITECTURES = ("amd64", "arm64")
 """The architectures, in Docker's words, of `pyexec.domain.seccomp.profile`."""
@@ -156,6 +159,6 @@ def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any])
         "AttachStdout": True,
         "AttachStderr": True,
         "Healthcheck": {"Test": ["NONE"]},
-        "Labels": dict(spec.labels),
+        "Labels": {**dict.fromkeys(DEPLOYMENT_LABELS, ""), **spec.labels},
         "HostConfig": host,
     }

@@ -250,8 +250,6 @@ class DockerSetupContainer:
     async def finish(self) -> None:
         async with translate_errors():
             await self._stream.write_in(_FINISH)
-            while await self._stream.read_out() is not None:
-                pass
             await self._container.wait()
 
     async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:

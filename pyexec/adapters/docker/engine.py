@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import secrets
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 CREATION_LABEL: Final = "pyexec.creation"
 """Label with a value of its own for each container."""
 _NAME_TAKEN: Final = (HTTPStatus.CONFLICT,)
-
+_OWN_NAME: Final = re.compile(r"/pyexec-(uid-[0-9]+|(setup-)?[0-9a-f]{16})")
 _LIMIT_OF_INFO: Final = {
     "MemoryLimit": "memory",
     "SwapLimit": "swap",
@@ -223,7 +224,9 @@ class DockerEngine:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
         async with translate_errors():
             found = await self._docker.containers.list(all=1, filters=filters)
-            return {container.id: container["Labels"] for container in found}
+            # A container can inherit labels from an image that anyone has made, but not its name.
+            own = [container for container in found if any(map(_OWN_NAME.fullmatch, container["Names"]))]
+            return {container.id: container["Labels"] for container in own}
 
     async def remove_container(self, container_id: str) -> None:
         await remove_container(self._docker.containers.container(container_id))

@@ -188,7 +188,8 @@ class EtcFiles:
         """Remove helper containers that a crashed server left behind: a server needs one for a moment only."""
         filters = json.dumps({"label": [f"{LABEL}=helper"], "status": ["created"]})
         for container in await self._docker.containers.list(all=1, filters=filters):
-            if container["Created"] < time.time() - ORPHAN_SECONDS:
+            is_own = any(name.startswith(f"/{LABEL}-") for name in container["Names"])
+            if is_own and container["Created"] < time.time() - ORPHAN_SECONDS:
                 await remove_container(container)
 
 

@@ -76,9 +76,9 @@ class DockerImages:
         except aiohttp.ClientError as error:
             raise Unavailable(f"the connection to Docker broke: {error}") from error
 
-    async def tag(self, image_id: str, repository: str, tag: str) -> None:
+    async def tag(self, image_name: str, repository: str, tag: str) -> None:
         async with translate_errors():
-            await self._docker.images.tag(image_id, repository, tag=tag)
+            await self._docker.images.tag(image_name, repository, tag=tag)
 
     async def check_pullable(self, name: str) -> None:
         """Ask the registry for an image, and pull nothing. Raises `ImageUnavailable` if it cannot be pulled."""
@@ -87,11 +87,10 @@ class DockerImages:
                 message = (await response.json())["message"]
                 raise ImageUnavailable(f"the registry answered: {message}")
 
-    async def list(self, *, label: str | None = None, repository: str | None = None) -> Sequence[Image]:
-        filters = {"label": [label] if label else [], "reference": [f"{repository}:*"] if repository else []}
-        wanted = json.dumps({key: values for key, values in filters.items() if values})
+    async def list(self, repository: str) -> Sequence[Image]:
+        filters = json.dumps({"reference": [f"{repository}:*"]})
         async with translate_errors():
-            found = await self._docker.images.list(filters=wanted)
+            found = await self._docker.images.list(filters=filters)
         images = [await self.find(document["Id"]) for document in found]
         return [image for image in images if image is not None]
 
@@ -120,7 +119,6 @@ def _image(document: Mapping[str, Any]) -> Image:
         architecture=document["Architecture"],
         created_at=created,
         used_at=max(created, named),
-        labels=(document.get("Config") or {}).get("Labels") or {},
     )
 
 

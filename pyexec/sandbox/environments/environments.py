@@ -1,7 +1,7 @@
 """Find, pull and build images, each once at a time, and evict those that exceed the cache.
 
-The engine stores all state: an image's name is its key, its labels hold its size, and the time of its last tagging is
-the time of its last use. So the cache survives a restart. See docs/design/environments.md."""
+The engine stores all state: an image's names hold its key and its size, and the time of its last tagging is the time of
+its last use. So the cache survives a restart. See docs/design/environments.md."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ from functools import partial
 import anyio
 from attrs import field, frozen
 
-from pyexec.domain.environment import REPOSITORY, Recipe, environment_key
+from pyexec.domain.environment import REPOSITORY, Recipe, environment_key, is_replaced, stored_bytes
 from pyexec.domain.spec import Spec
 from pyexec.errors import ExecutorError, ImageUnavailable
 from pyexec.metrics import (
@@ -26,7 +26,7 @@ from pyexec.metrics import (
     timed,
 )
 from pyexec.ports import Image, Images
-from pyexec.sandbox.environments.setup import BASE_SIZE_LABEL, ENVIRONMENT_LABEL, Setup
+from pyexec.sandbox.environments.setup import Setup
 from pyexec.sandbox.environments.shared_work import OnOutput, SharedWork
 
 logger = logging.getLogger(__name__)
@@ -164,8 +164,8 @@ class Environments:
 
     async def _evict(self) -> None:
         try:
-            environments = await self.images.list(label=ENVIRONMENT_LABEL)
-            pulled = await self.images.list(repository=PULLED_REPOSITORY)
+            environments = await self.images.list(REPOSITORY)
+            pulled = await self.images.list(PULLED_REPOSITORY)
             cached = {image.id: image for image in (*environments, *pulled)}
             for image in images_to_evict(
                 tuple(cached.values()), self.config.cache_bytes_max, datetime.now(UTC)
@@ -181,24 +181,24 @@ class Environments:
 def images_to_evict(images: Sequence[Image], bytes_max: int, now: datetime) -> Sequence[Image]:
     """Return the images to remove so that the others fit into `bytes_max`.
 
-    First come the images without a name, because a newer image has their name, then the least recently used ones.
-    Images that may be in use are kept."""
-    nameless = [image for image in images if not image.names]
-    total = sum(_own_size(image) for image in images if image.names)
+    First come the builds that newer ones have replaced, then the least recently used images. Images that may be in use
+    are kept."""
     idle_since = now - timedelta(seconds=IN_USE_SECONDS)
+    idle = sorted((image for image in images if image.used_at <= idle_since), key=lambda image: image.used_at)
+    total = sum(map(_own_size, images))
     evicted = []
-    for image in sorted((image for image in images if image.names), key=lambda image: image.used_at):
-        if total <= bytes_max or image.used_at > idle_since:
+    for image in sorted(idle, key=lambda image: not is_replaced(image.names)):
+        if total <= bytes_max and not is_replaced(image.names):
             break
         total -= _own_size(image)
         evicted.append(image)
-    return [*nameless, *evicted]
+    return evicted
 
 
 def _own_size(image: Image) -> int:
-    """Return the size of an environment without its base image."""
-    base = image.labels.get(BASE_SIZE_LABEL, "0")
-    return max(0, image.size_bytes - int(base)) if base.isdecimal() else image.size_bytes
+    """Return the size of an environment without its base image. Only the server gives images such names."""
+    size = stored_bytes(image.names)
+    return image.size_bytes if size is None else size
 
 
 def _tag(name: str) -> str:

@@ -3,22 +3,26 @@
 import json
 import logging
 import math
+import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import anyio
 import uv
 from attrs import frozen
 
-from pyexec.domain.environment import REPOSITORY, Recipe
+from pyexec.domain.environment import REPOSITORY, Recipe, build_tag
 from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
 from pyexec.guest.setup_init import HOME, TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 from pyexec.sandbox import guest_source
+from pyexec.sandbox.environments.disk_watch import DiskWatch
 from pyexec.sandbox.environments.shared_work import OnOutput
 
 logger = logging.getLogger(__name__)
@@ -26,13 +30,11 @@ logger = logging.getLogger(__name__)
 STATIC_UV = Path(sys.prefix) / "share" / "python-executor" / "uv"
 """A static build, put here when the server is installed. The uv of the package `uv` needs this machine's C library."""
 ENVIRONMENT_LABEL = "pyexec.environment"
-BASE_SIZE_LABEL = "pyexec.base-size"
+"""For operators who list images. The server never reads labels of images, because any image can have them."""
 STARTUP_SECONDS = 30.0
 CLEAN_UP_SECONDS = 60.0
 ENGINE_SECONDS = 600.0
 """Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
-DISK_CHECK_SECONDS = 1.0
-"""How often the disk space of a setup is measured. Most file systems do not let the engine limit it."""
 OLDEST_PYTHON = (3, 8)
 _KILLED_EXIT = 137
 _UV, _REQUIREMENTS, _CA, _APT = (
@@ -66,7 +68,8 @@ class SetupConfig:
     disk_bytes: int
     pids_max: int
     uv: Path
-    index_url: str | None = None
+    index: Callable[[], AbstractContextManager[str | None]]
+    """Yields the URL of the package index for one setup."""
     ca_bundle: Path | None = None
 
 
@@ -85,7 +88,7 @@ class Setup:
         on_output: OnOutput,
         run_in_background: RunInBackground,
     ) -> None:
-        """Build the image `pyexec-env:<key>` from `base`, or raise an error and leave no image.
+        """Build the image `pyexec-env:<key>` from `base`, or raise an error and leave no image of this name.
 
         Raises `SetupFailed`, `SetupTimeout`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
         timeout = self.config.timeout_seconds + ENGINE_SECONDS
@@ -93,9 +96,12 @@ class Setup:
             container = await self.engine.start_setup(self._spec(base, recipe))
             try:
                 python = await _find_python(container, base)
-                await self._install(container, python, recipe, on_output)
-                labels = {ENVIRONMENT_LABEL: key, BASE_SIZE_LABEL: str(base.size_bytes)}
-                await container.commit(REPOSITORY, key, labels)
+                with self.config.index() as index_url:
+                    steps = tuple(self._steps(python, recipe, index_url))
+                    stored = await self._install(container, steps, on_output)
+                tag = build_tag(key, stored, secrets.token_hex(4))
+                await container.commit(REPOSITORY, tag, {ENVIRONMENT_LABEL: key})
+                await self.engine.images.tag(f"{REPOSITORY}:{tag}", REPOSITORY, key)
             finally:
                 # Removing it takes a second, and no caller has to wait for that.
                 run_in_background(partial(_discard, container), name="remove a setup container")
@@ -104,40 +110,34 @@ class Setup:
                 f"building the environment timed out after {timeout:g} s, setup and engine together"
             )
 
-    async def _install(
-        self, container: SetupContainer, python: str, recipe: Recipe, on_output: OnOutput
-    ) -> None:
-        """Execute all steps and end the container, within the limits of time and disk space."""
+    async def _install(self, container: SetupContainer, steps: Sequence["_Step"], on_output: OnOutput) -> int:
+        """Execute all steps and end the container, within the limits of time and disk space.
+
+        Return how many bytes they have stored."""
         config = self.config
         before = await container.written_bytes()
-        full = False
-
-        async def check_disk(working: anyio.CancelScope) -> None:
-            nonlocal full
-            while not full:
-                await anyio.sleep(DISK_CHECK_SECONDS)
-                full = await container.written_bytes() > before + config.disk_bytes
-            working.cancel()
-
         failure: ExecutorError | None = None
         with anyio.move_on_after(config.timeout_seconds) as working:
+            disk = DiskWatch(container, config.disk_bytes, before, working)
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(check_disk, working, name="check the disk space of a setup")
-                    for step in self._steps(python, recipe):
-                        await self._execute(container, step, on_output)
-                    tasks.cancel_scope.cancel()
-                await container.finish()
+                    tasks.start_soon(disk.follow_reports, name="follow the reports of a setup")
+                    async with anyio.create_task_group() as comparing:
+                        comparing.start_soon(
+                            disk.compare_written_bytes, name="check the disk space of a setup"
+                        )
+                        for step in steps:
+                            await self._execute(container, step, on_output)
+                        comparing.cancel_scope.cancel()
+                    await container.finish()
             except* ExecutorError as errors:
                 failure = first_error(errors)
-        if failure is not None:
+        if failure := disk.failure or failure:
             raise failure
-        if full:
-            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB and was stopped")
         if working.cancelled_caught:
             raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was stopped")
-        if await container.written_bytes() > before + config.disk_bytes:
-            raise SetupFailed(f"setup wrote more than {config.disk_bytes >> 20} MiB")
+        await disk.check_at_end()
+        return disk.stored_bytes
 
     async def _execute(self, container: SetupContainer, step: "_Step", on_output: OnOutput) -> None:
         tail = _Tail()
@@ -158,22 +158,23 @@ class Setup:
             reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
         raise SetupFailed(f"{step.name} failed with exit code {code}: {reason}", exit_code=code)
 
-    def _steps(self, python: str, recipe: Recipe) -> Iterator["_Step"]:
+    def _steps(self, python: str, recipe: Recipe, index_url: str | None) -> Iterator["_Step"]:
+        variables = self._environment(index_url)
         for index, command in enumerate(recipe.pre_commands):
-            yield _Step(f"pre_commands[{index}]", command, ("sh", "-c", command), self._environment())
+            yield _Step(f"pre_commands[{index}]", command, ("sh", "-c", command), variables)
         requirements = parse_requirements(recipe.requirements_txt or "")
         if requirements is None:
             return
         install = (_UV, "pip", "install", "--python", python, "--break-system-packages", "--compile-bytecode")
         quiet = ("--no-cache", "--no-config", "--no-progress", "--color", "never")
-        environment = {**self._environment(), "UV_PYTHON_DOWNLOADS": "never"}
-        if self.config.index_url and not requirements.own_index:
-            environment["UV_DEFAULT_INDEX"] = self.config.index_url
+        environment = {**variables, "UV_PYTHON_DOWNLOADS": "never"}
+        if index_url and not requirements.own_index:
+            environment["UV_DEFAULT_INDEX"] = index_url
         shown = " ".join(("uv pip install", *requirements.options, "-r requirements.txt"))
         installer = (*install, *quiet, *requirements.options, "-r", _REQUIREMENTS)
         yield _Step("installing requirements_txt", shown, installer, environment)
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self, index_url: str | None) -> Mapping[str, str]:
         """Return variables that configure the package index and its authorities, and turn off prompts."""
         variables = {
             "HOME": HOME,
@@ -185,8 +186,10 @@ class Setup:
             "PIP_NO_CACHE_DIR": "1",
             "PIP_ROOT_USER_ACTION": "ignore",
         }
-        if self.config.index_url:
-            variables["PIP_INDEX_URL"] = self.config.index_url
+        if index_url:
+            variables["PIP_INDEX_URL"] = index_url
+        if index_url and (index := urlsplit(index_url)).scheme == "http":
+            variables["PIP_TRUSTED_HOST"] = index.netloc.rpartition("@")[2]
         if self.config.ca_bundle:
             variables["APT_CONFIG"] = _APT
             names = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
@@ -204,7 +207,7 @@ class Setup:
         seconds = math.ceil(STARTUP_SECONDS + config.timeout_seconds + CLEAN_UP_SECONDS)
         return SetupSpec(
             image=base.id,
-            command=("python3", "-I", "-S", "-c", guest_source.source("setup_init"), str(seconds)),
+            command=guest_source.setup_command(seconds, config.disk_bytes),
             labels=config.labels,
             files=files,
             memory_bytes=config.memory_bytes,

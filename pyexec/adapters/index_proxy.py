@@ -1,0 +1,164 @@
+"""A reverse proxy for the package index. It adds the index's password, so no setup has to know it.
+
+docs/design/environments.md explains how setups use it."""
+
+import base64
+import errno
+import logging
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from aiohttp import web
+from attrs import define, field
+from yarl import URL
+
+from pyexec.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+USER = "setup"
+PAGE_BYTES_MAX = 64 * 1024 * 1024
+"""Largest page of an index. Pages are held in memory, because their links are rewritten."""
+CHUNK_BYTES = 256 * 1024
+IDLE_SECONDS = 60.0
+_PAGES = frozenset(
+    {"text/html", "application/vnd.pypi.simple.v1+html", "application/vnd.pypi.simple.v1+json"}
+)
+_TO_INDEX = ("Accept", "Range", "If-None-Match", "If-Modified-Since", "User-Agent")
+_TO_SETUP = ("Content-Type", "Content-Range", "Accept-Ranges", "ETag", "Last-Modified", "Cache-Control")
+
+
+@define(eq=False)
+class IndexProxy:
+    """Passes requests of running setups on to one index: only below the parent of the index's own path.
+
+    `address` is the host and port under which setups reach the proxy."""
+
+    address: str
+    index: URL
+    session: aiohttp.ClientSession
+    _passwords: set[str] = field(factory=set)
+
+    @contextmanager
+    def grant(self) -> Iterator[str]:
+        """Yield the URL of the index for one setup. Its password is valid inside the block only."""
+        password = secrets.token_urlsafe(24)
+        self._passwords.add(password)
+        try:
+            yield f"http://{USER}:{password}@{self.address}{self.index.raw_path}"
+        finally:
+            self._passwords.discard(password)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request of a setup with the index's response."""
+        if not self._is_granted(request.headers.get("Authorization", "")):
+            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="pyexec"'})
+        path = request.raw_path.partition("?")[0]
+        if not _is_below(path, _parent(self.index.raw_path)):
+            raise web.HTTPNotFound(text="the proxy serves only the package index")
+        target = URL(f"{self.index.origin()}{request.raw_path}", encoded=True)
+        headers = {name: request.headers[name] for name in _TO_INDEX if name in request.headers}
+        headers["Accept-Encoding"] = "identity"
+        if self.index.user is not None:
+            headers["Authorization"] = basic_auth(self.index.user, self.index.password or "")
+        try:
+            async with self.session.request(
+                request.method, target, headers=headers, allow_redirects=False
+            ) as response:
+                return await self._pass_on(request, response)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("the package index failed: %s", error)
+            raise web.HTTPBadGateway(text="the package index does not answer") from error
+
+    async def _pass_on(self, request: web.Request, response: aiohttp.ClientResponse) -> web.StreamResponse:
+        headers = {name: response.headers[name] for name in _TO_SETUP if name in response.headers}
+        if location := response.headers.get("Location"):
+            headers["Location"] = self._rewrite(location.encode()).decode()
+        if response.content_type in _PAGES and request.method == "GET":
+            page = await response.content.read(PAGE_BYTES_MAX + 1)
+            while len(page) <= PAGE_BYTES_MAX and (more := await response.content.read(CHUNK_BYTES)):
+                page += more
+            if len(page) > PAGE_BYTES_MAX:
+                raise web.HTTPBadGateway(text="the page of the package index is too large")
+            return web.Response(status=response.status, headers=headers, body=self._rewrite(page))
+        passed = web.StreamResponse(status=response.status, headers=headers)
+        if "Content-Encoding" not in response.headers:
+            passed.content_length = response.content_length
+        await passed.prepare(request)
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            await passed.write(chunk)
+        await passed.write_eof()
+        return passed
+
+    def _rewrite(self, text: bytes) -> bytes:
+        """Let absolute links to the index lead to the proxy. Links to other servers stay."""
+        return text.replace(f"{self.index.origin()}/".encode(), f"http://{self.address}/".encode())
+
+    def _is_granted(self, authorization: str) -> bool:
+        given = authorization.encode()
+        return any(secrets.compare_digest(given, basic_auth(USER, each).encode()) for each in self._passwords)
+
+
+@asynccontextmanager
+async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> AsyncIterator[IndexProxy]:
+    """Serve the index at `address`, a host and a port. Raises `SettingsError` if that is impossible."""
+    host, port = split_address(address)
+    context = ssl.create_default_context(cafile=ca_bundle)
+    timeout = aiohttp.ClientTimeout(total=None, connect=IDLE_SECONDS, sock_read=IDLE_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=context)) as session:
+        proxy = IndexProxy(address, URL(index_url, encoded=True), session)
+        app = web.Application()
+        app.router.add_get("/{path:.*}", proxy.handle)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
+        await runner.setup()
+        try:
+            await _listen(runner, host, port)
+            yield proxy
+        finally:
+            await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    """Listen at the address. In a container, the address may be the host's: then listen at all of the container's."""
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            await web.TCPSite(runner, None, port).start()
+    except OSError as error:
+        raise SettingsError(
+            f"PYEXEC_PIP_PROXY is '{host}:{port}', which cannot be used: {error.strerror}"
+        ) from error
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return the host and the port of PYEXEC_PIP_PROXY. Raises `SettingsError`."""
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or parts.netloc != address or parts.username is not None:
+        raise SettingsError(f"PYEXEC_PIP_PROXY is {address!r}; allowed: HOST:PORT")
+    return host, port
+
+
+def basic_auth(user: str, password: str) -> str:
+    """Return the value of an Authorization header."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+def _parent(path: str) -> str:
+    """Return the path that contains the index and, in every usual index, its files."""
+    return path.rstrip("/").rpartition("/")[0] + "/"
+
+
+def _is_below(path: str, parent: str) -> bool:
+    return path.startswith(parent) and ".." not in unquote(path).replace("\\", "/").split("/")

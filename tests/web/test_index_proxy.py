@@ -1,0 +1,146 @@
+"""Test that setups install from an index with a password that they cannot read."""
+
+import socket
+from asyncio import open_connection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from pyexec.adapters.index_proxy import IndexProxy, basic_auth, serve_index, split_address
+from pyexec.errors import SettingsError
+from tests.support.api import api_of
+from tests.support.images import own_image
+from tests.support.index import gateway, own_network, running_index, wheel
+from tests.support.server import running_server
+
+PASSWORD = "secret-of-the-index"
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])
+
+
+async def test_a_setup_installs_from_an_index_whose_password_it_cannot_read(
+    image: str, tmp_path: Path
+) -> None:
+    greet = wheel("greet", "1.0", "WORD = 'hello'\n")
+    with (
+        own_image(image) as own,
+        own_network() as network,
+        running_index(network, greet, password=PASSWORD) as index,
+    ):
+        address = f"{gateway(network)}:{free_port(gateway(network))}"
+        settings = {
+            "pip_index_url": index.url.replace("http://", f"http://reader:{PASSWORD}@"),
+            "pip_proxy": address,
+            "setup_network": network,
+            "warm_pool": "0",
+        }
+        with running_server(tmp_path / "data", own, **settings) as server:
+            async with api_of(server.url) as api:
+                result = await api.run(
+                    "import greet; print(greet.WORD); print(open('/opt/seen').read())",
+                    requirements_txt="greet==1.0",
+                    pre_commands=["env > /opt/seen"],
+                )
+            assert result["stdout"].startswith("hello\n"), result
+            seen = dict(line.split("=", 1) for line in result["stdout"].splitlines() if "=" in line)
+            assert PASSWORD not in result["stdout"]
+            # The password of a setup is not valid after the setup.
+            async with aiohttp.ClientSession() as session:
+                assert urlsplit(seen["PIP_INDEX_URL"]).netloc.endswith(f"@{address}")
+                async with session.get(f"{seen['PIP_INDEX_URL']}/greet/") as response:
+                    assert response.status == 401
+
+
+async def index_page(request: web.Request) -> web.Response:
+    if request.headers.get("Authorization") != basic_auth("reader", PASSWORD):
+        raise web.HTTPUnauthorized
+    page = f"{request.url.origin()}/team/files/a.whl https://elsewhere.example/b.whl"
+    return web.Response(text=page, content_type="text/html")
+
+
+async def to_file(_: web.Request) -> web.Response:
+    raise web.HTTPFound("/team/simple/greet/")
+
+
+async def test_the_proxy_serves_only_the_index_and_only_running_setups() -> None:
+    app = web.Application()
+    app.router.add_get("/team/simple/greet/", index_page)
+    app.router.add_get("/team/files/a.whl", to_file)
+    app.router.add_get("/admin", index_page)
+    async with TestServer(app) as index, aiohttp.ClientSession() as session:
+        url = str(index.make_url("/team/simple").with_user("reader").with_password(PASSWORD))
+        async with serve_index(f"127.0.0.1:{free_port('127.0.0.1')}", url, None) as proxy:
+            base = f"http://{proxy.address}"
+
+            async def status(path: str, *, auth: str) -> int:
+                async with session.get(
+                    f"{base}{path}", headers={"Authorization": auth}, allow_redirects=False
+                ) as response:
+                    return response.status
+
+            with proxy.grant() as granted:
+                auth = auth_of(granted)
+                async with session.get(
+                    f"{base}/team/simple/greet/", headers={"Authorization": auth}
+                ) as response:
+                    assert await response.text() == f"{base}/team/files/a.whl https://elsewhere.example/b.whl"
+                assert await status("/team/files/a.whl", auth=auth) == 302
+                assert await status("/team/none", auth=auth) == 404
+                assert await status("/admin", auth=auth) == 404
+                for path in ("/team/%2e%2e/admin", "/team/..%2fadmin"):
+                    assert await raw_status(proxy, path, auth) == 404
+                async with session.post(
+                    f"{base}/team/simple/greet/", headers={"Authorization": auth}
+                ) as response:
+                    assert response.status == 405
+                assert await status("/team/simple/greet/", auth="") == 401
+                wrong = basic_auth("setup", "guess")
+                assert await status("/team/simple/greet/", auth=wrong) == 401
+            assert await status("/team/simple/greet/", auth=auth) == 401
+
+
+def auth_of(granted: str) -> str:
+    parts = urlsplit(granted)
+    return basic_auth(parts.username or "", parts.password or "")
+
+
+async def raw_status(proxy: IndexProxy, path: str, auth: str) -> int:
+    """Send a path as it is; a client would remove the dots."""
+    reader, writer = await open_connection(*split_address(proxy.address))
+    lines = (
+        f"GET {path} HTTP/1.1",
+        "Host: x",
+        f"Authorization: {auth}",
+        "Connection: close",
+        "",
+        "",
+    )
+    writer.write("\r\n".join(lines).encode())
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1])
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", ":80", "host:port", "http://host:80", "a:b@host:80"]
+)
+def test_a_wrong_address_is_named(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"PYEXEC_PIP_PROXY is .*; allowed: HOST:PORT"):
+        split_address(address)
+
+
+async def test_an_address_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SettingsError, match=r"cannot be used: .*in use"):
+            async with serve_index(f"127.0.0.1:{taken.getsockname()[1]}", "http://index/simple", None):
+                pass
