@@ -9,7 +9,7 @@ import signal
 import stat
 import time
 
-from pyexec.guest.disk import DIRECTORIES
+from pyexec.guest.disk import DIRECTORIES, mount_path
 
 SHARED_MEMORY = "/dev/shm"
 CLEANUP_SECONDS = 0.1
@@ -123,9 +123,9 @@ def empty(directory, deadline, depth=0):
 
 def foreign_mounts(own):
     """Return the writable mounts that are neither in `own` nor the kernel's."""
-    with open("/proc/self/mountinfo") as file:
-        mounts = [line.split(" ") for line in file]
-    writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounts = [line.split(b" ") for line in file]
+    writable = {mount_path(fields[4]) for fields in mounts if b"rw" in fields[5].split(b",")}
     return [
         path
         for path in sorted(writable.difference(own))

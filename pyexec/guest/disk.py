@@ -20,10 +20,15 @@ def writable_directories(mounts="/proc/self/mounts"):
     with open(mounts, "rb") as file:
         for line in file:
             _, path, kind = line.split()[:3]
-            path = os.fsdecode(re.sub(rb"\\(\d{3})", lambda match: bytes([int(match[1], 8)]), path))
+            path = mount_path(path)
             if kind == b"tmpfs" and path not in (*found, *NOT_COUNTED) and is_writable_directory(path):
                 found.append(path)
     return found
+
+
+def mount_path(field):
+    """Return the path in a field of /proc/self/mounts or mountinfo, where spaces and some others are octal numbers."""
+    return os.fsdecode(re.sub(rb"\\(\d{3})", lambda match: bytes([int(match[1], 8)]), field))
 
 
 def is_writable_directory(path):

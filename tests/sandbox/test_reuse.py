@@ -19,12 +19,12 @@ def entries(root):
         for name in folders + files:
             path = os.path.join(directory, name)
             info = os.lstat(path)
-            found.append((path, oct(info.st_mode), info.st_uid, info.st_nlink))
+            found.append((path, oct(info.st_mode), info.st_uid == os.getuid(), info.st_nlink))
     return sorted(found)
 
 def mount(path):
     info, usage = os.stat(path), os.statvfs(path)
-    return (oct(info.st_mode), info.st_uid, info.st_gid, os.listxattr(path), usage.f_bfree, usage.f_ffree)
+    return (oct(info.st_mode), info.st_uid == os.getuid(), info.st_gid == os.getgid(), os.listxattr(path), usage.f_bfree, usage.f_ffree)
 
 def lines(path):
     try:
@@ -238,5 +238,5 @@ async def test_output_files_and_results_are_those_of_the_present_run(api: Api) -
     for number in range(3):
         code = f"open('out-{number}', 'w').write('')\n{number}"
         answer = await api.eval({"code": code, "eval_last_expr": True, "output_files": ["out-*"]})
-        found = answer.document["result"], [file["path"] for file in answer.document["output_files"]]
+        found = answer.document["result"], [file["path"] for file in answer.document["files"]]
         assert found == (str(number), [f"out-{number}"])
