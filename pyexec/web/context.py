@@ -37,6 +37,7 @@ class Context:
     downloads: Downloads
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]
+    sandbox_reuse: bool
     limits: WebLimits
     spool_dir: Path
 

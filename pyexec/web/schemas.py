@@ -132,9 +132,12 @@ class Health:
 
 @frozen(kw_only=True)
 class Readiness:
-    """Response of the readiness check when the server accepts work."""
+    """Response of the readiness check when the server accepts work.
+
+    `sandbox_reuse` is "on" if programs of one tenant run in the same sandbox, one after another."""
 
     status: str
+    sandbox_reuse: str
     warnings: tuple[str, ...] | None = None
 
 

@@ -202,6 +202,7 @@ def _context(
             "membership": partial(_check_member, shared.stores.membership),
         },
         warnings=lambda: isolation_check.warnings,
+        sandbox_reuse=settings.sandbox_reuse,
         limits=WebLimits(
             upload_bytes_max=settings.max_upload_mb * MEBIBYTE,
             metadata_bytes_max=settings.max_metadata_mb * MEBIBYTE,

@@ -37,7 +37,12 @@ async def ready(request: web.Request) -> web.StreamResponse:
     reasons = await _failed_checks(context)
     if reasons:
         return _not_ready("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), reasons)
-    return web.json_response(to_json(Readiness(status="ok", warnings=tuple(context.warnings()) or None)))
+    readiness = Readiness(
+        status="ok",
+        sandbox_reuse="on" if context.sandbox_reuse else "off",
+        warnings=tuple(context.warnings()) or None,
+    )
+    return web.json_response(to_json(readiness))
 
 
 @docs(tags=["server"], summary="Prometheus metrics", produces=["text/plain"], responses=error_responses(400))
