@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain.seccomp.bpf import MACHINES, compiled
-from pyexec.domain.seccomp.numbers import NUMBERS
+from pyexec.domain.seccomp.numbers import NUMBERS, PRCTL_OPTIONS
 from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, PRIVILEGED, CallPolicy, policy_of
 
 HEADERS = {
@@ -68,6 +68,15 @@ def test_numbers_are_those_of_the_kernel_headers(machine: str) -> None:
         names = {"newfstatat": "fstatat"} if "generic" in path.parts[-2] else {}
         for call, number in NUMBERS[machine].items():
             assert int(defined.get(names.get(call, call), number)) == number, call
+
+
+def test_options_of_prctl_are_those_of_the_kernel_headers() -> None:
+    header = Path("/usr/include/linux/prctl.h")
+    text = header.read_text() if header.exists() else ""
+    defined = dict(re.findall(r"#\s*define\s+PR_(\w+)\s+(0x[0-9a-fA-F]+|\d+)\b", text))
+    for option, number in PRCTL_OPTIONS.items():
+        assert int(defined.get(option, str(number)), 0) == number, option
+    assert len(set(PRCTL_OPTIONS.values())) == len(PRCTL_OPTIONS)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
