@@ -133,6 +133,7 @@ def test_arguments_are_decided_by_the_policy(machine: str, call: str, arguments:
         ("setsockopt", (3, 1, 2), ALLOW),
         ("setsockopt", (3, 1, 26), 1),
         ("setsockopt", (3, 6, 26), ALLOW),
+        ("setsockopt", (3, 1, 8), 0),
         ("setsockopt", (3, 6, 31), 92),
         ("mmap", (0, 4096, 3, 0x22), ALLOW),
         ("mmap", (0, 4096, 3, 0x40022), 12),

@@ -126,6 +126,8 @@ IPPROTO_IP, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6
 SOL_SOCKET, SOL_NETLINK = 1, 270
 SOCKET_LEVELS = (IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6, SOL_NETLINK)
 SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF = 26, 50, 51, 52
+BUFFER_SIZES = (7, 8)
+"""SO_SNDBUF and SO_RCVBUF. The supervisor has to know how much memory a socket can hold (guest/sockets.py)."""
 TCP_ULP, UDP_ENCAP = 31, 100
 REFUSED_OPTIONS = (
     (SOL_SOCKET, SO_ATTACH_FILTER),
@@ -180,7 +182,9 @@ def _setsockopt() -> CallPolicy:
     refused = [
         Rule([equals(1, level), equals(2, option)], action(level)) for level, option in REFUSED_OPTIONS
     ]
-    return CallPolicy([*refused, *(Rule([equals(1, level)], ALLOW) for level in SOCKET_LEVELS)], ENOPROTOOPT)
+    ignored = [Rule([equals(1, SOL_SOCKET), equals(2, option)], NO_EFFECT) for option in BUFFER_SIZES]
+    allowed = [Rule([equals(1, level)], ALLOW) for level in SOCKET_LEVELS]
+    return CallPolicy([*refused, *ignored, *allowed], ENOPROTOOPT)
 
 
 def _prctl() -> CallPolicy:
