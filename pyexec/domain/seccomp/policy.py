@@ -10,7 +10,7 @@ from attrs import frozen
 
 from pyexec.domain.seccomp.numbers import PRCTL_OPTIONS
 
-EPERM, ENOMEM, ENODEV, EINVAL, ENOSYS = 1, 12, 19, 22, 38
+EPERM, ENOMEM, EINVAL, ENOSYS = 1, 12, 22, 38
 ENOPROTOOPT, EPROTONOSUPPORT, EOPNOTSUPP, EAFNOSUPPORT = 92, 93, 95, 97
 """Linux's numbers. Those of the server's own system may differ."""
 ALLOW: Final = "allow"
@@ -221,7 +221,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
         *([equals(2, advice)] for advice in (MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE)), action=EINVAL
     ),
     "shmget": deny([has_any(2, SHM_HUGETLB)], action=ENOMEM),
-    "memfd_create": deny([has_any(1, MFD_HUGETLB)], action=ENODEV),
+    "memfd_create": deny([has_any(1, MFD_HUGETLB)], action=EINVAL),
     "clone": deny([has_any(0, NEW_NAMESPACES)]),
     "personality": allow_only(*([equals(0, persona)] for persona in PERSONALITIES), otherwise=EPERM),
     "prctl": _prctl(),

@@ -66,7 +66,7 @@ def _conditional(may_filter: bool) -> Iterator[tuple[str, Action, Arguments]]:
         ("clone", 0, policy.NEW_NAMESPACES, None),
         ("mmap", 3, policy.MAP_HUGETLB, policy.ENOMEM),
         ("shmget", 2, policy.SHM_HUGETLB, policy.ENOMEM),
-        ("memfd_create", 1, policy.MFD_HUGETLB, policy.ENODEV),
+        ("memfd_create", 1, policy.MFD_HUGETLB, policy.EINVAL),
     ):
         yield call, ALLOW, [_masked(argument, bits, 0)]
         if action is not None:
