@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain.seccomp.bpf import MACHINES, compiled
-from pyexec.domain.seccomp.numbers import NUMBERS
+from pyexec.domain.seccomp.numbers import NUMBERS, PRCTL_OPTIONS
 from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, PRIVILEGED, CallPolicy, policy_of
 
 HEADERS = {
@@ -70,6 +70,15 @@ def test_numbers_are_those_of_the_kernel_headers(machine: str) -> None:
             assert int(defined.get(names.get(call, call), number)) == number, call
 
 
+def test_options_of_prctl_are_those_of_the_kernel_headers() -> None:
+    header = Path("/usr/include/linux/prctl.h")
+    text = header.read_text() if header.exists() else ""
+    defined = dict(re.findall(r"#\s*define\s+PR_(\w+)\s+(0x[0-9a-fA-F]+|\d+)\b", text))
+    for option, number in PRCTL_OPTIONS.items():
+        assert int(defined.get(option, str(number)), 0) == number, option
+    assert len(set(PRCTL_OPTIONS.values())) == len(PRCTL_OPTIONS)
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_each_number_belongs_to_one_call(machine: str) -> None:
     numbers = NUMBERS[machine]
@@ -124,6 +133,7 @@ def test_arguments_are_decided_by_the_policy(machine: str, call: str, arguments:
         ("setsockopt", (3, 1, 2), ALLOW),
         ("setsockopt", (3, 1, 26), 1),
         ("setsockopt", (3, 6, 26), ALLOW),
+        ("setsockopt", (3, 1, 8), 0),
         ("setsockopt", (3, 6, 31), 92),
         ("mmap", (0, 4096, 3, 0x22), ALLOW),
         ("mmap", (0, 4096, 3, 0x40022), 12),

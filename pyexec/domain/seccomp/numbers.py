@@ -1,4 +1,4 @@
-"""The numbers of system calls. `tests/domain/test_seccomp.py` compares them with the kernel's headers."""
+"""Numbers of the kernel: system calls, and options of `prctl`. A test compares them with the kernel's headers."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -74,3 +74,17 @@ def _column(column: int) -> Mapping[str, int]:
 
 NUMBERS: Final[Mapping[str, Mapping[str, int]]] = {"x86_64": _column(1), "aarch64": _column(2)}
 """The number of each call by its name, for each machine as `uname` calls it."""
+
+_OPTIONS = """
+    CAPBSET_DROP 24, CAPBSET_READ 23, CAP_AMBIENT 47, GET_AUXV 0x41555856, GET_CHILD_SUBREAPER 37, GET_DUMPABLE 3,
+    GET_KEEPCAPS 7, GET_MDWE 66, GET_NAME 16, GET_NO_NEW_PRIVS 39, GET_PDEATHSIG 2, GET_SECCOMP 21, GET_SECUREBITS 27,
+    GET_SPECULATION_CTRL 52, GET_TAGGED_ADDR_CTRL 56, GET_THP_DISABLE 42, GET_TIMERSLACK 30, GET_TSC 25,
+    PAC_GET_ENABLED_KEYS 61, PAC_RESET_KEYS 54, PAC_SET_ENABLED_KEYS 60, SET_CHILD_SUBREAPER 36, SET_DUMPABLE 4,
+    SET_KEEPCAPS 8, SET_MDWE 65, SET_NAME 15, SET_NO_NEW_PRIVS 38, SET_PDEATHSIG 1, SET_PTRACER 0x59616d61,
+    SET_SECUREBITS 28, SET_SPECULATION_CTRL 53, SET_TAGGED_ADDR_CTRL 55, SET_THP_DISABLE 41, SET_TIMERSLACK 29,
+    SET_TSC 26, SET_VMA 0x53564d41, SME_GET_VL 64, SME_SET_VL 63, SVE_GET_VL 51, SVE_SET_VL 50
+"""
+PRCTL_OPTIONS: Final[Mapping[str, int]] = {
+    name: int(number, 0) for name, number in (entry.split() for entry in _OPTIONS.split(","))
+}
+"""The options of `prctl` that programs need, without their prefix `PR_`."""

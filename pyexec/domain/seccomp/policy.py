@@ -8,7 +8,9 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-EPERM, ENOMEM, ENODEV, EINVAL, ENOSYS = 1, 12, 19, 22, 38
+from pyexec.domain.seccomp.numbers import PRCTL_OPTIONS
+
+EPERM, ENOMEM, EINVAL, ENOSYS = 1, 12, 22, 38
 ENOPROTOOPT, EPROTONOSUPPORT, EOPNOTSUPP, EAFNOSUPPORT = 92, 93, 95, 97
 """Linux's numbers. Those of the server's own system may differ."""
 ALLOW: Final = "allow"
@@ -137,7 +139,7 @@ REFUSED_OPTIONS = (
 )
 """Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP."""
 NETLINK_ROUTE = 0
-PR_SET_SECCOMP, PR_SET_MEMORY_MERGE, PR_SCHED_CORE = 22, 67, 62
+PR_SET_SECCOMP = 22
 RLIMIT_CORE = 4
 PRIO_USER, IOPRIO_WHO_PROCESS = 2, 1
 MAP_HUGETLB, SHM_HUGETLB, MFD_HUGETLB = 0x40000, 0o4000, 4
@@ -147,13 +149,6 @@ NEW_NAMESPACES = 0x7E020000
 """The flags of `clone` that create namespaces."""
 PERSONALITIES = (0, 8, 0x20000, 0x20008, INT)
 """The default, 32-bit `uname`, the version 2.6, both, and the query. Docker allows the same."""
-PRCTL_OPTIONS = {
-    "process": (1, 2, 3, 4, 7, 8, 13, 14, 15, 16, 21, 29, 30, 36, 37, 38, 39, 40),
-    "capabilities": (23, 24, 27, 28, 47),
-    "memory": (33, 34, 35, 41, 42, 65, 66, 0x53564D41, 0x41555856),
-    "architecture": (5, 6, 9, 10, 11, 12, 19, 20, 25, 26, 50, 51, 52, 53, 54, 55, 56, 60, 61, 63, 64),
-    "tracing": (0x59616D61,),
-}
 SUPERVISOR = 1
 """The process id of the supervisor."""
 
@@ -193,8 +188,7 @@ def _setsockopt() -> CallPolicy:
 
 
 def _prctl() -> CallPolicy:
-    options = sorted(option for group in PRCTL_OPTIONS.values() for option in group)
-    return allow_only(*([equals(0, option)] for option in options), otherwise=EINVAL)
+    return allow_only(*([equals(0, option)] for option in PRCTL_OPTIONS.values()), otherwise=EINVAL)
 
 
 def _prlimit64() -> CallPolicy:
@@ -227,7 +221,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
         *([equals(2, advice)] for advice in (MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE)), action=EINVAL
     ),
     "shmget": deny([has_any(2, SHM_HUGETLB)], action=ENOMEM),
-    "memfd_create": deny([has_any(1, MFD_HUGETLB)], action=ENODEV),
+    "memfd_create": deny([has_any(1, MFD_HUGETLB)], action=EINVAL),
     "clone": deny([has_any(0, NEW_NAMESPACES)]),
     "personality": allow_only(*([equals(0, persona)] for persona in PERSONALITIES), otherwise=EPERM),
     "prctl": _prctl(),

@@ -66,22 +66,25 @@ def _conditional(may_filter: bool) -> Iterator[tuple[str, Action, Arguments]]:
         ("clone", 0, policy.NEW_NAMESPACES, None),
         ("mmap", 3, policy.MAP_HUGETLB, policy.ENOMEM),
         ("shmget", 2, policy.SHM_HUGETLB, policy.ENOMEM),
-        ("memfd_create", 1, policy.MFD_HUGETLB, policy.ENODEV),
+        ("memfd_create", 1, policy.MFD_HUGETLB, policy.EINVAL),
     ):
         yield call, ALLOW, [_masked(argument, bits, 0)]
         if action is not None:
             yield call, action, [_masked(argument, bits, bits)]
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
-    yield from (("setsockopt", ALLOW, case) for case in _socket_options())
+    yield from _socket_options()
     yield from _limits()
     yield from ((call, policy.NO_EFFECT, ()) for call in ("sync", "syncfs"))
 
 
-def _socket_options() -> Iterator[Arguments]:
+def _socket_options() -> Iterator[tuple[str, Action, Arguments]]:
+    ignored = [(policy.SOL_SOCKET, option) for option in policy.BUFFER_SIZES]
     for level in policy.SOCKET_LEVELS:
-        refused = {option for of, option in policy.REFUSED_OPTIONS if of == level}
-        for block in _blocks(2, 0, _OPTIONS_MAX, refused):
-            yield [*_arguments([equals(1, level)]), block]
+        others = {option for of, option in (*policy.REFUSED_OPTIONS, *ignored) if of == level}
+        for block in _blocks(2, 0, _OPTIONS_MAX, others):
+            yield "setsockopt", ALLOW, [*_arguments([equals(1, level)]), block]
+    for level, option in ignored:
+        yield "setsockopt", policy.NO_EFFECT, _arguments([equals(1, level), equals(2, option)])
 
 
 def _limits() -> Iterator[tuple[str, Action, Arguments]]:

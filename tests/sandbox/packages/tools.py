@@ -89,8 +89,12 @@ o.stop()
 o.join()
 """,
     "pexpect": """
-import pexpect
-assert b'hi' in pexpect.run('echo hi')
+from pexpect.popen_spawn import PopenSpawn
+child = PopenSpawn('cat')
+child.sendline('hi')
+child.expect('hi')
+child.sendeof()
+assert child.wait() == 0
 """,
     "ipython": """
 import os
