@@ -4,7 +4,8 @@ A frame is one byte for its kind, four bytes for the length (big-endian), and th
 
 1. ARCHIVE frames with the archive; an empty one ends it;
 2. one PLAN frame that describes the program, and one STDIN frame with its whole standard input;
-3. one START frame, the start signal.
+3. one START frame, the start signal;
+4. a KILL frame if the program shall end at once. Then the server sends nothing more.
 
 If the input ends before START, the sandbox ends. After EXIT, the supervisor sends the output files that the run wants.
 
@@ -18,7 +19,7 @@ import os
 import struct
 import sys
 
-ARCHIVE, PLAN, STDIN, START = b"A", b"P", b"I", b"G"
+ARCHIVE, PLAN, STDIN, START, KILL = b"A", b"P", b"I", b"G", b"T"
 READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT = (
     b"R",
     b"U",

@@ -25,6 +25,8 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 NUMBERS_MAX = 2**53
 """Larger integers are not exact in the JSON parsers of some clients."""
 _HEADER = wire.HEADER
+KILL_FRAME = _HEADER.pack(wire.KILL, 0)
+"""The request to end the program at once, as at a limit."""
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
 
@@ -74,7 +76,10 @@ class Rejected:
 
 @frozen
 class Started:
-    """The program's process exists."""
+    """The program's process exists. The fields are what the container had used before."""
+
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 @frozen
@@ -212,10 +217,10 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
         return FileChunk(_bytes(payload))
     if kind == wire.UNPACKED:
         return Unpacked()
-    if kind == wire.STARTED:
-        return Started()
-    document = _document(payload)
+    document = _document(payload or b"{}")
     try:
+        if kind == wire.STARTED:  # empty from a supervisor of an earlier version
+            return Started(_amount(document.get("cpu_seconds", 0)), _count(document.get("memory_bytes", 0)))
         if kind == wire.READY:
             return Ready(_text(document["python"]))
         if kind == wire.REJECTED:

@@ -9,6 +9,7 @@ from typing import Self
 import anyio
 
 from pyexec.aio import FailureLog, retry
+from pyexec.domain.events import Usage
 from pyexec.errors import (
     ContainerGone,
     EngineError,
@@ -27,6 +28,7 @@ CHECK_SECONDS = 5.0
 UNPACK_SECONDS = 120.0
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
+USAGE_SECONDS = 2.0
 FRAMES_PER_SECOND = FRAME_BURST = 20_000
 """Ten times what a supervisor sends. A hostile sandbox that sends more is slowed down, and does not slow down
 others."""
@@ -54,6 +56,7 @@ class Sandbox:
         self._seen = 0
         """Frames received over earlier connections. A new connection sends them again; they are skipped."""
         self._eof = False
+        self._started = Started()
         self._credit = float(FRAME_BURST)
         self._credit_at = 0.0
         self.engine_unreachable = False
@@ -144,6 +147,29 @@ class Sandbox:
         except (EngineError, Unavailable):
             self.engine_unreachable = self.engine_was_unreachable = True
 
+    async def usage(self) -> Usage | None:
+        """Return what the running program has used so far, by the engine's counters; None if the engine does not say.
+
+        The supervisor reports it more exactly, at the program's end."""
+        with suppress(EngineError, Unavailable), anyio.move_on_after(USAGE_SECONDS):
+            used = await self._container.usage()
+            return Usage(
+                cpu_seconds=round(max(0.0, used.cpu_seconds - self._started.cpu_seconds), 6),
+                peak_memory_bytes=max(0, used.memory_bytes - self._started.memory_bytes),
+            )
+        return None
+
+    async def ran_out_of_memory(self) -> bool:
+        """Return True if the kernel has killed a process in the sandbox for lack of memory, by the engine's events."""
+        with suppress(EngineError, Unavailable):
+            return await self._container.has_oom_event()
+        return False
+
+    async def request_kill(self) -> None:
+        """Ask the supervisor to end the program, and to report its end. Nothing follows if it cannot."""
+        with suppress(EngineError, Unavailable):
+            await self._container.write(protocol.KILL_FRAME)
+
     async def kill(self) -> None:
         """Kill every process in the sandbox."""
         await self._container.kill()
@@ -187,6 +213,8 @@ class Sandbox:
             before = self._received
             for frame in self._decoder.feed(data):
                 self._received += 1
+                if isinstance(frame, Started):
+                    self._started = frame
                 if self._received > self._seen:
                     self._frames.append(frame)
             await self._limit_rate(self._received - before)

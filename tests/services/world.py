@@ -27,6 +27,7 @@ from pyexec.errors import (
 )
 from pyexec.ports import (
     ContainerSpec,
+    ContainerUsage,
     EngineIdentity,
     ExecutionPage,
     IdempotencyKey,
@@ -444,6 +445,16 @@ class ProcessContainer:
             if self._box.ended:
                 return None
             await self._box.changed.wait()
+
+    async def usage(self) -> ContainerUsage:
+        await self._process.passing()
+        self._engine.check()
+        return ContainerUsage(cpu_seconds=1.0, memory_bytes=1)
+
+    async def has_oom_event(self) -> bool:
+        await self._process.passing()
+        self._engine.check()
+        return self._box.ran_out_of_memory
 
     async def kill(self) -> None:
         await self._process.passing()

@@ -18,6 +18,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 from anyio import to_thread
 
+from pyexec.adapters.docker.accounting import has_oom_event, read_usage
 from pyexec.adapters.docker.client import (
     GONE_STATUSES,
     get,
@@ -29,7 +30,7 @@ from pyexec.adapters.docker.client import (
 )
 from pyexec.adapters.docker.config import SecurityOptions, setup_config
 from pyexec.errors import ContainerGone, EngineError, Unavailable
-from pyexec.ports import SetupSpec
+from pyexec.ports import ContainerUsage, SetupSpec
 
 DIAGNOSTICS_BYTES = 4096
 STDOUT = 1
@@ -76,6 +77,12 @@ class AttachedContainer:
                 self._diagnostics += message.data[:capacity]
         await _check_ended(self._container)
         return None
+
+    async def usage(self) -> ContainerUsage:
+        return await read_usage(self._container)
+
+    async def has_oom_event(self) -> bool:
+        return await has_oom_event(self._container)
 
     async def kill(self) -> None:
         await kill_container(self._container)
@@ -134,6 +141,12 @@ class FollowedContainer:
         except asyncio.IncompleteReadError:
             await _check_ended(self._container)
             return None
+
+    async def usage(self) -> ContainerUsage:
+        return await read_usage(self._container)
+
+    async def has_oom_event(self) -> bool:
+        return await has_oom_event(self._container)
 
     async def kill(self) -> None:
         await kill_container(self._container)
