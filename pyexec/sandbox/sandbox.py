@@ -165,10 +165,12 @@ class Sandbox:
             return await self._container.has_oom_event()
         return False
 
-    async def request_kill(self) -> None:
-        """Ask the supervisor to end the program, and to report its end. Nothing follows if it cannot."""
+    async def request_kill(self) -> bool:
+        """Ask the supervisor to end the program and to report its end. Return False if this connection only reads."""
         with suppress(EngineError, Unavailable):
             await self._container.write(protocol.KILL_FRAME)
+            return True
+        return False
 
     async def kill(self) -> None:
         """Kill every process in the sandbox."""

@@ -167,8 +167,8 @@ async def _broken_reason(run: Run, sandbox: Sandbox) -> str:
 async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
     await run.kill_requested.wait()
     with anyio.move_on_after(FLUSH_SECONDS):
-        await sandbox.request_kill()
-        await anyio.sleep_forever()  # the supervisor's report cancels this task
+        if await sandbox.request_kill():
+            await anyio.sleep_forever()  # the supervisor's report cancels this task
     await retry(sandbox.kill, FailureLog(logger, f"killing {run.id}"), errors=(EngineError, Unavailable))
 
 

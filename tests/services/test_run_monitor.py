@@ -38,6 +38,7 @@ class FakeSandbox:
     sends: list[Frame] = field(factory=list)
     silent: bool = False
     out_of_memory: bool = False
+    connected: bool = True
     answers_kills: bool = False
     killed: anyio.Event = field(factory=anyio.Event)
     engine_unreachable: bool = False
@@ -57,9 +58,10 @@ class FakeSandbox:
     async def ran_out_of_memory(self) -> bool:
         return self.out_of_memory
 
-    async def request_kill(self) -> None:
+    async def request_kill(self) -> bool:
         if self.answers_kills:
             self.killed.set()
+        return self.connected
 
     async def kill(self) -> None:
         self.killed.set()
@@ -103,9 +105,10 @@ async def test_a_kill_that_the_supervisor_reports_has_its_usage(run: Run) -> Non
     assert (outcome.reason, outcome.usage and outcome.usage.cpu_seconds) == ("killed", 0.25)
 
 
-async def test_a_supervisor_that_ignores_a_kill_request_is_killed(run: Run) -> None:
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_supervisor_that_ignores_a_kill_request_is_killed(run: Run, connected: bool) -> None:
     run.record([kill_requested()])
-    outcome = await outcome_of(run, FakeSandbox(silent=True))
+    outcome = await outcome_of(run, FakeSandbox(silent=True, connected=connected))
     assert (outcome.reason, outcome.usage) == ("killed", None)
 
 
