@@ -1,4 +1,4 @@
-"""What Docker counts of a container: its usage, and kills for lack of memory."""
+"""Read what Docker counts of a container: its usage, and kills for lack of memory."""
 
 import json
 from http import HTTPStatus
