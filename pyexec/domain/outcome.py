@@ -35,11 +35,8 @@ class RunOutcome:
     result_truncated: bool = False
     process_limit: int | None = None
     detail: str = ""
-
-    @property
-    def reported_by_supervisor(self) -> bool:
-        """True if the supervisor reported the end itself, so that it is still running."""
-        return self.usage is not None
+    reported_by_supervisor: bool = False
+    """True if the supervisor reported the end itself, so that it is still running."""
 
     @property
     def leaves_sandbox_usable(self) -> bool:

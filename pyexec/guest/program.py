@@ -13,7 +13,17 @@ from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
 from pyexec.guest.interpreter import SECRET_BYTES
 from pyexec.guest.processes import ProcessLimit
-from pyexec.guest.wire import CHUNK, EXIT, RESULT, RESULT_BYTES_MAX, STARTED, send_data, send_json
+from pyexec.guest.wire import (
+    CHUNK,
+    EXIT,
+    HEADER,
+    KILL,
+    RESULT,
+    RESULT_BYTES_MAX,
+    STARTED,
+    send_data,
+    send_json,
+)
 
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes per second. The supervisor checks memory and disk again before a program of this speed could exceed a limit."""
@@ -23,6 +33,8 @@ this rate the supervisor pauses, so that more output goes into one frame. This s
 server."""
 REAPED_AT_ONCE = 256
 CPUS = os.cpu_count() or 1
+SERVER = 0
+"""The descriptor from which the supervisor reads frames of the server."""
 FLUSH_SECONDS, QUIET_SECONDS = 0.1, 0.02
 """How much longer a program may run at a limit, to flush the lines that it has not finished: until it prints them and
 then nothing for the second time, at most for the first."""
@@ -37,6 +49,7 @@ class Program:
         self.memory = memory
         self.secret = interpreter.streams.secret
         self.status = None
+        self.kill_requested = False
         self.result = bytearray()
         self.stdin = interpreter.streams.stdin
         self.streams = interpreter.streams.outputs
@@ -47,6 +60,7 @@ class Program:
         self.poller.register(self.wakeup_read, select.POLLIN)
         for fd in self.streams:
             self.poller.register(fd, select.POLLIN | select.POLLHUP)
+        self.poller.register(SERVER, select.POLLIN)
         if self.stdin.is_open:
             self.poller.register(self.stdin.fd, select.POLLOUT)
         self.cpu = CpuTime(interpreter.pid)
@@ -61,7 +75,12 @@ class Program:
         self.disk_bytes = start["disk_bytes"] + TOLERANCE
         self.cpu_limit = math.inf if start["cpu_seconds"] is None else start["cpu_seconds"]
         self.pid, self.status = self.interpreter.start_program()
-        send_json(STARTED, nonce=start["nonce"])
+        send_json(
+            STARTED,
+            nonce=start["nonce"],
+            cpu_seconds=max(0, round(self.cpu.baseline + time.process_time(), 6)),
+            memory_bytes=max(0, self.memory.baseline),
+        )
         deadline = time.monotonic() + start["timeout"]
         limiter = RateLimiter()
         while self.status is None:
@@ -79,6 +98,8 @@ class Program:
                 return self.stop("out_of_memory")
             if self.process_limit.is_fork_bomb(now):
                 return self.stop("process_limit")
+            if self.kill_requested:
+                return self.stop("killed")
             seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
             seconds = min(seconds, cpu_left / CPUS)
             seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
@@ -93,11 +114,20 @@ class Program:
             if fd == self.wakeup_read:
                 os.read(fd, 4096)
                 self.reap()
+            elif fd == SERVER:
+                self.read_kill_request()
             elif fd == self.stdin.fd and self.stdin.is_open:
                 self.feed_stdin()
             elif not self.forward(fd):
                 return False
         return True
+
+    def read_kill_request(self):
+        """Read the frame that may follow the start signal, or the end of the connection, after which none comes."""
+        data = os.read(SERVER, HEADER.size)
+        self.kill_requested = data[:1] == KILL
+        if not data:
+            self.poller.unregister(SERVER)
 
     def feed_stdin(self):
         """Write more of the standard input. Stop to poll its pipe when the pipe is closed."""
@@ -166,7 +196,7 @@ class Program:
 
     def stop(self, reason):
         """Kill all processes, forward the rest of their output, and send EXIT."""
-        if reason in ("timeout", "cpu_limit", "disk_limit", "out_of_memory"):
+        if reason in ("timeout", "cpu_limit", "disk_limit", "out_of_memory", "killed"):
             self.flush_lines()
         kill_all()
         with contextlib.suppress(ChildProcessError):

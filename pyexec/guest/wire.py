@@ -4,7 +4,8 @@ A frame is one byte for its kind, four bytes for the length (big-endian), and th
 
 1. ARCHIVE frames with the archive; an empty one ends it;
 2. one PLAN frame that describes the program, and one STDIN frame with its whole standard input;
-3. one START frame, the start signal.
+3. one START frame, the start signal;
+4. a KILL frame if the program shall end at once. Then the server sends nothing more, and removes the sandbox.
 
 If the input ends before START, the sandbox ends. After EXIT, the supervisor sends the output files that the run wants.
 If the start signal allows another program, READY follows, and the server begins again with 1; or RETIRED, if the
@@ -19,7 +20,7 @@ import json
 import os
 import struct
 
-ARCHIVE, PLAN, STDIN, START = b"A", b"P", b"I", b"G"
+ARCHIVE, PLAN, STDIN, START, KILL = b"A", b"P", b"I", b"G", b"T"
 READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT, RETIRED = (
     b"R",
     b"U",

@@ -4,6 +4,7 @@ from pyexec.ports.cluster import REPLICA_HEADER, Caller, Member, Members, Member
 from pyexec.ports.engine import (
     Container,
     ContainerSpec,
+    ContainerUsage,
     Engine,
     EngineIdentity,
     Image,
@@ -28,6 +29,7 @@ __all__ = [
     "Caller",
     "Container",
     "ContainerSpec",
+    "ContainerUsage",
     "Engine",
     "EngineIdentity",
     "EventLog",

@@ -126,6 +126,14 @@ class SetupContainer(Protocol):
         """Remove the container, if it exists."""
 
 
+@frozen(kw_only=True)
+class ContainerUsage:
+    """The processor time of all processes of a container since its start, and their anonymous memory at present."""
+
+    cpu_seconds: float
+    memory_bytes: int
+
+
 class Container(Protocol):
     """A started container, and the connection to its standard streams."""
 
@@ -145,8 +153,11 @@ class Container(Protocol):
     def diagnostics(self) -> str:
         """The beginning of its standard error, up to a few KiB."""
 
-    async def cpu_seconds(self) -> float:
-        """Return the processor time that all its processes have used since its start, as the engine counts it."""
+    async def usage(self) -> ContainerUsage:
+        """Return the counters of the running container."""
+
+    async def has_oom_event(self) -> bool:
+        """Return True if the kernel has killed a process in it for lack of memory. Works shortly after its end, too."""
 
     async def kill(self) -> None:
         """Kill all its processes with SIGKILL, if it has not ended."""

@@ -25,6 +25,8 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 NUMBERS_MAX = 2**53
 """Larger integers are not exact in the JSON parsers of some clients."""
 _HEADER = wire.HEADER
+KILL_FRAME = _HEADER.pack(wire.KILL, 0)
+"""The request to end the program at once, as at a limit."""
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
 
@@ -84,9 +86,12 @@ class Rejected:
 
 @frozen
 class Started:
-    """The program's process exists. `nonce` is that of its start signal; None from an earlier version's supervisor."""
+    """The program's process exists. `nonce` is that of its start signal; None from an earlier version's supervisor. The
+    other fields are what the container had used before."""
 
-    nonce: str | None
+    nonce: str | None = None
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 @frozen
@@ -225,16 +230,14 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
         return FileChunk(_bytes(payload))
     if kind == wire.UNPACKED:
         return Unpacked()
-    if kind == wire.STARTED and not payload:
-        return Started(None)
-    document = _document(payload)
+    document = _document(payload or b"{}")
     try:
+        if kind == wire.STARTED:
+            return _started(document)
         if kind == wire.READY:
             return Ready()
         if kind == wire.RETIRED:
             return Retired(_text(document["reason"]))
-        if kind == wire.STARTED:
-            return Started(_text(document["nonce"]))
         if kind == wire.REJECTED:
             return Rejected(_text(document["code"]), _text(document["message"]))
         if kind == wire.EXIT:
@@ -248,6 +251,15 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
     except (KeyError, TypeError, ValueError) as error:
         raise SandboxBroken(f"a {kind!r} frame has missing or invalid fields") from error
     raise SandboxBroken(f"a frame has an unknown kind: {kind!r}")
+
+
+def _started(document: dict[str, Any]) -> Started:
+    """Read a frame that is empty from a supervisor of an earlier version."""
+    return Started(
+        nonce=_text(document["nonce"]) if "nonce" in document else None,
+        cpu_seconds=_amount(document.get("cpu_seconds", 0)),
+        memory_bytes=_count(document.get("memory_bytes", 0)),
+    )
 
 
 def _exited(document: dict[str, Any]) -> Exited:

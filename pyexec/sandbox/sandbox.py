@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 
 from pyexec.aio import FailureLog, retry
+from pyexec.domain.events import Usage
 from pyexec.errors import (
     ContainerGone,
     EngineError,
@@ -41,6 +42,7 @@ LOG_OVERHEAD_BYTES = 64
 """What the engine's log stores for each frame in addition to its bytes."""
 FRAME_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
+USAGE_SECONDS = 2.0
 FRAMES_PER_SECOND, FRAME_BURST = 5_000, 10_000
 """Ten times the small frames that a supervisor sends. A hostile sandbox that sends more is slowed down, and does not
 slow down others."""
@@ -79,6 +81,8 @@ class Sandbox:
         """How many programs this sandbox has started."""
         self.log_bytes = 0
         """Bytes in the engine's log of this container."""
+        self._started: Started | None = None
+        """The start of the present program; None until it is known."""
         self._credit = float(FRAME_BURST)
         self._credit_at = 0.0
         self.engine_unreachable = False
@@ -159,6 +163,7 @@ class Sandbox:
     async def start_program(self, signal: StartSignal) -> None:
         """Start the program, and return when its process exists."""
         self.runs += 1
+        self._started = None
         self.engine_unreachable = self.engine_was_unreachable = False
         with suppress(EngineError, Unavailable):  # the next frame shows whether the signal has arrived
             await self._container.write(protocol.start_frame(signal))
@@ -197,9 +202,32 @@ class Sandbox:
         except (EngineError, Unavailable):
             self.engine_unreachable = self.engine_was_unreachable = True
 
-    async def cpu_seconds(self) -> float:
-        """Return the processor time of the container since its start, as the engine counts it."""
-        return await self._container.cpu_seconds()
+    async def usage(self) -> Usage | None:
+        """Return what the running program has used so far, by the engine's counters; None if the engine does not say.
+
+        The supervisor reports it more exactly, at the program's end."""
+        if self._started is None:
+            return None
+        with suppress(EngineError, Unavailable), anyio.move_on_after(USAGE_SECONDS):
+            used = await self._container.usage()
+            return Usage(
+                cpu_seconds=round(max(0.0, used.cpu_seconds - self._started.cpu_seconds), 6),
+                peak_memory_bytes=max(0, used.memory_bytes - self._started.memory_bytes),
+            )
+        return None
+
+    async def ran_out_of_memory(self) -> bool:
+        """Return True if the kernel has killed a process in the sandbox for lack of memory, by the engine's events."""
+        with suppress(EngineError, Unavailable):
+            return await self._container.has_oom_event()
+        return False
+
+    async def request_kill(self) -> bool:
+        """Ask the supervisor to end the program and to report its end. Return False if this connection only reads."""
+        with suppress(EngineError, Unavailable):
+            await self._container.write(protocol.KILL_FRAME)
+            return True
+        return False
 
     async def kill(self) -> None:
         """Kill every process in the sandbox."""
@@ -244,6 +272,8 @@ class Sandbox:
             before, large = self._received, len(data) // LARGE_FRAME_BYTES
             for frame in self._decoder.feed(data):
                 self._received += 1
+                if isinstance(frame, Started):
+                    self._started = frame
                 if self._received > self._seen:
                     self._frames.append(frame)
             frames = self._received - before

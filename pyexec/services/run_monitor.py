@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import anyio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.events import Usage
@@ -22,8 +21,11 @@ from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 0.3
-"""The monitor enforces the deadline this much later than the supervisor, whose report of a timeout has the usage."""
+GRACE_SECONDS = 1.0
+"""The monitor enforces the deadline this much later than the supervisor, whose report is better: it lets the program
+flush its unfinished lines, and its usage is exact."""
+FLUSH_SECONDS = 0.3
+"""How long the supervisor may take to end the program after a kill request. Then the sandbox is killed."""
 GRACE_WITH_FILES_SECONDS = 4.0
 """The same for a run with output files, because only the supervisor can send the files. It must be shorter than the
 supervisor's own grace of five seconds."""
@@ -76,15 +78,23 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
                     enforce = partial(enforce_cpu_limit, spec.limits.cpu_seconds, scope)
                     watchers.start_soon(enforce, name=f"processor time of {run.id}")
                 ended = await following()
-            if ended is not None and ended.reported_by_supervisor and spec.output_files:
+            if (
+                ended is not None
+                and ended.reported_by_supervisor
+                and ended.reason != "killed"
+                and spec.output_files
+            ):
                 run.output_files = OutputFileSpool(limits.files, len(spec.output_files))
                 with anyio.CancelScope() as receiving:
                     watchers.start_soon(_cancel_when_inactive, run, receiving, name=f"files of {run.id}")
                     await run.output_files.receive(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
-            ended = RunOutcome(reason=_broken_reason(run, sandbox), detail=str(error))
+            ended = RunOutcome(reason=await _broken_reason(run, sandbox), detail=str(error))
+        outcome = ended or await _unreported_outcome(run, sandbox, limit)
+        if outcome.reason == "output_limit" and outcome.usage is None:
+            outcome = evolve(outcome, usage=await sandbox.usage())
         watchers.cancel_scope.cancel()
-    return ended or RunOutcome(reason=_broken_reason(run, sandbox) if sandbox.engine_unreachable else limit)
+    return outcome
 
 
 def program_plan(spec: Spec) -> ProgramPlan:
@@ -137,12 +147,12 @@ async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome
             if len(result) > RESULT_BYTES_MAX:
                 raise SandboxBroken(f"the result is longer than {RESULT_BYTES_MAX} bytes")
         elif isinstance(frame, Exited):
-            return _ended(frame, result)
+            return _ended(frame, result, killed=run.kill_requested.is_set())
     raise SandboxBroken("the sandbox ended before it reported how the program ended")
 
 
-def _ended(frame: Exited, result: bytes) -> RunOutcome:
-    is_known = frame.reason in SUPERVISOR_REASONS
+def _ended(frame: Exited, result: bytes, *, killed: bool) -> RunOutcome:
+    is_known = frame.reason in SUPERVISOR_REASONS or (frame.reason == "killed" and killed)
     return RunOutcome(
         reason=frame.reason if is_known else "broken",
         exit_code=frame.exit_code,
@@ -151,19 +161,34 @@ def _ended(frame: Exited, result: bytes) -> RunOutcome:
         result=result.decode("utf-8", "ignore") or None,  # truncation may split a character
         result_truncated=frame.result_truncated,
         process_limit=frame.process_limit,
+        reported_by_supervisor=True,
         detail="" if is_known else f"it reported the unknown reason {frame.reason[:80]!r}",
     )
 
 
-def _broken_reason(run: Run, sandbox: Sandbox) -> str:
-    """Return why the sandbox does not report how its program ended."""
+async def _unreported_outcome(run: Run, sandbox: Sandbox, limit: str) -> RunOutcome:
+    """Return the outcome at this limit, or after a change of owner, if the supervisor has reported none."""
+    if sandbox.engine_unreachable:
+        return RunOutcome(reason=await _broken_reason(run, sandbox))
+    return RunOutcome(reason=limit, usage=None if run.inactive.is_set() else await sandbox.usage())
+
+
+async def _broken_reason(run: Run, sandbox: Sandbox) -> str:
+    """Return why the sandbox does not report how its program ended.
+
+    A program can make the kernel kill the supervisor when memory runs out."""
     if run.kill_requested.is_set():
         return "killed"
+    if not sandbox.engine_unreachable and await sandbox.ran_out_of_memory():
+        return "out_of_memory"
     return "lost" if sandbox.engine_was_unreachable else "broken"
 
 
 async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
     await run.kill_requested.wait()
+    with anyio.move_on_after(FLUSH_SECONDS):
+        if await sandbox.request_kill():
+            await anyio.sleep_forever()  # the supervisor's report cancels this task
     await retry(sandbox.kill, FailureLog(logger, f"killing {run.id}"), errors=(EngineError, Unavailable))
 
 
@@ -173,14 +198,13 @@ async def _cancel_when_inactive(run: Run, scope: anyio.CancelScope) -> None:
 
 
 async def _wait_for_cpu_seconds(sandbox: Sandbox, seconds: float) -> None:
-    """Return when the container has used this processor time since the call, as the engine counts it."""
-    first: float | None = None
+    """Return when the program has used this processor time, as the engine counts it.
+
+    While the engine does not answer, the supervisor alone enforces the limit."""
     while True:
-        with suppress(EngineError, Unavailable):  # the supervisor enforces the limit meanwhile
-            used = await sandbox.cpu_seconds()
-            first = used if first is None else first
-            if used - first > seconds:
-                return
+        used = await sandbox.usage()
+        if used is not None and used.cpu_seconds > seconds:
+            return
         await anyio.sleep(CPU_CHECK_SECONDS)
 
 

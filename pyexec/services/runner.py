@@ -259,7 +259,7 @@ class Runner:
             with timed(self._meter, STEP_SECONDS, "program"):
                 ended = await monitor(run, placement.sandbox, following, self.config.limits)
             await self._completion.end(run, ended)
-            reusable = ended.leaves_sandbox_usable
+            reusable = ended.leaves_sandbox_usable and not run.kill_requested.is_set()
         except Exception:
             logger.exception("%s could not be followed to its end", run.id)
             detail = "internal server error; see the server log"

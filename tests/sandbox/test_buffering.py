@@ -121,3 +121,14 @@ async def test_a_request_can_choose_for_itself(api: Api, value: str, expected: s
         "os.write(1, repr(state).encode())\nos._exit(0)"
     )
     assert (await api.run(source, env_vars=[f"PYTHONUNBUFFERED={value}"]))["stdout"] == expected
+
+
+@pytest.mark.parametrize("rest", ["time.sleep(60)", "while True: pass"])
+async def test_no_unfinished_line_is_lost_at_a_kill_request(api: Api, rest: str) -> None:
+    source = f"import sys, time\nprint('ready')\nprint('a', end='')\nsys.stderr.write('b')\n{rest}"
+    execution_id = await api.accepted(source)
+    await api.until_printed(execution_id, b"ready\n")
+    await api.kill(execution_id)
+    result = await api.ended(execution_id)
+    assert (result["status"], result["stdout"], result["stderr"]) == ("killed", "ready\na", "b")
+    assert "usage" in result

@@ -137,3 +137,27 @@ print(libc.mlockall(3))
 """
     result = await attack(source, config=BRIEF)
     assert (result["status"], result["stdout"]) == ("completed", "-1\n")
+
+
+async def test_a_supervisor_killed_for_lack_of_memory_is_out_of_memory(attack: Attack) -> None:
+    """The program makes itself the last choice of the kernel, and fills memory that counts for no process."""
+    source = """
+import os, time
+open('/proc/self/oom_score_adj', 'w').write('0')
+kept = []
+for _ in range(40):
+    try:
+        if os.fork() == 0: break
+    except OSError:
+        break
+while True:
+    try:
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        while True: os.write(write, bytes(65536))
+    except BlockingIOError:
+        pass
+    except OSError:
+        time.sleep(0.01)
+"""
+    assert end_of(await attack(source)) == OUT_OF_MEMORY

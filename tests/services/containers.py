@@ -51,6 +51,7 @@ class Box:
     engine: "MemoryEngine"
     output: bytearray = field(factory=bytearray)
     ended: bool = False
+    ran_out_of_memory: bool = False
     token: str = ""
     armed_at: float | None = None
     program: Program | None = None

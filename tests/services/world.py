@@ -27,6 +27,7 @@ from pyexec.errors import (
 )
 from pyexec.ports import (
     ContainerSpec,
+    ContainerUsage,
     EngineIdentity,
     ExecutionPage,
     IdempotencyKey,
@@ -445,10 +446,15 @@ class ProcessContainer:
                 return None
             await self._box.changed.wait()
 
-    async def cpu_seconds(self) -> float:
+    async def usage(self) -> ContainerUsage:
         await self._process.passing()
         self._engine.check()
-        return 0.0
+        return ContainerUsage(cpu_seconds=1.0, memory_bytes=1)
+
+    async def has_oom_event(self) -> bool:
+        await self._process.passing()
+        self._engine.check()
+        return self._box.ran_out_of_memory
 
     async def kill(self) -> None:
         await self._process.passing()

@@ -27,10 +27,10 @@ CANNOT_CONNECT: Final = 900
 _NO_PYTHON: Final = ("executable file not found", "no such file or directory", "exec format error")
 
 _COLLECTIONS: Final = frozenset(
-    {"containers", "images", "networks", "exec", "commit", "info", "version", "_ping"}
+    {"containers", "images", "networks", "exec", "commit", "info", "version", "events", "_ping"}
 )
 _VERBS: Final = frozenset(
-    {"create", "start", "kill", "attach", "logs", "wait", "archive", "exec", "json", "tag"}
+    {"create", "start", "kill", "attach", "logs", "wait", "archive", "exec", "json", "tag", "stats"}
 )
 _EXPECTED_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
 """Not counted as errors: an object is gone already, or exists already."""

@@ -18,6 +18,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 from anyio import to_thread
 
+from pyexec.adapters.docker.accounting import has_oom_event, read_usage
 from pyexec.adapters.docker.client import (
     GONE_STATUSES,
     get,
@@ -29,7 +30,7 @@ from pyexec.adapters.docker.client import (
 )
 from pyexec.adapters.docker.config import SecurityOptions, setup_config
 from pyexec.errors import ContainerGone, EngineError, Unavailable
-from pyexec.ports import SetupSpec
+from pyexec.ports import ContainerUsage, SetupSpec
 
 DIAGNOSTICS_BYTES = 4096
 STDOUT = 1
@@ -77,8 +78,11 @@ class AttachedContainer:
         await _check_ended(self._container)
         return None
 
-    async def cpu_seconds(self) -> float:
-        return await _cpu_seconds(self._container)
+    async def usage(self) -> ContainerUsage:
+        return await read_usage(self._container)
+
+    async def has_oom_event(self) -> bool:
+        return await has_oom_event(self._container)
 
     async def kill(self) -> None:
         await kill_container(self._container)
@@ -138,8 +142,11 @@ class FollowedContainer:
             await _check_ended(self._container)
             return None
 
-    async def cpu_seconds(self) -> float:
-        return await _cpu_seconds(self._container)
+    async def usage(self) -> ContainerUsage:
+        return await read_usage(self._container)
+
+    async def has_oom_event(self) -> bool:
+        return await has_oom_event(self._container)
 
     async def kill(self) -> None:
         await kill_container(self._container)
@@ -154,18 +161,6 @@ class FollowedContainer:
 
     async def detach(self) -> None:
         self._response.close()
-
-
-async def _cpu_seconds(container: DockerContainer) -> float:
-    # With `one-shot`, Docker answers at once. Without it, Docker waits a second for another sample.
-    parameters = {"stream": "0", "one-shot": "1"}
-    response = await get(container.docker, f"containers/{container.id}/stats", parameters)
-    async with response, translate_errors():
-        document = await response.json()
-    try:
-        return int(document["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
-    except (KeyError, TypeError) as error:
-        raise EngineError(f"Docker reports no processor time of container {container.id[:12]}") from error
 
 
 async def _check_ended(container: DockerContainer) -> None:

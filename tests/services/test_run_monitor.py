@@ -1,0 +1,116 @@
+"""Test the outcome of a run whose supervisor reports nothing: it is killed, too late, or it does not answer."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from attrs import define, evolve, field
+
+from pyexec.domain.events import Usage
+from pyexec.domain.outcome import RunOutcome
+from pyexec.domain.output_files import FileLimits
+from pyexec.sandbox.protocol import Exited, Frame
+from pyexec.services import run_monitor
+from pyexec.services.active_runs import Run
+from pyexec.services.output_files import OutputFileLimits
+from pyexec.services.run_monitor import OutputLimits, follow, monitor
+from tests.events import claimed, kill_requested, new_id, running, submitted
+
+USAGE = Usage(cpu_seconds=0.5, peak_memory_bytes=7)
+KILLED = Exited(
+    reason="killed",
+    exit_code=137,
+    signalled=True,
+    cpu_seconds=0.25,
+    peak_memory_bytes=3,
+    result_truncated=False,
+    process_limit=None,
+)
+
+
+@define
+class FakeSandbox:
+    """A sandbox that sends these frames. Then it ends, unless it is `silent`."""
+
+    sends: list[Frame] = field(factory=list)
+    silent: bool = False
+    out_of_memory: bool = False
+    connected: bool = True
+    answers_kills: bool = False
+    killed: anyio.Event = field(factory=anyio.Event)
+    engine_unreachable: bool = False
+    engine_was_unreachable: bool = False
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        for frame in self.sends:
+            yield frame
+        if self.silent:
+            await self.killed.wait()
+            if self.answers_kills:
+                yield KILLED
+
+    async def usage(self) -> Usage:
+        return USAGE
+
+    async def ran_out_of_memory(self) -> bool:
+        return self.out_of_memory
+
+    async def request_kill(self) -> bool:
+        if self.answers_kills:
+            self.killed.set()
+        return self.connected
+
+    async def kill(self) -> None:
+        self.killed.set()
+
+    async def check_engine(self) -> None:
+        return
+
+
+@pytest.fixture
+async def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(run_monitor, "GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(run_monitor, "FLUSH_SECONDS", 0.05)
+    run = Run(new_id())
+    first = submitted()
+    limits = evolve(first.spec.limits, timeout_seconds=0.1)
+    run.record([evolve(first, spec=evolve(first.spec, limits=limits)), claimed(), running()])
+    return run
+
+
+async def outcome_of(run: Run, sandbox: Any) -> RunOutcome:
+    limits = OutputLimits(
+        output_bytes=1000, files=OutputFileLimits(limits=FileLimits(bytes_max=1), spool_dir=Path())
+    )
+    with anyio.fail_after(10):
+        return await monitor(run, sandbox, partial(follow, run, sandbox, limits), limits)
+
+
+async def test_a_sandbox_that_the_kernel_killed_for_memory_is_out_of_memory(run: Run) -> None:
+    assert (await outcome_of(run, FakeSandbox(out_of_memory=True))).reason == "out_of_memory"
+    assert (await outcome_of(run, FakeSandbox())).reason == "broken"
+
+
+async def test_a_timeout_that_the_supervisor_does_not_report_has_usage(run: Run) -> None:
+    outcome = await outcome_of(run, FakeSandbox(silent=True))
+    assert (outcome.reason, outcome.usage) == ("timeout", USAGE)
+
+
+async def test_a_kill_that_the_supervisor_reports_has_its_usage(run: Run) -> None:
+    run.record([kill_requested()])
+    outcome = await outcome_of(run, FakeSandbox(silent=True, answers_kills=True))
+    assert (outcome.reason, outcome.usage and outcome.usage.cpu_seconds) == ("killed", 0.25)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_supervisor_that_ignores_a_kill_request_is_killed(run: Run, connected: bool) -> None:
+    run.record([kill_requested()])
+    outcome = await outcome_of(run, FakeSandbox(silent=True, connected=connected))
+    assert (outcome.reason, outcome.usage) == ("killed", None)
+
+
+async def test_a_kill_that_no_caller_requested_is_an_invalid_report(run: Run) -> None:
+    assert (await outcome_of(run, FakeSandbox(sends=[KILLED]))).reason == "broken"
