@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from pyexec.adapters.docker.config import SecurityOptions
+from pyexec.adapters.docker.config import DOCKER_RESOLVER, SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
+from pyexec.errors import SettingsError
 from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
@@ -110,10 +112,26 @@ def networks(settings: Settings) -> frozenset[str]:
 
 
 def security_options(settings: Settings) -> SecurityOptions:
-    """Return the runtime and the seccomp profile of all containers.
+    """Return the runtime, the seccomp profile and the name servers of all containers.
 
-    Raises `SettingsError` if the profile cannot be used."""
-    return SecurityOptions(runtime=settings.docker_runtime, seccomp_profile=settings.read_seccomp_profile())
+    Raises `SettingsError` if one of them cannot be used."""
+    return SecurityOptions(
+        runtime=settings.docker_runtime,
+        seccomp_profile=settings.read_seccomp_profile(),
+        name_servers=_name_servers(settings),
+    )
+
+
+def _name_servers(settings: Settings) -> Sequence[str]:
+    try:
+        return (
+            settings.dns
+            if settings.dns == DOCKER_RESOLVER
+            else [str(ip_address(text)) for text in settings.dns]
+        )
+    except ValueError as error:
+        allowed = "a comma-separated list of IP addresses, or docker"
+        raise SettingsError(f"PYEXEC_DNS is {','.join(settings.dns)!r}; allowed: {allowed}") from error
 
 
 def isolation_check_config(
@@ -130,6 +148,7 @@ def isolation_check_config(
         networks=networks(settings),
         ports=sorted(ports | set(DOCKER_PORTS)),
         strict=settings.strict,
+        docker_resolver=settings.dns == DOCKER_RESOLVER,
     )
 
 

@@ -12,17 +12,26 @@ UID = 1000
 """The user and the group of programs."""
 _TMPFS = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
 _PAGE_BYTES = 4096
+DOCKER_RESOLVER = ("docker",)
+_NO_RESOLVER = "ndots:1x"
+"""Docker does not start its resolver if this option is malformed, and writes the addresses of the name servers into
+/etc/resolv.conf instead. The C library reads it as 1, its default. See docs/design/docker-adapter.md."""
 
 
 @frozen(kw_only=True)
 class SecurityOptions:
-    """Options of all containers: the name of the runtime, and a seccomp profile in JSON. None is Docker's default."""
+    """Options of all containers: the name of the runtime, and a seccomp profile in JSON. None is Docker's default.
+
+    `name_servers` are for containers with network. If there are none, they ask those of the engine's machine."""
 
     runtime: str | None = None
     seccomp_profile: str | None = None
+    name_servers: Sequence[str] = ()
 
     def apply(self, host: dict[str, Any]) -> None:
         """Add the options to the `HostConfig` of a container."""
+        if self.name_servers != DOCKER_RESOLVER:
+            host["Dns"], host["DnsOptions"] = list(self.name_servers), [_NO_RESOLVER]
         host["SecurityOpt"] = ["no-new-privileges:true"]
         if self.seccomp_profile is not None:
             host["SecurityOpt"].append(f"seccomp={self.seccomp_profile}")
