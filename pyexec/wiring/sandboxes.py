@@ -32,6 +32,7 @@ OVERHEAD_MB = SUPERVISOR_MB + DISK_OVERSHOOT_MB
 """Memory of a sandbox in addition to the limits of memory and disk."""
 IDLE_SANDBOX_MB = 32
 """Upper bound for the memory of an idle sandbox. Measured: 15, including Docker's process for the container."""
+_IPV4 = re.compile(r"\d+(\.\d+){3}")
 
 
 def build_environments(
@@ -153,12 +154,13 @@ def isolation_check_config(
 
 
 def allowed_services(settings: Settings, network: str) -> Sequence[str]:
-    """Return the services that containers in this network need and that may be on the engine's own machine: in that of
-    setups, the package index, if its URL has an IPv4 address."""
-    index = urlsplit(settings.pip_index_url or "")
-    if network != settings.setup_network or re.fullmatch(r"[0-9.]+", index.hostname or "") is None:
-        return ()
-    return [f"{index.hostname}:{index.port or (80 if index.scheme == 'http' else 443)}"]
+    """Return the services that containers in this network need and that may be on the engine's own machine, as
+    ADDRESS:PORT: the name servers, and for setups the package index. Names and IPv6 addresses are left out."""
+    services = [(address, 53) for address in settings.dns]
+    if network == settings.setup_network and settings.pip_index_url is not None:
+        index = urlsplit(settings.pip_index_url)
+        services.append((index.hostname or "", index.port or (80 if index.scheme == "http" else 443)))
+    return [f"{address}:{port}" for address, port in services if _IPV4.fullmatch(address)]
 
 
 def _setup_config(settings: Settings, labels: Mapping[str, str]) -> SetupConfig:

@@ -241,17 +241,21 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
 
 
 @pytest.fixture
-async def closed(image: str, tmp_path: Path, networks: tuple[str, str]) -> AsyncIterator[Api]:
-    """Start a server that applies the firewall itself; remove the rules at the end."""
+async def closed(image: str, tmp_path: Path, networks: tuple[str, str]) -> AsyncIterator[tuple[Api, str]]:
+    """Start a server that applies the firewall itself; yield its API and the address of a package index on this
+    machine. Remove the rules at the end."""
     run, setup = networks
     own = {"run_network": run, "setup_network": setup, "strict": "1", "warm_pool": "0", "firewall": "auto"}
-    try:
-        with running_server(tmp_path / "data", image, **own) as server:
-            assert await warnings_of(server) == []
-            async with api_of(server.url) as client:
-                yield client
-    finally:
-        assert firewall("down", *networks).returncode == 0
+    with listening(gateway(setup)) as port:
+        index = f"{gateway(setup)}:{port}"
+        own["pip_index_url"] = f"http://{index}/simple"
+        try:
+            with running_server(tmp_path / "data", image, **own) as server:
+                assert await warnings_of(server) == []
+                async with api_of(server.url) as client:
+                    yield client, index
+        finally:
+            assert firewall("down", *networks, ALLOWED=index).returncode == 0
 
 
 FLOOD = """
@@ -268,14 +272,23 @@ print(dict(ends))
 """
 
 
-async def test_a_server_applies_the_firewall_by_default(closed: Api, networks: tuple[str, str]) -> None:
+async def test_a_server_applies_the_firewall_by_default(
+    closed: tuple[Api, str], networks: tuple[str, str]
+) -> None:
+    api, index = closed
     address = gateway(networks[0])
     with listening(address) as port:
-        result = await closed.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
+        result = await api.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
     assert "reached" not in result["stdout"], result
     before = connections()
-    assert (await closed.run(FLOOD, config=NETWORK))["stdout"] == "{'sent': 3000}\n"
+    assert (await api.run(FLOOD, config=NETWORK))["stdout"] == "{'sent': 3000}\n"
     assert connections() - before < 1000
+    host, _, number = index.partition(":")
+    connect = f"python3 -c 'import socket; socket.create_connection((\"{host}\", {number}), 5)'"
+    assert (await api.run("print('built')", pre_commands=[connect]))["stdout"] == "built\n"
+    with listening(host) as port:
+        connect = connect.replace(number, str(port))
+        assert (await api.run("print('built')", pre_commands=[connect]))["error_type"] == "setup_failed"
 
 
 def test_the_firewall_names_a_missing_network() -> None:
