@@ -87,6 +87,11 @@ class Settings:
         "pyexec-run",
         "Docker network of runs with network access (network_disabled: false); created if it is missing",
     )
+    dns: tuple[str, ...] = _engine(
+        (),
+        "addresses of the name servers that programs and setups with network ask; none: those of the engine's machine; "
+        "docker: Docker's own resolver, which knows the names of containers",
+    )
     firewall: str = _engine(
         "auto",
         "auto: if the server may, close the host and the cloud's metadata address to programs and setups, in the "

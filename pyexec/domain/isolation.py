@@ -98,6 +98,8 @@ class NetworkReport:
     refused: Sequence[int]
     """Ports of the host that refused the connection. The answer shows that no firewall protects the host."""
     metadata: bool
+    docker_resolver: bool
+    """True if Docker's own resolver answers. Programs can keep it, and so Docker, busy."""
 
 
 def unenforced_limits(
@@ -125,6 +127,15 @@ def network_exposures(reports: Mapping[str, NetworkReport]) -> Sequence[str]:
         f"programs on the network {name} can reach {' and '.join(targets)}"
         for name, report in sorted(reports.items())
         if (targets := _reachable(report))
+    ]
+
+
+def docker_resolvers(reports: Mapping[str, NetworkReport]) -> Sequence[str]:
+    """Return a sentence for each network (by name) from which programs reach Docker's resolver."""
+    return [
+        f"programs on the network {name} can ask Docker's own resolver"
+        for name, report in sorted(reports.items())
+        if report.docker_resolver
     ]
 
 

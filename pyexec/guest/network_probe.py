@@ -19,6 +19,7 @@ TIMEOUT_SECONDS = 20
 CONNECT_SECONDS = 0.7
 """How long it waits for connections. The host and a metadata service answer within milliseconds."""
 METADATA = ("169.254.169.254", 80)
+DOCKER_RESOLVER = ("127.0.0.11", 53)
 ANSWERS = {0: "open", errno.ECONNREFUSED: "refused"}
 
 
@@ -60,11 +61,12 @@ def main():
     with open("/proc/net/route") as file:
         host = gateway(file.read())
     services = [(host, port) for port in json.loads(sys.argv[1])] if host else []
-    states = scan([*services, METADATA])
-    metadata = states.pop(METADATA)
+    states = scan([*services, METADATA, DOCKER_RESOLVER])
+    metadata, resolver = states.pop(METADATA), states.pop(DOCKER_RESOLVER)
     ports = {port: state for (_, port), state in states.items()}
     report = {answer: sorted(port for port in ports if ports[port] == answer) for answer in ANSWERS.values()}
-    os.write(1, json.dumps(dict(report, host=host, metadata=metadata == "open")).encode() + b"\n")
+    report.update(host=host, metadata=metadata == "open", docker_resolver=resolver == "open")
+    os.write(1, json.dumps(report).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from pyexec.adapters.docker.config import SecurityOptions
+from pyexec.adapters.docker.config import DOCKER_RESOLVER, SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.adapters.index_proxy import serve_index
 from pyexec.domain.seccomp.profile import docker_profile
@@ -36,6 +37,7 @@ OVERHEAD_MB = SUPERVISOR_MB + DISK_OVERSHOOT_MB
 """Memory of a sandbox in addition to the limits of memory and disk."""
 IDLE_SANDBOX_MB = 32
 """Upper bound for the memory of an idle sandbox. Measured: 15, including Docker's process for the container."""
+_IPV4 = re.compile(r"\d+(\.\d+){3}")
 
 IndexSource = Callable[[], AbstractContextManager[str | None]]
 """Yields the URL of the package index for one setup."""
@@ -125,16 +127,27 @@ def networks(settings: Settings) -> frozenset[str]:
 
 
 def security_options(settings: Settings) -> SecurityOptions:
-    """Return the runtime and the seccomp profiles of all containers.
+    """Return the runtime, the seccomp profiles and the name servers of all containers.
 
-    Raises `SettingsError` if the profile cannot be used."""
+    Raises `SettingsError` if one of them cannot be used."""
     own = settings.read_seccomp_profile()
     return SecurityOptions(
         runtime=settings.docker_runtime,
         sandbox_profile=own or docker_profile(may_filter=True),
         setup_profile=own or docker_profile(may_filter=False),
         replaceable=own is None,
+        name_servers=_name_servers(settings),
     )
+
+
+def _name_servers(settings: Settings) -> Sequence[str]:
+    try:
+        if settings.dns == DOCKER_RESOLVER:
+            return DOCKER_RESOLVER
+        return [str(ip_address(text)) for text in settings.dns]
+    except ValueError as error:
+        allowed = "a comma-separated list of IP addresses, or docker"
+        raise SettingsError(f"PYEXEC_DNS is {','.join(settings.dns)!r}; allowed: {allowed}") from error
 
 
 def isolation_check_config(
@@ -152,17 +165,20 @@ def isolation_check_config(
         networks=networks(settings),
         ports=sorted(ports | set(DOCKER_PORTS)),
         strict=settings.strict,
+        docker_resolver=settings.dns == DOCKER_RESOLVER,
     )
 
 
 def allowed_services(settings: Settings, network: str) -> Sequence[str]:
-    """Return the services that containers in this network need and that may be on the engine's own machine: in that of
-    setups, the package index or this server's proxy for it, if its address is an IPv4 address."""
-    proxy = None if settings.pip_proxy is None else f"http://{settings.pip_proxy}"
-    index = urlsplit(proxy or settings.pip_index_url or "")
-    if network != settings.setup_network or re.fullmatch(r"[0-9.]+", index.hostname or "") is None:
-        return ()
-    return [f"{index.hostname}:{index.port or (80 if index.scheme == 'http' else 443)}"]
+    """Return the services that containers in this network need and that may be on the engine's own machine, as
+    ADDRESS:PORT: the name servers, and for setups the package index or this server's proxy for it. Names and IPv6
+    addresses are left out."""
+    services = [(address, 53) for address in settings.dns]
+    index_url = f"http://{settings.pip_proxy}" if settings.pip_proxy else settings.pip_index_url
+    if network == settings.setup_network and index_url is not None:
+        index = urlsplit(index_url)
+        services.append((index.hostname or "", index.port or (80 if index.scheme == "http" else 443)))
+    return [f"{address}:{port}" for address, port in services if _IPV4.fullmatch(address)]
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from pyexec.domain.isolation import (
     LimitsReport,
     NetworkReport,
     ProbeLimits,
+    docker_resolvers,
     network_exposures,
     unenforced_limits,
 )
@@ -112,7 +113,7 @@ def test_the_report_of_the_engine_counts_for_unobservable_limits() -> None:
 
 
 def test_exposures_name_the_network_the_host_and_what_answered() -> None:
-    closed = NetworkReport(host="172.19.0.1", open=(), refused=(), metadata=False)
+    closed = NetworkReport(host="172.19.0.1", open=(), refused=(), metadata=False, docker_resolver=False)
     reached = {
         "a": closed,
         "b": evolve(closed, open=(2375, 8080), refused=(2376,)),
@@ -124,3 +125,9 @@ def test_exposures_name_the_network_the_host_and_what_answered() -> None:
         "programs on the network c can reach this host at 172.19.0.1 and the cloud's metadata address",
         "programs on the network d can reach the cloud's metadata address",
     ]
+
+
+def test_networks_in_which_dockers_resolver_answers_are_named() -> None:
+    without = NetworkReport(host=None, open=(), refused=(), metadata=False, docker_resolver=False)
+    reports = {"a": without, "b": evolve(without, docker_resolver=True)}
+    assert docker_resolvers(reports) == ["programs on the network b can ask Docker's own resolver"]

@@ -37,11 +37,11 @@ def named_container(image: str, network: str) -> Iterator[str]:
         subprocess.run(["docker", "rm", "--force", name], check=True, stdout=subprocess.PIPE)
 
 
-def firewall(command: str, *networks: str) -> subprocess.CompletedProcess[str]:
+def firewall(command: str, *networks: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the firewall script; a failure is in the exit code."""
     return subprocess.run(
         [SCRIPT, command],
-        env={**os.environ, "NETWORKS": " ".join(networks)},
+        env={**os.environ, "NETWORKS": " ".join(networks), **variables},
         capture_output=True,
         text=True,
         check=False,

@@ -106,12 +106,64 @@ async def test_a_program_with_network_reaches_out(
         assert result["stdout"] == "reached\n", result
 
 
-async def test_a_program_with_network_resolves_names(image: str, api: Api, networks: tuple[str, str]) -> None:
-    """Docker's own resolver answers, here for a container that it knows."""
+RESOLVES = """
+import socket, sys
+name = sys.argv[1]
+try:
+    print(socket.gethostbyname(name))
+except OSError as error:
+    print(type(error).__name__)
+query = bytes([0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, len(name)]) + name.encode() + bytes([0, 0, 1, 0, 1])
+for number in range(3):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.3)
+        asking.sendto(query, ("127.0.0.11", 53))
+        try:
+            print(len(asking.recv(1000)))
+        except OSError as error:
+            print(type(error).__name__)
+print([line for line in open("/etc/resolv.conf") if line.startswith("nameserver")])
+"""
+
+
+async def test_programs_with_network_do_not_ask_dockers_resolver(
+    image: str, api: Api, networked: Server, networks: tuple[str, str]
+) -> None:
+    """It knows the names of other containers, and many requests keep Docker busy."""
     with named_container(image, networks[0]) as name:
-        result = await api.run(f"import socket; print(socket.gethostbyname('{name}'))", config=NETWORK)
-    network = ip_network(f"{gateway(networks[0])}/16", strict=False)
-    assert ip_address(result["stdout"].strip()) in network, result
+        result = await api.run(RESOLVES, script_args=[name], config=NETWORK)
+    resolved, *answers, servers = result["stdout"].splitlines()
+    assert (resolved, set(answers)) == ("gaierror", {"TimeoutError"}), result
+    assert "127.0.0.11" not in servers
+    assert not [warning for warning in await warnings_of(networked) if "resolver" in warning]
+
+
+async def test_dockers_resolver_can_be_enabled(image: str, tmp_path: Path, networks: tuple[str, str]) -> None:
+    own = {"run_network": networks[0], "warm_pool": "0", "dns": "docker"}
+    with named_container(image, networks[0]) as name, running_server(tmp_path / "d", image, **own) as server:
+        async with api_of(server.url) as api:
+            result = await api.run(RESOLVES, script_args=[name], config=NETWORK)
+        assert not [warning for warning in await warnings_of(server) if "resolver" in warning]
+    resolved, *_, servers = result["stdout"].splitlines()
+    assert ip_address(resolved) in ip_network(f"{gateway(networks[0])}/16", strict=False), result
+    assert "127.0.0.11" in servers
+
+
+async def test_name_servers_can_be_chosen(image: str, tmp_path: Path, networks: tuple[str, str]) -> None:
+    run, setup = networks
+    own = {"run_network": run, "setup_network": setup, "warm_pool": "0", "dns": "192.0.2.53,192.0.2.54"}
+    show = "print(open('/etc/resolv.conf').read().split()[:4], open('/opt/servers').read().split()[:4])"
+    with running_server(tmp_path / "d", image, **own) as server:
+        async with api_of(server.url) as api:
+            command = f"cp /etc/resolv.conf /opt/servers # {run}"
+            result = await api.run(show, config=NETWORK, pre_commands=[command])
+    servers = "['nameserver', '192.0.2.53', 'nameserver', '192.0.2.54']"
+    assert result["stdout"] == f"{servers} {servers}\n", result
+    said = refusal(tmp_path, image, dns="192.0.2.53,somewhere", run_network="none", setup_network="none")
+    assert (
+        "PYEXEC_DNS is '192.0.2.53,somewhere'; allowed: a comma-separated list of IP addresses, or docker"
+        in said
+    )
 
 
 async def test_two_programs_with_network_do_not_reach_each_other(api: Api) -> None:
@@ -189,17 +241,21 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
 
 
 @pytest.fixture
-async def closed(image: str, tmp_path: Path, networks: tuple[str, str]) -> AsyncIterator[Api]:
-    """Start a server that applies the firewall itself; remove the rules at the end."""
+async def closed(image: str, tmp_path: Path, networks: tuple[str, str]) -> AsyncIterator[tuple[Api, str]]:
+    """Start a server that applies the firewall itself; yield its API and the address of a package index on this
+    machine. Remove the rules at the end."""
     run, setup = networks
     own = {"run_network": run, "setup_network": setup, "strict": "1", "warm_pool": "0", "firewall": "auto"}
-    try:
-        with running_server(tmp_path / "data", image, **own) as server:
-            assert await warnings_of(server) == []
-            async with api_of(server.url) as client:
-                yield client
-    finally:
-        assert firewall("down", *networks).returncode == 0
+    with listening(gateway(setup)) as port:
+        index = f"{gateway(setup)}:{port}"
+        own["pip_index_url"] = f"http://{index}/simple"
+        try:
+            with running_server(tmp_path / "data", image, **own) as server:
+                assert await warnings_of(server) == []
+                async with api_of(server.url) as client:
+                    yield client, index
+        finally:
+            assert firewall("down", *networks, ALLOWED=index).returncode == 0
 
 
 FLOOD = """
@@ -216,14 +272,23 @@ print(dict(ends))
 """
 
 
-async def test_a_server_applies_the_firewall_by_default(closed: Api, networks: tuple[str, str]) -> None:
+async def test_a_server_applies_the_firewall_by_default(
+    closed: tuple[Api, str], networks: tuple[str, str]
+) -> None:
+    api, index = closed
     address = gateway(networks[0])
     with listening(address) as port:
-        result = await closed.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
+        result = await api.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
     assert "reached" not in result["stdout"], result
     before = connections()
-    assert (await closed.run(FLOOD, config=NETWORK))["stdout"] == "{'sent': 3000}\n"
+    assert (await api.run(FLOOD, config=NETWORK))["stdout"] == "{'sent': 3000}\n"
     assert connections() - before < 1000
+    host, _, number = index.partition(":")
+    connect = f"python3 -c 'import socket; socket.create_connection((\"{host}\", {number}), 5)'"
+    assert (await api.run("print('built')", pre_commands=[connect]))["stdout"] == "built\n"
+    with listening(host) as port:
+        connect = connect.replace(number, str(port))
+        assert (await api.run("print('built')", pre_commands=[connect]))["error_type"] == "setup_failed"
 
 
 def test_the_firewall_names_a_missing_network() -> None:

@@ -23,6 +23,10 @@ _PROFILE_ARCHITECTURES = ("amd64", "arm64")
 """The architectures, in Docker's words, of `pyexec.domain.seccomp.profile`."""
 VOLUME_BYTES_MAX = 64 * MEBIBYTE
 """Size of the file system that a container has instead of a volume of its image."""
+DOCKER_RESOLVER = ("docker",)
+_NO_RESOLVER = "ndots:1x"
+"""Docker does not start its resolver if this option is malformed, and writes the addresses of the name servers into
+/etc/resolv.conf instead. The C library reads it as 1, its default. See docs/design/docker-adapter.md."""
 
 
 @frozen(kw_only=True)
@@ -30,12 +34,14 @@ class SecurityOptions:
     """Options of all containers: the name of the runtime, and a seccomp profile in JSON for sandboxes and for setups.
     None is Docker's default.
 
-    `replaceable` is true if Docker's default profile may be used where the engine cannot apply these."""
+    `replaceable` is true if Docker's default profile may be used where the engine cannot apply these. Containers with
+    network ask the `name_servers`; if there are none, those of the engine's machine."""
 
     runtime: str | None = None
     sandbox_profile: str | None = None
     setup_profile: str | None = None
     replaceable: bool = False
+    name_servers: Sequence[str] = ()
 
     def on_engine(self, architecture: str, *, has_seccomp: bool) -> Self:
         """Return the options for an engine: without replaceable profiles if it cannot apply them."""
@@ -45,6 +51,8 @@ class SecurityOptions:
 
     def apply(self, host: dict[str, Any], profile: str | None) -> None:
         """Add the options to the `HostConfig` of a container with this profile."""
+        if self.name_servers != DOCKER_RESOLVER:
+            host["Dns"], host["DnsOptions"] = list(self.name_servers), [_NO_RESOLVER]
         host["SecurityOpt"] = ["no-new-privileges:true"]
         if profile is not None:
             host["SecurityOpt"].append(f"seccomp={profile}")

@@ -12,7 +12,7 @@
 #                with NAME=BRIDGE, the script does not ask Docker for the bridge
 #   BLOCKED      IPv4 ranges to block too (default: 169.254.0.0/16; add the ranges of your private networks).
 #                Port 53 stays open, because name servers may be in such a range
-#   ALLOWED      ADDRESS:PORT of TCP services on this host that stay reachable, such as a package index (default: none)
+#   ALLOWED      ADDRESS:PORT of services on this host that stay reachable, such as a package index (default: none)
 #   CONNECTIONS  maximum number of open connections of one container (default: 512)
 #   RATE         maximum number of new connections of one container per second, after the first 1000 (default: 100)
 #
@@ -46,7 +46,9 @@ rules() {
     # Allow replies to connections that the host opened.
     echo "iptables INPUT -i $1 -m conntrack ! --ctstate RELATED,ESTABLISHED $REFUSE"
     for service in $ALLOWED; do
-        echo "iptables INPUT -i $1 -d ${service%:*} -p tcp --dport ${service##*:} -j ACCEPT"
+        for protocol in tcp udp; do
+            echo "iptables INPUT -i $1 -d ${service%:*} -p $protocol --dport ${service##*:} -j ACCEPT"
+        done
     done
     for range in $BLOCKED; do
         for protocol in tcp udp; do

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import anyio
 from attrs import define, field, frozen
 
-from pyexec.domain.isolation import NetworkReport, network_exposures, unenforced_limits
+from pyexec.domain.isolation import NetworkReport, docker_resolvers, network_exposures, unenforced_limits
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, first_error
 from pyexec.ports import Engine, Image
 from pyexec.sandbox.isolation.probe_runner import ProbeRunner, probe_limits
@@ -23,7 +23,8 @@ class IsolationCheckConfig:
     `uids` are the user ids of sandboxes.
     `unsupported` are limits that the engine reports as unsupported; `accepted` are limits that need not be enforced.
     `networks` are those of programs and setups; `ports` are ports of the host that programs should not reach.
-    With `strict`, the check fails if programs can reach the host."""
+    With `strict`, the check fails if programs can reach the host. `docker_resolver` is true if
+    programs should ask Docker's resolver."""
 
     default_image: str
     uids: range
@@ -32,6 +33,7 @@ class IsolationCheckConfig:
     networks: Collection[str]
     ports: Sequence[int]
     strict: bool
+    docker_resolver: bool = False
 
 
 @define
@@ -111,9 +113,12 @@ class IsolationCheck:
             failure = first_error(errors)
         if failure is not None:  # raised here because an exception raised inside `except*` becomes a group
             raise failure
-        self._judge(unenforced, network_exposures(networks))
+        resolvers = () if self.config.docker_resolver else docker_resolvers(networks)
+        self._judge(unenforced, network_exposures(networks), resolvers)
 
-    def _judge(self, unenforced: Mapping[str, str], exposures: Sequence[str]) -> None:
+    def _judge(
+        self, unenforced: Mapping[str, str], exposures: Sequence[str], resolvers: Sequence[str]
+    ) -> None:
         rejected = {name: problem for name, problem in unenforced.items() if name not in self.config.accepted}
         if rejected:
             problems = "; ".join(f"{name} ({problem})" for name, problem in rejected.items())
@@ -132,7 +137,10 @@ class IsolationCheck:
                         f"{name} is not enforced (accepted by PYEXEC_ALLOW_UNENFORCED): {problem}"
                         for name, problem in unenforced.items()
                     ),
-                    *(f"{exposure}; see docs/security.md to block this" for exposure in exposures),
+                    *(
+                        f"{exposure}; see docs/security.md to block this"
+                        for exposure in (*exposures, *resolvers)
+                    ),
                 ]
             )
 
