@@ -52,7 +52,8 @@ type Listing struct {
 	Limit  int    // at most this many executions; 0 means all
 }
 
-// List yields executions, newest first, without their output. It stops after the first error.
+// List yields executions, newest first, without their output. The server cuts the entrypoint, the error and the value;
+// [Client.Get] returns them whole. List stops after the first error.
 func (c *Client) List(ctx context.Context, listing Listing) iter.Seq2[*Result, error] {
 	return func(yield func(*Result, error) bool) {
 		left, cursor := listing.Limit, ""

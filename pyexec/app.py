@@ -11,7 +11,7 @@ from importlib.metadata import version
 import uvloop
 
 from pyexec.errors import ExecutorError, first_error
-from pyexec.logs import Logs
+from pyexec.logs import Logs, printable
 from pyexec.preflight import run_preflight
 from pyexec.preflight.check_result import CheckResult, all_passed, as_json, as_text
 from pyexec.server import serve
@@ -61,7 +61,7 @@ def main() -> None:
 def _print(text: str) -> None:
     """Print `text`. If the reader closes the pipe early, as `head` does, end quietly by SIGPIPE."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    print(text)
+    print(printable(text))
 
 
 def _check(format_results: Callable[[Sequence[CheckResult]], str]) -> None:
@@ -87,7 +87,7 @@ def _serve() -> None:
         return
     # Exit here and not above: in an `except*` block, Python 3.11.2 would wrap the exit in a group with a traceback.
     if logs is None:
-        sys.exit(f"python-executor-server: {failure}")
+        sys.exit(f"python-executor-server: {printable(str(failure))}")
     logs.log_fatal(failure)
     sys.exit(1)
 

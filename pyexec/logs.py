@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
+from textwrap import indent
 from typing import Any, Final
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -12,6 +14,18 @@ from pyexec.correlation import current_correlation
 
 FIELDS: Final = "fields"
 """The attribute of a log record that holds additional fields: `logger.info(…, extra={FIELDS: {…}})`."""
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters except tab and line feed, and characters that change the direction or the lines of text."""
+
+
+def printable(text: str) -> str:
+    r"""Return the text with unsafe characters as escapes, such as `\x1b`, for a terminal or a log."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}"
 
 
 class _CorrelationFilter(logging.Filter):
@@ -34,16 +48,23 @@ class _RedactionFilter(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as one line for people. The execution's id comes first unless the message names it."""
+    """Formats a record as one line for people. The execution's id comes first unless the message names it.
+
+    Messages can contain text of programs, packages and clients, so control characters are escaped."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         execution_id = getattr(record, "execution_id", "")
+        record.message = printable(record.message).replace("\n", "\\n")
         if execution_id and execution_id not in record.message:
             record.message = f"[{execution_id}] {record.message}"
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """Format a traceback. Its lines are indented: no text in it can look like a log line."""
+        return indent(printable(super().formatException(ei)), "    ")
 
 
 class JsonFormatter(logging.Formatter):
@@ -71,7 +92,7 @@ class JsonFormatter(logging.Formatter):
                 "error": f"{type(error).__name__}: {error}",
                 "trace": self.formatException(record.exc_info),
             }
-        return json.dumps(line, ensure_ascii=False)
+        return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(line, ensure_ascii=False))
 
 
 class Logs:
@@ -95,4 +116,4 @@ class Logs:
         if isinstance(self._formatter, JsonFormatter):
             logging.getLogger("pyexec").critical("%s", error)
         else:
-            print(f"python-executor-server: {error}", file=sys.stderr)
+            print(f"python-executor-server: {printable(str(error))}", file=sys.stderr)

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 
 from .exit_codes import OutputFailed
 from .flags import Flags
+from .printable import printable
 
 
 @define
@@ -27,7 +28,7 @@ class StatusLine:
     def show(self, text: str) -> None:
         """Replace the line."""
         if self.enabled:
-            print(f"\r\x1b[Kpython-executor: {text}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[Kpython-executor: {printable(text)}", end="", file=sys.stderr, flush=True)
             self._visible = True
 
     def clear(self) -> None:
@@ -71,9 +72,9 @@ class Console:
             self.error(text)
 
     def error(self, text: str) -> None:
-        """Print a message."""
+        """Print a message. It may contain text of servers, programs and packages."""
         self.status_line.clear()
-        print(f"python-executor: {text}", file=sys.stderr, flush=True)
+        print(f"python-executor: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _write(stream: Literal["stdout", "stderr"], data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 from attrs import define, field
@@ -10,6 +11,7 @@ from pyexec_client import Ended, Event, Lifecycle, Output, Result, Setup
 
 from . import exit_codes
 from .console import Console
+from .printable import printable, printable_json
 
 _PHASES = {
     "submitted": "queued",
@@ -27,6 +29,7 @@ class EventPrinter:
     """Print events as they arrive.
 
     `output`: print the program's output. `phases`: print every change of phase and the output of the setup.
+    `started`: the program has started; until then, stderr is the output of the setup, which is escaped.
     `printed`: streams of the result that have been printed. Until the program starts, its stderr is that of the setup.
     """
 
@@ -36,12 +39,17 @@ class EventPrinter:
     execution_id: str | None = None
     result: Result | None = None
     printed: set[str] = field(factory=set, init=False)
-    _started: bool = field(default=False, init=False)
+    started: bool = field(default=False, init=False)
+    _decoder: codecs.IncrementalDecoder = field(init=False)
+
+    @_decoder.default
+    def _new_decoder(self) -> codecs.IncrementalDecoder:
+        return codecs.getincrementaldecoder("utf-8")("replace")
 
     async def show(self, event: Event) -> None:
         """Print one event."""
         match event:
-            case Output() if self._started:
+            case Output() if self.started:
                 if self.output:
                     self.printed.add(event.stream)
                     await self.console.write(event.stream, event.data)
@@ -50,7 +58,7 @@ class EventPrinter:
             case Lifecycle():
                 self.execution_id = event.execution_id or self.execution_id
                 if event.type == "running":
-                    self._started = True
+                    self.started = True
                     self.printed.clear()
                 self._show_phase(event.type)
             case Ended():
@@ -65,7 +73,7 @@ class EventPrinter:
         """Print output of the setup if phases or details are wanted. The result contains it if the setup failed."""
         if (self.phases or self.console.flags.verbose) and not self.console.flags.quiet:
             self.printed.add("stderr")
-            await self.console.write("stderr", data)
+            await self.console.write("stderr", printable(self._decoder.decode(data)).encode())
 
     def _show_phase(self, phase: str) -> None:
         if not self.phases and phase in _PHASES:
@@ -78,7 +86,8 @@ class EventPrinter:
         if "stdout" not in self.printed and result.stdout:
             await self.console.write("stdout", result.stdout.encode())
         if "stderr" not in self.printed and result.stderr:
-            await self.console.write("stderr", result.stderr.encode())
+            text = result.stderr if self.started else printable(result.stderr)
+            await self.console.write("stderr", text.encode())
 
 
 def _reason(result: Result) -> str:
@@ -107,7 +116,9 @@ def _hint(result: Result) -> str:
 async def print_result(result: Result, console: Console, *, as_json: bool) -> int:
     """Print how the execution ended, unless its output already says so, and return the exit code."""
     if as_json:
-        await console.write("stdout", json.dumps(result.raw, ensure_ascii=False).encode() + b"\n")
+        await console.write(
+            "stdout", printable_json(json.dumps(result.raw, ensure_ascii=False)).encode() + b"\n"
+        )
     elif result.status == "killed":
         console.error(f"{result.execution_id} was killed")
     elif result.status == "failed":

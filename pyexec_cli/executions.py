@@ -12,8 +12,9 @@ from pyexec_client import Result, Status
 
 from .console import Console
 from .flags import POSITIVE, Flags, with_flags
+from .printable import printable, printable_json
 
-_ROW = "{:<36}  {:<9}  {:>4}  {:<20}  {:>10}\n"
+_ROW = "{:<36}  {:<9}  {:>4}  {:<20}  {:>10}"
 
 
 @asyncclick.command(name="logs")
@@ -48,7 +49,7 @@ async def kill(flags: Flags, execution_id: str) -> int:
     """
     async with flags.client() as client:
         status = await client.kill(execution_id)
-    await Console(flags).write("stdout", f"{status}\n".encode())
+    await Console(flags).write("stdout", f"{printable(status)}\n".encode())
     return 0
 
 
@@ -67,20 +68,24 @@ async def list_executions(flags: Flags, status: str | None, limit: int, as_json:
     """List executions, newest first."""
     console = Console(flags)
     if not as_json and not flags.quiet:
-        await console.write("stdout", _ROW.format("ID", "STATUS", "EXIT", "CREATED", "DURATION").encode())
+        heading = _ROW.format("ID", "STATUS", "EXIT", "CREATED", "DURATION")
+        await console.write("stdout", f"{heading}\n".encode())
     async with flags.client() as client, aclosing(client.list(status=status, limit=limit)) as executions:
         async for execution in executions:
-            line = json.dumps(execution.raw, ensure_ascii=False) + "\n" if as_json else _row(execution)
-            await console.write("stdout", line.encode())
+            line = (
+                printable_json(json.dumps(execution.raw, ensure_ascii=False)) if as_json else _row(execution)
+            )
+            await console.write("stdout", f"{line}\n".encode())
     return 0
 
 
 def _row(execution: Result) -> str:
     created = execution.created_at
-    return _ROW.format(
+    row = _ROW.format(
         execution.execution_id,
         execution.status,
         "" if execution.exit_code is None else execution.exit_code,
         f"{created:%Y-%m-%dT%H:%M:%SZ}" if created else "",
         "" if execution.duration_ms is None else f"{execution.duration_ms / 1000:.3f} s",
     )
+    return printable(row)

@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 
+from .printable import printable
+
 USAGE = 2
 NOT_RUN = 125
 INTERRUPTED = 130
@@ -58,5 +60,5 @@ def report_error(error: Exception) -> int | None:
 
 
 def _print_error(text: str, code: int) -> int:
-    print(f"python-executor: {text}", file=sys.stderr)
+    print(f"python-executor: {printable(text)}", file=sys.stderr)
     return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from contextlib import aclosing
 
 import asyncclick
@@ -13,6 +12,7 @@ from .console import Console
 from .event_printer import EventPrinter, print_result
 from .flags import Flags, complete_path, with_flags
 from .output_files import download_output_files
+from .printable import printable
 from .skipped_files import print_skipped_files
 
 
@@ -33,7 +33,7 @@ async def follow(flags: Flags, execution_id: str, tail: bool, output_dir: str | 
         printer = EventPrinter(console, output=tail, phases=True)
         result = await _watch(client, execution_id, printer)
         if not tail:
-            await _print_output(client, result, console, printer.printed)
+            await _print_output(client, result, console, printer)
         await _download_files(client, result, output_dir, console)
         return await print_result(result, console, as_json=False)
 
@@ -47,12 +47,14 @@ async def _watch(client: AsyncClient, execution_id: str, printer: EventPrinter) 
     return printer.result
 
 
-async def _print_output(
-    client: AsyncClient, result: Result, console: Console, printed: Container[str]
-) -> None:
+async def _print_output(client: AsyncClient, result: Result, console: Console, printer: EventPrinter) -> None:
     """Print the raw bytes of the streams that are not printed yet. In the result, invalid UTF-8 is replaced."""
+    if not printer.started:  # it has only the output of the setup
+        if "stderr" not in printer.printed:
+            await console.write("stderr", printable(result.stderr).encode())
+        return
     for stream in ("stdout", "stderr"):
-        if result.raw.get(stream) and stream not in printed:
+        if result.raw.get(stream) and stream not in printer.printed:
             async with aclosing(client.logs(result.execution_id, stream=stream)) as chunks:
                 async for chunk in chunks:
                     await console.write(stream, chunk)

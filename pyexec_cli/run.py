@@ -16,6 +16,7 @@ from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
 from .interrupts import interruptible
 from .output_files import download_output_files
+from .printable import printable
 from .script_flags import (
     ScriptCommand,
     ScriptFlags,
@@ -80,7 +81,9 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
         result = await client.eval(text, **options)
         if not script.as_json:
             await console.write("stdout", result.stdout.encode())
-            await console.write("stderr", result.stderr.encode())
+            # If the program did not start, stderr is the output of the setup.
+            stderr = result.stderr if result.started_at else printable(result.stderr)
+            await console.write("stderr", stderr.encode())
             if result.result not in (None, "None"):
                 await console.write("stdout", f"{result.result}\n".encode())
         await download_output_files(client, result, script.output_dir or ".", console)

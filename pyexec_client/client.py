@@ -161,7 +161,10 @@ class AsyncClient:
     async def list(
         self, *, status: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[Result, None]:
-        """Yield executions, newest first, without their output; at most `limit` of them."""
+        """Yield executions, newest first, without their output; at most `limit` of them.
+
+        The server cuts `entrypoint`, `error` and `result`; `get` returns them whole.
+        """
         left, cursor = limit, None
         while left is None or left > 0:
             page = await self._http.json(requests.page(status, left, cursor, self._retry))

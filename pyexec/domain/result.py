@@ -11,6 +11,9 @@ from pyexec.domain.execution import Execution, Status
 from pyexec.domain.output_files import OutputFile, OutputFiles, SkipReason, missing_files
 from pyexec.domain.output_log import OutputLog, Stream
 
+SUMMARY_CHARACTERS = 200
+"""Maximum length of `entrypoint`, `error` and `result` in a summary; a longer one ends with an ellipsis."""
+
 
 @frozen(kw_only=True)
 class Timings:
@@ -41,7 +44,7 @@ class SkippedFile:
 
 @frozen(kw_only=True)
 class Summary:
-    """An execution without its output. Fields that do not apply are left out."""
+    """An execution without its output, and with long texts cut. Fields that do not apply are left out."""
 
     execution_id: str
     status: Status
@@ -73,8 +76,20 @@ class Result(Summary):
 
 
 def summarize(execution: Execution) -> Summary:
-    """Return the summary of an execution."""
-    return Summary(**_facts(execution))  # type: ignore[arg-type]
+    """Return the summary of an execution. Long texts of the program are cut, so that a list of many stays small."""
+    summary = Summary(**_facts(execution))  # type: ignore[arg-type]
+    return evolve(
+        summary,
+        entrypoint=_cut(summary.entrypoint),
+        error=_cut(summary.error),
+        result=_cut(summary.result),
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    if text is None or len(text) <= SUMMARY_CHARACTERS:
+        return text
+    return f"{text[: SUMMARY_CHARACTERS - 1]}…"
 
 
 def result_of(execution: Execution, output_log: OutputLog) -> Result:

@@ -151,3 +151,12 @@ def test_a_result_says_what_was_skipped_with_the_patterns_of_the_request() -> No
     end = evolve(finished(), files=OutputFiles())
     result = result_of(fold("exe_1", [asked, claimed(), running(), end]), OutputLog())
     assert (result.files_skipped, result.files_skipped_truncated) == (None, None)
+
+
+def test_a_summary_cuts_long_texts() -> None:
+    end = evolve(finished(1), error="e" * 4000, error_type="ValueError", result="r" * 200)
+    execution = fold("e", [submitted(), claimed(), running(), end])
+    summary = summarize(execution)
+    assert summary.error == "e" * 199 + "…"
+    assert summary.result == "r" * 200
+    assert result_of(execution, OutputLog()).error == "e" * 4000

@@ -1,6 +1,7 @@
 """Test JSON logs: each line is one object that names its subject, and contains no secrets of programs or callers."""
 
 import json
+import logging
 import re
 import secrets
 import socket
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyexec.logs import JsonFormatter, TextFormatter
 from tests.support.api import Api, api_of
 from tests.support.archives import script
 from tests.support.server import NETWORKS, Server, running_server
@@ -130,3 +132,19 @@ async def test_access_log_off_logs_no_requests(image: str, tmp_path: Path) -> No
         async with api_of(server.url) as api:
             await api.get("/api/v1/executions")
     assert "/api/v1/executions" not in server.log.read_text()
+
+
+EVIL = "a\x1b[2J\x9b1m\r\u202e\x7f\n2026-01-01 00:00:00,000 INFO pyexec: forged"
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()], ids=["text", "json"])
+def test_no_control_character_of_others_reaches_the_log(formatter: logging.Formatter) -> None:
+    """A record is one line, and nothing in its traceback looks like another one."""
+    cause = (ValueError, ValueError(EVIL), None)
+    record = logging.LogRecord("pyexec.test", logging.WARNING, "", 1, "pip said %s", (EVIL,), cause)
+    text = formatter.format(record)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+    assert "[2J" in text
+    assert [line for line in text.splitlines() if not line.startswith("    ")] == text.splitlines()[:1]
+    if isinstance(formatter, JsonFormatter):
+        assert json.loads(text)["message"] == f"pip said {EVIL}"

@@ -50,10 +50,10 @@ func (c *console) debug(format string, values ...any) {
 	}
 }
 
-// error prints a message.
+// error prints a message. It may contain text of servers, programs and packages.
 func (c *console) error(format string, values ...any) {
 	c.statusLine.clear()
-	fmt.Fprintf(os.Stderr, "python-executor: "+format+"\n", values...)
+	fmt.Fprintln(os.Stderr, "python-executor: "+printable(fmt.Sprintf(format, values...)))
 }
 
 // statusLine is a line on the terminal that shows the current phase and is overwritten by the next one.
@@ -68,7 +68,7 @@ func (l *statusLine) show(text string) {
 	l.lock.Lock()
 	defer l.lock.Unlock()
 	if l.enabled {
-		fmt.Fprintf(os.Stderr, "\r\x1b[Kpython-executor: %s", text)
+		fmt.Fprintf(os.Stderr, "\r\x1b[Kpython-executor: %s", printable(text))
 		l.visible = true
 	}
 }

@@ -25,6 +25,7 @@ type eventPrinter struct {
 	result         *pyexec.Result
 	printed        map[string]bool
 	started        bool
+	setup          printableStream
 
 	lock        sync.Mutex
 	executionID string
@@ -82,7 +83,7 @@ func (p *eventPrinter) showSetup(data []byte) error {
 		return nil
 	}
 	p.printed["stderr"] = true
-	return p.console.write("stderr", data)
+	return p.console.write("stderr", []byte(p.setup.next(data)))
 }
 
 func (p *eventPrinter) showPhase(phase string) {
@@ -107,9 +108,17 @@ func (p *eventPrinter) showRest(result *pyexec.Result) error {
 		}
 	}
 	if !p.printed["stderr"] && result.Stderr != "" {
-		return p.console.write("stderr", []byte(result.Stderr))
+		return p.console.write("stderr", stderrOf(result, p.started))
 	}
 	return nil
+}
+
+// stderrOf returns stderr of the result. If the program did not start, it is the output of the setup, which is escaped.
+func stderrOf(result *pyexec.Result, started bool) []byte {
+	if !started {
+		return []byte(printable(result.Stderr))
+	}
+	return []byte(result.Stderr)
 }
 
 // reasonOf returns why the execution failed, without the output of the setup that the server repeats at the end.

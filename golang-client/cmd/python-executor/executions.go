@@ -121,7 +121,7 @@ func rowOf(execution *pyexec.Result) []byte {
 	if execution.DurationMS != nil {
 		duration = fmt.Sprintf("%.3f s", *execution.DurationMS/1000)
 	}
-	return row(execution.ExecutionID, string(execution.Status), exit, created, duration)
+	return row(printable(execution.ExecutionID), printable(string(execution.Status)), exit, created, duration)
 }
 
 func row(id, status, exit, created, duration string) []byte {

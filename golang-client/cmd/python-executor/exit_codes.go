@@ -85,7 +85,7 @@ func reportError(err error) int {
 }
 
 func printError(text string, code int) int {
-	fmt.Fprintf(os.Stderr, "python-executor: %s\n", text)
+	fmt.Fprintf(os.Stderr, "python-executor: %s\n", printable(text))
 	return code
 }
 

@@ -70,6 +70,12 @@ func downloadFiles(
 // printOutput prints the raw bytes of the streams that are not printed yet. In the result, invalid UTF-8 is replaced.
 func printOutput(ctx context.Context, client *pyexec.Client, printer *eventPrinter, console *console) error {
 	result := printer.result
+	if !printer.started { // it has only the output of the setup
+		if printer.printed["stderr"] {
+			return nil
+		}
+		return console.write("stderr", stderrOf(result, false))
+	}
 	texts := map[string]string{"stdout": result.Stdout, "stderr": result.Stderr}
 	for _, stream := range []string{"stdout", "stderr"} {
 		if texts[stream] == "" || printer.printed[stream] {

@@ -62,7 +62,7 @@ func writeString(out *bytes.Buffer, text string) {
 		switch {
 		case special:
 			out.WriteString(escape)
-		case letter < ' ':
+		case isUnsafe(letter):
 			fmt.Fprintf(out, `\u%04x`, letter)
 		default:
 			out.WriteRune(letter)

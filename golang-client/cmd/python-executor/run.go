@@ -194,7 +194,7 @@ func printEval(result *pyexec.Result, console *console) error {
 	if err := console.write("stdout", []byte(result.Stdout)); err != nil {
 		return err
 	}
-	if err := console.write("stderr", []byte(result.Stderr)); err != nil {
+	if err := console.write("stderr", stderrOf(result, !result.StartedAt.IsZero())); err != nil {
 		return err
 	}
 	if result.Value == nil || *result.Value == "None" {

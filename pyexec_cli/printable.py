@@ -1,0 +1,23 @@
+"""Escape text of servers, programs and packages before it reaches a terminal."""
+
+from __future__ import annotations
+
+import re
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters except tab and line feed, and characters that change the direction or the lines of text."""
+
+
+def printable(text: str) -> str:
+    r"""Return the text with unsafe characters as escapes, such as `\x1b`."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def printable_json(text: str) -> str:
+    r"""Return a JSON document with unsafe characters in its strings as escapes, such as `\u009b`."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}"
