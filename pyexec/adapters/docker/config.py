@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec.adapters.docker.etc_files import HOSTNAME
+from pyexec.adapters.docker.setup_profile import setup_profile
 from pyexec.ports import ContainerSpec, SetupSpec
 
 DEPLOYMENT_LABELS = ("pyexec.deployment", "pyexec.engine", "pyexec.replica")
@@ -84,7 +85,8 @@ def setup_config(spec: SetupSpec, security: SecurityOptions) -> dict[str, Any]:
             {"Name": "fsize", "Soft": spec.file_bytes_max, "Hard": spec.file_bytes_max},
         ],
     }
-    return _container(spec, "0:0", host, security)
+    profile = setup_profile(security.seccomp_profile)
+    return _container(spec, "0:0", host, evolve(security, seccomp_profile=profile))
 
 
 def _container(
