@@ -52,6 +52,13 @@ class ProbeLimits:
 
 
 @frozen(kw_only=True)
+class MountReport:
+    """Observation of the mount probe: the path of a file of the engine, from the root of its file system."""
+
+    path: str
+
+
+@frozen(kw_only=True)
 class LimitsReport:
     """Observations of the limits probe. A field is None if the probe cannot observe it from inside the sandbox."""
 

@@ -252,7 +252,11 @@ def kill_processes(seconds):
 
 
 def send_to_all(number):
-    """Send a signal to all processes but this one. Return False if there is none."""
+    """Send a signal to all other processes of the container. Return False if there is none."""
+    if os.getpid() != 1:
+        raise RuntimeError(
+            "not the first process of a container: this would reach other processes of the machine"
+        )
     try:
         os.kill(-1, number)
     except ProcessLookupError:

@@ -14,7 +14,7 @@ from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, Settings
 from pyexec.ports import EngineIdentity, Image
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck
-from pyexec.sandbox.isolation.probe_runner import PROBE_LABEL
+from pyexec.sandbox.isolation.probe_runner import PROBE_LABEL, ProbeRunner
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.settings import Settings
 from pyexec.wiring.sandboxes import (
@@ -47,7 +47,7 @@ async def check_engine(settings: Settings) -> Sequence[CheckResult]:
         except (ExecutorError, TimeoutError) as error:
             reason = str(error) or f"timed out after {ENGINE_SECONDS:g} s"
             return [failed("docker", f"{host}: {reason}", f"{FIX}; {_SKIPPED}")]
-        checks = _EngineChecks(settings, engine, identity)
+        checks = _EngineChecks(settings, engine, identity, info.data_root)
         return [
             *_check_info(settings, info),
             *await checks.check_networks(stack),
@@ -78,6 +78,7 @@ class _EngineChecks:
     settings: Settings
     engine: DockerEngine
     identity: EngineIdentity
+    data_root: str
 
     async def check_networks(self, stack: AsyncExitStack) -> Sequence[CheckResult]:
         """Create the networks that are missing. They are removed when `stack` is closed."""
@@ -93,11 +94,13 @@ class _EngineChecks:
             if image is None:
                 return [await self._check_missing_image()]
             seconds = await self._start_sandbox()
+            disk = await self._check_data_root(image)
         except ExecutorError as error:
             return [failed("image", f"cannot start a sandbox in {name}: {error}", "set PYEXEC_DEFAULT_IMAGE")]
         return [
             ok("image", f"a sandbox of {name} starts in {seconds:.2f} s"),
             ok("reuse", f"sandboxes are {'used again' if self.settings.sandbox_reuse else 'used once'}"),
+            disk,
             *await self._check_limits(image),
         ]
 
@@ -132,6 +135,17 @@ class _EngineChecks:
             return [failed("limits", error)]
         warnings = [warning("limits", sentence) for sentence in check.warnings]
         return warnings or [ok("limits", "all limits of a sandbox are enforced")]
+
+    async def _check_data_root(self, image: Image) -> CheckResult:
+        """Warn if Docker stores images on the same file system as the machine's root."""
+        path = await ProbeRunner(self.engine, self.settings.sandbox_uids).find_data_path(image.id)
+        if self.data_root and self.data_root in path:
+            return warning(
+                "disk",
+                f"{self.data_root}, where Docker stores images and setups, has no file system of its own, so nothing "
+                "but free space bounds pulls and what a setup writes until it is stopped; see docs/security.md",
+            )
+        return ok("disk", f"{self.data_root}, where Docker stores images, has a file system of its own")
 
     async def _start_sandbox(self) -> float:
         """Start a sandbox and remove it; return how long it took to become ready, in seconds."""

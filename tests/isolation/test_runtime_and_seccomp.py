@@ -19,6 +19,18 @@ NO_PRIORITY = {
     "syscalls": [{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
 }
 
+ALLOCATE = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+file = open("/allocated", "wb")
+zero, size = ctypes.c_long(0), ctypes.c_long(1 << 20)
+assert (libc.fallocate(file.fileno(), 1, zero, size), ctypes.get_errno()) == (-1, 95)
+os.posix_fallocate(file.fileno(), 0, 1 << 20)
+assert os.stat("/allocated").st_size == 1 << 20
+os.setpriority(os.PRIO_PROCESS, 1, 19)
+assert open("/proc/1/stat").read().rpartition(")")[2].split()[16] == "0"
+"""
+
 
 async def test_a_runtime_is_passed_on(image: str, tmp_path: Path) -> None:
     with own_daemon(image, "--add-runtime=sturdy=/usr/sbin/runc") as daemon:
@@ -50,6 +62,8 @@ async def test_the_seccomp_profile_applies_to_programs_and_setups(image: str, tm
             setup = await api.run(source, pre_commands=["nice"])
             assert setup["error_type"] == "setup_failed", setup
             assert "Function not implemented" in setup["stderr"], setup
+            allocated = await api.run("print('fine')", pre_commands=[f"python3 -c '{ALLOCATE}'"])
+            assert allocated["stdout"] == "fine\n", allocated
 
 
 @pytest.mark.parametrize(

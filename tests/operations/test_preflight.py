@@ -71,6 +71,12 @@ def containers_of(image: str, label: str) -> list[str]:
     return docker("ps", "--all", "--quiet", f"--filter=ancestor={image}", f"--filter=label={label}")
 
 
+def data_root() -> str:
+    """Return the directory of the engine's images. Engine and tests are on one machine."""
+    (path,) = docker("info", "--format", "{{.DockerRootDir}}")
+    return path
+
+
 def networks() -> set[str]:
     """Return the networks on the engine, without those that other tests create and remove."""
     names = docker("network", "ls", "--format", "{{.Name}}")
@@ -103,6 +109,10 @@ def test_all_checks_pass_and_leave_nothing_behind(image: str, tmp_path: Path) ->
         assert "control groups version" in found("docker", "ok")[0]
         assert found("clock", "ok")
         assert found("limits")
+        (disk,) = found("disk")
+        assert data_root() in disk
+        is_shared = os.stat(data_root()).st_dev == os.stat("/").st_dev
+        assert ("has no file system of its own" in disk) is is_shared
         assert keys(agent) == []
         with urlopen(f"http://{agent.address}/v1/session/list") as answer:
             assert json.load(answer) == []

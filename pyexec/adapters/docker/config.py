@@ -6,6 +6,7 @@ from typing import Any, Self
 from attrs import evolve, frozen
 
 from pyexec.adapters.docker.etc_files import HOSTNAME, TARGETS
+from pyexec.adapters.docker.setup_profile import setup_profile
 from pyexec.domain.sandbox_limits import (
     MASKED_PATHS,
     NETWORK_TCP_BUFFER_BYTES,
@@ -141,7 +142,7 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
             _ulimit("fsize", spec.file_bytes_max),
         ],
     }
-    security.apply(host, security.setup_profile)
+    security.apply(host, setup_profile(security.setup_profile))
     return _container(spec, "0:0", host)
 
 

@@ -53,12 +53,15 @@ _LIMIT_OF_INFO: Final = {
 
 @frozen(kw_only=True)
 class DockerInfo:
-    """Version and configuration of a Docker engine. `system_time` is the clock of its machine."""
+    """Version and configuration of a Docker engine.
+
+    `system_time` is the clock of its machine, `data_root` the directory of its images and containers."""
 
     version: str
     api: str
     cgroup: str
     runtime: str
+    data_root: str
     system_time: datetime | None
 
 
@@ -134,6 +137,7 @@ class DockerEngine:
             api=version["ApiVersion"],
             cgroup=f"version {info.get('CgroupVersion', '1')} by {info.get('CgroupDriver', 'an unknown driver')}",
             runtime=info.get("DefaultRuntime", "runc"),
+            data_root=info.get("DockerRootDir", ""),
             system_time=parse_time(info.get("SystemTime", "")),
         )
 

@@ -63,7 +63,7 @@ class DiskWatch:
         try:
             report = json.loads(line)
             stored, reason = int(report["disk_bytes"]), report.get("stopped")
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             text = line.decode("utf-8", "replace")[:200]
             self._end(f"setup was stopped: the first process of its container failed: {text}")
             return

@@ -8,7 +8,13 @@ import anyio
 from attrs import frozen
 
 from pyexec.codec import read_report
-from pyexec.domain.isolation import DEFAULT_CPU_SHARES, LimitsReport, NetworkReport, ProbeLimits
+from pyexec.domain.isolation import (
+    DEFAULT_CPU_SHARES,
+    LimitsReport,
+    MountReport,
+    NetworkReport,
+    ProbeLimits,
+)
 from pyexec.domain.sandbox_limits import MASKED_PATHS, RESOURCE_LIMITS
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError
@@ -63,6 +69,11 @@ class ProbeRunner:
         """Return which addresses a probe on this network reaches: `ports` of the host, and the metadata address."""
         spec = _probe_spec(image, "network_probe", list(ports), probe_limits(None, self.uids), network)
         return await self._run(NetworkReport, spec)
+
+    async def find_data_path(self, image: str) -> str:
+        """Return the path of a file of the engine, from the root of its file system; empty if it is unknown."""
+        spec = _probe_spec(image, "mount_probe", None, probe_limits(None, self.uids), None)
+        return (await self._run(MountReport, spec)).path
 
     async def _run(self, kind: type[T], spec: ContainerSpec) -> T:
         container = await self.engine.start(spec)

@@ -1,0 +1,69 @@
+"""Test that a setup ends whatever its first process reports: the process may belong to a hostile image."""
+
+import anyio
+import pytest
+
+from pyexec.errors import SetupFailed
+from pyexec.sandbox.environments import disk_watch
+from pyexec.sandbox.environments.disk_watch import DiskWatch
+
+LIMIT = 1 << 20
+
+
+class Reports:
+    """A setup container whose first process prints these lines, and is then silent."""
+
+    def __init__(self, *lines: bytes, written: int = 0) -> None:
+        self.lines = list(lines)
+        self.written = written
+
+    async def read_line(self) -> bytes:
+        if not self.lines:
+            await anyio.sleep_forever()
+        return self.lines.pop(0)
+
+    async def written_bytes(self) -> int:
+        return self.written
+
+
+def watch_of(reports: Reports) -> DiskWatch:
+    return DiskWatch(reports, LIMIT, 0, anyio.CancelScope())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"disk_bytes": 2000000, "stopped": "limit"}', "setup wrote more than 1 MiB and was stopped"),
+        (b'{"disk_bytes": 1, "stopped": "engine"}', "the disk of the Docker engine is almost full"),
+        (b"MemoryError", "the first process of its container failed: MemoryError"),
+        (b"[]", "failed: []"),
+        (b"[" * 60_000, "failed: [["),
+        (b'{"disk_bytes": null}', "failed"),
+        (b'{"disk_bytes": Infinity}', "failed"),
+        (b'{"disk_bytes": ' + b"1" * 5000 + b"}", "failed"),
+    ],
+)
+async def test_a_report_can_end_the_setup(line: bytes, reason: str) -> None:
+    watch = watch_of(Reports(b'{"disk_bytes": 5}', line))
+    await watch.follow_reports()
+    assert watch.failure is not None
+    assert reason in str(watch.failure)
+    assert watch.setup.cancel_called
+
+
+async def test_a_setup_ends_without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_watch, "SILENT_SECONDS", 0.01)
+    watch = watch_of(Reports())
+    await watch.follow_reports()
+    assert watch.setup.cancel_called
+
+
+async def test_the_larger_of_both_measurements_counts() -> None:
+    watch = watch_of(Reports(b'{"disk_bytes": 7}', b"", written=5))
+    await watch.follow_reports()
+    await watch.check_at_end()
+    assert watch.stored_bytes == 7
+    watch = watch_of(Reports(b'{"disk_bytes": -7}', b"", written=LIMIT + 1))
+    await watch.follow_reports()
+    with pytest.raises(SetupFailed, match="setup wrote more than 1 MiB"):
+        await watch.check_at_end()
