@@ -48,7 +48,7 @@ class Tenants:
     @classmethod
     def with_tokens(cls, tokens: Iterable[str]) -> Self:
         """Return the tenant `default` alone, with these tokens."""
-        return cls(tokens=[TokenDigest(digest_of(token), DEFAULT_TENANT) for token in tokens])
+        return cls(tokens=tuple(TokenDigest(digest_of(token), DEFAULT_TENANT) for token in tokens))
 
     @property
     def requires_token(self) -> bool:

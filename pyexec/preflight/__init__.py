@@ -12,6 +12,7 @@ from pyexec.preflight.host import (
     check_certificates,
     check_data_dir,
     check_installer,
+    check_tenants,
 )
 from pyexec.settings import PREFIX
 from pyexec.settings_parser import find_errors, read_settings
@@ -26,6 +27,7 @@ async def run_preflight() -> Sequence[CheckResult]:
     return [
         ok("settings", ", ".join(given) or "all settings have their default values"),
         *check_address(settings),
+        *check_tenants(settings),
         *check_data_dir(settings),
         *await check_blobs(settings),
         *check_certificates(settings),

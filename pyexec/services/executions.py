@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
 import anyio
 
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 PEER_RETRY_SECONDS = 1.0
 KILL_WAIT_SECONDS = 10.0
+SCAN_MAX = 1000
+"""How many executions are read for one page. Without a limit, a tenant with few executions among many of other tenants
+could keep the event log busy with each request."""
 
 
 class Executions:
@@ -44,59 +48,78 @@ class Executions:
         self._peers = peers
         self._corrupt_logs = corrupt_logs
 
-    async def get(self, execution_id: str) -> Execution:
-        """Return the state of an execution, computed from its log."""
+    async def get(self, execution_id: str, caller: Caller) -> Execution:
+        """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
         try:
             events = await self._log.read(execution_id)
-            if not events:
-                raise UnknownExecution(
-                    f"execution {execution_id} does not exist, or was deleted after its retention"
-                )
-            return fold(execution_id, events)
+            execution = fold(execution_id, events) if events else None
         except CorruptLog as error:
-            raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
+            if caller.tenant is None:
+                raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
+            self._corrupt_logs.report(
+                execution_id, error
+            )  # it may belong to another tenant, so give no details
+            raise CorruptLog(f"the log of {execution_id} cannot be read; see the server log") from error
+        if execution is None or not caller.may_access(execution):
+            raise UnknownExecution(
+                f"execution {execution_id} does not exist, or was deleted after its retention"
+            )
+        return execution
 
     async def result(self, execution_id: str, caller: Caller, wait_seconds: float = 0) -> Result:
         """Return the result. If the execution has not ended, wait for that, at most `wait_seconds`."""
-        execution = await self.get(execution_id)
+        execution = await self.get(execution_id, caller)
         if execution.phase is not Phase.ENDED and wait_seconds > 0:
-            execution = await self._ended_within(wait_seconds, execution)
+            execution = await self._ended_within(wait_seconds, execution, caller)
         return result_of(execution, await self._output_log(execution, caller))
 
     async def final_result(self, execution_id: str, caller: Caller) -> Result:
         """Wait until the execution has ended, and return its result."""
-        execution = await self._until_ended(await self.get(execution_id))
+        execution = await self._until_ended(await self.get(execution_id, caller), caller)
         return result_of(execution, await self._output_log(execution, caller))
 
     async def output_log(self, execution_id: str, caller: Caller) -> OutputLog:
         """Return the output so far."""
-        return await self._output_log(await self.get(execution_id), caller)
+        return await self._output_log(await self.get(execution_id, caller), caller)
 
     def result_of_run(self, run: Run) -> Result:
         """Return the result of a run of this replica, from memory."""
         return result_of(run.execution, run.output_log)
 
     async def page(
-        self, status: Status | None, limit: int, cursor: str | None
+        self, status: Status | None, limit: int, cursor: str | None, caller: Caller
     ) -> tuple[Sequence[Summary], str | None]:
         """Return executions without their output, newest first, and the cursor of the next page.
 
-        An execution whose log cannot be read is left out."""
-        page = await self._log.list_executions(status=status, limit=limit, cursor=cursor)
-        summaries = []
-        for execution_id in page.ids:
-            try:
-                if events := await self._log.read(execution_id):
-                    summaries.append(summarize(fold(execution_id, events)))
-            except CorruptLog as error:
-                self._corrupt_logs.report(execution_id, error)
+        Executions of other tenants, and those whose log cannot be read, are left out. After `SCAN_MAX` executions the
+        page ends, even if it has fewer than `limit`."""
+        batch = limit if caller.tenant is None else SCAN_MAX
+        page = await self._log.list_executions(status=status, limit=batch, cursor=cursor)
+        summaries: list[Summary] = []
+        for execution_id, next_id in pairwise([*page.ids, None]):
+            if (
+                execution_id is not None
+                and (summary := await self._summary(execution_id, caller)) is not None
+            ):
+                summaries.append(summary)
+            if len(summaries) == limit and next_id is not None:
+                return summaries, execution_id
         return summaries, page.next_cursor
+
+    async def _summary(self, execution_id: str, caller: Caller) -> Summary | None:
+        try:
+            events = await self._log.read(execution_id)
+            execution = fold(execution_id, events) if events else None
+        except CorruptLog as error:
+            self._corrupt_logs.report(execution_id, error)
+            return None
+        return summarize(execution) if execution is not None and caller.may_access(execution) else None
 
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
     ) -> AsyncIterator[Item]:
         """Yield events and output after a position, in order. With `follow`, continue until the execution ends."""
-        await self.get(execution_id)
+        await self.get(execution_id, caller)
         return self.known_items(execution_id, after, caller, follow=follow)
 
     async def known_items(
@@ -174,28 +197,28 @@ class Executions:
                 output_log.append(stream, data)
         return output_log
 
-    async def _ended_within(self, seconds: float, execution: Execution) -> Execution:
+    async def _ended_within(self, seconds: float, execution: Execution, caller: Caller) -> Execution:
         """Wait until the execution has ended, at most `seconds`. Return its state."""
         with anyio.move_on_after(seconds):
-            return await self._until_ended(execution)
-        return await self.get(execution.id)
+            return await self._until_ended(execution, caller)
+        return await self.get(execution.id, caller)
 
-    async def _until_ended(self, execution: Execution) -> Execution:
+    async def _until_ended(self, execution: Execution, caller: Caller) -> Execution:
         """Wait until the execution has ended. The log is read only after a change, however many callers wait."""
         while execution.phase is not Phase.ENDED:
             await self._log.wait(execution.id, execution.seq)
-            execution = await self.get(execution.id)
+            execution = await self.get(execution.id, caller)
         return execution
 
-    async def kill(self, execution_id: str) -> Execution:
+    async def kill(self, execution_id: str, caller: Caller) -> Execution:
         """Kill an execution. Return its state when it has ended, or after ten seconds."""
-        execution = await self.request_kill(execution_id)
-        return await self._ended_within(KILL_WAIT_SECONDS, execution)
+        execution = await self.request_kill(execution_id, caller)
+        return await self._ended_within(KILL_WAIT_SECONDS, execution, caller)
 
-    async def request_kill(self, execution_id: str) -> Execution:
+    async def request_kill(self, execution_id: str, caller: Caller) -> Execution:
         """Append the kill request, or `killed` if no replica owns the execution. Return the state after the append."""
         while True:
-            execution = await self.get(execution_id)
+            execution = await self.get(execution_id, caller)
             events = request_kill(execution, at=now(), nonce=nonce())
             if not events:
                 return execution
@@ -205,4 +228,4 @@ class Executions:
                 continue  # another event came first; decide again
             if (run := self._active_runs.get(execution_id)) is not None:
                 run.catch_up(await self._log.read(execution_id))
-            return await self.get(execution_id)
+            return await self.get(execution_id, caller)

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 
 import anyio
 from aiohttp import web
+from attrs import evolve
 
 from pyexec.codec import event_name, timestamp, to_json
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
 from pyexec.errors import ExecutorError, InvalidRequest, quote
+from pyexec.web.context import public
 from pyexec.web.middleware import mark_complete
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,8 @@ async def send_events(
         tasks.start_soon(_keep_alive, response, name=f"keep alive {execution_id}")
         try:
             async for item in items:
+                if isinstance(item, EndItem):
+                    item = evolve(item, result=public(request, item.result))
                 await response.write(encode(execution_id, item))
                 if isinstance(item, EndItem):
                     mark_complete(request, response)

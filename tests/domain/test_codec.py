@@ -241,6 +241,7 @@ def test_fields_that_do_not_apply_are_omitted() -> None:
         "stdout": "hi\n",
         "stderr": "",
         "created_at": "2026-01-01T00:00:00.000000Z",
+        "tenant": "default",
         "truncated": {"stdout": False, "stderr": False},
     }
 
