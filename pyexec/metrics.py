@@ -162,7 +162,8 @@ BACKLOG: Final = Gauge(
 )
 QUEUE_LIMIT: Final = Gauge(
     name="pyexec_queue_limit",
-    doc="Maximum number of executions that wait, for a slot or for a setup; further requests are answered with 429",
+    doc="Maximum number of executions of a tenant that wait, for a slot or for a setup; further requests are answered "
+    "with 429",
 )
 SETUP_LIMIT: Final = Gauge(
     name="pyexec_setup_limit", doc="Maximum number of concurrent setups on this replica (pulls and builds)"
