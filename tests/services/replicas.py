@@ -9,8 +9,9 @@ from attrs import define
 
 from pyexec.adapters.single_member import NoPeers
 from pyexec.domain.spec import Metadata
+from pyexec.domain.tenants import DEFAULT_TENANT, Tenant, Tenants
 from pyexec.errors import EngineError, ExecutorError, Unavailable
-from pyexec.ports import Member
+from pyexec.ports import Caller, Member
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.server import Stop
 from pyexec.services.active_runs import Run
@@ -35,6 +36,7 @@ SETUPS = 1
 QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
+TENANTS = Tenants((Tenant(name=DEFAULT_TENANT, weight=2), Tenant(name="capped", max_running=1)))
 PROOF = IsolationCheckConfig(
     default_image="of no use here", unsupported=(), accepted=(), networks=(), ports=(), strict=False
 )
@@ -66,6 +68,7 @@ class Request:
     key: str | None
     package: str | None = None
     image: str | None = None
+    tenant: str = DEFAULT_TENANT
     execution_id: str | None = None
     error: BaseException | None = None
     accepted: bool = False
@@ -164,7 +167,9 @@ class Life:
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
         proof = IsolationCheck(engine, PROOF, passed=True)
-        self.replica = assemble(self._settings, self.name, engine, engine_identity, stores, proof)
+        self.replica = assemble(
+            self._settings, self.name, engine, engine_identity, stores, proof, tenants=TENANTS
+        )
         try:
             while True:
                 if await self._serves(self.replica):
@@ -222,6 +227,7 @@ class Life:
             archive=_pieces(archive),
             key=request.key,
             identity="sync" if request.sync else "async",
+            tenant=request.tenant,
         )
 
     async def _submit(self, request: Request, upload: Upload) -> None:
@@ -240,7 +246,7 @@ class Life:
             if request.key is None and isinstance(started, Run):
                 self.world.kills_asked.add(started.id)
                 with anyio.CancelScope(shield=True):
-                    await context.executions.request_kill(started.id)
+                    await context.executions.request_kill(started.id, Caller())
             raise
 
     async def kill(self, execution_id: str) -> None:
@@ -249,7 +255,7 @@ class Life:
             request = Request("", sync=False, key=None)
             self.requests.append(request)
             with request.scope():
-                await self.context().executions.kill(execution_id)
+                await self.context().executions.kill(execution_id, Caller())
         except (ExecutorError, Crashed):
             return
         except BaseException as error:  # noqa: BLE001  checked at the end of every step
