@@ -46,10 +46,9 @@ def create_application(
     state: ServerState,
     meter: Meter,
     exposition: Exposition,
-    tenants: Tenants | None = None,
+    tenants: Tenants,
 ) -> web.Application:
     """Create the application. Every path also works with a trailing slash, and HEAD wherever GET does."""
-    tenants = tenants or Tenants()
     app = web.Application(
         middlewares=[collapse_slashes, drain_body, run_in_task, log_access, handle_errors, control_access],
         client_max_size=settings.max_metadata_mb * MEBIBYTE,

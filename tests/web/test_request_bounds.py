@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from attrs import Factory, frozen
 
 from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.domain.tenants import Tenants
 from pyexec.errors import QUOTE_LENGTH_MAX, Unavailable
 from pyexec.metrics import NOOP_METER
 from pyexec.services.uploads import Upload
@@ -75,7 +76,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         spool_dir=tmp_path,
     )
     exposition: Any = SimpleNamespace(content_type="text/plain", exposition=bytes)
-    app = create_application(read_settings({}), ServerState("", context), NOOP_METER, exposition)
+    app = create_application(read_settings({}), ServerState("", context), NOOP_METER, exposition, Tenants())
     async with TestClient(TestServer(app)) as http:
         yield Front(http, recorder)
 

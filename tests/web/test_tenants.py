@@ -98,6 +98,20 @@ async def test_an_execution_from_before_there_were_tenants_belongs_to_default(tm
                 assert (await api.get(f"/api/v1/executions/{execution}")).status == status
 
 
+async def test_the_error_for_a_corrupt_log_contains_nothing_of_it(web: Web) -> None:
+    """The log may belong to another tenant."""
+    execution = await append(web, "a", ended=False)
+    await web.log._run(
+        lambda store: store._db.execute(
+            "UPDATE events SET event = ? WHERE execution_id = ?", (b"s3cret", execution)
+        )
+    )
+    async with api_of(web.url, headers=as_token("token-b")) as api:
+        answer = await api.get(f"/api/v1/executions/{execution}")
+    assert (answer.status, answer.document["code"]) == (500, "corrupt_log")
+    assert "s3cret" not in str(answer.document)
+
+
 async def test_without_tokens_no_answer_names_a_tenant(tmp_path: Path) -> None:
     async with running_web(tmp_path) as web, api_of(web.url) as api:
         execution = await append(web, "default")
