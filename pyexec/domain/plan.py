@@ -27,7 +27,8 @@ class ClusterState:
     `capacity`: for each live replica, how many more executions it can be given.
     `in_setup`: for each live replica, how many executions are in its setup lane. They do not reduce its capacity.
     `ahead`: for each live replica, the tenants of which it can be given one execution beyond its capacity.
-    `allowance`: for each live replica, how many more programs of a tenant it may run; without an entry, any number.
+    `allowance`: for each live replica, how many more executions of a tenant it can be given; without an entry, any
+    number.
     `shares`: the claims of each tenant so far.
     `gone_since`: for each replica that is no longer live, the time at which the reconciler learned that.
     `adoption_seconds`: how long another replica on the same engine may take to adopt a running program."""

@@ -53,7 +53,9 @@ class ReplicaLoad:
         return {name: {tenant for tenant in queued if (name, tenant) not in waiting} for name in self.members}
 
     def allowance(self) -> dict[str, dict[str, int]]:
-        """Return for each member how many more programs of each tenant that has a `max_running` it may run."""
+        """Return for each member how many more executions of each tenant that has a `max_running` it may be given.
+
+        One more than it may run waits there, so that it starts as soon as the replica releases the slot."""
         owned = Counter(
             (e.owner, e.spec.tenant) for e in self.executions if e.owner and e.phase is not Phase.PREPARING
         )
@@ -63,7 +65,7 @@ class ReplicaLoad:
             if tenant.max_running is not None
         }
         allowance = {
-            name: {tenant: allowed - owned[name, tenant] for tenant, allowed in limits.items()}
+            name: {tenant: allowed + QUEUED_AHEAD - owned[name, tenant] for tenant, allowed in limits.items()}
             for name in self.members
         }
         for tenant in allowance.get(self.here, {}):

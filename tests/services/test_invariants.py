@@ -522,3 +522,21 @@ def test_an_execution_whose_setup_does_not_begin_fails_in_time() -> None:
 @pytest.mark.soak
 def test_the_invariants_hold_in_many_long_random_schedules() -> None:
     _explore(20_000, 60)
+
+
+@pytest.mark.parametrize("local_claim", [True, False])
+def test_executions_of_a_tenant_at_its_limit_start_one_after_another(local_claim: bool) -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=local_claim)
+    count_of_each = 3
+    for number in range(count_of_each * len(PLACES)):
+        replicas.submit(pick=number, sync=False, key=None, tenant="capped", passes=20)
+    for _ in range(count_of_each):
+        replicas.time_passes(1.5)
+        phases = Counter(state.phase for state in replicas.world.states.values())
+        assert phases[Phase.RUNNING] == len(PLACES)
+        for _ in range(len(PLACES)):
+            replicas.program_exits(pick=0, code=0, passes=0)
+    replicas.time_passes(1.5)
+    assert {state.phase for state in replicas.world.states.values()} == {Phase.ENDED}
+    replicas.teardown()
