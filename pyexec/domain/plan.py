@@ -152,11 +152,11 @@ class _Room:
         return cls(dict(state.capacity), state.in_setup, ahead, allowance)
 
     def replica_for(self, tenant: str) -> str | None:
-        """Return the replica with the largest capacity, less the executions in its setup lane, that may run a program
-        of the tenant."""
+        """Return the replica with the most room for the tenant, less the executions in its setup lane; None if all are
+        full."""
         able = [replica for replica in self.capacity if self._takes(replica, tenant)]
         return max(
-            able, key=lambda name: (self.capacity[name] - self.in_setup.get(name, 0), name), default=None
+            able, key=lambda name: (self._room(name, tenant) - self.in_setup.get(name, 0), name), default=None
         )
 
     def take(self, tenant: str) -> str:
@@ -169,6 +169,10 @@ class _Room:
         if tenant in self.allowance.get(replica, {}):
             self.allowance[replica][tenant] -= 1
         return replica
+
+    def _room(self, replica: str, tenant: str) -> int:
+        capacity = self.capacity[replica]
+        return min(capacity, self.allowance.get(replica, {}).get(tenant, capacity))
 
     def _takes(self, replica: str, tenant: str) -> bool:
         if self.allowance.get(replica, {}).get(tenant, 1) <= 0:

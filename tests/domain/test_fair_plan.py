@@ -82,3 +82,9 @@ def test_a_tenant_that_waits_ahead_keeps_no_other_tenant_out() -> None:
     executions = [queued(number, "a") for number in range(5)] + [queued(9, "b")]
     state = state_of(executions, capacity={"r1": 0}, ahead={"r1": {"b"}})
     assert [claim.execution.spec.tenant for claim in claims_of(state)] == ["b"]
+
+
+def test_an_execution_goes_to_the_replica_where_its_tenant_has_room() -> None:
+    executions = [queued(number, tenant) for number, tenant in enumerate("ab")]
+    state = state_of(executions, capacity={"r1": 9, "r2": 4}, allowance={"r1": {"a": 1}, "r2": {"a": 3}})
+    assert [claim.replica for claim in claims_of(state)] == ["r2", "r1"]
