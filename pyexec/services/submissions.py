@@ -111,9 +111,8 @@ class Submissions:
         submission = await self._submission(upload)
         try:
             await check_key(self._log, upload)
-            spec = submission.spec
-            setup = await self._missing_setup(spec)
-            async with self._admission.accepting(submission.run.id, spec, setup):
+            setup = await self._missing_setup(submission.spec)
+            async with self._admission.accepting(submission.run.id, submission.spec, setup):
                 correlate_execution(submission.run.id)
                 await self._accept(submission, setup)
         except KeyTaken as taken:
@@ -171,10 +170,9 @@ class Submissions:
         self, submission: Submission, reservation: Reservation, undo: AsyncExitStack
     ) -> None:
         """Accept an execution whose image must be pulled or built first, which may take minutes. It holds no slot."""
-        run, archive, spec = submission.run, submission.archive, submission.spec
-        setup = setup_key(spec)
+        run, archive, setup = submission.run, submission.archive, setup_key(submission.spec)
         reservation.release()
-        async with self._admission.accepting(run.id, spec, setup):
+        async with self._admission.accepting(run.id, submission.spec, setup):
             spool = await Spool.fill(self._config.spool_dir, archive.chunks())
             undo.push_async_callback(spool.close)
             reservation.join_setup(setup)
