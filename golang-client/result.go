@@ -66,6 +66,7 @@ type SkippedFile struct {
 type Result struct {
 	ExecutionID    string       `json:"execution_id"`
 	Status         Status       `json:"status"`
+	Tenant         string       `json:"tenant"`     // of the token, if the server requires tokens
 	Entrypoint     string       `json:"entrypoint"` // the file that runs
 	Stdout         string       `json:"stdout"`     // text, with invalid UTF-8 replaced; empty in the results of List
 	Stderr         string       `json:"stderr"`

@@ -1,4 +1,4 @@
-"""The execution that the current task works on, for log lines and metrics.
+"""The execution that the current task works on and its tenant, for log lines and metrics.
 
 A correlation never changes. A task sets its own, and the tasks that it starts from then on inherit it."""
 
@@ -14,10 +14,11 @@ MODES = ("sync", "async", "eval", "none")
 
 @frozen
 class Correlation:
-    """An execution and how it was requested. The id is empty until it is known."""
+    """An execution, how it was requested, and its tenant. Id and tenant are empty until they are known."""
 
     execution_id: str = ""
     mode: str = "none"
+    tenant: str = ""
 
 
 _NO_CORRELATION = Correlation()
@@ -29,9 +30,9 @@ def current_correlation() -> Correlation:
     return _CURRENT.get()
 
 
-def correlate(execution_id: str = "", mode: str = "none") -> None:
+def correlate(execution_id: str = "", mode: str = "none", tenant: str = "") -> None:
     """Set what the current task works on, until it ends."""
-    _CURRENT.set(Correlation(execution_id, mode))
+    _CURRENT.set(Correlation(execution_id, mode, tenant))
 
 
 def correlate_execution(execution_id: str) -> None:
@@ -39,10 +40,15 @@ def correlate_execution(execution_id: str) -> None:
     _CURRENT.set(evolve(_CURRENT.get(), execution_id=execution_id))
 
 
+def correlate_tenant(tenant: str) -> None:
+    """Set the tenant for which the current task works, once it is known. The rest stays the same."""
+    _CURRENT.set(evolve(_CURRENT.get(), tenant=tenant))
+
+
 @contextmanager
-def correlated(execution_id: str, mode: str = "none") -> Iterator[None]:
+def correlated(execution_id: str, mode: str = "none", tenant: str = "") -> Iterator[None]:
     """Set what the current task works on within the block, and restore the previous correlation after it."""
-    token = _CURRENT.set(Correlation(execution_id, mode))
+    token = _CURRENT.set(Correlation(execution_id, mode, tenant))
     try:
         yield
     finally:

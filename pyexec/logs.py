@@ -29,10 +29,11 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _CorrelationFilter(logging.Filter):
-    """Adds to each record the execution that the logging task works on."""
+    """Adds to each record the execution that the logging task works on, and its tenant."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.execution_id = current_correlation().execution_id
+        correlation = current_correlation()
+        record.execution_id, record.tenant = correlation.execution_id, correlation.tenant
         return True
 
 
@@ -83,8 +84,9 @@ class JsonFormatter(logging.Formatter):
         }
         if self.replica:
             line["replica"] = self.replica
-        if execution_id := getattr(record, "execution_id", ""):
-            line["execution_id"] = execution_id
+        for name in ("execution_id", "tenant"):
+            if value := getattr(record, name, ""):
+                line[name] = value
         line |= getattr(record, FIELDS, {})
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]

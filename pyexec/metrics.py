@@ -1,7 +1,7 @@
 """The catalogue of all metrics, and the interface through which the server reports them.
 
 This module does not know which library collects them. A label never contains data from a caller: each label has a
-small set of values that the server itself defines."""
+small set of values that the server itself or the operator defines."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -139,6 +139,22 @@ OUTPUT_BYTES: Final = Counter(name="pyexec_output_bytes_total", doc="Bytes print
 SLOTS: Final = Gauge(name="pyexec_slots", doc="Slots: maximum number of concurrent programs on this replica")
 SLOTS_IN_USE: Final = Gauge(name="pyexec_slots_in_use", doc="Slots in use")
 QUEUE_LENGTH: Final = Gauge(name="pyexec_queue_length", doc="Executions that wait for a slot on this replica")
+TENANT_SLOTS_IN_USE: Final = Gauge(
+    name="pyexec_tenant_slots_in_use",
+    doc="Slots in use by each tenant of PYEXEC_TENANTS_FILE on this replica",
+    labels=("tenant",),
+)
+TENANT_QUEUE_LENGTH: Final = Gauge(
+    name="pyexec_tenant_queue_length",
+    doc="Executions of each tenant that wait for a slot on this replica",
+    labels=("tenant",),
+)
+TENANT_EXECUTIONS_ENDED: Final = Counter(
+    name="pyexec_tenant_executions_ended_total",
+    doc="Executions whose end this replica wrote, by tenant and status; the tenant is other if it is not configured "
+    "any more",
+    labels=("tenant", "status"),
+)
 BACKLOG: Final = Gauge(
     name="pyexec_backlog",
     doc="Accepted executions that no replica has claimed yet, in the whole deployment; reported by the "
@@ -146,7 +162,8 @@ BACKLOG: Final = Gauge(
 )
 QUEUE_LIMIT: Final = Gauge(
     name="pyexec_queue_limit",
-    doc="Maximum number of executions that wait, for a slot or for a setup; further requests are answered with 429",
+    doc="Maximum number of executions of a tenant that wait, for a slot or for a setup; further requests are answered "
+    "with 429",
 )
 SETUP_LIMIT: Final = Gauge(
     name="pyexec_setup_limit", doc="Maximum number of concurrent setups on this replica (pulls and builds)"

@@ -11,10 +11,12 @@ from aiohttp import web
 from attrs import define, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
+from pyexec.domain.tenants import Tenants
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_error
 from pyexec.logs import Logs
 from pyexec.metrics import LOOP_LAG_SECONDS, Meter
 from pyexec.settings import Settings
+from pyexec.tenants_file import read_tenants
 from pyexec.web.application import create_application
 from pyexec.web.connections import HttpRunner
 from pyexec.web.context import Context, ServerState
@@ -33,7 +35,7 @@ async def serve(settings: Settings, logs: Logs) -> None:
     """Serve until SIGTERM or SIGINT. Then accept no new work, give running programs `stop_timeout`, and clean up.
 
     Waits for Docker and Consul if they do not answer yet; `/ready` reports that meanwhile. Raises `SettingsError`."""
-    await Server(settings, logs, PrometheusMeter()).run()
+    await Server(settings, read_tenants(settings), logs, PrometheusMeter()).run()
 
 
 class Stop:
@@ -49,6 +51,7 @@ class Server:
     """The server of this process. It listens at once, and serves as soon as a replica can be opened."""
 
     settings: Settings
+    tenants: Tenants
     logs: Logs
     meter: PrometheusMeter
     state: ServerState = field(factory=lambda: ServerState(not_ready_reason="the server is starting"))
@@ -56,7 +59,7 @@ class Server:
 
     async def run(self) -> None:
         """Serve until a signal arrives. Raises `SettingsError`."""
-        http, url = await _start_http(self.settings, self.state, self.meter)
+        http, url = await _start_http(self.settings, self.tenants, self.state, self.meter)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch_signals, tasks.cancel_scope, name="signals")
@@ -85,7 +88,7 @@ class Server:
             replica_id = f"rep_{os.urandom(8).hex()}"
             self.logs.set_replica(replica_id)
             try:
-                async with open_replica(self.settings, url, replica_id, self.meter) as replica:
+                async with open_replica(self.settings, self.tenants, url, replica_id, self.meter) as replica:
                     on_ready = partial(self._open, replica.context, url)
                     drain_seconds = self.settings.stop_timeout
                     await replica.serve(on_ready, self.stop.requested, self.stop.drain, drain_seconds)
@@ -112,10 +115,10 @@ class Server:
 
 
 async def _start_http(
-    settings: Settings, state: ServerState, meter: PrometheusMeter
+    settings: Settings, tenants: Tenants, state: ServerState, meter: PrometheusMeter
 ) -> tuple[web.AppRunner, str]:
     """Return the listening server and its address. Raises `SettingsError` if it cannot listen there."""
-    app = create_application(settings, state, meter, exposition=meter)
+    app = create_application(settings, state, meter, exposition=meter, tenants=tenants)
     http = HttpRunner(
         app,
         access_log=None,

@@ -48,7 +48,12 @@ class Settings:
     )
     log_format: str = _server("text", "format of log lines", choices=("text", "json"))
     access_log: bool = _server(True, "log each HTTP request")
-    api_tokens: tuple[str, ...] = _server((), "bearer tokens that clients may use; none: no authentication")
+    api_tokens: tuple[str, ...] = _server(
+        (), "bearer tokens that clients may use, as the tenant default; none: no authentication"
+    )
+    tenants_file: Path | None = _server(
+        None, "file with the tokens, weight and limits of each tenant, in TOML; none: one tenant"
+    )
     stop_timeout: float = _server(
         10.0, "time that running programs get to end when the server shuts down, in seconds", minimum=0
     )
@@ -147,8 +152,8 @@ class Settings:
     )
     max_queued: int = _capacity(
         100,
-        "maximum number of executions that wait for a slot or for a setup; 0 rejects requests when all slots are busy "
-        "(a slot becomes free a moment after its run has been answered)",
+        "maximum number of executions of a tenant that wait for a slot or for a setup; 0 rejects requests when all "
+        "slots are busy (a slot becomes free a moment after its run has been answered)",
         minimum=0,
     )
     queue_timeout: float = _capacity(

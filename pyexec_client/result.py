@@ -80,6 +80,7 @@ class SkippedFile:
 class Result:
     """The state of an execution and, once it has ended, its result. Fields that do not apply are None.
 
+    - `tenant`: the tenant of the token that was sent with the code, if the server requires tokens
     - `entrypoint`: the file that runs
     - `stdout`, `stderr`: text, with invalid UTF-8 replaced; empty in the results of `list`
     - `result`: the `repr` of the last expression (only `eval`)
@@ -92,6 +93,7 @@ class Result:
 
     execution_id: str
     status: Status
+    tenant: str | None = None
     entrypoint: str | None = None
     stdout: str = ""
     stderr: str = ""
@@ -153,6 +155,7 @@ _TIMES = ("created_at", "started_at", "finished_at")
 _PLAIN = (
     *(
         "execution_id",
+        "tenant",
         "entrypoint",
         "stdout",
         "stderr",

@@ -1,10 +1,11 @@
 """Decide what the reconciler does next: a pure function from the state of the cluster to the actions that are due."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from pyexec.domain.execution import OWNED_PHASES, Execution, Phase
+from pyexec.domain.fair_queue import FairQueue, FairShares
 
 
 @frozen(kw_only=True)
@@ -25,6 +26,10 @@ class ClusterState:
 
     `capacity`: for each live replica, how many more executions it can be given.
     `in_setup`: for each live replica, how many executions are in its setup lane. They do not reduce its capacity.
+    `ahead`: for each live replica, the tenants of which it can be given one execution beyond its capacity.
+    `allowance`: for each live replica, how many more executions of a tenant it can be given; without an entry, any
+    number.
+    `shares`: the claims of each tenant so far.
     `gone_since`: for each replica that is no longer live, the time at which the reconciler learned that.
     `adoption_seconds`: how long another replica on the same engine may take to adopt a running program."""
 
@@ -33,6 +38,9 @@ class ClusterState:
     capacity: Mapping[str, int]
     queue_timeout_seconds: float
     in_setup: Mapping[str, int] = field(factory=dict)
+    ahead: Mapping[str, Set[str]] = field(factory=dict)
+    allowance: Mapping[str, Mapping[str, int]] = field(factory=dict)
+    shares: FairShares = field(factory=FairShares)
     gone_since: Mapping[str, float] = field(factory=dict)
     adoption_seconds: float = 0.0
 
@@ -71,16 +79,20 @@ Action = Claim | Expire | Release | MarkLost
 
 
 def plan(state: ClusterState) -> Sequence[Action]:
-    """Return the actions that are due, oldest execution first, at most one for each execution.
+    """Return the actions that are due, at most one for each execution: of each tenant, oldest execution first.
 
     Safety: only executions that never reached RUNNING are released or claimed, executions with a kill request are not
-    released, and no replica is given more executions than its capacity."""
-    capacity = {replica: free for replica, free in state.capacity.items() if free > 0}
+    released, and no replica is given more executions than its capacity, and one of each tenant that is `ahead`."""
+    candidates = sorted(state.open, key=lambda open_execution: open_execution.execution.id)
+    claims = _plan_claims(state, [each.execution for each in candidates if _is_claimable(state, each)])
     actions: list[Action] = []
-    for candidate in sorted(state.open, key=lambda open_execution: open_execution.execution.id):
+    for candidate in candidates:
         execution = candidate.execution
-        if execution.phase is Phase.QUEUED:
-            action = _plan_queued(state, candidate, capacity)
+        action: Action | None
+        if _is_claimable(state, candidate):
+            action = next(claims, None)
+        elif execution.phase is Phase.QUEUED:
+            action = _plan_queued(state, candidate)
         elif execution.phase in OWNED_PHASES and execution.owner not in state.capacity:
             action = _plan_orphaned(state, execution)
         else:
@@ -90,24 +102,82 @@ def plan(state: ClusterState) -> Sequence[Action]:
     return actions
 
 
-def _plan_queued(state: ClusterState, candidate: OpenExecution, capacity: dict[str, int]) -> Action | None:
-    """Claim a queued execution for the replica that it is pinned to, else for the one with the largest capacity, less
-    the executions in its setup lane."""
+def _has_expired(state: ClusterState, candidate: OpenExecution) -> bool:
+    return state.now >= candidate.waiting_since + state.queue_timeout_seconds
+
+
+def _is_claimable(state: ClusterState, candidate: OpenExecution) -> bool:
+    """Return True if any replica may claim the execution."""
     execution = candidate.execution
-    if state.now >= candidate.waiting_since + state.queue_timeout_seconds:
+    is_unbound = execution.phase is Phase.QUEUED and execution.pinned is None
+    return is_unbound and not _has_expired(state, candidate)
+
+
+def _plan_queued(state: ClusterState, candidate: OpenExecution) -> Action:
+    """Expire a queued execution that has waited too long. Claim a pinned one for its replica, if that is alive."""
+    execution = candidate.execution
+    if _has_expired(state, candidate):
         return Expire(execution=execution)
-    if execution.pinned is not None:
-        alive = execution.pinned in state.capacity
-        return (
-            Claim(execution=execution, replica=execution.pinned) if alive else MarkLost(execution=execution)
+    if execution.pinned is not None and execution.pinned in state.capacity:
+        return Claim(execution=execution, replica=execution.pinned)
+    return MarkLost(execution=execution)
+
+
+def _plan_claims(state: ClusterState, executions: Sequence[Execution]) -> Iterator[Claim]:
+    """Claim executions as long as a replica can be given one. Tenants take turns, by their weights."""
+    queue = FairQueue[Execution](state.shares.copy())
+    for execution in executions:
+        queue.push(execution.spec.tenant, execution)
+    room = _Room.of(state)
+    while found := queue.peek(lambda tenant: room.replica_for(tenant) is not None):
+        tenant, execution = found
+        yield Claim(execution=execution, replica=room.take(tenant))
+        queue.pop(tenant)
+
+
+@define
+class _Room:
+    """The rest of what the replicas can be given."""
+
+    capacity: dict[str, int]
+    in_setup: Mapping[str, int]
+    ahead: dict[str, set[str]]
+    allowance: dict[str, dict[str, int]]
+
+    @classmethod
+    def of(cls, state: ClusterState) -> "_Room":
+        """Return a copy of the numbers in `state`."""
+        ahead = {replica: set(tenants) for replica, tenants in state.ahead.items()}
+        allowance = {replica: dict(tenants) for replica, tenants in state.allowance.items()}
+        return cls(dict(state.capacity), state.in_setup, ahead, allowance)
+
+    def replica_for(self, tenant: str) -> str | None:
+        """Return the replica with the most room for the tenant, less the executions in its setup lane; None if all are
+        full."""
+        able = [replica for replica in self.capacity if self._takes(replica, tenant)]
+        return max(
+            able, key=lambda name: (self._room(name, tenant) - self.in_setup.get(name, 0), name), default=None
         )
-    if not capacity:
-        return None
-    replica = max(capacity, key=lambda name: (capacity[name] - state.in_setup.get(name, 0), name))
-    capacity[replica] -= 1
-    if capacity[replica] == 0:
-        del capacity[replica]
-    return Claim(execution=execution, replica=replica)
+
+    def take(self, tenant: str) -> str:
+        """Give one execution to the replica for this tenant, and return the replica. There must be one."""
+        replica = self.replica_for(tenant)
+        if replica is None:
+            raise ValueError(f"no replica can run a program of {tenant}")
+        self.capacity[replica] -= 1
+        self.ahead.get(replica, set()).discard(tenant)
+        if tenant in self.allowance.get(replica, {}):
+            self.allowance[replica][tenant] -= 1
+        return replica
+
+    def _room(self, replica: str, tenant: str) -> int:
+        capacity = self.capacity[replica]
+        return min(capacity, self.allowance.get(replica, {}).get(tenant, capacity))
+
+    def _takes(self, replica: str, tenant: str) -> bool:
+        if self.allowance.get(replica, {}).get(tenant, 1) <= 0:
+            return False
+        return self.capacity[replica] > 0 or tenant in self.ahead.get(replica, ())
 
 
 def _plan_orphaned(state: ClusterState, execution: Execution) -> Action | None:

@@ -48,6 +48,7 @@ class Summary:
 
     execution_id: str
     status: Status
+    tenant: str | None = None
     entrypoint: str | None = None
     exit_code: int | None = None
     error: str | None = None
@@ -148,6 +149,7 @@ def _facts(execution: Execution) -> dict[str, object]:
     facts: dict[str, object] = {
         "execution_id": execution.id,
         "status": execution.status,
+        "tenant": execution.spec.tenant,
         "entrypoint": execution.spec.entrypoint,
         "created_at": execution.created_at,
         "started_at": execution.started_at,

@@ -11,6 +11,7 @@ from pyexec.domain.environment import Recipe
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.process_arguments import check_process_arguments
 from pyexec.domain.requirements import parse_requirements
+from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import InvalidRequest, quote
 
 MEBIBYTE = 1024 * 1024
@@ -94,7 +95,9 @@ class Limits:
 
 @frozen(kw_only=True)
 class Spec:
-    """Everything that determines how an execution runs. If `entrypoint` is None, it is detected in the archive."""
+    """Everything that determines how an execution runs. If `entrypoint` is None, it is detected in the archive.
+
+    `tenant` is the tenant of the token that the caller sent, not a part of the request."""
 
     docker_image: str
     limits: Limits
@@ -106,6 +109,7 @@ class Spec:
     pre_commands: tuple[str, ...] = ()
     requirements_txt: str | None = None
     output_files: tuple[str, ...] = ()
+    tenant: str = DEFAULT_TENANT
 
     @property
     def recipe(self) -> Recipe | None:

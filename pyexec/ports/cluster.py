@@ -62,12 +62,18 @@ class Membership(Protocol):
 
 @frozen(kw_only=True)
 class Caller:
-    """The sender of a request: its API token, and whether it is another replica.
+    """The sender of a request: its API token, the token's tenant, and whether it is another replica.
 
+    Without a tenant, the server requires no tokens, and the caller may access every execution.
     Requests of other replicas are never passed on to a third one."""
 
     token: str | None = None
+    tenant: str | None = None
     is_replica: bool = False
+
+    def may_access(self, execution: Execution) -> bool:
+        """Return True if the caller may read and kill the execution."""
+        return self.tenant is None or self.tenant == execution.spec.tenant
 
 
 class Peers(Protocol):

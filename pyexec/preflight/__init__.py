@@ -13,6 +13,7 @@ from pyexec.preflight.host import (
     check_core_dumps,
     check_data_dir,
     check_installer,
+    check_tenants,
 )
 from pyexec.settings import PREFIX
 from pyexec.settings_parser import find_errors, read_settings
@@ -27,6 +28,7 @@ async def run_preflight() -> Sequence[CheckResult]:
     return [
         ok("settings", ", ".join(given) or "all settings have their default values"),
         *check_address(settings),
+        *check_tenants(settings),
         *check_data_dir(settings),
         *await check_blobs(settings),
         *check_certificates(settings),

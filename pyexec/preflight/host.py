@@ -16,11 +16,12 @@ import anyio
 from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.data_dir import DataDir
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import ExecutorError, Unavailable
+from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.sandbox.environments.setup import installed_uv
 from pyexec.services.clock import new_execution_id
 from pyexec.settings import Settings
+from pyexec.tenants_file import read_tenants
 
 LOW_MB = 1024
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
@@ -47,7 +48,7 @@ def check_address(settings: Settings) -> Iterator[CheckResult]:
                 yield failed("address", f"cannot listen on {address}: {error.strerror}", fix)
         else:
             yield ok("address", f"{address} is free")
-    if settings.host not in _LOOPBACK and not settings.api_tokens:
+    if settings.host not in _LOOPBACK and not (settings.api_tokens or settings.tenants_file):
         yield warning(
             "address",
             f"anyone who can reach {address} can run programs; set PYEXEC_API_TOKENS, or PYEXEC_HOST to 127.0.0.1",
@@ -58,6 +59,18 @@ def check_address(settings: Settings) -> Iterator[CheckResult]:
             "replicas on other machines cannot fetch live output from this one; set PYEXEC_HOST and "
             "PYEXEC_ADVERTISE_ADDR",
         )
+
+
+def check_tenants(settings: Settings) -> Iterator[CheckResult]:
+    """Check that the file of tenants, if there is one, can be used."""
+    if settings.tenants_file is None:
+        return
+    try:
+        tenants = read_tenants(settings)
+    except SettingsError as error:
+        yield failed("tenants", error)
+    else:
+        yield ok("tenants", f"{str(settings.tenants_file)!r}: {', '.join(tenants.names)}")
 
 
 def check_data_dir(settings: Settings) -> Iterator[CheckResult]:

@@ -1,18 +1,32 @@
 """Admission: refuse an execution that could neither start nor wait, so that the queue limit is exact."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
 
-from pyexec.domain.spec import Limits
-from pyexec.errors import SHUTTING_DOWN, QueueFull, Unavailable
+from attrs import frozen
+
+from pyexec.domain.execution import fold
+from pyexec.domain.spec import Spec
+from pyexec.errors import SHUTTING_DOWN, CorruptLog, QueueFull, Unavailable
 from pyexec.ports import EventLog
 from pyexec.services.active_runs import ActiveRuns
-from pyexec.services.setup_lane import SetupKey, SetupLane
+from pyexec.services.setup_lane import SetupKey, SetupLane, SetupRequest
 from pyexec.services.slots import Slots
+
+_UNREADABLE = ""
+"""Stands for the tenant of an execution whose log cannot be read."""
+
+
+@frozen
+class _Candidate:
+    """An execution to admit, and the setup that it needs."""
+
+    spec: Spec
+    setup: SetupKey | None = None
 
 
 class Admission:
-    """Admits executions as long as they can start or wait.
+    """Admits executions as long as they can start or wait. Each tenant has its own queue limit.
 
     An execution waits in one of four places: in the queue for slots, in the setup lane, in the event log until a
     replica claims it, and here from its admission until it is in one of the others. See docs/design/setup-lane.md."""
@@ -22,38 +36,34 @@ class Admission:
         self._lane = lane
         self._log = log
         self._active_runs = active_runs
-        self._accepting: dict[str, SetupKey | None] = {}
+        self._accepting: dict[str, _Candidate] = {}
+        self._tenants: dict[str, str] = {}
+        """The tenants of the executions that no replica has claimed, as far as they were read."""
 
-    async def check(self, limits: Limits, setup: SetupKey | None = None) -> None:
+    async def check(self, spec: Spec, setup: SetupKey | None = None) -> None:
         """Raise `QueueFull` if a new execution could neither start nor wait, `Unavailable` during shutdown.
 
         `setup` is the setup that it needs. The caller must not await anything before it reserves its slot."""
+        candidate = _Candidate(spec, setup)
         self._check_open()
-        if self._begins_at_once(limits, setup, len(self._accepting_for_slot())):
+        if self._begins_at_once(candidate, self._accepting_for_slot()):
             return
-        queued = (await self._log.open_executions()).queued
+        queued = await self._queued()
         self._check_open()
         names = (queued - self._accepting.keys()) | self._accepting_for_slot()
-        for_slot = sum(name not in self._active_runs for name in names)
-        if self._begins_at_once(limits, setup, for_slot):
+        for_slot = {name for name in names if name not in self._active_runs}
+        if self._begins_at_once(candidate, for_slot):
             return
-        lane = self._lane.count(self._accepting_setups())
-        beyond_slots = self._slots.queue_length + for_slot + lane.running - self._slots.room_for(limits)
-        if lane.waiting + max(0, beyond_slots) >= self._slots.queue_max:
-            size, queue_max = self._slots.size, self._slots.queue_max
-            busy = f"{size} slots" if setup is None else f"{size} slots or all {self._lane.size} setups"
-            raise QueueFull(
-                f"all {busy} are busy and {queue_max} executions are queued (PYEXEC_MAX_QUEUED); retry later",
-                retry_after_seconds=max(1, queue_max // max(1, size)),
-            )
+        if self._waiting(spec, for_slot) >= self._queue_max(spec.tenant):
+            raise self._refusal(candidate)
 
     @asynccontextmanager
     async def accepting(
-        self, execution_id: str, limits: Limits, setup: SetupKey | None = None
+        self, execution_id: str, spec: Spec, setup: SetupKey | None = None
     ) -> AsyncIterator[None]:
         """Check as `check` does, and count the execution as waiting inside this context."""
-        await self.check(limits, setup)
-        self._accepting[execution_id] = setup
+        await self.check(spec, setup)
+        self._accepting[execution_id] = _Candidate(spec, setup)
         try:
             yield
         finally:
@@ -63,22 +73,80 @@ class Admission:
         """Stop counting an execution here: it has a slot, or it is in the setup lane."""
         self._accepting.pop(execution_id, None)
 
-    def _begins_at_once(self, limits: Limits, setup: SetupKey | None, for_slot: int) -> bool:
-        """Return True if an execution need not wait, when `for_slot` others outside the queue come before it.
+    def _begins_at_once(self, candidate: _Candidate, for_slot: Set[str]) -> bool:
+        """Return True if an execution need not wait, although the executions `for_slot` get their slots before it.
 
         If it needs a setup, a slot must be left for it after all running setups. Runs without a setup take free
         slots first."""
-        free = self._slots.room_for(limits) - for_slot - self._slots.queue_length
-        if setup is None:
+        spec = candidate.spec
+        free = self._slots.room_for(spec.limits, spec.tenant) - len(for_slot)
+        if candidate.setup is None:
             return free > 0
         before = self._accepting_setups()
-        return free > self._lane.count(before).running and self._lane.begins_at_once(setup, before)
+        return free > self._lane.count(before).running and self._lane.begins_at_once(candidate.setup, before)
+
+    def _waiting(self, spec: Spec, for_slot: Set[str]) -> int:
+        """Return how many executions of the tenant wait, or will wait after their setup."""
+        tenant, before = spec.tenant, self._accepting_setups()
+        lane, total = self._lane.count(before, tenant), self._lane.count(before)
+        own = sum(self._tenant_of(name, tenant) == tenant for name in for_slot)
+        others = len(for_slot) - own + total.running - lane.running
+        room = max(0, self._slots.room_for(spec.limits, tenant) - others)
+        beyond_slots = self._slots.queue_length_of(tenant) + own + lane.running - room
+        return lane.waiting + max(0, beyond_slots)
+
+    def _queue_max(self, tenant: str) -> int:
+        own = self._slots.tenants.get(tenant).max_queued
+        return self._slots.queue_max if own is None else own
+
+    def _refusal(self, candidate: _Candidate) -> QueueFull:
+        tenant = self._slots.tenants.get(candidate.spec.tenant)
+        size, queue_max = self._slots.size, self._queue_max(tenant.name)
+        busy = (
+            f"all {size} slots"
+            if candidate.setup is None
+            else f"all {size} slots or all {self._lane.size} setups"
+        )
+        if tenant.max_running is not None and self._slots.in_use_by(tenant.name) >= tenant.max_running:
+            busy = f"all {tenant.max_running} slots of tenant {tenant.name} (max_running)"
+        limit = "PYEXEC_MAX_QUEUED" if tenant.max_queued is None else f"max_queued of tenant {tenant.name}"
+        slots = min(size, tenant.max_running or size)
+        return QueueFull(
+            f"{busy} are busy and {queue_max} executions are queued ({limit}); retry later",
+            retry_after_seconds=max(1, queue_max // max(1, slots)),
+        )
+
+    async def _queued(self) -> Set[str]:
+        """Return the executions that no replica has claimed, after their tenants are known.
+
+        With a single tenant, all executions count for it, and no log is read."""
+        while True:
+            queued = (await self._log.open_executions()).queued
+            if len(self._slots.tenants.names) == 1:
+                return queued
+            unknown = queued - self._tenants.keys()
+            if not unknown:
+                self._tenants = {name: self._tenants[name] for name in queued}
+                return queued
+            for name in unknown:
+                self._tenants[name] = await self._read_tenant(name)
+
+    def _tenant_of(self, execution_id: str, default: str) -> str:
+        accepting = self._accepting.get(execution_id)
+        return accepting.spec.tenant if accepting else self._tenants.get(execution_id, default)
+
+    async def _read_tenant(self, execution_id: str) -> str:
+        try:
+            events = await self._log.read(execution_id)
+            return fold(execution_id, events).spec.tenant if events else _UNREADABLE
+        except CorruptLog:
+            return _UNREADABLE
 
     def _accepting_for_slot(self) -> set[str]:
-        return {execution_id for execution_id, setup in self._accepting.items() if setup is None}
+        return {name for name, candidate in self._accepting.items() if candidate.setup is None}
 
-    def _accepting_setups(self) -> Sequence[SetupKey]:
-        return [setup for setup in self._accepting.values() if setup is not None]
+    def _accepting_setups(self) -> Sequence[SetupRequest]:
+        return [(each.setup, each.spec.tenant) for each in self._accepting.values() if each.setup is not None]
 
     def _check_open(self) -> None:
         if self._slots.closed:

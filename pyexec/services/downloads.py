@@ -9,7 +9,7 @@ from pyexec.domain.events import Terminal
 from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.result import files_of
 from pyexec.errors import NotEnded, Unavailable, UnknownFile, quote
-from pyexec.ports import BlobStore
+from pyexec.ports import BlobStore, Caller
 from pyexec.services.executions import Executions
 
 TAR_END = bytes(2 * tarfile.BLOCKSIZE)
@@ -31,17 +31,17 @@ class Downloads:
         self._executions = executions
         self._blobs = blobs
 
-    async def archive(self, execution_id: str) -> Download:
+    async def archive(self, execution_id: str, caller: Caller) -> Download:
         """Return all files as a tar."""
-        files, end = await self._files(execution_id)
+        files, end = await self._files(execution_id, caller)
         headers = [_header(file, end) for file in files.listed]
         size = sum(len(header) for header in headers) + len(TAR_END)
         size += sum(file.size + _padding(file) for file in files.listed)
         return Download(size=size, chunks=self._tar(files, headers))
 
-    async def one(self, execution_id: str, path: str) -> Download:
+    async def one(self, execution_id: str, path: str, caller: Caller) -> Download:
         """Return the contents of one file."""
-        files, _ = await self._files(execution_id)
+        files, _ = await self._files(execution_id, caller)
         start = 0
         for file in files.listed:
             if file.path == path:
@@ -51,8 +51,8 @@ class Downloads:
             f"{execution_id} has no output file {quote(path)}; its result lists the files it has"
         )
 
-    async def _files(self, execution_id: str) -> tuple[OutputFiles, Terminal]:
-        execution = await self._executions.get(execution_id)
+    async def _files(self, execution_id: str, caller: Caller) -> tuple[OutputFiles, Terminal]:
+        execution = await self._executions.get(execution_id, caller)
         if execution.terminal is None:
             raise NotEnded(
                 f"{execution_id} is {execution.status}; its output files are available after its end"

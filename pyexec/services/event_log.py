@@ -12,6 +12,7 @@ from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Failed, Running, Terminal
 from pyexec.domain.execution import Status, fold
 from pyexec.domain.result import summarize
+from pyexec.domain.tenants import Tenants
 from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
 from pyexec.metrics import (
     EVENT_LOG_ERRORS,
@@ -22,6 +23,7 @@ from pyexec.metrics import (
     OUTPUT_BYTES,
     PHASE_SECONDS,
     STEP_SECONDS,
+    TENANT_EXECUTIONS_ENDED,
     Meter,
     timed,
 )
@@ -48,6 +50,7 @@ class MeteredLog:
     log: EventLog
     active_runs: ActiveRuns
     meter: Meter
+    tenants: Tenants = field(factory=Tenants)
 
     async def append(
         self,
@@ -119,11 +122,12 @@ class MeteredLog:
 
     def _count_end(self, terminal: Terminal, execution_id: str, after: int, events: Sequence[Event]) -> None:
         """Count an ended execution, and its output and timings if all its events are known here."""
-        mode = current_correlation().mode
+        mode, tenant = current_correlation().mode, self.tenants.label(current_correlation().tenant)
         # The error type of a completed program is text that the program chose, so it is not a label.
         reason = terminal.error_type if isinstance(terminal, Failed) else ""
         status = type(terminal).__name__.lower().replace("finished", "completed")
         self.meter.count(EXECUTIONS_ENDED, mode, status, reason)
+        self.meter.count(TENANT_EXECUTIONS_ENDED, tenant, status)
         run = self.active_runs.get(execution_id)
         if run is not None and run.seq >= after:
             self.meter.count(OUTPUT_BYTES, by=len(run.output_log))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import anyio
 
@@ -25,6 +26,9 @@ KILL_WAIT_SECONDS = 10.0
 OUTPUT_INTERVAL_SECONDS = 0.02
 """How often a reader of a running program gets new output at most."""
 BATCH_ITEMS = 64
+SCAN_MAX = 1000
+"""How many executions are read for one page. Without a limit, a tenant with few executions among many of other tenants
+could keep the event log busy with each request."""
 
 
 class Executions:
@@ -51,28 +55,34 @@ class Executions:
         self._corrupt_logs = corrupt_logs
         self._memory = memory
 
-    async def get(self, execution_id: str) -> Execution:
-        """Return the state of an execution, computed from its log."""
+    async def get(self, execution_id: str, caller: Caller) -> Execution:
+        """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
         try:
             events = await self._log.read(execution_id)
-            if not events:
-                raise UnknownExecution(
-                    f"execution {execution_id} does not exist, or was deleted after its retention"
-                )
-            return fold(execution_id, events)
+            execution = fold(execution_id, events) if events else None
         except CorruptLog as error:
-            raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
-
-    async def wait(self, execution_id: str, seconds: float = 0) -> Execution:
-        """Return the state of an execution. If it has not ended, wait for that, at most `seconds`."""
-        execution = await self.get(execution_id)
-        if execution.phase is not Phase.ENDED and seconds > 0:
-            execution = await self._ended_within(seconds, execution)
+            if caller.tenant is None:
+                raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
+            self._corrupt_logs.report(
+                execution_id, error
+            )  # it may belong to another tenant, so give no details
+            raise CorruptLog(f"the log of {execution_id} cannot be read; see the server log") from error
+        if execution is None or not caller.may_access(execution):
+            raise UnknownExecution(
+                f"execution {execution_id} does not exist, or was deleted after its retention"
+            )
         return execution
 
-    async def wait_until_ended(self, execution_id: str) -> Execution:
+    async def wait(self, execution_id: str, caller: Caller, seconds: float = 0) -> Execution:
+        """Return the state of an execution. If it has not ended, wait for that, at most `seconds`."""
+        execution = await self.get(execution_id, caller)
+        if execution.phase is not Phase.ENDED and seconds > 0:
+            execution = await self._ended_within(seconds, execution, caller)
+        return execution
+
+    async def wait_until_ended(self, execution_id: str, caller: Caller) -> Execution:
         """Return the state of an execution after its end."""
-        return await self._until_ended(await self.get(execution_id))
+        return await self._until_ended(await self.get(execution_id, caller), caller)
 
     @asynccontextmanager
     async def output(self, execution: Execution, caller: Caller) -> AsyncIterator[OutputLog]:
@@ -102,20 +112,33 @@ class Executions:
             yield output_log
 
     async def page(
-        self, status: Status | None, limit: int, cursor: str | None
+        self, status: Status | None, limit: int, cursor: str | None, caller: Caller
     ) -> tuple[Sequence[Summary], str | None]:
         """Return executions without their output, newest first, and the cursor of the next page.
 
-        An execution whose log cannot be read is left out."""
-        page = await self._log.list_executions(status=status, limit=limit, cursor=cursor)
-        summaries = []
-        for execution_id in page.ids:
-            try:
-                if events := await self._log.read(execution_id):
-                    summaries.append(summarize(fold(execution_id, events)))
-            except CorruptLog as error:
-                self._corrupt_logs.report(execution_id, error)
+        Executions of other tenants, and those whose log cannot be read, are left out. After `SCAN_MAX` executions the
+        page ends, even if it has fewer than `limit`."""
+        batch = limit if caller.tenant is None else SCAN_MAX
+        page = await self._log.list_executions(status=status, limit=batch, cursor=cursor)
+        summaries: list[Summary] = []
+        for execution_id, next_id in pairwise([*page.ids, None]):
+            if (
+                execution_id is not None
+                and (summary := await self._summary(execution_id, caller)) is not None
+            ):
+                summaries.append(summary)
+            if len(summaries) == limit and next_id is not None:
+                return summaries, execution_id
         return summaries, page.next_cursor
+
+    async def _summary(self, execution_id: str, caller: Caller) -> Summary | None:
+        try:
+            events = await self._log.read(execution_id)
+            execution = fold(execution_id, events) if events else None
+        except CorruptLog as error:
+            self._corrupt_logs.report(execution_id, error)
+            return None
+        return summarize(execution) if execution is not None and caller.may_access(execution) else None
 
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
@@ -123,7 +146,7 @@ class Executions:
         """Yield events and output after a position, in order, in batches that take a millisecond or so to encode.
 
         With `follow`, continue until the execution ends."""
-        await self.get(execution_id)
+        await self.get(execution_id, caller)
         return self.known_items(execution_id, after, caller, follow=follow)
 
     async def known_items(
@@ -199,28 +222,28 @@ class Executions:
         else:
             await self._log.wait(execution.id, execution.seq)
 
-    async def _ended_within(self, seconds: float, execution: Execution) -> Execution:
+    async def _ended_within(self, seconds: float, execution: Execution, caller: Caller) -> Execution:
         """Wait until the execution has ended, at most `seconds`. Return its state."""
         with anyio.move_on_after(seconds):
-            return await self._until_ended(execution)
-        return await self.get(execution.id)
+            return await self._until_ended(execution, caller)
+        return await self.get(execution.id, caller)
 
-    async def _until_ended(self, execution: Execution) -> Execution:
+    async def _until_ended(self, execution: Execution, caller: Caller) -> Execution:
         """Wait until the execution has ended. The log is read only after a change, however many callers wait."""
         while execution.phase is not Phase.ENDED:
             await self._log.wait(execution.id, execution.seq)
-            execution = await self.get(execution.id)
+            execution = await self.get(execution.id, caller)
         return execution
 
-    async def kill(self, execution_id: str) -> Execution:
+    async def kill(self, execution_id: str, caller: Caller) -> Execution:
         """Kill an execution. Return its state when it has ended, or after ten seconds."""
-        execution = await self.request_kill(execution_id)
-        return await self._ended_within(KILL_WAIT_SECONDS, execution)
+        execution = await self.request_kill(execution_id, caller)
+        return await self._ended_within(KILL_WAIT_SECONDS, execution, caller)
 
-    async def request_kill(self, execution_id: str) -> Execution:
+    async def request_kill(self, execution_id: str, caller: Caller) -> Execution:
         """Append the kill request, or `killed` if no replica owns the execution. Return the state after the append."""
         while True:
-            execution = await self.get(execution_id)
+            execution = await self.get(execution_id, caller)
             events = request_kill(execution, at=now(), nonce=nonce())
             if not events:
                 return execution
@@ -230,7 +253,7 @@ class Executions:
                 continue  # another event came first; decide again
             if (run := self._active_runs.get(execution_id)) is not None:
                 run.catch_up(await self._log.read(execution_id))
-            return await self.get(execution_id)
+            return await self.get(execution_id, caller)
 
 
 def _batches(items: Iterator[Item]) -> Iterator[Sequence[Item]]:

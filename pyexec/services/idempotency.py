@@ -3,13 +3,14 @@
 from pyexec.correlation import correlate_execution
 from pyexec.errors import KeyReused, KeyTaken
 from pyexec.ports import EventLog
-from pyexec.services.fingerprint import sha256
-from pyexec.services.uploads import CheckedArchive, Upload
+from pyexec.services.uploads import CheckedArchive, Upload, key_hash
 
 
 async def check_key(log: EventLog, upload: Upload) -> None:
-    """Raise `KeyTaken` if the upload's idempotency key already names an execution."""
-    if upload.key is not None and (owner := await log.find_by_key(sha256(upload.key))):
+    """Raise `KeyTaken` if the upload's idempotency key already names an execution of its tenant."""
+    if upload.key is None:
+        return
+    if owner := await log.find_by_key(key_hash(upload.key, upload.tenant)):
         raise KeyTaken(*owner)
 
 

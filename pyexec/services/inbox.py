@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 from attrs import define, field
 
 from pyexec.aio import FailureLog, retry
-from pyexec.correlation import correlate, correlated
+from pyexec.correlation import correlate, correlate_tenant, correlated
 from pyexec.domain.events import Event, Killed
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.errors import Conflict, CorruptLog, QueueTimeout
@@ -78,6 +78,7 @@ class InboxWorker:
         except CorruptLog as error:
             self.corrupt_logs.report(execution_id, error)
             return
+        correlate_tenant(execution.spec.tenant)
         if execution.phase is not Phase.CLAIMED or execution.owner != self.runner.replica:
             return
         if execution.kill_requested:
@@ -95,17 +96,21 @@ class InboxWorker:
             )
 
     async def _start(self, execution_id: str, events: Sequence[Event]) -> None:
-        correlate(execution_id, "async")
         run = Run(execution_id)
         run.record(events)
         spec = run.execution.spec
-        reservation = Reservation(slots=self.slots, lane=self.lane, seconds_left=self.queue_timeout_seconds)
+        correlate(execution_id, "async", spec.tenant)
+        reservation = Reservation(
+            slots=self.slots, lane=self.lane, seconds_left=self.queue_timeout_seconds, tenant=spec.tenant
+        )
         try:
             with self._starting[execution_id]:
                 if await self.preparation.needs_setup(spec):
                     reservation.join_setup(setup_key(spec))
                 else:
-                    reservation.slot = await self.slots.reserve(spec.limits, self.slot_wait_seconds)
+                    reservation.slot = await self.slots.reserve(
+                        spec.limits, self.slot_wait_seconds, spec.tenant
+                    )
                 self.runner.launch(run, partial(self.preparation.place_from_payload, run, reservation))
         except QueueTimeout:
             self.runner.resolve_later(execution_id, "no slot became free on its replica")

@@ -38,8 +38,6 @@ from pyexec.services.setup_lane import setup_key
 from pyexec.services.slots import Slot
 from pyexec.services.uploads import CheckedArchive, Spool
 
-DEFAULT_TENANT = "default"
-
 logger = logging.getLogger(__name__)
 
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
@@ -90,7 +88,7 @@ class Preparation:
     def idle_kind(self, spec: Spec) -> SandboxKind | None:
         """Return the kind of sandbox for a spec that needs no environment, if an idle one is in the pool."""
         kind = kind_of(spec)
-        return kind if spec.recipe is None and self.pool.has(kind, DEFAULT_TENANT) else None
+        return kind if spec.recipe is None and self.pool.has(kind, spec.tenant) else None
 
     async def needs_setup(self, spec: Spec) -> bool:
         """Return True if an image must be pulled or an environment built first.
@@ -107,7 +105,7 @@ class Preparation:
 
         Raises `InvalidRequest` if the archive cannot be unpacked, and `Unavailable` instead of `SandboxBroken`."""
         try:
-            return await self._fill_sandbox(kind, archive.chunks())
+            return await self._fill_sandbox(kind, spec.tenant, archive.chunks())
         except SandboxRefused as error:
             if error.code == "disk_full":
                 raise TooLarge(
@@ -181,11 +179,12 @@ class Preparation:
             if await self.environments.has(kind.image):
                 break
             kind = await self._prepared_kind(run, reservation)  # the image was evicted during the wait
-        return Placement(reservation.reserved_slot, await self._fill_sandbox(kind, open_archive()))
+        sandbox = await self._fill_sandbox(kind, run.execution.spec.tenant, open_archive())
+        return Placement(reservation.reserved_slot, sandbox)
 
-    async def _fill_sandbox(self, kind: SandboxKind, archive: AsyncIterator[bytes]) -> Sandbox:
+    async def _fill_sandbox(self, kind: SandboxKind, tenant: str, archive: AsyncIterator[bytes]) -> Sandbox:
         """Take a sandbox from the pool and unpack the archive in it. If that fails, remove the sandbox."""
-        sandbox = await self.pool.take(kind, DEFAULT_TENANT)
+        sandbox = await self.pool.take(kind, tenant)
         try:
             with timed(self.meter, STEP_SECONDS, "upload"):
                 async for chunk in archive:

@@ -4,7 +4,6 @@ It assigns queued executions to replicas, and ends those that have waited too lo
 replicas, or ends them as lost."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
@@ -15,6 +14,7 @@ from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
 from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
+from pyexec.domain.fair_queue import FairShares
 from pyexec.domain.plan import (
     Action,
     Claim,
@@ -31,6 +31,7 @@ from pyexec.ports import EventLog, Member, Membership
 from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.replica_load import ReplicaLoad
 from pyexec.services.retention import MAINTENANCE_SECONDS, Retention
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
@@ -38,9 +39,6 @@ from pyexec.services.slots import Slots
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-QUEUED_AHEAD = 1
-"""How many more executions than it has free slots the leader assigns to a replica. So asynchronous executions wait in
-the same queue as synchronous callers."""
 
 
 @frozen(kw_only=True)
@@ -82,6 +80,7 @@ class Reconciler:
         self._members: Mapping[str, Member] = {}
         self._gone_since: dict[str, float] = {}
         self._changed = Broadcast()
+        self._shares = FairShares(slots.tenants.weight_of)
         self._failures = FailureLog(logger, "reconciling")
         self.leading = anyio.Lock()
         """Locked while this replica is the leader."""
@@ -124,7 +123,7 @@ class Reconciler:
         """Reconcile once. Return the seconds until the next deadline; None if there is no deadline."""
         try:
             for action in plan(self._view()):
-                with correlated(action.execution.id):
+                with correlated(action.execution.id, tenant=action.execution.spec.tenant):
                     await self._act(action)
                 self._failures.recovered()
         except Unavailable as error:
@@ -134,36 +133,25 @@ class Reconciler:
         return None if deadline is None else max(0.0, deadline - anyio.current_time())
 
     def _view(self) -> ClusterState:
+        load = ReplicaLoad(
+            here=self._config.replica,
+            members=self._members,
+            executions=[seen.execution for seen in self._open.values()],
+            slots=self._slots,
+            lane=self._lane,
+        )
         return ClusterState(
             now=anyio.current_time(),
             open=tuple(self._open.values()),
-            capacity=self._capacity(),
-            in_setup=self._in_setup(),
+            capacity=load.capacity(),
+            in_setup=load.in_setup(),
+            ahead=load.ahead(),
+            allowance=load.allowance(),
+            shares=self._shares,
             gone_since=dict(self._gone_since),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
             adoption_seconds=self._config.adoption_seconds,
         )
-
-    def _capacity(self) -> dict[str, int]:
-        """Return how many more executions each member may be given. Those in its setup lane hold no slot."""
-        owned = Counter(
-            seen.execution.owner
-            for seen in self._open.values()
-            if seen.execution.phase is not Phase.PREPARING
-        )
-        capacity = {name: member.slots + QUEUED_AHEAD - owned[name] for name, member in self._members.items()}
-        here = self._config.replica
-        if here in capacity:  # runs of this replica are known exactly, and are not in `_open`
-            capacity[here] = self._slots.free + QUEUED_AHEAD - owned[here]
-        return capacity
-
-    def _in_setup(self) -> dict[str, int]:
-        """Return how many executions are in the setup lane of each member."""
-        executions = [seen.execution for seen in self._open.values()]
-        preparing = Counter(e.owner for e in executions if e.phase is Phase.PREPARING)
-        in_setup = {name: preparing[name] for name in self._members}
-        in_setup[self._config.replica] = len(self._lane)  # its runs are not in `_open`
-        return in_setup
 
     async def _watch_members(self) -> None:
         failures = FailureLog(logger, "watching the members")
@@ -264,6 +252,8 @@ class Reconciler:
                 fence = execution.owner or execution.pinned
         try:
             await self._log.append(execution.id, execution.seq, [event], notify=notify, fence=fence)
+            if isinstance(action, Claim):
+                self._shares.charge(execution.spec.tenant)
             if isinstance(event, Released):
                 self._first_seen[execution.id] = anyio.current_time()  # its time in the queue starts again
         except Conflict as error:

@@ -80,7 +80,8 @@ class Recovery:
             orphans.discard(execution.container)  # another replica may have adopted its program
             # The log names the owner. The container's label names the replica that started it.
             if execution.owner not in alive or self.runner.is_orphaned(execution):
-                with correlated(execution.id, "async" if execution.payload else "sync"):
+                mode = "async" if execution.payload else "sync"
+                with correlated(execution.id, mode, execution.spec.tenant):
                     await self._adopt(execution, events, execution.container)
         for container in orphans:
             await self._remove(container)
@@ -121,7 +122,8 @@ class Recovery:
         except EngineError as error:
             logger.warning("cannot adopt %s: %s", execution.id, error)
             return
-        slot = self.slots.reserve_unconditionally(execution.spec.limits)
+        spec = execution.spec
+        slot = self.slots.reserve_unconditionally(spec.limits, spec.tenant)
         try:
             await self.runner.adopt(execution, events, sandbox, slot)
             logger.info("adopted %s; its program kept running", execution.id)

@@ -7,6 +7,7 @@ import anyio
 from attrs import Factory, define, field
 
 from pyexec.domain.spec import Limits
+from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import QueueTimeout
 from pyexec.services.setup_lane import SetupKey, SetupLane, SetupPlace
 from pyexec.services.slots import Slot, Slots
@@ -16,11 +17,12 @@ from pyexec.services.slots import Slot, Slots
 class Reservation:
     """Holds a slot or a place in the setup lane, never both. `release` it if no program starts in the slot.
 
-    `seconds_left` is how long the execution may still wait, in both queues together."""
+    `seconds_left` is how long the execution may still wait, in both queues together. `tenant` is its tenant."""
 
     slots: Slots
     lane: SetupLane
     seconds_left: float
+    tenant: str = DEFAULT_TENANT
     slot: Slot | None = None
     place: SetupPlace | None = None
     _timeout_seconds: float = field(
@@ -38,7 +40,7 @@ class Reservation:
         """Release the slot, and join the setup lane. Return the place there."""
         if self.place is None:
             self.release()
-            self.place = self.lane.join(key)
+            self.place = self.lane.join(key, self.tenant)
         return self.place
 
     async def wait_for_setup(self) -> None:
@@ -51,7 +53,7 @@ class Reservation:
         """Leave the setup lane, and reserve a slot if one is free. Return True if a slot is held now."""
         self._leave_lane()
         if self.slot is None:
-            self.slot = self.slots.try_reserve(limits)
+            self.slot = self.slots.try_reserve(limits, self.tenant)
         return self.slot is not None
 
     def try_begin(self, limits: Limits, setup: SetupKey | None) -> bool:
@@ -67,9 +69,9 @@ class Reservation:
         self._leave_lane()
         if self.slot is not None:
             return False
-        waits = self.slots.must_wait(limits)
+        waits = self.slots.must_wait(limits, self.tenant)
         with self._waiting():
-            self.slot = await self.slots.reserve(limits, self.seconds_left)
+            self.slot = await self.slots.reserve(limits, self.seconds_left, self.tenant)
         return waits
 
     @contextmanager
@@ -91,7 +93,7 @@ class Reservation:
     def _leave_lane(self) -> None:
         if self.place is not None:
             place, self.place = self.place, None
-            self.lane.leave(place)
+            self.lane.leave(place, self.tenant)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

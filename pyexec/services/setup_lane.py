@@ -2,14 +2,16 @@
 
 A setup pulls an image or builds an environment. It holds no slot. See docs/design/setup-lane.md."""
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 
 import anyio
 from attrs import define, field, frozen
 
 from pyexec.domain.environment import Recipe
+from pyexec.domain.fair_queue import FairShares
 from pyexec.domain.spec import Spec
+from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
 from pyexec.errors import QueueTimeout
 from pyexec.metrics import (
     NOOP_METER,
@@ -23,6 +25,8 @@ from pyexec.metrics import (
 
 SetupKey = tuple[str, Recipe | None]
 """The image's name and the recipe. Executions with the same key share one setup."""
+SetupRequest = tuple[SetupKey, str]
+"""A setup, and the tenant of an execution that needs it."""
 
 
 def setup_key(spec: Spec) -> SetupKey:
@@ -32,11 +36,14 @@ def setup_key(spec: Spec) -> SetupKey:
 
 @define(eq=False)
 class SetupPlace:
-    """One setup in the lane, and the number of executions that need it. `begun` is set once it may run."""
+    """One setup in the lane, and how many executions of each tenant need it. `begun` is set once it may run.
+
+    While it waits, it counts for `tenant`, whose execution came first."""
 
     key: SetupKey
+    tenant: str
     begun: anyio.Event = field(factory=anyio.Event)
-    executions: int = 0
+    executions: Counter[str] = field(factory=Counter)
     closed: bool = False
     """True once an execution has left the running setup. The setup may have ended, so no execution joins it."""
 
@@ -50,38 +57,39 @@ class LaneCount:
 
 
 class SetupLane:
-    """Lets at most `size` setups run at once, first come, first served.
+    """Lets at most `size` setups run at once. Tenants take turns; within a tenant, first come, first served.
 
     An execution that needs a setup joins it, waits, and leaves the lane after the setup."""
 
-    def __init__(self, size: int, meter: Meter = NOOP_METER) -> None:
+    def __init__(self, size: int, tenants: Tenants | None = None, meter: Meter = NOOP_METER) -> None:
         self.size = size
+        self._shares = FairShares((tenants or Tenants()).weight_of)
         self._meter = meter
         self._places: list[SetupPlace] = []
-        """In the order of arrival. The first `size` of them run."""
+        """The first `size` of them run. The others wait, in the order of arrival."""
         meter.watch(SETUP_LIMIT, lambda: self.size)
         meter.watch(SETUPS_RUNNING, lambda: min(self.size, len(self._places)))
         meter.watch(SETUP_QUEUE_LENGTH, lambda: self.count().waiting)
 
     def __len__(self) -> int:
         """Return the number of executions in the lane."""
-        return sum(place.executions for place in self._places)
+        return sum(place.executions.total() for place in self._places)
 
-    def join(self, key: SetupKey) -> SetupPlace:
+    def join(self, key: SetupKey, tenant: str = DEFAULT_TENANT) -> SetupPlace:
         """Join the setup with this key, or put a new one at the end of the lane. The caller must `leave` it once."""
         place = self._find(key)
         if place is None:
-            place = SetupPlace(key)
+            place = SetupPlace(key, tenant)
             self._places.append(place)
-        place.executions += 1
+        place.executions[tenant] += 1
         self._begin()
         return place
 
-    def leave(self, place: SetupPlace) -> None:
+    def leave(self, place: SetupPlace, tenant: str = DEFAULT_TENANT) -> None:
         """Leave a setup. When its last execution leaves, the next setup begins."""
-        place.executions -= 1
+        place.executions[tenant] -= 1
         place.closed = place.begun.is_set()
-        if not place.executions:
+        if not place.executions.total():
             self._places.remove(place)
             self._begin()
 
@@ -92,27 +100,41 @@ class SetupLane:
             return
         raise QueueTimeout("no setup could begin")
 
-    def begins_at_once(self, key: SetupKey, before: Sequence[SetupKey] = ()) -> bool:
-        """Return True if a setup with this key would not wait, also if setups with the keys `before` came first."""
-        return self.count([*before, key]).waiting == self.count(before).waiting
+    def begins_at_once(self, key: SetupKey, before: Sequence[SetupRequest] = ()) -> bool:
+        """Return True if a setup with this key would not wait, also if the setups `before` came first."""
+        return self.count([*before, (key, "")]).waiting == self.count(before).waiting
 
-    def count(self, more: Sequence[SetupKey] = ()) -> LaneCount:
-        """Count the executions in the lane, as if others with the keys `more` had joined it."""
-        running = sum(place.executions for place in self._places[: self.size])
-        waiting = len(self) - running
+    def count(self, more: Sequence[SetupRequest] = (), tenant: str | None = None) -> LaneCount:
+        """Count the executions in the lane, as if `more` had joined it. With `tenant`, count only those of it."""
+        running = sum(_executions(place, tenant) for place in self._places[: self.size])
+        waiting = sum(_executions(place, tenant) for place in self._places[self.size :])
         joinable = {place.key: place.begun.is_set() for place in self._places if not place.closed}
         free = self.size - len(self._places)
-        for key in more:
+        for key, owner in more:
             if key not in joinable:
                 joinable[key] = free > 0
                 free -= 1
-            running += joinable[key]
-            waiting += not joinable[key]
+            if tenant in (None, owner):
+                running += joinable[key]
+                waiting += not joinable[key]
         return LaneCount(running, waiting)
 
     def _find(self, key: SetupKey) -> SetupPlace | None:
         return next((place for place in self._places if place.key == key and not place.closed), None)
 
     def _begin(self) -> None:
-        for place in islice(self._places, self.size):
+        """Begin as many setups as there are free places, each time of the tenant whose turn it is."""
+        while waiting := [place for place in self._places if not place.begun.is_set()]:
+            begun = len(self._places) - len(waiting)
+            if begun >= self.size:
+                return
+            tenant = self._shares.next(place.tenant for place in waiting)
+            place = next(place for place in waiting if place.tenant == tenant)
+            self._shares.charge(place.tenant)
+            self._places.remove(place)
+            self._places.insert(begun, place)
             place.begun.set()
+
+
+def _executions(place: SetupPlace, tenant: str | None) -> int:
+    return place.executions.total() if tenant is None else place.executions[tenant]

@@ -1,12 +1,15 @@
 """Slots: how many programs run at once on this replica, and the queue for them."""
 
-from collections import deque
+from collections import Counter
+from functools import partial
 
 import anyio
 from attrs import define, field, frozen
 
 from pyexec.aio import Broadcast
+from pyexec.domain.fair_queue import FairQueue, FairShares
 from pyexec.domain.spec import MEBIBYTE, Limits
+from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
 from pyexec.errors import QueueTimeout, TooLarge
 from pyexec.metrics import (
     MEMORY_BUDGET,
@@ -17,6 +20,8 @@ from pyexec.metrics import (
     SLOTS,
     SLOTS_IN_USE,
     STEP_SECONDS,
+    TENANT_QUEUE_LENGTH,
+    TENANT_SLOTS_IN_USE,
     Meter,
     timed,
 )
@@ -24,9 +29,10 @@ from pyexec.metrics import (
 
 @frozen
 class Slot:
-    """The right to run one program in a sandbox that may take `memory_mb`. Release it exactly once."""
+    """The right of a tenant to run one program in a sandbox that may take `memory_mb`. Release it exactly once."""
 
     memory_mb: int
+    tenant: str
 
 
 @define(eq=False)
@@ -36,9 +42,11 @@ class _Waiter:
 
 
 class Slots:
-    """Grants slots first come, first served, bounded by count and by the memory of all sandboxes together.
+    """Grants slots, bounded by count and by the memory of all sandboxes together.
 
-    `overhead_mb` is what a sandbox takes in addition to the program's memory and files."""
+    Tenants that wait take turns, by their weights; see docs/design/fairness.md. Within a tenant, the order is first
+    come, first served. A tenant that runs its `max_running` programs does not delay other tenants. `overhead_mb` is
+    what a sandbox takes in addition to the program's memory and files."""
 
     def __init__(
         self,
@@ -47,16 +55,19 @@ class Slots:
         queue_max: int,
         memory_mb_max: int,
         overhead_mb: int,
+        tenants: Tenants | None = None,
         meter: Meter = NOOP_METER,
     ) -> None:
+        self.tenants = tenants or Tenants()
         self._meter = meter
         self._overhead_mb = overhead_mb
         self._free = concurrent_max
         self._free_mb = memory_mb_max
         self._memory_mb_max = memory_mb_max
         self.queue_max = queue_max
-        """How many executions may wait."""
-        self._queue: deque[_Waiter] = deque()
+        """How many executions of a tenant may wait, unless the tenant has its own limit."""
+        self._queue = FairQueue[_Waiter](FairShares(self.tenants.weight_of))
+        self._running = Counter[str]()
         self._queued = Broadcast()
         self.size = concurrent_max
         self.closed = False
@@ -73,6 +84,14 @@ class Slots:
         """The number of executions in the queue."""
         return len(self._queue)
 
+    def queue_length_of(self, tenant: str) -> int:
+        """Return the number of executions of a tenant in the queue."""
+        return self._queue.length_of(tenant)
+
+    def in_use_by(self, tenant: str) -> int:
+        """Return the number of slots that a tenant holds."""
+        return self._running[tenant]
+
     async def wait_for_queue(self, seconds: float) -> None:
         """Wait until a request is in the queue, at most `seconds`."""
         with anyio.move_on_after(seconds):
@@ -83,17 +102,21 @@ class Slots:
         """Reject new requests from now on. Slots that are in use stay valid."""
         self.closed = True
 
-    def must_wait(self, limits: Limits) -> bool:
+    def must_wait(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> bool:
         """Return True if a new program would have to wait for a slot."""
-        return bool(self._queue) or not self._fits(self._slot_for(limits))
+        return self.room_for(limits, tenant) <= 0
 
-    def room_for(self, limits: Limits) -> int:
-        """Return how many programs with these limits could start at once."""
-        return 0 if self._queue else min(self._free, self._free_mb // self._slot_for(limits).memory_mb)
+    def room_for(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> int:
+        """Return how many programs of a tenant with these limits could start at once."""
+        if self._next_waiter() is not None:
+            return 0
+        room = min(self._free, self._free_mb // self._slot_for(limits, tenant).memory_mb)
+        allowed = self.tenants.get(tenant).max_running
+        return room if allowed is None else min(room, allowed - self._running[tenant])
 
     def check_fits(self, limits: Limits) -> None:
         """Raise `TooLarge` if one program needs more memory than all sandboxes together may use."""
-        memory_mb = self._slot_for(limits).memory_mb
+        memory_mb = self._slot_for(limits, DEFAULT_TENANT).memory_mb
         if memory_mb > self._memory_mb_max:
             raise TooLarge(
                 f"memory_mb, disk_mb and {self._overhead_mb} MiB of overhead are {memory_mb} MiB; all sandboxes of "
@@ -101,31 +124,32 @@ class Slots:
                 field="config.memory_mb" if limits.memory_mb >= limits.disk_mb else "config.disk_mb",
             )
 
-    def try_reserve(self, limits: Limits) -> Slot | None:
-        """Reserve a slot if one is free and the queue is empty."""
-        slot = self._slot_for(limits)
-        if self.must_wait(limits):
+    def try_reserve(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> Slot | None:
+        """Reserve a slot if the tenant need not wait for one."""
+        slot = self._slot_for(limits, tenant)
+        if self.must_wait(limits, tenant):
             return None
+        self._queue.shares.charge(tenant)
         self._take(slot)
         return slot
 
-    def reserve_unconditionally(self, limits: Limits) -> Slot:
+    def reserve_unconditionally(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> Slot:
         """Reserve a slot for a program that runs already, even if none is free."""
-        slot = self._slot_for(limits)
+        slot = self._slot_for(limits, tenant)
         self._take(slot)
         return slot
 
-    async def reserve(self, limits: Limits, seconds: float) -> Slot:
+    async def reserve(self, limits: Limits, seconds: float, tenant: str = DEFAULT_TENANT) -> Slot:
         """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`."""
         with timed(self._meter, STEP_SECONDS, "slot"), anyio.move_on_after(seconds):
-            return await self._wait_in_queue(limits)
+            return await self._wait_in_queue(limits, tenant)
         raise QueueTimeout("no slot became free")
 
-    async def _wait_in_queue(self, limits: Limits) -> Slot:
-        if slot := self.try_reserve(limits):
+    async def _wait_in_queue(self, limits: Limits, tenant: str) -> Slot:
+        if slot := self.try_reserve(limits, tenant):
             return slot
-        waiter = _Waiter(self._slot_for(limits))
-        self._queue.append(waiter)
+        waiter = _Waiter(self._slot_for(limits, tenant))
+        self._queue.push(tenant, waiter)
         self._queued.notify_all()
         try:
             await waiter.granted.wait()
@@ -133,25 +157,36 @@ class Slots:
             if waiter.granted.is_set():
                 self.release(waiter.slot)
             else:
-                self._queue.remove(waiter)
+                self._queue.remove(tenant, waiter)
                 self._grant()
             raise
         return waiter.slot
 
     def release(self, slot: Slot) -> None:
-        """Release a slot. The first in the queue gets it."""
+        """Release a slot. The next in the queue gets it."""
         self._free += 1
         self._free_mb += slot.memory_mb
+        self._running[slot.tenant] -= 1
         self._grant()
 
-    def _slot_for(self, limits: Limits) -> Slot:
-        return Slot(limits.memory_mb + limits.disk_mb + self._overhead_mb)
+    def _slot_for(self, limits: Limits, tenant: str) -> Slot:
+        return Slot(limits.memory_mb + limits.disk_mb + self._overhead_mb, tenant)
 
     def _grant(self) -> None:
-        while self._queue and self._fits(self._queue[0].slot):
-            waiter = self._queue.popleft()
+        while (waiter := self._next_waiter()) is not None and self._fits(waiter.slot):
+            self._queue.pop(waiter.slot.tenant)
             self._take(waiter.slot)
             waiter.granted.set()
+
+    def _next_waiter(self) -> _Waiter | None:
+        """Return the waiter whose turn is next. If its memory is not free, all others wait for that, too: otherwise
+        small programs could keep a large one waiting for ever."""
+        found = self._queue.peek(self._may_run_more)
+        return None if found is None else found[1]
+
+    def _may_run_more(self, tenant: str) -> bool:
+        allowed = self.tenants.get(tenant).max_running
+        return allowed is None or self._running[tenant] < allowed
 
     def _fits(self, slot: Slot) -> bool:
         return self._free > 0 and slot.memory_mb <= self._free_mb
@@ -159,6 +194,7 @@ class Slots:
     def _take(self, slot: Slot) -> None:
         self._free -= 1
         self._free_mb -= slot.memory_mb
+        self._running[slot.tenant] += 1
 
     def _watch(self) -> None:
         watch = self._meter.watch
@@ -167,4 +203,7 @@ class Slots:
         watch(QUEUE_LENGTH, lambda: len(self._queue))
         watch(QUEUE_LIMIT, lambda: self.queue_max)
         watch(MEMORY_BUDGET, lambda: self._memory_mb_max * MEBIBYTE)
+        for name in self.tenants.names:
+            watch(TENANT_QUEUE_LENGTH, partial(self.queue_length_of, name), name)
+            watch(TENANT_SLOTS_IN_USE, partial(self.in_use_by, name), name)
         watch(MEMORY_RESERVED, lambda: (self._memory_mb_max - self._free_mb) * MEBIBYTE)

@@ -112,7 +112,7 @@ class Submissions:
         try:
             await check_key(self._log, upload)
             setup = await self._missing_setup(submission.spec)
-            async with self._admission.accepting(submission.run.id, submission.spec.limits, setup):
+            async with self._admission.accepting(submission.run.id, submission.spec, setup):
                 correlate_execution(submission.run.id)
                 await self._accept(submission, setup)
         except KeyTaken as taken:
@@ -125,16 +125,16 @@ class Submissions:
         If the image must be pulled or built first, accept the execution before that. If no slot becomes free in time,
         or the image is unavailable, the execution is accepted and ends as failed."""
         spec = submission.spec
-        reservation = self._reservation()
+        reservation = self._reservation(spec)
         async with AsyncExitStack() as undo:
             undo.callback(reservation.release)
             try:
                 kind = self._preparation.idle_kind(spec)
                 if kind is None:
-                    await self._admission.check(spec.limits)  # if it is refused, the engine need not be asked
+                    await self._admission.check(spec)  # if it is refused, the engine need not be asked
                     kind = await self._preparation.kind(spec)
                 if kind is not None:
-                    await self._admission.check(spec.limits)
+                    await self._admission.check(spec)
                     if await reservation.wait_for_slot(spec.limits):
                         kind = await self._preparation.kind(spec)
                 if kind is None:
@@ -172,7 +172,7 @@ class Submissions:
         """Accept an execution whose image must be pulled or built first, which may take minutes. It holds no slot."""
         run, archive, setup = submission.run, submission.archive, setup_key(submission.spec)
         reservation.release()
-        async with self._admission.accepting(run.id, submission.spec.limits, setup):
+        async with self._admission.accepting(run.id, submission.spec, setup):
             spool = await Spool.fill(self._config.spool_dir, archive.chunks())
             undo.push_async_callback(spool.close)
             reservation.join_setup(setup)
@@ -231,8 +231,9 @@ class Submissions:
         """Fill an idle sandbox if a slot is free. Return None if no slot or sandbox is free, or if this fails.
 
         A failure is only logged: if its cause persists, the start from the queue fails too, and reports it."""
-        kind = self._preparation.idle_kind(submission.spec)
-        slot = self._slots.try_reserve(submission.spec.limits) if kind is not None else None
+        spec = submission.spec
+        kind = self._preparation.idle_kind(spec)
+        slot = self._slots.try_reserve(spec.limits, spec.tenant) if kind is not None else None
         if kind is None or slot is None:
             return None
         held.callback(self._slots.release, slot)
@@ -269,7 +270,7 @@ class Submissions:
         self, run: Run, submitted: Submitted, key: IdempotencyKey | None, setup: SetupKey | None
     ) -> None:
         """Append the first event, and the claim in the same step if a slot, or a place for its setup, is free here."""
-        reservation = self._reservation()
+        reservation = self._reservation(submitted.spec)
         if not self._config.local_claim or not reservation.try_begin(submitted.spec.limits, setup):
             await self._runner.accept(run, [submitted], key)
             return
@@ -278,15 +279,15 @@ class Submissions:
         with reservation.released_on_error():
             await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
 
-    def _reservation(self) -> Reservation:
+    def _reservation(self, spec: Spec) -> Reservation:
         seconds = self._config.queue_timeout_seconds
-        return Reservation(slots=self._slots, lane=self._lane, seconds_left=seconds)
+        return Reservation(slots=self._slots, lane=self._lane, seconds_left=seconds, tenant=spec.tenant)
 
     async def _missing_setup(self, spec: Spec) -> SetupKey | None:
         """Return the setup that an asynchronous execution needs here, if it needs one."""
         if self._preparation.idle_kind(spec) is not None:
             return None
-        await self._admission.check(spec.limits)  # if it is refused, the engine need not be asked
+        await self._admission.check(spec)  # if it is refused, the engine need not be asked
         return setup_key(spec) if await self._preparation.needs_setup(spec) else None
 
     async def _submission(self, upload: Upload) -> Submission:

@@ -18,6 +18,7 @@ from pyexec.codec import to_json
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Submitted
 from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
+from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
@@ -44,6 +45,7 @@ class Upload:
     key: str | None = None
     identity: str = ""
     eval_last_expr: bool = False
+    tenant: str = DEFAULT_TENANT
 
 
 async def resolve_upload(upload: Upload, policy: Policy) -> Spec:
@@ -56,7 +58,7 @@ async def resolve_upload(upload: Upload, policy: Policy) -> Spec:
         spec = await anyio.to_thread.run_sync(resolve, metadata, policy)
     else:
         spec = resolve(metadata, policy)
-    return evolve(spec, eval_last_expr=upload.eval_last_expr)
+    return evolve(spec, eval_last_expr=upload.eval_last_expr, tenant=upload.tenant)
 
 
 class CheckedArchive:
@@ -135,7 +137,7 @@ def _characters(metadata: Metadata) -> int:
 
 def _idempotency_key(upload: Upload, key: str, archive_sha256: str) -> IdempotencyKey:
     request = fingerprint(upload.identity, to_json(upload.metadata), archive_sha256)
-    return IdempotencyKey(key_hash=sha256(key), fingerprint=request)
+    return IdempotencyKey(key_hash=key_hash(key, upload.tenant), fingerprint=request)
 
 
 @frozen
@@ -181,3 +183,11 @@ class Spool:
     async def close(self) -> None:
         """Free the space."""
         await self._stack.aclose()
+
+
+def key_hash(key: str, tenant: str) -> str:
+    """Return the hash under which an idempotency key is stored. Equal keys of two tenants have different hashes.
+
+    A key has no line break, because it comes from a header. The tenant `default` has the hashes that were stored before
+    there were tenants."""
+    return sha256(key if tenant == DEFAULT_TENANT else f"{tenant}\n{key}")

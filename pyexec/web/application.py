@@ -3,10 +3,11 @@
 from aiohttp import web
 
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.tenants import Tenants
 from pyexec.metrics import Meter
 from pyexec.settings import Settings
 from pyexec.web.connections import collapse_slashes, drain_body, record_response
-from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TOKENS, Exposition, ServerState
+from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
 from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.executions import (
     delete_execution,
@@ -41,7 +42,11 @@ ROUTES = (
 
 
 def create_application(
-    settings: Settings, state: ServerState, meter: Meter, exposition: Exposition
+    settings: Settings,
+    state: ServerState,
+    meter: Meter,
+    exposition: Exposition,
+    tenants: Tenants,
 ) -> web.Application:
     """Create the application. Every path also works with a trailing slash, and HEAD wherever GET does."""
     app = web.Application(
@@ -49,7 +54,7 @@ def create_application(
         client_max_size=settings.max_metadata_mb * MEBIBYTE,
     )
     app[SERVER_STATE] = state
-    app[TOKENS] = settings.api_tokens
+    app[TENANTS] = tenants
     app[METER] = meter
     app[EXPOSITION] = exposition
     app[ACCESS_LOG] = settings.access_log
@@ -58,5 +63,5 @@ def create_application(
         for same_path in (path, f"{path}/"):
             for same_method in SAFE_METHODS if method == "GET" else (method,):
                 app.router.add_route(same_method, same_path, handler)
-    add_api_docs(app, openapi_document(ROUTES, server_info(settings)))
+    add_api_docs(app, openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token)))
     return app

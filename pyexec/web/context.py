@@ -2,12 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aiohttp import web
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from pyexec.domain.ids import is_execution_id
+from pyexec.domain.result import Summary
+from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
 from pyexec.errors import Unavailable, UnknownExecution, quote
 from pyexec.metrics import Meter
 from pyexec.ports import REPLICA_HEADER, Caller
@@ -63,7 +65,10 @@ class Exposition(Protocol):
 
 
 SERVER_STATE = web.AppKey("server_state", ServerState)
-TOKENS = web.AppKey("tokens", tuple[str, ...])
+TENANTS = web.AppKey("tenants", Tenants)
+S = TypeVar("S", bound=Summary)
+TENANT = web.RequestKey("tenant", str)
+"""The tenant of the request's token; not set if the server requires no token, or if the path is public."""
 METER = web.AppKey("meter", Meter)
 EXPOSITION = web.AppKey("exposition", Exposition)
 ACCESS_LOG = web.AppKey("access_log", bool)
@@ -78,12 +83,29 @@ def get_context(request: web.Request) -> Context:
 
 
 def read_caller(request: web.Request) -> Caller:
-    """Return the sender of the request: its bearer token, and whether it is another replica."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    """Return the sender of the request: its bearer token and tenant, and whether it is another replica."""
     return Caller(
-        token=token.strip() if scheme.lower() == "bearer" else None,
+        token=read_token(request),
+        tenant=request.get(TENANT),
         is_replica=REPLICA_HEADER in request.headers,
     )
+
+
+def read_tenant(request: web.Request) -> str:
+    """Return the tenant for which the request runs code."""
+    tenant: str = request.get(TENANT, DEFAULT_TENANT)
+    return tenant
+
+
+def read_token(request: web.Request) -> str | None:
+    """Return the bearer token of the request, if it has one."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def public(request: web.Request, summary: S) -> S:
+    """Return a result or a summary for the response, without the tenant if the server requires no tokens."""
+    return summary if TENANT in request else evolve(summary, tenant=None)
 
 
 def read_execution_id(request: web.Request) -> str:

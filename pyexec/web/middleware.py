@@ -1,6 +1,5 @@
 """Middleware, outermost first: one task per request, access log and metrics, errors as JSON, access control."""
 
-import hmac
 import logging
 from http import HTTPStatus
 from time import perf_counter
@@ -10,8 +9,9 @@ import anyio
 from aiohttp import web
 from aiohttp.hdrs import METH_ALL
 
-from pyexec.correlation import correlate
+from pyexec.correlation import correlate, correlate_tenant
 from pyexec.domain.ids import is_execution_id
+from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import (
     CorruptLog,
     ExecutorError,
@@ -29,7 +29,7 @@ from pyexec.errors import (
 from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer, abort_transfer, has_begun
-from pyexec.web.context import ACCESS_LOG, METER, TOKENS, Handler
+from pyexec.web.context import ACCESS_LOG, METER, TENANT, TENANTS, Handler, read_token
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("pyexec.web.access")
@@ -224,34 +224,29 @@ def _json(status: HTTPStatus, text: str, code: str, **extra: str) -> web.Respons
 
 @web.middleware
 async def control_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Require a valid token if tokens are configured; otherwise block cross-site requests (CSRF)."""
-    tokens = request.app[TOKENS]
-    if tokens and not is_public(request.path) and not _has_valid_token(request, tokens):
-        text = "API token missing or invalid; send it as Authorization: Bearer TOKEN"
-        response = _json(HTTPStatus.UNAUTHORIZED, text, "unauthorized")
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
-    if not tokens and _is_cross_site(request):
-        text = "cross-site request blocked; configure API tokens to allow it"
-        return _json(HTTPStatus.FORBIDDEN, text, "cross_site")
+    """Require a token and find its tenant, if tokens are configured; otherwise block cross-site requests (CSRF)."""
+    tenants = request.app[TENANTS]
+    if not tenants.requires_token:
+        if _is_cross_site(request):
+            text = "cross-site request blocked; configure API tokens to allow it"
+            return _json(HTTPStatus.FORBIDDEN, text, "cross_site")
+        correlate_tenant(DEFAULT_TENANT)
+    elif not is_public(request.path):
+        token = read_token(request)
+        tenant = None if token is None else tenants.authenticate(token)
+        if tenant is None:
+            text = "API token missing or invalid; send it as Authorization: Bearer TOKEN"
+            response = _json(HTTPStatus.UNAUTHORIZED, text, "unauthorized")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        request[TENANT] = tenant
+        correlate_tenant(tenant)
     return await handler(request)
 
 
 def is_public(path: str) -> bool:
     """Return True if a path needs no token."""
     return path.rstrip("/") in PUBLIC_PATHS or path.startswith("/docs/")
-
-
-def _has_valid_token(request: web.Request, tokens: tuple[str, ...]) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    # Every token is compared, so that the time taken does not depend on which one matches.
-    matches = [hmac.compare_digest(_bytes(given.strip()), _bytes(token)) for token in tokens]
-    return scheme.lower() == "bearer" and any(matches)
-
-
-def _bytes(text: str) -> bytes:
-    """Encode a header as it was received: aiohttp keeps bytes that are not UTF-8 as surrogates."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _is_cross_site(request: web.Request) -> bool:

@@ -10,12 +10,14 @@ from contextlib import aclosing
 import anyio
 import anyio.lowlevel
 from aiohttp import web
+from attrs import evolve
 
 from pyexec.codec import event_name, timestamp
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
 from pyexec.errors import ExecutorError, InvalidRequest, quote
+from pyexec.web.context import public
 from pyexec.web.middleware import mark_complete
 from pyexec.web.streaming import cooperative, result_pieces
 
@@ -88,7 +90,7 @@ async def send_events(
             async with aclosing(items):
                 async for batch in items:
                     async with write_lock:
-                        await _write_batch(response, execution_id, batch)
+                        await _write_batch(request, response, execution_id, batch)
                     if isinstance(batch[-1], EndItem):
                         mark_complete(request, response)
         except (ConnectionError, ExecutorError) as error:
@@ -100,12 +102,15 @@ async def send_events(
     return response
 
 
-async def _write_batch(response: web.StreamResponse, execution_id: str, batch: Sequence[Item]) -> None:
+async def _write_batch(
+    request: web.Request, response: web.StreamResponse, execution_id: str, batch: Sequence[Item]
+) -> None:
     """Write the events of a batch at once, and let other tasks run. The last event can be large, and is streamed."""
     end = batch[-1] if isinstance(batch[-1], EndItem) else None
     await response.write(b"".join(encode(execution_id, item) for item in batch if item is not end))
     await anyio.lowlevel.checkpoint()
     if end is not None:
+        end = evolve(end, result=public(request, end.result))
         async for piece in cooperative(end_pieces(end)):
             await response.write(piece)
 

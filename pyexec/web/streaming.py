@@ -11,6 +11,7 @@ from pyexec.codec import to_json
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result, result_of, result_without_output
+from pyexec.web.context import public
 from pyexec.web.middleware import mark_complete
 
 RESULT_AT_ONCE_BYTES = 64 * 1024
@@ -40,8 +41,8 @@ async def send_result(
 ) -> web.StreamResponse:
     """Send the result of an execution as JSON."""
     if len(output_log) <= RESULT_AT_ONCE_BYTES:
-        return web.json_response(to_json(result_of(execution, output_log)))
-    result = result_without_output(execution, output_log)
+        return web.json_response(to_json(public(request, result_of(execution, output_log))))
+    result = public(request, result_without_output(execution, output_log))
     headers = {"Content-Type": "application/json; charset=utf-8"}
     return await send_stream(request, headers, cooperative(result_pieces(result, output_log)))
 

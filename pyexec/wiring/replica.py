@@ -11,6 +11,7 @@ from attrs import frozen
 from pyexec import __version__
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.tenants import Tenants
 from pyexec.errors import EngineError, Unavailable
 from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import EngineIdentity, Member, Membership
@@ -93,7 +94,7 @@ class Replica:
 
 @asynccontextmanager
 async def open_replica(
-    settings: Settings, address: str, replica_id: str, meter: Meter
+    settings: Settings, tenants: Tenants, address: str, replica_id: str, meter: Meter
 ) -> AsyncIterator[Replica]:
     """Connect to the engine, open the stores, join the members under `address`, and assemble the replica.
 
@@ -125,7 +126,9 @@ async def open_replica(
         )
         isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
         index = await stack.enter_async_context(open_index(settings))
-        replica = assemble(settings, replica_id, engine, identity, stores, isolation_check, index, meter)
+        replica = assemble(
+            settings, replica_id, engine, identity, stores, isolation_check, index, meter, tenants
+        )
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
 
@@ -139,9 +142,10 @@ def assemble(
     isolation_check: IsolationCheck,
     index: IndexSource,
     meter: Meter = NOOP_METER,
+    tenants: Tenants | None = None,
 ) -> Replica:
     """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
-    shared = build_shared_parts(settings, replica_id, identity, stores, meter)
+    shared = build_shared_parts(settings, tenants or Tenants(), replica_id, identity, stores, meter)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
     environments = build_environments(settings, labels, engine, identity, isolation_check, index, meter)

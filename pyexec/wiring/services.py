@@ -7,6 +7,7 @@ from attrs import frozen
 from pyexec import __version__
 from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.tenants import Tenants
 from pyexec.metrics import (
     ACTIVE_EXECUTIONS,
     BACKLOG,
@@ -57,7 +58,12 @@ class SharedParts:
 
 
 def build_shared_parts(
-    settings: Settings, replica_id: str, identity: EngineIdentity, stores: Stores, meter: Meter
+    settings: Settings,
+    tenants: Tenants,
+    replica_id: str,
+    identity: EngineIdentity,
+    stores: Stores,
+    meter: Meter,
 ) -> SharedParts:
     """Build the slots, the setup lane, the list of active runs, and the event log with its metrics."""
     active_runs = ActiveRuns()
@@ -66,6 +72,7 @@ def build_shared_parts(
         queue_max=settings.max_queued,
         memory_mb_max=settings.memory_budget_mb(OVERHEAD_MB, identity.memory_mb),
         overhead_mb=OVERHEAD_MB,
+        tenants=tenants,
         meter=meter,
     )
     return SharedParts(
@@ -73,10 +80,10 @@ def build_shared_parts(
         replica_id=replica_id,
         identity=identity,
         stores=stores,
-        log=MeteredLog(stores.log, active_runs, meter),
+        log=MeteredLog(stores.log, active_runs, meter, tenants),
         blobs=stores.blobs,
         slots=slots,
-        lane=SetupLane(settings.setups_max(identity.cpus, identity.memory_mb), meter),
+        lane=SetupLane(settings.setups_max(identity.cpus, identity.memory_mb), tenants, meter),
         active_runs=active_runs,
         corrupt_logs=CorruptLogReporter(),
         meter=meter,

@@ -72,7 +72,7 @@ def check_result(case) -> Result:
     if result.ended:
         assert exit_codes.exit_code_of(result.status, result.exit_code, result.error_type) == case["exit"]
     plain = ("execution_id", "status", "stdout", "stderr", "exit_code", "error", "error_type", "error_line")
-    for name in (*plain, "entrypoint", "result", "duration_ms"):
+    for name in (*plain, "tenant", "entrypoint", "result", "duration_ms"):
         assert getattr(result, name) == wire.get(name)
     for name in ("created_at", "started_at", "finished_at"):
         assert getattr(result, name) == (datetime.fromisoformat(wire[name]) if name in wire else None)

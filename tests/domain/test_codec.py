@@ -21,7 +21,7 @@ from pyexec.codec import (
     timestamp,
     to_json,
 )
-from pyexec.domain.events import Event, Finished
+from pyexec.domain.events import Event, Finished, Submitted
 from pyexec.domain.execution import fold
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
@@ -241,6 +241,7 @@ def test_fields_that_do_not_apply_are_omitted() -> None:
         "stdout": "hi\n",
         "stderr": "",
         "created_at": "2026-01-01T00:00:00.000000Z",
+        "tenant": "default",
         "truncated": {"stdout": False, "stderr": False},
     }
 
@@ -259,3 +260,13 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
         parse_json('{"config": {"memory_mb": 64.0}}', what="metadata"), Metadata, what="metadata"
     )
     assert (parsed.config.memory_mb, type(parsed.config.memory_mb)) == (64, int)
+
+
+def test_old_events_without_a_tenant_belong_to_default() -> None:
+    stored = encode_event(submitted())
+    assert b"tenant" not in stored  # so that earlier versions can read it
+    event = decode_event(stored)
+    assert isinstance(event, Submitted)
+    assert event.spec.tenant == "default"
+    of_tenant = attrs.evolve(event, spec=attrs.evolve(event.spec, tenant="acme"))
+    assert decode_event(encode_event(of_tenant)) == of_tenant

@@ -261,3 +261,21 @@ def test_help_names_every_setting_and_wrong_usage_is_one_line() -> None:
     done = subprocess.run([PROGRAM, "--chekc"], capture_output=True, text=True, check=False)
     assert done.returncode == 2  # 1 means that a check failed
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "check_is", "message"),
+    [
+        ("[acme]\ntokens = ['s3cret']\n[research]\ntokens = ['x']\n", "ok", "acme, research"),
+        ("[acme]\ntokens = ['s3cret']\nweigth = 2\n", "failed", "line 3: acme.weigth is unknown"),
+    ],
+)
+def test_the_file_of_tenants_is_checked(
+    image: str, tmp_path: Path, text: str, check_is: str, message: str
+) -> None:
+    file = tmp_path / "tenants.toml"
+    file.write_text(text)
+    found = check(image, tmp_path / "data", docker_socket="/none", host="0.0.0.0", tenants_file=str(file))
+    assert message in found("tenants", check_is)[0]
+    assert not found("address", "warning")
+    assert "s3cret" not in str(found)

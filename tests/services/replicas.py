@@ -11,8 +11,9 @@ from attrs import define
 
 from pyexec.adapters.single_member import NoPeers
 from pyexec.domain.spec import Metadata
+from pyexec.domain.tenants import DEFAULT_TENANT, Tenant, Tenants
 from pyexec.errors import EngineError, ExecutorError, Unavailable
-from pyexec.ports import Member
+from pyexec.ports import Caller, Member
 from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.server import Stop
 from pyexec.services.active_runs import Run
@@ -38,6 +39,7 @@ QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
 NO_INDEX = partial(nullcontext, None)
+TENANTS = Tenants((Tenant(name=DEFAULT_TENANT, weight=2), Tenant(name="capped", max_running=1)))
 PROOF = IsolationCheckConfig(
     default_image="of no use here", unsupported=(), accepted=(), networks=(), ports=(), strict=False
 )
@@ -69,6 +71,7 @@ class Request:
     key: str | None
     package: str | None = None
     image: str | None = None
+    tenant: str = DEFAULT_TENANT
     execution_id: str | None = None
     error: BaseException | None = None
     accepted: bool = False
@@ -167,7 +170,9 @@ class Life:
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
         proof = IsolationCheck(engine, PROOF, passed=True)
-        self.replica = assemble(self._settings, self.name, engine, engine_identity, stores, proof, NO_INDEX)
+        self.replica = assemble(
+            self._settings, self.name, engine, engine_identity, stores, proof, NO_INDEX, tenants=TENANTS
+        )
         try:
             while True:
                 if await self._serves(self.replica):
@@ -225,6 +230,7 @@ class Life:
             archive=_pieces(archive),
             key=request.key,
             identity="sync" if request.sync else "async",
+            tenant=request.tenant,
         )
 
     async def _submit(self, request: Request, upload: Upload) -> None:
@@ -243,7 +249,7 @@ class Life:
             if request.key is None and isinstance(started, Run):
                 self.world.kills_asked.add(started.id)
                 with anyio.CancelScope(shield=True):
-                    await context.executions.request_kill(started.id)
+                    await context.executions.request_kill(started.id, Caller())
             raise
 
     async def kill(self, execution_id: str) -> None:
@@ -252,7 +258,7 @@ class Life:
             request = Request("", sync=False, key=None)
             self.requests.append(request)
             with request.scope():
-                await self.context().executions.kill(execution_id)
+                await self.context().executions.kill(execution_id, Caller())
         except (ExecutorError, Crashed):
             return
         except BaseException as error:  # noqa: BLE001  checked at the end of every step

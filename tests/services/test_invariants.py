@@ -24,12 +24,23 @@ from hypothesis.stateful import (
 
 from pyexec.domain.events import Adopted, Failed, Finished, Running
 from pyexec.domain.execution import Phase
+from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import InvalidRequest
 from pyexec.services import submissions
 from tests.services.containers import Box
 from tests.services.images import COLD
 from tests.services.log_invariants import check_ended, check_log, check_started_once
-from tests.services.replicas import BAD, GOOD, QUEUE_SECONDS, SETUPS, SLOTS, InlineSpool, Life, Request
+from tests.services.replicas import (
+    BAD,
+    GOOD,
+    QUEUE_SECONDS,
+    SETUPS,
+    SLOTS,
+    TENANTS,
+    InlineSpool,
+    Life,
+    Request,
+)
 from tests.services.virtual_time import VirtualLoop
 from tests.services.world import World
 
@@ -104,7 +115,15 @@ class Replicas(RuleBasedStateMachine):
 
     # Actions of callers.
 
-    @rule(pick=picks, sync=st.booleans(), key=keys, package=packages, image=images, passes=ticks)
+    @rule(
+        pick=picks,
+        sync=st.booleans(),
+        key=keys,
+        package=packages,
+        image=images,
+        tenant=st.sampled_from(TENANTS.names),
+        passes=ticks,
+    )
     def submit(
         self,
         pick: int,
@@ -113,13 +132,14 @@ class Replicas(RuleBasedStateMachine):
         passes: int,
         package: str | None = None,
         image: str | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
         if (life := self.life(pick)) is None:
             return
         token = f"{'sync' if sync else 'async'}-{key}" if key else str(next(self.tokens))
         request = Request(token, sync, f"{key}-{sync}" if key else None)
         if key is None:
-            request.package, request.image = package, image
+            request.package, request.image, request.tenant = package, image, tenant
         self._request(life, request, GOOD, passes)
 
     @rule(pick=picks, sync=st.booleans(), passes=ticks)
@@ -334,6 +354,7 @@ class Replicas(RuleBasedStateMachine):
         slots = life.replica.runner._slots
         assert slots.free == SLOTS, f"{life.name} has {slots.free} of {SLOTS} slots"
         assert not slots._queue
+        assert not any(map(slots.in_use_by, TENANTS.names))
         assert not len(life.replica.inbox.lane)
         assert slots._free_mb == slots._memory_mb_max
         assert not life.replica.runner._active_runs.all()
@@ -501,3 +522,21 @@ def test_an_execution_whose_setup_does_not_begin_fails_in_time() -> None:
 @pytest.mark.soak
 def test_the_invariants_hold_in_many_long_random_schedules() -> None:
     _explore(20_000, 60)
+
+
+@pytest.mark.parametrize("local_claim", [True, False])
+def test_executions_of_a_tenant_at_its_limit_start_one_after_another(local_claim: bool) -> None:
+    replicas = Replicas()
+    replicas.start(local_claim=local_claim)
+    count_of_each = 3
+    for number in range(count_of_each * len(PLACES)):
+        replicas.submit(pick=number, sync=False, key=None, tenant="capped", passes=20)
+    for _ in range(count_of_each):
+        replicas.time_passes(1.5)
+        phases = Counter(state.phase for state in replicas.world.states.values())
+        assert phases[Phase.RUNNING] == len(PLACES)
+        for _ in range(len(PLACES)):
+            replicas.program_exits(pick=0, code=0, passes=0)
+    replicas.time_passes(1.5)
+    assert {state.phase for state in replicas.world.states.values()} == {Phase.ENDED}
+    replicas.teardown()

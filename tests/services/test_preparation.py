@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
+from pyexec.domain.spec import Spec
 from pyexec.errors import EngineError, SandboxBroken, Unavailable
 from pyexec.services.preparation import Preparation
 
@@ -58,10 +59,10 @@ def preparation(sandbox: LostSandbox) -> Preparation:
 
 async def test_a_failed_removal_does_not_replace_a_cancellation() -> None:
     with anyio.move_on_after(0.01) as scope:
-        await preparation(LostSandbox()).sandbox_for_upload(UNUSED, ARCHIVE, UNUSED)
+        await preparation(LostSandbox()).sandbox_for_upload(UNUSED, ARCHIVE, Spec())
     assert scope.cancelled_caught
 
 
 async def test_a_failed_removal_does_not_replace_the_error_that_led_to_it() -> None:
     with pytest.raises(Unavailable, match="no frame"):
-        await preparation(LostSandbox(SandboxBroken("no frame"))).sandbox_for_upload(UNUSED, ARCHIVE, UNUSED)
+        await preparation(LostSandbox(SandboxBroken("no frame"))).sandbox_for_upload(UNUSED, ARCHIVE, Spec())

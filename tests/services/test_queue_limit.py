@@ -12,7 +12,7 @@ from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.admission import Admission
 from pyexec.services.setup_lane import SetupKey, SetupLane
 from pyexec.services.slots import Slots
-from tests.events import LIMITS, claimed, new_id, preparing, released, running, submitted
+from tests.events import LIMITS, SPEC, claimed, new_id, preparing, released, running, submitted
 from tests.services.world import InlineLog
 
 
@@ -34,12 +34,12 @@ async def test_runs_of_other_replicas_do_not_count_as_queued(log: InlineLog) -> 
         await log.append(new_id(), 0, [submitted(), claimed(), running()])
         await log.append(new_id(), 0, [submitted(), claimed(), preparing()])
     admission = Admission(slots, SetupLane(2), log, ActiveRuns())
-    await admission.check(LIMITS)
+    await admission.check(SPEC)
     await log.append(new_id(), 0, [submitted()])
-    await admission.check(LIMITS)
+    await admission.check(SPEC)
     await log.append(new_id(), 0, [submitted(), claimed(), released()])
     with pytest.raises(QueueFull):
-        await admission.check(LIMITS)
+        await admission.check(SPEC)
 
 
 @pytest.mark.parametrize(("concurrent", "taken", "queue"), [(1, 1, 3), (1, 1, 0), (2, 0, 0), (3, 1, 2)])
@@ -54,7 +54,7 @@ async def test_the_queue_limit_is_exact_for_concurrent_callers(
 
     async def submit(name: str, upload_seconds: float) -> None:
         try:
-            async with admission.accepting(name, LIMITS):
+            async with admission.accepting(name, SPEC):
                 admitted.append(name)
                 await anyio.sleep(upload_seconds)
                 await log.append(name, 0, [submitted()])
@@ -78,10 +78,10 @@ async def test_waiting_callers_and_accepted_executions_share_the_limit(log: Inli
         tasks.start_soon(slots.reserve, LIMITS, 60, name="a caller in the queue")
         await anyio.wait_all_tasks_blocked()
         await log.append(new_id(), 0, [submitted()])
-        async with admission.accepting(new_id(), LIMITS):
+        async with admission.accepting(new_id(), SPEC):
             with pytest.raises(QueueFull):
-                await admission.check(LIMITS)
-        await admission.check(LIMITS)
+                await admission.check(SPEC)
+        await admission.check(SPEC)
         tasks.cancel_scope.cancel()
 
 
@@ -93,11 +93,11 @@ async def test_a_full_lane_refuses_no_run_that_needs_no_setup(log: InlineLog) ->
     lane = SetupLane(2)
     admission = Admission(slots_of(concurrent=2, queue=0), lane, log, ActiveRuns())
     lane.join(needs("one"))
-    await admission.check(LIMITS, needs("two"))
+    await admission.check(SPEC, needs("two"))
     lane.join(needs("two"))
-    await admission.check(LIMITS)
+    await admission.check(SPEC)
     with pytest.raises(QueueFull):
-        await admission.check(LIMITS, needs("three"))
+        await admission.check(SPEC, needs("three"))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_setups_that_wait_share_the_limit_when_callers_arrive_at_once(
 
     async def run(name: str, upload_seconds: float) -> None:
         try:
-            async with admission.accepting(name, LIMITS, needs(name)):
+            async with admission.accepting(name, SPEC, needs(name)):
                 await anyio.sleep(upload_seconds)
                 lane.join(needs(name))
                 admission.stop_counting(name)
@@ -130,8 +130,8 @@ async def test_executions_that_share_a_setup_are_limited_by_slots_and_queue(log:
     lane = SetupLane(1)
     admission = Admission(slots_of(concurrent=3, queue=2), lane, log, ActiveRuns())
     for _ in range(5):
-        await admission.check(LIMITS, needs("one"))
+        await admission.check(SPEC, needs("one"))
         lane.join(needs("one"))
     with pytest.raises(QueueFull):
-        await admission.check(LIMITS, needs("one"))
-    await admission.check(LIMITS)
+        await admission.check(SPEC, needs("one"))
+    await admission.check(SPEC)

@@ -41,16 +41,17 @@ def parse(text: str) -> Figures:
     )
 
 
-async def until_figures(url: str, wanted: Callable[[Figures], bool]) -> Figures:
+async def until_figures(url: str, wanted: Callable[[Figures], bool], token: str | None = None) -> Figures:
     """Scrape the metrics until `wanted` returns True for them; return them."""
     with anyio.fail_after(PATIENCE_SECONDS):
-        while not wanted(found := await figures(url)):
+        while not wanted(found := await figures(url, token)):
             pass
     return found
 
 
-async def figures(url: str) -> Figures:
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
+async def figures(url: str, token: str | None = None) -> Figures:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{url}/metrics") as answer:
         assert answer.status == 200
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         return parse(await answer.text())

@@ -25,6 +25,7 @@ from pyexec.services.output_memory import OutputMemory
 from pyexec.services.output_store import files_blob, output_blob
 from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings
+from pyexec.tenants_file import read_tenants
 from pyexec.web.context import Context, ServerState, WebLimits
 from tests.events import SPEC, START, claimed, new_id, nonce, running, submitted
 from tests.services.world import InlineLog
@@ -114,7 +115,7 @@ async def running_web(
         spool_dir=directory,
     )
     state = ServerState(not_ready_reason="", context=context)
-    http, url = await _start_http(parsed, state, PrometheusMeter())
+    http, url = await _start_http(parsed, read_tenants(parsed), state, PrometheusMeter())
     try:
         yield Web(url, log, blobs, active_runs)
     finally:

@@ -18,6 +18,7 @@ from attrs import Factory, frozen
 
 from pyexec.domain.process_arguments import BYTES_PER_STRING, STRING_BYTES_MAX, TOTAL_BYTES_MAX
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
+from pyexec.domain.tenants import Tenants
 from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest, Unavailable
 from pyexec.metrics import NOOP_METER
 from pyexec.services.uploads import Upload
@@ -77,7 +78,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         spool_dir=tmp_path,
     )
     exposition: Any = SimpleNamespace(content_type="text/plain", exposition=bytes)
-    app = create_application(read_settings({}), ServerState("", context), NOOP_METER, exposition)
+    app = create_application(read_settings({}), ServerState("", context), NOOP_METER, exposition, Tenants())
     async with TestClient(TestServer(app)) as http:
         yield Front(http, recorder)
 

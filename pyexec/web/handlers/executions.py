@@ -14,7 +14,7 @@ from pyexec.domain.execution import Phase
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
 from pyexec.services.downloads import Download
-from pyexec.web.context import get_context, read_caller, read_execution_id
+from pyexec.web.context import get_context, public, read_caller, read_execution_id
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import (
     EventsQuery,
@@ -44,8 +44,9 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
     """Return the state of an execution. With `wait`, respond once it has ended or the time is up."""
     query = read_query(request, WaitQuery)
     executions = get_context(request).executions
-    execution = await executions.wait(read_execution_id(request), query.wait)
-    async with executions.output(execution, read_caller(request)) as output_log:
+    caller = read_caller(request)
+    execution = await executions.wait(read_execution_id(request), caller, query.wait)
+    async with executions.output(execution, caller) as output_log:
         return await send_result(request, execution, output_log)
 
 
@@ -58,7 +59,8 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
 async def delete_execution(request: web.Request) -> web.StreamResponse:
     """Kill an execution, whether it is pending or running. If it has already ended, its status does not change."""
     reject_query(request)
-    execution = await get_context(request).executions.kill(read_execution_id(request))
+    executions = get_context(request).executions
+    execution = await executions.kill(read_execution_id(request), read_caller(request))
     status = HTTPStatus.OK if execution.phase is Phase.ENDED else HTTPStatus.ACCEPTED
     return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
 
@@ -70,8 +72,9 @@ async def list_executions(request: web.Request) -> web.StreamResponse:
     """List executions without their output, newest first."""
     query = read_query(request, ListQuery)
     executions = get_context(request).executions
-    summaries, cursor = await executions.page(query.status, query.limit, query.cursor)
-    listing = to_json(Listing(executions=tuple(summaries), next_cursor=cursor))
+    summaries, cursor = await executions.page(query.status, query.limit, query.cursor, read_caller(request))
+    listed = tuple(public(request, summary) for summary in summaries)
+    listing = to_json(Listing(executions=listed, next_cursor=cursor))
     return web.json_response({"next_cursor": None, **listing})
 
 
@@ -90,7 +93,7 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     executions = get_context(request).executions
     headers = {"Content-Type": "text/plain"}
     if not query.follow:
-        execution = await executions.get(read_execution_id(request))
+        execution = await executions.get(read_execution_id(request), read_caller(request))
         async with executions.output(execution, read_caller(request)) as output_log:
             headers["Content-Length"] = str(sum(output_log.size_of(stream) for stream in wanted))
             pieces = output_log.pieces(wanted, until=len(output_log))  # the program may print more meanwhile
@@ -139,7 +142,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     follow = read_query(request, EventsQuery).follow
     executions = get_context(request).executions
     if after.seq:
-        execution = await executions.get(execution_id)
+        execution = await executions.get(execution_id, read_caller(request))
         if execution.phase is Phase.ENDED and after.seq >= execution.seq:
             return web.Response(status=HTTPStatus.NO_CONTENT)
     items = await executions.items(execution_id, after, read_caller(request), follow=follow)
@@ -161,7 +164,7 @@ async def get_files(request: web.Request) -> web.StreamResponse:
     """Return the files that match `output_files` as a tar archive, once the execution has ended."""
     reject_query(request)
     execution_id = read_execution_id(request)
-    download = await get_context(request).downloads.archive(execution_id)
+    download = await get_context(request).downloads.archive(execution_id, read_caller(request))
     return await _send_download(request, download, "application/x-tar", f"{execution_id}.tar")
 
 
@@ -182,7 +185,8 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     """Return one of the files that the result lists, once the execution has ended."""
     reject_query(request)
     path = request.match_info["path"].rstrip("/")
-    download = await get_context(request).downloads.one(read_execution_id(request), path)
+    downloads = get_context(request).downloads
+    download = await downloads.one(read_execution_id(request), path, read_caller(request))
     return await _send_download(request, download, "application/octet-stream", path.rpartition("/")[2])
 
 

@@ -19,7 +19,7 @@ from pyexec.domain.spec import PATH_LENGTH_MAX, EvalRequest, Metadata, SourceFil
 from pyexec.errors import InvalidRequest, TooLarge, quote
 from pyexec.services.active_runs import Run
 from pyexec.services.uploads import Upload
-from pyexec.web.context import Context, get_context, read_caller
+from pyexec.web.context import Context, get_context, read_caller, read_tenant
 from pyexec.web.multipart import MALFORMED, read_or_stall, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import (
@@ -64,6 +64,7 @@ async def exec_sync(request: web.Request) -> web.StreamResponse:
             archive=body.archive,
             key=read_idempotency_key(request),
             identity="/api/v1/exec",
+            tenant=read_tenant(request),
         )
         return await _run_and_respond(request, upload)
 
@@ -87,6 +88,7 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
             archive=body.archive,
             key=read_idempotency_key(request),
             identity="/api/v1/exec/async",
+            tenant=read_tenant(request),
         )
         execution_id = await get_context(request).submissions.submit(upload)
     return web.json_response(
@@ -114,6 +116,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
         key=read_idempotency_key(request),
         identity=f"/api/v1/eval {body.eval_last_expr}",
         eval_last_expr=body.eval_last_expr,
+        tenant=read_tenant(request),
     )
     return await _run_and_respond(request, upload)
 
@@ -132,7 +135,7 @@ async def _run_and_respond(request: web.Request, upload: Upload) -> web.StreamRe
     except (anyio.get_cancelled_exc_class(), ConnectionError):
         if upload.key is None and isinstance(started, Run) and not context.submissions.closed:
             with anyio.CancelScope(shield=True):
-                await context.executions.request_kill(started.id)
+                await context.executions.request_kill(started.id, read_caller(request))
         raise
 
 
@@ -152,8 +155,9 @@ async def _respond_from_log(request: web.Request, context: Context, execution_id
     if accepts_events(request):
         items = await context.executions.items(execution_id, Position(), read_caller(request))
         return await send_events(request, execution_id, items)
-    execution = await context.executions.wait_until_ended(execution_id)
-    async with context.executions.output(execution, read_caller(request)) as output_log:
+    caller = read_caller(request)
+    execution = await context.executions.wait_until_ended(execution_id, caller)
+    async with context.executions.output(execution, caller) as output_log:
         return await send_result(request, execution, output_log)
 
 

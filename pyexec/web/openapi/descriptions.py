@@ -172,6 +172,10 @@ TYPES: dict[type, TypeDoc] = {
         "An execution without its output. Fields that do not apply are left out.",
         execution_id=_EXECUTION_ID,
         status=FieldDoc("Status of the execution. All except pending and running are final.", "completed"),
+        tenant=FieldDoc(
+            "Tenant of the token that was sent with the code; left out if the server requires no tokens.",
+            "acme",
+        ),
         entrypoint=FieldDoc("The file that runs, relative to /work.", "main.py"),
         exit_code=FieldDoc("Exit code of the program; 128 + n if signal n ended it.", 0),
         error=FieldDoc(

@@ -62,14 +62,14 @@ class ServerInfo:
     allows_setup: bool
 
 
-def server_info(settings: Settings) -> ServerInfo:
+def server_info(settings: Settings, *, requires_token: bool = False) -> ServerInfo:
     """Derive the properties from the settings."""
     return ServerInfo(
         version=__version__,
         default_image=settings.default_image,
         default_limits=settings.limits("default"),
         max_limits=settings.limits("max"),
-        requires_token=bool(settings.api_tokens),
+        requires_token=requires_token,
         allows_setup=settings.setup_network != "none",
     )
 
