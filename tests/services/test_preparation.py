@@ -50,6 +50,7 @@ class OneChunkArchive:
 
 UNUSED: Any = None
 ARCHIVE: Any = OneChunkArchive()
+SPEC = Spec(docker_image="image", limits=UNUSED)
 
 
 def preparation(sandbox: LostSandbox) -> Preparation:
@@ -59,10 +60,10 @@ def preparation(sandbox: LostSandbox) -> Preparation:
 
 async def test_a_failed_removal_does_not_replace_a_cancellation() -> None:
     with anyio.move_on_after(0.01) as scope:
-        await preparation(LostSandbox()).sandbox_for_upload(UNUSED, ARCHIVE, Spec())
+        await preparation(LostSandbox()).sandbox_for_upload(UNUSED, ARCHIVE, SPEC)
     assert scope.cancelled_caught
 
 
 async def test_a_failed_removal_does_not_replace_the_error_that_led_to_it() -> None:
     with pytest.raises(Unavailable, match="no frame"):
-        await preparation(LostSandbox(SandboxBroken("no frame"))).sandbox_for_upload(UNUSED, ARCHIVE, Spec())
+        await preparation(LostSandbox(SandboxBroken("no frame"))).sandbox_for_upload(UNUSED, ARCHIVE, SPEC)
