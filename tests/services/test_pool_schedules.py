@@ -179,7 +179,6 @@ async def image_of(name: str) -> Image:
         architecture="",
         created_at=FIRST,
         used_at=FIRST,
-        labels={},
     )
 
 
