@@ -238,6 +238,9 @@ TYPES: dict[type, TypeDoc] = {
     Readiness: _type(
         "Response of the readiness check if the server accepts work.",
         status=FieldDoc("Always ok.", "ok"),
+        sandbox_reuse=FieldDoc(
+            "`on` if programs of one tenant run in the same sandbox, one after another; else `off`.", "on"
+        ),
         warnings=FieldDoc("Warnings for the operator; left out if there are none."),
     ),
     Problem: _type(
