@@ -26,7 +26,7 @@ def test_completion_of_an_unknown_shell_is_an_error(lone_program):
         (("",), {"run", "submit", "follow", "logs", "kill", "list", "eval", "version", "completion"}),
         (("--server", "x", "ki"), {"kill"}),
         (("run", "--pre"), {"--pre-command"}),
-        (("tool.py", "--cp"), {"--cpu", "--cpus"}),
+        (("tool.py", "--cp"), {"--cpu", "--cpus", "--cpu-seconds"}),
         (("--mem",), {"--memory"}),
         (("list", "--status", "ki"), {"killed"}),
         (("logs", "--stream", ""), {"stdout", "stderr"}),
