@@ -10,8 +10,8 @@ from pyexec.errors import CorruptLog
 
 PIECE_BYTES = 64 * 1024
 """Maximum size of a piece of output that is read at once."""
-PIECE_SEGMENTS = 4096
-"""Maximum number of segments that a piece is made of."""
+SEGMENTS_AT_ONCE = 4096
+"""Number of segments that take a few milliseconds to read."""
 
 
 class Stream(StrEnum):
@@ -88,14 +88,18 @@ class OutputLog:
             start = end
 
     def pieces(self, wanted: Container[Stream], until: int | None = None) -> Iterator[bytes]:
-        """Yield the bytes of some streams in order, in pieces of bounded size that take a bounded time."""
+        """Yield the bytes of some streams in order, in pieces of bounded size.
+
+        An empty piece follows many short segments, so that the caller can let other tasks run."""
         piece = bytearray()
         for number, (stream, data) in enumerate(self.since(0, until), start=1):
             if stream in wanted:
                 piece += data
-            if len(piece) >= PIECE_BYTES or number % PIECE_SEGMENTS == 0:
+            if len(piece) >= PIECE_BYTES:
                 yield bytes(piece)
                 piece.clear()
+            if number % SEGMENTS_AT_ONCE == 0:
+                yield b""
         yield bytes(piece)
 
     def size_of(self, stream: Stream) -> int:

@@ -31,6 +31,8 @@ POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 250, 1000, 0.01
 """A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
 server."""
+MUCH_OUTPUT = 4096
+"""A poll that brings so many bytes is not limited: the output limit bounds the number of such polls."""
 REAPED_AT_ONCE = 256
 CPUS = os.cpu_count() or 1
 SERVER = 0
@@ -103,9 +105,11 @@ class Program:
             seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
             seconds = min(seconds, cpu_left / CPUS)
             seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
+            output_left = self.output_left
             if not self.handle(self.poller.poll(seconds * 1000 + 1)):
                 return self.stop("output_limit")
-            limiter.wait()
+            if output_left - self.output_left < MUCH_OUTPUT:
+                limiter.wait()
         return self.stop("exit")
 
     def handle(self, events):

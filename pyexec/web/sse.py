@@ -105,18 +105,21 @@ async def send_events(
 async def _write_batch(
     request: web.Request, response: web.StreamResponse, execution_id: str, batch: Sequence[Item]
 ) -> None:
-    """Write the events of a batch at once, and let other tasks run. The last event can be large, and is streamed."""
-    end = batch[-1] if isinstance(batch[-1], EndItem) else None
-    await response.write(b"".join(encode(execution_id, item) for item in batch if item is not end))
+    """Write the events of a batch, and let other tasks run. The last event can be large, and is sent in pieces."""
+    async for data in cooperative(_batch_pieces(request, execution_id, batch)):
+        await response.write(data)
     await anyio.lowlevel.checkpoint()
-    if end is not None:
-        end = evolve(end, result=public(request, end.result))
-        async for piece in cooperative(end_pieces(end)):
-            await response.write(piece)
 
 
-def end_pieces(item: EndItem) -> Iterator[bytes]:
-    """Yield the last event of a stream in pieces."""
+def _batch_pieces(request: web.Request, execution_id: str, batch: Sequence[Item]) -> Iterator[bytes]:
+    for item in batch:
+        if isinstance(item, EndItem):
+            yield from _end_pieces(evolve(item, result=public(request, item.result)))
+        else:
+            yield encode(execution_id, item)
+
+
+def _end_pieces(item: EndItem) -> Iterator[bytes]:
     position = f"{item.position.seq}.{item.position.offset}"
     yield f"event: {event_name(item.event)}\nid: {position}\ndata: ".encode()
     yield from result_pieces(item.result, item.output_log)
@@ -142,7 +145,7 @@ def encode(execution_id: str, item: Item) -> bytes:
         case OutputItem():
             name, text = "output", f'{{"stream": "{item.stream}", "data": "{_base64(item.data)}"}}'
         case EndItem():
-            return b"".join(end_pieces(item))
+            return b"".join(_end_pieces(item))
     position = f"{item.position.seq}.{item.position.offset}"
     return f"event: {name}\nid: {position}\ndata: {text}\n\n".encode()
 

@@ -17,6 +17,7 @@ from pyexec.web.middleware import mark_complete
 RESULT_AT_ONCE_BYTES = 64 * 1024
 """A result with more output is sent in pieces. Its JSON can be six times as large."""
 PIECE_CHARACTERS = 16 * 1024
+WRITE_BYTES = 32 * 1024
 
 
 async def send_stream(
@@ -30,7 +31,8 @@ async def send_stream(
     if first:
         await response.write(first)
     async for chunk in chunks:
-        await response.write(chunk)
+        if chunk:
+            await response.write(chunk)
     mark_complete(request, response)
     await response.write_eof()
     return response
@@ -48,11 +50,17 @@ async def send_result(
 
 
 async def cooperative(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the pieces, and let other tasks run after each."""
+    """Join small pieces, and let other tasks run after each large one. An empty piece also lets them run."""
+    joined = bytearray()
     for piece in pieces:
-        if piece:
-            yield piece
-        await anyio.lowlevel.checkpoint()
+        joined += piece
+        if len(joined) >= WRITE_BYTES:
+            yield bytes(joined)
+            joined.clear()
+            await anyio.lowlevel.checkpoint()
+        elif not piece:
+            await anyio.lowlevel.checkpoint()
+    yield bytes(joined)
 
 
 def result_pieces(result: Result, output_log: OutputLog) -> Iterator[bytes]:
@@ -76,6 +84,7 @@ def _string_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
         text = decoder.decode(piece)
         for at in range(0, len(text), PIECE_CHARACTERS):
             yield json.dumps(text[at : at + PIECE_CHARACTERS])[1:-1].encode()
-        yield b""
+        if not piece:
+            yield b""
     yield json.dumps(decoder.decode(b"", final=True))[1:-1].encode()
     yield b'"'

@@ -69,7 +69,7 @@ async def delete_execution(request: web.Request) -> web.StreamResponse:
 @querystring_schema(schema_of(ListQuery, SchemaRole.PARAMETERS))
 @response_schema(schema_of(Listing), 200, description="One page of executions.")
 async def list_executions(request: web.Request) -> web.StreamResponse:
-    """List executions without their output, newest first."""
+    """List executions without their output, newest first. Texts with more than 200 characters are cut."""
     query = read_query(request, ListQuery)
     executions = get_context(request).executions
     summaries, cursor = await executions.page(query.status, query.limit, query.cursor, read_caller(request))
