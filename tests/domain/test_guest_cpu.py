@@ -38,7 +38,7 @@ def test_time_before_the_start_of_the_run_counts_only_for_its_interpreter(tmp_pa
     ) as child:
         assert child.stdout is not None
         child.stdout.read(1)
-        assert 0.2 <= CpuTime(child.pid, f"{tmp_path}/").seconds() < 1
+        assert 0.19 <= CpuTime(child.pid, f"{tmp_path}/").seconds() < 1
         child.kill()
     assert process_seconds(child.pid) == 0
 
@@ -46,4 +46,4 @@ def test_time_before_the_start_of_the_run_counts_only_for_its_interpreter(tmp_pa
 def test_without_control_groups_rusage_counts(tmp_path: Path) -> None:
     measured = CpuTime(0, f"{tmp_path}/")
     subprocess.run([sys.executable, "-c", BUSY], stdin=subprocess.DEVNULL, check=True, capture_output=True)
-    assert 0.2 <= measured.seconds() < 2
+    assert 0.19 <= measured.seconds() < 2

@@ -41,7 +41,13 @@ RETRY_SECONDS = 2.0
 NO_INDEX = partial(nullcontext, None)
 TENANTS = Tenants((Tenant(name=DEFAULT_TENANT, weight=2), Tenant(name="capped", max_running=1)))
 PROOF = IsolationCheckConfig(
-    default_image="of no use here", unsupported=(), accepted=(), networks=(), ports=(), strict=False
+    default_image="of no use here",
+    uids=range(1, 2),
+    unsupported=(),
+    accepted=(),
+    networks=(),
+    ports=(),
+    strict=False,
 )
 
 

@@ -208,9 +208,7 @@ class Pool:
                 return step.seconds
 
     def _remove_idle(self, idle: IdleSandbox) -> None:
-        for queue in self._queues.values():
-            if idle in queue.idle:
-                queue.idle.remove(idle)
+        self._forget(idle)
         self._group().start_soon(_discard_idle, idle, name="remove an idle sandbox")
 
     def _begin_start(self, kind: SandboxKind) -> None:
@@ -272,21 +270,22 @@ class Pool:
         elif tenant is not None or self._refill.has_place():
             idle = IdleSandbox(sandbox, tenant)
             queue.idle.append(idle)
-            watch = partial(idle.watch, partial(self._forget, queue, idle))
+            watch = partial(idle.watch, partial(self._forget, idle))
             self._group().start_soon(watch, name=f"watch the idle sandbox {sandbox.container_id[:12]}")
         else:
             self._group().start_soon(discard, sandbox, name="remove a surplus sandbox")
         self._changed.notify_all()
 
-    def _forget(self, queue: KindQueue, idle: IdleSandbox) -> None:
-        if idle in queue.idle:
-            queue.idle.remove(idle)
-            self._changed.notify_all()
+    def _forget(self, idle: IdleSandbox) -> None:
+        for queue in self._queues.values():
+            if idle in queue.idle:
+                queue.idle.remove(idle)
+                self._changed.notify_all()
 
     async def _clear(self) -> None:
-        for queue in self._queues.values():
-            while queue.idle:
-                await _discard_idle(queue.idle.popleft())
+        while idle := next((idle for queue in self._queues.values() for idle in queue.idle), None):
+            self._forget(idle)
+            await _discard_idle(idle)
 
     def _group(self) -> TaskGroup:
         if self._tasks is None:
