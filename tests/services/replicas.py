@@ -39,7 +39,13 @@ RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
 NO_INDEX = partial(nullcontext, None)
 PROOF = IsolationCheckConfig(
-    default_image="of no use here", unsupported=(), accepted=(), networks=(), ports=(), strict=False
+    default_image="of no use here",
+    unsupported=(),
+    accepted=(),
+    networks=(),
+    ports=(),
+    strict=False,
+    uids=range(1, 2),
 )
 
 
