@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import anyio

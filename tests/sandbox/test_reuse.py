@@ -24,7 +24,8 @@ def entries(root):
 
 def mount(path):
     info, usage = os.stat(path), os.statvfs(path)
-    return (oct(info.st_mode), info.st_uid == os.getuid(), info.st_gid == os.getgid(), os.listxattr(path), usage.f_bfree, usage.f_ffree)
+    own = (info.st_uid == os.getuid(), info.st_gid == os.getgid())
+    return (oct(info.st_mode), own, os.listxattr(path), usage.f_bfree, usage.f_ffree)
 
 def lines(path):
     try:

@@ -140,12 +140,15 @@ async def usage(server: Server) -> Usage:
             while await api.newest() is not None:
                 await anyio.lowlevel.checkpoint()
         assert (await remains(server, api)).files == frozenset()
-    statm = Path(f"/proc/{server.process.pid}/statm").read_text().split()
     return Usage(
-        memory_bytes=int(statm[1]) * os.sysconf("SC_PAGE_SIZE"),
+        memory_bytes=resident_bytes(server.process.pid),
         descriptors=Counter(str(link).partition(":")[0] for link in descriptors(server)),
         threads=len(os.listdir(f"/proc/{server.process.pid}/task")),
     )
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def run_many(url: str, corpus: Corpus, count: int) -> None:
