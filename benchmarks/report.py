@@ -214,23 +214,24 @@ def draw_chart(latency: Section, throughput: Section, file: Path) -> None:
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     medians = {name: samples.p50 * 1000 for name, samples in latency.samples.items()}
-    _draw_bars(left, sorted(medians.items(), key=lambda row: -row[1]))
+    _draw_bars(left, sorted(medians.items(), key=lambda row: -row[1]), margin=2)
     left.set_title("latency: a small program, one at a time")
     left.set_xlabel("median, ms (logarithmic)")
     left.set_xscale("log")
+    left.set_xlim(left=1)
     left.axvline(medians[BarePython.name], color=LINE_COLOUR, linestyle="--", label=BarePython.name)
-    left.legend(loc="lower right", frameon=False)
-    _draw_bars(right, sorted(rates.items(), key=lambda row: row[1]))
+    left.legend(loc="upper right", frameon=False)
+    _draw_bars(right, sorted(rates.items(), key=lambda row: row[1]), margin=1.2)
     right.set_title("throughput: 4 callers without a pause")
     right.set_xlabel("runs per second")
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
-def _draw_bars(axes: Axes, rows: Sequence[tuple[str, float]]) -> None:
-    """Draw one bar for each row, the last one at the top."""
+def _draw_bars(axes: Axes, rows: Sequence[tuple[str, float]], margin: float) -> None:
+    """Draw one bar for each row, the last one at the top. The axis ends at `margin` times the largest value."""
     values = [value for _, value in rows]
     colours = [BASELINE_COLOUR if name in BASELINES else SERVICE_COLOUR for name, _ in rows]
     bars = axes.barh([name for name, _ in rows], values, color=colours)
     axes.bar_label(bars, labels=[f"{value:.1f}" for value in values], padding=3)
-    axes.set_xlim(1, max(values) * 2)
+    axes.set_xlim(right=max(values) * margin)
     axes.spines[["top", "right"]].set_visible(False)
