@@ -18,6 +18,7 @@ from benchmarks.log_size import measure_log_size
 from benchmarks.long_polls import measure_long_polls
 from benchmarks.report import Section, draw_chart, json_report, markdown_report
 from benchmarks.resource_limits import measure_resource_limits
+from benchmarks.sandbox_reuse import measure_sandbox_reuse
 from benchmarks.throughput import measure_throughput
 from benchmarks.upload import measure_upload
 
@@ -25,6 +26,7 @@ SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "latency": measure_latency,
     "latency_breakdown": measure_latency_breakdown,
     "throughput": measure_throughput,
+    "sandbox_reuse": measure_sandbox_reuse,
     "upload": measure_upload,
     "environments": measure_environments,
     "log_size": measure_log_size,
@@ -41,7 +43,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all results and times as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="also draw a chart of the subject latency (.svg or .png)"
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="also draw a chart of the subjects latency and throughput (.svg or .png)",
     )
     parser.add_argument(
         "subjects", nargs="*", metavar="SUBJECT", help=f"{', '.join(SUBJECTS)} (default: all)"
@@ -53,8 +58,8 @@ def main() -> None:
     if not image:
         parser.error("set PYEXEC_TEST_IMAGE to an image with Python, or use `make bench`")
     names = arguments.subjects or list(SUBJECTS)
-    if arguments.picture is not None and "latency" not in names:
-        parser.error("--picture needs the subject latency")
+    if arguments.picture is not None and not {"latency", "throughput"} <= set(names):
+        parser.error("--picture needs the subjects latency and throughput")
     sections = {}
     for name in names:
         sections[name] = SUBJECTS[name](image)
@@ -64,7 +69,7 @@ def main() -> None:
     if arguments.markdown is not None:
         arguments.markdown.write_text(markdown_report([*sections.values()]))
     if arguments.picture is not None:
-        draw_chart(sections["latency"].samples, arguments.picture)
+        draw_chart(sections["latency"], sections["throughput"], arguments.picture)
 
 
 if __name__ == "__main__":

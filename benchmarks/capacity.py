@@ -72,7 +72,7 @@ def measure_capacity(image: str) -> Section:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyexec-bench-")))
         agent = stack.enter_context(durable_agent(directory / "consul"))
-        engine = stack.enter_context(_dedicated_engine(image))
+        engine = stack.enter_context(dedicated_engine(image))
         settings = {**SETTINGS, "consul_addr": agent.address, "docker_host": engine.host}
         service = stack.enter_context(running_service(image, **settings))
         components = Components(engine, agent, service)
@@ -141,7 +141,6 @@ async def _memory_of_long_polls(service: Service) -> Measurement:
     """Measure the server's memory per long poll, with many long polls on one execution."""
     pid = service.server.process.pid
     async with polling_client(service.server.url) as client:
-        service.count_run()
         execution_id = await client.api.accepted(SLEEP)
         before = memory_bytes(pid)
         async with anyio.create_task_group() as tasks:
@@ -150,6 +149,7 @@ async def _memory_of_long_polls(service: Service) -> Measurement:
             await client.wait_until_polling(execution_id, POLLS)
             per_poll = (memory_bytes(pid) - before) / POLLS / 1024
             await client.api.kill(execution_id)
+        service.record_activity()
     return Measurement(name="server memory per long poll", value=per_poll, unit="KiB", at_most=128)
 
 
@@ -158,7 +158,7 @@ async def _poll(client: PollingClient, execution_id: str) -> None:
 
 
 @contextmanager
-def _dedicated_engine(image: str) -> Iterator[DedicatedEngine]:
+def dedicated_engine(image: str) -> Iterator[DedicatedEngine]:
     name = f"pyexec-bench-{os.getpid()}"
     with (
         control_group(name, with_subgroups=True),

@@ -109,7 +109,7 @@ class Burst(WarmSync):
 
 BARE, DOCKER = BarePython.name, DockerRun.name
 BOUNDS = (
-    RatioBound(row=WarmSync.name, reference=BARE, factor=1.2),
+    RatioBound(row=WarmSync.name, reference=BARE, factor=1.0),
     RatioBound(row=WarmSync.name, reference=DOCKER, factor=1 / 15),
     RatioBound(row=AsyncResult.name, reference=WarmSync.name, factor=1.3),
     DifferenceBound(row=ConsulWarmSync.name, reference=WarmSync.name, milliseconds=10),

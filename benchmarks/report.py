@@ -1,5 +1,6 @@
 """Benchmark results as tables for people, as JSON for programs, and as a chart."""
 
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,14 @@ from benchmarks.baselines import BarePython, DockerRun
 from benchmarks.timing import Samples
 
 SERVICE_COLOUR, BASELINE_COLOUR, LINE_COLOUR = "#2b6cb0", "#a0aec0", "#c05621"
-BAR_INCHES, WIDTH_INCHES, MARGIN_INCHES = 0.34, 8.0, 1.2
+BASELINES = (BarePython.name, DockerRun.name, "go-judge")
+RATE_UNIT, RATE_PREFIX = "runs/s", "rate, "
+BAR_INCHES, WIDTH_INCHES, MARGIN_INCHES = 0.34, 11.0, 1.2
 
 
 @frozen(kw_only=True)
 class Measurement:
-    """A measured value, with an optional bound: `at_most` or `at_least`."""
+    """A measured value, with an optional bound: `at_most` or `at_least`. NaN, if not measured, misses every bound."""
 
     name: str
     value: float
@@ -31,9 +34,9 @@ class Measurement:
     @property
     def met(self) -> bool:
         """Return whether the value is within the bound."""
-        over = self.at_most is not None and self.value > self.at_most
-        under = self.at_least is not None and self.value < self.at_least
-        return not (over or under)
+        within_most = self.at_most is None or self.value <= self.at_most
+        within_least = self.at_least is None or self.value >= self.at_least
+        return within_most and within_least
 
     @property
     def bound(self) -> str:
@@ -45,7 +48,14 @@ class Measurement:
     @property
     def measured(self) -> str:
         """Format the value with its unit."""
+        if math.isnan(self.value):
+            return "not measured"
         return f"{self.value:.4g}{self.unit and ' '}{self.unit}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the same as JSON; the value is null if it was not measured."""
+        value = None if math.isnan(self.value) else self.value
+        return {"name": self.name, "value": value, "unit": self.unit, "bound": self.bound, "met": self.met}
 
     def __str__(self) -> str:
         if not self.bound:
@@ -150,10 +160,7 @@ class Section:
         return {
             "title": self.title,
             "rows": [self._row(name, samples) for name, samples in self.samples.items()],
-            "figures": [
-                {"name": m.name, "value": m.value, "unit": m.unit, "bound": m.bound, "met": m.met}
-                for m in self.all_measurements()
-            ],
+            "figures": [m.document() for m in self.all_measurements()],
         }
 
     def _row(self, name: str, samples: Samples) -> dict[str, Any]:
@@ -198,25 +205,33 @@ def markdown_report(sections: Sequence[Section]) -> str:
     return "\n\n".join([about, *(section.markdown() for section in sections)]) + "\n"
 
 
-def draw_chart(samples: Mapping[str, Samples], file: Path) -> None:
-    """Draw a bar for each row and a line at the bare interpreter; the file's suffix decides the format."""
-    figure = Figure(figsize=(WIDTH_INCHES, BAR_INCHES * len(samples) + MARGIN_INCHES), layout="constrained")
-    _draw_bars(figure.add_subplot(), samples)
+def draw_chart(latency: Section, throughput: Section, file: Path) -> None:
+    """Draw the latency of each row beside the throughput of each; the file's suffix decides the format."""
+    rates = {
+        m.name.removeprefix(RATE_PREFIX): m.value for m in throughput.measurements if m.unit == RATE_UNIT
+    }
+    height = BAR_INCHES * len(latency.samples) + MARGIN_INCHES
+    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    medians = {name: samples.p50 * 1000 for name, samples in latency.samples.items()}
+    _draw_bars(left, sorted(medians.items(), key=lambda row: -row[1]), margin=2)
+    left.set_title("latency: a small program, one at a time")
+    left.set_xlabel("median, ms (logarithmic)")
+    left.set_xscale("log")
+    left.set_xlim(left=1)
+    left.axvline(medians[BarePython.name], color=LINE_COLOUR, linestyle="--", label=BarePython.name)
+    left.legend(loc="upper right", frameon=False)
+    _draw_bars(right, sorted(rates.items(), key=lambda row: row[1]), margin=1.2)
+    right.set_title("throughput: 4 callers without a pause")
+    right.set_xlabel("runs per second")
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
-def _draw_bars(axes: Axes, samples: Mapping[str, Samples]) -> None:
-    slowest_first = sorted(samples.items(), key=lambda row: row[1].p50, reverse=True)
-    names = [name for name, _ in slowest_first]
-    milliseconds = [measured.p50 * 1000 for _, measured in slowest_first]
-    baselines = (BarePython.name, DockerRun.name)
-    colours = [BASELINE_COLOUR if name in baselines else SERVICE_COLOUR for name in names]
-    bars = axes.barh(names, milliseconds, color=colours)
-    axes.bar_label(bars, labels=[f"{value:.1f}" for value in milliseconds], padding=3)
-    interpreter = samples[BarePython.name].p50 * 1000
-    axes.axvline(interpreter, color=LINE_COLOUR, linestyle="--", label="the interpreter alone: start to exit")
-    axes.set_xscale("log")
-    axes.set_xlim(1, max(milliseconds) * 2)
-    axes.set_xlabel("median time of one run, ms (logarithmic)")
-    axes.legend(loc="upper right", frameon=False)
+def _draw_bars(axes: Axes, rows: Sequence[tuple[str, float]], margin: float) -> None:
+    """Draw one bar for each row, the last one at the top. The axis ends at `margin` times the largest value."""
+    values = [value for _, value in rows]
+    colours = [BASELINE_COLOUR if name in BASELINES else SERVICE_COLOUR for name, _ in rows]
+    bars = axes.barh([name for name, _ in rows], values, color=colours)
+    axes.bar_label(bars, labels=[f"{value:.1f}" for value in values], padding=3)
+    axes.set_xlim(right=max(values) * margin)
     axes.spines[["top", "right"]].set_visible(False)

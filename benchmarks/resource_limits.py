@@ -110,6 +110,7 @@ class Poller:
             polled_seconds += time.monotonic() - begin
             if execution is not None:
                 self._get(f"/api/v1/executions/{execution}?wait=60")
+                self._service.record_activity()
 
     def _poll(self, samples: Samples) -> None:
         for _ in range(POLLS_PER_CHECK):
@@ -125,7 +126,6 @@ class Poller:
     def _start(self, source: str) -> str:
         head, tail = multipart_around(json.dumps({"config": {"timeout_seconds": HOG_SECONDS}}).encode())
         body = head + tar_of("main.py", source.encode()) + tail
-        self._service.count_run()
         return str(self._request("POST", "/api/v1/exec/async", body, HEADERS)["execution_id"])
 
     def _get(self, path: str) -> Any:

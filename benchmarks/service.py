@@ -21,8 +21,8 @@ from tests.support.server import Server, running_server
 
 POOL_SIZE = 4
 QUIET_SECONDS = 0.3
-"""The pool is idle after this time without a container event. Docker does not report when a supervisor is ready, and
-it still has work to do after it has reported a removal."""
+"""The pool is idle after this time without an answer or a container event. Docker does not report when a supervisor is
+ready or a used sandbox clean, and it still has work to do after it has reported a removal."""
 IDLE_TIMEOUT_SECONDS = 60.0
 UPLOAD_BLOCK_BYTES = 1024 * 1024
 BOUNDARY = "----------------------------pyexec-bench"
@@ -35,35 +35,34 @@ class PoolMonitor:
     def __init__(self, events: Iterable[str]) -> None:
         self._changed = threading.Condition()
         self._present = 0
-        self._destroyed = 0
-        self.runs = 0
-        """The number of runs requested so far, over all connections."""
-        self._last_event = time.monotonic()
+        self._active_at = time.monotonic()
         threading.Thread(target=self._read, args=(events,), name="pool monitor", daemon=True).start()
 
     def _read(self, events: Iterable[str]) -> None:
         for line in events:
             with self._changed:
-                started = line.strip() == "start"
-                self._present += 1 if started else -1
-                self._destroyed += not started
-                self._last_event = time.monotonic()
+                self._present += 1 if line.strip() == "start" else -1
+                self._active_at = time.monotonic()
                 self._changed.notify_all()
 
+    def record_activity(self) -> None:
+        """Restart the wait for a moment without activity."""
+        with self._changed:
+            self._active_at = time.monotonic()
+
     def wait_until_idle(self, *, pool_size: int) -> None:
-        """Wait until the pool is full, the sandboxes of all runs are removed, and no event has come for a moment."""
+        """Wait until exactly the sandboxes of the pool are present, and nothing has happened for a moment."""
         deadline = time.monotonic() + IDLE_TIMEOUT_SECONDS
         with self._changed:
             while True:
                 now = time.monotonic()
-                done = self._present == pool_size and self._destroyed >= self.runs
-                quiet_in = self._last_event + QUIET_SECONDS - now
+                done = self._present == pool_size
+                quiet_in = self._active_at + QUIET_SECONDS - now
                 if done and quiet_in <= 0:
                     return
                 if now > deadline:
                     raise RuntimeError(
-                        f"timed out waiting for the pool: {self._present} of {pool_size} sandboxes are present, "
-                        f"{self._destroyed} of {self.runs} used ones are removed"
+                        f"timed out waiting for the pool: {self._present} of {pool_size} sandboxes are present"
                     )
                 self._changed.wait(quiet_in if done else deadline - now)
 
@@ -94,12 +93,12 @@ class Service:
             ]
 
     def wait_until_idle(self) -> None:
-        """Wait until the pool is full and every used sandbox is removed."""
+        """Wait until the pool is full, and every used sandbox is clean or removed."""
         self._pool.wait_until_idle(pool_size=self.pool_size)
 
-    def count_run(self) -> None:
-        """Count a run that is requested elsewhere, so that `wait_until_idle` waits for its sandbox, too."""
-        self._pool.runs += 1
+    def record_activity(self) -> None:
+        """Count a run that has ended elsewhere as activity, so that `wait_until_idle` waits for its sandbox, too."""
+        self._pool.record_activity()
 
     def execute(self, metadata: bytes, archive: bytes | Path) -> tuple[float, Any]:
         """POST to exec/sync; return the seconds from the first byte sent to the last received, and the Result."""
@@ -116,17 +115,18 @@ class Service:
             _, accepted = self.post("/api/v1/exec/async", head + archive + tail, HEADERS, status=202)
             self._connection.request("GET", f"/api/v1/executions/{accepted['execution_id']}?wait=60")
             result = json.loads(self._connection.getresponse().read())
+        self.record_activity()
         return watch.seconds, result
 
     def post(
         self, path: str, body: bytes | Iterator[bytes], headers: Mapping[str, str], status: int = 200
     ) -> tuple[float, Any]:
         """Send a request that starts a run; return the seconds to the last byte received, and the JSON."""
-        self.count_run()
         with timed() as watch:
             self._connection.request("POST", path, body=body, headers=dict(headers))
             response = self._connection.getresponse()
             text = response.read()
+        self.record_activity()
         if response.status != status:
             raise RuntimeError(f"the server returned {response.status}: {text.decode()}")
         return watch.seconds, json.loads(text)

@@ -1,29 +1,38 @@
-"""Small runs by concurrent callers, compared with concurrent loops of `docker run --rm`; tail latency at 1/3 load."""
+"""Small runs without a pause, by several callers; and tail latency when requests arrive at random."""
 
-import os
+import math
+import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 from attrs import frozen
 
-from benchmarks.baselines import DockerRun
+from benchmarks.baselines import BarePython, DockerRun, bare_python
+from benchmarks.go_judge import GoJudge, GoJudgeUnavailable, running_go_judge
 from benchmarks.latency import WarmSync
-from benchmarks.report import Measurement, Section
+from benchmarks.report import RATE_PREFIX, RATE_UNIT, Measurement, Section
 from benchmarks.resource_usage import cpu_seconds
 from benchmarks.service import Service, running_service
 from benchmarks.timing import Samples, print_progress
 
-CALLERS = (1, 2, 4, 8, 16)
-SECONDS = 10.0
-ROUNDS = 2
-FACTOR = 1.2
-CPU_SHARE = 0.15
-TAIL_FACTOR = 4
-STEADY_SECONDS = 60.0
-STEADY_CALLERS = 8
-SETTINGS = {"max_concurrent": str(max(CALLERS))}
+CALLERS = 4
+SECONDS = 6.0
+ROUNDS = 6
+SERVICE = WarmSync.name
+FACTORS = {DockerRun.name: 10.0, GoJudge.name: 1.2, BarePython.name: 0.5}
+"""How many times as many runs per second the service must do."""
+CPU_MS = 5.0
+RATES = (3, 10, 20)
+RATE_SECONDS = 20.0
+RATE_ROUNDS = 3
+RATE_CALLERS = 16
+TAIL_FACTOR = 3.0
+SETTINGS = {"max_concurrent": str(RATE_CALLERS)}
+Run = Callable[[], float]
 
 
 @frozen
@@ -40,57 +49,82 @@ class Load:
 
 
 def measure_throughput(image: str) -> Section:
-    """Measure runs per second by number of callers, then the tail latency. Takes about five minutes."""
-    samples: dict[str, Samples] = {}
-    measurements: list[Measurement] = []
-    peak_rate = 0.0
+    """Measure runs per second of callers without a pause, then the tail latency. Takes about five minutes."""
     with running_service(image, **SETTINGS) as service:
-        for count in CALLERS:
-            label = "1 caller" if count == 1 else f"{count} callers"
-            load, reference, cpu = _compare(service, image, count)
-            samples[f"service, {label}"] = load.samples
-            samples[f"docker run --rm, {label}"] = reference.samples
-            peak_rate = max(peak_rate, load.rate)
-            measurements += [
-                Measurement(
-                    name=f"runs per second, {label}, service / docker run",
-                    value=load.rate / reference.rate,
-                    unit="×",
-                    at_least=FACTOR,
-                ),
-                Measurement(
-                    name=f"server's share of all processors, {label}",
-                    value=100 * cpu / load.seconds / (os.cpu_count() or 1),
-                    unit="%",
-                    at_most=100 * CPU_SHARE,
-                ),
-            ]
+        loads, cpu_per_run = _closed_loops(service, image)
         service.wait_until_idle()
-        with service.more_connections(STEADY_CALLERS) as connections:
-            steady = run_at_rate([WarmSync(c).run_now for c in connections], peak_rate / 3, STEADY_SECONDS)
-    samples["service, at 1/3 of the peak rate"] = steady
-    tail = steady.percentile(99) / steady.p50
-    measurements.append(
-        Measurement(name="p99 / p50 at 1/3 of the peak rate", value=tail, unit="×", at_most=TAIL_FACTOR)
+        arrivals = _random_arrivals(service)
+    rates = {name: load.rate for name, load in loads.items()}
+    measurements = [
+        *(Measurement(name=RATE_PREFIX + name, value=rate, unit=RATE_UNIT) for name, rate in rates.items()),
+        *(
+            Measurement(
+                name=f"{RATE_PREFIX}{SERVICE} / {name}",
+                value=rates[SERVICE] / rates.get(name, math.nan),
+                unit="×",
+                at_least=factor,
+            )
+            for name, factor in FACTORS.items()
+        ),
+        Measurement(
+            name="processor time of the server per run", value=cpu_per_run * 1000, unit="ms", at_most=CPU_MS
+        ),
+        *(_tail(rate, samples) for rate, samples in arrivals.items()),
+    ]
+    samples = {f"{name}, {CALLERS} callers": load.samples for name, load in loads.items()}
+    samples |= {f"{SERVICE}, {rate} requests per second": times for rate, times in arrivals.items()}
+    return Section(title="Throughput", samples=samples, measurements=measurements)
+
+
+def _tail(rate: int, samples: Samples) -> Measurement:
+    return Measurement(
+        name=f"p95 / p50, {rate} requests per second",
+        value=samples.p95 / samples.p50,
+        unit="×",
+        at_most=TAIL_FACTOR,
     )
-    title = f"Throughput: peak rate {peak_rate:.1f} runs per second"
-    return Section(title=title, samples=samples, measurements=measurements)
 
 
-def _compare(service: Service, image: str, count: int) -> tuple[Load, Load, float]:
-    """Load the service and `docker run` in turns; return both loads and the server's processor seconds."""
+def _closed_loops(service: Service, image: str) -> tuple[Mapping[str, Load], float]:
+    """Run the loops of the service and of all others in turns; return the loads and the server's processor seconds per
+    run."""
     pid = service.server.process.pid
-    with service.more_connections(count) as connections:
-        service_runs = [WarmSync(connection).run_now for connection in connections]
-        docker_runs = [DockerRun(image).run for _ in range(count)]
-        cpu_before = cpu_seconds(pid)
-        loads, references = [], []
-        for number in range(ROUNDS):
-            print_progress(f"{count} callers, round {number + 1} of {ROUNDS}")
-            loads.append(run_in_loops(service_runs, SECONDS))
-            references.append(run_in_loops(docker_runs, SECONDS))
-        cpu = cpu_seconds(pid) - cpu_before
-    return merge(loads), merge(references), cpu
+    loads: dict[str, list[Load]] = {}
+    cpu = 0.0
+    with _callers(service, image) as callers:
+        for runs in callers.values():
+            in_threads(lambda run: run(), runs)  # the first run of each is not counted
+        for number in range(1, ROUNDS + 1):
+            for name, runs in callers.items():
+                before = cpu_seconds(pid)
+                loads.setdefault(name, []).append(run_in_loops(runs, SECONDS))
+                if name == SERVICE:
+                    cpu += cpu_seconds(pid) - before
+            print_progress(f"{CALLERS} callers, round {number} of {ROUNDS}")
+    merged = {name: merge(parts) for name, parts in loads.items()}
+    return merged, cpu / len(merged[SERVICE].samples.seconds)
+
+
+@contextmanager
+def _callers(service: Service, image: str) -> Iterator[Mapping[str, Sequence[Run]]]:
+    """Yield the functions that the callers of each row call, one function for each caller.
+
+    go-judge is missing if it cannot be built here. Then its figure is reported as not measured, and its bound as
+    missed."""
+    with ExitStack() as stack:
+        connections = stack.enter_context(service.more_connections(CALLERS))
+        callers: dict[str, Sequence[Run]] = {
+            SERVICE: [WarmSync(connection).run_now for connection in connections],
+            BarePython.name: [stack.enter_context(bare_python(image)).run for _ in range(CALLERS)],
+            DockerRun.name: [DockerRun(image).run for _ in range(CALLERS)],
+        }
+        try:
+            judge = stack.enter_context(running_go_judge())
+        except GoJudgeUnavailable as error:
+            print(f"go-judge is not measured: {error}", file=sys.stderr)
+        else:
+            callers[GoJudge.name] = [stack.enter_context(judge.connection()).run for _ in range(CALLERS)]
+        yield callers
 
 
 def merge(loads: Sequence[Load]) -> Load:
@@ -99,29 +133,53 @@ def merge(loads: Sequence[Load]) -> Load:
     return Load(sum(load.seconds for load in loads), Samples(seconds))
 
 
-def run_in_loops(runs: Sequence[Callable[[], float]], seconds: float) -> Load:
+def run_in_loops(runs: Sequence[Run], seconds: float) -> Load:
     """Loop over each of `runs` in a thread of its own until the time is up, then let the last runs finish."""
     samples = Samples()
     started = time.perf_counter()
 
-    def call(run: Callable[[], float]) -> None:
+    def call(run: Run) -> None:
         while time.perf_counter() < started + seconds:
             samples.seconds.append(run())
 
-    _in_threads(call, runs)
+    in_threads(call, runs)
     return Load(time.perf_counter() - started, samples)
 
 
-def run_at_rate(runs: Sequence[Callable[[], float]], rate: float, seconds: float) -> Samples:
-    """Start `rate` runs per second at even intervals, each on the next free caller.
+def _random_arrivals(service: Service) -> Mapping[int, Samples]:
+    """Measure each rate for some seconds, in turns."""
+    random_times = random.Random(0)
+    samples = {rate: Samples() for rate in RATES}
+    with service.more_connections(RATE_CALLERS) as connections:
+        runs = [WarmSync(connection).run_now for connection in connections]
+        for number in range(1, RATE_ROUNDS + 1):
+            for rate, collected in samples.items():
+                moments = poisson_arrivals(random_times, rate, RATE_SECONDS)
+                collected.seconds += run_at(runs, moments).seconds
+            print_progress(f"random arrivals, round {number} of {RATE_ROUNDS}")
+    return samples
 
-    A run's time counts from the moment at which it was due, so waiting for a free caller is included."""
+
+def poisson_arrivals(random_times: random.Random, rate: float, seconds: float) -> Sequence[float]:
+    """Return the arrival times of a Poisson process with `rate` arrivals per second."""
+    moments = []
+    moment = random_times.expovariate(rate)
+    while moment < seconds:
+        moments.append(moment)
+        moment += random_times.expovariate(rate)
+    return moments
+
+
+def run_at(runs: Sequence[Run], moments: Sequence[float]) -> Samples:
+    """Start a run at each of the moments, on the next free caller.
+
+    A run's time counts from its moment, so waiting for a free caller is included."""
     samples = Samples()
     started = time.perf_counter()
-    due = iter([started + number / rate for number in range(int(seconds * rate))])
+    due = iter([started + moment for moment in moments])
     next_due = threading.Lock()
 
-    def call(run: Callable[[], float]) -> None:
+    def call(run: Run) -> None:
         while True:
             with next_due:
                 moment = next(due, None)
@@ -131,11 +189,12 @@ def run_at_rate(runs: Sequence[Callable[[], float]], rate: float, seconds: float
             run()
             samples.seconds.append(time.perf_counter() - moment)
 
-    _in_threads(call, runs)
+    in_threads(call, runs)
     return samples
 
 
-def _in_threads(work: Callable[[Callable[[], float]], None], runs: Sequence[Callable[[], float]]) -> None:
+def in_threads(work: Callable[[Run], object], runs: Sequence[Run]) -> None:
+    """Call `work` for each of `runs`, each in a thread of its own, and wait for all of them."""
     with ThreadPoolExecutor(len(runs)) as threads:
         for done in [threads.submit(work, run) for run in runs]:
             done.result()

@@ -95,7 +95,7 @@ _TARGETS = {
         go=True,
         browser=True,
     ),
-    "bench": Target(({"bench": ["python", "benchmarks/bench.py"]},), docker=True),
+    "bench": Target(({"bench": ["python", "benchmarks/bench.py"]},), docker=True, go=True),
     "docs": Target(({"docs/configuration.md": ["python", "dev/configuration.py"]},)),
     "audit": Target(({"audit": ["python", "dev/audit.py"]},), go=True),
 }

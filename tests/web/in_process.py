@@ -111,6 +111,7 @@ async def running_web(
         downloads=Downloads(executions, blobs),
         checks={},
         warnings=tuple,
+        sandbox_reuse=False,
         limits=WebLimits(upload_bytes_max=MEBIBYTE, metadata_bytes_max=MEBIBYTE, idle_seconds=0.5),
         spool_dir=directory,
     )

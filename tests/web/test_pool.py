@@ -93,7 +93,7 @@ async def test_a_requested_environment_is_kept_warm(image: str, tmp_path: Path) 
 async def test_a_removed_image_gives_its_place_in_the_pool_to_other_kinds(image: str, tmp_path: Path) -> None:
     going = f"pyexec-test-going:{secrets.token_hex(4)}"
     await anyio.run_process(["docker", "tag", image, going])
-    async with serving(tmp_path, image, warm_pool="4") as (server, api):
+    async with serving(tmp_path, image, warm_pool="4", sandbox_reuse="off") as (server, api):
         await until_sizes(server, {2048: 4})
         for _ in range(6):
             await api.run("print('hello')", config=SMALL, docker_image=going)

@@ -74,6 +74,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         downloads=services,
         checks={},
         warnings=tuple,
+        sandbox_reuse=False,
         limits=WebLimits(upload_bytes_max=10**8, metadata_bytes_max=10**7, idle_seconds=20),
         spool_dir=tmp_path,
     )
