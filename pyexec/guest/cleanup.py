@@ -37,15 +37,19 @@ class FreshState:
     def __init__(self, memory):
         self.memory = memory
         self.roots = [Root(path) for path in (*DIRECTORIES, SHARED_MEMORY)]
-        self.foreign = foreign_mounts([root.path for root in self.roots])
         self.memory_bytes = memory.charged()
         self.descriptors = descriptors()
-        self.state = observe()
+        try:
+            self.state = observe()
+            foreign = foreign_mounts([root.path for root in self.roots])
+            self.doubt = "there is another writable mount: %s" % foreign[0] if foreign else None
+        except OSError as error:  # a seccomp profile or a runtime refuses it
+            self.doubt = "its state cannot be observed: %s" % error
 
     def restore(self):
         """Remove everything that the last program has left. Raise `Dirty` if that fails, or if anything differs."""
-        if self.foreign:
-            raise Dirty("there is another writable mount: %s" % self.foreign[0])
+        if self.doubt:
+            raise Dirty(self.doubt)
         deadline = time.process_time() + CLEANUP_SECONDS
         signal.set_wakeup_fd(-1)
         for fd in descriptors() - self.descriptors:

@@ -5,6 +5,7 @@ Part of the supervisor (see bootstrap.py)."""
 import contextlib
 import math
 import os
+import resource
 import select
 import signal
 import time
@@ -180,9 +181,11 @@ class Program:
     def wait(self, options):
         """Wait for a process, and keep its size and the main process's exit status. Return its id, or 0.
 
-        A traced process also reports each signal that stops it."""
+        A new process inherits the size that the supervisor has reached, so a smaller size tells nothing. A traced
+        process also reports each signal that stops it."""
         pid, status, usage = os.wait4(-1, options)
-        self.largest = max(self.largest, usage.ru_maxrss * 1024)
+        if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+            self.largest = max(self.largest, usage.ru_maxrss * 1024)
         if pid == self.pid and not os.WIFSTOPPED(status):
             self.status = status
         return pid

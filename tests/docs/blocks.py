@@ -9,7 +9,7 @@ from attrs import frozen
 ROOT = Path(__file__).parents[2]
 RUN = ("bash", "sh", "python", "go")
 """Languages of blocks that the tests run."""
-SHOWN = ("console", "text", "json", "hcl", "yaml", "promql")
+SHOWN = ("console", "text", "json", "hcl", "toml", "yaml", "promql")
 """Languages of blocks that the tests do not run: terminal output, server output, file contents."""
 _FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.M)
