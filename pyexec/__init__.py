@@ -1,3 +1,3 @@
-"""python-executor: run untrusted Python code in single-use Docker sandboxes."""
+"""python-executor: run untrusted Python code in isolated Docker sandboxes."""
 
 __version__ = "0.1.0"

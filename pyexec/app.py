@@ -20,7 +20,7 @@ from pyexec.settings_parser import read_settings
 
 WRONG_USAGE = 2
 USAGE = """\
-python-executor-server: run untrusted Python in single-use sandboxes
+python-executor-server: run untrusted Python in isolated sandboxes
 
   python-executor-server            serve until SIGTERM; a second SIGTERM ends running programs at once
   python-executor-server --check    check whether a server with these settings can work on this machine, and print how

@@ -191,7 +191,8 @@ POOL_SIZE: Final = Gauge(name="pyexec_pool_size", doc="Target number of idle san
 POOL_IDLE: Final = Gauge(name="pyexec_pool_waiting", doc="Idle sandboxes")
 POOL_TAKES: Final = Counter(
     name="pyexec_pool_takes_total",
-    doc="Sandboxes taken from the pool; hit: an idle sandbox was available, miss: a sandbox had to be started",
+    doc="Sandboxes taken from the pool; hit: an idle sandbox was available, miss: the run waited for a sandbox to "
+    "start or to come back",
     labels=("result",),
     known=(("hit",), ("miss",)),
 )

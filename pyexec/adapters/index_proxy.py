@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
+import anyio
 from aiohttp import web
 from attrs import define, field
 from yarl import URL
@@ -25,6 +26,8 @@ USER = "setup"
 PAGE_BYTES_MAX = 64 * 1024 * 1024
 """Largest page of an index. Pages are held in memory, because their links are rewritten."""
 CHUNK_BYTES = 256 * 1024
+IN_CONTAINER = "/.dockerenv"
+"""Docker creates this file in every container."""
 IDLE_SECONDS = 60.0
 _PAGES = frozenset(
     {"text/html", "application/vnd.pypi.simple.v1+html", "application/vnd.pypi.simple.v1+json"}
@@ -124,12 +127,12 @@ async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> A
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
-    """Listen at the address. In a container, the address may be the host's: then listen at all of the container's."""
+    """Listen at the address. In a container, it may be one of the host's: then listen at all of the container's."""
     try:
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            if error.errno != errno.EADDRNOTAVAIL:
+            if error.errno != errno.EADDRNOTAVAIL or not await anyio.Path(IN_CONTAINER).exists():
                 raise
             await web.TCPSite(runner, None, port).start()
     except OSError as error:

@@ -38,6 +38,7 @@ class FreshState:
         self.memory = memory
         self.roots = [Root(path) for path in (*DIRECTORIES, SHARED_MEMORY)]
         self.memory_bytes = memory.charged()
+        self.kills = memory.oom_kills()
         self.descriptors = descriptors()
         try:
             self.state = observe()
@@ -63,6 +64,8 @@ class FreshState:
         for name, value in self.state.items():
             if state[name] != value:
                 raise Dirty("it has other %s than before" % name)
+        if self.memory.oom_kills() != self.kills:
+            raise Dirty("the kernel has killed a process for lack of memory")
         if self.memory.charged() > self.memory_bytes + TOLERANCE:
             raise Dirty("its memory is not free again")
 
@@ -74,11 +77,11 @@ class Root:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.is_own = os.fstat(self.fd).st_uid == os.geteuid()
-        self.state = self.observe()
+        self.state = self.present_state()
         info = os.fstat(self.fd)
         self.times = (info.st_atime_ns, info.st_mtime_ns)
 
-    def observe(self):
+    def present_state(self):
         """Return owner and mode, the extended attributes, and the numbers of used blocks and inodes."""
         info, usage = os.fstat(self.fd), os.statvfs(self.fd)
         return (
@@ -99,7 +102,7 @@ class Root:
             for name in set(os.listxattr(self.fd)) - set(self.state[3]):
                 os.removexattr(self.fd, name)
             os.utime(self.fd, ns=self.times)
-        if self.observe() != self.state:
+        if self.present_state() != self.state:
             raise Dirty("%s is not as before" % self.path)
 
 
@@ -114,9 +117,8 @@ def empty(directory, deadline, depth=0):
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.name, dir_fd=directory)
                 continue
-            os.chmod(
-                entry.name, 0o700, dir_fd=directory
-            )  # not a link, and no process is left to replace it by one
+            # It is not a link, and no process is left to replace it by one.
+            os.chmod(entry.name, 0o700, dir_fd=directory)
             child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
             try:
                 empty(child, deadline, depth + 1)

@@ -135,7 +135,7 @@ class Program:
             self.poller.unregister(SERVER)
 
     def feed_stdin(self):
-        """Write more of the standard input. Stop to poll its pipe when the pipe is closed."""
+        """Write more of the standard input. Stop polling its pipe when the pipe is closed."""
         self.stdin.feed()
         if not self.stdin.is_open:
             self.poller.unregister(self.stdin.fd)

@@ -79,7 +79,7 @@ class Supervisor:
     `archive` is a descriptor of the archive that contains startup.py."""
 
     def __init__(self, prestart, archive, memory):
-        self.prestart = prestart
+        self.may_prestart = prestart
         self.archive = archive
         self.memory = memory
         self.frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
@@ -90,23 +90,24 @@ class Supervisor:
     def serve(self):
         """Run programs until the server closes the connection, or until the sandbox cannot take another one."""
         self.send_ready()
-        self.prestart_interpreter()
+        self.prestart()
         try:
             while self.run_program():
                 self.clean()
-                self.prestart_interpreter()
+                self.prestart()
                 self.send_ready()
         except InputEnded:
             if self.has_run:
                 send_json(REJECTED, code="abandoned", message="the server closed the connection")
+                end_container_after(LINGER_SECONDS)
                 linger()
 
     def send_ready(self):
         send_json(READY, python=sys.version.split()[0])
 
-    def prestart_interpreter(self):
+    def prestart(self):
         create_user_site()
-        self.prestarted = prestart_interpreter(self.memory, self.archive) if self.prestart else None
+        self.prestarted = prestart_interpreter(self.memory, self.archive) if self.may_prestart else None
 
     def run_program(self):
         """Run one program. Return True if another one may follow."""

@@ -99,7 +99,7 @@ class _EngineChecks:
             return [failed("image", f"cannot start a sandbox in {name}: {error}", "set PYEXEC_DEFAULT_IMAGE")]
         return [
             ok("image", f"a sandbox of {name} starts in {seconds:.2f} s"),
-            ok("reuse", f"sandboxes are {'used again' if self.settings.sandbox_reuse else 'used once'}"),
+            ok("reuse", f"sandboxes are {'' if self.settings.sandbox_reuse else 'not '}reused"),
             disk,
             *await self._check_limits(image),
         ]

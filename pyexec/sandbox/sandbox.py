@@ -14,6 +14,7 @@ from pyexec.domain.events import Usage
 from pyexec.errors import (
     ContainerGone,
     EngineError,
+    ExecutorError,
     ImageUnavailable,
     SandboxBroken,
     SandboxRefused,
@@ -188,7 +189,7 @@ class Sandbox:
         try:
             with anyio.fail_after(CLEAN_SECONDS):
                 frame = await self._next()
-        except (EngineError, SandboxBroken, TimeoutError) as error:
+        except (ExecutorError, TimeoutError) as error:
             logger.info("the sandbox %s is not used again: %s", self.container_id[:12], error)
             return False
         if isinstance(frame, Retired):

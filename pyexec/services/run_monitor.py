@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 1.0
 """The monitor enforces the deadline this much later than the supervisor, whose report is better: it lets the program
 flush its unfinished lines, and its usage is exact."""
-FLUSH_SECONDS = 0.3
+KILL_REPORT_SECONDS = 0.3
 """How long the supervisor may take to end the program after a kill request. Then the sandbox is killed."""
 GRACE_WITH_FILES_SECONDS = 4.0
 """The same for a run with output files, because only the supervisor can send the files. It must be shorter than the
@@ -186,7 +186,7 @@ async def _broken_reason(run: Run, sandbox: Sandbox) -> str:
 
 async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
     await run.kill_requested.wait()
-    with anyio.move_on_after(FLUSH_SECONDS):
+    with anyio.move_on_after(KILL_REPORT_SECONDS):
         if await sandbox.request_kill():
             await anyio.sleep_forever()  # the supervisor's report cancels this task
     await retry(sandbox.kill, FailureLog(logger, f"killing {run.id}"), errors=(EngineError, Unavailable))

@@ -286,10 +286,11 @@ class Runner:
             return
         try:
             is_own = run.has_ended and run.execution.owner == self.replica
-            if not (reusable and is_own):
+            reusable = reusable and is_own and self._pool.may_reuse(placement.sandbox)
+            if not reusable:
                 await self._slots.wait_for_queue(REMOVAL_DELAY_SECONDS)
             if run.has_ended or not started:
-                await self._pool.give_back(placement.sandbox, reusable=reusable and is_own)
+                await self._pool.give_back(placement.sandbox, reusable=reusable)
             else:
                 self._pool.forget(placement.sandbox)
                 await placement.sandbox.detach()

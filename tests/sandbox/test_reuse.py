@@ -1,12 +1,28 @@
 """Test that a program finds a used sandbox as a new one, whatever the last program tried to leave in it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 
+from pyexec.domain.output_files import FileLimits
+from pyexec.sandbox.guest_source import supervisor_command
+from pyexec.sandbox.protocol import (
+    Decoder,
+    Exited,
+    ProgramPlan,
+    Ready,
+    Rejected,
+    StartSignal,
+    archive_frame,
+    plan_frames,
+    start_frame,
+)
 from tests.support.api import Api, api_of
+from tests.support.archives import script
 from tests.support.attack import COMPLETED, NARROW, TIMEOUT, end_of
 from tests.support.server import Server, running_server
 
@@ -241,3 +257,28 @@ async def test_output_files_and_results_are_those_of_the_present_run(api: Api) -
         answer = await api.eval({"code": code, "eval_last_expr": True, "output_files": ["out-*"]})
         found = answer.document["result"], [file["path"] for file in answer.document["files"]]
         assert found == (str(number), [f"out-{number}"])
+
+
+async def test_a_used_sandbox_ends_some_time_after_its_server(image: str) -> None:
+    """Until then, another server can read the end of the last program from the engine's log."""
+    long, short = "LINGER_SECONDS = 120.0", "LINGER_SECONDS = 1.0"
+    command = [part.replace(long, short) for part in supervisor_command(prestart=True)]
+    mount = "uid=1000,gid=1000,exec"
+    process = await asyncio.create_subprocess_exec(
+        "docker", "run", "--interactive", "--rm", "--network", "none", "--read-only", "--user", "1000:1000",
+        "--tmpfs", f"/work:{mount}", "--tmpfs", f"/tmp:{mount}", image, *command,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    plan = ProgramPlan(entrypoint="main.py", args=(), env=(), evaluate=False)
+    start = StartSignal(
+        nonce="n", timeout=10, memory_bytes=1 << 26, disk_bytes=1 << 26, output_bytes=100, output_files=(),
+        file_limits=FileLimits(bytes_max=0), reuse=True,
+    )  # fmt: skip
+    archive = archive_frame(script("print('on')")) + archive_frame(b"")
+    with anyio.fail_after(60):
+        output, _ = await process.communicate(archive + plan_frames(plan, b"") + start_frame(start))
+    *_, exited, ready, rejected = Decoder().feed(output)
+    assert isinstance(exited, Exited)
+    assert (exited.reason, ready) == ("exit", Ready())
+    assert isinstance(rejected, Rejected)
+    assert rejected.code == "abandoned"

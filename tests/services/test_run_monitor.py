@@ -73,7 +73,7 @@ class FakeSandbox:
 @pytest.fixture
 async def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(run_monitor, "GRACE_SECONDS", 0.01)
-    monkeypatch.setattr(run_monitor, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(run_monitor, "KILL_REPORT_SECONDS", 0.05)
     run = Run(new_id())
     first = submitted()
     limits = evolve(first.spec.limits, timeout_seconds=0.1)

@@ -64,8 +64,14 @@ class Firewall:
         name = f"pyexec-firewall-{secrets.token_hex(8)}"
         container = self._docker.containers.container(name)
         try:
+            with anyio.CancelScope(
+                shield=True
+            ):  # Docker may have created it although the request was cancelled
+                async with translate_errors():
+                    await self._docker.containers.create(
+                        _helper_config(image, script, environment), name=name
+                    )
             async with translate_errors():
-                await self._docker.containers.create(_helper_config(image, script, environment), name=name)
                 await container.start()
                 status = (await container.wait())["StatusCode"]
                 output = await container.log(stdout=True, stderr=True)

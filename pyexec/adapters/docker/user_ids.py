@@ -5,6 +5,7 @@ See docs/design/docker-adapter.md."""
 import json
 import secrets
 from collections.abc import Collection
+from itertools import islice
 from typing import Final
 
 from aiodocker import Docker
@@ -52,7 +53,7 @@ class UserIds:
         """Return an id that is not in `used`. Raises `EngineError` if there is none."""
         if len(self._ids) == 1:
             return UserId(self._ids[0], f"pyexec-{secrets.token_hex(8)}")
-        free = [uid for uid in self._ids if uid not in used][:CANDIDATES]
+        free = list(islice((uid for uid in self._ids if uid not in used), CANDIDATES))
         if not free:
             raise EngineError(
                 f"all {len(self._ids)} user ids of PYEXEC_SANDBOX_UIDS are used by sandboxes on this engine"

@@ -24,7 +24,7 @@ class SandboxKind:
     cpu_shares: int
     cpus: float | None
     network: bool
-    """Whether programs have a network. Their sandboxes are used once: a peer may keep a connection to one."""
+    """True if programs have a network. Then the sandbox is not reused, because a peer may keep a connection to it."""
 
 
 class IdleSandbox:

@@ -113,7 +113,7 @@ class Pool:
         return kind is not None and not kind.network and self._reuse.allows(sandbox)
 
     def forget(self, sandbox: Sandbox) -> None:
-        """Stop to count a used sandbox, because another replica will adopt it."""
+        """Stop counting a used sandbox, because another replica will adopt it."""
         kind, tenant = self._in_use.pop(sandbox, (None, ""))
         if kind is not None:
             self._queues[kind].in_use[tenant] -= 1

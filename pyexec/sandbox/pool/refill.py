@@ -23,8 +23,9 @@ SURPLUS_SECONDS = 5.0
 
 @frozen(kw_only=True)
 class Step:
-    """What to do now: start a sandbox of a kind, remove an idle one, or check again after some seconds (None: after the
-    next change)."""
+    """The next action: start a sandbox of a kind, remove an idle one, or check again after some seconds.
+
+    Without any of them, check again after the next change."""
 
     start: SandboxKind | None = None
     remove: IdleSandbox | None = None
