@@ -43,7 +43,7 @@ _CONSTRAINTS: dict[type, dict[str, Any]] = {
     }
 }
 """Fields that exclude each other, by type. null is the same as leaving the field out."""
-_DESCRIPTION = """Runs untrusted Python programs, each in its own throw-away sandbox.
+_DESCRIPTION = """Runs untrusted Python programs, each alone in an isolated sandbox.
 
 If a program fails or exceeds a limit, the response is still 200, and its result says what happened. Error statuses mean
 that the request itself cannot be served. Every path also works with a trailing slash, and HEAD wherever GET does. For a
