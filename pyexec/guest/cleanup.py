@@ -2,11 +2,13 @@
 
 All processes of the program are dead by then, so nothing can interfere. Part of the supervisor (see bootstrap.py)."""
 
+import fcntl
 import os
 import re
 import resource
 import signal
 import stat
+import sys
 import time
 
 from pyexec.guest.disk import DIRECTORIES, mount_path
@@ -17,6 +19,8 @@ CLEANUP_SECONDS = 0.1
 DEPTH_MAX = 64
 TOLERANCE = 8 * 1024 * 1024
 """Bytes by which the memory may differ, because the kernel counts it in batches."""
+GET_INODE_FLAGS = 0x80086601
+"""FS_IOC_GETFLAGS on 64-bit machines."""
 NETWORK = "/proc/self/net/"
 SOCKETS = (
     "tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "unix", "netlink", "packet",
@@ -82,13 +86,14 @@ class Root:
         self.times = (info.st_atime_ns, info.st_mtime_ns)
 
     def present_state(self):
-        """Return owner and mode, the extended attributes, and the numbers of used blocks and inodes."""
+        """Return owner and mode, attributes and flags, and the numbers of used blocks and inodes."""
         info, usage = os.fstat(self.fd), os.statvfs(self.fd)
         return (
             info.st_uid,
             info.st_gid,
             info.st_mode,
             sorted(os.listxattr(self.fd)),
+            inode_flags(self.fd),
             usage.f_blocks - usage.f_bfree,
             usage.f_files - usage.f_ffree,
         )
@@ -104,6 +109,16 @@ class Root:
             os.utime(self.fd, ns=self.times)
         if self.present_state() != self.state:
             raise Dirty("%s is not as before" % self.path)
+
+
+def inode_flags(fd):
+    """Return the flags that `chattr` changes; None if the file system has none."""
+    flags = bytearray(8)
+    try:
+        fcntl.ioctl(fd, GET_INODE_FLAGS, flags)
+    except OSError:
+        return None
+    return int.from_bytes(flags[:4], sys.byteorder)
 
 
 def empty(directory, deadline, depth=0):

@@ -87,9 +87,9 @@ def prepare_interpreter(plan, prestarted, memory, startup):
     A new one starts at once if that is allowed, and if the prestarted one has shown that startup.py works here."""
     if prestarted is not None and prestarted.fits(plan):
         return prestarted
-    interpreter = Interpreter(
-        [plan["entrypoint"]] + plan["args"], plan["env"], memory, startup, plan["evaluator"]
-    )
+    name = plan["entrypoint"]
+    script = "./" + name if name.startswith("-") else name  # Python would take it for an option
+    interpreter = Interpreter([script] + plan["args"], plan["env"], memory, startup, plan["evaluator"])
     if prestarted is not None:
         if starts_early(plan):
             try:

@@ -9,6 +9,7 @@ memory runs out. It kills all processes that the program leaves. It takes anothe
 it was when it was new (cleanup.py). The server enforces every limit again from outside."""
 
 import ctypes
+import fcntl
 import io
 import os
 import signal
@@ -76,11 +77,12 @@ def load_collector(texts):
 class Supervisor:
     """Runs programs one after another. With `prestart`, it starts an interpreter for each in advance.
 
-    `archive` is a descriptor of the archive that contains startup.py."""
+    `startup` is the archive that contains startup.py."""
 
-    def __init__(self, prestart, archive, memory):
+    def __init__(self, prestart, startup, memory):
         self.may_prestart = prestart
-        self.archive = archive
+        self.startup = startup
+        self.archive = None
         self.memory = memory
         self.frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
         self.fresh = FreshState(memory)
@@ -107,6 +109,7 @@ class Supervisor:
 
     def prestart(self):
         create_user_site()
+        self.archive = create_archive(self.startup)
         self.prestarted = prestart_interpreter(self.memory, self.archive) if self.may_prestart else None
 
     def run_program(self):
@@ -155,6 +158,18 @@ class Supervisor:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def create_archive(content):
+    """Return a descriptor of a file in memory with this content.
+
+    Code that an interpreter loads before startup.py can reach it. So each program gets a file of its own, which `clean`
+    closes, and nothing can write to it."""
+    fd = os.memfd_create("startup", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
 def linger():
     """Keep the container, so that a restarted server can still read its last frames, until the last alarm ends it."""
     while True:
@@ -166,11 +181,9 @@ def main(prestart, startup, filters):
 
     `startup` is the archive that contains startup.py, and `filters` are those of seccomp.py."""
     memory = Memory()
-    archive = os.memfd_create("startup")
-    os.write(archive, startup)
     set_dumpable(0)
     install_filter(filters)
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(WORK)
-    Supervisor(prestart, archive, memory).serve()
+    Supervisor(prestart, startup, memory).serve()

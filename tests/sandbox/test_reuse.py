@@ -22,7 +22,7 @@ from pyexec.sandbox.protocol import (
     start_frame,
 )
 from tests.support.api import Api, api_of
-from tests.support.archives import script
+from tests.support.archives import script, tar_of
 from tests.support.attack import COMPLETED, NARROW, TIMEOUT, end_of
 from tests.support.server import Server, running_server
 
@@ -166,7 +166,30 @@ raise SystemExit(3)
 """,
 }
 """Programs after which the sandbox is used again."""
+INFECTION = """
+import os
+try:
+    file = os.open('/proc/self/fd/5', os.O_RDWR)
+except OSError:
+    pass
+else:
+    try:
+        os.write(file, b'infected')
+    except OSError:
+        pass
+    os.fchmod(file, 0)
+"""
+"""Code that an interpreter loads before startup.py, and that tries to change the file which contains startup.py."""
 DIRTY = {
+    "flags of a mount's root": """
+import fcntl, os
+fd = os.open('/work', os.O_RDONLY)
+try:
+    fcntl.ioctl(fd, 0x40086602, (0x40).to_bytes(8, 'little'))
+except OSError:  # this kernel has no flags here, so leave something else
+    import ctypes
+    ctypes.CDLL(None).shmget(0x5EC12E7, ctypes.c_size_t(4096), 0o1666)
+""",
     "deep directories": """
 import os
 for _ in range(500):
@@ -233,6 +256,31 @@ async def test_a_sandbox_that_cannot_be_cleaned_is_replaced(
     before = await state(api, seen)
     assert end_of(await api.run(DIRTY[name])) == COMPLETED
     assert await state(api, seen) != before
+
+
+async def test_startup_code_of_a_program_does_not_change_the_next_one(api: Api, seen: dict[str, Any]) -> None:
+    before = await state(api, seen)
+    site = ".local/lib/python3.11/site-packages"
+    files = {
+        "main.py": "print('ran')",
+        f"{site}/x.pth": "import infection",
+        f"{site}/infection.py": INFECTION,
+    }
+    answer = await api.sync(tar_of(files))
+    assert answer.document["stdout"] == "ran\n"
+    assert await state(api, seen) == before
+    result = await api.run(
+        "print(end='unfinished')\nimport time\ntime.sleep(9)", config={"timeout_seconds": 0.5}
+    )
+    assert result["stdout"] == "unfinished"
+
+
+async def test_a_script_whose_name_begins_with_a_dash_is_no_option(api: Api) -> None:
+    for name in ("-", "-mthis", "-c"):
+        answer = await api.sync(
+            tar_of({name: "print('own')"}), {"entrypoint": name, "stdin": "print('stdin')"}
+        )
+        assert answer.document["stdout"] == "own\n"
 
 
 async def test_a_sandbox_is_used_again_after_a_timeout(api: Api, seen: dict[str, Any]) -> None:
