@@ -190,12 +190,15 @@ class Executions:
         at, next_output_at = after, 0.0
         while True:
             changed = run.changes.next_event()
+            inactive = (
+                run.inactive.is_set()
+            )  # before the items are read: the end may come while they are yielded
             for batch in _batches(items_after(run.id, tuple(run.events), run.output_log, at)):
                 at = batch[-1].position
                 if isinstance(batch[-1], OutputItem):
                     next_output_at = anyio.current_time() + OUTPUT_INTERVAL_SECONDS
                 yield batch
-            if run.inactive.is_set() or not follow:
+            if inactive or not follow:
                 return
             await changed.wait()
             with anyio.CancelScope(deadline=next_output_at):

@@ -95,12 +95,22 @@ async def test_a_killed_prestarted_interpreter_is_replaced(api: Api, prestarting
     for tries in range(RUNS):  # until a run gets a sandbox whose interpreter was killed
         await anyio.sleep(PAUSE_SECONDS * tries)
         for process in prestarted_interpreters(await containers(deployment_of(prestarting_server.data_dir))):
-            os.kill(process, signal.SIGKILL)
+            await kill(process)
         result = await run(api, {"main.py": PRINT_IF_TAKEN})
         assert end_of(result) == COMPLETED
         if result["stdout"] == NOT_TAKEN:
             break
     assert result["stdout"] == NOT_TAKEN
+
+
+async def kill(pid: int) -> None:
+    """Kill a process, and wait until it has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        await anyio.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def prestarted_interpreters(ids: Collection[str]) -> list[int]:
