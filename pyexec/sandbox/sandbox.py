@@ -1,18 +1,14 @@
 """One sandbox: a container whose supervisor runs programs, one after another, and reports how each ended."""
 
 import logging
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Self
 
 import anyio
-import anyio.lowlevel
 
-from pyexec.aio import FailureLog, retry
 from pyexec.domain.events import Usage
 from pyexec.errors import (
-    ContainerGone,
     EngineError,
     ExecutorError,
     ImageUnavailable,
@@ -22,6 +18,7 @@ from pyexec.errors import (
 )
 from pyexec.ports import Container, ContainerSpec, Engine
 from pyexec.sandbox import protocol
+from pyexec.sandbox.frame_stream import FrameStream
 from pyexec.sandbox.protocol import (
     Frame,
     ProgramPlan,
@@ -39,18 +36,8 @@ CHECK_SECONDS = 5.0
 UNPACK_SECONDS = 120.0
 CLEAN_SECONDS = 2.0
 """Twenty times what the supervisor allows itself, and the start of the next interpreter."""
-LOG_OVERHEAD_BYTES = 64
-"""What the engine's log stores for each frame in addition to its bytes."""
 FRAME_BYTES = 256 * 1024
-RETRY_SECONDS = 1.0
 USAGE_SECONDS = 2.0
-FRAMES_PER_SECOND, FRAME_BURST = 5_000, 10_000
-"""Ten times the small frames that a supervisor sends. A hostile sandbox that sends more is slowed down, and does not
-slow down others."""
-LARGE_FRAME_BYTES = 4096
-"""Frames of this size are not limited: the limits on output and files bound their number."""
-FRAMES_AT_ONCE = 32
-"""More frames in one piece of data may delay other tasks."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,38 +54,39 @@ class Sandbox:
 
     def __init__(self, engine: Engine, container: Container, image: str | None = None) -> None:
         self._engine = engine
-        self._container = container
+        self._stream = FrameStream(engine, container)
         self.image = image
-        self._decoder = protocol.Decoder()
-        self._frames: deque[Frame] = deque()
-        self._received = 0
-        self._seen = 0
-        """Frames received over earlier connections. A new connection sends them again; they are skipped."""
-        self._eof = False
-        self._nonce: str | None = None
-        """The frames before this start are of other programs, and are skipped."""
         self.created_at = anyio.current_time()
         self.runs = 0
         """How many programs this sandbox has started."""
-        self.log_bytes = 0
-        """Bytes in the engine's log of this container."""
+        self._nonce: str | None = None
+        """The frames before this start are of other programs, and are skipped."""
         self._started: Started | None = None
         """The start of the present program; None until it is known."""
-        self._credit = float(FRAME_BURST)
-        self._credit_at = 0.0
-        self.engine_unreachable = False
-        """True while the engine does not respond."""
-        self.engine_was_unreachable = False
-        """True if the engine has failed to respond at some time since `start_program`."""
 
     @property
     def container_id(self) -> str:
-        return self._container.id
+        return self._stream.container.id
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes in the engine's log of the container."""
+        return self._stream.log_bytes
 
     @property
     def was_interrupted(self) -> bool:
-        """True if the connection has broken once. It cannot write to the sandbox any more."""
-        return self._seen > 0
+        """True if the connection has broken once. The sandbox takes no other program then."""
+        return self._stream.was_interrupted
+
+    @property
+    def engine_unreachable(self) -> bool:
+        """True while the engine does not respond."""
+        return self._stream.engine_unreachable
+
+    @property
+    def engine_was_unreachable(self) -> bool:
+        """True if the engine has failed to respond at some time since `start_program`."""
+        return self._stream.engine_was_unreachable
 
     @classmethod
     async def start(cls, engine: Engine, spec: ContainerSpec, image: str | None = None) -> Self:
@@ -108,10 +96,10 @@ class Sandbox:
         sandbox = cls(engine, await engine.start(spec), image)
         try:
             with anyio.fail_after(STARTUP_SECONDS):
-                await sandbox._expect(Ready)
+                sandbox._stream.check(await sandbox._stream.next(), Ready)
         except (SandboxBroken, SandboxRefused, TimeoutError) as error:
             await sandbox.remove()
-            reason = sandbox._container.diagnostics or "it printed no reason"
+            reason = sandbox._stream.container.diagnostics or "it printed no reason"
             raise ImageUnavailable(
                 f"the image {spec.image!r} has no Python 3.8 or later that can run programs: {reason}"
             ) from error
@@ -136,7 +124,7 @@ class Sandbox:
 
         If this is cancelled, the sandbox stays usable."""
         try:
-            frame = await self._next()
+            frame = await self._stream.next()
         except EngineError as error:
             raise SandboxBroken(str(error)) from error
         if frame is not None:
@@ -152,7 +140,7 @@ class Sandbox:
         await self._write(protocol.archive_frame(b""))
         for seconds in (CHECK_SECONDS, UNPACK_SECONDS):
             with anyio.move_on_after(seconds):
-                await self._expect(Unpacked)
+                self._stream.check(await self._stream.next(), Unpacked)
                 return
             await self._engine.check()  # a silent engine does not break the connection
         raise SandboxBroken(f"unpacking the archive timed out after {UNPACK_SECONDS:g} s")
@@ -165,22 +153,22 @@ class Sandbox:
         """Start the program, and return when its process exists."""
         self.runs += 1
         self._started = None
-        self.engine_unreachable = self.engine_was_unreachable = False
+        self._stream.forget_outages()
         with suppress(EngineError, Unavailable):  # the next frame shows whether the signal has arrived
-            await self._container.write(protocol.start_frame(signal))
-        self._check(await self._next_or_reconnect(), Started)
+            await self._stream.container.write(protocol.start_frame(signal))
+        self._started = self._stream.check(await self._stream.next_or_reconnect(), Started)
 
     async def frames(self) -> AsyncIterator[Frame]:
         """Yield the program's output, and at the end how it ended. Stop early if the sandbox ends.
 
         If the engine does not respond, this waits until it does."""
-        while (frame := await self._next_or_reconnect()) is not None:
+        while (frame := await self._stream.next_or_reconnect()) is not None:
             if self._nonce is None:
                 yield frame
             elif isinstance(frame, Rejected):
                 return  # the program never started
             elif isinstance(frame, Started) and frame.nonce in (self._nonce, None):
-                self._nonce = None
+                self._nonce, self._started = None, frame
 
     async def wait_until_clean(self) -> bool:
         """Return True when the sandbox is as it was when it was new; False if it cannot be used again.
@@ -188,7 +176,7 @@ class Sandbox:
         Call this after the last frame of a program whose start signal allowed another one."""
         try:
             with anyio.fail_after(CLEAN_SECONDS):
-                frame = await self._next()
+                frame = await self._stream.next()
         except (ExecutorError, TimeoutError) as error:
             logger.info("the sandbox %s is not used again: %s", self.container_id[:12], error)
             return False
@@ -201,7 +189,7 @@ class Sandbox:
         try:
             await self._engine.check()
         except (EngineError, Unavailable):
-            self.engine_unreachable = self.engine_was_unreachable = True
+            self._stream.record_outage()
 
     async def usage(self) -> Usage | None:
         """Return what the running program has used so far, by the engine's counters; None if the engine does not say.
@@ -210,7 +198,7 @@ class Sandbox:
         if self._started is None:
             return None
         with suppress(EngineError, Unavailable), anyio.move_on_after(USAGE_SECONDS):
-            used = await self._container.usage()
+            used = await self._stream.container.usage()
             return Usage(
                 cpu_seconds=round(max(0.0, used.cpu_seconds - self._started.cpu_seconds), 6),
                 peak_memory_bytes=max(0, used.memory_bytes - self._started.memory_bytes),
@@ -220,124 +208,34 @@ class Sandbox:
     async def ran_out_of_memory(self) -> bool:
         """Return True if the kernel has killed a process in the sandbox for lack of memory, by the engine's events."""
         with suppress(EngineError, Unavailable):
-            return await self._container.has_oom_event()
+            return await self._stream.container.has_oom_event()
         return False
 
     async def request_kill(self) -> bool:
         """Ask the supervisor to end the program and to report its end. Return False if this connection only reads."""
         with suppress(EngineError, Unavailable):
-            await self._container.write(protocol.KILL_FRAME)
+            await self._stream.container.write(protocol.KILL_FRAME)
             return True
         return False
 
     async def kill(self) -> None:
         """Kill every process in the sandbox."""
-        await self._container.kill()
+        await self._stream.container.kill()
 
     async def remove(self) -> None:
         """Kill the sandbox and remove its container."""
-        await self._container.remove()
+        await self._stream.container.remove()
 
     async def detach(self) -> None:
         """Close the connection; the program continues."""
-        await self._container.detach()
+        await self._stream.container.detach()
 
     async def _write(self, data: bytes) -> None:
         try:
-            await self._container.write(data)
+            await self._stream.container.write(data)
         except EngineError as error:
             with suppress(EngineError):
-                while (frame := await self._next()) is not None:
+                while (frame := await self._stream.next()) is not None:
                     if isinstance(frame, Rejected):
                         raise SandboxRefused(frame.message, code=frame.code) from error
             raise SandboxBroken("the sandbox ended while it received its program") from error
-
-    async def _expect(self, kind: type[Frame]) -> None:
-        self._check(await self._next(), kind)
-
-    def _check(self, frame: Frame | None, kind: type[Frame]) -> None:
-        if isinstance(frame, Rejected):
-            raise SandboxRefused(frame.message, code=frame.code)
-        if not isinstance(frame, kind):
-            found = "the end" if frame is None else type(frame).__name__
-            raise SandboxBroken(f"expected {kind.__name__}, got {found}. {self._container.diagnostics}")
-
-    async def _next(self) -> Frame | None:
-        while not self._frames:
-            if self._eof:
-                return None
-            data = await self._container.read()
-            if data is None:
-                self._eof = True
-                return None
-            before, large = self._received, len(data) // LARGE_FRAME_BYTES
-            for frame in self._decoder.feed(data):
-                self._received += 1
-                if isinstance(frame, Started):
-                    self._started = frame
-                if self._received > self._seen:
-                    self._frames.append(frame)
-            frames = self._received - before
-            self.log_bytes += len(data) + LOG_OVERHEAD_BYTES * frames
-            await self._limit_rate(max(0, frames - large))
-            if frames > FRAMES_AT_ONCE:
-                await anyio.lowlevel.checkpoint()
-        return self._frames.popleft()
-
-    async def _limit_rate(self, frames: int) -> None:
-        """Pause after too many frames (a token bucket). Meanwhile the sandbox's pipe fills, and blocks it."""
-        now = anyio.current_time()
-        earned = (now - self._credit_at) * FRAMES_PER_SECOND
-        self._credit = min(FRAME_BURST, self._credit + earned) - frames
-        self._credit_at = now
-        if self._credit < 0:
-            await anyio.sleep(-self._credit / FRAMES_PER_SECOND)
-
-    async def _next_or_reconnect(self) -> Frame | None:
-        """Return the next frame; None after the sandbox has ended. Reconnect if the connection breaks.
-
-        Pause between connections that bring no new frame: the engine accepts them, but cannot read the container."""
-        reconnected_at: int | None = None
-        while True:
-            try:
-                return await self._next()
-            except EngineError as error:
-                if reconnected_at is not None and self._known == reconnected_at:
-                    await anyio.sleep(RETRY_SECONDS)
-                reconnected_at = self._known
-                logger.warning(
-                    "connection to the sandbox %s lost; reconnecting: %s", self.container_id[:12], error
-                )
-                if not await self._reconnect():
-                    return None
-
-    async def _reconnect(self) -> bool:
-        """Connect to the engine's log of the container, which has all frames from the first one.
-
-        Return False if the container does not exist any more."""
-        await self._container.detach()
-        failures = FailureLog(logger, f"reconnecting to the sandbox {self.container_id[:12]}")
-        container = await retry(
-            self._follow, failures, seconds=RETRY_SECONDS, errors=(EngineError, Unavailable)
-        )
-        self.engine_unreachable = False
-        if container is None:
-            self._eof = True
-            return False
-        self._container, self._decoder = container, protocol.Decoder()
-        self._seen, self._received = self._known, 0
-        return True
-
-    @property
-    def _known(self) -> int:
-        """The number of different frames received."""
-        return max(self._seen, self._received)
-
-    async def _follow(self) -> Container | None:
-        try:
-            return await self._engine.follow(self.container_id)
-        except ContainerGone:
-            return None
-        except (EngineError, Unavailable):
-            self.engine_unreachable = self.engine_was_unreachable = True
-            raise

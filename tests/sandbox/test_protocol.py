@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
 from pyexec.guest import collector, wire
+from pyexec.sandbox.decoder import Decoder
 from pyexec.sandbox.protocol import (
-    Decoder,
     FileChunk,
     FileHeader,
     FilesCollected,

@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from pyexec.domain.output_files import FileLimits
+from pyexec.sandbox.decoder import Decoder
 from pyexec.sandbox.guest_source import supervisor_command
 from pyexec.sandbox.protocol import (
-    Decoder,
     Exited,
     ProgramPlan,
     Ready,
@@ -320,7 +320,7 @@ async def test_a_used_sandbox_ends_some_time_after_its_server(image: str) -> Non
     plan = ProgramPlan(entrypoint="main.py", args=(), env=(), evaluate=False)
     start = StartSignal(
         nonce="n", timeout=10, memory_bytes=1 << 26, disk_bytes=1 << 26, output_bytes=100, output_files=(),
-        file_limits=FileLimits(bytes_max=0), reuse=True,
+        file_limits=FileLimits(bytes_max=0), reuse=True, cpu_seconds=None,
     )  # fmt: skip
     archive = archive_frame(script("print('on')")) + archive_frame(b"")
     with anyio.fail_after(60):

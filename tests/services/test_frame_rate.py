@@ -8,7 +8,8 @@ import anyio.lowlevel
 import pytest
 
 from pyexec.guest import wire
-from pyexec.sandbox.sandbox import FRAME_BURST, FRAMES_PER_SECOND, LARGE_FRAME_BYTES, Sandbox
+from pyexec.sandbox.frame_stream import FRAME_BURST, FRAMES_PER_SECOND, LARGE_FRAME_BYTES
+from pyexec.sandbox.sandbox import Sandbox
 from tests.services.virtual_time import VirtualLoop
 
 SMALL = wire.HEADER.pack(wire.STDOUT, 4) + b"eA==\n"

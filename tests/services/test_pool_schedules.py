@@ -134,7 +134,7 @@ class Schedule:
         await sandbox.start_program(
             StartSignal(
                 nonce="", timeout=100, memory_bytes=0, disk_bytes=0, output_bytes=0, output_files=(),
-                file_limits=LIMITS, reuse=self.pool.may_reuse(sandbox),
+                file_limits=LIMITS, cpu_seconds=None, reuse=self.pool.may_reuse(sandbox),
             )
         )  # fmt: skip
         await anyio.sleep(caller.seconds)

@@ -17,7 +17,8 @@ from aiodocker.containers import DockerContainer
 from attrs import define, field
 
 from pyexec.errors import SandboxBroken
-from pyexec.sandbox.protocol import Decoder, OutputChunk
+from pyexec.sandbox.decoder import Decoder
+from pyexec.sandbox.protocol import OutputChunk
 from tests.support.containers import environment
 
 STDOUT = 1

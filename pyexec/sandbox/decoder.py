@@ -1,0 +1,160 @@
+"""Decode the frames that a sandbox sends. They may come from a hostile program, so each is limited and checked."""
+
+import binascii
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import define, field
+
+from pyexec.domain.output_files import SkippedPattern, SkipReason
+from pyexec.domain.output_log import Stream
+from pyexec.errors import SandboxBroken
+from pyexec.guest import collector, wire
+from pyexec.sandbox.protocol import (
+    Exited,
+    FileChunk,
+    FileHeader,
+    FilesCollected,
+    FileSkipped,
+    Frame,
+    OutputChunk,
+    Ready,
+    Rejected,
+    ResultChunk,
+    Retired,
+    Started,
+    Unpacked,
+)
+
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+NUMBERS_MAX = 2**53
+"""Larger integers are not exact in the JSON parsers of some clients."""
+_HEADER = wire.HEADER
+_STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
+
+
+@define
+class Decoder:
+    """Decodes frames from a supervisor's standard output, which arrives in pieces of any size."""
+
+    _buffer: bytearray = field(factory=bytearray)
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Add bytes; yield the frames that are now complete. Raise `SandboxBroken` if a frame is invalid."""
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._buffer)
+            if length > FRAME_BYTES_MAX:
+                raise SandboxBroken(f"a frame has {length} bytes; the limit is {FRAME_BYTES_MAX}")
+            end = _HEADER.size + length
+            if len(self._buffer) <= end:
+                return
+            payload = bytes(self._buffer[_HEADER.size : end])
+            if self._buffer[end] != ord("\n"):
+                raise SandboxBroken("a frame does not end with a newline")
+            del self._buffer[: end + 1]
+            yield _frame(kind, payload)
+
+
+def _frame(kind: bytes, payload: bytes) -> Frame:
+    if kind in _STREAMS:
+        return OutputChunk(_STREAMS[kind], _bytes(payload))
+    if kind == wire.RESULT:
+        return ResultChunk(_bytes(payload))
+    if kind == collector.DATA:
+        return FileChunk(_bytes(payload))
+    if kind == wire.UNPACKED:
+        return Unpacked()
+    document = _document(payload or b"{}")
+    try:
+        if kind == wire.STARTED:
+            return _started(document)
+        if kind == wire.READY:
+            return Ready()
+        if kind == wire.RETIRED:
+            return Retired(_text(document["reason"]))
+        if kind == wire.REJECTED:
+            return Rejected(_text(document["code"]), _text(document["message"]))
+        if kind == wire.EXIT:
+            return _exited(document)
+        if kind == collector.FILE:
+            return FileHeader(_text(document["path"]), _count(document["size"]))
+        if kind == collector.COLLECTED:
+            return _files_collected(document)
+        if kind == collector.SKIPPED:
+            return FileSkipped(_text(document["path"]), SkipReason(document["reason"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SandboxBroken(f"a {kind!r} frame has missing or invalid fields") from error
+    raise SandboxBroken(f"a frame has an unknown kind: {kind!r}")
+
+
+def _started(document: dict[str, Any]) -> Started:
+    """Read a frame that is empty from a supervisor of an earlier version."""
+    return Started(
+        nonce=_text(document["nonce"]) if "nonce" in document else None,
+        cpu_seconds=_amount(document.get("cpu_seconds", 0)),
+        memory_bytes=_count(document.get("memory_bytes", 0)),
+    )
+
+
+def _exited(document: dict[str, Any]) -> Exited:
+    exit_code = _count(document["exit_code"])
+    if exit_code > 255:
+        raise ValueError(exit_code)
+    return Exited(
+        reason=_text(document["reason"]),
+        exit_code=exit_code,
+        signalled=bool(document["signalled"]),
+        cpu_seconds=_amount(document["cpu_seconds"]),
+        peak_memory_bytes=int(_amount(document["peak_memory_bytes"])),
+        result_truncated=document["result_truncated"] is True,
+        process_limit=None if document.get("process_limit") is None else _count(document["process_limit"]),
+    )
+
+
+def _files_collected(document: dict[str, Any]) -> FilesCollected:
+    return FilesCollected(
+        truncated=document["truncated"] is not False,
+        # A collector that an earlier version started reports no skipped files.
+        skipped_truncated=document.get("skipped_truncated", False) is not False,
+        skipped_patterns=tuple(
+            SkippedPattern(number=_count(number), reason=SkipReason(reason))
+            for number, reason in document.get("patterns", ())
+        ),
+    )
+
+
+def _document(payload: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise SandboxBroken("a frame does not contain valid JSON") from error
+    if not isinstance(document, dict):
+        raise SandboxBroken("a frame does not contain a JSON object")
+    return document
+
+
+def _bytes(payload: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(payload)
+    except ValueError as error:
+        raise SandboxBroken("a data frame is not valid base64") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value.encode("utf-8", "replace").decode()  # JSON allows half a surrogate pair, UTF-8 does not
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < NUMBERS_MAX:
+        raise ValueError(value)
+    return value
+
+
+def _amount(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < NUMBERS_MAX:
+        raise ValueError(value)
+    return value
