@@ -7,7 +7,6 @@ import anyio
 from attrs import Factory, define, field
 
 from pyexec.domain.spec import Limits
-from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import QueueTimeout
 from pyexec.services.setup_lane import SetupKey, SetupLane, SetupPlace
 from pyexec.services.slots import Slot, Slots
@@ -22,7 +21,7 @@ class Reservation:
     slots: Slots
     lane: SetupLane
     seconds_left: float
-    tenant: str = DEFAULT_TENANT
+    tenant: str
     slot: Slot | None = None
     place: SetupPlace | None = None
     _timeout_seconds: float = field(

@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from pyexec.domain.environment import Recipe
 from pyexec.domain.fair_queue import FairShares
 from pyexec.domain.spec import Spec
-from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
+from pyexec.domain.tenants import Tenants
 from pyexec.errors import QueueTimeout
 from pyexec.metrics import (
     NOOP_METER,
@@ -61,9 +61,9 @@ class SetupLane:
 
     An execution that needs a setup joins it, waits, and leaves the lane after the setup."""
 
-    def __init__(self, size: int, tenants: Tenants | None = None, meter: Meter = NOOP_METER) -> None:
+    def __init__(self, size: int, tenants: Tenants, meter: Meter = NOOP_METER) -> None:
         self.size = size
-        self._shares = FairShares((tenants or Tenants()).weight_of)
+        self._shares = FairShares(tenants.weight_of)
         self._meter = meter
         self._places: list[SetupPlace] = []
         """The first `size` of them run. The others wait, in the order of arrival."""
@@ -75,7 +75,7 @@ class SetupLane:
         """Return the number of executions in the lane."""
         return sum(place.executions.total() for place in self._places)
 
-    def join(self, key: SetupKey, tenant: str = DEFAULT_TENANT) -> SetupPlace:
+    def join(self, key: SetupKey, tenant: str) -> SetupPlace:
         """Join the setup with this key, or put a new one at the end of the lane. The caller must `leave` it once."""
         place = self._find(key)
         if place is None:
@@ -85,7 +85,7 @@ class SetupLane:
         self._begin()
         return place
 
-    def leave(self, place: SetupPlace, tenant: str = DEFAULT_TENANT) -> None:
+    def leave(self, place: SetupPlace, tenant: str) -> None:
         """Leave a setup. When its last execution leaves, the next setup begins."""
         place.executions[tenant] -= 1
         place.closed = place.begun.is_set()

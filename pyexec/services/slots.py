@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 from pyexec.aio import Broadcast
 from pyexec.domain.fair_queue import FairQueue, FairShares
 from pyexec.domain.spec import MEBIBYTE, Limits
-from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
+from pyexec.domain.tenants import Tenants
 from pyexec.errors import QueueTimeout, TooLarge
 from pyexec.metrics import (
     MEMORY_BUDGET,
@@ -55,10 +55,10 @@ class Slots:
         queue_max: int,
         memory_mb_max: int,
         overhead_mb: int,
-        tenants: Tenants | None = None,
+        tenants: Tenants,
         meter: Meter = NOOP_METER,
     ) -> None:
-        self.tenants = tenants or Tenants()
+        self.tenants = tenants
         self._meter = meter
         self._overhead_mb = overhead_mb
         self._free = concurrent_max
@@ -102,21 +102,21 @@ class Slots:
         """Reject new requests from now on. Slots that are in use stay valid."""
         self.closed = True
 
-    def must_wait(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> bool:
+    def must_wait(self, limits: Limits, tenant: str) -> bool:
         """Return True if a new program would have to wait for a slot."""
         return self.room_for(limits, tenant) <= 0
 
-    def room_for(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> int:
+    def room_for(self, limits: Limits, tenant: str) -> int:
         """Return how many programs of a tenant with these limits could start at once."""
         if self._next_waiter() is not None:
             return 0
-        room = min(self._free, self._free_mb // self._slot_for(limits, tenant).memory_mb)
+        room = min(self._free, self._free_mb // self._memory_for(limits))
         allowed = self.tenants.get(tenant).max_running
         return room if allowed is None else min(room, allowed - self._running[tenant])
 
     def check_fits(self, limits: Limits) -> None:
         """Raise `TooLarge` if one program needs more memory than all sandboxes together may use."""
-        memory_mb = self._slot_for(limits, DEFAULT_TENANT).memory_mb
+        memory_mb = self._memory_for(limits)
         if memory_mb > self._memory_mb_max:
             raise TooLarge(
                 f"memory_mb, disk_mb and {self._overhead_mb} MiB of overhead are {memory_mb} MiB; all sandboxes of "
@@ -124,7 +124,7 @@ class Slots:
                 field="config.memory_mb" if limits.memory_mb >= limits.disk_mb else "config.disk_mb",
             )
 
-    def try_reserve(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> Slot | None:
+    def try_reserve(self, limits: Limits, tenant: str) -> Slot | None:
         """Reserve a slot if the tenant need not wait for one."""
         slot = self._slot_for(limits, tenant)
         if self.must_wait(limits, tenant):
@@ -133,13 +133,13 @@ class Slots:
         self._take(slot)
         return slot
 
-    def reserve_unconditionally(self, limits: Limits, tenant: str = DEFAULT_TENANT) -> Slot:
+    def reserve_unconditionally(self, limits: Limits, tenant: str) -> Slot:
         """Reserve a slot for a program that runs already, even if none is free."""
         slot = self._slot_for(limits, tenant)
         self._take(slot)
         return slot
 
-    async def reserve(self, limits: Limits, seconds: float, tenant: str = DEFAULT_TENANT) -> Slot:
+    async def reserve(self, limits: Limits, seconds: float, tenant: str) -> Slot:
         """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`."""
         with timed(self._meter, STEP_SECONDS, "slot"), anyio.move_on_after(seconds):
             return await self._wait_in_queue(limits, tenant)
@@ -170,7 +170,10 @@ class Slots:
         self._grant()
 
     def _slot_for(self, limits: Limits, tenant: str) -> Slot:
-        return Slot(limits.memory_mb + limits.disk_mb + self._overhead_mb, tenant)
+        return Slot(self._memory_for(limits), tenant)
+
+    def _memory_for(self, limits: Limits) -> int:
+        return limits.memory_mb + limits.disk_mb + self._overhead_mb
 
     def _grant(self) -> None:
         while (waiter := self._next_waiter()) is not None and self._fits(waiter.slot):
@@ -180,7 +183,7 @@ class Slots:
 
     def _next_waiter(self) -> _Waiter | None:
         """Return the waiter whose turn is next. If its memory is not free, all others wait for that, too: otherwise
-        small programs could keep a large one waiting for ever."""
+        small programs could starve a large one."""
         found = self._queue.peek(self._may_run_more)
         return None if found is None else found[1]
 

@@ -127,7 +127,7 @@ async def open_replica(
         isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
         index = await stack.enter_async_context(open_index(settings))
         replica = assemble(
-            settings, replica_id, engine, identity, stores, isolation_check, index, meter, tenants
+            settings, replica_id, engine, identity, stores, isolation_check, index, tenants, meter
         )
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
@@ -141,11 +141,11 @@ def assemble(
     stores: Stores,
     isolation_check: IsolationCheck,
     index: IndexSource,
+    tenants: Tenants,
     meter: Meter = NOOP_METER,
-    tenants: Tenants | None = None,
 ) -> Replica:
     """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
-    shared = build_shared_parts(settings, tenants or Tenants(), replica_id, identity, stores, meter)
+    shared = build_shared_parts(settings, tenants, replica_id, identity, stores, meter)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
     environments = build_environments(settings, labels, engine, identity, isolation_check, index, meter)

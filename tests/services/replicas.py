@@ -177,7 +177,7 @@ class Life:
         engine_identity = await engine.identify()
         proof = IsolationCheck(engine, PROOF, passed=True)
         self.replica = assemble(
-            self._settings, self.name, engine, engine_identity, stores, proof, NO_INDEX, tenants=TENANTS
+            self._settings, self.name, engine, engine_identity, stores, proof, NO_INDEX, TENANTS
         )
         try:
             while True:

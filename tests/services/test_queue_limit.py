@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from pyexec.domain.environment import Recipe
+from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
 from pyexec.errors import QueueFull
 from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.admission import Admission
@@ -24,16 +25,18 @@ async def log(tmp_path: Path) -> AsyncIterator[InlineLog]:
 
 
 def slots_of(*, concurrent: int, queue: int) -> Slots:
-    return Slots(concurrent_max=concurrent, queue_max=queue, memory_mb_max=10**9, overhead_mb=0)
+    return Slots(
+        concurrent_max=concurrent, queue_max=queue, memory_mb_max=10**9, overhead_mb=0, tenants=Tenants()
+    )
 
 
 async def test_runs_of_other_replicas_do_not_count_as_queued(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=2)
-    slots.reserve_unconditionally(LIMITS)
+    slots.reserve_unconditionally(LIMITS, DEFAULT_TENANT)
     for _ in range(5):
         await log.append(new_id(), 0, [submitted(), claimed(), running()])
         await log.append(new_id(), 0, [submitted(), claimed(), preparing()])
-    admission = Admission(slots, SetupLane(2), log, ActiveRuns())
+    admission = Admission(slots, SetupLane(2, Tenants()), log, ActiveRuns())
     await admission.check(SPEC)
     await log.append(new_id(), 0, [submitted()])
     await admission.check(SPEC)
@@ -48,8 +51,8 @@ async def test_the_queue_limit_is_exact_for_concurrent_callers(
 ) -> None:
     slots = slots_of(concurrent=concurrent, queue=queue)
     for _ in range(taken):
-        slots.reserve_unconditionally(LIMITS)
-    admission = Admission(slots, SetupLane(2), log, ActiveRuns())
+        slots.reserve_unconditionally(LIMITS, DEFAULT_TENANT)
+    admission = Admission(slots, SetupLane(2, Tenants()), log, ActiveRuns())
     admitted, refused = [], []
 
     async def submit(name: str, upload_seconds: float) -> None:
@@ -72,10 +75,10 @@ async def test_the_queue_limit_is_exact_for_concurrent_callers(
 
 async def test_waiting_callers_and_accepted_executions_share_the_limit(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=3)
-    slots.reserve_unconditionally(LIMITS)
-    admission = Admission(slots, SetupLane(2), log, ActiveRuns())
+    slots.reserve_unconditionally(LIMITS, DEFAULT_TENANT)
+    admission = Admission(slots, SetupLane(2, Tenants()), log, ActiveRuns())
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(slots.reserve, LIMITS, 60, name="a caller in the queue")
+        tasks.start_soon(slots.reserve, LIMITS, 60, DEFAULT_TENANT, name="a caller in the queue")
         await anyio.wait_all_tasks_blocked()
         await log.append(new_id(), 0, [submitted()])
         async with admission.accepting(new_id(), SPEC):
@@ -90,11 +93,11 @@ def needs(package: str) -> SetupKey:
 
 
 async def test_a_full_lane_refuses_no_run_that_needs_no_setup(log: InlineLog) -> None:
-    lane = SetupLane(2)
+    lane = SetupLane(2, Tenants())
     admission = Admission(slots_of(concurrent=2, queue=0), lane, log, ActiveRuns())
-    lane.join(needs("one"))
+    lane.join(needs("one"), DEFAULT_TENANT)
     await admission.check(SPEC, needs("two"))
-    lane.join(needs("two"))
+    lane.join(needs("two"), DEFAULT_TENANT)
     await admission.check(SPEC)
     with pytest.raises(QueueFull):
         await admission.check(SPEC, needs("three"))
@@ -107,7 +110,7 @@ async def test_a_full_lane_refuses_no_run_that_needs_no_setup(log: InlineLog) ->
 async def test_setups_that_wait_share_the_limit_when_callers_arrive_at_once(
     log: InlineLog, slots: int, setups: int, queue: int, admitted: int
 ) -> None:
-    lane = SetupLane(setups)
+    lane = SetupLane(setups, Tenants())
     admission = Admission(slots_of(concurrent=slots, queue=queue), lane, log, ActiveRuns())
     refused = []
 
@@ -115,7 +118,7 @@ async def test_setups_that_wait_share_the_limit_when_callers_arrive_at_once(
         try:
             async with admission.accepting(name, SPEC, needs(name)):
                 await anyio.sleep(upload_seconds)
-                lane.join(needs(name))
+                lane.join(needs(name), DEFAULT_TENANT)
                 admission.stop_counting(name)
         except QueueFull:
             refused.append(name)
@@ -127,11 +130,11 @@ async def test_setups_that_wait_share_the_limit_when_callers_arrive_at_once(
 
 
 async def test_executions_that_share_a_setup_are_limited_by_slots_and_queue(log: InlineLog) -> None:
-    lane = SetupLane(1)
+    lane = SetupLane(1, Tenants())
     admission = Admission(slots_of(concurrent=3, queue=2), lane, log, ActiveRuns())
     for _ in range(5):
         await admission.check(SPEC, needs("one"))
-        lane.join(needs("one"))
+        lane.join(needs("one"), DEFAULT_TENANT)
     with pytest.raises(QueueFull):
         await admission.check(SPEC, needs("one"))
     await admission.check(SPEC)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
 from pyexec.errors import QueueTimeout
 from pyexec.services.reservation import Reservation
 from pyexec.services.setup_lane import SetupKey, SetupLane, SetupPlace
@@ -20,15 +21,15 @@ ONE, TWO, THREE = keys = [("image", None), ("other", None), ("third", None)]
 def test_at_most_so_many_setups_have_begun_and_none_waits_without_need(
     size: int, steps: list[SetupKey | int]
 ) -> None:
-    lane = SetupLane(size)
+    lane = SetupLane(size, Tenants())
     inside: list[SetupPlace] = []
     for step in steps:
         if not isinstance(step, int):
             at_once = lane.begins_at_once(step)
-            inside.append(lane.join(step))
+            inside.append(lane.join(step, DEFAULT_TENANT))
             assert inside[-1].begun.is_set() == at_once
         elif inside:
-            lane.leave(inside.pop(step % len(inside)))
+            lane.leave(inside.pop(step % len(inside)), DEFAULT_TENANT)
         begun = {place for place in inside if place.begun.is_set()}
         waiting = {place for place in inside if not place.begun.is_set()}
         assert len(begun) == min(size, len(begun | waiting))
@@ -38,29 +39,29 @@ def test_at_most_so_many_setups_have_begun_and_none_waits_without_need(
 
 
 def test_setups_begin_in_the_order_of_arrival() -> None:
-    lane = SetupLane(1)
-    first, second, third = (lane.join(key) for key in keys)
-    lane.leave(second)
-    lane.leave(first)
+    lane = SetupLane(1, Tenants())
+    first, second, third = (lane.join(key, DEFAULT_TENANT) for key in keys)
+    lane.leave(second, DEFAULT_TENANT)
+    lane.leave(first, DEFAULT_TENANT)
     assert third.begun.is_set()
     assert not second.begun.is_set()
 
 
 def test_a_setup_that_may_be_over_is_not_joined() -> None:
     """Otherwise requests whose setup always fails could keep their place for ever."""
-    lane = SetupLane(1)
-    assert lane.join(ONE) is lane.join(ONE)
-    other = lane.join(TWO)
-    lane.leave(lane._places[0])
-    again = lane.join(ONE)
-    lane.leave(lane._places[0])
+    lane = SetupLane(1, Tenants())
+    assert lane.join(ONE, DEFAULT_TENANT) is lane.join(ONE, DEFAULT_TENANT)
+    other = lane.join(TWO, DEFAULT_TENANT)
+    lane.leave(lane._places[0], DEFAULT_TENANT)
+    again = lane.join(ONE, DEFAULT_TENANT)
+    lane.leave(lane._places[0], DEFAULT_TENANT)
     assert (other.begun.is_set(), again.begun.is_set()) == (True, False)
 
 
 async def test_a_wait_ends_at_its_limit() -> None:
-    lane = SetupLane(1)
-    lane.join(ONE)
-    place = lane.join(TWO)
+    lane = SetupLane(1, Tenants())
+    lane.join(ONE, DEFAULT_TENANT)
+    place = lane.join(TWO, DEFAULT_TENANT)
     with pytest.raises(QueueTimeout, match="no setup could begin"):
         await lane.wait(place, 0.01)
     with anyio.fail_after(1):
@@ -69,10 +70,10 @@ async def test_a_wait_ends_at_its_limit() -> None:
 
 async def test_the_message_of_a_queue_timeout_names_the_configured_time() -> None:
     """Name the whole time, also if an execution has spent a part of it in the other queue."""
-    lane = SetupLane(1)
-    lane.join(ONE)
-    slots = Slots(concurrent_max=1, queue_max=1, memory_mb_max=1, overhead_mb=0)
-    reservation = Reservation(slots=slots, lane=lane, seconds_left=300)
+    lane = SetupLane(1, Tenants())
+    lane.join(ONE, DEFAULT_TENANT)
+    slots = Slots(concurrent_max=1, queue_max=1, memory_mb_max=1, overhead_mb=0, tenants=Tenants())
+    reservation = Reservation(slots=slots, lane=lane, seconds_left=300, tenant=DEFAULT_TENANT)
     reservation.seconds_left = 0.01
     reservation.join_setup(TWO)
     with pytest.raises(QueueTimeout, match=re.escape("within PYEXEC_QUEUE_TIMEOUT (300 s)")):
