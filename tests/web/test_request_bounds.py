@@ -2,6 +2,7 @@
 
 No sandbox is needed, because each request is refused or recorded before anything runs."""
 
+import io
 import json
 import tarfile
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from attrs import Factory, frozen
 
+from pyexec.codec import STRINGS_MAX
 from pyexec.domain.process_arguments import BYTES_PER_STRING, STRING_BYTES_MAX, TOTAL_BYTES_MAX
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.domain.tenants import Tenants
@@ -214,6 +216,18 @@ async def test_the_number_of_files_in_eval_is_bounded(front: Front) -> None:
     document = await front.refusal("POST", "/api/v1/eval", json=files(1001))
     assert document["field"] == "files"
     assert "at most 1000" in document["error"]
+
+
+async def test_the_number_of_strings_in_a_document_is_bounded(front: Front) -> None:
+    """Python runs nothing else while it parses a document, and new names take the longest."""
+    names = {f"k{number}": 1 for number in range(STRINGS_MAX)}
+    body = io.BytesIO(json.dumps({"code": "", **names}).encode())
+    headers = {"Content-Type": "application/json"}
+    document = await front.refusal("POST", "/api/v1/eval", data=body, headers=headers)
+    assert f"more than {STRINGS_MAX} strings" in document["error"]
+    quotes = '"' * 3 * STRINGS_MAX
+    _, archive = await front.recorded("/api/v1/eval", json={"code": quotes})
+    assert len(names_in(archive)) == 1
 
 
 @pytest.mark.parametrize(
