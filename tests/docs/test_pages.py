@@ -19,7 +19,7 @@ from tests.docs.shell import Shell, shell
 from tests.support.archives import tar_of
 from tests.support.golang import CLIENT, Module
 from tests.support.images import remove_environments
-from tests.support.server import NETWORKS, PROGRAM, Server, running_server
+from tests.support.server import PROGRAM, Server, installing_settings, running_server
 
 OWN = {
     "docs/api.md": "tests/docs/test_api_doc.py",
@@ -48,7 +48,6 @@ NOT_RUN = {
 """Blocks that are not run, by page and first line, each with the reason."""
 SHOWN_AS_PRINTED = ("text", "json")
 ADDRESS = "http://localhost:8080"
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 FILES = {
     "main.py": "import sys\nprint(6 * 7)\nopen('plot.png', 'w').write('a plot')\n",
     "requirements.txt": "numpy\n",
@@ -63,12 +62,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def machine(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server that uses this machine's package index and certificate authorities."""
-    settings = {**NETWORKS}
-    if AUTHORITIES.exists():
-        settings["ca_bundle"] = str(AUTHORITIES)
-    if index := os.environ.get("PIP_INDEX_URL"):
-        settings["pip_index_url"] = index
-    with running_server(tmp_path_factory.mktemp("pages") / "data", image, **settings) as server:
+    with running_server(tmp_path_factory.mktemp("pages") / "data", image, **installing_settings()) as server:
         yield server
     remove_environments(image)
 

@@ -1,9 +1,7 @@
 """Test that popular packages from the machine's package index work under the limits of a sandbox."""
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +9,10 @@ from tests.sandbox.packages import GROUPS
 from tests.support.api import api_of
 from tests.support.archives import tar_of
 from tests.support.images import remove_environments
-from tests.support.server import NETWORKS, Server, running_server
+from tests.support.server import Server, installing_settings, running_server
 
 pytestmark = pytest.mark.soak
 
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 USE = """
 import json, os, subprocess, sys
 for name, source in json.load(open('uses.json')).items():
@@ -26,11 +23,7 @@ for name, source in json.load(open('uses.json')).items():
 
 @pytest.fixture(scope="module")
 def installing(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {**NETWORKS, "setup_timeout": "900", "setup_disk_mb": "4096"}
-    if AUTHORITIES.exists():
-        settings["ca_bundle"] = str(AUTHORITIES)
-    if index := os.environ.get("PIP_INDEX_URL"):
-        settings["pip_index_url"] = index
+    settings = {**installing_settings(), "setup_timeout": "900", "setup_disk_mb": "4096"}
     with running_server(tmp_path_factory.mktemp("packages") / "data", image, **settings) as server:
         yield server
     remove_environments(image)

@@ -17,6 +17,7 @@ START_SECONDS = 120
 STOP_SECONDS = 60
 NETWORKS = {"run_network": "pyexec-run", "setup_network": "pyexec-setup"}
 """The default networks. Most servers of the tests use none: the check of each network starts a container."""
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 GLOBAL_SETTINGS: dict[str, str] = {}
 """Settings of every server, from pytest's command line."""
 
@@ -35,6 +36,16 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
+
+
+def installing_settings() -> dict[str, str]:
+    """Return settings with which setups use this machine's package index and certificate authorities."""
+    settings = {**NETWORKS}
+    if AUTHORITIES.exists():
+        settings["ca_bundle"] = str(AUTHORITIES)
+    if index := os.environ.get("PIP_INDEX_URL"):
+        settings["pip_index_url"] = index
+    return settings
 
 
 @contextmanager

@@ -14,11 +14,16 @@ import anyio.to_thread
 import pytest
 from attrs import define, evolve
 
+from pyexec.adapters.single_member import NoPeers
 from pyexec.codec import to_json
+from pyexec.domain.event_stream import EndItem, Position
 from pyexec.domain.events import Finished, Output
 from pyexec.domain.execution import fold
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of, result_without_output
+from pyexec.ports import Caller
+from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.executions import Executions
 from pyexec.services.output_memory import OutputMemory
 from pyexec.services.output_store import output_blob
 from pyexec.web.streaming import RESULT_AT_ONCE_BYTES, result_pieces
@@ -156,6 +161,23 @@ async def test_the_memory_of_loaded_outputs_is_bounded(tmp_path: Path) -> None:
         assert answered[0] == 200
         assert (await status(f"/api/v1/executions/{small}"))[0] == 200
         assert memory.available == whole
+
+
+async def test_an_end_that_comes_while_items_are_sent_is_not_lost(web: Web) -> None:
+    run = await active(web)
+    executions = Executions(
+        log=web.log,
+        blobs=web.blobs,
+        active_runs=web.active_runs,
+        peers=NoPeers(),
+        corrupt_logs=CorruptLogReporter(),
+        memory=OutputMemory(output_bytes_max=MEBIBYTE),
+    )
+    batches = executions.known_items(run.id, Position(), Caller())
+    await anext(batches)
+    run.record([Finished(at=START, nonce=nonce(), exit_code=0, output=Output())])
+    rest = [item async for batch in batches for item in batch]
+    assert isinstance(rest[-1], EndItem)
 
 
 async def test_single_bytes_of_a_running_program_arrive_in_few_events(web: Web) -> None:

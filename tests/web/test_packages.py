@@ -1,17 +1,14 @@
 """Test well-known packages from the machine's package index."""
 
-import os
 import struct
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.images import remove_environments
-from tests.support.server import NETWORKS, Server, running_server
+from tests.support.server import Server, installing_settings, running_server
 
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 PLOT = """
 import matplotlib
 matplotlib.use("Agg")
@@ -27,12 +24,9 @@ print(pandas.DataFrame({"x": numpy.arange(4)}).x.sum())
 
 @pytest.fixture(scope="module")
 def installing(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {**NETWORKS}
-    if AUTHORITIES.exists():
-        settings["ca_bundle"] = str(AUTHORITIES)
-    if index := os.environ.get("PIP_INDEX_URL"):
-        settings["pip_index_url"] = index
-    with running_server(tmp_path_factory.mktemp("packages") / "data", image, **settings) as server:
+    with running_server(
+        tmp_path_factory.mktemp("packages") / "data", image, **installing_settings()
+    ) as server:
         yield server
     remove_environments(image)
 
