@@ -116,5 +116,5 @@ def _wait_until_ready(server: GoJudgeServer, process: "subprocess.Popen[bytes]",
             except RuntimeError as error:
                 raise GoJudgeUnavailable(str(error)) from error
             return
-        time.sleep(0.1)
+        time.sleep(0.1)  # it does not say when it is ready
     raise GoJudgeUnavailable(f"it did not start: {log.read_text()}")

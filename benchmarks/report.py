@@ -206,7 +206,7 @@ def markdown_report(sections: Sequence[Section]) -> str:
 
 
 def draw_chart(latency: Section, throughput: Section, file: Path) -> None:
-    """Draw the latency of each row beside the throughput of each; the file's suffix decides the format."""
+    """Draw the latency of each row, and next to it the throughput of each; the file's suffix decides the format."""
     rates = {
         m.name.removeprefix(RATE_PREFIX): m.value for m in throughput.measurements if m.unit == RATE_UNIT
     }

@@ -39,7 +39,7 @@ SETTINGS = {
 
 @frozen(kw_only=True)
 class State:
-    """What the sandboxes and the server hold while nothing runs."""
+    """Resources that the sandboxes and the server hold while nothing runs."""
 
     memory_bytes: float
     """Memory of one sandbox, on average."""

@@ -41,6 +41,7 @@ _PYTEST = ["pytest", "--timeout", "600", "--durations", "25"]
 _PARALLEL = [*_PYTEST, "-n", "4"]
 _WITHOUT_DOCKER = ["-m", "not (soak or full or service)", "tests/domain", "tests/contract", "tests/services"]
 _LEADER_CLAIMS = ["--setting", "local_claim=off"]
+_USED_ONCE = ["--setting", "sandbox_reuse=off"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,15 @@ _TARGETS = {
                 "pytest": ["pytest", "-m", "soak or full"],
                 "pytest, clusters under load": ["pytest", "tests/cluster", "--jobs", "300"],
                 "pytest, the leader claims all": [*_PYTEST, "-m", "not soak", *_LEADER_CLAIMS],
+                "pytest, each sandbox used once": [
+                    *_PYTEST,
+                    "-m",
+                    "not soak",
+                    "tests/sandbox",
+                    "--ignore",
+                    "tests/sandbox/test_reuse.py",
+                    *_USED_ONCE,
+                ],
             },
         ),
         docker=True,

@@ -40,11 +40,11 @@ class FreshState:
 
     def __init__(self, memory):
         self.memory = memory
-        self.roots = [Root(path) for path in (*DIRECTORIES, SHARED_MEMORY)]
-        self.memory_bytes = memory.charged()
-        self.kills = memory.oom_kills()
-        self.descriptors = descriptors()
         try:
+            self.roots = [Root(path) for path in (*DIRECTORIES, SHARED_MEMORY)]
+            self.memory_bytes = memory.charged()
+            self.kills = memory.oom_kills()
+            self.descriptors = descriptors()
             self.state = observe()
             foreign = foreign_mounts([root.path for root in self.roots])
             self.doubt = "there is another writable mount: %s" % foreign[0] if foreign else None

@@ -248,7 +248,7 @@ def kill_processes(seconds):
     """Kill all other processes; wait at most so long until none is left."""
     deadline = time.monotonic() + seconds
     while send_to_all(signal.SIGKILL) and time.monotonic() < deadline:
-        time.sleep(0.005)
+        time.sleep(0.005)  # processes that Docker has started here are no children, so none can be waited for
 
 
 def send_to_all(number):

@@ -105,6 +105,7 @@ class Supervisor:
                 linger()
 
     def send_ready(self):
+        # Replicas of an earlier version, which may follow this sandbox, need the version of Python.
         send_json(READY, python=sys.version.split()[0])
 
     def prestart(self):

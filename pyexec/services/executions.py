@@ -63,9 +63,8 @@ class Executions:
         except CorruptLog as error:
             if caller.tenant is None:
                 raise CorruptLog(f"the log of {execution_id} cannot be read: {error}") from error
-            self._corrupt_logs.report(
-                execution_id, error
-            )  # it may belong to another tenant, so give no details
+            # It may belong to another tenant, so give no details.
+            self._corrupt_logs.report(execution_id, error)
             raise CorruptLog(f"the log of {execution_id} cannot be read; see the server log") from error
         if execution is None or not caller.may_access(execution):
             raise UnknownExecution(

@@ -28,7 +28,7 @@ class OutputMemory:
     output_bytes_max: int
     bytes_max: int = LOADED_BYTES_MAX
     wait_seconds: float = WAIT_SECONDS
-    _reserved: dict[Reservation, None] = field(factory=dict, init=False)
+    _reserved: set[Reservation] = field(factory=set, init=False)
     _released: Broadcast = field(factory=Broadcast, init=False)
 
     @asynccontextmanager
@@ -40,11 +40,11 @@ class OutputMemory:
                 await self._released.wait()
         if waiting.cancelled_caught:
             raise Unavailable("too many large outputs are being sent; send the request again later")
-        self._reserved[reservation] = None
+        self._reserved.add(reservation)
         try:
             yield reservation
         finally:
-            del self._reserved[reservation]
+            self._reserved.remove(reservation)
             self._released.notify_all()
 
     def shrink(self, reservation: Reservation, size: int) -> None:

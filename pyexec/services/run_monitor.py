@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 1.0
 """The monitor enforces the deadline this much later than the supervisor, whose report is better: it lets the program
 flush its unfinished lines, and its usage is exact."""
-KILL_REPORT_SECONDS = 0.3
-"""How long the supervisor may take to end the program after a kill request. Then the sandbox is killed."""
 GRACE_WITH_FILES_SECONDS = 4.0
 """The same for a run with output files, because only the supervisor can send the files. It must be shorter than the
 supervisor's own grace of five seconds."""
+KILL_REPORT_SECONDS = 0.3
+"""How long the supervisor may take to end the program after a kill request. Then the sandbox is killed."""
 UNREACHABLE_SECONDS = 60.0
 """Additional time for a program whose engine does not answer. The sandbox keeps its last frames longer than that."""
 CPU_CHECK_SECONDS = 1.0

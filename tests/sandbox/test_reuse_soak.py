@@ -71,7 +71,7 @@ PROGRAMS: Mapping[str, tuple[str, str]] = {
 
 @frozen(kw_only=True)
 class Usage:
-    """What the server holds while it is idle."""
+    """Resources that the server holds while it is idle."""
 
     memory_bytes: int
     descriptors: Counter[str]
