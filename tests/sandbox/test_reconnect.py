@@ -5,7 +5,7 @@ import pytest
 from attrs import define
 
 from pyexec.errors import EngineError
-from pyexec.sandbox import sandbox as module
+from pyexec.sandbox import frame_stream
 from pyexec.sandbox.sandbox import Sandbox
 
 
@@ -37,7 +37,7 @@ class AcceptingEngine:
 async def test_connections_that_fail_at_once_are_not_made_in_a_busy_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(frame_stream, "RETRY_SECONDS", 0.1)
     engine = AcceptingEngine()
     sandbox = Sandbox(engine, FailingContainer())  # type: ignore[arg-type]
     with anyio.move_on_after(1):
