@@ -111,6 +111,9 @@ class Interpreter:
     After `launch`, it waits for the start signal in startup.py. `start_program` sends that signal, and launches the
     process first if necessary."""
 
+    is_loaded = False
+    """True if the interpreter has finished its own start, so that its memory is known."""
+
     def __init__(self, arguments, pairs, memory, startup, evaluator=None):
         """`startup` is a descriptor of the archive that contains startup.py."""
         self.pairs = pairs

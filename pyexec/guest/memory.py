@@ -36,7 +36,7 @@ class Memory:
     def set_baseline(self, program_bytes=0):
         """Count memory for the program from now on. `program_bytes` of the memory charged so far belong to it."""
         self.baseline = self.charged() - program_bytes
-        self.peak = 0
+        self.peak = program_bytes
         self.kills = self.oom_kills()
 
     @contextlib.contextmanager

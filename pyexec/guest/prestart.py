@@ -45,6 +45,7 @@ class PrestartedInterpreter(Interpreter):
     """An interpreter that waits for `main.py`, and for its arguments and variables."""
 
     image_runs_code = False
+    is_loaded = True
 
     def wait_until_ready(self):
         """Return True when the interpreter waits; False if it has ended, or if the time is up."""

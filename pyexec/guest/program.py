@@ -28,6 +28,9 @@ from pyexec.guest.wire import (
 
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes per second. The supervisor checks memory and disk again before a program of this speed could exceed a limit."""
+FIRST_CHECK_SECONDS, LONGEST_CHECK_SECONDS = 0.002, 0.25
+"""The supervisor checks memory and disk at least after the second time. It checks an interpreter that has yet to load
+after the first time, then after twice that, and so on: most programs are over sooner, and have had some memory, too."""
 POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 250, 1000, 0.01
 """A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the
@@ -86,6 +89,7 @@ class Program:
         )
         deadline = time.monotonic() + start["timeout"]
         limiter = RateLimiter()
+        pause = LONGEST_CHECK_SECONDS if self.interpreter.is_loaded else FIRST_CHECK_SECONDS
         while self.status is None:
             now = time.monotonic()
             if now >= deadline:
@@ -105,7 +109,8 @@ class Program:
                 return self.stop("killed")
             seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
             seconds = min(seconds, cpu_left / CPUS)
-            seconds = min(deadline - now, max(0.01, min(0.25, seconds)))
+            seconds = min(deadline - now, max(0.01, seconds), pause)
+            pause = min(2 * pause, LONGEST_CHECK_SECONDS)
             output_left = self.output_left
             if not self.handle(self.poller.poll(seconds * 1000 + 1)):
                 return self.stop("output_limit")

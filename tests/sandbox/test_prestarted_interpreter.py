@@ -148,6 +148,14 @@ async def test_memory_is_counted_the_same_with_and_without_prestart(
     assert end_of(beyond) == OUT_OF_MEMORY
 
 
+@pytest.mark.parametrize("metadata", [{}, {"env_vars": ["A=b"]}, {"env_vars": ["PYTHONHASHSEED=1"]}])
+async def test_the_memory_of_the_shortest_program_is_known(api: Api, metadata: dict[str, Any]) -> None:
+    """The program ends before its first regular check, and an interpreter needs more than one megabyte."""
+    for _ in range(5):
+        result = await run(api, {"main.py": ""}, **metadata)
+        assert 1_000_000 < result["usage"]["peak_memory_bytes"] < 30_000_000
+
+
 @sampled(
     "variables",
     ["PYTHONPATH=/work/lib", "PYTHONPATH=/usr:lib", "PYTHONPATH=/tmp/../work/lib", "PYTHONUSERBASE=/work/.x"],
