@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import anyio
-from attrs import define, frozen
+from attrs import define, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 @frozen
 class Caller:
-    """Comes after `at` seconds, and runs a program for `seconds` in a sandbox of this kind.
+    """Comes after `at` seconds, and runs programs, one after another, for `seconds` each in a sandbox of this kind.
 
     The sandbox is then clean, or not, or its container has died, or the caller gives up before."""
 
@@ -38,6 +38,7 @@ class Caller:
     memory_mb: int
     seconds: float
     end: str
+    programs: int = 1
 
 
 CALLERS = st.lists(
@@ -106,12 +107,19 @@ class Schedule:
 
     pool: Pool
     memory: MemoryEngine
-    tenants: dict[str, str]
-    unusable: set[str]
+    tenants: dict[str, str] = field(factory=dict)
+    unusable: set[str] = field(factory=set)
+    waits: list[tuple[float, float]] = field(factory=list)
+    """The time of each request, and how long it waited for its sandbox."""
 
     async def call(self, caller: Caller) -> None:
-        """Run one program as a replica does."""
+        """Run the caller's programs as a replica does."""
         await anyio.sleep(caller.at)
+        for _ in range(caller.programs):
+            await self._run_next(caller)
+
+    async def _run_next(self, caller: Caller) -> None:
+        begun = anyio.current_time()
         kind = kind_of(caller.memory_mb)
         try:
             with anyio.fail_after(0.02 if caller.end == "impatient" else PATIENCE_SECONDS):
@@ -121,6 +129,7 @@ class Schedule:
         except TimeoutError:
             assert caller.end == "impatient", "the caller starves"
             return
+        self.waits.append((begun, anyio.current_time() - begun))
         box = self.memory.boxes[sandbox.container_id]
         assert box.id not in self.unusable
         assert self.tenants.setdefault(box.id, caller.tenant) == caller.tenant
@@ -182,16 +191,32 @@ async def image_of(name: str) -> Image:
     )
 
 
-async def run_schedule(callers: Sequence[Caller]) -> int:
-    """Return how many sandboxes have been started."""
+@frozen
+class Report:
+    """How many sandboxes have been started, and how long the requests waited, in the order in which they came."""
+
+    starts: int
+    waits: Sequence[float]
+
+
+def run(callers: Sequence[Caller], runs_max: int = RUNS_MAX) -> Report:
+    """Run the callers' programs in virtual time."""
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(run_schedule(callers, runs_max), 10_000))
+    finally:
+        loop.close()
+
+
+async def run_schedule(callers: Sequence[Caller], runs_max: int) -> Report:
     memory = MemoryEngine("engine")
     memory.start_seconds = START_SECONDS
     engine: Any = Engine(memory)
     pool = Pool(
         engine, default_kind=kind_of(64), size=SIZE, parallel=2, image_of=image_of, spec_of=spec_of,
-        busy=lambda: False, reuse=ReusePolicy(enabled=True, runs_max=RUNS_MAX, log_bytes_max=1 << 20),
+        busy=lambda: False, reuse=ReusePolicy(enabled=True, runs_max=runs_max, log_bytes_max=1 << 20),
     )  # fmt: skip
-    schedule = Schedule(pool, memory, {}, set())
+    schedule = Schedule(pool, memory)
     async with anyio.create_task_group() as serving:
         await serving.start(pool.serve, name="pool")
         async with anyio.create_task_group() as calling:
@@ -201,23 +226,42 @@ async def run_schedule(callers: Sequence[Caller]) -> int:
         assert pool.idle_count == len(memory.boxes) == SIZE
         serving.cancel_scope.cancel()
     assert not memory.boxes
-    return int(engine.starts)
+    return Report(int(engine.starts), [seconds for _, seconds in sorted(schedule.waits)])
+
+
+def at(time: float, seconds: float) -> Caller:
+    return Caller(time, "a", 64, seconds, "clean")
 
 
 @settings(max_examples=150, deadline=None)
 @given(CALLERS)
 def test_a_sandbox_serves_one_tenant_and_only_while_it_is_clean(callers: Sequence[Caller]) -> None:
-    loop = VirtualLoop()
-    try:
-        loop.run_until_complete(asyncio.wait_for(run_schedule(callers), 10_000))
-    finally:
-        loop.close()
+    run(callers)
 
 
 def test_a_steady_load_starts_no_more_sandboxes_than_it_needs() -> None:
-    callers = [Caller(1 + 0.05 * number, "a", 64, 0.02, "clean") for number in range(RUNS_MAX * SIZE)]
-    loop = VirtualLoop()
-    try:
-        assert loop.run_until_complete(run_schedule(callers)) <= 2 * SIZE
-    finally:
-        loop.close()
+    callers = [at(1 + 0.05 * number, 0.02) for number in range(RUNS_MAX * SIZE)]
+    assert run(callers).starts <= 2 * SIZE
+
+
+def test_a_burst_of_short_programs_waits_for_returns() -> None:
+    """A start would take longer, and would take processor time from the programs."""
+    callers = [*(at(1 + 0.1 * number, 0.02) for number in range(5)), *(at(5, 0.02) for _ in range(4 * SIZE))]
+    report = run(callers, runs_max=100)
+    assert report.starts == SIZE
+    assert max(report.waits) < 0.1
+
+
+def test_callers_without_a_pause_get_a_sandbox_each() -> None:
+    """A single wait for a return is shorter than a start. If requests always wait, another sandbox is worth it."""
+    callers = 2 * SIZE
+    report = run([Caller(1, "a", 64, 0.1, "clean", 50)] * callers, runs_max=100)
+    assert callers <= report.starts <= callers + 2
+    assert max(report.waits[-10 * callers :]) < 0.01
+
+
+def test_a_request_does_not_wait_for_programs_that_run_for_long() -> None:
+    short = [at(1 + 0.1 * number, 0.02) for number in range(5)]
+    report = run([*short, *(at(5, 30) for _ in range(SIZE)), at(5.01, 0.02), at(20, 0.02)], runs_max=100)
+    assert START_SECONDS < report.waits[-2] < 2.1 * START_SECONDS  # they were taken for short ones
+    assert report.waits[-1] < 0.01  # by now the pool has replaced them

@@ -9,6 +9,7 @@ import anyio
 from attrs import define, field, frozen
 
 from pyexec.errors import ExecutorError, SandboxBroken
+from pyexec.sandbox.pool.return_forecast import ReturnForecast
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class IdleSandbox:
     `tenant` is the only tenant whose programs may run in it; None if it has not run any."""
 
     def __init__(self, sandbox: Sandbox, tenant: str | None) -> None:
-        self._sandbox = sandbox
+        self.sandbox = sandbox
         self.tenant = tenant
         self.since = anyio.current_time()
         self._scope = anyio.CancelScope()
@@ -45,7 +46,7 @@ class IdleSandbox:
         try:
             with self._scope:
                 try:
-                    await self._sandbox.wait_until_broken()
+                    await self.sandbox.wait_until_broken()
                 except SandboxBroken as error:
                     logger.warning("removing a broken idle sandbox: %s", error)
                 except Exception:  # a bug that one sandbox triggers must not stop the pool
@@ -55,14 +56,14 @@ class IdleSandbox:
             self._watched.set()
         if self._broken:
             forget()
-            await discard(self._sandbox)
+            await discard(self.sandbox)
 
-    async def claim(self) -> Sandbox | None:
-        """End the watch and return the sandbox; None if it has broken."""
+    async def claim(self) -> bool:
+        """End the watch. Return False if the sandbox has broken."""
         self._scope.cancel()
         with anyio.CancelScope(shield=True):  # a cancelled caller must not leak the sandbox
             await self._watched.wait()
-        return None if self._broken else self._sandbox
+        return not self._broken
 
 
 @define(eq=False)
@@ -70,6 +71,9 @@ class SandboxRequest:
     """A tenant's request for a sandbox. When `done` is set, it has the sandbox, or the error of a failed start."""
 
     tenant: str
+    since: float
+    needs_start: bool = False
+    """True if it no longer waits for a return only."""
     done: anyio.Event = field(factory=anyio.Event)
     sandbox: Sandbox | None = None
     error: Exception | None = None
@@ -83,18 +87,26 @@ class SandboxRequest:
         self.done.set()
 
 
+@frozen
+class Use:
+    """The present use of a sandbox: the tenant whose program has it, and since when."""
+
+    tenant: str
+    since: float
+
+
 @define(eq=False)
 class KindQueue:
     """All sandboxes and requests of one kind. After failed starts, no new one begins until `paused_until`.
 
-    `in_use` and `returning` count, by tenant, the sandboxes that run a program and may be used again, and those that
-    are being cleaned."""
+    `in_use` has the sandboxes that callers have taken. `returning` counts, by tenant, those that are being cleaned."""
 
     idle: deque[IdleSandbox] = field(factory=deque)
     requests: deque[SandboxRequest] = field(factory=deque)
     starting: int = 0
-    in_use: Counter[str] = field(factory=Counter)
+    in_use: dict[Sandbox, Use] = field(factory=dict)
     returning: Counter[str] = field(factory=Counter)
+    returns: ReturnForecast = field(factory=ReturnForecast)
     failures: int = 0
     paused_until: float = -math.inf
 
@@ -103,6 +115,26 @@ class KindQueue:
         """Return the number of sandboxes that are idle, starting, or being cleaned."""
         return len(self.idle) + self.starting + self.returning.total()
 
+    def returning_soon(self, now: float, tenant: str | None = None) -> int:
+        """Return how many sandboxes in use will probably come back soon; only those of a tenant, if it is given."""
+        uses = (use for use in self.in_use.values() if tenant in (None, use.tenant))
+        return sum(now < use.since + self.returns.soon_seconds for use in uses)
+
+    def next_overdue(self, now: float) -> float:
+        """Return when the next sandbox in use ceases to count as one that returns soon; infinity if none does."""
+        times = (use.since + self.returns.soon_seconds for use in self.in_use.values())
+        return min((time for time in times if time > now), default=math.inf)
+
+    def patience(self, tenant: str, now: float, start_seconds: float) -> float:
+        """Return for how many seconds the last request of this tenant waits for a return, before a start for it begins.
+
+        It does not wait if a start, of `start_seconds`, would probably be faster. If it waits in vain, that has taken
+        no longer than a start."""
+        ahead = sum(request.tenant == tenant for request in self.requests)
+        sandboxes = self.returning_soon(now, tenant) + self.returning[tenant]
+        is_faster = sandboxes and self.returns.seconds * ahead / sandboxes < start_seconds
+        return start_seconds if is_faster else 0.0
+
     @property
     def new_supply(self) -> int:
         """Return the number of sandboxes that are starting, or idle and not used yet."""
@@ -110,12 +142,12 @@ class KindQueue:
 
     @property
     def empty(self) -> bool:
-        return not (self.supply or self.requests or self.in_use.total())
+        return not (self.supply or self.requests or self.in_use)
 
     @property
     def missing(self) -> int:
-        """Return how many more sandboxes must start so that every request gets one."""
-        waiting = Counter(request.tenant for request in self.requests)
+        """Return how many more sandboxes must start so that every request that needs a start gets one."""
+        waiting = Counter(request.tenant for request in self.requests if request.needs_start)
         return (waiting - self.returning).total() - self.starting
 
     def usable_by(self, tenant: str) -> IdleSandbox | None:
@@ -124,11 +156,23 @@ class KindQueue:
         return next(own, None) or next((idle for idle in self.idle if idle.tenant is None), None)
 
     def next_request(self, tenant: str | None) -> SandboxRequest | None:
-        """Remove and return the first request that may get a sandbox of this tenant; None means any tenant."""
-        found = next((request for request in self.requests if tenant in (None, request.tenant)), None)
-        if found is not None:
+        """Remove and return the first request that may get a sandbox that this tenant has used.
+
+        None means a new sandbox. Then a request that needs a start comes first."""
+        allowed = (request for request in self.requests if tenant in (None, request.tenant))
+        found = (self._needing_start() if tenant is None else None) or next(allowed, None)
+        if found:
             self.requests.remove(found)
         return found
+
+    def next_failed(self) -> SandboxRequest | None:
+        """Remove and return the request that a failed start was for; None if no request needs one."""
+        if found := self._needing_start():
+            self.requests.remove(found)
+        return found
+
+    def _needing_start(self) -> SandboxRequest | None:
+        return next((request for request in self.requests if request.needs_start), None)
 
 
 async def discard(sandbox: Sandbox) -> None:

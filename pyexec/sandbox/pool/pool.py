@@ -7,11 +7,10 @@ from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import evolve
 
 from pyexec.aio import Broadcast
 from pyexec.correlation import correlate
-from pyexec.errors import SHUTTING_DOWN, EngineError, ImageUnavailable, Unavailable
+from pyexec.errors import SHUTTING_DOWN, ImageUnavailable, Unavailable
 from pyexec.metrics import (
     NOOP_METER,
     POOL_IDLE,
@@ -19,25 +18,27 @@ from pyexec.metrics import (
     POOL_TAKES,
     SANDBOX_RETURNS,
     SANDBOX_START_FAILURES,
-    SANDBOX_START_SECONDS,
     STEP_SECONDS,
     Meter,
     timed,
 )
 from pyexec.ports import ContainerSpec, Engine, Image
-from pyexec.sandbox.pool.kind_queue import IdleSandbox, KindQueue, SandboxKind, SandboxRequest, discard
+from pyexec.sandbox.pool.kind_queue import (
+    IdleSandbox,
+    KindQueue,
+    SandboxKind,
+    SandboxRequest,
+    Use,
+    discard,
+)
 from pyexec.sandbox.pool.refill import Refill
 from pyexec.sandbox.pool.reuse import ReusePolicy
+from pyexec.sandbox.pool.starter import START_ERRORS, Starter
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
-RETURN_SECONDS = 0.05
-"""How long a request waits for one of its tenant's sandboxes to come back, before another one starts for it."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-INITIAL_START_SECONDS = 0.2
-"""The assumed duration of a start until one has been measured."""
-START_ERRORS = (EngineError, ImageUnavailable, Unavailable)
 
 
 class Pool:
@@ -65,16 +66,13 @@ class Pool:
         reuse: ReusePolicy,
         meter: Meter = NOOP_METER,
     ) -> None:
-        self._engine = engine
-        self._image_of = image_of
-        self._spec_of = spec_of
+        self._starter = Starter(engine, image_of, spec_of, meter)
         self._busy = busy
         self._reuse = reuse
         self._default_kind = default_kind
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
         self._refill = Refill(self._queues, default_kind, size, parallel)
-        self._start_seconds = INITIAL_START_SECONDS
-        self._in_use: dict[Sandbox, tuple[SandboxKind, str]] = {}
+        self._kinds: dict[Sandbox, SandboxKind] = {}
         self._changed = Broadcast()
         self._tasks: TaskGroup | None = None
         self._meter = meter
@@ -103,39 +101,38 @@ class Pool:
             self._meter.count(POOL_TAKES, "miss" if sandbox is None else "hit")
             if sandbox is None:
                 sandbox = await self._next_sandbox(kind, tenant)
-        self._in_use[sandbox] = (kind, tenant)
-        self._queues[kind].in_use[tenant] += 1
         return sandbox
 
     def may_reuse(self, sandbox: Sandbox) -> bool:
         """Return True if this sandbox may run another program after the present one."""
-        kind, _ = self._in_use.get(sandbox, (None, None))  # none if another process has started it
+        kind = self._kinds.get(sandbox)  # None if another process has started it
         return kind is not None and not kind.network and self._reuse.allows(sandbox)
 
-    def forget(self, sandbox: Sandbox) -> None:
-        """Stop counting a used sandbox, because another replica will adopt it."""
-        kind, tenant = self._in_use.pop(sandbox, (None, ""))
-        if kind is not None:
-            self._queues[kind].in_use[tenant] -= 1
+    def forget(self, sandbox: Sandbox) -> Use | None:
+        """Stop counting a used sandbox, for example because another replica will adopt it. Return its use."""
+        kind = self._kinds.pop(sandbox, None)
+        return None if kind is None else self._queues[kind].in_use.pop(sandbox)
 
     async def give_back(self, sandbox: Sandbox, *, reusable: bool) -> None:
         """Take back a used sandbox. Keep it for its tenant if it is `reusable` and proves to be clean; else remove it.
 
         Raises `EngineError` or `Unavailable` if it cannot be removed."""
-        kind, tenant = self._in_use.get(sandbox, (self._default_kind, ""))
+        kind = self._kinds.get(sandbox, self._default_kind)
         queue = self._queues[kind]
         clean = reusable and self.may_reuse(sandbox)
-        self.forget(sandbox)
-        if clean:
-            queue.returning[tenant] += 1
+        use = self.forget(sandbox)
+        if clean and use is not None:
+            queue.returning[use.tenant] += 1
             try:
                 clean = await sandbox.wait_until_clean()
             finally:
-                queue.returning[tenant] -= 1
+                queue.returning[use.tenant] -= 1
         self._meter.count(SANDBOX_RETURNS, "reused" if clean else "removed")
-        if clean and self._tasks is not None:
-            self._refill.demand.record_return(anyio.current_time())
-            self._offer(kind, sandbox, tenant)
+        if clean and use is not None and self._tasks is not None:
+            now = anyio.current_time()
+            self._refill.demand.record_return(now)
+            queue.returns.record(now - use.since)
+            self._offer(kind, sandbox, use.tenant)
         else:
             if self._tasks is not None:
                 self._start_missing(kind)
@@ -164,25 +161,33 @@ class Pool:
         queue = self._queues[kind]
         while (idle := queue.usable_by(tenant)) is not None:
             queue.idle.remove(idle)
+            self._record_use(kind, idle.sandbox, tenant)
             self._changed.notify_all()
-            if sandbox := await idle.claim():
-                return sandbox
+            if await idle.claim():
+                return idle.sandbox
+            self.forget(idle.sandbox)
         return None
+
+    def _record_use(self, kind: SandboxKind, sandbox: Sandbox, tenant: str) -> None:
+        self._kinds[sandbox] = kind
+        self._queues[kind].in_use[sandbox] = Use(tenant, anyio.current_time())
 
     async def _next_sandbox(self, kind: SandboxKind, tenant: str) -> Sandbox:
         """Wait for a sandbox that comes back, or for a new one."""
-        request, queue = SandboxRequest(tenant), self._queues[kind]
+        request, queue = SandboxRequest(tenant, anyio.current_time()), self._queues[kind]
         queue.requests.append(request)
         try:
-            if queue.in_use[tenant]:
-                with anyio.move_on_after(RETURN_SECONDS):
-                    await request.done.wait()
-            self._start_missing(kind)
-            await request.done.wait()
+            with anyio.move_on_after(queue.patience(tenant, request.since, self._starter.seconds)):
+                await request.done.wait()
+            if not request.done.is_set():
+                request.needs_start = True
+                self._start_missing(kind)
+                await request.done.wait()
         except BaseException:
             if request in queue.requests:
                 queue.requests.remove(request)
             elif request.sandbox is not None:
+                self.forget(request.sandbox)
                 with anyio.CancelScope(shield=True):
                     await discard(request.sandbox)
             raise
@@ -191,7 +196,7 @@ class Pool:
         return request.sandbox
 
     def _start_missing(self, kind: SandboxKind) -> None:
-        """Begin as many starts as requests would otherwise wait for nothing."""
+        """Begin as many starts as requests need and no start in progress serves."""
         for _ in range(self._queues[kind].missing):
             self._begin_start(kind)
 
@@ -199,7 +204,7 @@ class Pool:
         """Begin the starts and removals that are due. Return the seconds until the next check; None to wait for a
         change."""
         while True:
-            step = self._refill.next_step(anyio.current_time(), self._start_seconds, self._busy())
+            step = self._refill.next_step(anyio.current_time(), self._starter.seconds, self._busy())
             if step.remove is not None:
                 self._remove_idle(step.remove)
             if step.start is not None:
@@ -216,39 +221,28 @@ class Pool:
         self._queues[kind].starting += 1
 
     async def _start(self, kind: SandboxKind) -> None:
-        """Start a sandbox and offer it. If the start fails, only the first request in the queue fails."""
+        """Start a sandbox and offer it. If the start fails, only one request fails."""
         correlate()  # log lines must not name the request that began this start: another one may get the sandbox
         queue = self._queues[kind]
         try:
-            image = await self._image_of(kind.image)
-            begun = anyio.current_time()
-            with timed(self._meter, SANDBOX_START_SECONDS):
-                spec = evolve(self._spec_of(kind), image_id=image.id)
-                sandbox = await Sandbox.start(self._engine, spec, image.digest)
+            sandbox = await self._starter.start(kind)
         except START_ERRORS as error:
             queue.starting -= 1
             self._record_failure(kind, error)
-        except Exception:
-            logger.exception("starting a sandbox of %s failed", kind.image)
-            queue.starting -= 1
-            self._record_failure(
-                kind, EngineError("the server failed to start a sandbox; see the server log")
-            )
         except BaseException:
             queue.starting -= 1
             raise
         else:
             queue.starting -= 1
             queue.failures = 0
-            self._start_seconds += (anyio.current_time() - begun - self._start_seconds) / 4
             self._offer(kind, sandbox, None)
 
     def _record_failure(self, kind: SandboxKind, error: Exception) -> None:
-        """Fail the first request in the queue; if it is empty, back off. Forget a kind whose image is missing."""
+        """Fail the first request that needs a start; without one, back off. Forget a kind whose image is missing."""
         self._meter.count(SANDBOX_START_FAILURES)
         queue = self._queues[kind]
-        if queue.requests:
-            queue.requests.popleft().fail(error)
+        if request := queue.next_failed():
+            request.fail(error)
         else:
             delay = RETRY_SECONDS[min(queue.failures, len(RETRY_SECONDS) - 1)]
             queue.failures += 1
@@ -266,7 +260,12 @@ class Pool:
         `tenant` has used it; None if it is new. A new one is kept only if there is a place."""
         queue = self._queues[kind]
         if request := queue.next_request(tenant):
+            self._record_use(kind, sandbox, request.tenant)
             request.fulfill(sandbox)
+            now = anyio.current_time()
+            if tenant and queue.returns.is_start_worthwhile(now - request.since, self._starter.seconds, now):
+                self._begin_start(kind)
+            self._start_missing(kind)
         elif tenant is not None or self._refill.has_place():
             idle = IdleSandbox(sandbox, tenant)
             queue.idle.append(idle)
@@ -294,5 +293,5 @@ class Pool:
 
 
 async def _discard_idle(idle: IdleSandbox) -> None:
-    if sandbox := await idle.claim():
-        await discard(sandbox)
+    if await idle.claim():
+        await discard(idle.sandbox)

@@ -62,12 +62,13 @@ class Refill:
 
     def has_place(self) -> bool:
         """Return True if one more sandbox that has not been used may be idle."""
-        return sum(map(self._supply, self._queues)) < self._size
+        return sum(map(self._unused_supply, self._queues)) < self._size
 
     def _refill(
         self, places: Mapping[SandboxKind, int], now: float, start_seconds: float, busy: bool
     ) -> Step:
-        lacking = [kind for kind, count in places.items() if self._supply(kind) < count]
+        supplies = {kind: self._supply(kind, now) for kind in self._queues.keys() | places.keys()}
+        lacking = [kind for kind, count in places.items() if supplies[kind] < count]
         self._lacking_since = min(self._lacking_since, now) if lacking else math.inf
         if self._size == 0 or any(queue.requests for queue in self._queues.values()):
             return Step()
@@ -75,10 +76,12 @@ class Refill:
             others_idle = any(
                 queue.idle for kind, queue in self._queues.items() if kind != self._default_kind
             )
-            return Step(seconds=DEMAND_CHECK_SECONDS if others_idle else None)
+            overdue = min(queue.next_overdue(now) for queue in self._queues.values())
+            seconds = min(overdue - now, DEMAND_CHECK_SECONDS if others_idle else math.inf)
+            return Step(seconds=None if math.isinf(seconds) else seconds)
         rate = self.demand.rate(now)
         expected = rate * start_seconds
-        supply = sum(map(self._supply, self._queues))
+        supply = sum(supplies.values())
         urgent = expected >= 1 and supply < expected
         if sum(queue.starting for queue in self._queues.values()) >= (self._parallel if urgent else 1):
             return Step()
@@ -89,16 +92,22 @@ class Refill:
             not_before = max(not_before, self._lacking_since + delay)
         if now < not_before:
             return Step(seconds=not_before - now)
-        evicted = self._oldest_of_surplus_kind(places) if supply >= self._size else None
+        evicted = self._oldest_of_surplus_kind(places, now) if supply >= self._size else None
         if supply >= self._size and evicted is None:
             return Step()
         ready = [kind for kind in lacking if self._queues[kind].paused_until <= now]
-        return Step(start=max(ready, key=lambda kind: places[kind] - self._supply(kind)), remove=evicted)
+        return Step(start=max(ready, key=lambda kind: places[kind] - supplies[kind]), remove=evicted)
 
-    def _supply(self, kind: SandboxKind) -> int:
-        """Return how many sandboxes of this kind take, or will take, one of its places.
+    def _supply(self, kind: SandboxKind, now: float) -> int:
+        """Return how many sandboxes of this kind take, or will soon take, one of its places."""
+        returning = self._queues[kind].returning_soon(now) if len(self.tenants) <= 1 else 0
+        return self._unused_supply(kind) + returning
 
-        If there are several tenants, a used sandbox takes no place, because only one of them can use it."""
+    def _unused_supply(self, kind: SandboxKind) -> int:
+        """Return how many sandboxes of this kind that no program uses take, or will take, one of its places.
+
+        If there are several tenants, a sandbox that has been used takes no place, because only one of them can use
+        it."""
         queue = self._queues[kind]
         return queue.supply if len(self.tenants) <= 1 else queue.new_supply
 
@@ -108,10 +117,10 @@ class Refill:
         used = [idle for idle in idle if idle.tenant is not None]
         return min(used, key=lambda idle: idle.since) if used and len(idle) > self._size else None
 
-    def _oldest_of_surplus_kind(self, places: Mapping[SandboxKind, int]) -> IdleSandbox | None:
+    def _oldest_of_surplus_kind(self, places: Mapping[SandboxKind, int], now: float) -> IdleSandbox | None:
         """Return the oldest idle sandbox of the kind with the largest surplus; None if none has a surplus."""
         surplus = {
-            kind: self._supply(kind) - places.get(kind, 0)
+            kind: self._supply(kind, now) - places.get(kind, 0)
             for kind, queue in self._queues.items()
             if queue.idle
         }

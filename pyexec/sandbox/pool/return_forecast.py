@@ -1,0 +1,42 @@
+"""Predict when sandboxes in use come back, from those that did. Pure code; see docs/design/pool.md."""
+
+import math
+
+from attrs import define
+
+SOON_FACTOR = 2.0
+"""A program that has run longer than this multiple of the usual time will not end soon, as far as the pool knows."""
+SOON_SECONDS_MIN = 0.05
+DECAY_SECONDS = 10.0
+"""Time constant of the decay of the time that requests have waited."""
+
+
+@define
+class ReturnForecast:
+    """How long programs of a kind keep their sandboxes, and how long requests have waited for returns.
+
+    `seconds` is a moving average; infinite until the first sandbox has come back. Times are of any monotonic clock."""
+
+    seconds: float = math.inf
+    _waited: float = 0.0
+    _updated: float = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Record that a sandbox came back, clean, after it had been in use for this time."""
+        self.seconds = seconds if math.isinf(self.seconds) else self.seconds + (seconds - self.seconds) / 4
+
+    @property
+    def soon_seconds(self) -> float:
+        """Return after how much time in use a sandbox no longer counts as one that comes back soon."""
+        return 0.0 if math.isinf(self.seconds) else SOON_SECONDS_MIN + SOON_FACTOR * self.seconds
+
+    def is_start_worthwhile(self, waited: float, start_seconds: float, now: float) -> bool:
+        """Record that a request waited this long for a return. Return True if one more sandbox is worth its start.
+
+        It is when requests have waited together for as long as a start takes. Then the count begins again."""
+        self._waited = self._waited * math.exp((self._updated - now) / DECAY_SECONDS) + waited
+        self._updated = now
+        if self._waited < start_seconds:
+            return False
+        self._waited = 0.0
+        return True
