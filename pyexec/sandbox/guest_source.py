@@ -1,9 +1,7 @@
 """The source texts of `pyexec.guest`, in the form in which they travel into a container."""
 
 import binascii
-import io
 import json
-import zipfile
 from functools import cache
 from importlib import resources
 from itertools import chain
@@ -35,7 +33,7 @@ def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
 
     With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
     texts = chain.from_iterable(map(_module, _SUPERVISOR))
-    options = ("on" if prestart else "off", _startup_archive(), _filters())
+    options = ("on" if prestart else "off", source("startup"), _filters())
     return ("python3", "-I", "-S", "-c", source("bootstrap"), *options, *texts)
 
 
@@ -44,15 +42,6 @@ def setup_command(timeout_seconds: int, disk_bytes: int) -> tuple[str, ...]:
     texts = chain.from_iterable(map(_module, _SETUP))
     arguments = json.dumps([timeout_seconds, disk_bytes])
     return ("python3", "-I", "-S", "-c", source("setup_bootstrap"), arguments, *texts)
-
-
-@cache
-def _startup_archive() -> str:
-    """Return a zip archive with startup.py as base64. Python can import from it without a file system."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("sitecustomize.py"), source("startup"))
-    return _base64(buffer.getvalue())
 
 
 @cache
