@@ -70,7 +70,7 @@ def build_shared_parts(
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         queue_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(OVERHEAD_MB, identity.memory_mb),
+        memory_mb_max=memory_budget_mb(settings, identity.memory_mb),
         overhead_mb=OVERHEAD_MB,
         tenants=tenants,
         meter=meter,
@@ -83,11 +83,30 @@ def build_shared_parts(
         log=MeteredLog(stores.log, active_runs, meter, tenants),
         blobs=stores.blobs,
         slots=slots,
-        lane=SetupLane(settings.setups_max(identity.cpus, identity.memory_mb), tenants, meter),
+        lane=SetupLane(setups_max(settings, identity.cpus, identity.memory_mb), tenants, meter),
         active_runs=active_runs,
         corrupt_logs=CorruptLogReporter(),
         meter=meter,
     )
+
+
+def setups_max(settings: Settings, engine_cpus: int, engine_mb: int) -> int:
+    """Return how many setups may run at the same time. By default they may take half of the engine's memory."""
+    if settings.max_setups is not None:
+        return settings.max_setups
+    return max(1, min(engine_cpus, engine_mb // 2 // settings.setup_memory_mb))
+
+
+def memory_budget_mb(settings: Settings, engine_mb: int) -> int:
+    """Return the maximum memory of all sandboxes together, in MiB.
+
+    By default it is enough for all slots at the default limits and for one run at the ceilings, but never more
+    than the memory of the engine's machine."""
+    if settings.max_total_memory_mb is not None:
+        return settings.max_total_memory_mb
+    standard = settings.default_memory_mb + settings.default_disk_mb + OVERHEAD_MB
+    largest = settings.max_memory_mb + settings.max_disk_mb + OVERHEAD_MB
+    return min(engine_mb, max(settings.max_concurrent * standard, largest))
 
 
 def build_runner(shared: SharedParts, pool: Pool) -> Runner:
