@@ -30,6 +30,10 @@ class InDoubtResolver:
     replica: str
     corrupt_logs: CorruptLogReporter
 
+    def is_orphaned(self, execution: Execution) -> bool:
+        """Return True if the log says that this replica owns the execution, but no run of it exists here."""
+        return execution.is_for(self.replica) and execution.id not in self.active_runs
+
     async def resolve(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:
         """End or release the execution if this replica owns it and no run of it exists here.
 

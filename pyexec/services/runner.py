@@ -137,7 +137,8 @@ class Runner:
         spec = fold(run.id, [*run.events, *events]).spec
         await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
-            await self._append_first(run, [*events, running], key)
+            with self._active_runs.appending(run, [*events, running]):
+                await self._append(run, [*events, running], key)
             reuse = self._pool.may_reuse(sandbox)
             following = partial(start_and_follow, run, sandbox, self.config.limits, running.nonce, reuse)
             self._follow_in_background(run, placement, following)
@@ -153,7 +154,8 @@ class Runner:
             if launch is None:
                 await self._append(run, events, key)
             else:
-                await self._append_first(run, events, key)
+                with self._active_runs.appending(run, events):
+                    await self._append(run, events, key)
                 self.launch(run, launch)
 
     def launch(self, run: Run, launch: Launch) -> None:
@@ -178,10 +180,6 @@ class Runner:
                 run, Placement(slot, sandbox), partial(follow, run, sandbox, self.config.limits)
             )
 
-    def is_orphaned(self, execution: Execution) -> bool:
-        """Return True if the log says that this replica owns the execution, but no run of it exists here."""
-        return execution.is_for(self.replica) and execution.id not in self._active_runs
-
     def resolve_later(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
         """Resolve, in the background, an execution that this replica may own although no run of it exists here.
 
@@ -189,25 +187,6 @@ class Runner:
         if not self.closed:
             resolve = partial(self._in_doubt.resolve, execution_id, reason, submitted)
             self._spawn(resolve, name=f"resolve {execution_id}")
-
-    async def refresh(self) -> None:
-        """Detach from the runs that other replicas took over while this replica's Consul session was lost."""
-        await self._in_doubt.refresh()
-
-    async def _append_first(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
-        """Add the run to the active runs, then append. As soon as an event is in the log, other tasks look for the
-        run."""
-        after = [*run.events, *events]
-        was_active = run.id in self._active_runs
-        self._active_runs.add(run)
-        try:
-            await self._append(run, events, key)
-        except BaseException:
-            if not was_active:
-                self._active_runs.remove(run)
-                run.detach()
-            raise
-        run.catch_up(after)
 
     async def _append(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
         run.check_may_append(self.replica, events[0])  # another replica may have taken it over meanwhile

@@ -172,6 +172,7 @@ def assemble(
             engine=engine,
             log=shared.log,
             runner=runner,
+            in_doubt=shared.in_doubt,
             slots=shared.slots,
             membership=stores.membership,
             corrupt_logs=shared.corrupt_logs,

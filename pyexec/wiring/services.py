@@ -54,6 +54,7 @@ class SharedParts:
     lane: SetupLane
     active_runs: ActiveRuns
     corrupt_logs: CorruptLogReporter
+    in_doubt: InDoubtResolver
     meter: Meter
 
 
@@ -65,7 +66,7 @@ def build_shared_parts(
     stores: Stores,
     meter: Meter,
 ) -> SharedParts:
-    """Build the slots, the setup lane, the list of active runs, and the event log with its metrics."""
+    """Build the parts that several services use: slots, setup lane, active runs, and the event log with its metrics."""
     active_runs = ActiveRuns()
     slots = Slots(
         concurrent_max=settings.max_concurrent,
@@ -75,17 +76,22 @@ def build_shared_parts(
         tenants=tenants,
         meter=meter,
     )
+    log = MeteredLog(stores.log, active_runs, meter, tenants)
+    corrupt_logs = CorruptLogReporter()
     return SharedParts(
         settings=settings,
         replica_id=replica_id,
         identity=identity,
         stores=stores,
-        log=MeteredLog(stores.log, active_runs, meter, tenants),
+        log=log,
         blobs=stores.blobs,
         slots=slots,
         lane=SetupLane(setups_max(settings, identity.cpus, identity.memory_mb), tenants, meter),
         active_runs=active_runs,
-        corrupt_logs=CorruptLogReporter(),
+        corrupt_logs=corrupt_logs,
+        in_doubt=InDoubtResolver(
+            log=log, active_runs=active_runs, replica=replica_id, corrupt_logs=corrupt_logs
+        ),
         meter=meter,
     )
 
@@ -134,12 +140,7 @@ def build_runner(shared: SharedParts, pool: Pool) -> Runner:
             output_bytes_max=settings.max_output_bytes,
             corrupt_logs=shared.corrupt_logs,
         ),
-        in_doubt=InDoubtResolver(
-            log=shared.log,
-            active_runs=shared.active_runs,
-            replica=shared.replica_id,
-            corrupt_logs=shared.corrupt_logs,
-        ),
+        in_doubt=shared.in_doubt,
         meter=shared.meter,
     )
 
