@@ -4,8 +4,7 @@ import pytest
 
 from pyexec.errors import SettingsError
 from pyexec.settings import Settings
-from pyexec.settings_help import setting_docs
-from pyexec.settings_parser import find_errors, read_settings
+from pyexec.settings_parser import find_errors, read_settings, setting_docs
 from pyexec.wiring.services import memory_budget_mb, setups_max
 
 
