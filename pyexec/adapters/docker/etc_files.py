@@ -19,7 +19,7 @@ from anyio import to_thread
 from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import get, has_status, remove_container, request_timeout, translate_errors
-from pyexec.adapters.docker.image_volumes import ImageVolumes
+from pyexec.adapters.docker.images import ImageVolumes
 from pyexec.errors import EngineError, ImageUnavailable
 from pyexec.guest.home import USER
 from pyexec.guest.wire import WORK
