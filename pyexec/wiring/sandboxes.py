@@ -19,7 +19,7 @@ from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
 from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
-from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
+from pyexec.sandbox.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.pool.reuse import ReusePolicy

@@ -19,7 +19,7 @@ from pyexec.metrics import (
     Meter,
 )
 from pyexec.ports import BlobStore, EngineIdentity, EventLog
-from pyexec.sandbox.isolation.isolation_check import IsolationCheck
+from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.completion import CompletionWriter

@@ -186,7 +186,7 @@ _RULES = (
 def setup_profile(profile: str | None) -> str | None:
     """Return a profile, as JSON, in which space cannot be allocated without being written, nor priorities be changed.
 
-    None is Docker's default profile, whose text is unknown, so it stays. docs/design/environments.md has the reasons."""
+    None is Docker's default profile, whose text is unknown, so it stays. Reasons: docs/design/environments.md."""
     if profile is None:
         return None
     document = json.loads(profile)
