@@ -11,7 +11,7 @@ import anyio
 from attrs import frozen
 
 from pyexec.correlation import correlate_execution
-from pyexec.domain.events import Event, Failed, FailureType, Submitted
+from pyexec.domain.events import Event, Submitted
 from pyexec.domain.spec import Policy, Spec
 from pyexec.errors import (
     ConsulSessionLost,
@@ -30,8 +30,8 @@ from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.admission import Admission
-from pyexec.services.clock import new_execution_id, nonce, now
-from pyexec.services.idempotency import check_key, same_execution
+from pyexec.services.clock import new_execution_id
+from pyexec.services.idempotency import check_key
 from pyexec.services.output_store import payload_blob
 from pyexec.services.preparation import Placement, Preparation
 from pyexec.services.reservation import Reservation
@@ -45,8 +45,6 @@ logger = logging.getLogger(__name__)
 START_AT_ONCE_BYTES_MAX = 128 * 1024
 """The largest asynchronous archive that is read ahead to start at once. A larger one goes through the blob store:
 it is not held in memory, and no slot waits for a slow upload."""
-FAILURES = {QueueTimeout: FailureType.QUEUE_TIMEOUT, ImageUnavailable: FailureType.IMAGE_UNAVAILABLE}
-"""Errors that end an acceptable execution before it starts. The caller gets a failed result instead of an error."""
 
 
 @frozen(kw_only=True)
@@ -99,24 +97,24 @@ class Submissions:
         """Start an execution whose caller waits. Return its run, or the id of the execution with its key."""
         submission = await self._submission(upload)
         try:
-            await check_key(self._log, upload)
+            await check_key(self._log, upload.key, upload.tenant)
             correlate_execution(submission.run.id)
             await self._start(submission)
         except KeyTaken as taken:
-            return await same_execution(submission.archive, taken)
+            return await submission.existing_execution(taken)
         return submission.run
 
     async def submit(self, upload: Upload) -> str:
         """Accept an execution for later. On return its archive and its first event are durable."""
         submission = await self._submission(upload)
         try:
-            await check_key(self._log, upload)
+            await check_key(self._log, upload.key, upload.tenant)
             setup = await self._missing_setup(submission.spec)
             async with self._admission.accepting(submission.run.id, submission.spec, setup):
                 correlate_execution(submission.run.id)
                 await self._accept(submission, setup)
         except KeyTaken as taken:
-            return await same_execution(submission.archive, taken)
+            return await submission.existing_execution(taken)
         return submission.run.id
 
     async def _start(self, submission: Submission) -> None:
@@ -186,8 +184,7 @@ class Submissions:
     async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
         """Append an execution that has failed before its start. A malformed archive is still rejected."""
         await submission.archive.read_to_end()
-        failed = Failed(at=now(), nonce=nonce(), error_type=FAILURES[type(error)], error=str(error))
-        events = [submission.event(), failed]
+        events = [submission.event(), submission.failure(error)]
         await self._log.append(submission.run.id, 0, events, key=await submission.archive.key())
         submission.run.record(events)
 
