@@ -120,7 +120,7 @@ STEP_SECONDS: Final = Histogram(
 )
 EVENTS_APPENDED: Final = Counter(
     name="pyexec_events_appended_total",
-    doc="Events that this replica wrote, by kind; adopted: program taken over from a dead replica, released: "
+    doc="Events that this replica wrote, by kind; adopted: program of a dead replica followed here, released: "
     "execution returned to the queue",
     labels=("event",),
     known=(("adopted",), ("released",)),

@@ -62,7 +62,7 @@ class Recovery:
             await self.in_doubt.refresh()
         except Unavailable as error:
             logger.warning(
-                "cannot check for runs taken over by other replicas; each is checked at its end: %s", error
+                "cannot check for runs that other replicas adopted; each is checked at its end: %s", error
             )
 
     async def _members(self, since: int | None) -> Members:

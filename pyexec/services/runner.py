@@ -189,7 +189,7 @@ class Runner:
             self._spawn(resolve, name=f"resolve {execution_id}")
 
     async def _append(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
-        run.check_may_append(self.replica, events[0])  # another replica may have taken it over meanwhile
+        run.check_may_append(self.replica, events[0])  # another replica may own it meanwhile
         try:
             await self._log.append(run.id, run.seq, events, key=key)
         except ConsulSessionLost:

@@ -1,6 +1,6 @@
 """Accept work: synchronous runs stream straight into a sandbox, asynchronous ones into the blob store.
 
-Nothing is written before the whole upload is known to be acceptable, so a refused request leaves nothing behind."""
+Nothing is written before the whole upload is known to be acceptable, so a rejected request leaves nothing behind."""
 
 import logging
 from contextlib import AsyncExitStack
@@ -62,7 +62,7 @@ class SubmissionConfig:
 class Submissions:
     """Accepts uploads.
 
-    Raises `InvalidRequest` for a malformed upload, `QueueFull` if there is no slot and no place in the queue,
+    Raises `InvalidRequest` for a malformed upload, `QueueFull` if no slot is free and the queue is full,
     `Unavailable` if the event log or the engine does not answer, `KeyReused` for a key with another request."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Submissions:
             try:
                 kind = self._preparation.idle_kind(spec)
                 if kind is None:
-                    await self._admission.check(spec)  # if it is refused, the engine need not be asked
+                    await self._admission.check(spec)  # if it is rejected, the engine need not be asked
                     kind = await self._preparation.kind(spec)
                 if kind is not None:
                     await self._admission.check(spec)
@@ -284,7 +284,7 @@ class Submissions:
         """Return the setup that an asynchronous execution needs here, if it needs one."""
         if self._preparation.idle_kind(spec) is not None:
             return None
-        await self._admission.check(spec)  # if it is refused, the engine need not be asked
+        await self._admission.check(spec)  # if it is rejected, the engine need not be asked
         return setup_key(spec) if await self._preparation.needs_setup(spec) else None
 
     async def _submission(self, upload: Upload) -> Submission:
