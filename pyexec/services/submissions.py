@@ -158,9 +158,9 @@ class Submissions:
                 placement = Placement(reservation.reserved_slot, sandbox)
                 await self._runner.start(run, placement, [submission.event(), claimed], await archive.key())
             else:
-                launch = partial(self._preparation.place_when_claimed, run, sandbox, reservation)
+                place_run = partial(self._preparation.place_when_claimed, run, sandbox, reservation)
                 pinned = submission.event(pinned=self._runner.replica)
-                await self._runner.accept(run, [pinned], await archive.key(), launch)
+                await self._runner.accept(run, [pinned], await archive.key(), place_run)
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke before the program could start: {error}") from error
 
@@ -178,8 +178,8 @@ class Submissions:
             events: list[Event] = [submission.event(pinned=self._runner.replica)]
             if self._config.local_claim:
                 events.append(self._runner.claim())
-            launch = partial(self._preparation.place_from_spool, run, spool, reservation)
-            await self._runner.accept(run, events, await archive.key(), launch)
+            place_run = partial(self._preparation.place_from_spool, run, spool, reservation)
+            await self._runner.accept(run, events, await archive.key(), place_run)
 
     async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
         """Append an execution that has failed before its start. A malformed archive is still rejected."""
@@ -272,9 +272,9 @@ class Submissions:
             await self._runner.accept(run, [submitted], key)
             return
         self._admission.stop_counting(run.id)
-        launch = partial(self._preparation.place_from_payload, run, reservation)
+        place_run = partial(self._preparation.place_from_payload, run, reservation)
         with reservation.released_on_error():
-            await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
+            await self._runner.accept(run, [submitted, self._runner.claim()], key, place_run)
 
     def _reservation(self, spec: Spec) -> Reservation:
         seconds = self._config.queue_timeout_seconds
