@@ -7,7 +7,7 @@ from itertools import groupby
 
 from subprocesses import ROOT
 
-from pyexec.settings_help import SettingDoc, setting_docs
+from pyexec.settings_parser import SettingDoc, setting_docs
 
 PAGE = ROOT / "docs" / "configuration.md"
 _HEAD = """\

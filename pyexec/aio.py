@@ -100,7 +100,7 @@ class ShutdownGuard:
             self._section_left.notify_all()
 
     def close(self) -> None:
-        """Refuse new sections from now on."""
+        """Reject new sections from now on."""
         self.closed = True
 
     async def drained(self) -> None:

@@ -15,8 +15,7 @@ from pyexec.logs import Logs, printable
 from pyexec.preflight import run_preflight
 from pyexec.preflight.check_result import CheckResult, all_passed, as_json, as_text
 from pyexec.server import serve
-from pyexec.settings_help import describe_settings
-from pyexec.settings_parser import read_settings
+from pyexec.settings_parser import describe_settings, read_settings
 
 WRONG_USAGE = 2
 USAGE = """\

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from pyexec.correlation import MODES
+from pyexec.domain.events import FailureType
 
 DURATIONS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -88,16 +89,7 @@ def timed(meter: Meter, metric: Histogram, *labels: str) -> Iterator[None]:
     meter.observe(metric, perf_counter() - begun, *labels)
 
 
-_OUTCOMES = (
-    ("completed", ""),
-    ("killed", ""),
-    *(
-        ("failed", reason)
-        for reason in ("timeout", "cpu_limit", "out_of_memory", "disk_limit", "process_limit", "output_limit")
-    ),
-    *(("failed", reason) for reason in ("setup_failed", "setup_timeout", "image_unavailable")),
-    *(("failed", reason) for reason in ("queue_timeout", "lost", "internal")),
-)
+_OUTCOMES = (("completed", ""), ("killed", ""), *(("failed", str(reason)) for reason in FailureType))
 
 EXECUTIONS_ENDED: Final = Counter(
     name="pyexec_executions_ended_total",
@@ -128,7 +120,7 @@ STEP_SECONDS: Final = Histogram(
 )
 EVENTS_APPENDED: Final = Counter(
     name="pyexec_events_appended_total",
-    doc="Events that this replica wrote, by kind; adopted: program taken over from a dead replica, released: "
+    doc="Events that this replica wrote, by kind; adopted: program of a dead replica followed here, released: "
     "execution returned to the queue",
     labels=("event",),
     known=(("adopted",), ("released",)),

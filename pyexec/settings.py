@@ -1,6 +1,5 @@
 """The server's settings, with their defaults, bounds and help texts."""
 
-import json
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +11,6 @@ from attrs import field, frozen
 
 from pyexec.domain.isolation import LIMITS
 from pyexec.domain.spec import Limits, Policy
-from pyexec.errors import SettingsError
 
 PREFIX = "PYEXEC_"
 CLIENT_VARIABLES = frozenset({"PYEXEC_SERVER", "PYEXEC_TOKEN", "PYEXEC_TEST_IMAGE"})
@@ -286,33 +284,3 @@ class Settings:
         if self.docker_socket is not None:
             return f"unix://{self.docker_socket}"
         return self.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-
-    def read_seccomp_profile(self) -> str | None:
-        """Return the seccomp profile as JSON text; raise `SettingsError` if the file is not a profile."""
-        if self.seccomp_profile is None:
-            return None
-        setting = f"PYEXEC_SECCOMP_PROFILE is {str(self.seccomp_profile)!r}"
-        try:
-            profile = json.loads(self.seccomp_profile.read_bytes())
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{setting}, which cannot be read: {error}") from error
-        if not isinstance(profile, dict) or "defaultAction" not in profile:
-            raise SettingsError(f"{setting}; allowed: a seccomp profile, a JSON object with a defaultAction")
-        return json.dumps(profile)
-
-    def setups_max(self, engine_cpus: int, engine_mb: int) -> int:
-        """Return how many setups may run at the same time. By default they may take half of the engine's memory."""
-        if self.max_setups is not None:
-            return self.max_setups
-        return max(1, min(engine_cpus, engine_mb // 2 // self.setup_memory_mb))
-
-    def memory_budget_mb(self, overhead_mb: int, engine_mb: int) -> int:
-        """Return the maximum memory of all sandboxes together, in MiB.
-
-        By default it is enough for all slots at the default limits and for one run at the ceilings, but never more
-        than the memory of the engine's machine."""
-        if self.max_total_memory_mb is not None:
-            return self.max_total_memory_mb
-        standard = self.default_memory_mb + self.default_disk_mb + overhead_mb
-        largest = self.max_memory_mb + self.max_disk_mb + overhead_mb
-        return min(engine_mb, max(self.max_concurrent * standard, largest))

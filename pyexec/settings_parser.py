@@ -1,14 +1,16 @@
-"""Read the settings from environment variables, and report the ones that are wrong or unknown."""
+"""Read the settings from environment variables, report wrong and unknown ones, and describe all for `--help`."""
 
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import attrs
 import cattrs
+from attrs import frozen
 
 from pyexec.errors import SettingsError
 from pyexec.settings import CLIENT_VARIABLES, PREFIX, Settings
@@ -153,3 +155,60 @@ _converter.register_structure_hook(float, _parse_float)
 _converter.register_structure_hook(range, _parse_range)
 _converter.register_structure_hook(Path, lambda text, _: Path(text))
 _converter.register_structure_hook_func(_is_list, _parse_list)
+
+
+@frozen(kw_only=True)
+class SettingDoc:
+    """The description of one setting. `choices` are the only values that it takes, if it has such a list."""
+
+    variable: str
+    section: str
+    doc: str
+    default: str
+    allowed: str
+    choices: Sequence[str]
+
+
+def setting_docs() -> Sequence[SettingDoc]:
+    """Describe every setting, grouped by section."""
+    return [_describe(setting) for setting in attrs.fields(Settings)]
+
+
+def describe_settings() -> str:
+    """Return one line for each setting with its default, under the title of its section."""
+    lines = []
+    for section, docs in groupby(setting_docs(), key=lambda doc: doc.section):
+        lines += [
+            "",
+            f"{section}:",
+            *(f"  {doc.variable:28} {_sentence(doc)} [{doc.default}]" for doc in docs),
+        ]
+    return "\n".join(lines[1:])
+
+
+def _sentence(doc: SettingDoc) -> str:
+    return f"{doc.doc}: {', '.join(doc.choices)}" if doc.choices else doc.doc
+
+
+def _describe(setting: "attrs.Attribute[Any]") -> SettingDoc:
+    return SettingDoc(
+        variable=variable_of(setting),
+        section=setting.metadata["section"],
+        doc=setting.metadata["doc"],
+        default=_default(setting.default),
+        allowed=allowed_values(setting),
+        choices=setting.metadata["choices"],
+    )
+
+
+def _default(value: object) -> str:
+    match value:
+        case None | ():
+            return "none"
+        case bool():
+            return "on" if value else "off"
+        case float():
+            return f"{value:g}"
+        case range():
+            return f"{value[0]}-{value[-1]}"
+    return str(value)

@@ -113,12 +113,14 @@ class _Parser:
         for number, token in enumerate(tokens, 1):
             if not token or token != token.strip():
                 self._fail(
-                    (name, "tokens"), f"has a wrong token at place {number}", "text without space around it"
+                    (name, "tokens"),
+                    f"has a wrong token at position {number}",
+                    "text without space around it",
                 )
             digest = _DIGEST.fullmatch(token)
             if digest is None and token.startswith(_DIGEST_PREFIX):
                 wanted = "sha256: and 64 hexadecimal digits, or a token in clear"
-                self._fail((name, "tokens"), f"has a wrong digest at place {number}", wanted)
+                self._fail((name, "tokens"), f"has a wrong digest at position {number}", wanted)
             yield TokenDigest(bytes.fromhex(digest[1]) if digest else digest_of(token), name)
 
     def _fail(self, path: Sequence[str], problem: str, allowed: str) -> NoReturn:

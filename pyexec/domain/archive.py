@@ -45,7 +45,7 @@ class ArchiveLimits:
 
 @frozen
 class Symlink:
-    """A symbolic link of the archive: the normalized path that it points to, and its place among the members."""
+    """A symbolic link of the archive: the normalized path that it points to, and its number among the members."""
 
     landing: str
     position: int

@@ -35,7 +35,7 @@ class EntrypointCandidates:
             self._has_folders = True
 
     def add(self, name: str, position: int) -> None:
-        """Add a file that can be run, if it is a script. `position` is its place in the archive."""
+        """Add a file that can be run, if it is a script. `position` is its number in the archive."""
         if not is_script(name):
             return
         self._in_folder = _better(self._in_folder, (_rank(name, position, is_in_folder=True), name))
@@ -68,7 +68,7 @@ def _better(best: tuple[Rank, str] | None, other: tuple[Rank, str]) -> tuple[Ran
 
 
 def _rank(name: str, position: int, *, is_in_folder: bool) -> Rank:
-    """Return the place of a script in the order. `is_in_folder` says that there is only one top-level folder."""
+    """Return the rank of a script. `is_in_folder` says that there is only one top-level folder."""
     base, depth = name.rsplit("/", 1)[-1], name.count("/")
     is_auxiliary = any(fnmatchcase(base, pattern) for pattern in _AUXILIARY)
     kind = _NAMES.index(base) if base in _NAMES else len(_NAMES)

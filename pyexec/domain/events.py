@@ -95,7 +95,7 @@ class Running(Event):
 
 @frozen(kw_only=True)
 class Adopted(Event):
-    """A replica took over from a dead replica on the same engine, and follows the sandbox. The code kept running."""
+    """A replica adopted the program of a dead replica on the same engine. The code kept running."""
 
     replica: str
 

@@ -13,8 +13,7 @@ from pyexec.adapters.docker.engine import DockerEngine, DockerInfo
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.ports import EngineIdentity, Image
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
-from pyexec.sandbox.isolation.isolation_check import IsolationCheck
-from pyexec.sandbox.isolation.probe_runner import PROBE_LABEL, ProbeRunner
+from pyexec.sandbox.isolation_check import PROBE_LABEL, IsolationCheck, ProbeRunner
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.settings import Settings
 from pyexec.wiring.sandboxes import (

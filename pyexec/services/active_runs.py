@@ -1,6 +1,7 @@
 """The runs that this replica handles: their events, their output so far, and the requests to kill them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import anyio
 from attrs import define, field
@@ -109,6 +110,23 @@ class ActiveRuns:
     def remove(self, run: Run) -> None:
         """Remove a run after its end."""
         self._runs.pop(run.id, None)
+
+    @contextmanager
+    def appending(self, run: Run, events: Sequence[Event]) -> Iterator[None]:
+        """Record `events` if the block has appended them. If it raises, remove the run, unless it was active before.
+
+        The run is active within the block, because other tasks look for it as soon as an event is in the log."""
+        after = [*run.events, *events]
+        was_active = run.id in self
+        self.add(run)
+        try:
+            yield
+        except BaseException:
+            if not was_active:
+                self.remove(run)
+                run.detach()
+            raise
+        run.catch_up(after)
 
     def __len__(self) -> int:
         return len(self._runs)

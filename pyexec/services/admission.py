@@ -1,4 +1,4 @@
-"""Admission: refuse an execution that could neither start nor wait, so that the queue limit is exact."""
+"""Admission: reject an execution that could neither start nor wait, so that the queue limit is exact."""
 
 from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ class _Candidate:
 class Admission:
     """Admits executions as long as they can start or wait. Each tenant has its own queue limit.
 
-    An execution waits in one of four places: in the queue for slots, in the setup lane, in the event log until a
+    An execution waits in one of four ways: in the queue for slots, in the setup lane, in the event log until a
     replica claims it, and here from its admission until it is in one of the others. See docs/design/setup-lane.md."""
 
     def __init__(self, slots: Slots, lane: SetupLane, log: EventLog, active_runs: ActiveRuns) -> None:
@@ -55,7 +55,7 @@ class Admission:
         if self._begins_at_once(candidate, for_slot):
             return
         if self._waiting(spec, for_slot) >= self._queue_max(spec.tenant):
-            raise self._refusal(candidate)
+            raise self._rejection(candidate)
 
     @asynccontextmanager
     async def accepting(
@@ -99,7 +99,7 @@ class Admission:
         own = self._slots.tenants.get(tenant).max_queued
         return self._slots.queue_max if own is None else own
 
-    def _refusal(self, candidate: _Candidate) -> QueueFull:
+    def _rejection(self, candidate: _Candidate) -> QueueFull:
         tenant = self._slots.tenants.get(candidate.spec.tenant)
         size, queue_max = self._slots.size, self._queue_max(tenant.name)
         busy = (

@@ -16,8 +16,7 @@ from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
-from pyexec.services.output_memory import OutputMemory
-from pyexec.services.output_store import load_output
+from pyexec.services.output_store import OutputMemory, load_output
 
 logger = logging.getLogger(__name__)
 

@@ -1,26 +1,62 @@
-"""Idempotency keys: a request that is sent again names the execution of the first one."""
+"""Idempotency keys: a request that is sent again names the execution of the first one.
 
-from pyexec.correlation import correlate_execution
-from pyexec.errors import KeyReused, KeyTaken
+The fingerprint tells whether two requests with one key are the same request."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pyexec.domain.tenants import DEFAULT_TENANT
+from pyexec.errors import KeyTaken
 from pyexec.ports import EventLog
-from pyexec.services.uploads import CheckedArchive, Upload, key_hash
+
+PIECE_CHARACTERS = 64 * 1024
+"""A longer string is encoded in pieces: Python runs no other thread while one call encodes a string."""
 
 
-async def check_key(log: EventLog, upload: Upload) -> None:
-    """Raise `KeyTaken` if the upload's idempotency key already names an execution of its tenant."""
-    if upload.key is None:
-        return
-    if owner := await log.find_by_key(key_hash(upload.key, upload.tenant)):
+async def check_key(log: EventLog, key: str | None, tenant: str) -> None:
+    """Raise `KeyTaken` if the idempotency key already names an execution of the tenant."""
+    if key is not None and (owner := await log.find_by_key(key_hash(key, tenant))):
         raise KeyTaken(*owner)
 
 
-async def same_execution(archive: CheckedArchive, taken: KeyTaken) -> str:
-    """Return the execution that the idempotency key names, if this is the same request. Raises `KeyReused`."""
-    await archive.read_to_end()
-    key = await archive.key()
-    if key is None or key.fingerprint != taken.fingerprint:
-        raise KeyReused(
-            f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"
-        )
-    correlate_execution(taken.execution_id)
-    return taken.execution_id
+def key_hash(key: str, tenant: str) -> str:
+    """Return the hash under which an idempotency key is stored. Equal keys of two tenants have different hashes.
+
+    A key has no line break, because it comes from a header. The tenant `default` has the hashes that were stored before
+    there were tenants."""
+    text = key if tenant == DEFAULT_TENANT else f"{tenant}\n{key}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def fingerprint(identity: str, metadata: Any, archive_sha256: str) -> str:
+    """Return the SHA-256 of a request. `metadata` is a JSON document; call this in a thread if it may be large."""
+    digest = hashlib.sha256(f"{identity}\n".encode("utf-8", "surrogateescape"))
+    for piece in json_pieces(metadata):
+        digest.update(piece.encode())
+    digest.update(f"\n{archive_sha256}".encode())
+    return digest.hexdigest()
+
+
+def json_pieces(value: Any) -> Iterator[str]:
+    """Yield the text of `json.dumps(value, sort_keys=True)` in pieces."""
+    if isinstance(value, str):
+        yield '"'
+        for at in range(0, len(value), PIECE_CHARACTERS):
+            yield json.dumps(value[at : at + PIECE_CHARACTERS])[1:-1]
+        yield '"'
+    elif isinstance(value, list):
+        yield "["
+        for number, item in enumerate(value):
+            yield ", " if number else ""
+            yield from json_pieces(item)
+        yield "]"
+    elif isinstance(value, dict):
+        yield "{"
+        for number, name in enumerate(sorted(value)):
+            yield f"{', ' if number else ''}{json.dumps(name)}: "
+            yield from json_pieces(value[name])
+        yield "}"
+    else:
+        yield json.dumps(value)

@@ -30,6 +30,10 @@ class InDoubtResolver:
     replica: str
     corrupt_logs: CorruptLogReporter
 
+    def is_orphaned(self, execution: Execution) -> bool:
+        """Return True if the log says that this replica owns the execution, but no run of it exists here."""
+        return execution.is_for(self.replica) and execution.id not in self.active_runs
+
     async def resolve(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:
         """End or release the execution if this replica owns it and no run of it exists here.
 
@@ -46,7 +50,7 @@ class InDoubtResolver:
                 return None
 
     async def refresh(self) -> None:
-        """Detach from the runs that other replicas took over while this replica's Consul session was lost."""
+        """Detach from the runs that belong to other replicas since this replica lost its Consul session."""
         for run in self.active_runs.all():
             try:
                 events = await self.log.read(run.id)
@@ -57,7 +61,7 @@ class InDoubtResolver:
                 continue  # its first append is in progress
             execution = run.catch_up(events)
             if execution.phase is not Phase.ENDED and not execution.is_for(self.replica):
-                logger.warning("%s was taken over by %s", run.id, execution.owner)
+                logger.warning("%s is owned by %s now; detached", run.id, execution.owner)
                 run.detach()
 
     async def _resolve(self, execution_id: str, reason: str, submitted: Submitted | None) -> None:

@@ -1,17 +1,25 @@
-"""Store an execution's output: in its terminal event if it is small, else in the blob store."""
+"""Store an execution's output: in its terminal event if it is small, else in the blob store. Bound the memory of the
+outputs that requests have loaded at the same time."""
 
 from bisect import bisect_right
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import anyio
 import anyio.to_thread
+from attrs import define, field
 
+from pyexec.aio import Broadcast
 from pyexec.domain.events import Output
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import OutputLog, Stream
-from pyexec.errors import TooLarge
+from pyexec.errors import TooLarge, Unavailable
 from pyexec.ports import BlobStore
 
 INLINE_BYTES_MAX = 64 * 1024
+LOADED_BYTES_MAX = 128 * 1024 * 1024
+MEMORY_WAIT_SECONDS = 30.0
+"""How long a request waits for memory. Clients that read their response slowly may hold it for longer."""
 
 
 def output_blob(execution_id: str) -> str:
@@ -72,3 +80,50 @@ async def load_output(blobs: BlobStore, execution: Execution) -> OutputLog:
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(data), 1024 * 1024):
         yield data[start : start + 1024 * 1024]
+
+
+@define(eq=False)
+class MemoryReservation:
+    """Memory of one request."""
+
+    size: int
+
+
+@define(eq=False, kw_only=True)
+class OutputMemory:
+    """Memory for stored outputs. A request that loads one reserves the maximum size first, and keeps what it needs."""
+
+    output_bytes_max: int
+    bytes_max: int = LOADED_BYTES_MAX
+    wait_seconds: float = MEMORY_WAIT_SECONDS
+    _reserved: set[MemoryReservation] = field(factory=set, init=False)
+    _released: Broadcast = field(factory=Broadcast, init=False)
+
+    @asynccontextmanager
+    async def reserve(self) -> AsyncIterator[MemoryReservation]:
+        """Reserve memory for one output until the context exits. Raises `Unavailable` if none becomes free in time."""
+        reservation = MemoryReservation(self.output_bytes_max)
+        with anyio.move_on_after(self.wait_seconds) as waiting:
+            while not self._fits(reservation):
+                await self._released.wait()
+        if waiting.cancelled_caught:
+            raise Unavailable("too many large outputs are being sent; send the request again later")
+        self._reserved.add(reservation)
+        try:
+            yield reservation
+        finally:
+            self._reserved.remove(reservation)
+            self._released.notify_all()
+
+    def shrink(self, reservation: MemoryReservation, size: int) -> None:
+        """Keep only `size` bytes of the reservation."""
+        reservation.size = size
+        self._released.notify_all()
+
+    @property
+    def available(self) -> int:
+        """The bytes that are not reserved."""
+        return self.bytes_max - sum(reservation.size for reservation in self._reserved)
+
+    def _fits(self, reservation: MemoryReservation) -> bool:
+        return not self._reserved or reservation.size <= self.available

@@ -58,7 +58,7 @@ class Placement:
     sandbox: Sandbox
 
 
-Launch = Callable[[], Coroutine[Any, Any, Placement]]
+PlaceRun = Callable[[], Coroutine[Any, Any, Placement]]
 """Returns the placement of an accepted run, which can take minutes. If it raises, it has released everything."""
 
 

@@ -15,6 +15,7 @@ from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
 from pyexec.ports import Engine, EventLog, Members, Membership
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 
@@ -32,6 +33,7 @@ class Recovery:
     engine: Engine
     log: EventLog
     runner: Runner
+    in_doubt: InDoubtResolver
     slots: Slots
     membership: Membership
     corrupt_logs: CorruptLogReporter
@@ -57,10 +59,10 @@ class Recovery:
     async def _refresh(self) -> None:
         """Check this replica's own runs: the change of members may be its own return."""
         try:
-            await self.runner.refresh()
+            await self.in_doubt.refresh()
         except Unavailable as error:
             logger.warning(
-                "cannot check for runs taken over by other replicas; each is checked at its end: %s", error
+                "cannot check for runs that other replicas adopted; each is checked at its end: %s", error
             )
 
     async def _members(self, since: int | None) -> Members:
@@ -79,7 +81,7 @@ class Recovery:
                 continue
             orphans.discard(execution.container)  # another replica may have adopted its program
             # The log names the owner. The container's label names the replica that started it.
-            if execution.owner not in alive or self.runner.is_orphaned(execution):
+            if execution.owner not in alive or self.in_doubt.is_orphaned(execution):
                 mode = "async" if execution.payload else "sync"
                 with correlated(execution.id, mode, execution.spec.tenant):
                     await self._adopt(execution, events, execution.container)

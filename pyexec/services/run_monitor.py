@@ -41,7 +41,8 @@ SUPERVISOR_REASONS = frozenset(
     {"exit", "timeout", "cpu_limit", "out_of_memory", "disk_limit", "process_limit", "output_limit"}
 )
 
-Follow = Callable[[], Coroutine[Any, Any, RunOutcome]]
+FollowProgram = Callable[[], Coroutine[Any, Any, RunOutcome]]
+"""Starts the program if it has not started, and follows it to its end."""
 
 
 @frozen(kw_only=True)
@@ -52,8 +53,10 @@ class OutputLimits:
     files: OutputFileLimits
 
 
-async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputLimits) -> RunOutcome:
-    """Run `following` to the program's end, and receive the output files. Return how the program ended.
+async def monitor(
+    run: Run, sandbox: Sandbox, follow_program: FollowProgram, limits: OutputLimits
+) -> RunOutcome:
+    """Run `follow_program` to the program's end, and receive the output files. Return how the program ended.
 
     The deadline, a kill request or a change of owner ends this even if the guest does not react."""
     spec = run.execution.spec
@@ -77,7 +80,7 @@ async def monitor(run: Run, sandbox: Sandbox, following: Follow, limits: OutputL
                 if spec.limits.cpu_seconds is not None:
                     enforce = partial(enforce_cpu_limit, spec.limits.cpu_seconds, scope)
                     watchers.start_soon(enforce, name=f"processor time of {run.id}")
-                ended = await following()
+                ended = await follow_program()
             if (
                 ended is not None
                 and ended.reported_by_supervisor

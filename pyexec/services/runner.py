@@ -22,8 +22,15 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.completion import PREPARATION_ERRORS, CompletionWriter
 from pyexec.services.in_doubt import InDoubtResolver
-from pyexec.services.preparation import Launch, Placement
-from pyexec.services.run_monitor import Follow, OutputLimits, follow, monitor, program_plan, start_and_follow
+from pyexec.services.preparation import Placement, PlaceRun
+from pyexec.services.run_monitor import (
+    FollowProgram,
+    OutputLimits,
+    follow,
+    monitor,
+    program_plan,
+    start_and_follow,
+)
 from pyexec.services.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
@@ -50,7 +57,7 @@ class Runner:
     """Handles the runs of one replica. `serve` must be running while it is used.
 
     - `start` appends events up to `running`, and starts the program in a prepared sandbox.
-    - `accept` appends the first events of an execution that starts later. If a `Launch` is given, it calls `launch`.
+    - `accept` appends the first events of an execution that starts later. If it gets a `PlaceRun`, it calls `launch`.
     - `launch` prepares and starts a claimed run, in the background.
     - `adopt` follows a program that another replica started."""
 
@@ -137,29 +144,31 @@ class Runner:
         spec = fold(run.id, [*run.events, *events]).spec
         await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
-            await self._append_first(run, [*events, running], key)
+            with self._active_runs.appending(run, [*events, running]):
+                await self._append(run, [*events, running], key)
             reuse = self._pool.may_reuse(sandbox)
-            following = partial(start_and_follow, run, sandbox, self.config.limits, running.nonce, reuse)
-            self._follow_in_background(run, placement, following)
+            follow_program = partial(start_and_follow, run, sandbox, self.config.limits, running.nonce, reuse)
+            self._follow_in_background(run, placement, follow_program)
 
     async def accept(
-        self, run: Run, events: Sequence[Event], key: IdempotencyKey | None, launch: Launch | None = None
+        self, run: Run, events: Sequence[Event], key: IdempotencyKey | None, place_run: PlaceRun | None = None
     ) -> None:
         """Append the first events. Raises as `start` does.
 
-        With a `launch`, the runner owns it on return, and starts the run in the background. Without one, the leader
-        assigns the execution to a replica."""
+        With `place_run`, the runner owns its slot and its sandbox on return, and starts the run in the background.
+        Without it, the leader assigns the execution to a replica."""
         with self._guard.section(), anyio.CancelScope(shield=True):
-            if launch is None:
+            if place_run is None:
                 await self._append(run, events, key)
             else:
-                await self._append_first(run, events, key)
-                self.launch(run, launch)
+                with self._active_runs.appending(run, events):
+                    await self._append(run, events, key)
+                self.launch(run, place_run)
 
-    def launch(self, run: Run, launch: Launch) -> None:
+    def launch(self, run: Run, place_run: PlaceRun) -> None:
         """Prepare and start, in the background, a run whose first events are in the log."""
         self._active_runs.add(run)
-        self._spawn(partial(self._prepare_and_start, run, launch), name=f"prepare {run.id}")
+        self._spawn(partial(self._prepare_and_start, run, place_run), name=f"prepare {run.id}")
 
     async def adopt(
         self, execution: Execution, events: Sequence[Event], sandbox: Sandbox, slot: Slot
@@ -178,10 +187,6 @@ class Runner:
                 run, Placement(slot, sandbox), partial(follow, run, sandbox, self.config.limits)
             )
 
-    def is_orphaned(self, execution: Execution) -> bool:
-        """Return True if the log says that this replica owns the execution, but no run of it exists here."""
-        return execution.is_for(self.replica) and execution.id not in self._active_runs
-
     def resolve_later(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:
         """Resolve, in the background, an execution that this replica may own although no run of it exists here.
 
@@ -190,27 +195,8 @@ class Runner:
             resolve = partial(self._in_doubt.resolve, execution_id, reason, submitted)
             self._spawn(resolve, name=f"resolve {execution_id}")
 
-    async def refresh(self) -> None:
-        """Detach from the runs that other replicas took over while this replica's Consul session was lost."""
-        await self._in_doubt.refresh()
-
-    async def _append_first(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
-        """Add the run to the active runs, then append. As soon as an event is in the log, other tasks look for the
-        run."""
-        after = [*run.events, *events]
-        was_active = run.id in self._active_runs
-        self._active_runs.add(run)
-        try:
-            await self._append(run, events, key)
-        except BaseException:
-            if not was_active:
-                self._active_runs.remove(run)
-                run.detach()
-            raise
-        run.catch_up(after)
-
     async def _append(self, run: Run, events: Sequence[Event], key: IdempotencyKey | None) -> None:
-        run.check_may_append(self.replica, events[0])  # another replica may have taken it over meanwhile
+        run.check_may_append(self.replica, events[0])  # another replica may own it meanwhile
         try:
             await self._log.append(run.id, run.seq, events, key=key)
         except ConsulSessionLost:
@@ -220,13 +206,13 @@ class Runner:
             self.resolve_later(run.id, NOT_CONFIRMED, submitted)
             raise
 
-    async def _prepare_and_start(self, run: Run, launch: Launch) -> None:
+    async def _prepare_and_start(self, run: Run, place_run: PlaceRun) -> None:
         """Prepare and start a claimed run. A failure ends the execution, or returns it to the queue."""
         placement: Placement | None = None
         started = False
         try:
             with run.preparation:
-                placement = await launch()
+                placement = await place_run()
                 await self.start(run, placement)
                 started = True
             if not started:
@@ -248,16 +234,16 @@ class Runner:
                 with anyio.CancelScope(shield=True):
                     await self._clean_up(run, placement, started=False)
 
-    def _follow_in_background(self, run: Run, placement: Placement, following: Follow) -> None:
+    def _follow_in_background(self, run: Run, placement: Placement, follow_program: FollowProgram) -> None:
         self._active_runs.add(run)
-        self._spawn(partial(self._follow_to_end, run, placement, following), name=f"run {run.id}")
+        self._spawn(partial(self._follow_to_end, run, placement, follow_program), name=f"run {run.id}")
 
-    async def _follow_to_end(self, run: Run, placement: Placement, following: Follow) -> None:
+    async def _follow_to_end(self, run: Run, placement: Placement, follow_program: FollowProgram) -> None:
         """Monitor a started run, append its terminal event, and clean up."""
         reusable = False
         try:
             with timed(self._meter, STEP_SECONDS, "program"):
-                ended = await monitor(run, placement.sandbox, following, self.config.limits)
+                ended = await monitor(run, placement.sandbox, follow_program, self.config.limits)
             await self._completion.end(run, ended)
             reusable = ended.leaves_sandbox_usable and not run.kill_requested.is_set()
         except Exception:

@@ -1,6 +1,6 @@
 """Accept work: synchronous runs stream straight into a sandbox, asynchronous ones into the blob store.
 
-Nothing is written before the whole upload is known to be acceptable, so a refused request leaves nothing behind."""
+Nothing is written before the whole upload is known to be acceptable, so a rejected request leaves nothing behind."""
 
 import logging
 from contextlib import AsyncExitStack
@@ -11,7 +11,7 @@ import anyio
 from attrs import frozen
 
 from pyexec.correlation import correlate_execution
-from pyexec.domain.events import Event, Failed, FailureType, Submitted
+from pyexec.domain.events import Event, Submitted
 from pyexec.domain.spec import Policy, Spec
 from pyexec.errors import (
     ConsulSessionLost,
@@ -30,8 +30,8 @@ from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.admission import Admission
-from pyexec.services.clock import new_execution_id, nonce, now
-from pyexec.services.idempotency import check_key, same_execution
+from pyexec.services.clock import new_execution_id
+from pyexec.services.idempotency import check_key
 from pyexec.services.output_store import payload_blob
 from pyexec.services.preparation import Placement, Preparation
 from pyexec.services.reservation import Reservation
@@ -45,8 +45,6 @@ logger = logging.getLogger(__name__)
 START_AT_ONCE_BYTES_MAX = 128 * 1024
 """The largest asynchronous archive that is read ahead to start at once. A larger one goes through the blob store:
 it is not held in memory, and no slot waits for a slow upload."""
-FAILURES = {QueueTimeout: FailureType.QUEUE_TIMEOUT, ImageUnavailable: FailureType.IMAGE_UNAVAILABLE}
-"""Errors that end an acceptable execution before it starts. The caller gets a failed result instead of an error."""
 
 
 @frozen(kw_only=True)
@@ -64,7 +62,7 @@ class SubmissionConfig:
 class Submissions:
     """Accepts uploads.
 
-    Raises `InvalidRequest` for a malformed upload, `QueueFull` if there is no slot and no place in the queue,
+    Raises `InvalidRequest` for a malformed upload, `QueueFull` if no slot is free and the queue is full,
     `Unavailable` if the event log or the engine does not answer, `KeyReused` for a key with another request."""
 
     def __init__(
@@ -99,24 +97,24 @@ class Submissions:
         """Start an execution whose caller waits. Return its run, or the id of the execution with its key."""
         submission = await self._submission(upload)
         try:
-            await check_key(self._log, upload)
+            await check_key(self._log, upload.key, upload.tenant)
             correlate_execution(submission.run.id)
             await self._start(submission)
         except KeyTaken as taken:
-            return await same_execution(submission.archive, taken)
+            return await submission.existing_execution(taken)
         return submission.run
 
     async def submit(self, upload: Upload) -> str:
         """Accept an execution for later. On return its archive and its first event are durable."""
         submission = await self._submission(upload)
         try:
-            await check_key(self._log, upload)
+            await check_key(self._log, upload.key, upload.tenant)
             setup = await self._missing_setup(submission.spec)
             async with self._admission.accepting(submission.run.id, submission.spec, setup):
                 correlate_execution(submission.run.id)
                 await self._accept(submission, setup)
         except KeyTaken as taken:
-            return await same_execution(submission.archive, taken)
+            return await submission.existing_execution(taken)
         return submission.run.id
 
     async def _start(self, submission: Submission) -> None:
@@ -131,7 +129,7 @@ class Submissions:
             try:
                 kind = self._preparation.idle_kind(spec)
                 if kind is None:
-                    await self._admission.check(spec)  # if it is refused, the engine need not be asked
+                    await self._admission.check(spec)  # if it is rejected, the engine need not be asked
                     kind = await self._preparation.kind(spec)
                 if kind is not None:
                     await self._admission.check(spec)
@@ -160,9 +158,9 @@ class Submissions:
                 placement = Placement(reservation.reserved_slot, sandbox)
                 await self._runner.start(run, placement, [submission.event(), claimed], await archive.key())
             else:
-                launch = partial(self._preparation.place_when_claimed, run, sandbox, reservation)
+                place_run = partial(self._preparation.place_when_claimed, run, sandbox, reservation)
                 pinned = submission.event(pinned=self._runner.replica)
-                await self._runner.accept(run, [pinned], await archive.key(), launch)
+                await self._runner.accept(run, [pinned], await archive.key(), place_run)
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke before the program could start: {error}") from error
 
@@ -180,14 +178,13 @@ class Submissions:
             events: list[Event] = [submission.event(pinned=self._runner.replica)]
             if self._config.local_claim:
                 events.append(self._runner.claim())
-            launch = partial(self._preparation.place_from_spool, run, spool, reservation)
-            await self._runner.accept(run, events, await archive.key(), launch)
+            place_run = partial(self._preparation.place_from_spool, run, spool, reservation)
+            await self._runner.accept(run, events, await archive.key(), place_run)
 
     async def _append_failure(self, submission: Submission, error: QueueTimeout | ImageUnavailable) -> None:
         """Append an execution that has failed before its start. A malformed archive is still rejected."""
         await submission.archive.read_to_end()
-        failed = Failed(at=now(), nonce=nonce(), error_type=FAILURES[type(error)], error=str(error))
-        events = [submission.event(), failed]
+        events = [submission.event(), submission.failure(error)]
         await self._log.append(submission.run.id, 0, events, key=await submission.archive.key())
         submission.run.record(events)
 
@@ -275,9 +272,9 @@ class Submissions:
             await self._runner.accept(run, [submitted], key)
             return
         self._admission.stop_counting(run.id)
-        launch = partial(self._preparation.place_from_payload, run, reservation)
+        place_run = partial(self._preparation.place_from_payload, run, reservation)
         with reservation.released_on_error():
-            await self._runner.accept(run, [submitted, self._runner.claim()], key, launch)
+            await self._runner.accept(run, [submitted, self._runner.claim()], key, place_run)
 
     def _reservation(self, spec: Spec) -> Reservation:
         seconds = self._config.queue_timeout_seconds
@@ -287,7 +284,7 @@ class Submissions:
         """Return the setup that an asynchronous execution needs here, if it needs one."""
         if self._preparation.idle_kind(spec) is not None:
             return None
-        await self._admission.check(spec)  # if it is refused, the engine need not be asked
+        await self._admission.check(spec)  # if it is rejected, the engine need not be asked
         return setup_key(spec) if await self._preparation.needs_setup(spec) else None
 
     async def _submission(self, upload: Upload) -> Submission:

@@ -15,15 +15,17 @@ from anyio import AsyncFile
 from attrs import evolve, field, frozen
 
 from pyexec.codec import to_json
+from pyexec.correlation import correlate_execution
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
-from pyexec.domain.events import Submitted
+from pyexec.domain.events import Failed, FailureType, Submitted
 from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
 from pyexec.domain.tenants import DEFAULT_TENANT
+from pyexec.errors import ImageUnavailable, KeyReused, KeyTaken, QueueTimeout
 from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.fingerprint import fingerprint, sha256
+from pyexec.services.idempotency import fingerprint, key_hash
 
 SPOOL_CHUNK_BYTES = 256 * 1024
 CHECK_BYTES = 32 * 1024
@@ -31,6 +33,8 @@ RESOLVE_INLINE_MAX = 2000
 """Maximum number of list items and characters of requirements that the event loop itself resolves."""
 KEY_INLINE_MAX = 32 * 1024
 """Maximum number of characters of metadata that the event loop itself encodes."""
+FAILURES = {QueueTimeout: FailureType.QUEUE_TIMEOUT, ImageUnavailable: FailureType.IMAGE_UNAVAILABLE}
+"""Errors that end an acceptable execution before it starts. The caller gets a failed result instead of an error."""
 
 
 @frozen(kw_only=True)
@@ -154,6 +158,21 @@ class Submission:
         spec = evolve(self.spec, entrypoint=self.archive.entrypoint())
         return Submitted(at=self.created_at, nonce=nonce(), spec=spec, pinned=pinned, payload=payload)
 
+    def failure(self, error: QueueTimeout | ImageUnavailable) -> Failed:
+        """Return the terminal event of an execution that has failed before its start."""
+        return Failed(at=now(), nonce=nonce(), error_type=FAILURES[type(error)], error=str(error))
+
+    async def existing_execution(self, taken: KeyTaken) -> str:
+        """Return the execution that has the idempotency key, if this is the same request. Raises `KeyReused`."""
+        await self.archive.read_to_end()
+        key = await self.archive.key()
+        if key is None or key.fingerprint != taken.fingerprint:
+            raise KeyReused(
+                f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"
+            )
+        correlate_execution(taken.execution_id)
+        return taken.execution_id
+
 
 class Spool:
     """An archive in an unnamed file on this machine's disk. Close it once.
@@ -183,11 +202,3 @@ class Spool:
     async def close(self) -> None:
         """Free the space."""
         await self._stack.aclose()
-
-
-def key_hash(key: str, tenant: str) -> str:
-    """Return the hash under which an idempotency key is stored. Equal keys of two tenants have different hashes.
-
-    A key has no line break, because it comes from a header. The tenant `default` has the hashes that were stored before
-    there were tenants."""
-    return sha256(key if tenant == DEFAULT_TENANT else f"{tenant}\n{key}")

@@ -8,7 +8,6 @@ from pyexec.metrics import Meter
 from pyexec.settings import Settings
 from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
-from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.executions import (
     delete_execution,
     get_events,
@@ -18,7 +17,7 @@ from pyexec.web.handlers.executions import (
     get_logs,
     list_executions,
 )
-from pyexec.web.handlers.server import health, metrics, ready
+from pyexec.web.handlers.server import add_api_docs, health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
 from pyexec.web.openapi.document import openapi_document, server_info

@@ -67,7 +67,7 @@ class _Connection(RequestHandler):
             )
         else:
             answer, text = HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1"
-        logger.info("request from %s refused: %s", request.remote, text)
+        logger.info("request from %s rejected: %s", request.remote, text)
         code = answer.phrase.lower().replace(" ", "_")
         response = web.json_response({"error": text, "code": code}, status=answer)
         response.force_close()
@@ -114,7 +114,7 @@ async def drain_body(request: web.Request, handler: Handler) -> web.StreamRespon
     """Read the rest of a body that the handler did not read, after the response has been sent.
 
     Many clients read the response only after they have sent the whole request. If the connection were closed before,
-    they would report a broken connection instead of the reason of the refusal."""
+    they would report a broken connection instead of the reason of the rejection."""
     response = await handler(request)
     if request.content.is_eof() or request.transport is None:
         return response
@@ -126,7 +126,7 @@ async def drain_body(request: web.Request, handler: Handler) -> web.StreamRespon
             while drained < DRAIN_BYTES and (chunk := await _read_some(request)):
                 drained += len(chunk)
         except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
-            logger.debug("the rest of a refused body is malformed: %s", error)
+            logger.debug("the rest of a rejected body is malformed: %s", error)
     return response
 
 

@@ -16,12 +16,12 @@ from pyexec.errors import EngineError, Unavailable
 from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import EngineIdentity, Member, Membership
 from pyexec.sandbox.environments.environments import Environments
-from pyexec.sandbox.isolation.isolation_check import IsolationCheck
+from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.inbox import InboxWorker
-from pyexec.services.output_memory import OutputMemory
+from pyexec.services.output_store import OutputMemory
 from pyexec.services.preparation import Preparation
 from pyexec.services.reconciler import Reconciler
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
@@ -172,6 +172,7 @@ def assemble(
             engine=engine,
             log=shared.log,
             runner=runner,
+            in_doubt=shared.in_doubt,
             slots=shared.slots,
             membership=stores.membership,
             corrupt_logs=shared.corrupt_logs,

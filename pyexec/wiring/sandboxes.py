@@ -1,5 +1,6 @@
 """Build everything about sandboxes from the settings: limits, networks, environments, the pool, the isolation check."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -18,7 +19,7 @@ from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
 from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
 from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
-from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
+from pyexec.sandbox.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.pool.reuse import ReusePolicy
@@ -130,7 +131,7 @@ def security_options(settings: Settings) -> SecurityOptions:
     """Return the runtime, the seccomp profiles and the name servers of all containers.
 
     Raises `SettingsError` if one of them cannot be used."""
-    own = settings.read_seccomp_profile()
+    own = _own_seccomp_profile(settings)
     return SecurityOptions(
         runtime=settings.docker_runtime,
         sandbox_profile=own or docker_profile(may_filter=True),
@@ -138,6 +139,20 @@ def security_options(settings: Settings) -> SecurityOptions:
         replaceable=own is None,
         name_servers=_name_servers(settings),
     )
+
+
+def _own_seccomp_profile(settings: Settings) -> str | None:
+    """Return the profile that the operator has configured, as JSON text."""
+    if settings.seccomp_profile is None:
+        return None
+    setting = f"PYEXEC_SECCOMP_PROFILE is {str(settings.seccomp_profile)!r}"
+    try:
+        profile = json.loads(settings.seccomp_profile.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{setting}, which cannot be read: {error}") from error
+    if not isinstance(profile, dict) or "defaultAction" not in profile:
+        raise SettingsError(f"{setting}; allowed: a seccomp profile, a JSON object with a defaultAction")
+    return json.dumps(profile)
 
 
 def _name_servers(settings: Settings) -> Sequence[str]:

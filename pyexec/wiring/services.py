@@ -19,7 +19,7 @@ from pyexec.metrics import (
     Meter,
 )
 from pyexec.ports import BlobStore, EngineIdentity, EventLog
-from pyexec.sandbox.isolation.isolation_check import IsolationCheck
+from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.completion import CompletionWriter
@@ -54,6 +54,7 @@ class SharedParts:
     lane: SetupLane
     active_runs: ActiveRuns
     corrupt_logs: CorruptLogReporter
+    in_doubt: InDoubtResolver
     meter: Meter
 
 
@@ -65,29 +66,53 @@ def build_shared_parts(
     stores: Stores,
     meter: Meter,
 ) -> SharedParts:
-    """Build the slots, the setup lane, the list of active runs, and the event log with its metrics."""
+    """Build the parts that several services use: slots, setup lane, active runs, and the event log with its metrics."""
     active_runs = ActiveRuns()
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         queue_max=settings.max_queued,
-        memory_mb_max=settings.memory_budget_mb(OVERHEAD_MB, identity.memory_mb),
+        memory_mb_max=memory_budget_mb(settings, identity.memory_mb),
         overhead_mb=OVERHEAD_MB,
         tenants=tenants,
         meter=meter,
     )
+    log = MeteredLog(stores.log, active_runs, meter, tenants)
+    corrupt_logs = CorruptLogReporter()
     return SharedParts(
         settings=settings,
         replica_id=replica_id,
         identity=identity,
         stores=stores,
-        log=MeteredLog(stores.log, active_runs, meter, tenants),
+        log=log,
         blobs=stores.blobs,
         slots=slots,
-        lane=SetupLane(settings.setups_max(identity.cpus, identity.memory_mb), tenants, meter),
+        lane=SetupLane(setups_max(settings, identity.cpus, identity.memory_mb), tenants, meter),
         active_runs=active_runs,
-        corrupt_logs=CorruptLogReporter(),
+        corrupt_logs=corrupt_logs,
+        in_doubt=InDoubtResolver(
+            log=log, active_runs=active_runs, replica=replica_id, corrupt_logs=corrupt_logs
+        ),
         meter=meter,
     )
+
+
+def setups_max(settings: Settings, engine_cpus: int, engine_mb: int) -> int:
+    """Return how many setups may run at the same time. By default they may take half of the engine's memory."""
+    if settings.max_setups is not None:
+        return settings.max_setups
+    return max(1, min(engine_cpus, engine_mb // 2 // settings.setup_memory_mb))
+
+
+def memory_budget_mb(settings: Settings, engine_mb: int) -> int:
+    """Return the maximum memory of all sandboxes together, in MiB.
+
+    By default it is enough for all slots at the default limits and for one run at the ceilings, but never more
+    than the memory of the engine's machine."""
+    if settings.max_total_memory_mb is not None:
+        return settings.max_total_memory_mb
+    standard = settings.default_memory_mb + settings.default_disk_mb + OVERHEAD_MB
+    largest = settings.max_memory_mb + settings.max_disk_mb + OVERHEAD_MB
+    return min(engine_mb, max(settings.max_concurrent * standard, largest))
 
 
 def build_runner(shared: SharedParts, pool: Pool) -> Runner:
@@ -115,12 +140,7 @@ def build_runner(shared: SharedParts, pool: Pool) -> Runner:
             output_bytes_max=settings.max_output_bytes,
             corrupt_logs=shared.corrupt_logs,
         ),
-        in_doubt=InDoubtResolver(
-            log=shared.log,
-            active_runs=shared.active_runs,
-            replica=shared.replica_id,
-            corrupt_logs=shared.corrupt_logs,
-        ),
+        in_doubt=shared.in_doubt,
         meter=shared.meter,
     )
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from pyexec.adapters.docker.client import operation_of, parse_time
-from pyexec.adapters.docker.image_volumes import check_volumes
+from pyexec.adapters.docker.images import check_volumes
 from pyexec.adapters.docker.user_ids import check_mapped_ids
 from pyexec.errors import ImageUnavailable, SettingsError
 

@@ -4,8 +4,8 @@ import pytest
 
 from pyexec.errors import SettingsError
 from pyexec.settings import Settings
-from pyexec.settings_help import setting_docs
-from pyexec.settings_parser import find_errors, read_settings
+from pyexec.settings_parser import find_errors, read_settings, setting_docs
+from pyexec.wiring.services import memory_budget_mb, setups_max
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_user_ids_are_a_range_or_a_number() -> None:
 def test_setups_are_as_many_as_processors_and_half_of_the_memory_suffice_for(
     variables: dict[str, str], cpus: int, memory_mb: int, setups: int
 ) -> None:
-    assert read_settings(variables).setups_max(cpus, memory_mb) == setups
+    assert setups_max(read_settings(variables), cpus, memory_mb) == setups
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_setups_are_as_many_as_processors_and_half_of_the_memory_suffice_for(
     [(100_000, 65_668), (20_000, 20_000), (2_000, 2_000)],
 )
 def test_the_memory_budget_never_exceeds_the_machine(engine_mb: int, budget_mb: int) -> None:
-    assert Settings().memory_budget_mb(132, engine_mb) == budget_mb
+    assert memory_budget_mb(Settings(), engine_mb) == budget_mb

@@ -2,7 +2,7 @@
 
 import json
 
-from pyexec.adapters.docker.setup_profile import setup_profile
+from pyexec.adapters.docker.config import setup_profile
 
 
 def test_dockers_default_profile_stays() -> None:

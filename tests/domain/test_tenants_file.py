@@ -74,8 +74,8 @@ def test_without_tokens_there_is_one_tenant_and_none_is_required() -> None:
         ("[a]\ntokens = []", "line 2: a.tokens has no token"),
         ("[a]\ntokens = 's3cret'", "line 2: a.tokens is not a list of texts"),
         ("[a]\ntokens = [1]", "line 2: a.tokens is not a list of texts"),
-        ("[a]\ntokens = [' s3cret']", "line 2: a.tokens has a wrong token at place 1"),
-        ("[a]\ntokens = ['x', 'sha256:s3cret']", "line 2: a.tokens has a wrong digest at place 2"),
+        ("[a]\ntokens = [' s3cret']", "line 2: a.tokens has a wrong token at position 1"),
+        ("[a]\ntokens = ['x', 'sha256:s3cret']", "line 2: a.tokens has a wrong digest at position 2"),
         (
             "[a]\ntokens = ['x']\n\nweigth = 1",
             "line 4: a.weigth is unknown; allowed: tokens, weight, max_running",

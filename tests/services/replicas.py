@@ -14,7 +14,7 @@ from pyexec.domain.spec import Metadata
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenant, Tenants
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Caller, Member
-from pyexec.sandbox.isolation.isolation_check import IsolationCheck, IsolationCheckConfig
+from pyexec.sandbox.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.server import Stop
 from pyexec.services.active_runs import Run
 from pyexec.services.uploads import Upload

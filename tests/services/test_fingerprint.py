@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pyexec.services.fingerprint import PIECE_CHARACTERS, fingerprint, json_pieces
+from pyexec.services.idempotency import PIECE_CHARACTERS, fingerprint, json_pieces
 
 LONG = '\U0001f600"\n\x7f' * PIECE_CHARACTERS
 DOCUMENTS = [

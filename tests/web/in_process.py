@@ -21,8 +21,7 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.downloads import Downloads
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.executions import Executions
-from pyexec.services.output_memory import OutputMemory
-from pyexec.services.output_store import files_blob, output_blob
+from pyexec.services.output_store import OutputMemory, files_blob, output_blob
 from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings
 from pyexec.tenants_file import read_tenants

@@ -24,8 +24,7 @@ from pyexec.domain.result import result_of, result_without_output
 from pyexec.ports import Caller
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.executions import Executions
-from pyexec.services.output_memory import OutputMemory
-from pyexec.services.output_store import output_blob
+from pyexec.services.output_store import OutputMemory, output_blob
 from pyexec.web.streaming import RESULT_AT_ONCE_BYTES, result_pieces
 from tests.events import START, claimed, new_id, nonce, running, submitted
 from tests.web.in_process import MEBIBYTE, Web, active, get, running_web

@@ -1,12 +1,13 @@
 """Requests of the Engine API that create containers. All rules that isolate a program are set here."""
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Self
 
 from attrs import evolve, frozen
 
 from pyexec.adapters.docker.etc_files import HOSTNAME, TARGETS
-from pyexec.adapters.docker.setup_profile import setup_profile
 from pyexec.domain.sandbox_limits import (
     MASKED_PATHS,
     NETWORK_TCP_BUFFER_BYTES,
@@ -171,3 +172,35 @@ def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any])
         "Labels": {**dict.fromkeys(DEPLOYMENT_LABELS, ""), **spec.labels},
         "HostConfig": host,
     }
+
+
+_NO_EFFECT, _EOPNOTSUPP = 0, 95
+"""Error numbers of Linux. With 0, the call returns 0, and the kernel does nothing."""
+_RULES = (
+    (("fallocate",), _EOPNOTSUPP),
+    (("sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority"), _NO_EFFECT),
+)
+
+
+@cache
+def setup_profile(profile: str | None) -> str | None:
+    """Return a profile, as JSON, in which space cannot be allocated without being written, nor priorities be changed.
+
+    None is Docker's default profile, whose text is unknown, so it stays. Reasons: docs/design/environments.md."""
+    if profile is None:
+        return None
+    document = json.loads(profile)
+    changed = {name for names, _ in _RULES for name in names}
+    kept = [_without_calls(rule, changed) for rule in document.get("syscalls") or ()]
+    added = [
+        {"names": list(names), "action": "SCMP_ACT_ERRNO", "errnoRet": number} for names, number in _RULES
+    ]
+    rules = [rule for rule in kept if rule["names"]]
+    return json.dumps({**document, "syscalls": [*rules, *added]})
+
+
+def _without_calls(rule: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return a rule for all its system calls but these. An old rule has `name` instead of `names`."""
+    present = rule.get("names") or [rule[key] for key in ("name",) if key in rule]
+    others = {key: value for key, value in rule.items() if key != "name"}
+    return {**others, "names": [name for name in present if name not in names]}

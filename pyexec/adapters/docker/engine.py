@@ -26,10 +26,8 @@ from pyexec.adapters.docker.client import (
 from pyexec.adapters.docker.config import SecurityOptions, container_config
 from pyexec.adapters.docker.containers import AttachedContainer, DockerSetupContainer, FollowedContainer
 from pyexec.adapters.docker.etc_files import EtcFiles, is_missing
-from pyexec.adapters.docker.firewall import Firewall
-from pyexec.adapters.docker.image_volumes import VolumesOfImages
-from pyexec.adapters.docker.images import DockerImages
-from pyexec.adapters.docker.networks import Networks
+from pyexec.adapters.docker.images import DockerImages, VolumesOfImages
+from pyexec.adapters.docker.networks import Firewall, Networks
 from pyexec.adapters.docker.user_ids import UserIds, check_mapped_ids
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable

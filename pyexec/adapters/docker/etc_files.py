@@ -19,7 +19,7 @@ from anyio import to_thread
 from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import get, has_status, remove_container, request_timeout, translate_errors
-from pyexec.adapters.docker.image_volumes import ImageVolumes
+from pyexec.adapters.docker.images import ImageVolumes
 from pyexec.errors import EngineError, ImageUnavailable
 from pyexec.guest.home import USER
 from pyexec.guest.wire import WORK
@@ -114,7 +114,7 @@ class EtcFiles:
         try:
             async with translate_errors(image=image_id):
                 container = await self._docker.containers.create(_helper_config(block), name=name)
-            # Read in any case: the image is refused if they are no regular files.
+            # Read in any case: the image is rejected if they are no regular files.
             passwd, group = await self._read_file(name, _PASSWD), await self._read_file(name, _GROUP)
             _, marker = await self._read_member(name, f"{_MOUNTED}/{block.marker}")
             if self._removed or not marker:

@@ -1,14 +1,16 @@
-"""The images of the Docker engine."""
+"""The images of the Docker engine, and the directories that they declare as volumes."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import posixpath
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
+from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import (
     CANNOT_CONNECT,
@@ -147,3 +149,58 @@ def _unavailable(name: str, message: str) -> ImageUnavailable:
     if any(sign in lowered for sign in _NOT_FOUND):
         return ImageUnavailable(f"the image {name!r} does not exist, or needs a login: {message}")
     return ImageUnavailable(f"the image {name!r} cannot be pulled: {message}")
+
+
+VOLUMES_MAX: Final = 16
+_KNOWN_MAX: Final = 1000
+_SYSTEM: Final = ("/proc", "/sys", "/dev")
+
+
+@frozen
+class ImageVolumes:
+    """The id of an image, and the normalized paths of its volumes."""
+
+    image_id: str
+    paths: tuple[str, ...]
+
+
+@define(eq=False)
+class VolumesOfImages:
+    """Asks the engine once for the volumes of each image.
+
+    Docker creates a volume on the engine's disk for each of them, without a limit on its size. Sandboxes mount a small
+    file system in memory there instead (see config.py)."""
+
+    _docker: Docker
+    _known: dict[str, ImageVolumes] = field(factory=dict)
+
+    async def find(self, image: str) -> ImageVolumes:
+        """Return the volumes of an image, by its name or id.
+
+        Raises `ImageUnavailable` if the image does not exist, or has volumes that sandboxes do not support."""
+        found = self._known.get(image)
+        if found is None:
+            async with translate_errors(image=image):
+                document = await self._docker.images.inspect(image)
+            declared = (document.get("Config") or {}).get("Volumes") or ()
+            found = ImageVolumes(document["Id"], check_volumes(image, declared))
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            if image == found.image_id:  # a name can get another image later
+                self._known[image] = found
+        return found
+
+
+def check_volumes(image: str, declared: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths, normalized. Raise `ImageUnavailable` if sandboxes do not support them."""
+    paths = tuple(sorted({posixpath.normpath(f"/{path.lstrip('/')}") for path in declared}))
+    if len(paths) > VOLUMES_MAX:
+        raise ImageUnavailable(
+            f"the image {image!r} declares {len(paths)} volumes; sandboxes support at most {VOLUMES_MAX}"
+        )
+    for path in paths:
+        if path == "/" or f"/{path.split('/')[1]}" in _SYSTEM:
+            raise ImageUnavailable(
+                f"the image {image!r} declares {path} as a volume; sandboxes do not support that"
+            )
+    return paths

@@ -145,7 +145,7 @@ async def _respond_from_run(request: web.Request, context: Context, run: Run) ->
         items = context.executions.known_items(run.id, Position(), read_caller(request))
         return await send_events(request, run.id, items)
     await run.inactive.wait()
-    if not run.has_ended:  # another replica has taken it over
+    if not run.has_ended:  # another replica has adopted it
         return await _respond_from_log(request, context, run.id)
     return await send_result(request, run.execution, run.output_log)
 

@@ -1,4 +1,4 @@
-"""Descriptions, examples and patterns of the API's schemas, by type and field, and of its errors."""
+"""Descriptions, examples and patterns of the API's schemas, by type and field."""
 
 from typing import Any
 
@@ -281,28 +281,3 @@ TYPES: dict[type, TypeDoc] = {
     ),
     LastEventIdHeader: _type(last_event_id=FieldDoc("Id of the last received event.", pattern=_EVENT_ID)),
 }
-
-ERRORS = {
-    400: "The request is malformed or not allowed; `field` names what is wrong.",
-    401: "The API token is missing or invalid.",
-    403: "A browser sent the request for a page of another site, and no API tokens are configured.",
-    404: "The execution is unknown, or was deleted after its retention.",
-    409: "The Idempotency-Key was already used with a different request.",
-    413: "The request, or the unpacked archive, is too large.",
-    415: "The archive is not an uncompressed tar, or the body is compressed.",
-    429: "No slot, or no place for the setup that the request needs, is free, and the queue is full.",
-    503: "The event log or the container engine is unavailable, or the server is starting or stopping.",
-}
-"""Description of each error status."""
-ERROR_HEADERS = {
-    401: {"WWW-Authenticate": "Always Bearer."},
-    429: {"Retry-After": "Seconds to wait before the next attempt."},
-}
-
-
-def field_doc(cls: type, name: str) -> FieldDoc:
-    """Return the documentation of a field, also of an inherited one; raise `LookupError` if there is none."""
-    for base in cls.__mro__:
-        if base in TYPES and name in TYPES[base].fields:
-            return TYPES[base].fields[name]
-    raise LookupError(f"{cls.__name__}.{name} is not documented")

@@ -16,9 +16,8 @@ from pyexec import __version__
 from pyexec.domain.spec import EvalRequest, Limits
 from pyexec.settings import Settings
 from pyexec.web.middleware import SAFE_METHODS, is_public
-from pyexec.web.openapi.descriptions import ERROR_HEADERS
 from pyexec.web.openapi.examples import MEDIA_TYPE_EXAMPLES, TYPE_EXAMPLES
-from pyexec.web.openapi.schema_builder import error_responses, schema_of
+from pyexec.web.openapi.schema_builder import ERROR_HEADERS, error_responses, schema_of
 from pyexec.web.schemas import Message
 
 JSON = "application/json"

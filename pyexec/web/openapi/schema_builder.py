@@ -12,7 +12,7 @@ import attrs
 from marshmallow import INCLUDE, RAISE, Schema, fields
 from marshmallow.validate import OneOf
 
-from pyexec.web.openapi.descriptions import ERRORS, TYPES, field_doc
+from pyexec.web.openapi.descriptions import TYPES, FieldDoc
 from pyexec.web.schemas import Problem
 
 
@@ -46,6 +46,24 @@ _FIELD_CLASSES: dict[type, type[fields.Field[Any]]] = {
     bool: fields.Boolean,
     bytes: _Bytes,
     datetime: fields.DateTime,
+}
+
+
+ERRORS = {
+    400: "The request is malformed or not allowed; `field` names what is wrong.",
+    401: "The API token is missing or invalid.",
+    403: "A browser sent the request for a page of another site, and no API tokens are configured.",
+    404: "The execution is unknown, or was deleted after its retention.",
+    409: "The Idempotency-Key was already used with a different request.",
+    413: "The request, or the unpacked archive, is too large.",
+    415: "The archive is not an uncompressed tar, or the body is compressed.",
+    429: "No slot, or no place for the setup that the request needs, is free, and the queue is full.",
+    503: "The event log or the container engine is unavailable, or the server is starting or stopping.",
+}
+"""Description of each error status."""
+ERROR_HEADERS = {
+    401: {"WWW-Authenticate": "Always Bearer."},
+    429: {"Retry-After": "Seconds to wait before the next attempt."},
 }
 
 
@@ -91,7 +109,7 @@ def _field_of(cls: type, attribute: "attrs.Attribute[Any]", role: SchemaRole) ->
 
 def _keywords_of(cls: type, attribute: "attrs.Attribute[Any]") -> dict[str, Any]:
     """Return the JSON Schema keywords that the type itself does not imply."""
-    doc = field_doc(cls, attribute.name)
+    doc = _field_doc(cls, attribute.name)
     keywords: dict[str, Any] = {"description": doc.description}
     keywords |= {
         name: attribute.metadata[name] for name in ("minimum", "maximum") if name in attribute.metadata
@@ -101,6 +119,14 @@ def _keywords_of(cls: type, attribute: "attrs.Attribute[Any]") -> dict[str, Any]
     if doc.example is not None:
         keywords["examples"] = [doc.example]
     return keywords
+
+
+def _field_doc(cls: type, name: str) -> FieldDoc:
+    """Return the documentation of a field, also of an inherited one; raise `LookupError` if there is none."""
+    for base in cls.__mro__:
+        if base in TYPES and name in TYPES[base].fields:
+            return TYPES[base].fields[name]
+    raise LookupError(f"{cls.__name__}.{name} is not documented")
 
 
 def _is_optional(kind: Any) -> bool:

@@ -1,1 +1,0 @@
-"""The isolation check. See docs/design/isolation-check.md."""
