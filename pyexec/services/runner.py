@@ -135,7 +135,7 @@ class Runner:
             image=sandbox.image,
         )
         spec = fold(run.id, [*run.events, *events]).spec
-        await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
+        await sandbox.send_plan(program_plan(spec, self.config.limits.display_bytes), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             await self._append_first(run, [*events, running], key)
             reuse = self._pool.may_reuse(sandbox)
