@@ -79,6 +79,7 @@ class EvalRequest:
     script_args: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
     eval_last_expr: bool = False
+    capture_displays: bool = True
 
 
 @frozen(kw_only=True)
@@ -112,6 +113,11 @@ class Spec:
     requirements_txt: str | None = None
     output_files: tuple[str, ...] = ()
     tenant: str = DEFAULT_TENANT
+
+    @property
+    def reports(self) -> bool:
+        """True if the program reports displays, the value of its last expression, or its exception."""
+        return self.capture_displays or self.eval_last_expr
 
     @property
     def recipe(self) -> Recipe | None:

@@ -79,7 +79,8 @@ def _crash_of(run: Run) -> Crash | None:
 
 
 def _with_dropped_displays(output: Output, run: Run) -> Output:
-    if run.reports is None or not run.reports.displays_truncated or Stream.DISPLAY in output.truncated:
+    dropped = run.reports is not None and run.reports.displays_truncated
+    if not dropped or not run.execution.spec.capture_displays or Stream.DISPLAY in output.truncated:
         return output
     return evolve(output, truncated=(*output.truncated, Stream.DISPLAY))
 

@@ -106,8 +106,12 @@ def program_plan(spec: Spec, display_bytes: int) -> ProgramPlan:
         args=spec.script_args,
         env=spec.env_vars,
         evaluate=spec.eval_last_expr,
-        display_bytes=display_bytes if spec.capture_displays else None,
+        display_bytes=_display_bytes(spec, display_bytes) if spec.reports else None,
     )
+
+
+def _display_bytes(spec: Spec, limit: int) -> int:
+    return limit if spec.capture_displays else 0
 
 
 async def start_and_follow(
@@ -136,8 +140,8 @@ async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome
 
     Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
     log = run.output_log
-    if run.execution.spec.capture_displays:
-        run.reports = ReportReader(limits.display_bytes)
+    if run.execution.spec.reports:
+        run.reports = ReportReader(_display_bytes(run.execution.spec, limits.display_bytes))
     async for frame in sandbox.frames():
         if isinstance(frame, OutputChunk):
             remaining = limits.output_bytes + log.setup_bytes + log.size_of(Stream.DISPLAY) - len(log)
