@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// Event is an event of an execution: a [Lifecycle], an [Output], a [Setup] or, as the last one, an [Ended].
+// Event is an event of an execution: a [Lifecycle], an [Output], a [Setup], a [Displayed] or, as the last one, an [Ended].
 type Event interface {
 	// EventID returns the ID of the event. [Client.Events] can continue after it.
 	EventID() string
@@ -33,6 +33,12 @@ type Setup struct {
 	Data []byte
 }
 
+// Displayed says that the program showed something, such as a figure. The result contains it, too.
+type Displayed struct {
+	ID      string
+	Display Display
+}
+
 // Ended is the last event. Type is finished, failed or killed.
 type Ended struct {
 	ID     string
@@ -48,6 +54,9 @@ func (e Output) EventID() string { return e.ID }
 
 // EventID returns the ID of the event.
 func (e Setup) EventID() string { return e.ID }
+
+// EventID returns the ID of the event.
+func (e Displayed) EventID() string { return e.ID }
 
 // EventID returns the ID of the event.
 func (e Ended) EventID() string { return e.ID }
@@ -67,6 +76,12 @@ func eventFromMessage(received message) (Event, error) {
 		return outputFromMessage(received)
 	case "setup":
 		return setupFromMessage(received)
+	case "display":
+		var display Display
+		if json.Unmarshal(data, &display) != nil || display.Data == nil {
+			return nil, answerError("invalid display event from the server: %s", excerpt(data))
+		}
+		return Displayed{ID: received.id, Display: display}, nil
 	}
 	var change struct {
 		ExecutionID string `json:"execution_id"`

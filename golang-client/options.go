@@ -23,6 +23,7 @@ type metadata struct {
 	EnvVars      []string `json:"env_vars,omitempty"`
 	ScriptArgs   []string `json:"script_args,omitempty"`
 	OutputFiles  []string `json:"output_files,omitempty"`
+	Displays     bool     `json:"capture_displays,omitempty"`
 	Config       limits   `json:"config,omitzero"`
 }
 
@@ -97,6 +98,11 @@ func WithArgs(args ...string) Option {
 // files in it. [Client.Files] downloads them, and Result.FilesSkipped says what is missing.
 func WithOutputFiles(patterns ...string) Option {
 	return func(s *settings) { s.metadata.OutputFiles = append(s.metadata.OutputFiles, patterns...) }
+}
+
+// WithDisplays returns what the program shows, such as figures, in Result.Displays. [Client.Eval] always does.
+func WithDisplays() Option {
+	return func(s *settings) { s.metadata.Displays = true }
 }
 
 // WithTimeout kills the program after this time. Setup does not count.

@@ -45,6 +45,26 @@ type Truncated struct {
 	Stdout bool `json:"stdout"`
 	Stderr bool `json:"stderr"`
 	Result bool `json:"result,omitempty"` // the value of the last expression (only Eval)
+
+	Displays bool `json:"displays,omitempty"` // a display, or a part of it, was dropped
+}
+
+// TracebackFrame is a line of code that an exception passed. The place of a syntax error has no function.
+type TracebackFrame struct {
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Function string `json:"function,omitempty"`
+	Code     string `json:"code,omitempty"`
+}
+
+// TracebackEntry is an exception with its frames, outermost first. Relation says how it came from the entry before: that
+// one is its "cause", or it was raised in the "context" of its handling. FramesOmitted counts frames in the middle.
+type TracebackEntry struct {
+	Type          string           `json:"type"`
+	Message       string           `json:"message"`
+	Relation      string           `json:"relation,omitempty"`
+	Frames        []TracebackFrame `json:"frames"`
+	FramesOmitted int              `json:"frames_omitted,omitempty"`
 }
 
 // OutputFile is an output file.
@@ -84,6 +104,9 @@ type Result struct {
 	Truncated      Truncated    `json:"truncated"`
 	Files          []OutputFile `json:"files"`           // the output files, ready for Client.File and Client.Files
 	FilesTruncated bool         `json:"files_truncated"` // output files are missing
+
+	Displays  []Display        `json:"displays"`  // what a notebook would show (Eval, and WithDisplays)
+	Traceback []TracebackEntry `json:"traceback"` // the exception, after those that led to it (as for Displays)
 
 	FilesSkipped          []SkippedFile `json:"files_skipped"`           // what was asked for but not returned
 	FilesSkippedTruncated bool          `json:"files_skipped_truncated"` // more was skipped than FilesSkipped contains

@@ -12,7 +12,7 @@ func TestEvents(t *testing.T) {
 	type wanted struct {
 		Kind, ID, Type, Stream, Data string
 		ExecutionID                  string `json:"execution_id"`
-		Result                       json.RawMessage
+		Result, Display              json.RawMessage
 	}
 	type one struct {
 		Name, SSE string
@@ -39,6 +39,12 @@ func TestEvents(t *testing.T) {
 				if event.ID != each.Event.ID || event.Stream != each.Event.Stream || string(event.Data) != string(data) {
 					t.Errorf("wrong: %+v", event)
 				}
+			case Displayed:
+				encoded, err := json.Marshal(event.Display)
+				if err != nil || event.ID != each.Event.ID {
+					t.Errorf("wrong: %+v %v", event, err)
+				}
+				sameJSON(t, encoded, each.Event.Display)
 			case Ended:
 				if event.ID != each.Event.ID || event.Type != each.Event.Type {
 					t.Errorf("wrong: %+v", event)

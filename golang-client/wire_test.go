@@ -40,6 +40,7 @@ type wireOptions struct {
 	DiskMB              *int     `json:"disk_mb"`
 	CPUShares           *int     `json:"cpu_shares"`
 	Network             *bool
+	CaptureDisplays     bool `json:"capture_displays"`
 }
 
 func (w wireOptions) options() []Option {
@@ -47,6 +48,9 @@ func (w wireOptions) options() []Option {
 		WithOutputFiles(w.OutputFiles...), WithArgs(w.Args...)}
 	for _, name := range sortedKeys(w.Env) {
 		options = append(options, WithEnv(name, w.Env[name]))
+	}
+	if w.CaptureDisplays {
+		options = append(options, WithDisplays())
 	}
 	options = given(options, w.Requirements, WithRequirements)
 	options = given(options, w.Stdin, WithStdin)

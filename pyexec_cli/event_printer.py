@@ -129,4 +129,6 @@ async def print_result(result: Result, console: Console, *, as_json: bool) -> in
     for text in ("stdout", "stderr", "result"):
         if getattr(result.truncated, text):
             console.info(f"only the beginning of {text} was stored")
+    if result.truncated.displays:
+        console.info("some displays were dropped: they exceed the server's limit, or are malformed")
     return exit_codes.exit_code_of(result.status, result.exit_code, result.error_type)

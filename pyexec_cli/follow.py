@@ -9,6 +9,7 @@ import asyncclick
 from pyexec_client import AsyncClient, Result
 
 from .console import Console
+from .displays import output_displays
 from .event_printer import EventPrinter, print_result
 from .flags import Flags, complete_path, with_flags
 from .output_files import download_output_files
@@ -20,7 +21,10 @@ from .skipped_files import print_skipped_files
 @asyncclick.argument("execution_id", metavar="ID")
 @asyncclick.option("--tail", is_flag=True, help="Print output as it arrives, not at the end.")
 @asyncclick.option(
-    "--output-dir", metavar="DIR", shell_complete=complete_path, help="Download the output files to DIR."
+    "--output-dir",
+    metavar="DIR",
+    shell_complete=complete_path,
+    help="Download the output files and the displays to DIR.",
 )
 @with_flags(runs=False)
 async def follow(flags: Flags, execution_id: str, tail: bool, output_dir: str | None) -> int:
@@ -65,10 +69,12 @@ async def _download_files(
 ) -> None:
     """Download the output files if `--output-dir` was given; otherwise print how to get them."""
     if output_dir:
-        if not result.files and not result.files_skipped:
+        if not result.files and not result.files_skipped and not result.displays:
             console.info("no output files: submit had no --output-file, or no file matched")
         await download_output_files(client, result, output_dir, console)
+        await output_displays(result, output_dir, console, show=False)
         return
     print_skipped_files(result, console)
     if result.files:
         console.info(f"output files available: use follow {result.execution_id} --output-dir DIR")
+    await output_displays(result, None, console, show=False)

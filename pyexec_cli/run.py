@@ -11,6 +11,7 @@ from pyexec_client.options import RunOptions
 
 from . import inputs
 from .console import Console
+from .displays import output_displays
 from .event_printer import EventPrinter, print_result
 from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
@@ -76,7 +77,7 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
         raise asyncclick.UsageError("--async: eval waits for the value; use run or submit")
     console = Console(flags)
     text = await inputs.read_text("-", "CODE") if code == "-" else code
-    options = await read_options(script, flags, stdin_is_code=code == "-")
+    options = await read_options(script, flags, stdin_is_code=code == "-", shows=True)
     async with flags.client() as client:
         result = await client.eval(text, **options)
         if not script.as_json:
@@ -87,6 +88,7 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
             if result.result not in (None, "None"):
                 await console.write("stdout", f"{result.result}\n".encode())
         await download_output_files(client, result, script.output_dir or ".", console)
+        await output_displays(result, script.output_dir, console, show=not script.as_json)
         exit_code = await print_result(result, console, as_json=script.as_json)
     note_unused_stdin(script, code, console)
     return exit_code
@@ -100,6 +102,7 @@ async def _run(
     async def execute() -> int:
         result = await client.run(source, on_event=printer.show, **options)
         await download_output_files(client, result, script.output_dir or ".", console)
+        await output_displays(result, script.output_dir, console, show=not script.as_json)
         return await print_result(result, console, as_json=script.as_json)
 
     async def on_interrupt() -> bool:

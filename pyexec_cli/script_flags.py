@@ -59,11 +59,14 @@ _COMMON = (
         "--output-dir",
         metavar="DIR",
         shell_complete=complete_path,
-        help="Save output files in DIR. [default: .]",
+        help="Save output files in DIR [default: .], and displays such as figures as display-1.png.",
     ),
     asyncclick.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON."),
 )
 _ARCHIVE = (
+    asyncclick.option(
+        "--displays", is_flag=True, help="Return what the program shows, such as figures of matplotlib."
+    ),
     asyncclick.option(
         "--file",
         "files",
@@ -115,6 +118,7 @@ class ScriptFlags:
     files: tuple[str, ...] = ()
     entrypoint: str | None = None
     no_requirements: bool = False
+    displays: bool = False
 
 
 def script_flags(
@@ -137,10 +141,14 @@ def script_flags(
     return decorate
 
 
-async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool) -> RunOptions:
-    """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other."""
-    if script.output_dir and not script.output_files:
-        raise asyncclick.UsageError("--output-dir: use it together with --output-file")
+async def read_options(
+    script: ScriptFlags, flags: Flags, *, stdin_is_code: bool, shows: bool = False
+) -> RunOptions:
+    """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other.
+
+    `shows`: the command always returns displays."""
+    if script.output_dir and not (script.output_files or script.displays or shows):
+        raise asyncclick.UsageError("--output-dir: use it together with --output-file or --displays")
     if script.stdin == "-" and stdin_is_code:
         raise asyncclick.UsageError("--stdin -: the code is read from standard input already; give a file")
     options = RunOptions(
@@ -150,6 +158,7 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         args=script.script_args or None,
         pre_commands=script.pre_commands or None,
         output_files=script.output_files or None,
+        capture_displays=script.displays or None,
         **flags.options(),
     )
     if script.requirements:

@@ -8,6 +8,7 @@ async with AsyncClient("http://localhost:8080") as client:
 """
 
 from .client import AsyncClient
+from .display import Display
 from .errors import (
     ApiError,
     Conflict,
@@ -22,8 +23,18 @@ from .errors import (
     Unauthorized,
     Unavailable,
 )
-from .events import Ended, Event, Lifecycle, Output, Setup
-from .result import OutputFile, Result, SkippedFile, Status, Timings, Truncated, Usage
+from .events import Displayed, Ended, Event, Lifecycle, Output, Setup
+from .result import (
+    OutputFile,
+    Result,
+    SkippedFile,
+    Status,
+    Timings,
+    TracebackEntry,
+    TracebackFrame,
+    Truncated,
+    Usage,
+)
 from .retry import Retry
 from .source import Source
 from .sync import Client
@@ -34,6 +45,8 @@ __all__ = [
     "Client",
     "Conflict",
     "ConnectionFailed",
+    "Display",
+    "Displayed",
     "Ended",
     "Event",
     "InvalidAnswer",
@@ -53,6 +66,8 @@ __all__ = [
     "Status",
     "Timings",
     "TooLarge",
+    "TracebackEntry",
+    "TracebackFrame",
     "Truncated",
     "Unauthorized",
     "Unavailable",

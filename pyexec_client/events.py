@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from .display import Display
 from .errors import InvalidAnswer
 from .json_parser import parse_json
 from .result import Result
@@ -53,6 +54,14 @@ class Setup:
 
 
 @frozen(kw_only=True)
+class Displayed:
+    """The program showed something, such as a figure. The result contains it, too."""
+
+    id: str
+    display: Display
+
+
+@frozen(kw_only=True)
 class Ended:
     """The last event. `type` is finished, failed or killed; `result` is the result with all output."""
 
@@ -61,7 +70,7 @@ class Ended:
     result: Result
 
 
-Event = Lifecycle | Output | Setup | Ended
+Event = Lifecycle | Output | Setup | Displayed | Ended
 
 _LAST = frozenset({"finished", "failed", "killed"})
 
@@ -82,6 +91,8 @@ def event_from_message(message: Message) -> Event | None:
         return _output(message, data)
     if message.event == "setup":
         return Setup(id=message.id, data=_bytes(message, data))
+    if message.event == "display":
+        return Displayed(id=message.id, display=_display(message, data))
     return Lifecycle(id=message.id, type=message.event, data=data) if isinstance(data, dict) else None
 
 
@@ -90,6 +101,15 @@ def _output(message: Message, data: object) -> Output:
     if stream not in ("stdout", "stderr"):
         raise InvalidAnswer(f"invalid output event from the server: {message.data[:200]!r}")
     return Output(id=message.id, stream=stream, data=_bytes(message, data))
+
+
+def _display(message: Message, data: object) -> Display:
+    try:
+        if isinstance(data, dict):
+            return Display.from_json(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidAnswer(f"invalid display event from the server: {error!r}") from error
+    raise InvalidAnswer(f"invalid display event from the server: {message.data[:200]!r}")
 
 
 def _bytes(message: Message, data: object) -> bytes:

@@ -37,6 +37,7 @@ class RunOptions(Limits, total=False):
     - `env`: environment variables of the program
     - `args`: arguments of the program
     - `output_files`: glob patterns of files under /work to return; a directory means all files in it
+    - `capture_displays`: return what the program shows, such as figures, in `Result.displays`; `eval` always does
     """
 
     entrypoint: str | None
@@ -47,6 +48,7 @@ class RunOptions(Limits, total=False):
     env: Mapping[str, str] | None
     args: Sequence[str] | None
     output_files: Sequence[str] | None
+    capture_displays: bool | None
 
 
 _FIELDS = {
@@ -57,6 +59,7 @@ _FIELDS = {
     "stdin": "stdin",
     "args": "script_args",
     "output_files": "output_files",
+    "capture_displays": "capture_displays",
 }
 _LIMITS = {
     "timeout": "timeout_seconds",

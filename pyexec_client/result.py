@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from attrs import field, frozen
 
+from .display import Display
 from .errors import InvalidAnswer
 
 _T = TypeVar("_T")
@@ -53,6 +54,44 @@ class Truncated:
     stdout: bool = False
     stderr: bool = False
     result: bool = False
+    displays: bool = False
+
+
+@frozen(kw_only=True)
+class TracebackFrame:
+    """A line of code that an exception passed. The place of a syntax error has no function."""
+
+    file: str
+    line: int
+    function: str | None = None
+    code: str | None = None
+
+
+@frozen(kw_only=True)
+class TracebackEntry:
+    """An exception with its frames, outermost first.
+
+    `relation` says how it came from the entry before: that one is its `cause`, or it was raised in the `context` of
+    its handling. `frames_omitted` counts frames in the middle.
+    """
+
+    type: str
+    message: str
+    relation: str | None = None
+    frames: tuple[TracebackFrame, ...] = ()
+    frames_omitted: int = 0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Convert the JSON object of a response."""
+        frames = (_part(TracebackFrame, frame) for frame in data.get("frames") or ())
+        return cls(
+            type=data["type"],
+            message=data["message"],
+            relation=data.get("relation"),
+            frames=tuple(frame for frame in frames if frame is not None),
+            frames_omitted=data.get("frames_omitted") or 0,
+        )
 
 
 @frozen(kw_only=True)
@@ -84,6 +123,8 @@ class Result:
     - `entrypoint`: the file that runs
     - `stdout`, `stderr`: text, with invalid UTF-8 replaced; empty in the results of `list`
     - `result`: the `repr` of the last expression (only `eval`)
+    - `displays`: what a notebook would show (`eval`, and with `capture_displays`)
+    - `traceback`: the exception that ended the program, after those that led to it (as for `displays`)
     - `files`: the output files, ready for `Client.file` and `Client.files`
     - `files_truncated`: True if output files are missing, for example because they exceed the size limit
     - `files_skipped`: what `output_files` asked for but did not get, with the reasons
@@ -109,6 +150,8 @@ class Result:
     timings_ms: Timings | None = None
     usage: Usage | None = None
     truncated: Truncated = Truncated()
+    displays: tuple[Display, ...] = ()
+    traceback: tuple[TracebackEntry, ...] = ()
     files: tuple[OutputFile, ...] = ()
     files_truncated: bool = False
     files_skipped: tuple[SkippedFile, ...] = ()
@@ -139,6 +182,8 @@ class Result:
                 timings_ms=_part(Timings, data.get("timings_ms")),
                 usage=_part(Usage, data.get("usage")),
                 truncated=_part(Truncated, data.get("truncated")) or Truncated(),
+                displays=tuple(Display.from_json(each) for each in data.get("displays") or ()),
+                traceback=tuple(TracebackEntry.from_json(each) for each in data.get("traceback") or ()),
                 files=tuple(OutputFile(path=f["path"], size=f["size"]) for f in data.get("files") or ()),
                 files_skipped=tuple(
                     SkippedFile(path=f.get("path"), pattern=f.get("pattern"), reason=f["reason"])

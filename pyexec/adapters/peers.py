@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import aiohttp
@@ -13,7 +13,7 @@ from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
 from pyexec.ports import REPLICA_HEADER, Caller, Membership
-from pyexec_client.sse import Parser
+from pyexec_client.sse import Message, Parser
 
 SILENCE_SECONDS = 45.0
 """Three times the interval of the keep-alive comments in an event stream."""
@@ -22,6 +22,7 @@ RESPONSE_SECONDS = 5.0
 
 A suspended process accepts connections, but never responds."""
 
+OUTPUT_EVENTS = ("output", "setup", "display")
 BODY_BYTES = 32 * 1024
 
 
@@ -56,9 +57,9 @@ class HttpPeers:
                 parser = Parser()
                 async for data in response.content.iter_any() if follow else _whole_body(response):
                     for message in parser.feed(data):
-                        if message.event not in ("output", "setup"):
+                        if message.event not in OUTPUT_EVENTS:
                             return  # the execution has another event
-                        yield _decode(json.loads(message.data))
+                        yield _decode(message)
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
             raise Unavailable(
                 f"{execution.owner} failed to send the output of {execution.id}: {error}"
@@ -82,6 +83,9 @@ async def _whole_body(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         await anyio.lowlevel.checkpoint()  # many small events do not delay other tasks
 
 
-def _decode(document: Mapping[str, str]) -> tuple[Stream, bytes]:
+def _decode(message: Message) -> tuple[Stream, bytes]:
+    if message.event == Stream.DISPLAY:
+        return Stream.DISPLAY, message.data.encode()
+    document = json.loads(message.data)
     stream = Stream(document.get("stream", Stream.SETUP))
     return stream, base64.b64decode(document["data"], validate=True)

@@ -7,6 +7,7 @@ from attrs import frozen
 
 from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Spec
+from pyexec.domain.traceback import TracebackEntry
 
 
 class FailureType(StrEnum):
@@ -36,9 +37,9 @@ class Usage:
 
 @frozen(kw_only=True)
 class Output:
-    """The output as an encoded output log: in the event itself, or in the blob store.
+    """The output and the displays as an encoded output log: in the event itself, or in the blob store.
 
-    `truncated` names the streams of which only the beginning is stored."""
+    `truncated` names the streams of which only a part is stored."""
 
     inline: bytes | None = None
     blob: str | None = None
@@ -115,6 +116,7 @@ class Finished(Event):
     error: str | None = None
     error_type: str | None = None
     error_line: int | None = None
+    traceback: tuple[TracebackEntry, ...] | None = None
     result: str | None = None
     result_truncated: bool = False
     usage: Usage | None = None

@@ -57,7 +57,7 @@ def terminal_event(
     at: datetime,
     nonce: str,
 ) -> Terminal:
-    """Return the terminal event of a run with this outcome. `crash` is what stderr says of the main thread's end.
+    """Return the terminal event of a run with this outcome. `crash` is the exception of the main thread.
 
     It counts only with exit code 1, which an uncaught exception has."""
     code: int | None
@@ -72,6 +72,7 @@ def terminal_event(
                 error_type=crash.error_type if crash else None,
                 error=_error_text(outcome, crash, limits),
                 error_line=crash.error_line if crash else None,
+                traceback=crash.traceback if crash else None,
                 result=outcome.result,
                 result_truncated=outcome.result_truncated,
                 usage=outcome.usage,
@@ -145,5 +146,5 @@ def shortened(terminal: Terminal) -> Terminal:
     if isinstance(terminal, Finished):
         error = terminal.error and terminal.error[:ERROR_CHARACTERS]
         cut = terminal.result_truncated or terminal.result is not None
-        return evolve(terminal, error=error, result=None, result_truncated=cut)
+        return evolve(terminal, error=error, result=None, result_truncated=cut, traceback=None)
     return terminal

@@ -1,4 +1,5 @@
-"""The output of an execution: first what its setup printed, then both streams of the program, in order of arrival."""
+"""The output of an execution: first what its setup printed, then both streams and the displays of the program, in order
+of arrival."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -15,21 +16,24 @@ SEGMENTS_AT_ONCE = 4096
 
 
 class Stream(StrEnum):
-    """One of the program's two output streams, or the output of the setup."""
+    """One of the program's two output streams, the output of the setup, or the program's displays.
+
+    A segment of `DISPLAY` is one whole display (see displays.py); it is never joined with another one, nor split."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
     SETUP = "setup"
+    DISPLAY = "display"
 
 
-_MARK = {Stream.SETUP: b"0", Stream.STDOUT: b"1", Stream.STDERR: b"2"}
+_MARK = {Stream.SETUP: b"0", Stream.STDOUT: b"1", Stream.STDERR: b"2", Stream.DISPLAY: b"3"}
 _STREAM = {mark: stream for stream, mark in _MARK.items()}
 _HEADER_BYTES = 9
-_HEADER = re.compile(rb"(?P<mark>[012])(?P<length>[0-9a-f]{8})")
+_HEADER = re.compile(rb"(?P<mark>[0123])(?P<length>[0-9a-f]{8})")
 
 
 class OutputLog:
-    """The bytes of all streams in order of arrival, as segments: consecutive bytes of the same stream.
+    """The bytes of all streams in order of arrival, as segments: consecutive bytes of the same stream, or a display.
 
     An offset counts the bytes of all streams together. A reader that stops at an offset can continue there later, and
     gets each byte exactly once."""
@@ -49,7 +53,7 @@ class OutputLog:
             return
         self._data += data
         self._sizes[stream] += len(data)
-        if self._streams and self._streams[-1] is stream:
+        if self._streams and self._streams[-1] is stream and stream is not Stream.DISPLAY:
             self._ends[-1] = len(self._data)
         else:
             self._streams.append(stream)
@@ -74,17 +78,23 @@ class OutputLog:
     def since(self, offset: int, until: int | None = None) -> Iterator[tuple[Stream, bytes]]:
         """Yield the segments from one offset to another, or to the end. A long segment comes in several pieces."""
         for stream, start, end in self._ranges(offset, until):
-            for at in range(start, end, PIECE_BYTES):
-                yield stream, bytes(self._data[at : min(end, at + PIECE_BYTES)])
+            piece = end - start if stream is Stream.DISPLAY else PIECE_BYTES
+            for at in range(start, end, piece):
+                yield stream, bytes(self._data[at : min(end, at + piece)])
 
     def _ranges(self, offset: int, until: int | None) -> Iterator[tuple[Stream, int, int]]:
-        """Yield the stream, the begin and the end of each segment between two offsets."""
+        """Yield the stream, the begin and the end of each segment between two offsets.
+
+        A display of which only a part lies between them is left out."""
         start, stop = offset, len(self) if until is None else min(until, len(self))
         for index in range(bisect_right(self._ends, offset), len(self._ends)):
             if start >= stop:
                 return
             end = min(stop, self._ends[index])
-            yield self._streams[index], start, end
+            begin = self._ends[index - 1] if index else 0
+            is_whole = start == begin and end == self._ends[index]
+            if is_whole or self._streams[index] is not Stream.DISPLAY:
+                yield self._streams[index], start, end
             start = end
 
     def pieces(self, wanted: Container[Stream], until: int | None = None) -> Iterator[bytes]:
@@ -101,6 +111,18 @@ class OutputLog:
             if number % SEGMENTS_AT_ONCE == 0:
                 yield b""
         yield bytes(piece)
+
+    def displays(self, until: int | None = None) -> Iterator[bytes]:
+        """Yield the displays in order."""
+        return (data for stream, data in self.since(0, until) if stream is Stream.DISPLAY)
+
+    def without_displays(self) -> Self:
+        """Return a copy that has only the printed output."""
+        copy = type(self)()
+        for stream, start, end in self._ranges(0, None):
+            if stream is not Stream.DISPLAY:
+                copy.append(stream, bytes(self._data[start:end]))
+        return copy
 
     def size_of(self, stream: Stream) -> int:
         """Return the number of bytes of one stream."""

@@ -6,10 +6,12 @@ from datetime import datetime
 
 from attrs import evolve, frozen
 
+from pyexec.domain.displays import Display, decode_display
 from pyexec.domain.events import Failed, Finished, Usage
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.output_files import OutputFile, OutputFiles, SkipReason, missing_files
 from pyexec.domain.output_log import OutputLog, Stream
+from pyexec.domain.traceback import TracebackEntry
 
 SUMMARY_CHARACTERS = 200
 """Maximum length of `entrypoint`, `error` and `result` in a summary; a longer one ends with an ellipsis."""
@@ -31,6 +33,7 @@ class Truncated:
     stdout: bool = False
     stderr: bool = False
     result: bool | None = None
+    displays: bool | None = None
 
 
 @frozen(kw_only=True)
@@ -69,6 +72,8 @@ class Result(Summary):
 
     stdout: str = ""
     stderr: str = ""
+    displays: tuple[Display, ...] | None = None
+    traceback: tuple[TracebackEntry, ...] | None = None
     truncated: Truncated = Truncated()
     files: tuple[OutputFile, ...] | None = None
     files_truncated: bool | None = None
@@ -95,15 +100,17 @@ def _cut(text: str | None) -> str | None:
 
 def result_of(execution: Execution, output_log: OutputLog) -> Result:
     """Return the result of an execution. `output_log` is its output so far."""
+    result = result_without_output(execution, output_log)
     return evolve(
-        result_without_output(execution, output_log),
+        result,
+        displays=None if result.displays is None else tuple(map(decode_display, output_log.displays())),
         stdout=output_log.text_of(Stream.STDOUT),
         stderr=output_log.text_of(Stream.STDERR),
     )
 
 
 def result_without_output(execution: Execution, output_log: OutputLog) -> Result:
-    """Return the result with an empty `stdout` and `stderr`, for output that is too large to be one text."""
+    """Return the result with empty `stdout`, `stderr` and `displays`, for output that is too large to be one text."""
     end = execution.terminal
     limited = isinstance(end, Failed) and end.error_type == "output_limit"
     cut = end.output.truncated if end is not None else ()
@@ -116,7 +123,10 @@ def result_without_output(execution: Execution, output_log: OutputLog) -> Result
             stdout=Stream.STDOUT in cut or (limited and output_log.size_of(Stream.STDOUT) > 0),
             stderr=Stream.STDERR in cut or (limited and output_log.size_of(Stream.STDERR) > 0),
             result=result_cut,
+            displays=True if Stream.DISPLAY in cut else None,
         ),
+        displays=() if execution.spec.capture_displays else None,
+        traceback=end.traceback if isinstance(end, Finished) else None,
         files=files.listed if files else None,
         files_truncated=True if files and files.truncated else None,
         files_skipped=_skipped(files, execution.spec.output_files) if files else None,

@@ -50,6 +50,7 @@ class Metadata:
     env_vars: tuple[str, ...] = ()
     script_args: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
+    capture_displays: bool = False
     config: RequestedLimits = field(factory=RequestedLimits)
 
 
@@ -78,6 +79,7 @@ class EvalRequest:
     script_args: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
     eval_last_expr: bool = False
+    capture_displays: bool = True
 
 
 @frozen(kw_only=True)
@@ -106,10 +108,16 @@ class Spec:
     env_vars: tuple[str, ...] = ()
     script_args: tuple[str, ...] = ()
     eval_last_expr: bool = False
+    capture_displays: bool = False
     pre_commands: tuple[str, ...] = ()
     requirements_txt: str | None = None
     output_files: tuple[str, ...] = ()
     tenant: str = DEFAULT_TENANT
+
+    @property
+    def reports(self) -> bool:
+        """True if the program reports displays, the value of its last expression, or its exception."""
+        return self.capture_displays or self.eval_last_expr
 
     @property
     def recipe(self) -> Recipe | None:
@@ -152,6 +160,7 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         pre_commands=metadata.pre_commands,
         requirements_txt=requirements.text if requirements else None,
         output_files=metadata.output_files,
+        capture_displays=metadata.capture_displays,
         limits=_resolve_limits(metadata.config, policy),
     )
 

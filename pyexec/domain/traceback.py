@@ -65,13 +65,36 @@ _DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device")
 
 
 @frozen(kw_only=True)
+class TracebackFrame:
+    """A line of code that an exception passed. The place of a syntax error has no function."""
+
+    file: str
+    line: int
+    function: str | None = None
+    code: str | None = None
+
+
+@frozen(kw_only=True)
+class TracebackEntry:
+    """An exception with its frames, outermost first. `relation` says how it came from the entry before: that one is its
+    `cause`, or it was raised in the `context` of its handling. `frames_omitted` counts frames in the middle."""
+
+    type: str
+    message: str
+    relation: str | None = None
+    frames: tuple[TracebackFrame, ...] = ()
+    frames_omitted: int | None = None
+
+
+@frozen(kw_only=True)
 class Crash:
     """The exception that ended a program: its class name without the module, its message, and the line of the innermost
-    frame in the user's own files."""
+    frame in the user's own files. `traceback` is None if all this is read from stderr."""
 
     error_type: str
     error: str
     error_line: int | None
+    traceback: tuple[TracebackEntry, ...] | None = None
 
     @property
     def is_network_error(self) -> bool:
@@ -112,9 +135,7 @@ class _Traceback:
 
     def crash(self) -> Crash:
         """Return the exception."""
-        message = self.message.rstrip()
-        if len(message) > MESSAGE_CHARACTERS:
-            message = message[: MESSAGE_CHARACTERS - 1] + "…"
+        message = cut_message(self.message.rstrip())
         return Crash(error_type=self.name, error=message or self.name, error_line=self.own_line)
 
 
@@ -252,6 +273,11 @@ class TracebackParser:
         for found in (self._main, self._printed):
             if found is not None and (found.is_group or not groups_only):
                 found.ended = True
+
+
+def cut_message(text: str) -> str:
+    """Return a message of the maximum length."""
+    return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"
 
 
 def parse_traceback(stderr: str, root: str = "/work/", script: str = "main.py") -> Crash | None:

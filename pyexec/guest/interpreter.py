@@ -9,12 +9,12 @@ import sys
 
 from pyexec.guest.home import USER, user_base
 from pyexec.guest.memory import private_bytes
-from pyexec.guest.wire import RESULT, STDERR, STDOUT, WORK
+from pyexec.guest.wire import REPORT, REPORT_BYTES_EXTRA, STDERR, STDOUT, WORK
 
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 """Signals reset to their defaults for the program. The interpreter itself ignores the last two."""
-SECRET_BYTES = 16
+SECRET_BYTES, NUMBER_BYTES = 16, 8
 STARTUP_PATH = "/proc/self/fd/5"
 """The archive that contains startup.py, as the program's process sees it."""
 NO_PARAMETERS = b"0"
@@ -57,6 +57,10 @@ class Stdin:
             self.is_open = False
 
 
+EVALUATE = "__import__('sys').modules['pyexec.guest.reports.hooks'].evaluate()"
+"""The program that runs a script and reports the value of its last expression."""
+
+
 class Streams:
     """The input and output of a program.
 
@@ -71,24 +75,30 @@ class Streams:
             read, self.ends[kind] = os.pipe()
             os.set_blocking(read, False)
             self.outputs[read] = kind
+        self.channel, self.channel_end = (
+            half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        )
+        os.set_blocking(self.channel, False)
         self.secret = None
+        self.report_bytes = 0
+        """How much the program may report."""
 
-    def open_result(self):
-        """Open a socket for the last expression's repr, with an unread secret in it (see evaluator.py).
-
-        Return the program's descriptor."""
-        read, end = (half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        os.set_inheritable(end, True)
+    def open_channel(self, display_bytes, code):
+        """Let the program report: send a secret, the limit of its displays, and the code (see reports/channel.py)."""
         self.secret = os.urandom(SECRET_BYTES)
-        os.set_blocking(read, False)
-        os.write(read, self.secret)
-        self.outputs[read], self.ends[RESULT] = RESULT, end
-        return end
+        os.write(self.channel, self.secret + display_bytes.to_bytes(NUMBER_BYTES, "big") + code)
+        self.outputs[self.channel] = REPORT
+        self.report_bytes = display_bytes + REPORT_BYTES_EXTRA
+
+    def close_channel(self):
+        """Tell the program that it does not report."""
+        os.close(self.channel)
+        self.channel = None
 
     def close(self):
         """Close the supervisor's descriptors if no program will use them."""
         self.stdin.close()
-        for fd in self.outputs:
+        for fd in {*self.outputs, self.channel} - {None}:
             os.close(fd)
 
 
@@ -114,7 +124,7 @@ class Interpreter:
     is_loaded = False
     """True if the interpreter has finished its own start, so that its memory is known."""
 
-    def __init__(self, arguments, pairs, memory, startup, evaluator=None):
+    def __init__(self, arguments, pairs, memory, startup):
         """`startup` is a descriptor of the archive that contains startup.py."""
         self.pairs = pairs
         self.memory = memory
@@ -123,16 +133,12 @@ class Interpreter:
         self.ready_pipe, ready_end = os.pipe()
         self.inherited = (
             self.streams.stdin.program_end, self.streams.ends[STDOUT], self.streams.ends[STDERR],
-            parameters_end, ready_end, startup,
+            parameters_end, ready_end, startup, self.streams.channel_end,
         )  # fmt: skip
         """The descriptors that become 0, 1, 2, ... in the process. They are greater than these numbers, because
         memory.py has opened its files before."""
-        self.program_ends = [*self.inherited[:5]]
+        self.program_ends = [*self.inherited[:5], self.streams.channel_end]
         self.arguments = arguments
-        if evaluator:
-            result_end = self.streams.open_result()
-            self.program_ends.append(result_end)
-            self.arguments = ["-c", evaluator, str(result_end)] + arguments
         self.parameters = NO_PARAMETERS
         self.pid = 0
         self.exited = False

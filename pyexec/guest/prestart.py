@@ -10,7 +10,7 @@ import re
 import select
 import sys
 
-from pyexec.guest.interpreter import Interpreter
+from pyexec.guest.interpreter import EVALUATE, Interpreter
 from pyexec.guest.wire import WORK
 
 SCRIPT = "main.py"
@@ -59,7 +59,7 @@ class PrestartedInterpreter(Interpreter):
 
     def fits(self, plan):
         """Return True if this interpreter would run the program as a new one would. Keep the parameters then."""
-        if plan["entrypoint"] != SCRIPT or plan["evaluator"] or self.has_exited() or not starts_early(plan):
+        if plan["entrypoint"] != SCRIPT or plan["evaluate"] or self.has_exited() or not starts_early(plan):
             return False
         if plan["env"] and self.image_runs_code:
             return False
@@ -82,15 +82,21 @@ def starts_early(plan):
     return not os.path.lexists(USER_SITE) and not any(map(READ_AT_START.match, names))
 
 
-def prepare_interpreter(plan, prestarted, memory, startup):
+def prepare_interpreter(plan, prestarted, memory, startup, reports):
     """Return an interpreter for the program: the prestarted one if it fits, else a new one.
 
-    A new one starts at once if that is allowed, and if the prestarted one has shown that startup.py works here."""
+    A new one starts at once if that is allowed, and if the prestarted one has shown that startup.py works here.
+    `reports` is the code with which a program reports (see reports/channel.py)."""
     if prestarted is not None and prestarted.fits(plan):
+        open_or_close_channel(plan, prestarted, reports)
         return prestarted
     name = plan["entrypoint"]
     script = "./" + name if name.startswith("-") else name  # Python would take it for an option
-    interpreter = Interpreter([script] + plan["args"], plan["env"], memory, startup, plan["evaluator"])
+    arguments = [script] + plan["args"]
+    if plan["evaluate"]:
+        arguments = ["-c", EVALUATE] + arguments
+    interpreter = Interpreter(arguments, plan["env"], memory, startup)
+    open_or_close_channel(plan, interpreter, reports)
     if prestarted is not None:
         if starts_early(plan):
             try:
@@ -99,6 +105,13 @@ def prepare_interpreter(plan, prestarted, memory, startup):
                 pass  # `start_program` tries it again, and reports the error
         prestarted.discard()  # takes a millisecond or two, in which the new one already starts
     return interpreter
+
+
+def open_or_close_channel(plan, interpreter, reports):
+    if plan["display_bytes"] is None:
+        interpreter.streams.close_channel()
+    else:
+        interpreter.streams.open_channel(plan["display_bytes"], reports)
 
 
 def loads_only_from_image(variables):

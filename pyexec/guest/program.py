@@ -12,15 +12,14 @@ import time
 
 from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
-from pyexec.guest.interpreter import SECRET_BYTES
 from pyexec.guest.processes import ProcessLimit
+from pyexec.guest.report_forwarder import ReportForwarder
 from pyexec.guest.wire import (
     CHUNK,
     EXIT,
     HEADER,
     KILL,
-    RESULT,
-    RESULT_BYTES_MAX,
+    REPORT,
     STARTED,
     send_data,
     send_json,
@@ -53,10 +52,9 @@ class Program:
         """Prepare everything that is possible before the start signal, because the caller waits afterwards."""
         self.interpreter = interpreter
         self.memory = memory
-        self.secret = interpreter.streams.secret
         self.status = None
         self.kill_requested = False
-        self.result = bytearray()
+        self.reports = ReportForwarder(interpreter.streams)
         self.stdin = interpreter.streams.stdin
         self.streams = interpreter.streams.outputs
         self.poller = select.poll()
@@ -111,10 +109,10 @@ class Program:
             seconds = min(seconds, cpu_left / CPUS)
             seconds = min(deadline - now, max(0.01, seconds), pause)
             pause = min(2 * pause, LONGEST_CHECK_SECONDS)
-            output_left = self.output_left
+            left = self.output_left + self.reports.bytes_left
             if not self.handle(self.poller.poll(seconds * 1000 + 1)):
                 return self.stop("output_limit")
-            if output_left - self.output_left < MUCH_OUTPUT:
+            if left - self.output_left - self.reports.bytes_left < MUCH_OUTPUT:
                 limiter.wait()
         return self.stop("exit")
 
@@ -152,13 +150,12 @@ class Program:
         except BlockingIOError:
             return True  # the program has opened its output through /proc, and has read it first
         except ConnectionResetError:
-            data = b""  # the evaluator has ended without reading the secret
+            data = b""  # the program has ended without reading what the socket has for it
         if not data:
             self.close_stream(fd)
             return True
-        if self.streams[fd] == RESULT:
-            if data.startswith(self.secret) and len(self.result) <= RESULT_BYTES_MAX:
-                self.result += data[SECRET_BYTES:]
+        if self.streams[fd] == REPORT:
+            self.reports.forward(fd, data)
             return True
         exceeded = len(data) > self.output_left
         data = data[: self.output_left]
@@ -222,7 +219,6 @@ class Program:
             code = 128 + os.WTERMSIG(self.status)
         else:
             code = os.WEXITSTATUS(self.status)
-        send_data(RESULT, self.result[:RESULT_BYTES_MAX])
         send_json(
             EXIT,
             reason=reason,
@@ -230,7 +226,7 @@ class Program:
             signalled=os.WIFSIGNALED(self.status),
             cpu_seconds=round(self.cpu.seconds(), 6),
             peak_memory_bytes=max(self.memory.peak, self.largest),
-            result_truncated=len(self.result) > RESULT_BYTES_MAX,
+            result_truncated=self.reports.cut,
             process_limit=self.process_limit.reached(),
         )
 

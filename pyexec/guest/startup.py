@@ -7,8 +7,9 @@ interpreter has loaded by then, and leaves none behind."""
 import os
 import sys
 
-PARAMETERS, READY, ARCHIVE = 3, 4, 5
-"""Descriptors: pipes from and to the supervisor, and the zip archive that contains this file."""
+PARAMETERS, READY, ARCHIVE, CHANNEL = 3, 4, 5, 6
+"""Descriptors: pipes from and to the supervisor, the zip archive that contains this file, and a socket for reports."""
+MESSAGE_MAX = 192 * 1024
 CHUNK = 64 * 1024
 TEXT_STREAM = type(sys.stdout)
 
@@ -17,6 +18,7 @@ def main():
     os.close(ARCHIVE)
     os.set_inheritable(PARAMETERS, False)
     os.set_inheritable(READY, False)
+    os.set_inheritable(CHANNEL, False)
     this = hide(os.path.dirname(__file__))
     buffer_lines()
     found = True
@@ -85,6 +87,20 @@ def wait_for_start(customized):
     for pair in strings[int(count) :]:
         name, value = pair.split("=", 1)
         os.environ[name] = value
+    open_channel()
+
+
+def open_channel():
+    """Let the program report, if the supervisor has sent the code for it (see reports/channel.py)."""
+    message = os.read(CHANNEL, MESSAGE_MAX)
+    if not message:
+        os.close(CHANNEL)
+        return
+    name = "pyexec.guest.reports.channel"
+    marshal = sys.modules["marshal"]
+    module = sys.modules[name] = type(sys)(name)
+    exec(marshal.loads(marshal.loads(message[24:])["channel"]), module.__dict__)
+    module.start(CHANNEL, message)
 
 
 def image_has_startup_code():

@@ -49,6 +49,7 @@ from pyexec.guest.wire import (
 GRACE_SECONDS = 5.0
 """The container ends this long after the program's deadline in any case."""
 PR_SET_DUMPABLE = 4
+REPORTS = "pyexec.guest.reports."
 
 
 def set_dumpable(value):
@@ -80,12 +81,14 @@ def load_collector(texts):
 class Supervisor:
     """Runs programs one after another. With `prestart`, it starts an interpreter for each in advance.
 
-    `startup` is the archive that contains startup.py."""
+    `startup` is the archive that contains startup.py. `reports` has the texts of the modules with which a program
+    reports, by name (see reports/channel.py)."""
 
-    def __init__(self, prestart, startup, memory):
+    def __init__(self, prestart, startup, reports, memory):
         self.may_prestart = prestart
         self.startup = startup
         self.archive = None
+        self.report_texts, self.report_code = reports, None
         self.memory = memory
         self.frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
         self.fresh = FreshState(memory)
@@ -96,6 +99,12 @@ class Supervisor:
         """Run programs until the server closes the connection, or until the sandbox cannot take another one."""
         self.send_ready()
         self.prestart()
+        self.report_code = marshal.dumps(
+            {
+                name: marshal.dumps(compile(text, REPORTS + name, "exec"))
+                for name, text in self.report_texts.items()
+            }
+        )
         try:
             while self.run_program():
                 self.clean()
@@ -128,7 +137,9 @@ class Supervisor:
         create_user_site()
         send(UNPACKED)
         plan, stdin = read_json(self.frames, PLAN), read_frame(self.frames, STDIN)
-        program = self.prepare(prepare_interpreter(plan, self.prestarted, self.memory, self.archive), stdin)
+        program = self.prepare(
+            prepare_interpreter(plan, self.prestarted, self.memory, self.archive, self.report_code), stdin
+        )
         prepared = time.monotonic()
         start = read_json(self.frames, START)
         if time.monotonic() - prepared > START_DEADLINE_SECONDS:
@@ -136,7 +147,9 @@ class Supervisor:
             return False
         if program.interpreter.has_exited():
             program.interpreter.discard()
-            program = self.prepare(prepare_interpreter(plan, None, self.memory, self.archive), stdin)
+            program = self.prepare(
+                prepare_interpreter(plan, None, self.memory, self.archive, self.report_code), stdin
+            )
         self.has_run = True
         end_container_after(start["timeout"] + GRACE_SECONDS)
         program.run(start)
@@ -192,14 +205,14 @@ def linger():
         signal.pause()
 
 
-def main(prestart, startup, filters):
+def main(prestart, startup, reports, filters):
     """Serve programs, from READY to the end of the container.
 
-    `startup` is the text of startup.py, and `filters` are those of seccomp.py."""
+    `startup` is the text of startup.py, `reports` is that of `Supervisor`, and `filters` are those of seccomp.py."""
     memory = Memory()
     set_dumpable(0)
     install_filter(filters)
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(WORK)
-    Supervisor(prestart, startup_archive(startup), memory).serve()
+    Supervisor(prestart, startup_archive(startup), reports, memory).serve()

@@ -21,7 +21,7 @@ import os
 import struct
 
 ARCHIVE, PLAN, STDIN, START, KILL = b"A", b"P", b"I", b"G", b"T"
-READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, RESULT, EXIT, RETIRED = (
+READY, UNPACKED, REJECTED, STARTED, STDOUT, STDERR, REPORT, EXIT, RETIRED = (
     b"R",
     b"U",
     b"F",
@@ -42,8 +42,8 @@ LINGER_SECONDS = 120.0
 CHUNK = 64 * 1024
 PIECE = 12000
 """Bytes of output in one frame, before base64."""
-RESULT_BYTES_MAX = 64 * 1024
-"""The repr of a last expression is cut after this."""
+REPORT_BYTES_EXTRA = 256 * 1024
+"""What a program may report in addition to its displays: the repr of its last expression, and its exception."""
 
 
 class InputEnded(Exception):

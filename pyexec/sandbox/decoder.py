@@ -21,7 +21,7 @@ from pyexec.sandbox.protocol import (
     OutputChunk,
     Ready,
     Rejected,
-    ResultChunk,
+    ReportChunk,
     Retired,
     Started,
     Unpacked,
@@ -60,8 +60,8 @@ class Decoder:
 def _frame(kind: bytes, payload: bytes) -> Frame:
     if kind in _STREAMS:
         return OutputChunk(_STREAMS[kind], _bytes(payload))
-    if kind == wire.RESULT:
-        return ResultChunk(_bytes(payload))
+    if kind == wire.REPORT:
+        return ReportChunk(_bytes(payload))
     if kind == collector.DATA:
         return FileChunk(_bytes(payload))
     if kind == wire.UNPACKED:

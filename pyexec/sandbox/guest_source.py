@@ -20,11 +20,23 @@ _SUPERVISOR = (
     "home",
     "interpreter",
     "prestart",
+    "report_forwarder",
     "program",
     "cleanup",
     "supervisor",
 )
 _COLLECTOR = ("patterns", "collector")
+_REPORTS = (
+    "channel",
+    "hooks",
+    "bundles",
+    "display",
+    "open_figures",
+    "figures",
+    "ipython",
+    "evaluator",
+    "exceptions",
+)
 _SETUP = ("setup_disk", "setup_init")
 
 
@@ -33,7 +45,7 @@ def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
 
     With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
     texts = chain.from_iterable(map(_module, _SUPERVISOR))
-    options = ("on" if prestart else "off", source("startup"), _filters())
+    options = ("on" if prestart else "off", source("startup"), _report_texts(), _filters())
     return ("python3", "-I", "-S", "-c", source("bootstrap"), *options, *texts)
 
 
@@ -42,6 +54,17 @@ def setup_command(timeout_seconds: int, disk_bytes: int) -> tuple[str, ...]:
     texts = chain.from_iterable(map(_module, _SETUP))
     arguments = json.dumps([timeout_seconds, disk_bytes])
     return ("python3", "-I", "-S", "-c", source("setup_bootstrap"), arguments, *texts)
+
+
+@cache
+def _report_texts() -> str:
+    """Return the modules with which programs report, as JSON."""
+    return json.dumps(report_modules())
+
+
+def report_modules() -> dict[str, str]:
+    """Return the texts of the modules with which programs report, by name."""
+    return {name: source(f"reports/{name}") for name in _REPORTS}
 
 
 @cache

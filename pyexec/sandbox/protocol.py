@@ -9,7 +9,7 @@ from attrs import asdict, filters, frozen
 from pyexec.domain.output_files import UNSAFE, FileLimits, SkippedPattern, SkipReason, normalize_patterns
 from pyexec.domain.output_log import Stream
 from pyexec.guest import wire
-from pyexec.sandbox.guest_source import collector_modules, source
+from pyexec.sandbox.guest_source import collector_modules
 
 _HEADER = wire.HEADER
 KILL_FRAME = _HEADER.pack(wire.KILL, 0)
@@ -24,6 +24,8 @@ class ProgramPlan:
     args: tuple[str, ...]
     env: tuple[str, ...]
     evaluate: bool
+    display_bytes: int | None = None
+    """The limit of the displays; None if the program reports nothing."""
 
 
 @frozen(kw_only=True)
@@ -89,8 +91,8 @@ class OutputChunk:
 
 
 @frozen
-class ResultChunk:
-    """The next bytes of the last expression's repr. They come before `Exited`."""
+class ReportChunk:
+    """The next bytes of what the program reports (reports.py)."""
 
     data: bytes
 
@@ -99,7 +101,8 @@ class ResultChunk:
 class Exited:
     """The program has ended, and all its processes are dead. `reason` is `exit`, or the limit that ended it.
 
-    `process_limit` is the limit on processes and threads if the program has reached it."""
+    `process_limit` is the limit on processes and threads if the program has reached it. `result_truncated` is true if
+    the supervisor has dropped a part of what the program reported."""
 
     reason: str
     exit_code: int
@@ -149,7 +152,7 @@ Frame = (
     | Rejected
     | Started
     | OutputChunk
-    | ResultChunk
+    | ReportChunk
     | Exited
     | FileHeader
     | FileChunk
@@ -164,10 +167,8 @@ def archive_frame(data: bytes) -> bytes:
 
 
 def plan_frames(plan: ProgramPlan, stdin: bytes) -> bytes:
-    """Encode the plan, with the evaluator's code if the run needs it, and the whole standard input."""
-    document = asdict(plan, filter=filters.exclude("evaluate"))
-    document["evaluator"] = source("evaluator") if plan.evaluate else None
-    payload = json.dumps(document).encode()
+    """Encode the plan and the whole standard input."""
+    payload = json.dumps(asdict(plan)).encode()
     return _HEADER.pack(wire.PLAN, len(payload)) + payload + _HEADER.pack(wire.STDIN, len(stdin)) + stdin
 
 

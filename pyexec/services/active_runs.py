@@ -12,6 +12,7 @@ from pyexec.domain.execution import Execution, Phase, apply, is_legal
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.traceback import TracebackParser
 from pyexec.errors import Conflict
+from pyexec.sandbox.reports import ReportReader
 from pyexec.services.output_files import OutputFileSpool
 
 
@@ -29,7 +30,9 @@ class Run:
     """Set once this replica no longer handles the run: it has ended, or another replica owns it."""
     kill_requested: anyio.Event = field(factory=anyio.Event)
     traceback: TracebackParser | None = None
-    """Reads the program's stderr. None before its first output."""
+    """Reads the program's stderr, if the program does not report its exception. None before its first output."""
+    reports: ReportReader | None = None
+    """Reads what the program reports. None before its start, and if it reports nothing."""
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
     """The scope of everything before the start. A kill request and a change of owner cancel it."""
     _execution: Execution | None = None
@@ -77,7 +80,7 @@ class Run:
     def write_output(self, stream: Stream, data: bytes) -> None:
         """Append output, and wake all readers."""
         self.output_log.append(stream, data)
-        if stream is Stream.STDERR:
+        if stream is Stream.STDERR and self.reports is None:
             if self.traceback is None:
                 entrypoint = self._execution.spec.entrypoint if self._execution else None
                 self.traceback = TracebackParser(script=entrypoint or "main.py")

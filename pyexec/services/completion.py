@@ -13,6 +13,8 @@ from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
 from pyexec.domain.output_files import OutputFiles, missing_files
+from pyexec.domain.output_log import Stream
+from pyexec.domain.traceback import Crash
 from pyexec.errors import (
     Conflict,
     CorruptLog,
@@ -69,6 +71,20 @@ class _StoreDeadline:
         self._at = anyio.current_time() + STORE_SECONDS
 
 
+def _crash_of(run: Run) -> Crash | None:
+    """Return the exception that ended the main thread: as the interpreter reports it, else as stderr shows it."""
+    if run.reports is not None:
+        return run.reports.crash
+    return run.traceback.finish() if run.traceback else None
+
+
+def _with_dropped_displays(output: Output, run: Run) -> Output:
+    dropped = run.reports is not None and run.reports.displays_truncated
+    if not dropped or not run.execution.spec.capture_displays or Stream.DISPLAY in output.truncated:
+        return output
+    return evolve(output, truncated=(*output.truncated, Stream.DISPLAY))
+
+
 @frozen(kw_only=True)
 class CompletionWriter:
     """Writes the terminal events of the runs that `replica` owns.
@@ -104,8 +120,8 @@ class CompletionWriter:
                 ended,
                 limits=run.execution.spec.limits,
                 output_max=self.output_bytes_max,
-                crash=run.traceback.finish() if run.traceback else None,
-                output=output,
+                crash=_crash_of(run),
+                output=_with_dropped_displays(output, run),
                 files=files,
                 at=now(),
                 nonce=nonce(),

@@ -42,18 +42,24 @@ async def store_output(
 ) -> tuple[Output, TooLarge | None]:
     """Store the output durably. The returned `Output` goes into the terminal event. A thread encodes a large output.
 
-    If the store has no room for all of it, only the beginning is kept, and the store's error is returned as well."""
+    If the store has no room for all of it, the displays are dropped. If it has no room for the rest either, only the
+    beginning is kept, and the store's error is returned as well."""
     not_stored, size = None, len(output_log)
+    dropped: tuple[str, ...] = ()
     while True:
         if output_log.encoded_length(size) <= INLINE_BYTES_MAX:
-            return Output(inline=output_log.encode(size)), not_stored
+            return Output(inline=output_log.encode(size), truncated=dropped), not_stored
         encoded = await anyio.to_thread.run_sync(output_log.encode, size)
         try:
             await blobs.put(output_blob(execution_id), _chunks(encoded))
         except TooLarge as error:
-            not_stored, size = error, size // 2
+            if output_log.size_of(Stream.DISPLAY):
+                output_log = output_log.without_displays()
+                size, dropped = len(output_log), (Stream.DISPLAY,)
+            else:
+                not_stored, size = error, size // 2
         else:
-            return Output(blob=output_blob(execution_id)), not_stored
+            return Output(blob=output_blob(execution_id), truncated=dropped), not_stored
 
 
 def inline_output(output_log: OutputLog) -> Output:

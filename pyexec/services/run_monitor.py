@@ -11,10 +11,11 @@ from attrs import evolve, frozen
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import RunOutcome
+from pyexec.domain.output_log import Stream
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
-from pyexec.guest.wire import RESULT_BYTES_MAX
-from pyexec.sandbox.protocol import Exited, OutputChunk, ProgramPlan, ResultChunk, StartSignal
+from pyexec.sandbox.protocol import Exited, OutputChunk, ProgramPlan, ReportChunk, StartSignal
+from pyexec.sandbox.reports import ReportReader
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
@@ -47,9 +48,10 @@ FollowProgram = Callable[[], Coroutine[Any, Any, RunOutcome]]
 
 @frozen(kw_only=True)
 class OutputLimits:
-    """The operator's limits on the output of a run: bytes of output, and output files."""
+    """The operator's limits on the output of a run: bytes of output and of displays, and output files."""
 
     output_bytes: int
+    display_bytes: int
     files: OutputFileLimits
 
 
@@ -100,14 +102,19 @@ async def monitor(
     return outcome
 
 
-def program_plan(spec: Spec) -> ProgramPlan:
+def program_plan(spec: Spec, display_bytes: int) -> ProgramPlan:
     """Return the plan, which the supervisor gets before the start signal."""
     return ProgramPlan(
         entrypoint=spec.entrypoint or "",
         args=spec.script_args,
         env=spec.env_vars,
         evaluate=spec.eval_last_expr,
+        display_bytes=_display_bytes(spec, display_bytes) if spec.reports else None,
     )
+
+
+def _display_bytes(spec: Spec, limit: int) -> int:
+    return limit if spec.capture_displays else 0
 
 
 async def start_and_follow(
@@ -132,37 +139,43 @@ async def start_and_follow(
 
 
 async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
-    """Copy the program's output into the run's output log, up to the output limit, until the program ends.
+    """Copy the program's output and displays into the run's output log, up to the limits, until the program ends.
 
     Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
-    result = b""
+    log = run.output_log
+    if run.execution.spec.reports:
+        run.reports = ReportReader(_display_bytes(run.execution.spec, limits.display_bytes))
     async for frame in sandbox.frames():
         if isinstance(frame, OutputChunk):
-            remaining = limits.output_bytes + run.output_log.setup_bytes - len(run.output_log)
+            remaining = limits.output_bytes + log.setup_bytes + log.size_of(Stream.DISPLAY) - len(log)
             run.write_output(frame.stream, frame.data[:remaining])
             if len(frame.data) > remaining:
                 return RunOutcome(reason="output_limit")
-            if run.output_log.segment_count > STREAM_CHANGES_MAX:
+            if log.segment_count > STREAM_CHANGES_MAX:
                 detail = f"the program changed {STREAM_CHANGES_MAX} times between stdout and stderr and was stopped"
                 return RunOutcome(reason="output_limit", detail=detail)
-        elif isinstance(frame, ResultChunk):
-            result += frame.data
-            if len(result) > RESULT_BYTES_MAX:
-                raise SandboxBroken(f"the result is longer than {RESULT_BYTES_MAX} bytes")
+        elif isinstance(frame, ReportChunk):
+            if run.reports is None:
+                raise SandboxBroken("the sandbox reported what was not requested")
+            for display in run.reports.feed(frame.data):
+                run.write_output(Stream.DISPLAY, display)
         elif isinstance(frame, Exited):
-            return _ended(frame, result, killed=run.kill_requested.is_set())
+            return _ended(frame, run)
     raise SandboxBroken("the sandbox ended before it reported how the program ended")
 
 
-def _ended(frame: Exited, result: bytes, *, killed: bool) -> RunOutcome:
+def _ended(frame: Exited, run: Run) -> RunOutcome:
+    killed = run.kill_requested.is_set()
     is_known = frame.reason in SUPERVISOR_REASONS or (frame.reason == "killed" and killed)
+    if run.reports is not None:
+        run.reports.finish(cut=frame.result_truncated)
     return RunOutcome(
         reason=frame.reason if is_known else "broken",
         exit_code=frame.exit_code,
         signalled=frame.signalled,
         usage=Usage(cpu_seconds=frame.cpu_seconds, peak_memory_bytes=frame.peak_memory_bytes),
-        result=result.decode("utf-8", "ignore") or None,  # truncation may split a character
-        result_truncated=frame.result_truncated,
+        result=run.reports.result if run.reports else None,
+        result_truncated=run.reports is not None and run.reports.result_truncated,
         process_limit=frame.process_limit,
         reported_by_supervisor=True,
         detail="" if is_known else f"it reported the unknown reason {frame.reason[:80]!r}",

@@ -142,7 +142,7 @@ class Runner:
             image=sandbox.image,
         )
         spec = fold(run.id, [*run.events, *events]).spec
-        await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
+        await sandbox.send_plan(program_plan(spec, self.config.limits.display_bytes), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             with self._active_runs.appending(run, [*events, running]):
                 await self._append(run, [*events, running], key)

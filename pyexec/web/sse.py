@@ -142,6 +142,8 @@ def encode(execution_id: str, item: Item) -> bytes:
             text = json.dumps(data)
         case OutputItem(stream=Stream.SETUP):
             name, text = "setup", f'{{"data": "{_base64(item.data)}"}}'
+        case OutputItem(stream=Stream.DISPLAY):
+            name, text = "display", item.data.decode()
         case OutputItem():
             name, text = "output", f'{{"stream": "{item.stream}", "data": "{_base64(item.data)}"}}'
         case EndItem():

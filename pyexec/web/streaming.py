@@ -9,7 +9,7 @@ from aiohttp import web
 
 from pyexec.codec import to_json
 from pyexec.domain.execution import Execution
-from pyexec.domain.output_log import OutputLog, Stream
+from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
 from pyexec.domain.result import Result, result_of, result_without_output
 from pyexec.web.context import public
 from pyexec.web.middleware import mark_complete
@@ -64,16 +64,31 @@ async def cooperative(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def result_pieces(result: Result, output_log: OutputLog) -> Iterator[bytes]:
-    """Yield the JSON of a result. `stdout` and `stderr` come from the output log, the other fields from `result`."""
+    """Yield the JSON of a result.
+
+    `stdout`, `stderr` and `displays` come from the output log, the other fields from `result`."""
     begin, until = "{", len(output_log)
     for name, value in to_json(result).items():
         yield f"{begin}{json.dumps(name)}: ".encode()
         if name in (Stream.STDOUT, Stream.STDERR):
             yield from _string_pieces(output_log.pieces({Stream(name)}, until))
+        elif name == "displays":
+            yield from _list_pieces(output_log.displays(until))
         else:
             yield json.dumps(value).encode()
         begin = ", "
     yield b"}"
+
+
+def _list_pieces(documents: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a JSON list of these JSON documents."""
+    begin = b"["
+    for document in documents:
+        yield begin
+        for at in range(0, len(document), PIECE_BYTES):
+            yield document[at : at + PIECE_BYTES]
+        begin = b", "
+    yield b"[]" if begin == b"[" else b"]"
 
 
 def _string_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -194,7 +194,7 @@ def _context(
         active_runs=shared.active_runs,
         peers=shared.stores.peers,
         corrupt_logs=shared.corrupt_logs,
-        memory=OutputMemory(output_bytes_max=settings.max_output_bytes),
+        memory=OutputMemory(output_bytes_max=settings.max_output_bytes + settings.max_display_bytes),
     )
     return Context(
         submissions=submissions,

@@ -225,5 +225,6 @@ def _setup_config(settings: Settings, labels: Mapping[str, str], index: IndexSou
 
 
 def log_bytes(settings: Settings) -> int:
-    """Return the size of the engine's log of a sandbox: half of it holds the output of any program, as base64."""
-    return 3 * (settings.max_output_bytes + settings.max_files_mb * MEBIBYTE) + MEBIBYTE
+    """Return the size of the engine's log of a sandbox: half of it holds what any program sends, as base64."""
+    program = settings.max_output_bytes + settings.max_display_bytes + settings.max_files_mb * MEBIBYTE
+    return 3 * program + MEBIBYTE

@@ -120,6 +120,7 @@ def build_runner(shared: SharedParts, pool: Pool) -> Runner:
     settings = shared.settings
     limits = OutputLimits(
         output_bytes=settings.max_output_bytes,
+        display_bytes=display_bytes(settings, shared.blobs),
         files=OutputFileLimits(limits=_file_limits(settings, shared.blobs), spool_dir=settings.data_dir),
     )
     return Runner(
@@ -216,6 +217,12 @@ def watch_gauges(shared: SharedParts, reconciler: Reconciler, isolation_check: I
     watch(CORRUPT_EXECUTIONS, lambda: len(shared.corrupt_logs))
     watch(ISOLATION_CHECK_PASSED, lambda: isolation_check.passed)
     watch(BUILD_INFO, lambda: 1, __version__, platform.python_version(), shared.identity.version)
+
+
+def display_bytes(settings: Settings, blobs: BlobStore) -> int:
+    """Return the limit of a run's displays. They are in one blob with its output, whose size the store may limit."""
+    asked = settings.max_display_bytes
+    return asked if blobs.bytes_max is None else min(asked, blobs.bytes_max // 2)
 
 
 def _file_limits(settings: Settings, blobs: BlobStore) -> FileLimits:

@@ -53,7 +53,7 @@ class Program:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         command = [*DEFAULT_SIGNALS, str(self.path), *arguments]
         with subprocess.Popen(
-            command, cwd=self.directory, env=self.environment({}), bufsize=0, **(pipes | options)
+            command, **({"cwd": self.directory, "env": self.environment({}), "bufsize": 0} | pipes | options)
         ) as process:
             watchdog = threading.Timer(SECONDS, process.kill)
             watchdog.start()

@@ -192,7 +192,6 @@ def test_submit_explains_how_to_download_files(lone_program, arguments):
     "arguments",
     [
         ("main.py", "--output-dir", "out"),
-        ("eval", "1", "--output-dir", "out"),
         ("submit", "main.py", "--output-file", "*", "--output-dir", "out"),
         ("--async", "main.py", "--output-file", "*", "--output-dir", "out"),
     ],

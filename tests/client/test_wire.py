@@ -9,8 +9,9 @@ import pytest
 
 from pyexec_cli import exit_codes
 from pyexec_client import requests
+from pyexec_client.display import Display
 from pyexec_client.errors import error_from_response
-from pyexec_client.events import Ended, Lifecycle, Output, Setup, event_from_message
+from pyexec_client.events import Displayed, Ended, Lifecycle, Output, Setup, event_from_message
 from pyexec_client.ignore import IgnoreRules
 from pyexec_client.options import metadata
 from pyexec_client.result import Result
@@ -77,6 +78,11 @@ def check_result(case) -> Result:
     for name in ("created_at", "started_at", "finished_at"):
         assert getattr(result, name) == (datetime.fromisoformat(wire[name]) if name in wire else None)
     assert result.truncated.stdout == wire.get("truncated", {}).get("stdout", False)
+    assert [{"data": d.data, "metadata": d.metadata} for d in result.displays] == wire.get("displays", [])
+    assert [(entry.type, entry.relation, len(entry.frames)) for entry in result.traceback] == [
+        (entry["type"], entry.get("relation"), len(entry["frames"])) for entry in wire.get("traceback", [])
+    ]
+    assert result.truncated.displays == wire.get("truncated", {}).get("displays", False)
     assert result.raw == wire
     return result
 
@@ -106,6 +112,8 @@ def test_events(case):
             assert event == Output(id=wanted["id"], stream=wanted["stream"], data=data)
         case Setup():
             assert event == Setup(id=wanted["id"], data=base64.b64decode(wanted["data"]))
+        case Displayed():
+            assert event == Displayed(id=wanted["id"], display=Display.from_json(wanted["display"]))
         case Ended():
             result = Result.from_json(wanted["result"])
             assert event == Ended(id=wanted["id"], type=wanted["type"], result=result)

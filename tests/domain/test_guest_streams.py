@@ -5,12 +5,14 @@ import os
 import pytest
 
 from pyexec.guest.interpreter import Streams
+from pyexec.guest.wire import REPORT
 
 
 @pytest.fixture
 def streams() -> Streams:
     streams = Streams()
-    streams.open_result()
+    streams.open_channel(0, b"")
+    streams.ends[REPORT] = streams.channel_end
     return streams
 
 

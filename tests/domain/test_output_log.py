@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.errors import CorruptLog
 
-pieces = st.lists(st.tuples(st.sampled_from(Stream), st.binary(max_size=8)), max_size=12)
+PRINTED = [Stream.STDOUT, Stream.STDERR, Stream.SETUP]
+pieces = st.lists(st.tuples(st.sampled_from(PRINTED), st.binary(max_size=8)), max_size=12)
+pieces_and_displays = st.lists(
+    st.tuples(st.sampled_from(Stream), st.binary(min_size=1, max_size=8)), max_size=12
+)
 
 
 def output_log_of(parts: list[tuple[Stream, bytes]]) -> OutputLog:
@@ -89,7 +93,7 @@ def test_decoded_data_survives_a_round_trip(stored: bytes) -> None:
     "stored",
     [
         b"1",
-        b"3" + b"00000001x",
+        b"4" + b"00000001x",
         b"1" + b"00000002x",
         b"1-0000001",
         b"1+0000001x",
@@ -122,3 +126,31 @@ def test_text_is_utf8_with_invalid_bytes_replaced() -> None:
     output_log.append(Stream.STDOUT, b"\xff\n")
     assert output_log.text_of(Stream.STDOUT) == "ü\ufffd\n"
     assert output_log.text_of(Stream.STDERR) == "x"
+
+
+@given(pieces_and_displays)
+def test_each_display_is_a_segment_of_its_own(parts: list[tuple[Stream, bytes]]) -> None:
+    output_log = OutputLog.decode(output_log_of(parts).encode())
+    displays = [data for stream, data in parts if stream is Stream.DISPLAY]
+    assert list(output_log.displays()) == displays
+    assert [data for stream, data in output_log.since(0) if stream is Stream.DISPLAY] == displays
+    printed = [(stream, data) for stream, data in parts if stream is not Stream.DISPLAY]
+    assert bytewise(list(output_log.without_displays().since(0))) == bytewise(printed)
+
+
+@given(pieces_and_displays, st.data())
+def test_a_part_of_a_display_is_left_out(parts: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+    output_log = output_log_of(parts)
+    displays = [each for stream, each in parts if stream is Stream.DISPLAY]
+    size = data.draw(st.integers(0, len(output_log)))
+    kept = list(OutputLog.decode(output_log.encode(size)).displays())
+    assert kept == displays[: len(kept)]
+    rest = [each for stream, each in output_log.since(size) if stream is Stream.DISPLAY]
+    assert rest == displays[len(displays) - len(rest) :]
+    assert len(kept) + len(rest) in (len(displays), len(displays) - 1)
+
+
+def test_a_large_display_is_one_piece() -> None:
+    output_log = output_log_of([(Stream.STDOUT, b"x" * 100_000), (Stream.DISPLAY, b"y" * 100_000)])
+    assert [len(data) for _, data in output_log.since(0)] == [65536, 34464, 100_000]
+    assert output_log.bytes_of(Stream.STDOUT) == b"x" * 100_000

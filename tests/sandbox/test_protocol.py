@@ -17,13 +17,13 @@ from pyexec.sandbox.protocol import (
     FilesCollected,
     Frame,
     OutputChunk,
-    ResultChunk,
+    ReportChunk,
 )
 
 HEADER = struct.Struct("!cI")
 KINDS = [
     wire.STDOUT,
-    wire.RESULT,
+    wire.REPORT,
     wire.EXIT,
     collector.FILE,
     collector.DATA,
@@ -122,5 +122,5 @@ def test_any_bytes_are_frames_or_a_broken_sandbox(frames: list[tuple[bytes, obje
             assert isinstance(one.path, str)
             assert one.path.encode()
             assert 0 <= one.size < 2**60
-        elif isinstance(one, FileChunk | OutputChunk | ResultChunk):
+        elif isinstance(one, FileChunk | OutputChunk | ReportChunk):
             assert isinstance(one.data, bytes)

@@ -83,7 +83,9 @@ async def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 async def outcome_of(run: Run, sandbox: Any) -> RunOutcome:
     limits = OutputLimits(
-        output_bytes=1000, files=OutputFileLimits(limits=FileLimits(bytes_max=1), spool_dir=Path())
+        output_bytes=1000,
+        display_bytes=1000,
+        files=OutputFileLimits(limits=FileLimits(bytes_max=1), spool_dir=Path()),
     )
     with anyio.fail_after(10):
         return await monitor(run, sandbox, partial(follow, run, sandbox, limits), limits)

@@ -89,6 +89,11 @@ def items() -> dict[str, Item]:
             stream=Stream.STDOUT,
             data=base64.b64decode(wanted["output"]["data"]),
         ),
+        "display": OutputItem(
+            position=Position(seq=3, offset=100),
+            stream=Stream.DISPLAY,
+            data=json.dumps(wanted["display"]["display"]).encode(),
+        ),
         "setup": OutputItem(position=Position(seq=3, offset=5), stream=Stream.SETUP, data=b"$ ls\n"),
         "the end": EndItem(
             position=Position(seq=4, offset=2),
@@ -103,7 +108,7 @@ def items() -> dict[str, Item]:
     }
 
 
-@pytest.mark.parametrize("name", ["a step", "setup", "output", "the end", "a failure"])
+@pytest.mark.parametrize("name", ["a step", "setup", "output", "display", "the end", "a failure"])
 def test_events_match_the_wire_files(name):
     (case,) = [case for case in cases("events") if case["name"] == name]
     written = encode("exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061", items()[name]).decode()

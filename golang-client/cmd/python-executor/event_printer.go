@@ -177,5 +177,8 @@ func printResult(result *pyexec.Result, console *console, asJSON bool) (int, err
 	if result.Truncated.Result {
 		console.info("only the beginning of result was stored")
 	}
+	if result.Truncated.Displays {
+		console.info("some displays were dropped: they exceed the server's limit, or are malformed")
+	}
 	return exitCodeOf(result), nil
 }

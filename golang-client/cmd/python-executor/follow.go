@@ -46,7 +46,7 @@ func (a *app) follow() *cobra.Command {
 		},
 	}
 	command.Flags().BoolVar(&tail, "tail", false, "Print output as it arrives, not at the end.")
-	command.Flags().StringVar(&outputDir, "output-dir", "", "Download the output files to `DIR`.")
+	command.Flags().StringVar(&outputDir, "output-dir", "", "Download the output files and the displays to `DIR`.")
 	return command
 }
 
@@ -59,12 +59,15 @@ func downloadFiles(
 		if len(result.Files) > 0 {
 			console.info("output files available: use follow %s --output-dir DIR", result.ExecutionID)
 		}
-		return nil
+		return outputDisplays(result, "", console, false)
 	}
-	if len(result.Files) == 0 && len(result.FilesSkipped) == 0 {
+	if len(result.Files) == 0 && len(result.FilesSkipped) == 0 && len(result.Displays) == 0 {
 		console.info("no output files: submit had no --output-file, or no file matched")
 	}
-	return downloadOutputFiles(ctx, client, result, outputDir, console)
+	if err := downloadOutputFiles(ctx, client, result, outputDir, console); err != nil {
+		return err
+	}
+	return outputDisplays(result, outputDir, console, false)
 }
 
 // printOutput prints the raw bytes of the streams that are not printed yet. In the result, invalid UTF-8 is replaced.

@@ -59,6 +59,9 @@ func (a *app) runCode(
 		if err := downloadOutputFiles(ctx, client, printer.result, directory, console); err != nil {
 			return 0, err
 		}
+		if err := outputDisplays(printer.result, script.outputDir, console, !script.asJSON); err != nil {
+			return 0, err
+		}
 		return printResult(printer.result, console, script.asJSON)
 	}
 	onInterrupt := func() bool {
@@ -182,6 +185,9 @@ func (a *app) evalCode(command *cobra.Command, arguments []string, script *scrip
 	}
 	directory := firstOf(script.outputDir, ".")
 	if err := downloadOutputFiles(command.Context(), client, result, directory, console); err != nil {
+		return err
+	}
+	if err := outputDisplays(result, script.outputDir, console, !script.asJSON); err != nil {
 		return err
 	}
 	if a.exitCode, err = printResult(result, console, script.asJSON); err == nil {

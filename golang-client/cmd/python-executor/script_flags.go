@@ -14,13 +14,17 @@ import (
 type scriptFlags struct {
 	requirements, stdin, entrypoint, outputDir string
 	env, files, preCommands, outputFiles       []string
-	noRequirements, asJSON                     bool
+	noRequirements, displays, asJSON           bool
+	isEval                                     bool // the command returns displays without a flag
 }
 
 func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 	set := command.Flags()
 	set.SortFlags = false
+	s.isEval = !archive
 	if archive {
+		set.BoolVar(&s.displays, "displays", false,
+			"Return what the program shows, such as figures of matplotlib.")
 		set.StringArrayVar(&s.files, "file", nil, "Send the file `PATH`, keeping its relative path (repeatable).")
 		set.StringVar(&s.entrypoint, "entrypoint", "", "Run the file at `PATH` inside the input.")
 		set.BoolVar(&s.noRequirements, "no-requirements", false,
@@ -36,7 +40,8 @@ func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 		"Run the shell command `CMD` as root during setup (repeatable).")
 	set.StringArrayVar(&s.outputFiles, "output-file", nil,
 		"Download the files under /work that match `GLOB` (repeatable).")
-	set.StringVar(&s.outputDir, "output-dir", "", "Save output files in `DIR`. [default: .]")
+	set.StringVar(&s.outputDir, "output-dir", "",
+		"Save output files in `DIR` [default: .], and displays such as figures as display-1.png.")
 	set.BoolVar(&s.asJSON, "json", false, "Print the result as one line of JSON.")
 }
 
@@ -58,8 +63,8 @@ func splitArguments(command *cobra.Command, arguments []string) (own, script []s
 func (s *scriptFlags) options(
 	command *cobra.Command, scriptArgs []string, stdinIsCode bool,
 ) ([]pyexec.Option, error) {
-	if s.outputDir != "" && len(s.outputFiles) == 0 {
-		return nil, usageErrorf(command, "--output-dir: use it together with --output-file")
+	if s.outputDir != "" && len(s.outputFiles) == 0 && !s.displays && !s.isEval {
+		return nil, usageErrorf(command, "--output-dir: use it together with --output-file or --displays")
 	}
 	if s.stdin == "-" && stdinIsCode {
 		return nil, usageErrorf(command, "--stdin -: the code is read from standard input already; give a file")
@@ -69,6 +74,9 @@ func (s *scriptFlags) options(
 		pyexec.WithArgs(scriptArgs...),
 		pyexec.WithPreCommands(s.preCommands...),
 		pyexec.WithOutputFiles(s.outputFiles...),
+	}
+	if s.displays {
+		options = append(options, pyexec.WithDisplays())
 	}
 	if s.stdin != "" {
 		text, err := readText(command, s.stdin, "--stdin")

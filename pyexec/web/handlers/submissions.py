@@ -194,6 +194,7 @@ def _files_of(body: EvalRequest) -> tuple[Metadata, dict[str, str]]:
         env_vars=body.env_vars,
         script_args=body.script_args,
         output_files=body.output_files,
+        capture_displays=body.capture_displays,
         config=body.config,
     )
     return metadata, files

@@ -10,7 +10,7 @@ from pyexec.domain.execution import Status
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result, Timings
 from pyexec.domain.spec import EvalRequest, Metadata
-from pyexec.web.openapi.descriptions import EXAMPLE_ID
+from pyexec.web.openapi.field_docs import EXAMPLE_ID
 from pyexec.web.schemas import Problem
 from pyexec.web.sse import encode
 

@@ -12,7 +12,8 @@ import attrs
 from marshmallow import INCLUDE, RAISE, Schema, fields
 from marshmallow.validate import OneOf
 
-from pyexec.web.openapi.descriptions import TYPES, FieldDoc
+from pyexec.web.openapi.descriptions import TYPES
+from pyexec.web.openapi.field_docs import FieldDoc
 from pyexec.web.schemas import Problem
 
 
@@ -143,6 +144,8 @@ def _field(kind: Any, role: SchemaRole, options: dict[str, Any]) -> fields.Field
         return fields.List(_field(get_args(kind)[0], role, item_options), **options)
     if origin in (dict, Mapping):
         return fields.Dict(values=_field(get_args(kind)[1], role, {"metadata": {}}), **options)
+    if kind is Any:
+        return fields.Raw(**options)
     if attrs.has(kind):
         return fields.Nested(schema_of(kind, role), **options)
     if issubclass(kind, Enum):

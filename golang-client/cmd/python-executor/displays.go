@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/term"
+
+	pyexec "github.com/python-executor/golang-client"
+)
+
+// kittyChunk is the number of characters of base64 in one command of the kitty protocol.
+const kittyChunk = 4096
+
+// outputDisplays writes each display to a file of the directory. Without one, it shows images if show is set and the
+// terminal can.
+func outputDisplays(result *pyexec.Result, directory string, console *console, show bool) error {
+	if len(result.Displays) == 0 {
+		return nil
+	}
+	if directory != "" {
+		return saveDisplays(result.Displays, directory, console)
+	}
+	protocol := ""
+	if show && term.IsTerminal(int(os.Stdout.Fd())) {
+		protocol = imageProtocol()
+	}
+	left := 0
+	for _, display := range result.Displays {
+		content, err := display.Content("image/png")
+		if err != nil || protocol == "" {
+			left++
+			continue
+		}
+		if err := console.write("stdout", imageSequence(content, protocol)); err != nil {
+			return err
+		}
+	}
+	if left > 0 {
+		console.info("displays not shown: %d (--output-dir DIR saves them)", left)
+	}
+	return nil
+}
+
+func saveDisplays(displays []pyexec.Display, directory string, console *console) error {
+	if err := os.MkdirAll(directory, 0o777); err != nil {
+		return err
+	}
+	for index, display := range displays {
+		content, err := display.Content("")
+		if err != nil {
+			return fmt.Errorf("cannot read display %d: %w", index+1, err)
+		}
+		target := filepath.Join(directory, fmt.Sprintf("display-%d%s", index+1, display.Suffix()))
+		if err := os.WriteFile(target, content, 0o666); err != nil {
+			return err
+		}
+		console.info("wrote %s", target)
+	}
+	return nil
+}
+
+// imageProtocol returns the protocol with which the terminal shows images, or an empty string. Terminals that can show
+// images say so in a variable. Multiplexers pass the variable on, but not the images.
+func imageProtocol() string {
+	name := os.Getenv("TERM")
+	hides := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	if os.Getenv("TMUX") != "" || slices.ContainsFunc([]string{"screen", "tmux", "dumb"}, hides) {
+		return ""
+	}
+	if os.Getenv("KITTY_WINDOW_ID") != "" || name == "xterm-kitty" || name == "xterm-ghostty" {
+		return "kitty"
+	}
+	program := os.Getenv("TERM_PROGRAM")
+	if program == "iTerm.app" || program == "WezTerm" || os.Getenv("LC_TERMINAL") == "iTerm2" {
+		return "iterm2"
+	}
+	return ""
+}
+
+// imageSequence returns what makes a terminal show a PNG.
+func imageSequence(content []byte, protocol string) []byte {
+	text := base64.StdEncoding.EncodeToString(content)
+	if protocol == "iterm2" {
+		return fmt.Appendf(nil, "\x1b]1337;File=inline=1;size=%d:%s\a\n", len(content), text)
+	}
+	var out bytes.Buffer
+	keys := "a=T,f=100,"
+	for chunk := range slices.Chunk([]byte(text), kittyChunk) {
+		more := 1
+		if text = text[len(chunk):]; text == "" {
+			more = 0
+		}
+		fmt.Fprintf(&out, "\x1b_G%sm=%d;%s\x1b\\", keys, more, chunk)
+		keys = ""
+	}
+	out.WriteByte('\n')
+	return out.Bytes()
+}

@@ -1,0 +1,88 @@
+"""Check the displays of a program, and encode them for the output log: MIME bundles of the Jupyter protocol.
+
+The values of a bundle are JSON for JSON types, text for text types, and base64 for all others."""
+
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+DISPLAYS_MAX = 1000
+"""Maximum number of displays of a run."""
+MIME_TYPES_MAX = 50
+"""Maximum number of MIME types of a display."""
+_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_MIME = re.compile(f"{_NAME}/{_NAME}")
+"""The names that can be registered (RFC 6838 §4.2), without parameters."""
+_BINARY = re.compile(r"(image|audio|video|font)/(?!svg\+xml$).*|application/(pdf|octet-stream|zip)")
+
+
+@frozen
+class Display:
+    """What a notebook would show: an object in one or more MIME types, and metadata."""
+
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def is_mime_type(name: str) -> bool:
+    """Return True for the name of a MIME type."""
+    return _MIME.fullmatch(name) is not None
+
+
+def is_binary_type(mime: str) -> bool:
+    """Return True for a type whose values are base64."""
+    return _BINARY.fullmatch(mime.lower()) is not None
+
+
+def is_json_type(mime: str) -> bool:
+    """Return True for a type whose values are JSON."""
+    return mime.lower() == "application/json" or mime.lower().endswith("+json")
+
+
+def binary_value(mime: str, value: bytes) -> str:
+    """Return the value of bytes: text for a text type, else base64."""
+    if mime.lower().startswith("text/") or mime.lower().endswith("+xml"):
+        return value.decode("utf-8", "replace")
+    return binascii.b2a_base64(value, newline=False).decode()
+
+
+def text_value(mime: str, value: bytes) -> str:
+    """Return the value of a text. That of a binary type must be base64; raise `ValueError` if it is not."""
+    text = value.decode("utf-8", "replace")
+    if not is_binary_type(mime):
+        return text
+    compact = "".join(text.split())
+    binascii.a2b_base64(compact, strict_mode=True)
+    return compact
+
+
+def json_value(value: bytes) -> Any:
+    """Parse JSON; raise `ValueError` if it is malformed, not finite, or nested too deeply."""
+    try:
+        return json.loads(value, parse_constant=_reject_constant)
+    except RecursionError as error:
+        raise ValueError("the value is nested too deeply") from error
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def encode_display(display: Display) -> bytes:
+    """Encode a display as one line of JSON; raise `ValueError` for a value that JSON cannot express."""
+    try:
+        document = {"data": display.data, "metadata": display.metadata}
+        # JSON escapes can name half of a surrogate pair, which UTF-8 cannot.
+        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    except RecursionError as error:
+        raise ValueError("the value is nested too deeply") from error
+
+
+def decode_display(line: bytes) -> Display:
+    """Decode a display of an output log."""
+    document = json.loads(line)
+    return Display(document["data"], document["metadata"])

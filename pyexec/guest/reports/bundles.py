@@ -1,0 +1,157 @@
+"""Format an object as a MIME bundle, by the rules of IPython: its `_repr_*_` methods, and figures of matplotlib."""
+
+import io
+import sys
+
+from pyexec.guest.reports.channel import (
+    BINARY,
+    FIELD_OVERHEAD,
+    JSON,
+    METADATA,
+    TEXT,
+    field,
+    without_own_frames,
+)
+
+METHODS = {
+    "text/html": "_repr_html_",
+    "text/markdown": "_repr_markdown_",
+    "image/svg+xml": "_repr_svg_",
+    "image/png": "_repr_png_",
+    "application/pdf": "_repr_pdf_",
+    "image/jpeg": "_repr_jpeg_",
+    "text/latex": "_repr_latex_",
+    "application/json": "_repr_json_",
+    "application/javascript": "_repr_javascript_",
+}
+BINARY_TYPES = ("image/png", "image/jpeg", "application/pdf")
+CANARY = "_ipython_canary_method_should_not_exist_"
+"""An object that has this attribute has every attribute, so its methods mean nothing."""
+
+
+def bundle_of(value, include=None, exclude=None):
+    """Return the data and the metadata of an object. What fails is left out, with its traceback on stderr."""
+    data, metadata = {}, {}
+    wanted = Selection(include, exclude)
+    if wanted("text/plain"):
+        data["text/plain"] = attempt(lambda: repr(value))
+    for mime, name in METHODS.items():
+        method = find_method(value, name) if wanted(mime) else None
+        if method is not None:
+            add(data, metadata, mime, attempt(method))
+    if wanted("image/png") and is_figure(value):
+        data["image/png"] = attempt(lambda: figure_png(value))
+    method = find_method(value, "_repr_mimebundle_")
+    if method is not None:
+        more = attempt(lambda: method(include=include, exclude=exclude))
+        more, more_metadata = more if isinstance(more, tuple) and len(more) == 2 else (more, None)
+        if isinstance(more, dict):
+            data.update((mime, each) for mime, each in more.items() if wanted(mime))
+        if isinstance(more_metadata, dict):
+            metadata.update(more_metadata)
+    return {mime: each for mime, each in data.items() if each is not None}, metadata
+
+
+class Selection:
+    """The MIME types that the caller of `display` wants."""
+
+    def __init__(self, include, exclude):
+        self.include = None if include is None else set(include)
+        self.exclude = set(exclude or ())
+
+    def __call__(self, mime):
+        return (self.include is None or mime in self.include) and mime not in self.exclude
+
+
+def find_method(value, name):
+    """Return the bound method, or None. A class has no methods of its own here."""
+    if isinstance(value, type):
+        return None
+    try:
+        if callable(getattr(value, CANARY, None)):
+            return None
+        method = getattr(value, name, None)
+    except Exception:  # a property of the program
+        return None
+    return method if callable(method) else None
+
+
+def attempt(function):
+    """Return the function's value; None with a traceback on stderr if it raises, as IPython does."""
+    try:
+        return function()
+    except NotImplementedError:
+        return None
+    except Exception:
+        import traceback
+
+        kind, error, trace = sys.exc_info()
+        traceback.print_exception(kind, error, without_own_frames(trace))
+        return None
+
+
+def add(data, metadata, mime, value):
+    """Add what a `_repr_*_` method has returned: the value, or a pair of the value and its metadata."""
+    if isinstance(value, tuple) and len(value) == 2:
+        value, more = value
+        if isinstance(more, dict) and more:
+            metadata[mime] = more
+    if value is None:
+        return
+    if mime in BINARY_TYPES:
+        allowed = (bytes, str)  # a string is base64
+    elif mime == "application/json":
+        allowed = (dict, list, str, int, float)
+    else:
+        allowed = (str,)
+    if isinstance(value, allowed):
+        data[mime] = value
+    else:
+        text = "%s returned a value of the type %s; it is not shown\n"
+        sys.stderr.write(text % (METHODS[mime], type(value).__name__))
+
+
+def is_figure(value):
+    module = sys.modules.get("matplotlib.figure")
+    return module is not None and isinstance(value, getattr(module, "Figure", ()))
+
+
+def figure_png(figure):
+    """Return the same bytes that `savefig` writes to a file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def encode(data, metadata):
+    """Return a bundle as the fields of a record, and the bytes that it takes in the result."""
+    fields, size = [], FIELD_OVERHEAD
+    for mime, value in data.items():
+        encoded = attempt(lambda: encode_value(mime, value))  # noqa: B023 it is called at once
+        if encoded is None:
+            continue
+        kind, content = encoded
+        fields.append(field(kind, str(mime), content))
+        size += len(str(mime)) + (len(content) + 2) // 3 * 4 if kind == BINARY else len(content)
+        size += FIELD_OVERHEAD
+    if metadata:
+        content = attempt(lambda: to_json(metadata))
+        if content is not None:
+            fields.append(field(METADATA, "", content))
+            size += len(content)
+    return b"".join(fields), size
+
+
+def encode_value(mime, value):
+    """Return the kind and the bytes of a value."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return BINARY, bytes(value)
+    if mime == "application/json" or mime.endswith("+json") or not isinstance(value, str):
+        return JSON, to_json(value)
+    return TEXT, value.encode("utf-8", "backslashreplace")
+
+
+def to_json(value):
+    import json
+
+    return json.dumps(value, allow_nan=False).encode()

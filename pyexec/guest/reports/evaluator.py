@@ -1,0 +1,38 @@
+"""Run a script as `python script` does, and report the value of its last expression.
+
+See docs/design/last-expression.md. `sys.argv` has the script and its arguments. This module imports only modules that
+the interpreter has already loaded. Any other import could load a file of the caller with the same name."""
+
+import _ast as ast
+import os
+import sys
+
+from pyexec.guest.reports.channel import channel, load, without_own_frames
+
+
+def main():
+    del sys.argv[:1]
+    path = os.path.abspath(sys.argv[0])
+    if sys.path and not sys.path[0]:
+        sys.path[0] = os.path.dirname(path)
+    sys.excepthook = print_traceback
+    with open(path, "rb") as file:
+        tree = compile(file.read(), path, "exec", ast.PyCF_ONLY_AST)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    module = type(sys)("__main__")
+    module.__file__ = path
+    module.__builtins__ = __builtins__
+    sys.modules["__main__"] = module
+    exec(compile(tree, path, "exec"), module.__dict__)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), path, "eval"), module.__dict__)
+        text = repr(value)
+        if channel.is_open():
+            channel.send_result(text.encode("utf-8", "backslashreplace"))
+            load("bundles", "display").show_value(value)
+
+
+def print_traceback(kind, error, trace):
+    """Print a traceback as the interpreter does, without the frames of this package and of the command line."""
+    trace = without_own_frames(trace and trace.tb_next)
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)

@@ -1,0 +1,79 @@
+"""Save what a program showed, such as figures, or show its images on a terminal that can."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from anyio import to_thread
+
+from pyexec_client import Display, PyexecError, Result
+
+from .console import Console
+
+_CHUNK = 4096
+"""Characters of base64 in one command of the kitty protocol."""
+
+
+async def output_displays(result: Result, directory: str | None, console: Console, *, show: bool) -> None:
+    """Write each display to a file of the directory. Without one, show images if `show` is set and the terminal can."""
+    if not result.displays:
+        return
+    if directory is not None:
+        await to_thread.run_sync(_save, result.displays, Path(directory), console)
+        return
+    protocol = image_protocol(os.environ) if show and sys.stdout is not None and sys.stdout.isatty() else None
+    shown = 0
+    for display in result.displays if protocol else ():
+        if (sequence := _image(display, protocol or "")) is not None:
+            await console.write("stdout", sequence)
+            shown += 1
+    if left := len(result.displays) - shown:
+        console.info(f"displays not shown: {left} (--output-dir DIR saves them)")
+
+
+def _save(displays: Iterable[Display], directory: Path, console: Console) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, display in enumerate(displays, start=1):
+        target = directory / f"display-{number}{display.suffix}"
+        try:
+            target.write_bytes(display.content())
+        except ValueError as error:
+            raise PyexecError(f"cannot read display {number}: {error}") from error
+        console.info(f"wrote {target}")
+
+
+def image_protocol(environment: os._Environ[str] | dict[str, str]) -> str | None:
+    """Return the protocol with which the terminal shows images: `kitty`, `iterm2` or None.
+
+    Terminals that can show images say so in a variable. Multiplexers pass the variable on, but not the images."""
+    term = environment.get("TERM", "")
+    if environment.get("TMUX") or term.startswith(("screen", "tmux", "dumb")):
+        return None
+    if environment.get("KITTY_WINDOW_ID") or term in ("xterm-kitty", "xterm-ghostty"):
+        return "kitty"
+    known = (environment.get("TERM_PROGRAM"), environment.get("LC_TERMINAL"))
+    return "iterm2" if known[0] in ("iTerm.app", "WezTerm") or known[1] == "iTerm2" else None
+
+
+def _image(display: Display, protocol: str) -> bytes | None:
+    """Return what makes a terminal show the PNG of a display; None if it has none."""
+    try:
+        content = display.content("image/png")
+    except (KeyError, ValueError):
+        return None
+    # Encoded again, because the text of a server could contain control characters.
+    text = base64.b64encode(content)
+    if protocol == "iterm2":
+        return b"\x1b]1337;File=inline=1;size=%d:%s\a\n" % (len(content), text)
+    return b"".join(_kitty(text)) + b"\n"
+
+
+def _kitty(text: bytes) -> Iterator[bytes]:
+    for at in range(0, len(text), _CHUNK):
+        first = b"a=T,f=100," if at == 0 else b""
+        more = at + _CHUNK < len(text)
+        yield b"\x1b_G%sm=%d;%s\x1b\\" % (first, more, text[at : at + _CHUNK])

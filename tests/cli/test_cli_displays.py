@@ -1,0 +1,128 @@
+"""Test what the command lines do with displays: files, names on stderr, and images on terminals that show them."""
+
+import base64
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from tests.support.canned import Request, canned
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
+RESULT: dict[str, Any] = {
+    "execution_id": "exe_1",
+    "status": "completed",
+    "exit_code": 0,
+    "started_at": "2026-01-01T00:00:00Z",
+    "stdout": "",
+    "stderr": "",
+    "result": "42",
+    "displays": [
+        {"data": {"image/png": base64.b64encode(PNG).decode(), "text/plain": "<Figure>"}, "metadata": {}},
+        {"data": {"text/html": "<b>", "text/plain": "bold"}, "metadata": {}},
+        {"data": {"application/json": {"a": [1]}}, "metadata": {}},
+        {"data": {"text/plain": "text"}, "metadata": {}},
+    ],
+    "truncated": {"stdout": False, "stderr": False, "displays": True},
+}
+FILES = {
+    "display-1.png": PNG,
+    "display-2.html": b"<b>",
+    "display-4.txt": b"text",
+}
+DROPPED = "python-executor: some displays were dropped: they exceed the server's limit, or are malformed\n"
+NOT_SHOWN = "python-executor: displays not shown: {} (--output-dir DIR saves them)\n"
+
+
+def answer(request: Request) -> None:
+    if "content-length" in request.headers:
+        request.rfile.read(int(request.headers["content-length"]))
+    elif request.headers.get("transfer-encoding"):
+        request.body()
+    if request.path == "/api/v1/eval":
+        request.say("application/json", json.dumps(RESULT).encode())
+    else:
+        request.say_events(
+            ("submitted", {"execution_id": "exe_1"}),
+            ("running", {"execution_id": "exe_1"}),
+            ("display", RESULT["displays"][0]),
+            ("finished", RESULT),
+        )
+
+
+@pytest.fixture
+def showing(lone_program) -> Iterator[Any]:
+    with canned(answer) as url:
+        yield evolve(lone_program, server=url)
+
+
+@pytest.mark.parametrize(
+    "command", [("eval", "42"), ("run", "main.py", "--displays"), ("follow", "exe_1")], ids=lambda c: c[0]
+)
+def test_displays_are_saved_and_named(showing, command) -> None:
+    showing.file("main.py", "pass")
+    done = showing.run(*command, "--output-dir", "got")
+    assert done.returncode == 0, done.stderr
+    directory = showing.directory / "got"
+    assert {path.name: path.read_bytes() for path in directory.iterdir() if path.suffix != ".json"} == FILES
+    assert json.loads((directory / "display-3.json").read_bytes()) == {"a": [1]}
+    names = ("display-1.png", "display-2.html", "display-3.json", "display-4.txt")
+    stderr = done.stderr.decode()
+    assert stderr.endswith("".join(f"python-executor: wrote got/{name}\n" for name in names) + DROPPED)
+
+
+@pytest.mark.parametrize("environment", [{}, {"KITTY_WINDOW_ID": "1"}, {"TERM_PROGRAM": "WezTerm"}])
+def test_without_a_directory_and_a_terminal_a_note_says_so(showing, environment) -> None:
+    done = showing.run("eval", "42", **environment)
+    assert (done.stdout, done.stderr.decode()) == (b"42\n", NOT_SHOWN.format(4) + DROPPED)
+    assert showing.run("-q", "eval", "42").stderr == b""
+    assert list(showing.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "protocol"),
+    [
+        ({"KITTY_WINDOW_ID": "1"}, "kitty"),
+        ({"TERM": "xterm-kitty"}, "kitty"),
+        ({"TERM_PROGRAM": "iTerm.app"}, "iterm2"),
+        ({"LC_TERMINAL": "iTerm2"}, "iterm2"),
+        ({"KITTY_WINDOW_ID": "1", "TMUX": "/tmp/tmux"}, None),
+        ({"KITTY_WINDOW_ID": "1", "TERM": "screen-256color"}, None),
+        ({"TERM": "xterm-256color"}, None),
+    ],
+)
+def test_images_are_shown_on_a_terminal_that_says_it_can(showing, environment, protocol) -> None:
+    screen, stderr = on_a_terminal(showing, "eval", "42", **environment)
+    text = base64.b64encode(PNG)
+    shown = {
+        "kitty": b"\x1b_Ga=T,f=100,m=1;%s\x1b\\\x1b_Gm=0;%s\x1b\\\r\n" % (text[:4096], text[4096:]),
+        "iterm2": b"\x1b]1337;File=inline=1;size=%d:%s\a\r\n" % (len(PNG), text),
+        None: b"",
+    }
+    assert len(text) < 2 * 4096
+    assert screen == b"42\r\n" + shown[protocol]
+    assert stderr.decode() == NOT_SHOWN.format(3 if protocol else 4) + DROPPED
+
+
+def on_a_terminal(program, *arguments: str, **environment: str) -> tuple[bytes, bytes]:
+    """Run the program with standard output on a terminal. Return what it shows, and standard error."""
+    hidden = ("TERM", "TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL")
+    inherited = {name: value for name, value in program.environment({}).items() if name not in hidden}
+    controller, terminal = os.openpty()
+    try:
+        with program.started(
+            *arguments, stdout=terminal, stderr=subprocess.PIPE, env=inherited | environment
+        ) as process:
+            os.close(terminal)
+            screen = b""
+            with suppress(OSError):  # EIO: the program has closed the terminal
+                while piece := os.read(controller, 65536):
+                    screen += piece
+            return screen, process.stderr.read()
+    finally:
+        os.close(controller)

@@ -1,0 +1,128 @@
+"""Test that figures of matplotlib, and objects of IPython and pandas, are shown as a notebook shows them."""
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.api import Api, api_of
+from tests.support.images import remove_environments
+from tests.support.server import Server, installing_settings, running_server
+
+REQUIREMENTS = "matplotlib\npandas\nipython\n"
+
+
+@pytest.fixture(scope="module")
+def installing(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings = {**installing_settings(), "setup_timeout": "300", "setup_disk_mb": "4096"}
+    with running_server(tmp_path_factory.mktemp("figures") / "data", image, **settings) as server:
+        yield server
+    remove_environments(image)
+
+
+@pytest.fixture
+async def plotting(installing: Server) -> AsyncIterator[Api]:
+    async with api_of(installing.url) as api:
+        yield api
+
+
+async def result_of(api: Api, code: str, **options: Any) -> Any:
+    body = {"code": code, "requirements_txt": REQUIREMENTS, **options}
+    document = (await api.eval(body)).document
+    assert (document["status"], document["exit_code"], document["stderr"]) == ("completed", 0, ""), document
+    return document
+
+
+def digests(document: Any) -> list[str]:
+    """Return the SHA-256 of each PNG that was shown."""
+    pngs = [base64.b64decode(each["data"]["image/png"]) for each in document["displays"]]
+    assert all(png.startswith(b"\x89PNG") for png in pngs)
+    return [hashlib.sha256(png).hexdigest() for png in pngs]
+
+
+FIGURES = """
+import hashlib, json, sys
+{select}
+import matplotlib.pyplot as plt
+saved = []
+def plot(*values):
+    plt.plot(values)
+    plt.savefig("plot.png")
+    saved.append(hashlib.sha256(open("plot.png", "rb").read()).hexdigest())
+{use}
+print(json.dumps(saved))
+"""
+
+
+@pytest.mark.parametrize(
+    ("select", "use", "shown"),
+    [
+        ("", "plot(1, 2); plt.show(); plot(2, 1); plt.show()", [0, 1]),
+        ("", "plot(1, 2); plt.figure(); plot(2, 1)", [0, 1]),
+        ("", "plot(1, 2); plt.show(); plt.show(); plt.close('all'); plt.close('all')", [0]),
+        ("", "plot(1, 2); plt.close(); plot(2, 1); plt.close(); plt.close()", []),
+        ("", "plot(1, 2); fig = plt.gcf(); display(fig); plt.show()", [0]),
+        ("", "plot(1, 2); fig = plt.gcf(); plt.close(fig); display(fig); display(fig)", [0, 0]),
+        ("", "plot(1, 2); plt.gcf().show()", [0]),
+        ("import matplotlib; matplotlib.use('Agg')", "plot(1, 2)", [0]),
+        ("import atexit; atexit.register(lambda: plt.figure())", "plot(1, 2); plt.show()", [0]),
+        ("sys.stdout.flush()", "import os\nplot(1, 2)\nif not os.fork(): plt.show(); os._exit(0)\nos.wait()", [0]),
+    ],
+)  # fmt: skip
+async def test_each_figure_is_shown_once_as_it_would_be_saved(
+    plotting: Api, select: str, use: str, shown: list[int]
+) -> None:
+    document = await result_of(plotting, FIGURES.format(select=select, use=use))
+    saved = json.loads(document["stdout"])
+    assert digests(document) == [saved[number] for number in shown]
+
+
+async def test_a_figure_is_shown_after_an_exception_and_for_an_execution(plotting: Api) -> None:
+    code = "import matplotlib.pyplot as plt\nplt.plot([1])\n1 / 0"
+    document = (await plotting.eval({"code": code, "requirements_txt": REQUIREMENTS})).document
+    assert (document["error_type"], len(digests(document))) == ("ZeroDivisionError", 1)
+    result = await plotting.run(code, requirements_txt=REQUIREMENTS, capture_displays=True)
+    assert (result["error_type"], len(digests(result))) == ("ZeroDivisionError", 1)
+
+
+async def test_a_figure_as_last_expression_is_shown_once(plotting: Api) -> None:
+    code = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nfig"
+    document = await result_of(plotting, code, eval_last_expr=True)
+    assert document["displays"][0]["data"]["text/plain"] == "<Figure size 640x480 with 1 Axes>"
+    assert len(digests(document)) == 1
+
+
+async def test_a_backend_of_the_caller_is_used_and_children_have_their_own(plotting: Api) -> None:
+    code = """
+import os, subprocess, sys
+import matplotlib.pyplot as plt
+print(plt.get_backend().lower(), os.environ.get("MPLBACKEND"), flush=True)
+subprocess.run([sys.executable, "-c", "import matplotlib.pyplot as p; p.plot([1]); print(p.get_backend().lower())"])
+"""
+    document = await result_of(plotting, code, env_vars=["MPLBACKEND=svg"])
+    assert document["stdout"] == "svg svg\nsvg\n"
+    document = await result_of(plotting, code)
+    assert document["stdout"] == "module://pyexec_figures None\nagg\n"
+
+
+async def test_objects_of_ipython_and_pandas_are_shown(plotting: Api) -> None:
+    code = """
+import IPython, pandas
+from IPython.display import HTML, Image, clear_output, display, publish_display_data
+display(HTML("<b>bold</b>"), Image(data=b"\\x89PNG\\r\\n\\x1a\\n", format="png"))
+publish_display_data({"text/plain": "published"})
+clear_output()
+handle = display(1, display_id=True)
+handle.update(2)
+pandas.DataFrame({"a": [1, 2]})
+"""
+    document = await result_of(plotting, code, eval_last_expr=True)
+    shown = [each["data"] for each in document["displays"]]
+    assert (document["stdout"], len(shown)) == ("", 6)
+    assert shown[0] == {"text/plain": "<IPython.core.display.HTML object>", "text/html": "<b>bold</b>"}
+    assert base64.b64decode(shown[1]["image/png"]) == b"\x89PNG\r\n\x1a\n"
+    assert [each["text/plain"] for each in shown[2:5]] == ["published", "1", "2"]
+    assert "<table" in shown[5]["text/html"]
