@@ -3,6 +3,7 @@
 import marshal
 import os
 import socket
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,8 +170,7 @@ def test_modules_of_the_caller_are_not_loaded_by_mistake(tmp_path: Path) -> None
     assert (reported.code, reported.stderr) == (0, "")
     assert [each.data["text/html"] for each in reported.displays] == ["<p>", "<p>"]
     assert reported.result is not None
-    (tmp_path / "site" / "sitecustomize.py").unlink()
-    (tmp_path / "site").rmdir()
+    shutil.rmtree(tmp_path / "site")
     reported = run(tmp_path, "def f():\n  raise ValueError('v')\nf()", evaluate=True)
     assert reported.crash is not None
     assert (reported.crash.error_type, reported.crash.error) == ("ValueError", "v")
