@@ -176,6 +176,14 @@ def new_agent(directory: Path, *arguments: str, tls: bool = False, **config: obj
     return Agent(directory, ports, command, shows_nodes="acl" not in config)
 
 
+def make_certificates(directory: Path) -> None:
+    """Create a certificate authority and a certificate for localhost: `consul-agent-ca.pem`, `dc1-server-consul-0.pem`
+    and `dc1-server-consul-0-key.pem`."""
+    directory.mkdir()
+    for command in (["tls", "ca", "create"], ["tls", "cert", "create", "-server"]):
+        subprocess.run([binary(), *command], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+
+
 @contextmanager
 def running(*agents: Agent) -> Iterator[None]:
     """Start the agents and wait until they are ready; kill them at the end."""
