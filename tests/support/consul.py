@@ -133,7 +133,9 @@ _given: set[int] = set()
 def free_ports(names: Sequence[str]) -> Mapping[str, int]:
     """Return a free port for each name. No test of any worker has got the same port before, and no connection can get
     it by chance, because it is below the kernel's ephemeral range."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS_MAX
+    worker = (
+        int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{WORKERS_MAX - 1}").removeprefix("gw")) % WORKERS_MAX
+    )
     candidates = iter(random.sample(range(20_000 + worker, 32_000, WORKERS_MAX), 1000))
     return {name: next(filter(_is_free, candidates)) for name in names}
 
