@@ -40,6 +40,7 @@ _PYTEST = ["pytest", "--timeout", "600", "--durations", "25"]
 # Tests often wait for containers: four workers keep two processors busy.
 _PARALLEL = [*_PYTEST, "-n", "4"]
 _WITHOUT_DOCKER = ["-m", "not (soak or full or service)", "tests/domain", "tests/contract", "tests/services"]
+_CLAIMS = ["-m", "claims and not (soak or full)", "tests/web"]
 _LEADER_CLAIMS = ["--setting", "local_claim=off"]
 _USED_ONCE = ["--setting", "sandbox_reuse=off"]
 
@@ -68,17 +69,14 @@ _TARGETS = {
     "lint": Target(({**_LINT, **_LINT_GO},), go=True),
     "test": Target(
         (
-            {**_LINT, **_LINT_GO, **_GO_TEST},
             {
-                "pytest": [*_PARALLEL, "-m", "not (soak or full)"],
-                "pytest, the leader claims all": [
-                    *_PARALLEL,
-                    "-m",
-                    "claims and not (soak or full)",
-                    "tests/web",
-                    *_LEADER_CLAIMS,
-                ],
+                **_LINT,
+                **_LINT_GO,
+                **_GO_TEST,
+                # One process beside the workers of the other lane: it ends before them.
+                "pytest, the leader claims all": [*_PYTEST, *_CLAIMS, *_LEADER_CLAIMS],
             },
+            {"pytest": [*_PARALLEL, "-m", "not (soak or full)"]},
         ),
         docker=True,
         go=True,
@@ -114,8 +112,8 @@ _TARGETS = {
 def main() -> int:
     """Run the target that the first argument names.
 
-    Pass all other arguments to the first program of the last lane, and skip the other programs of that lane. Tests that
-    are selected in this way run in one process."""
+    Pass all other arguments to the first program of the last lane, and skip all other tests. Tests that are selected in
+    this way run in one process."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in _TARGETS:
         raise SetupError(f"Unknown target {name!r}; choose from {', '.join(_TARGETS)}.")
@@ -125,6 +123,9 @@ def main() -> int:
     lanes = [dict(lane) for lane in target.lanes]
     if arguments:
         title, argv = next(iter(lanes[-1].items()))
+        lanes = [
+            {other: command for other, command in lane.items() if command[0] != "pytest"} for lane in lanes
+        ]
         lanes[-1] = {title: [*argv, *(["-n", "0"] if "-n" in argv else []), *arguments]}
     prepared = time.monotonic()
     with ThreadPoolExecutor(len(lanes)) as threads:

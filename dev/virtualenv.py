@@ -65,7 +65,7 @@ def install(folder: Path, *, dev: bool, constraints: list[str]) -> None:
     run([interpreter, "-m", "venv", "--clear", str(folder)], "create a virtual environment")
     pip = [str(folder / "bin" / "pip"), "--disable-pip-version-check"]
     uv = _install_static_uv(folder, [*pip, "install", *constraints])
-    options, environment = _settings_of_pip(pip)
+    options, environment = settings_of_pip(pip)
     install = [str(uv), "pip", "install", "--python", str(folder / "bin" / "python3"), *options, *constraints]
     # --no-build-isolation makes uv use this setuptools, which is pinned, too.
     run([*install, "--upgrade", "setuptools"], _PURPOSE, environment)
@@ -87,7 +87,7 @@ def _install_static_uv(folder: Path, install: list[str]) -> Path:
         return (Path(scratch) / "bin" / "uv").replace(home / "uv")
 
 
-def _settings_of_pip(pip: list[str]) -> tuple[list[str], dict[str, str]]:
+def settings_of_pip(pip: list[str]) -> tuple[list[str], dict[str, str]]:
     """Return uv's options and environment for the package indexes that the user has configured for pip.
 
     See https://pip.pypa.io/en/stable/topics/configuration/: environment variables override `[install]`, and that

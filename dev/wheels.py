@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -65,11 +64,21 @@ def _fingerprint(target: Interpreter) -> str:
 
 
 def _resolve(pip: list[str]) -> list[str]:
-    """Return the exact versions of all direct and indirect requirements, and of pip and the build backend."""
-    with tempfile.NamedTemporaryFile(dir=RUN_DIR, suffix=".json") as report:
-        resolve = ["install", "--dry-run", "--ignore-installed", "--quiet", f"--report={report.name}"]
-        parts = ["--no-build-isolation", str(ROOT / "pyexec_client"), str(ROOT), "pip", "setuptools"]
-        run([*pip, *resolve, f"--constraint={virtualenv.PINS}", *parts], _PURPOSE)
-        packages = json.loads(Path(report.name).read_text())["install"]
-    released = [package for package in packages if "dir_info" not in package["download_info"]]
-    return [f"{package['metadata']['name']}=={package['metadata']['version']}" for package in released]
+    """Return the exact versions of all direct and indirect requirements, and of pip and the build backend.
+
+    uv takes a second of processor time, `pip install --dry-run` 14 seconds (2026-11-27)."""
+    options, environment = virtualenv.settings_of_pip(pip)
+    with tempfile.TemporaryDirectory(dir=RUN_DIR) as scratch:
+        wanted, pinned = Path(scratch) / "wanted.txt", Path(scratch) / "pinned.txt"
+        wanted.write_text(f"{ROOT / 'pyexec_client'}\n{ROOT}\npip\nsetuptools\n")
+        uv = [
+            str(virtualenv.BIN / "uv"),
+            "pip",
+            "compile",
+            "--no-header",
+            "--no-annotate",
+            "--no-build-isolation",
+        ]
+        target = [f"--python={virtualenv.BIN / 'python3'}", f"--constraint={virtualenv.PINS}"]
+        run([*uv, *target, *options, f"--output-file={pinned}", str(wanted)], _PURPOSE, environment)
+        return [line for line in pinned.read_text().splitlines() if "==" in line]

@@ -1,20 +1,17 @@
 """The program `python-executor-server` and its command line."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import uvloop
 
 from pyexec.errors import ExecutorError, first_error
 from pyexec.logs import Logs, printable
-from pyexec.preflight import run_preflight
-from pyexec.preflight.check_result import CheckResult, all_passed, as_json, as_text
-from pyexec.server import serve
 from pyexec.settings_parser import describe_settings, read_settings
 
 WRONG_USAGE = 2
@@ -41,9 +38,9 @@ def main() -> None:
         case []:
             _serve()
         case ["--check"]:
-            _check(as_text)
+            _check(as_json=False)
         case ["--check", "--json"] | ["--json", "--check"]:
-            _check(as_json)
+            _check(as_json=True)
         case ["--help" | "-h"]:
             _print(f"{USAGE}{describe_settings()}")
         case ["--version"]:
@@ -63,13 +60,15 @@ def _print(text: str) -> None:
     print(printable(text))
 
 
-def _check(format_results: Callable[[Sequence[CheckResult]], str]) -> None:
+def _check(*, as_json: bool) -> None:
     """Run the preflight checks, print their results, and exit with 0 if a server could work, else with 1."""
+    from pyexec.preflight import check_result, run_preflight  # a server does not need it
+
     logging.disable()  # the results already contain what the checked parts would log
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         results = runner.run(run_preflight())
-    _print(format_results(results))
-    sys.exit(0 if all_passed(results) else 1)
+    _print(check_result.as_json(results) if as_json else check_result.as_text(results))
+    sys.exit(0 if check_result.all_passed(results) else 1)
 
 
 def _serve() -> None:
@@ -78,6 +77,10 @@ def _serve() -> None:
     try:
         settings = read_settings(os.environ)
         logs = Logs(settings.log_format, settings.log_level)
+        gc.disable()  # imports leave no garbage; looking for it takes a tenth of their time
+        from pyexec.server import serve
+
+        gc.enable()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, logs))
     except* ExecutorError as errors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -141,6 +142,10 @@ def _reason(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorDNSError():
             return "the host name cannot be resolved"
+        case aiohttp.ClientConnectorCertificateError(
+            certificate_error=ssl.SSLCertVerificationError() as reason
+        ):
+            return f"its certificate is not trusted: {reason.verify_message}"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int() as number)):
             return os.strerror(number).lower()
         case aiohttp.ConnectionTimeoutError():

@@ -12,7 +12,7 @@ from pyexec.adapters.consul.schema import DEPLOYMENT, REPLICAS
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.settings import Settings
-from pyexec.wiring.stores import checked_deployment, consul_config
+from pyexec.wiring.consul import checked_deployment, consul_config
 
 CHECKS = "checks/"
 """The checks write below this key, and delete what they wrote."""

@@ -1,5 +1,7 @@
 """The HTTP application: routes, middleware, and the values that they share."""
 
+from typing import Any
+
 from aiohttp import web
 
 from pyexec.domain.spec import MEBIBYTE
@@ -8,6 +10,7 @@ from pyexec.metrics import Meter
 from pyexec.settings import Settings
 from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
+from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.executions import (
     delete_execution,
     get_events,
@@ -17,10 +20,9 @@ from pyexec.web.handlers.executions import (
     get_logs,
     list_executions,
 )
-from pyexec.web.handlers.server import add_api_docs, health, metrics, ready
+from pyexec.web.handlers.server import health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
-from pyexec.web.openapi.document import openapi_document, server_info
 
 ROUTES = (
     ("POST", "/api/v1/exec/sync", exec_sync),
@@ -62,5 +64,11 @@ def create_application(
         for same_path in (path, f"{path}/"):
             for same_method in SAFE_METHODS if method == "GET" else (method,):
                 app.router.add_route(same_method, same_path, handler)
-    add_api_docs(app, openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token)))
+
+    def build_openapi() -> dict[str, Any]:  # imports here: see `OpenAPIFile`
+        from pyexec.web.openapi.document import openapi_document, server_info
+
+        return openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token))
+
+    add_api_docs(app, build_openapi)
     return app

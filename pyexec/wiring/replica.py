@@ -9,6 +9,7 @@ import anyio
 from attrs import frozen
 
 from pyexec import __version__
+from pyexec.adapters.data_dir import create_data_dir
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tenants import Tenants
@@ -49,7 +50,7 @@ from pyexec.wiring.services import (
     build_submissions,
     watch_gauges,
 )
-from pyexec.wiring.stores import Stores, open_stores
+from pyexec.wiring.stores import Stores, open_embedded
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ async def open_replica(
             await engine.ensure_network(network)
             if settings.firewall == "auto":
                 await _apply_firewall(engine, network, allowed_services(settings, network))
-        stores = await stack.enter_async_context(open_stores(settings, replica_id, meter))
+        stores = await _open_stores(stack, settings, replica_id, meter)
         await stores.membership.join(
             Member(
                 replica=replica_id,
@@ -131,6 +132,17 @@ async def open_replica(
         )
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
+
+
+async def _open_stores(stack: AsyncExitStack, settings: Settings, replica_id: str, meter: Meter) -> Stores:
+    """Open the stores that the settings name. Raises `SettingsError`, or `Unavailable` if one does not answer."""
+    create_data_dir(settings.data_dir)
+    if settings.consul_addr is None:
+        return await open_embedded(stack, settings)
+    # Imported here: the libraries take a tenth of a second, and a single server does not need them.
+    from pyexec.wiring.consul import open_consul
+
+    return await open_consul(stack, settings, settings.consul_addr, replica_id, meter)
 
 
 def assemble(

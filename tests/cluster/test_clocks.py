@@ -32,6 +32,7 @@ AHEAD, BEHIND = "s ahead of that of Consul", "s behind that of Consul"
         ("right", 3600, AHEAD),
         ("right", -3600, BEHIND),
     ],
+    every=4,
 )
 async def test_replicas_with_different_clocks_work_together(
     image: str, tmp_path: Path, seconds: int, words: str, leader: str

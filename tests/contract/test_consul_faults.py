@@ -1,7 +1,6 @@
 """Faults of Consul: lost responses, a crash, a lost leader, a suspended agent; and TLS."""
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from pyexec.errors import Conflict, ConsulSessionLost, SettingsError, Unavailabl
 from pyexec.ports import EventLog
 from tests.contract.logs import consul_parts, in_own_task, prefix_of
 from tests.events import claimed, new_id, released, running, submitted
-from tests.support.consul import Agent, binary, cluster, dev_agent, durable_agent
+from tests.support.consul import Agent, cluster, dev_agent, durable_agent, make_certificates
 from tests.support.processes import suspended
 
 pytestmark = pytest.mark.service
@@ -174,12 +173,6 @@ async def test_a_cluster_loses_no_events_with_its_leader(tmp_path: Path) -> None
             assert found.keys() - written.keys() <= unanswered
             for execution in found:
                 assert len(await log.read(execution)) == 3
-
-
-def make_certificates(directory: Path) -> None:
-    directory.mkdir()
-    for command in (["tls", "ca", "create"], ["tls", "cert", "create", "-server"]):
-        subprocess.run([binary(), *command], cwd=directory, check=True, stdout=subprocess.DEVNULL)
 
 
 async def test_tls_needs_a_trusted_certificate(tmp_path: Path) -> None:

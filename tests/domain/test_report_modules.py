@@ -2,8 +2,8 @@
 
 import marshal
 import os
-import socket
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.images import docker, environments_of, own_image, remove_environments
-from tests.support.server import NETWORKS, Server, running_server
+from tests.support.server import SETUP_NETWORK, Server, running_server
 
 LIMIT_MB = 64
 OVER = "setup wrote more than 64 MiB and was stopped"
@@ -22,7 +22,7 @@ def image(image: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def small(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run a server whose setups may store little."""
-    settings = {**NETWORKS, "setup_disk_mb": str(LIMIT_MB), "warm_pool": "0"}
+    settings = {**SETUP_NETWORK, "setup_disk_mb": str(LIMIT_MB), "warm_pool": "0"}
     with running_server(tmp_path_factory.mktemp("small") / "data", image, **settings) as server:
         yield server
         log = server.log.read_text()

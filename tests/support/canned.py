@@ -1,6 +1,7 @@
 """An HTTP server with predefined responses, for responses that the real server does not give."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,14 +54,17 @@ class Request(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def canned(answer: Callable[[Request], None]) -> Iterator[str]:
+def canned(answer: Callable[[Request], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Run a server; yield its URL. `answer` is called with each request, in a separate thread."""
     handler = type("Canned", (Request,), {"answer": staticmethod(answer)})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            scheme = "http" if tls is None else "https"
+            yield f"{scheme}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()

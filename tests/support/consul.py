@@ -133,7 +133,9 @@ _given: set[int] = set()
 def free_ports(names: Sequence[str]) -> Mapping[str, int]:
     """Return a free port for each name. No test of any worker has got the same port before, and no connection can get
     it by chance, because it is below the kernel's ephemeral range."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS_MAX
+    worker = (
+        int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{WORKERS_MAX - 1}").removeprefix("gw")) % WORKERS_MAX
+    )
     candidates = iter(random.sample(range(20_000 + worker, 32_000, WORKERS_MAX), 1000))
     return {name: next(filter(_is_free, candidates)) for name in names}
 
@@ -174,6 +176,14 @@ def new_agent(directory: Path, *arguments: str, tls: bool = False, **config: obj
     file.write_text(json.dumps(written))
     command = [str(binary()), "agent", f"-config-file={file}", *arguments]
     return Agent(directory, ports, command, shows_nodes="acl" not in config)
+
+
+def make_certificates(directory: Path) -> None:
+    """Create a certificate authority and a certificate for localhost: `consul-agent-ca.pem`, `dc1-server-consul-0.pem`
+    and `dc1-server-consul-0-key.pem`."""
+    directory.mkdir()
+    for command in (["tls", "ca", "create"], ["tls", "cert", "create", "-server"]):
+        subprocess.run([binary(), *command], cwd=directory, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tests.support.archives import script
 from tests.support.containers import changes, deployment_of
 from tests.support.images import docker, environments_of, own_image, remove_environments, remove_images
 from tests.support.index import Index, own_network, running_index, wheel
-from tests.support.server import NETWORKS, Server, running_server
+from tests.support.server import SETUP_NETWORK, Server, running_server
 
 GREET = "import greet; print(greet.WORD)"
 
@@ -193,7 +193,7 @@ async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
 
 
 async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, **NETWORKS, setup_timeout="1") as server:
+    with running_server(tmp_path / "data", image, **SETUP_NETWORK, setup_timeout="1") as server:
         async with api_of(server.url) as api:
             result = await api.run("print('never')", pre_commands=["echo begun; sleep 600"])
     assert (result["status"], result["error_type"]) == ("failed", "setup_timeout")
@@ -370,7 +370,7 @@ async def test_an_environment_survives_a_restart(image: str, index: Index, tmp_p
 
 
 async def test_containers_that_a_user_started_are_not_removed(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, **NETWORKS, warm_pool="0") as server:
+    with running_server(tmp_path / "data", image, **SETUP_NETWORK, warm_pool="0") as server:
         async with api_of(server.url) as api:
             await api.run("", pre_commands=["true"])
     (made,) = environments_of(image)
@@ -442,7 +442,7 @@ async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> N
 @pytest.mark.claims
 async def test_setup_containers_of_a_killed_server_are_removed(image: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with running_server(data, image, **NETWORKS) as server:
+    with running_server(data, image, **SETUP_NETWORK) as server:
         async with api_of(server.url) as api:
             execution_id = await api.accepted("print('never')", pre_commands=["echo begun; sleep 600"])
             async with api.events(execution_id) as events:
@@ -451,7 +451,7 @@ async def test_setup_containers_of_a_killed_server_are_removed(image: str, tmp_p
                         break
         server.process.kill()
         server.process.wait()
-    with running_server(data, image, **NETWORKS) as server:
+    with running_server(data, image, **SETUP_NETWORK) as server:
         async with api_of(server.url) as api:
             assert (await api.kill(execution_id)).status == 200
     await until_no_setups(server)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.containers import changes, containers, deployment_of, until_containers
-from tests.support.server import NETWORKS, Server, running_server
+from tests.support.server import SETUP_NETWORK, Server, running_server
 
 pytestmark = pytest.mark.independent
 
@@ -57,7 +57,7 @@ async def until_sizes(server: Server, wanted: dict[int, int]) -> None:
 
 @asynccontextmanager
 async def serving(directory: Path, image: str, **settings: str) -> AsyncIterator[tuple[Server, Api]]:
-    with running_server(directory / "data", image, **NETWORKS, **settings) as server:
+    with running_server(directory / "data", image, **SETUP_NETWORK, **settings) as server:
         async with api_of(server.url) as api:
             yield server, api
 

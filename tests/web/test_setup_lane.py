@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.api import Api, Event, api_of, form, parse_events
 from tests.support.archives import script
-from tests.support.server import NETWORKS, Server, running_server
+from tests.support.server import SETUP_NETWORK, Server, running_server
 
 pytestmark = pytest.mark.claims
 
@@ -18,7 +18,7 @@ WAITING = b"waiting for other setups to end"
 @pytest.fixture(scope="module")
 def lane(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two slots, and one setup at a time."""
-    settings = {**NETWORKS, "max_concurrent": str(SLOTS), "max_setups": "1", "max_queued": "4"}
+    settings = {**SETUP_NETWORK, "max_concurrent": str(SLOTS), "max_setups": "1", "max_queued": "4"}
     with running_server(tmp_path_factory.mktemp("lane") / "data", image, **settings) as server:
         yield server
 

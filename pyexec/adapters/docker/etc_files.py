@@ -114,10 +114,10 @@ class EtcFiles:
         try:
             async with translate_errors(image=image_id):
                 container = await self._docker.containers.create(_helper_config(block), name=name)
-            # Read in any case: the image is rejected if they are no regular files.
-            passwd, group = await self._read_file(name, _PASSWD), await self._read_file(name, _GROUP)
             _, marker = await self._read_member(name, f"{_MOUNTED}/{block.marker}")
             if self._removed or not marker:
+                # Rejects the image if they are no regular files, so no image with a marker has to be checked again.
+                passwd, group = await self._read_file(name, _PASSWD), await self._read_file(name, _GROUP)
                 archive = await to_thread.run_sync(_archive, _files(block, passwd, group))
                 async with translate_errors(image=image_id):
                     await container.put_archive(_MOUNTED, archive)  # type: ignore[no-untyped-call]
