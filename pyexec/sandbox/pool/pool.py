@@ -74,6 +74,7 @@ class Pool:
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
         self._refill = Refill(self._queues, default_kind, size, parallel)
         self._start_seconds = INITIAL_START_SECONDS
+        self.pythons: dict[str, str] = {}  # of the last sandbox of each image
         self._in_use: dict[Sandbox, tuple[SandboxKind, str]] = {}
         self._changed = Broadcast()
         self._tasks: TaskGroup | None = None
@@ -240,6 +241,7 @@ class Pool:
         else:
             queue.starting -= 1
             queue.failures = 0
+            self.pythons[kind.image] = sandbox.python
             self._start_seconds += (anyio.current_time() - begun - self._start_seconds) / 4
             self._offer(kind, sandbox, None)
 
