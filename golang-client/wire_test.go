@@ -40,6 +40,7 @@ type wireOptions struct {
 	DiskMB              *int     `json:"disk_mb"`
 	CPUShares           *int     `json:"cpu_shares"`
 	Network             *bool
+	Inline              *bool `json:"inline_requirements"`
 }
 
 func (w wireOptions) options() []Option {
@@ -55,6 +56,7 @@ func (w wireOptions) options() []Option {
 	options = given(options, w.DiskMB, WithDiskMB)
 	options = given(options, w.CPUShares, WithCPUShares)
 	options = given(options, w.Network, WithNetwork)
+	options = given(options, w.Inline, WithInlineRequirements)
 	options = given(options, w.CPUSeconds, func(seconds float64) Option { return WithCPUTime(duration(seconds)) })
 	return given(options, w.Timeout, func(seconds float64) Option { return WithTimeout(duration(seconds)) })
 }

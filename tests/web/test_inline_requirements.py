@@ -197,12 +197,3 @@ async def test_an_image_that_fits_is_chosen_and_one_that_does_not_is_refused(
                 assert (known.status, known.document["field"]) == (400, "tar")
     finally:
         remove_images(f"reference={claiming}")
-
-
-async def test_a_server_that_installs_nothing_says_so(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, setup_network="none") as server:
-        async with api_of(server.url) as api:
-            answer = await api.eval({"code": NEEDS_GREET})
-            assert (answer.status, answer.document["field"]) == (400, "code")
-            assert "package installation is disabled" in answer.document["error"]
-            assert (await evaluated(api, code=block("dependencies = []") + ABSENT))["stdout"] == "absent\n"
