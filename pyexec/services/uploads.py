@@ -1,7 +1,7 @@
 """Uploads: the request to run something, and its archive, which is checked and hashed as it streams in."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
@@ -41,15 +41,15 @@ class Upload:
 
     `identity` names the endpoint, and options that are not in the metadata. Two requests with one idempotency key are
     the same request only if their `identity`, metadata and archive are equal.
-    `code_field` is the field of the request that holds the code. `in_memory` is true if the archive is in memory
-    already, so that reading it ahead costs nothing."""
+    `code_field` is the field of the request that holds the code. `texts` are the contents of the archive if they are in
+    memory already."""
 
     metadata: Metadata
     archive: AsyncIterator[bytes]
     key: str | None = None
     identity: str = ""
     code_field: str = "tar"
-    in_memory: bool = False
+    texts: Collection[str] | None = None
     eval_last_expr: bool = False
     tenant: str = DEFAULT_TENANT
 
@@ -93,7 +93,7 @@ class CheckedArchive:
         What was read is kept, and `chunks` yields it first. A whole archive can be iterated any number of times.
         Raises `InvalidRequest`."""
         size = sum(map(len, self._ahead))
-        while not self._is_whole and (size <= bytes_max or self._upload.in_memory):
+        while not self._is_whole and (size <= bytes_max or self._upload.texts is not None):
             chunk = await anext(self._rest, None)
             if chunk is None:
                 self._is_whole = True
@@ -107,6 +107,8 @@ class CheckedArchive:
 
         If the archive is longer, the file to run is certain only if the caller has named it, or if it is `main.py` at
         the root. Raises `InvalidRequest`."""
+        if self._upload.texts is not None and not any(PREFIX.decode() in text for text in self._upload.texts):
+            return None
         is_whole = await self.read_ahead(bytes_max)
         archive = b"".join(self._ahead)
         if PREFIX not in archive:

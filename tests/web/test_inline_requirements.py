@@ -93,13 +93,23 @@ async def test_the_block_of_the_file_that_runs_counts(api: Api) -> None:
         "detected": (tar_of({"a.py": NEEDS_GREET + GREET, "data.csv": b"1,2\n"}), {}),
         "linked": (member("lib/app.py", NEEDS_GREET + GREET) + link + END, {}),
         "first": (tar_of({"main.py": NEEDS_GREET + GREET, "data.bin": bytes(1 << 20)}), {}),
+        "first and named": (
+            tar_of({"a.py": NEEDS_GREET + GREET, "data.bin": bytes(1 << 20)}),
+            {"entrypoint": "a.py"},
+        ),
         "replaced": (tar_of({"main.py": ""})[:-1024] + member("main.py", NEEDS_GREET + GREET) + END, {}),
     }
     for name, (archive, metadata) in archives.items():
         answer = await api.sync(archive, metadata)
         assert (answer.status, answer.document.get("stdout")) == (200, "hello\n"), (name, answer.document)
-    other = tar_of({"main.py": ABSENT, "other.py": NEEDS_GREET})
-    assert (await api.sync(other)).document["stdout"] == "absent\n"
+    ignored = (
+        tar_of({"main.py": ABSENT, "other.py": NEEDS_GREET}),
+        tar_of({"data.bin": bytes(1 << 20), "main.py": NEEDS_GREET + ABSENT}),
+        tar_of({"a.py": NEEDS_GREET + ABSENT, "data.bin": bytes(1 << 20)}),
+    )
+    for archive in ignored:
+        answer = await api.sync(archive)
+        assert (answer.status, answer.document.get("stdout")) == (200, "absent\n"), answer.document
 
 
 async def test_requirements_of_the_request_win(api: Api) -> None:

@@ -116,7 +116,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
         key=read_idempotency_key(request),
         identity=f"/api/v1/eval {body.eval_last_expr}",
         code_field="files" if body.code is None else "code",
-        in_memory=True,
+        texts=files.values(),
         eval_last_expr=body.eval_last_expr,
         tenant=read_tenant(request),
     )
