@@ -6,11 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
 // walkDirectory calls visit with every file below root that is not ignored, sorted by name; directories come before
-// their contents. File owners are not included. It fails with an [ArgumentError] if nothing remains.
+// their contents. The scripts at the root come first: the server looks for inline metadata at the beginning of an archive
+// only. File owners are not included. It fails with an [ArgumentError] if nothing remains.
 func walkDirectory(root string, visit func(Member) error) error {
 	text, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -45,6 +48,9 @@ func walkBelow(folder, prefix string, rules IgnoreRules, visit func(Member) erro
 	if err != nil {
 		return err
 	}
+	if prefix == "" {
+		slices.SortStableFunc(entries, func(a, b fs.DirEntry) int { return scriptRank(a) - scriptRank(b) })
+	}
 	for _, entry := range entries {
 		name, path := prefix+entry.Name(), filepath.Join(folder, entry.Name())
 		ignored := rules.Ignores(name)
@@ -60,6 +66,13 @@ func walkBelow(folder, prefix string, rules IgnoreRules, visit func(Member) erro
 		}
 	}
 	return nil
+}
+
+func scriptRank(entry fs.DirEntry) int {
+	if strings.HasSuffix(entry.Name(), ".py") {
+		return 0
+	}
+	return 1
 }
 
 func visitEntry(name, path string, entry fs.DirEntry, visit func(Member) error) error {

@@ -18,6 +18,7 @@ type metadata struct {
 	Entrypoint   string   `json:"entrypoint,omitempty"`
 	DockerImage  string   `json:"docker_image,omitempty"`
 	Requirements *string  `json:"requirements_txt,omitempty"`
+	Inline       *bool    `json:"inline_requirements,omitempty"`
 	PreCommands  []string `json:"pre_commands,omitempty"`
 	Stdin        *string  `json:"stdin,omitempty"`
 	EnvVars      []string `json:"env_vars,omitempty"`
@@ -72,6 +73,13 @@ func WithImage(name string) Option {
 // WithRequirements installs the packages of a requirements.txt, given as text, before the run.
 func WithRequirements(text string) Option {
 	return func(s *settings) { s.metadata.Requirements = &text }
+}
+
+// WithInlineRequirements controls whether the server reads the script's inline metadata, its "# /// script" block, if the
+// request has no requirements (default: true). The server installs its dependencies, and chooses an image whose Python
+// fits.
+func WithInlineRequirements(wanted bool) Option {
+	return func(s *settings) { s.metadata.Inline = &wanted }
 }
 
 // WithPreCommands runs shell commands as root during setup.

@@ -162,7 +162,7 @@ func TestIgnoreRulesApplyAtAnyDepth(t *testing.T) {
 		put(t, filepath.Join(root, name), name)
 	}
 	put(t, filepath.Join(root, ".dockerignore"), "secret\n*.log\ndocs\n!docs/README.md\n")
-	want := []string{".dockerignore", "docs/README.md", "main.py", "sub/", "sub/x.py"}
+	want := []string{"main.py", ".dockerignore", "docs/README.md", "sub/", "sub/x.py"}
 	if got := names(entries(t, Path(root))); !reflect.DeepEqual(got, want) {
 		t.Error(got)
 	}

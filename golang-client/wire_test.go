@@ -41,6 +41,7 @@ type wireOptions struct {
 	CPUShares           *int     `json:"cpu_shares"`
 	Network             *bool
 	CaptureDisplays     bool `json:"capture_displays"`
+	Inline              *bool `json:"inline_requirements"`
 }
 
 func (w wireOptions) options() []Option {
@@ -59,6 +60,7 @@ func (w wireOptions) options() []Option {
 	options = given(options, w.DiskMB, WithDiskMB)
 	options = given(options, w.CPUShares, WithCPUShares)
 	options = given(options, w.Network, WithNetwork)
+	options = given(options, w.Inline, WithInlineRequirements)
 	options = given(options, w.CPUSeconds, func(seconds float64) Option { return WithCPUTime(duration(seconds)) })
 	return given(options, w.Timeout, func(seconds float64) Option { return WithTimeout(duration(seconds)) })
 }

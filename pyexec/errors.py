@@ -111,6 +111,10 @@ class ImageUnavailable(ExecutorError):
     code = "image_unavailable"
 
 
+class PythonMismatch(ImageUnavailable):
+    """The Python of the image does not satisfy the `requires-python` of the script."""
+
+
 class SetupFailed(ExecutorError):
     """The setup of an environment failed: a command or the installer ended with `exit_code`, or exceeded a limit."""
 

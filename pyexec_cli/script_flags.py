@@ -29,6 +29,11 @@ _COMMON = (
         help="Install the packages listed in FILE before the run.",
     ),
     asyncclick.option(
+        "--no-requirements",
+        is_flag=True,
+        help="Install neither the requirements.txt of the input nor the dependencies that the script names.",
+    ),
+    asyncclick.option(
         "--stdin",
         metavar="FILE",
         shell_complete=complete_path,
@@ -76,11 +81,6 @@ _ARCHIVE = (
         help="Send the file PATH, keeping its relative path (repeatable).",
     ),
     asyncclick.option("--entrypoint", metavar="PATH", help="Run the file at PATH inside the input."),
-    asyncclick.option(
-        "--no-requirements",
-        is_flag=True,
-        help="Do not install the requirements.txt at the root of the input.",
-    ),
 )
 
 
@@ -108,6 +108,7 @@ class ScriptFlags:
     """The values of the flags of `run`, `submit` and `eval`. `eval` lacks the flags that have defaults here."""
 
     requirements: str | None
+    no_requirements: bool
     stdin: str | None
     env: tuple[str, ...]
     pre_commands: tuple[str, ...]
@@ -117,7 +118,6 @@ class ScriptFlags:
     script_args: tuple[str, ...]
     files: tuple[str, ...] = ()
     entrypoint: str | None = None
-    no_requirements: bool = False
     displays: bool = False
 
 
@@ -149,6 +149,8 @@ async def read_options(
     `shows`: the command always returns displays."""
     if script.output_dir and not (script.output_files or script.displays or shows):
         raise asyncclick.UsageError("--output-dir: use it together with --output-file or --displays")
+    if script.requirements and script.no_requirements:
+        raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")
     if script.stdin == "-" and stdin_is_code:
         raise asyncclick.UsageError("--stdin -: the code is read from standard input already; give a file")
     options = RunOptions(
@@ -159,6 +161,7 @@ async def read_options(
         pre_commands=script.pre_commands or None,
         output_files=script.output_files or None,
         capture_displays=script.displays or None,
+        inline_requirements=False if script.no_requirements else None,
         **flags.options(),
     )
     if script.requirements:
@@ -170,8 +173,6 @@ async def read_request(
     script: ScriptFlags, flags: Flags, argument: str | None, console: Console
 ) -> tuple[Source, RunOptions]:
     """Read the input and the options of `run` and `submit`."""
-    if script.requirements and script.no_requirements:
-        raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")
     chosen = await inputs.choose(argument, script.files)
     if chosen.unused is not None:
         console.info(f"ignoring {chosen.unused}: --file was given")

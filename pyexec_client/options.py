@@ -32,6 +32,8 @@ class RunOptions(Limits, total=False):
     - `entrypoint`: path of the file to run
     - `image`: Docker image
     - `requirements`: text of a requirements.txt; its packages are installed before the run
+    - `inline_requirements`: False ignores the `# /// script` block of the script; without `requirements`, its
+      dependencies are installed, too
     - `pre_commands`: shell commands that run as root during setup
     - `stdin`: standard input of the program
     - `env`: environment variables of the program
@@ -43,6 +45,7 @@ class RunOptions(Limits, total=False):
     entrypoint: str | None
     image: str | None
     requirements: str | None
+    inline_requirements: bool | None
     pre_commands: Sequence[str] | None
     stdin: str | None
     env: Mapping[str, str] | None
@@ -55,6 +58,7 @@ _FIELDS = {
     "entrypoint": "entrypoint",
     "image": "docker_image",
     "requirements": "requirements_txt",
+    "inline_requirements": "inline_requirements",
     "pre_commands": "pre_commands",
     "stdin": "stdin",
     "args": "script_args",

@@ -48,6 +48,7 @@ def member(name: str, content: Content) -> Member:
 def directory_members(root: Path) -> Iterator[Member]:
     """Yield the files below `root` that are not ignored, sorted by name; directories come before their contents.
 
+    The scripts at the root come first: the server looks for inline metadata at the beginning of an archive only.
     Symbolic links are kept as links. Sockets, pipes and devices are skipped. File owners are not included. Raise
     ValueError if nothing remains.
     """
@@ -72,6 +73,8 @@ def _why_empty(root: Path) -> str:
 def _below(folder: Path, prefix: str, rules: IgnoreRules) -> Iterator[Member]:
     with os.scandir(folder) as listing:
         entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+    if not prefix:
+        entries.sort(key=lambda entry: not entry.name.endswith(".py"))
     for entry in entries:
         name = prefix + entry.name
         ignored = rules.ignores(name)

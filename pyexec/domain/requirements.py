@@ -124,7 +124,10 @@ class _Reader:
                 line,
                 f"the requirements have more than {SPECIFIERS_LENGTH_MAX} characters without hashes",
             )
-        requirement = _parse_requirement(number, line, plain)
+        try:
+            requirement = parse_requirement(plain)
+        except ValueError as error:
+            raise invalid_line(number, line, str(error)) from error
         self.pinned &= _is_pinned(requirement)
         self.packages.append(" ".join([plain, *(f"--hash={value}" for value in hashes)]))
         if hashes and self.first_hash_line is None:
@@ -216,23 +219,22 @@ def _add_names(value: str, names: dict[str, None], others: dict[str, None]) -> N
         names[canonicalize_name(name)] = None
 
 
-def _parse_requirement(number: int, line: str, plain: str) -> Requirement | None:
-    """Return the requirement on a line, None for a plain URL; raise `InvalidRequest` if it is neither."""
-    if _URL.fullmatch(plain.split(" ;")[0].split("#")[0].strip()):
+def parse_requirement(text: str) -> Requirement | None:
+    """Return a requirement, None for a plain URL; raise `ValueError` with the reason if it is neither."""
+    if _URL.fullmatch(text.split(" ;")[0].split("#")[0].strip()):
         return None
-    if plain.startswith((".", "/", "~", "file:")) or (
-        plain.endswith((".whl", ".tar.gz", ".zip")) and "@" not in plain
+    if text.startswith((".", "/", "~", "file:")) or (
+        text.endswith((".whl", ".tar.gz", ".zip")) and "@" not in text
     ):
-        raise invalid_line(
-            number, line, "a local path is not available in the setup; name a package or a URL"
-        )
+        raise ValueError("a local path is not available in the setup; name a package or a URL")
     try:
-        requirement = Requirement(plain)
-    except (InvalidRequirement, RecursionError, ValueError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).split("\n")[0]
-        raise invalid_line(number, line, reason[:200]) from error
+        requirement = Requirement(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (InvalidRequirement, ValueError) as error:
+        raise ValueError(str(error).split("\n")[0][:200]) from error
     if requirement.url is not None and not _URL.match(requirement.url):
-        raise invalid_line(number, line, "a local path is not available in the setup; use an https:// URL")
+        raise ValueError("a local path is not available in the setup; use an https:// URL")
     return requirement
 
 

@@ -45,6 +45,7 @@ class Metadata:
     entrypoint: str | None = None
     docker_image: str | None = None
     requirements_txt: str | None = None
+    inline_requirements: bool = True
     pre_commands: tuple[str, ...] = ()
     stdin: str = ""
     env_vars: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class EvalRequest:
     docker_image: str | None = None
     python_version: str | None = None
     requirements_txt: str | None = None
+    inline_requirements: bool = True
     pre_commands: tuple[str, ...] = ()
     env_vars: tuple[str, ...] = ()
     script_args: tuple[str, ...] = ()
@@ -99,7 +101,8 @@ class Limits:
 class Spec:
     """Everything that determines how an execution runs. If `entrypoint` is None, it is detected in the archive.
 
-    `tenant` is the tenant of the token that the caller sent, not a part of the request."""
+    `requires_python` is the version specifier that the image's Python must satisfy; None if any will do. `tenant` is
+    the tenant of the token that the caller sent, not a part of the request."""
 
     docker_image: str
     limits: Limits
@@ -111,6 +114,7 @@ class Spec:
     capture_displays: bool = False
     pre_commands: tuple[str, ...] = ()
     requirements_txt: str | None = None
+    requires_python: str | None = None
     output_files: tuple[str, ...] = ()
     tenant: str = DEFAULT_TENANT
 
@@ -140,13 +144,27 @@ class Policy:
     allowed_images: tuple[str, ...] = ()
     setup_allowed: bool = True
 
+    def allows(self, image: str) -> bool:
+        """Return True if a request may name this image."""
+        patterns = (self.default_image, *self.allowed_images)
+        return not self.allowed_images or any(fnmatchcase(image, pattern) for pattern in patterns)
+
+    def check_setup(self, field: str) -> None:
+        """Raise `InvalidRequest` if package installation is disabled. `field` asks for it."""
+        if not self.setup_allowed:
+            raise InvalidRequest(
+                "package installation is disabled (PYEXEC_SETUP_NETWORK=none); use an image that contains the packages",
+                field=field,
+            )
+
 
 def resolve(metadata: Metadata, policy: Policy) -> Spec:
     """Return the spec for `metadata` under `policy`; raise `InvalidRequest` with the first field that is not valid."""
     if metadata.docker_image:
         _check_image(metadata.docker_image, policy)
     requirements = parse_requirements(metadata.requirements_txt or "")
-    _check_setup(metadata, requirements is not None, policy)
+    if requirements is not None or metadata.pre_commands:
+        policy.check_setup("requirements_txt" if requirements is not None else "pre_commands")
     if metadata.entrypoint is not None:
         _check_entrypoint(metadata.entrypoint)
     check_process_arguments(metadata.script_args, metadata.env_vars, metadata.pre_commands)
@@ -193,19 +211,11 @@ def _check_image(image: str, policy: Policy) -> None:
         raise InvalidRequest(
             "docker_image must be an image name such as python:3.12-slim", field="docker_image"
         )
-    allowed = (policy.default_image, *policy.allowed_images)
-    if policy.allowed_images and not any(fnmatchcase(image, pattern) for pattern in allowed):
+    if not policy.allows(image):
+        allowed = (policy.default_image, *policy.allowed_images)
         raise InvalidRequest(
             f"docker_image {quote(image)} is not allowed on this server; allowed are {', '.join(allowed)}",
             field="docker_image",
-        )
-
-
-def _check_setup(metadata: Metadata, has_requirements: bool, policy: Policy) -> None:
-    if not policy.setup_allowed and (has_requirements or metadata.pre_commands):
-        raise InvalidRequest(
-            "package installation is disabled (PYEXEC_SETUP_NETWORK=none); use an image that contains the packages",
-            field="requirements_txt" if has_requirements else "pre_commands",
         )
 
 

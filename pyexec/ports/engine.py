@@ -46,7 +46,8 @@ class EngineIdentity:
 class Image:
     """An image that the engine has. `digest` is its digest in a registry, or its id if no registry has it.
 
-    `used_at` is when it was last tagged: `Images.tag` is called at every use."""
+    `used_at` is when it was last tagged: `Images.tag` is called at every use. `python` is the version of Python that
+    the image says it has, as all official Python images do; None if it says nothing."""
 
     id: str
     digest: str
@@ -55,6 +56,7 @@ class Image:
     architecture: str
     created_at: datetime
     used_at: datetime
+    python: str | None = None
 
 
 class Images(Protocol):

@@ -71,7 +71,7 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
         if kind == wire.STARTED:
             return _started(document)
         if kind == wire.READY:
-            return Ready()
+            return Ready(_text(document.get("python", "")))
         if kind == wire.RETIRED:
             return Retired(_text(document["reason"]))
         if kind == wire.REJECTED:

@@ -49,7 +49,11 @@ class StartSignal:
 
 @frozen
 class Ready:
-    """The sandbox waits for a program. It is new, or as it was when it was new."""
+    """The sandbox waits for a program. It is new, or as it was when it was new.
+
+    `python` is the version of its Python."""
+
+    python: str = ""
 
 
 @frozen

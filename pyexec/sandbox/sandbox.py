@@ -56,6 +56,8 @@ class Sandbox:
         self._engine = engine
         self._stream = FrameStream(engine, container)
         self.image = image
+        self.python = ""
+        """The version of its Python, as its supervisor has reported it; empty if it is not known."""
         self.created_at = anyio.current_time()
         self.runs = 0
         """How many programs this sandbox has started."""
@@ -96,7 +98,7 @@ class Sandbox:
         sandbox = cls(engine, await engine.start(spec), image)
         try:
             with anyio.fail_after(STARTUP_SECONDS):
-                sandbox._stream.check(await sandbox._stream.next(), Ready)
+                sandbox.python = sandbox._stream.check(await sandbox._stream.next(), Ready).python
         except (SandboxBroken, SandboxRefused, TimeoutError) as error:
             await sandbox.remove()
             reason = sandbox._stream.container.diagnostics or "it printed no reason"

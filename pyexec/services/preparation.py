@@ -12,6 +12,7 @@ from pyexec.aio import FailureLog, retry
 from pyexec.domain.events import Preparing
 from pyexec.domain.execution import Phase
 from pyexec.domain.output_log import Stream
+from pyexec.domain.python_version import check_python, tag_version
 from pyexec.domain.spec import Spec
 from pyexec.errors import (
     Conflict,
@@ -19,6 +20,7 @@ from pyexec.errors import (
     ExecutorError,
     ImageUnavailable,
     InvalidRequest,
+    PythonMismatch,
     SandboxBroken,
     SandboxRefused,
     TooLarge,
@@ -100,12 +102,26 @@ class Preparation:
         except (ImageUnavailable, EngineError, Unavailable, TimeoutError):
             return False
 
+    async def python_of(self, image: str) -> str | None:
+        """Return the version of Python in an image, as 3.12.4 or 3.12; None if it cannot be known before its first
+        use."""
+        if version := self.pool.pythons.get(image):
+            return version
+        try:
+            with anyio.fail_after(LOOKUP_SECONDS):
+                found = await self.environments.images.find(image)
+        except (ImageUnavailable, EngineError, Unavailable, TimeoutError):
+            found = None  # the start of the run finds out again, and retries
+        return (found and found.python) or tag_version(image)
+
     async def sandbox_for_upload(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
         """Take a sandbox from the pool and unpack an upload in it, while the upload arrives.
 
         Raises `InvalidRequest` if the archive cannot be unpacked, and `Unavailable` instead of `SandboxBroken`."""
         try:
-            return await self._fill_sandbox(kind, spec.tenant, archive.chunks())
+            return await self._fill_sandbox(kind, spec, archive.chunks())
+        except PythonMismatch as error:
+            raise InvalidRequest(str(error), field=archive.code_field) from error
         except SandboxRefused as error:
             if error.code == "disk_full":
                 raise TooLarge(
@@ -179,13 +195,14 @@ class Preparation:
             if await self.environments.has(kind.image):
                 break
             kind = await self._prepared_kind(run, reservation)  # the image was evicted during the wait
-        sandbox = await self._fill_sandbox(kind, run.execution.spec.tenant, open_archive())
+        sandbox = await self._fill_sandbox(kind, run.execution.spec, open_archive())
         return Placement(reservation.reserved_slot, sandbox)
 
-    async def _fill_sandbox(self, kind: SandboxKind, tenant: str, archive: AsyncIterator[bytes]) -> Sandbox:
+    async def _fill_sandbox(self, kind: SandboxKind, spec: Spec, archive: AsyncIterator[bytes]) -> Sandbox:
         """Take a sandbox from the pool and unpack the archive in it. If that fails, remove the sandbox."""
-        sandbox = await self.pool.take(kind, tenant)
+        sandbox = await self.pool.take(kind, spec.tenant)
         try:
+            check_python(spec, sandbox.python)
             with timed(self.meter, STEP_SECONDS, "upload"):
                 async for chunk in archive:
                     await sandbox.send_archive(chunk)

@@ -32,6 +32,7 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.admission import Admission
 from pyexec.services.clock import new_execution_id
 from pyexec.services.idempotency import check_key
+from pyexec.services.inline_requirements import InlineRequirements
 from pyexec.services.output_store import payload_blob
 from pyexec.services.preparation import Placement, Preparation
 from pyexec.services.reservation import Reservation
@@ -85,6 +86,7 @@ class Submissions:
         self._lane = lane
         self._admission = Admission(slots, lane, log, active_runs)
         self._preparation = preparation
+        self._inline_requirements = InlineRequirements(config.policy, preparation)
         self._runner = runner
         self._meter = meter
 
@@ -98,6 +100,7 @@ class Submissions:
         submission = await self._submission(upload)
         try:
             await check_key(self._log, upload.key, upload.tenant)
+            submission = await self._inline_requirements.apply(submission, upload)
             correlate_execution(submission.run.id)
             await self._start(submission)
         except KeyTaken as taken:
@@ -109,6 +112,7 @@ class Submissions:
         submission = await self._submission(upload)
         try:
             await check_key(self._log, upload.key, upload.tenant)
+            submission = await self._inline_requirements.apply(submission, upload)
             setup = await self._missing_setup(submission.spec)
             async with self._admission.accepting(submission.run.id, submission.spec, setup):
                 correlate_execution(submission.run.id)

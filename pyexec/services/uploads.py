@@ -1,7 +1,7 @@
 """Uploads: the request to run something, and its archive, which is checked and hashed as it streams in."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
@@ -18,7 +18,9 @@ from pyexec.codec import to_json
 from pyexec.correlation import correlate_execution
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Failed, FailureType, Submitted
+from pyexec.domain.inline_metadata import PREFIX, Script
 from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
+from pyexec.domain.tar_member import read_member
 from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import ImageUnavailable, KeyReused, KeyTaken, QueueTimeout
 from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
@@ -42,12 +44,16 @@ class Upload:
     """One request to run something.
 
     `identity` names the endpoint, and options that are not in the metadata. Two requests with one idempotency key are
-    the same request only if their `identity`, metadata and archive are equal."""
+    the same request only if their `identity`, metadata and archive are equal.
+    `code_field` is the field of the request that holds the code. `texts` are the contents of the archive if they are in
+    memory already."""
 
     metadata: Metadata
     archive: AsyncIterator[bytes]
     key: str | None = None
     identity: str = ""
+    code_field: str = "tar"
+    texts: Collection[str] | None = None
     eval_last_expr: bool = False
     tenant: str = DEFAULT_TENANT
 
@@ -76,20 +82,44 @@ class CheckedArchive:
         self._key: IdempotencyKey | None = None
         self._meter = meter
         self._ahead: list[bytes] = []
+        self._is_whole = False
+        """True if `_ahead` is the whole archive."""
         self._rest = self._checked()
+
+    @property
+    def code_field(self) -> str:
+        """The field of the request that holds the code."""
+        return self._upload.code_field
 
     async def read_ahead(self, bytes_max: int) -> bool:
         """Read up to about `bytes_max` bytes into memory. Return True if that was the whole archive.
 
         What was read is kept, and `chunks` yields it first. A whole archive can be iterated any number of times.
         Raises `InvalidRequest`."""
-        size = 0
-        async for chunk in self._rest:
+        size = sum(map(len, self._ahead))
+        while not self._is_whole and (size <= bytes_max or self._upload.texts is not None):
+            chunk = await anext(self._rest, None)
+            if chunk is None:
+                self._is_whole = True
+                break
             self._ahead.append(chunk)
             size += len(chunk)
-            if size > bytes_max:
-                return False
-        return True
+        return self._is_whole
+
+    async def read_script(self, bytes_max: int) -> Script | None:
+        """Return the file to run if it may have inline metadata and is in the first `bytes_max` bytes of the archive.
+
+        If the archive is longer, the file to run is certain only if the caller has named it, or if it is `main.py` at
+        the root. Raises `InvalidRequest`."""
+        if self._upload.texts is not None and not any(PREFIX.decode() in text for text in self._upload.texts):
+            return None
+        is_whole = await self.read_ahead(bytes_max)
+        archive = b"".join(self._ahead)
+        if PREFIX not in archive:
+            return None
+        name = self.entrypoint() if is_whole else self._check.entrypoint or "main.py"
+        source = await anyio.to_thread.run_sync(read_member, archive, name)
+        return None if source is None else Script(name, source, self.code_field)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the archive's bytes. Raises `InvalidRequest` for a malformed archive, after the last byte at the

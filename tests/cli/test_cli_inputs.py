@@ -206,7 +206,7 @@ def test_requirements_at_the_root_are_installed(program):
     assert b"requirements.txt" in first
     assert b"$ uv pip install -r requirements.txt" in output
     # The reason is part of the output, and is not printed again.
-    assert last[:-1].endswith(b"(setup_failed): installing requirements_txt failed with exit code ")
+    assert last[:-1].endswith(b"(setup_failed): installing the requirements failed with exit code ")
     done = program.run("project", "--no-requirements")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
 

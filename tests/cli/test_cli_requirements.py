@@ -51,3 +51,29 @@ def test_text_that_does_not_match_its_encoding_is_refused(lone_program, content,
     done = lone_program.run("eval", "1", "--requirements", "requirements.txt")
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("command", [("run", "main.py"), ("submit", "project"), ("eval", "1")], ids=" ".join)
+@pytest.mark.parametrize("flag", [(), ("--no-requirements",)], ids=" ".join)
+def test_inline_requirements_are_turned_off_by_the_flag(lone_program, command, flag):
+    sent = []
+
+    def answer(request: Request) -> None:
+        length = request.headers["Content-Length"]
+        sent.append(request.rfile.read(int(length)) if length else request.body()[0])
+        request.say("application/json", b'{"error": "enough", "code": "invalid_request"}', 400)
+
+    lone_program.file("main.py", b"")
+    lone_program.file("project/main.py", b"")
+    lone_program.file("project/requirements.txt", b"six\n")
+    with canned(answer) as url:
+        lone_program.run(*command, *flag, "--server", url)
+    (body,) = sent
+    assert (b'"inline_requirements":false' in body.replace(b" ", b"")) == bool(flag)
+    assert (b"requirements_txt" in body) == (command[0] == "submit" and not flag)
+
+
+def test_eval_refuses_flags_that_contradict_each_other(lone_program):
+    lone_program.file("requirements.txt", b"six\n")
+    done = lone_program.run("eval", "1", "--requirements", "requirements.txt", "--no-requirements")
+    assert (done.returncode, b"cannot be used together" in done.stderr) == (2, True)

@@ -49,6 +49,14 @@ def test_a_directory_is_sorted_and_keeps_modes_and_links(tmp_path):
     assert {(header.uid, header.uname) for header in headers} == {(0, "")}
 
 
+def test_the_scripts_at_the_root_of_a_directory_come_first(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("main.py", "a/b.py", "data.csv", "app.py"):
+        (tmp_path / name).write_text("")
+    with opened(tar.directory_members(tmp_path)) as archive:
+        assert archive.getnames() == ["app.py", "main.py", "a", "a/b.py", "data.csv"]
+
+
 def test_a_directory_without_files_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="the directory is empty"):
         list(tar.directory_members(tmp_path))

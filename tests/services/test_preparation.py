@@ -15,6 +15,7 @@ class LostSandbox:
     """A sandbox whose engine has gone: it takes no archive, and cannot be removed."""
 
     container_id = "0123456789ab"
+    python = "3.12.1"
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error

@@ -430,6 +430,12 @@ async def test_without_a_setup_network_nothing_is_installed(image: str, tmp_path
                 assert (answer.status, answer.document["field"]) == (400, field)
                 assert "PYEXEC_SETUP_NETWORK" in answer.document["error"]
             assert (await api.run("print('fine')"))["stdout"] == "fine\n"
+            inline = "# /// script\n# dependencies = ['greet']\n# ///\n"
+            answer = await api.eval({"code": inline})
+            assert (answer.status, answer.document["field"]) == (400, "code")
+            assert "PYEXEC_SETUP_NETWORK" in answer.document["error"]
+            without = inline.replace("'greet'", "") + "print('fine')"
+            assert (await api.run(without))["stdout"] == "fine\n"
 
 
 async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> None:

@@ -27,11 +27,11 @@ func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 			"Return what the program shows, such as figures of matplotlib.")
 		set.StringArrayVar(&s.files, "file", nil, "Send the file `PATH`, keeping its relative path (repeatable).")
 		set.StringVar(&s.entrypoint, "entrypoint", "", "Run the file at `PATH` inside the input.")
-		set.BoolVar(&s.noRequirements, "no-requirements", false,
-			"Do not install the requirements.txt at the root of the input.")
 	}
 	set.StringVar(&s.requirements, "requirements", "",
 		"Install the packages listed in `FILE` before the run.")
+	set.BoolVar(&s.noRequirements, "no-requirements", false,
+		"Install neither the requirements.txt of the input nor the dependencies that the script names.")
 	set.StringVar(&s.stdin, "stdin", "",
 		"Read the program's standard input from `FILE`; - means this command's standard input.")
 	set.StringArrayVarP(&s.env, "env", "e", nil,
@@ -66,6 +66,9 @@ func (s *scriptFlags) options(
 	if s.outputDir != "" && len(s.outputFiles) == 0 && !s.displays && !s.isEval {
 		return nil, usageErrorf(command, "--output-dir: use it together with --output-file or --displays")
 	}
+	if s.requirements != "" && s.noRequirements {
+		return nil, usageErrorf(command, "--requirements and --no-requirements cannot be used together")
+	}
 	if s.stdin == "-" && stdinIsCode {
 		return nil, usageErrorf(command, "--stdin -: the code is read from standard input already; give a file")
 	}
@@ -84,6 +87,9 @@ func (s *scriptFlags) options(
 			return nil, err
 		}
 		options = append(options, pyexec.WithStdin(text))
+	}
+	if s.noRequirements {
+		options = append(options, pyexec.WithInlineRequirements(false))
 	}
 	variables, err := s.environment(command)
 	if err != nil {
@@ -132,9 +138,6 @@ func (s *scriptFlags) request(
 	arguments, scriptArgs, err := splitArguments(command, arguments)
 	if err != nil {
 		return pyexec.Source{}, nil, err
-	}
-	if s.requirements != "" && s.noRequirements {
-		return pyexec.Source{}, nil, usageErrorf(command, "--requirements and --no-requirements cannot be used together")
 	}
 	chosen, err := chooseInput(command, arguments, s.files)
 	if err != nil {

@@ -121,7 +121,14 @@ def _image(document: Mapping[str, Any]) -> Image:
         architecture=document["Architecture"],
         created_at=created,
         used_at=max(created, named),
+        python=_python_version((document.get("Config") or {}).get("Env") or ()),
     )
+
+
+def _python_version(variables: Sequence[str]) -> str | None:
+    """Return the version of Python in the environment of an image; None if there is none."""
+    prefix = "PYTHON_VERSION="
+    return next((each.removeprefix(prefix) for each in variables if each.startswith(prefix)), None)
 
 
 def _time_or_epoch(text: str) -> datetime:

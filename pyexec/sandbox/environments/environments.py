@@ -13,6 +13,7 @@ import anyio
 from attrs import field, frozen
 
 from pyexec.domain.environment import REPOSITORY, Recipe, environment_key, is_replaced, stored_bytes
+from pyexec.domain.python_version import check_python
 from pyexec.domain.spec import Spec
 from pyexec.errors import ExecutorError, ImageUnavailable
 from pyexec.metrics import (
@@ -85,6 +86,7 @@ class Environments:
     async def prepare(self, spec: Spec, on_output: OnOutput) -> Image:
         """Return the image in which `spec` can run. Pull and build it if necessary, which can take minutes."""
         base = await self.get_image(spec.docker_image, on_output)
+        check_python(spec, base.python)
         recipe = spec.recipe
         if recipe is None:
             return base

@@ -172,7 +172,7 @@ class Setup:
             environment["UV_DEFAULT_INDEX"] = index_url
         shown = " ".join(("uv pip install", *requirements.options, "-r requirements.txt"))
         installer = (*install, *quiet, *requirements.options, "-r", _REQUIREMENTS)
-        yield _Step("installing requirements_txt", shown, installer, environment)
+        yield _Step("installing the requirements", shown, installer, environment)
 
     def _environment(self, index_url: str | None) -> Mapping[str, str]:
         """Return variables that configure the package index and its authorities, and turn off prompts."""

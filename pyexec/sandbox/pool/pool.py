@@ -72,6 +72,7 @@ class Pool:
         self._default_kind = default_kind
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
         self._refill = Refill(self._queues, default_kind, size, parallel)
+        self.pythons: dict[str, str] = {}  # of the last sandbox of each image
         self._kinds: dict[Sandbox, SandboxKind] = {}
         self._changed = Broadcast()
         self._tasks: TaskGroup | None = None
@@ -235,6 +236,7 @@ class Pool:
         else:
             queue.starting -= 1
             queue.failures = 0
+            self.pythons[kind.image] = sandbox.python
             self._offer(kind, sandbox, None)
 
     def _record_failure(self, kind: SandboxKind, error: Exception) -> None:

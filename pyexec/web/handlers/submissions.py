@@ -115,6 +115,8 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
         archive=_tar_of(files),
         key=read_idempotency_key(request),
         identity=f"/api/v1/eval {body.eval_last_expr}",
+        code_field="files" if body.code is None else "code",
+        texts=files.values(),
         eval_last_expr=body.eval_last_expr,
         tenant=read_tenant(request),
     )
@@ -189,6 +191,7 @@ def _files_of(body: EvalRequest) -> tuple[Metadata, dict[str, str]]:
         entrypoint=body.entrypoint,
         docker_image=body.docker_image if body.python_version is None else _image_of(body.python_version),
         requirements_txt=body.requirements_txt,
+        inline_requirements=body.inline_requirements,
         pre_commands=body.pre_commands,
         stdin=body.stdin,
         env_vars=body.env_vars,

@@ -44,6 +44,11 @@ _RUN_OPTIONS = {
     "requirements_txt": FieldDoc(
         "Text of a requirements.txt. The packages are installed before the program starts.", "numpy==2.4.0\n"
     ),
+    "inline_requirements": FieldDoc(
+        "If `requirements_txt` is left out, carry out the `# /// script` block of the script (PEP 723): install its "
+        "`dependencies`, and run in an image whose Python satisfies `requires-python`.",
+        True,
+    ),
     "pre_commands": FieldDoc(
         "Shell commands, run as root and with network access before the program starts. What they put into their home "
         "is in the program's home, too.",

@@ -1,0 +1,164 @@
+"""Read the inline metadata of a script: its `# /// script` block (inline script metadata, PEP 723)."""
+
+import io
+import re
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import frozen
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
+from pyexec.domain.requirements import parse_requirement
+from pyexec.errors import InvalidRequest, quote
+
+BLOCK_BYTES_MAX = 32 * 1024
+"""Maximum size of a block. Together with the limit on its lines, it bounds the time of the TOML parser, which grows
+with the square of the number of dots in a key."""
+PREFIX = b"# /// script"
+"""Every script with a block contains this."""
+
+_BOM = b"\xef\xbb\xbf"
+_BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)\n((?:#(?: [^\n]*+)?+(?:\n|\Z)){2,}+)")
+"""A start line with all comment lines after it. It gives no position back, so it takes linear time."""
+_END = b"\n# ///\n"
+_TOML_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
+
+
+@frozen(kw_only=True)
+class InlineMetadata:
+    """What a script says that it needs. `requirements_txt` has a line for each dependency, and is None without any.
+
+    `requires_python` is a version specifier such as `>=3.12`."""
+
+    requirements_txt: str | None
+    requires_python: str | None
+
+
+@frozen
+class _Block:
+    """A block: the number of its first line in the script, and its content without the comment signs."""
+
+    line: int
+    content: bytes
+
+
+@frozen
+class Script:
+    """A file to run: its name for messages, its content, and the field of the request that holds it."""
+
+    name: str
+    source: bytes
+    field: str
+
+    def invalid(self, reason: str) -> InvalidRequest:
+        """Return the error for a block that cannot be used."""
+        return InvalidRequest(
+            f"inline metadata of {quote(self.name)}: {reason}; correct it, or send inline_requirements: false "
+            "to ignore it",
+            field=self.field,
+        )
+
+
+def read_inline_metadata(script: Script) -> InlineMetadata | None:
+    """Return the inline metadata of a script; None if it has no `script` block.
+
+    Raise `InvalidRequest` if the block is malformed, or if there are several. The time grows linearly with the size of
+    the script."""
+    if PREFIX not in script.source:
+        return None
+    source = script.source.removeprefix(_BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    blocks = _script_blocks(source)
+    block = next(blocks, None)
+    if block is None:
+        return None
+    if second := next(blocks, None):
+        raise script.invalid(
+            f"line {second.line}: there is a second script block; the first one is at line {block.line}"
+        )
+    if len(block.content) > BLOCK_BYTES_MAX:
+        raise script.invalid(
+            f"line {block.line}: the block has {len(block.content)} bytes; at most {BLOCK_BYTES_MAX} are allowed"
+        )
+    return _read_document(script, block, _parse_toml(script, block, _decode(script, source, block)))
+
+
+def _script_blocks(source: bytes) -> Iterator[_Block]:
+    """Yield the blocks of the type `script`: exactly those that the regular expression of the specification finds.
+
+    That expression takes time with the square of the number of start lines. A block ends at the last end line of its
+    run of comment lines. So after a start line without an end line, no other start line of the run has one."""
+    for match in _BEGINNING.finditer(source):
+        kind, lines = match[1], match[2]
+        end = (lines if lines.endswith(b"\n") else lines + b"\n").rfind(_END)
+        if end >= 0 and kind == b"script":
+            content = (text[2:] if text[1:2] == b" " else text[1:] for text in lines[:end].split(b"\n"))
+            yield _Block(source.count(b"\n", 0, match.start()) + 1, b"\n".join(content) + b"\n")
+
+
+def _decode(script: Script, source: bytes, block: _Block) -> str:
+    """Decode the block as Python decodes the script: its first two lines may declare an encoding, else it is UTF-8."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        return block.content.decode(encoding)
+    except UnicodeDecodeError as error:
+        at = block.line + 1 + block.content.count(b"\n", 0, error.start)
+        raise script.invalid(f"line {at}: it is not {error.encoding} text") from error
+    except (SyntaxError, LookupError, ValueError) as error:
+        raise script.invalid(f"the script cannot be decoded: {error}") from error
+
+
+def _parse_toml(script: Script, block: _Block, text: str) -> dict[str, Any]:
+    for at, line_text in enumerate(text.split("\n"), start=block.line + 1):
+        if len(line_text) > LINE_LENGTH_MAX:
+            raise script.invalid(f"line {at}: it is longer than {LINE_LENGTH_MAX} characters")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise script.invalid(f"line {block.line}: the block is nested too deeply") from error
+    except ValueError as error:  # also a date that does not exist
+        place = _TOML_LINE.search(str(error))
+        line = block.line if place is None else block.line + int(place[1])
+        raise script.invalid(f"line {line}: not TOML: {_TOML_LINE.sub('', str(error))}") from error
+
+
+def _read_document(script: Script, block: _Block, document: dict[str, Any]) -> InlineMetadata:
+    dependencies = document.get("dependencies", [])
+    if not isinstance(dependencies, list) or not all(isinstance(each, str) for each in dependencies):
+        raise script.invalid(f"block at line {block.line}: dependencies must be a list of strings")
+    for dependency in dependencies:
+        if reason := _defect(dependency):
+            raise script.invalid(f"block at line {block.line}: dependency {quote(dependency)}: {reason}")
+    requires_python = document.get("requires-python")
+    if requires_python is not None and not _is_specifier(requires_python):
+        raise script.invalid(
+            f"block at line {block.line}: requires-python must be a version specifier such as '>=3.12', "
+            f"not {quote(str(requires_python))}"
+        )
+    return InlineMetadata(
+        requirements_txt="".join(f"{each.strip()}\n" for each in dependencies) or None,
+        requires_python=requires_python,
+    )
+
+
+def _is_specifier(value: object) -> bool:
+    try:
+        return isinstance(value, str) and SpecifierSet(value) is not None
+    except InvalidSpecifier:
+        return False
+
+
+def _defect(dependency: str) -> str | None:
+    """Return what is wrong with a dependency, which must mean the same as a line of a requirements.txt; None if nothing
+    is."""
+    if dependency.lstrip().startswith("-"):
+        return "options are not allowed here; use requirements_txt for them"
+    if len(dependency.splitlines()) > 1 or re.search(r"\s#", dependency):
+        return "it must be a single requirement without a comment"
+    try:
+        requirement = parse_requirement(dependency.strip())
+    except ValueError as error:
+        return str(error)
+    return "a URL needs a name before it, as in name @ URL" if requirement is None else None

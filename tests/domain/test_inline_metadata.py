@@ -1,0 +1,218 @@
+"""Test the inline metadata of scripts: which blocks are found, what is rejected, and that the time is linear."""
+
+import re
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.domain.inline_metadata import (
+    BLOCK_BYTES_MAX,
+    InlineMetadata,
+    Script,
+    _script_blocks,
+    read_inline_metadata,
+)
+from pyexec.domain.requirements import parse_requirements
+from pyexec.errors import InvalidRequest
+
+REFERENCE = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+"""The regular expression of the specification "Inline script metadata"."""
+
+
+def read(source: str | bytes) -> InlineMetadata | None:
+    data = source.encode() if isinstance(source, str) else source
+    return read_inline_metadata(Script("main.py", data, "code"))
+
+
+def block(toml: str, kind: str = "script") -> str:
+    lines = "".join(f"# {line}".rstrip() + "\n" for line in toml.split("\n"))
+    return f"# /// {kind}\n{lines}# ///\n"
+
+
+def refused(source: str | bytes) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        read(source)
+    assert caught.value.field == "code"
+    assert str(caught.value).startswith("inline metadata of 'main.py': ")
+    return str(caught.value)
+
+
+def reference_blocks(source: str) -> list[tuple[int, str]]:
+    found = []
+    for match in REFERENCE.finditer(source):
+        if match["type"] == "script":
+            lines = match["content"].removesuffix("\n").split("\n")
+            content = "".join((line[2:] if line.startswith("# ") else line[1:]) + "\n" for line in lines)
+            found.append((source.count("\n", 0, match.start()) + 1, content))
+    return found
+
+
+LINES = st.sampled_from(
+    [
+        "# /// script",
+        "# ///",
+        "# /// other-1",
+        "#",
+        "# a",
+        "#a",
+        "",
+        "x = 1",
+        " # /// script",
+        "# /// script ",
+    ]
+)
+
+
+@given(st.lists(LINES, max_size=14), st.sampled_from(["", "\n"]))
+def test_the_same_blocks_are_found_as_by_the_expression_of_the_specification(
+    lines: list[str], end: str
+) -> None:
+    source = "\n".join(lines) + end
+    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode())]
+    assert found == reference_blocks(source)
+
+
+@given(st.text(alphabet="# /script\nx\u2028é\x0c", max_size=80))
+def test_any_text_is_read_as_the_specification_says(text: str) -> None:
+    source = f"# /// script\n{text}\n# ///"
+    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode())]
+    assert found == reference_blocks(source)
+
+
+def test_the_example_of_the_specification() -> None:
+    source = '#!/usr/bin/env python\n"""Doc"""\n\n' + block(
+        'requires-python = ">=3.11"\ndependencies = [\n  "requests<3",\n  "rich",\n]'
+    )
+    assert read(source + "import requests\n") == InlineMetadata(
+        requirements_txt="requests<3\nrich\n", requires_python=">=3.11"
+    )
+
+
+@pytest.mark.parametrize(
+    "source", ["", "print(1)", "# /// script\nprint(1)", "x = '# /// script'", block("a", "b")]
+)
+def test_a_script_without_a_block_has_no_metadata(source: str) -> None:
+    assert read(source) is None
+
+
+@pytest.mark.parametrize(
+    "toml", ["", "dependencies = []", "[tool.uv]\nindex-url = 'https://example.org'\n", "[run]"]
+)
+def test_an_empty_block_needs_nothing_and_tools_are_ignored(toml: str) -> None:
+    assert read(block(toml)) == InlineMetadata(requirements_txt=None, requires_python=None)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_newlines_and_a_byte_order_mark_are_read_as_python_reads_them(newline: str, mark: bytes) -> None:
+    source = block('dependencies = ["six"]\n# grün').replace("\n", newline)
+    found = read(mark + source.encode())
+    assert found == InlineMetadata(requirements_txt="six\n", requires_python=None)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "shift_jis", "gb18030", "koi8-r"])
+def test_the_declared_encoding_decides(encoding: str) -> None:
+    text = {"latin-1": "é", "cp1252": "€", "koi8-r": "я"}.get(encoding, "表")
+    source = f"#!/usr/bin/python\n# coding: {encoding}\n\n" + block(
+        f"dependencies = ['six']\n[tool.a]\nb = '{text}'"
+    )
+    assert read(source.encode(encoding)) == InlineMetadata(requirements_txt="six\n", requires_python=None)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            block("a = 1") + "\n" + block("b = 1"),
+            "line 5: there is a second script block; the first one is at line 1",
+        ),
+        ("x = 1\n" + block("\ndependencies = ["), "line 2: not TOML"),
+        ("x = 1\n" + block("a = 1\ndependencies = [,]"), "line 4: not TOML: Invalid value"),
+        (block("a = 1\na = 2"), "line 3: not TOML: Cannot overwrite a value"),
+        (block("a = 2026-02-30"), "not TOML"),
+        (block("a = " + "[" * 3000), "line 1: the block is nested too deeply"),
+        (block("a = '" + "x" * 5000 + "'"), "line 2: it is longer than 4096 characters"),
+        (block("a = 1\n" * BLOCK_BYTES_MAX), f"at most {BLOCK_BYTES_MAX} are allowed"),
+        (block("dependencies = 'six'"), "dependencies must be a list of strings"),
+        (block("dependencies = ['six', 1]"), "dependencies must be a list of strings"),
+        (block("dependencies = {a = 1}"), "dependencies must be a list of strings"),
+        (block("dependencies = ['--index-url https://example.org']"), "options are not allowed here"),
+        (block("dependencies = ['-r a.txt']"), "options are not allowed here"),
+        (block("dependencies = ['six --hash=sha256:00']"), "'six --hash=sha256:00'"),
+        (block("dependencies = ['six # why']"), "a single requirement without a comment"),
+        (block('dependencies = ["six\\nrich"]'), "a single requirement without a comment"),
+        (block('dependencies = ["six\\\\"]'), "dependency"),
+        (block("dependencies = ['']"), "dependency ''"),
+        (block("dependencies = ['./local']"), "a local path is not available"),
+        (block("dependencies = ['six @ file:///tmp/six.whl']"), "a local path is not available"),
+        (block("dependencies = ['https://example.org/six.whl']"), "a URL needs a name before it"),
+        (block("requires-python = 'three'"), "requires-python must be a version specifier"),
+        (block("requires-python = 3.12"), "requires-python must be a version specifier"),
+        (block("requires-python = ['>=3']"), "requires-python must be a version specifier"),
+        ("# coding: nothing\n" + block("a = 1"), "the script cannot be decoded: unknown encoding: nothing"),
+        ("# coding: bz2\n" + block("a = 1"), "the script cannot be decoded"),
+    ],
+)
+def test_what_cannot_be_used_is_rejected_with_its_line(source: str, said: str) -> None:
+    assert said in refused(source)
+
+
+def test_a_block_in_the_wrong_encoding_is_rejected_with_its_line() -> None:
+    assert "line 4: it is not utf-8 text" in refused(b"x = 1\n# /// script\n# a = 1\n# b = '\xff'\n# ///\n")
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["six", "rich>=1", " idna==3.4 ", "a[b]; python_version < '3'", "u @ https://e.org/u.whl"]
+        )
+    )
+)
+def test_dependencies_are_the_lines_of_a_requirements_txt(dependencies: list[str]) -> None:
+    quoted = ", ".join(f'"{each}"' for each in dependencies)
+    found = read(block(f"dependencies = [{quoted}]"))
+    assert found is not None
+    text = "".join(f"{each.strip()}\n" for each in dependencies)
+    assert found.requirements_txt == (text or None)
+    requirements = parse_requirements(text)
+    assert (requirements.lines if requirements else ()) == tuple(each.strip() for each in dependencies)
+
+
+SIZE = 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# /// script\n",
+        "# /// script\n#\n",
+        "# /// script\n#\n# ///\n\n",
+        "# ///\n",
+        "#\n",
+        "# /// a",
+        "# /// script\r",
+        "# x\n",
+    ],
+    ids=repr,
+)
+def test_the_time_is_linear(line: str) -> None:
+    """The regular expression of the specification needs hours for some of these."""
+    source = (b"# /// script" + (line * (SIZE // len(line))).encode())[:SIZE]
+    begun = time.process_time()
+    with suppress(InvalidRequest):
+        read(source)
+    assert time.process_time() - begun < 4
+
+
+@pytest.mark.parametrize(
+    "line", ["a" + ".a" * 2040 + " = 1\n", "[" + "a." * 2040 + "a]\nb = 1\n", "a = [[[[[[1]]]]]]\n"]
+)
+def test_the_parser_takes_little_time_for_a_block_of_the_maximum_size(line: str) -> None:
+    toml = "".join(line.replace("a", chr(97 + n % 26)) for n in range(BLOCK_BYTES_MAX // len(line)))
+    begun = time.process_time()
+    with suppress(InvalidRequest):
+        read(block(toml.rstrip("\n")))
+    assert time.process_time() - begun < 4

@@ -1,0 +1,77 @@
+"""Test which Python satisfies a specifier, and which images are tried."""
+
+import pytest
+
+from pyexec.domain.python_version import check_python, images_to_try, may_satisfy, tag_version
+from pyexec.domain.spec import Limits, Policy, Spec
+from pyexec.errors import PythonMismatch
+
+LIMITS = Limits(timeout_seconds=1, network_disabled=True, memory_mb=64, disk_mb=64, cpu_shares=1)
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("python:3.12-slim", "3.12"),
+        ("python:3.12.4", "3.12.4"),
+        ("docker.io/library/python:3.9-alpine3.20@sha256:" + "0" * 64, "3.9"),
+        ("python:3", None),
+        ("python", None),
+        ("python:3.12rc1", None),
+        ("team/python:3.12", None),
+        ("registry.example.org/python:3.12", None),
+    ],
+)
+def test_the_name_of_an_official_image_tells_its_version(image: str, version: str | None) -> None:
+    assert tag_version(image) == version
+
+
+@pytest.mark.parametrize(
+    ("requires", "version", "may"),
+    [
+        (">=3.11", "3.12.4", True),
+        (">=3.13", "3.12.4", False),
+        (">=3.12.5", "3.12.4", False),
+        (">=3.12.5", "3.12", True),
+        ("==3.12.*", "3.12", True),
+        ("==3.11.*", "3.12", False),
+        ("<3.12", "3.12", False),
+        (">=3.13", "3.13.0rc2", False),
+        (">=3.13.0rc1", "3.13.0rc2", True),
+        (">=3.12", "3.13.0a1", True),
+        (">=3.12", "3.13.0+", True),
+        ("", "3.12.4", True),
+        (">=3.13", None, True),
+        (">=3.13", "", True),
+        (">=3.13", "unknown", True),
+    ],
+)
+def test_a_version_satisfies_a_specifier(requires: str, version: str | None, may: bool) -> None:
+    assert may_satisfy(requires, version) is may
+
+
+def test_a_mismatch_names_both_versions_and_what_to_do() -> None:
+    spec = Spec(docker_image="team/python", limits=LIMITS, requires_python=">=3.13")
+    check_python(spec, "3.13.1")
+    with pytest.raises(
+        PythonMismatch, match=r"requires Python >=3.13, but the image 'team/python' has Python 3.12.4"
+    ):
+        check_python(spec, "3.12.4")
+
+
+def tried(allowed: tuple[str, ...], default_version: str | None) -> list[str]:
+    policy = Policy(default_image="own:1", defaults=LIMITS, ceilings=LIMITS, allowed_images=allowed)
+    return list(images_to_try(policy, default_version))
+
+
+def test_the_default_image_comes_first_then_the_allowed_ones_then_the_nearest_official_one() -> None:
+    assert tried((), "3.12.4") == [
+        "own:1",
+        *(f"python:3.{minor}-slim" for minor in (12, 13, 14, 11, 10, 9, 8)),
+    ]
+    assert tried(("team/b:1", "team/*", "team/a:1"), None) == ["own:1", "team/b:1", "team/a:1"]
+    assert tried(("python:3.1*-slim", "team/b:1"), "3.13.1") == [
+        "own:1",
+        "team/b:1",
+        *(f"python:3.{minor}-slim" for minor in (13, 14, 12, 11, 10)),
+    ]
