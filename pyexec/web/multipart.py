@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
+import aiohttp.multipart
 import anyio
 from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -15,6 +17,12 @@ from pyexec.web.context import WebLimits, get_context
 from pyexec.web.schemas import Parts, parse_document
 
 T = TypeVar("T")
+
+# aiohttp 3.14 parses the header `Content-Disposition` twice for each part, and builds a regular expression each time.
+# Most parts have the same headers as those before.
+aiohttp.multipart.parse_content_disposition = lru_cache(maxsize=64)(
+    aiohttp.multipart.parse_content_disposition
+)
 
 CHUNK_BYTES = 256 * 1024
 _PART_NAMES = frozenset(part.name for part in fields(Parts))
