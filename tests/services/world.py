@@ -54,11 +54,15 @@ class InlineLog(EmbeddedLog):
 
     @classmethod
     def at(cls, directory: Path) -> "InlineLog":
-        return cls(DataDir.acquire(directory), SqliteStore.open(directory / FILE_NAME), None)
+        store = SqliteStore.open(directory / FILE_NAME)
+        return cls(DataDir.acquire(directory), store, store.open_executions(), None)
 
     async def _run(self, work: Callable[[SqliteStore], T]) -> T:
         with translate_errors():
             return work(self._store)
+
+    def _call_from_thread(self, record: Callable[..., None], *values: object) -> None:
+        record(*values)
 
     def index(self) -> Sequence[tuple[object, ...]]:
         return self._store._db.execute("SELECT * FROM executions ORDER BY id").fetchall()

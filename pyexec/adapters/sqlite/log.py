@@ -1,7 +1,8 @@
 """The embedded event log, for a server without a cluster: one SQLite file, which only this process uses.
 
 Every commit survives a crash of the process. After a crash of the machine the file is intact, but the last commits
-may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted server reads the log instead."""
+may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted server reads the log instead. The list of
+open executions is kept in memory, too: the leader reads it after every commit."""
 
 import asyncio
 import math
@@ -18,10 +19,10 @@ from anyio import CapacityLimiter, to_thread
 from attrs import define, field
 
 from pyexec.adapters.data_dir import DataDir
-from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
+from pyexec.adapters.sqlite.store import IndexEntry, SqliteStore, translate_errors
 from pyexec.aio import Broadcast
 from pyexec.codec import decode_event
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import Status
 from pyexec.errors import Conflict, CorruptLog
 from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, check_append, check_cursor
@@ -47,18 +48,27 @@ class _Waiter:
 class EmbeddedLog:
     """`ports.EventLog` on SQLite. Close it, or use it as a context manager."""
 
-    def __init__(self, data_dir: DataDir, store: SqliteStore, replica: str | None) -> None:
+    def __init__(
+        self,
+        data_dir: DataDir,
+        store: SqliteStore,
+        open_executions: tuple[dict[str, int], set[str]],
+        replica: str | None,
+    ) -> None:
         self._replica = replica
         self._data_dir = data_dir
         self._store = store
+        self._lengths, self._queued = open_executions
         self._loop = asyncio.get_running_loop()
         self._limiter = CapacityLimiter(1)
         # If asyncio cancels a task, the limiter is released while the thread still works.
         self._mutex = threading.Lock()
         self._waiters: dict[str, set[_Waiter]] = {}
-        self._inboxes: dict[str, dict[str, int]] = {}
         self._version = 0
         self._changed = Broadcast()
+        self._inboxes: dict[str, dict[str, int]] = {}
+        self._inbox_version = 0
+        self._inbox_changed = Broadcast()
 
     @classmethod
     async def open(cls, directory: Path, replica: str | None = None) -> Self:
@@ -103,8 +113,8 @@ class EmbeddedLog:
             raise Conflict(f"{fence} is still a member")
 
         def write(store: SqliteStore) -> None:
-            store.append(execution_id, after, events, key)
-            self._notify_from_thread(execution_id, after + len(events), notify)
+            entry = store.append(execution_id, after, events, key)
+            self._call_from_thread(self._record_append, execution_id, entry, events[-1], notify)
 
         await self._run(write)
 
@@ -123,15 +133,12 @@ class EmbeddedLog:
     async def open_executions(self, since: int | None = None) -> OpenExecutions:
         while self._version == since:
             await self._changed.wait()
-        # Taken before the read: a change in between is then reported twice instead of never.
-        version = self._version
-        lengths, queued = await self._run(lambda store: store.open_executions())
-        return OpenExecutions(version=version, lengths=lengths, queued=queued)
+        return OpenExecutions(version=self._version, lengths=dict(self._lengths), queued=set(self._queued))
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
-        while self._version == since:
-            await self._changed.wait()
-        return Inbox(version=self._version, entries=dict(self._inboxes.get(replica, {})))
+        while self._inbox_version == since:
+            await self._inbox_changed.wait()
+        return Inbox(version=self._inbox_version, entries=dict(self._inboxes.get(replica, {})))
 
     async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
         entries = self._inboxes.get(replica, {})
@@ -156,7 +163,7 @@ class EmbeddedLog:
     async def retire(self, execution_id: str) -> None:
         def remove(store: SqliteStore) -> None:
             if store.retire(execution_id):
-                self._notify_from_thread(execution_id, math.inf)
+                self._call_from_thread(self._notify, execution_id, math.inf)
 
         await self._run(remove)
 
@@ -171,7 +178,11 @@ class EmbeddedLog:
             step = partial(SqliteStore.rebuild_index, after=after, limit=REBUILD_BATCH)
             after, failures = await self._run(step)
             unreadable |= failures
+        await self._run(self._reload_open)
         return unreadable
+
+    def _reload_open(self, store: SqliteStore) -> None:
+        self._call_from_thread(self._set_open, *store.open_executions())
 
     async def _run(self, work: Callable[[SqliteStore], T]) -> T:
         """Run `work` in a thread, one call at a time. Cancellation does not interrupt it."""
@@ -182,14 +193,32 @@ class EmbeddedLog:
 
         return await to_thread.run_sync(call, limiter=self._limiter)
 
-    def _notify_from_thread(self, execution_id: str, length: float, replica: str | None = None) -> None:
-        """Notify waiters of a commit from the worker thread: the caller of the commit may be cancelled already."""
-        self._loop.call_soon_threadsafe(self._notify, execution_id, length, replica)
+    def _call_from_thread(self, record: Callable[..., None], *values: object) -> None:
+        """Call `record` in the event loop, before the caller of the commit continues, who may be cancelled already.
 
-    def _notify(self, execution_id: str, length: float, replica: str | None) -> None:
+        The calls have the order of the commits."""
+        self._loop.call_soon_threadsafe(record, *values)
+
+    def _record_append(self, execution_id: str, entry: IndexEntry, last: Event, notify: str | None) -> None:
+        if entry.ended_at is None:
+            self._lengths[execution_id] = entry.length
+        else:
+            self._lengths.pop(execution_id, None)
+        if entry.length == 1 or isinstance(last, Released):
+            self._queued.add(execution_id)
+        else:
+            self._queued.discard(execution_id)
+        if notify is not None:
+            self._inbox_version += 1
+            self._inboxes.setdefault(notify, {})[execution_id] = self._inbox_version
+            self._inbox_changed.notify_all()
+        self._notify(execution_id, entry.length)
+
+    def _set_open(self, lengths: dict[str, int], queued: set[str]) -> None:
+        self._lengths, self._queued = lengths, queued
+
+    def _notify(self, execution_id: str, length: float) -> None:
         self._version += 1
-        if replica is not None:
-            self._inboxes.setdefault(replica, {})[execution_id] = self._version
         for waiter in self._waiters.get(execution_id, ()):
             waiter.notify(length)
         self._changed.notify_all()
@@ -207,11 +236,16 @@ class EmbeddedLog:
                 del self._waiters[execution_id]
 
 
-def _open(directory: Path) -> tuple[DataDir, SqliteStore]:
+def _open(directory: Path) -> tuple[DataDir, SqliteStore, tuple[dict[str, int], set[str]]]:
     data_dir = DataDir.acquire(directory)
     try:
         with translate_errors():
-            return data_dir, SqliteStore.open(directory / FILE_NAME)
+            store = SqliteStore.open(directory / FILE_NAME)
+            try:
+                return data_dir, store, store.open_executions()
+            except BaseException:
+                store.close()
+                raise
     except BaseException:
         data_dir.release()
         raise
