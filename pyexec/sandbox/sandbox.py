@@ -174,15 +174,17 @@ class Sandbox:
         """Return True when the sandbox is as it was when it was new; False if it cannot be used again.
 
         Call this after the last frame of a program whose start signal allowed another one."""
+        reason = f"cleaning it timed out after {CLEAN_SECONDS:g} s"
         try:
-            with anyio.fail_after(CLEAN_SECONDS):
+            with anyio.move_on_after(CLEAN_SECONDS):
                 frame = await self._stream.next()
-        except (ExecutorError, TimeoutError) as error:
-            logger.info("the sandbox %s is not used again: %s", self.container_id[:12], error)
-            return False
-        if isinstance(frame, Retired):
-            logger.info("the sandbox %s is not used again: %s", self.container_id[:12], frame.reason)
-        return isinstance(frame, Ready)
+                if isinstance(frame, Ready):
+                    return True
+                reason = frame.reason if isinstance(frame, Retired) else "it has ended"
+        except ExecutorError as error:
+            reason = str(error)
+        logger.info("the sandbox %s is not used again: %s", self.container_id[:12], reason)
+        return False
 
     async def check_engine(self) -> None:
         """Set `engine_unreachable` if the engine does not respond. A silent engine does not break the connection."""

@@ -40,7 +40,7 @@ class Firewall:
 
         Raises `EngineError` with the reason if that is not possible: the server does not run on the engine's machine as
         root or in a container, the machine has no iptables, or an operator has created the network."""
-        async with translate_errors():
+        with translate_errors():
             details = await (await self._docker.networks.get(network)).show()
         if NETWORK_LABEL not in (details.get("Labels") or {}):
             raise EngineError("the server has not created this network")
@@ -67,11 +67,11 @@ class Firewall:
             with anyio.CancelScope(
                 shield=True
             ):  # Docker may have created it although the request was cancelled
-                async with translate_errors():
+                with translate_errors():
                     await self._docker.containers.create(
                         _helper_config(image, script, environment), name=name
                     )
-            async with translate_errors():
+            with translate_errors():
                 await container.start()
                 status = (await container.wait())["StatusCode"]
                 output = await container.log(stdout=True, stderr=True)
@@ -86,7 +86,7 @@ class Firewall:
         found = _OWN_ID.search(await anyio.Path("/proc/self/mountinfo").read_text())
         if found is None:
             raise EngineError("the server runs neither as root on Docker's machine nor in a container")
-        async with request_timeout(self._docker):
+        with request_timeout(self._docker):
             return str((await self._docker.containers.container(found[1]).show())["Image"])
 
 

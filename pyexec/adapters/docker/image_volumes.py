@@ -39,7 +39,7 @@ class VolumesOfImages:
         Raises `ImageUnavailable` if the image does not exist, or has volumes that sandboxes do not support."""
         found = self._known.get(image)
         if found is None:
-            async with translate_errors(image=image):
+            with translate_errors(image=image):
                 document = await self._docker.images.inspect(image)
             declared = (document.get("Config") or {}).get("Volumes") or ()
             found = ImageVolumes(document["Id"], check_volumes(image, declared))

@@ -36,7 +36,7 @@ class Networks:
         Raises `EngineError` if several have this name: Docker starts no container in any of them."""
         for _ in range(ATTEMPTS):
             try:
-                async with translate_errors():
+                with translate_errors():
                     await self._docker.networks.create(network_config(name))
             except EngineError as error:
                 if not has_status(error, _EXISTS):
@@ -57,7 +57,7 @@ class Networks:
     async def remove(self, name: str) -> None:
         """Remove the network, unless it is in use or does not exist."""
         try:
-            async with translate_errors():
+            with translate_errors():
                 network = await self._docker.networks.get(name)
                 await network.delete()
         except EngineError as error:
@@ -78,7 +78,7 @@ class Networks:
 
     async def _named(self, name: str) -> Sequence[dict[str, Any]]:
         """Return the networks with exactly this name, oldest first, without predefined ones such as `host`."""
-        async with translate_errors():
+        with translate_errors():
             found = await self._docker.networks.list(filters={"name": name, "type": "custom"})
         named = [network for network in found if network["Name"] == name]
         return sorted(named, key=lambda network: (network["Created"], network["Id"]))
