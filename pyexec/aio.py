@@ -1,5 +1,7 @@
-"""Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, log an outage once."""
+"""Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, set a timer, log an
+outage once."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -77,6 +79,16 @@ async def retry(
         else:
             failures.recovered()
             return result
+
+
+@contextmanager
+def call_after(seconds: float, function: Callable[[], object]) -> Iterator[None]:
+    """Call `function` after this time, unless the block ends before. A task that waits costs twenty times as much."""
+    timer = asyncio.get_running_loop().call_later(seconds, function)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class ShutdownGuard:
