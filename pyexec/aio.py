@@ -21,20 +21,24 @@ class Broadcast:
     Use it without losing a change: call `next_event()`, read the state, then wait for that event."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event: anyio.Event | None = None
+        """The event of those that wait; None if there are none."""
 
     def notify_all(self) -> None:
         """Wake all tasks that wait now."""
-        event, self._event = self._event, anyio.Event()
-        event.set()
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
 
     def next_event(self) -> anyio.Event:
         """Return the event that the next `notify_all` sets."""
+        if self._event is None:
+            self._event = anyio.Event()
         return self._event
 
     async def wait(self) -> None:
         """Wait for the next `notify_all`."""
-        await self._event.wait()
+        await self.next_event().wait()
 
 
 @define

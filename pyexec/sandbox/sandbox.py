@@ -59,6 +59,8 @@ class Sandbox:
         self.created_at = anyio.current_time()
         self.runs = 0
         """How many programs this sandbox has started."""
+        self._unsent = b""
+        """The last frame of the archive. A write of its own for the end would cost as much as a second piece."""
         self._nonce: str | None = None
         """The frames before this start are of other programs, and are skipped."""
         self._started: Started | None = None
@@ -131,13 +133,16 @@ class Sandbox:
             raise SandboxBroken("an idle sandbox sent a frame")
 
     async def send_archive(self, data: bytes) -> None:
-        """Send the next bytes of the archive."""
+        """Send the next bytes of the archive. `unpack` sends the last of them together with the end."""
         for start in range(0, len(data), FRAME_BYTES):
-            await self._write(protocol.archive_frame(data[start : start + FRAME_BYTES]))
+            unsent, self._unsent = self._unsent, protocol.archive_frame(data[start : start + FRAME_BYTES])
+            if unsent:
+                await self._write(unsent)
 
     async def unpack(self) -> None:
         """End the archive, and wait until it is unpacked. Raises `Unavailable` if the engine does not respond."""
-        await self._write(protocol.archive_frame(b""))
+        unsent, self._unsent = self._unsent, b""
+        await self._write(unsent + protocol.archive_frame(b""))
         for seconds in (CHECK_SECONDS, UNPACK_SECONDS):
             with anyio.move_on_after(seconds):
                 self._stream.check(await self._stream.next(), Unpacked)

@@ -134,7 +134,7 @@ class Runner:
             container=sandbox.container_id,
             image=sandbox.image,
         )
-        spec = fold(run.id, [*run.events, *events]).spec
+        spec = run.execution.spec if run.events else fold(run.id, events).spec
         await sandbox.send_plan(program_plan(spec), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             await self._append_first(run, [*events, running], key)
