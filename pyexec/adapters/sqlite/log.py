@@ -4,10 +4,8 @@ Every commit survives a crash of the process. After a crash of the machine the f
 may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted server reads the log instead. The list of
 open executions is kept in memory, too: the leader reads it after every commit."""
 
-import asyncio
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -15,11 +13,12 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from attrs import define, field
 
 from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.sqlite.store import IndexEntry, SqliteStore, translate_errors
+from pyexec.adapters.sqlite.store_thread import StoreThread
 from pyexec.aio import Broadcast
 from pyexec.codec import decode_event
 from pyexec.domain.events import Event, Released
@@ -51,18 +50,14 @@ class EmbeddedLog:
     def __init__(
         self,
         data_dir: DataDir,
-        store: SqliteStore,
+        thread: StoreThread,
         open_executions: tuple[dict[str, int], set[str]],
         replica: str | None,
     ) -> None:
         self._replica = replica
         self._data_dir = data_dir
-        self._store = store
+        self._thread = thread
         self._lengths, self._queued = open_executions
-        self._loop = asyncio.get_running_loop()
-        self._limiter = CapacityLimiter(1)
-        # If asyncio cancels a task, the limiter is released while the thread still works.
-        self._mutex = threading.Lock()
         self._waiters: dict[str, set[_Waiter]] = {}
         self._version = 0
         self._changed = Broadcast()
@@ -77,13 +72,14 @@ class EmbeddedLog:
 
         Raises `SettingsError` if the directory cannot be used or is locked by another process, and `CorruptLog`
         if the file in it is not a log that this version can read."""
-        return cls(*await to_thread.run_sync(_open, directory), replica)
+        data_dir, store, open_executions = await to_thread.run_sync(_open, directory)
+        return cls(data_dir, StoreThread(store), open_executions, replica)
 
     async def close(self) -> None:
         """Close the file and unlock the directory."""
         with anyio.CancelScope(shield=True):
             try:
-                await self._run(lambda store: store.close())
+                await self._thread.close()
             finally:
                 self._data_dir.release()
 
@@ -112,21 +108,20 @@ class EmbeddedLog:
         if fence is not None and fence == self._replica:
             raise Conflict(f"{fence} is still a member")
 
-        def write(store: SqliteStore) -> None:
-            entry = store.append(execution_id, after, events, key)
-            self._call_from_thread(self._record_append, execution_id, entry, events[-1], notify)
+        def record(entry: IndexEntry) -> None:
+            self._record_append(execution_id, entry, events[-1], notify)
 
-        await self._run(write)
+        await self._thread.run(lambda store: store.append(execution_id, after, events, key), record)
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
-        rows = await self._run(lambda store: store.read(execution_id, after))
+        rows = await self._thread.run(lambda store: store.read(execution_id, after))
         if any(seq != expected for expected, (seq, _) in enumerate(rows, after + 1)):
             raise CorruptLog(f"{execution_id}: an event after number {after} is missing")
         return [decode_event(event) for _, event in rows]
 
     async def wait(self, execution_id: str, after: int) -> None:
         with self._waiting(execution_id) as waiter:
-            waiter.notify(await self._run(lambda store: _length(store, execution_id, after)))
+            waiter.notify(await self._thread.run(lambda store: _length(store, execution_id, after)))
             while waiter.length <= after:
                 await waiter.changed.wait()
 
@@ -151,24 +146,26 @@ class EmbeddedLog:
         self, *, status: Status | None, limit: int, cursor: str | None
     ) -> ExecutionPage:
         check_cursor(cursor)
-        ids = await self._run(lambda store: store.list_ids(status=status, before=cursor, limit=limit + 1))
+        ids = await self._thread.run(
+            lambda store: store.list_ids(status=status, before=cursor, limit=limit + 1)
+        )
         return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
     async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
-        return await self._run(lambda store: store.list_ended(before, limit))
+        return await self._thread.run(lambda store: store.list_ended(before, limit))
 
     async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
-        return await self._run(lambda store: store.find_by_key(key_hash))
+        return await self._thread.run(lambda store: store.find_by_key(key_hash))
 
     async def retire(self, execution_id: str) -> None:
-        def remove(store: SqliteStore) -> None:
-            if store.retire(execution_id):
-                self._call_from_thread(self._notify, execution_id, math.inf)
+        def record(existed: bool) -> None:
+            if existed:
+                self._notify(execution_id, math.inf)
 
-        await self._run(remove)
+        await self._thread.run(lambda store: store.retire(execution_id), record)
 
     async def check(self) -> None:
-        await self._run(lambda store: store.list_ids(status=None, before=None, limit=1))
+        await self._thread.run(lambda store: store.list_ids(status=None, before=None, limit=1))
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         """Rebuild in batches, so that other calls need not wait long."""
@@ -176,28 +173,10 @@ class EmbeddedLog:
         unreadable: dict[str, CorruptLog] = {}
         while after is not None:
             step = partial(SqliteStore.rebuild_index, after=after, limit=REBUILD_BATCH)
-            after, failures = await self._run(step)
+            after, failures = await self._thread.run(step)
             unreadable |= failures
-        await self._run(self._reload_open)
+        await self._thread.run(lambda store: store.open_executions(), self._set_open)
         return unreadable
-
-    def _reload_open(self, store: SqliteStore) -> None:
-        self._call_from_thread(self._set_open, *store.open_executions())
-
-    async def _run(self, work: Callable[[SqliteStore], T]) -> T:
-        """Run `work` in a thread, one call at a time. Cancellation does not interrupt it."""
-
-        def call() -> T:
-            with self._mutex, translate_errors():
-                return work(self._store)
-
-        return await to_thread.run_sync(call, limiter=self._limiter)
-
-    def _call_from_thread(self, record: Callable[..., None], *values: object) -> None:
-        """Call `record` in the event loop, before the caller of the commit continues, who may be cancelled already.
-
-        The calls have the order of the commits."""
-        self._loop.call_soon_threadsafe(record, *values)
 
     def _record_append(self, execution_id: str, entry: IndexEntry, last: Event, notify: str | None) -> None:
         if entry.ended_at is None:
@@ -214,8 +193,8 @@ class EmbeddedLog:
             self._inbox_changed.notify_all()
         self._notify(execution_id, entry.length)
 
-    def _set_open(self, lengths: dict[str, int], queued: set[str]) -> None:
-        self._lengths, self._queued = lengths, queued
+    def _set_open(self, found: tuple[dict[str, int], set[str]]) -> None:
+        self._lengths, self._queued = found
 
     def _notify(self, execution_id: str, length: float) -> None:
         self._version += 1
