@@ -40,7 +40,7 @@ type wireOptions struct {
 	DiskMB              *int     `json:"disk_mb"`
 	CPUShares           *int     `json:"cpu_shares"`
 	Network             *bool
-	CaptureDisplays     bool `json:"capture_displays"`
+	CaptureDisplays     bool  `json:"capture_displays"`
 	Inline              *bool `json:"inline_requirements"`
 }
 

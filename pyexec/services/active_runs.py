@@ -1,6 +1,6 @@
 """The runs that this replica handles: their events, their output so far, and the requests to kill them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import anyio
@@ -36,6 +36,8 @@ class Run:
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
     """The scope of everything before the start. A kill request and a change of owner cancel it."""
     _execution: Execution | None = None
+    _following: anyio.CancelScope | None = None
+    _on_kill: Callable[[], object] | None = None
 
     @property
     def seq(self) -> int:
@@ -60,10 +62,9 @@ class Run:
             self._execution = apply(self.id, self._execution, event)
             self.events.append(event)
         if self.execution.kill_requested:
-            self.kill_requested.set()
-            self.preparation.cancel()
+            self._request_kill()
         if self.has_ended:
-            self.inactive.set()
+            self._set_inactive()
         self.changes.notify_all()
         return self.execution
 
@@ -73,9 +74,35 @@ class Run:
 
     def detach(self) -> None:
         """Stop handling the run here: cancel its preparation, and wake its readers, which then read the log."""
-        self.inactive.set()
+        self._set_inactive()
         self.preparation.cancel()
         self.changes.notify_all()
+
+    @contextmanager
+    def followed(self, on_kill: Callable[[], object]) -> Iterator[None]:
+        """Cancel the block as soon as the run is inactive. Call `on_kill` once if a kill is requested before or within
+        the block."""
+        with anyio.CancelScope() as self._following:
+            self._on_kill = on_kill
+            try:
+                if self.kill_requested.is_set():
+                    on_kill()
+                if self.inactive.is_set():
+                    self._following.cancel()
+                yield
+            finally:
+                self._following = self._on_kill = None
+
+    def _request_kill(self) -> None:
+        if self._on_kill is not None and not self.kill_requested.is_set():
+            self._on_kill()
+        self.kill_requested.set()
+        self.preparation.cancel()
+
+    def _set_inactive(self) -> None:
+        self.inactive.set()
+        if self._following is not None:
+            self._following.cancel()
 
     def write_output(self, stream: Stream, data: bytes) -> None:
         """Append output, and wake all readers."""

@@ -204,16 +204,14 @@ class CompletionWriter:
 
         Return None once this replica does not own the run."""
         while self._owns(run):
+            error = Unavailable(f"the blob store did not answer within {STORE_SECONDS:g} s")
             try:
-                with anyio.fail_after(deadline.seconds_left):
+                with anyio.move_on_after(deadline.seconds_left):
                     result = await store()
-            except TimeoutError:
-                error = Unavailable(f"the blob store did not answer within {STORE_SECONDS:g} s")
+                    failures.recovered()
+                    return result
             except Unavailable as failure:
                 error = failure
-            else:
-                failures.recovered()
-                return result
             if not await self._back_off(run, failures, error):
                 deadline.restart()  # without the log, the end cannot be written anyway
             elif not deadline.seconds_left and self._owns(run):

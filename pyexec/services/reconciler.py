@@ -178,7 +178,7 @@ class Reconciler:
 
         Return the new version. If a read fails, the next call starts from the old version and repeats it."""
         opened = await self._log.open_executions(version)
-        lengths = opened.lengths
+        lengths, had_open = opened.lengths, bool(self._open)
         for ended in self._first_seen.keys() - lengths.keys():
             del self._first_seen[ended]
             self._open.pop(ended, None)
@@ -189,8 +189,9 @@ class Reconciler:
             elif not is_unchanged or execution_id not in self._open.keys() | self._corrupt:
                 await self._read(execution_id)
         self._lengths = dict(lengths)
-        self._update_gone()
-        self._changed.notify_all()
+        if had_open or self._open:  # else there is nothing to plan
+            self._update_gone()
+            self._changed.notify_all()
         return opened.version
 
     async def _read(self, execution_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 from attrs import evolve, frozen
 
-from pyexec.aio import FailureLog, retry
+from pyexec.aio import FailureLog, call_after, retry
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.output_log import Stream
@@ -65,6 +65,12 @@ async def monitor(
     grace = GRACE_WITH_FILES_SECONDS if spec.output_files else GRACE_SECONDS
     ended: RunOutcome | None = None
     limit = "timeout"
+    watching = False
+
+    def watch(task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        nonlocal watching
+        watching = True
+        watchers.start_soon(task, name=f"{name} {run.id}")
 
     async def enforce_cpu_limit(seconds: float, scope: anyio.CancelScope) -> None:
         nonlocal limit
@@ -73,32 +79,30 @@ async def monitor(
         scope.cancel()
 
     async with anyio.create_task_group() as watchers:
-        watchers.start_soon(_kill_on_request, run, sandbox, name=f"kill {run.id}")
         try:
-            with anyio.CancelScope() as scope:
-                watchers.start_soon(_cancel_when_inactive, run, scope, name=f"owner of {run.id}")
-                deadline = partial(_cancel_at_deadline, spec.limits.timeout_seconds, grace, sandbox, scope)
-                watchers.start_soon(deadline, name=f"deadline of {run.id}")
-                if spec.limits.cpu_seconds is not None:
-                    enforce = partial(enforce_cpu_limit, spec.limits.cpu_seconds, scope)
-                    watchers.start_soon(enforce, name=f"processor time of {run.id}")
-                ended = await follow_program()
-            if (
-                ended is not None
-                and ended.reported_by_supervisor
-                and ended.reason != "killed"
-                and spec.output_files
-            ):
-                run.output_files = OutputFileSpool(limits.files, len(spec.output_files))
-                with anyio.CancelScope() as receiving:
-                    watchers.start_soon(_cancel_when_inactive, run, receiving, name=f"files of {run.id}")
+            with run.followed(partial(watch, partial(_kill, run, sandbox), "kill")):
+                with anyio.CancelScope() as scope:
+                    deadline = partial(_cancel_at_deadline, grace, sandbox, scope)
+                    with call_after(spec.limits.timeout_seconds, partial(watch, deadline, "deadline of")):
+                        if spec.limits.cpu_seconds is not None:
+                            enforce = partial(enforce_cpu_limit, spec.limits.cpu_seconds, scope)
+                            watch(enforce, "processor time of")
+                        ended = await follow_program()
+                if (
+                    ended is not None
+                    and ended.reported_by_supervisor
+                    and ended.reason != "killed"
+                    and spec.output_files
+                ):
+                    run.output_files = OutputFileSpool(limits.files, len(spec.output_files))
                     await run.output_files.receive(run.id, sandbox)
         except (SandboxBroken, SandboxRefused) as error:
             ended = RunOutcome(reason=await _broken_reason(run, sandbox), detail=str(error))
         outcome = ended or await _unreported_outcome(run, sandbox, limit)
         if outcome.reason == "output_limit" and outcome.usage is None:
             outcome = evolve(outcome, usage=await sandbox.usage())
-        watchers.cancel_scope.cancel()
+        if watching:
+            watchers.cancel_scope.cancel()
     return outcome
 
 
@@ -200,17 +204,11 @@ async def _broken_reason(run: Run, sandbox: Sandbox) -> str:
     return "lost" if sandbox.engine_was_unreachable else "broken"
 
 
-async def _kill_on_request(run: Run, sandbox: Sandbox) -> None:
-    await run.kill_requested.wait()
+async def _kill(run: Run, sandbox: Sandbox) -> None:
     with anyio.move_on_after(KILL_REPORT_SECONDS):
         if await sandbox.request_kill():
             await anyio.sleep_forever()  # the supervisor's report cancels this task
     await retry(sandbox.kill, FailureLog(logger, f"killing {run.id}"), errors=(EngineError, Unavailable))
-
-
-async def _cancel_when_inactive(run: Run, scope: anyio.CancelScope) -> None:
-    await run.inactive.wait()
-    scope.cancel()
 
 
 async def _wait_for_cpu_seconds(sandbox: Sandbox, seconds: float) -> None:
@@ -224,14 +222,11 @@ async def _wait_for_cpu_seconds(sandbox: Sandbox, seconds: float) -> None:
         await anyio.sleep(CPU_CHECK_SECONDS)
 
 
-async def _cancel_at_deadline(
-    seconds: float, grace: float, sandbox: Sandbox, scope: anyio.CancelScope
-) -> None:
-    """Cancel at the deadline. If the engine does not answer, wait longer: the program may have ended in time."""
-    await anyio.sleep(seconds)
+async def _cancel_at_deadline(grace: float, sandbox: Sandbox, scope: anyio.CancelScope) -> None:
+    """Cancel after the deadline. If the engine does not answer, wait longer: the program may have ended in time."""
     async with anyio.create_task_group() as checking:
         checking.start_soon(sandbox.check_engine, name="check the engine")
-        # Two sleeps instead of one: after a suspension of the host, `follow` first reads frames that have arrived.
+        # It begins at the deadline: after a suspension of the host, `follow` first reads frames that have arrived.
         await anyio.sleep(grace)
     if sandbox.engine_unreachable:
         await anyio.sleep(UNREACHABLE_SECONDS)

@@ -141,7 +141,7 @@ class Runner:
             container=sandbox.container_id,
             image=sandbox.image,
         )
-        spec = fold(run.id, [*run.events, *events]).spec
+        spec = run.execution.spec if run.events else fold(run.id, events).spec
         await sandbox.send_plan(program_plan(spec, self.config.limits.display_bytes), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             with self._active_runs.appending(run, [*events, running]):

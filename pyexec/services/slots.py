@@ -141,13 +141,14 @@ class Slots:
 
     async def reserve(self, limits: Limits, seconds: float, tenant: str) -> Slot:
         """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`."""
-        with timed(self._meter, STEP_SECONDS, "slot"), anyio.move_on_after(seconds):
-            return await self._wait_in_queue(limits, tenant)
+        with timed(self._meter, STEP_SECONDS, "slot"):
+            if slot := self.try_reserve(limits, tenant):
+                return slot
+            with anyio.move_on_after(seconds):
+                return await self._wait_in_queue(limits, tenant)
         raise QueueTimeout("no slot became free")
 
     async def _wait_in_queue(self, limits: Limits, tenant: str) -> Slot:
-        if slot := self.try_reserve(limits, tenant):
-            return slot
         waiter = _Waiter(self._slot_for(limits, tenant))
         self._queue.push(tenant, waiter)
         self._queued.notify_all()

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 
 import anyio
 import anyio.lowlevel
@@ -46,7 +47,12 @@ def accepts_events(request: web.Request) -> bool:
     """Return True if the client prefers an event stream to JSON (RFC 9110 §12.5.1).
 
     At the same quality the more specific range wins, so `text/event-stream, */*` asks for events."""
-    ranges = _accepted_ranges(",".join(request.headers.getall("Accept", ())))
+    return _prefers_events(",".join(request.headers.getall("Accept", ())))
+
+
+@lru_cache(maxsize=64)
+def _prefers_events(accept: str) -> bool:
+    ranges = _accepted_ranges(accept)
     return _preference("text/event-stream", ranges) > _preference("application/json", ranges)
 
 

@@ -172,7 +172,7 @@ async def test_a_full_disk_is_unavailable_and_rolls_back(log: EmbeddedLog, tmp_p
     """A limit on the pages of the file causes the same error as a full disk."""
     execution = new_id()
     await log.append(execution, 0, [submitted()])
-    await log._run(lambda store: store._db.execute("PRAGMA max_page_count = 1").fetchall())
+    await log._thread.run(lambda store: store._db.execute("PRAGMA max_page_count = 1").fetchall())
 
     async def fill() -> None:
         for _ in range(1000):
@@ -181,7 +181,7 @@ async def test_a_full_disk_is_unavailable_and_rolls_back(log: EmbeddedLog, tmp_p
     with pytest.raises(Unavailable, match="full") as refused:
         await fill()
     assert isinstance(refused.value.__cause__, sqlite3.OperationalError)
-    await log._run(lambda store: store._db.execute("PRAGMA max_page_count = 1000000").fetchall())
+    await log._thread.run(lambda store: store._db.execute("PRAGMA max_page_count = 1000000").fetchall())
     await log.append(execution, 1, [killed()])
     kept = index_of(tmp_path)
     await log.rebuild_index()
@@ -189,7 +189,7 @@ async def test_a_full_disk_is_unavailable_and_rolls_back(log: EmbeddedLog, tmp_p
 
 
 async def test_a_file_locked_by_another_program_is_unavailable(log: EmbeddedLog, tmp_path: Path) -> None:
-    await log._run(lambda store: store._db.execute("PRAGMA busy_timeout = 10").fetchall())
+    await log._thread.run(lambda store: store._db.execute("PRAGMA busy_timeout = 10").fetchall())
     with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable, match="locked"):
@@ -231,7 +231,7 @@ async def test_an_append_cancelled_by_asyncio_wakes_waiters(log: EmbeddedLog) ->
 
 async def test_waiters_send_no_queries(log: EmbeddedLog) -> None:
     statements: list[str] = []
-    await log._run(lambda store: store._db.set_trace_callback(statements.append))
+    await log._thread.run(lambda store: store._db.set_trace_callback(statements.append))
     version = (await log.open_executions()).version
     async with anyio.create_task_group() as waiters:
         waiters.start_soon(log.wait, new_id(), 0, name="waiter")

@@ -318,7 +318,7 @@ class Replicas(RuleBasedStateMachine):
                 if not life.ended.is_set():
                     self.do(_call(life.crash))
             self.loop.run_until_complete(self.holder)
-            self.world.log._store.close()
+            self.world.log.store.close()
             self.world.log._data_dir.release()
             self.loop.close()
             self.directory.cleanup()

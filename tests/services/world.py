@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.sqlite.log import FILE_NAME, EmbeddedLog
 from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
+from pyexec.adapters.sqlite.store_thread import StoreThread
 from pyexec.aio import Broadcast
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
@@ -49,19 +50,37 @@ class Crashed(BaseException):
     """Raised in the tasks of a crashed process, so that they do nothing more."""
 
 
+class InlineStore(StoreThread):
+    """The store of the embedded log without its thread: a step of it is one step of the event loop."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    async def run(self, work: Callable[[SqliteStore], T], then: Callable[[T], object] | None = None) -> T:
+        with translate_errors():
+            result = work(self._store)
+        if then is not None:
+            then(result)
+        return result
+
+    async def close(self) -> None:
+        self._store.close()
+
+
 class InlineLog(EmbeddedLog):
-    """The embedded log without its thread: a step of it is one step of the event loop."""
+    """The embedded log with such a store."""
 
     @classmethod
     def at(cls, directory: Path) -> "InlineLog":
-        return cls(DataDir.acquire(directory), SqliteStore.open(directory / FILE_NAME), None)
+        store = SqliteStore.open(directory / FILE_NAME)
+        return cls(DataDir.acquire(directory), InlineStore(store), store.open_executions(), None)
 
-    async def _run(self, work: Callable[[SqliteStore], T]) -> T:
-        with translate_errors():
-            return work(self._store)
+    @property
+    def store(self) -> SqliteStore:
+        return self._thread._store
 
     def index(self) -> Sequence[tuple[object, ...]]:
-        return self._store._db.execute("SELECT * FROM executions ORDER BY id").fetchall()
+        return self.store._db.execute("SELECT * FROM executions ORDER BY id").fetchall()
 
 
 @define(eq=False)

@@ -101,7 +101,7 @@ async def test_an_execution_from_before_there_were_tenants_belongs_to_default(tm
 async def test_the_error_for_a_corrupt_log_contains_nothing_of_it(web: Web) -> None:
     """The log may belong to another tenant."""
     execution = await append(web, "a", ended=False)
-    await web.log._run(
+    await web.log._thread.run(
         lambda store: store._db.execute(
             "UPDATE events SET event = ? WHERE execution_id = ?", (b"s3cret", execution)
         )

@@ -20,10 +20,11 @@ async def read_usage(container: DockerContainer) -> ContainerUsage:
     # Without `one-shot`, Docker waits for a second reading.
     params = {"stream": "0", "one-shot": "1"}
     response = await get(container.docker, f"containers/{container.id}/stats", params)
-    async with response, translate_errors():
-        if response.status != HTTPStatus.OK:
-            raise EngineError(f"container {container.id[:12]} has no statistics: {response.reason}")
-        document = await response.json()
+    with translate_errors():
+        async with response:
+            if response.status != HTTPStatus.OK:
+                raise EngineError(f"container {container.id[:12]} has no statistics: {response.reason}")
+            document = await response.json()
     try:
         counters = document["memory_stats"]["stats"]
         return ContainerUsage(
@@ -42,6 +43,7 @@ async def has_oom_event(container: DockerContainer) -> bool:
     filters = json.dumps({"container": [container.id], "event": ["oom"]})
     with anyio.move_on_after(OOM_EVENT_SECONDS):
         response = await get(container.docker, "events", {"since": "1", "filters": filters}, stream=True)
-        async with response, translate_errors():
-            return response.status == HTTPStatus.OK and await response.content.readline() != b""
+        with translate_errors():
+            async with response:
+                return response.status == HTTPStatus.OK and await response.content.readline() != b""
     return False

@@ -3,8 +3,8 @@
 No other module reads error statuses and messages of Docker."""
 
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from http import HTTPStatus
 from time import perf_counter
@@ -68,7 +68,7 @@ async def get(
 
     The caller checks the status, and closes the response."""
     timeout = aiohttp.ClientTimeout() if stream else docker.session.timeout
-    async with request_timeout(docker):
+    with request_timeout(docker):
         if docker.api_version == "auto":
             await docker.version()  # the first request determines the API version
         url = f"{docker.docker_host}/{docker.api_version}/{path}"
@@ -78,7 +78,7 @@ async def get(
 async def kill_container(container: DockerContainer) -> None:
     """Send SIGKILL to all processes of a container, if it is running."""
     try:
-        async with request_timeout(container.docker):
+        with request_timeout(container.docker):
             await container.kill(signal="SIGKILL")
     except EngineError as error:
         if not is_gone(error):
@@ -88,7 +88,7 @@ async def kill_container(container: DockerContainer) -> None:
 async def remove_container(container: DockerContainer) -> None:
     """Kill and remove a container with its volumes, if it exists."""
     try:
-        async with request_timeout(container.docker):
+        with request_timeout(container.docker):
             await container.delete(force=True, v=True)
     except EngineError as error:
         if not is_gone(error):
@@ -105,18 +105,22 @@ def has_status(error: EngineError, statuses: Collection[int]) -> bool:
     return isinstance(error.__cause__, DockerError) and error.__cause__.status in statuses
 
 
-@asynccontextmanager
-async def request_timeout(docker: Docker) -> AsyncIterator[None]:
+@contextmanager
+def request_timeout(docker: Docker) -> Iterator[None]:
     """Bound a request by the timeout of the client, and translate its errors.
 
     For requests that aiodocker does not bound itself: those that it considers long, and those that open a stream."""
-    async with translate_errors():
-        with anyio.fail_after(docker.session.timeout.total):
+    with translate_errors():
+        with anyio.move_on_after(
+            docker.session.timeout.total
+        ) as scope:  # a third of the cost of `fail_after`
             yield
+        if scope.cancelled_caught:
+            raise TimeoutError
 
 
-@asynccontextmanager
-async def translate_errors(image: str = "") -> AsyncIterator[None]:
+@contextmanager
+def translate_errors(image: str = "") -> Iterator[None]:
     """Translate errors of aiodocker and aiohttp. `image` is the subject of the request, if it is an image."""
     try:
         yield

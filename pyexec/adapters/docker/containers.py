@@ -61,15 +61,15 @@ class AttachedContainer:
 
     async def open(self) -> None:
         """Attach to the container. Call it before the start: output before it is lost."""
-        async with request_timeout(self._container.docker):
+        with request_timeout(self._container.docker):
             await self._stream.__aenter__()
 
     async def write(self, data: bytes) -> None:
-        async with request_timeout(self._container.docker):
+        with request_timeout(self._container.docker):
             await self._stream.write_in(data)
 
     async def read(self) -> bytes | None:
-        async with translate_errors():
+        with translate_errors():
             while (message := await self._stream.read_out()) is not None:
                 if message.stream == STDOUT:
                     return message.data
@@ -135,7 +135,7 @@ class FollowedContainer:
 
     async def read(self) -> bytes | None:
         try:
-            async with translate_errors():
+            with translate_errors():
                 header = await self._response.content.readexactly(_LOG_HEADER.size)
                 return await self._response.content.readexactly(_LOG_HEADER.unpack(header)[0])
         except asyncio.IncompleteReadError:
@@ -166,7 +166,7 @@ class FollowedContainer:
 async def _check_ended(container: DockerContainer) -> None:
     """Raise `EngineError` at the end of a stream if the container is still running."""
     try:
-        async with translate_errors():
+        with translate_errors():
             state = (await container.show())["State"]
     except EngineError as error:
         if is_gone(error):
@@ -195,15 +195,15 @@ class DockerSetupContainer:
         """Implement `ports.Engine.start_setup`."""
         with await to_thread.run_sync(_archive, spec.files) as files:
             with anyio.CancelScope(shield=True):
-                async with translate_errors(image=spec.image):
+                with translate_errors(image=spec.image):
                     container = await docker.containers.create(
                         setup_config(spec, security, volumes), name=f"pyexec-setup-{secrets.token_hex(8)}"
                     )
             setup = cls(docker, container, spec)
             try:
-                async with translate_errors(image=spec.image):
+                with translate_errors(image=spec.image):
                     await container.put_archive("/", files)  # type: ignore[no-untyped-call]
-                    async with request_timeout(docker):
+                    with request_timeout(docker):
                         await setup._stream.__aenter__()
                     await container.start()
             except BaseException:
@@ -213,7 +213,7 @@ class DockerSetupContainer:
         return setup
 
     async def read_line(self) -> bytes:
-        async with translate_errors():
+        with translate_errors():
             while b"\n" not in self._unread and len(self._unread) < _LINE_BYTES_MAX:
                 message = await self._stream.read_out()
                 if message is None:
@@ -225,7 +225,7 @@ class DockerSetupContainer:
     async def execute(
         self, command: Sequence[str], environment: Mapping[str, str], on_output: Callable[[bytes], None]
     ) -> int:
-        async with translate_errors():
+        with translate_errors():
             execution = await self._container.exec(
                 list(command), user="0:0", workdir="/", environment=dict(environment)
             )
@@ -238,17 +238,17 @@ class DockerSetupContainer:
         return int(code)
 
     async def written_bytes(self) -> int:
-        async with translate_errors():
+        with translate_errors():
             document = await self._container.show(size=1)
         return int(document.get("SizeRw") or 0)
 
     async def finish(self) -> None:
-        async with translate_errors():
+        with translate_errors():
             await self._stream.write_in(_FINISH)
             await self._container.wait()
 
     async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
-        async with translate_errors(image=self._spec.image):
+        with translate_errors(image=self._spec.image):
             config = (await self._docker.images.inspect(self._spec.image)).get("Config") or {}
             # Docker copies the labels of the container to the image, and from there to every container of it.
             # Empty values keep this server from taking those containers for its own.
@@ -258,7 +258,7 @@ class DockerSetupContainer:
 
     async def remove(self) -> None:
         try:
-            async with translate_errors():
+            with translate_errors():
                 await self._stream.close()
         finally:
             await remove_container(self._container)

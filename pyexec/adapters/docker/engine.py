@@ -102,7 +102,7 @@ class DockerEngine:
         await close_client(self._docker)
 
     async def check(self) -> None:
-        async with translate_errors():
+        with translate_errors():
             await self._docker.version()
 
     async def identify(self) -> EngineIdentity:
@@ -140,7 +140,7 @@ class DockerEngine:
         )
 
     async def _query_info(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        async with translate_errors():
+        with translate_errors():
             return await self._docker.system.info(), await self._docker.version()
 
     async def start(self, spec: ContainerSpec) -> AttachedContainer:
@@ -157,7 +157,7 @@ class DockerEngine:
             container = await self._create(spec)
         attached = AttachedContainer(container, self._unremoved)
         try:
-            async with translate_errors(image=spec.image):
+            with translate_errors(image=spec.image):
                 await attached.open()
                 await container.start()
         except BaseException:
@@ -187,7 +187,7 @@ class DockerEngine:
         config["Labels"][CREATION_LABEL] = label
         try:
             with anyio.CancelScope(shield=True):
-                async with translate_errors(image=image):
+                with translate_errors(image=image):
                     container = await self._docker.containers.create(config, name=name)
         except BaseException as error:
             if not (isinstance(error, EngineError) and has_status(error, _NAME_TAKEN)):
@@ -224,7 +224,7 @@ class DockerEngine:
 
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
-        async with translate_errors():
+        with translate_errors():
             found = await self._docker.containers.list(all=1, filters=filters)
             # A container can inherit labels from an image that anyone has made, but not its name.
             own = [container for container in found if any(map(_OWN_NAME.fullmatch, container["Names"]))]

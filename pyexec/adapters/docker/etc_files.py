@@ -104,7 +104,7 @@ class EtcFiles:
     async def _create_files(self, block: _Block) -> str:
         """Create the files if they are missing. Return their directory on the machine of the engine."""
         image_id = block.image.image_id
-        async with translate_errors(image=image_id):
+        with translate_errors(image=image_id):
             # Returns the volume if it exists already.
             volume = await self._docker.volumes.create({"Name": block.volume, "Labels": {LABEL: ""}})  # type: ignore[no-untyped-call]
             folder = str((await volume.show())["Mountpoint"])
@@ -112,14 +112,14 @@ class EtcFiles:
             await self._remove_old_volumes(block.volume)
         name = f"{LABEL}-{secrets.token_hex(8)}"
         try:
-            async with translate_errors(image=image_id):
+            with translate_errors(image=image_id):
                 container = await self._docker.containers.create(_helper_config(block), name=name)
             _, marker = await self._read_member(name, f"{_MOUNTED}/{block.marker}")
             if self._removed or not marker:
                 # Rejects the image if they are no regular files, so no image with a marker has to be checked again.
                 passwd, group = await self._read_file(name, _PASSWD), await self._read_file(name, _GROUP)
                 archive = await to_thread.run_sync(_archive, _files(block, passwd, group))
-                async with translate_errors(image=image_id):
+                with translate_errors(image=image_id):
                     await container.put_archive(_MOUNTED, archive)  # type: ignore[no-untyped-call]
         finally:
             with anyio.CancelScope(shield=True):
@@ -133,7 +133,7 @@ class EtcFiles:
         oldest = sorted(others, key=lambda volume: str(volume["CreatedAt"]))
         for volume in oldest[: max(0, len(oldest) + 1 - VOLUMES_MAX)]:
             try:
-                async with translate_errors():
+                with translate_errors():
                     found = await self._docker.volumes.get(volume["Name"])  # type: ignore[no-untyped-call]
                     await found.delete()
             except EngineError as error:
@@ -158,7 +158,7 @@ class EtcFiles:
 
     async def _read_member(self, container: str, path: str) -> tuple[tarfile.TarInfo | None, bytes]:
         """Read the beginning of the tar with which Docker answers, because the file can have any size."""
-        async with request_timeout(self._docker):
+        with request_timeout(self._docker):
             response = await get(self._docker, f"containers/{container}/archive", {"path": path}, stream=True)
             data = b""
             try:

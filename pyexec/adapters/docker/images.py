@@ -55,7 +55,7 @@ class DockerImages:
 
     async def find(self, name: str) -> Image | None:
         try:
-            async with translate_errors():
+            with translate_errors():
                 return _image(await self._docker.images.inspect(name))
         except EngineError as error:
             if has_status(error, [HTTPStatus.BAD_REQUEST]):
@@ -79,26 +79,27 @@ class DockerImages:
             raise Unavailable(f"the connection to Docker broke: {error}") from error
 
     async def tag(self, image_name: str, repository: str, tag: str) -> None:
-        async with translate_errors():
+        with translate_errors():
             await self._docker.images.tag(image_name, repository, tag=tag)
 
     async def check_pullable(self, name: str) -> None:
         """Ask the registry for an image, and pull nothing. Raises `ImageUnavailable` if it cannot be pulled."""
-        async with translate_errors(), await get(self._docker, f"distribution/{name}/json") as response:
-            if response.status != HTTPStatus.OK:
-                message = (await response.json())["message"]
-                raise ImageUnavailable(f"the registry answered: {message}")
+        with translate_errors():
+            async with await get(self._docker, f"distribution/{name}/json") as response:
+                if response.status != HTTPStatus.OK:
+                    message = (await response.json())["message"]
+                    raise ImageUnavailable(f"the registry answered: {message}")
 
     async def list(self, repository: str) -> Sequence[Image]:
         filters = json.dumps({"reference": [f"{repository}:*"]})
-        async with translate_errors():
+        with translate_errors():
             found = await self._docker.images.list(filters=filters)
         images = [await self.find(document["Id"]) for document in found]
         return [image for image in images if image is not None]
 
     async def remove(self, image: Image) -> bool:
         try:
-            async with translate_errors():
+            with translate_errors():
                 for name in image.names or [image.id]:
                     await self._docker.images.delete(name)
         except EngineError as error:
@@ -187,7 +188,7 @@ class VolumesOfImages:
         Raises `ImageUnavailable` if the image does not exist, or has volumes that sandboxes do not support."""
         found = self._known.get(image)
         if found is None:
-            async with translate_errors(image=image):
+            with translate_errors(image=image):
                 document = await self._docker.images.inspect(image)
             declared = (document.get("Config") or {}).get("Volumes") or ()
             found = ImageVolumes(document["Id"], check_volumes(image, declared))

@@ -45,7 +45,7 @@ class Networks:
         Raises `EngineError` if several have this name: Docker starts no container in any of them."""
         for _ in range(ATTEMPTS):
             try:
-                async with translate_errors():
+                with translate_errors():
                     await self._docker.networks.create(network_config(name))
             except EngineError as error:
                 if not has_status(error, _EXISTS):
@@ -66,7 +66,7 @@ class Networks:
     async def remove(self, name: str) -> None:
         """Remove the network, unless it is in use or does not exist."""
         try:
-            async with translate_errors():
+            with translate_errors():
                 network = await self._docker.networks.get(name)
                 await network.delete()
         except EngineError as error:
@@ -87,7 +87,7 @@ class Networks:
 
     async def _named(self, name: str) -> Sequence[dict[str, Any]]:
         """Return the networks with exactly this name, oldest first, without predefined ones such as `host`."""
-        async with translate_errors():
+        with translate_errors():
             found = await self._docker.networks.list(filters={"name": name, "type": "custom"})
         named = [network for network in found if network["Name"] == name]
         return sorted(named, key=lambda network: (network["Created"], network["Id"]))
@@ -140,7 +140,7 @@ class Firewall:
 
         Raises `EngineError` with the reason if that is not possible: the server does not run on the engine's machine as
         root or in a container, the machine has no iptables, or an operator has created the network."""
-        async with translate_errors():
+        with translate_errors():
             details = await (await self._docker.networks.get(network)).show()
         if NETWORK_LABEL not in (details.get("Labels") or {}):
             raise EngineError("the server has not created this network")
@@ -167,11 +167,11 @@ class Firewall:
             with anyio.CancelScope(
                 shield=True
             ):  # Docker may have created it although the request was cancelled
-                async with translate_errors():
+                with translate_errors():
                     await self._docker.containers.create(
                         _helper_config(image, script, environment), name=name
                     )
-            async with translate_errors():
+            with translate_errors():
                 await container.start()
                 status = (await container.wait())["StatusCode"]
                 output = await container.log(stdout=True, stderr=True)
@@ -186,7 +186,7 @@ class Firewall:
         found = _OWN_ID.search(await anyio.Path("/proc/self/mountinfo").read_text())
         if found is None:
             raise EngineError("the server runs neither as root on Docker's machine nor in a container")
-        async with request_timeout(self._docker):
+        with request_timeout(self._docker):
             return str((await self._docker.containers.container(found[1]).show())["Image"])
 
 

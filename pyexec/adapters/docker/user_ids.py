@@ -64,7 +64,7 @@ class UserIds:
     async def list_used(self) -> Collection[int]:
         """Ask the engine for the ids of all sandboxes, those of other servers included."""
         filters = json.dumps({"name": [f"^/?{_PREFIX}"]})
-        async with translate_errors():
+        with translate_errors():
             found = await self._docker.containers.list(all=1, filters=filters)
         names = (name.lstrip("/") for container in found for name in container["Names"])
         numbers = (name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX))

@@ -1,12 +1,11 @@
 """The embedded event log, for a server without a cluster: one SQLite file, which only this process uses.
 
 Every commit survives a crash of the process. After a crash of the machine the file is intact, but the last commits
-may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted server reads the log instead."""
+may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted server reads the log instead. The list of
+open executions is kept in memory, too: the leader reads it after every commit."""
 
-import asyncio
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -14,14 +13,15 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from attrs import define, field
 
 from pyexec.adapters.data_dir import DataDir
-from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
+from pyexec.adapters.sqlite.store import IndexEntry, SqliteStore, translate_errors
+from pyexec.adapters.sqlite.store_thread import StoreThread
 from pyexec.aio import Broadcast
 from pyexec.codec import decode_event
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import Status
 from pyexec.errors import Conflict, CorruptLog
 from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, check_append, check_cursor
@@ -47,18 +47,23 @@ class _Waiter:
 class EmbeddedLog:
     """`ports.EventLog` on SQLite. Close it, or use it as a context manager."""
 
-    def __init__(self, data_dir: DataDir, store: SqliteStore, replica: str | None) -> None:
+    def __init__(
+        self,
+        data_dir: DataDir,
+        thread: StoreThread,
+        open_executions: tuple[dict[str, int], set[str]],
+        replica: str | None,
+    ) -> None:
         self._replica = replica
         self._data_dir = data_dir
-        self._store = store
-        self._loop = asyncio.get_running_loop()
-        self._limiter = CapacityLimiter(1)
-        # If asyncio cancels a task, the limiter is released while the thread still works.
-        self._mutex = threading.Lock()
+        self._thread = thread
+        self._lengths, self._queued = open_executions
         self._waiters: dict[str, set[_Waiter]] = {}
-        self._inboxes: dict[str, dict[str, int]] = {}
         self._version = 0
         self._changed = Broadcast()
+        self._inboxes: dict[str, dict[str, int]] = {}
+        self._inbox_version = 0
+        self._inbox_changed = Broadcast()
 
     @classmethod
     async def open(cls, directory: Path, replica: str | None = None) -> Self:
@@ -67,13 +72,14 @@ class EmbeddedLog:
 
         Raises `SettingsError` if the directory cannot be used or is locked by another process, and `CorruptLog`
         if the file in it is not a log that this version can read."""
-        return cls(*await to_thread.run_sync(_open, directory), replica)
+        data_dir, store, open_executions = await to_thread.run_sync(_open, directory)
+        return cls(data_dir, StoreThread(store), open_executions, replica)
 
     async def close(self) -> None:
         """Close the file and unlock the directory."""
         with anyio.CancelScope(shield=True):
             try:
-                await self._run(lambda store: store.close())
+                await self._thread.close()
             finally:
                 self._data_dir.release()
 
@@ -102,36 +108,32 @@ class EmbeddedLog:
         if fence is not None and fence == self._replica:
             raise Conflict(f"{fence} is still a member")
 
-        def write(store: SqliteStore) -> None:
-            store.append(execution_id, after, events, key)
-            self._notify_from_thread(execution_id, after + len(events), notify)
+        def record(entry: IndexEntry) -> None:
+            self._record_append(execution_id, entry, events[-1], notify)
 
-        await self._run(write)
+        await self._thread.run(lambda store: store.append(execution_id, after, events, key), record)
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
-        rows = await self._run(lambda store: store.read(execution_id, after))
+        rows = await self._thread.run(lambda store: store.read(execution_id, after))
         if any(seq != expected for expected, (seq, _) in enumerate(rows, after + 1)):
             raise CorruptLog(f"{execution_id}: an event after number {after} is missing")
         return [decode_event(event) for _, event in rows]
 
     async def wait(self, execution_id: str, after: int) -> None:
         with self._waiting(execution_id) as waiter:
-            waiter.notify(await self._run(lambda store: _length(store, execution_id, after)))
+            waiter.notify(await self._thread.run(lambda store: _length(store, execution_id, after)))
             while waiter.length <= after:
                 await waiter.changed.wait()
 
     async def open_executions(self, since: int | None = None) -> OpenExecutions:
         while self._version == since:
             await self._changed.wait()
-        # Taken before the read: a change in between is then reported twice instead of never.
-        version = self._version
-        lengths, queued = await self._run(lambda store: store.open_executions())
-        return OpenExecutions(version=version, lengths=lengths, queued=queued)
+        return OpenExecutions(version=self._version, lengths=dict(self._lengths), queued=set(self._queued))
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
-        while self._version == since:
-            await self._changed.wait()
-        return Inbox(version=self._version, entries=dict(self._inboxes.get(replica, {})))
+        while self._inbox_version == since:
+            await self._inbox_changed.wait()
+        return Inbox(version=self._inbox_version, entries=dict(self._inboxes.get(replica, {})))
 
     async def acknowledge(self, replica: str, execution_id: str, revision: int) -> None:
         entries = self._inboxes.get(replica, {})
@@ -144,24 +146,26 @@ class EmbeddedLog:
         self, *, status: Status | None, limit: int, cursor: str | None
     ) -> ExecutionPage:
         check_cursor(cursor)
-        ids = await self._run(lambda store: store.list_ids(status=status, before=cursor, limit=limit + 1))
+        ids = await self._thread.run(
+            lambda store: store.list_ids(status=status, before=cursor, limit=limit + 1)
+        )
         return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
     async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
-        return await self._run(lambda store: store.list_ended(before, limit))
+        return await self._thread.run(lambda store: store.list_ended(before, limit))
 
     async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
-        return await self._run(lambda store: store.find_by_key(key_hash))
+        return await self._thread.run(lambda store: store.find_by_key(key_hash))
 
     async def retire(self, execution_id: str) -> None:
-        def remove(store: SqliteStore) -> None:
-            if store.retire(execution_id):
-                self._notify_from_thread(execution_id, math.inf)
+        def record(existed: bool) -> None:
+            if existed:
+                self._notify(execution_id, math.inf)
 
-        await self._run(remove)
+        await self._thread.run(lambda store: store.retire(execution_id), record)
 
     async def check(self) -> None:
-        await self._run(lambda store: store.list_ids(status=None, before=None, limit=1))
+        await self._thread.run(lambda store: store.list_ids(status=None, before=None, limit=1))
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         """Rebuild in batches, so that other calls need not wait long."""
@@ -169,27 +173,31 @@ class EmbeddedLog:
         unreadable: dict[str, CorruptLog] = {}
         while after is not None:
             step = partial(SqliteStore.rebuild_index, after=after, limit=REBUILD_BATCH)
-            after, failures = await self._run(step)
+            after, failures = await self._thread.run(step)
             unreadable |= failures
+        await self._thread.run(lambda store: store.open_executions(), self._set_open)
         return unreadable
 
-    async def _run(self, work: Callable[[SqliteStore], T]) -> T:
-        """Run `work` in a thread, one call at a time. Cancellation does not interrupt it."""
+    def _record_append(self, execution_id: str, entry: IndexEntry, last: Event, notify: str | None) -> None:
+        if entry.ended_at is None:
+            self._lengths[execution_id] = entry.length
+        else:
+            self._lengths.pop(execution_id, None)
+        if entry.length == 1 or isinstance(last, Released):
+            self._queued.add(execution_id)
+        else:
+            self._queued.discard(execution_id)
+        if notify is not None:
+            self._inbox_version += 1
+            self._inboxes.setdefault(notify, {})[execution_id] = self._inbox_version
+            self._inbox_changed.notify_all()
+        self._notify(execution_id, entry.length)
 
-        def call() -> T:
-            with self._mutex, translate_errors():
-                return work(self._store)
+    def _set_open(self, found: tuple[dict[str, int], set[str]]) -> None:
+        self._lengths, self._queued = found
 
-        return await to_thread.run_sync(call, limiter=self._limiter)
-
-    def _notify_from_thread(self, execution_id: str, length: float, replica: str | None = None) -> None:
-        """Notify waiters of a commit from the worker thread: the caller of the commit may be cancelled already."""
-        self._loop.call_soon_threadsafe(self._notify, execution_id, length, replica)
-
-    def _notify(self, execution_id: str, length: float, replica: str | None) -> None:
+    def _notify(self, execution_id: str, length: float) -> None:
         self._version += 1
-        if replica is not None:
-            self._inboxes.setdefault(replica, {})[execution_id] = self._version
         for waiter in self._waiters.get(execution_id, ()):
             waiter.notify(length)
         self._changed.notify_all()
@@ -207,11 +215,16 @@ class EmbeddedLog:
                 del self._waiters[execution_id]
 
 
-def _open(directory: Path) -> tuple[DataDir, SqliteStore]:
+def _open(directory: Path) -> tuple[DataDir, SqliteStore, tuple[dict[str, int], set[str]]]:
     data_dir = DataDir.acquire(directory)
     try:
         with translate_errors():
-            return data_dir, SqliteStore.open(directory / FILE_NAME)
+            store = SqliteStore.open(directory / FILE_NAME)
+            try:
+                return data_dir, store, store.open_executions()
+            except BaseException:
+                store.close()
+                raise
     except BaseException:
         data_dir.release()
         raise

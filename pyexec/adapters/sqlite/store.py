@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -97,8 +97,8 @@ class SqliteStore:
 
     def append(
         self, execution_id: str, after: int, events: Sequence[Event], key: IdempotencyKey | None
-    ) -> None:
-        """Implement `EventLog.append` as one transaction."""
+    ) -> IndexEntry:
+        """Implement `EventLog.append` as one transaction. Return the new index entry."""
         with self._transaction():
             if key is not None:
                 self._bind(key, execution_id)
@@ -113,6 +113,7 @@ class SqliteStore:
                     "INSERT INTO events VALUES (?, ?, ?)", (execution_id, entry.length, encode_event(event))
                 )
             self._store_entry(execution_id, entry)
+        return entry
 
     def read(self, execution_id: str, after: int) -> Sequence[tuple[int, bytes]]:
         """Return numbers and encoded events from number `after + 1` on."""
@@ -132,7 +133,7 @@ class SqliteStore:
         """Return True if the execution was retired."""
         return self._first("SELECT id FROM retired WHERE id = ?", execution_id) is not None
 
-    def open_executions(self) -> tuple[Mapping[str, int], Set[str]]:
+    def open_executions(self) -> tuple[dict[str, int], set[str]]:
         """Return the log lengths of the executions that have not ended, and those that no replica has claimed."""
         placeholders = ", ".join("?" * len(OPEN_STATUSES))
         query = f"SELECT id, length, status FROM executions WHERE status IN ({placeholders})"  # noqa: S608 constant texts only

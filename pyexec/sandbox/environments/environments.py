@@ -39,6 +39,9 @@ USE_PRECISION_SECONDS = 60.0
 """An image is tagged again at most this often, so its time of last use is known this precisely."""
 IN_USE_SECONDS = 2 * USE_PRECISION_SECONDS
 """An image that was used this recently is not evicted, because a run may need it."""
+FOUND_SECONDS = 1.0
+"""How long an image that was found is not looked up again. Under load, each request would ask the engine for the same
+image. Eviction cannot remove it meanwhile."""
 
 
 @frozen(kw_only=True)
@@ -65,10 +68,12 @@ class Environments:
     """Returns when the isolation check has passed. Called before anything runs in an image."""
     work: SharedWork = field(factory=SharedWork)
     meter: Meter = NOOP_METER
+    _found: dict[str, tuple[Image, float]] = field(factory=dict, init=False)
+    """The images that were found a moment ago, by name, and the time until which they are not looked up again."""
 
     async def find(self, spec: Spec) -> Image | None:
         """Return the image in which `spec` can run now; None if it must be pulled or built first."""
-        base = await self.images.find(spec.docker_image)
+        base = await self._find_base(spec.docker_image)
         if base is None:
             return None
         self._check_architecture(base, spec.docker_image)
@@ -103,6 +108,17 @@ class Environments:
             await self.work.join(name, partial(self._pull, name), on_output)
         self._check_architecture(image, name)
         await self.check_isolation(image)
+        return image
+
+    async def _find_base(self, name: str) -> Image | None:
+        now = anyio.current_time()
+        for expired in [known for known, (_, until) in self._found.items() if until <= now]:
+            del self._found[expired]
+        if name in self._found:
+            return self._found[name][0]
+        image = await self.images.find(name)
+        if image is not None:
+            self._found[name] = (image, now + FOUND_SECONDS)
         return image
 
     async def _find_environment(self, key: str, recipe: Recipe) -> Image | None:
@@ -173,6 +189,7 @@ class Environments:
                 tuple(cached.values()), self.config.cache_bytes_max, datetime.now(UTC)
             ):
                 if await self.images.remove(image):
+                    self._found.clear()
                     logger.info(
                         "removed the image %s, unused since %s", image.names or image.id, image.used_at
                     )

@@ -170,7 +170,7 @@ async def _read_body(request: web.Request) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        while chunk := await read_or_stall(request.content.readany(), limits):
+        while chunk := await read_or_stall(request.content, request.content.readany(), limits):
             body += chunk
             if len(body) > limits.metadata_bytes_max:
                 raise too_large

@@ -1,0 +1,66 @@
+"""Test how often an image is looked up in the engine."""
+
+from typing import Any, cast
+
+import pytest
+from attrs import define, evolve, field
+
+from pyexec.domain.spec import Spec
+from pyexec.ports import Image, Images
+from pyexec.sandbox.environments import environments
+from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
+from tests.events import submitted
+from tests.services.images import image
+
+
+@define
+class CountedImages:
+    """An engine that has some images."""
+
+    present: set[str]
+    lookups: list[str] = field(factory=list)
+
+    async def find(self, name: str) -> Image | None:
+        self.lookups.append(name)
+        return image(name) if name in self.present else None
+
+
+def environments_on(images: CountedImages) -> Environments:
+    unused = cast(Any, None)
+    return Environments(
+        images=cast(Images, images),
+        setup=unused,
+        config=EnvironmentsConfig(cache_bytes_max=1, age_seconds_max=1, architecture="amd64"),
+        check_isolation=unused,
+    )
+
+
+def spec_of(docker_image: str) -> Spec:
+    return evolve(submitted().spec, docker_image=docker_image)
+
+
+async def test_many_requests_look_up_their_image_once() -> None:
+    images = CountedImages({"a", "b"})
+    finder = environments_on(images)
+    for name in ("a", "b", "a", "a"):
+        found = await finder.find(spec_of(name))
+        assert found is not None
+        assert found.names == (name,)
+    assert images.lookups == ["a", "b"]
+
+
+async def test_an_image_is_looked_up_again_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "FOUND_SECONDS", 0.0)
+    images = CountedImages({"a"})
+    finder = environments_on(images)
+    assert await finder.find(spec_of("a")) is not None
+    images.present.clear()
+    assert await finder.find(spec_of("a")) is None
+
+
+async def test_a_missing_image_is_found_as_soon_as_it_exists() -> None:
+    images = CountedImages(set())
+    finder = environments_on(images)
+    assert await finder.find(spec_of("a")) is None
+    images.present.add("a")
+    assert await finder.find(spec_of("a")) is not None
