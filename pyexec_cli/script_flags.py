@@ -139,6 +139,9 @@ def script_flags(
 
 async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool) -> RunOptions:
     """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other."""
+    for name in ("requirements", "stdin", "entrypoint", "output_dir"):
+        if getattr(script, name) == "":
+            raise asyncclick.UsageError(f"--{name.replace('_', '-')}: must not be empty")
     if script.output_dir and not script.output_files:
         raise asyncclick.UsageError("--output-dir: use it together with --output-file")
     if script.stdin == "-" and stdin_is_code:
