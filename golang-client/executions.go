@@ -3,8 +3,11 @@ package pyexec
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"iter"
+	"time"
 )
 
 // Get returns the current state of an execution.
@@ -17,14 +20,21 @@ func (c *Client) Get(ctx context.Context, executionID string) (*Result, error) {
 }
 
 // Wait waits until an execution has ended. It uses long polling: the server holds the request until then.
+//
+// If ctx ends first, the error wraps ctx's error and names the execution, which continues.
 func (c *Client) Wait(ctx context.Context, executionID string) (*Result, error) {
 	req, err := waitRequest(executionID, c.retry)
+	started := time.Now()
 	for err == nil {
 		var result *Result
 		if result, err = c.result(ctx, req); err == nil && result.Ended() {
 			return result, nil
 		}
 		req.retry = c.resume
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		err = fmt.Errorf("execution %s has not ended after %.3g s; it continues: call Wait again, or Kill: %w",
+			executionID, time.Since(started).Seconds(), err)
 	}
 	return nil, err
 }

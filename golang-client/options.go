@@ -1,6 +1,11 @@
 package pyexec
 
-import "time"
+import (
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
 
 // Option is an option of a run. The server's defaults apply to options that are not given.
 type Option func(*settings)
@@ -11,6 +16,7 @@ type settings struct {
 	onEvent        func(Event)
 	lastExpression bool
 	pythonVersion  string
+	envNames       []string
 }
 
 // metadata is the metadata of a request. Options that were not given are omitted.
@@ -41,7 +47,7 @@ type limits struct {
 // evalBody is the body of an eval request: the code and the options.
 type evalBody struct {
 	metadata
-	Code           string     `json:"code,omitempty"`
+	Code           *string    `json:"code,omitempty"`
 	Files          []evalFile `json:"files,omitempty"`
 	LastExpression bool       `json:"eval_last_expr"`
 	PythonVersion  string     `json:"python_version,omitempty"`
@@ -58,6 +64,55 @@ func newSettings(options []Option) *settings {
 		option(s)
 	}
 	return s
+}
+
+// check returns an ArgumentError that names the first option whose value no request can carry. Without it, invalid UTF-8
+// would be replaced silently.
+func (s *settings) check() error {
+	texts := []struct {
+		option string
+		values []string
+	}{
+		{"WithEntrypoint", []string{s.metadata.Entrypoint}},
+		{"WithImage", []string{s.metadata.DockerImage}},
+		{"WithRequirements", optional(s.metadata.Requirements)},
+		{"WithPreCommands", s.metadata.PreCommands},
+		{"WithStdin", optional(s.metadata.Stdin)},
+		{"WithEnv", s.metadata.EnvVars},
+		{"WithArgs", s.metadata.ScriptArgs},
+		{"WithOutputFiles", s.metadata.OutputFiles},
+		{"WithPythonVersion", []string{s.pythonVersion}},
+	}
+	for _, text := range texts {
+		if err := checkText(text.option, text.values...); err != nil {
+			return err
+		}
+	}
+	for _, name := range s.envNames {
+		if name == "" || strings.Contains(name, "=") {
+			return argumentError("WithEnv: '%s' is not the name of a variable: it is empty or contains '='", name)
+		}
+	}
+	if cores := s.metadata.Config.CPUs; cores != nil && (math.IsNaN(*cores) || math.IsInf(*cores, 0)) {
+		return argumentError("WithCPUs must be a finite number, not %g", *cores)
+	}
+	return nil
+}
+
+func checkText(what string, values ...string) error {
+	for _, value := range values {
+		if !utf8.ValidString(value) {
+			return argumentError("%s must be UTF-8 text; send binary data as a file of the source", what)
+		}
+	}
+	return nil
+}
+
+func optional(text *string) []string {
+	if text == nil {
+		return nil
+	}
+	return []string{*text}
 }
 
 // WithEntrypoint sets the path of the file to run. Without it, the server chooses one.
@@ -94,7 +149,10 @@ func WithStdin(text string) Option {
 
 // WithEnv sets an environment variable of the program. It can be given more than once.
 func WithEnv(name, value string) Option {
-	return func(s *settings) { s.metadata.EnvVars = append(s.metadata.EnvVars, name+"="+value) }
+	return func(s *settings) {
+		s.envNames = append(s.envNames, name)
+		s.metadata.EnvVars = append(s.metadata.EnvVars, name+"="+value)
+	}
 }
 
 // WithArgs sets the program's arguments.

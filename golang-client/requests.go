@@ -39,8 +39,11 @@ type upload struct {
 }
 
 func uploadRequest(route string, source Source, settings *settings, key string, retry Retry) (request, error) {
+	if err := settings.check(); err != nil {
+		return request{}, err
+	}
 	encoded, err := json.Marshal(settings.metadata)
-	if err != nil { // for example NaN, which JSON does not have
+	if err != nil {
 		return request{}, argumentError("invalid option: %v", err)
 	}
 	if key == "" || !source.replayable {

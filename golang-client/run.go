@@ -65,13 +65,19 @@ func (c *Client) Submit(ctx context.Context, source Source, options ...Option) (
 // Eval runs source text without building an archive. Result.Value is the repr of the last expression, unless
 // [WithLastExpression] disables that.
 func (c *Client) Eval(ctx context.Context, code string, options ...Option) (*Result, error) {
-	return c.eval(ctx, evalBody{Code: code}, options)
+	if err := checkText("the code", code); err != nil {
+		return nil, err
+	}
+	return c.eval(ctx, evalBody{Code: &code}, options)
 }
 
 // EvalFiles runs source texts by file name without building an archive, as [Client.Eval] does for one text.
 func (c *Client) EvalFiles(ctx context.Context, files map[string]string, options ...Option) (*Result, error) {
 	var body evalBody
 	for _, name := range sortedKeys(files) {
+		if err := checkText("each name and text of files", name, files[name]); err != nil {
+			return nil, err
+		}
 		body.Files = append(body.Files, evalFile{name, files[name]})
 	}
 	return c.eval(ctx, body, options)
@@ -81,8 +87,11 @@ func (c *Client) eval(ctx context.Context, body evalBody, options []Option) (*Re
 	settings := newSettings(options)
 	body.metadata = settings.metadata
 	body.LastExpression, body.PythonVersion = settings.lastExpression, settings.pythonVersion
+	if err := settings.check(); err != nil {
+		return nil, err
+	}
 	encoded, err := json.Marshal(body)
-	if err != nil { // for example NaN, which JSON does not have
+	if err != nil {
 		return nil, argumentError("invalid option: %v", err)
 	}
 	return c.result(ctx, evalRequest(encoded, settings, c.retry))

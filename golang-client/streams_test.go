@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -76,12 +77,13 @@ func TestContextCancelsEveryCall(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := server.client.Wait(ctx, "exe_1"); !errors.Is(err, context.DeadlineExceeded) {
+	_, err := server.client.Wait(ctx, "exe_1")
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "execution exe_1 has not ended after") {
 		t.Error(err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
 	defer cancel()
-	_, err := server.client.Run(ctx, Text("x"), OnEvent(func(Event) { cancel() }))
+	_, err = server.client.Run(ctx, Text("x"), OnEvent(func(Event) { cancel() }))
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}

@@ -5,6 +5,7 @@ import base64
 import difflib
 import json
 import math
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -118,13 +119,26 @@ def _reject_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object. Of two values with the same name, a program that checks a request may read the other one."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise InvalidRequest(
+            f"field {quote(twice)} occurs more than once; send it once", field=shorten(twice)
+        )
+    return document
+
+
 def parse_json(text: str | bytes, *, what: str) -> Any:
-    """Parse a JSON document; raise `InvalidRequest` if it is malformed, or has more strings than any request needs.
+    """Parse a JSON document; raise `InvalidRequest` if it is malformed, repeats a name within an object, or has more
+    strings than any request needs.
 
     `what` names the document in the message."""
     _check_strings(text, what)
     try:
-        return json.loads(text, parse_constant=_reject_constant)
+        return json.loads(text, object_pairs_hook=_object_of, parse_constant=_reject_constant)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{what} is not UTF-8 text", field=what) from error
     except RecursionError as error:

@@ -24,6 +24,8 @@ _NUMBERS: Mapping[str, tuple[int, int | None]] = {
     "max_queued": (0, None),
 }
 """The keys that are whole numbers, with their lowest and highest value."""
+_KEYS = ("tokens", *_NUMBERS)
+_TABLES = 'tables such as [acme], or ["acme.com"] with quotes if the name has a dot'
 
 
 def read_tenants(settings: Settings) -> Tenants:
@@ -46,7 +48,9 @@ def parse_tenants(text: str, path: str, api_tokens: Sequence[str] = ()) -> Tenan
     except tomllib.TOMLDecodeError as error:
         # The reason says the line and the column, and quotes single characters at most.
         reason = str(error).replace("at end of document", f"at the end, line {len(text.splitlines())}")
-        raise SettingsError(f"{VARIABLE} is {path!r}, which is not TOML: {reason}") from error
+        is_table = "key part" in reason or "table declaration" in reason
+        hint = f"; allowed: {_TABLES}" if is_table else ""
+        raise SettingsError(f"{VARIABLE} is {path!r}, which is not TOML: {reason}{hint}") from error
     return _Parser(text, path).parse(document, api_tokens)
 
 
@@ -81,15 +85,17 @@ class _Parser:
 
     def _tenant(self, name: str, table: object) -> Tenant:
         if not isinstance(table, dict):
-            self._fail((name,), "is not a table", f"tables such as [{name}]")
+            form = "the key below a table such as [acme]" if name in _KEYS else f"tables such as [{name}]"
+            self._fail((name,), "is not a table", form)
         if _NAME.fullmatch(name) is None:
             self._fail(
                 (name,), "is not a name", "at most 63 letters, digits, and after the first one also _ . -"
             )
-        known = ("tokens", *_NUMBERS)
-        for key in table:
-            if key not in known:
-                self._fail((name, key), "is unknown", ", ".join(known))
+        for key, value in table.items():
+            if key not in _KEYS and isinstance(value, dict):
+                self._fail((name, key), "is a table within a table", _TABLES)
+            if key not in _KEYS:
+                self._fail((name, key), "is unknown", ", ".join(_KEYS))
         numbers = {key: self._number(name, key, table[key]) for key in _NUMBERS if key in table}
         return Tenant(name=name, **numbers)
 
@@ -125,9 +131,8 @@ class _Parser:
 
     def _fail(self, path: Sequence[str], problem: str, allowed: str) -> NoReturn:
         line = _line_of(self.text, path)
-        raise SettingsError(
-            f"{VARIABLE} {self.path!r}, line {line}: {'.'.join(path)} {problem}; allowed: {allowed}"
-        )
+        key = ".".join(f'"{part}"' if not part or "." in part else part for part in path)
+        raise SettingsError(f"{VARIABLE} {self.path!r}, line {line}: {key} {problem}; allowed: {allowed}")
 
 
 def _line_of(text: str, path: Sequence[str]) -> int:

@@ -145,7 +145,7 @@ def _shortest(number: float | None) -> float | None:
 def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
     """Add the global flags to a command, and pass them as one `Flags` in its first argument.
 
-    A command that `runs` nothing accepts the flags of a run too, but its help does not list them.
+    A command that `runs` nothing accepts the flags of a run too. Its help does not list them, and a note names them.
     """
 
     def decorate(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
@@ -154,6 +154,8 @@ def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Calla
             flags = {field.name: given.pop(field.name) for field in fields(Flags)}
             flags["server"] = flags["server"] or os.environ.get("PYEXEC_SERVER") or "http://localhost:8080"
             flags["token"] = flags["token"] or os.environ.get("PYEXEC_TOKEN") or None
+            if not runs:
+                _note_unused(Flags(**flags))
             return await function(Flags(**flags), **given)
 
         params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
@@ -163,6 +165,16 @@ def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Calla
         return command
 
     return decorate
+
+
+def _note_unused(flags: Flags) -> None:
+    from .console import Console  # it imports this module
+
+    run_flags = [flag for flag in GLOBAL_FLAGS if flag.name not in _ALWAYS_LISTED]
+    given = [flag.opts[0] for flag in run_flags if getattr(flags, str(flag.name)) is not None]
+    if given:
+        command = asyncclick.get_current_context().info_name
+        Console(flags).info(f"ignoring {', '.join(given)}: {command} runs nothing")
 
 
 def _hide_run_flag(flag: asyncclick.Option) -> asyncclick.Option:

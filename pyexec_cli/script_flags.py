@@ -147,6 +147,9 @@ async def read_options(
     """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other.
 
     `shows`: the command always returns displays."""
+    for name in ("requirements", "stdin", "entrypoint", "output_dir"):
+        if getattr(script, name) == "":
+            raise asyncclick.UsageError(f"--{name.replace('_', '-')}: must not be empty")
     if script.output_dir and not (script.output_files or script.displays or shows):
         raise asyncclick.UsageError("--output-dir: use it together with --output-file or --displays")
     if script.requirements and script.no_requirements:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -12,6 +13,7 @@ from typing import Any, Self, Unpack
 import anyio
 
 from . import requests
+from .arguments import number, whole_number
 from .errors import InvalidAnswer
 from .event_stream import stream_events
 from .events import Ended, Event, StreamName
@@ -21,6 +23,8 @@ from .result import Result, Status
 from .retry import Retry
 from .source import Source
 from .transport import Transport
+
+_ANSWER_SECONDS = 1.0
 
 OnEvent = Callable[[Event], Awaitable[None] | None]
 
@@ -101,7 +105,7 @@ class AsyncClient:
         any other. If a call of `run` raises an error, the other runs are killed and the error is raised. To stop
         early, use `contextlib.aclosing`, which kills the runs in progress.
         """
-        if concurrency < 1:
+        if whole_number("concurrency", concurrency) < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
 
         async def run(source: Source) -> Result:
@@ -131,8 +135,14 @@ class AsyncClient:
         If `last_expression` is true, `Result.result` is the `repr` of the last expression. `python_version`,
         for example "3.12", selects an image.
         """
-        extras = {"eval_last_expr": last_expression, "python_version": python_version}
-        request = requests.evaluate(code, options, extras, idempotency_key, self._retry)
+        request = requests.evaluate(
+            code,
+            options,
+            last_expression=last_expression,
+            python_version=python_version,
+            key=idempotency_key,
+            retry=self._retry,
+        )
         return Result.from_json(await self._http.json(request))
 
     async def get(self, execution_id: str) -> Result:
@@ -140,14 +150,27 @@ class AsyncClient:
         return Result.from_json(await self._http.json(requests.get(execution_id, self._retry)))
 
     async def wait(self, execution_id: str, timeout: float | None = None) -> Result:  # noqa: ASYNC109
-        """Wait until an execution has ended. Raise TimeoutError after `timeout` seconds."""
-        retry = self._retry
-        with anyio.fail_after(timeout):
+        """Wait until an execution has ended.
+
+        After `timeout` seconds, raise TimeoutError; its message has the status of the execution, which continues.
+        """
+        seconds = math.inf if timeout is None else number("timeout", timeout)
+        deadline = anyio.current_time() + seconds
+        status, retry = "unknown, because the server does not answer", self._retry
+        # The server answers at the deadline. If it does not, wait no longer.
+        with anyio.CancelScope(deadline=deadline + _ANSWER_SECONDS):
             while True:
-                result = Result.from_json(await self._http.json(requests.wait(execution_id, retry)))
+                request = requests.wait(execution_id, deadline - anyio.current_time(), retry)
+                result = Result.from_json(await self._http.json(request))
                 if result.ended:
                     return result
-                retry = self._resume
+                status, retry = result.status, self._resume
+                if anyio.current_time() >= deadline:
+                    break
+        raise TimeoutError(
+            f"execution {execution_id} has not ended after {seconds:g} s (status: {status}); it continues: "
+            "call wait again, or kill it"
+        )
 
     async def kill(self, execution_id: str) -> Status:
         """Kill an execution and return its status.
@@ -165,7 +188,7 @@ class AsyncClient:
 
         The server cuts `entrypoint`, `error` and `result`; `get` returns them whole.
         """
-        left, cursor = limit, None
+        left, cursor = None if limit is None else whole_number("limit", limit), None
         while left is None or left > 0:
             page = await self._http.json(requests.page(status, left, cursor, self._retry))
             entries = _required(page, "executions", list)[:left]

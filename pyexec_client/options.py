@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypedDict
+
+from .arguments import flag, number, text, text_mapping, texts, whole_number
 
 
 class Limits(TypedDict, total=False):
@@ -54,45 +57,56 @@ class RunOptions(Limits, total=False):
     capture_displays: bool | None
 
 
-_FIELDS = {
-    "entrypoint": "entrypoint",
-    "image": "docker_image",
-    "requirements": "requirements_txt",
-    "inline_requirements": "inline_requirements",
-    "pre_commands": "pre_commands",
-    "stdin": "stdin",
-    "args": "script_args",
-    "output_files": "output_files",
-    "capture_displays": "capture_displays",
+_PACKAGES = "the text of a requirements.txt (a str; for a file, Path(...).read_text())"
+_STDIN = "text (a str; send binary input as a file of the source)"
+_ENV = "a mapping of names to values, such as {'NAME': 'value'}"
+_PATTERNS = "a list of patterns, such as ['*.png']"
+
+_FIELDS: dict[str, tuple[str, Callable[[str, object], object]]] = {
+    "entrypoint": ("entrypoint", text),
+    "image": ("docker_image", text),
+    "requirements": ("requirements_txt", partial(text, expected=_PACKAGES)),
+    "inline_requirements": ("inline_requirements", flag),
+    "pre_commands": ("pre_commands", texts),
+    "stdin": ("stdin", partial(text, expected=_STDIN)),
+    "args": ("script_args", texts),
+    "output_files": ("output_files", partial(texts, expected=_PATTERNS)),
+    "capture_displays": ("capture_displays", flag),
 }
-_LIMITS = {
-    "timeout": "timeout_seconds",
-    "memory_mb": "memory_mb",
-    "disk_mb": "disk_mb",
-    "cpu_shares": "cpu_shares",
-    "cpus": "cpus",
-    "cpu_seconds": "cpu_seconds",
+_LIMITS: dict[str, tuple[str, Callable[[str, object], object]]] = {
+    "timeout": ("timeout_seconds", number),
+    "memory_mb": ("memory_mb", whole_number),
+    "disk_mb": ("disk_mb", whole_number),
+    "cpu_shares": ("cpu_shares", whole_number),
+    "cpus": ("cpus", number),
+    "cpu_seconds": ("cpu_seconds", number),
 }
 
 
 def metadata(options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert options to request metadata. Omit options that are None, so that the server's defaults apply.
 
-    Raise TypeError for an unknown option.
+    Raise TypeError for an unknown option or a value of the wrong type, and ValueError for an infinite number.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if unknown := given.keys() - RunOptions.__annotations__.keys():
         raise TypeError(
             f"unknown option {min(unknown)!r}; allowed are {', '.join(RunOptions.__annotations__)}"
         )
-    fields: dict[str, Any] = {
-        field: list(value) if isinstance(value := given[name], tuple) else value
-        for name, field in _FIELDS.items()
-        if name in given
-    }
+    fields = _converted(_FIELDS, given)
     if "env" in given:
-        fields["env_vars"] = [f"{key}={value}" for key, value in given["env"].items()]
-    config = {field: given[name] for name, field in _LIMITS.items() if name in given}
+        variables = text_mapping("env", given["env"], _ENV)
+        for name in variables:
+            if not name or "=" in name:
+                raise ValueError(f"env: {name!r} is not the name of a variable: it is empty or contains '='")
+        fields["env_vars"] = [f"{name}={value}" for name, value in variables.items()]
+    config = _converted(_LIMITS, given)
     if "network" in given:
-        config["network_disabled"] = not given["network"]
+        config["network_disabled"] = not flag("network", given["network"])
     return fields | ({"config": config} if config else {})
+
+
+def _converted(
+    fields: Mapping[str, tuple[str, Callable[[str, object], object]]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {field: check(name, given[name]) for name, (field, check) in fields.items() if name in given}

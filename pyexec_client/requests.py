@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
+from . import arguments
+from .arguments import flag, text, text_mapping
 from .options import metadata
 from .retry import NO_RETRY, Retry
 from .source import Archive, Source, archive
@@ -65,7 +67,9 @@ def _upload(
 def evaluate(
     code: str | Mapping[str, str],
     options: Mapping[str, Any],
-    extras: Mapping[str, Any],
+    *,
+    last_expression: bool,
+    python_version: str | None,
     key: str | None,
     retry: Retry,
 ) -> Request:
@@ -73,8 +77,11 @@ def evaluate(
     if isinstance(code, str):
         body["code"] = code
     else:
-        body["files"] = [{"name": name, "content": content} for name, content in code.items()]
-    body |= {name: value for name, value in extras.items() if value is not None}
+        files = text_mapping("code", code, "source text (a str), or a mapping of file names to source texts")
+        body["files"] = [{"name": name, "content": content} for name, content in files.items()]
+    body["eval_last_expr"] = flag("last_expression", last_expression)
+    if python_version is not None:
+        body["python_version"] = text("python_version", python_version, "a str such as '3.12'")
     seconds = options.get("timeout")
     return Request(
         method="POST",
@@ -90,9 +97,9 @@ def get(execution_id: str, retry: Retry) -> Request:
     return Request(method="GET", path=_path(execution_id), retry=retry)
 
 
-def wait(execution_id: str, retry: Retry) -> Request:
-    """Build the long poll: the server answers when the execution ends, or after a minute."""
-    query = {"wait": str(_POLL_SECONDS)}
+def wait(execution_id: str, seconds: float, retry: Retry) -> Request:
+    """Build the long poll: the server answers when the execution ends, after this time, or after a minute."""
+    query = {"wait": f"{max(0.0, min(seconds, _POLL_SECONDS)):g}"}
     idle = _POLL_SECONDS + _MARGIN_SECONDS
     return Request(method="GET", path=_path(execution_id), query=query, idle_timeout=idle, retry=retry)
 
@@ -122,7 +129,7 @@ def logs(execution_id: str, stream: str | None, follow: bool, retry: Retry) -> R
 
 def files(execution_id: str, path: str | None, retry: Retry) -> Request:
     """Build the request for one output file, or for a tar of all of them if `path` is None."""
-    if path is not None and not path.strip("/"):
+    if path is not None and not text("path", path).strip("/"):
         raise ValueError(f"invalid file path {path!r}")
     suffix = "" if path is None else f"/{quote(path)}"
     return Request(method="GET", path=f"{_path(execution_id)}/files{suffix}", retry=retry)
@@ -134,10 +141,8 @@ def events(execution_id: str, after: str | None, retry: Retry) -> Request:
 
 
 def _path(execution_id: str) -> str:
-    if not execution_id.isascii() or not execution_id.replace("_", "").isalnum():
-        raise ValueError(f"invalid execution ID {execution_id!r}: it must look like exe_0123abcd")
-    return f"{_API}/executions/{execution_id}"
+    return f"{_API}/executions/{arguments.execution_id(execution_id)}"
 
 
 def _key_header(key: str | None) -> dict[str, str]:
-    return {"Idempotency-Key": key} if key else {}
+    return {"Idempotency-Key": text("idempotency_key", key)} if key else {}

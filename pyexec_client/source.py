@@ -12,6 +12,7 @@ from anyio import to_thread
 from attrs import evolve, frozen
 
 from . import tar
+from .arguments import wrong_type
 
 #: Files with these suffixes are sent unchanged. The server rejects compressed archives with a clear message.
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -68,9 +69,7 @@ def archive(source: Source) -> Archive:
         return Archive(lambda: aiter(source), replayable=False)
     if hasattr(source, "read"):
         return Archive(lambda: _in_threads(tar.read(source)), replayable=False)
-    raise TypeError(
-        f"a source must be text, a mapping of files, a path or a tar stream, not {type(source).__name__}"
-    )
+    raise wrong_type("source", "text, a mapping of files, a path or a tar stream", source)
 
 
 def is_tar_name(path: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from attrs import frozen
 
+from .arguments import text, wrong_type
 from .ignore import IgnoreRules
 
 CHUNK_BYTES = 256 * 1024
@@ -32,7 +33,7 @@ class Member:
 
 def member(name: str, content: Content) -> Member:
     """Make a file entry from text, bytes, a path, or an open seekable file."""
-    header = tarfile.TarInfo(name)
+    header = tarfile.TarInfo(text("a file name", name))
     header.mode, header.mtime = 0o644, _FIXED_TIME
     if isinstance(content, str):
         content = content.encode()
@@ -41,6 +42,8 @@ def member(name: str, content: Content) -> Member:
         return Member(header, content)
     if isinstance(content, os.PathLike):
         return _from_disk(name, Path(content), os.stat(content))
+    if not hasattr(content, "seek"):
+        raise wrong_type(f"the content of {name!r}", "text, bytes, a path or an open file", content)
     header.size = content.seek(0, os.SEEK_END)
     return Member(header, content)
 

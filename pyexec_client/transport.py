@@ -13,6 +13,7 @@ import aiohttp
 import anyio
 from attrs import define, field
 
+from .arguments import text
 from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_response
 from .json_parser import parse_json
 from .multipart import Upload
@@ -57,7 +58,9 @@ class Transport:
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        url = urlsplit(self.base_url)
+        url = urlsplit(text("base_url", self.base_url))
+        if self.token is not None:
+            text("token", self.token)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError(f"invalid server URL {self.base_url!r}: it must look like http://host:8080")
         self.base_url = self.base_url.rstrip("/")

@@ -45,10 +45,13 @@ class ArchiveLimits:
 
 @frozen
 class Symlink:
-    """A symbolic link of the archive: the normalized path that it points to, and its number among the members."""
+    """A symbolic link of the archive: the normalized path that it points to, and its number among the members.
+
+    A link to a directory only has a target that ends with a slash."""
 
     landing: str
     position: int
+    to_directory: bool
 
 
 @define
@@ -121,12 +124,20 @@ class ArchiveCheck:
             name = next((part for part in (path, *_parents(path)) if part in self._symlinks), None)
             if name is None:
                 return hash(path) in self._files
+            if name == path and self._symlinks[name].to_directory:
+                return False
             path = posixpath.normpath(self._symlinks[name].landing + path[len(name) :])
         return False
 
     def _named_entrypoint(self, entrypoint: str) -> str:
-        if hash(entrypoint) in self._files or self._leads_to_file(entrypoint):
+        is_link = entrypoint in self._symlinks
+        if (hash(entrypoint) in self._files and not is_link) or self._leads_to_file(entrypoint):
             return entrypoint
+        if is_link:
+            raise InvalidRequest(
+                f"entrypoint {quote(entrypoint)} is a link that leads to no file of the archive",
+                field="entrypoint",
+            )
         if hash(entrypoint) in self._folders:
             raise InvalidRequest(
                 f"entrypoint {quote(entrypoint)} is a directory; name a file", field="entrypoint"
@@ -139,6 +150,10 @@ class ArchiveCheck:
         name = _normalize_name(member.name)
         if member.kind in _FORBIDDEN:
             raise InvalidRequest(f"member {quote(name)} is {_FORBIDDEN[member.kind]}", field="tar")
+        if member.kind != tarfile.DIRTYPE and member.name.rstrip(b"/").endswith(b"/."):
+            raise InvalidRequest(
+                f"member {quote(name)} is not a directory, but its name ends with '/.'", field="tar"
+            )
         self._check_parents(name)
         if member.kind in _LINKS:
             self._check_link(name, member)
@@ -208,7 +223,7 @@ class ArchiveCheck:
                 f"{NAME_BYTES_MAX} are allowed",
                 field="tar",
             )
-        symbolic = member.kind == tarfile.SYMTYPE
+        symbolic, to_directory = member.kind == tarfile.SYMTYPE, target.endswith(("/", "/."))
         landing = posixpath.normpath(posixpath.join(posixpath.dirname(name) if symbolic else "", target))
         outside = landing.startswith("/") or landing.split("/")[0] == ".."
         if outside or not target or "\0" in target or _climbs_from_below(target):
@@ -219,7 +234,7 @@ class ArchiveCheck:
         if symbolic:
             if hash(name) in self._files and name not in self._symlinks:
                 raise InvalidRequest(f"member {quote(name)} is both a file and a symbolic link", field="tar")
-            self._symlinks[name] = Symlink(landing, self.members)
+            self._symlinks[name] = Symlink(landing, self.members, to_directory)
             self._link_chars += len(name) + len(landing)
             if self._link_chars > LINK_CHARS_MAX:
                 raise TooLarge(
@@ -228,7 +243,7 @@ class ArchiveCheck:
                 )
         elif landing == name:
             raise InvalidRequest(f"the hard link {quote(name)} points to itself", field="tar")
-        elif hash(landing) not in self._files or landing in self._symlinks:
+        elif hash(landing) not in self._files or landing in self._symlinks or to_directory:
             raise InvalidRequest(
                 f"the hard link {quote(name)} points to {quote(target)}, which is not a file earlier in the archive",
                 field="tar",

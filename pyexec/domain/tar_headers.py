@@ -69,6 +69,12 @@ class ExtendedHeaders:
             elif key == b"size" or (key.startswith(b"GNU.sparse.") and key != b"GNU.sparse.name"):
                 decimal(value)
             last[key] = value
+        if b"path" in last and b"GNU.sparse.name" in last:
+            # GNU tar takes the second. `tarfile` takes the last of them.
+            raise InvalidRequest(
+                "the archive is ambiguous: a sparse member has two names; create the tar without --sparse",
+                field="tar",
+            )
         values: dict[str, bytes | int] = {}
         if _has_sparse_map(last):
             values["sparse_map"] = True
@@ -85,10 +91,7 @@ class ExtendedHeaders:
         for attribute, parsed in values.items():
             self._set(attribute, parsed)
         if self.stored_size is not None and (self.sparse_map or self.real_size is not None):
-            raise InvalidRequest(
-                "the archive is ambiguous: a sparse member has two sizes; create the tar without --sparse",
-                field="tar",
-            )
+            raise two_sizes()
 
     def _set(self, attribute: str, value: bytes | int) -> None:
         """Set a value, once: with two headers, `tarfile` takes the first, and other programs take the second."""
@@ -98,6 +101,14 @@ class ExtendedHeaders:
                 f"the archive is ambiguous: two extended headers of a member set its {what}", field="tar"
             )
         setattr(self, attribute, value)
+
+
+def two_sizes() -> InvalidRequest:
+    """Return the error for a sparse member whose headers disagree about its size."""
+    return InvalidRequest(
+        "the archive is ambiguous: a sparse member has two sizes; create the tar without --sparse",
+        field="tar",
+    )
 
 
 def _has_sparse_map(records: dict[bytes, bytes]) -> bool:

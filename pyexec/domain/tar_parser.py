@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from attrs import define, field, frozen
 
-from pyexec.domain.tar_headers import EXTENDED, EXTENDED_HEADER_MAX, ExtendedHeaders, decimal
+from pyexec.domain.tar_headers import EXTENDED, EXTENDED_HEADER_MAX, ExtendedHeaders, decimal, two_sizes
 from pyexec.errors import InvalidRequest, TooLarge, UnsupportedArchive, quote
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class TarParser:
             if info.type in EXTENDED:
                 self._need = _padded(info.size)
                 yield None
-                extended.add(info.type, self._take(BLOCK)[: info.size])
+                extended.add(info.type, _without_padding(self._take(BLOCK), info.size))
                 yield None
                 continue
             real = None
@@ -135,6 +135,8 @@ class TarParser:
                 self._skip = content - BLOCK
                 yield None
             extended = ExtendedHeaders()
+        if extended.count:
+            raise InvalidRequest("the archive is damaged: no member follows an extended header", field="tar")
         self.ended = True
         yield None
 
@@ -160,10 +162,21 @@ class TarParser:
         # For any other member, `tarfile` would take the next header for the map.
         if extended.sparse_map and not (info.isreg() and stored and real is None):
             raise InvalidRequest("the archive is damaged: a sparse member has no map", field="tar")
+        if real is not None and (extended.stored_size is not None or extended.real_size is not None):
+            raise two_sizes()
         sizes = (extended.real_size, real, stored)
         names = (extended.name, info.name.encode("utf-8", "surrogateescape"))
         targets = (extended.target, info.linkname.encode("utf-8", "surrogateescape"))
         return Member(name=_first(*names), kind=info.type, target=_first(*targets), size=_first(*sizes))
+
+
+def _without_padding(data: bytes, size: int) -> bytes:
+    """Return the content of an extended header. `tarfile` reads its last block to the end."""
+    if any(data[size:]):
+        raise InvalidRequest(
+            "the archive is damaged: an extended header is longer than its size", field="tar"
+        )
+    return data[:size]
 
 
 def _check_sparse_map(block: bytes) -> None:

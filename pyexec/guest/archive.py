@@ -84,7 +84,7 @@ def prepared(tar, folder):
         member.mtime = min(member.mtime, LAST_TIME) if member.mtime > FIRST_TIME else now
         if not member.isdir():
             # As `tar` does. Writing into the existing file would change its hard links, too.
-            remove_file(os.path.join(folder, member.name))
+            remove_file(os.path.join(folder, member.name.rstrip("/")))
         yield member
 
 

@@ -1,13 +1,16 @@
-"""Observe the limit on processes and threads of a sandbox, as the kernel counts it for the container.
+"""Observe the processes of a sandbox: their limit, as the kernel counts it for the container, and their signals.
 
 Part of the supervisor (see bootstrap.py)."""
 
 import os
+import re
 
 from pyexec.guest.memory import CGROUP, read_counters
 
 REFUSALS_PER_SECOND = 1000
 """A program that the kernel refuses more new processes and threads than this in a second does not stop by itself."""
+
+SIGNALS = re.compile(rb"Sig(Blk|Cgt):\s*([0-9a-f]+)")
 
 
 class ProcessLimit:
@@ -42,3 +45,25 @@ class ProcessLimit:
     def reached(self):
         """Return the limit if the program has reached it, else None."""
         return self.maximum if self.refusals() > self.baseline else None
+
+
+def processes_that_take(number):
+    """Return the processes that have a handler for this signal, and do not block it in their main thread.
+
+    If the runtime does not show the signals of processes, all are returned."""
+    bit = 1 << (number - 1)
+    return [pid for pid in other_processes() if takes(pid, bit)]
+
+
+def other_processes():
+    """Return the ids of all processes of the container except this one."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def takes(pid, bit):
+    try:
+        with open("/proc/%d/status" % pid, "rb") as file:
+            masks = {name: int(digits, 16) for name, digits in SIGNALS.findall(file.read())}
+    except OSError:
+        return False  # it has ended
+    return bool(masks.get(b"Cgt", bit) & bit & ~masks.get(b"Blk", 0))

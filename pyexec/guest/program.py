@@ -12,7 +12,7 @@ import time
 
 from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
-from pyexec.guest.processes import ProcessLimit
+from pyexec.guest.processes import ProcessLimit, processes_that_take
 from pyexec.guest.report_forwarder import ReportForwarder
 from pyexec.guest.wire import (
     CHUNK,
@@ -40,9 +40,11 @@ REAPED_AT_ONCE = 256
 CPUS = os.cpu_count() or 1
 SERVER = 0
 """The descriptor from which the supervisor reads frames of the server."""
-FLUSH_SECONDS, QUIET_SECONDS = 0.1, 0.02
-"""How much longer a program may run at a limit, to flush the lines that it has not finished: until it prints them and
-then nothing for the second time, at most for the first."""
+FLUSH_SECONDS, FLUSH_SECONDS_OF_KILL = 0.4, 0.2
+"""How much longer a program may run at a limit, and at a kill request, until it has flushed its unfinished lines. A
+machine under load, or a call of C code, delays it. The server waits longer for the report of the end."""
+FLUSH_PAUSES = 0.002, 0.032
+"""The first and the longest pause after which the supervisor checks again whether all lines are flushed."""
 
 
 class Program:
@@ -192,21 +194,35 @@ class Program:
             self.status = status
         return pid
 
-    def flush_lines(self):
-        """Let all processes flush unfinished lines (see startup.py), and forward their output, for a short time."""
-        signal_all(signal.SIGRTMAX)
-        deadline, pause = time.monotonic() + FLUSH_SECONDS, FLUSH_SECONDS
-        while self.status is None and (left := deadline - time.monotonic()) > 0:
-            events = self.poller.poll(min(left, pause) * 1000)
-            if any(fd in self.streams for fd, _ in events):
-                pause = QUIET_SECONDS
-            if not events or not self.handle(events):
+    def flush_lines(self, seconds):
+        """Let all processes flush unfinished lines, and forward their output.
+
+        A process has done that when it blocks the signal (see startup.py). Other processes get no signal: it would end
+        them, and the program could report that."""
+        deadline, pause = time.monotonic() + seconds, FLUSH_PAUSES[0]
+        while self.status is None and time.monotonic() < deadline:
+            waiting = processes_that_take(signal.SIGRTMAX)
+            if not waiting:
                 return
+            for pid in waiting:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGRTMAX)
+            if not self.handle_for(pause):
+                return
+            pause = min(2 * pause, FLUSH_PAUSES[1])
+
+    def handle_for(self, seconds):
+        """Handle events for this time. Return False if the program exceeds its output limit."""
+        deadline = time.monotonic() + seconds
+        while self.status is None and (left := deadline - time.monotonic()) > 0:
+            if not self.handle(self.poller.poll(left * 1000)):
+                return False
+        return True
 
     def stop(self, reason):
         """Kill all processes, forward the rest of their output, and send EXIT."""
         if reason in ("timeout", "cpu_limit", "disk_limit", "out_of_memory", "killed"):
-            self.flush_lines()
+            self.flush_lines(FLUSH_SECONDS_OF_KILL if reason == "killed" else FLUSH_SECONDS)
         kill_all()
         with contextlib.suppress(ChildProcessError):
             while True:
@@ -282,12 +298,5 @@ def readable(fd):
 
 def kill_all():
     """Kill every process of the container except this one, in one step that no fork can outrun."""
-    signal_all(signal.SIGKILL)
-
-
-def signal_all(number):
-    """Send a signal to every process of the container except this one."""
-    try:
-        os.kill(-1, number)
-    except ProcessLookupError:
-        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)

@@ -12,6 +12,8 @@ PARAMETERS, READY, ARCHIVE, CHANNEL = 3, 4, 5, 6
 MESSAGE_MAX = 192 * 1024
 CHUNK = 64 * 1024
 TEXT_STREAM = type(sys.stdout)
+SIGNALS = sys.modules["_signal"]
+"""The module `signal` is not loaded."""
 
 
 def main():
@@ -50,19 +52,31 @@ def buffer_lines():
         sys.stdout.reconfigure(line_buffering=True)
         sys.stderr.reconfigure(line_buffering=True)
         os.register_at_fork(before=flush)
-        signals = sys.modules["_signal"]  # the module `signal` is not loaded
-        signals.signal(signals.SIGRTMAX, flush)
+        SIGNALS.signal(SIGNALS.SIGRTMAX, flush_at_limit)
 
 
-def flush(*_):
-    """Flush unfinished lines: before a fork, or the child process would print them, too; and before a limit ends the
-    program, when the supervisor sends SIGRTMAX."""
+def flush():
+    """Flush unfinished lines. Return False if the program is just writing to a stream, so that this is not possible.
+
+    Before a fork, it keeps the child process from printing them, too."""
+    complete = True
     for stream in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):
         if type(stream) is TEXT_STREAM:  # not an object of the program, whose code could do anything
             try:
                 stream.flush()
-            except (OSError, RuntimeError, ValueError):  # it is closed, or the program is just writing to it
+            except RuntimeError:
+                complete = False
+            except (OSError, ValueError):  # it is closed
                 pass
+    return complete
+
+
+def flush_at_limit(*_):
+    """Flush unfinished lines before a limit ends the program, when the supervisor sends SIGRTMAX.
+
+    Then block the signal, which the supervisor can see. It sends the signal again until that happens."""
+    if flush():
+        SIGNALS.pthread_sigmask(SIGNALS.SIG_BLOCK, (SIGNALS.SIGRTMAX,))
 
 
 def wait_for_start(customized):

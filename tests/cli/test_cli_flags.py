@@ -170,13 +170,18 @@ def test_help_and_version(lone_program):
         assert b"python-executor" in done.stdout
 
 
-def test_commands_that_run_nothing_accept_run_flags_but_do_not_list_them(program):
+def test_commands_that_run_nothing_accept_run_flags_with_a_note_but_do_not_list_them(program):
     for command in ("follow", "logs", "kill", "list", "version", "completion"):
         listed = program.run(command, "--help").stdout
         assert b"--server" in listed
         assert not any(flag in listed for flag in (b"--timeout", b"--memory", b"--network", b"--async"))
     assert b"--memory" in program.run("eval", "--help").stdout
-    assert program.run("--memory", "64", "list", "--limit", "1", "--async").returncode == 0
+    done = program.run("--memory", "64", "list", "--limit", "1", "--async")
+    assert (done.returncode, done.stderr) == (
+        0,
+        b"python-executor: ignoring --memory, --async: list runs nothing\n",
+    )
+    assert program.run("--memory", "64", "list", "--limit", "1", "-q").stderr == b""
 
 
 @sampled(

@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+import anyio
 import pytest
 from aiohttp import web
 
@@ -135,6 +136,26 @@ async def test_wait_uses_long_polling(flawed, client):
     flawed.behaviours = [status(200, answer), hang_up, status(200, answer | {"status": "killed"})]
     assert (await client.wait("exe_1")).status == "killed"
     assert {path for _, path, _ in flawed.requests} == {"/api/v1/executions/exe_1?wait=60"}
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01])
+async def test_a_wait_that_times_out_says_what_it_knows(flawed, client, seconds):
+    flawed.behaviours = [status(200, {"execution_id": "exe_1", "status": "running"})] * 1000
+    with pytest.raises(TimeoutError) as raised:
+        await client.wait("exe_1", seconds)
+    for words in ("exe_1", f"after {seconds:g} s", "status: running", "call wait again", "kill"):
+        assert words in str(raised.value)
+
+
+async def test_a_wait_ends_if_the_server_does_not_answer(flawed, client, monkeypatch):
+    async def silent(_request: web.Request) -> web.Response:
+        await anyio.sleep(60)
+        return web.Response()
+
+    monkeypatch.setattr("pyexec_client.client._ANSWER_SECONDS", 0.05)
+    flawed.behaviours = [silent]
+    with pytest.raises(TimeoutError, match=r"exe_1 has not ended after 0.01 s \(status: unknown"):
+        await client.wait("exe_1", 0.01)
 
 
 async def test_a_submission_is_retried_with_the_same_key_and_bytes(flawed, client):

@@ -45,11 +45,12 @@ def test_metadata(case):
 @golden("eval")
 def test_eval(case):
     extras = {
-        "eval_last_expr": case.get("last_expression", True),
+        "last_expression": case.get("last_expression", True),
         "python_version": case.get("python_version"),
     }
     code = case.get("code") or case["files"]
-    assert requests.evaluate(code, case["options"], extras, None, NO_RETRY).json == case["body"]
+    request = requests.evaluate(code, case["options"], **extras, key=None, retry=NO_RETRY)
+    assert request.json == case["body"]
 
 
 @golden("results")

@@ -6,8 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
+from pyexec.codec import TAGS
+from pyexec.domain.event_stream import EndItem, Item, Position, items_after
 from pyexec.domain.events import FailureType
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.web.application import ROUTES
+from pyexec.web.sse import encode, parse_position
+from tests import events
 from tests.docs.blocks import blocks, text_of
 from tests.docs.shell import shell
 from tests.support.server import Server
@@ -57,3 +64,31 @@ def test_every_endpoint_and_every_failure_is_on_the_page() -> None:
         short = re.sub(":[^}]*}", "}", path)
         assert short in page or short.replace("/api/v1/executions/{id}", "…") in page
     assert [failure for failure in FailureType if f"`{failure}`" not in page] == []
+
+
+def every_item() -> list[Item]:
+    """Return the items of executions in which every kind of event occurs."""
+    output_log = OutputLog()
+    for stream in (Stream.SETUP, Stream.STDOUT, Stream.STDERR):
+        output_log.append(stream, b"abc")
+    running = evolve(events.running(), image="sha256:0")
+    begin = [events.submitted(), events.claimed(), events.released(), events.claimed(), events.preparing()]
+    run = [*begin, running, events.adopted(), events.kill_requested()]
+    ends = (events.finished(), events.failed(), events.killed())
+    return [
+        item for end in ends for item in items_after(events.new_id(), [*run, end], output_log, Position())
+    ]
+
+
+def test_the_table_of_events_equals_the_code() -> None:
+    row = re.compile(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", re.M)
+    section = text_of(PAGE).partition("\n## Events\n")[2].partition("\n## ")[0]
+    table = {name: set(re.findall(r"`(\w+)`", fields)) for name, fields in row.findall(section)}
+    sent: dict[str, set[str]] = {}
+    for item in every_item():
+        lines = dict(line.split(": ", 1) for line in encode("exe_1", item).decode().strip().split("\n"))
+        assert parse_position(lines["id"]) == item.position
+        fields = set() if isinstance(item, EndItem) else set(json.loads(lines["data"]))
+        assert sent.setdefault(lines["event"], fields) == fields
+    assert table == sent
+    assert {tag.partition(".")[0] for tag in TAGS} == table.keys() - {"setup", "output"}

@@ -151,6 +151,11 @@ WORST: dict[str, tuple[Parse, int, Callable[[int], str]]] = {
         MEBIBYTE,
         lambda n: json.dumps({f"field{number}": 0 for number in range(n // 16)}),
     ),
+    "metadata, repeated fields": (
+        check_metadata,
+        MEBIBYTE,
+        lambda n: f'{{{fill(chr(34) + "a" + chr(34) + ": 0, ", n)}"b": 1}}',
+    ),
     "metadata, items": (
         check_metadata,
         MEBIBYTE,

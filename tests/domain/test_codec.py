@@ -232,6 +232,28 @@ def test_invalid_json_is_refused(text: str | bytes) -> None:
     assert refused.value.field == "metadata"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 1}',
+        '[{"b": {"a": 1, "c": 2, "a": 3}}]',
+        b'{"\\u0061": {}, "a": {}}',
+        '{"x": {"a": 1, "a": 2}, "x": 1}',
+    ],
+)
+def test_a_repeated_name_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InvalidRequest, match="'a' occurs more than once") as refused:
+        parse_json(text, what="metadata")
+    assert refused.value.field == "a"
+
+
+def test_a_repeated_name_is_quoted_in_part() -> None:
+    name = "n" * 1000
+    with pytest.raises(InvalidRequest) as refused:
+        parse_json(f'{{"{name}": 1, "{name}": 2}}', what="metadata")
+    assert len(str(refused.value)) < 2 * QUOTE_LENGTH_MAX
+
+
 def test_fields_that_do_not_apply_are_omitted() -> None:
     output_log = OutputLog()
     output_log.append(Stream.STDOUT, b"hi\n")

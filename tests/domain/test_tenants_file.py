@@ -91,6 +91,15 @@ def test_without_tokens_there_is_one_tenant_and_none_is_required() -> None:
             "line 3: a.max_queued is -1; allowed: a whole number, at least 0",
         ),
         ("['a b']\ntokens = ['x']", "line 1: a b is not a name"),
+        ("['']\ntokens = ['x']", 'line 1: "" is not a name'),
+        (
+            "[a.b]\ntokens = ['x']",
+            'line 1: a.b is a table within a table; allowed: tables such as [acme], or ["acme.com"] with quotes',
+        ),
+        ("[a]\ntokens = ['x']\n[a.b]\nweight = 1", "line 3: a.b is a table within a table"),
+        ("[a b]\ntokens = ['x']", "line 1, column 4); allowed: tables such as [acme]"),
+        ("tokens = ['x']", "line 1: tokens is not a table; allowed: the key below a table such as [acme]"),
+        ("['a.b']\ntokens = ['x']\nweight = 0", 'line 3: "a.b".weight is 0'),
         (
             "[a]\ntokens = ['s3cret']\n[b]\nweight = 1\ntokens = [\n 'x',\n 's3cret',\n]",
             "line 5: b.tokens contains a token that a.tokens has, too",

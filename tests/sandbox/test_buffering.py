@@ -72,6 +72,28 @@ async def test_no_unfinished_line_is_lost_at_a_limit(
     assert (end_of(result), result["stdout"], result["stderr"]) == (end, "a", "b")
 
 
+async def test_no_unfinished_line_is_lost_if_the_program_is_busy_at_the_limit(api: Api) -> None:
+    source = """
+import time
+start = time.monotonic()
+import ctypes, threading
+print('a', end='')
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(mutex)
+threading.Timer(start + 1.15 - time.monotonic(), libc.pthread_mutex_unlock, [mutex]).start()
+libc.pthread_mutex_lock(mutex)  # no signal interrupts this
+time.sleep(60)
+"""
+    result = await api.run(source, config={"timeout_seconds": 1})
+    assert (end_of(result), result["stdout"]) == (TIMEOUT, "a")
+
+
+async def test_a_program_notices_nothing_of_its_limit(api: Api) -> None:
+    source = "import subprocess\nprint('a', end='')\nsubprocess.run(['sleep', '60'], check=True)"
+    result = await api.run(source, config={"timeout_seconds": 1})
+    assert (end_of(result), result["stdout"], result["stderr"]) == (TIMEOUT, "a", "")
+
+
 @pytest.mark.parametrize(
     "source",
     [

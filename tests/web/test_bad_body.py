@@ -172,8 +172,12 @@ async def test_a_disconnect_during_the_upload_leaves_nothing(
 @pytest.mark.parametrize(
     ("body", "field", "words"),
     [
-        ({}, "code", ("either code or files",)),
-        ({"code": "1", "files": [{"name": "a.py", "content": ""}]}, "code", ("either code or files",)),
+        ({}, "code", ("either code or files", '{"code": "print(1)"}', '"name": "main.py"')),
+        (
+            {"code": "1", "files": [{"name": "a.py", "content": ""}]},
+            "code",
+            ("either code or files", "not both"),
+        ),
         ({"files": []}, "code", ("either code or files",)),
         ({"files": [{"name": "a.py"}]}, "files[0].content", ("missing",)),
         ({"files": [{"name": "a.py", "content": 7}]}, "files[0].content", ("string", "number")),
@@ -189,7 +193,11 @@ async def test_a_disconnect_during_the_upload_leaves_nothing(
         ({"files": [{"name": "", "content": ""}]}, "files[0].name", ("empty",)),
         ({"files": [{"name": "d/", "content": ""}]}, "files[0].name", ("d/",)),
         ({"files": [{"name": "a.txt", "content": ""}]}, "entrypoint", (".py",)),
-        ({"code": "1", "docker_image": "x", "python_version": "3.12"}, "python_version", ("either",)),
+        (
+            {"code": "1", "docker_image": "x", "python_version": "3.12"},
+            "python_version",
+            ("either", "not both"),
+        ),
         ({"code": "1", "python_version": "2.7"}, "python_version", ("2.7", "3.12")),
         *(
             ({"code": "1", "python_version": version}, "python_version", ("3.12", "at least 3.8"))
@@ -227,7 +235,12 @@ async def test_a_bad_eval_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("body", "status", "words"),
-    [(b"{", 400, "not JSON"), (b"\xff", 400, "UTF-8"), (b'"' + b"x" * MEBIBYTE + b'"', 413, "1048576 bytes")],
+    [
+        (b"{", 400, "not JSON"),
+        (b"\xff", 400, "UTF-8"),
+        (b'"' + b"x" * MEBIBYTE + b'"', 413, "1048576 bytes"),
+        (b'{"code": "1", "code": "2"}', 400, "'code' occurs more than once"),
+    ],
 )
 async def test_an_invalid_eval_body_is_refused(narrow: Api, body: bytes, status: int, words: str) -> None:
     answer = await narrow.request("POST", "/api/v1/eval", data=io.BytesIO(body))

@@ -19,6 +19,8 @@ BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
     ("NaN", 400, "invalid_request", "metadata", ("NaN",)),
     ("[" * 100_000, 400, "invalid_request", "metadata", ("deep",)),
     ({"env_vars": [None]}, 400, "invalid_request", "env_vars[0]", ("string", "null")),
+    ('{"stdin": "a", "stdin": "b"}', 400, "invalid_request", "stdin", ("stdin", "more than once")),
+    ('{"config": {"cpus": 1, "cpus": 1}}', 400, "invalid_request", "cpus", ("cpus", "more than once")),
     ("[]", 400, "invalid_request", "metadata", ("object", "list")),
     ('"main.py"', 400, "invalid_request", "metadata", ("object", "string")),
     ({"entrypont": "main.py"}, 400, "unknown_field", "entrypont", ("entrypont", "entrypoint")),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -73,20 +74,33 @@ func (a *app) root() *cobra.Command {
 	root.Flags().Bool("version", false, "Print the version and exit.")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // commandFirst turns `help` into --help
-	root.AddCommand(a.run(), a.submit(), hideRunFlags(a.follow()), hideRunFlags(a.logs()), hideRunFlags(a.kill()),
-		hideRunFlags(a.list()), a.eval(), hideRunFlags(a.version()), hideRunFlags(a.completion()))
+	root.AddCommand(a.run(), a.submit(), a.runsNothing(a.follow()), a.runsNothing(a.logs()), a.runsNothing(a.kill()),
+		a.runsNothing(a.list()), a.eval(), a.runsNothing(a.version()), a.runsNothing(a.completion()))
 	return root
 }
 
-// hideRunFlags removes the flags of a run from the help of a command that runs nothing. The command still accepts
-// them.
-func hideRunFlags(command *cobra.Command) *cobra.Command {
+// runsNothing removes the flags of a run from the help of a command that runs nothing. The command still accepts them,
+// and prints a note that names them.
+func (a *app) runsNothing(command *cobra.Command) *cobra.Command {
 	command.SetHelpFunc(func(command *cobra.Command, arguments []string) {
 		for _, name := range runFlags {
 			command.InheritedFlags().Lookup(name).Hidden = true
 		}
 		command.Root().HelpFunc()(command, arguments)
 	})
+	run := command.RunE
+	command.RunE = func(command *cobra.Command, arguments []string) error {
+		var given []string
+		for _, name := range runFlags {
+			if command.InheritedFlags().Lookup(name).Changed {
+				given = append(given, "--"+name)
+			}
+		}
+		if given != nil {
+			newConsole(&a.flags).info("ignoring %s: %s runs nothing", strings.Join(given, ", "), command.Name())
+		}
+		return run(command, arguments)
+	}
 	return command
 }
 

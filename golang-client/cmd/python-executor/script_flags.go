@@ -63,6 +63,11 @@ func splitArguments(command *cobra.Command, arguments []string) (own, script []s
 func (s *scriptFlags) options(
 	command *cobra.Command, scriptArgs []string, stdinIsCode bool,
 ) ([]pyexec.Option, error) {
+	for _, name := range []string{"requirements", "stdin", "entrypoint", "output-dir"} {
+		if flag := command.Flags().Lookup(name); flag != nil && flag.Changed && flag.Value.String() == "" {
+			return nil, usageErrorf(command, "--%s: must not be empty", name)
+		}
+	}
 	if s.outputDir != "" && len(s.outputFiles) == 0 && !s.displays && !s.isEval {
 		return nil, usageErrorf(command, "--output-dir: use it together with --output-file or --displays")
 	}

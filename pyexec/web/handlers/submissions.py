@@ -181,10 +181,16 @@ async def _read_body(request: web.Request) -> bytes:
 
 def _files_of(body: EvalRequest) -> tuple[Metadata, dict[str, str]]:
     """Convert an eval request to metadata and files; raise `InvalidRequest` if its fields contradict each other."""
-    if (body.code is None) is (not body.files):
-        raise InvalidRequest("give either code or files", field="code")
+    if body.code is None and not body.files:
+        raise InvalidRequest(
+            'nothing to run; send either code or files, such as {"code": "print(1)"} '
+            'or {"files": [{"name": "main.py", "content": "print(1)"}]}',
+            field="code",
+        )
+    if body.code is not None and body.files:
+        raise InvalidRequest("send either code or files, not both", field="code")
     if body.docker_image and body.python_version is not None:
-        raise InvalidRequest("give either docker_image or python_version", field="python_version")
+        raise InvalidRequest("send either docker_image or python_version, not both", field="python_version")
     _check_names(body.files)
     files = {"main.py": body.code} if body.code is not None else {f.name: f.content for f in body.files}
     metadata = Metadata(

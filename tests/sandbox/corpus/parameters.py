@@ -40,7 +40,7 @@ PARAMETERS = {
     "arguments": Case(_ARGUMENTS, metadata={"script_args": ["--name", "x", "rest"]}),
     "arguments of all kinds": Case("import sys\nprint(sys.argv)", metadata={"script_args": _ALL_KINDS}),
     "many arguments": Case("import sys\nprint(sys.argv)", metadata={"script_args": ["x" * 99] * 900}),
-    "a very long argument": Case("import sys\nprint(sys.argv)", metadata={"script_args": ["x" * 200_000]}),
+    "a very long argument": Case("import sys\nprint(sys.argv)", metadata={"script_args": ["x" * 131_071]}),
     "variables": Case(
         _VARIABLES, metadata={"env_vars": ["A=b=c", "EMPTY=", "A=2", "PATH=/usr/bin:/bin", "Ü=ü", "X=a\nb"]}
     ),

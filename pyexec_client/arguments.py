@@ -1,0 +1,67 @@
+"""Check the types of arguments. Each error names the argument, and says what it must be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+
+def wrong_type(name: str, expected: str, value: object) -> TypeError:
+    """Return the error for an argument of the wrong type."""
+    return TypeError(f"{name} must be {expected}, not {type(value).__name__}")
+
+
+def text(name: str, value: object, expected: str = "a str") -> str:
+    """Return the value, which must be a `str`."""
+    if not isinstance(value, str):
+        raise wrong_type(name, expected, value)
+    return value
+
+
+def texts(name: str, value: object, expected: str = "a list of str") -> list[str]:
+    """Return the value, which must be a sequence of `str`, as a list. A `str` itself is not one."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        raise wrong_type(name, expected, value)
+    return [text(f"{name}[{index}]", item) for index, item in enumerate(value)]
+
+
+def text_mapping(name: str, value: object, expected: str) -> dict[str, str]:
+    """Return the value, which must be a mapping of `str` to `str`, as a dict."""
+    if not isinstance(value, Mapping):
+        raise wrong_type(name, expected, value)
+    return {text(f"a name in {name}", key): text(f"{name}[{key!r}]", item) for key, item in value.items()}
+
+
+def flag(name: str, value: object) -> bool:
+    """Return the value, which must be a `bool`."""
+    if not isinstance(value, bool):
+        raise wrong_type(name, "True or False", value)
+    return value
+
+
+def whole_number(name: str, value: object) -> int:
+    """Return the value, which must be a whole number, as an `int`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise wrong_type(name, "an int", value)
+    return int(value)
+
+
+def number(name: str, value: object) -> float:
+    """Return the value, which must be a finite number, as an `int` or a `float`."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise wrong_type(name, "an int or a float", value)
+    if isinstance(value, Integral):
+        return int(value)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value}")
+    return float(value)
+
+
+def execution_id(value: Any) -> str:
+    """Return the value, which must be the ID of an execution."""
+    text("execution_id", value, "the ID of an execution (a str such as Result.execution_id)")
+    if not value.isascii() or not value.replace("_", "").isalnum():
+        raise ValueError(f"invalid execution ID {value!r}: it must look like exe_0123abcd")
+    return str(value)
