@@ -2,8 +2,10 @@
 
 Part of the supervisor (see bootstrap.py)."""
 
+import contextlib
 import os
 import re
+import signal
 
 from pyexec.guest.memory import CGROUP, read_counters
 
@@ -67,3 +69,9 @@ def takes(pid, bit):
     except OSError:
         return False  # it has ended
     return bool(masks.get(b"Cgt", bit) & bit & ~masks.get(b"Blk", 0))
+
+
+def kill_all():
+    """Kill every process of the container except this one, in one step that no fork can outrun."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)

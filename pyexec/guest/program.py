@@ -12,7 +12,7 @@ import time
 
 from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
-from pyexec.guest.processes import ProcessLimit, processes_that_take
+from pyexec.guest.processes import ProcessLimit, kill_all, processes_that_take
 from pyexec.guest.report_forwarder import ReportForwarder
 from pyexec.guest.wire import (
     CHUNK,
@@ -294,9 +294,3 @@ def readable(fd):
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return bool(poller.poll(0))
-
-
-def kill_all():
-    """Kill every process of the container except this one, in one step that no fork can outrun."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)

@@ -50,8 +50,7 @@ it is not held in memory, and no slot waits for a slow upload."""
 
 @frozen(kw_only=True)
 class SubmissionConfig:
-    """The operator's limits. `local_claim` is True if this replica claims what it accepts; otherwise the leader makes
-    every claim."""
+    """The operator's limits. With `local_claim`, this replica claims what it accepts; otherwise the leader does."""
 
     policy: Policy
     members_max: int
@@ -234,8 +233,7 @@ class Submissions:
         A failure is only logged: if its cause persists, the start from the queue fails too, and reports it."""
         spec = submission.spec
         kind = self._preparation.idle_kind(spec)
-        slot = self._slots.try_reserve(spec.limits, spec.tenant) if kind is not None else None
-        if kind is None or slot is None:
+        if kind is None or (slot := self._slots.try_reserve(spec.limits, spec.tenant)) is None:
             return None
         held.callback(self._slots.release, slot)
         self._admission.stop_counting(submission.run.id)
