@@ -123,8 +123,7 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object. Of two values with the same name, a program that checks a request may read the other one."""
     document = dict(pairs)
     if len(document) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = next(name for name, count in counts.items() if count > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise InvalidRequest(
             f"field {quote(twice)} occurs more than once; send it once", field=shorten(twice)
         )
@@ -132,10 +131,8 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes, *, what: str) -> Any:
-    """Parse a JSON document; raise `InvalidRequest` if it is malformed, repeats a name within an object, or has more
-    strings than any request needs.
-
-    `what` names the document in the message."""
+    """Parse a JSON document, which messages call `what`. Raise `InvalidRequest` if it is malformed, repeats a name
+    within an object, or has more strings than any request needs."""
     _check_strings(text, what)
     try:
         return json.loads(text, object_pairs_hook=_object_of, parse_constant=_reject_constant)
@@ -267,9 +264,7 @@ def _suggest(unknown: str, cls: type) -> str:
     """Suggest what was meant by a field that `cls` does not have."""
     fields = attrs.fields(cls)
     known = [field.name for field in fields]
-    if (
-        len(unknown) > QUOTE_LENGTH_MAX
-    ):  # finding the nearest takes time that grows with the square of the length
+    if len(unknown) > QUOTE_LENGTH_MAX:  # the search takes time with the square of the length
         return f"known fields are {', '.join(known)}"
     for field in fields:
         if attrs.has(field.type) and unknown in attrs.fields_dict(field.type):

@@ -41,8 +41,7 @@ CPUS = os.cpu_count() or 1
 SERVER = 0
 """The descriptor from which the supervisor reads frames of the server."""
 FLUSH_SECONDS, FLUSH_SECONDS_OF_KILL = 0.4, 0.2
-"""How much longer a program may run at a limit, and at a kill request, until it has flushed its unfinished lines. A
-machine under load, or a call of C code, delays it. The server waits longer for the report of the end."""
+"""How much longer a program may run at a limit, and at a kill request, until it has flushed its unfinished lines."""
 FLUSH_PAUSES = 0.002, 0.032
 """The first and the longest pause after which the supervisor checks again whether all lines are flushed."""
 

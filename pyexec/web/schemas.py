@@ -212,9 +212,17 @@ def _check_names(request: web.Request, known: list[str]) -> None:
         )
 
 
+def read_header(request: web.Request, name: str) -> str | None:
+    """Return the value of a header; raise `InvalidRequest` if it appears twice: either value may be meant."""
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise InvalidRequest(f"the header {name} appears more than once", field=name)
+    return values[0] if values else None
+
+
 def read_idempotency_key(request: web.Request) -> str | None:
-    """Return the `Idempotency-Key` header; raise `InvalidRequest` if it is empty or too long."""
-    key = request.headers.get("Idempotency-Key")
+    """Return the `Idempotency-Key` header; raise `InvalidRequest` if it is empty, too long, or appears twice."""
+    key = read_header(request, "Idempotency-Key")
     if key is not None and not 0 < len(key) <= KEY_LENGTH_MAX:
         raise InvalidRequest(
             f"Idempotency-Key must have 1 to {KEY_LENGTH_MAX} characters", field="Idempotency-Key"

@@ -247,15 +247,29 @@ async def test_an_invalid_eval_body_is_refused(narrow: Api, body: bytes, status:
     assert (answer.status, words in answer.document["error"]) == (status, True), answer.document
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [{"Idempotency-Key": ""}, {"Idempotency-Key": "k" * 256}],
-)
+@pytest.mark.parametrize("headers", [{"Idempotency-Key": ""}, {"Idempotency-Key": "k" * 256}])
 async def test_a_bad_key_is_refused(narrow: Api, headers: dict[str, str]) -> None:
     for request in (narrow.sync(HELLO, headers=headers), narrow.submit(HELLO, headers=headers)):
         answer = await request
         assert (answer.status, answer.document["field"]) == (400, "Idempotency-Key")
         assert "1 to 255" in answer.document["error"]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (b"POST /api/v1/eval", b"Idempotency-Key"),
+        (b"GET /api/v1/executions/exe_00000000000000000000000000000000/events", b"Last-Event-ID"),
+    ],
+)
+async def test_a_header_with_two_values_is_refused(narrow_server: Server, line: bytes, name: bytes) -> None:
+    reader, writer = await _connect(narrow_server)
+    headers = b"Host: x\r\nConnection: close\r\n%s: 1.0\r\n%s: 2.0\r\n" % (name, name)
+    writer.write(line + b" HTTP/1.1\r\n" + headers + b'Content-Length: 12\r\n\r\n{"code":"1"}')
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"the header %s appears more than once" % name in answer
 
 
 @pytest.mark.parametrize(

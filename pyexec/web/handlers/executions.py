@@ -26,6 +26,7 @@ from pyexec.web.schemas import (
     LogsQuery,
     OutputFilePath,
     WaitQuery,
+    read_header,
     read_query,
     reject_query,
 )
@@ -138,7 +139,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     No event is lost or repeated. After the last event of an ended execution there is nothing to resume: the response
     is 204, which stops an `EventSource`."""
     execution_id = read_execution_id(request)
-    after = parse_position(request.headers.get("Last-Event-ID"))
+    after = parse_position(read_header(request, "Last-Event-ID"))
     follow = read_query(request, EventsQuery).follow
     executions = get_context(request).executions
     if after.seq:
