@@ -142,7 +142,9 @@ def _reason(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorDNSError():
             return "the host name cannot be resolved"
-        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as reason):
+        case aiohttp.ClientConnectorCertificateError(
+            certificate_error=ssl.SSLCertVerificationError() as reason
+        ):
             return f"its certificate is not trusted: {reason.verify_message}"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int() as number)):
             return os.strerror(number).lower()
