@@ -45,6 +45,8 @@ WRONG = [
     ("cpu_seconds", "1", "an int or a float"),
     ("network", "yes", "True or False"),
     ("network", 1, "True or False"),
+    ("inline_requirements", "no", "True or False"),
+    ("capture_displays", 1, "True or False"),
 ]
 
 

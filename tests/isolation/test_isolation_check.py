@@ -103,6 +103,8 @@ def refusal(directory: Path, image: str, **settings: str) -> str:
         "port": "0",
         "data_dir": str(directory / "data"),
         "default_image": image,
+        "run_network": "none",  # the check of a network starts a container
+        "setup_network": "none",
         "firewall": "off",
         **settings,
     }

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.api import Api, api_of
+from tests.support.api import Api, api_of, pause
 from tests.support.archives import script
 from tests.support.metrics import figures, until_figures
 from tests.support.server import NETWORKS, Server, running_server
@@ -176,7 +176,7 @@ async def test_disconnects_and_refused_requests_are_counted(api: Api) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(api.run, SLEEP, name="run that is cancelled")
         while not (await api.get("/api/v1/executions?status=running")).document["executions"]:
-            pass
+            await pause()
         tasks.cancel_scope.cancel()
     refused = "pyexec_http_requests_total"
     gone = {"method": "POST", "route": "/api/v1/exec/sync", "status": "499"}

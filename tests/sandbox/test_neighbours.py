@@ -6,6 +6,7 @@ import secrets
 import pytest
 
 from tests.support.attack import COMPLETED, Attack, end_of
+from tests.support.cases import sampled
 
 LEAVES = """
 import ctypes, os, socket, sys, time
@@ -83,7 +84,7 @@ async def test_signals_do_not_reach_other_runs(attack: Attack) -> None:
     assert (end_of(spared), spared["stdout"]) == (COMPLETED, "spared\n")
 
 
-@pytest.mark.parametrize(
+@sampled(
     "greedy",
     [
         pytest.param("import os\nfor _ in range(5): os.fork()\nwhile True: pass", id="processor"),
@@ -91,6 +92,7 @@ async def test_signals_do_not_reach_other_runs(attack: Attack) -> None:
         pytest.param("kept = []\nwhile True: kept.append(bytearray(1 << 20))", id="memory"),
         pytest.param("import os\nwhile True: os.write(1, b'x')", id="output"),
     ],
+    every=2,
 )
 async def test_a_greedy_run_does_not_starve_other_runs(attack: Attack, greedy: str) -> None:
     modest = "import hashlib; print(hashlib.sha256(bytes(1 << 24)).hexdigest()[:8])"

@@ -113,7 +113,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize(
+@sampled(
     "source",
     [
         pytest.param(FORKS, id="forks"),

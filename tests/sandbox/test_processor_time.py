@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.attack import COMPLETED, CPU_LIMIT, Attack, end_of
+from tests.support.cases import sampled
 
 LIMIT = {"cpu_seconds": 0.3}
 ERROR = "the program used more than 0.3 s of processor time and was stopped"
@@ -24,7 +25,7 @@ THREAD = "import threading, time\ndef spin():\n while True: pass\nthreading.Thre
 KERNEL = "import os\nwhile True: os.urandom(1 << 20)"
 
 
-@pytest.mark.parametrize(
+@sampled(
     "source",
     [
         pytest.param("while True: pass", id="main process"),
@@ -33,6 +34,7 @@ KERNEL = "import os\nwhile True: os.urandom(1 << 20)"
         pytest.param(THREAD, id="thread"),
         pytest.param(KERNEL, id="kernel"),
     ],
+    every=2,
 )
 async def test_a_program_ends_at_its_limit_of_processor_time(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source, config=LIMIT)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.support.api import Api, api_of
+from tests.support.cases import sampled
 from tests.support.images import docker, environments_of, own_image, remove_environments
 from tests.support.server import SETUP_NETWORK, Server, running_server
 
@@ -140,7 +141,7 @@ for n in range(100):
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@sampled("attack", ATTACKS, every=2)
 async def test_a_setup_cannot_exceed_its_disk_space(api: Api, image: str, attack: str) -> None:
     command = f"cat > /attack.py <<'END'\n{HEADER}{ATTACKS[attack]}\ntime.sleep(60)\nEND\npython3 /attack.py"
     result = await api.run("", pre_commands=[command])

@@ -33,7 +33,7 @@ NARROW = {
 """Small limits, so that little of this machine is used if a limit does not hold."""
 BRIEF = {"timeout_seconds": 1}
 ANSWER_SECONDS = 10
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.25
 
 TIMEOUT = ("failed", "timeout", 124)
 CPU_LIMIT = ("failed", "cpu_limit", 124)

@@ -7,6 +7,8 @@ import anyio
 from attrs import frozen
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.api import pause
+
 PATIENCE_SECONDS = 120
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -45,7 +47,7 @@ async def until_figures(url: str, wanted: Callable[[Figures], bool], token: str 
     """Scrape the metrics until `wanted` returns True for them; return them."""
     with anyio.fail_after(PATIENCE_SECONDS):
         while not wanted(found := await figures(url, token)):
-            pass
+            await pause()
     return found
 
 

@@ -9,7 +9,7 @@ import aiohttp
 import anyio
 import pytest
 
-from tests.support.api import Answer, Api, api_of, form, parse_events
+from tests.support.api import Answer, Api, api_of, form, parse_events, pause
 from tests.support.archives import script
 from tests.support.containers import deployment_of, until_containers
 from tests.support.leftovers import check_pool_full, check_works
@@ -130,6 +130,7 @@ async def disconnect_while_running(api: Api, source: str, headers: dict[str, str
         tasks.start_soon(post_and_wait, name="sync")
         execution_id = newest
         while execution_id == newest:
+            await pause()
             execution_id = await api.newest()
         assert execution_id is not None
         await api.until_printed(execution_id, b"on")

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.support.api import Api, api_of
+from tests.support.api import Api, api_of, pause
 from tests.support.archives import script
 from tests.support.leftovers import check_pool_full, descriptors, remains
 from tests.support.server import Server, running_server
@@ -119,4 +119,4 @@ async def test_files_and_executions_are_deleted_after_their_retention(image: str
 async def until_gone(api: Api, execution_id: str) -> None:
     """Poll until the execution has been deleted."""
     while (await api.get(f"/api/v1/executions/{execution_id}")).status != 404:
-        await anyio.lowlevel.checkpoint()
+        await pause()

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from yarl import URL
 
-from tests.support.api import Api, api_of
+from tests.support.api import Api, api_of, pause
 from tests.support.archives import script, tar_of
 from tests.support.leftovers import spooled
 from tests.support.output_files import archive, download, paths, skipped
@@ -267,4 +267,4 @@ async def until_gone(api: Api, execution_id: str) -> None:
     """Poll until the execution has been deleted."""
     with anyio.fail_after(60):
         while (await api.get(f"/api/v1/executions/{execution_id}")).status == 200:
-            await anyio.lowlevel.checkpoint()
+            await pause()
