@@ -82,6 +82,8 @@ class Channel:
                 self.has_dropped = True
                 self.send(DROPPED, b"")
             return
+        if not payload:
+            return
         self.bytes_left -= size
         self.displays_left -= 1
         self.send(DISPLAY, payload)
