@@ -48,6 +48,7 @@ GRACE_SECONDS = 5.0
 """The container ends this long after the program's deadline in any case."""
 PR_SET_DUMPABLE = 4
 REPORTS = "pyexec.guest.reports."
+ALWAYS_USED = ("channel", "hooks", "evaluator")
 
 
 def set_dumpable(value):
@@ -86,7 +87,7 @@ class Supervisor:
         self.may_prestart = prestart
         self.startup = startup
         self.archive = None
-        self.report_texts, self.report_code = reports, None
+        self.reports = report_code(reports)
         self.memory = memory
         self.frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
         self.fresh = FreshState(memory)
@@ -97,12 +98,6 @@ class Supervisor:
         """Run programs until the server closes the connection, or until the sandbox cannot take another one."""
         self.send_ready()
         self.prestart()
-        self.report_code = marshal.dumps(
-            {
-                name: marshal.dumps(compile(text, REPORTS + name, "exec"))
-                for name, text in self.report_texts.items()
-            }
-        )
         try:
             while self.run_program():
                 self.clean()
@@ -171,6 +166,19 @@ class Supervisor:
             send_json(RETIRED, reason=str(reason)[:1000])
             linger()
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def report_code(texts):
+    """Return the modules with which programs report, for reports/channel.py.
+
+    Every run that reports needs some of them, so they are compiled once. The others are compiled when they are used:
+    compiling all takes 10 ms, and memory that the kernel counts for a while."""
+    return marshal.dumps(
+        {
+            name: marshal.dumps(compile(text, REPORTS + name, "exec")) if name in ALWAYS_USED else text
+            for name, text in texts.items()
+        }
+    )
 
 
 def create_archive(content):

@@ -109,7 +109,9 @@ def load(*names):
         module = sys.modules.get(PACKAGE + name)
         if module is None:
             module = sys.modules[PACKAGE + name] = type(sys)(PACKAGE + name)
-            exec(marshal.loads(codes[name]), module.__dict__)
+            code = codes[name]
+            code = marshal.loads(code) if isinstance(code, bytes) else compile(code, PACKAGE + name, "exec")
+            exec(code, module.__dict__)
     return module
 
 
@@ -120,8 +122,8 @@ def without_own_frames(trace):
     return trace
 
 
-codes: "dict[str, bytes]" = {}
-"""The compiled modules of this package, by name. startup.py sets it, and `channel`."""
+codes: "dict[str, bytes | str]" = {}
+"""The modules of this package, by name: compiled, or as text. `start` sets this and `channel`."""
 channel = None
 
 
