@@ -131,7 +131,7 @@ class Supervisor:
         send(UNPACKED)
         plan, stdin = read_json(self.frames, PLAN), read_frame(self.frames, STDIN)
         program = self.prepare(
-            prepare_interpreter(plan, self.prestarted, self.memory, self.archive, self.report_code), stdin
+            prepare_interpreter(plan, self.prestarted, self.memory, self.archive, self.reports), stdin
         )
         prepared = time.monotonic()
         start = read_json(self.frames, START)
@@ -141,7 +141,7 @@ class Supervisor:
         if program.interpreter.has_exited():
             program.interpreter.discard()
             program = self.prepare(
-                prepare_interpreter(plan, None, self.memory, self.archive, self.report_code), stdin
+                prepare_interpreter(plan, None, self.memory, self.archive, self.reports), stdin
             )
         self.has_run = True
         end_container_after(start["timeout"] + GRACE_SECONDS)
