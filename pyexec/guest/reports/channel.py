@@ -104,14 +104,17 @@ def identity(fd):
 
 
 def load(*names):
-    """Load modules of this package, unless they are loaded, each after those that it imports. Return the last one."""
+    """Load modules of this package, unless they are loaded, each after those that it imports. Return the last one.
+
+    A module becomes visible when it is complete: other threads and signal handlers may load it at the same time."""
     for name in names:
         module = sys.modules.get(PACKAGE + name)
         if module is None:
-            module = sys.modules[PACKAGE + name] = type(sys)(PACKAGE + name)
+            module = type(sys)(PACKAGE + name)
             code = codes[name]
             code = marshal.loads(code) if isinstance(code, bytes) else compile(code, PACKAGE + name, "exec")
             exec(code, module.__dict__)
+            module = sys.modules.setdefault(PACKAGE + name, module)
     return module
 
 
