@@ -26,6 +26,7 @@ from pyexec.domain.events import (
 from pyexec.domain.ids import execution_id
 from pyexec.domain.output_files import OutputFile, OutputFiles, SkippedPath, SkippedPattern, SkipReason
 from pyexec.domain.spec import Limits, Spec
+from pyexec.domain.traceback import TracebackEntry, TracebackFrame
 
 LIMITS = Limits(timeout_seconds=300, network_disabled=True, memory_mb=1024, disk_mb=2048, cpu_shares=1024)
 SPEC = Spec(docker_image="python:3.12-slim", limits=LIMITS)
@@ -107,7 +108,19 @@ specs = st.builds(
     env_vars=st.lists(texts, max_size=3).map(tuple),
     script_args=st.lists(texts, max_size=3).map(tuple),
     eval_last_expr=st.booleans(),
+    capture_displays=st.booleans(),
     output_files=st.lists(texts, max_size=3).map(tuple),
+)
+frames = st.builds(
+    TracebackFrame, file=texts, line=counts, function=st.none() | texts, code=st.none() | texts
+)
+tracebacks = st.builds(
+    TracebackEntry,
+    type=texts,
+    message=texts,
+    relation=st.none() | texts,
+    frames=st.lists(frames, max_size=2).map(tuple),
+    frames_omitted=st.none() | counts,
 )
 usages = st.none() | st.builds(Usage, cpu_seconds=floats, peak_memory_bytes=counts)
 outputs = st.builds(Output, inline=st.none() | st.binary(max_size=40), blob=st.none() | texts)
@@ -142,6 +155,7 @@ later_events: st.SearchStrategy[Event] = st.one_of(
         error=optional_texts,
         error_type=optional_texts,
         error_line=st.none() | counts,
+        traceback=st.none() | st.lists(tracebacks, max_size=2).map(tuple),
         result=optional_texts,
         result_truncated=st.booleans(),
         usage=usages,

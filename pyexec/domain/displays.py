@@ -43,9 +43,19 @@ def is_json_type(mime: str) -> bool:
     return mime.lower() == "application/json" or mime.lower().endswith("+json")
 
 
+def is_text_type(mime: str) -> bool:
+    """Return True for a type whose values are text."""
+    return mime.lower().startswith("text/") or mime.lower().endswith("+xml")
+
+
+def must_be_text(mime: str) -> bool:
+    """Return True for a type whose values are strings: text or base64."""
+    return is_text_type(mime) or is_binary_type(mime)
+
+
 def binary_value(mime: str, value: bytes) -> str:
     """Return the value of bytes: text for a text type, else base64."""
-    if mime.lower().startswith("text/") or mime.lower().endswith("+xml"):
+    if is_text_type(mime):
         return value.decode("utf-8", "replace")
     return binascii.b2a_base64(value, newline=False).decode()
 

@@ -51,6 +51,7 @@ GRACE_SECONDS = 5.0
 """The container ends this long after the program's deadline in any case."""
 PR_SET_DUMPABLE = 4
 REPORTS = "pyexec.guest.reports."
+ALWAYS_USED = ("channel", "hooks", "evaluator")
 
 
 def set_dumpable(value):
@@ -89,7 +90,7 @@ class Supervisor:
         self.may_prestart = prestart
         self.startup = startup
         self.archive = None
-        self.report_texts, self.report_code = reports, None
+        self.reports = report_code(reports)
         self.memory = memory
         self.frames = io.open(0, "rb", buffering=4 * CHUNK, closefd=False)
         self.fresh = FreshState(memory)
@@ -100,12 +101,6 @@ class Supervisor:
         """Run programs until the server closes the connection, or until the sandbox cannot take another one."""
         self.send_ready()
         self.prestart()
-        self.report_code = marshal.dumps(
-            {
-                name: marshal.dumps(compile(text, REPORTS + name, "exec"))
-                for name, text in self.report_texts.items()
-            }
-        )
         try:
             while self.run_program():
                 self.clean()
@@ -139,7 +134,7 @@ class Supervisor:
         send(UNPACKED)
         plan, stdin = read_json(self.frames, PLAN), read_frame(self.frames, STDIN)
         program = self.prepare(
-            prepare_interpreter(plan, self.prestarted, self.memory, self.archive, self.report_code), stdin
+            prepare_interpreter(plan, self.prestarted, self.memory, self.archive, self.reports), stdin
         )
         prepared = time.monotonic()
         start = read_json(self.frames, START)
@@ -149,7 +144,7 @@ class Supervisor:
         if program.interpreter.has_exited():
             program.interpreter.discard()
             program = self.prepare(
-                prepare_interpreter(plan, None, self.memory, self.archive, self.report_code), stdin
+                prepare_interpreter(plan, None, self.memory, self.archive, self.reports), stdin
             )
         self.has_run = True
         end_container_after(start["timeout"] + GRACE_SECONDS)
@@ -186,6 +181,19 @@ def startup_archive(source):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo("sitecustomize.pyc"), MAGIC_NUMBER + bytes(12) + code)
     return buffer.getvalue()
+
+
+def report_code(texts):
+    """Return the modules with which programs report, for reports/channel.py.
+
+    Every run that reports needs some of them, so they are compiled once. The others are compiled when they are used:
+    compiling all takes 10 ms, and memory that the kernel counts for a while."""
+    return marshal.dumps(
+        {
+            name: marshal.dumps(compile(text, REPORTS + name, "exec")) if name in ALWAYS_USED else text
+            for name, text in texts.items()
+        }
+    )
 
 
 def create_archive(content):

@@ -17,6 +17,7 @@ from pyexec.domain.displays import (
     is_json_type,
     is_mime_type,
     json_value,
+    must_be_text,
     text_value,
 )
 from pyexec.domain.traceback import NAME_CHARACTERS, Crash, TracebackEntry, TracebackFrame, cut_message
@@ -141,7 +142,10 @@ def _value(kind: bytes, mime: str, value: bytes) -> object:
     if kind == channel.TEXT:
         return json_value(value) if is_json_type(mime) else text_value(mime, value)
     if kind == channel.JSON:
-        return json_value(value)
+        found = json_value(value)
+        if not isinstance(found, str) and must_be_text(mime):
+            raise ValueError(f"the value of {mime} is not a string")
+        return found
     raise ValueError(f"a field has the unknown kind {kind!r}")
 
 

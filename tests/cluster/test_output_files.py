@@ -43,22 +43,32 @@ for name in 'ab': open(name, 'wb').write(name.encode() * {5 * MEBIBYTE})
             assert (await api.ended(result["execution_id"]))["files"] == result["files"]
 
 
-async def test_an_adopting_replica_stores_the_output_files(image: str, tmp_path: Path) -> None:
-    """The replica reads the files from the log that Docker keeps for the container."""
+async def test_an_adopting_replica_stores_the_output_files_and_displays(image: str, tmp_path: Path) -> None:
+    """The replica reads them from the log that Docker keeps for the container."""
     source = f"""
 import os, sys, time
+display('first')
+time.sleep(0.2)
 print('up', flush=True)
 time.sleep(8)
+display({{'image/png': bytes({MEBIBYTE})}}, raw=True)
 print('x' * {MEBIBYTE})
 open('left', 'wb').write(os.urandom({4 * MEBIBYTE}))
 """
     async with pair(image, tmp_path) as (cluster, here, there):
-        execution_id = await here.accepted(source, output_files=["left"])
+        execution_id = await here.accepted(source, output_files=["left"], capture_displays=True)
         await here.until_printed(execution_id, b"up")
+        first = {"data": {"text/plain": "'first'"}, "metadata": {}}
+        for api in (here, there):
+            assert (await api.get(f"/api/v1/executions/{execution_id}")).document["displays"] == [first]
         await cluster.replicas[0].term()
         result = await there.ended(execution_id)
         assert (result["status"], len(result["stdout"])) == ("completed", MEBIBYTE + 4), result["error"]
         assert result["files"] == [{"path": "left", "size": 4 * MEBIBYTE}]
+        assert result["displays"][0] == first
+        assert [len(each["data"]["image/png"]) for each in result["displays"][1:]] == [
+            (MEBIBYTE + 2) // 3 * 4
+        ]
         async with there.session.get(f"/api/v1/executions/{execution_id}/files/left") as answer:
             assert len(await answer.read()) == 4 * MEBIBYTE
 

@@ -54,6 +54,7 @@ FILES = {
     "a.py": "import lib.b\n",
     "lib/b.py": "print('b')\n",
     "job.py": "print('job')\n",
+    "shown.py": "from IPython.display import HTML, display\ndisplay(HTML('<b>bold</b>'))\n",
     "project/main.py": "print('a project')\n",
 }
 """Files in the folder in which the blocks run."""

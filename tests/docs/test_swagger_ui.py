@@ -66,6 +66,32 @@ async def test_runs_code_that_is_typed_in(page: Page) -> None:
     assert (status, result["stdout"]) == ("200", "typed\n")
 
 
+async def test_nothing_in_a_display_is_executed(server: Server) -> None:
+    """Neither /docs nor the responses themselves run HTML, scripts or SVG that a program has made."""
+    evil = "<script>document.title = 'evil'</script><img src=x onerror=\"document.title = 'evil'\">"
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' onload=\"document.title = 'evil'\">{evil}</svg>"
+    bundle = {"text/html": evil, "image/svg+xml": svg, "application/javascript": "document.title = 'evil'"}
+    code = f"display({bundle!r}, raw=True)"
+    async with page_of(server.url) as (page, wrong):
+        await page.goto(f"{server.url}/docs")
+        box = await endpoint(page, "evaluate")
+        await box.locator("textarea.body-param__text").fill(json.dumps({"code": code}))
+        _, result = await answer(box)
+        assert result["displays"] == [{"data": bundle, "metadata": {}}]
+        assert await page.title() != "evil"
+        path = f"{server.url}/api/v1/executions/{result['execution_id']}"
+        for url in (path, f"{path}/logs", f"{server.url}/api/v1/executions"):
+            await page.goto(url)
+            assert await page.evaluate("document.scripts.length + document.images.length") == 0
+            assert await page.title() != "evil"
+        async with aiohttp.ClientSession() as http:
+            for url in (path, f"{path}/events"):
+                async with http.get(url) as response:
+                    assert response.headers["X-Content-Type-Options"] == "nosniff"
+                    assert response.content_type in ("application/json", "text/event-stream")
+        assert wrong == []
+
+
 async def test_uploads_an_archive_with_metadata(page: Page, tmp_path: Path) -> None:
     archive = tmp_path / "main.tar"
     archive.write_bytes(tar_of({"other.py": "import sys; print(sys.argv[1:])"}))

@@ -1,6 +1,5 @@
 """Test the code that reports from the program's process, in real interpreters without a sandbox."""
 
-import marshal
 import os
 import shutil
 import socket
@@ -15,6 +14,7 @@ from pyexec.domain.displays import Display, decode_display
 from pyexec.domain.traceback import Crash
 from pyexec.guest.interpreter import EVALUATE
 from pyexec.guest.reports import channel
+from pyexec.guest.supervisor import report_code
 from pyexec.sandbox.guest_source import report_modules
 from pyexec.sandbox.reports import ReportReader
 
@@ -51,12 +51,7 @@ def run(tmp_path: Path, source: str, *, evaluate: bool = False, display_bytes: i
     (tmp_path / "site" / "sitecustomize.py").write_text(CUSTOMIZE)
     script = tmp_path / "main.py"
     script.write_text(source)
-    code = marshal.dumps(
-        {
-            name: marshal.dumps(compile(text, channel.PACKAGE + name, "exec"))
-            for name, text in report_modules().items()
-        }
-    )
+    code = report_code(report_modules())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:

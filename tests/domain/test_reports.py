@@ -58,6 +58,8 @@ def test_values_have_the_form_of_their_type(kind: bytes, mime: str, value: bytes
         field(JSON, "application/json", b"[" * 100_000),
         field(JSON, "application/json", b"\xff"),
         field(JSON, "application/json", b"1" * 5000),
+        field(JSON, "text/html", b"null"),
+        field(JSON, "image/png", b"[]"),
         field(b"?", "text/html", b""),
         field(TEXT, "no type", b""),
         field(TEXT, "text/" + "x" * 128, b""),

@@ -90,6 +90,13 @@ async def test_eval_last_expr_gets_a_new_interpreter(api: Api) -> None:
     assert (answer.document["stdout"], answer.document["result"]) == (NOT_TAKEN, "42")
 
 
+async def test_a_prestarted_interpreter_can_show(api: Api) -> None:
+    for _ in range(2):  # in a new sandbox, and in one that is used again
+        document = (await api.eval({"code": PRINT_IF_TAKEN + "display(1)"})).document
+        assert (document["stdout"], document["stderr"]) == (TAKEN, "")
+        assert document["displays"] == [{"data": {"text/plain": "1"}, "metadata": {}}]
+
+
 async def test_a_killed_prestarted_interpreter_is_replaced(api: Api, prestarting_server: Server) -> None:
     """The kernel can kill an idle interpreter if the machine runs out of memory."""
     for tries in range(RUNS):  # until a run gets a sandbox whose interpreter was killed

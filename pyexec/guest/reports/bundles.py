@@ -123,17 +123,21 @@ def figure_png(figure):
     return buffer.getvalue()
 
 
-def encode(data, metadata):
-    """Return a bundle as the fields of a record, and the bytes that it takes in the result."""
+def encode(data, metadata, size_max):
+    """Return a bundle as the fields of a record, and the bytes that it takes in the result.
+
+    If it takes more than the maximum, the record is empty: large values are not copied."""
     fields, size = [], FIELD_OVERHEAD
     for mime, value in data.items():
         encoded = attempt(lambda: encode_value(mime, value))  # noqa: B023 it is called at once
         if encoded is None:
             continue
         kind, content = encoded
+        size += FIELD_OVERHEAD + len(str(mime))
+        size += (len(content) + 2) // 3 * 4 if kind == BINARY else len(content)
+        if size > size_max:
+            return b"", size
         fields.append(field(kind, str(mime), content))
-        size += len(str(mime)) + (len(content) + 2) // 3 * 4 if kind == BINARY else len(content)
-        size += FIELD_OVERHEAD
     if metadata:
         content = attempt(lambda: to_json(metadata))
         if content is not None:

@@ -82,6 +82,8 @@ class Channel:
                 self.has_dropped = True
                 self.send(DROPPED, b"")
             return
+        if not payload:
+            return
         self.bytes_left -= size
         self.displays_left -= 1
         self.send(DISPLAY, payload)
@@ -102,12 +104,17 @@ def identity(fd):
 
 
 def load(*names):
-    """Load modules of this package, unless they are loaded, each after those that it imports. Return the last one."""
+    """Load modules of this package, unless they are loaded, each after those that it imports. Return the last one.
+
+    A module becomes visible when it is complete: other threads and signal handlers may load it at the same time."""
     for name in names:
         module = sys.modules.get(PACKAGE + name)
         if module is None:
-            module = sys.modules[PACKAGE + name] = type(sys)(PACKAGE + name)
-            exec(marshal.loads(codes[name]), module.__dict__)
+            module = type(sys)(PACKAGE + name)
+            code = codes[name]
+            code = marshal.loads(code) if isinstance(code, bytes) else compile(code, PACKAGE + name, "exec")
+            exec(code, module.__dict__)
+            module = sys.modules.setdefault(PACKAGE + name, module)
     return module
 
 
@@ -118,8 +125,8 @@ def without_own_frames(trace):
     return trace
 
 
-codes: "dict[str, bytes]" = {}
-"""The compiled modules of this package, by name. startup.py sets it, and `channel`."""
+codes: "dict[str, bytes | str]" = {}
+"""The modules of this package, by name: compiled, or as text. `start` sets this and `channel`."""
 channel = None
 
 

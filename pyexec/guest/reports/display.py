@@ -46,9 +46,8 @@ def displays_itself(value):
 
 def publish_display_data(data, metadata=None, *_, **__):
     """Show a MIME bundle."""
-    payload, size = encode(data, metadata or {})
-    if payload:
-        channel.send_display(payload, size)
+    payload, size = encode(data, metadata or {}, channel.bytes_left)
+    channel.send_display(payload, size)
 
 
 def update_display(value, display_id=None, **options):

@@ -9,6 +9,9 @@ import sys
 
 from pyexec.guest.reports.channel import channel, load, without_own_frames
 
+PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set)
+"""Types without other forms than their repr."""
+
 
 def main():
     del sys.argv[:1]
@@ -29,7 +32,8 @@ def main():
         text = repr(value)
         if channel.is_open():
             channel.send_result(text.encode("utf-8", "backslashreplace"))
-            load("bundles", "display").show_value(value)
+            if type(value) not in PLAIN_TYPES:
+                load("bundles", "display").show_value(value)
 
 
 def print_traceback(kind, error, trace):

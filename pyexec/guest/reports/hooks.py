@@ -4,6 +4,7 @@ Nothing here costs time before the program uses it. See channel.py for what this
 
 import atexit
 import builtins
+import os
 import sys
 from _frozen_importlib import ModuleSpec
 
@@ -92,15 +93,18 @@ def run_after_import(spec, hook):
 
 def select_backend(matplotlib):
     """Select figures.py, unless the caller has selected a backend. Processes that the program starts have none."""
-    import os
-
     if not os.environ.get("MPLBACKEND"):
         matplotlib.rcParams["backend"] = "module://" + BACKEND
 
 
 def show_figures_at_end(_):
     """Show figures that are still open at the end, before matplotlib's own handler closes them."""
-    atexit.register(lambda: load(*PARTS, "open_figures").show_all())
+    atexit.register(show_open_figures)
+
+
+def show_open_figures():
+    if sys.modules["matplotlib._pylab_helpers"].Gcf.figs:
+        load(*PARTS, "open_figures").show_all()
 
 
 def load_backend(module):

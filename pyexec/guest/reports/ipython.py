@@ -22,6 +22,9 @@ class DisplayObject:
             with open(filename, self.mode, encoding=encoding) as file:
                 self.data = file.read()
 
+    def __repr__(self):
+        return "<%s.%s object>" % (type(self).__module__, type(self).__name__)
+
     def _repr_mimebundle_(self, include=None, exclude=None):
         if self.data is None:
             return {}

@@ -11,10 +11,10 @@ shown: "weakref.WeakSet[object]" = weakref.WeakSet()
 
 
 def show_all():
-    """Show and close all open figures."""
+    """Show and close all open figures, unless this is a forked process."""
     figures = sys.modules["matplotlib._pylab_helpers"].Gcf
     if not channel.is_open():
-        return  # a forked process
+        return
     for manager in figures.get_all_fig_managers():
         show(manager.canvas.figure)
     figures.destroy_all()
