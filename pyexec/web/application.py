@@ -17,6 +17,7 @@ from pyexec.web.handlers.executions import (
     get_logs,
     list_executions,
 )
+from pyexec.web.handlers.pages import add_pages
 from pyexec.web.handlers.server import add_api_docs, health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
@@ -63,4 +64,5 @@ def create_application(
             for same_method in SAFE_METHODS if method == "GET" else (method,):
                 app.router.add_route(same_method, same_path, handler)
     add_api_docs(app, openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token)))
+    add_pages(app)
     return app

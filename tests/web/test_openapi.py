@@ -18,6 +18,7 @@ from pyexec import __version__
 from pyexec.codec import parse_request
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.application import ROUTES
+from tests.docs.blocks import served_pages
 from tests.support.api import Api, api_of
 from tests.support.server import Server, running_server
 
@@ -31,6 +32,10 @@ PAGES = {
     "/docs/favicon-32x32.png": "image/png",
     "/openapi.json": "application/json",
     "/openapi.json/": "application/json",
+    "/llms.txt": "text/plain; charset=utf-8",
+    "/README.md": "text/markdown; charset=utf-8",
+    "/docs/api.md": "text/markdown; charset=utf-8",
+    "/docs/design/pool.md/": "text/markdown; charset=utf-8",
 }
 
 
@@ -110,7 +115,14 @@ async def test_pages_contain_no_urls_of_other_hosts(server: Server) -> None:
 
 
 async def test_a_missing_page_is_a_404_in_json(api: Api) -> None:
-    for path in ("/docs/nothing.js", "/docs/LICENSE", "/docs/..%2fstart.js"):
+    paths = ["/docs/nothing.js", "/docs/LICENSE", "/docs/..%2fstart.js", "/docs/nothing.md", "/docs/design/"]
+    paths += [
+        "/docs/..%2fREADME.md",
+        "/docs/%2e%2e%2f%2e%2e%2fapi_docs.py",
+        "/docs//etc/passwd",
+        "/docs/api.md%00",
+    ]
+    for path in paths:
         answer = await api.get(path)
         assert (answer.status, answer.document["code"]) == (404, "not_found")
 
@@ -135,12 +147,15 @@ async def test_pages_need_no_token_and_document_the_tokens(image: str, tmp_path:
 def test_the_wheel_holds_the_pages(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy, because the build leaves files next to the sources
     for name in ("pyexec", "pyexec_cli"):
-        copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md"):
-        copy(ROOT / name, source / name)
+        copytree(ROOT / name, source / name, symlinks=True)
+    for page in served_pages():
+        (source / page).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / page, source / page)
+    copy(ROOT / "pyproject.toml", source)
     build = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path)]
     run([executable, *build, str(source)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = ("index.html", "start.js", "swagger-ui.css.gz", "swagger-ui-bundle.js.gz", "LICENSE", "NOTICE")
     assert {f"pyexec/web/swagger/{name}" for name in wanted} <= names
+    assert {f"pyexec/web/pages/{page}" for page in served_pages()} <= names

@@ -9,7 +9,7 @@ import json
 import mimetypes
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
+from typing import Any, Self
 
 import anyio
 from aiohttp import ETag, web
@@ -106,6 +106,11 @@ class StaticFile:
     compressed: bytes
     content_type: str
 
+    @classmethod
+    def of(cls, body: bytes, content_type: str) -> Self:
+        """Compress `body`."""
+        return cls(gzip.compress(body, mtime=0), content_type)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve the file, or 304 if the client's copy is current.
 
@@ -131,10 +136,10 @@ def add_api_docs(app: web.Application, openapi: dict[str, Any]) -> None:
     index = _read("index.html")
     html = "text/html; charset=utf-8"
     static_files = {
-        "/openapi.json": _compress(json.dumps(openapi).encode(), "application/json"),
+        "/openapi.json": StaticFile.of(json.dumps(openapi).encode(), "application/json"),
         # Without a trailing slash, the browser resolves relative links from the parent folder.
-        "/docs": _compress(index.replace(b'<base href="./">', b'<base href="docs/">'), html),
-        "/docs/": _compress(index, html),
+        "/docs": StaticFile.of(index.replace(b'<base href="./">', b'<base href="docs/">'), html),
+        "/docs/": StaticFile.of(index, html),
         **{f"/docs/{name}": _swagger_file(name) for name in _SWAGGER_FILES},
     }
     static_files["/openapi.json/"] = static_files["/openapi.json"]
@@ -154,11 +159,7 @@ def _swagger_file(name: str) -> StaticFile:
     compressed = _SWAGGER_DIR / f"{name}.gz"
     if compressed.is_file():
         return StaticFile(compressed.read_bytes(), content_type)
-    return _compress(_read(name), content_type)
-
-
-def _compress(body: bytes, content_type: str) -> StaticFile:
-    return StaticFile(gzip.compress(body, mtime=0), content_type)
+    return StaticFile.of(_read(name), content_type)
 
 
 def _read(name: str) -> bytes:
