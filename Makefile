@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run cluster cli image check test lint soak bench lock docs audit
+.PHONY: run cluster cli image check test test-integrations lint soak bench lock docs audit
 
 run: ## start a server and run a first program on it
 	@$(PYTHON) dev/run.py
@@ -21,6 +21,9 @@ check: ## inner loop: static checks, and the tests that need no Docker
 
 test: ## static checks and every kind of test, with real Docker and Consul; ARGS="-k name" selects tests
 	@$(PYTHON) dev/check.py test $(ARGS)
+
+test-integrations: ## the tests of pyexec_client/integrations, with the agent frameworks; part of `make soak`
+	@$(PYTHON) dev/check.py test-integrations $(ARGS)
 
 lint: ## the static checks only
 	@$(PYTHON) dev/check.py lint

@@ -1,4 +1,4 @@
-"""`make check`, `lint`, `test`, `soak`, `bench`, `docs`, `audit`: set up, run the programs, print the result."""
+"""The targets of the Makefile that run checks: set up the machine, run the programs, print the result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import consul
 import debian
 import golang
+import integrations
 import subprocesses
 import virtualenv
 from console import SetupError, print_step, run_main
@@ -56,6 +57,7 @@ class Target:
     docker: bool = False
     go: bool = False
     browser: bool = False
+    frameworks: bool = False
 
 
 _TARGETS = {
@@ -102,6 +104,10 @@ _TARGETS = {
         docker=True,
         go=True,
         browser=True,
+        frameworks=True,
+    ),
+    "test-integrations": Target(
+        ({"pytest": [*_PYTEST, "-m", "full", "tests/integrations"]},), docker=True, frameworks=True
     ),
     "bench": Target(({"bench": ["python", "benchmarks/bench.py"]},), docker=True, go=True),
     "docs": Target(({"docs/configuration.md": ["python", "dev/configuration.py"]},)),
@@ -155,6 +161,8 @@ def _environment(target: Target) -> dict[str, str]:
     if target.browser:
         debian.ensure_browser()
         consul.ensure()  # here, since several workers would fetch it at the same time
+    if target.frameworks:
+        integrations.ensure()
     folders = [virtualenv.BIN, *([golang.ensure().parent] if target.go else [])]
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     environment = {**os.environ, **found, "PATH": path}

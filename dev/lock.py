@@ -1,4 +1,4 @@
-"""`make lock`: pin the latest versions of all requirements in requirements.lock."""
+"""`make lock`: pin the latest versions of all requirements in requirements.lock, and of the agent frameworks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import integrations
 import subprocesses
 import virtualenv
 from console import print_step, run_main
@@ -24,6 +25,8 @@ def main() -> int:
         versions = subprocess.run(freeze, stdout=subprocess.PIPE, text=True, check=True).stdout
     virtualenv.PINS.write_text(_HEADER + versions)
     print_step(f"Pinned {len(versions.splitlines())} packages in {virtualenv.PINS}")
+    virtualenv.ensure(dev=True)
+    integrations.lock()
     return 0
 
 

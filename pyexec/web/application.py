@@ -20,6 +20,7 @@ from pyexec.web.handlers.executions import (
     get_logs,
     list_executions,
 )
+from pyexec.web.handlers.pages import add_pages
 from pyexec.web.handlers.server import health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
@@ -71,4 +72,5 @@ def create_application(
         return openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token))
 
     add_api_docs(app, build_openapi)
+    add_pages(app)
     return app

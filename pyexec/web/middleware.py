@@ -30,6 +30,7 @@ from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer, abort_transfer, has_begun
 from pyexec.web.context import ACCESS_LOG, METER, TENANT, TENANTS, Handler, read_token
+from pyexec.web.handlers.pages import PAGES
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("pyexec.web.access")
@@ -55,8 +56,8 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
 )
 """HTTP status of each error. The first match applies, so subclasses come before their base class."""
 
-PUBLIC_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json"})
-"""Paths that need no token: health checks, and the pages that a browser opens before it has one."""
+PUBLIC_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json", *PAGES})
+"""Paths that need no token: health checks, and the pages that a browser or an agent opens before it has one."""
 SAFE_METHODS = ("GET", "HEAD")
 """Methods that change nothing."""
 

@@ -43,6 +43,11 @@ def pages() -> Sequence[str]:
     ]
 
 
+def served_pages() -> Sequence[str]:
+    """Return the paths of the pages that every server serves."""
+    return ["llms.txt", *pages(), "CHANGELOG.md", "benchmarks/README.md"]
+
+
 def text_of(page: str) -> str:
     """Return the text of a page."""
     return (ROOT / page).read_text()

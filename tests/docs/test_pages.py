@@ -22,6 +22,7 @@ from tests.support.images import remove_environments
 from tests.support.server import PROGRAM, Server, installing_settings, running_server
 
 OWN = {
+    "docs/agents.md": "tests/integrations/test_frameworks.py",
     "docs/api.md": "tests/docs/test_api_doc.py",
     "docs/consul.md": "tests/docs/test_consul_doc.py",
     "docs/deployment.md": "tests/image/test_running.py",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs.blocks import served_pages
 from tests.image.conftest import Built
 from tests.support.deployment import PAGE, SERVER
 
@@ -69,6 +70,11 @@ def test_it_has_no_shell_package_manager_or_compiler(members: dict[str, tarfile.
     )
     assert [name for name in members if unwanted.fullmatch(name)] == []
     assert [name for name, member in members.items() if member.mode & 0o6000] == []
+
+
+def test_it_holds_the_pages_that_it_serves(members: dict[str, tarfile.TarInfo]) -> None:
+    pages = {name.partition("pyexec/web/pages/")[2] for name, member in members.items() if member.isfile()}
+    assert set(served_pages()) <= pages
 
 
 def test_its_user_can_write_only_to_its_data_and_tmp(

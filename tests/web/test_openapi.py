@@ -18,6 +18,7 @@ from pyexec import __version__
 from pyexec.codec import parse_request
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.application import ROUTES
+from tests.docs.blocks import served_pages
 from tests.support.api import Api, api_of
 from tests.support.server import Server, running_server
 
@@ -31,6 +32,10 @@ PAGES = {
     "/docs/favicon-32x32.png": "image/png",
     "/openapi.json": "application/json",
     "/openapi.json/": "application/json",
+    "/llms.txt": "text/plain; charset=utf-8",
+    "/README.md": "text/markdown; charset=utf-8",
+    "/docs/api.md": "text/markdown; charset=utf-8",
+    "/docs/design/pool.md/": "text/markdown; charset=utf-8",
 }
 
 
@@ -135,12 +140,15 @@ async def test_pages_need_no_token_and_document_the_tokens(image: str, tmp_path:
 def test_the_wheel_holds_the_pages(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy, because the build leaves files next to the sources
     for name in ("pyexec", "pyexec_cli"):
-        copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md"):
-        copy(ROOT / name, source / name)
+        copytree(ROOT / name, source / name, symlinks=True)
+    for page in served_pages():
+        (source / page).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / page, source / page)
+    copy(ROOT / "pyproject.toml", source)
     build = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path)]
     run([executable, *build, str(source)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = ("index.html", "start.js", "swagger-ui.css.gz", "swagger-ui-bundle.js.gz", "LICENSE", "NOTICE")
     assert {f"pyexec/web/swagger/{name}" for name in wanted} <= names
+    assert {f"pyexec/web/pages/{page}" for page in served_pages()} <= names

@@ -8,7 +8,7 @@ import json
 import mimetypes
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Any
+from typing import Any, Self
 
 import anyio
 from aiohttp import ETag, web
@@ -38,6 +38,11 @@ class StaticFile:
 
     compressed: bytes
     content_type: str
+
+    @classmethod
+    def of(cls, body: bytes, content_type: str) -> Self:
+        """Compress `body`."""
+        return cls(gzip.compress(body, mtime=0), content_type)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve the file, or 304 if the client's copy is current.
@@ -73,7 +78,7 @@ class OpenAPIFile:
         async with self._building:
             if self._file is None:
                 document = await to_thread.run_sync(self._build)
-                self._file = _compress(json.dumps(document).encode(), "application/json")
+                self._file = StaticFile.of(json.dumps(document).encode(), "application/json")
         return await self._file.handle(request)
 
 
@@ -84,8 +89,8 @@ def add_api_docs(app: web.Application, build_openapi: Callable[[], dict[str, Any
     html = "text/html; charset=utf-8"
     static_files = {
         # Without a trailing slash, the browser resolves relative links from the parent folder.
-        "/docs": _compress(index.replace(b'<base href="./">', b'<base href="docs/">'), html),
-        "/docs/": _compress(index, html),
+        "/docs": StaticFile.of(index.replace(b'<base href="./">', b'<base href="docs/">'), html),
+        "/docs/": StaticFile.of(index, html),
         **{f"/docs/{name}": _swagger_file(name) for name in _SWAGGER_FILES},
     }
     for path in ("/openapi.json", "/openapi.json/"):
@@ -106,11 +111,7 @@ def _swagger_file(name: str) -> StaticFile:
     compressed = _SWAGGER_DIR / f"{name}.gz"
     if compressed.is_file():
         return StaticFile(compressed.read_bytes(), content_type)
-    return _compress(_read(name), content_type)
-
-
-def _compress(body: bytes, content_type: str) -> StaticFile:
-    return StaticFile(gzip.compress(body, mtime=0), content_type)
+    return StaticFile.of(_read(name), content_type)
 
 
 def _read(name: str) -> bytes:

@@ -1,0 +1,55 @@
+"""Text and images of a result for a model, and the description of the tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..options import RunOptions
+from ..result import Result, Status
+
+NO_EXIT_CODE = 125
+"""Exit code of an execution whose program did not run to an end. The command line uses it, too."""
+
+
+def tool_description(options: RunOptions) -> str:
+    """Describe the tool to a model."""
+    network = "has network access" if options.get("network") else "has no network access"
+    return (
+        "Run a Python 3 program in a sandbox and return what it prints, the value of its last expression, and the "
+        "traceback if it fails. Each call starts a new interpreter in an empty directory: variables and files of "
+        f"earlier calls are gone. The program {network}."
+    )
+
+
+def exit_code(result: Result) -> int:
+    """Return the exit code of the program, or 125 if it has none."""
+    return NO_EXIT_CODE if result.exit_code is None else result.exit_code
+
+
+def text_of(result: Result) -> str:
+    """Return the output, the value of the last expression, and notes on failures and truncated output."""
+    value = "" if result.result in (None, "None") else result.result  # as in an interactive interpreter
+    parts = (result.stdout, result.stderr, value, *(f"[{note}]" for note in notes(result)))
+    return "\n".join(part.rstrip("\n") for part in parts if part)
+
+
+def notes(result: Result) -> Iterator[str]:
+    """Yield what the output of the program does not show."""
+    if result.status is not Status.COMPLETED:
+        yield f"{result.error_type or result.status}: {result.error or 'the execution ended early'}"
+    elif result.exit_code:
+        yield f"exit code {result.exit_code}"
+    for name in ("stdout", "stderr", "result"):
+        if getattr(result.truncated, name):
+            yield f"{name} is truncated"
+    if result.files:
+        yield "output files: " + ", ".join(f"{file.path} ({file.size} bytes)" for file in result.files)
+
+
+def images_of(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield the MIME type and the base64 text of each image that the program displayed, in order."""
+    for display in result.raw.get("displays") or ():
+        for mime_type in ("image/png", "image/jpeg", "image/webp", "image/gif"):
+            if mime_type in display["data"]:
+                yield mime_type, display["data"][mime_type]
+                break

@@ -1,0 +1,37 @@
+"""A function tool for the OpenAI Agents SDK (`openai-agents`)."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from agents import FunctionTool, ToolOutputImage, ToolOutputText, function_tool
+
+from ..client import AsyncClient
+from ..options import RunOptions
+from .model_text import images_of, text_of, tool_description
+
+
+def run_python_tool(client: AsyncClient, **options: Unpack[RunOptions]) -> FunctionTool:
+    """Return the tool `run_python`, which runs a program in a sandbox.
+
+    A program that fails is an output with its traceback and exit code. Displayed images are image outputs. `options`
+    apply to each run. The caller closes the client.
+
+        agent = Agent(name="analyst", tools=[run_python_tool(AsyncClient("http://localhost:8080"), timeout=30)])
+    """
+
+    @function_tool(description_override=tool_description(options))
+    async def run_python(code: str) -> list[ToolOutputText | ToolOutputImage]:
+        """Run the program.
+
+        Args:
+            code: The source text of the program.
+        """
+        result = await client.eval(code, **options)
+        images = [
+            ToolOutputImage(image_url=f"data:{mime_type};base64,{data}")
+            for mime_type, data in images_of(result)
+        ]
+        return [ToolOutputText(text=text_of(result)), *images]
+
+    return run_python

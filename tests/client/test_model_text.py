@@ -1,0 +1,59 @@
+"""Test the text and the images that a model gets of a result."""
+
+from typing import Any
+
+import pytest
+
+from pyexec_client import Result
+from pyexec_client.integrations.model_text import exit_code, images_of, text_of, tool_description
+
+
+def result_of(**fields: Any) -> Result:
+    return Result.from_json({"execution_id": "exe_1", "status": "completed", "exit_code": 0, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, ""),
+        ({"stdout": "out\n", "stderr": "err\n", "result": "42"}, "out\nerr\n42"),
+        ({"stdout": "out\n", "result": "None"}, "out"),
+        ({"stdout": "out", "exit_code": 3}, "out\n[exit code 3]"),
+        (
+            {"status": "failed", "exit_code": 124, "error_type": "timeout", "error": "ran too long"},
+            "[timeout: ran too long]",
+        ),
+        ({"status": "killed", "exit_code": None}, "[killed: the execution ended early]"),
+        (
+            {
+                "stdout": "a",
+                "truncated": {"stdout": True, "result": True},
+                "files": [{"path": "b", "size": 1}],
+            },
+            "a\n[stdout is truncated]\n[result is truncated]\n[output files: b (1 bytes)]",
+        ),
+    ],
+)
+def test_the_text_says_what_the_output_does_not_show(fields: dict[str, Any], text: str) -> None:
+    assert text_of(result_of(**fields)) == text
+
+
+def test_an_execution_without_an_exit_code_has_that_of_the_command_line() -> None:
+    assert exit_code(result_of(status="failed", exit_code=None)) == 125
+    assert exit_code(result_of(exit_code=3)) == 3
+
+
+def test_each_display_gives_at_most_one_image() -> None:
+    displays = [
+        {"data": {"image/jpeg": "anBn", "image/png": "cG5n", "text/plain": "p"}, "metadata": {}},
+        {"data": {"text/html": "<b>"}, "metadata": {}},
+        {"data": {"image/gif": "Z2lm"}, "metadata": {}},
+    ]
+    found = list(images_of(result_of(displays=displays)))
+    assert found == [("image/png", "cG5n"), ("image/gif", "Z2lm")]
+    assert list(images_of(result_of())) == []
+
+
+def test_the_description_depends_on_the_network() -> None:
+    assert "has no network access" in tool_description({})
+    assert "has network access" in tool_description({"network": True})
