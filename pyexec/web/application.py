@@ -20,6 +20,7 @@ from pyexec.web.handlers.executions import (
 )
 from pyexec.web.handlers.server import health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
+from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
 from pyexec.web.openapi.document import openapi_document, server_info
 
@@ -63,5 +64,9 @@ def create_application(
         for same_path in (path, f"{path}/"):
             for same_method in SAFE_METHODS if method == "GET" else (method,):
                 app.router.add_route(same_method, same_path, handler)
-    add_api_docs(app, openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token)))
+    openapi = openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token))
+    add_api_docs(app, openapi)
+    mcp = McpEndpoint(openapi)
+    for same_path in ("/mcp", "/mcp/"):
+        app.router.add_post(same_path, mcp.handle)
     return app
