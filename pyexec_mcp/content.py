@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,7 +25,7 @@ from pyexec_mcp.executor import Document
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_TEXT_TYPES = ("text/markdown", "text/plain", "text/html", "application/json", "image/svg+xml", "text/latex")
+_TEXT_TYPES = ("text/markdown", "text/plain", "application/json", "text/latex", "image/svg+xml", "text/html")
 _BINARY = "application/octet-stream"
 
 
@@ -109,7 +110,7 @@ def _display(data: Mapping[str, Any], result: str | None) -> ContentBlock | None
             return ImageContent(data="".join(data[kind].split()), mime_type=kind)
     for kind in (*_TEXT_TYPES, *data):
         if kind in data:
-            text = data[kind] if isinstance(data[kind], str) else str(data[kind])
+            text = data[kind] if isinstance(data[kind], str) else json.dumps(data[kind])
             return None if text == result else TextContent(text=shortened(text))
     return None
 

@@ -19,6 +19,24 @@ class ExecutorProblem(Exception):
         self.field = field
 
 
+_ARGUMENTS = {"requirements_txt": "requirements", "config.network_disabled": "network", "config.": ""}
+"""Arguments of the tools whose names differ from the API's fields."""
+_PHASES = {"submitted": "queued", "preparing": "installing", "running": "running", "adopted": "running"}
+
+
+def problem(message: str, *, code: str, field: str | None = None) -> ExecutorProblem:
+    """Return an error of the API in terms of the tools' arguments."""
+    for name, argument in _ARGUMENTS.items():
+        message = message.replace(name, argument)
+        field = field and field.replace(name, argument)
+    return ExecutorProblem(message, code=code, field=field)
+
+
+def phase_text(event: str) -> str:
+    """Return the phase that an event begins, as a line to report; an empty string if it begins none."""
+    return f"{_PHASES[event]}\n" if event in _PHASES else ""
+
+
 class Executor(Protocol):
     """Runs programs for one caller, and answers for that caller's executions. Raises `ExecutorProblem`."""
 

@@ -13,27 +13,30 @@ INTERVAL_SECONDS = 0.1
 MESSAGE_CHARACTERS_MAX = 2000
 
 
-def reporter(context: ServerRequestContext) -> Report | None:
-    """Return a function that reports progress; None if the client did not ask for it."""
-    wants_progress = context.meta is not None and "progress_token" in context.meta
-    return _Reporter(context).report if wants_progress else None
-
-
 @define
-class _Reporter:
-    """Sends notifications, at most one each `INTERVAL_SECONDS`."""
+class Progress:
+    """Sends what is reported as notifications, at most one each `INTERVAL_SECONDS`."""
 
-    context: ServerRequestContext
+    _context: ServerRequestContext
     _count: int = 0
     _held: str = ""
     _next_at: float = field(factory=anyio.current_time)
 
-    async def report(self, text: str) -> None:
-        """Send the text, or keep it for the next call if the last notification was just sent."""
+    @property
+    def report(self) -> Report | None:
+        """The function that reports; None if the client did not ask for progress."""
+        wants_progress = self._context.meta is not None and "progress_token" in self._context.meta
+        return self._report if wants_progress else None
+
+    async def send_held(self) -> None:
+        """Send what is held. Call it before the result of the call is sent."""
+        if self._held:
+            self._count += 1
+            message, self._held = self._held, ""
+            await self._context.session.report_progress(self._count, message=message)
+            self._next_at = anyio.current_time() + INTERVAL_SECONDS
+
+    async def _report(self, text: str) -> None:
         self._held = (self._held + text)[-MESSAGE_CHARACTERS_MAX:]
-        if anyio.current_time() < self._next_at:
-            return
-        self._count += 1
-        message, self._held = self._held, ""
-        await self.context.session.report_progress(self._count, message=message)
-        self._next_at = anyio.current_time() + INTERVAL_SECONDS
+        if anyio.current_time() >= self._next_at:
+            await self.send_held()

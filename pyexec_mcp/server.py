@@ -29,7 +29,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from pyexec_mcp import descriptions
 from pyexec_mcp.executor import Executor, ExecutorProblem
-from pyexec_mcp.progress import reporter
+from pyexec_mcp.progress import Progress
 from pyexec_mcp.resources import TEMPLATES, UnknownResource, list_resources, read_resource
 from pyexec_mcp.schemas import ApiSchemas, Schema, check_arguments
 from pyexec_mcp.tools import Call, create_tools
@@ -64,16 +64,19 @@ def create_server(openapi: Schema, executor_of: ExecutorOf, call_id_of: CallIdOf
         arguments = params.arguments or {}
         if (mistake := check_arguments(arguments, entry.tool.input_schema)) is not None:
             return _refused(mistake)
+        progress = Progress(context)
         call = Call(
             executor=executor_of(context),
             arguments=arguments,
             call_id=call_id_of(context, context.request_id),
-            report=reporter(context),
+            report=progress.report,
         )
         try:
-            return await entry.run(call)
+            result = await entry.run(call)
         except ExecutorProblem as problem:
             return _refused(str(problem))
+        await progress.send_held()
+        return result
 
     async def list_them(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
         try:

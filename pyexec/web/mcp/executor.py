@@ -4,13 +4,12 @@ import codecs
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import anyio
 from aiohttp import web
 
 from pyexec.codec import event_name, parse_request, to_json
-from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
+from pyexec.domain.event_stream import Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.output_log import OutputLog
@@ -21,19 +20,12 @@ from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
 from pyexec.web.handlers.submissions import archive_upload, eval_upload
 from pyexec.web.schemas import Listing
-from pyexec_mcp.executor import Document, ExecutorProblem, Report
+from pyexec_mcp.executor import Document, Report, phase_text, problem
 
 logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 10.0
 CANCEL_RETRY_SECONDS = 0.2
-PHASES = {
-    "submitted": "queued",
-    "preparing": "installing",
-    "running": "running",
-    "adopted": "running",
-}
-"""Phases that are reported, by the event that begins them."""
 
 
 class ServiceExecutor:
@@ -163,12 +155,10 @@ class _Texts:
 
     def of(self, item: Item) -> str:
         match item:
-            case LifecycleItem() if (phase := PHASES.get(event_name(item.event))) is not None:
-                return f"{phase}\n"
+            case LifecycleItem():
+                return phase_text(event_name(item.event))
             case OutputItem():
                 return self._decoder.decode(item.data)
-            case EndItem():
-                return f"{event_name(item.event)}\n"
         return ""
 
 
@@ -178,21 +168,13 @@ def _checked(execution_id: str) -> str:
     return execution_id
 
 
-_ARGUMENTS = {"requirements_txt": "requirements", "config.network_disabled": "network"}
-"""Arguments of the tools whose names differ from the API's fields."""
-
-
 @contextmanager
 def _problems() -> Iterator[None]:
     """Turn the errors of the services into problems that name the tool's arguments."""
     try:
         yield
     except ExecutorError as error:
-        field: Any = getattr(error, "field", None)
-        text = str(error)
-        for name, argument in (*_ARGUMENTS.items(), ("config.", "")):
-            text = text.replace(name, argument)
-            field = field.replace(name, argument) if isinstance(field, str) else None
-        if error.code == "internal":
-            raise  # the server's own fault, which it logs
-        raise ExecutorProblem(text, code=error.code, field=field) from error
+        if error.code == ExecutorError.code:
+            raise  # the server's own fault, which the SDK logs
+        field = error.field if isinstance(error, InvalidRequest) else None
+        raise problem(str(error), code=error.code, field=field) from error
