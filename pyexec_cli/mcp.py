@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncclick
 
 from pyexec_client.transport import Transport
+from pyexec_mcp.sdk import loading_sdk
 
 from .flags import Flags, with_flags
 from .mcp_executor import HttpExecutor
@@ -21,7 +22,8 @@ async def mcp(flags: Flags) -> int:
 
     A host that connects to URLs can use /mcp of the server instead.
     """
-    from pyexec_mcp.stdio import serve_stdio  # the SDK takes a second to load
+    with loading_sdk():
+        from pyexec_mcp.stdio import serve_stdio  # the SDK takes a second to load
 
     try:
         transport = Transport(flags.server, flags.token)

@@ -15,6 +15,7 @@ from pyexec.web.handlers.submissions import read_body
 from pyexec.web.mcp.asgi import App, serve_asgi
 from pyexec.web.mcp.executor import ServiceExecutor
 from pyexec.web.multipart import reject_content_encoding
+from pyexec_mcp.sdk import loading_sdk
 
 _INVALID_REQUEST = -32600
 
@@ -53,7 +54,8 @@ class McpEndpoint:
 
 
 def _create_app(openapi: dict[str, Any], body_bytes_max: int) -> App:
-    from pyexec_mcp.http import HttpApp
+    with loading_sdk():
+        from pyexec_mcp.http import HttpApp
 
     return HttpApp(openapi, body_bytes_max)
 
