@@ -24,6 +24,7 @@ def test_the_sdk_loads_without_cryptography() -> None:
 
 
 def test_the_server_starts_without_the_sdk() -> None:
-    program = "import sys, pyexec.server, pyexec_cli.commands; print({'mcp', 'pydantic', 'jsonschema'} & set(sys.modules))"
+    wanted = "{'mcp', 'pydantic', 'jsonschema'}"
+    program = f"import sys, pyexec.server, pyexec_cli.commands; print({wanted} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert done.stdout == "set()\n"
