@@ -10,11 +10,14 @@ import pytest
 from mcp import MCPError
 from mcp.shared._httpx_utils import create_mcp_http_client
 
+from pyexec_cli.mcp_executor import HttpExecutor
+from pyexec_client.transport import Transport
+from pyexec_mcp.executor import ExecutorProblem
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
 from tests.support.mcp import ERAS, http_client, structured, text_of
 from tests.support.server import Server
-from tests.web.in_process import running_web
+from tests.web.in_process import ended, running_web
 from tests.web.test_tenants import append, as_token, tenants_file
 
 FOREVER = "print('on', flush=True)\nimport time; time.sleep(3600)"
@@ -111,6 +114,15 @@ async def test_a_session_is_only_a_name(api: Api) -> None:
             assert b'"run_python"' in await listed.read()
 
 
+async def test_ids_that_are_used_again_run_the_new_code(api: Api) -> None:
+    headers = {**HEADERS, "MCP-Protocol-Version": "2025-11-25", "Mcp-Session-Id": "a-session-of-a-test"}
+    for code, result in (("1 + 1", "result: 2"), ("1 + 2", "result: 3")):
+        call = {"name": "run_python", "arguments": {"code": code}}
+        body = {"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": call}
+        async with api.session.post("/mcp", json=body, headers=headers) as answer:
+            assert result in await answer.text()
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_other_methods_are_not_allowed(api: Api, method: str) -> None:
     answer = await api.request(method, "/mcp", headers={"Accept": "text/event-stream"})
@@ -162,6 +174,23 @@ async def test_a_page_of_this_machine_is_accepted(api: Api, host: str) -> None:
     headers = {**HEADERS, "Origin": f"http://{host}", "Host": host}
     async with api.session.post("/mcp", json=INITIALIZE, headers=headers) as answer:
         assert answer.status == 200
+
+
+async def test_a_large_output_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyexec_mcp.tools.FILE_BYTES_MAX", 1000)
+    async with running_web(tmp_path) as web:
+        execution = await ended(web)
+        async with http_client(web.url, "2026-07-28") as client:
+            arguments = {"execution_id": execution, "path": "big.bin"}
+            refused = await client.call_tool("read_output_file", arguments)
+            assert refused.is_error
+            assert "at most 1000" in text_of(refused)
+        transport = Transport(web.url)
+        try:
+            with pytest.raises(ExecutorProblem, match="more than 1000 bytes"):
+                await HttpExecutor(transport).read_file(execution, "big.bin", 1000)
+        finally:
+            await transport.close()
 
 
 @pytest.mark.parametrize("revision", ERAS)
