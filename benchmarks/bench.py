@@ -16,6 +16,7 @@ from benchmarks.latency_breakdown import measure_latency_breakdown
 from benchmarks.load_balancing import measure_load_balancing
 from benchmarks.log_size import measure_log_size
 from benchmarks.long_polls import measure_long_polls
+from benchmarks.mcp import measure_mcp
 from benchmarks.report import Section, draw_chart, json_report, markdown_report
 from benchmarks.resource_limits import measure_resource_limits
 from benchmarks.sandbox_reuse import measure_sandbox_reuse
@@ -24,6 +25,7 @@ from benchmarks.upload import measure_upload
 
 SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "latency": measure_latency,
+    "mcp": measure_mcp,
     "latency_breakdown": measure_latency_breakdown,
     "throughput": measure_throughput,
     "sandbox_reuse": measure_sandbox_reuse,

@@ -22,6 +22,11 @@ _PARTS = (
     ("uvloop", r"opt/.*/site-packages/uvloop"),
     ("aiohttp", r"opt/.*/site-packages/aiohttp[/-]"),
     ("aiohttp-apispec", r"opt/.*/site-packages/aiohttp_apispec"),
+    (
+        "MCP SDK and its packages",
+        r"opt/.*/site-packages/(mcp|pydantic|starlette|sse_starlette|uvicorn|httpx2|httpcore2|h11|opentelemetry|jwt"
+        r"|jsonschema|referencing|rpds|annotated_types|typing_inspection|python_multipart|truststore)",
+    ),
     ("other packages", r"opt/"),
     ("standard library, compiled modules", r".*/lib-dynload/"),
     ("standard library", r".*/python3\.\d+/"),

@@ -29,6 +29,7 @@ _COMMANDS = {
     "kill": ("executions", "kill"),
     "list": ("executions", "list_executions"),
     "eval": ("run", "evaluate"),
+    "mcp": ("mcp", "mcp"),
     "version": ("commands", "version"),
     "completion": ("commands", "completion"),
 }

@@ -16,6 +16,7 @@ from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.idempotency import key_hash
 from pyexec.services.output_store import OutputMemory, load_output
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,11 @@ class Executions:
                 f"execution {execution_id} does not exist, or was deleted after its retention"
             )
         return execution
+
+    async def find_by_key(self, key: str, tenant: str) -> str | None:
+        """Return the id of the execution that a tenant's idempotency key names; None if there is none."""
+        found = await self._log.find_by_key(key_hash(key, tenant))
+        return None if found is None else found[0]
 
     async def wait(self, execution_id: str, caller: Caller, seconds: float = 0) -> Execution:
         """Return the state of an execution. If it has not ended, wait for that, at most `seconds`."""

@@ -23,6 +23,7 @@ from pyexec.web.handlers.executions import (
 from pyexec.web.handlers.pages import add_pages
 from pyexec.web.handlers.server import health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
+from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
 
 ROUTES = (
@@ -73,4 +74,7 @@ def create_application(
 
     add_api_docs(app, build_openapi)
     add_pages(app)
+    mcp = McpEndpoint(build_openapi)
+    for same_path in ("/mcp", "/mcp/"):
+        app.router.add_post(same_path, mcp.handle)
     return app

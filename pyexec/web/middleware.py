@@ -41,7 +41,12 @@ CLIENT_CLOSED_REQUEST = 499
 _COMPLETE = web.RequestKey("complete response", web.StreamResponse)
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
 """Polled every few seconds, and therefore logged at level DEBUG."""
-MODE_OF_ROUTE = {"/api/v1/exec/sync": "sync", "/api/v1/exec/async": "async", "/api/v1/eval": "eval"}
+MODE_OF_ROUTE = {
+    "/api/v1/exec/sync": "sync",
+    "/api/v1/exec/async": "async",
+    "/api/v1/eval": "eval",
+    "/mcp": "mcp",
+}
 
 _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),

@@ -133,7 +133,7 @@ def test_with_a_server(both, server, arguments, stdin):
     assert first == second
 
 
-HELP_OF = ["", "run", "submit", "follow", "logs", "kill", "list", "eval", "version", "completion"]
+HELP_OF = ["", "run", "submit", "follow", "logs", "kill", "list", "eval", "mcp", "version", "completion"]
 FLAG = re.compile(r" +(?:-\w, )?(--[a-z-]+)(?: \S+)?(?: {2,}(.*))?")
 COMMAND = re.compile(r"  ([a-z]+) {2,}(.*)")
 

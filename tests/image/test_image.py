@@ -109,6 +109,23 @@ def test_help_and_version_need_no_network_or_docker(built: Built) -> None:
     assert "submit" in command_line
 
 
+def test_mcp_works_without_the_packages_that_are_left_out(built: Built) -> None:
+    program = (
+        "from pyexec_mcp.sdk import loading_sdk\n"
+        "with loading_sdk():\n"
+        "    from pyexec_mcp.http import HttpApp\n"
+        "    from pyexec_mcp.stdio import serve_stdio\n"
+        "from pyexec.settings_parser import read_settings\n"
+        "from pyexec.web.application import ROUTES\n"
+        "from pyexec.web.openapi.document import openapi_document, server_info\n"
+        "HttpApp(openapi_document(ROUTES, server_info(read_settings({}))), 1)\n"
+        "print('ready')"
+    )
+    docker_run = ["docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"]
+    python = ["--entrypoint", "/opt/python-executor/bin/python3", built.name, "-c", program]
+    assert run(*docker_run, *python) == "ready\n"
+
+
 def test_an_invalid_setting_is_a_one_line_error(built: Built) -> None:
     command = ["docker", "run", "--rm", "--network=none", "--env", "PYEXEC_PORT=no", built.name]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -75,7 +75,8 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // commandFirst turns `help` into --help
 	root.AddCommand(a.run(), a.submit(), a.runsNothing(a.follow()), a.runsNothing(a.logs()), a.runsNothing(a.kill()),
-		a.runsNothing(a.list()), a.eval(), a.runsNothing(a.version()), a.runsNothing(a.completion()))
+		a.runsNothing(a.list()), a.eval(), a.runsNothing(a.mcp()), a.runsNothing(a.version()),
+		a.runsNothing(a.completion()))
 	return root
 }
 
@@ -138,6 +139,23 @@ func (a *app) version() *cobra.Command {
 		Short: "Print the version.",
 		Args:  noArguments,
 		RunE:  func(*cobra.Command, []string) error { return a.printVersion() },
+	}
+}
+
+// mcp explains what to use instead: the protocol's SDK is part of the Python command line only.
+func (a *app) mcp() *cobra.Command {
+	const short = "Serve MCP on standard input and output."
+	return &cobra.Command{
+		Use:   "mcp",
+		Short: short,
+		Long: short + "\n\nFor a host that starts a command, for example:\n\n" +
+			"claude mcp add python -- python-executor mcp --server URL\n\n" +
+			"A host that connects to URLs can use /mcp of the server instead.",
+		Args: noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return usageErrorf(command, "this program does not serve MCP: connect the host to %s/mcp, "+
+				"or use the python-executor that pip installs", strings.TrimRight(a.flags.server, "/"))
+		},
 	}
 }
 

@@ -108,19 +108,41 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
     In all other respects this endpoint behaves like `/api/v1/exec/sync`."""
     reject_query(request)
     reject_content_encoding(request)
-    body = await parse_document(await _read_body(request), EvalRequest, what="body")
+    body = await parse_document(await read_body(request), EvalRequest, what="body")
+    identity = f"/api/v1/eval {body.eval_last_expr}"
+    upload = eval_upload(
+        body, key=read_idempotency_key(request), identity=identity, tenant=read_tenant(request)
+    )
+    return await _run_and_respond(request, upload)
+
+
+def eval_upload(body: EvalRequest, *, key: str | None, identity: str, tenant: str) -> Upload:
+    """Convert an eval request to an upload; raise `InvalidRequest` if its fields contradict each other."""
     metadata, files = _files_of(body)
-    upload = Upload(
+    return Upload(
         metadata=metadata,
         archive=_tar_of(files),
-        key=read_idempotency_key(request),
-        identity=f"/api/v1/eval {body.eval_last_expr}",
+        key=key,
+        identity=identity,
         code_field="files" if body.code is None else "code",
         texts=files.values(),
         eval_last_expr=body.eval_last_expr,
-        tenant=read_tenant(request),
+        tenant=tenant,
     )
-    return await _run_and_respond(request, upload)
+
+
+def archive_upload(metadata: Metadata, files: Sequence[SourceFile], *, identity: str, tenant: str) -> Upload:
+    """Convert source files and options to an upload; raise `InvalidRequest` for a wrong file name."""
+    _check_names(files)
+    contents = {file.name: file.content for file in files}
+    return Upload(
+        metadata=metadata,
+        archive=_tar_of(contents),
+        identity=identity,
+        code_field="files",
+        texts=contents.values(),
+        tenant=tenant,
+    )
 
 
 async def _run_and_respond(request: web.Request, upload: Upload) -> web.StreamResponse:
@@ -163,7 +185,8 @@ async def _respond_from_log(request: web.Request, context: Context, execution_id
         return await send_result(request, execution, output_log)
 
 
-async def _read_body(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
+    """Read a body of JSON; raise `TooLarge` if it exceeds the limit."""
     limits = get_context(request).limits
     too_large = TooLarge(f"the body is larger than {limits.metadata_bytes_max} bytes")
     if (request.content_length or 0) > limits.metadata_bytes_max:

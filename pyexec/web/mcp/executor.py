@@ -1,0 +1,180 @@
+"""The executor of MCP's tools, over the services of this replica."""
+
+import codecs
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+from aiohttp import web
+
+from pyexec.codec import event_name, parse_request, to_json
+from pyexec.domain.event_stream import Item, LifecycleItem, OutputItem, Position
+from pyexec.domain.execution import Execution, Status
+from pyexec.domain.ids import is_execution_id
+from pyexec.domain.output_log import OutputLog
+from pyexec.domain.result import result_of
+from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
+from pyexec.services.active_runs import Run
+from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
+from pyexec.web.handlers.submissions import archive_upload, eval_upload
+from pyexec.web.schemas import Listing
+from pyexec_mcp.executor import Document, Report, phase_text, problem
+
+logger = logging.getLogger(__name__)
+
+CANCEL_SECONDS = 10.0
+CANCEL_RETRY_SECONDS = 0.2
+
+
+class ServiceExecutor:
+    """Runs programs for the caller of one HTTP request."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._context: Context = get_context(request)
+        self._caller = read_caller(request)
+        self._tenant = read_tenant(request)
+
+    async def run(self, request: Document, call_id: str | None, report: Report | None) -> Document:
+        with _problems():
+            body = parse_request(request, EvalRequest, what="arguments")
+            started = await self._start(body, call_id)
+            execution_id = started.id if isinstance(started, Run) else started
+            try:
+                if report is None:
+                    return await self._result_of(started)
+                return await self._follow(execution_id, report)
+            except anyio.get_cancelled_exc_class():
+                if not self._context.submissions.closed:
+                    with anyio.CancelScope(shield=True):
+                        await self._context.executions.request_kill(execution_id, self._caller)
+                raise
+
+    async def _start(self, body: EvalRequest, call_id: str | None) -> Run | str:
+        """Start the run. The call's id is its idempotency key, by which any replica finds it."""
+        try:
+            upload = eval_upload(body, key=call_id, identity="mcp", tenant=self._tenant)
+            return await self._context.submissions.run(upload)
+        except KeyReused:  # a client that uses the ids of its requests again
+            upload = eval_upload(body, key=None, identity="mcp", tenant=self._tenant)
+            return await self._context.submissions.run(upload)
+
+    async def _result_of(self, started: Run | str) -> Document:
+        if isinstance(started, Run):
+            await started.inactive.wait()
+            if started.has_ended:
+                return self._document(started.execution, started.output_log)
+            started = started.id  # another replica has taken it over
+        execution = await self._context.executions.wait_until_ended(started, self._caller)
+        return await self._with_output(execution)
+
+    async def _follow(self, execution_id: str, report: Report) -> Document:
+        """Report the phases and the output, and return the result."""
+        async with self._items(execution_id) as batches:
+            texts = _Texts()
+            async for batch in batches:
+                if text := "".join(texts.of(item) for item in batch):
+                    await report(text)
+        return await self._with_output(
+            await self._context.executions.wait_until_ended(execution_id, self._caller)
+        )
+
+    @asynccontextmanager
+    async def _items(self, execution_id: str) -> AsyncIterator[AsyncIterator[Sequence[Item]]]:
+        items = self._context.executions.known_items(execution_id, Position(), self._caller)
+        try:
+            yield items
+        finally:
+            await items.aclose()
+
+    async def cancel(self, call_id: str) -> None:
+        with _problems(), anyio.move_on_after(CANCEL_SECONDS):
+            while True:
+                execution_id = await self._context.executions.find_by_key(call_id, self._tenant)
+                if execution_id is not None:
+                    await self._context.executions.request_kill(execution_id, self._caller)
+                    return
+                # It may be on its way to the log, on another replica.
+                await anyio.sleep(CANCEL_RETRY_SECONDS)
+        logger.info("cancelled call of a tool has no execution")
+
+    async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
+        with _problems():
+            sources = parse_request({"files": list(files)}, EvalRequest, what="arguments").files
+            options = parse_request(metadata, Metadata, what="arguments")
+            return await self._context.submissions.submit(
+                archive_upload(options, sources, identity="mcp", tenant=self._tenant)
+            )
+
+    async def get(self, execution_id: str, wait_seconds: float) -> Document:
+        with _problems():
+            execution = await self._context.executions.wait(
+                _checked(execution_id), self._caller, wait_seconds
+            )
+            return await self._with_output(execution)
+
+    async def kill(self, execution_id: str) -> str:
+        with _problems():
+            execution = await self._context.executions.kill(_checked(execution_id), self._caller)
+            return str(execution.status)
+
+    async def page(self, status: str | None, limit: int, cursor: str | None) -> Document:
+        with _problems():
+            wanted = None if status is None else Status(status)
+            found, following = await self._context.executions.page(wanted, limit, cursor, self._caller)
+            listed = tuple(public(self._request, summary) for summary in found)
+            return {"next_cursor": None, **to_json(Listing(executions=listed, next_cursor=following))}
+
+    async def read_file(self, execution_id: str, path: str, bytes_max: int) -> bytes:
+        with _problems():
+            download = await self._context.downloads.one(_checked(execution_id), path, self._caller)
+            if download.size > bytes_max:
+                raise InvalidRequest(
+                    f"{quote(path)} has {download.size} bytes; at most {bytes_max} can be returned here. Get it with "
+                    f"GET /api/v1/executions/{execution_id}/files/PATH",
+                    field="path",
+                )
+            return b"".join([chunk async for chunk in download.chunks])
+
+    async def _with_output(self, execution: Execution) -> Document:
+        async with self._context.executions.output(execution, self._caller) as output_log:
+            return self._document(execution, output_log)
+
+    def _document(self, execution: Execution, output_log: OutputLog) -> Document:
+        document: Document = to_json(public(self._request, result_of(execution, output_log)))
+        return document
+
+
+class _Texts:
+    """Turns the items of a run into text for a person."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def of(self, item: Item) -> str:
+        match item:
+            case LifecycleItem():
+                return phase_text(event_name(item.event))
+            case OutputItem():
+                return self._decoder.decode(item.data)
+        return ""
+
+
+def _checked(execution_id: str) -> str:
+    if not is_execution_id(execution_id):
+        raise UnknownExecution(f"{quote(execution_id)} is not an execution id")
+    return execution_id
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Turn the errors of the services into problems that name the tool's arguments."""
+    try:
+        yield
+    except ExecutorError as error:
+        if error.code == ExecutorError.code:
+            raise  # the server's own fault, which the SDK logs
+        field = error.field if isinstance(error, InvalidRequest) else None
+        raise problem(str(error), code=error.code, field=field) from error

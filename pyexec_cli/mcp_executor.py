@@ -1,0 +1,135 @@
+"""The executor of MCP's tools, over the HTTP API of a server."""
+
+from __future__ import annotations
+
+import codecs
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+
+from attrs import evolve, frozen
+
+from pyexec_client import Ended, Event, Lifecycle, Output, PyexecError, Setup, requests
+from pyexec_client.errors import ApiError
+from pyexec_client.event_stream import stream_events
+from pyexec_client.requests import Request
+from pyexec_client.retry import Retry
+from pyexec_client.source import archive
+from pyexec_client.transport import Transport
+from pyexec_mcp.executor import Document, Report, phase_text, problem
+
+_RETRY = Retry()
+_RESUME = Retry(attempts=10, longest=5.0)
+_MARGIN_SECONDS = 30.0
+
+
+@frozen
+class HttpExecutor:
+    """Runs programs on one server, with the token of its transport."""
+
+    _http: Transport
+
+    async def openapi(self) -> Document:
+        """Return the document that describes the server's API. Raise PyexecError if the server does not answer."""
+        request = Request(method="GET", path="/openapi.json", retry=_RETRY)
+        document: Document = await self._http.json(request)
+        return document
+
+    async def run(
+        self,
+        request: Document,
+        call_id: str | None,  # noqa: ARG002  only for calls that the transport cannot cancel
+        report: Report | None,
+    ) -> Document:
+        with _problems():
+            post = Request(
+                method="POST",
+                path="/api/v1/eval",
+                headers={"Accept": "text/event-stream"},
+                json=request,
+            )
+            texts = _Texts()
+            async with aclosing(stream_events(self._http, post, _RESUME)) as events:
+                async for event in events:
+                    if isinstance(event, Ended):
+                        return dict(event.result.raw)
+                    if report is not None and (text := texts.of(event)):
+                        await report(text)
+        raise AssertionError("an event stream ends with Ended or raises")
+
+    async def cancel(self, call_id: str) -> None:
+        raise AssertionError(f"standard input and output cancel calls themselves, such as {call_id}")
+
+    async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
+        with _problems():
+            contents = {file["name"]: file["content"].encode() for file in files}
+            request = Request(
+                method="POST",
+                path="/api/v1/exec/async",
+                headers={"Idempotency-Key": uuid.uuid4().hex},
+                archive=archive(contents),
+                metadata=metadata,
+                retry=_RETRY,
+            )
+            return str((await self._http.json(request))["execution_id"])
+
+    async def get(self, execution_id: str, wait_seconds: float) -> Document:
+        with _problems():
+            request = evolve(
+                requests.get(execution_id, _RETRY),
+                query={"wait": f"{wait_seconds:g}"},
+                idle_timeout=wait_seconds + _MARGIN_SECONDS,
+            )
+            document: Document = await self._http.json(request)
+            return document
+
+    async def kill(self, execution_id: str) -> str:
+        with _problems():
+            return str((await self._http.json(requests.kill(execution_id, _RETRY)))["status"])
+
+    async def page(self, status: str | None, limit: int, cursor: str | None) -> Document:
+        with _problems():
+            document: Document = await self._http.json(requests.page(status, limit, cursor, _RETRY))
+            return document
+
+    async def read_file(self, execution_id: str, path: str, bytes_max: int) -> bytes:
+        with _problems():
+            content = bytearray()
+            async with self._http.open(requests.files(execution_id, path, _RETRY)) as response:
+                async for chunk in response.chunks():
+                    content += chunk
+                    if len(content) > bytes_max:
+                        raise problem(
+                            f"{path!r} has more than {bytes_max} bytes; get it with `python-executor`",
+                            code="too_large",
+                            field="path",
+                        )
+            return bytes(content)
+
+
+class _Texts:
+    """Turns the events of a run into text for a person."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def of(self, event: Event) -> str:
+        match event:
+            case Lifecycle():
+                return phase_text(event.type)
+            case Output() | Setup():
+                return self._decoder.decode(event.data)
+        return ""
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Turn the client's errors into problems that name the tool's arguments."""
+    try:
+        yield
+    except ApiError as error:
+        raise problem(str(error), code=error.code, field=error.field) from error
+    except PyexecError as error:
+        raise problem(str(error), code="unavailable") from error
+    except ValueError as error:  # the client itself refuses some ids and paths
+        raise problem(str(error), code="not_found") from error

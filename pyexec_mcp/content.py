@@ -1,0 +1,142 @@
+"""Turn results and files into content that a model can read: text, images, and links to files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import mimetypes
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from mcp_types import (
+    BlobResourceContents,
+    CallToolResult,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
+
+from pyexec_mcp.executor import Document
+
+TEXT_CHARACTERS_MAX = 50_000
+"""Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_TEXT_TYPES = ("text/markdown", "text/plain", "application/json", "text/latex", "image/svg+xml", "text/html")
+_BINARY = "application/octet-stream"
+
+
+def execution_uri(execution_id: str, *parts: str) -> str:
+    """Return the URI of an execution's resource."""
+    return "/".join(["pyexec://executions", execution_id, *(quote(part) for part in parts)])
+
+
+def tool_result(result: Document) -> CallToolResult:
+    """Return a run's result for a model. A program that failed is an error that the model can see."""
+    return CallToolResult(
+        content=list(_blocks(result)), structured_content=result, is_error=not is_success(result)
+    )
+
+
+def is_success(result: Document) -> bool:
+    """Return True unless the execution has ended without success."""
+    if result["status"] in ("pending", "running"):
+        return True
+    return result["status"] == "completed" and result.get("exit_code") == 0
+
+
+def result_content(result: Document) -> list[ContentBlock]:
+    """Return the content of a result."""
+    return list(_blocks(result))
+
+
+def _blocks(result: Document) -> Iterator[ContentBlock]:
+    yield TextContent(text="\n\n".join(_sections(result)))
+    for display in result.get("displays") or ():
+        if (block := _display(display["data"], result.get("result"))) is not None:
+            yield block
+    for file in result.get("files") or ():
+        yield ResourceLink(
+            uri=execution_uri(result["execution_id"], "files", file["path"]),
+            name=file["path"],
+            mime_type=_type_of(file["path"]),
+            size=file["size"],
+        )
+
+
+def _sections(result: Document) -> Iterator[str]:
+    cut = result.get("truncated", {})
+    for name in ("stdout", "stderr"):
+        if text := result.get(name):
+            note = " (the server stored only its beginning)" if cut.get(name) else ""
+            yield f"{name}{note}:\n{shortened(text.rstrip())}"
+    if (value := result.get("result")) is not None:
+        yield f"result: {shortened(value)}"
+    yield _summary(result)
+
+
+def _summary(result: Document) -> str:
+    """Return how the execution ended, in one line."""
+    facts = [f"{result['execution_id']}: {result['status']}"]
+    if (code := result.get("exit_code")) is not None:
+        facts.append(f"exit code {code}")
+    if (milliseconds := result.get("duration_ms")) is not None:
+        facts.append(f"{milliseconds} ms")
+    if not is_success(result):
+        facts += [str(result[name]) for name in ("error_type", "error") if result.get(name)]
+    facts += [f"not returned: {_skipped(entry)}" for entry in result.get("files_skipped") or ()]
+    return shortened(", ".join(facts))
+
+
+def _skipped(entry: Mapping[str, str]) -> str:
+    return f"{entry.get('path') or entry.get('pattern')} ({entry['reason']})"
+
+
+def shortened(text: str) -> str:
+    """Leave out the middle of a long text: the end of an output says how it ended."""
+    if len(text) <= TEXT_CHARACTERS_MAX:
+        return text
+    half = TEXT_CHARACTERS_MAX // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def _display(data: Mapping[str, Any], result: str | None) -> ContentBlock | None:
+    """Return the richest form of a display that a model can read. None if it only repeats the result."""
+    for kind in IMAGE_TYPES:
+        if kind in data:
+            return ImageContent(data="".join(data[kind].split()), mime_type=kind)
+    for kind in (*_TEXT_TYPES, *data):
+        if kind in data:
+            text = data[kind] if isinstance(data[kind], str) else json.dumps(data[kind])
+            return None if text == result else TextContent(text=shortened(text))
+    return None
+
+
+def file_content(uri: str, path: str, content: bytes) -> ContentBlock:
+    """Return an output file: an image, a text, or bytes."""
+    kind = _type_of(path)
+    if kind in IMAGE_TYPES:
+        return ImageContent(data=base64.b64encode(content).decode(), mime_type=kind)
+    contents = resource_contents(uri, path, content)
+    if isinstance(contents, TextResourceContents):
+        return TextContent(text=contents.text)
+    return EmbeddedResource(resource=contents)
+
+
+def resource_contents(uri: str, path: str, content: bytes) -> TextResourceContents | BlobResourceContents:
+    """Return a file as the contents of a resource: text if it is UTF-8, else base64."""
+    kind = _type_of(path)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return BlobResourceContents(
+            uri=uri, mime_type=kind or _BINARY, blob=base64.b64encode(content).decode()
+        )
+    return TextResourceContents(uri=uri, mime_type=kind or "text/plain", text=text)
+
+
+def _type_of(path: str) -> str | None:
+    return mimetypes.guess_type(path)[0]

@@ -1,0 +1,69 @@
+"""What the tools tell a model: what the sandbox allows, with the limits of the server."""
+
+from __future__ import annotations
+
+from pyexec_mcp.schemas import ApiSchemas
+
+CODE = (
+    "Python source code. It runs as /work/main.py. The value of the last expression is returned as `result`."
+)
+FILES = "More files to put into /work before the run, such as modules and data. Their text is UTF-8."
+NETWORK = "Allow the program to use the network. Without it, the program has no network at all."
+SUBMIT = (
+    "Start Python code in the background and return its execution_id at once. Use it for code that runs longer than "
+    "a minute; wait for the result with get_execution. The arguments and the sandbox are those of run_python, but the "
+    "value of the last expression is not returned: print it."
+)
+GET = (
+    "Return the state and the output of an execution: its own result once it has ended, its output so far before. "
+    "With wait_seconds, wait for its end first. Executions are deleted some minutes after their end."
+)
+KILL = "Kill an execution, pending or running. If it has already ended, nothing changes. Returns its status."
+LIST = "List executions, newest first, without their output. Continue with cursor=next_cursor."
+READ_FILE = (
+    "Return one of the files that the result of an ended execution lists in `files`. An image is returned as an "
+    "image, UTF-8 as text, anything else as base64."
+)
+
+
+def run_python(api: ApiSchemas) -> str:
+    """Return the description of `run_python`, with the server's limits."""
+    image = api.field("EvalRequest", "docker_image")["examples"][0]
+    displays = (
+        "Figures and other rich displays are returned as images. " if api.has("Result", "displays") else ""
+    )
+    return (
+        "Run Python code in an isolated sandbox, wait for its end, and return stdout, stderr, the exit code and the "
+        f"value of the last expression. {displays}Each call starts afresh: no variable and no file of an earlier call "
+        "is left.\n"
+        f"- Python and its standard library come from the image {image}. List other packages in `requirements`; they "
+        "are installed before the run and cached.\n"
+        "- There is no network unless `network` is true. Packages are installed in any case.\n"
+        "- The working directory is /work; the program may write there and to /tmp. To get files back, name them in "
+        "`output_files`, and read them with read_output_file.\n"
+        f"- Limits: {_limits(api)}."
+    )
+
+
+def instructions(api: ApiSchemas) -> str:
+    """Return what a host tells the model about the whole server."""
+    return (
+        "Runs untrusted Python code in isolated sandboxes. Use run_python for code that takes seconds; "
+        "submit_python and get_execution for code that takes minutes or hours. "
+        f"Limits of a run: {_limits(api)}. No network unless asked for."
+    )
+
+
+def _limits(api: ApiSchemas) -> str:
+    parts = []
+    for name, unit, what in (
+        ("timeout_seconds", "s", "time"),
+        ("memory_mb", "MiB", "memory"),
+        ("disk_mb", "MiB", "files"),
+    ):
+        schema = api.field("RequestedLimits", name)
+        text = f"{schema['default']:g} {unit} of {what}"
+        if name == "timeout_seconds" and "maximum" in schema:
+            text += f" (at most {schema['maximum']:g} s with `timeout_seconds`)"
+        parts.append(text)
+    return ", ".join(parts)

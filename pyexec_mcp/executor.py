@@ -1,0 +1,64 @@
+"""The port to the service that runs programs. Requests and answers are JSON documents of the HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+Document = dict[str, Any]
+Report = Callable[[str], Awaitable[None]]
+"""Called with each phase of a run and each piece of its output, as text for a person."""
+
+
+class ExecutorProblem(Exception):
+    """The executor refused a request. `code` and `field` are those of the HTTP API's errors."""
+
+    def __init__(self, message: str, *, code: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+_ARGUMENTS = {"requirements_txt": "requirements", "config.network_disabled": "network", "config.": ""}
+"""Arguments of the tools whose names differ from the API's fields."""
+_PHASES = {"submitted": "queued", "preparing": "installing", "running": "running", "adopted": "running"}
+
+
+def problem(message: str, *, code: str, field: str | None = None) -> ExecutorProblem:
+    """Return an error of the API in terms of the tools' arguments."""
+    for name, argument in _ARGUMENTS.items():
+        message = message.replace(name, argument)
+        field = field and field.replace(name, argument)
+    return ExecutorProblem(message, code=code, field=field)
+
+
+def phase_text(event: str) -> str:
+    """Return the phase that an event begins, as a line to report; an empty string if it begins none."""
+    return f"{_PHASES[event]}\n" if event in _PHASES else ""
+
+
+class Executor(Protocol):
+    """Runs programs for one caller, and answers for that caller's executions. Raises `ExecutorProblem`."""
+
+    async def run(self, request: Document, call_id: str | None, report: Report | None) -> Document:
+        """Run the request of `/api/v1/eval`, and return the result. If this call is cancelled, kill the run.
+
+        `call_id` is the name by which `cancel` finds the run."""
+
+    async def cancel(self, call_id: str) -> None:
+        """Kill the run that was started with this `call_id`, on any replica."""
+
+    async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
+        """Accept an execution, and return its id."""
+
+    async def get(self, execution_id: str, wait_seconds: float) -> Document:
+        """Return the result. If the execution has not ended, wait for its end, at most `wait_seconds`."""
+
+    async def kill(self, execution_id: str) -> str:
+        """Kill an execution, and return its status."""
+
+    async def page(self, status: str | None, limit: int, cursor: str | None) -> Document:
+        """Return one page of executions, newest first, and the cursor of the next page."""
+
+    async def read_file(self, execution_id: str, path: str, bytes_max: int) -> bytes:
+        """Return an output file. Refuse one with more than `bytes_max` bytes."""

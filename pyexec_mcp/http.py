@@ -1,0 +1,71 @@
+"""MCP over streamable HTTP, without state between requests: any replica answers any of them."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from pyexec_mcp.executor import Executor
+from pyexec_mcp.schemas import Schema
+from pyexec_mcp.server import SESSION_HEADER, Context, create_server
+
+EXECUTOR = "pyexec.executor"
+"""The key of the caller's executor in the ASGI scope."""
+
+
+class HttpApp:
+    """The ASGI application. The scope of each request has the caller's executor at the key `EXECUTOR`."""
+
+    def __init__(self, openapi: Schema, body_bytes_max: int) -> None:
+        # The SDK logs the start and the end of each manager, and each request has one.
+        logging.getLogger("mcp.server.streamable_http_manager").setLevel(logging.WARNING)
+        self._server: Server[Any] = create_server(openapi, _executor_of, _call_id_of)
+        self._body_bytes_max = body_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. All its tasks end with it."""
+        headers = {name for name, _ in scope["headers"]}
+        opens_session = not headers & {SESSION_HEADER.encode(), MCP_PROTOCOL_VERSION_HEADER.encode()}
+        manager = StreamableHTTPSessionManager(
+            self._server, stateless=True, max_request_body_size=self._body_bytes_max
+        )
+        async with manager.run():
+            await manager.handle_request(scope, receive, _with_session(send) if opens_session else send)
+
+
+def _with_session(send: Send) -> Send:
+    """Name a session in the response to `initialize`, the only request that has no protocol version.
+
+    The server keeps nothing for it. The name tells apart the requests of clients that all count from 1, so that a
+    cancellation, which is a request of its own, can name the call that it cancels."""
+
+    async def send_with_session(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            session = (SESSION_HEADER.encode(), uuid.uuid4().hex.encode())
+            message = {**message, "headers": [*message["headers"], session]}
+        await send(message)
+
+    return send_with_session
+
+
+def _executor_of(context: Context) -> Executor:
+    executor: Executor = _request_of(context).scope[EXECUTOR]
+    return executor
+
+
+def _call_id_of(context: Context, request_id: Any) -> str | None:
+    session = _request_of(context).headers.get(SESSION_HEADER)
+    return None if session is None or request_id is None else f"mcp {session} {request_id}"
+
+
+def _request_of(context: Context) -> Request:
+    if not isinstance(context.request, Request):
+        raise TypeError("a message over HTTP has no HTTP request")
+    return context.request

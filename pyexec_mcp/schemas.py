@@ -1,0 +1,103 @@
+"""JSON Schemas of the tools, derived from the schemas of the server's OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+Schema = dict[str, Any]
+
+_REFERENCE = "#/components/schemas/"
+_MESSAGE_CHARACTERS = 300
+_TYPE_NAMES = {
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+class ApiSchemas:
+    """The component schemas of an OpenAPI document."""
+
+    def __init__(self, openapi: Schema) -> None:
+        self._components: dict[str, Schema] = openapi["components"]["schemas"]
+
+    def field(self, component: str, name: str, **changes: Any) -> Schema:
+        """Return the schema of one field, as the schema of an argument: null is not allowed."""
+        schema: Schema = {**self._components[component]["properties"][name], **changes}
+        if isinstance(kinds := schema.get("type"), list):
+            schema["type"] = next(kind for kind in kinds if kind != "null")
+        return schema
+
+    def has(self, component: str, name: str) -> bool:
+        """Return True if the component has this field."""
+        return name in self._components[component]["properties"]
+
+    def output(self, component: str) -> Schema:
+        """Return the schema of an answer."""
+        schema = {key: value for key, value in self._components[component].items() if key != "examples"}
+        return self._with_definitions(schema)
+
+    def arguments(self, required: Iterable[str], **properties: Schema) -> Schema:
+        """Return the schema of a tool's arguments."""
+        return self._with_definitions(
+            {
+                "type": "object",
+                "properties": properties,
+                "required": list(required),
+                "additionalProperties": False,
+            }
+        )
+
+    def _with_definitions(self, schema: Schema) -> Schema:
+        """Move the components that the schema uses to `$defs`, because a tool's schema stands alone."""
+        found: dict[str, Schema] = {}
+        _collect(schema, self._components, found)
+        text = json.dumps({**schema, **({"$defs": found} if found else {})})
+        moved: Schema = json.loads(text.replace(f'"{_REFERENCE}', '"#/$defs/'))
+        return moved
+
+
+def _collect(value: Any, components: dict[str, Schema], found: dict[str, Schema]) -> None:
+    """Add each component that `value` refers to, directly or indirectly, to `found`."""
+    if isinstance(value, dict):
+        name = str(value.get("$ref", "")).removeprefix(_REFERENCE)
+        if name in components and name not in found:
+            found[name] = {key: part for key, part in components[name].items() if key != "examples"}
+            _collect(found[name], components, found)
+        for part in value.values():
+            _collect(part, components, found)
+    elif isinstance(value, list):
+        for part in value:
+            _collect(part, components, found)
+
+
+def check_arguments(arguments: Any, schema: Schema) -> str | None:
+    """Return what is wrong with the arguments, in a sentence that a model can act on; None if they are valid."""
+    error = next(iter(Draft202012Validator(schema).iter_errors(arguments)), None)
+    return None if error is None else _sentence(error)
+
+
+def _sentence(error: ValidationError) -> str:
+    """Describe an error without the whole value, which may have megabytes."""
+    where = error.json_path.removeprefix("$").removeprefix(".")
+    match error.validator:
+        case "type":
+            wanted = error.validator_value
+            return f"{where or 'arguments'} must be {_TYPE_NAMES.get(str(wanted), wanted)}"
+        case "required":
+            missing = next(name for name in error.validator_value if name not in error.instance)
+            return f"{f'{where}.' if where else ''}{missing} is missing"
+        case "additionalProperties":
+            known = error.schema["properties"]
+            unknown = min(name for name in error.instance if name not in known)
+            return f"unknown argument {unknown[:100]!r}; known are {', '.join(known)}"
+    text = error.message
+    return f"{where}: {text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + '…'}"

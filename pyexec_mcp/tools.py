@@ -1,0 +1,219 @@
+"""The tools: what each one takes, and what it does with an executor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+
+from pyexec_mcp import descriptions
+from pyexec_mcp.content import execution_uri, file_content, result_content, tool_result
+from pyexec_mcp.executor import Document, Executor, Report
+from pyexec_mcp.schemas import ApiSchemas, Schema
+
+WAIT_SECONDS_MAX = 60
+LIST_MAX = 100
+FILE_BYTES_MAX = 8 * 1024 * 1024
+"""The largest file that is sent as content. Larger ones are for the HTTP API."""
+
+
+@frozen(kw_only=True)
+class Call:
+    """One call of a tool: the caller's executor, the checked arguments, and how to report progress.
+
+    `call_id` names the call for a later cancellation; None if the transport itself cancels calls."""
+
+    executor: Executor
+    arguments: Mapping[str, Any]
+    call_id: str | None = None
+    report: Report | None = None
+
+
+@frozen(kw_only=True)
+class ToolEntry:
+    """A tool as clients see it, and the function that carries it out."""
+
+    tool: Tool
+    run: Callable[[Call], Awaitable[CallToolResult]]
+
+
+def create_tools(openapi: Schema) -> tuple[ToolEntry, ...]:
+    """Return the tools of the server that this OpenAPI document describes."""
+    api = ApiSchemas(openapi)
+    capture = {"capture_displays": True} if api.has("Metadata", "capture_displays") else {}
+
+    async def submit(call: Call) -> CallToolResult:
+        request = _request(call.arguments)
+        files = request.pop("files")
+        execution_id = await call.executor.submit({**request, **capture}, files)
+        return _structured({"execution_id": execution_id}, f"submitted {execution_id}")
+
+    execution = {"execution_id": api.field("Result", "execution_id")}
+    once = ToolAnnotations(
+        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
+    )
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    return (
+        _entry(
+            _run,
+            "run_python",
+            "Run Python code",
+            descriptions.run_python(api),
+            api.arguments(["code"], **_run_properties(api)),
+            api.output("Result"),
+            once,
+        ),
+        _entry(
+            submit,
+            "submit_python",
+            "Submit Python code",
+            descriptions.SUBMIT,
+            api.arguments(["code"], **_run_properties(api)),
+            api.output("Accepted"),
+            once,
+        ),
+        _entry(
+            _get,
+            "get_execution",
+            "Get an execution",
+            descriptions.GET,
+            api.arguments(["execution_id"], **execution, wait_seconds=_WAIT),
+            api.output("Result"),
+            reads,
+        ),
+        _entry(
+            _kill,
+            "kill_execution",
+            "Kill an execution",
+            descriptions.KILL,
+            api.arguments(["execution_id"], **execution),
+            api.output("KillAnswer"),
+            ToolAnnotations(
+                read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+            ),
+        ),
+        _entry(
+            _list,
+            "list_executions",
+            "List executions",
+            descriptions.LIST,
+            api.arguments([], status=api.field("Summary", "status"), limit=_LIMIT, cursor=_CURSOR),
+            api.output("Listing"),
+            reads,
+        ),
+        _entry(
+            _read_file,
+            "read_output_file",
+            "Read an output file",
+            descriptions.READ_FILE,
+            api.arguments(["execution_id", "path"], **execution, path=api.field("OutputFile", "path")),
+            None,
+            reads,
+        ),
+    )
+
+
+_WAIT: Schema = {
+    "type": "number",
+    "minimum": 0,
+    "maximum": WAIT_SECONDS_MAX,
+    "default": 0,
+    "description": "Seconds to wait for the end, if the execution has not ended.",
+}
+_LIMIT: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": LIST_MAX,
+    "default": 20,
+    "description": "Maximum number of executions.",
+}
+_CURSOR: Schema = {
+    "type": "string",
+    "description": "The `next_cursor` of the page before. Default: the newest executions.",
+}
+
+
+def _entry(
+    run: Callable[[Call], Awaitable[CallToolResult]],
+    name: str,
+    title: str,
+    description: str,
+    arguments: Schema,
+    output: Schema | None,
+    annotations: ToolAnnotations,
+) -> ToolEntry:
+    tool = Tool(
+        name=name,
+        title=title,
+        description=description,
+        input_schema=arguments,
+        output_schema=output,
+        annotations=annotations,
+    )
+    return ToolEntry(tool=tool, run=run)
+
+
+def _run_properties(api: ApiSchemas) -> dict[str, Schema]:
+    """Return the arguments of a run. Each has the schema of the API's field that it becomes."""
+    return {
+        "code": api.field("EvalRequest", "code", description=descriptions.CODE),
+        "files": api.field("EvalRequest", "files", description=descriptions.FILES),
+        "requirements": api.field("EvalRequest", "requirements_txt"),
+        "stdin": api.field("EvalRequest", "stdin"),
+        "timeout_seconds": api.field("RequestedLimits", "timeout_seconds"),
+        "network": {"type": "boolean", "default": False, "description": descriptions.NETWORK},
+        "output_files": api.field("EvalRequest", "output_files"),
+    }
+
+
+def _request(arguments: Mapping[str, Any]) -> Document:
+    """Convert the arguments of a run to the fields of the API. The code is the file main.py."""
+    limits = {"network_disabled": not arguments.get("network", False)}
+    if "timeout_seconds" in arguments:
+        limits["timeout_seconds"] = arguments["timeout_seconds"]
+    request: Document = {
+        "files": [{"name": "main.py", "content": arguments["code"]}, *arguments.get("files", ())],
+        "entrypoint": "main.py",
+        "config": limits,
+    }
+    if "requirements" in arguments:
+        request["requirements_txt"] = arguments["requirements"]
+    request |= {name: arguments[name] for name in ("stdin", "output_files") if name in arguments}
+    return request
+
+
+async def _run(call: Call) -> CallToolResult:
+    request = {**_request(call.arguments), "eval_last_expr": True}
+    return tool_result(await call.executor.run(request, call.call_id, call.report))
+
+
+async def _get(call: Call) -> CallToolResult:
+    wait = call.arguments.get("wait_seconds", 0)
+    result = await call.executor.get(call.arguments["execution_id"], wait)
+    return CallToolResult(content=result_content(result), structured_content=result)
+
+
+async def _kill(call: Call) -> CallToolResult:
+    execution_id = call.arguments["execution_id"]
+    status = await call.executor.kill(execution_id)
+    return _structured({"status": status}, f"{execution_id}: {status}")
+
+
+async def _list(call: Call) -> CallToolResult:
+    get = call.arguments.get
+    page = await call.executor.page(get("status"), get("limit", 20), get("cursor"))
+    return _structured(page, json.dumps(page))
+
+
+async def _read_file(call: Call) -> CallToolResult:
+    execution_id, path = call.arguments["execution_id"], call.arguments["path"]
+    content = await call.executor.read_file(execution_id, path, FILE_BYTES_MAX)
+    uri = execution_uri(execution_id, "files", path)
+    return CallToolResult(content=[file_content(uri, path, content)])
+
+
+def _structured(answer: Document, text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=text)], structured_content=answer)

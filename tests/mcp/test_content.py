@@ -1,0 +1,55 @@
+"""The content that a model gets for a result. No server is needed."""
+
+from typing import Any
+
+from mcp_types import ImageContent, TextContent
+
+from pyexec_mcp.content import TEXT_CHARACTERS_MAX, file_content, tool_result
+
+PNG = "iVBORw0KGgo="
+
+
+def result(**fields: Any) -> dict[str, Any]:
+    ended = {"status": "completed", "exit_code": 0, "stdout": "", "stderr": ""}
+    return {"execution_id": "exe_1", "duration_ms": 12, **ended, **fields}
+
+
+def texts(document: dict[str, Any]) -> list[str]:
+    return [block.text for block in tool_result(document).content if isinstance(block, TextContent)]
+
+
+def test_each_display_becomes_its_richest_form() -> None:
+    displays = [
+        {"data": {"image/png": f"{PNG}\n", "text/plain": "<Figure>"}, "metadata": {}},
+        {"data": {"text/html": "<b>1</b>", "text/plain": "1"}, "metadata": {}},
+        {"data": {"application/json": {"a": 1}}, "metadata": {}},
+        {"data": {"text/plain": "42"}, "metadata": {}},
+    ]
+    answer = tool_result(result(displays=displays, result="42"))
+    assert answer.content[1] == ImageContent(data=PNG, mime_type="image/png")
+    assert [block.text for block in answer.content[2:] if isinstance(block, TextContent)] == ["1", '{"a": 1}']
+    assert answer.structured_content["displays"] == displays
+
+
+def test_a_long_output_is_cut_in_the_middle() -> None:
+    (text,) = texts(result(stdout=f"begin{'x' * 3 * TEXT_CHARACTERS_MAX}end"))
+    assert len(text) < TEXT_CHARACTERS_MAX + 200
+    assert text.startswith("stdout:\nbegin")
+    assert "characters left out" in text
+    assert "end\n\nexe_1: completed" in text
+
+
+def test_a_result_without_output_says_how_it_ended() -> None:
+    assert texts(result()) == ["exe_1: completed, exit code 0, 12 ms"]
+    failed = result(status="failed", exit_code=124, error_type="timeout", error="longer than 1 s")
+    assert tool_result(failed).is_error
+    assert texts(failed) == ["exe_1: failed, exit code 124, 12 ms, timeout, longer than 1 s"]
+
+
+def test_truncated_output_is_named() -> None:
+    (text,) = texts(result(stdout="x", truncated={"stdout": True, "stderr": False}))
+    assert text.startswith("stdout (the server stored only its beginning):\nx")
+
+
+def test_a_text_file_is_text_whatever_its_name() -> None:
+    assert file_content("pyexec://x", "data.unknown", "é".encode()) == TextContent(text="é")

@@ -1,0 +1,168 @@
+"""The tools over HTTP: their schemas, results and errors."""
+
+import base64
+
+import jsonschema
+import pytest
+from mcp import MCPError
+from mcp_types import ResourceLink
+
+from tests.mcp.conftest import Connect
+from tests.support.api import Api
+from tests.support.mcp import structured, text_of
+
+NAMES = [
+    "run_python",
+    "submit_python",
+    "get_execution",
+    "kill_execution",
+    "list_executions",
+    "read_output_file",
+]
+UNKNOWN = "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061"
+
+
+async def test_the_tools_are_listed_in_order_with_valid_schemas(connect: Connect) -> None:
+    async with connect() as client:
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools] == NAMES
+        for tool in tools:
+            jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+            assert tool.description
+            if tool.output_schema is not None:
+                jsonschema.Draft202012Validator.check_schema(tool.output_schema)
+        annotations = {tool.name: tool.annotations for tool in tools}
+        assert [name for name in NAMES if annotations[name].read_only_hint] == [
+            "get_execution",
+            "list_executions",
+            "read_output_file",
+        ]
+
+
+async def test_the_descriptions_name_the_limits_of_the_server(connect: Connect) -> None:
+    async with connect() as client:
+        run = (await client.list_tools()).tools[0]
+        assert "300 s of time" in run.description
+        assert "1024 MiB of memory" in run.description
+        assert run.input_schema["properties"]["timeout_seconds"]["default"] == 300
+        assert "300 s of time" in client.instructions
+
+
+async def test_a_run_returns_the_result_and_readable_text(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("run_python", {"code": "print('hello')\n6 * 7"})
+        document = structured(result)
+        assert (document["status"], document["stdout"], document["result"]) == ("completed", "hello\n", "42")
+        assert text_of(result).startswith("stdout:\nhello\n\nresult: 42\n\nexe_")
+
+
+async def test_arguments_reach_the_program(connect: Connect) -> None:
+    async with connect() as client:
+        code = "import sys, other\nopen('out.txt', 'w').write(other.word + sys.stdin.read())"
+        arguments = {
+            "code": code,
+            "files": [{"name": "other.py", "content": "word = 'héllo '"}],
+            "stdin": "world",
+            "timeout_seconds": 20,
+            "network": False,
+            "output_files": ["*.txt", "missing"],
+        }
+        result = await client.call_tool("run_python", arguments)
+        execution = structured(result)["execution_id"]
+        (link,) = [block for block in result.content if isinstance(block, ResourceLink)]
+        assert (link.uri, link.name, link.size) == (
+            f"pyexec://executions/{execution}/files/out.txt",
+            "out.txt",
+            12,
+        )
+        assert "missing (no_match)" in text_of(result)
+        file = await client.call_tool("read_output_file", {"execution_id": execution, "path": "out.txt"})
+        assert text_of(file) == "héllo world"
+
+
+async def test_a_failing_program_is_an_error_with_its_traceback(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("run_python", {"code": "print('before')\n1 / 0"})
+        assert result.is_error
+        assert result.structured_content["error_type"] == "ZeroDivisionError"
+        assert "Traceback (most recent call last)" in text_of(result)
+        assert "before" in text_of(result)
+
+
+async def test_a_timeout_is_an_error(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("run_python", {"code": "while True: pass", "timeout_seconds": 0.5})
+        assert result.is_error
+        assert "timeout" in text_of(result)
+
+
+async def test_a_submitted_program_is_waited_for_and_listed(connect: Connect) -> None:
+    async with connect() as client:
+        execution = structured(await client.call_tool("submit_python", {"code": "print('later')"}))[
+            "execution_id"
+        ]
+        arguments = {"execution_id": execution, "wait_seconds": 60}
+        result = structured(await client.call_tool("get_execution", arguments))
+        assert (result["status"], result["stdout"]) == ("completed", "later\n")
+        listed = structured(await client.call_tool("list_executions", {"status": "completed"}))
+        assert execution in [entry["execution_id"] for entry in listed["executions"]]
+
+
+async def test_a_submitted_program_is_killed(connect: Connect, api: Api) -> None:
+    async with connect() as client:
+        code = "print('on', flush=True)\nimport time; time.sleep(3600)"
+        execution = structured(await client.call_tool("submit_python", {"code": code}))["execution_id"]
+        await api.until_printed(execution, b"on")
+        killed = structured(await client.call_tool("kill_execution", {"execution_id": execution}))
+        assert killed == {"status": "killed"}
+        result = await client.call_tool("get_execution", {"execution_id": execution})
+        assert structured(result)["status"] == "killed"
+
+
+async def test_a_binary_file_is_returned_as_bytes(connect: Connect) -> None:
+    async with connect() as client:
+        code = "open('plot.png', 'wb').write(b'\\x89PNG'); open('data.bin', 'wb').write(b'\\xff\\x00')"
+        run = structured(
+            await client.call_tool("run_python", {"code": code, "output_files": ["*.png", "*.bin"]})
+        )
+        execution = run["execution_id"]
+        image = await client.call_tool("read_output_file", {"execution_id": execution, "path": "plot.png"})
+        assert (image.content[0].type, base64.b64decode(image.content[0].data)) == ("image", b"\x89PNG")
+        data = await client.call_tool("read_output_file", {"execution_id": execution, "path": "data.bin"})
+        assert base64.b64decode(data.content[0].resource.blob) == b"\xff\x00"
+
+
+async def test_an_unknown_tool_is_a_protocol_error(connect: Connect) -> None:
+    async with connect() as client:
+        with pytest.raises(MCPError, match="unknown tool 'run_ruby'; known are run_python") as error:
+            await client.call_tool("run_ruby", {})
+        assert error.value.code == -32602
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("run_python", {}, "code is missing"),
+        ("run_python", {"code": 1}, "code must be a string"),
+        ("run_python", {"code": "1", "network": "yes"}, "network must be true or false"),
+        ("run_python", {"code": "1", "timeout": 3}, "unknown argument 'timeout'; known are code, files"),
+        ("run_python", {"code": "1", "files": [{"name": "a"}]}, "files[0].content is missing"),
+        ("run_python", {"code": "1", "timeout_seconds": 0}, "timeout_seconds"),
+        ("run_python", {"code": "1", "timeout_seconds": 1e9}, "timeout_seconds"),
+        ("run_python", {"code": "1", "files": [{"name": "../a", "content": ""}]}, "outside /work"),
+        ("run_python", {"code": "1", "requirements": "-e ."}, "line 1 of requirements"),
+        ("get_execution", {"execution_id": "no"}, "execution_id"),
+        ("get_execution", {"execution_id": UNKNOWN}, "does not exist"),
+        ("kill_execution", {"execution_id": UNKNOWN}, "does not exist"),
+        ("read_output_file", {"execution_id": UNKNOWN, "path": "a"}, "does not exist"),
+        ("list_executions", {"cursor": "x"}, "cursor must be"),
+    ],
+)
+async def test_a_wrong_argument_is_an_error_that_the_model_sees(
+    connect: Connect, tool: str, arguments: dict[str, object], message: str
+) -> None:
+    async with connect() as client:
+        result = await client.call_tool(tool, arguments)
+        assert result.is_error
+        assert message in text_of(result)
+        assert len(text_of(result)) < 600
