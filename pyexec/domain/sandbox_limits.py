@@ -44,6 +44,7 @@ MASKED_PATHS: Final[Sequence[str]] = (
     "/proc/interrupts",
     "/proc/kallsyms",
     "/proc/key-users",
+    "/proc/locks",
     "/proc/modules",
     "/proc/partitions",
     "/proc/pressure",
@@ -54,10 +55,24 @@ MASKED_PATHS: Final[Sequence[str]] = (
     "/sys/bus",
     "/sys/dev",
     "/sys/fs/ext4",
+    "/sys/devices/pci0000:00",
     "/sys/kernel/btf",
+    "/sys/kernel/irq",
     "/sys/kernel/notes",
     "/sys/kernel/slab",
+    "/sys/kernel/vmcoreinfo",
     "/sys/module",
 )
-"""Files of the kernel that show other programs' activity or help to attack the kernel. No program needs them. What only
-root can read is not in the list, because each entry is a mount."""
+"""Files of the kernel that show other programs' activity, help to attack the kernel, or delay other programs while they
+are read, as /proc/locks does. No program needs them. Each entry is a mount, so what only root can read is not in the
+list."""
+SETUP_MASKED_PATHS: Final[Sequence[str]] = (
+    *MASKED_PATHS,
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/pagetypeinfo",
+    "/proc/slabinfo",
+    "/proc/vmallocinfo",
+)
+"""The same for setups, which run as root."""

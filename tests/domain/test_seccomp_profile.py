@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.adapters.docker.config import SecurityOptions
-from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, PRIVILEGED, CallPolicy
+from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, FLUSHES, PRIVILEGED, CallPolicy
 from pyexec.domain.seccomp.profile import docker_profile
 
 WIDER = {
@@ -75,7 +75,7 @@ def test_the_profile_allows_what_the_filter_allows(call: str, arguments: tuple[i
 def test_only_calls_of_the_policy_are_allowed() -> None:
     rules = json.loads(docker_profile(may_filter=False))["syscalls"]
     allowed = {name for rule in rules if action(rule) == ALLOW for name in rule["names"]}
-    assert allowed == ALLOWED | set(CONDITIONAL) - {"sync", "syncfs"}
+    assert allowed == ALLOWED | set(CONDITIONAL) - set(FLUSHES)
     assert not PRIVILEGED & {name for rule in rules for name in rule["names"]}
 
 

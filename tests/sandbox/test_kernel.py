@@ -155,7 +155,7 @@ for path in {KERNEL_FILES}:
 
 async def test_files_of_the_kernel_tell_nothing(attack: Attack) -> None:
     source = """
-for path in ('/proc/kcore', '/proc/kmsg', '/proc/keys', '/proc/timer_list', '/proc/sched_debug', '/dev/mem'):
+for path in ('/proc/kcore', '/proc/kmsg', '/proc/keys', '/proc/locks', '/proc/sched_debug', '/dev/mem'):
     try:
         print(path * len(open(path, 'rb').read(100)))
     except OSError:

@@ -12,6 +12,7 @@ from pyexec.domain.sandbox_limits import (
     MASKED_PATHS,
     NETWORK_TCP_BUFFER_BYTES,
     RESOURCE_LIMITS,
+    SETUP_MASKED_PATHS,
     TCP_BUFFER_BYTES,
 )
 from pyexec.domain.spec import MEBIBYTE
@@ -136,12 +137,13 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
         "CapAdd": _SETUP_CAPABILITIES,
         "NetworkMode": spec.network,
         "LogConfig": {"Type": "none"},
-        "MaskedPaths": list(MASKED_PATHS),
+        "MaskedPaths": list(SETUP_MASKED_PATHS),
         "Tmpfs": {path: f"rw,exec,nosuid,nodev,{_tmpfs_size(VOLUME_BYTES_MAX)}" for path in volumes},
         "Ulimits": [
-            _ulimit("core", RESOURCE_LIMITS["core"]),
+            *(_ulimit(name, RESOURCE_LIMITS[name]) for name in ("core", "msgqueue", "sigpending")),
             _ulimit("fsize", spec.file_bytes_max),
         ],
+        "Sysctls": _tcp_buffers(NETWORK_TCP_BUFFER_BYTES),
     }
     security.apply(host, setup_profile(security.setup_profile))
     return _container(spec, "0:0", host)
@@ -174,17 +176,19 @@ def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any])
     }
 
 
-_NO_EFFECT, _EOPNOTSUPP = 0, 95
+_NO_EFFECT, _EMFILE, _EOPNOTSUPP = 0, 24, 95
 """Error numbers of Linux. With 0, the call returns 0, and the kernel does nothing."""
 _RULES = (
     (("fallocate",), _EOPNOTSUPP),
+    # The kernel counts these for the machine's administrator, who has 128 of them.
+    (("inotify_init", "inotify_init1"), _EMFILE),
     (("sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority"), _NO_EFFECT),
 )
 
 
 @cache
 def setup_profile(profile: str | None) -> str | None:
-    """Return a profile, as JSON, in which space cannot be allocated without being written, nor priorities be changed.
+    """Return a profile, as JSON, without allocation of space that is not written, changes of priorities, and inotify.
 
     None is Docker's default profile, whose text is unknown, so it stays. Reasons: docs/design/environments.md."""
     if profile is None:

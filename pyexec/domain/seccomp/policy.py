@@ -68,12 +68,12 @@ def deny(*cases: Sequence[Condition], action: Action = EPERM) -> CallPolicy:
 
 FILES = """
     access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
-    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr
-    fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
+    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fgetxattr flistxattr flock fremovexattr
+    fsetxattr fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
     inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr lstat
     mkdir mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev
     pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile setxattr
-    splice stat statfs statx symlink symlinkat sync_file_range tee truncate umask unlink unlinkat utime utimensat utimes
+    splice stat statfs statx symlink symlinkat tee truncate umask unlink unlinkat utime utimensat utimes
     write writev
 """
 WAITING = """
@@ -85,7 +85,7 @@ SOCKETS = """
     sendto shutdown
 """
 MEMORY = """
-    brk membarrier mincore mlock mlock2 mlockall mprotect mremap msync munlock munlockall munmap pkey_alloc pkey_free
+    brk membarrier mincore mlock mlock2 mlockall mprotect mremap munlock munlockall munmap pkey_alloc pkey_free
     pkey_mprotect
 """
 PROCESSES = """
@@ -110,6 +110,10 @@ ALLOWED: Final = frozenset(
     " ".join((FILES, WAITING, SOCKETS, MEMORY, PROCESSES, TIME, COMMUNICATION, SYSTEM)).split()
 )
 
+FLUSHES: Final = ("fdatasync", "fsync", "sync", "sync_file_range", "syncfs")
+"""Calls without effect. A program's files are in memory; on another file, such as /etc/hosts, which Docker mounts, they
+would make the machine's disk write, at the cost of all."""
+
 PRIVILEGED_CALLS = """
     acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init fanotify_mark finit_module
     get_mempolicy init_module ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie mbind migrate_pages
@@ -128,21 +132,28 @@ SOCKET_LEVELS = (IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6,
 SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF = 26, 50, 51, 52
 BUFFER_SIZES = (7, 8)
 """SO_SNDBUF and SO_RCVBUF. The supervisor has to know how much memory a socket can hold (guest/sockets.py)."""
-TCP_ULP, UDP_ENCAP = 31, 100
+TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, TCP_AO, UDP_ENCAP = 14, 31, 32, (38, 39, 40, 41), 100
+IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, MCAST_JOINS = 20, 27, 32, (42, 46, 48)
 REFUSED_OPTIONS = (
     (SOL_SOCKET, SO_ATTACH_FILTER),
     (SOL_SOCKET, SO_ATTACH_BPF),
     (SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF),
     (SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF),
-    (IPPROTO_TCP, TCP_ULP),
+    *((IPPROTO_TCP, option) for option in (TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, *TCP_AO)),
     (IPPROTO_UDP, UDP_ENCAP),
+    *(
+        (IPPROTO_IPV6, option)
+        for option in (IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, *MCAST_JOINS)
+    ),
 )
-"""Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP."""
+"""Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP. Keys of TCP connections and IPv6
+groups, whose memory the kernel does not count. Flow labels: the machine has 4096, and they outlive a program."""
 NETLINK_ROUTE = 0
 PR_SET_SECCOMP = 22
 RLIMIT_CORE = 4
 PRIO_USER, IOPRIO_WHO_PROCESS = 2, 1
 MAP_HUGETLB, SHM_HUGETLB, MFD_HUGETLB = 0x40000, 0o4000, 4
+MS_SYNC = 4
 MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE = 12, 100, 101
 TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 NEW_NAMESPACES = 0x7E020000
@@ -221,6 +232,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
         *([equals(2, advice)] for advice in (MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE)), action=EINVAL
     ),
     "shmget": deny([has_any(2, SHM_HUGETLB)], action=ENOMEM),
+    "msync": deny([has_any(2, MS_SYNC)], action=NO_EFFECT),
     "memfd_create": deny([has_any(1, MFD_HUGETLB)], action=EINVAL),
     "clone": deny([has_any(0, NEW_NAMESPACES)]),
     "personality": allow_only(*([equals(0, persona)] for persona in PERSONALITIES), otherwise=EPERM),
@@ -232,7 +244,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     **dict.fromkeys(
         ("sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"), _NOT_SUPERVISOR
     ),
-    **dict.fromkeys(("sync", "syncfs"), CallPolicy([], NO_EFFECT)),
+    **dict.fromkeys(FLUSHES, CallPolicy([], NO_EFFECT)),
 }
 """Calls whose arguments decide."""
 

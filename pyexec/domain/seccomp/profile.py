@@ -65,6 +65,7 @@ def _conditional(may_filter: bool) -> Iterator[tuple[str, Action, Arguments]]:
     for call, argument, bits, action in (
         ("clone", 0, policy.NEW_NAMESPACES, None),
         ("mmap", 3, policy.MAP_HUGETLB, policy.ENOMEM),
+        ("msync", 2, policy.MS_SYNC, policy.NO_EFFECT),
         ("shmget", 2, policy.SHM_HUGETLB, policy.ENOMEM),
         ("memfd_create", 1, policy.MFD_HUGETLB, policy.EINVAL),
     ):
@@ -74,7 +75,7 @@ def _conditional(may_filter: bool) -> Iterator[tuple[str, Action, Arguments]]:
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
     yield from _socket_options()
     yield from _limits()
-    yield from ((call, policy.NO_EFFECT, ()) for call in ("sync", "syncfs"))
+    yield from ((call, policy.NO_EFFECT, ()) for call in policy.FLUSHES)
 
 
 def _socket_options() -> Iterator[tuple[str, Action, Arguments]]:
