@@ -38,10 +38,10 @@ _UNUSED_STDLIB = (
 # Sources and headers of C extensions, type stubs, source maps, and tests.
 _UNUSED_PACKAGES = (
     "__pycache__", "tests", "*.c", "*.h", "*.map", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "_testcapi*.so",
-    # Five megabytes compressed, for a part of the MCP SDK that the server does not use: pyexec_mcp/sdk.py.
+    # Five megabytes compressed, for a part of the MCP SDK that the server does not use: pyexec/mcp/sdk.py.
     "cryptography", "cryptography-*", "cffi", "cffi-*", "_cffi_backend*.so", "pycparser", "pycparser-*",
 )  # fmt: skip
-_OWN_PACKAGES = {"pyexec", "pyexec_cli", "pyexec_client", "pyexec_mcp"}
+_OWN_PACKAGES = {"pyexec", "pyexec_cli", "pyexec_client"}
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _ACCOUNTS = {
     "etc/passwd": "root:x:0:0::/:/\npyexec:x:10001:10001::/data:/\n",

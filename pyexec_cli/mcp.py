@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncclick
 
+from pyexec.mcp.sdk import loading_sdk
 from pyexec_client.transport import Transport
-from pyexec_mcp.sdk import loading_sdk
 
 from .flags import Flags, with_flags
 from .mcp_executor import HttpExecutor
@@ -23,7 +23,7 @@ async def mcp(flags: Flags) -> int:
     A host that connects to URLs can use /mcp of the server instead.
     """
     with loading_sdk():
-        from pyexec_mcp.stdio import serve_stdio  # the SDK takes a second to load
+        from pyexec.mcp.stdio import serve_stdio  # the SDK takes a second to load
 
     try:
         transport = Transport(flags.server, flags.token)

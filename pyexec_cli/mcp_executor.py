@@ -9,6 +9,7 @@ from contextlib import aclosing, contextmanager
 
 from attrs import evolve, frozen
 
+from pyexec.mcp.executor import Document, Report, phase_text, problem
 from pyexec_client import Ended, Event, Lifecycle, Output, PyexecError, Setup, requests
 from pyexec_client.errors import ApiError
 from pyexec_client.event_stream import stream_events
@@ -16,7 +17,6 @@ from pyexec_client.requests import Request
 from pyexec_client.retry import Retry
 from pyexec_client.source import archive
 from pyexec_client.transport import Transport
-from pyexec_mcp.executor import Document, Report, phase_text, problem
 
 _RETRY = Retry()
 _RESUME = Retry(attempts=10, longest=5.0)

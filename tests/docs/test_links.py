@@ -10,7 +10,7 @@ from tests.docs.blocks import ROOT, pages, prose_of, text_of
 
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 PATH = re.compile(
-    r"`((?:tests|docs|pyexec|pyexec_client|pyexec_cli|pyexec_mcp|golang-client|dev|nomad|benchmarks)/[\w./-]+"
+    r"`((?:tests|docs|pyexec|pyexec_client|pyexec_cli|golang-client|dev|nomad|benchmarks)/[\w./-]+"
     r"|\w+/test_\w+\.py)(?:::(\w+))?`"
 )
 INDEX = "llms.txt"

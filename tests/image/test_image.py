@@ -111,10 +111,10 @@ def test_help_and_version_need_no_network_or_docker(built: Built) -> None:
 
 def test_mcp_works_without_the_packages_that_are_left_out(built: Built) -> None:
     program = (
-        "from pyexec_mcp.sdk import loading_sdk\n"
+        "from pyexec.mcp.sdk import loading_sdk\n"
         "with loading_sdk():\n"
-        "    from pyexec_mcp.http import HttpApp\n"
-        "    from pyexec_mcp.stdio import serve_stdio\n"
+        "    from pyexec.mcp.http import HttpApp\n"
+        "    from pyexec.mcp.stdio import serve_stdio\n"
         "from pyexec.settings_parser import read_settings\n"
         "from pyexec.web.application import ROUTES\n"
         "from pyexec.web.openapi.document import openapi_document, server_info\n"

@@ -4,7 +4,7 @@ from typing import Any
 
 from mcp_types import ImageContent, TextContent
 
-from pyexec_mcp.content import TEXT_CHARACTERS_MAX, file_content, tool_result
+from pyexec.mcp.content import TEXT_CHARACTERS_MAX, file_content, tool_result
 
 PNG = "iVBORw0KGgo="
 

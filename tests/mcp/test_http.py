@@ -10,9 +10,9 @@ import pytest
 from mcp import MCPError
 from mcp.shared._httpx_utils import create_mcp_http_client
 
+from pyexec.mcp.executor import ExecutorProblem
 from pyexec_cli.mcp_executor import HttpExecutor
 from pyexec_client.transport import Transport
-from pyexec_mcp.executor import ExecutorProblem
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
 from tests.support.mcp import ERAS, http_client, structured, text_of
@@ -177,7 +177,7 @@ async def test_a_page_of_this_machine_is_accepted(api: Api, host: str) -> None:
 
 
 async def test_a_large_output_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyexec_mcp.tools.FILE_BYTES_MAX", 1000)
+    monkeypatch.setattr("pyexec.mcp.tools.FILE_BYTES_MAX", 1000)
     async with running_web(tmp_path) as web:
         execution = await ended(web)
         async with http_client(web.url, "2026-07-28") as client:

@@ -8,11 +8,11 @@ import importlib.util, sys
 
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "cryptography" else find(name, *rest)
-from pyexec_mcp.sdk import loading_sdk
+from pyexec.mcp.sdk import loading_sdk
 
 with loading_sdk():
-    from pyexec_mcp.http import HttpApp
-    from pyexec_mcp.stdio import serve_stdio
+    from pyexec.mcp.http import HttpApp
+    from pyexec.mcp.stdio import serve_stdio
 assert not [name for name in sys.modules if name.startswith("cryptography")]
 print("loaded")
 """

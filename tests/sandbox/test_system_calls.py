@@ -133,7 +133,9 @@ async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
         f"python3 -c {shlex.quote(OF_THE_MACHINE)} >> /opt/succeeded",
     ]
     result = await attack("print(open('/opt/succeeded').read(), end='')", pre_commands=commands)
-    assert (end_of(result), result.get("stdout")) == (COMPLETED, "[]\n-1\n-1 1024 819200 1048576 b''\n"), result
+    assert (end_of(result), result.get("stdout")) == (COMPLETED, "[]\n-1\n-1 1024 819200 1048576 b''\n"), (
+        result
+    )
 
 
 async def test_the_limit_on_core_dumps_does_not_change(attack: Attack) -> None:

@@ -11,12 +11,12 @@ from attrs import define, field
 from yarl import URL
 
 from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.mcp.sdk import loading_sdk
 from pyexec.web.context import TENANTS, get_context
 from pyexec.web.handlers.submissions import read_body
 from pyexec.web.mcp.asgi import App, serve_asgi
 from pyexec.web.mcp.executor import ServiceExecutor
 from pyexec.web.multipart import reject_content_encoding
-from pyexec_mcp.sdk import loading_sdk
 
 _INVALID_REQUEST = -32600
 
@@ -56,7 +56,7 @@ class McpEndpoint:
 
 def _create_app(build_openapi: Callable[[], dict[str, Any]], body_bytes_max: int) -> App:
     with loading_sdk():
-        from pyexec_mcp.http import HttpApp
+        from pyexec.mcp.http import HttpApp
 
     return HttpApp(build_openapi(), body_bytes_max)
 

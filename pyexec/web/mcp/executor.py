@@ -16,11 +16,11 @@ from pyexec.domain.output_log import OutputLog
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
+from pyexec.mcp.executor import Document, Report, phase_text, problem
 from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
 from pyexec.web.handlers.submissions import archive_upload, eval_upload
 from pyexec.web.schemas import Listing
-from pyexec_mcp.executor import Document, Report, phase_text, problem
 
 logger = logging.getLogger(__name__)
 

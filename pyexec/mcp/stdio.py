@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mcp.server.stdio import stdio_server
 
-from pyexec_mcp.executor import Executor
-from pyexec_mcp.schemas import Schema
-from pyexec_mcp.server import create_server
+from pyexec.mcp.executor import Executor
+from pyexec.mcp.schemas import Schema
+from pyexec.mcp.server import create_server
 
 
 async def serve_stdio(openapi: Schema, executor: Executor) -> None:

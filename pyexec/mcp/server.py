@@ -27,12 +27,12 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from pyexec_mcp import descriptions
-from pyexec_mcp.executor import Executor, ExecutorProblem
-from pyexec_mcp.progress import Progress
-from pyexec_mcp.resources import TEMPLATES, UnknownResource, list_resources, read_resource
-from pyexec_mcp.schemas import ApiSchemas, Schema, check_arguments
-from pyexec_mcp.tools import Call, create_tools
+from pyexec.mcp import descriptions
+from pyexec.mcp.executor import Executor, ExecutorProblem
+from pyexec.mcp.progress import Progress
+from pyexec.mcp.resources import TEMPLATES, UnknownResource, list_resources, read_resource
+from pyexec.mcp.schemas import ApiSchemas, Schema, check_arguments
+from pyexec.mcp.tools import Call, create_tools
 
 logger = logging.getLogger(__name__)
 

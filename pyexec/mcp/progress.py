@@ -6,7 +6,7 @@ import anyio
 from attrs import define, field
 from mcp.server.context import ServerRequestContext
 
-from pyexec_mcp.executor import Report
+from pyexec.mcp.executor import Report
 
 INTERVAL_SECONDS = 0.1
 """Pieces of output that follow each other faster are joined."""

@@ -9,10 +9,10 @@ from typing import Any
 from attrs import frozen
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
-from pyexec_mcp import descriptions
-from pyexec_mcp.content import execution_uri, file_content, result_content, tool_result
-from pyexec_mcp.executor import Document, Executor, Report
-from pyexec_mcp.schemas import ApiSchemas, Schema
+from pyexec.mcp import descriptions
+from pyexec.mcp.content import execution_uri, file_content, result_content, tool_result
+from pyexec.mcp.executor import Document, Executor, Report
+from pyexec.mcp.schemas import ApiSchemas, Schema
 
 WAIT_SECONDS_MAX = 60
 LIST_MAX = 100

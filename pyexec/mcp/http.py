@@ -12,9 +12,9 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from pyexec_mcp.executor import Executor
-from pyexec_mcp.schemas import Schema
-from pyexec_mcp.server import SESSION_HEADER, Context, create_server
+from pyexec.mcp.executor import Executor
+from pyexec.mcp.schemas import Schema
+from pyexec.mcp.server import SESSION_HEADER, Context, create_server
 
 EXECUTOR = "pyexec.executor"
 """The key of the caller's executor in the ASGI scope."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyexec_mcp.schemas import ApiSchemas
+from pyexec.mcp.schemas import ApiSchemas
 
 CODE = (
     "Python source code. It runs as /work/main.py. The value of the last expression is returned as `result`."

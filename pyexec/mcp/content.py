@@ -20,7 +20,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from pyexec_mcp.executor import Document
+from pyexec.mcp.executor import Document
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""

@@ -13,9 +13,9 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from pyexec_mcp.content import execution_uri, resource_contents
-from pyexec_mcp.executor import Document, Executor
-from pyexec_mcp.tools import FILE_BYTES_MAX
+from pyexec.mcp.content import execution_uri, resource_contents
+from pyexec.mcp.executor import Document, Executor
+from pyexec.mcp.tools import FILE_BYTES_MAX
 
 PAGE_SIZE = 50
 _URI = re.compile(
