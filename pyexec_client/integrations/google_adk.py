@@ -34,7 +34,7 @@ class AdkExecutor(BaseCodeExecutor):
         fields = {name: arguments.pop(name) for name in arguments.keys() & type(self).model_fields}
         super().__init__(**fields)
         self._client = client
-        self._options = {"timeout": self.timeout_seconds, **arguments}
+        self._options = {"timeout": self.timeout_seconds, "capture_displays": True, **arguments}
 
     def execute_code(
         self,

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pyexec_client import Client
 from pyexec_client.integrations.google_adk import AdkExecutor
-from tests.integrations.frameworks.conftest import PNG
+from tests.integrations.frameworks.conftest import DRAW, PNG
 
 TABLE = b"name,height\nK2,8611\n"
 
@@ -51,10 +51,10 @@ def test_files_come_in_and_go_out(client: Client, content: bytes | str) -> None:
     assert result.output_files == [File("copy.csv", TABLE, "text/csv")]
 
 
-def test_images_become_files(drawing_url: str) -> None:
-    with Client(drawing_url) as client:
-        result = run(AdkExecutor(client), "…")
-    assert result.output_files == [File("display-1.png", PNG, "image/png")]
+def test_images_become_files(client: Client) -> None:
+    for files in ((), (File("table.csv", TABLE, "text/csv"),)):
+        result = run(AdkExecutor(client), DRAW, *files)
+        assert result.output_files == [File("display-1.png", PNG, "image/png")]
 
 
 def test_it_keeps_no_state(client: Client) -> None:

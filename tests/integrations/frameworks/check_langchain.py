@@ -11,7 +11,7 @@ from langchain_core.tools import BaseTool
 
 from pyexec_client import AsyncClient, Client
 from pyexec_client.integrations.langchain import run_python_tool
-from tests.integrations.frameworks.conftest import PNG
+from tests.integrations.frameworks.conftest import DRAW, PNG
 
 
 def call(code: str, number: int = 1) -> Any:
@@ -50,9 +50,8 @@ async def test_it_is_asynchronous_with_either_client(client: Client, async_clien
         assert (await run_python_tool(either).ainvoke(call("6 * 7"))).content == "42"
 
 
-def test_images_are_content(drawing_url: str) -> None:
-    with Client(drawing_url) as client:
-        message = run_python_tool(client).invoke(call("…"))
+def test_images_are_content(client: Client) -> None:
+    message = run_python_tool(client).invoke(call(DRAW))
     text, image = message.content_blocks
     assert text["text"] == "drawn"
     assert (image["mime_type"], base64.b64decode(image["base64"])) == ("image/png", PNG)

@@ -22,7 +22,7 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 
 from pyexec_client import AsyncClient
 from pyexec_client.integrations.openai_agents import run_python_tool
-from tests.integrations.frameworks.conftest import PNG
+from tests.integrations.frameworks.conftest import DRAW, PNG
 
 pytestmark = pytest.mark.anyio
 
@@ -56,9 +56,8 @@ async def test_a_timeout_is_text(async_client: AsyncClient) -> None:
     assert output.text.startswith("[timeout: ")
 
 
-async def test_images_are_outputs(drawing_url: str) -> None:
-    async with AsyncClient(drawing_url) as client:
-        text, image = await run(run_python_tool(client), "…")
+async def test_images_are_outputs(async_client: AsyncClient) -> None:
+    text, image = await run(run_python_tool(async_client), DRAW)
     assert text == ToolOutputText(text="drawn")
     assert image.image_url == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
 

@@ -12,7 +12,7 @@ from smolagents.monitoring import LogLevel
 
 from pyexec_client import Client
 from pyexec_client.integrations.smolagents import SmolagentsExecutor
-from tests.integrations.frameworks.conftest import PNG
+from tests.integrations.frameworks.conftest import DRAW, PNG
 
 
 @tool
@@ -76,9 +76,8 @@ def test_a_failure_has_what_was_printed_and_the_traceback(client: Client) -> Non
         SmolagentsExecutor(client, timeout=1)("while True: pass")
 
 
-def test_an_image_is_the_output(drawing_url: str) -> None:
-    with Client(drawing_url) as client:
-        output = SmolagentsExecutor(client)("…").output
+def test_an_image_is_the_output(client: Client) -> None:
+    output = SmolagentsExecutor(client)(DRAW).output
     assert output == PIL.Image.open(io.BytesIO(PNG))
 
 
