@@ -82,5 +82,5 @@ def test_an_invalid_docker_address_is_a_one_line_error() -> None:
 def test_an_unknown_target_lists_the_known_ones() -> None:
     done = run_dev("check.py", "tset")
     assert done.returncode == 1
-    targets = "check, lint, test, soak, bench, docs, audit"
+    targets = "check, lint, test, soak, test-integrations, bench, docs, audit"
     assert done.stderr == f"error: Unknown target 'tset'; choose from {targets}.\n"

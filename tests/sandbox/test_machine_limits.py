@@ -111,12 +111,15 @@ time.sleep(1)
 """
     results = []
 
-    async def run() -> None:
-        results.append(await attack(source))
+    async def run(memory_mb: int) -> None:
+        results.append(await attack(source, config={"memory_mb": memory_mb}))
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run, name="first program")
-        tasks.start_soon(run, name="second program")
+        for memory_mb in (
+            64,
+            65,
+        ):  # different kinds of sandboxes: the second program must not get the first one's
+            tasks.start_soon(run, memory_mb, name=f"program with {memory_mb} MiB")
     first, second = (result["stdout"].split() for result in results)
     assert first[0] != second[0]
     assert first[1:] == second[1:]

@@ -327,6 +327,7 @@ async def test_a_used_sandbox_ends_some_time_after_its_server(image: str) -> Non
         output, _ = await process.communicate(archive + plan_frames(plan, b"") + start_frame(start))
     *_, exited, ready, rejected = Decoder().feed(output)
     assert isinstance(exited, Exited)
-    assert (exited.reason, ready) == ("exit", Ready())
+    assert exited.reason == "exit"
+    assert isinstance(ready, Ready)
     assert isinstance(rejected, Rejected)
     assert rejected.code == "abandoned"

@@ -115,7 +115,7 @@ async def test_empty_metadata_means_the_defaults(
 async def test_null_means_left_out_in_eval(front: Front) -> None:
     nulls = dict.fromkeys(EvalRequest.__annotations__)
     upload, archive = await front.recorded("/api/v1/eval", json={**nulls, "code": "1"})
-    assert upload.metadata == Metadata()
+    assert upload.metadata == Metadata(capture_displays=True)
     assert not upload.eval_last_expr
     assert names_in(archive) == ["main.py"]
 
