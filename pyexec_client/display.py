@@ -76,11 +76,16 @@ class Display:
         return value.encode()
 
     def save(self, path: str | os.PathLike[str], mime_type: str | None = None) -> Path:
-        """Write a file and return its path. The suffix of the path selects the MIME type, if the display has it."""
+        """Write a file and return its path. The suffix of the path selects the MIME type.
+
+        Raise ValueError for the suffix of a type that the display does not have, and as `content` does.
+        """
         target = Path(path)
-        if mime_type is None:
-            suffix = target.suffix.lower().replace(".jpeg", ".jpg")
+        suffix = target.suffix.lower().replace(".jpeg", ".jpg")
+        if mime_type is None and suffix in SUFFIXES.values():
             named = (mime for mime, each in SUFFIXES.items() if each == suffix and mime in self.data)
-            mime_type = next(named, None)
+            mime_type = next(named, self.mime_type if suffix == self.suffix else None)
+            if mime_type is None:
+                raise ValueError(f"the display has no {suffix} form, only {', '.join(sorted(self.data))}")
         target.write_bytes(self.content(mime_type))
         return target

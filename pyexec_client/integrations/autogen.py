@@ -9,8 +9,9 @@ from autogen_core import CancellationToken
 from autogen_core.code_executor import CodeBlock, CodeExecutor, CodeResult
 
 from ..client import AsyncClient
+from ..errors import InvalidRequest
 from ..options import RunOptions
-from .model_text import exit_code, text_of
+from .model_text import exit_code, rejection, text_of
 
 _PYTHON = ("python", "py", "python3")
 
@@ -41,7 +42,10 @@ class AutoGenExecutor(CodeExecutor):
         program = "\n".join(block.code for block in code_blocks)
         run = asyncio.ensure_future(self._client.eval(program, **self._options))
         cancellation_token.link_future(run)
-        result = await run
+        try:
+            result = await run
+        except InvalidRequest as error:
+            return CodeResult(exit_code=1, output=rejection(error))
         return CodeResult(exit_code=exit_code(result), output=text_of(result))
 
     async def start(self) -> None:

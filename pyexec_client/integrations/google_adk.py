@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from google.adk.agents.invocation_context import InvocationContext
@@ -12,9 +12,10 @@ from google.adk.code_executors.base_code_executor import BaseCodeExecutor
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult, File
 from pydantic import Field
 
+from ..errors import InvalidRequest
 from ..result import Result
 from ..sync import Client
-from .model_text import exit_code, images_of, text_of
+from .model_text import exit_code, images_of, rejection, text_of
 
 _ENTRYPOINT = "main.py"
 
@@ -43,14 +44,10 @@ class AdkExecutor(BaseCodeExecutor):
     ) -> CodeExecutionResult:
         """Run the code. ADK takes any text in `stderr` for a failure, and shows the model nothing else then."""
         code, inputs = code_execution_input.code, code_execution_input.input_files
-        if inputs:
-            files: dict[str, str | bytes] = {
-                _ENTRYPOINT: code,
-                **{file.name: _content(file) for file in inputs},
-            }
-            result = self._client.run(files, entrypoint=_ENTRYPOINT, **self._options)
-        else:
-            result = self._client.eval(code, **self._options)
+        try:
+            result = self._run(code, inputs)
+        except InvalidRequest as error:
+            return CodeExecutionResult(stderr=rejection(error), exit_code=1)
         text = text_of(result)
         return CodeExecutionResult(
             stdout=text if result.ok else result.stdout,
@@ -58,6 +55,15 @@ class AdkExecutor(BaseCodeExecutor):
             exit_code=exit_code(result),
             output_files=list(self._output_files(result)),
         )
+
+    def _run(self, code: str, inputs: Sequence[File]) -> Result:
+        if inputs:
+            files: dict[str, str | bytes] = {
+                _ENTRYPOINT: code,
+                **{file.name: _content(file) for file in inputs},
+            }
+            return self._client.run(files, entrypoint=_ENTRYPOINT, **self._options)
+        return self._client.eval(code, **self._options)
 
     def _output_files(self, result: Result) -> Iterator[File]:
         for file in result.files:

@@ -7,10 +7,11 @@ from typing import Any, Unpack
 from langchain_core.tools import StructuredTool, ToolException
 
 from ..client import AsyncClient
+from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..result import Result
 from ..sync import Client
-from .model_text import images_of, text_of, tool_description
+from .model_text import images_of, rejection, text_of, tool_description
 
 Message = tuple[str | list[dict[str, str]], Result]
 """The content and the artifact of a tool message."""
@@ -28,14 +29,20 @@ def run_python_tool(client: Client | AsyncClient, **options: Unpack[RunOptions])
         blocking_client = client
 
         def run_python(code: str) -> Message:
-            return _message(blocking_client.eval(code, **options))
+            try:
+                return _message(blocking_client.eval(code, **options))
+            except InvalidRequest as error:
+                raise ToolException(rejection(error)) from error
 
         function = {"func": run_python}
     else:
         async_client = client
 
         async def run_python_async(code: str) -> Message:
-            return _message(await async_client.eval(code, **options))
+            try:
+                return _message(await async_client.eval(code, **options))
+            except InvalidRequest as error:
+                raise ToolException(rejection(error)) from error
 
         function = {"coroutine": run_python_async}
     return StructuredTool.from_function(
@@ -53,7 +60,11 @@ def _message(result: Result) -> Message:
     images = [
         {"type": "image", "base64": data, "mime_type": mime_type} for mime_type, data in images_of(result)
     ]
-    content: str | list[dict[str, str]] = [{"type": "text", "text": text}, *images] if images else text
+    content: str | list[dict[str, str]] = [*_text(text), *images] if images else text
     if not result.ok:
         raise ToolException(content)
     return content, result
+
+
+def _text(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}] if text else []  # some models reject an empty text

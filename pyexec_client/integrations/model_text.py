@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..result import Result, Status
 
 NO_EXIT_CODE = 125
+IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 """Exit code of an execution whose program did not run to an end. The command line uses it, too."""
 
 
@@ -29,8 +32,24 @@ def exit_code(result: Result) -> int:
 def text_of(result: Result) -> str:
     """Return the output, the value of the last expression, and notes on failures and truncated output."""
     value = "" if result.result in (None, "None") else result.result  # as in an interactive interpreter
-    parts = (result.stdout, result.stderr, value, *(f"[{note}]" for note in notes(result)))
+    shown = (_plain_text(display.data) for display in result.displays)
+    parts = (result.stdout, result.stderr, *shown, value, *(f"[{note}]" for note in notes(result)))
     return "\n".join(part.rstrip("\n") for part in parts if part)
+
+
+def rejection(error: InvalidRequest) -> str:
+    """Return what the model has to change in a program that the server rejects.
+
+    Raises the error again if the caller's options are its cause, which a model cannot change.
+    """
+    if not (error.field or "").startswith(("code", "files")):
+        raise error
+    return f"[the program was not run: {error}]"
+
+
+def _plain_text(data: Mapping[str, Any]) -> str:
+    """Return the text of a display; nothing if it has an image."""
+    return "" if IMAGES & data.keys() else str(data.get("text/plain", ""))
 
 
 def notes(result: Result) -> Iterator[str]:
@@ -48,8 +67,6 @@ def notes(result: Result) -> Iterator[str]:
 
 def images_of(result: Result) -> Iterator[tuple[str, str]]:
     """Yield the MIME type and the base64 text of each image that the program displayed, in order."""
-    for display in result.raw.get("displays") or ():
-        for mime_type in ("image/png", "image/jpeg", "image/webp", "image/gif"):
-            if mime_type in display["data"]:
-                yield mime_type, display["data"][mime_type]
-                break
+    for display in result.displays:
+        if display.mime_type in IMAGES:
+            yield display.mime_type, display.data[display.mime_type]

@@ -7,8 +7,9 @@ from typing import Unpack
 from agents import FunctionTool, ToolOutputImage, ToolOutputText, function_tool
 
 from ..client import AsyncClient
+from ..errors import InvalidRequest
 from ..options import RunOptions
-from .model_text import images_of, text_of, tool_description
+from .model_text import images_of, rejection, text_of, tool_description
 
 
 def run_python_tool(client: AsyncClient, **options: Unpack[RunOptions]) -> FunctionTool:
@@ -27,7 +28,10 @@ def run_python_tool(client: AsyncClient, **options: Unpack[RunOptions]) -> Funct
         Args:
             code: The source text of the program.
         """
-        result = await client.eval(code, **options)
+        try:
+            result = await client.eval(code, **options)
+        except InvalidRequest as error:
+            return [ToolOutputText(text=rejection(error))]
         images = [
             ToolOutputImage(image_url=f"data:{mime_type};base64,{data}")
             for mime_type, data in images_of(result)

@@ -12,9 +12,10 @@ from smolagents import Tool, serialization
 from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
 from smolagents.tools import get_tools_definition_code
 
+from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..sync import Client
-from .model_text import images_of, text_of
+from .model_text import images_of, rejection, text_of
 
 _FINAL_ANSWER = """
 class FinalAnswer(BaseException): pass
@@ -60,12 +61,11 @@ class SmolagentsExecutor(PythonExecutor):
             "agent_data.py": inspect.getsource(serialization),
         }
         requirements = "\n".join(filter(None, [self._options.get("requirements"), self._requirements]))
-        options: RunOptions = {
-            **self._options,
-            "entrypoint": "main.py",
-            "requirements": requirements or None,
-        }
-        result = self._client.eval(files, **options)
+        options: RunOptions = {**self._options, "entrypoint": "main.py", "requirements": requirements or None}
+        try:
+            result = self._client.eval(files, **options)
+        except InvalidRequest as error:
+            raise InterpreterError(rejection(error)) from error
         if result.error_type and result.error_type.endswith("FinalAnswer"):
             # Take the answer from the end of stderr, because `result.error` may be cut.
             answer = serialization.SafeSerializer.loads(result.stderr.rpartition("FinalAnswer: ")[2].strip())

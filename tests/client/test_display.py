@@ -37,6 +37,8 @@ def test_the_suffix_of_a_path_selects_the_form(tmp_path: Path) -> None:
     for name, content in (("a.txt", b"t"), ("a.JPEG", b"\x89PNG"), ("a.dat", b"\x89PNG"), ("a", b"\x89PNG")):
         assert display.save(tmp_path / name).read_bytes() == content
     assert json.loads(display.save(tmp_path / "b.txt", "application/json").read_bytes()) == [1]
+    with pytest.raises(ValueError, match=r"no .png form, only .*image/jpeg"):
+        display.save(tmp_path / "a.png")
     with pytest.raises(KeyError):
         display.content("image/png")
     with pytest.raises(ValueError, match=r".+"):

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pyexec_client import Result
-from pyexec_client.integrations.model_text import exit_code, images_of, text_of, tool_description
+from pyexec_client.errors import InvalidRequest
+from pyexec_client.integrations.model_text import exit_code, images_of, rejection, text_of, tool_description
 
 
 def result_of(**fields: Any) -> Result:
@@ -19,6 +20,15 @@ def result_of(**fields: Any) -> Result:
         ({"stdout": "out\n", "stderr": "err\n", "result": "42"}, "out\nerr\n42"),
         ({"stdout": "out\n", "result": "None"}, "out"),
         ({"stdout": "out", "exit_code": 3}, "out\n[exit code 3]"),
+        (
+            {
+                "displays": [
+                    {"data": {"text/plain": "a table", "text/html": "<b>a table</b>"}, "metadata": {}},
+                    {"data": {"text/plain": "<Figure>", "image/png": "eA=="}, "metadata": {}},
+                ]
+            },
+            "a table",
+        ),
         (
             {"status": "failed", "exit_code": 124, "error_type": "timeout", "error": "ran too long"},
             "[timeout: ran too long]",
@@ -57,3 +67,10 @@ def test_each_display_gives_at_most_one_image() -> None:
 def test_the_description_depends_on_the_network() -> None:
     assert "has no network access" in tool_description({})
     assert "has network access" in tool_description({"network": True})
+
+
+def test_a_model_learns_what_is_wrong_with_its_program_but_not_with_options() -> None:
+    error = InvalidRequest(400, "line 1: not TOML", field="code")
+    assert rejection(error) == f"[the program was not run: {error}]"
+    with pytest.raises(InvalidRequest):
+        rejection(InvalidRequest(400, "too large", field="config.memory_mb"))

@@ -50,6 +50,12 @@ async def test_it_is_asynchronous_with_either_client(client: Client, async_clien
         assert (await run_python_tool(either).ainvoke(call("6 * 7"))).content == "42"
 
 
+def test_the_model_learns_why_a_program_was_rejected(client: Client) -> None:
+    message = run_python_tool(client).invoke(call("# /// script\n# requires-python = '3.12'\n# ///"))
+    assert message.status == "error"
+    assert "requires-python" in message.content
+
+
 def test_images_are_content(client: Client) -> None:
     message = run_python_tool(client).invoke(call(DRAW))
     text, image = message.content_blocks
