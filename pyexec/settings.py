@@ -217,7 +217,10 @@ class Settings:
         10 * 1024 * 1024, "maximum output of a program, stdout and stderr together, in bytes", minimum=1
     )
     max_display_bytes: int = _sizes(
-        8 * 1024 * 1024, "maximum size of a run's displays together, as JSON, in bytes", minimum=0
+        8 * 1024 * 1024,
+        "maximum size of a run's displays together, as JSON, in bytes; with Consul and without PYEXEC_BLOB_URL, at "
+        "most 4194304",
+        minimum=0,
     )
     max_files_mb: int = _sizes(64, "maximum size of a run's output files together, in MiB", minimum=1)
     blob_url: str | None = _sizes(

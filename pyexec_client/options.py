@@ -42,7 +42,8 @@ class RunOptions(Limits, total=False):
     - `env`: environment variables of the program
     - `args`: arguments of the program
     - `output_files`: glob patterns of files under /work to return; a directory means all files in it
-    - `capture_displays`: return what the program shows, such as figures, in `Result.displays`; `eval` always does
+    - `capture_displays`: return what the program shows, such as figures, in `Result.displays`; `eval` does so by
+      default
     """
 
     entrypoint: str | None

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from pyexec.codec import TAGS
+from pyexec.domain.displays import Display, encode_display
 from pyexec.domain.event_stream import EndItem, Item, Position, items_after
 from pyexec.domain.events import FailureType
 from pyexec.domain.output_log import OutputLog, Stream
@@ -71,6 +72,7 @@ def every_item() -> list[Item]:
     output_log = OutputLog()
     for stream in (Stream.SETUP, Stream.STDOUT, Stream.STDERR):
         output_log.append(stream, b"abc")
+    output_log.append(Stream.DISPLAY, encode_display(Display({"text/plain": "42"}, {})))
     running = evolve(events.running(), image="sha256:0")
     begin = [events.submitted(), events.claimed(), events.released(), events.claimed(), events.preparing()]
     run = [*begin, running, events.adopted(), events.kill_requested()]
@@ -91,4 +93,4 @@ def test_the_table_of_events_equals_the_code() -> None:
         fields = set() if isinstance(item, EndItem) else set(json.loads(lines["data"]))
         assert sent.setdefault(lines["event"], fields) == fields
     assert table == sent
-    assert {tag.partition(".")[0] for tag in TAGS} == table.keys() - {"setup", "output"}
+    assert {tag.partition(".")[0] for tag in TAGS} == table.keys() - {"setup", "output", "display"}

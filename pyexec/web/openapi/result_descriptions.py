@@ -78,7 +78,8 @@ RESULT_TYPES: dict[type, TypeDoc] = {
             "What a notebook would show, in order: for `/api/v1/eval`, and if `capture_displays` was set."
         ),
         traceback=FieldDoc(
-            "The exception that ended the program, and before it those that led to it; only with `displays`."
+            "The exception that ended the program, and before it those that led to it; only if `capture_displays` or "
+            "`eval_last_expr` is true."
         ),
         truncated=FieldDoc("Output that was cut."),
         files=FieldDoc("Returned files, if `output_files` was set."),
