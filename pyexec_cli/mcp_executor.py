@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 
 from attrs import evolve, frozen
 
-from pyexec.mcp.executor import Document, Report, phase_text, problem
+from pyexec.mcp.executor import Document, OnProgress, problem
+from pyexec.mcp.progress import ProgressText
 from pyexec_client import Ended, Event, Lifecycle, Output, PyexecError, Setup, requests
 from pyexec_client.errors import ApiError
 from pyexec_client.event_stream import stream_events
@@ -39,7 +39,7 @@ class HttpExecutor:
         self,
         request: Document,
         call_id: str | None,  # noqa: ARG002  only for calls that the transport cannot cancel
-        report: Report | None,
+        on_progress: OnProgress | None,
     ) -> Document:
         with _problems():
             post = Request(
@@ -48,13 +48,13 @@ class HttpExecutor:
                 headers={"Accept": "text/event-stream"},
                 json=request,
             )
-            texts = _Texts()
+            progress = ProgressText()
             async with aclosing(stream_events(self._http, post, _RESUME)) as events:
                 async for event in events:
                     if isinstance(event, Ended):
                         return dict(event.result.raw)
-                    if report is not None and (text := texts.of(event)):
-                        await report(text)
+                    if on_progress is not None and (text := _text_of(event, progress)):
+                        await on_progress(text)
         raise AssertionError("an event stream ends with Ended or raises")
 
     async def cancel(self, call_id: str) -> None:
@@ -107,19 +107,15 @@ class HttpExecutor:
             return bytes(content)
 
 
-class _Texts:
-    """Turns the events of a run into text for a person."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def of(self, event: Event) -> str:
-        match event:
-            case Lifecycle():
-                return phase_text(event.type)
-            case Output() | Setup():
-                return self._decoder.decode(event.data)
-        return ""
+def _text_of(event: Event, progress: ProgressText) -> str:
+    match event:
+        case Lifecycle():
+            return progress.phase(event.type)
+        case Output():
+            return progress.output(event.stream, event.data)
+        case Setup():
+            return progress.output("setup", event.data)
+    return ""
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Document = dict[str, Any]
-Report = Callable[[str], Awaitable[None]]
+OnProgress = Callable[[str], Awaitable[None]]
 """Called with each phase of a run and each piece of its output, as text for a person."""
 
 
@@ -21,7 +21,6 @@ class ExecutorProblem(Exception):
 
 _ARGUMENTS = {"requirements_txt": "requirements", "config.network_disabled": "network", "config.": ""}
 """Arguments of the tools whose names differ from the API's fields."""
-_PHASES = {"submitted": "queued", "preparing": "installing", "running": "running", "adopted": "running"}
 
 
 def problem(message: str, *, code: str, field: str | None = None) -> ExecutorProblem:
@@ -32,15 +31,10 @@ def problem(message: str, *, code: str, field: str | None = None) -> ExecutorPro
     return ExecutorProblem(message, code=code, field=field)
 
 
-def phase_text(event: str) -> str:
-    """Return the phase that an event begins, as a line to report; an empty string if it begins none."""
-    return f"{_PHASES[event]}\n" if event in _PHASES else ""
-
-
 class Executor(Protocol):
     """Runs programs for one caller, and answers for that caller's executions. Raises `ExecutorProblem`."""
 
-    async def run(self, request: Document, call_id: str | None, report: Report | None) -> Document:
+    async def run(self, request: Document, call_id: str | None, on_progress: OnProgress | None) -> Document:
         """Run the request of `/api/v1/eval`, and return the result. If this call is cancelled, kill the run.
 
         `call_id` is the name by which `cancel` finds the run."""

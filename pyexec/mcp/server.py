@@ -69,7 +69,7 @@ def create_server(openapi: Schema, executor_of: ExecutorOf, call_id_of: CallIdOf
             executor=executor_of(context),
             arguments=arguments,
             call_id=call_id_of(context, context.request_id),
-            report=progress.report,
+            on_progress=progress.on_progress,
         )
         try:
             result = await entry.run(call)

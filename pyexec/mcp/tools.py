@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from pyexec.mcp import descriptions
 from pyexec.mcp.content import execution_uri, file_content, result_content, tool_result
-from pyexec.mcp.executor import Document, Executor, Report
+from pyexec.mcp.executor import Document, Executor, OnProgress
 from pyexec.mcp.schemas import ApiSchemas, Schema
 
 WAIT_SECONDS_MAX = 60
@@ -22,14 +22,14 @@ FILE_BYTES_MAX = 8 * 1024 * 1024
 
 @frozen(kw_only=True)
 class Call:
-    """One call of a tool: the caller's executor, the checked arguments, and how to report progress.
+    """One call of a tool: the caller's executor, the checked arguments, and the function to call with progress.
 
     `call_id` names the call for a later cancellation; None if the transport itself cancels calls."""
 
     executor: Executor
     arguments: Mapping[str, Any]
     call_id: str | None = None
-    report: Report | None = None
+    on_progress: OnProgress | None = None
 
 
 @frozen(kw_only=True)
@@ -187,7 +187,7 @@ def _request(arguments: Mapping[str, Any]) -> Document:
 
 async def _run(call: Call) -> CallToolResult:
     request = {**_request(call.arguments), "eval_last_expr": True}
-    return tool_result(await call.executor.run(request, call.call_id, call.report))
+    return tool_result(await call.executor.run(request, call.call_id, call.on_progress))
 
 
 async def _get(call: Call) -> CallToolResult:

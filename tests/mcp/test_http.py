@@ -90,11 +90,12 @@ async def test_progress_reports_phases_and_output(connect: Connect) -> None:
             printed.set()
 
     async with connect() as client:
-        code = "import time\nprint('half way', flush=True)\ntime.sleep(1)\n'done'"
+        code = "import time\ndisplay('shown')\nprint('half way', flush=True)\ntime.sleep(1)\n'done'"
         result = await client.call_tool("run_python", {"code": code}, progress_callback=on_progress)
     assert structured(result)["result"] == "'done'"
     assert printed.is_set(), progress
     assert any("running" in (message or "") for _, message in progress)
+    assert not any("text/plain" in (message or "") for _, message in progress)
     assert [value for value, _ in progress] == sorted({value for value, _ in progress})
 
 
