@@ -162,6 +162,9 @@ def _run_properties(api: ApiSchemas) -> dict[str, Schema]:
         "code": api.field("EvalRequest", "code", description=descriptions.CODE),
         "files": api.field("EvalRequest", "files", description=descriptions.FILES),
         "requirements": api.field("EvalRequest", "requirements_txt"),
+        "inline_requirements": api.field(
+            "EvalRequest", "inline_requirements", description=descriptions.INLINE_REQUIREMENTS
+        ),
         "stdin": api.field("EvalRequest", "stdin"),
         "timeout_seconds": api.field("RequestedLimits", "timeout_seconds"),
         "network": {"type": "boolean", "default": False, "description": descriptions.NETWORK},
@@ -181,7 +184,8 @@ def _request(arguments: Mapping[str, Any]) -> Document:
     }
     if "requirements" in arguments:
         request["requirements_txt"] = arguments["requirements"]
-    request |= {name: arguments[name] for name in ("stdin", "output_files") if name in arguments}
+    same = ("inline_requirements", "stdin", "output_files")
+    request |= {name: arguments[name] for name in same if name in arguments}
     return request
 
 
