@@ -100,7 +100,8 @@ class HttpExecutor:
                     content += chunk
                     if len(content) > bytes_max:
                         raise problem(
-                            f"{path!r} has more than {bytes_max} bytes; get it with `python-executor`",
+                            f"{path!r} has more than {bytes_max} bytes; get it with "
+                            f"`python-executor follow {execution_id} --output-dir DIR`",
                             code="too_large",
                             field="path",
                         )
