@@ -15,7 +15,7 @@ from pyexec.domain.output_log import OutputLog
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
-from pyexec.mcp.executor import Document, OnProgress, problem
+from pyexec.mcp.executor import Document, OnProgress, tool_error
 from pyexec.mcp.progress import ProgressText
 from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
@@ -38,7 +38,7 @@ class ServiceExecutor:
         self._tenant = read_tenant(request)
 
     async def run(self, request: Document, call_id: str | None, on_progress: OnProgress | None) -> Document:
-        with _problems():
+        with _translate_errors():
             body = parse_request(request, EvalRequest, what="arguments")
             started = await self._start(body, call_id)
             execution_id = started.id if isinstance(started, Run) else started
@@ -90,7 +90,7 @@ class ServiceExecutor:
             await items.aclose()
 
     async def cancel(self, call_id: str) -> None:
-        with _problems(), anyio.move_on_after(CANCEL_SECONDS):
+        with _translate_errors(), anyio.move_on_after(CANCEL_SECONDS):
             while True:
                 execution_id = await self._context.executions.find_by_key(call_id, self._tenant)
                 if execution_id is not None:
@@ -101,7 +101,7 @@ class ServiceExecutor:
         logger.info("cancelled call of a tool has no execution")
 
     async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
-        with _problems():
+        with _translate_errors():
             sources = parse_request({"files": list(files)}, EvalRequest, what="arguments").files
             options = parse_request(metadata, Metadata, what="arguments")
             return await self._context.submissions.submit(
@@ -109,26 +109,26 @@ class ServiceExecutor:
             )
 
     async def get(self, execution_id: str, wait_seconds: float) -> Document:
-        with _problems():
+        with _translate_errors():
             execution = await self._context.executions.wait(
                 _checked(execution_id), self._caller, wait_seconds
             )
             return await self._with_output(execution)
 
     async def kill(self, execution_id: str) -> str:
-        with _problems():
+        with _translate_errors():
             execution = await self._context.executions.kill(_checked(execution_id), self._caller)
             return str(execution.status)
 
     async def page(self, status: str | None, limit: int, cursor: str | None) -> Document:
-        with _problems():
+        with _translate_errors():
             wanted = None if status is None else Status(status)
             found, following = await self._context.executions.page(wanted, limit, cursor, self._caller)
             listed = tuple(public(self._request, summary) for summary in found)
             return {"next_cursor": None, **to_json(Listing(executions=listed, next_cursor=following))}
 
     async def read_file(self, execution_id: str, path: str, bytes_max: int) -> bytes:
-        with _problems():
+        with _translate_errors():
             download = await self._context.downloads.one(_checked(execution_id), path, self._caller)
             if download.size > bytes_max:
                 raise InvalidRequest(
@@ -163,12 +163,12 @@ def _checked(execution_id: str) -> str:
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
-    """Turn the errors of the services into problems that name the tool's arguments."""
+def _translate_errors() -> Iterator[None]:
+    """Turn the errors of the services into errors that name the tool's arguments."""
     try:
         yield
     except ExecutorError as error:
         if error.code == ExecutorError.code:
             raise  # the server's own fault, which the SDK logs
         field = error.field if isinstance(error, InvalidRequest) else None
-        raise problem(str(error), code=error.code, field=field) from error
+        raise tool_error(str(error), code=error.code, field=field) from error
