@@ -1,7 +1,6 @@
 """The endpoint `/mcp`."""
 
 import ipaddress
-from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -18,6 +17,7 @@ from pyexec.web.handlers.submissions import read_body
 from pyexec.web.mcp.asgi import App, serve_asgi
 from pyexec.web.mcp.executor import ServiceExecutor
 from pyexec.web.multipart import reject_content_encoding
+from pyexec.web.openapi.lazy import LazyDocument
 
 _INVALID_REQUEST = -32600
 
@@ -26,7 +26,7 @@ _INVALID_REQUEST = -32600
 class McpEndpoint:
     """Serves MCP over HTTP. The tools are made from the OpenAPI document."""
 
-    build_openapi: Callable[[], dict[str, Any]]
+    _openapi: LazyDocument
     _app: App | None = None
     _loading: anyio.Lock = field(factory=anyio.Lock)
 
@@ -51,15 +51,16 @@ class McpEndpoint:
         """Load the SDK at the first use, in a thread: it takes more than a second, and most servers never need it."""
         async with self._loading:
             if self._app is None:
-                self._app = await anyio.to_thread.run_sync(_create_app, self.build_openapi, body_bytes_max)
+                openapi = await self._openapi.get()
+                self._app = await anyio.to_thread.run_sync(_create_app, openapi, body_bytes_max)
             return self._app
 
 
-def _create_app(build_openapi: Callable[[], dict[str, Any]], body_bytes_max: int) -> App:
+def _create_app(openapi: dict[str, Any], body_bytes_max: int) -> App:
     with loading_sdk():
         from pyexec.mcp.http import HttpApp
 
-    return HttpApp(build_openapi(), body_bytes_max)
+    return HttpApp(openapi, body_bytes_max)
 
 
 def _is_dns_rebinding(request: web.Request) -> bool:
