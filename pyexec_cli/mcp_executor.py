@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 
 from attrs import evolve, frozen
 
-from pyexec.mcp.executor import Document, Report, phase_text, problem
+from pyexec.mcp.executor import Document, OnProgress, tool_error
+from pyexec.mcp.progress import ProgressText
 from pyexec_client import Ended, Event, Lifecycle, Output, PyexecError, Setup, requests
 from pyexec_client.errors import ApiError
 from pyexec_client.event_stream import stream_events
@@ -39,29 +39,29 @@ class HttpExecutor:
         self,
         request: Document,
         call_id: str | None,  # noqa: ARG002  only for calls that the transport cannot cancel
-        report: Report | None,
+        on_progress: OnProgress | None,
     ) -> Document:
-        with _problems():
+        with _translate_errors():
             post = Request(
                 method="POST",
                 path="/api/v1/eval",
                 headers={"Accept": "text/event-stream"},
                 json=request,
             )
-            texts = _Texts()
+            progress = ProgressText()
             async with aclosing(stream_events(self._http, post, _RESUME)) as events:
                 async for event in events:
                     if isinstance(event, Ended):
                         return dict(event.result.raw)
-                    if report is not None and (text := texts.of(event)):
-                        await report(text)
+                    if on_progress is not None and (text := _text_of(event, progress)):
+                        await on_progress(text)
         raise AssertionError("an event stream ends with Ended or raises")
 
     async def cancel(self, call_id: str) -> None:
         raise AssertionError(f"standard input and output cancel calls themselves, such as {call_id}")
 
     async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
-        with _problems():
+        with _translate_errors():
             contents = {file["name"]: file["content"].encode() for file in files}
             request = Request(
                 method="POST",
@@ -74,7 +74,7 @@ class HttpExecutor:
             return str((await self._http.json(request))["execution_id"])
 
     async def get(self, execution_id: str, wait_seconds: float) -> Document:
-        with _problems():
+        with _translate_errors():
             request = evolve(
                 requests.get(execution_id, _RETRY),
                 query={"wait": f"{wait_seconds:g}"},
@@ -84,52 +84,49 @@ class HttpExecutor:
             return document
 
     async def kill(self, execution_id: str) -> str:
-        with _problems():
+        with _translate_errors():
             return str((await self._http.json(requests.kill(execution_id, _RETRY)))["status"])
 
     async def page(self, status: str | None, limit: int, cursor: str | None) -> Document:
-        with _problems():
+        with _translate_errors():
             document: Document = await self._http.json(requests.page(status, limit, cursor, _RETRY))
             return document
 
     async def read_file(self, execution_id: str, path: str, bytes_max: int) -> bytes:
-        with _problems():
+        with _translate_errors():
             content = bytearray()
             async with self._http.open(requests.files(execution_id, path, _RETRY)) as response:
                 async for chunk in response.chunks():
                     content += chunk
                     if len(content) > bytes_max:
-                        raise problem(
-                            f"{path!r} has more than {bytes_max} bytes; get it with `python-executor`",
+                        raise tool_error(
+                            f"{path!r} has more than {bytes_max} bytes; get it with "
+                            f"`python-executor follow {execution_id} --output-dir DIR`",
                             code="too_large",
                             field="path",
                         )
             return bytes(content)
 
 
-class _Texts:
-    """Turns the events of a run into text for a person."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def of(self, event: Event) -> str:
-        match event:
-            case Lifecycle():
-                return phase_text(event.type)
-            case Output() | Setup():
-                return self._decoder.decode(event.data)
-        return ""
+def _text_of(event: Event, progress: ProgressText) -> str:
+    match event:
+        case Lifecycle():
+            return progress.phase(event.type)
+        case Output():
+            return progress.output(event.stream, event.data)
+        case Setup():
+            return progress.output("setup", event.data)
+    return ""
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
-    """Turn the client's errors into problems that name the tool's arguments."""
+def _translate_errors() -> Iterator[None]:
+    """Turn the client's errors into errors that name the tool's arguments."""
     try:
         yield
     except ApiError as error:
-        raise problem(str(error), code=error.code, field=error.field) from error
+        raise tool_error(str(error), code=error.code, field=error.field) from error
     except PyexecError as error:
-        raise problem(str(error), code="unavailable") from error
-    except ValueError as error:  # the client itself refuses some ids and paths
-        raise problem(str(error), code="not_found") from error
+        raise tool_error(str(error), code="unavailable") from error
+    except ValueError as error:  # the client itself rejects some ids and paths
+        raise tool_error(str(error), code="not_found") from error

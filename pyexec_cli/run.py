@@ -77,7 +77,7 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
         raise asyncclick.UsageError("--async: eval waits for the value; use run or submit")
     console = Console(flags)
     text = await inputs.read_text("-", "CODE") if code == "-" else code
-    options = await read_options(script, flags, stdin_is_code=code == "-", shows=True)
+    options = await read_options(script, flags, stdin_is_code=code == "-", returns_displays=True)
     async with flags.client() as client:
         result = await client.eval(text, **options)
         if not script.as_json:

@@ -142,15 +142,15 @@ def script_flags(
 
 
 async def read_options(
-    script: ScriptFlags, flags: Flags, *, stdin_is_code: bool, shows: bool = False
+    script: ScriptFlags, flags: Flags, *, stdin_is_code: bool, returns_displays: bool = False
 ) -> RunOptions:
     """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other.
 
-    `shows`: the command always returns displays."""
+    `returns_displays`: the command always returns displays."""
     for name in ("requirements", "stdin", "entrypoint", "output_dir"):
         if getattr(script, name) == "":
             raise asyncclick.UsageError(f"--{name.replace('_', '-')}: must not be empty")
-    if script.output_dir and not (script.output_files or script.displays or shows):
+    if script.output_dir and not (script.output_files or script.displays or returns_displays):
         raise asyncclick.UsageError("--output-dir: use it together with --output-file or --displays")
     if script.requirements and script.no_requirements:
         raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")

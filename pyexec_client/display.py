@@ -1,4 +1,4 @@
-"""What a program showed, as a notebook would show it."""
+"""Displays: objects that a program showed, in the forms that a notebook would use."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _BINARY = re.compile(r"(image|audio|video|font)/(?!svg\+xml$).*|application/(pdf
 
 @frozen
 class Display:
-    """What a notebook would show: an object in one or more MIME types, and metadata."""
+    """An object that a program showed, as a notebook would show it: in one or more MIME types, with metadata."""
 
     data: Mapping[str, Any]
     metadata: Mapping[str, Any]

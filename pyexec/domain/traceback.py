@@ -276,7 +276,7 @@ class TracebackParser:
 
 
 def cut_message(text: str) -> str:
-    """Return a message of the maximum length."""
+    """Shorten a message to the maximum length."""
     return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"
 
 

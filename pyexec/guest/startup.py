@@ -10,6 +10,8 @@ import sys
 PARAMETERS, READY, ARCHIVE, CHANNEL = 3, 4, 5, 6
 """Descriptors: pipes from and to the supervisor, the zip archive that contains this file, and a socket for reports."""
 MESSAGE_MAX = 192 * 1024
+LIMITS_END = 24
+"""SECRET_BYTES + NUMBER_BYTES of reports/channel.py, which this file cannot import: it loads that module's code."""
 CHUNK = 64 * 1024
 TEXT_STREAM = type(sys.stdout)
 SIGNALS = sys.modules["_signal"]
@@ -113,7 +115,7 @@ def open_channel():
     name = "pyexec.guest.reports.channel"
     marshal = sys.modules["marshal"]
     module = sys.modules[name] = type(sys)(name)
-    exec(marshal.loads(marshal.loads(message[24:])["channel"]), module.__dict__)
+    exec(marshal.loads(marshal.loads(message[LIMITS_END:])["channel"]), module.__dict__)
     module.start(CHANNEL, message)
 
 

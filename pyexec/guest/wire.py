@@ -43,7 +43,7 @@ CHUNK = 64 * 1024
 PIECE = 12000
 """Bytes of output in one frame, before base64."""
 REPORT_BYTES_EXTRA = 256 * 1024
-"""What a program may report in addition to its displays: the repr of its last expression, and its exception."""
+"""Bytes that a program may report in addition to its displays: the repr of its last expression, and its exception."""
 
 
 class InputEnded(Exception):

@@ -1,4 +1,4 @@
-"""What the tools tell a model: what the sandbox allows, with the limits of the server."""
+"""Describe the tools for a model: what the sandbox allows, with the limits of the server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ CODE = (
     "Python source code. It runs as /work/main.py. The value of the last expression is returned as `result`."
 )
 FILES = "More files to put into /work before the run, such as modules and data. Their text is UTF-8."
+INLINE_REQUIREMENTS = (
+    "If `requirements` is left out, carry out the `# /// script` block of the code (PEP 723): install its "
+    "`dependencies`, and run in an image whose Python satisfies `requires-python`. false ignores the block."
+)
 NETWORK = "Allow the program to use the network. Without it, the program has no network at all."
 SUBMIT = (
     "Start Python code in the background and return its execution_id at once. Use it for code that runs longer than "
@@ -38,7 +42,7 @@ def run_python(api: ApiSchemas) -> str:
         "is left.\n"
         f"- Python and its standard library come from the image {image}. List other packages in `requirements`; they "
         "are installed before the run and cached.\n"
-        "- There is no network unless `network` is true. Packages are installed in any case.\n"
+        "- There is no network unless `network` is true. Package installation does not need `network`.\n"
         "- The working directory is /work; the program may write there and to /tmp. To get files back, name them in "
         "`output_files`, and read them with read_output_file.\n"
         f"- Limits: {_limits(api)}."

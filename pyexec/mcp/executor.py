@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Document = dict[str, Any]
-Report = Callable[[str], Awaitable[None]]
+EXECUTOR = "pyexec.executor"
+"""The key of the caller's executor in the scope of an ASGI request."""
+OnProgress = Callable[[str], Awaitable[None]]
 """Called with each phase of a run and each piece of its output, as text for a person."""
 
 
-class ExecutorProblem(Exception):
-    """The executor refused a request. `code` and `field` are those of the HTTP API's errors."""
+class ToolError(Exception):
+    """The executor rejected a request. `code` and `field` are those of the HTTP API's errors."""
 
     def __init__(self, message: str, *, code: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -21,26 +23,20 @@ class ExecutorProblem(Exception):
 
 _ARGUMENTS = {"requirements_txt": "requirements", "config.network_disabled": "network", "config.": ""}
 """Arguments of the tools whose names differ from the API's fields."""
-_PHASES = {"submitted": "queued", "preparing": "installing", "running": "running", "adopted": "running"}
 
 
-def problem(message: str, *, code: str, field: str | None = None) -> ExecutorProblem:
+def tool_error(message: str, *, code: str, field: str | None = None) -> ToolError:
     """Return an error of the API in terms of the tools' arguments."""
     for name, argument in _ARGUMENTS.items():
         message = message.replace(name, argument)
         field = field and field.replace(name, argument)
-    return ExecutorProblem(message, code=code, field=field)
-
-
-def phase_text(event: str) -> str:
-    """Return the phase that an event begins, as a line to report; an empty string if it begins none."""
-    return f"{_PHASES[event]}\n" if event in _PHASES else ""
+    return ToolError(message, code=code, field=field)
 
 
 class Executor(Protocol):
-    """Runs programs for one caller, and answers for that caller's executions. Raises `ExecutorProblem`."""
+    """Runs programs for one caller, and answers for that caller's executions. Raises `ToolError`."""
 
-    async def run(self, request: Document, call_id: str | None, report: Report | None) -> Document:
+    async def run(self, request: Document, call_id: str | None, on_progress: OnProgress | None) -> Document:
         """Run the request of `/api/v1/eval`, and return the result. If this call is cancelled, kill the run.
 
         `call_id` is the name by which `cancel` finds the run."""
@@ -61,4 +57,4 @@ class Executor(Protocol):
         """Return one page of executions, newest first, and the cursor of the next page."""
 
     async def read_file(self, execution_id: str, path: str, bytes_max: int) -> bytes:
-        """Return an output file. Refuse one with more than `bytes_max` bytes."""
+        """Return an output file. Reject one with more than `bytes_max` bytes."""

@@ -12,12 +12,9 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from pyexec.mcp.executor import Executor
+from pyexec.mcp.executor import EXECUTOR, Executor
 from pyexec.mcp.schemas import Schema
-from pyexec.mcp.server import SESSION_HEADER, Context, create_server
-
-EXECUTOR = "pyexec.executor"
-"""The key of the caller's executor in the ASGI scope."""
+from pyexec.mcp.server import SESSION_HEADER, McpContext, create_server
 
 
 class HttpApp:
@@ -55,17 +52,17 @@ def _with_session(send: Send) -> Send:
     return send_with_session
 
 
-def _executor_of(context: Context) -> Executor:
+def _executor_of(context: McpContext) -> Executor:
     executor: Executor = _request_of(context).scope[EXECUTOR]
     return executor
 
 
-def _call_id_of(context: Context, request_id: Any) -> str | None:
+def _call_id_of(context: McpContext, request_id: Any) -> str | None:
     session = _request_of(context).headers.get(SESSION_HEADER)
     return None if session is None or request_id is None else f"mcp {session} {request_id}"
 
 
-def _request_of(context: Context) -> Request:
+def _request_of(context: McpContext) -> Request:
     if not isinstance(context.request, Request):
         raise TypeError("a message over HTTP has no HTTP request")
     return context.request

@@ -70,7 +70,7 @@ def _resource(summary: Document) -> Resource:
 
 
 async def read_resource(executor: Executor, uri: str) -> TextResourceContents | BlobResourceContents:
-    """Return the contents of a resource. Raises `UnknownResource` and `ExecutorProblem`."""
+    """Return the contents of a resource. Raises `UnknownResource` and `ToolError`."""
     found = _URI.fullmatch(uri)
     if found is None:
         raise UnknownResource(f"no resource has the URI {uri[:200]!r}")

@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from pyexec.mcp import descriptions
 from pyexec.mcp.content import execution_uri, file_content, result_content, tool_result
-from pyexec.mcp.executor import Document, Executor, Report
+from pyexec.mcp.executor import Document, Executor, OnProgress
 from pyexec.mcp.schemas import ApiSchemas, Schema
 
 WAIT_SECONDS_MAX = 60
@@ -22,14 +22,14 @@ FILE_BYTES_MAX = 8 * 1024 * 1024
 
 @frozen(kw_only=True)
 class Call:
-    """One call of a tool: the caller's executor, the checked arguments, and how to report progress.
+    """One call of a tool: the caller's executor, the checked arguments, and the function to call with progress.
 
     `call_id` names the call for a later cancellation; None if the transport itself cancels calls."""
 
     executor: Executor
     arguments: Mapping[str, Any]
     call_id: str | None = None
-    report: Report | None = None
+    on_progress: OnProgress | None = None
 
 
 @frozen(kw_only=True)
@@ -43,77 +43,7 @@ class ToolEntry:
 def create_tools(openapi: Schema) -> tuple[ToolEntry, ...]:
     """Return the tools of the server that this OpenAPI document describes."""
     api = ApiSchemas(openapi)
-    capture = {"capture_displays": True} if api.has("Metadata", "capture_displays") else {}
-
-    async def submit(call: Call) -> CallToolResult:
-        request = _request(call.arguments)
-        files = request.pop("files")
-        execution_id = await call.executor.submit({**request, **capture}, files)
-        return _structured({"execution_id": execution_id}, f"submitted {execution_id}")
-
-    execution = {"execution_id": api.field("Result", "execution_id")}
-    once = ToolAnnotations(
-        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
-    )
-    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-    return (
-        _entry(
-            _run,
-            "run_python",
-            "Run Python code",
-            descriptions.run_python(api),
-            api.arguments(["code"], **_run_properties(api)),
-            api.output("Result"),
-            once,
-        ),
-        _entry(
-            submit,
-            "submit_python",
-            "Submit Python code",
-            descriptions.SUBMIT,
-            api.arguments(["code"], **_run_properties(api)),
-            api.output("Accepted"),
-            once,
-        ),
-        _entry(
-            _get,
-            "get_execution",
-            "Get an execution",
-            descriptions.GET,
-            api.arguments(["execution_id"], **execution, wait_seconds=_WAIT),
-            api.output("Result"),
-            reads,
-        ),
-        _entry(
-            _kill,
-            "kill_execution",
-            "Kill an execution",
-            descriptions.KILL,
-            api.arguments(["execution_id"], **execution),
-            api.output("KillAnswer"),
-            ToolAnnotations(
-                read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
-            ),
-        ),
-        _entry(
-            _list,
-            "list_executions",
-            "List executions",
-            descriptions.LIST,
-            api.arguments([], status=api.field("Summary", "status"), limit=_LIMIT, cursor=_CURSOR),
-            api.output("Listing"),
-            reads,
-        ),
-        _entry(
-            _read_file,
-            "read_output_file",
-            "Read an output file",
-            descriptions.READ_FILE,
-            api.arguments(["execution_id", "path"], **execution, path=api.field("OutputFile", "path")),
-            None,
-            reads,
-        ),
-    )
+    return (*_run_tools(api), *_execution_tools(api))
 
 
 _WAIT: Schema = {
@@ -134,16 +64,101 @@ _CURSOR: Schema = {
     "type": "string",
     "description": "The `next_cursor` of the page before. Default: the newest executions.",
 }
+_RUNS = ToolAnnotations(
+    read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
+)
+_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_KILLS = ToolAnnotations(
+    read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+)
+
+
+def _run_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
+    """Return the tools that start a run."""
+    capture = {"capture_displays": True} if api.has("Metadata", "capture_displays") else {}
+
+    async def submit(call: Call) -> CallToolResult:
+        request = _request(call.arguments)
+        files = request.pop("files")
+        execution_id = await call.executor.submit({**request, **capture}, files)
+        return _structured({"execution_id": execution_id}, f"submitted {execution_id}")
+
+    arguments = api.arguments(["code"], **_run_properties(api))
+    return (
+        _entry(
+            run=_run,
+            name="run_python",
+            title="Run Python code",
+            description=descriptions.run_python(api),
+            arguments=arguments,
+            output=api.output("Result"),
+            annotations=_RUNS,
+        ),
+        _entry(
+            run=submit,
+            name="submit_python",
+            title="Submit Python code",
+            description=descriptions.SUBMIT,
+            arguments=arguments,
+            output=api.output("Accepted"),
+            annotations=_RUNS,
+        ),
+    )
+
+
+def _execution_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
+    """Return the tools for executions that have been accepted."""
+    execution = {"execution_id": api.field("Result", "execution_id")}
+    path = api.field("OutputFile", "path")
+    status = api.field("Summary", "status")
+    return (
+        _entry(
+            run=_get,
+            name="get_execution",
+            title="Get an execution",
+            description=descriptions.GET,
+            arguments=api.arguments(["execution_id"], **execution, wait_seconds=_WAIT),
+            output=api.output("Result"),
+            annotations=_READS,
+        ),
+        _entry(
+            run=_kill,
+            name="kill_execution",
+            title="Kill an execution",
+            description=descriptions.KILL,
+            arguments=api.arguments(["execution_id"], **execution),
+            output=api.output("KillAnswer"),
+            annotations=_KILLS,
+        ),
+        _entry(
+            run=_list,
+            name="list_executions",
+            title="List executions",
+            description=descriptions.LIST,
+            arguments=api.arguments([], status=status, limit=_LIMIT, cursor=_CURSOR),
+            output=api.output("Listing"),
+            annotations=_READS,
+        ),
+        _entry(
+            run=_read_file,
+            name="read_output_file",
+            title="Read an output file",
+            description=descriptions.READ_FILE,
+            arguments=api.arguments(["execution_id", "path"], **execution, path=path),
+            annotations=_READS,
+        ),
+    )
 
 
 def _entry(
+    *,
     run: Callable[[Call], Awaitable[CallToolResult]],
     name: str,
     title: str,
     description: str,
     arguments: Schema,
-    output: Schema | None,
     annotations: ToolAnnotations,
+    output: Schema | None = None,
 ) -> ToolEntry:
     tool = Tool(
         name=name,
@@ -162,6 +177,9 @@ def _run_properties(api: ApiSchemas) -> dict[str, Schema]:
         "code": api.field("EvalRequest", "code", description=descriptions.CODE),
         "files": api.field("EvalRequest", "files", description=descriptions.FILES),
         "requirements": api.field("EvalRequest", "requirements_txt"),
+        "inline_requirements": api.field(
+            "EvalRequest", "inline_requirements", description=descriptions.INLINE_REQUIREMENTS
+        ),
         "stdin": api.field("EvalRequest", "stdin"),
         "timeout_seconds": api.field("RequestedLimits", "timeout_seconds"),
         "network": {"type": "boolean", "default": False, "description": descriptions.NETWORK},
@@ -181,13 +199,14 @@ def _request(arguments: Mapping[str, Any]) -> Document:
     }
     if "requirements" in arguments:
         request["requirements_txt"] = arguments["requirements"]
-    request |= {name: arguments[name] for name in ("stdin", "output_files") if name in arguments}
+    same = ("inline_requirements", "stdin", "output_files")
+    request |= {name: arguments[name] for name in same if name in arguments}
     return request
 
 
 async def _run(call: Call) -> CallToolResult:
     request = {**_request(call.arguments), "eval_last_expr": True}
-    return tool_result(await call.executor.run(request, call.call_id, call.report))
+    return tool_result(await call.executor.run(request, call.call_id, call.on_progress))
 
 
 async def _get(call: Call) -> CallToolResult:

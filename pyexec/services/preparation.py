@@ -105,7 +105,7 @@ class Preparation:
     async def python_of(self, image: str) -> str | None:
         """Return the version of Python in an image, as 3.12.4 or 3.12; None if it cannot be known before its first
         use."""
-        if version := self.pool.pythons.get(image):
+        if version := self.pool.python_versions.get(image):
             return version
         try:
             with anyio.fail_after(LOOKUP_SECONDS):

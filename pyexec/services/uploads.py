@@ -88,7 +88,7 @@ class CheckedArchive:
 
     @property
     def code_field(self) -> str:
-        """The field of the request that holds the code."""
+        """Return the name of the request's field that holds the code."""
         return self._upload.code_field
 
     async def read_ahead(self, bytes_max: int) -> bool:

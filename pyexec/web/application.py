@@ -25,6 +25,7 @@ from pyexec.web.handlers.server import health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
+from pyexec.web.openapi.lazy import LazyDocument
 
 ROUTES = (
     ("POST", "/api/v1/exec/sync", exec_sync),
@@ -67,14 +68,15 @@ def create_application(
             for same_method in SAFE_METHODS if method == "GET" else (method,):
                 app.router.add_route(same_method, same_path, handler)
 
-    def build_openapi() -> dict[str, Any]:  # imports here: see `OpenAPIFile`
+    def build_openapi() -> dict[str, Any]:  # imports here: see `LazyDocument`
         from pyexec.web.openapi.document import openapi_document, server_info
 
         return openapi_document(ROUTES, server_info(settings, requires_token=tenants.requires_token))
 
-    add_api_docs(app, build_openapi)
+    openapi = LazyDocument(build_openapi)
+    add_api_docs(app, openapi)
     add_pages(app)
-    mcp = McpEndpoint(build_openapi)
+    mcp = McpEndpoint(openapi)
     for same_path in ("/mcp", "/mcp/"):
         app.router.add_post(same_path, mcp.handle)
     return app

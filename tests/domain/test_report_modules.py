@@ -1,5 +1,6 @@
 """Test the code that reports from the program's process, in real interpreters without a sandbox."""
 
+import ast
 import os
 import shutil
 import socket
@@ -75,6 +76,18 @@ def run(tmp_path: Path, source: str, *, evaluate: bool = False, display_bytes: i
     return Reported(
         displays, reader.displays_truncated, reader.crash, reader.result, stdout, stderr, process.returncode
     )
+
+
+def test_the_interpreter_finds_the_code_after_the_secret_and_the_number() -> None:
+    startup = ast.parse(Path(channel.__file__).parent.with_name("startup.py").read_text())
+    constants = {
+        node.targets[0].id: node.value.value
+        for node in startup.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+    }
+    assert constants["LIMITS_END"] == channel.SECRET_BYTES + channel.NUMBER_BYTES
 
 
 def test_records_of_threads_and_of_signal_handlers_do_not_mix(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mcp import MCPError
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-from pyexec.mcp.executor import ExecutorProblem
+from pyexec.mcp.executor import ToolError
 from pyexec_cli.mcp_executor import HttpExecutor
 from pyexec_client.transport import Transport
 from tests.mcp.conftest import Connect
@@ -90,11 +90,12 @@ async def test_progress_reports_phases_and_output(connect: Connect) -> None:
             printed.set()
 
     async with connect() as client:
-        code = "import time\nprint('half way', flush=True)\ntime.sleep(1)\n'done'"
+        code = "import time\ndisplay('shown')\nprint('half way', flush=True)\ntime.sleep(1)\n'done'"
         result = await client.call_tool("run_python", {"code": code}, progress_callback=on_progress)
     assert structured(result)["result"] == "'done'"
     assert printed.is_set(), progress
     assert any("running" in (message or "") for _, message in progress)
+    assert not any("text/plain" in (message or "") for _, message in progress)
     assert [value for value, _ in progress] == sorted({value for value, _ in progress})
 
 
@@ -148,7 +149,7 @@ async def test_a_wrong_message_is_an_error(
         assert (answer.status, f'"code":{code}' in content.replace(" ", "")) == (status, True), content
 
 
-async def test_a_body_of_20_mebibytes_is_refused(connect: Connect) -> None:
+async def test_a_body_of_20_mebibytes_is_rejected(connect: Connect) -> None:
     async with connect() as client:
         with pytest.raises(MCPError, match="larger than 16777216 bytes"):
             await client.call_tool("run_python", {"code": "#" * 20 * 1024 * 1024})
@@ -164,7 +165,7 @@ async def test_a_body_of_20_mebibytes_is_refused(connect: Connect) -> None:
     ],
     ids=str,
 )
-async def test_a_page_of_another_site_is_refused(api: Api, headers: dict[str, str]) -> None:
+async def test_a_page_of_another_site_is_rejected(api: Api, headers: dict[str, str]) -> None:
     answer = await api.request("POST", "/mcp", json=INITIALIZE, headers={**HEADERS, **headers})
     assert answer.status == 403, answer.document
 
@@ -176,18 +177,18 @@ async def test_a_page_of_this_machine_is_accepted(api: Api, host: str) -> None:
         assert answer.status == 200
 
 
-async def test_a_large_output_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_output_file_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyexec.mcp.tools.FILE_BYTES_MAX", 1000)
     async with running_web(tmp_path) as web:
         execution = await ended(web)
         async with http_client(web.url, "2026-07-28") as client:
             arguments = {"execution_id": execution, "path": "big.bin"}
-            refused = await client.call_tool("read_output_file", arguments)
-            assert refused.is_error
-            assert "at most 1000" in text_of(refused)
+            rejected = await client.call_tool("read_output_file", arguments)
+            assert rejected.is_error
+            assert "at most 1000" in text_of(rejected)
         transport = Transport(web.url)
         try:
-            with pytest.raises(ExecutorProblem, match="more than 1000 bytes"):
+            with pytest.raises(ToolError, match="more than 1000 bytes"):
                 await HttpExecutor(transport).read_file(execution, "big.bin", 1000)
         finally:
             await transport.close()
@@ -203,14 +204,14 @@ async def test_another_tenants_execution_does_not_exist(tmp_path: Path, revision
         async with http_client(web.url, revision, as_token("token-b")) as other:
             assert structured(await other.call_tool("list_executions", {}))["executions"] == []
             for tool in ("get_execution", "kill_execution"):
-                refused = await other.call_tool(tool, {"execution_id": execution})
-                assert refused.is_error
-                assert "does not exist" in text_of(refused)
+                rejected = await other.call_tool(tool, {"execution_id": execution})
+                assert rejected.is_error
+                assert "does not exist" in text_of(rejected)
             with pytest.raises(MCPError, match="does not exist"):
                 await other.read_resource(f"pyexec://executions/{execution}")
 
 
-async def test_a_client_without_a_token_is_refused(tmp_path: Path) -> None:
+async def test_a_client_without_a_token_is_rejected(tmp_path: Path) -> None:
     async with running_web(tmp_path, tenants_file=tenants_file(tmp_path)) as web:
         async with create_mcp_http_client() as http:
             answer = await http.post(f"{web.url}/mcp", json=INITIALIZE, headers=HEADERS)

@@ -61,9 +61,9 @@ async def test_mistakes_are_errors(server: Server, revision: str) -> None:
             ("get_execution", {"execution_id": "exe_" + 32 * "0"}, "does not exist"),
             ("read_output_file", {"execution_id": "exe_" + 32 * "0", "path": "x"}, "does not exist"),
         ):
-            refused = await client.call_tool(tool, arguments)
-            assert refused.is_error
-            assert message in text_of(refused)
+            rejected = await client.call_tool(tool, arguments)
+            assert rejected.is_error
+            assert message in text_of(rejected)
         with pytest.raises(MCPError, match="unknown tool"):
             await client.call_tool("x", {})
 
@@ -91,8 +91,8 @@ async def test_the_token_names_the_tenant(tmp_path: Path, revision: str) -> None
     async with running_web(tmp_path, tenants_file=tenants_file(tmp_path)) as web:
         execution = await append(web, "a")
         async with stdio_client(web.url, revision, "--token", "token-b") as client:
-            refused = await client.call_tool("get_execution", {"execution_id": execution})
-            assert "does not exist" in text_of(refused)
+            rejected = await client.call_tool("get_execution", {"execution_id": execution})
+            assert "does not exist" in text_of(rejected)
 
 
 def test_a_server_that_does_not_answer_is_an_error() -> None:

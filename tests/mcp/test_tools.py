@@ -80,6 +80,19 @@ async def test_arguments_reach_the_program(connect: Connect) -> None:
         assert text_of(file) == "héllo world"
 
 
+async def test_the_block_of_a_script_can_be_ignored(connect: Connect) -> None:
+    async with connect() as client:
+        code = "# /// script\n# dependencies = [\n# ///\nprint('ran')"
+        rejected = await client.call_tool("run_python", {"code": code})
+        assert rejected.is_error
+        assert "send inline_requirements: false" in text_of(rejected)
+        arguments = {"code": code, "inline_requirements": False}
+        assert structured(await client.call_tool("run_python", arguments))["stdout"] == "ran\n"
+        submitted = structured(await client.call_tool("submit_python", arguments))
+        result = await client.call_tool("get_execution", {**submitted, "wait_seconds": 60})
+        assert structured(result)["stdout"] == "ran\n"
+
+
 async def test_a_failing_program_is_an_error_with_its_traceback(connect: Connect) -> None:
     async with connect() as client:
         result = await client.call_tool("run_python", {"code": "print('before')\n1 / 0"})

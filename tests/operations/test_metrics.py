@@ -8,6 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
+from pyexec.correlation import MODES
+from pyexec.web.middleware import MODE_OF_ROUTE
 from tests.support.api import Api, api_of, pause
 from tests.support.archives import script
 from tests.support.metrics import figures, until_figures
@@ -39,6 +41,10 @@ def measured(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 async def api(measured: Server) -> AsyncIterator[Api]:
     async with api_of(measured.url) as client:
         yield client
+
+
+def test_every_mode_has_series_from_the_start() -> None:
+    assert {*MODE_OF_ROUTE.values(), "none"} == set(MODES)
 
 
 @pytest.mark.parametrize(

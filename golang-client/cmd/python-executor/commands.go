@@ -74,15 +74,15 @@ func (a *app) root() *cobra.Command {
 	root.Flags().Bool("version", false, "Print the version and exit.")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // commandFirst turns `help` into --help
-	root.AddCommand(a.run(), a.submit(), a.runsNothing(a.follow()), a.runsNothing(a.logs()), a.runsNothing(a.kill()),
-		a.runsNothing(a.list()), a.eval(), a.runsNothing(a.mcp()), a.runsNothing(a.version()),
-		a.runsNothing(a.completion()))
+	root.AddCommand(a.run(), a.submit(), a.withoutRunFlags(a.follow()), a.withoutRunFlags(a.logs()),
+		a.withoutRunFlags(a.kill()), a.withoutRunFlags(a.list()), a.eval(), a.withoutRunFlags(a.mcp()),
+		a.withoutRunFlags(a.version()), a.withoutRunFlags(a.completion()))
 	return root
 }
 
-// runsNothing removes the flags of a run from the help of a command that runs nothing. The command still accepts them,
-// and prints a note that names them.
-func (a *app) runsNothing(command *cobra.Command) *cobra.Command {
+// withoutRunFlags removes the flags of a run from the help of a command that runs nothing. The command still accepts
+// them, and prints a note that names them.
+func (a *app) withoutRunFlags(command *cobra.Command) *cobra.Command {
 	command.SetHelpFunc(func(command *cobra.Command, arguments []string) {
 		for _, name := range runFlags {
 			command.InheritedFlags().Lookup(name).Hidden = true

@@ -69,8 +69,8 @@ func saveDisplays(displays []pyexec.Display, directory string, console *console)
 // images say so in a variable. Multiplexers pass the variable on, but not the images.
 func imageProtocol() string {
 	name := os.Getenv("TERM")
-	hides := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
-	if os.Getenv("TMUX") != "" || slices.ContainsFunc([]string{"screen", "tmux", "dumb"}, hides) {
+	hasPrefix := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	if os.Getenv("TMUX") != "" || slices.ContainsFunc([]string{"screen", "tmux", "dumb"}, hasPrefix) {
 		return ""
 	}
 	if os.Getenv("KITTY_WINDOW_ID") != "" || name == "xterm-kitty" || name == "xterm-ghostty" {

@@ -15,13 +15,13 @@ type scriptFlags struct {
 	requirements, stdin, entrypoint, outputDir string
 	env, files, preCommands, outputFiles       []string
 	noRequirements, displays, asJSON           bool
-	isEval                                     bool // the command returns displays without a flag
+	returnsDisplays                            bool // the command returns displays without a flag
 }
 
 func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 	set := command.Flags()
 	set.SortFlags = false
-	s.isEval = !archive
+	s.returnsDisplays = !archive
 	if archive {
 		set.BoolVar(&s.displays, "displays", false,
 			"Return what the program shows, such as figures of matplotlib.")
@@ -68,7 +68,7 @@ func (s *scriptFlags) options(
 			return nil, usageErrorf(command, "--%s: must not be empty", name)
 		}
 	}
-	if s.outputDir != "" && len(s.outputFiles) == 0 && !s.displays && !s.isEval {
+	if s.outputDir != "" && len(s.outputFiles) == 0 && !s.displays && !s.returnsDisplays {
 		return nil, usageErrorf(command, "--output-dir: use it together with --output-file or --displays")
 	}
 	if s.requirements != "" && s.noRequirements {

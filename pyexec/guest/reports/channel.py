@@ -1,7 +1,8 @@
 """Report from the program's process to the server: displays, the last expression's value, and the exception.
 
-startup.py loads this module and hooks.py before the script, if the run reports. They import only built-in modules:
-any other import could load a file of the caller with the same name. See docs/design/displays.md."""
+startup.py loads this module and hooks.py before the script, if the run reports. They import only modules that the
+interpreter has already loaded: any other import could load a file of the caller with the same name. See
+docs/design/displays.md."""
 
 import _thread
 import marshal

@@ -60,7 +60,7 @@ def clear_output(wait=False):
 
 
 class DisplayHandle:
-    """What `display` returns for a `display_id`."""
+    """Returned by `display` for a `display_id`."""
 
     def __init__(self, display_id=None):
         self.display_id = display_id

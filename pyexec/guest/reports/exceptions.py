@@ -1,6 +1,7 @@
 """Report the exception that has ended the main thread: its type, message and frames, and those that led to it.
 
-This module imports only built-in modules: any other import could load a file of the caller with the same name."""
+This module imports only modules that the interpreter has already loaded: any other import could load a file of the
+caller with the same name."""
 
 import os
 import sys

@@ -73,7 +73,7 @@ class SandboxRequest:
     tenant: str
     since: float
     needs_start: bool = False
-    """True if it no longer waits for a return only."""
+    """True once a start must begin for it."""
     done: anyio.Event = field(factory=anyio.Event)
     sandbox: Sandbox | None = None
     error: Exception | None = None
@@ -125,7 +125,7 @@ class KindQueue:
         times = (use.since + self.returns.soon_seconds for use in self.in_use.values())
         return min((time for time in times if time > now), default=math.inf)
 
-    def patience(self, tenant: str, now: float, start_seconds: float) -> float:
+    def return_wait_seconds(self, tenant: str, now: float, start_seconds: float) -> float:
         """Return for how many seconds the last request of this tenant waits for a return, before a start for it begins.
 
         It does not wait if a start, of `start_seconds`, would probably be faster. If it waits in vain, that has taken

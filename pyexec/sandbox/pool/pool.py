@@ -72,7 +72,7 @@ class Pool:
         self._default_kind = default_kind
         self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
         self._refill = Refill(self._queues, default_kind, size, parallel)
-        self.pythons: dict[str, str] = {}  # of the last sandbox of each image
+        self.python_versions: dict[str, str] = {}  # of the last sandbox of each image
         self._kinds: dict[Sandbox, SandboxKind] = {}
         self._changed = Broadcast()
         self._tasks: TaskGroup | None = None
@@ -178,7 +178,7 @@ class Pool:
         request, queue = SandboxRequest(tenant, anyio.current_time()), self._queues[kind]
         queue.requests.append(request)
         try:
-            with anyio.move_on_after(queue.patience(tenant, request.since, self._starter.seconds)):
+            with anyio.move_on_after(queue.return_wait_seconds(tenant, request.since, self._starter.seconds)):
                 await request.done.wait()
             if not request.done.is_set():
                 request.needs_start = True
@@ -236,7 +236,7 @@ class Pool:
         else:
             queue.starting -= 1
             queue.failures = 0
-            self.pythons[kind.image] = sandbox.python
+            self.python_versions[kind.image] = sandbox.python
             self._offer(kind, sandbox, None)
 
     def _record_failure(self, kind: SandboxKind, error: Exception) -> None:
@@ -265,7 +265,7 @@ class Pool:
             self._record_use(kind, sandbox, request.tenant)
             request.fulfill(sandbox)
             now = anyio.current_time()
-            if tenant and queue.returns.is_start_worthwhile(now - request.since, self._starter.seconds, now):
+            if tenant and queue.returns.record_wait(now - request.since, self._starter.seconds, now):
                 self._begin_start(kind)
             self._start_missing(kind)
         elif tenant is not None or self._refill.has_place():

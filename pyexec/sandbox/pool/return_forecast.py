@@ -30,7 +30,7 @@ class ReturnForecast:
         """Return after how much time in use a sandbox no longer counts as one that comes back soon."""
         return 0.0 if math.isinf(self.seconds) else SOON_SECONDS_MIN + SOON_FACTOR * self.seconds
 
-    def is_start_worthwhile(self, waited: float, start_seconds: float, now: float) -> bool:
+    def record_wait(self, waited: float, start_seconds: float, now: float) -> bool:
         """Record that a request waited this long for a return. Return True if one more sandbox is worth its start.
 
         It is when requests have waited together for as long as a start takes. Then the count begins again."""

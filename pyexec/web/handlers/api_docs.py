@@ -6,14 +6,13 @@ import gzip
 import hashlib
 import json
 import mimetypes
-from collections.abc import Callable
 from importlib.resources import files
-from typing import Any, Self
+from typing import Self
 
-import anyio
 from aiohttp import ETag, web
-from anyio import to_thread
-from attrs import define, field, frozen
+from attrs import define, frozen
+
+from pyexec.web.openapi.lazy import LazyDocument
 
 _SWAGGER_DIR = files("pyexec.web") / "swagger"
 _SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png")
@@ -66,25 +65,22 @@ class StaticFile:
 
 @define
 class OpenAPIFile:
-    """The OpenAPI document, built at the first request: most servers are never asked for it, and building it takes a
-    tenth of the processor time of a start (2026-11-27)."""
+    """Serves the OpenAPI document, compressed at the first request."""
 
-    _build: Callable[[], dict[str, Any]]
+    _document: LazyDocument
     _file: StaticFile | None = None
-    _building: anyio.Lock = field(factory=anyio.Lock)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve the document."""
-        async with self._building:
-            if self._file is None:
-                document = await to_thread.run_sync(self._build)
-                self._file = StaticFile.of(json.dumps(document).encode(), "application/json")
+        document = await self._document.get()
+        if self._file is None:
+            self._file = StaticFile.of(json.dumps(document).encode(), "application/json")
         return await self._file.handle(request)
 
 
-def add_api_docs(app: web.Application, build_openapi: Callable[[], dict[str, Any]]) -> None:
+def add_api_docs(app: web.Application, document: LazyDocument) -> None:
     """Add the pages that show the OpenAPI document."""
-    document = OpenAPIFile(build_openapi)
+    openapi_file = OpenAPIFile(document)
     index = _read("index.html")
     html = "text/html; charset=utf-8"
     static_files = {
@@ -94,7 +90,7 @@ def add_api_docs(app: web.Application, build_openapi: Callable[[], dict[str, Any
         **{f"/docs/{name}": _swagger_file(name) for name in _SWAGGER_FILES},
     }
     for path in ("/openapi.json", "/openapi.json/"):
-        app.router.add_get(path, document.handle)
+        app.router.add_get(path, openapi_file.handle)
     for path, static_file in static_files.items():
         app.router.add_get(path, static_file.handle)
     app.router.add_get("/", _redirect_to_docs)

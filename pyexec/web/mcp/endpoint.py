@@ -1,7 +1,6 @@
 """The endpoint `/mcp`."""
 
 import ipaddress
-from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -11,12 +10,14 @@ from attrs import define, field
 from yarl import URL
 
 from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.mcp.executor import EXECUTOR
 from pyexec.mcp.sdk import loading_sdk
 from pyexec.web.context import TENANTS, get_context
 from pyexec.web.handlers.submissions import read_body
 from pyexec.web.mcp.asgi import App, serve_asgi
 from pyexec.web.mcp.executor import ServiceExecutor
 from pyexec.web.multipart import reject_content_encoding
+from pyexec.web.openapi.lazy import LazyDocument
 
 _INVALID_REQUEST = -32600
 
@@ -25,13 +26,13 @@ _INVALID_REQUEST = -32600
 class McpEndpoint:
     """Serves MCP over HTTP. The tools are made from the OpenAPI document."""
 
-    build_openapi: Callable[[], dict[str, Any]]
+    _openapi: LazyDocument
     _app: App | None = None
     _loading: anyio.Lock = field(factory=anyio.Lock)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one message of a client."""
-        if not request.app[TENANTS].requires_token and _may_be_rebound(request):
+        if not request.app[TENANTS].requires_token and _is_dns_rebinding(request):
             raise web.HTTPForbidden(
                 text="a web page may use /mcp only at an IP address or at localhost; configure API tokens to allow it"
             )
@@ -39,10 +40,10 @@ class McpEndpoint:
         try:
             body = await read_body(request)
         except InvalidRequest as error:
-            return _refusal(error)
+            return _rejection(error)
         app = self._app or await self._load(get_context(request).limits.metadata_bytes_max)
         try:
-            return await serve_asgi(app, request, body, {"pyexec.executor": ServiceExecutor(request)})
+            return await serve_asgi(app, request, body, {EXECUTOR: ServiceExecutor(request)})
         except* ConnectionError as errors:
             raise ConnectionResetError("the client has disconnected") from errors
 
@@ -50,19 +51,20 @@ class McpEndpoint:
         """Load the SDK at the first use, in a thread: it takes more than a second, and most servers never need it."""
         async with self._loading:
             if self._app is None:
-                self._app = await anyio.to_thread.run_sync(_create_app, self.build_openapi, body_bytes_max)
+                openapi = await self._openapi.get()
+                self._app = await anyio.to_thread.run_sync(_create_app, openapi, body_bytes_max)
             return self._app
 
 
-def _create_app(build_openapi: Callable[[], dict[str, Any]], body_bytes_max: int) -> App:
+def _create_app(openapi: dict[str, Any], body_bytes_max: int) -> App:
     with loading_sdk():
         from pyexec.mcp.http import HttpApp
 
-    return HttpApp(build_openapi(), body_bytes_max)
+    return HttpApp(openapi, body_bytes_max)
 
 
-def _may_be_rebound(request: web.Request) -> bool:
-    """Return True if a browser sends this request and addresses the server by a name of the domain name system.
+def _is_dns_rebinding(request: web.Request) -> bool:
+    """Return True if the request may be DNS rebinding: a browser sends it, and addresses the server by a DNS name.
 
     The owner of a name can let it point to this server, and a page from there has the same origin then."""
     if hdrs.ORIGIN not in request.headers:
@@ -75,7 +77,7 @@ def _may_be_rebound(request: web.Request) -> bool:
     return False
 
 
-def _refusal(error: InvalidRequest) -> web.Response:
+def _rejection(error: InvalidRequest) -> web.Response:
     """Return an error for a body that has not been read to the end, in the form that MCP clients show."""
     status = 413 if isinstance(error, TooLarge) else 400
     details = {"code": _INVALID_REQUEST, "message": str(error), "data": {"code": error.code}}

@@ -1,6 +1,5 @@
 """The executor of MCP's tools, over the services of this replica."""
 
-import codecs
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,7 +15,8 @@ from pyexec.domain.output_log import OutputLog
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
-from pyexec.mcp.executor import Document, Report, phase_text, problem
+from pyexec.mcp.executor import Document, OnProgress, tool_error
+from pyexec.mcp.progress import ProgressText
 from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
 from pyexec.web.handlers.submissions import archive_upload, eval_upload
@@ -37,15 +37,15 @@ class ServiceExecutor:
         self._caller = read_caller(request)
         self._tenant = read_tenant(request)
 
-    async def run(self, request: Document, call_id: str | None, report: Report | None) -> Document:
-        with _problems():
+    async def run(self, request: Document, call_id: str | None, on_progress: OnProgress | None) -> Document:
+        with _translate_errors():
             body = parse_request(request, EvalRequest, what="arguments")
             started = await self._start(body, call_id)
             execution_id = started.id if isinstance(started, Run) else started
             try:
-                if report is None:
+                if on_progress is None:
                     return await self._result_of(started)
-                return await self._follow(execution_id, report)
+                return await self._follow(execution_id, on_progress)
             except anyio.get_cancelled_exc_class():
                 if not self._context.submissions.closed:
                     with anyio.CancelScope(shield=True):
@@ -66,17 +66,17 @@ class ServiceExecutor:
             await started.inactive.wait()
             if started.has_ended:
                 return self._document(started.execution, started.output_log)
-            started = started.id  # another replica has taken it over
+            started = started.id  # another replica has adopted it
         execution = await self._context.executions.wait_until_ended(started, self._caller)
         return await self._with_output(execution)
 
-    async def _follow(self, execution_id: str, report: Report) -> Document:
-        """Report the phases and the output, and return the result."""
+    async def _follow(self, execution_id: str, on_progress: OnProgress) -> Document:
+        """Call `on_progress` with the phases and the output, and return the result."""
         async with self._items(execution_id) as batches:
-            texts = _Texts()
+            progress = ProgressText()
             async for batch in batches:
-                if text := "".join(texts.of(item) for item in batch):
-                    await report(text)
+                if text := "".join(_text_of(item, progress) for item in batch):
+                    await on_progress(text)
         return await self._with_output(
             await self._context.executions.wait_until_ended(execution_id, self._caller)
         )
@@ -90,7 +90,7 @@ class ServiceExecutor:
             await items.aclose()
 
     async def cancel(self, call_id: str) -> None:
-        with _problems(), anyio.move_on_after(CANCEL_SECONDS):
+        with _translate_errors(), anyio.move_on_after(CANCEL_SECONDS):
             while True:
                 execution_id = await self._context.executions.find_by_key(call_id, self._tenant)
                 if execution_id is not None:
@@ -101,7 +101,7 @@ class ServiceExecutor:
         logger.info("cancelled call of a tool has no execution")
 
     async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
-        with _problems():
+        with _translate_errors():
             sources = parse_request({"files": list(files)}, EvalRequest, what="arguments").files
             options = parse_request(metadata, Metadata, what="arguments")
             return await self._context.submissions.submit(
@@ -109,26 +109,26 @@ class ServiceExecutor:
             )
 
     async def get(self, execution_id: str, wait_seconds: float) -> Document:
-        with _problems():
+        with _translate_errors():
             execution = await self._context.executions.wait(
                 _checked(execution_id), self._caller, wait_seconds
             )
             return await self._with_output(execution)
 
     async def kill(self, execution_id: str) -> str:
-        with _problems():
+        with _translate_errors():
             execution = await self._context.executions.kill(_checked(execution_id), self._caller)
             return str(execution.status)
 
     async def page(self, status: str | None, limit: int, cursor: str | None) -> Document:
-        with _problems():
+        with _translate_errors():
             wanted = None if status is None else Status(status)
             found, following = await self._context.executions.page(wanted, limit, cursor, self._caller)
             listed = tuple(public(self._request, summary) for summary in found)
             return {"next_cursor": None, **to_json(Listing(executions=listed, next_cursor=following))}
 
     async def read_file(self, execution_id: str, path: str, bytes_max: int) -> bytes:
-        with _problems():
+        with _translate_errors():
             download = await self._context.downloads.one(_checked(execution_id), path, self._caller)
             if download.size > bytes_max:
                 raise InvalidRequest(
@@ -147,19 +147,13 @@ class ServiceExecutor:
         return document
 
 
-class _Texts:
-    """Turns the items of a run into text for a person."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def of(self, item: Item) -> str:
-        match item:
-            case LifecycleItem():
-                return phase_text(event_name(item.event))
-            case OutputItem():
-                return self._decoder.decode(item.data)
-        return ""
+def _text_of(item: Item, progress: ProgressText) -> str:
+    match item:
+        case LifecycleItem():
+            return progress.phase(event_name(item.event))
+        case OutputItem():
+            return progress.output(item.stream, item.data)
+    return ""
 
 
 def _checked(execution_id: str) -> str:
@@ -169,12 +163,12 @@ def _checked(execution_id: str) -> str:
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
-    """Turn the errors of the services into problems that name the tool's arguments."""
+def _translate_errors() -> Iterator[None]:
+    """Turn the errors of the services into errors that name the tool's arguments."""
     try:
         yield
     except ExecutorError as error:
         if error.code == ExecutorError.code:
             raise  # the server's own fault, which the SDK logs
         field = error.field if isinstance(error, InvalidRequest) else None
-        raise problem(str(error), code=error.code, field=field) from error
+        raise tool_error(str(error), code=error.code, field=field) from error
