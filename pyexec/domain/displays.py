@@ -14,6 +14,8 @@ DISPLAYS_MAX = 1000
 """Maximum number of displays of a run."""
 MIME_TYPES_MAX = 50
 """Maximum number of MIME types of a display."""
+JSON_VALUES_MAX = 500_000
+"""Maximum number of commas in a JSON value. More values would occupy the event loop for too long."""
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
 """The names that can be registered (RFC 6838 §4.2), without parameters."""
@@ -71,7 +73,9 @@ def text_value(mime: str, value: bytes) -> str:
 
 
 def json_value(value: bytes) -> Any:
-    """Parse JSON; raise `ValueError` if it is malformed, not finite, or nested too deeply."""
+    """Parse JSON; raise `ValueError` if it is malformed, not finite, nested too deeply, or has too many values."""
+    if value.count(b",") >= JSON_VALUES_MAX:
+        raise ValueError(f"the value has more than {JSON_VALUES_MAX} values")
     try:
         return json.loads(value, parse_constant=_reject_constant)
     except RecursionError as error:

@@ -2,10 +2,13 @@
 
 Part of the supervisor (see bootstrap.py)."""
 
+import fcntl
 import os
+import select
 import signal
 import socket
 import sys
+import termios
 
 from pyexec.guest.home import USER, user_base
 from pyexec.guest.memory import private_bytes
@@ -205,3 +208,21 @@ class Interpreter:
             os.waitpid(self.pid, 0)
         self.close_control()
         self.streams.close()
+
+
+def readable(fd):
+    """Return True if a read of this descriptor returns at once, with data or with its end."""
+    return bool(poll(fd))
+
+
+def has_ended(fd):
+    """Return True if no process has the other end of this socket, and no bytes are left in it."""
+    left = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, left)
+    return not any(left) and any(event & select.POLLHUP for _, event in poll(fd))
+
+
+def poll(fd):
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return poller.poll(0)

@@ -12,6 +12,7 @@ import time
 
 from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
+from pyexec.guest.interpreter import has_ended, readable
 from pyexec.guest.processes import ProcessLimit, kill_all, processes_that_take
 from pyexec.guest.report_forwarder import ReportForwarder
 from pyexec.guest.wire import (
@@ -152,7 +153,7 @@ class Program:
             return True  # the program has opened its output through /proc, and has read it first
         except ConnectionResetError:
             data = b""  # the program has ended without reading what the socket has for it
-        if not data:
+        if not data and (self.streams[fd] != REPORT or has_ended(fd)):  # a process can send an empty report
             self.close_stream(fd)
             return True
         if self.streams[fd] == REPORT:
@@ -194,7 +195,7 @@ class Program:
         return pid
 
     def flush_lines(self, seconds):
-        """Let all processes flush unfinished lines, and forward their output.
+        """Let all processes flush unfinished lines, and forward their output. Return False at the output limit.
 
         A process has done that when it blocks the signal (see startup.py). Other processes get no signal: it would end
         them, and the program could report that."""
@@ -202,13 +203,14 @@ class Program:
         while self.status is None and time.monotonic() < deadline:
             waiting = processes_that_take(signal.SIGRTMAX)
             if not waiting:
-                return
+                break
             for pid in waiting:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGRTMAX)
             if not self.handle_for(pause):
-                return
+                return False
             pause = min(2 * pause, FLUSH_PAUSES[1])
+        return True
 
     def handle_for(self, seconds):
         """Handle events for this time. Return False if the program exceeds its output limit."""
@@ -221,7 +223,8 @@ class Program:
     def stop(self, reason):
         """Kill all processes, forward the rest of their output, and send EXIT."""
         if reason in ("timeout", "cpu_limit", "disk_limit", "out_of_memory", "killed"):
-            self.flush_lines(FLUSH_SECONDS_OF_KILL if reason == "killed" else FLUSH_SECONDS)
+            seconds = FLUSH_SECONDS_OF_KILL if reason == "killed" else FLUSH_SECONDS
+            reason = reason if self.flush_lines(seconds) else "output_limit"
         kill_all()
         with contextlib.suppress(ChildProcessError):
             while True:
@@ -286,10 +289,3 @@ class RateLimiter:
         self.updated = now
         if self.credit < 0:
             time.sleep(PAUSE_SECONDS)
-
-
-def readable(fd):
-    """Return True if a read of this descriptor returns at once, with data or with its end."""
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return bool(poller.poll(0))

@@ -29,6 +29,8 @@ _HEADER_BYTES = 5
 _NUMBER_MAX = 2**31
 _TRACEBACK_BYTES_MAX = 64 * 1024
 """A larger report of an exception is used without its frames, because it is stored in the terminal event."""
+_FIELDS_MAX = 10_000
+"""Of a report of an exception. What guest/reports/exceptions.py sends has fewer."""
 _RELATIONS = {channel.CAUGHT: None, channel.CAUSE: "cause", channel.CONTEXT: "context"}
 
 Field = tuple[bytes, str, bytes]
@@ -123,7 +125,7 @@ def read_display(payload: bytes) -> tuple[Display, bool]:
     metadata: dict[str, object] = {}
     complete = True
     try:
-        for kind, mime, value in _fields(payload):
+        for kind, mime, value in _fields(payload, MIME_TYPES_MAX + 1):
             if kind == channel.METADATA:
                 found = json_value(value)
                 metadata = found if isinstance(found, dict) else {}
@@ -152,24 +154,31 @@ def _value(kind: bytes, mime: str, value: bytes) -> object:
 def read_crash(payload: bytes) -> Crash:
     """Return the exception of a record; raise `ValueError` or `IndexError` if it is malformed."""
     entries: list[TracebackEntry] = []
+    frames: list[list[TracebackFrame]] = []
     own_line = None
-    for kind, name, value in _fields(payload):
+    for kind, name, value in _fields(payload, _FIELDS_MAX):
         if kind in _RELATIONS:
             relation = _RELATIONS[kind] if entries else None
             message = cut_message(value.decode("utf-8", "replace").strip())
             entries.append(TracebackEntry(type=name[:NAME_CHARACTERS], message=message, relation=relation))
+            frames.append([])
         elif kind == channel.FRAME:
-            entries[-1] = evolve(entries[-1], frames=(*entries[-1].frames, _frame(name, value)))
+            frames[-1].append(_frame(name, value))
         elif kind == channel.OMITTED:
             entries[-1] = evolve(entries[-1], frames_omitted=_number(value))
         elif kind == channel.OWN_LINE:
             own_line = _number(value)
     last = entries[-1]
+    traceback = None
+    if len(payload) <= _TRACEBACK_BYTES_MAX:
+        traceback = tuple(
+            evolve(entry, frames=tuple(own)) for entry, own in zip(entries, frames, strict=True)
+        )
     return Crash(
         error_type=last.type,
         error=last.message or last.type,
         error_line=own_line,
-        traceback=tuple(entries) if len(payload) <= _TRACEBACK_BYTES_MAX else None,
+        traceback=traceback,
     )
 
 
@@ -187,10 +196,13 @@ def _number(text: bytes) -> int:
     return number
 
 
-def _fields(payload: bytes) -> Iterator[Field]:
-    """Yield the fields of a record; raise `ValueError` if it is malformed."""
-    at = 0
+def _fields(payload: bytes, fields_max: int) -> Iterator[Field]:
+    """Yield the fields of a record; raise `ValueError` if it is malformed, or has more than `fields_max` fields."""
+    at = number = 0
     while at < len(payload):
+        number += 1
+        if number > fields_max:
+            raise ValueError(f"a record has more than {fields_max} fields")
         name_end = at + 3 + int.from_bytes(payload[at + 1 : at + 3], "big")
         start = name_end + 4
         end = start + int.from_bytes(payload[name_end:start], "big")

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from pyexec.domain.displays import Display, decode_display, is_mime_type
 from pyexec.errors import SandboxBroken
 from pyexec.guest.reports import channel
-from pyexec.guest.reports.channel import BINARY, DISPLAY, EXCEPTION, JSON, METADATA, TEXT, field
+from pyexec.guest.reports.channel import (
+    BINARY,
+    CAUGHT,
+    DISPLAY,
+    EXCEPTION,
+    FRAME,
+    JSON,
+    METADATA,
+    TEXT,
+    field,
+)
 from pyexec.guest.wire import REPORT_BYTES_EXTRA
 from pyexec.sandbox.reports import ReportReader
 
@@ -155,3 +165,26 @@ def test_names_of_mime_types_are_safe(name: Any) -> None:
         assert name.isascii()
         assert name.count("/") == 1
         assert not set(name) & set(" ;,\"'<>\\\r\n\0")
+
+
+def test_a_record_has_a_bounded_number_of_fields() -> None:
+    """Otherwise, reading it would occupy the event loop for seconds."""
+    assert shown(field(JSON, "a/b", b"1"), *[field(METADATA, "", b"{}")] * 100) == (
+        [Display({"a/b": 1}, {})],
+        True,
+    )
+    reader = ReportReader(8 << 20)
+    frames = field(CAUGHT, "E", b"message") + field(FRAME, "", b"1\0\0") * 9_000
+    assert not list(reader.feed(record(EXCEPTION, frames)))
+    assert reader.crash is not None
+    assert (reader.crash.error, reader.crash.traceback) == ("message", None)
+    reader = ReportReader(8 << 20)
+    assert not list(reader.feed(record(EXCEPTION, frames * 2)))
+    assert reader.crash is None
+
+
+def test_a_json_value_has_a_bounded_number_of_values() -> None:
+    assert shown(field(JSON, "application/json", b"[" + b"[]," * 500_000 + b"[]]"), limit=8 << 20) == (
+        [],
+        True,
+    )

@@ -183,6 +183,25 @@ display('end')
     assert (shown, document["stdout"]) == (["'main'", "'thread'", "'end'"], "child\n")
 
 
+async def test_an_empty_message_of_a_child_process_loses_nothing(api: Api) -> None:
+    code = """
+import os, sys
+if os.fork() == 0:
+    for fd in range(3, 10):
+        try:
+            os.write(fd, b"")
+        except OSError:
+            pass
+    os._exit(0)
+os.wait()
+display(1)
+"kept"
+"""
+    result = (await api.eval({"code": code, "eval_last_expr": True})).document
+    assert result["result"] == "'kept'"
+    assert [each["data"] for each in result["displays"]] == [{"text/plain": "1"}]
+
+
 async def test_a_program_that_closes_all_descriptors_only_loses_its_displays(api: Api) -> None:
     code = """
 import os
