@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from attrs import frozen
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from pyexec.domain.python_version import specifier_defect
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
 from pyexec.domain.requirements import parse_requirement
 from pyexec.errors import InvalidRequest, quote
@@ -132,22 +132,12 @@ def _read_document(script: Script, block: _Block, document: dict[str, Any]) -> I
         if reason := _defect(dependency):
             raise script.invalid(f"block at line {block.line}: dependency {quote(dependency)}: {reason}")
     requires_python = document.get("requires-python")
-    if requires_python is not None and not _is_specifier(requires_python):
-        raise script.invalid(
-            f"block at line {block.line}: requires-python must be a version specifier such as '>=3.12', "
-            f"not {quote(str(requires_python))}"
-        )
+    if requires_python is not None and (reason := specifier_defect(requires_python)):
+        raise script.invalid(f"block at line {block.line}: {reason}")
     return InlineMetadata(
         requirements_txt="".join(f"{each.strip()}\n" for each in dependencies) or None,
         requires_python=requires_python,
     )
-
-
-def _is_specifier(value: object) -> bool:
-    try:
-        return isinstance(value, str) and SpecifierSet(value) is not None
-    except InvalidSpecifier:
-        return False
 
 
 def _defect(dependency: str) -> str | None:
