@@ -12,7 +12,7 @@ from attrs import frozen
 from pyexec.domain.python_version import specifier_defect
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
 from pyexec.domain.requirements import parse_requirement
-from pyexec.errors import InvalidRequest, quote
+from pyexec.errors import InvalidRequest, quote, shorten
 
 BLOCK_BYTES_MAX = 32 * 1024
 """Maximum size of a block. Together with the limit on its lines, it bounds the time of the TOML parser, which grows
@@ -24,7 +24,10 @@ _BOM = b"\xef\xbb\xbf"
 _BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)\n((?:#(?: [^\n]*+)?+(?:\n|\Z)){2,}+)")
 """A start line with all comment lines after it. It gives no position back, so it takes linear time."""
 _END = b"\n# ///\n"
-_TOML_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_BLOCK_GOES_ON = (
+    "; a block ends at the last `# ///` of its comment lines, so add an empty line after the first one"
+)
 
 
 @frozen(kw_only=True)
@@ -82,7 +85,8 @@ def read_inline_metadata(script: Script) -> InlineMetadata | None:
         raise script.invalid(
             f"line {block.line}: the block has {len(block.content)} bytes; at most {BLOCK_BYTES_MAX} are allowed"
         )
-    return _read_document(script, block, _parse_toml(script, block, _decode(script, source, block)))
+    text = _decode(script, source, block)
+    return _read_document(script, block, text, _parse_toml(script, block, text))
 
 
 def _script_blocks(source: bytes) -> Iterator[_Block]:
@@ -107,7 +111,7 @@ def _decode(script: Script, source: bytes, block: _Block) -> str:
         at = block.line + 1 + block.content.count(b"\n", 0, error.start)
         raise script.invalid(f"line {at}: it is not {error.encoding} text") from error
     except (SyntaxError, LookupError, ValueError) as error:
-        raise script.invalid(f"the script cannot be decoded: {error}") from error
+        raise script.invalid(f"the script cannot be decoded: {shorten(str(error))}") from error
 
 
 def _parse_toml(script: Script, block: _Block, text: str) -> dict[str, Any]:
@@ -119,18 +123,22 @@ def _parse_toml(script: Script, block: _Block, text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise script.invalid(f"line {block.line}: the block is nested too deeply") from error
     except ValueError as error:  # also a date that does not exist
-        place = _TOML_LINE.search(str(error))
-        line = block.line if place is None else block.line + int(place[1])
-        raise script.invalid(f"line {line}: not TOML: {_TOML_LINE.sub('', str(error))}") from error
+        place = _TOML_PLACE.search(str(error))
+        lines = text.removesuffix("\n").split("\n")
+        number = 0 if place is None else int(place[1] or len(lines))
+        hint = _BLOCK_GOES_ON if any(line.startswith("///") for line in lines[:number]) else ""
+        reason = shorten(_TOML_PLACE.sub("", str(error)))
+        raise script.invalid(f"line {block.line + number}: not TOML: {reason}{hint}") from error
 
 
-def _read_document(script: Script, block: _Block, document: dict[str, Any]) -> InlineMetadata:
+def _read_document(script: Script, block: _Block, text: str, document: dict[str, Any]) -> InlineMetadata:
     dependencies = document.get("dependencies", [])
     if not isinstance(dependencies, list) or not all(isinstance(each, str) for each in dependencies):
         raise script.invalid(f"block at line {block.line}: dependencies must be a list of strings")
     for dependency in dependencies:
         if reason := _defect(dependency):
-            raise script.invalid(f"block at line {block.line}: dependency {quote(dependency)}: {reason}")
+            place = _place(block, text, dependency)
+            raise script.invalid(f"{place}: dependency {quote(dependency)}: {reason}")
     requires_python = document.get("requires-python")
     if requires_python is not None and (reason := specifier_defect(requires_python)):
         raise script.invalid(f"block at line {block.line}: {reason}")
@@ -140,11 +148,21 @@ def _read_document(script: Script, block: _Block, document: dict[str, Any]) -> I
     )
 
 
+def _place(block: _Block, text: str, dependency: str) -> str:
+    """Return the line of the script that has the dependency in quotes, else that of the block: TOML has escapes."""
+    for number, line in enumerate(text.split("\n"), start=block.line + 1):
+        if f'"{dependency}"' in line or f"'{dependency}'" in line:
+            return f"line {number}"
+    return f"block at line {block.line}"
+
+
 def _defect(dependency: str) -> str | None:
     """Return what is wrong with a dependency, which must mean the same as a line of a requirements.txt; None if nothing
     is."""
     if dependency.lstrip().startswith("-"):
         return "options are not allowed here; use requirements_txt for them"
+    if len(dependency) > LINE_LENGTH_MAX:
+        return f"it is longer than {LINE_LENGTH_MAX} characters"
     if len(dependency.splitlines()) > 1 or re.search(r"\s#", dependency):
         return "it must be a single requirement without a comment"
     try:
