@@ -21,7 +21,7 @@ PREFIX = b"# /// script"
 """Every script with a block contains this."""
 
 _BOM = b"\xef\xbb\xbf"
-_BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)\n((?:#(?: [^\n]*+)?+(?:\n|\Z)){2,}+)")
+_BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)(?:\n|\Z)((?:#(?: [^\n]*+)?+(?:\n|\Z))*+)")
 """A start line with all comment lines after it. It gives no position back, so it takes linear time."""
 _END = b"\n# ///\n"
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -42,19 +42,25 @@ class InlineMetadata:
 
 @frozen
 class _Block:
-    """A block: the number of its first line in the script, and its content without the comment signs."""
+    """A block: the number of its first line in the script, and its content without the comment signs.
+
+    A block that is not closed has no content."""
 
     line: int
     content: bytes
+    is_closed: bool = True
 
 
 @frozen
 class Script:
-    """A file to run: its name for messages, its content, and the field of the request that holds it."""
+    """A file to run: its name for messages, its content, and the field of the request that holds it.
+
+    If it is not `is_whole`, its end may be cut off."""
 
     name: str
     source: bytes
     field: str
+    is_whole: bool = True
 
     def invalid(self, reason: str) -> InvalidRequest:
         """Return the error for a block that cannot be used."""
@@ -68,16 +74,19 @@ class Script:
 def read_inline_metadata(script: Script) -> InlineMetadata | None:
     """Return the inline metadata of a script; None if it has no `script` block.
 
-    Raise `InvalidRequest` if the block is malformed, or if there are several. The time grows linearly with the size of
-    the script."""
+    Raise `InvalidRequest` if the block is malformed or not closed, or if there are several. The time grows linearly
+    with the size of the script."""
     if PREFIX not in script.source:
         return None
     source = script.source.removeprefix(_BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    blocks = _script_blocks(source)
-    block = next(blocks, None)
+    blocks = _script_blocks(source, is_whole=script.is_whole)
+    block, second = next(blocks, None), next(blocks, None)
+    for each in (block, second):
+        if each is not None and not each.is_closed:
+            raise script.invalid(f"the script block that starts at line {each.line} is not closed by `# ///`")
     if block is None:
         return None
-    if second := next(blocks, None):
+    if second is not None:
         raise script.invalid(
             f"line {second.line}: there is a second script block; the first one is at line {block.line}"
         )
@@ -89,17 +98,26 @@ def read_inline_metadata(script: Script) -> InlineMetadata | None:
     return _read_document(script, block, text, _parse_toml(script, block, text))
 
 
-def _script_blocks(source: bytes) -> Iterator[_Block]:
-    """Yield the blocks of the type `script`: exactly those that the regular expression of the specification finds.
+def _script_blocks(source: bytes, *, is_whole: bool = True) -> Iterator[_Block]:
+    """Yield the blocks of the type `script`. The closed blocks are exactly those that the regular expression of the
+    specification finds.
 
     That expression takes time with the square of the number of start lines. A block ends at the last end line of its
     run of comment lines. So after a start line without an end line, no other start line of the run has one."""
     for match in _BEGINNING.finditer(source):
         kind, lines = match[1], match[2]
+        if kind != b"script":
+            continue
         end = (lines if lines.endswith(b"\n") else lines + b"\n").rfind(_END)
-        if end >= 0 and kind == b"script":
+        if end >= 0:
             content = (text[2:] if text[1:2] == b" " else text[1:] for text in lines[:end].split(b"\n"))
-            yield _Block(source.count(b"\n", 0, match.start()) + 1, b"\n".join(content) + b"\n")
+            yield _Block(_line_at(source, match.start()), b"\n".join(content) + b"\n")
+        elif lines.split(b"\n", 1)[0] != b"# ///" and (is_whole or match.end() < len(source)):
+            yield _Block(_line_at(source, match.start()), b"", is_closed=False)
+
+
+def _line_at(source: bytes, position: int) -> int:
+    return source.count(b"\n", 0, position) + 1
 
 
 def _decode(script: Script, source: bytes, block: _Block) -> str:

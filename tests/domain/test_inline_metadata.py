@@ -71,14 +71,14 @@ def test_the_same_blocks_are_found_as_by_the_expression_of_the_specification(
     lines: list[str], end: str
 ) -> None:
     source = "\n".join(lines) + end
-    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode())]
+    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode()) if each.is_closed]
     assert found == reference_blocks(source)
 
 
 @given(st.text(alphabet="# /script\nx\u2028é\x0c", max_size=80))
 def test_any_text_is_read_as_the_specification_says(text: str) -> None:
     source = f"# /// script\n{text}\n# ///"
-    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode())]
+    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode()) if each.is_closed]
     assert found == reference_blocks(source)
 
 
@@ -92,7 +92,19 @@ def test_the_example_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["", "print(1)", "# /// script\nprint(1)", "x = '# /// script'", block("a", "b")]
+    "source",
+    [
+        "",
+        "print(1)",
+        "x = '# /// script'",
+        " # /// script\n",
+        "# /// script \n# a = 1\n",
+        "# /// script: an example\n",
+        "# /// script\n# ///\nprint(1)",
+        "# /// a\n# /// script\n# ///\n",
+        block("a", "b"),
+        "# /// b\n# a = 1\n",
+    ],
 )
 def test_a_script_without_a_block_has_no_metadata(source: str) -> None:
     assert read(source) is None
@@ -184,6 +196,33 @@ def test_what_cannot_be_used_is_rejected_with_its_line(source: str, said: str) -
     assert said in refused(source)
 
 
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("# /// script", 1),
+        ("# /// script\nprint(1)", 1),
+        ("# /// script\n# dependencies = ['six']\n\nimport six\n", 1),
+        ("x = 1\n# /// script\n# dependencies = ['six']", 2),
+        ("# /// script\n# a = 1\n#///\n", 1),
+        ("# /// script\n# a = 1\n# /// \n", 1),
+        ("# /// script\n# a = 1\n\n# b = 2\n# ///\n", 1),
+        ("# /// script\r\n# a = 1\r\n", 1),
+        (block("a = 1") + "\n# /// script\n# b = 1\n", 5),
+        ("# /// script\n# b = 1\n\n" + block("a = 1"), 1),
+    ],
+)
+def test_a_block_that_is_not_closed_is_rejected(source: str, line: int) -> None:
+    assert f"the script block that starts at line {line} is not closed by `# ///`" in refused(source)
+
+
+def test_a_block_at_the_end_of_a_cut_script_may_be_closed_later() -> None:
+    cut = Script("main.py", b"# /// script\n# dependencies = ['six']\n# x", "archive", is_whole=False)
+    assert read_inline_metadata(cut) is None
+    complete = Script("main.py", b"# /// script\n# a = 1\nimport six", "archive", is_whole=False)
+    with pytest.raises(InvalidRequest, match="is not closed"):
+        read_inline_metadata(complete)
+
+
 def test_a_block_in_the_wrong_encoding_is_rejected_with_its_line() -> None:
     assert "line 4: it is not utf-8 text" in refused(b"x = 1\n# /// script\n# a = 1\n# b = '\xff'\n# ///\n")
 
@@ -214,6 +253,7 @@ SIZE = 4 * 1024 * 1024
         "# /// script\n",
         "# /// script\n#\n",
         "# /// script\n#\n# ///\n\n",
+        "# /// script\n# ///\n\n",
         "# ///\n",
         "#\n",
         "# /// a",
