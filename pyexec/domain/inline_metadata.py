@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from attrs import frozen
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from pyexec.domain.python_version import specifier_defect
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
 from pyexec.domain.requirements import parse_requirement
-from pyexec.errors import InvalidRequest, quote
+from pyexec.errors import InvalidRequest, quote, shorten
 
 BLOCK_BYTES_MAX = 32 * 1024
 """Maximum size of a block. Together with the limit on its lines, it bounds the time of the TOML parser, which grows
@@ -21,10 +21,13 @@ PREFIX = b"# /// script"
 """Every script with a block contains this."""
 
 _BOM = b"\xef\xbb\xbf"
-_BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)\n((?:#(?: [^\n]*+)?+(?:\n|\Z)){2,}+)")
+_BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)(?:\n|\Z)((?:#(?: [^\n]*+)?+(?:\n|\Z))*+)")
 """A start line with all comment lines after it. It gives no position back, so it takes linear time."""
 _END = b"\n# ///\n"
-_TOML_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_BLOCK_GOES_ON = (
+    "; a block ends at the last `# ///` of its comment lines, so add an empty line after the first one"
+)
 
 
 @frozen(kw_only=True)
@@ -39,19 +42,25 @@ class InlineMetadata:
 
 @frozen
 class _Block:
-    """A block: the number of its first line in the script, and its content without the comment signs."""
+    """A block: the number of its first line in the script, and its content without the comment signs.
+
+    A block that is not closed has no content."""
 
     line: int
     content: bytes
+    is_closed: bool = True
 
 
 @frozen
 class Script:
-    """A file to run: its name for messages, its content, and the field of the request that holds it."""
+    """A file to run: its name for messages, its content, and the field of the request that holds it.
+
+    If it is not `is_whole`, its end may be cut off."""
 
     name: str
     source: bytes
     field: str
+    is_whole: bool = True
 
     def invalid(self, reason: str) -> InvalidRequest:
         """Return the error for a block that cannot be used."""
@@ -65,16 +74,19 @@ class Script:
 def read_inline_metadata(script: Script) -> InlineMetadata | None:
     """Return the inline metadata of a script; None if it has no `script` block.
 
-    Raise `InvalidRequest` if the block is malformed, or if there are several. The time grows linearly with the size of
-    the script."""
+    Raise `InvalidRequest` if the block is malformed or not closed, or if there are several. The time grows linearly
+    with the size of the script."""
     if PREFIX not in script.source:
         return None
     source = script.source.removeprefix(_BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    blocks = _script_blocks(source)
-    block = next(blocks, None)
+    blocks = _script_blocks(source, is_whole=script.is_whole)
+    block, second = next(blocks, None), next(blocks, None)
+    for each in (block, second):
+        if each is not None and not each.is_closed:
+            raise script.invalid(f"the script block that starts at line {each.line} is not closed by `# ///`")
     if block is None:
         return None
-    if second := next(blocks, None):
+    if second is not None:
         raise script.invalid(
             f"line {second.line}: there is a second script block; the first one is at line {block.line}"
         )
@@ -82,20 +94,30 @@ def read_inline_metadata(script: Script) -> InlineMetadata | None:
         raise script.invalid(
             f"line {block.line}: the block has {len(block.content)} bytes; at most {BLOCK_BYTES_MAX} are allowed"
         )
-    return _read_document(script, block, _parse_toml(script, block, _decode(script, source, block)))
+    text = _decode(script, source, block)
+    return _read_document(script, block, text, _parse_toml(script, block, text))
 
 
-def _script_blocks(source: bytes) -> Iterator[_Block]:
-    """Yield the blocks of the type `script`: exactly those that the regular expression of the specification finds.
+def _script_blocks(source: bytes, *, is_whole: bool = True) -> Iterator[_Block]:
+    """Yield the blocks of the type `script`. The closed blocks are exactly those that the regular expression of the
+    specification finds.
 
     That expression takes time with the square of the number of start lines. A block ends at the last end line of its
     run of comment lines. So after a start line without an end line, no other start line of the run has one."""
     for match in _BEGINNING.finditer(source):
         kind, lines = match[1], match[2]
+        if kind != b"script":
+            continue
         end = (lines if lines.endswith(b"\n") else lines + b"\n").rfind(_END)
-        if end >= 0 and kind == b"script":
+        if end >= 0:
             content = (text[2:] if text[1:2] == b" " else text[1:] for text in lines[:end].split(b"\n"))
-            yield _Block(source.count(b"\n", 0, match.start()) + 1, b"\n".join(content) + b"\n")
+            yield _Block(_line_at(source, match.start()), b"\n".join(content) + b"\n")
+        elif lines.split(b"\n", 1)[0] != b"# ///" and (is_whole or match.end() < len(source)):
+            yield _Block(_line_at(source, match.start()), b"", is_closed=False)
+
+
+def _line_at(source: bytes, position: int) -> int:
+    return source.count(b"\n", 0, position) + 1
 
 
 def _decode(script: Script, source: bytes, block: _Block) -> str:
@@ -107,7 +129,7 @@ def _decode(script: Script, source: bytes, block: _Block) -> str:
         at = block.line + 1 + block.content.count(b"\n", 0, error.start)
         raise script.invalid(f"line {at}: it is not {error.encoding} text") from error
     except (SyntaxError, LookupError, ValueError) as error:
-        raise script.invalid(f"the script cannot be decoded: {error}") from error
+        raise script.invalid(f"the script cannot be decoded: {shorten(str(error))}") from error
 
 
 def _parse_toml(script: Script, block: _Block, text: str) -> dict[str, Any]:
@@ -119,35 +141,37 @@ def _parse_toml(script: Script, block: _Block, text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise script.invalid(f"line {block.line}: the block is nested too deeply") from error
     except ValueError as error:  # also a date that does not exist
-        place = _TOML_LINE.search(str(error))
-        line = block.line if place is None else block.line + int(place[1])
-        raise script.invalid(f"line {line}: not TOML: {_TOML_LINE.sub('', str(error))}") from error
+        place = _TOML_PLACE.search(str(error))
+        lines = text.removesuffix("\n").split("\n")
+        number = 0 if place is None else int(place[1] or len(lines))
+        hint = _BLOCK_GOES_ON if any(line.startswith("///") for line in lines[:number]) else ""
+        reason = shorten(_TOML_PLACE.sub("", str(error)))
+        raise script.invalid(f"line {block.line + number}: not TOML: {reason}{hint}") from error
 
 
-def _read_document(script: Script, block: _Block, document: dict[str, Any]) -> InlineMetadata:
+def _read_document(script: Script, block: _Block, text: str, document: dict[str, Any]) -> InlineMetadata:
     dependencies = document.get("dependencies", [])
     if not isinstance(dependencies, list) or not all(isinstance(each, str) for each in dependencies):
         raise script.invalid(f"block at line {block.line}: dependencies must be a list of strings")
     for dependency in dependencies:
         if reason := _defect(dependency):
-            raise script.invalid(f"block at line {block.line}: dependency {quote(dependency)}: {reason}")
+            place = _place(block, text, dependency)
+            raise script.invalid(f"{place}: dependency {quote(dependency)}: {reason}")
     requires_python = document.get("requires-python")
-    if requires_python is not None and not _is_specifier(requires_python):
-        raise script.invalid(
-            f"block at line {block.line}: requires-python must be a version specifier such as '>=3.12', "
-            f"not {quote(str(requires_python))}"
-        )
+    if requires_python is not None and (reason := specifier_defect(requires_python)):
+        raise script.invalid(f"block at line {block.line}: {reason}")
     return InlineMetadata(
         requirements_txt="".join(f"{each.strip()}\n" for each in dependencies) or None,
         requires_python=requires_python,
     )
 
 
-def _is_specifier(value: object) -> bool:
-    try:
-        return isinstance(value, str) and SpecifierSet(value) is not None
-    except InvalidSpecifier:
-        return False
+def _place(block: _Block, text: str, dependency: str) -> str:
+    """Return the line of the script that has the dependency in quotes, else that of the block: TOML has escapes."""
+    for number, line in enumerate(text.split("\n"), start=block.line + 1):
+        if f'"{dependency}"' in line or f"'{dependency}'" in line:
+            return f"line {number}"
+    return f"block at line {block.line}"
 
 
 def _defect(dependency: str) -> str | None:
@@ -155,6 +179,8 @@ def _defect(dependency: str) -> str | None:
     is."""
     if dependency.lstrip().startswith("-"):
         return "options are not allowed here; use requirements_txt for them"
+    if len(dependency) > LINE_LENGTH_MAX:
+        return f"it is longer than {LINE_LENGTH_MAX} characters"
     if len(dependency.splitlines()) > 1 or re.search(r"\s#", dependency):
         return "it must be a single requirement without a comment"
     try:

@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterator
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from pyexec.domain.spec import Policy, Spec
-from pyexec.errors import PythonMismatch
+from pyexec.errors import PythonMismatch, quote, shorten
 
 OLDEST_MINOR, NEWEST_MINOR = 8, 14
 """The versions 3.X of the official images `python:3.X-slim` that are offered if no other image fits."""
-_PATCHES = range(100)
+SPECIFIER_LENGTH_MAX, CLAUSES_MAX = 256, 16
+"""Limits of `requires-python`. The time to compare it with the version of an image grows with its clauses."""
 _OFFICIAL = re.compile(
     r"(?:docker\.io/)?(?:library/)?python:(3\.\d{1,2}(?:\.\d{1,3})?)(?:-[a-z0-9.-]+)?(?:@.+)?"
 )
@@ -24,6 +25,21 @@ def tag_version(image: str) -> str | None:
     return None if found is None else found[1]
 
 
+def specifier_defect(requires_python: object) -> str | None:
+    """Return what is wrong with a `requires-python`; None if nothing is."""
+    if not isinstance(
+        requires_python, str
+    ):  # the text of a number or of a nested table may be too long to write
+        return "requires-python must be a version specifier such as '>=3.12', in quotes"
+    if len(requires_python) > SPECIFIER_LENGTH_MAX or requires_python.count(",") >= CLAUSES_MAX:
+        return f"requires-python may have at most {SPECIFIER_LENGTH_MAX} characters and {CLAUSES_MAX} clauses"
+    try:
+        SpecifierSet(requires_python)
+    except ValueError:  # also a number of more digits than Python converts
+        return f"requires-python must be a version specifier such as '>=3.12', not {quote(requires_python)}"
+    return None
+
+
 def may_satisfy(requires_python: str, version: str | None) -> bool:
     """Return False if this version certainly does not satisfy the specifier.
 
@@ -32,12 +48,20 @@ def may_satisfy(requires_python: str, version: str | None) -> bool:
         return True
     try:
         parsed = Version(version.rstrip("+"))  # as in 3.13.0+, a build from the repository
-    except InvalidVersion:
+    except ValueError:
         return True
     specifiers = SpecifierSet(requires_python)
     if len(parsed.release) == 2 and not parsed.is_prerelease:
-        return any(specifiers.contains(f"{parsed.public}.{patch}") for patch in _PATCHES)
+        return any(specifiers.contains(f"{parsed.public}.{patch}") for patch in _patches(requires_python))
     return specifiers.contains(parsed, prereleases=True)
+
+
+def _patches(requires_python: str) -> list[int]:
+    """Return the third numbers of versions that represent all others below 100.
+
+    Between two numbers of the specifier, it treats all versions alike."""
+    named = {int(digits) for digits in re.findall(r"(?<!\d)\d{1,2}(?!\d)", requires_python, re.ASCII)}
+    return sorted({0, *named, *(number + 1 for number in named if number < 99)})
 
 
 def check_python(spec: Spec, version: str | None) -> None:
@@ -45,8 +69,8 @@ def check_python(spec: Spec, version: str | None) -> None:
     required = spec.requires_python
     if required is not None and not may_satisfy(required, version):
         raise PythonMismatch(
-            f"the script requires Python {required}, but the image {spec.docker_image!r} has Python {version}; name "
-            "another image, or send inline_requirements: false"
+            f"the script requires Python {shorten(required)}, but the image {spec.docker_image!r} has Python "
+            f"{version}; name another image, or send inline_requirements: false"
         )
 
 

@@ -6,6 +6,7 @@ from attrs import evolve, frozen
 from pyexec.domain.inline_metadata import Script, read_inline_metadata
 from pyexec.domain.python_version import images_to_try, may_satisfy
 from pyexec.domain.spec import Policy
+from pyexec.errors import quote
 from pyexec.services.preparation import Preparation
 from pyexec.services.uploads import Submission, Upload
 
@@ -55,4 +56,4 @@ class InlineRequirements:
             if may_satisfy(requires_python, version):
                 return image
             tried.append(f"{image} has Python {version}")
-        raise script.invalid(f"requires-python is {requires_python!r}, but {', '.join(tried)}")
+        raise script.invalid(f"requires-python is {quote(requires_python)}, but {', '.join(tried)}")

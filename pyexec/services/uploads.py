@@ -119,7 +119,7 @@ class CheckedArchive:
             return None
         name = self.entrypoint() if is_whole else self._check.entrypoint or "main.py"
         source = await anyio.to_thread.run_sync(read_member, archive, name)
-        return None if source is None else Script(name, source, self.code_field)
+        return None if source is None else Script(name, source, self.code_field, is_whole)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the archive's bytes. Raises `InvalidRequest` for a malformed archive, after the last byte at the

@@ -71,14 +71,14 @@ def test_the_same_blocks_are_found_as_by_the_expression_of_the_specification(
     lines: list[str], end: str
 ) -> None:
     source = "\n".join(lines) + end
-    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode())]
+    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode()) if each.is_closed]
     assert found == reference_blocks(source)
 
 
 @given(st.text(alphabet="# /script\nx\u2028é\x0c", max_size=80))
 def test_any_text_is_read_as_the_specification_says(text: str) -> None:
     source = f"# /// script\n{text}\n# ///"
-    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode())]
+    found = [(each.line, each.content.decode()) for each in _script_blocks(source.encode()) if each.is_closed]
     assert found == reference_blocks(source)
 
 
@@ -92,7 +92,19 @@ def test_the_example_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["", "print(1)", "# /// script\nprint(1)", "x = '# /// script'", block("a", "b")]
+    "source",
+    [
+        "",
+        "print(1)",
+        "x = '# /// script'",
+        " # /// script\n",
+        "# /// script \n# a = 1\n",
+        "# /// script: an example\n",
+        "# /// script\n# ///\nprint(1)",
+        "# /// a\n# /// script\n# ///\n",
+        block("a", "b"),
+        "# /// b\n# a = 1\n",
+    ],
 )
 def test_a_script_without_a_block_has_no_metadata(source: str) -> None:
     assert read(source) is None
@@ -129,7 +141,18 @@ def test_the_declared_encoding_decides(encoding: str) -> None:
             block("a = 1") + "\n" + block("b = 1"),
             "line 5: there is a second script block; the first one is at line 1",
         ),
-        ("x = 1\n" + block("\ndependencies = ["), "line 2: not TOML"),
+        ("x = 1\n" + block("\ndependencies = ["), "line 4: not TOML: Invalid value; correct it"),
+        (block("a = 1\nb = [\n'x',"), "line 4: not TOML: Invalid value; correct it"),
+        (block('a = """\nb\nc'), "line 4: not TOML: Unterminated string"),
+        (
+            block("a = 1") + block("b = 1"),
+            "line 3: not TOML: Invalid statement; a block ends at the last `# ///` of its comment lines, so add",
+        ),
+        (block("a = 1") + "# ///\n", "line 3: not TOML: Invalid statement; a block ends at the last `# ///`"),
+        (
+            block("a = [") + block("b = 1"),
+            "line 3: not TOML: Invalid value; a block ends at the last `# ///`",
+        ),
         ("x = 1\n" + block("a = 1\ndependencies = [,]"), "line 4: not TOML: Invalid value"),
         (block("a = 1\na = 2"), "line 3: not TOML: Cannot overwrite a value"),
         (block("a = 2026-02-30"), "not TOML"),
@@ -145,19 +168,59 @@ def test_the_declared_encoding_decides(encoding: str) -> None:
         (block("dependencies = ['six # why']"), "a single requirement without a comment"),
         (block('dependencies = ["six\\nrich"]'), "a single requirement without a comment"),
         (block('dependencies = ["six\\\\"]'), "dependency"),
-        (block("dependencies = ['']"), "dependency ''"),
+        (block("dependencies = ['']"), "line 2: dependency ''"),
+        ("x = 1\n" + block("dependencies = [\n  'six',\n  'a b',\n]"), "line 5: dependency 'a b'"),
+        (block("a = 1\ndependencies = ['\"']"), "line 3: dependency '\"'"),
+        (block('a = 1\ndependencies = ["\\u002d"]'), "block at line 1: dependency '-'"),
+        (block("dependencies = ['six>=" + "9" * 4060 + "', '6=']"), "line 2: dependency '6='"),
+        (
+            block('dependencies = ["""six>=' + ("9" * 3000 + "\\\n") * 2 + '"""]'),
+            "block at line 1: dependency 'six>=" + "9" * 95 + "'…: it is longer than 4096 characters",
+        ),
         (block("dependencies = ['./local']"), "a local path is not available"),
         (block("dependencies = ['six @ file:///tmp/six.whl']"), "a local path is not available"),
         (block("dependencies = ['https://example.org/six.whl']"), "a URL needs a name before it"),
         (block("requires-python = 'three'"), "requires-python must be a version specifier"),
         (block("requires-python = 3.12"), "requires-python must be a version specifier"),
         (block("requires-python = ['>=3']"), "requires-python must be a version specifier"),
+        (block("requires-python = 0x1" + "0" * 4000), "requires-python must be a version specifier"),
+        (block("requires-python" + ".a" * 2000 + " = 1"), "requires-python must be a version specifier"),
+        (block("requires-python = '>=" + "9" * 4000 + "'"), "at most 256 characters and 16 clauses"),
+        (block('requires-python = """\n' + "!=2.1,\n" * 3000 + '!=2"""'), "at most 256 characters"),
         ("# coding: nothing\n" + block("a = 1"), "the script cannot be decoded: unknown encoding: nothing"),
+        ("# coding: " + "x" * 5000 + "\n" + block("a = 1"), "x…; correct it"),
         ("# coding: bz2\n" + block("a = 1"), "the script cannot be decoded"),
     ],
 )
 def test_what_cannot_be_used_is_rejected_with_its_line(source: str, said: str) -> None:
     assert said in refused(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("# /// script", 1),
+        ("# /// script\nprint(1)", 1),
+        ("# /// script\n# dependencies = ['six']\n\nimport six\n", 1),
+        ("x = 1\n# /// script\n# dependencies = ['six']", 2),
+        ("# /// script\n# a = 1\n#///\n", 1),
+        ("# /// script\n# a = 1\n# /// \n", 1),
+        ("# /// script\n# a = 1\n\n# b = 2\n# ///\n", 1),
+        ("# /// script\r\n# a = 1\r\n", 1),
+        (block("a = 1") + "\n# /// script\n# b = 1\n", 5),
+        ("# /// script\n# b = 1\n\n" + block("a = 1"), 1),
+    ],
+)
+def test_a_block_that_is_not_closed_is_rejected(source: str, line: int) -> None:
+    assert f"the script block that starts at line {line} is not closed by `# ///`" in refused(source)
+
+
+def test_a_block_at_the_end_of_a_cut_script_may_be_closed_later() -> None:
+    cut = Script("main.py", b"# /// script\n# dependencies = ['six']\n# x", "archive", is_whole=False)
+    assert read_inline_metadata(cut) is None
+    complete = Script("main.py", b"# /// script\n# a = 1\nimport six", "archive", is_whole=False)
+    with pytest.raises(InvalidRequest, match="is not closed"):
+        read_inline_metadata(complete)
 
 
 def test_a_block_in_the_wrong_encoding_is_rejected_with_its_line() -> None:
@@ -190,6 +253,7 @@ SIZE = 4 * 1024 * 1024
         "# /// script\n",
         "# /// script\n#\n",
         "# /// script\n#\n# ///\n\n",
+        "# /// script\n# ///\n\n",
         "# ///\n",
         "#\n",
         "# /// a",

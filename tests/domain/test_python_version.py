@@ -1,8 +1,17 @@
 """Test which Python satisfies a specifier, and which images are tried."""
 
+import time
+
 import pytest
 
-from pyexec.domain.python_version import check_python, images_to_try, may_satisfy, tag_version
+from pyexec.domain.python_version import (
+    CLAUSES_MAX,
+    check_python,
+    images_to_try,
+    may_satisfy,
+    specifier_defect,
+    tag_version,
+)
 from pyexec.domain.spec import Limits, Policy, Spec
 from pyexec.errors import PythonMismatch
 
@@ -40,14 +49,58 @@ def test_the_name_of_an_official_image_tells_its_version(image: str, version: st
         (">=3.13.0rc1", "3.13.0rc2", True),
         (">=3.12", "3.13.0a1", True),
         (">=3.12", "3.13.0+", True),
+        (">3.12.98", "3.12", True),
+        (">3.12.99", "3.12", False),
+        (">3.12.4,<3.12.6,!=3.12.5", "3.12", False),
+        (">3.12.4,<3.12.7,!=3.12.5", "3.12", True),
+        ("!=3.12.0,!=3.12.1", "3.12", True),
+        (">=" + "9" * 250, "3.12", False),
         ("", "3.12.4", True),
         (">=3.13", None, True),
         (">=3.13", "", True),
         (">=3.13", "unknown", True),
+        (">=3.13", "9" * 5000, True),
     ],
 )
 def test_a_version_satisfies_a_specifier(requires: str, version: str | None, may: bool) -> None:
     assert may_satisfy(requires, version) is may
+
+
+@pytest.mark.parametrize(
+    ("requires", "said"),
+    [
+        (">=3.8", None),
+        (",".join(["!=3.1"] * CLAUSES_MAX), None),
+        (",".join(["!=3.1"] * (CLAUSES_MAX + 1)), "at most 256 characters and 16 clauses"),
+        (",\n".join(f"!=2.{n}" for n in range(3040)), "at most 256 characters and 16 clauses"),
+        (">=" + "9" * 5000, "at most 256 characters and 16 clauses"),
+        ("x" * 256, "not '" + "x" * 100 + "'…"),
+        (16**5000, "in quotes"),
+        (3.12, "in quotes"),
+    ],
+    ids=range(8),
+)
+def test_a_specifier_is_bounded_and_its_message_short(requires: object, said: str | None) -> None:
+    defect = specifier_defect(requires)
+    assert defect is None if said is None else said in str(defect)
+    assert len(str(defect)) < 250
+
+
+def test_the_longest_specifier_is_compared_in_little_time() -> None:
+    requires = ",".join(f"!=3.12.{n}" for n in range(CLAUSES_MAX))
+    with_version = ",".join([*(f"!=3.12.{n}" for n in range(CLAUSES_MAX - 1)), "<3"])
+    begun = time.process_time()
+    for _ in range(10):
+        assert may_satisfy(requires, "3.12")
+        assert not may_satisfy(with_version, "3.12")
+    assert time.process_time() - begun < 1
+
+
+def test_a_mismatch_with_a_long_specifier_is_a_short_message() -> None:
+    spec = Spec(docker_image="team/python", limits=LIMITS, requires_python=">=3.13" + "0" * 200)
+    with pytest.raises(PythonMismatch) as caught:
+        check_python(spec, "3.12.4")
+    assert len(str(caught.value)) < 280
 
 
 def test_a_mismatch_names_both_versions_and_what_to_do() -> None:

@@ -137,6 +137,11 @@ async def test_commands_of_the_request_run_before_the_installation(api: Api) -> 
     [
         (f"x = 1\n{block('dependencies = [,]')}", "line 3: not TOML"),
         (f"{NEEDS_GREET}\n{NEEDS_GREET}", "line 5: there is a second script block"),
+        (
+            "# /// script\n# a = 1\n\nx = 1\n",
+            "the script block that starts at line 1 is not closed by `# ///`",
+        ),
+        (block(f"requires-python = '>={'9' * 4000}'"), "at most 256 characters and 16 clauses"),
         (block('dependencies = "greet"'), "dependencies must be a list of strings"),
         (block('dependencies = ["-i https://example.org"]'), "options are not allowed here"),
         (block('requires-python = "new"'), "requires-python must be a version specifier"),
