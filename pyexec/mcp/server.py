@@ -89,7 +89,7 @@ class _Handlers:
                 INVALID_PARAMS, f"unknown tool {params.name[:100]!r}; known are {', '.join(self._entries)}"
             )
         arguments = params.arguments or {}
-        if (mistake := check_arguments(arguments, entry.tool.input_schema)) is not None:
+        if (mistake := await check_arguments(arguments, entry.tool.input_schema)) is not None:
             return _rejected(mistake)
         progress = Progress(context)
         call = Call(

@@ -137,8 +137,15 @@ async def test_other_methods_are_not_allowed(api: Api, method: str) -> None:
         ({}, {"jsonrpc": "2.0", "id": 1, "method": "no/such"}, 200, -32601),
         ({}, [], 400, -32602),
         ({}, "{", 400, -32700),
+        ({}, '{"jsonrpc": "2.0", "id": 1, "id": 2, "method": "ping"}', 400, -32700),
+        (
+            {},
+            f'{{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {json.dumps([""] * 200_000)}}}',
+            400,
+            -32700,
+        ),
     ],
-    ids=["version", "method", "batch", "json"],
+    ids=["version", "method", "batch", "json", "repeated name", "too many strings"],
 )
 async def test_a_wrong_message_is_an_error(
     api: Api, headers: dict[str, str], body: Any, status: int, code: int | None

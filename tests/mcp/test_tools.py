@@ -7,6 +7,8 @@ import pytest
 from mcp import MCPError
 from mcp_types import ResourceLink
 
+from pyexec import codec
+from pyexec.mcp import schemas
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
 from tests.support.mcp import structured, text_of
@@ -152,6 +154,10 @@ async def test_an_unknown_tool_is_a_protocol_error(connect: Connect) -> None:
         assert error.value.code == -32602
 
 
+def test_lists_have_the_limit_of_the_api() -> None:
+    assert schemas.ITEMS_MAX == codec.ITEMS_MAX
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
@@ -160,6 +166,12 @@ async def test_an_unknown_tool_is_a_protocol_error(connect: Connect) -> None:
         ("run_python", {"code": "1", "network": "yes"}, "network must be true or false"),
         ("run_python", {"code": "1", "timeout": 3}, "unknown argument 'timeout'; known are code, files"),
         ("run_python", {"code": "1", "files": [{"name": "a"}]}, "files[0].content is missing"),
+        ("run_python", {"code": "1", "output_files": ["a"] * 10_001}, "output_files must have at most 10000"),
+        (
+            "run_python",
+            {"code": "1", "output_files": ["a"] * 200 + [1]},
+            "output_files[200] must be a string",
+        ),
         ("run_python", {"code": "1", "timeout_seconds": 0}, "timeout_seconds"),
         ("run_python", {"code": "1", "timeout_seconds": 1e9}, "timeout_seconds"),
         ("run_python", {"code": "1", "files": [{"name": "../a", "content": ""}]}, "outside /work"),
