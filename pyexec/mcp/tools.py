@@ -10,7 +10,7 @@ from attrs import frozen
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from pyexec.mcp import descriptions
-from pyexec.mcp.content import execution_uri, file_content, result_content, tool_result
+from pyexec.mcp.content import execution_uri, file_content, state_result, tool_result
 from pyexec.mcp.executor import Document, Executor, OnProgress
 from pyexec.mcp.schemas import ApiSchemas, Schema
 
@@ -211,8 +211,7 @@ async def _run(call: Call) -> CallToolResult:
 
 async def _get(call: Call) -> CallToolResult:
     wait = call.arguments.get("wait_seconds", 0)
-    result = await call.executor.get(call.arguments["execution_id"], wait)
-    return CallToolResult(content=result_content(result), structured_content=result)
+    return state_result(await call.executor.get(call.arguments["execution_id"], wait))
 
 
 async def _kill(call: Call) -> CallToolResult:
