@@ -96,6 +96,12 @@ async def check_arguments(arguments: dict[str, Any], schema: Schema) -> str | No
     return await anyio.to_thread.run_sync(_first_mistake, arguments, schema)
 
 
+def with_whole_numbers(arguments: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Return checked arguments with 1.0 as 1 where the schema has an integer: JSON has only one type of number."""
+    kinds = {name: part.get("type") for name, part in schema["properties"].items()}
+    return {name: int(value) if kinds[name] == "integer" else value for name, value in arguments.items()}
+
+
 def _first_mistake(arguments: dict[str, Any], schema: Schema) -> str | None:
     error = next(iter(Draft202012Validator(schema).iter_errors(arguments)), None)
     return None if error is None else _sentence(error)

@@ -1,6 +1,8 @@
 """The tools over HTTP: their schemas, results and errors."""
 
 import base64
+from functools import partial
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -9,9 +11,11 @@ from mcp_types import ResourceLink
 
 from pyexec import codec
 from pyexec.mcp import schemas
+from pyexec.web.mcp.executor import ServiceExecutor
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
-from tests.support.mcp import structured, text_of
+from tests.support.mcp import ERAS, http_client, structured, text_of
+from tests.web.in_process import running_web
 
 NAMES = [
     "run_python",
@@ -145,6 +149,28 @@ async def test_a_binary_file_is_returned_as_bytes(connect: Connect) -> None:
         assert (image.content[0].type, base64.b64decode(image.content[0].data)) == ("image", b"\x89PNG")
         data = await client.call_tool("read_output_file", {"execution_id": execution, "path": "data.bin"})
         assert base64.b64decode(data.content[0].resource.blob) == b"\xff\x00"
+
+
+async def test_a_whole_number_may_be_a_float(connect: Connect) -> None:
+    async with connect() as client:
+        listed = structured(await client.call_tool("list_executions", {"limit": 1.0}))
+        assert len(listed["executions"]) <= 1
+
+
+async def test_an_unexpected_error_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page(*_: object) -> None:
+        raise ValueError("a secret")
+
+    monkeypatch.setattr(ServiceExecutor, "page", page)
+    async with running_web(tmp_path) as web:
+        for revision in ERAS:
+            async with http_client(web.url, revision) as client:
+                for call in (partial(client.call_tool, "list_executions", {}), client.list_resources):
+                    with pytest.raises(
+                        MCPError, match=r"^internal server error; see the server log$"
+                    ) as error:
+                        await call()
+                    assert error.value.code == -32603
 
 
 async def test_an_unknown_tool_is_a_protocol_error(connect: Connect) -> None:
