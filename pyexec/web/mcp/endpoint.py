@@ -15,6 +15,7 @@ from pyexec.mcp.sdk import loading_sdk
 from pyexec.web.context import TENANTS, get_context
 from pyexec.web.handlers.submissions import read_body
 from pyexec.web.mcp.asgi import App, serve_asgi
+from pyexec.web.mcp.cancellations import WaitingCancellations
 from pyexec.web.mcp.executor import ServiceExecutor
 from pyexec.web.multipart import reject_content_encoding
 from pyexec.web.openapi.lazy import LazyDocument
@@ -31,6 +32,7 @@ class McpEndpoint:
     _openapi: LazyDocument
     _app: App | None = None
     _loading: anyio.Lock = field(factory=anyio.Lock)
+    _cancellations: WaitingCancellations = field(factory=WaitingCancellations)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one message of a client."""
@@ -48,8 +50,9 @@ class McpEndpoint:
         except InvalidRequest as error:
             return _rejection(error, _PARSE_ERROR)
         app = self._app or await self._load(get_context(request).limits.metadata_bytes_max)
+        executor = ServiceExecutor(request, self._cancellations)
         try:
-            return await serve_asgi(app, request, body, {EXECUTOR: ServiceExecutor(request)})
+            return await serve_asgi(app, request, body, {EXECUTOR: executor})
         except* ConnectionError as errors:
             raise ConnectionResetError("the client has disconnected") from errors
 
