@@ -83,14 +83,13 @@ def _run_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
         execution_id = await call.executor.submit({**request, **capture}, files)
         return _structured({"execution_id": execution_id}, f"submitted {execution_id}")
 
-    arguments = api.arguments(["code"], **_run_properties(api))
     return (
         _entry(
             run=_run,
             name="run_python",
             title="Run Python code",
             description=descriptions.run_python(api),
-            arguments=arguments,
+            arguments=api.arguments(["code"], **_run_properties(api, descriptions.CODE)),
             output=api.output("Result"),
             annotations=_RUNS,
         ),
@@ -99,7 +98,7 @@ def _run_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
             name="submit_python",
             title="Submit Python code",
             description=descriptions.SUBMIT,
-            arguments=arguments,
+            arguments=api.arguments(["code"], **_run_properties(api, descriptions.SUBMITTED_CODE)),
             output=api.output("Accepted"),
             annotations=_RUNS,
         ),
@@ -171,10 +170,10 @@ def _entry(
     return ToolEntry(tool=tool, run=run)
 
 
-def _run_properties(api: ApiSchemas) -> dict[str, Schema]:
-    """Return the arguments of a run. Each has the schema of the API's field that it becomes."""
+def _run_properties(api: ApiSchemas, code: str) -> dict[str, Schema]:
+    """Return the arguments of a run; `code` describes the source code. Each has the schema of the API's field."""
     return {
-        "code": api.field("EvalRequest", "code", description=descriptions.CODE),
+        "code": api.field("EvalRequest", "code", description=code),
         "files": api.field("EvalRequest", "files", description=descriptions.FILES),
         "requirements": api.field("EvalRequest", "requirements_txt"),
         "inline_requirements": api.field(

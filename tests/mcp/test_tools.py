@@ -54,6 +54,13 @@ async def test_the_descriptions_name_the_limits_of_the_server(connect: Connect) 
         assert "300 s of time" in client.instructions
 
 
+async def test_only_run_python_promises_the_last_expression(connect: Connect) -> None:
+    async with connect() as client:
+        run, submit, *_ = (await client.list_tools()).tools
+        code = [tool.input_schema["properties"]["code"]["description"] for tool in (run, submit)]
+        assert [text.count("is returned as `result`") for text in code] == [1, 0]
+
+
 async def test_a_run_returns_the_result_and_readable_text(connect: Connect) -> None:
     async with connect() as client:
         result = await client.call_tool("run_python", {"code": "print('hello')\n6 * 7"})
