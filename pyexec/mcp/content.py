@@ -20,12 +20,11 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from pyexec.mcp.displays import IMAGE_TYPES, TEXT_TYPES, with_bounded_displays
 from pyexec.mcp.executor import Document
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_TEXT_TYPES = ("text/markdown", "text/plain", "application/json", "text/latex", "image/svg+xml", "text/html")
 _BINARY = "application/octet-stream"
 
 
@@ -36,9 +35,7 @@ def execution_uri(execution_id: str, *parts: str) -> str:
 
 def tool_result(result: Document) -> CallToolResult:
     """Return a run's result for a model. A program that failed is an error that the model can see."""
-    return CallToolResult(
-        content=list(_blocks(result)), structured_content=result, is_error=not is_success(result)
-    )
+    return state_result(result).model_copy(update={"is_error": not is_success(result)})
 
 
 def is_success(result: Document) -> bool:
@@ -48,9 +45,10 @@ def is_success(result: Document) -> bool:
     return result["status"] == "completed" and result.get("exit_code") == 0
 
 
-def result_content(result: Document) -> list[ContentBlock]:
-    """Return the content of a result."""
-    return list(_blocks(result))
+def state_result(result: Document) -> CallToolResult:
+    """Return the state of an execution for a model. That a program failed is no error of the call."""
+    result = with_bounded_displays(result)
+    return CallToolResult(content=list(_blocks(result)), structured_content=result)
 
 
 def _blocks(result: Document) -> Iterator[ContentBlock]:
@@ -87,6 +85,8 @@ def _summary(result: Document) -> str:
         facts.append(f"{milliseconds} ms")
     if not is_success(result):
         facts += [str(result[name]) for name in ("error_type", "error") if result.get(name)]
+    if result.get("truncated", {}).get("displays"):
+        facts.append("some displays are left out")
     facts += [f"not returned: {_skipped(entry)}" for entry in result.get("files_skipped") or ()]
     return shortened(", ".join(facts))
 
@@ -108,7 +108,7 @@ def _display(data: Mapping[str, Any], result: str | None) -> ContentBlock | None
     for kind in IMAGE_TYPES:
         if kind in data:
             return ImageContent(data="".join(data[kind].split()), mime_type=kind)
-    for kind in (*_TEXT_TYPES, *data):
+    for kind in (*TEXT_TYPES, *data):
         if kind in data:
             text = data[kind] if isinstance(data[kind], str) else json.dumps(data[kind])
             return None if text == result else TextContent(text=shortened(text))

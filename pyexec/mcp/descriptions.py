@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pyexec.mcp.schemas import ApiSchemas
 
+SUBMITTED_CODE = (
+    "Python source code. It runs as /work/main.py. Print what you need: the last expression is not returned."
+)
 CODE = (
     "Python source code. It runs as /work/main.py. The value of the last expression is returned as `result`."
 )

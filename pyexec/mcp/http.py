@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from typing import Any
@@ -59,7 +60,9 @@ def _executor_of(context: McpContext) -> Executor:
 
 def _call_id_of(context: McpContext, request_id: Any) -> str | None:
     session = _request_of(context).headers.get(SESSION_HEADER)
-    return None if session is None or request_id is None else f"mcp {session} {request_id}"
+    if session is None or request_id is None:
+        return None
+    return f"mcp {session} {json.dumps(request_id)}"  # the ids 1 and "1" differ
 
 
 def _request_of(context: McpContext) -> Request:

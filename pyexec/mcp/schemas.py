@@ -6,11 +6,15 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import anyio.to_thread
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 Schema = dict[str, Any]
 
+ITEMS_MAX = 10_000
+"""Maximum length of a list of arguments. It is that of the HTTP API."""
+_INLINE_ITEMS_MAX = 100
 _REFERENCE = "#/components/schemas/"
 _MESSAGE_CHARACTERS = 300
 _TYPE_NAMES = {
@@ -79,8 +83,26 @@ def _collect(value: Any, components: dict[str, Schema], found: dict[str, Schema]
             _collect(part, components, found)
 
 
-def check_arguments(arguments: Any, schema: Schema) -> str | None:
-    """Return what is wrong with the arguments, in a sentence that a model can act on; None if they are valid."""
+async def check_arguments(arguments: dict[str, Any], schema: Schema) -> str | None:
+    """Return what is wrong with the arguments, in a sentence that a model can act on; None if they are valid.
+
+    A list item takes up to 70 µs, so a thread checks long lists."""
+    lengths = {name: len(value) for name, value in arguments.items() if isinstance(value, list)}
+    for name, length in lengths.items():
+        if length > ITEMS_MAX and name in schema["properties"]:
+            return f"{name} must have at most {ITEMS_MAX} items, not {length}"
+    if sum(lengths.values()) <= _INLINE_ITEMS_MAX:
+        return _first_mistake(arguments, schema)
+    return await anyio.to_thread.run_sync(_first_mistake, arguments, schema)
+
+
+def with_whole_numbers(arguments: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Return checked arguments with 1.0 as 1 where the schema has an integer: JSON has only one type of number."""
+    kinds = {name: part.get("type") for name, part in schema["properties"].items()}
+    return {name: int(value) if kinds[name] == "integer" else value for name, value in arguments.items()}
+
+
+def _first_mistake(arguments: dict[str, Any], schema: Schema) -> str | None:
     error = next(iter(Draft202012Validator(schema).iter_errors(arguments)), None)
     return None if error is None else _sentence(error)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -31,8 +33,10 @@ from pyexec.mcp import descriptions
 from pyexec.mcp.executor import Executor, ToolError
 from pyexec.mcp.progress import Progress
 from pyexec.mcp.resources import TEMPLATES, UnknownResource, list_resources, read_resource
-from pyexec.mcp.schemas import ApiSchemas, Schema, check_arguments
+from pyexec.mcp.schemas import ApiSchemas, Schema, check_arguments, with_whole_numbers
 from pyexec.mcp.tools import Call, ToolEntry, create_tools
+
+logger = logging.getLogger(__name__)
 
 McpContext = ServerRequestContext[Any, Any]
 ExecutorOf = Callable[[McpContext], Executor]
@@ -88,13 +92,17 @@ class _Handlers:
             raise MCPError(
                 INVALID_PARAMS, f"unknown tool {params.name[:100]!r}; known are {', '.join(self._entries)}"
             )
-        arguments = params.arguments or {}
-        if (mistake := check_arguments(arguments, entry.tool.input_schema)) is not None:
+        with _hide_internal_errors():
+            return await self._call(entry, context, params.arguments or {})
+
+    async def _call(self, entry: ToolEntry, context: McpContext, arguments: dict[str, Any]) -> CallToolResult:
+        schema = entry.tool.input_schema
+        if (mistake := await check_arguments(arguments, schema)) is not None:
             return _rejected(mistake)
         progress = Progress(context)
         call = Call(
             executor=self._executor_of(context),
-            arguments=arguments,
+            arguments=with_whole_numbers(arguments, schema),
             call_id=self._call_id_of(context, context.request_id),
             on_progress=progress.on_progress,
         )
@@ -109,10 +117,11 @@ class _Handlers:
         self, context: McpContext, params: PaginatedRequestParams | None
     ) -> ListResourcesResult:
         cursor = params.cursor if params else None
-        try:
-            resources, next_cursor = await list_resources(self._executor_of(context), cursor)
-        except ToolError as error:
-            raise MCPError(INVALID_PARAMS, str(error)) from error
+        with _hide_internal_errors():
+            try:
+                resources, next_cursor = await list_resources(self._executor_of(context), cursor)
+            except ToolError as error:
+                raise MCPError(INVALID_PARAMS, str(error)) from error
         return ListResourcesResult(resources=resources, next_cursor=next_cursor)
 
     async def list_templates(
@@ -122,10 +131,12 @@ class _Handlers:
 
     async def read(self, context: McpContext, params: ReadResourceRequestParams) -> ReadResourceResult:
         uri = str(params.uri)
-        try:
-            return ReadResourceResult(contents=[await read_resource(self._executor_of(context), uri)])
-        except (UnknownResource, ToolError) as error:
-            raise MCPError(_code_of(error, context.protocol_version), str(error), {"uri": uri}) from error
+        with _hide_internal_errors():
+            try:
+                return ReadResourceResult(contents=[await read_resource(self._executor_of(context), uri)])
+            except (UnknownResource, ToolError) as error:
+                code = _code_of(error, context.protocol_version)
+                raise MCPError(code, str(error), {"uri": uri}) from error
 
     async def cancel(self, context: McpContext, params: CancelledNotificationParams) -> None:
         call_id = self._call_id_of(context, params.request_id)
@@ -134,6 +145,18 @@ class _Handlers:
         # The transport ends this task as soon as it has acknowledged the notification.
         with anyio.CancelScope(shield=True):
             await self._executor_of(context).cancel(call_id)
+
+
+@contextmanager
+def _hide_internal_errors() -> Iterator[None]:
+    """Log an unexpected error, and raise one without its text: the SDK sends the text of any exception to clients."""
+    try:
+        yield
+    except MCPError:
+        raise
+    except Exception as error:
+        logger.exception("MCP request failed")
+        raise MCPError(INTERNAL_ERROR, "internal server error; see the server log") from error
 
 
 def _rejected(message: str) -> CallToolResult:

@@ -10,7 +10,7 @@ from attrs import frozen
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from pyexec.mcp import descriptions
-from pyexec.mcp.content import execution_uri, file_content, result_content, tool_result
+from pyexec.mcp.content import execution_uri, file_content, state_result, tool_result
 from pyexec.mcp.executor import Document, Executor, OnProgress
 from pyexec.mcp.schemas import ApiSchemas, Schema
 
@@ -83,14 +83,13 @@ def _run_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
         execution_id = await call.executor.submit({**request, **capture}, files)
         return _structured({"execution_id": execution_id}, f"submitted {execution_id}")
 
-    arguments = api.arguments(["code"], **_run_properties(api))
     return (
         _entry(
             run=_run,
             name="run_python",
             title="Run Python code",
             description=descriptions.run_python(api),
-            arguments=arguments,
+            arguments=api.arguments(["code"], **_run_properties(api, descriptions.CODE)),
             output=api.output("Result"),
             annotations=_RUNS,
         ),
@@ -99,7 +98,7 @@ def _run_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
             name="submit_python",
             title="Submit Python code",
             description=descriptions.SUBMIT,
-            arguments=arguments,
+            arguments=api.arguments(["code"], **_run_properties(api, descriptions.SUBMITTED_CODE)),
             output=api.output("Accepted"),
             annotations=_RUNS,
         ),
@@ -171,10 +170,10 @@ def _entry(
     return ToolEntry(tool=tool, run=run)
 
 
-def _run_properties(api: ApiSchemas) -> dict[str, Schema]:
-    """Return the arguments of a run. Each has the schema of the API's field that it becomes."""
+def _run_properties(api: ApiSchemas, code: str) -> dict[str, Schema]:
+    """Return the arguments of a run; `code` describes the source code. Each has the schema of the API's field."""
     return {
-        "code": api.field("EvalRequest", "code", description=descriptions.CODE),
+        "code": api.field("EvalRequest", "code", description=code),
         "files": api.field("EvalRequest", "files", description=descriptions.FILES),
         "requirements": api.field("EvalRequest", "requirements_txt"),
         "inline_requirements": api.field(
@@ -211,8 +210,7 @@ async def _run(call: Call) -> CallToolResult:
 
 async def _get(call: Call) -> CallToolResult:
     wait = call.arguments.get("wait_seconds", 0)
-    result = await call.executor.get(call.arguments["execution_id"], wait)
-    return CallToolResult(content=result_content(result), structured_content=result)
+    return state_result(await call.executor.get(call.arguments["execution_id"], wait))
 
 
 async def _kill(call: Call) -> CallToolResult:

@@ -5,6 +5,7 @@ name), `minimum` and `maximum`, `nullable` (always present, may be null), `media
 
 import difflib
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar, get_args
 
@@ -169,13 +170,17 @@ class Message:
 
 
 async def parse_document(text: bytes, cls: type[T], *, what: str) -> T:
-    """Parse JSON from a request as `cls`; raise `InvalidRequest` if it is malformed.
+    """Parse JSON from a request as `cls`; raise `InvalidRequest` if it is malformed."""
+    return await _in_thread_if_large(text, lambda: parse_request(parse_json(text, what=what), cls, what=what))
 
-    A thread parses a large document, so that other requests are not delayed."""
 
-    def parse() -> T:
-        return parse_request(parse_json(text, what=what), cls, what=what)
+async def check_document(text: bytes, *, what: str) -> None:
+    """Raise `InvalidRequest` if `parse_json` does, for JSON from a request that another library parses."""
+    await _in_thread_if_large(text, lambda: parse_json(text, what=what))
 
+
+async def _in_thread_if_large(text: bytes, parse: Callable[[], T]) -> T:
+    """A thread parses a large document, so that other requests are not delayed."""
     return await anyio.to_thread.run_sync(parse) if len(text) > PARSE_INLINE_BYTES_MAX else parse()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from mcp_types import ImageContent, TextContent
 
 from pyexec.mcp.content import TEXT_CHARACTERS_MAX, file_content, tool_result
+from pyexec.mcp.displays import NOTE, VALUES_MAX
 
 PNG = "iVBORw0KGgo="
 
@@ -29,6 +30,32 @@ def test_each_display_becomes_its_richest_form() -> None:
     assert answer.content[1] == ImageContent(data=PNG, mime_type="image/png")
     assert [block.text for block in answer.content[2:] if isinstance(block, TextContent)] == ["1", '{"a": 1}']
     assert answer.structured_content["displays"] == displays
+
+
+def test_displays_with_very_many_values_lose_their_json() -> None:
+    many: list[Any] = [[] for _ in range(VALUES_MAX)]
+    small = {"data": {"application/json": [1]}, "metadata": {}}
+    displays = [
+        {"data": {"application/json": many, "image/png": PNG}, "metadata": {"a": many}},
+        {"data": {"application/json": many}, "metadata": {}},
+        small,
+    ]
+    answer = tool_result(result(displays=displays, truncated={"stdout": False, "stderr": False}))
+    assert answer.structured_content["displays"] == [
+        {"data": {"image/png": PNG}, "metadata": {}},
+        {"data": {"text/plain": NOTE}, "metadata": {}},
+        small,
+    ]
+    assert answer.structured_content["truncated"] == {"stdout": False, "stderr": False, "displays": True}
+    assert [block.type for block in answer.content] == ["text", "image", "text", "text"]
+    assert "some displays are left out" in texts(answer.structured_content)[0]
+
+
+def test_very_many_displays_are_cut() -> None:
+    displays = [{"data": {"text/plain": "1"}, "metadata": {}}] * VALUES_MAX
+    answer = tool_result(result(displays=displays))
+    assert len(answer.structured_content["displays"]) < VALUES_MAX / 5
+    assert answer.structured_content["truncated"] == {"displays": True}
 
 
 def test_a_long_output_is_cut_in_the_middle() -> None:

@@ -115,13 +115,43 @@ async def test_a_session_is_only_a_name(api: Api) -> None:
             assert b'"run_python"' in await listed.read()
 
 
+SESSION_HEADERS = {**HEADERS, "MCP-Protocol-Version": "2025-11-25", "Mcp-Session-Id": "a-session-of-a-test"}
+
+
 async def test_ids_that_are_used_again_run_the_new_code(api: Api) -> None:
-    headers = {**HEADERS, "MCP-Protocol-Version": "2025-11-25", "Mcp-Session-Id": "a-session-of-a-test"}
-    for code, result in (("1 + 1", "result: 2"), ("1 + 2", "result: 3")):
+    executions = set()
+    for code, result in (("1 + 1", "result: 2"), ("1 + 2", "result: 3"), ("1 + 1", "result: 2")):
         call = {"name": "run_python", "arguments": {"code": code}}
         body = {"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": call}
-        async with api.session.post("/mcp", json=body, headers=headers) as answer:
+        async with api.session.post("/mcp", json=body, headers=SESSION_HEADERS) as answer:
             assert result in await answer.text()
+        executions.add(await api.newest())
+    assert len(executions) == 3
+
+
+async def test_a_cancellation_kills_the_run_whose_id_has_the_same_type(api: Api) -> None:
+    executions = {}
+    call = {"name": "run_python", "arguments": {"code": FOREVER}}
+
+    async def run(request_id: int | str) -> None:
+        body = {"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": call}
+        async with api.session.post("/mcp", json=body, headers=SESSION_HEADERS) as answer:
+            await answer.read()
+
+    async with anyio.create_task_group() as tasks:
+        for request_id in (6, "6"):
+            before = await api.newest()
+            tasks.start_soon(run, request_id)
+            executions[request_id] = await newest_running(api, before)
+        for request_id, other in (("6", 6), (6, None)):
+            params = {"requestId": request_id}
+            body = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+            async with api.session.post("/mcp", json=body, headers=SESSION_HEADERS) as answer:
+                assert answer.status == 202
+            assert (await api.ended(executions[request_id]))["status"] == "killed"
+            if other is not None:
+                state = await api.request("GET", f"/api/v1/executions/{executions[other]}")
+                assert state.document["status"] == "running"
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -137,8 +167,15 @@ async def test_other_methods_are_not_allowed(api: Api, method: str) -> None:
         ({}, {"jsonrpc": "2.0", "id": 1, "method": "no/such"}, 200, -32601),
         ({}, [], 400, -32602),
         ({}, "{", 400, -32700),
+        ({}, '{"jsonrpc": "2.0", "id": 1, "id": 2, "method": "ping"}', 400, -32700),
+        (
+            {},
+            f'{{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {json.dumps([""] * 200_000)}}}',
+            400,
+            -32700,
+        ),
     ],
-    ids=["version", "method", "batch", "json"],
+    ids=["version", "method", "batch", "json", "repeated name", "too many strings"],
 )
 async def test_a_wrong_message_is_an_error(
     api: Api, headers: dict[str, str], body: Any, status: int, code: int | None

@@ -1,15 +1,21 @@
 """The tools over HTTP: their schemas, results and errors."""
 
 import base64
+from functools import partial
+from pathlib import Path
 
 import jsonschema
 import pytest
 from mcp import MCPError
 from mcp_types import ResourceLink
 
+from pyexec import codec
+from pyexec.mcp import schemas
+from pyexec.web.mcp.executor import ServiceExecutor
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
-from tests.support.mcp import structured, text_of
+from tests.support.mcp import ERAS, http_client, structured, text_of
+from tests.web.in_process import running_web
 
 NAMES = [
     "run_python",
@@ -46,6 +52,13 @@ async def test_the_descriptions_name_the_limits_of_the_server(connect: Connect) 
         assert "1024 MiB of memory" in run.description
         assert run.input_schema["properties"]["timeout_seconds"]["default"] == 300
         assert "300 s of time" in client.instructions
+
+
+async def test_only_run_python_promises_the_last_expression(connect: Connect) -> None:
+    async with connect() as client:
+        run, submit, *_ = (await client.list_tools()).tools
+        code = [tool.input_schema["properties"]["code"]["description"] for tool in (run, submit)]
+        assert [text.count("is returned as `result`") for text in code] == [1, 0]
 
 
 async def test_a_run_returns_the_result_and_readable_text(connect: Connect) -> None:
@@ -145,11 +158,37 @@ async def test_a_binary_file_is_returned_as_bytes(connect: Connect) -> None:
         assert base64.b64decode(data.content[0].resource.blob) == b"\xff\x00"
 
 
+async def test_a_whole_number_may_be_a_float(connect: Connect) -> None:
+    async with connect() as client:
+        listed = structured(await client.call_tool("list_executions", {"limit": 1.0}))
+        assert len(listed["executions"]) <= 1
+
+
+async def test_an_unexpected_error_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page(*_: object) -> None:
+        raise ValueError("a secret")
+
+    monkeypatch.setattr(ServiceExecutor, "page", page)
+    async with running_web(tmp_path) as web:
+        for revision in ERAS:
+            async with http_client(web.url, revision) as client:
+                for call in (partial(client.call_tool, "list_executions", {}), client.list_resources):
+                    with pytest.raises(
+                        MCPError, match=r"^internal server error; see the server log$"
+                    ) as error:
+                        await call()
+                    assert error.value.code == -32603
+
+
 async def test_an_unknown_tool_is_a_protocol_error(connect: Connect) -> None:
     async with connect() as client:
         with pytest.raises(MCPError, match="unknown tool 'run_ruby'; known are run_python") as error:
             await client.call_tool("run_ruby", {})
         assert error.value.code == -32602
+
+
+def test_lists_have_the_limit_of_the_api() -> None:
+    assert schemas.ITEMS_MAX == codec.ITEMS_MAX
 
 
 @pytest.mark.parametrize(
@@ -160,6 +199,12 @@ async def test_an_unknown_tool_is_a_protocol_error(connect: Connect) -> None:
         ("run_python", {"code": "1", "network": "yes"}, "network must be true or false"),
         ("run_python", {"code": "1", "timeout": 3}, "unknown argument 'timeout'; known are code, files"),
         ("run_python", {"code": "1", "files": [{"name": "a"}]}, "files[0].content is missing"),
+        ("run_python", {"code": "1", "output_files": ["a"] * 10_001}, "output_files must have at most 10000"),
+        (
+            "run_python",
+            {"code": "1", "output_files": ["a"] * 200 + [1]},
+            "output_files[200] must be a string",
+        ),
         ("run_python", {"code": "1", "timeout_seconds": 0}, "timeout_seconds"),
         ("run_python", {"code": "1", "timeout_seconds": 1e9}, "timeout_seconds"),
         ("run_python", {"code": "1", "files": [{"name": "../a", "content": ""}]}, "outside /work"),

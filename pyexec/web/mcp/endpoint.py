@@ -15,11 +15,14 @@ from pyexec.mcp.sdk import loading_sdk
 from pyexec.web.context import TENANTS, get_context
 from pyexec.web.handlers.submissions import read_body
 from pyexec.web.mcp.asgi import App, serve_asgi
+from pyexec.web.mcp.cancellations import WaitingCancellations
 from pyexec.web.mcp.executor import ServiceExecutor
 from pyexec.web.multipart import reject_content_encoding
 from pyexec.web.openapi.lazy import LazyDocument
+from pyexec.web.schemas import check_document
 
 _INVALID_REQUEST = -32600
+_PARSE_ERROR = -32700
 
 
 @define
@@ -29,6 +32,7 @@ class McpEndpoint:
     _openapi: LazyDocument
     _app: App | None = None
     _loading: anyio.Lock = field(factory=anyio.Lock)
+    _cancellations: WaitingCancellations = field(factory=WaitingCancellations)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one message of a client."""
@@ -40,10 +44,15 @@ class McpEndpoint:
         try:
             body = await read_body(request)
         except InvalidRequest as error:
-            return _rejection(error)
-        app = self._app or await self._load(get_context(request).limits.metadata_bytes_max)
+            return _rejection(error, _INVALID_REQUEST)
         try:
-            return await serve_asgi(app, request, body, {EXECUTOR: ServiceExecutor(request)})
+            await check_document(body, what="body")
+        except InvalidRequest as error:
+            return _rejection(error, _PARSE_ERROR)
+        app = self._app or await self._load(get_context(request).limits.metadata_bytes_max)
+        executor = ServiceExecutor(request, self._cancellations)
+        try:
+            return await serve_asgi(app, request, body, {EXECUTOR: executor})
         except* ConnectionError as errors:
             raise ConnectionResetError("the client has disconnected") from errors
 
@@ -77,8 +86,8 @@ def _is_dns_rebinding(request: web.Request) -> bool:
     return False
 
 
-def _rejection(error: InvalidRequest) -> web.Response:
-    """Return an error for a body that has not been read to the end, in the form that MCP clients show."""
+def _rejection(error: InvalidRequest, rpc_code: int) -> web.Response:
+    """Return an error for a body that the SDK does not get, in the form that MCP clients show."""
     status = 413 if isinstance(error, TooLarge) else 400
-    details = {"code": _INVALID_REQUEST, "message": str(error), "data": {"code": error.code}}
+    details = {"code": rpc_code, "message": str(error), "data": {"code": error.code}}
     return web.json_response({"jsonrpc": "2.0", "id": None, "error": details}, status=status)

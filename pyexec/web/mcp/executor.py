@@ -1,6 +1,7 @@
 """The executor of MCP's tools, over the services of this replica."""
 
 import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
@@ -20,19 +21,21 @@ from pyexec.mcp.progress import ProgressText
 from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
 from pyexec.web.handlers.submissions import archive_upload, eval_upload
+from pyexec.web.mcp.cancellations import WaitingCancellations
 from pyexec.web.schemas import Listing
 
 logger = logging.getLogger(__name__)
 
-CANCEL_SECONDS = 10.0
-CANCEL_RETRY_SECONDS = 0.2
+CANCEL_PAUSE_SECONDS = 0.1
+CANCEL_PAUSE_SECONDS_MAX = 2.0
 
 
 class ServiceExecutor:
     """Runs programs for the caller of one HTTP request."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, cancellations: WaitingCancellations) -> None:
         self._request = request
+        self._cancellations = cancellations
         self._context: Context = get_context(request)
         self._caller = read_caller(request)
         self._tenant = read_tenant(request)
@@ -53,12 +56,15 @@ class ServiceExecutor:
                 raise
 
     async def _start(self, body: EvalRequest, call_id: str | None) -> Run | str:
-        """Start the run. The call's id is its idempotency key, by which any replica finds it."""
+        """Start the run. The call's id is its idempotency key, by which any replica finds it.
+
+        The identity is unique, because no call may get the execution of another one."""
+        identity = f"mcp {uuid.uuid4().hex}"
         try:
-            upload = eval_upload(body, key=call_id, identity="mcp", tenant=self._tenant)
+            upload = eval_upload(body, key=call_id, identity=identity, tenant=self._tenant)
             return await self._context.submissions.run(upload)
         except KeyReused:  # a client that uses the ids of its requests again
-            upload = eval_upload(body, key=None, identity="mcp", tenant=self._tenant)
+            upload = eval_upload(body, key=None, identity=identity, tenant=self._tenant)
             return await self._context.submissions.run(upload)
 
     async def _result_of(self, started: Run | str) -> Document:
@@ -90,15 +96,27 @@ class ServiceExecutor:
             await items.aclose()
 
     async def cancel(self, call_id: str) -> None:
-        with _translate_errors(), anyio.move_on_after(CANCEL_SECONDS):
-            while True:
-                execution_id = await self._context.executions.find_by_key(call_id, self._tenant)
-                if execution_id is not None:
-                    await self._context.executions.request_kill(execution_id, self._caller)
-                    return
-                # It may be on its way to the log, on another replica.
-                await anyio.sleep(CANCEL_RETRY_SECONDS)
+        with _translate_errors():
+            if await self._kill_call(call_id):
+                return
+            # It may be on its way to the log, on another replica.
+            with self._cancellations.wait():
+                pause = CANCEL_PAUSE_SECONDS
+                while True:
+                    await anyio.sleep(pause)
+                    if await self._kill_call(call_id):
+                        return
+                    pause = min(2 * pause, CANCEL_PAUSE_SECONDS_MAX)
         logger.info("cancelled call of a tool has no execution")
+
+    async def _kill_call(self, call_id: str) -> bool:
+        """Kill the execution of a call; return False if the log has none."""
+        execution_id = await self._context.executions.find_by_key(call_id, self._tenant)
+        if execution_id is None:
+            return False
+        with anyio.CancelScope(shield=True):
+            await self._context.executions.request_kill(execution_id, self._caller)
+        return True
 
     async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
         with _translate_errors():
