@@ -4,6 +4,7 @@ import base64
 from functools import partial
 from pathlib import Path
 
+import anyio
 import jsonschema
 import pytest
 from mcp import MCPError
@@ -67,6 +68,31 @@ async def test_a_run_returns_the_result_and_readable_text(connect: Connect) -> N
         document = structured(result)
         assert (document["status"], document["stdout"], document["result"]) == ("completed", "hello\n", "42")
         assert text_of(result).startswith("stdout:\nhello\n\nresult: 42\n\nexe_")
+
+
+async def test_a_display_of_a_million_values_does_not_delay_other_requests(
+    connect: Connect, api: Api
+) -> None:
+    slowest = 0.0
+
+    async def probe() -> None:
+        nonlocal slowest
+        while True:
+            started = anyio.current_time()
+            assert (await api.request("GET", "/health")).status == 200
+            slowest = max(slowest, anyio.current_time() - started)
+            await anyio.sleep(0.01)
+
+    async with connect() as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(probe)
+        code = (
+            "class D:\n    def _repr_mimebundle_(self, **_): return {'application/json': [[]] * 1_000_000}\n"
+        )
+        result = structured(await client.call_tool("run_python", {"code": f"{code}display(D())"}))
+        tasks.cancel_scope.cancel()
+    assert result["truncated"]["displays"] is True
+    assert len(result["displays"]) == 1
+    assert slowest < 2
 
 
 async def test_arguments_reach_the_program(connect: Connect) -> None:

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
+import anyio.to_thread
 from aiohttp import web
 
 from pyexec.codec import event_name, parse_request, to_json
 from pyexec.domain.event_stream import Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.ids import is_execution_id
-from pyexec.domain.output_log import OutputLog
+from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
@@ -26,6 +27,7 @@ from pyexec.web.schemas import Listing
 
 logger = logging.getLogger(__name__)
 
+CONVERT_INLINE_BYTES_MAX = 64 * 1024
 CANCEL_PAUSE_SECONDS = 0.1
 CANCEL_PAUSE_SECONDS_MAX = 2.0
 
@@ -71,7 +73,7 @@ class ServiceExecutor:
         if isinstance(started, Run):
             await started.inactive.wait()
             if started.has_ended:
-                return self._document(started.execution, started.output_log)
+                return await self._document(started.execution, started.output_log)
             started = started.id  # another replica has adopted it
         execution = await self._context.executions.wait_until_ended(started, self._caller)
         return await self._with_output(execution)
@@ -158,10 +160,13 @@ class ServiceExecutor:
 
     async def _with_output(self, execution: Execution) -> Document:
         async with self._context.executions.output(execution, self._caller) as output_log:
-            return self._document(execution, output_log)
+            return await self._document(execution, output_log)
 
-    def _document(self, execution: Execution, output_log: OutputLog) -> Document:
-        document: Document = to_json(public(self._request, result_of(execution, output_log)))
+    async def _document(self, execution: Execution, output_log: OutputLog) -> Document:
+        """Convert a result. A thread converts large displays, which may have millions of JSON values."""
+        result = public(self._request, result_of(execution, output_log))
+        is_large = output_log.size_of(Stream.DISPLAY) > CONVERT_INLINE_BYTES_MAX
+        document: Document = await anyio.to_thread.run_sync(to_json, result) if is_large else to_json(result)
         return document
 
 
