@@ -70,9 +70,7 @@ async def test_a_run_returns_the_result_and_readable_text(connect: Connect) -> N
         assert text_of(result).startswith("stdout:\nhello\n\nresult: 42\n\nexe_")
 
 
-async def test_a_display_of_a_million_values_does_not_delay_other_requests(
-    connect: Connect, api: Api
-) -> None:
+async def test_a_display_of_many_values_does_not_delay_other_requests(connect: Connect, api: Api) -> None:
     slowest = 0.0
 
     async def probe() -> None:
@@ -85,14 +83,14 @@ async def test_a_display_of_a_million_values_does_not_delay_other_requests(
 
     async with connect() as client, anyio.create_task_group() as tasks:
         tasks.start_soon(probe)
-        code = (
-            "class D:\n    def _repr_mimebundle_(self, **_): return {'application/json': [[]] * 1_000_000}\n"
-        )
+        code = "class D:\n    def _repr_mimebundle_(self, **_): return {'application/json': [[]] * 100_000}\n"
+        begun = anyio.current_time()
         result = structured(await client.call_tool("run_python", {"code": f"{code}display(D())"}))
+        seconds = anyio.current_time() - begun
         tasks.cancel_scope.cancel()
     assert result["truncated"]["displays"] is True
     assert len(result["displays"]) == 1
-    assert slowest < 2
+    assert slowest < 0.6 * seconds
 
 
 async def test_arguments_reach_the_program(connect: Connect) -> None:
