@@ -62,15 +62,25 @@ class _Response:
         self._headers: list[tuple[str, str]] = []
         self._stream: web.StreamResponse | None = None
         self._result: web.StreamResponse | None = None
+        self._is_disconnected = False
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            await self._start(message)
-        elif message["type"] == "http.response.body":
-            await self._write(message.get("body", b""), has_more=message.get("more_body", False))
+        """Send a message. It has no effect if the client has disconnected: the SDK would log an error."""
+        try:
+            if message["type"] == "http.response.start":
+                await self._start(message)
+            elif message["type"] == "http.response.body":
+                await self._write(message.get("body", b""), has_more=message.get("more_body", False))
+        except ConnectionError:
+            self._is_disconnected = True
 
     def result(self) -> web.StreamResponse:
-        """Return the complete response. Raises `RuntimeError` if the application sent none."""
+        """Return the complete response.
+
+        Raises `ConnectionResetError` if the client has disconnected, and `RuntimeError` if the application sent
+        none."""
+        if self._is_disconnected:
+            raise ConnectionResetError("the client has disconnected")
         if self._result is None:
             raise RuntimeError("the ASGI application has sent no complete response")
         return self._result
