@@ -75,7 +75,7 @@ _TARGETS = {
                 **_LINT,
                 **_LINT_GO,
                 **_GO_TEST,
-                # One process beside the workers of the other lane: it ends before them.
+                # A single process, at the same time as the workers of the other lane. It ends before they do.
                 "pytest, the leader claims all": [*_PYTEST, *_CLAIMS, *_LEADER_CLAIMS],
             },
             {"pytest": [*_PARALLEL, "-m", "not (soak or full)"]},

@@ -32,7 +32,7 @@ _BLOCK_GOES_ON = (
 
 @frozen(kw_only=True)
 class InlineMetadata:
-    """What a script says that it needs. `requirements_txt` has a line for each dependency, and is None without any.
+    """The requirements that a script declares. `requirements_txt` has one line for each dependency, or is None.
 
     `requires_python` is a version specifier such as `>=3.12`."""
 

@@ -31,7 +31,7 @@ len(primes), primes[-1]
 
 @frozen
 class Step:
-    """What the model says, and the tool that it calls. `{execution_id}` stands for the latest execution."""
+    """A message of the model, and the tool that it calls. `{execution_id}` stands for the latest execution."""
 
     says: str
     tool: str

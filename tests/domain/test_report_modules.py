@@ -30,12 +30,12 @@ module = sys.modules[name] = type(sys)(name)
 exec(marshal.loads(marshal.loads(message[24:])["channel"]), module.__dict__)
 module.start(CHANNEL, message)
 """
-"""What startup.py does in a sandbox."""
+"""Starts a program as startup.py does in a sandbox."""
 
 
 @frozen
 class Reported:
-    """What a program has printed and reported."""
+    """The output and the reports of a program."""
 
     displays: list[Display]
     truncated: bool

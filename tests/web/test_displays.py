@@ -162,7 +162,7 @@ async def test_names_that_are_no_mime_types_are_dropped(api: Api) -> None:
 
 
 async def test_only_the_main_process_shows(api: Api) -> None:
-    """What others write to the socket changes nothing; what they display is printed."""
+    """Messages of child processes change nothing. Their displays are printed."""
     code = """
 import os, subprocess, sys, threading
 display('main')
