@@ -215,6 +215,24 @@ print([os.path.getsize(f'/tmp/{n}') for n in range(9)])
     assert "[0, 0, 0, 0, 0, 0, 0, 0, 0]" in document["stdout"]
 
 
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("import os\nos.closerange(3, 99)\n1 / 0", ("ZeroDivisionError", "division by zero", 3)),
+        ("import atexit, os\natexit.register(os._exit, 1)\n1 / 0", ("ZeroDivisionError", "division by zero", 3)),
+        ("import sys, traceback\ntry: 1 / 0\nexcept: traceback.print_exc()\nsys.exit(1)", (None, None, None)),
+    ],
+)  # fmt: skip
+async def test_an_exception_whose_report_is_lost_is_read_from_stderr(
+    api: Api, code: str, error: tuple[str | None, str | None, int | None]
+) -> None:
+    """A program that reports that it has no exception has none, whatever it prints."""
+    document = (await api.eval({"code": code})).document
+    assert document["exit_code"] == 1
+    assert tuple(document.get(name) for name in ("error_type", "error", "error_line")) == error
+    assert "traceback" not in document
+
+
 async def test_displays_are_events_between_the_output(api: Api) -> None:
     code = """
 import time

@@ -15,7 +15,8 @@ CHUNK = 32 * 1024
 """Bytes of a record in one message."""
 RESULT, RESULT_CUT, DISPLAY, DROPPED, EXCEPTION = b"r", b"c", b"d", b"x", b"e"
 """Kinds of records. RESULT_CUT is a result of which only the beginning is sent; DROPPED is a display that is not sent.
-A record is its kind, four bytes for its length (big-endian), and its fields or its text."""
+EXCEPTION is empty if no exception has ended the main thread. A record is its kind, four bytes for its length
+(big-endian), and its fields or its text."""
 BINARY, TEXT, JSON, METADATA = b"b", b"t", b"j", b"m"
 """Kinds of the fields of a display: values of a MIME type by their form, and the metadata as JSON."""
 CAUGHT, CAUSE, CONTEXT, FRAME, OMITTED, OWN_LINE = b"x", b"c", b"h", b"f", b"o", b"l"
