@@ -99,6 +99,7 @@ class CompletionWriter:
     blobs: BlobStore
     replica: str
     output_bytes_max: int
+    setup_allowed: bool = True
     corrupt_logs: CorruptLogReporter
     _stopping: anyio.Event = field(factory=anyio.Event)
 
@@ -122,6 +123,7 @@ class CompletionWriter:
                 ended,
                 limits=run.execution.spec.limits,
                 output_max=self.output_bytes_max,
+                setup_allowed=self.setup_allowed,
                 crash=_crash_of(run),
                 output=_with_dropped_displays(output, run),
                 files=files,

@@ -116,6 +116,16 @@ def test_hint_that_the_network_is_disabled(program):
         assert hint not in program.run("--json", *arguments, stdin=stdin).stderr
 
 
+def test_hint_that_a_package_is_missing(program):
+    done = program.run(stdin=b"import yaml")
+    assert (done.returncode, done.stdout) == (1, b"")
+    hint = (
+        b"python-executor: the sandbox has no module yaml; add the package PyYAML to the requirements: "
+        b'requirements_txt, --requirements FILE, or a "# /// script" block\n'
+    )
+    assert done.stderr.endswith(b"No module named 'yaml'\n" + hint)
+
+
 def test_hint_that_the_disk_is_full(program):
     done = program.run("--disk", "1", stdin=b"open('big', 'wb').write(bytes(2 << 20))")
     hint = f"python-executor: {DISK_HINT.format(1).strip('()')}\n".encode()
