@@ -122,9 +122,7 @@ def terminal_event(
     )
 
 
-def _error_text(
-    outcome: RunOutcome, crash: Crash | None, limits: Limits, setup_allowed: bool
-) -> str | None:
+def _error_text(outcome: RunOutcome, crash: Crash | None, limits: Limits, setup_allowed: bool) -> str | None:
     """Return the error of a program that ended by itself. A limit that it reached is an error only if it failed."""
     reached = _reached_limit(outcome) if outcome.exit_code else None
     if crash is None:
