@@ -124,6 +124,41 @@ async def test_a_method_may_print_and_may_return_base64(api: Api) -> None:
     assert document["truncated"]["displays"] is True
 
 
+UNUSUAL_JSON = """
+import datetime
+class Table:
+    def __repr__(self): return "table"
+    def _repr_json_(self): return %s
+display(Table())
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("{'x': float('nan'), 'y': [float('inf'), 1.5]}", {"x": "nan", "y": ["inf", 1.5]}),
+        ("{(1, 2): 'a', None: {3: True}}", {"(1, 2)": "a", "None": {"3": True}}),
+        ("[{1}, b'hi', datetime.date(2026, 1, 2), range(2)]", [[1], "aGk=", "2026-01-02", [0, 1]]),
+    ],
+)
+async def test_json_that_is_no_json_is_cleaned_as_in_jupyter(api: Api, value: str, expected: Any) -> None:
+    document = (await api.eval({"code": UNUSUAL_JSON % value})).document
+    assert document["stderr"] == ""
+    assert document["displays"][0]["data"]["application/json"] == expected
+    assert "displays" not in document["truncated"]
+
+
+@pytest.mark.parametrize(
+    "value", ["[object()]", "{(1,): 0, '(1,)': 1}", "(lambda d: [d.append(d), d][1])([])"]
+)
+async def test_a_form_that_json_cannot_express_is_dropped_with_a_note(api: Api, value: str) -> None:
+    document = (await api.eval({"code": UNUSUAL_JSON % value})).document
+    assert document["displays"] == [{"data": {"text/plain": "table"}, "metadata": {}}]
+    assert document["truncated"]["displays"] is True
+    assert "Error" in document["stderr"]
+    assert document["exit_code"] == 0
+
+
 async def test_a_method_that_never_returns_meets_the_timeout(api: Api) -> None:
     body = {"code": f"display(1)\n{BAD_METHODS % 'while True: pass'}", "config": {"timeout_seconds": 1}}
     document = (await api.eval(body)).document
