@@ -93,6 +93,31 @@ def test_rejected_requests(lone_program, status, exit_code):
     assert (b"--token" in done.stderr) == (status == 401)
 
 
+@sampled(
+    ("field", "said"),
+    [
+        ("tar", "no good"),
+        ("files[0].content", "no good"),
+        ("code", "no good"),
+        ("config.memory_mb", "no good (--memory)"),
+        ("env_vars[3]", "no good (--env)"),
+        ("new_field", "no good (new_field)"),
+        (None, "no good"),
+    ],
+    every=3,
+)
+def test_a_rejected_request_names_the_flag_and_no_part_of_the_request(lone_program, field, said):
+    def answer(request: Request) -> None:
+        request.rfile.read(int(request.headers["content-length"]))
+        body = {"error": "no good", "code": "invalid_request", "field": field}
+        request.say("application/json", json.dumps(body).encode(), 400)
+
+    with canned(answer) as url:
+        done = evolve(lone_program, server=url).run("eval", "1")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == f"python-executor: request rejected by the server: {said}\n"
+
+
 CONNECT = b"import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
 
 
