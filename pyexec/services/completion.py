@@ -72,9 +72,8 @@ class _StoreDeadline:
 
 
 def _crash_of(run: Run) -> Crash | None:
-    """Return the exception that ended the main thread: as the interpreter reports it, else as stderr shows it.
-
-    A program can lose the report: it closes the descriptor, or a function at exit calls `os._exit`."""
+    """Return the exception that ended the main thread: as the interpreter reports it, else as stderr shows it."""
+    # The report is lost if a function at exit calls `os._exit`, for example.
     if run.reports is not None and run.reports.end_reported:
         return run.reports.crash
     return run.traceback.finish() if run.traceback else None
