@@ -25,7 +25,7 @@ async def output_displays(result: Result, directory: str | None, console: Consol
     if directory is not None:
         await to_thread.run_sync(_save, result.displays, Path(directory), console)
         return
-    protocol = image_protocol(os.environ) if show and sys.stdout is not None and sys.stdout.isatty() else None
+    protocol = terminal_protocol() if show else None
     shown = 0
     for display in result.displays if protocol else ():
         if (sequence := _image(display, protocol or "")) is not None:
@@ -44,6 +44,11 @@ def _save(displays: Iterable[Display], directory: Path, console: Console) -> Non
         except ValueError as error:
             raise PyexecError(f"cannot read display {number}: {error}") from error
         console.info(f"wrote {target}")
+
+
+def terminal_protocol() -> str | None:
+    """Return the protocol with which standard output shows images; None if it is not a terminal that does."""
+    return image_protocol(os.environ) if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def image_protocol(environment: os._Environ[str] | dict[str, str]) -> str | None:

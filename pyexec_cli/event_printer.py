@@ -20,8 +20,13 @@ _PHASES = {
     "preparing": "installing",
     "running": "running",
 }
-# The server appends sentences that begin so to the error of a program that a limit may have ended.
-_HINTS = ("(the network is disabled", "(files in /work and /tmp", "(the program reached the limit")
+# The server appends sentences that begin so to the error of a program.
+_HINTS = (
+    "(the network is disabled",
+    "(files in /work and /tmp",
+    "(the sandbox has no module",
+    "(the program reached the limit",
+)
 
 
 @define
@@ -103,7 +108,7 @@ def _one_line(text: str) -> str:
 
 
 def _hint(result: Result) -> str:
-    """Return the server's hint that a limit may have ended the program, or an empty string.
+    """Return the server's hint why the program may have failed, or an empty string.
 
     Without an exception, the whole error is the hint."""
     error = result.error or ""

@@ -5,13 +5,37 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from .printable import printable
+
+if TYPE_CHECKING:
+    from pyexec_client import InvalidRequest
 
 USAGE = 2
 NOT_RUN = 125
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+
+_SOURCES = {
+    "config.timeout_seconds": "--timeout",
+    "config.memory_mb": "--memory",
+    "config.disk_mb": "--disk",
+    "config.cpu_shares": "--cpu",
+    "config.cpus": "--cpus",
+    "config.cpu_seconds": "--cpu-seconds",
+    "config.network_disabled": "--network",
+    "docker_image": "--image",
+    "entrypoint": "--entrypoint",
+    "requirements_txt": "--requirements",
+    "pre_commands": "--pre-command",
+    "env_vars": "--env",
+    "stdin": "--stdin",
+    "script_args": "arguments after --",
+    "output_files": "--output-file",
+    **dict.fromkeys(("tar", "files", "code", "metadata", "body"), ""),
+}
+"""What the user has typed for a field of a request. The input itself has several fields, which the user never sees."""
 
 
 class OutputFailed(Exception):
@@ -45,7 +69,7 @@ def report_error(error: Exception) -> int | None:
         case OutputFailed(number=number):
             return _print_error(f"cannot write the output: {os.strerror(number)}", NOT_RUN)
         case InvalidRequest():
-            return _print_error(f"request rejected by the server: {error}", USAGE)
+            return _print_error(f"request rejected by the server: {_rejection(error)}", USAGE)
         case Unauthorized():
             return _print_error(f"{error} (set a token with --token or PYEXEC_TOKEN)", NOT_RUN)
         case PyexecError():
@@ -57,6 +81,13 @@ def report_error(error: Exception) -> int | None:
         case ValueError():
             return _print_error(str(error), USAGE)
     return None
+
+
+def _rejection(error: InvalidRequest) -> str:
+    """Return the server's message, and the flag that is wrong."""
+    field = error.field or ""
+    source = _SOURCES.get(field.partition("[")[0], field)
+    return f"{error.message} ({source})" if source and source not in error.message else error.message
 
 
 def _print_error(text: str, code: int) -> int:

@@ -11,7 +11,7 @@ from pyexec_client.options import RunOptions
 
 from . import inputs
 from .console import Console
-from .displays import output_displays
+from .displays import output_displays, terminal_protocol
 from .event_printer import EventPrinter, print_result
 from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
@@ -42,6 +42,8 @@ async def run(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     if flags.detached:
         return await _submit(flags, script, argument, console)
     source, options = await read_request(script, flags, argument, console)
+    if script.output_dir or (not script.as_json and terminal_protocol()):
+        options["capture_displays"] = True
     async with flags.client() as client:
         try:
             exit_code = await _run(client, source, options, console, script)
@@ -77,7 +79,7 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
         raise asyncclick.UsageError("--async: eval waits for the value; use run or submit")
     console = Console(flags)
     text = await inputs.read_text("-", "CODE") if code == "-" else code
-    options = await read_options(script, flags, stdin_is_code=code == "-", returns_displays=True)
+    options = await read_options(script, flags, stdin_is_code=code == "-")
     async with flags.client() as client:
         result = await client.eval(text, **options)
         if not script.as_json:

@@ -141,17 +141,11 @@ def script_flags(
     return decorate
 
 
-async def read_options(
-    script: ScriptFlags, flags: Flags, *, stdin_is_code: bool, returns_displays: bool = False
-) -> RunOptions:
-    """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other.
-
-    `returns_displays`: the command always returns displays."""
+async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool) -> RunOptions:
+    """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other."""
     for name in ("requirements", "stdin", "entrypoint", "output_dir"):
         if getattr(script, name) == "":
             raise asyncclick.UsageError(f"--{name.replace('_', '-')}: must not be empty")
-    if script.output_dir and not (script.output_files or script.displays or returns_displays):
-        raise asyncclick.UsageError("--output-dir: use it together with --output-file or --displays")
     if script.requirements and script.no_requirements:
         raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")
     if script.stdin == "-" and stdin_is_code:

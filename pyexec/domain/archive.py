@@ -86,14 +86,14 @@ class ArchiveCheck:
     def finish(self) -> str:
         """Check that the archive is complete; return the entrypoint as a normalized path inside the archive."""
         if self._parser.empty:
-            raise InvalidRequest("the tar part is empty; send an uncompressed tar", field="tar")
+            raise InvalidRequest("the archive is empty; send an uncompressed tar", field="tar")
         if not self._parser.ended:
             raise InvalidRequest(
                 "the upload is not a tar archive or is cut short: its end-of-archive blocks are missing",
                 field="tar",
             )
         if self.members == 0:
-            raise InvalidRequest("the archive has no members", field="tar")
+            raise InvalidRequest("the archive contains no files", field="tar")
         if self.entrypoint is not None:
             return self._named_entrypoint(self.entrypoint)
         if self._found is None:

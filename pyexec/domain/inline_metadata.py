@@ -66,7 +66,7 @@ class Script:
         """Return the error for a block that cannot be used."""
         return InvalidRequest(
             f"inline metadata of {quote(self.name)}: {reason}; correct it, or send inline_requirements: false "
-            "to ignore it",
+            "(--no-requirements) to ignore it",
             field=self.field,
         )
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from attrs import evolve, frozen
 
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
+from pyexec.domain.missing_module import missing_module_hint
 from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Limits
 from pyexec.domain.traceback import Crash
@@ -51,15 +52,16 @@ def terminal_event(
     *,
     limits: Limits,
     output_max: int,
+    setup_allowed: bool = True,
     crash: Crash | None,
     output: Output,
     files: OutputFiles | None,
     at: datetime,
     nonce: str,
 ) -> Terminal:
-    """Return the terminal event of a run with this outcome. `crash` is the exception of the main thread.
+    """Return the terminal event of a run with this outcome. `setup_allowed` is true if runs may install packages.
 
-    It counts only with exit code 1, which an uncaught exception has."""
+    `crash` is the exception of the main thread. It counts only with exit code 1, which an uncaught exception has."""
     code: int | None
     match outcome.reason:
         case "exit":
@@ -70,7 +72,7 @@ def terminal_event(
                 nonce=nonce,
                 exit_code=outcome.exit_code,
                 error_type=crash.error_type if crash else None,
-                error=_error_text(outcome, crash, limits),
+                error=_error_text(outcome, crash, limits, setup_allowed),
                 error_line=crash.error_line if crash else None,
                 traceback=crash.traceback if crash else None,
                 result=outcome.result,
@@ -120,7 +122,7 @@ def terminal_event(
     )
 
 
-def _error_text(outcome: RunOutcome, crash: Crash | None, limits: Limits) -> str | None:
+def _error_text(outcome: RunOutcome, crash: Crash | None, limits: Limits, setup_allowed: bool) -> str | None:
     """Return the error of a program that ended by itself. A limit that it reached is an error only if it failed."""
     reached = _reached_limit(outcome) if outcome.exit_code else None
     if crash is None:
@@ -130,6 +132,8 @@ def _error_text(outcome: RunOutcome, crash: Crash | None, limits: Limits) -> str
         text = f"{text} {NETWORK_HINT}"
     if crash.is_disk_full:
         text = f"{text} {DISK_HINT.format(limits.disk_mb)}"
+    if setup_allowed and (hint := missing_module_hint(crash)) is not None:
+        text = f"{text} {hint}"
     return f"{text} (the program {reached})" if reached else text
 
 

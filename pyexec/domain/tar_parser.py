@@ -93,7 +93,7 @@ class TarParser:
         for name, magic in _COMPRESSED.items():
             if magic.match(self._buffer):
                 raise UnsupportedArchive(
-                    f"the tar part is {name}-compressed; send an uncompressed tar (tar -cf, not tar -czf)",
+                    f"the archive is {name}-compressed; send an uncompressed tar (tar -cf, not tar -czf)",
                     field="tar",
                 )
         self._magic_checked = len(self._buffer) >= _MAGIC_BYTES

@@ -49,6 +49,8 @@ class ReportReader:
     result_truncated: bool = field(default=False, init=False)
     crash: Crash | None = field(default=None, init=False)
     """The exception that ended the main thread."""
+    end_reported: bool = field(default=False, init=False)
+    """True once the interpreter has reported that exception, or that there is none."""
     displays_truncated: bool = field(default=False, init=False)
     """True if at least one display, or a part of it, was dropped."""
     _displays: int = field(default=0, init=False)
@@ -95,7 +97,8 @@ class ReportReader:
             self.result_truncated = kind == channel.RESULT_CUT or len(payload) > channel.RESULT_BYTES_MAX
         elif kind == channel.EXCEPTION:
             with suppress(ValueError, IndexError):
-                self.crash = read_crash(payload)
+                self.crash = read_crash(payload) if payload else None
+                self.end_reported = True
         else:
             self._malformed = self.displays_truncated = True
             self._buffer.clear()

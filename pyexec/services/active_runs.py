@@ -30,7 +30,7 @@ class Run:
     """Set once this replica no longer handles the run: it has ended, or another replica owns it."""
     kill_requested: anyio.Event = field(factory=anyio.Event)
     traceback: TracebackParser | None = None
-    """Reads the program's stderr, if the program does not report its exception. None before its first output."""
+    """Reads the program's stderr. None before its first output there."""
     reports: ReportReader | None = None
     """Reads what the program reports. None before its start, and if it reports nothing."""
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
@@ -107,7 +107,7 @@ class Run:
     def write_output(self, stream: Stream, data: bytes) -> None:
         """Append output, and wake all readers."""
         self.output_log.append(stream, data)
-        if stream is Stream.STDERR and self.reports is None:
+        if stream is Stream.STDERR:
             if self.traceback is None:
                 entrypoint = self._execution.spec.entrypoint if self._execution else None
                 self.traceback = TracebackParser(script=entrypoint or "main.py")

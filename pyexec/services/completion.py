@@ -73,7 +73,8 @@ class _StoreDeadline:
 
 def _crash_of(run: Run) -> Crash | None:
     """Return the exception that ended the main thread: as the interpreter reports it, else as stderr shows it."""
-    if run.reports is not None:
+    # The report is lost if a function at exit calls `os._exit`, for example.
+    if run.reports is not None and run.reports.end_reported:
         return run.reports.crash
     return run.traceback.finish() if run.traceback else None
 
@@ -97,6 +98,7 @@ class CompletionWriter:
     blobs: BlobStore
     replica: str
     output_bytes_max: int
+    setup_allowed: bool = True
     corrupt_logs: CorruptLogReporter
     _stopping: anyio.Event = field(factory=anyio.Event)
 
@@ -120,6 +122,7 @@ class CompletionWriter:
                 ended,
                 limits=run.execution.spec.limits,
                 output_max=self.output_bytes_max,
+                setup_allowed=self.setup_allowed,
                 crash=_crash_of(run),
                 output=_with_dropped_displays(output, run),
                 files=files,

@@ -54,6 +54,7 @@ class Executions:
         self._peers = peers
         self._corrupt_logs = corrupt_logs
         self._memory = memory
+        self._key_lookups = anyio.Lock()
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
         """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
@@ -76,6 +77,17 @@ class Executions:
         """Return the id of the execution that a tenant's idempotency key names; None if there is none."""
         found = await self._log.find_by_key(key_hash(key, tenant))
         return None if found is None else found[0]
+
+    async def wait_for_key(self, key: str, tenant: str) -> str:
+        """Wait until a tenant's idempotency key names an execution. Return its id."""
+        opened = await self._log.open_executions()
+        while True:
+            async with self._key_lookups:  # many callers that wait must not flood the log
+                if (found := await self.find_by_key(key, tenant)) is not None:
+                    return found
+            known = opened.lengths.keys()
+            while opened.lengths.keys() <= known:
+                opened = await self._log.open_executions(opened.version)
 
     async def wait(self, execution_id: str, caller: Caller, seconds: float = 0) -> Execution:
         """Return the state of an execution. If it has not ended, wait for that, at most `seconds`."""

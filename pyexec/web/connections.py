@@ -22,6 +22,7 @@ DRAIN_BYTES = 1024 * 1024 * 1024
 DRAIN_IDLE_SECONDS = 10.0
 """How long the sender of such a body may pause."""
 _RESPONSE = web.RequestKey("begun_response", web.StreamResponse)
+_CONTENT_SECURITY_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SLASHES = re.compile("//+")
 _TOO_MANY_HEADERS = "Too many headers"
@@ -85,8 +86,10 @@ class BrokenTransfer(ConnectionAbortedError):
 async def record_response(request: web.Request, response: web.StreamResponse) -> None:
     """Record that the headers of the response are about to be sent; a hook of the application.
 
-    Responses contain text of untrusted programs, so no browser may guess a type other than the declared one."""
+    Responses contain text of untrusted programs, so no browser may guess a type other than the declared one, and a
+    response without a policy of its own may load and execute nothing."""
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
     request[_RESPONSE] = response
 
 

@@ -139,6 +139,7 @@ def build_runner(shared: SharedParts, pool: Pool) -> Runner:
             blobs=shared.blobs,
             replica=shared.replica_id,
             output_bytes_max=settings.max_output_bytes,
+            setup_allowed=settings.setup_network != "none",
             corrupt_logs=shared.corrupt_logs,
         ),
         in_doubt=shared.in_doubt,

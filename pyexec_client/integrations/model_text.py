@@ -10,18 +10,47 @@ from ..options import RunOptions
 from ..result import Result, Status
 
 NO_EXIT_CODE = 125
-IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 """Exit code of an execution whose program did not run to an end. The command line uses it, too."""
+IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
+_PACKAGES_CHARACTERS_MAX = 500
+_BLOCK = """To use other packages, begin the program with a block such as
+# /// script
+# dependencies = ["numpy"]
+# ///"""
+_LIMITS = (
+    ("timeout", "{:g} s of time"),
+    ("cpu_seconds", "{:g} s of processor time"),
+    ("memory_mb", "{:g} MiB of memory"),
+    ("disk_mb", "{:g} MiB of files"),
+)
 
 
 def tool_description(options: RunOptions) -> str:
-    """Describe the tool to a model."""
+    """Describe the tool to a model. `options` are those of each run."""
     network = "has network access" if options.get("network") else "has no network access"
     return (
-        "Run a Python 3 program in a sandbox and return what it prints, the value of its last expression, and the "
-        "traceback if it fails. Each call starts a new interpreter in an empty directory: variables and files of "
-        f"earlier calls are gone. The program {network}."
+        "Run a Python 3 program in a sandbox and return what it prints, the value of its last expression, the figures "
+        "that it shows, and the traceback if it fails. Each call starts a new interpreter in an empty directory: "
+        f"variables and files of earlier calls are gone. The program {network}. {_limits(options)}{_packages(options)}"
     )
+
+
+def _limits(options: RunOptions) -> str:
+    """Name the limits that the options set. The client does not know the defaults of the server."""
+    given = ((options.get(name), text) for name, text in _LIMITS)
+    limits = [text.format(value) for value, text in given if value is not None]
+    return f"Limits: {', '.join(limits)}. " if limits else "Its time, memory and files are limited. "
+
+
+def _packages(options: RunOptions) -> str:
+    """Say which packages there are. The server ignores the block of a program if there are `requirements`."""
+    if requirements := options.get("requirements"):
+        packages = ", ".join(requirements.split("\n")).strip(", ")
+        return f"Installed packages besides the standard library: {packages[:_PACKAGES_CHARACTERS_MAX]}."
+    image = options.get("image")
+    installed = f"What the image {image} contains" if image else "Only the standard library"
+    block = "" if options.get("inline_requirements") is False else f" {_BLOCK}"
+    return f"{installed} is installed.{block}"
 
 
 def exit_code(result: Result) -> int:

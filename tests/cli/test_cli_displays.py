@@ -39,11 +39,11 @@ DROPPED = "python-executor: some displays were dropped: they exceed the server's
 NOT_SHOWN = "python-executor: displays not shown: {} (--output-dir DIR saves them)\n"
 
 
-def answer(request: Request) -> None:
+def answer(request: Request, bodies: list[bytes]) -> None:
     if "content-length" in request.headers:
-        request.rfile.read(int(request.headers["content-length"]))
+        bodies.append(request.rfile.read(int(request.headers["content-length"])))
     elif request.headers.get("transfer-encoding"):
-        request.body()
+        bodies.append(request.body()[0])
     if request.path == "/api/v1/eval":
         request.say("application/json", json.dumps(RESULT).encode())
     else:
@@ -56,13 +56,19 @@ def answer(request: Request) -> None:
 
 
 @pytest.fixture
-def showing(lone_program) -> Iterator[Any]:
-    with canned(answer) as url:
+def bodies() -> list[bytes]:
+    """The bodies of the requests that the program has sent."""
+    return []
+
+
+@pytest.fixture
+def showing(lone_program, bodies) -> Iterator[Any]:
+    with canned(lambda request: answer(request, bodies)) as url:
         yield evolve(lone_program, server=url)
 
 
 @pytest.mark.parametrize(
-    "command", [("eval", "42"), ("run", "main.py", "--displays"), ("follow", "exe_1")], ids=lambda c: c[0]
+    "command", [("eval", "42"), ("run", "main.py"), ("follow", "exe_1")], ids=lambda c: c[0]
 )
 def test_displays_are_saved_and_named(showing, command) -> None:
     showing.file("main.py", "pass")
@@ -74,6 +80,27 @@ def test_displays_are_saved_and_named(showing, command) -> None:
     names = ("display-1.png", "display-2.html", "display-3.json", "display-4.txt")
     stderr = done.stderr.decode()
     assert stderr.endswith("".join(f"python-executor: wrote got/{name}\n" for name in names) + DROPPED)
+
+
+def requests_displays(bodies: list[bytes]) -> bool:
+    [body] = bodies
+    bodies.clear()
+    return b'"capture_displays":true' in body.replace(b" ", b"")
+
+
+def test_run_requests_displays_if_it_saves_or_shows_them(showing, bodies) -> None:
+    showing.file("main.py", "pass")
+    for flag, requested in ((), False), (("--displays",), True), (("--output-dir", "got"), True):
+        showing.run("main.py", *flag, KITTY_WINDOW_ID="1")
+        assert requests_displays(bodies) == requested
+    for environment, flag, requested in (
+        ({"KITTY_WINDOW_ID": "1"}, (), True),
+        ({"KITTY_WINDOW_ID": "1"}, ("--json",), False),
+        ({"TERM": "xterm-256color"}, (), False),
+    ):
+        screen, _ = on_a_terminal(showing, "run", "main.py", *flag, **environment)
+        assert requests_displays(bodies) == requested
+        assert (b"\x1b_Ga=T" in screen) == requested
 
 
 @pytest.mark.parametrize("environment", [{}, {"KITTY_WINDOW_ID": "1"}, {"TERM_PROGRAM": "WezTerm"}])

@@ -93,6 +93,31 @@ def test_rejected_requests(lone_program, status, exit_code):
     assert (b"--token" in done.stderr) == (status == 401)
 
 
+@sampled(
+    ("field", "said"),
+    [
+        ("tar", "no good"),
+        ("files[0].content", "no good"),
+        ("code", "no good"),
+        ("config.memory_mb", "no good (--memory)"),
+        ("env_vars[3]", "no good (--env)"),
+        ("new_field", "no good (new_field)"),
+        (None, "no good"),
+    ],
+    every=3,
+)
+def test_a_rejected_request_names_the_flag_and_no_part_of_the_request(lone_program, field, said):
+    def answer(request: Request) -> None:
+        request.rfile.read(int(request.headers["content-length"]))
+        body = {"error": "no good", "code": "invalid_request", "field": field}
+        request.say("application/json", json.dumps(body).encode(), 400)
+
+    with canned(answer) as url:
+        done = evolve(lone_program, server=url).run("eval", "1")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == f"python-executor: request rejected by the server: {said}\n"
+
+
 CONNECT = b"import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
 
 
@@ -114,6 +139,16 @@ def test_hint_that_the_network_is_disabled(program):
         assert done.stderr.endswith(b"Network is unreachable\n" + hint)
         assert program.run("-q", *arguments, stdin=stdin).stderr.endswith(b"Network is unreachable\n")
         assert hint not in program.run("--json", *arguments, stdin=stdin).stderr
+
+
+def test_hint_that_a_package_is_missing(program):
+    done = program.run(stdin=b"import yaml")
+    assert (done.returncode, done.stdout) == (1, b"")
+    hint = (
+        b"python-executor: the sandbox has no module yaml; add the package PyYAML to the requirements: "
+        b'requirements_txt, --requirements FILE, or a "# /// script" block\n'
+    )
+    assert done.stderr.endswith(b"No module named 'yaml'\n" + hint)
 
 
 def test_hint_that_the_disk_is_full(program):

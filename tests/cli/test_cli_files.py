@@ -191,13 +191,12 @@ def test_submit_explains_how_to_download_files(lone_program, arguments):
 @sampled(
     "arguments",
     [
-        ("main.py", "--output-dir", "out"),
         ("submit", "main.py", "--output-file", "*", "--output-dir", "out"),
         ("--async", "main.py", "--output-file", "*", "--output-dir", "out"),
     ],
     every=2,
 )
-def test_output_dir_without_output_files_is_wrong_usage(program, arguments):
+def test_submit_refuses_an_output_dir(program, arguments):
     program.file("main.py", "pass")
     done = program.run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")

@@ -75,7 +75,6 @@ WITHOUT_A_SERVER = [
     ("project --requirements project/main.py --no-requirements", ""),
     ("project -e =v", ""),
     ("project -e NOT_SET", ""),
-    ("project --output-dir x", ""),
     ("project --output-dir=", ""),
     ("project --stdin=", ""),
     ("project --requirements=", ""),

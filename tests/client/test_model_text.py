@@ -7,6 +7,7 @@ import pytest
 from pyexec_client import Result
 from pyexec_client.errors import InvalidRequest
 from pyexec_client.integrations.model_text import exit_code, images_of, rejection, text_of, tool_description
+from pyexec_client.options import RunOptions
 
 
 def result_of(**fields: Any) -> Result:
@@ -67,6 +68,35 @@ def test_each_display_gives_at_most_one_image() -> None:
 def test_the_description_depends_on_the_network() -> None:
     assert "has no network access" in tool_description({})
     assert "has network access" in tool_description({"network": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "unsaid"),
+    [
+        ({}, ("are limited", "Only the standard library", "# /// script"), ("Limits:", "Installed")),
+        (
+            {"timeout": 30, "cpu_seconds": 2.5, "memory_mb": 512, "disk_mb": 64},
+            ("Limits: 30 s of time, 2.5 s of processor time, 512 MiB of memory, 64 MiB of files.",),
+            ("are limited",),
+        ),
+        (
+            {"requirements": "numpy\npandas==2.2\n"},
+            ("library: numpy, pandas==2.2.",),
+            ("Only the standard", "# /// script"),
+        ),
+        (
+            {"image": "python:3.13", "inline_requirements": False},
+            ("the image python:3.13",),
+            ("# /// script",),
+        ),
+    ],
+)
+def test_the_description_names_limits_and_packages(
+    options: RunOptions, said: tuple[str, ...], unsaid: tuple[str, ...]
+) -> None:
+    description = tool_description(options)
+    assert all(text in description for text in said), description
+    assert not any(text in description for text in unsaid), description
 
 
 def test_a_model_learns_what_is_wrong_with_its_program_but_not_with_options() -> None:

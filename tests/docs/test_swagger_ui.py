@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Locator, Page
 
 from pyexec.web.application import ROUTES
@@ -18,6 +20,7 @@ from tests.support.browser import page_of
 from tests.support.server import Server, running_server
 
 TOKEN = "a-token"
+SAFE_TYPES = ("application/json", "text/event-stream", "text/plain", "application/x-tar")
 KEPT = ("Accept", "Content-Type", "Content-Encoding", "Content-Security-Policy")
 
 
@@ -67,29 +70,40 @@ async def test_runs_code_that_is_typed_in(page: Page) -> None:
 
 
 async def test_nothing_in_a_display_is_executed(server: Server) -> None:
-    """Neither /docs nor the responses themselves run HTML, scripts or SVG that a program has made."""
+    """Neither /docs nor a response that a browser opens runs HTML, scripts or SVG that a program has made."""
     evil = "<script>document.title = 'evil'</script><img src=x onerror=\"document.title = 'evil'\">"
     svg = f"<svg xmlns='http://www.w3.org/2000/svg' onload=\"document.title = 'evil'\">{evil}</svg>"
     bundle = {"text/html": evil, "image/svg+xml": svg, "application/javascript": "document.title = 'evil'"}
-    code = f"display({bundle!r}, raw=True)"
+    code = (
+        f"display({bundle!r}, raw=True)\nprint({evil!r})\nfor name in FILES: open(name, 'w').write({svg!r})"
+    )
+    files = ("evil.html", "evil.svg", "evil.xhtml")
+    body = {"code": f"FILES = {files}\n{code}", "output_files": ["evil.*"]}
     async with page_of(server.url) as (page, wrong):
         await page.goto(f"{server.url}/docs")
         box = await endpoint(page, "evaluate")
-        await box.locator("textarea.body-param__text").fill(json.dumps({"code": code}))
+        await box.locator("textarea.body-param__text").fill(json.dumps(body))
         _, result = await answer(box)
         assert result["displays"] == [{"data": bundle, "metadata": {}}]
         assert await page.title() != "evil"
         path = f"{server.url}/api/v1/executions/{result['execution_id']}"
-        for url in (path, f"{path}/logs", f"{server.url}/api/v1/executions"):
-            await page.goto(url)
-            assert await page.evaluate("document.scripts.length + document.images.length") == 0
-            assert await page.title() != "evil"
+        opened = [path, f"{path}/events", f"{path}/logs", f"{server.url}/api/v1/executions", f"{path}/files"]
+        opened += [f"{path}/files/{name}" for name in files]
+        opened += [f"{server.url}/api/v1/executions/{quote(evil)}", f"{server.url}/{quote(evil)}"]
+        for url in opened:
+            await page.goto("about:blank")
+            with suppress(PlaywrightError):  # a download, which the browser does not open
+                await page.goto(url)
+            assert (url, await page.evaluate("document.scripts.length + document.images.length")) == (url, 0)
+            assert (url, await page.title()) != (url, "evil")
         async with aiohttp.ClientSession() as http:
-            for url in (path, f"{path}/events"):
+            for url in opened:
                 async with http.get(url) as response:
                     assert response.headers["X-Content-Type-Options"] == "nosniff"
-                    assert response.content_type in ("application/json", "text/event-stream")
-        assert wrong == []
+                    assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+                    is_download = response.headers.get("Content-Disposition", "").startswith("attachment")
+                    assert is_download or response.content_type in SAFE_TYPES, url
+        assert [told for told in wrong if "the server responded with a status of 404" not in told] == []
 
 
 async def test_uploads_an_archive_with_metadata(page: Page, tmp_path: Path) -> None:

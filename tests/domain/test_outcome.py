@@ -79,3 +79,45 @@ def test_an_end_names_the_limits_that_were_reached() -> None:
     assert error_of("disk_limit", reached=None) == (
         "the program's files in /work and /tmp took more than 2048 MiB and it was stopped"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        ("No module named 'requests'", "if it is a package, add it to the requirements: requirements_txt, "),
+        ("No module named 'cv2'", "add the package opencv-python-headless to the requirements: "),
+        ("No module named 'distutils'", "add the package setuptools to the requirements: "),
+        ("No module named 'yaml'\nprinted at exit", "add the package PyYAML to the requirements: "),
+        ("No module named 'PIL.nothing'", None),
+        ("No module named 'main.py'; 'main' is not a package", None),
+        ("No module named 'tkinter'", None),
+        ("No module named '_private'", None),
+        ("No module named 'urlib'. Did you mean: 'urllib'?", None),
+        ("no plugin", None),
+    ],
+)
+def test_a_missing_module_has_a_hint(error: str, hint: str | None) -> None:
+    def error_of(crash: Crash, *, setup_allowed: bool = True) -> str | None:
+        event = terminal_event(
+            RunOutcome(reason="exit", exit_code=1),
+            limits=LIMITS,
+            output_max=1,
+            setup_allowed=setup_allowed,
+            crash=crash,
+            output=Output(),
+            files=None,
+            at=START,
+            nonce="n",
+        )
+        return event.error
+
+    crash = Crash(error_type="ModuleNotFoundError", error=error, error_line=1)
+    text = error_of(crash)
+    assert text is not None
+    if hint is None:
+        assert text == error
+    else:
+        assert text.startswith(f"{error} (the sandbox has no module ")
+        assert hint in text
+    assert error_of(crash, setup_allowed=False) == error
+    assert error_of(evolve(crash, error_type="ValueError")) == error

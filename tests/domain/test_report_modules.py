@@ -40,6 +40,7 @@ class Reported:
     displays: list[Display]
     truncated: bool
     crash: Crash | None
+    end_reported: bool
     result: str | None
     stdout: str
     stderr: str
@@ -74,7 +75,14 @@ def run(tmp_path: Path, source: str, *, evaluate: bool = False, display_bytes: i
         stdout, stderr = process.communicate(timeout=30)
     reader.finish(cut=False)
     return Reported(
-        displays, reader.displays_truncated, reader.crash, reader.result, stdout, stderr, process.returncode
+        displays,
+        reader.displays_truncated,
+        reader.crash,
+        reader.end_reported,
+        reader.result,
+        stdout,
+        stderr,
+        process.returncode,
     )
 
 
@@ -167,7 +175,21 @@ def test_every_exception_is_reported(tmp_path: Path, source: str, kind: str, mes
 )
 def test_what_did_not_end_the_main_thread_is_not_reported(tmp_path: Path, source: str) -> None:
     reported = run(tmp_path, source)
-    assert (reported.crash, reported.code) == (None, 1)
+    assert (reported.crash, reported.end_reported, reported.code) == (None, True, 1)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nos.closerange(3, 99)\n1 / 0",
+        "import atexit, os\natexit.register(os._exit, 1)\n1 / 0",
+        "import os, sys\nsys.excepthook = lambda *error: (sys.__excepthook__(*error), os._exit(1))\n1 / 0",
+        "import os\nos._exit(1)",
+    ],
+)
+def test_a_lost_report_differs_from_one_of_no_exception(tmp_path: Path, source: str) -> None:
+    reported = run(tmp_path, source)
+    assert (reported.crash, reported.end_reported, reported.code) == (None, False, 1)
 
 
 def test_modules_of_the_caller_are_not_loaded_by_mistake(tmp_path: Path) -> None:

@@ -154,6 +154,22 @@ async def test_a_cancellation_kills_the_run_whose_id_has_the_same_type(api: Api)
                 assert state.document["status"] == "running"
 
 
+async def test_a_cancellation_waits_for_a_call_that_is_on_its_way(api: Api) -> None:
+    async def cancel() -> None:
+        params = {"requestId": 77}
+        body = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+        async with api.session.post("/mcp", json=body, headers=SESSION_HEADERS) as answer:
+            assert answer.status == 202
+
+    call = {"name": "run_python", "arguments": {"code": FOREVER}}
+    body = {"jsonrpc": "2.0", "id": 77, "method": "tools/call", "params": call}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel)
+        async with api.session.post("/mcp", json=body, headers=SESSION_HEADERS) as answer:
+            text = await answer.text()
+    assert '"status":"killed"' in text.replace(": ", ":").replace("\\", "")
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_other_methods_are_not_allowed(api: Api, method: str) -> None:
     answer = await api.request(method, "/mcp", headers={"Accept": "text/event-stream"})

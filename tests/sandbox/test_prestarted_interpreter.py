@@ -175,7 +175,7 @@ async def test_an_image_with_python_paths_in_the_archive_gets_a_new_interpreter(
     files = {
         "main.py": "print(found)",
         "lib/usercustomize.py": customization,
-        ".x/lib/python3.11/site-packages/usercustomize.py": customization,
+        **{f".x/lib/python3.{n}/site-packages/usercustomize.py": customization for n in range(8, 20)},
     }
     assert (await run(api, files, docker_image=made(variables)))["stdout"] == "found\n"
 

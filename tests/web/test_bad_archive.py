@@ -34,7 +34,7 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
     "text": (b"print('hello')\n" * 100, 400, "invalid_request", "tar", ("not a tar",)),
     "short text": (b"print('hello')\n", 400, "invalid_request", "tar", ("cut short",)),
     "no bytes": (b"", 400, "invalid_request", "tar", ("empty", "uncompressed tar")),
-    "no members": (END, 400, "invalid_request", "tar", ("no members",)),
+    "no members": (END, 400, "invalid_request", "tar", ("contains no files",)),
     "cut in a header": (GOOD[:300], 400, "invalid_request", "tar", ("cut short",)),
     "cut in a file": (member("main.py", b"#" * 5000)[:3000], 400, "invalid_request", "tar", ("cut short",)),
     "cut before its end": (GOOD, 400, "invalid_request", "tar", ("cut short",)),

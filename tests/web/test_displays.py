@@ -124,6 +124,37 @@ async def test_a_method_may_print_and_may_return_base64(api: Api) -> None:
     assert document["truncated"]["displays"] is True
 
 
+UNUSUAL_JSON = """import datetime
+class Table:
+    __repr__, _repr_json_ = lambda self: "table", lambda self: %s
+display(Table())
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("{'x': float('nan'), 'y': [float('inf'), 1.5]}", {"x": "nan", "y": ["inf", 1.5]}),
+        ("{(1, 2): 'a', None: {3: True}}", {"(1, 2)": "a", "None": {"3": True}}),
+        ("[{1}, b'hi', datetime.date(2026, 1, 2), range(2)]", [[1], "aGk=", "2026-01-02", [0, 1]]),
+    ],
+)
+async def test_json_that_is_no_json_is_cleaned_as_in_jupyter(api: Api, value: str, expected: Any) -> None:
+    document = (await api.eval({"code": UNUSUAL_JSON % value})).document
+    assert document["displays"][0]["data"]["application/json"] == expected
+    assert ("displays" in document["truncated"], document["stderr"]) == (False, "")
+
+
+@pytest.mark.parametrize(
+    "value", ["[object()]", "{(1,): 0, '(1,)': 1}", "(lambda d: [d.append(d), d][1])([])"]
+)
+async def test_a_form_that_json_cannot_express_is_dropped_with_a_note(api: Api, value: str) -> None:
+    document = (await api.eval({"code": UNUSUAL_JSON % value})).document
+    assert document["displays"] == [{"data": {"text/plain": "table"}, "metadata": {}}]
+    assert (document["truncated"]["displays"], document["exit_code"]) == (True, 0)
+    assert "Error" in document["stderr"]
+
+
 async def test_a_method_that_never_returns_meets_the_timeout(api: Api) -> None:
     body = {"code": f"display(1)\n{BAD_METHODS % 'while True: pass'}", "config": {"timeout_seconds": 1}}
     document = (await api.eval(body)).document
@@ -213,6 +244,24 @@ print([os.path.getsize(f'/tmp/{n}') for n in range(9)])
     document = (await api.eval({"code": code})).document
     assert (document["displays"], document["exit_code"]) == ([], 0)
     assert "[0, 0, 0, 0, 0, 0, 0, 0, 0]" in document["stdout"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("import os\nos.closerange(3, 99)\n1 / 0", ("ZeroDivisionError", "division by zero", 3)),
+        ("import atexit, os\natexit.register(os._exit, 1)\n1 / 0", ("ZeroDivisionError", "division by zero", 3)),
+        ("import sys, traceback\ntry: 1 / 0\nexcept: traceback.print_exc()\nsys.exit(1)", (None, None, None)),
+    ],
+)  # fmt: skip
+async def test_an_exception_whose_report_is_lost_is_read_from_stderr(
+    api: Api, code: str, error: tuple[str | None, str | None, int | None]
+) -> None:
+    """A program that reports that it has no exception has none, whatever it prints."""
+    document = (await api.eval({"code": code})).document
+    assert document["exit_code"] == 1
+    assert tuple(document.get(name) for name in ("error_type", "error", "error_line")) == error
+    assert "traceback" not in document
 
 
 async def test_displays_are_events_between_the_output(api: Api) -> None:

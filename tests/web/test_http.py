@@ -74,6 +74,7 @@ async def test_no_browser_guesses_the_type_of_a_response(web: Web) -> None:
         for path in paths:
             async with http.get(path) as response:
                 assert (path, response.headers.get("X-Content-Type-Options")) == (path, "nosniff")
+                assert "default-src 'none'" in response.headers["Content-Security-Policy"], path
 
 
 PREFERENCES = {

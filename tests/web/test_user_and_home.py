@@ -33,7 +33,8 @@ print(json.dumps({
 PIP_INSTALL = """
 import subprocess, sys
 before = list(sys.path)
-install = [sys.executable, "pip.zip/pip", "install", "--no-index", "--quiet", "greet-1.0-py3-none-any.whl"]
+pip = [sys.executable, "-W", "ignore", "pip.zip/pip"]
+install = [*pip, "install", "--no-index", "--quiet", "greet-1.0-py3-none-any.whl"]
 print(subprocess.run(install, capture_output=True, text=True).stderr, end="")
 import greet
 print(greet.WORD, sys.path == before)

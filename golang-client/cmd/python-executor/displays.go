@@ -27,8 +27,8 @@ func outputDisplays(result *pyexec.Result, directory string, console *console, s
 		return saveDisplays(result.Displays, directory, console)
 	}
 	protocol := ""
-	if show && term.IsTerminal(int(os.Stdout.Fd())) {
-		protocol = imageProtocol()
+	if show {
+		protocol = terminalProtocol()
 	}
 	left := 0
 	for _, display := range result.Displays {
@@ -63,6 +63,15 @@ func saveDisplays(displays []pyexec.Display, directory string, console *console)
 		console.info("wrote %s", target)
 	}
 	return nil
+}
+
+// terminalProtocol returns the protocol with which standard output shows images, or an empty string if it is not a
+// terminal that does.
+func terminalProtocol() string {
+	if term.IsTerminal(int(os.Stdout.Fd())) {
+		return imageProtocol()
+	}
+	return ""
 }
 
 // imageProtocol returns the protocol with which the terminal shows images, or an empty string. Terminals that can show

@@ -13,8 +13,13 @@ var phaseNames = map[string]string{
 	"preparing": "installing", "running": "running",
 }
 
-// hints are the starts of sentences that the server appends to the error of a program that a limit may have ended.
-var hints = []string{"(the network is disabled", "(files in /work and /tmp", "(the program reached the limit"}
+// hints are the starts of sentences that the server appends to the error of a program.
+var hints = []string{
+	"(the network is disabled",
+	"(files in /work and /tmp",
+	"(the sandbox has no module",
+	"(the program reached the limit",
+}
 
 // eventPrinter prints events as they arrive. output: print the program's output. phases: print every change of
 // phase and the output of the setup. printed: streams of the result that have been printed; until the program starts,
@@ -133,7 +138,7 @@ func reasonOf(result *pyexec.Result) string {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// hintOf returns the server's hint that a limit may have ended the program, or an empty string. Without an exception,
+// hintOf returns the server's hint why the program may have failed, or an empty string. Without an exception,
 // the whole error is the hint.
 func hintOf(result *pyexec.Result) string {
 	first := 0

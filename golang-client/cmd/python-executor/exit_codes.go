@@ -23,6 +23,31 @@ const (
 	exitSignal = 128 // plus the number of the signal
 )
 
+// sources are what the user has typed for a field of a request. The input itself has several fields, which the user
+// never sees.
+var sources = map[string]string{
+	"config.timeout_seconds":  "--timeout",
+	"config.memory_mb":        "--memory",
+	"config.disk_mb":          "--disk",
+	"config.cpu_shares":       "--cpu",
+	"config.cpus":             "--cpus",
+	"config.cpu_seconds":      "--cpu-seconds",
+	"config.network_disabled": "--network",
+	"docker_image":            "--image",
+	"entrypoint":              "--entrypoint",
+	"requirements_txt":        "--requirements",
+	"pre_commands":            "--pre-command",
+	"env_vars":                "--env",
+	"stdin":                   "--stdin",
+	"script_args":             "arguments after --",
+	"output_files":            "--output-file",
+	"tar":                     "",
+	"files":                   "",
+	"code":                    "",
+	"metadata":                "",
+	"body":                    "",
+}
+
 // usageError means that the command line is used incorrectly.
 type usageError struct {
 	command *cobra.Command
@@ -73,7 +98,7 @@ func reportError(err error) int {
 		}
 		return printError(err.Error(), exitNotRun)
 	case errors.Is(err, pyexec.ErrInvalidRequest):
-		return printError("request rejected by the server: "+err.Error(), exitUsage)
+		return printError("request rejected by the server: "+rejectionOf(err), exitUsage)
 	case errors.Is(err, pyexec.ErrUnauthorized):
 		return printError(err.Error()+" (set a token with --token or PYEXEC_TOKEN)", exitNotRun)
 	case errors.As(err, &argument):
@@ -82,6 +107,23 @@ func reportError(err error) int {
 		return printError(file.Path+": "+strerror(file.Err), exitNotRun)
 	}
 	return printError(err.Error(), exitNotRun)
+}
+
+// rejectionOf returns the server's message, and the flag that is wrong.
+func rejectionOf(err error) string {
+	var rejected *pyexec.Error
+	if !errors.As(err, &rejected) {
+		return err.Error()
+	}
+	name, _, _ := strings.Cut(rejected.Field, "[")
+	source, known := sources[name]
+	if !known {
+		source = rejected.Field
+	}
+	if source == "" || strings.Contains(rejected.Message, source) {
+		return rejected.Message
+	}
+	return fmt.Sprintf("%s (%s)", rejected.Message, source)
 }
 
 func printError(text string, code int) int {

@@ -27,6 +27,9 @@ func (a *app) run() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if script.outputDir != "" || (!script.asJSON && terminalProtocol() != "") {
+				options = append(options, pyexec.WithDisplays())
+			}
 			client, err := a.flags.client(command)
 			if err != nil {
 				return err

@@ -15,13 +15,11 @@ type scriptFlags struct {
 	requirements, stdin, entrypoint, outputDir string
 	env, files, preCommands, outputFiles       []string
 	noRequirements, displays, asJSON           bool
-	returnsDisplays                            bool // the command returns displays without a flag
 }
 
 func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 	set := command.Flags()
 	set.SortFlags = false
-	s.returnsDisplays = !archive
 	if archive {
 		set.BoolVar(&s.displays, "displays", false,
 			"Return what the program shows, such as figures of matplotlib.")
@@ -67,9 +65,6 @@ func (s *scriptFlags) options(
 		if flag := command.Flags().Lookup(name); flag != nil && flag.Changed && flag.Value.String() == "" {
 			return nil, usageErrorf(command, "--%s: must not be empty", name)
 		}
-	}
-	if s.outputDir != "" && len(s.outputFiles) == 0 && !s.displays && !s.returnsDisplays {
-		return nil, usageErrorf(command, "--output-dir: use it together with --output-file or --displays")
 	}
 	if s.requirements != "" && s.noRequirements {
 		return nil, usageErrorf(command, "--requirements and --no-requirements cannot be used together")

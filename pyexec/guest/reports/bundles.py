@@ -9,6 +9,7 @@ from pyexec.guest.reports.channel import (
     JSON,
     METADATA,
     TEXT,
+    channel,
     field,
     without_own_frames,
 )
@@ -131,6 +132,7 @@ def encode(data, metadata, size_max):
     for mime, value in data.items():
         encoded = attempt(lambda: encode_value(mime, value))  # noqa: B023 it is called at once
         if encoded is None:
+            channel.drop_display()
             continue
         kind, content = encoded
         size += FIELD_OVERHEAD + len(str(mime))
@@ -140,7 +142,9 @@ def encode(data, metadata, size_max):
         fields.append(field(kind, str(mime), content))
     if metadata:
         content = attempt(lambda: to_json(metadata))
-        if content is not None:
+        if content is None:
+            channel.drop_display()
+        else:
             fields.append(field(METADATA, "", content))
             size += len(content)
     return b"".join(fields), size
@@ -158,4 +162,33 @@ def encode_value(mime, value):
 def to_json(value):
     import json
 
-    return json.dumps(value, allow_nan=False).encode()
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        return json.dumps(cleaned(value), allow_nan=False).encode()
+
+
+def cleaned(value):
+    """Return what JSON can express of a value, as Jupyter does.
+
+    NaN and infinities become text, keys strings, bytes base64, dates text in ISO format, and collections lists."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if value - value == 0 else float.__repr__(value)
+    if isinstance(value, dict):
+        texts = {key if isinstance(key, str) else str(key): cleaned(each) for key, each in value.items()}
+        if len(texts) < len(value):
+            raise ValueError("two keys of a dictionary are equal as strings")
+        return texts
+    if isinstance(value, (bytes, bytearray)):
+        import binascii
+
+        return binascii.b2a_base64(value, newline=False).decode()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy
+        return cleaned(value.tolist())
+    if hasattr(value, "__iter__"):
+        return [cleaned(each) for each in value]
+    raise TypeError("JSON cannot express a value of the type " + type(value).__name__)

@@ -14,8 +14,9 @@ SECRET_BYTES, NUMBER_BYTES = 16, 8
 CHUNK = 32 * 1024
 """Bytes of a record in one message."""
 RESULT, RESULT_CUT, DISPLAY, DROPPED, EXCEPTION = b"r", b"c", b"d", b"x", b"e"
-"""Kinds of records. RESULT_CUT is a result of which only the beginning is sent; DROPPED is a display that is not sent.
-A record is its kind, four bytes for its length (big-endian), and its fields or its text."""
+"""Kinds of records. RESULT_CUT is a result of which only the beginning is sent; DROPPED stands for displays,
+or parts of them, that are not sent. EXCEPTION is empty if no exception has ended the main thread. A record is its kind,
+four bytes for its length (big-endian), and its fields or its text."""
 BINARY, TEXT, JSON, METADATA = b"b", b"t", b"j", b"m"
 """Kinds of the fields of a display: values of a MIME type by their form, and the metadata as JSON."""
 CAUGHT, CAUSE, CONTEXT, FRAME, OMITTED, OWN_LINE = b"x", b"c", b"h", b"f", b"o", b"l"
@@ -79,15 +80,19 @@ class Channel:
     def send_display(self, payload, size):
         """Send a display that takes `size` bytes in the result, if the run may still have it."""
         if size > self.bytes_left or not self.displays_left:
-            if not self.has_dropped:
-                self.has_dropped = True
-                self.send(DROPPED, b"")
+            self.drop_display()
             return
         if not payload:
             return
         self.bytes_left -= size
         self.displays_left -= 1
         self.send(DISPLAY, payload)
+
+    def drop_display(self):
+        """Report, once, that a display or a part of it is not sent."""
+        if not self.has_dropped:
+            self.has_dropped = True
+            self.send(DROPPED, b"")
 
     def send_result(self, text):
         """Send the repr of the last expression."""

@@ -34,8 +34,11 @@ SUGGESTING = (NameError, AttributeError, ImportError)
 
 
 def report(error):
-    """Report an exception, if it has ended the main thread."""
-    if not channel.is_open() or not ended_main_thread(error):
+    """Report an exception if it has ended the main thread, else that none has."""
+    if not channel.is_open():
+        return
+    if not ended_main_thread(error):
+        channel.send(EXCEPTION, b"")
         return
     lines = Lines()
     parts = []

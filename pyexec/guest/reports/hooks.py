@@ -8,7 +8,7 @@ import os
 import sys
 from _frozen_importlib import ModuleSpec
 
-from pyexec.guest.reports.channel import load
+from pyexec.guest.reports.channel import EXCEPTION, channel, load
 
 BACKEND = "pyexec_figures"
 """The name of figures.py as a backend of matplotlib."""
@@ -32,9 +32,12 @@ def evaluate():
 
 
 def report_exception():
-    """Report the exception that has ended the main thread, if there is one. The interpreter keeps it."""
-    if getattr(sys, "last_value", None) is not None:
-        load("exceptions").report(sys.last_value)
+    """Report the exception that has ended the main thread, which the interpreter keeps, or that there is none."""
+    error = getattr(sys, "last_value", None)
+    if error is None:
+        channel.send(EXCEPTION, b"")
+    else:
+        load("exceptions").report(error)
 
 
 class Finder:

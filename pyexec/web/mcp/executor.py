@@ -28,8 +28,6 @@ from pyexec.web.schemas import Listing
 logger = logging.getLogger(__name__)
 
 CONVERT_INLINE_BYTES_MAX = 64 * 1024
-CANCEL_PAUSE_SECONDS = 0.1
-CANCEL_PAUSE_SECONDS_MAX = 2.0
 
 
 class ServiceExecutor:
@@ -99,26 +97,17 @@ class ServiceExecutor:
 
     async def cancel(self, call_id: str) -> None:
         with _translate_errors():
-            if await self._kill_call(call_id):
+            executions = self._context.executions
+            execution_id = await executions.find_by_key(call_id, self._tenant)
+            if execution_id is None:
+                # It may be on its way to the log, on another replica.
+                with self._cancellations.wait():
+                    execution_id = await executions.wait_for_key(call_id, self._tenant)
+            if execution_id is None:
+                logger.info("cancelled call of a tool has no execution")
                 return
-            # It may be on its way to the log, on another replica.
-            with self._cancellations.wait():
-                pause = CANCEL_PAUSE_SECONDS
-                while True:
-                    await anyio.sleep(pause)
-                    if await self._kill_call(call_id):
-                        return
-                    pause = min(2 * pause, CANCEL_PAUSE_SECONDS_MAX)
-        logger.info("cancelled call of a tool has no execution")
-
-    async def _kill_call(self, call_id: str) -> bool:
-        """Kill the execution of a call; return False if the log has none."""
-        execution_id = await self._context.executions.find_by_key(call_id, self._tenant)
-        if execution_id is None:
-            return False
-        with anyio.CancelScope(shield=True):
-            await self._context.executions.request_kill(execution_id, self._caller)
-        return True
+            with anyio.CancelScope(shield=True):
+                await executions.request_kill(execution_id, self._caller)
 
     async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
         with _translate_errors():
