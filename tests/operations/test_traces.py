@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyexec.errors import SettingsError
+from pyexec.preflight.host import check_traces
 from pyexec.wiring import tracing
 from tests.support.api import api_of
 from tests.support.archives import script
@@ -95,6 +96,7 @@ def test_without_a_collector_the_sdk_is_not_imported() -> None:
 def test_wrong_variables_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
     assert tracing.is_tracing(endpoint)
+    assert [result.verdict for result in check_traces(endpoint)] == ["ok"]
     assert not tracing.is_tracing({**endpoint, "OTEL_SDK_DISABLED": "true"})
     with pytest.raises(SettingsError, match="http://host:4318"):
         tracing.is_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"})
@@ -103,3 +105,4 @@ def test_wrong_variables_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(tracing, "_is_installed", lambda: False)
     with pytest.raises(SettingsError, match=r"pip install 'python-executor\[otel\]'"):
         tracing.is_tracing(endpoint)
+    assert [result.verdict for result in check_traces(endpoint)] == ["failed"]
