@@ -69,7 +69,7 @@ def install(folder: Path, *, dev: bool, constraints: list[str]) -> None:
     install = [str(uv), "pip", "install", "--python", str(folder / "bin" / "python3"), *options, *constraints]
     # --no-build-isolation makes uv use this setuptools, which is pinned, too.
     run([*install, "--upgrade", "setuptools"], _PURPOSE, environment)
-    server = f"{ROOT}[dev]" if dev else str(ROOT)
+    server = f"{ROOT}[dev,otel]" if dev else str(ROOT)
     editable = ["--no-build-isolation", "-e", str(ROOT / "pyexec_client"), "-e", server]
     run([*install, *editable], _PURPOSE, environment)
 

@@ -15,11 +15,15 @@ execution that this replica ends but never ran."""
 
 @frozen
 class Correlation:
-    """An execution, how it was requested, and its tenant. Id and tenant are empty until they are known."""
+    """An execution, how it was requested, and its tenant. Id and tenant are empty until they are known.
+
+    `traceparent` and `tracestate` are the headers of the request, if they are valid and the server exports traces."""
 
     execution_id: str = ""
     mode: str = "none"
     tenant: str = ""
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 _NO_CORRELATION = Correlation()
@@ -44,6 +48,11 @@ def correlate_execution(execution_id: str) -> None:
 def correlate_tenant(tenant: str) -> None:
     """Set the tenant for which the current task works, once it is known. The rest stays the same."""
     _CURRENT.set(evolve(_CURRENT.get(), tenant=tenant))
+
+
+def correlate_trace(traceparent: str, tracestate: str | None) -> None:
+    """Set the caller's trace context. The rest stays the same."""
+    _CURRENT.set(evolve(_CURRENT.get(), traceparent=traceparent, tracestate=tracestate))
 
 
 @contextmanager

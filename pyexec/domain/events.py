@@ -59,11 +59,14 @@ class Submitted(Event):
     """The execution was accepted.
 
     `payload` names the archive in the blob store. It is None if the archive went directly to one replica, so that no
-    other replica can run the execution. `pinned` names that replica, unless the code starts in the same append."""
+    other replica can run the execution. `pinned` names that replica, unless the code starts in the same append.
+    `traceparent` and `tracestate` are the caller's trace context, if the replica exports traces."""
 
     spec: Spec
     payload: str | None = None
     pinned: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @frozen(kw_only=True)

@@ -93,6 +93,8 @@ class Execution:
     container: str | None = None
     kill_requested: bool = False
     terminal: Terminal | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
     def is_for(self, replica: str) -> bool:
         """Return True if the execution is open, and `replica` owns it or, if it has no owner, it is pinned to
@@ -131,6 +133,8 @@ def apply(execution_id: str, state: Execution | None, event: Event) -> Execution
             payload=event.payload,
             pinned=event.pinned,
             created_at=event.at,
+            traceparent=event.traceparent,
+            tracestate=event.tracestate,
         )
     if not is_legal(state, event):
         raise CorruptLog(

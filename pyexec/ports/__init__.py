@@ -22,6 +22,7 @@ from pyexec.ports.storage import (
     check_append,
     check_cursor,
 )
+from pyexec.ports.tracing import Tracer
 
 __all__ = [
     "REPLICA_HEADER",
@@ -45,6 +46,7 @@ __all__ = [
     "Peers",
     "SetupContainer",
     "SetupSpec",
+    "Tracer",
     "check_append",
     "check_cursor",
 ]

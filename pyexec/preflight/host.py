@@ -6,7 +6,7 @@ import shutil
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from pyexec.sandbox.environments.setup import installed_uv
 from pyexec.services.clock import new_execution_id
 from pyexec.settings import Settings
 from pyexec.tenants_file import read_tenants
+from pyexec.wiring.tracing import ENDPOINT, is_tracing
 
 LOW_MB = 1024
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
@@ -71,6 +72,15 @@ def check_tenants(settings: Settings) -> Iterator[CheckResult]:
         yield failed("tenants", error)
     else:
         yield ok("tenants", f"{str(settings.tenants_file)!r}: {', '.join(tenants.names)}")
+
+
+def check_traces(environ: Mapping[str, str]) -> Iterator[CheckResult]:
+    """Check that traces can be exported, if a collector is configured. It need not answer: no run depends on it."""
+    try:
+        if is_tracing(environ):
+            yield ok("traces", f"exported to {urlsplit(environ[ENDPOINT].strip()).hostname}")
+    except SettingsError as error:
+        yield failed("traces", error)
 
 
 def check_data_dir(settings: Settings) -> Iterator[CheckResult]:

@@ -15,7 +15,7 @@ from anyio import AsyncFile
 from attrs import evolve, field, frozen
 
 from pyexec.codec import to_json
-from pyexec.correlation import correlate_execution
+from pyexec.correlation import Correlation, correlate_execution, current_correlation
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Failed, FailureType, Submitted
 from pyexec.domain.inline_metadata import PREFIX, Script
@@ -182,11 +182,20 @@ class Submission:
     spec: Spec
     archive: CheckedArchive
     created_at: datetime = field(factory=now)
+    request: Correlation = field(factory=current_correlation)
 
     def event(self, *, pinned: str | None = None, payload: str | None = None) -> Submitted:
         """Return the execution's first event. Call it after the last byte of the archive."""
         spec = evolve(self.spec, entrypoint=self.archive.entrypoint())
-        return Submitted(at=self.created_at, nonce=nonce(), spec=spec, pinned=pinned, payload=payload)
+        return Submitted(
+            at=self.created_at,
+            nonce=nonce(),
+            spec=spec,
+            pinned=pinned,
+            payload=payload,
+            traceparent=self.request.traceparent,
+            tracestate=self.request.tracestate,
+        )
 
     def failure(self, error: QueueTimeout | ImageUnavailable) -> Failed:
         """Return the terminal event of an execution that has failed before its start."""

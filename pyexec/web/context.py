@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from aiohttp import web
 from attrs import define, evolve, frozen
 
+from pyexec.domain.execution import Execution
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.result import Summary
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
@@ -16,6 +17,7 @@ from pyexec.ports import REPLICA_HEADER, Caller
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.submissions import Submissions
+from pyexec.services.tracing import ExecutionTraces
 
 
 @frozen(kw_only=True)
@@ -31,8 +33,8 @@ class WebLimits:
 class Context:
     """Services of a running replica.
 
-    `checks` has a function for each dependency, which raises if the dependency is unavailable. `warnings` returns
-    messages for the operator."""
+    `traces` is None if the server exports no traces. `checks` has a function for each dependency, which raises if the
+    dependency is unavailable. `warnings` returns messages for the operator."""
 
     submissions: Submissions
     executions: Executions
@@ -42,6 +44,7 @@ class Context:
     sandbox_reuse: bool
     limits: WebLimits
     spool_dir: Path
+    traces: ExecutionTraces | None = None
 
 
 @define
@@ -80,6 +83,12 @@ def get_context(request: web.Request) -> Context:
     if state.context is None:
         raise Unavailable(state.not_ready_reason)
     return state.context
+
+
+def trace_headers(request: web.Request, execution: Execution) -> dict[str, str]:
+    """Return the headers `traceparent` and `tracestate` of an execution; none if the server exports no traces."""
+    traces = get_context(request).traces
+    return {} if traces is None else traces.context_of(execution).headers()
 
 
 def read_caller(request: web.Request) -> Caller:

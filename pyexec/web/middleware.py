@@ -9,9 +9,10 @@ import anyio
 from aiohttp import web
 from aiohttp.hdrs import METH_ALL
 
-from pyexec.correlation import correlate, correlate_tenant
+from pyexec.correlation import correlate, correlate_tenant, correlate_trace
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.tenants import DEFAULT_TENANT
+from pyexec.domain.trace_context import parse_trace_context
 from pyexec.errors import (
     CorruptLog,
     ExecutorError,
@@ -29,7 +30,7 @@ from pyexec.errors import (
 from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer, abort_transfer, has_begun
-from pyexec.web.context import ACCESS_LOG, METER, TENANT, TENANTS, Handler, read_token
+from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TENANT, TENANTS, Handler, read_token
 from pyexec.web.handlers.pages import PAGES
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ async def log_access(request: web.Request, handler: Handler) -> web.StreamRespon
     execution_id = request.match_info.get("id", "")
     mode = MODE_OF_ROUTE.get(_route(request), "none")
     correlate(execution_id if is_execution_id(execution_id) else "", mode)
+    _read_trace_context(request)
     started = perf_counter()
     status, size = CLIENT_CLOSED_REQUEST, 0
     try:
@@ -111,6 +113,17 @@ async def log_access(request: web.Request, handler: Handler) -> web.StreamRespon
         if status == CLIENT_CLOSED_REQUEST and (complete := request.get(_COMPLETE)) is not None:
             status, size = complete.status, _size(complete)
         _record(request, status, size, perf_counter() - started)
+
+
+def _read_trace_context(request: web.Request) -> None:
+    """Correlate the request with the caller's trace, if this server exports traces."""
+    context = request.app[SERVER_STATE].context
+    if context is None or context.traces is None:
+        return
+    headers = request.headers
+    caller = parse_trace_context(headers.getall("traceparent", ()), headers.getall("tracestate", ()))
+    if caller is not None:
+        correlate_trace(caller.traceparent, caller.tracestate)
 
 
 def mark_complete(request: web.Request, response: web.StreamResponse) -> None:

@@ -11,7 +11,7 @@ from pyexec.codec import to_json
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
 from pyexec.domain.result import Result, result_of, result_without_output
-from pyexec.web.context import public
+from pyexec.web.context import public, trace_headers
 from pyexec.web.middleware import mark_complete
 
 RESULT_AT_ONCE_BYTES = 64 * 1024
@@ -42,10 +42,11 @@ async def send_result(
     request: web.Request, execution: Execution, output_log: OutputLog
 ) -> web.StreamResponse:
     """Send the result of an execution as JSON."""
+    traced = trace_headers(request, execution)
     if len(output_log) <= RESULT_AT_ONCE_BYTES:
-        return web.json_response(to_json(public(request, result_of(execution, output_log))))
+        return web.json_response(to_json(public(request, result_of(execution, output_log))), headers=traced)
     result = public(request, result_without_output(execution, output_log))
-    headers = {"Content-Type": "application/json; charset=utf-8"}
+    headers = {"Content-Type": "application/json; charset=utf-8", **traced}
     return await send_stream(request, headers, cooperative(result_pieces(result, output_log)))
 
 

@@ -29,6 +29,7 @@ from pyexec.services.recovery import REPLICA_LABEL, Recovery
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import Submissions
+from pyexec.services.tracing import ExecutionTraces, StepMeter
 from pyexec.settings import Settings
 from pyexec.web.context import Context, WebLimits
 from pyexec.wiring.sandboxes import (
@@ -51,6 +52,7 @@ from pyexec.wiring.services import (
     watch_gauges,
 )
 from pyexec.wiring.stores import Stores, open_embedded
+from pyexec.wiring.tracing import open_traces
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,9 @@ async def open_replica(
     At the end, remove all containers except those whose programs another replica may adopt. Raises `SettingsError` if
     the engine does not support a setting, `Unavailable` if it does not answer."""
     async with AsyncExitStack() as stack:
+        traces = await stack.enter_async_context(open_traces(replica_id))
+        if traces is not None:
+            meter = StepMeter(meter, traces)
         engine = await DockerEngine.connect(
             settings.engine_host(),
             security_options(settings),
@@ -128,7 +133,7 @@ async def open_replica(
         isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
         index = await stack.enter_async_context(open_index(settings))
         replica = assemble(
-            settings, replica_id, engine, identity, stores, isolation_check, index, tenants, meter
+            settings, replica_id, engine, identity, stores, isolation_check, index, tenants, meter, traces
         )
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
@@ -155,9 +160,10 @@ def assemble(
     index: IndexSource,
     tenants: Tenants,
     meter: Meter = NOOP_METER,
+    traces: ExecutionTraces | None = None,
 ) -> Replica:
     """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
-    shared = build_shared_parts(settings, tenants, replica_id, identity, stores, meter)
+    shared = build_shared_parts(settings, tenants, replica_id, identity, stores, meter, traces)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
     environments = build_environments(settings, labels, engine, identity, isolation_check, index, meter)
@@ -226,6 +232,7 @@ def _context(
             idle_seconds=settings.upload_idle_timeout,
         ),
         spool_dir=settings.data_dir,
+        traces=shared.traces,
     )
 
 

@@ -35,6 +35,7 @@ from pyexec.services.runner import Runner, RunnerConfig
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions
+from pyexec.services.tracing import ExecutionTraces, TracedLog
 from pyexec.settings import Settings
 from pyexec.wiring.sandboxes import OVERHEAD_MB
 from pyexec.wiring.stores import Stores
@@ -56,6 +57,7 @@ class SharedParts:
     corrupt_logs: CorruptLogReporter
     in_doubt: InDoubtResolver
     meter: Meter
+    traces: ExecutionTraces | None
 
 
 def build_shared_parts(
@@ -65,6 +67,7 @@ def build_shared_parts(
     identity: EngineIdentity,
     stores: Stores,
     meter: Meter,
+    traces: ExecutionTraces | None,
 ) -> SharedParts:
     """Build the parts that several services use: slots, setup lane, active runs, and the event log with its metrics."""
     active_runs = ActiveRuns()
@@ -76,7 +79,10 @@ def build_shared_parts(
         tenants=tenants,
         meter=meter,
     )
-    log = MeteredLog(stores.log, active_runs, meter, tenants)
+    if traces is None:
+        log = MeteredLog(stores.log, active_runs, meter, tenants)
+    else:
+        log = TracedLog(stores.log, active_runs, meter, tenants, traces=traces)
     corrupt_logs = CorruptLogReporter()
     return SharedParts(
         settings=settings,
@@ -93,6 +99,7 @@ def build_shared_parts(
             log=log, active_runs=active_runs, replica=replica_id, corrupt_logs=corrupt_logs
         ),
         meter=meter,
+        traces=traces,
     )
 
 

@@ -90,11 +90,13 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
             identity="/api/v1/exec/async",
             tenant=read_tenant(request),
         )
-        execution_id = await get_context(request).submissions.submit(upload)
+        context = get_context(request)
+        execution_id = await context.submissions.submit(upload)
+    headers = {"Location": f"/api/v1/executions/{execution_id}"}
+    if context.traces is not None and (traced := context.traces.known(execution_id)) is not None:
+        headers |= traced.headers()
     return web.json_response(
-        to_json(Accepted(execution_id=execution_id)),
-        status=HTTPStatus.ACCEPTED,
-        headers={"Location": f"/api/v1/executions/{execution_id}"},
+        to_json(Accepted(execution_id=execution_id)), status=HTTPStatus.ACCEPTED, headers=headers
     )
 
 
