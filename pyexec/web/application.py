@@ -18,6 +18,7 @@ from pyexec.web.handlers.executions import (
     get_file,
     get_files,
     get_logs,
+    get_timeline,
     list_executions,
 )
 from pyexec.web.handlers.pages import add_pages
@@ -36,6 +37,7 @@ ROUTES = (
     ("DELETE", "/api/v1/executions/{id}", delete_execution),
     ("GET", "/api/v1/executions/{id}/logs", get_logs),
     ("GET", "/api/v1/executions/{id}/events", get_events),
+    ("GET", "/api/v1/executions/{id}/timeline", get_timeline),
     ("GET", "/api/v1/executions/{id}/files", get_files),
     ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
     ("GET", "/health", health),
