@@ -22,7 +22,7 @@ from pyexec.web.handlers.executions import (
     list_executions,
 )
 from pyexec.web.handlers.pages import add_pages
-from pyexec.web.handlers.server import health, metrics, ready
+from pyexec.web.handlers.server import get_cluster, health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
@@ -40,6 +40,7 @@ ROUTES = (
     ("GET", "/api/v1/executions/{id}/timeline", get_timeline),
     ("GET", "/api/v1/executions/{id}/files", get_files),
     ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
+    ("GET", "/api/v1/cluster", get_cluster),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
     ("GET", "/metrics", metrics),
