@@ -8,11 +8,13 @@ from http import HTTPStatus
 import aiohttp
 import anyio
 import anyio.lowlevel
+import cattrs
 
+from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
-from pyexec.ports import REPLICA_HEADER, Caller, Membership
+from pyexec.ports import REPLICA_HEADER, Caller, Member, Membership
 from pyexec_client.sse import Message, Parser
 
 SILENCE_SECONDS = 45.0
@@ -21,6 +23,11 @@ RESPONSE_SECONDS = 5.0
 """How long a peer may take to start a response, or to complete one that is not followed.
 
 A suspended process accepts connections, but never responds."""
+
+REPORT_SECONDS = 2.0
+"""How long a peer may take to report its state."""
+_VIEWS = cattrs.Converter()
+"""Ignores fields that only a later version knows."""
 
 OUTPUT_EVENTS = ("output", "setup", "display")
 BODY_BYTES = 32 * 1024
@@ -39,13 +46,28 @@ class HttpPeers:
         """Close all connections."""
         await self._http.close()
 
+    async def report(self, member: Member, caller: Caller) -> ClusterView:
+        if member.address is None:
+            raise Unavailable(f"{member.replica} has no address")
+        url = f"{member.address.rstrip('/')}/api/v1/cluster"
+        try:
+            with anyio.fail_after(REPORT_SECONDS):
+                async with self._http.get(url, headers=self._headers(caller)) as response:
+                    if response.status != HTTPStatus.OK:
+                        raise Unavailable(f"{member.replica} answered {response.status} to {url}")
+                    return _VIEWS.structure(await response.json(), ClusterView)
+        except (aiohttp.ClientError, TimeoutError, ValueError, cattrs.BaseValidationError) as error:
+            raise Unavailable(f"{member.replica} failed to report its state: {error!r}") from error
+
+    def _headers(self, caller: Caller) -> dict[str, str]:
+        token = {} if caller.token is None else {"Authorization": f"Bearer {caller.token}"}
+        return {REPLICA_HEADER: self._replica, **token}
+
     async def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
     ) -> AsyncIterator[tuple[Stream, bytes]]:
         url = f"{await self._address(execution)}/api/v1/executions/{execution.id}/events"
-        headers = {REPLICA_HEADER: self._replica, "Last-Event-ID": f"{execution.seq}.{offset}"}
-        if caller.token is not None:
-            headers["Authorization"] = f"Bearer {caller.token}"
+        headers = {**self._headers(caller), "Last-Event-ID": f"{execution.seq}.{offset}"}
         try:
             with anyio.fail_after(RESPONSE_SECONDS):
                 response = await self._http.get(url, headers=headers, params={"follow": str(int(follow))})

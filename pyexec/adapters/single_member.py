@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from pyexec.aio import Broadcast
+from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
@@ -49,6 +50,9 @@ class SingleMember:
 
 class NoPeers:
     """`ports.Peers` for a server without peers. A run that this server does not know was owned by a crashed process."""
+
+    async def report(self, member: Member, caller: Caller) -> ClusterView:
+        raise Unavailable(f"{member.replica} is not reachable (from a replica: {caller.is_replica})")
 
     async def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool

@@ -60,6 +60,11 @@ class Tenants:
         """The names of all configured tenants."""
         return tuple(self._by_name)
 
+    def is_operator(self, name: str) -> bool:
+        """Return True if the tenant may see the whole deployment: there is no other, or its tokens are those of the
+        server's own setting PYEXEC_API_TOKENS."""
+        return len(self._by_name) == 1 or name == DEFAULT_TENANT
+
     def get(self, name: str) -> Tenant:
         """Return the tenant; one with default values if it is not configured any more."""
         return self._by_name.get(name) or Tenant(name=name)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from attrs import frozen
 
+from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 
@@ -77,7 +78,10 @@ class Caller:
 
 
 class Peers(Protocol):
-    """Asks the other replicas for the output of programs that they run."""
+    """Asks the other replicas for their state, and for the output of programs that they run."""
+
+    async def report(self, member: Member, caller: Caller) -> ClusterView:
+        """Return what a replica reports about itself to this caller. Raises `Unavailable` if it does not answer."""
 
     def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool

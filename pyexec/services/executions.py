@@ -7,10 +7,13 @@ from itertools import pairwise
 
 import anyio
 
+from pyexec.codec import event_name
 from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
+from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, Status, fold, request_kill
 from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
 from pyexec.domain.result import Summary, summarize
+from pyexec.domain.timeline import Timeline, timeline
 from pyexec.errors import Conflict, CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.active_runs import ActiveRuns, Run
@@ -58,6 +61,14 @@ class Executions:
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
         """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
+        return (await self._read(execution_id, caller))[0]
+
+    async def timeline(self, execution_id: str, caller: Caller) -> Timeline:
+        """Return the event log of an execution for people. The same callers may see it as the execution."""
+        _, events = await self._read(execution_id, caller)
+        return timeline(execution_id, events, [event_name(event) for event in events], now())
+
+    async def _read(self, execution_id: str, caller: Caller) -> tuple[Execution, Sequence[Event]]:
         try:
             events = await self._log.read(execution_id)
             execution = fold(execution_id, events) if events else None
@@ -71,7 +82,7 @@ class Executions:
             raise UnknownExecution(
                 f"execution {execution_id} does not exist, or was deleted after its retention"
             )
-        return execution
+        return execution, events
 
     async def find_by_key(self, key: str, tenant: str) -> str | None:
         """Return the id of the execution that a tenant's idempotency key names; None if there is none."""

@@ -4,6 +4,7 @@ It assigns queued executions to replicas, and ends those that have waited too lo
 replicas, or ends them as lost."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
@@ -88,9 +89,12 @@ class Reconciler:
     @property
     def backlog(self) -> int:
         """The number of accepted executions without a claim, if this replica is the leader; else 0."""
-        if not self.leading.locked():
-            return 0
-        return sum(seen.execution.phase is Phase.QUEUED for seen in self._open.values())
+        return self.backlog_by_tenant().total()
+
+    def backlog_by_tenant(self) -> Counter[str]:
+        """Return the number of these executions by tenant."""
+        executions = [seen.execution for seen in self._open.values()] if self.leading.locked() else []
+        return Counter(each.spec.tenant for each in executions if each.phase is Phase.QUEUED)
 
     async def run(self) -> None:
         """Campaign for leadership, and reconcile while leading, until cancelled."""

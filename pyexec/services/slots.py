@@ -7,6 +7,7 @@ import anyio
 from attrs import define, field, frozen
 
 from pyexec.aio import Broadcast
+from pyexec.domain.cluster import Capacity
 from pyexec.domain.fair_queue import FairQueue, FairShares
 from pyexec.domain.spec import MEBIBYTE, Limits
 from pyexec.domain.tenants import Tenants
@@ -83,6 +84,11 @@ class Slots:
     def queue_length(self) -> int:
         """The number of executions in the queue."""
         return len(self._queue)
+
+    @property
+    def memory_mb(self) -> Capacity:
+        """The memory that all sandboxes together may take, and how much of it slots reserve."""
+        return Capacity(total=self._memory_mb_max, used=self._memory_mb_max - self._free_mb)
 
     def queue_length_of(self, tenant: str) -> int:
         """Return the number of executions of a tenant in the queue."""

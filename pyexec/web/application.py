@@ -18,10 +18,11 @@ from pyexec.web.handlers.executions import (
     get_file,
     get_files,
     get_logs,
+    get_timeline,
     list_executions,
 )
 from pyexec.web.handlers.pages import add_pages
-from pyexec.web.handlers.server import health, metrics, ready
+from pyexec.web.handlers.server import get_cluster, health, metrics, ready
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
@@ -36,8 +37,10 @@ ROUTES = (
     ("DELETE", "/api/v1/executions/{id}", delete_execution),
     ("GET", "/api/v1/executions/{id}/logs", get_logs),
     ("GET", "/api/v1/executions/{id}/events", get_events),
+    ("GET", "/api/v1/executions/{id}/timeline", get_timeline),
     ("GET", "/api/v1/executions/{id}/files", get_files),
     ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
+    ("GET", "/api/v1/cluster", get_cluster),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
     ("GET", "/metrics", metrics),

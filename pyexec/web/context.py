@@ -14,6 +14,7 @@ from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
 from pyexec.errors import Unavailable, UnknownExecution, quote
 from pyexec.metrics import Meter
 from pyexec.ports import REPLICA_HEADER, Caller
+from pyexec.services.cluster import Cluster
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.submissions import Submissions
@@ -39,6 +40,7 @@ class Context:
     submissions: Submissions
     executions: Executions
     downloads: Downloads
+    cluster: Cluster
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]
     sandbox_reuse: bool

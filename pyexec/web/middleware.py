@@ -40,7 +40,7 @@ access_logger = logging.getLogger("pyexec.web.access")
 CLIENT_CLOSED_REQUEST = 499
 """Status in the access log and metrics if the client disconnects before the response is complete."""
 _COMPLETE = web.RequestKey("complete response", web.StreamResponse)
-QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
+QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics", "/api/v1/cluster"})
 """Polled every few seconds, and therefore logged at level DEBUG."""
 MODE_OF_ROUTE = {
     "/api/v1/exec/sync": "sync",

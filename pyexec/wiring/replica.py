@@ -19,6 +19,7 @@ from pyexec.ports import EngineIdentity, Member, Membership
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
+from pyexec.services.cluster import Cluster
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.inbox import InboxWorker
@@ -26,6 +27,7 @@ from pyexec.services.output_store import OutputMemory
 from pyexec.services.preparation import Preparation
 from pyexec.services.reconciler import Reconciler
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
+from pyexec.services.replica_state import Checks, ReplicaReporter
 from pyexec.services.runner import Runner
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import Submissions
@@ -86,6 +88,7 @@ class Replica:
             tasks.start_soon(_run_within, reconciling, self.reconciler.run, name="reconciler")
             tasks.start_soon(self.recovery.run, name="recovery")
             tasks.start_soon(self.inbox.run, name="inbox")
+            tasks.start_soon(self.context.cluster.watch, name="members of the cluster")
             on_ready()
             await stop.wait()
             logger.info("shutting down: no new work is accepted")
@@ -121,19 +124,18 @@ async def open_replica(
             if settings.firewall == "auto":
                 await _apply_firewall(engine, network, allowed_services(settings, network))
         stores = await _open_stores(stack, settings, replica_id, meter)
-        await stores.membership.join(
-            Member(
-                replica=replica_id,
-                engine=identity.id,
-                address=settings.advertise_addr or address,
-                slots=settings.max_concurrent,
-                version=__version__,
-            )
+        member = Member(
+            replica=replica_id,
+            engine=identity.id,
+            address=settings.advertise_addr or address,
+            slots=settings.max_concurrent,
+            version=__version__,
         )
+        await stores.membership.join(member)
         isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
         index = await stack.enter_async_context(open_index(settings))
         replica = assemble(
-            settings, replica_id, engine, identity, stores, isolation_check, index, tenants, meter, traces
+            settings, member, engine, identity, stores, isolation_check, index, tenants, meter, traces
         )
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
@@ -152,7 +154,7 @@ async def _open_stores(stack: AsyncExitStack, settings: Settings, replica_id: st
 
 def assemble(
     settings: Settings,
-    replica_id: str,
+    member: Member,
     engine: DockerEngine,
     identity: EngineIdentity,
     stores: Stores,
@@ -163,6 +165,7 @@ def assemble(
     traces: ExecutionTraces | None = None,
 ) -> Replica:
     """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
+    replica_id = member.replica
     shared = build_shared_parts(settings, tenants, replica_id, identity, stores, meter, traces)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
@@ -181,8 +184,30 @@ def assemble(
     reconciler = build_reconciler(shared)
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)
+    checks: Checks = {
+        "server": partial(_check_accepting, shared.slots),
+        "docker": engine.check,
+        "membership": partial(_check_member, stores.membership),
+    }
+    reporter = ReplicaReporter(
+        member=member,
+        slots=shared.slots,
+        lane=shared.lane,
+        pool=pool,
+        reconciler=reconciler,
+        checks=checks,
+        warnings=lambda: isolation_check.warnings,
+    )
+    cluster = Cluster(
+        member=member,
+        report=reporter.report,
+        membership=stores.membership,
+        peers=stores.peers,
+        tenants=tenants,
+        default_image=settings.default_image,
+    )
     return Replica(
-        context=_context(shared, engine, submissions, isolation_check),
+        context=_context(shared, cluster, checks, submissions, isolation_check),
         runner=runner,
         inbox=build_inbox(shared, preparation, runner),
         reconciler=reconciler,
@@ -203,7 +228,11 @@ def assemble(
 
 
 def _context(
-    shared: SharedParts, engine: DockerEngine, submissions: Submissions, isolation_check: IsolationCheck
+    shared: SharedParts,
+    cluster: Cluster,
+    checks: Checks,
+    submissions: Submissions,
+    isolation_check: IsolationCheck,
 ) -> Context:
     settings = shared.settings
     executions = Executions(
@@ -218,12 +247,8 @@ def _context(
         submissions=submissions,
         executions=executions,
         downloads=Downloads(executions, shared.blobs),
-        checks={
-            "server": partial(_check_accepting, shared.slots),
-            "event log": shared.log.check,
-            "docker": engine.check,
-            "membership": partial(_check_member, shared.stores.membership),
-        },
+        cluster=cluster,
+        checks={"event log": shared.log.check, **checks},
         warnings=lambda: isolation_check.warnings,
         sandbox_reuse=settings.sandbox_reuse,
         limits=WebLimits(

@@ -158,11 +158,10 @@ class Life:
     async def _serve(self) -> None:
         world, process = self.world, self.process
         membership = ProcessMembership(world, process)
+        member = Member(replica=self.name, engine=self.engine, address=None, slots=SLOTS, version="0")
         while True:
             try:
-                await membership.join(
-                    Member(replica=self.name, engine=self.engine, address=None, slots=SLOTS, version="0")
-                )
+                await membership.join(member)
                 break
             except Unavailable:
                 await anyio.sleep(RETRY_SECONDS)
@@ -177,7 +176,7 @@ class Life:
         engine_identity = await engine.identify()
         proof = IsolationCheck(engine, PROOF, passed=True)
         self.replica = assemble(
-            self._settings, self.name, engine, engine_identity, stores, proof, NO_INDEX, TENANTS
+            self._settings, member, engine, engine_identity, stores, proof, NO_INDEX, TENANTS
         )
         try:
             while True:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 from anyio import to_thread
@@ -108,6 +109,7 @@ async def running_web(
         submissions=submissions,
         executions=executions,
         downloads=Downloads(executions, blobs),
+        cluster=Mock(),
         checks={},
         warnings=tuple,
         sandbox_reuse=False,

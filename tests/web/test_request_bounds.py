@@ -74,6 +74,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         submissions=recorder,  # type: ignore[arg-type]
         executions=services,
         downloads=services,
+        cluster=Mock(),
         checks={},
         warnings=tuple,
         sandbox_reuse=False,

@@ -58,7 +58,7 @@ async def append(web: Web, tenant: str, *, ended: bool = True) -> str:
 @pytest.mark.parametrize("ended", [True, False])
 async def test_an_execution_of_another_tenant_does_not_exist(web: Web, ended: bool) -> None:
     execution = await append(web, "a", ended=ended)
-    paths = ["", "?wait=1", "/logs", "/logs?follow=1", "/events", "/files", "/files/x"]
+    paths = ["", "?wait=1", "/logs", "/logs?follow=1", "/events", "/files", "/files/x", "/timeline"]
     async with api_of(web.url, headers=as_token("token-b")) as api:
         unknown = new_id()
         missing = (await api.get(f"/api/v1/executions/{unknown}")).document
@@ -72,6 +72,8 @@ async def test_an_execution_of_another_tenant_does_not_exist(web: Web, ended: bo
         async with api_of(web.url, headers=as_token(token)) as api:
             found = await api.get(f"/api/v1/executions/{execution}")
             assert (found.status, found.document["tenant"]) == (200, "a")
+            timeline = await api.get(f"/api/v1/executions/{execution}/timeline")
+            assert (timeline.status, timeline.document["events"][0]["type"]) == (200, "submitted")
 
 
 async def test_each_tenant_lists_its_own_executions_page_by_page(web: Web) -> None:
@@ -107,9 +109,10 @@ async def test_the_error_for_a_corrupt_log_contains_nothing_of_it(web: Web) -> N
         )
     )
     async with api_of(web.url, headers=as_token("token-b")) as api:
-        answer = await api.get(f"/api/v1/executions/{execution}")
-    assert (answer.status, answer.document["code"]) == (500, "corrupt_log")
-    assert "s3cret" not in str(answer.document)
+        for path in ("", "/timeline"):
+            answer = await api.get(f"/api/v1/executions/{execution}{path}")
+            assert (answer.status, answer.document["code"]) == (500, "corrupt_log")
+            assert "s3cret" not in str(answer.document)
 
 
 async def test_without_tokens_no_answer_names_a_tenant(tmp_path: Path) -> None:

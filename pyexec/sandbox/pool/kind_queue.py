@@ -3,11 +3,12 @@
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 from attrs import define, field, frozen
 
+from pyexec.domain.cluster import PoolImage
 from pyexec.errors import ExecutorError, SandboxBroken
 from pyexec.sandbox.pool.return_forecast import ReturnForecast
 from pyexec.sandbox.sandbox import Sandbox
@@ -173,6 +174,19 @@ class KindQueue:
 
     def _needing_start(self) -> SandboxRequest | None:
         return next((request for request in self.requests if request.needs_start), None)
+
+
+def supply_by_image(queues: Mapping[SandboxKind, KindQueue]) -> tuple[PoolImage, ...]:
+    """Return the idle and the starting sandboxes of each image that has any."""
+    idle, starting = Counter[str](), Counter[str]()
+    for kind, queue in queues.items():
+        idle[kind.image] += len(queue.idle)
+        starting[kind.image] += queue.starting
+    return tuple(
+        PoolImage(image=image, idle=idle[image], starting=starting[image])
+        for image in sorted(idle)
+        if idle[image] or starting[image]
+    )
 
 
 async def discard(sandbox: Sandbox) -> None:

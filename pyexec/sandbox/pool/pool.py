@@ -1,7 +1,7 @@
 """The pool: starts sandboxes before requests arrive. See docs/design/pool.md."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -70,10 +70,11 @@ class Pool:
         self._busy = busy
         self._reuse = reuse
         self._default_kind = default_kind
-        self._queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
-        self._refill = Refill(self._queues, default_kind, size, parallel)
+        self.queues: defaultdict[SandboxKind, KindQueue] = defaultdict(KindQueue)
+        self._refill = Refill(self.queues, default_kind, size, parallel)
         self.python_versions: dict[str, str] = {}  # of the last sandbox of each image
         self._kinds: dict[Sandbox, SandboxKind] = {}
+        self.returned = Counter[bool]()
         self._changed = Broadcast()
         self._tasks: TaskGroup | None = None
         self._meter = meter
@@ -83,11 +84,11 @@ class Pool:
     @property
     def idle_count(self) -> int:
         """Return the number of idle sandboxes, of all kinds."""
-        return sum(len(queue.idle) for queue in self._queues.values())
+        return sum(len(queue.idle) for queue in self.queues.values())
 
     def has(self, kind: SandboxKind, tenant: str) -> bool:
         """Return True if a sandbox of this kind is idle that this tenant may use."""
-        queue = self._queues.get(kind)
+        queue = self.queues.get(kind)
         return queue is not None and queue.usable_by(tenant) is not None
 
     async def take(self, kind: SandboxKind, tenant: str) -> Sandbox:
@@ -112,14 +113,14 @@ class Pool:
     def forget(self, sandbox: Sandbox) -> Use | None:
         """Stop counting a used sandbox, for example because another replica will adopt it. Return its use."""
         kind = self._kinds.pop(sandbox, None)
-        return None if kind is None else self._queues[kind].in_use.pop(sandbox)
+        return None if kind is None else self.queues[kind].in_use.pop(sandbox)
 
     async def give_back(self, sandbox: Sandbox, *, reusable: bool) -> None:
         """Take back a used sandbox. Keep it for its tenant if it is `reusable` and proves to be clean; else remove it.
 
         Raises `EngineError` or `Unavailable` if it cannot be removed."""
         kind = self._kinds.get(sandbox, self._default_kind)
-        queue = self._queues[kind]
+        queue = self.queues[kind]
         clean = reusable and self.may_reuse(sandbox)
         use = self.forget(sandbox)
         if clean and use is not None:
@@ -128,6 +129,7 @@ class Pool:
                 clean = await sandbox.wait_until_clean()
             finally:
                 queue.returning[use.tenant] -= 1
+        self.returned[clean] += 1
         self._meter.count(SANDBOX_RETURNS, "reused" if clean else "removed")
         if clean and use is not None and self._tasks is not None:
             now = anyio.current_time()
@@ -155,11 +157,11 @@ class Pool:
                         await self._clear()
         finally:
             self._tasks = None
-            for request in [request for queue in self._queues.values() for request in queue.requests]:
+            for request in [request for queue in self.queues.values() for request in queue.requests]:
                 request.fail(Unavailable(SHUTTING_DOWN))
 
     async def _claim_idle(self, kind: SandboxKind, tenant: str) -> Sandbox | None:
-        queue = self._queues[kind]
+        queue = self.queues[kind]
         while (idle := queue.usable_by(tenant)) is not None:
             queue.idle.remove(idle)
             self._record_use(kind, idle.sandbox, tenant)
@@ -171,11 +173,11 @@ class Pool:
 
     def _record_use(self, kind: SandboxKind, sandbox: Sandbox, tenant: str) -> None:
         self._kinds[sandbox] = kind
-        self._queues[kind].in_use[sandbox] = Use(tenant, anyio.current_time())
+        self.queues[kind].in_use[sandbox] = Use(tenant, anyio.current_time())
 
     async def _next_sandbox(self, kind: SandboxKind, tenant: str) -> Sandbox:
         """Wait for a sandbox that comes back, or for a new one."""
-        request, queue = SandboxRequest(tenant, anyio.current_time()), self._queues[kind]
+        request, queue = SandboxRequest(tenant, anyio.current_time()), self.queues[kind]
         queue.requests.append(request)
         try:
             with anyio.move_on_after(queue.return_wait_seconds(tenant, request.since, self._starter.seconds)):
@@ -198,7 +200,7 @@ class Pool:
 
     def _start_missing(self, kind: SandboxKind) -> None:
         """Begin as many starts as requests need and no start in progress serves."""
-        for _ in range(self._queues[kind].missing):
+        for _ in range(self.queues[kind].missing):
             self._begin_start(kind)
 
     def _refill_now(self) -> float | None:
@@ -219,12 +221,12 @@ class Pool:
 
     def _begin_start(self, kind: SandboxKind) -> None:
         self._group().start_soon(self._start, kind, name=f"start a sandbox of {kind.image}")
-        self._queues[kind].starting += 1
+        self.queues[kind].starting += 1
 
     async def _start(self, kind: SandboxKind) -> None:
         """Start a sandbox and offer it. If the start fails, only one request fails."""
         correlate()  # log lines must not name the request that began this start: another one may get the sandbox
-        queue = self._queues[kind]
+        queue = self.queues[kind]
         try:
             sandbox = await self._starter.start(kind)
         except START_ERRORS as error:
@@ -242,7 +244,7 @@ class Pool:
     def _record_failure(self, kind: SandboxKind, error: Exception) -> None:
         """Fail the first request that needs a start; without one, back off. Forget a kind whose image is missing."""
         self._meter.count(SANDBOX_START_FAILURES)
-        queue = self._queues[kind]
+        queue = self.queues[kind]
         if request := queue.next_failed():
             request.fail(error)
         else:
@@ -260,7 +262,7 @@ class Pool:
         """Give the sandbox to the first request that may have it; without one, keep it idle.
 
         `tenant` has used it; None if it is new. A new one is kept only if there is a place."""
-        queue = self._queues[kind]
+        queue = self.queues[kind]
         if request := queue.next_request(tenant):
             self._record_use(kind, sandbox, request.tenant)
             request.fulfill(sandbox)
@@ -278,13 +280,12 @@ class Pool:
         self._changed.notify_all()
 
     def _forget(self, idle: IdleSandbox) -> None:
-        for queue in self._queues.values():
-            if idle in queue.idle:
-                queue.idle.remove(idle)
-                self._changed.notify_all()
+        for queue in (each for each in self.queues.values() if idle in each.idle):
+            queue.idle.remove(idle)
+            self._changed.notify_all()
 
     async def _clear(self) -> None:
-        while idle := next((idle for queue in self._queues.values() for idle in queue.idle), None):
+        while idle := next((idle for queue in self.queues.values() for idle in queue.idle), None):
             self._forget(idle)
             await _discard_idle(idle)
 

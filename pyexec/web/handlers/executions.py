@@ -13,6 +13,7 @@ from pyexec.domain.event_stream import EndItem, Item, OutputItem, Position
 from pyexec.domain.execution import Phase
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
+from pyexec.domain.timeline import Timeline
 from pyexec.services.downloads import Download
 from pyexec.web.context import get_context, public, read_caller, read_execution_id
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
@@ -49,6 +50,17 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
     execution = await executions.wait(read_execution_id(request), caller, query.wait)
     async with executions.output(execution, caller) as output_log:
         return await send_result(request, execution, output_log)
+
+
+@docs(tags=["executions"], summary="Get the timeline", responses=error_responses(400, 404, 503))
+@match_info_schema(schema_of(ExecutionPath, SchemaRole.PARAMETERS))
+@response_schema(schema_of(Timeline), 200, description="Events and phases of the execution so far.")
+async def get_timeline(request: web.Request) -> web.StreamResponse:
+    """Return what happened to an execution: its events, with the replica of each, and the duration of each phase."""
+    reject_query(request)
+    executions = get_context(request).executions
+    timeline = await executions.timeline(read_execution_id(request), read_caller(request))
+    return web.json_response(to_json(timeline))
 
 
 @docs(tags=["executions"], summary="Kill an execution", responses=error_responses(404, 503))

@@ -2,13 +2,13 @@
 
 from http import HTTPStatus
 
-import anyio
 from aiohttp import web
 from aiohttp_apispec import docs, response_schema
 
 from pyexec.codec import to_json
-from pyexec.errors import ExecutorError
-from pyexec.web.context import EXPOSITION, SERVER_STATE, Context
+from pyexec.domain.cluster import ClusterView
+from pyexec.services.replica_state import failed_checks
+from pyexec.web.context import EXPOSITION, SERVER_STATE, get_context, read_caller
 from pyexec.web.openapi.schema_builder import error_responses, schema_of
 from pyexec.web.schemas import Health, Readiness, Unreadiness, reject_query
 
@@ -34,7 +34,7 @@ async def ready(request: web.Request) -> web.StreamResponse:
     state = request.app[SERVER_STATE]
     if (context := state.context) is None:
         return _not_ready(state.not_ready_reason, {"server": state.not_ready_reason})
-    reasons = await _failed_checks(context)
+    reasons = await failed_checks(context.checks, CHECK_SECONDS)
     if reasons:
         return _not_ready("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), reasons)
     readiness = Readiness(
@@ -45,26 +45,23 @@ async def ready(request: web.Request) -> web.StreamResponse:
     return web.json_response(to_json(readiness))
 
 
+@docs(tags=["server"], summary="State of the cluster", responses=error_responses(400, 503))
+@response_schema(schema_of(ClusterView), 200, description="All replicas, and the queue of each tenant.")
+async def get_cluster(request: web.Request) -> web.StreamResponse:
+    """Return the state of all replicas. Every replica returns the same, at most two seconds old.
+
+    A token of a tenant that does not operate the server sees its own queue, and neither addresses nor images."""
+    reject_query(request)
+    view = to_json(await get_context(request).cluster.view(read_caller(request)))
+    return web.json_response({"leader": None, **view})
+
+
 @docs(tags=["server"], summary="Prometheus metrics", produces=["text/plain"], responses=error_responses(400))
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Return all metrics in the Prometheus text format."""
     reject_query(request)
     exposition = request.app[EXPOSITION]
     return web.Response(body=exposition.exposition(), headers={"Content-Type": exposition.content_type})
-
-
-async def _failed_checks(context: Context) -> dict[str, str]:
-    """Return the reason for each check that fails, by the check's name."""
-    reasons = {}
-    for name, check in context.checks.items():
-        try:
-            with anyio.fail_after(CHECK_SECONDS):
-                await check()
-        except TimeoutError:
-            reasons[name] = f"timed out after {CHECK_SECONDS:g} s"
-        except ExecutorError as error:
-            reasons[name] = str(error)
-    return reasons
 
 
 def _not_ready(text: str, reasons: dict[str, str]) -> web.Response:

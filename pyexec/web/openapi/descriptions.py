@@ -3,6 +3,7 @@
 from pyexec.codec import TAGS
 from pyexec.domain.ids import ID_PATTERN
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
+from pyexec.web.openapi.cluster_descriptions import CLUSTER_TYPES
 from pyexec.web.openapi.field_docs import EXECUTION_ID, FieldDoc, TypeDoc, type_doc
 from pyexec.web.openapi.result_descriptions import RESULT_TYPES
 from pyexec.web.schemas import (
@@ -112,6 +113,7 @@ TYPES: dict[type, TypeDoc] = {
         tar=FieldDoc("Uncompressed tar archive."),
     ),
     **RESULT_TYPES,
+    **CLUSTER_TYPES,
     Accepted: type_doc("The accepted execution.", execution_id=EXECUTION_ID),
     KillAnswer: type_doc(
         "Status after the kill.",

@@ -4,6 +4,7 @@ from pyexec.domain.displays import Display
 from pyexec.domain.events import FailureType, Usage
 from pyexec.domain.output_files import OutputFile
 from pyexec.domain.result import Result, SkippedFile, Summary, Timings, Truncated
+from pyexec.domain.timeline import Timeline, TimelineEvent, TimelinePhase
 from pyexec.domain.traceback import TracebackEntry, TracebackFrame
 from pyexec.web.openapi.field_docs import EXECUTION_ID, FieldDoc, TypeDoc, type_doc
 
@@ -88,6 +89,33 @@ RESULT_TYPES: dict[type, TypeDoc] = {
         files_skipped_truncated=FieldDoc(
             "True if more files were skipped than `files_skipped` contains; otherwise left out."
         ),
+    ),
+    Timeline: type_doc(
+        "What happened to an execution, in order.",
+        id=EXECUTION_ID,
+        events=FieldDoc("The events of its log."),
+        phases=FieldDoc(
+            "The phases without gaps; of an execution that has not ended, the last one is in progress."
+        ),
+    ),
+    TimelineEvent: type_doc(
+        "An event, without code, input and output. Fields that do not apply are left out.",
+        type=FieldDoc("Name of the event. Later versions may add events.", "claimed"),
+        at=FieldDoc("Time by the clock of the replica that wrote the event."),
+        replica=FieldDoc("Replica that is responsible for the execution.", "rep_1920b2262cee7f0d"),
+        image=FieldDoc("For submitted: name of the image. For running: digest of the sandbox's image."),
+        reason=FieldDoc("For released: why the execution returned to the queue.", "its replica is gone"),
+        exit_code=FieldDoc("Exit code of the program.", 0),
+        error_type=FieldDoc("Class name of the program's exception, or kind of the failure.", "timeout"),
+    ),
+    TimelinePhase: type_doc(
+        "A phase without interruption.",
+        name=FieldDoc(
+            "`queued`: no replica is responsible. `claimed`: waits for a slot and a sandbox. `preparing`: setup. "
+            "`running`: the program runs. `completing`: from a kill request to the end.",
+            "running",
+        ),
+        seconds=FieldDoc("Duration; of a phase in progress, the duration so far.", 0.011),
     ),
     Display: type_doc(
         "An object in one or more MIME types, as in the Jupyter protocol.",
