@@ -19,9 +19,12 @@ from pyexec.ports.storage import (
     IdempotencyKey,
     Inbox,
     OpenExecutions,
+    OutstandingWebhooks,
     check_append,
     check_cursor,
+    receiver_in,
 )
+from pyexec.ports.webhooks import WebhookSender
 
 __all__ = [
     "REPLICA_HEADER",
@@ -42,9 +45,12 @@ __all__ = [
     "Members",
     "Membership",
     "OpenExecutions",
+    "OutstandingWebhooks",
     "Peers",
     "SetupContainer",
     "SetupSpec",
+    "WebhookSender",
     "check_append",
     "check_cursor",
+    "receiver_in",
 ]

@@ -14,6 +14,7 @@ from pyexec.preflight.host import (
     check_data_dir,
     check_installer,
     check_tenants,
+    check_webhooks,
 )
 from pyexec.settings import PREFIX
 from pyexec.settings_parser import find_errors, read_settings
@@ -29,6 +30,7 @@ async def run_preflight() -> Sequence[CheckResult]:
         ok("settings", ", ".join(given) or "all settings have their default values"),
         *check_address(settings),
         *check_tenants(settings),
+        *check_webhooks(settings),
         *check_data_dir(settings),
         *await check_blobs(settings),
         *check_certificates(settings),
