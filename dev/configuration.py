@@ -29,8 +29,8 @@ PYEXEC_PORT=9000 PYEXEC_MAX_CONCURRENT=8 python-executor-server
 - All replicas of a deployment must use the same Consul cluster (`PYEXEC_CONSUL_ADDR`), the same `PYEXEC_CONSUL_PREFIX`
   and the same `PYEXEC_BLOB_URL`. Use the same values for all other settings too, except addresses and directories.
 - The server ignores `PYEXEC_SERVER` and `PYEXEC_TOKEN`, which are settings of the [command line](cli.md).
-- `PYEXEC_API_TOKENS`, `PYEXEC_CONSUL_TOKEN` and the file in `PYEXEC_TENANTS_FILE` ([tenants](tenants.md)) are secrets
-  ([security](security.md)).
+- `PYEXEC_API_TOKENS`, `PYEXEC_CONSUL_TOKEN`, `PYEXEC_WEBHOOK_SECRETS` and the file in `PYEXEC_TENANTS_FILE`
+  ([tenants](tenants.md)) are secrets ([security](security.md)).
 """
 
 

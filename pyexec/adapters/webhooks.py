@@ -1,5 +1,6 @@
 """Send webhooks over HTTP, only to addresses that the operator allows."""
 
+import errno
 import socket
 from collections.abc import Mapping
 
@@ -16,10 +17,6 @@ CONNECT_SECONDS = 10.0
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"python-executor/{__version__}"}
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
-
-
-class AddressRefused(OSError):
-    """The operator does not allow connections to this address."""
 
 
 class HttpWebhooks:
@@ -62,9 +59,8 @@ class HttpWebhooks:
     def _open_socket(self, info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, address = info
         if not self._policy.allows_address(address[0], address[1]):
-            raise AddressRefused(
-                f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
-            )
+            reason = f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
+            raise PermissionError(errno.EACCES, reason)
         return socket.socket(family, kind, protocol)
 
 
