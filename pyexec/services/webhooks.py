@@ -44,7 +44,8 @@ class WebhookDeliveries:
     meter: Meter = NOOP_METER
     _schedule: Schedule = field(factory=Schedule, init=False)
     _outstanding: Mapping[str, str] = field(factory=dict, init=False)
-    _open: Mapping[str, int] = field(factory=dict, init=False)
+    _open: Mapping[str, int] | None = field(default=None, init=False)
+    """The open executions; None while they are not watched."""
     _settled: set[str] = field(factory=set, init=False)
     """Delivered or dropped executions that the last listing of outstanding webhooks still contains."""
     _changed: Broadcast = field(factory=Broadcast, init=False)
@@ -77,7 +78,7 @@ class WebhookDeliveries:
         try:
             yield
         finally:
-            self._schedule, self._outstanding, self._open, self._settled = Schedule(), {}, {}, set()
+            self._schedule, self._outstanding, self._open, self._settled = Schedule(), {}, None, set()
 
     async def _watch_outstanding(self) -> None:
         failures = FailureLog(logger, "watching the outstanding webhooks")
@@ -94,7 +95,7 @@ class WebhookDeliveries:
         version: int | None = None
         while True:
             while not self._outstanding:
-                version = None
+                version = self._open = None
                 await self._changed.wait()
             opened = await retry(partial(self.log.open_executions, version), failures)
             version, self._open = opened.version, opened.lengths
@@ -102,12 +103,10 @@ class WebhookDeliveries:
 
     def _update(self) -> None:
         """Schedule the webhooks of executions that are not open."""
-        ended = {
-            execution_id: receiver
-            for execution_id, receiver in self._outstanding.items()
-            if execution_id not in self._open and execution_id not in self._settled
-        }
-        self._schedule.update(ended, anyio.current_time())
+        if self._open is not None or not self._outstanding:
+            others = self._settled.union(self._open or ())
+            ended = {name: receiver for name, receiver in self._outstanding.items() if name not in others}
+            self._schedule.update(ended, anyio.current_time())
         self._changed.notify_all()
 
     async def _attempt(self, delivery: Delivery) -> None:
@@ -119,7 +118,10 @@ class WebhookDeliveries:
             self._settled.add(delivery.execution_id)
         next_one = self._schedule.finish(delivery, attempt, anyio.current_time(), random.random())  # noqa: S311
         self._report(delivery, attempt, next_one)
-        self._changed.notify_all()
+        if attempt.outcome is Outcome.NOT_ENDED:
+            self._changed.notify_all()  # it is scheduled again when the open executions change
+        else:
+            self._update()  # it may have been deleted meanwhile
 
     async def _send(self, delivery: Delivery) -> Attempt:
         """Read the execution and send its result."""
