@@ -31,8 +31,8 @@ PYEXEC_PORT=9000 PYEXEC_MAX_CONCURRENT=8 python-executor-server
 - The server ignores `PYEXEC_SERVER` and `PYEXEC_TOKEN`, which are settings of the [command line](cli.md).
 - Variables with the prefix `OTEL_` configure the export of [traces](operations.md#traces), which is off unless
   `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
-- `PYEXEC_API_TOKENS`, `PYEXEC_CONSUL_TOKEN` and the file in `PYEXEC_TENANTS_FILE` ([tenants](tenants.md)) are secrets
-  ([security](security.md)).
+- `PYEXEC_API_TOKENS`, `PYEXEC_CONSUL_TOKEN`, `PYEXEC_WEBHOOK_SECRETS` and the file in `PYEXEC_TENANTS_FILE`
+  ([tenants](tenants.md)) are secrets ([security](security.md)).
 """
 
 

@@ -31,6 +31,7 @@ type metadata struct {
 	ScriptArgs   []string `json:"script_args,omitempty"`
 	OutputFiles  []string `json:"output_files,omitempty"`
 	Displays     bool     `json:"capture_displays,omitempty"`
+	WebhookURL   string   `json:"webhook_url,omitempty"`
 	Config       limits   `json:"config,omitzero"`
 }
 
@@ -81,6 +82,7 @@ func (s *settings) check() error {
 		{"WithEnv", s.metadata.EnvVars},
 		{"WithArgs", s.metadata.ScriptArgs},
 		{"WithOutputFiles", s.metadata.OutputFiles},
+		{"WithWebhookURL", []string{s.metadata.WebhookURL}},
 		{"WithPythonVersion", []string{s.pythonVersion}},
 	}
 	for _, text := range texts {
@@ -169,6 +171,12 @@ func WithOutputFiles(patterns ...string) Option {
 // WithDisplays returns what the program shows, such as figures, in Result.Displays. [Client.Eval] always does.
 func WithDisplays() Option {
 	return func(s *settings) { s.metadata.Displays = true }
+}
+
+// WithWebhookURL makes the server send the result to this URL after the end of the execution. The server's operator
+// allows the hosts.
+func WithWebhookURL(url string) Option {
+	return func(s *settings) { s.metadata.WebhookURL = url }
 }
 
 // WithTimeout kills the program after this time. Setup does not count.

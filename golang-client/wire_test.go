@@ -40,13 +40,14 @@ type wireOptions struct {
 	DiskMB              *int     `json:"disk_mb"`
 	CPUShares           *int     `json:"cpu_shares"`
 	Network             *bool
-	CaptureDisplays     bool  `json:"capture_displays"`
-	Inline              *bool `json:"inline_requirements"`
+	CaptureDisplays     bool   `json:"capture_displays"`
+	Inline              *bool  `json:"inline_requirements"`
+	WebhookURL          string `json:"webhook_url"`
 }
 
 func (w wireOptions) options() []Option {
 	options := []Option{WithEntrypoint(w.Entrypoint), WithImage(w.Image), WithPreCommands(w.PreCommands...),
-		WithOutputFiles(w.OutputFiles...), WithArgs(w.Args...)}
+		WithOutputFiles(w.OutputFiles...), WithArgs(w.Args...), WithWebhookURL(w.WebhookURL)}
 	for _, name := range sortedKeys(w.Env) {
 		options = append(options, WithEnv(name, w.Env[name]))
 	}

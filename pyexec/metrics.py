@@ -258,6 +258,21 @@ CONSUL_ERRORS: Final = Counter(
     labels=("kind",),
     known=(("unreachable",), ("unanswered",), ("server_error",)),
 )
+WEBHOOK_ATTEMPTS: Final = Counter(
+    name="pyexec_webhook_attempts_total",
+    doc="Attempts to deliver a webhook, by result; a failed one is repeated",
+    labels=("result",),
+    known=(("delivered",), ("failed",)),
+)
+WEBHOOKS_DROPPED: Final = Counter(
+    name="pyexec_webhooks_dropped_total",
+    doc="Webhooks that were given up: PYEXEC_WEBHOOK_MAX_AGE has passed, or the receiver answered 410",
+)
+WEBHOOKS_OUTSTANDING: Final = Gauge(
+    name="pyexec_webhooks_outstanding",
+    doc="Ended executions whose webhook has not been delivered yet, in the whole deployment; reported by the leader, "
+    "0 on other replicas",
+)
 DOCKER_REQUEST_SECONDS: Final = Histogram(
     name="pyexec_docker_request_seconds",
     doc="Time of requests to the container engine, until the response starts",

@@ -32,6 +32,7 @@ _run = partial(_setting, "Limits of a run")
 _capacity = partial(_setting, "Capacity")
 _images = partial(_setting, "Images and packages")
 _sizes = partial(_setting, "Sizes and retention")
+_webhooks = partial(_setting, "Webhooks")
 _replicas = partial(_setting, "Multiple replicas")
 
 
@@ -230,6 +231,22 @@ class Settings:
     )
     cleanup_ttl: float = _sizes(
         300.0, "retention: time after its end at which an execution is deleted, in seconds", minimum=0.001
+    )
+
+    webhook_hosts: tuple[str, ...] = _webhooks(
+        (),
+        "hosts to which webhooks may be sent: names such as hooks.example.com or *.example.com; http:// before a name "
+        "allows http, :PORT after it another port; addresses and networks such as 10.0.0.0/8, which allow names to "
+        "resolve to them; none: webhooks are disabled",
+    )
+    webhook_secrets: tuple[str, ...] = _webhooks(
+        (), "secrets that sign webhooks, each as whsec_ and base64; several while one replaces another"
+    )
+    webhook_max_age: float = _webhooks(
+        86400.0,
+        "time after the end of an execution at which an undelivered webhook is given up, in seconds; until then, the "
+        "execution is kept",
+        minimum=0,
     )
 
     consul_addr: str | None = _replicas(

@@ -12,6 +12,7 @@ import attrs
 import cattrs
 from attrs import frozen
 
+from pyexec.domain.webhooks import HOST_FORM, SECRET_FORM, AllowedHost, parse_secret
 from pyexec.errors import SettingsError
 from pyexec.settings import CLIENT_VARIABLES, PREFIX, Settings
 
@@ -56,7 +57,7 @@ def _parse(environ: Mapping[str, str]) -> tuple[Settings, Sequence[SettingsError
         except ValueError:
             errors.append(SettingsError(f"{variable} is {text!r}; allowed: {allowed_values(setting)}"))
     settings = Settings(**values)
-    return settings, errors or list(_defaults_over_ceilings(settings))
+    return settings, errors or [*_defaults_over_ceilings(settings), *_webhook_errors(settings)]
 
 
 def _unknown(variable: str) -> SettingsError:
@@ -74,6 +75,22 @@ def _defaults_over_ceilings(settings: Settings) -> Iterator[SettingsError]:
             variable = f"{PREFIX}DEFAULT_{name.upper()}"
             yield SettingsError(
                 f"{variable} is {default:g}; allowed: at most {PREFIX}MAX_{name.upper()}, which is {ceiling:g}"
+            )
+
+
+def _webhook_errors(settings: Settings) -> Iterator[SettingsError]:
+    """Yield an error for each item that is wrong. No error contains a secret."""
+    for item in settings.webhook_hosts:
+        try:
+            AllowedHost.parse(item)
+        except ValueError:
+            yield SettingsError(f"{PREFIX}WEBHOOK_HOSTS contains {item!r}; allowed: {HOST_FORM}")
+    for number, secret in enumerate(settings.webhook_secrets, 1):
+        try:
+            parse_secret(secret)
+        except ValueError:
+            yield SettingsError(
+                f"{PREFIX}WEBHOOK_SECRETS has a wrong secret at position {number}; allowed: {SECRET_FORM}"
             )
 
 

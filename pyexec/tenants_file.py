@@ -1,6 +1,6 @@
 """Read the tenants from PYEXEC_TENANTS_FILE (TOML) and PYEXEC_API_TOKENS. Errors name the file, the line and the key.
 
-No error contains a token."""
+No error contains a token or a secret."""
 
 import re
 import tomllib
@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from attrs import frozen
 
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenant, Tenants, TokenDigest, digest_of
+from pyexec.domain.webhooks import SECRET_FORM, AllowedHost, WebhookPolicy, parse_secret
 from pyexec.errors import SettingsError
 from pyexec.settings import Settings
 
@@ -24,7 +25,7 @@ _NUMBERS: Mapping[str, tuple[int, int | None]] = {
     "max_queued": (0, None),
 }
 """The keys that are whole numbers, with their lowest and highest value."""
-_KEYS = ("tokens", *_NUMBERS)
+_KEYS = ("tokens", *_NUMBERS, "webhook_secrets")
 _TABLES = 'tables such as [acme], or ["acme.com"] with quotes if the name has a dot'
 
 
@@ -39,6 +40,15 @@ def read_tenants(settings: Settings) -> Tenants:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise SettingsError(f"{VARIABLE} is {str(path)!r}, which cannot be read: {reason}") from error
     return parse_tenants(text, str(path), settings.api_tokens)
+
+
+def webhook_policy(settings: Settings, tenants: Tenants) -> WebhookPolicy:
+    """Return where webhooks may be sent, and the secrets that sign them."""
+    return WebhookPolicy(
+        hosts=tuple(map(AllowedHost.parse, settings.webhook_hosts)),
+        secrets={tenant.name: tenant.webhook_secrets for tenant in tenants.configured},
+        default_secrets=tuple(map(parse_secret, settings.webhook_secrets)),
+    )
 
 
 def parse_tenants(text: str, path: str, api_tokens: Sequence[str] = ()) -> Tenants:
@@ -97,7 +107,7 @@ class _Parser:
             if key not in _KEYS:
                 self._fail((name, key), "is unknown", ", ".join(_KEYS))
         numbers = {key: self._number(name, key, table[key]) for key in _NUMBERS if key in table}
-        return Tenant(name=name, **numbers)
+        return Tenant(name=name, **numbers, webhook_secrets=tuple(self._webhook_secrets(name, table)))
 
     def _number(self, name: str, key: str, value: Any) -> int:
         lowest, highest = _NUMBERS[key]
@@ -128,6 +138,16 @@ class _Parser:
                 wanted = "sha256: and 64 hexadecimal digits, or a token in clear"
                 self._fail((name, "tokens"), f"has a wrong digest at position {number}", wanted)
             yield TokenDigest(bytes.fromhex(digest[1]) if digest else digest_of(token), name)
+
+    def _webhook_secrets(self, name: str, table: Mapping[str, Any]) -> Iterator[bytes]:
+        secrets, path = table.get("webhook_secrets", []), (name, "webhook_secrets")
+        if not isinstance(secrets, list) or not all(isinstance(secret, str) for secret in secrets):
+            self._fail(path, "is not a list of texts", 'such as webhook_secrets = ["whsec_…"]')
+        for number, secret in enumerate(secrets, 1):
+            try:
+                yield parse_secret(secret)
+            except ValueError:
+                self._fail(path, f"has a wrong secret at position {number}", SECRET_FORM)
 
     def _fail(self, path: Sequence[str], problem: str, allowed: str) -> NoReturn:
         line = _line_of(self.text, path)

@@ -66,6 +66,11 @@ _COMMON = (
         shell_complete=complete_path,
         help="Save output files in DIR [default: .], and displays such as figures as display-1.png.",
     ),
+    asyncclick.option(
+        "--webhook-url",
+        metavar="URL",
+        help="Let the server send the result to URL when the execution has ended.",
+    ),
     asyncclick.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON."),
 )
 _ARCHIVE = (
@@ -114,6 +119,7 @@ class ScriptFlags:
     pre_commands: tuple[str, ...]
     output_files: tuple[str, ...]
     output_dir: str | None
+    webhook_url: str | None
     as_json: bool
     script_args: tuple[str, ...]
     files: tuple[str, ...] = ()
@@ -143,7 +149,7 @@ def script_flags(
 
 async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool) -> RunOptions:
     """Convert the flags to request options. Raise UsageError for flags that are invalid or exclude each other."""
-    for name in ("requirements", "stdin", "entrypoint", "output_dir"):
+    for name in ("requirements", "stdin", "entrypoint", "output_dir", "webhook_url"):
         if getattr(script, name) == "":
             raise asyncclick.UsageError(f"--{name.replace('_', '-')}: must not be empty")
     if script.requirements and script.no_requirements:
@@ -158,6 +164,7 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         pre_commands=script.pre_commands or None,
         output_files=script.output_files or None,
         capture_displays=script.displays or None,
+        webhook_url=script.webhook_url,
         inline_requirements=False if script.no_requirements else None,
         **flags.options(),
     )

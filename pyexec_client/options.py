@@ -44,6 +44,7 @@ class RunOptions(Limits, total=False):
     - `output_files`: glob patterns of files under /work to return; a directory means all files in it
     - `capture_displays`: return what the program shows, such as figures, in `Result.displays`; `eval` does so by
       default
+    - `webhook_url`: URL to which the server sends the result after the end; the server's operator allows the hosts
     """
 
     entrypoint: str | None
@@ -56,6 +57,7 @@ class RunOptions(Limits, total=False):
     args: Sequence[str] | None
     output_files: Sequence[str] | None
     capture_displays: bool | None
+    webhook_url: str | None
 
 
 _PACKAGES = "the text of a requirements.txt (a str; for a file, Path(...).read_text())"
@@ -73,6 +75,7 @@ _FIELDS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "args": ("script_args", texts),
     "output_files": ("output_files", partial(texts, expected=_PATTERNS)),
     "capture_displays": ("capture_displays", flag),
+    "webhook_url": ("webhook_url", text),
 }
 _LIMITS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "timeout": ("timeout_seconds", number),

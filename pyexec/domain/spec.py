@@ -12,6 +12,7 @@ from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.process_arguments import check_process_arguments
 from pyexec.domain.requirements import parse_requirements
 from pyexec.domain.tenants import DEFAULT_TENANT
+from pyexec.domain.webhooks import WebhookPolicy
 from pyexec.errors import InvalidRequest, quote
 
 MEBIBYTE = 1024 * 1024
@@ -52,6 +53,7 @@ class Metadata:
     script_args: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
     capture_displays: bool = False
+    webhook_url: str | None = None
     config: RequestedLimits = field(factory=RequestedLimits)
 
 
@@ -82,6 +84,7 @@ class EvalRequest:
     output_files: tuple[str, ...] = ()
     eval_last_expr: bool = False
     capture_displays: bool = True
+    webhook_url: str | None = None
 
 
 @frozen(kw_only=True)
@@ -116,6 +119,7 @@ class Spec:
     requirements_txt: str | None = None
     requires_python: str | None = None
     output_files: tuple[str, ...] = ()
+    webhook_url: str | None = None
     tenant: str = DEFAULT_TENANT
 
     @property
@@ -143,6 +147,7 @@ class Policy:
     ceilings: Limits
     allowed_images: tuple[str, ...] = ()
     setup_allowed: bool = True
+    webhooks: WebhookPolicy = field(factory=WebhookPolicy)
 
     def allows(self, image: str) -> bool:
         """Return True if a request may name this image."""
@@ -179,6 +184,7 @@ def resolve(metadata: Metadata, policy: Policy) -> Spec:
         requirements_txt=requirements.text if requirements else None,
         output_files=metadata.output_files,
         capture_displays=metadata.capture_displays,
+        webhook_url=metadata.webhook_url,
         limits=_resolve_limits(metadata.config, policy),
     )
 

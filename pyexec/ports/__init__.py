@@ -19,10 +19,13 @@ from pyexec.ports.storage import (
     IdempotencyKey,
     Inbox,
     OpenExecutions,
+    OutstandingWebhooks,
     check_append,
     check_cursor,
+    receiver_in,
 )
 from pyexec.ports.tracing import Tracer
+from pyexec.ports.webhooks import WebhookSender
 
 __all__ = [
     "REPLICA_HEADER",
@@ -43,10 +46,13 @@ __all__ = [
     "Members",
     "Membership",
     "OpenExecutions",
+    "OutstandingWebhooks",
     "Peers",
     "SetupContainer",
     "SetupSpec",
     "Tracer",
+    "WebhookSender",
     "check_append",
     "check_cursor",
+    "receiver_in",
 ]

@@ -6,9 +6,10 @@ from typing import Protocol
 
 from attrs import frozen
 
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Status
 from pyexec.domain.ids import is_execution_id
+from pyexec.domain.webhooks import receiver_of
 from pyexec.errors import CorruptLog, InvalidRequest
 
 
@@ -42,11 +43,27 @@ class Inbox:
 
 
 @frozen(kw_only=True)
+class OutstandingWebhooks:
+    """The executions whose webhook has not been delivered, whether they have ended or not, with their receivers."""
+
+    version: int
+    receivers: Mapping[str, str]
+
+
+@frozen(kw_only=True)
 class ExecutionPage:
     """One page of execution ids, newest first. `next_cursor` is None on the last page."""
 
     ids: Sequence[str]
     next_cursor: str | None
+
+
+def receiver_in(after: int, events: Sequence[Event]) -> str | None:
+    """Return the receiver of the webhook that an append requests, if it is the first one and requests a webhook."""
+    first = events[0]
+    if after != 0 or not isinstance(first, Submitted) or first.spec.webhook_url is None:
+        return None
+    return receiver_of(first.spec.webhook_url)
 
 
 def check_append(after: int, events: Sequence[Event], key: IdempotencyKey | None) -> None:
@@ -82,7 +99,8 @@ class EventLog(Protocol):
 
         Three more things can happen in the same step. `key`, allowed only if `after` is 0, is bound to the
         execution. `notify` names a replica that gets the execution into its inbox. `fence` names a replica that
-        must not be a member. The log does not check that the events are legal: the caller does.
+        must not be a member. The log does not check that the events are legal: the caller does. If the first event
+        requests a webhook, the webhook is outstanding from then on.
 
         If the append is cancelled, all events were written or none. If it raises `Unavailable`, all or none were
         written, or all may be written a few seconds later.
@@ -115,8 +133,11 @@ class EventLog(Protocol):
 
         Raises `InvalidRequest` if `cursor` did not come from an earlier page."""
 
-    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
-        """Return at most `limit` executions that ended before `before`, the earliest end first.
+    async def list_ended(
+        self, before: datetime, limit: int, *, undelivered_before: datetime | None = None
+    ) -> Sequence[str]:
+        """Return at most `limit` executions that ended before `before`, the earliest end first. Those whose webhook is
+        outstanding must have ended before `undelivered_before`, if it is given.
 
         An execution may be found some minutes late if its first event was written long after its id was created,
         or if its id comes from a slow clock."""
@@ -125,9 +146,18 @@ class EventLog(Protocol):
         """Return the execution that an idempotency key is bound to, and its fingerprint; None if there is none."""
 
     async def retire(self, execution_id: str) -> None:
-        """Delete an ended execution and its idempotency key, if they exist. A retired log cannot be recreated.
+        """Delete an ended execution, its idempotency key and its outstanding webhook, if they exist. A retired log
+        cannot be recreated.
 
         Raises `Conflict` if the execution has not ended."""
+
+    async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
+        """Return the outstanding webhooks. If `since` is the current version, wait for the next one.
+
+        The wait may end without a change."""
+
+    async def remove_webhook(self, execution_id: str) -> None:
+        """Record that the webhook of an execution is not outstanding any more."""
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         """Rebuild everything that is derived from the events, while the log is in use.

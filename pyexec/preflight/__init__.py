@@ -15,6 +15,7 @@ from pyexec.preflight.host import (
     check_installer,
     check_tenants,
     check_traces,
+    check_webhooks,
 )
 from pyexec.settings import PREFIX
 from pyexec.settings_parser import find_errors, read_settings
@@ -31,6 +32,7 @@ async def run_preflight() -> Sequence[CheckResult]:
         *check_address(settings),
         *check_tenants(settings),
         *check_traces(os.environ),
+        *check_webhooks(settings),
         *check_data_dir(settings),
         *await check_blobs(settings),
         *check_certificates(settings),

@@ -16,12 +16,13 @@ import anyio
 from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.data_dir import DataDir
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.webhooks import SECRET_FORM
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.sandbox.environments.setup import installed_uv
 from pyexec.services.clock import new_execution_id
 from pyexec.settings import Settings
-from pyexec.tenants_file import read_tenants
+from pyexec.tenants_file import read_tenants, webhook_policy
 from pyexec.wiring.tracing import ENDPOINT, is_tracing
 
 LOW_MB = 1024
@@ -81,6 +82,27 @@ def check_traces(environ: Mapping[str, str]) -> Iterator[CheckResult]:
             yield ok("traces", f"exported to {urlsplit(environ[ENDPOINT].strip()).hostname}")
     except SettingsError as error:
         yield failed("traces", error)
+
+
+def check_webhooks(settings: Settings) -> Iterator[CheckResult]:
+    """Check that webhooks can be signed, if hosts are set."""
+    try:
+        policy = webhook_policy(settings, tenants := read_tenants(settings))
+    except SettingsError:
+        return  # check_tenants reports it
+    if not policy.hosts:
+        if policy.default_secrets or any(policy.secrets.values()):
+            yield warning("webhooks", "there are secrets but no hosts; set PYEXEC_WEBHOOK_HOSTS")
+        return
+    unsigned = [name for name in tenants.names if not policy.secrets_of(name)]
+    if len(unsigned) == len(tenants.names):
+        yield failed(
+            "webhooks", "there are hosts but no secrets", f"set PYEXEC_WEBHOOK_SECRETS to {SECRET_FORM}"
+        )
+    elif unsigned:
+        yield warning("webhooks", f"disabled for tenants without a secret: {', '.join(unsigned)}")
+    else:
+        yield ok("webhooks", f"allowed hosts: {', '.join(settings.webhook_hosts)}")
 
 
 def check_data_dir(settings: Settings) -> Iterator[CheckResult]:

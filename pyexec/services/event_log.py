@@ -27,7 +27,7 @@ from pyexec.metrics import (
     Meter,
     timed,
 )
-from pyexec.ports import EventLog, ExecutionPage, IdempotencyKey, Inbox, OpenExecutions
+from pyexec.ports import EventLog, ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, OutstandingWebhooks
 from pyexec.services.active_runs import ActiveRuns
 
 logger = logging.getLogger(__name__)
@@ -100,9 +100,11 @@ class MeteredLog:
         with self._measured("page"):
             return await self.log.list_executions(status=status, limit=limit, cursor=cursor)
 
-    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
+    async def list_ended(
+        self, before: datetime, limit: int, *, undelivered_before: datetime | None = None
+    ) -> Sequence[str]:
         with self._measured("ended_before"):
-            return await self.log.list_ended(before, limit)
+            return await self.log.list_ended(before, limit, undelivered_before=undelivered_before)
 
     async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         with self._measured("key_owner"):
@@ -111,6 +113,14 @@ class MeteredLog:
     async def retire(self, execution_id: str) -> None:
         with self._measured("retire"):
             await self.log.retire(execution_id)
+
+    async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
+        with self._measured_unless_waiting("webhooks", since):
+            return await self.log.webhooks(since)
+
+    async def remove_webhook(self, execution_id: str) -> None:
+        with self._measured("remove_webhook"):
+            await self.log.remove_webhook(execution_id)
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         with self._counting_errors("rebuild_index"):  # hourly; its duration grows with the history

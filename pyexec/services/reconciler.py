@@ -36,6 +36,7 @@ from pyexec.services.replica_load import ReplicaLoad
 from pyexec.services.retention import MAINTENANCE_SECONDS, Retention
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
+from pyexec.services.webhooks import WebhookDeliveries
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Reconciler:
         lane: SetupLane,
         active_runs: ActiveRuns,
         retention: Retention,
+        webhooks: WebhookDeliveries,
         corrupt_logs: CorruptLogReporter,
     ) -> None:
         self._config = config
@@ -73,6 +75,7 @@ class Reconciler:
         self._lane = lane
         self._active_runs = active_runs
         self._retention = retention
+        self._webhooks = webhooks
         self._corrupt_logs = corrupt_logs
         self._lengths: dict[str, int] = {}
         self._open: dict[str, OpenExecution] = {}
@@ -117,6 +120,7 @@ class Reconciler:
             tasks.start_soon(self._watch_members, name="watch members")
             tasks.start_soon(self._watch_log, name="watch open executions")
             tasks.start_soon(self._retention.retire_ended, name="retention")
+            tasks.start_soon(self._webhooks.run, name="webhooks")
             tasks.start_soon(self._maintain, name="rebuild indexes")
             while True:
                 changed = self._changed.next_event()

@@ -1,7 +1,7 @@
 """Keep the stores small and consistent: delete old executions, rebuild indexes, remove unfinished uploads."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import anyio
@@ -9,6 +9,7 @@ from attrs import frozen
 
 from pyexec.aio import FailureLog
 from pyexec.errors import Conflict, CorruptLog, Unavailable
+from pyexec.metrics import NOOP_METER, WEBHOOKS_DROPPED, Meter
 from pyexec.ports import BlobStore, EventLog, Member
 from pyexec.services.clock import now
 from pyexec.services.event_log import CorruptLogReporter
@@ -28,16 +29,23 @@ class Retention:
     blobs: BlobStore
     corrupt_logs: CorruptLogReporter
     ttl_seconds: float
+    webhook_seconds: float
+    meter: Meter = NOOP_METER
 
     async def retire_ended(self) -> None:
-        """Delete executions that ended more than `ttl_seconds` ago, until cancelled."""
+        """Delete executions that ended more than `ttl_seconds` ago, until cancelled.
+
+        One with an outstanding webhook is kept for at least `webhook_seconds`. Then the webhook is dropped."""
         failures = FailureLog(logger, "deleting old executions")
         pause = max(1.0, min(30.0, self.ttl_seconds / 10))
         while True:
             try:
-                due = await self.log.list_ended(now() - timedelta(seconds=self.ttl_seconds), BATCH)
+                due = await self._due()
+                outstanding = (await self.log.webhooks()).receivers if due else {}
                 for execution_id in due:
                     await self._retire(execution_id)
+                    if execution_id in outstanding:
+                        self._report_dropped(execution_id, outstanding[execution_id])
                 failures.recovered()
             except Unavailable as error:
                 failures.failed(error)
@@ -58,6 +66,23 @@ class Retention:
     async def sweep(self, members: Mapping[str, Member]) -> None:
         """Remove blobs of executions that do not exist, unless one of `members` may still be uploading them."""
         await self.blobs.sweep(members.keys(), self._exists)
+
+    async def _due(self) -> Sequence[str]:
+        at, longest = now(), max(self.ttl_seconds, self.webhook_seconds)
+        return await self.log.list_ended(
+            at - timedelta(seconds=self.ttl_seconds),
+            BATCH,
+            undelivered_before=at - timedelta(seconds=longest),
+        )
+
+    def _report_dropped(self, execution_id: str, receiver: str) -> None:
+        self.meter.count(WEBHOOKS_DROPPED)
+        logger.error(
+            "webhook of %s to %s dropped: not delivered within PYEXEC_WEBHOOK_MAX_AGE (%g s)",
+            execution_id,
+            receiver,
+            self.webhook_seconds,
+        )
 
     async def _exists(self, execution_id: str) -> bool:
         try:

@@ -63,6 +63,8 @@ async def resolve_upload(upload: Upload, policy: Policy) -> Spec:
 
     A thread resolves large metadata, so that other requests are not delayed."""
     metadata = upload.metadata
+    if metadata.webhook_url is not None:
+        policy.webhooks.check(metadata.webhook_url, upload.tenant)
     items = len(metadata.env_vars) + len(metadata.script_args) + len(metadata.pre_commands)
     if items + len(metadata.requirements_txt or "") > RESOLVE_INLINE_MAX:
         spec = await anyio.to_thread.run_sync(resolve, metadata, policy)

@@ -11,11 +11,12 @@ from attrs import frozen
 from pyexec import __version__
 from pyexec.adapters.data_dir import create_data_dir
 from pyexec.adapters.docker.engine import DockerEngine
+from pyexec.adapters.webhooks import HttpWebhooks
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import EngineError, Unavailable
 from pyexec.metrics import NOOP_METER, Meter
-from pyexec.ports import EngineIdentity, Member, Membership
+from pyexec.ports import EngineIdentity, Member, Membership, WebhookSender
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
@@ -33,6 +34,7 @@ from pyexec.services.slots import Slots
 from pyexec.services.submissions import Submissions
 from pyexec.services.tracing import ExecutionTraces, StepMeter
 from pyexec.settings import Settings
+from pyexec.tenants_file import webhook_policy
 from pyexec.web.context import Context, WebLimits
 from pyexec.wiring.sandboxes import (
     IndexSource,
@@ -134,8 +136,10 @@ async def open_replica(
         await stores.membership.join(member)
         isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
         index = await stack.enter_async_context(open_index(settings))
+        sender = HttpWebhooks(webhook_policy(settings, tenants))
+        stack.push_async_callback(sender.close)
         replica = assemble(
-            settings, member, engine, identity, stores, isolation_check, index, tenants, meter, traces
+            settings, member, engine, identity, stores, isolation_check, index, tenants, sender, meter, traces
         )
         stack.push_async_callback(replica.recovery.remove_own)
         yield replica
@@ -161,12 +165,13 @@ def assemble(
     isolation_check: IsolationCheck,
     index: IndexSource,
     tenants: Tenants,
+    sender: WebhookSender,
     meter: Meter = NOOP_METER,
     traces: ExecutionTraces | None = None,
 ) -> Replica:
     """Build all parts of a replica: sandboxes, preparation, runner, then the services that pass work to the runner."""
     replica_id = member.replica
-    shared = build_shared_parts(settings, tenants, replica_id, identity, stores, meter, traces)
+    shared = build_shared_parts(settings, tenants, replica_id, identity, stores, sender, meter, traces)
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
     environments = build_environments(settings, labels, engine, identity, isolation_check, index, meter)

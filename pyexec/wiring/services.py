@@ -2,7 +2,7 @@
 
 import platform
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec import __version__
 from pyexec.domain.output_files import FileLimits
@@ -16,9 +16,10 @@ from pyexec.metrics import (
     ISOLATION_CHECK_PASSED,
     LEADER,
     MEMBER,
+    WEBHOOKS_OUTSTANDING,
     Meter,
 )
-from pyexec.ports import BlobStore, EngineIdentity, EventLog
+from pyexec.ports import BlobStore, EngineIdentity, EventLog, WebhookSender
 from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.active_runs import ActiveRuns
@@ -36,7 +37,9 @@ from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions
 from pyexec.services.tracing import ExecutionTraces, TracedLog
+from pyexec.services.webhooks import WebhookDeliveries
 from pyexec.settings import Settings
+from pyexec.tenants_file import webhook_policy
 from pyexec.wiring.sandboxes import OVERHEAD_MB
 from pyexec.wiring.stores import Stores
 
@@ -56,6 +59,7 @@ class SharedParts:
     active_runs: ActiveRuns
     corrupt_logs: CorruptLogReporter
     in_doubt: InDoubtResolver
+    webhooks: WebhookDeliveries
     meter: Meter
     traces: ExecutionTraces | None
 
@@ -66,6 +70,7 @@ def build_shared_parts(
     replica_id: str,
     identity: EngineIdentity,
     stores: Stores,
+    sender: WebhookSender,
     meter: Meter,
     traces: ExecutionTraces | None,
 ) -> SharedParts:
@@ -97,6 +102,15 @@ def build_shared_parts(
         corrupt_logs=corrupt_logs,
         in_doubt=InDoubtResolver(
             log=log, active_runs=active_runs, replica=replica_id, corrupt_logs=corrupt_logs
+        ),
+        webhooks=WebhookDeliveries(
+            log=log,
+            blobs=stores.blobs,
+            sender=sender,
+            policy=webhook_policy(settings, tenants),
+            shows_tenant=tenants.requires_token,
+            corrupt_logs=corrupt_logs,
+            meter=meter,
         ),
         meter=meter,
         traces=traces,
@@ -159,7 +173,7 @@ def build_submissions(shared: SharedParts, preparation: Preparation, runner: Run
     settings = shared.settings
     return Submissions(
         SubmissionConfig(
-            policy=settings.policy(shared.identity.cpus),
+            policy=evolve(settings.policy(shared.identity.cpus), webhooks=shared.webhooks.policy),
             members_max=settings.max_archive_members,
             queue_timeout_seconds=settings.queue_timeout,
             spool_dir=settings.data_dir,
@@ -192,7 +206,7 @@ def build_inbox(shared: SharedParts, preparation: Preparation, runner: Runner) -
 
 
 def build_reconciler(shared: SharedParts) -> Reconciler:
-    """Build the services that only the leader runs: reconciliation and retention."""
+    """Build the services that only the leader runs: reconciliation and retention; and pass it the webhooks."""
     settings = shared.settings
     return Reconciler(
         ReconcilerConfig(
@@ -210,7 +224,10 @@ def build_reconciler(shared: SharedParts) -> Reconciler:
             blobs=shared.blobs,
             corrupt_logs=shared.corrupt_logs,
             ttl_seconds=settings.cleanup_ttl,
+            webhook_seconds=settings.webhook_max_age,
+            meter=shared.meter,
         ),
+        webhooks=shared.webhooks,
         corrupt_logs=shared.corrupt_logs,
     )
 
@@ -220,6 +237,7 @@ def watch_gauges(shared: SharedParts, reconciler: Reconciler, isolation_check: I
     watch = shared.meter.watch
     watch(LEADER, reconciler.leading.locked)
     watch(BACKLOG, lambda: reconciler.backlog)
+    watch(WEBHOOKS_OUTSTANDING, lambda: shared.webhooks.waiting)
     watch(MEMBER, lambda: shared.stores.membership.is_member)
     watch(ACTIVE_EXECUTIONS, lambda: len(shared.active_runs))
     watch(CORRUPT_EXECUTIONS, lambda: len(shared.corrupt_logs))

@@ -46,6 +46,7 @@ WRONG = [
     ("network", "yes", "True or False"),
     ("network", 1, "True or False"),
     ("inline_requirements", "no", "True or False"),
+    ("webhook_url", 7, "must be a str"),
     ("capture_displays", 1, "True or False"),
 ]
 

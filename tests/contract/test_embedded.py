@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio import fail_after, move_on_after, wait_all_tasks_blocked
+from attrs import evolve
 
 from pyexec.adapters.blobs.file_store import FileBlobs
 from pyexec.adapters.sqlite.log import FILE_NAME, REBUILD_BATCH, EmbeddedLog
@@ -355,3 +356,12 @@ async def test_a_waiter_for_an_execution_whose_row_is_purged_wakes(log: Embedded
     await log.retire(execution)
     with fail_after(5):
         await log.wait(execution, 2)
+
+
+async def test_outstanding_webhooks_are_known_after_a_restart(tmp_path: Path) -> None:
+    execution, event = new_id(), submitted()
+    url = "https://hooks.example.com/x"
+    async with await EmbeddedLog.open(tmp_path / "log") as log:
+        await log.append(execution, 0, [evolve(event, spec=evolve(event.spec, webhook_url=url))])
+    async with await EmbeddedLog.open(tmp_path / "log") as log:
+        assert (await log.webhooks()).receivers == {execution: "https://hooks.example.com"}

@@ -35,7 +35,7 @@ BOUNDS = {
 """Settings of a server with low limits, without setups, and without retention during the test."""
 PROGRAMS = ("print(6 * 7)", "import sys\nprint(sys.argv, input())", "raise SystemExit(3)", "1 / 0")
 WRITTEN = "out.txt"
-REFUSED = ("docker_image", "python_version", "requirements_txt", "pre_commands", "entrypoint")
+REFUSED = ("docker_image", "python_version", "requirements_txt", "pre_commands", "entrypoint", "webhook_url")
 """Fields that this server refuses, or whose values match no generated archive."""
 ARCHIVES = st.one_of(
     st.sampled_from(PROGRAMS).map(script),

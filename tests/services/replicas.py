@@ -1,6 +1,6 @@
 """Replicas as simulated processes, with the server's own wiring, from joining to the last clean-up."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from attrs import define
 from pyexec.adapters.single_member import NoPeers
 from pyexec.domain.spec import Metadata
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenant, Tenants
+from pyexec.domain.webhook_schedule import Attempt
 from pyexec.errors import EngineError, ExecutorError, Unavailable
 from pyexec.ports import Caller, Member
 from pyexec.sandbox.isolation_check import IsolationCheck, IsolationCheckConfig
@@ -49,6 +50,13 @@ PROOF = IsolationCheckConfig(
     ports=(),
     strict=False,
 )
+
+
+class NoReceiver:
+    """Receives no webhook."""
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
+        raise AssertionError(f"no request asks for a webhook, but {url} was sent one")
 
 
 class InlineSpool:
@@ -175,8 +183,9 @@ class Life:
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()
         proof = IsolationCheck(engine, PROOF, passed=True)
+        sender = NoReceiver()
         self.replica = assemble(
-            self._settings, member, engine, engine_identity, stores, proof, NO_INDEX, TENANTS
+            self._settings, member, engine, engine_identity, stores, proof, NO_INDEX, TENANTS, sender
         )
         try:
             while True:

@@ -36,6 +36,7 @@ from pyexec.ports import (
     Member,
     Members,
     OpenExecutions,
+    OutstandingWebhooks,
     SetupSpec,
 )
 from tests.services.containers import Box, MemoryEngine
@@ -73,7 +74,9 @@ class InlineLog(EmbeddedLog):
     @classmethod
     def at(cls, directory: Path) -> "InlineLog":
         store = SqliteStore.open(directory / FILE_NAME)
-        return cls(DataDir.acquire(directory), InlineStore(store), store.open_executions(), None)
+        return cls(
+            DataDir.acquire(directory), InlineStore(store), store.open_executions(), store.webhooks(), None
+        )
 
     @property
     def store(self) -> SqliteStore:
@@ -325,9 +328,19 @@ class ProcessLog:
         await self._enter()
         return await self._world.log.list_executions(**arguments)  # type: ignore[arg-type]
 
-    async def list_ended(self, *arguments: object) -> Sequence[str]:
+    async def list_ended(self, *arguments: object, **named: object) -> Sequence[str]:
         await self._enter()
-        return await self._world.log.list_ended(*arguments)  # type: ignore[arg-type]
+        return await self._world.log.list_ended(*arguments, **named)  # type: ignore[arg-type]
+
+    async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
+        await self._enter()
+        found = await self._world.log.webhooks(since)
+        await self._process.passing()
+        return found
+
+    async def remove_webhook(self, execution_id: str) -> None:
+        await self._enter()
+        await self._world.log.remove_webhook(execution_id)
 
     async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         await self._enter()

@@ -12,9 +12,9 @@ import (
 
 // scriptFlags are the flags of the commands that take code. eval has only those that do not concern an archive.
 type scriptFlags struct {
-	requirements, stdin, entrypoint, outputDir string
-	env, files, preCommands, outputFiles       []string
-	noRequirements, displays, asJSON           bool
+	requirements, stdin, entrypoint, outputDir, webhookURL string
+	env, files, preCommands, outputFiles                   []string
+	noRequirements, displays, asJSON                       bool
 }
 
 func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
@@ -40,6 +40,8 @@ func (s *scriptFlags) addTo(command *cobra.Command, archive bool) {
 		"Download the files under /work that match `GLOB` (repeatable).")
 	set.StringVar(&s.outputDir, "output-dir", "",
 		"Save output files in `DIR` [default: .], and displays such as figures as display-1.png.")
+	set.StringVar(&s.webhookURL, "webhook-url", "",
+		"Let the server send the result to `URL` when the execution has ended.")
 	set.BoolVar(&s.asJSON, "json", false, "Print the result as one line of JSON.")
 }
 
@@ -61,7 +63,7 @@ func splitArguments(command *cobra.Command, arguments []string) (own, script []s
 func (s *scriptFlags) options(
 	command *cobra.Command, scriptArgs []string, stdinIsCode bool,
 ) ([]pyexec.Option, error) {
-	for _, name := range []string{"requirements", "stdin", "entrypoint", "output-dir"} {
+	for _, name := range []string{"requirements", "stdin", "entrypoint", "output-dir", "webhook-url"} {
 		if flag := command.Flags().Lookup(name); flag != nil && flag.Changed && flag.Value.String() == "" {
 			return nil, usageErrorf(command, "--%s: must not be empty", name)
 		}
@@ -77,6 +79,7 @@ func (s *scriptFlags) options(
 		pyexec.WithArgs(scriptArgs...),
 		pyexec.WithPreCommands(s.preCommands...),
 		pyexec.WithOutputFiles(s.outputFiles...),
+		pyexec.WithWebhookURL(s.webhookURL),
 	}
 	if s.displays {
 		options = append(options, pyexec.WithDisplays())

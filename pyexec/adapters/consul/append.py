@@ -9,6 +9,7 @@ from pyexec.adapters.consul.kv import Operation, TransactionConflict, create
 from pyexec.adapters.consul.schema import (
     INFLIGHT,
     STATUS,
+    WEBHOOKS,
     InflightEntry,
     bound_key,
     encode_binding,
@@ -24,7 +25,7 @@ from pyexec.adapters.consul.schema import (
 from pyexec.codec import encode_event
 from pyexec.domain.events import Event, Terminal
 from pyexec.domain.execution import Phase
-from pyexec.ports import IdempotencyKey
+from pyexec.ports import IdempotencyKey, receiver_in
 
 
 @frozen(kw_only=True)
@@ -81,8 +82,12 @@ class AppendRequest:
         return operations
 
     def _side_effects(self) -> Sequence[Operation]:
-        """Bind the idempotency key, notify a replica, and empty the inbox of the fenced one."""
+        """Bind the idempotency key, record an outstanding webhook, notify a replica, and empty the inbox of the fenced
+        one."""
         operations = []
+        if (receiver := receiver_in(self.after, self.events)) is not None:
+            key = f"{WEBHOOKS}{self.execution_id}"
+            operations.append(Operation(verb="set", key=key, value=receiver.encode()))
         if self.key is not None:
             operations += binding_operations(self.execution_id, self.key)
         if self.notify is not None:

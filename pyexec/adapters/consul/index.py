@@ -12,6 +12,7 @@ from pyexec.adapters.consul.schema import (
     INFLIGHT,
     STATUS,
     UPLOADING,
+    WEBHOOKS,
     Completion,
     InflightEntry,
     decode_status,
@@ -63,6 +64,12 @@ def open_executions(listing: Listing, invalid: InvalidKeyReporter) -> OpenExecut
         lengths={execution_id: i.length for execution_id, i in inflight.items() if i.state != UPLOADING},
         queued={execution_id for execution_id, i in inflight.items() if i.state == Phase.QUEUED},
     )
+
+
+def read_webhooks(entries: Sequence[Entry]) -> Mapping[str, str]:
+    """Return the receivers of the outstanding webhooks, by execution id. Other keys are ignored."""
+    named = ((entry.key.removeprefix(WEBHOOKS), entry.value) for entry in entries)
+    return {name: value.decode("utf-8", "replace") for name, value in named if is_execution_id(name)}
 
 
 async def read_completions(

@@ -17,6 +17,7 @@ from pyexec.adapters.consul.index import (
     StatusIndex,
     open_executions,
     read_inflight,
+    read_webhooks,
 )
 from pyexec.adapters.consul.kv import ConsulKV, Operation, TransactionConflict
 from pyexec.adapters.consul.rebuild import rebuild_index
@@ -24,6 +25,7 @@ from pyexec.adapters.consul.retention import EndedScanner, Retirement
 from pyexec.adapters.consul.schema import (
     INFLIGHT,
     LEADER,
+    WEBHOOKS,
     InflightEntry,
     decode_binding,
     event_key,
@@ -37,7 +39,15 @@ from pyexec.domain.events import Event, KillRequested, Terminal
 from pyexec.domain.execution import OPEN_STATUSES, Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.errors import Conflict, ConsulSessionLost, CorruptLog, KeyTaken, Unavailable
-from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, check_append, check_cursor
+from pyexec.ports import (
+    ExecutionPage,
+    IdempotencyKey,
+    Inbox,
+    OpenExecutions,
+    OutstandingWebhooks,
+    check_append,
+    check_cursor,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +176,10 @@ class ConsulLog:
         ids = [execution_id for execution_id in found if cursor is None or execution_id < cursor]
         return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
-    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
-        return await self._scanner.list_ended(before, limit)
+    async def list_ended(
+        self, before: datetime, limit: int, *, undelivered_before: datetime | None = None
+    ) -> Sequence[str]:
+        return await self._scanner.list_ended(before, limit, undelivered_before or before)
 
     async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         _, entry = await self._kv.get(idempotency_key(key_hash))
@@ -181,6 +193,16 @@ class ConsulLog:
     async def retire(self, execution_id: str) -> None:
         await self._retirement.retire(execution_id)
         self._scanner.forget(execution_id)
+
+    async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
+        listing = await self._kv.recurse(WEBHOOKS, since)
+        if all(entry.key != WEBHOOKS for entry in listing.entries):
+            # Every write to Consul ends a blocking query on an empty folder; so the folder gets a key.
+            await self._kv.put(WEBHOOKS, b"", index=0)
+        return OutstandingWebhooks(version=listing.index, receivers=read_webhooks(listing.entries))
+
+    async def remove_webhook(self, execution_id: str) -> None:
+        await self._kv.delete(f"{WEBHOOKS}{execution_id}")
 
     async def check(self) -> None:
         await self._kv.get(LEADER)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -14,6 +15,7 @@ from pyexec.adapters.consul.schema import (
     INFLIGHT,
     RETIRED,
     STATUS,
+    WEBHOOKS,
     Completion,
     bound_key,
     decode_bound_key,
@@ -53,8 +55,9 @@ class EndedScanner:
         self._bucket = 0
         self._full_scan_at = -inf
 
-    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
-        """Return at most `limit` executions that ended before `before`, the earliest end first."""
+    async def list_ended(self, before: datetime, limit: int, undelivered_before: datetime) -> Sequence[str]:
+        """Return at most `limit` executions that ended before `before`, the earliest end first; of those with an
+        outstanding webhook, only those that ended before `undelivered_before`."""
         await self._scan(_bucket(round(before.timestamp() * 1000)))
         await self._read_completions()
         until = timestamp(before)
@@ -63,7 +66,12 @@ class EndedScanner:
             for execution_id, completion in self._scanned.items()
             if completion is not None and completion.finished_at < until
         ]
-        return [execution_id for _, execution_id in sorted(ended)[:limit]]
+        undelivered, latest = await self._undelivered() if ended else set(), timestamp(undelivered_before)
+        kept = (each for each in sorted(ended) if each[0] < latest or each[1] not in undelivered)
+        return [execution_id for _, execution_id in islice(kept, limit)]
+
+    async def _undelivered(self) -> set[str]:
+        return {key.removeprefix(WEBHOOKS) for key in await self._kv.keys(WEBHOOKS)}
 
     def forget(self, execution_id: str) -> None:
         """Drop a retired execution."""
@@ -120,6 +128,7 @@ class Retirement:
         operations = [
             Operation(verb="delete-tree", key=execution_prefix(execution_id)),
             Operation(verb="delete", key=f"{STATUS}{execution_id}"),
+            Operation(verb="delete", key=f"{WEBHOOKS}{execution_id}"),
             Operation(verb="set", key=tombstone_key(execution_id), value=b""),
             # Created and deleted, to wake the watch of open executions and with it all waiters.
             Operation(verb="set", key=inflight, value=b""),

@@ -24,7 +24,16 @@ from pyexec.codec import decode_event
 from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import Status
 from pyexec.errors import Conflict, CorruptLog
-from pyexec.ports import ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, check_append, check_cursor
+from pyexec.ports import (
+    ExecutionPage,
+    IdempotencyKey,
+    Inbox,
+    OpenExecutions,
+    OutstandingWebhooks,
+    check_append,
+    check_cursor,
+    receiver_in,
+)
 
 T = TypeVar("T")
 
@@ -52,6 +61,7 @@ class EmbeddedLog:
         data_dir: DataDir,
         thread: StoreThread,
         open_executions: tuple[dict[str, int], set[str]],
+        webhooks: dict[str, str],
         replica: str | None,
     ) -> None:
         self._replica = replica
@@ -64,6 +74,9 @@ class EmbeddedLog:
         self._inboxes: dict[str, dict[str, int]] = {}
         self._inbox_version = 0
         self._inbox_changed = Broadcast()
+        self._webhooks = webhooks
+        self._webhooks_version = 0
+        self._webhooks_changed = Broadcast()
 
     @classmethod
     async def open(cls, directory: Path, replica: str | None = None) -> Self:
@@ -72,8 +85,8 @@ class EmbeddedLog:
 
         Raises `SettingsError` if the directory cannot be used or is locked by another process, and `CorruptLog`
         if the file in it is not a log that this version can read."""
-        data_dir, store, open_executions = await to_thread.run_sync(_open, directory)
-        return cls(data_dir, StoreThread(store), open_executions, replica)
+        data_dir, store, open_executions, webhooks = await to_thread.run_sync(_open, directory)
+        return cls(data_dir, StoreThread(store), open_executions, webhooks, replica)
 
     async def close(self) -> None:
         """Close the file and unlock the directory."""
@@ -109,6 +122,8 @@ class EmbeddedLog:
             raise Conflict(f"{fence} is still a member")
 
         def record(entry: IndexEntry) -> None:
+            if (receiver := receiver_in(after, events)) is not None:
+                self._set_webhook(execution_id, receiver)
             self._record_append(execution_id, entry, events[-1], notify)
 
         await self._thread.run(lambda store: store.append(execution_id, after, events, key), record)
@@ -151,8 +166,12 @@ class EmbeddedLog:
         )
         return ExecutionPage(ids=ids[:limit], next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
-    async def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
-        return await self._thread.run(lambda store: store.list_ended(before, limit))
+    async def list_ended(
+        self, before: datetime, limit: int, *, undelivered_before: datetime | None = None
+    ) -> Sequence[str]:
+        return await self._thread.run(
+            lambda store: store.list_ended(before, limit, undelivered_before or before)
+        )
 
     async def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         return await self._thread.run(lambda store: store.find_by_key(key_hash))
@@ -160,9 +179,21 @@ class EmbeddedLog:
     async def retire(self, execution_id: str) -> None:
         def record(existed: bool) -> None:
             if existed:
+                self._set_webhook(execution_id, None)
                 self._notify(execution_id, math.inf)
 
         await self._thread.run(lambda store: store.retire(execution_id), record)
+
+    async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
+        while self._webhooks_version == since:
+            await self._webhooks_changed.wait()
+        return OutstandingWebhooks(version=self._webhooks_version, receivers=dict(self._webhooks))
+
+    async def remove_webhook(self, execution_id: str) -> None:
+        def record(_: None) -> None:
+            self._set_webhook(execution_id, None)
+
+        await self._thread.run(lambda store: store.remove_webhook(execution_id), record)
 
     async def check(self) -> None:
         await self._thread.run(lambda store: store.list_ids(status=None, before=None, limit=1))
@@ -193,6 +224,14 @@ class EmbeddedLog:
             self._inbox_changed.notify_all()
         self._notify(execution_id, entry.length)
 
+    def _set_webhook(self, execution_id: str, receiver: str | None) -> None:
+        if receiver is not None:
+            self._webhooks[execution_id] = receiver
+        elif self._webhooks.pop(execution_id, None) is None:
+            return
+        self._webhooks_version += 1
+        self._webhooks_changed.notify_all()
+
     def _set_open(self, found: tuple[dict[str, int], set[str]]) -> None:
         self._lengths, self._queued = found
 
@@ -215,13 +254,15 @@ class EmbeddedLog:
                 del self._waiters[execution_id]
 
 
-def _open(directory: Path) -> tuple[DataDir, SqliteStore, tuple[dict[str, int], set[str]]]:
+def _open(
+    directory: Path,
+) -> tuple[DataDir, SqliteStore, tuple[dict[str, int], set[str]], dict[str, str]]:
     data_dir = DataDir.acquire(directory)
     try:
         with translate_errors():
             store = SqliteStore.open(directory / FILE_NAME)
             try:
-                return data_dir, store, store.open_executions()
+                return data_dir, store, store.open_executions(), store.webhooks()
             except BaseException:
                 store.close()
                 raise

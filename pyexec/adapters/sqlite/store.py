@@ -15,7 +15,7 @@ from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import OPEN_STATUSES, Status, status_after
 from pyexec.domain.ids import execution_id as execution_id_at
 from pyexec.errors import Conflict, CorruptLog, KeyTaken, Unavailable
-from pyexec.ports import IdempotencyKey
+from pyexec.ports import IdempotencyKey, receiver_in
 
 RETIRED_KEPT_SECONDS: Final = 24 * 3600
 """An entry in `retired` prevents a delayed first append, which follows the creation of the id by minutes at most."""
@@ -35,7 +35,11 @@ CREATE INDEX executions_by_end ON executions (ended_at) WHERE ended_at IS NOT NU
 PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
-"""`executions` is an index, which can be rebuilt from `events`. The other three tables are the source of truth."""
+"""`executions` is an index, which can be rebuilt from `events`. The other tables are the source of truth."""
+_WEBHOOKS: Final = """
+CREATE TABLE IF NOT EXISTS webhooks (execution_id TEXT PRIMARY KEY, receiver TEXT NOT NULL) WITHOUT ROWID;
+"""
+"""The outstanding webhooks. The table is newer than the schema version: earlier servers ignore it."""
 
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -112,6 +116,8 @@ class SqliteStore:
                 self._db.execute(
                     "INSERT INTO events VALUES (?, ?, ?)", (execution_id, entry.length, encode_event(event))
                 )
+            if (receiver := receiver_in(after, events)) is not None:
+                self._db.execute("INSERT INTO webhooks VALUES (?, ?)", (execution_id, receiver))
             self._store_entry(execution_id, entry)
         return entry
 
@@ -162,13 +168,24 @@ class SqliteStore:
             limit,
         )
 
-    def list_ended(self, before: datetime, limit: int) -> Sequence[str]:
-        """Return ids of executions that ended before `before`, the earliest end first."""
+    def list_ended(self, before: datetime, limit: int, undelivered_before: datetime) -> Sequence[str]:
+        """Return ids of executions that ended before `before`, the earliest end first; of those with an outstanding
+        webhook, only those that ended before `undelivered_before`."""
         return self._ids(
-            "SELECT id FROM executions WHERE ended_at < ? ORDER BY ended_at, id LIMIT ?",
+            "SELECT id FROM executions WHERE ended_at < ? AND (ended_at < ? OR NOT EXISTS "
+            "(SELECT 1 FROM webhooks WHERE execution_id = id)) ORDER BY ended_at, id LIMIT ?",
             timestamp(before),
+            timestamp(undelivered_before),
             limit,
         )
+
+    def webhooks(self) -> dict[str, str]:
+        """Return the receivers of the outstanding webhooks, by execution id."""
+        return dict(self._db.execute("SELECT execution_id, receiver FROM webhooks"))
+
+    def remove_webhook(self, execution_id: str) -> None:
+        """Delete an outstanding webhook, if it exists."""
+        self._db.execute("DELETE FROM webhooks WHERE execution_id = ?", (execution_id,))
 
     def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         """Return the execution that an idempotency key is bound to, and its fingerprint."""
@@ -185,6 +202,7 @@ class SqliteStore:
             self._db.execute("DELETE FROM events WHERE execution_id = ?", (execution_id,))
             self._db.execute("DELETE FROM keys WHERE execution_id = ?", (execution_id,))
             self._db.execute("DELETE FROM executions WHERE id = ?", (execution_id,))
+            self.remove_webhook(execution_id)
             self._db.execute("INSERT INTO retired VALUES (?)", (execution_id,))
             self._db.execute("DELETE FROM retired WHERE id < ?", (_oldest_kept(time.time_ns()),))
             return True
@@ -271,3 +289,4 @@ def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
         db.executescript(_SCHEMA)
     elif version != _SCHEMA_VERSION:
         raise CorruptLog(f"{file} has schema version {version}; this server reads version {_SCHEMA_VERSION}")
+    db.executescript(_WEBHOOKS)

@@ -229,6 +229,7 @@ def _files_of(body: EvalRequest) -> tuple[Metadata, dict[str, str]]:
         script_args=body.script_args,
         output_files=body.output_files,
         capture_displays=body.capture_displays,
+        webhook_url=body.webhook_url,
         config=body.config,
     )
     return metadata, files

@@ -71,6 +71,11 @@ _RUN_OPTIONS = {
         _NON_EMPTY_TEXT,
     ),
     "config": FieldDoc("Limits of the run."),
+    "webhook_url": FieldDoc(
+        "URL to which the server sends the result when the execution has ended: a POST with a signature as in Standard "
+        "Webhooks, repeated until it is received. The operator allows hosts (`PYEXEC_WEBHOOK_HOSTS`).",
+        pattern=r"^https?://[!-~]{1,2040}$",
+    ),
     "capture_displays": FieldDoc("Return what the program shows as `displays`, such as figures."),
 }
 

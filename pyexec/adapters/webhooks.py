@@ -1,0 +1,69 @@
+"""Send webhooks over HTTP, only to addresses that the operator allows."""
+
+import errno
+import socket
+from collections.abc import Mapping
+
+import aiohttp
+from yarl import URL
+
+from pyexec import __version__
+from pyexec.domain.webhook_schedule import Attempt, Outcome, outcome_of_status
+from pyexec.domain.webhooks import WebhookPolicy
+
+TOTAL_SECONDS = 20.0
+"""How long a receiver may take to answer. Standard Webhooks recommends 15 to 30 seconds."""
+CONNECT_SECONDS = 10.0
+HEADERS = {"Content-Type": "application/json", "User-Agent": f"python-executor/{__version__}"}
+
+AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
+class HttpWebhooks:
+    """`ports.WebhookSender` by aiohttp. Close it.
+
+    Each request opens a connection of its own. Its address is checked when its socket is created, after the name was
+    resolved, so a name that changes its address cannot evade the check."""
+
+    def __init__(self, policy: WebhookPolicy) -> None:
+        self._policy = policy
+        connector = aiohttp.TCPConnector(
+            socket_factory=self._open_socket, force_close=True, use_dns_cache=False, limit=0
+        )
+        timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
+        self._http = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers=HEADERS
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.close()
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
+        """Send the request. The body of the response is not read."""
+        try:
+            response = await self._http.post(URL(url), headers=headers, data=body, allow_redirects=False)
+        except TimeoutError:
+            return Attempt(
+                outcome=Outcome.UNREACHABLE, reason=f"the receiver did not answer within {TOTAL_SECONDS:g} s"
+            )
+        except aiohttp.ClientError as error:
+            return Attempt(outcome=Outcome.UNREACHABLE, reason=str(error) or type(error).__name__)
+        response.close()
+        return Attempt(
+            outcome=outcome_of_status(response.status),
+            reason=f"the receiver answered {response.status}",
+            retry_after=_seconds(response.headers.get("Retry-After", "")),
+        )
+
+    def _open_socket(self, info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if not self._policy.allows_address(address[0], address[1]):
+            reason = f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
+            raise PermissionError(errno.EACCES, reason)
+        return socket.socket(family, kind, protocol)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Return the seconds for which a receiver asks. A date is ignored: it would compare two clocks."""
+    return float(retry_after) if retry_after.isdecimal() and len(retry_after) < 10 else None

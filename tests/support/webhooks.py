@@ -1,0 +1,85 @@
+"""A local receiver of webhooks, which answers as a test wants and keeps what it has received."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from aiohttp import web
+from attrs import define, field, frozen
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+SECRET_TEXT = "whsec_" + base64.b64encode(SECRET).decode()
+OLD_SECRET = b"abcdef0123456789abcdef0123456789"
+OLD_SECRET_TEXT = "whsec_" + base64.b64encode(OLD_SECRET).decode()
+PATIENCE_SECONDS = 60
+
+
+@frozen
+class Received:
+    """One request to the receiver."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+    def is_signed_by(self, secret: bytes) -> bool:
+        """Return True if one of the signatures is that of the secret, as Standard Webhooks defines it."""
+        signed = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + self.body
+        digest = base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+        return f"v1,{digest}" in self.headers["webhook-signature"].split(" ")
+
+
+@define
+class Receiver:
+    """A server at a loopback address. `answers` are the statuses of the next requests; after them, 204."""
+
+    port: int = 0
+    answers: list[int] = field(factory=list)
+    received: list[Received] = field(factory=list)
+    _arrived: anyio.Event = field(factory=anyio.Event)
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.received.append(Received(request.path_qs, dict(request.headers), body))
+        arrived, self._arrived = self._arrived, anyio.Event()
+        arrived.set()
+        status = self.answers.pop(0) if self.answers else 204
+        return web.Response(status=status, headers={"Location": "/redirected"} if status == 302 else {})
+
+    async def until_received(self, execution_id: str, times: int = 1) -> list[Received]:
+        """Wait until the webhook of an execution has arrived this many times; return the requests."""
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while True:
+                arrived = self._arrived
+                found = [each for each in self.received if each.headers.get("webhook-id") == execution_id]
+                if len(found) >= times:
+                    return found
+                await arrived.wait()
+
+
+@asynccontextmanager
+async def running_receiver(port: int = 0) -> AsyncIterator[Receiver]:
+    """Run a receiver at a free port of 127.0.0.1."""
+    receiver, app = Receiver(), web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        receiver.port = runner.addresses[0][1]
+        yield receiver
+    finally:
+        await runner.cleanup()
