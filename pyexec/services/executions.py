@@ -10,11 +10,12 @@ import anyio
 from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
 from pyexec.domain.execution import Execution, Phase, Status, fold, request_kill
 from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
-from pyexec.domain.result import Summary, summarize
+from pyexec.domain.result import Summary
 from pyexec.errors import Conflict, CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
+from pyexec.services.ended_summaries import EndedSummaries
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.idempotency import key_hash
 from pyexec.services.output_store import OutputMemory, load_output
@@ -26,6 +27,7 @@ KILL_WAIT_SECONDS = 10.0
 OUTPUT_INTERVAL_SECONDS = 0.02
 """How often a reader of a running program gets new output at most."""
 BATCH_ITEMS = 64
+_NO_VERSION = -1
 SCAN_MAX = 1000
 """How many executions are read for one page. Without a limit, a tenant with few executions among many of other tenants
 could keep the event log busy with each request."""
@@ -54,6 +56,7 @@ class Executions:
         self._peers = peers
         self._corrupt_logs = corrupt_logs
         self._memory = memory
+        self._ended_summaries = EndedSummaries()
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
         """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
@@ -115,6 +118,16 @@ class Executions:
             self._memory.shrink(reservation, len(output_log))
             yield output_log
 
+    async def list_version(self, known: int | None, seconds: float) -> int:
+        """Return the version of the list of executions. If it is `known`, wait for the next one, at most `seconds`.
+
+        Each append changes the version. It comes from memory, so callers that wait cost the event log nothing."""
+        if known is None:
+            return (await self._log.open_executions(_NO_VERSION)).version
+        with anyio.move_on_after(seconds):
+            return (await self._log.open_executions(known)).version
+        return known
+
     async def page(
         self, status: Status | None, limit: int, cursor: str | None, caller: Caller
     ) -> tuple[Sequence[Summary], str | None]:
@@ -136,13 +149,18 @@ class Executions:
         return summaries, page.next_cursor
 
     async def _summary(self, execution_id: str, caller: Caller) -> Summary | None:
-        try:
-            events = await self._log.read(execution_id)
-            execution = fold(execution_id, events) if events else None
-        except CorruptLog as error:
-            self._corrupt_logs.report(execution_id, error)
-            return None
-        return summarize(execution) if execution is not None and caller.may_access(execution) else None
+        summary = self._ended_summaries.get(execution_id)
+        if summary is None:
+            try:
+                events = await self._log.read(execution_id)
+                execution = fold(execution_id, events) if events else None
+            except CorruptLog as error:
+                self._corrupt_logs.report(execution_id, error)
+                return None
+            if execution is None:
+                return None
+            summary = self._ended_summaries.summarize(execution)
+        return summary if caller.tenant in (None, summary.tenant) else None
 
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True
