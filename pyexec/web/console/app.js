@@ -6,6 +6,8 @@ const PAGES = [
   [/^\/run$/, () => import("./run.js")],
   [/^\/executions$/, () => import("./executions.js")],
   [/^\/executions\/(exe_[0-9a-f]{32})$/, () => import("./execution.js")],
+  [/^\/sessions$/, () => import("./sessions.js")],
+  [/^\/sessions\/([\w-]+)$/, () => import("./session.js")],
   [/^\/cluster$/, () => import("./cluster.js")],
 ];
 const main = document.getElementById("main");

@@ -35,11 +35,11 @@ function parseEvent(text) {
   return event;
 }
 
-/** Run a program. Returns like `follow`. The key lets a repeated request find the same execution. */
-export async function run(body, listener, signal) {
+/** Run a program at `/api/v1/eval`, or a cell at the `eval` of a session. Returns like `follow`. The key lets a repeated request find the same execution. */
+export async function run(path, body, listener, signal) {
   const headers = { "Content-Type": "application/json", Accept: "text/event-stream", "Idempotency-Key": randomKey() };
   const options = { method: "POST", headers, body: JSON.stringify(body), signal };
-  return followFrom(() => request("/api/v1/eval", options), null, listener, signal);
+  return followFrom(() => request(path, options), null, listener, signal);
 }
 
 /** Pass the events of an execution to `listener(name, data)`; return its result. */

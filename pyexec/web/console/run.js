@@ -102,7 +102,7 @@ class RunPage {
     this.#save();
     sessionStorage.removeItem(LAST_RUN);
     this.#source = structuredClone(this.#draft);
-    this.#watch((listener, signal) => run(body, listener, signal), false);
+    this.#watch((listener, signal) => run("/api/v1/eval", body, listener, signal), false);
   }
 
   async #stop() {
