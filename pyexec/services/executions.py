@@ -3,21 +3,19 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
 
 import anyio
 
 from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
-from pyexec.domain.execution import Execution, Phase, Status, fold, request_kill
+from pyexec.domain.execution import Execution, Phase, fold, request_kill
 from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
-from pyexec.domain.result import Summary
 from pyexec.errors import Conflict, CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.ended_summaries import EndedSummaries
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.idempotency import key_hash
+from pyexec.services.listing import Listing
 from pyexec.services.output_store import OutputMemory, load_output
 
 logger = logging.getLogger(__name__)
@@ -27,10 +25,6 @@ KILL_WAIT_SECONDS = 10.0
 OUTPUT_INTERVAL_SECONDS = 0.02
 """How often a reader of a running program gets new output at most."""
 BATCH_ITEMS = 64
-_NO_VERSION = -1
-SCAN_MAX = 1000
-"""How many executions are read for one page. Without a limit, a tenant with few executions among many of other tenants
-could keep the event log busy with each request."""
 
 
 class Executions:
@@ -56,7 +50,7 @@ class Executions:
         self._peers = peers
         self._corrupt_logs = corrupt_logs
         self._memory = memory
-        self._ended_summaries = EndedSummaries()
+        self.listing = Listing(log, corrupt_logs)
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
         """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
@@ -117,50 +111,6 @@ class Executions:
             output_log = await load_output(self._blobs, execution)
             self._memory.shrink(reservation, len(output_log))
             yield output_log
-
-    async def list_version(self, known: int | None, seconds: float) -> int:
-        """Return the version of the list of executions. If it is `known`, wait for the next one, at most `seconds`.
-
-        Each append changes the version. It comes from memory, so callers that wait cost the event log nothing."""
-        if known is None:
-            return (await self._log.open_executions(_NO_VERSION)).version
-        with anyio.move_on_after(seconds):
-            return (await self._log.open_executions(known)).version
-        return known
-
-    async def page(
-        self, status: Status | None, limit: int, cursor: str | None, caller: Caller
-    ) -> tuple[Sequence[Summary], str | None]:
-        """Return executions without their output, newest first, and the cursor of the next page.
-
-        Executions of other tenants, and those whose log cannot be read, are left out. After `SCAN_MAX` executions the
-        page ends, even if it has fewer than `limit`."""
-        batch = limit if caller.tenant is None else SCAN_MAX
-        page = await self._log.list_executions(status=status, limit=batch, cursor=cursor)
-        summaries: list[Summary] = []
-        for execution_id, next_id in pairwise([*page.ids, None]):
-            if (
-                execution_id is not None
-                and (summary := await self._summary(execution_id, caller)) is not None
-            ):
-                summaries.append(summary)
-            if len(summaries) == limit and next_id is not None:
-                return summaries, execution_id
-        return summaries, page.next_cursor
-
-    async def _summary(self, execution_id: str, caller: Caller) -> Summary | None:
-        summary = self._ended_summaries.get(execution_id)
-        if summary is None:
-            try:
-                events = await self._log.read(execution_id)
-                execution = fold(execution_id, events) if events else None
-            except CorruptLog as error:
-                self._corrupt_logs.report(execution_id, error)
-                return None
-            if execution is None:
-                return None
-            summary = self._ended_summaries.summarize(execution)
-        return summary if caller.tenant in (None, summary.tenant) else None
 
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True

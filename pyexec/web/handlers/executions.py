@@ -87,17 +87,17 @@ async def list_executions(request: web.Request) -> web.StreamResponse:
     To follow the list, send the `ETag` of the last response as `If-None-Match`, and `wait`: the server responds as soon
     as an execution is accepted, changes or ends. The deletion of an ended execution is not a change."""
     query = read_query(request, ListQuery)
-    executions = get_context(request).executions
+    listing = get_context(request).executions.listing
     known = _known_version(request)
     # Before the list is read, so that a change meanwhile leads to another version.
-    version = await executions.list_version(known, query.wait)
+    version = await listing.version(known, query.wait)
     headers = {"ETag": f'W/"{version}"', "Cache-Control": "no-cache", "Vary": "Authorization"}
     if version == known:
         return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-    summaries, cursor = await executions.page(query.status, query.limit, query.cursor, read_caller(request))
+    summaries, cursor = await listing.page(query.status, query.limit, query.cursor, read_caller(request))
     listed = tuple(public(request, summary) for summary in summaries)
-    listing = to_json(Listing(executions=listed, next_cursor=cursor))
-    return web.json_response({"next_cursor": None, **listing}, headers=headers)
+    body = to_json(Listing(executions=listed, next_cursor=cursor))
+    return web.json_response({"next_cursor": None, **body}, headers=headers)
 
 
 def _known_version(request: web.Request) -> int | None:
