@@ -116,7 +116,9 @@ class EventLog(Protocol):
         """Wait until the log has more than `after` events or is retired."""
 
     async def open_executions(self, since: int | None = None) -> OpenExecutions:
-        """Return the executions that have not ended. If `since` is the current version, wait for the next one."""
+        """Return the executions that have not ended. If `since` is the current version, wait for the next one.
+
+        With `since`, the answer comes from memory: the store gets no request."""
 
     async def inbox(self, replica: str, since: int | None = None) -> Inbox:
         """Return the inbox of a replica. If `since` is the current version, wait for the next one.

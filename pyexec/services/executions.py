@@ -3,16 +3,14 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
 
 import anyio
 
 from pyexec.codec import event_name
 from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
 from pyexec.domain.events import Event
-from pyexec.domain.execution import Execution, Phase, Status, fold, request_kill
+from pyexec.domain.execution import Execution, Phase, fold, request_kill
 from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
-from pyexec.domain.result import Summary, summarize
 from pyexec.domain.timeline import Timeline, timeline
 from pyexec.errors import Conflict, CorruptLog, Unavailable, UnknownExecution
 from pyexec.ports import BlobStore, Caller, EventLog, Peers
@@ -20,6 +18,7 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.idempotency import key_hash
+from pyexec.services.listing import Listing
 from pyexec.services.output_store import OutputMemory, load_output
 
 logger = logging.getLogger(__name__)
@@ -29,9 +28,6 @@ KILL_WAIT_SECONDS = 10.0
 OUTPUT_INTERVAL_SECONDS = 0.02
 """How often a reader of a running program gets new output at most."""
 BATCH_ITEMS = 64
-SCAN_MAX = 1000
-"""How many executions are read for one page. Without a limit, a tenant with few executions among many of other tenants
-could keep the event log busy with each request."""
 
 
 class Executions:
@@ -58,6 +54,7 @@ class Executions:
         self._corrupt_logs = corrupt_logs
         self._memory = memory
         self._key_lookups = anyio.Lock()
+        self.listing = Listing(log, corrupt_logs)
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
         """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
@@ -137,35 +134,6 @@ class Executions:
             output_log = await load_output(self._blobs, execution)
             self._memory.shrink(reservation, len(output_log))
             yield output_log
-
-    async def page(
-        self, status: Status | None, limit: int, cursor: str | None, caller: Caller
-    ) -> tuple[Sequence[Summary], str | None]:
-        """Return executions without their output, newest first, and the cursor of the next page.
-
-        Executions of other tenants, and those whose log cannot be read, are left out. After `SCAN_MAX` executions the
-        page ends, even if it has fewer than `limit`."""
-        batch = limit if caller.tenant is None else SCAN_MAX
-        page = await self._log.list_executions(status=status, limit=batch, cursor=cursor)
-        summaries: list[Summary] = []
-        for execution_id, next_id in pairwise([*page.ids, None]):
-            if (
-                execution_id is not None
-                and (summary := await self._summary(execution_id, caller)) is not None
-            ):
-                summaries.append(summary)
-            if len(summaries) == limit and next_id is not None:
-                return summaries, execution_id
-        return summaries, page.next_cursor
-
-    async def _summary(self, execution_id: str, caller: Caller) -> Summary | None:
-        try:
-            events = await self._log.read(execution_id)
-            execution = fold(execution_id, events) if events else None
-        except CorruptLog as error:
-            self._corrupt_logs.report(execution_id, error)
-            return None
-        return summarize(execution) if execution is not None and caller.may_access(execution) else None
 
     async def items(
         self, execution_id: str, after: Position, caller: Caller, *, follow: bool = True

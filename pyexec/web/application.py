@@ -11,6 +11,7 @@ from pyexec.settings import Settings
 from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
 from pyexec.web.handlers.api_docs import add_api_docs
+from pyexec.web.handlers.console import add_console
 from pyexec.web.handlers.executions import (
     delete_execution,
     get_events,
@@ -78,6 +79,7 @@ def create_application(
 
     openapi = LazyDocument(build_openapi)
     add_api_docs(app, openapi)
+    add_console(app)
     add_pages(app)
     mcp = McpEndpoint(openapi)
     for same_path in ("/mcp", "/mcp/"):

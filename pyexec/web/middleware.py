@@ -265,7 +265,7 @@ async def control_access(request: web.Request, handler: Handler) -> web.StreamRe
 
 def is_public(path: str) -> bool:
     """Return True if a path needs no token."""
-    return path.rstrip("/") in PUBLIC_PATHS or path.startswith("/docs/")
+    return path.rstrip("/") in PUBLIC_PATHS or path.startswith(("/docs/", "/console/"))
 
 
 def _is_cross_site(request: web.Request) -> bool:

@@ -63,6 +63,7 @@ class ListQuery:
     status: Status | None = None
     limit: int = field(default=50, metadata={"minimum": 1, "maximum": 500})
     cursor: str | None = None
+    wait: float = field(default=0.0, metadata={"minimum": 0, "maximum": 60})
 
 
 @frozen(kw_only=True)
@@ -92,6 +93,13 @@ class LastEventIdHeader:
     """Header that resumes an event stream."""
 
     last_event_id: str | None = field(default=None, metadata={"name": "Last-Event-ID"})
+
+
+@frozen(kw_only=True)
+class IfNoneMatchHeader:
+    """Header that asks for a list only if it has changed."""
+
+    tag: str | None = field(default=None, metadata={"name": "If-None-Match"})
 
 
 @frozen(kw_only=True)

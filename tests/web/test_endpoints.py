@@ -137,9 +137,9 @@ async def test_an_unknown_id_is_404(api: Api, method: str, rest: str, execution_
     assert len(answer.document["error"]) < 6000
 
 
-async def test_the_root_path_redirects_to_the_docs(api: Api) -> None:
+async def test_the_root_path_is_the_console(api: Api) -> None:
     async with api.session.get("/") as answer:
-        assert (answer.status, answer.url.path, answer.content_type) == (200, "/docs", "text/html")
+        assert (answer.status, answer.url.path, answer.content_type) == (200, "/", "text/html")
 
 
 @pytest.mark.parametrize(

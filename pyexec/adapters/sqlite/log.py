@@ -5,6 +5,7 @@ may be missing (`synchronous=NORMAL`). Inboxes are kept in memory: a restarted s
 open executions is kept in memory, too: the leader reads it after every commit."""
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -69,7 +70,7 @@ class EmbeddedLog:
         self._thread = thread
         self._lengths, self._queued = open_executions
         self._waiters: dict[str, set[_Waiter]] = {}
-        self._version = 0
+        self._version = time.time_ns()  # versions of an earlier process never come again
         self._changed = Broadcast()
         self._inboxes: dict[str, dict[str, int]] = {}
         self._inbox_version = 0

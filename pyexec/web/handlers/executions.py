@@ -1,5 +1,6 @@
 """Endpoints about executions: state, list, kill, output, events, output files."""
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schem
 from pyexec.web.schemas import (
     EventsQuery,
     ExecutionPath,
+    IfNoneMatchHeader,
     KillAnswer,
     LastEventIdHeader,
     Listing,
@@ -34,6 +36,7 @@ from pyexec.web.schemas import (
 from pyexec.web.sse import parse_position, send_events
 from pyexec.web.streaming import cooperative, send_result, send_stream
 
+_VERSION = re.compile("[0-9]{1,20}", re.ASCII)
 _NOT_ENDED = "The execution has not ended yet."
 _DOWNLOAD_HEADERS = {"200": {"Content-Disposition": "Suggested file name."}}
 
@@ -78,17 +81,41 @@ async def delete_execution(request: web.Request) -> web.StreamResponse:
     return web.json_response(to_json(KillAnswer(status=execution.status)), status=status)
 
 
-@docs(tags=["executions"], summary="List executions", responses=error_responses(400, 503))
+@docs(
+    tags=["executions"],
+    summary="List executions",
+    responses={
+        "304": {"description": "No execution has changed since the response with this `ETag`."},
+        **error_responses(400, 503),
+    },
+    headers={"200": {"ETag": "Version of the list."}},
+)
 @querystring_schema(schema_of(ListQuery, SchemaRole.PARAMETERS))
+@headers_schema(schema_of(IfNoneMatchHeader, SchemaRole.PARAMETERS))
 @response_schema(schema_of(Listing), 200, description="One page of executions.")
 async def list_executions(request: web.Request) -> web.StreamResponse:
-    """List executions without their output, newest first. Texts with more than 200 characters are cut."""
+    """List executions without their output, newest first. Texts with more than 200 characters are cut.
+
+    To follow the list, send the `ETag` of the last response as `If-None-Match`, and `wait`: the server responds as soon
+    as an execution is accepted, changes or ends. The deletion of an ended execution is not a change."""
     query = read_query(request, ListQuery)
-    executions = get_context(request).executions
-    summaries, cursor = await executions.page(query.status, query.limit, query.cursor, read_caller(request))
+    listing = get_context(request).executions.listing
+    known = _known_version(request)
+    # Before the list is read, so that a change meanwhile leads to another version.
+    version = await listing.version(known, query.wait)
+    headers = {"ETag": f'W/"{version}"', "Cache-Control": "no-cache", "Vary": "Authorization"}
+    if version == known:
+        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+    summaries, cursor = await listing.page(query.status, query.limit, query.cursor, read_caller(request))
     listed = tuple(public(request, summary) for summary in summaries)
-    listing = to_json(Listing(executions=listed, next_cursor=cursor))
-    return web.json_response({"next_cursor": None, **listing})
+    body = to_json(Listing(executions=listed, next_cursor=cursor))
+    return web.json_response({"next_cursor": None, **body}, headers=headers)
+
+
+def _known_version(request: web.Request) -> int | None:
+    """Return the version of the list that the client has."""
+    tags = [tag.value for tag in request.if_none_match or ()]
+    return int(tags[0]) if len(tags) == 1 and _VERSION.fullmatch(tags[0]) else None
 
 
 @docs(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from pyexec.web.handlers.api_docs import StaticFile
+from pyexec.web.static_file import StaticFile
 
 _FOLDER = Path(str(files("pyexec.web") / "pages"))
 _PATTERNS = ("llms.txt", "*.md", "*/*.md", "*/*/*.md")

@@ -132,7 +132,9 @@ class ServiceExecutor:
     async def page(self, status: str | None, limit: int, cursor: str | None) -> Document:
         with _translate_errors():
             wanted = None if status is None else Status(status)
-            found, following = await self._context.executions.page(wanted, limit, cursor, self._caller)
+            found, following = await self._context.executions.listing.page(
+                wanted, limit, cursor, self._caller
+            )
             listed = tuple(public(self._request, summary) for summary in found)
             return {"next_cursor": None, **to_json(Listing(executions=listed, next_cursor=following))}
 

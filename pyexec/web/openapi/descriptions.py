@@ -13,6 +13,7 @@ from pyexec.web.schemas import (
     ExecutionPath,
     Health,
     IdempotencyHeader,
+    IfNoneMatchHeader,
     KillAnswer,
     LastEventIdHeader,
     Listing,
@@ -29,6 +30,7 @@ from pyexec.web.schemas import (
 
 _ANY_TEXT = r"^[^\x00]*$"
 _NON_EMPTY_TEXT = r"^[^\x00]+$"
+_TAG = r'^W/"[0-9]+"$'
 _EVENT_ID = r"^[0-9]+\.[0-9]+$"
 
 
@@ -177,6 +179,14 @@ TYPES: dict[type, TypeDoc] = {
         status=FieldDoc("Return only executions with this status."),
         limit=FieldDoc("Maximum number of executions.", 50),
         cursor=FieldDoc("`next_cursor` of the previous page; leave it out for the first page."),
+        wait=FieldDoc(
+            "With `If-None-Match`: maximum time to wait for a change of any execution, in seconds.", 10
+        ),
+    ),
+    IfNoneMatchHeader: type_doc(
+        tag=FieldDoc(
+            "`ETag` of an earlier response: respond with 304 if no execution has changed since.", pattern=_TAG
+        )
     ),
     LogsQuery: type_doc(
         stream=FieldDoc("Return only this stream. Default: both."),

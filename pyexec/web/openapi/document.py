@@ -154,7 +154,7 @@ def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[st
 
 
 def _media_types(status: str, produces: list[str]) -> list[str]:
-    if status == "204":
+    if status in ("204", "304"):
         return []
     return produces if status.startswith("2") else [JSON]
 

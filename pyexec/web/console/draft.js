@@ -1,0 +1,80 @@
+// The program in the editor, with its options: kept in the browser, and turned into a request.
+
+const DRAFT = "pyexec.draft";
+const SOURCES = "pyexec.sources";
+const SOURCES_MAX = 20;
+const SOURCE_CHARACTERS_MAX = 64 * 1024;
+
+const EXAMPLE = `import sys
+
+print("Hello from", sys.version.split()[0])
+for n in range(1, 6):
+    print(n, "squared is", n * n)
+`;
+
+export const emptyDraft = () => ({
+  code: EXAMPLE, requirements: "", stdin: "", args: "", env: "", files: "", commands: "", image: "",
+  network: false, lastExpression: true, limits: {},
+});
+
+export function loadDraft() {
+  return { ...emptyDraft(), ...read(DRAFT, {}) };
+}
+
+export function saveDraft(draft) {
+  write(DRAFT, draft);
+}
+
+/** Remember what an execution ran: the server may not keep it. */
+export function rememberSource(id, draft) {
+  if (JSON.stringify(draft).length > SOURCE_CHARACTERS_MAX) return;
+  const others = read(SOURCES, []).filter((entry) => entry.id !== id);
+  write(SOURCES, [{ id, draft }, ...others].slice(0, SOURCES_MAX));
+}
+
+export function sourceOf(id) {
+  return read(SOURCES, []).find((entry) => entry.id === id)?.draft ?? null;
+}
+
+/** Return the body of `POST /api/v1/eval`. Options that were left alone are left out. */
+export function requestOf(draft) {
+  const limits = Object.entries(draft.limits).filter(([, text]) => text !== "").map(([name, text]) => [name, Number(text)]);
+  const config = { ...Object.fromEntries(limits), ...(draft.network ? { network_disabled: false } : {}) };
+  const body = {
+    code: draft.code,
+    eval_last_expr: draft.lastExpression,
+    docker_image: draft.image.trim(),
+    requirements_txt: draft.requirements.trim() && draft.requirements,
+    stdin: draft.stdin,
+    script_args: lines(draft.args),
+    env_vars: lines(draft.env),
+    output_files: lines(draft.files),
+    pre_commands: lines(draft.commands),
+    config,
+  };
+  return Object.fromEntries(Object.entries(body).filter(([name, value]) => name === "code" || !isEmpty(value)));
+}
+
+function isEmpty(value) {
+  return value === "" || value === false || (typeof value === "object" && Object.keys(value).length === 0);
+}
+
+function lines(text) {
+  return text.split("\n").map((line) => line.replace(/\r$/, "")).filter((line) => line !== "");
+}
+
+function read(key, missing) {
+  try {
+    return JSON.parse(localStorage.getItem(key)) ?? missing;
+  } catch {
+    return missing;
+  }
+}
+
+function write(key, value) {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // The storage is full or switched off: the page works, but forgets.
+  }
+}

@@ -1,0 +1,222 @@
+"""Test the console in a real browser, as a person uses it: write, run, watch, stop, reload, read the timeline."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from tests.support.browser import page_of
+from tests.support.server import Server, running_server
+
+TOKEN = "a-token-of-the-console"
+TRANSFERRED_MAX = 250_000
+EXPECTED = re.compile("Content Security Policy directive|Failed to load resource")
+EVIL = "document.title = 'evil'"
+HOSTILE = f"""
+import sys
+print("</pre><script>{EVIL}</script><img src=x onerror=\\"{EVIL}\\">")
+print("\\x1b[31mred\\x1b[0m \\x1b]0;title\\x07plain \\x1b[2Jkept")
+print("user\\u202etxt.exe\\u202c \\u05d0\\u05d1 \\x00 end")
+print("10 %\\r20 %\\r\\n", end="")
+print("to stderr", file=sys.stderr)
+"""
+
+
+@asynccontextmanager
+async def console(url: str, path: str = "/") -> AsyncIterator[tuple[Page, list[str]]]:
+    """Open the console. Chromium reports what the policy blocks, and error responses: these are no problems."""
+    async with page_of(url) as (page, wrong):
+        await page.goto(f"{url}{path}")
+        yield page, wrong
+        assert [problem for problem in wrong if not EXPECTED.search(problem)] == []
+
+
+@pytest.fixture
+async def page(server: Server) -> AsyncIterator[Page]:
+    async with console(server.url) as (page, _):
+        yield page
+
+
+async def write(page: Page, code: str) -> None:
+    """Replace the program in the editor."""
+    await page.locator(".prism-code-editor").wait_for()
+    await page.get_by_label("Program").locator("textarea.pce-textarea").fill(code)
+
+
+async def run(page: Page, code: str) -> None:
+    await write(page, code)
+    await page.keyboard.press("Control+Enter")
+
+
+def outcome(page: Page) -> Locator:
+    return page.locator(".headline strong")
+
+
+async def test_a_program_is_written_run_and_watched(page: Page) -> None:
+    await run(page, "print('first', flush=True)\nname = input()\nprint('second', name)\n6 * 7")
+    await expect(outcome(page)).to_have_text("Ended with EOFError in line 2.")
+    await page.get_by_role("tab", name="Input").click()
+    await page.get_by_role("textbox", name="Input").fill("typed in")
+    await page.get_by_role("button", name="Run").click()
+    await expect(outcome(page)).to_have_text("Finished.")
+    await expect(page.get_by_role("log")).to_have_text("first\nsecond typed in\n")
+    await expect(page.locator(".value pre")).to_have_text("42")
+    await expect(page.locator(".facts")).to_contain_text("Exit code0")
+
+
+async def test_a_run_is_stopped_and_survives_a_reload(page: Page) -> None:
+    await run(page, "import time\nprint('started', flush=True)\ntime.sleep(600)")
+    await expect(page.get_by_role("log")).to_have_text("started\n")
+    await page.reload()
+    await expect(page.get_by_role("log")).to_have_text("started\n")
+    await expect(page.locator("textarea.pce-textarea")).to_have_value(
+        "import time\nprint('started', flush=True)\ntime.sleep(600)"
+    )
+    await page.get_by_role("button", name="Stop").click()
+    await expect(outcome(page)).to_have_text("Stopped by a kill request.")
+
+
+async def test_the_page_of_an_execution_shows_its_timeline_files_and_source(page: Page) -> None:
+    await page.get_by_role("tab", name="Files").click()
+    await page.get_by_role("textbox", name="Files").fill("*.txt")
+    await run(page, "open('note.txt', 'w').write('kept')")
+    await page.get_by_role("link", name="Open the execution").click()
+    await expect(page.get_by_role("img", name="Timeline: Queued")).to_have_attribute(
+        "aria-label", re.compile(r"Queued \d+ ms, Starting .*, Running .*; Finished\.$")
+    )
+    await page.get_by_text("All events").click()
+    await expect(page.locator(".timeline tbody th").last).to_have_text("Finished")
+    await expect(page.locator(".source")).to_have_text("open('note.txt', 'w').write('kept')")
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download note.txt").click()
+    assert (await (await download.value).path()).read_text() == "kept"
+    await page.reload()
+    await expect(outcome(page)).to_have_text("Finished.")
+    await page.get_by_role("button", name="Edit and run again").click()
+    await expect(page.locator("textarea.pce-textarea")).to_have_value("open('note.txt', 'w').write('kept')")
+
+
+async def test_the_list_is_live_and_filtered(server: Server, page: Page) -> None:
+    await page.get_by_role("link", name="Executions").click()
+    async with console(server.url) as (other, _):
+        await run(other, "import time; time.sleep(600)")
+        row = page.locator("tbody tr").filter(has=page.locator(".badge.running")).first
+        await expect(row).to_contain_text("Running.")
+        name = await row.get_by_role("link").get_attribute("aria-label")
+        await other.get_by_role("button", name="Stop").click()
+        await expect(page.locator("tbody tr").filter(has=page.get_by_label(name))).to_contain_text("killed")
+    await page.get_by_label("Status").select_option("killed")
+    await expect(page.locator("tbody .badge.killed").first).to_be_visible()
+    await expect(page.locator("tbody .badge:not(.killed)")).to_have_count(0)
+    await page.get_by_label(name).click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text(name.split()[1])
+
+
+async def test_output_is_text(page: Page) -> None:
+    await run(page, HOSTILE)
+    await expect(outcome(page)).to_have_text("Finished.")
+    log = page.get_by_role("log")
+    await expect(log).to_contain_text(f"</pre><script>{EVIL}</script>")
+    await expect(log.locator(".ansi-red")).to_have_text("red")
+    await expect(log).to_contain_text("red plain kept")
+    await expect(log).to_contain_text("userU+202Etxt.exeU+202C")
+    await expect(log).to_contain_text("␀ end\n20 %\n")
+    await expect(log.locator(".stderr")).to_have_text("to stderr\n")
+    assert await log.locator("script, img").count() == 0
+    assert await page.title() != "evil"
+
+
+async def test_long_output_leaves_the_page_small(page: Page) -> None:
+    """The program prints one line of 10 MB, and then many short ones."""
+    await run(page, "print('x' * 9_000_000); print('y\\n' * 400_000); print('the end')")
+    log = page.get_by_role("log")
+    await expect(log).to_contain_text("the end", timeout=60_000)
+    await expect(page.get_by_text("This page shows the end of the output.")).to_be_visible()
+    assert await log.evaluate("log => log.textContent.length") < 300_000
+    assert await log.evaluate("log => log.querySelectorAll('*').length") < 1000
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Save as file").click()
+    assert (await (await download.value).path()).stat().st_size == 9_000_001 + 800_001 + 8
+
+
+async def test_displays_are_shown_and_run_nothing(page: Page) -> None:
+    html = f"<style>b {{ color: rgb(1, 2, 3) }}</style><b style='font-size: 31px' onclick=\"{EVIL}\">bold</b>"
+    html += f'<script>{EVIL}; parent.{EVIL}</script><img src=x onerror="parent.{EVIL}">'
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' width='90' height='70' onload=\"{EVIL}\"><text>drawn</text></svg>"
+    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    bundles = [
+        {"text/html": html},
+        {"image/svg+xml": svg},
+        {"image/png": png},
+        {"application/javascript": EVIL},
+    ]
+    await run(page, "\n".join(f"display({bundle!r}, raw=True)" for bundle in bundles))
+    await expect(page.locator("figure")).to_have_count(4)
+    first, second = page.locator("iframe").first, page.locator("iframe").last
+    assert [await frame.get_attribute("sandbox") for frame in (first, second)] == ["", ""]
+    bold = first.content_frame.locator("b")
+    await expect(bold).to_have_css("color", "rgb(1, 2, 3)")
+    await expect(bold).to_have_css("font-size", "31px")
+    await expect(second.content_frame.locator("svg")).to_contain_text("drawn")
+    assert (
+        await page.locator("figure > img").evaluate("image => image.decode().then(() => image.naturalWidth)")
+        == 1
+    )
+    assert await page.title() != "evil"
+
+
+async def test_a_rejected_option_is_pointed_out(page: Page) -> None:
+    await page.get_by_role("tab", name="Limits").click()
+    memory = page.get_by_label("Memory")
+    await expect(page.locator("#hint-memory_mb")).to_contain_text("default 1,024, at most 32,768")
+    await memory.fill("1")
+    await page.get_by_role("tab", name="Requirements").click()
+    await run(page, "1")
+    await expect(page.get_by_role("alert")).to_contain_text("config.memory_mb must be at least 16")
+    await expect(memory).to_be_focused()
+
+
+async def test_the_page_is_small_and_strict(server: Server) -> None:
+    async with page_of(server.url) as (page, wrong):
+        response = await page.goto(f"{server.url}/")
+        policy = response.headers["content-security-policy"]
+        await page.locator(".prism-code-editor").wait_for()
+        sizes = await page.evaluate(
+            "performance.getEntriesByType('resource').map(entry => entry.transferSize)"
+        )
+        assert sum(sizes) + len(await response.body()) < TRANSFERRED_MAX
+        assert "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-" in policy
+        assert "unsafe" not in policy
+        assert wrong == []
+
+
+async def test_without_the_editor_a_text_area_works(server: Server) -> None:
+    async with page_of(server.url) as (page, _):
+        await page.route("**/console/editor/**", lambda route: route.abort())
+        await page.goto(f"{server.url}/")
+        await page.locator("textarea.code").fill("print('plain')")
+        await page.get_by_role("button", name="Run").click()
+        await expect(page.get_by_role("log")).to_have_text("plain\n")
+
+
+async def test_the_page_asks_once_for_a_token(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, api_tokens=TOKEN) as guarded:
+        async with page_of(guarded.url) as (page, _):
+            urls = []
+            page.on("request", lambda request: urls.append(request.url))
+            await page.goto(f"{guarded.url}/")
+            await run(page, "print('with a token')")
+            for given in ("wrong", TOKEN):
+                await page.get_by_role("textbox", name="Token").fill(given)
+                await page.get_by_role("button", name="Continue").click()
+            await expect(page.get_by_role("log")).to_have_text("with a token\n")
+            await page.get_by_role("link", name="Executions").click()
+            await expect(page.locator("tbody tr")).to_have_count(1)
+            await page.reload()
+            await expect(page.locator("tbody tr")).to_have_count(1)
+            assert not any(TOKEN in url for url in urls)
+            assert TOKEN not in json.dumps(await page.evaluate("Object.entries(localStorage)"))
