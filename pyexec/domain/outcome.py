@@ -37,6 +37,8 @@ class RunOutcome:
     detail: str = ""
     reported_by_supervisor: bool = False
     """True if the supervisor reported the end itself, so that it is still running."""
+    interpreter_restarted: bool = False
+    """True if the interpreter of the session was replaced because of this cell."""
 
     @property
     def leaves_sandbox_usable(self) -> bool:
@@ -78,9 +80,17 @@ def terminal_event(
                 usage=outcome.usage,
                 output=output,
                 files=files,
+                interpreter_restarted=outcome.interpreter_restarted,
             )
         case "killed":
-            return Killed(at=at, nonce=nonce, usage=outcome.usage, output=output, files=files)
+            return Killed(
+                at=at,
+                nonce=nonce,
+                usage=outcome.usage,
+                output=output,
+                files=files,
+                interpreter_restarted=outcome.interpreter_restarted,
+            )
         case "timeout":
             kind, code = FailureType.TIMEOUT, TIMEOUT_EXIT
             error = f"the program ran longer than {limits.timeout_seconds:g} s and was stopped"
@@ -117,6 +127,7 @@ def terminal_event(
         usage=outcome.usage,
         output=output,
         files=files,
+        interpreter_restarted=outcome.interpreter_restarted,
     )
 
 

@@ -102,7 +102,9 @@ class Spec:
     """Everything that determines how an execution runs. If `entrypoint` is None, it is detected in the archive.
 
     `requires_python` is the version specifier that the image's Python must satisfy; None if any will do. `tenant` is
-    the tenant of the token that the caller sent, not a part of the request."""
+    the tenant of the token that the caller sent, not a part of the request.
+
+    A cell names its session, and has its source text in `code`, or in the payload if it is long."""
 
     docker_image: str
     limits: Limits
@@ -117,6 +119,8 @@ class Spec:
     requires_python: str | None = None
     output_files: tuple[str, ...] = ()
     tenant: str = DEFAULT_TENANT
+    session_id: str | None = None
+    code: str | None = None
 
     @property
     def reports(self) -> bool:
@@ -126,9 +130,34 @@ class Spec:
     @property
     def recipe(self) -> Recipe | None:
         """The recipe of the environment that the execution needs; None if it needs only the image."""
-        if not self.pre_commands and self.requirements_txt is None:
-            return None
-        return Recipe(pre_commands=self.pre_commands, requirements_txt=self.requirements_txt)
+        return _recipe(self.pre_commands, self.requirements_txt)
+
+
+@frozen(kw_only=True)
+class SessionSpec:
+    """Everything that determines how an interpreter session runs.
+
+    `limits` apply to each cell. `timeout_seconds` in it is the default of a cell's timeout."""
+
+    docker_image: str
+    limits: Limits
+    idle_timeout_seconds: float
+    lifetime_seconds: float
+    env_vars: tuple[str, ...] = ()
+    pre_commands: tuple[str, ...] = ()
+    requirements_txt: str | None = None
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the environment that the session needs; None if it needs only the image."""
+        return _recipe(self.pre_commands, self.requirements_txt)
+
+
+def _recipe(pre_commands: tuple[str, ...], requirements_txt: str | None) -> Recipe | None:
+    if not pre_commands and requirements_txt is None:
+        return None
+    return Recipe(pre_commands=pre_commands, requirements_txt=requirements_txt)
 
 
 @frozen(kw_only=True)

@@ -12,6 +12,7 @@ from pyexec.ports.engine import (
     SetupContainer,
     SetupSpec,
 )
+from pyexec.ports.sessions import SessionIndex, SessionLog
 from pyexec.ports.storage import (
     BlobStore,
     EventLog,
@@ -43,6 +44,8 @@ __all__ = [
     "Membership",
     "OpenExecutions",
     "Peers",
+    "SessionIndex",
+    "SessionLog",
     "SetupContainer",
     "SetupSpec",
     "check_append",

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
+from pyexec.domain.session import Session
 
 REPLICA_HEADER = "X-Pyexec-Replica"
 """The header that marks a request from another replica; its value is the name of that replica."""
@@ -71,9 +72,9 @@ class Caller:
     tenant: str | None = None
     is_replica: bool = False
 
-    def may_access(self, execution: Execution) -> bool:
-        """Return True if the caller may read and kill the execution."""
-        return self.tenant is None or self.tenant == execution.spec.tenant
+    def may_access(self, subject: Execution | Session) -> bool:
+        """Return True if the caller may use the execution or the session."""
+        return self.tenant is None or self.tenant == subject.spec.tenant
 
 
 class Peers(Protocol):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from pyexec.domain.events import Event
+from pyexec.domain.events import Event, StoredEvent
 from pyexec.domain.execution import Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.errors import CorruptLog, InvalidRequest
@@ -49,7 +49,7 @@ class ExecutionPage:
     next_cursor: str | None
 
 
-def check_append(after: int, events: Sequence[Event], key: IdempotencyKey | None) -> None:
+def check_append(after: int, events: Sequence[StoredEvent], key: IdempotencyKey | None) -> None:
     """Raise `ValueError` for arguments that no implementation of `EventLog.append` takes."""
     if not events:
         raise ValueError("an append needs events")

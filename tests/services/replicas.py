@@ -29,6 +29,7 @@ from tests.services.world import (
     ProcessEngine,
     ProcessLog,
     ProcessMembership,
+    ProcessSessionLog,
     World,
 )
 from tests.support.archives import script
@@ -169,6 +170,7 @@ class Life:
         stores = Stores(
             deployment="deployment",
             log=ProcessLog(world, process),
+            session_log=ProcessSessionLog(world, process),
             blobs=ProcessBlobs(world, process),
             membership=membership,
             peers=NoPeers(),

@@ -26,7 +26,7 @@ from pyexec.adapters.consul.schema import (
 )
 from pyexec.codec import decode_event, timestamp
 from pyexec.domain.events import Terminal
-from pyexec.domain.ids import created_ms, id_prefix, is_execution_id
+from pyexec.domain.ids import created_ms, id_prefix, is_execution_id, is_session_id
 from pyexec.errors import Conflict
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,10 @@ class EndedScanner:
                 self._scanned[execution_id] = found[execution_id]
             else:
                 del self._scanned[execution_id]
+
+
+def _is_id(name: str) -> bool:
+    return is_execution_id(name) or is_session_id(name)
 
 
 def _bucket(milliseconds: int) -> int:
@@ -172,7 +176,7 @@ class Retirement:
         if now - self._swept_at < TOMBSTONE_SECONDS:
             return
         keys = await self._kv.keys(RETIRED)
-        tombstones = [key for key in keys if is_execution_id(key.removeprefix(RETIRED))]
+        tombstones = [key for key in keys if _is_id(key.removeprefix(RETIRED))]
         old = [key for key in tombstones if key in self._tombstones]
         for start in range(0, len(old), OPERATIONS_MAX):
             batch = old[start : start + OPERATIONS_MAX]

@@ -17,6 +17,7 @@ from anyio import to_thread
 from attrs import define, field
 
 from pyexec.adapters.data_dir import DataDir
+from pyexec.adapters.sqlite.session_log import EmbeddedSessionLog
 from pyexec.adapters.sqlite.store import IndexEntry, SqliteStore, translate_errors
 from pyexec.adapters.sqlite.store_thread import StoreThread
 from pyexec.aio import Broadcast
@@ -64,6 +65,7 @@ class EmbeddedLog:
         self._inboxes: dict[str, dict[str, int]] = {}
         self._inbox_version = 0
         self._inbox_changed = Broadcast()
+        self.sessions = EmbeddedSessionLog(thread, replica)
 
     @classmethod
     async def open(cls, directory: Path, replica: str | None = None) -> Self:
