@@ -32,6 +32,7 @@ from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.retention import Retention
 from pyexec.services.run_monitor import OutputLimits
 from pyexec.services.runner import Runner, RunnerConfig
+from pyexec.services.session_reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions
@@ -186,11 +187,12 @@ def build_inbox(shared: SharedParts, preparation: Preparation, runner: Runner) -
 def build_reconciler(shared: SharedParts) -> Reconciler:
     """Build the services that only the leader runs: reconciliation and retention."""
     settings = shared.settings
+    adoption_seconds = settings.adoption_grace if settings.consul_addr is not None else 0.0
     return Reconciler(
         ReconcilerConfig(
             replica=shared.replica_id,
             queue_timeout_seconds=settings.queue_timeout,
-            adoption_seconds=settings.adoption_grace if settings.consul_addr is not None else 0.0,
+            adoption_seconds=adoption_seconds,
         ),
         log=shared.log,
         membership=shared.stores.membership,
@@ -202,6 +204,12 @@ def build_reconciler(shared: SharedParts) -> Reconciler:
             blobs=shared.blobs,
             corrupt_logs=shared.corrupt_logs,
             ttl_seconds=settings.cleanup_ttl,
+        ),
+        sessions=SessionReconciler(
+            shared.stores.session_log,
+            adoption_seconds=adoption_seconds,
+            ttl_seconds=settings.cleanup_ttl,
+            corrupt_logs=shared.corrupt_logs,
         ),
         corrupt_logs=shared.corrupt_logs,
     )
