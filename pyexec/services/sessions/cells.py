@@ -13,7 +13,7 @@ from pyexec.domain.events import Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Phase
 from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.session import Session
-from pyexec.domain.spec import MEBIBYTE, Spec
+from pyexec.domain.spec import Spec
 from pyexec.errors import (
     Conflict,
     ConsulSessionLost,
@@ -24,7 +24,9 @@ from pyexec.errors import (
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
-from pyexec.sandbox.session_sandbox import CellStart, SessionSandbox
+from pyexec.sandbox.protocol import Exited, Frame
+from pyexec.sandbox.session_protocol import CellEnded, CellStart
+from pyexec.sandbox.session_sandbox import CellFrame, SessionSandbox
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.completion import CompletionWriter
@@ -41,6 +43,7 @@ GRACE_SECONDS = 10.0
 """How much later than the supervisor this replica enforces the timeout of a cell. The supervisor needs two seconds for an
 interrupt, and some for a new interpreter."""
 RETRY_AFTER_SECONDS = 5
+NEVER_STARTED = "the replica that ran the session died before the code started; it was not run"
 
 
 @frozen(kw_only=True)
@@ -102,13 +105,18 @@ class CellRunner:
             raise
         return run
 
-    async def run(self, run: Run, sandbox: SessionSandbox, *, is_turn: bool) -> str | None:
-        """Run a cell whose turn it is, and append its end. Return why the interpreter was restarted, if it was.
+    async def run(
+        self, run: Run, sandbox: SessionSandbox, is_turn: bool, started_before: bool
+    ) -> str | None:
+        """Run a cell, and append its end. Return why the interpreter was restarted, if it was.
 
-        If a kill was requested before its turn, only append its end."""
+        If a kill was requested before its turn, only append its end. A cell that an earlier owner has started is only
+        followed: it never starts again."""
         outcome = RunOutcome(reason="killed")
-        if is_turn and await self._start(run, sandbox):
-            outcome = await self._follow(run, sandbox)
+        if started_before and sandbox.synced.cell_nonce != _start_nonce(run):
+            outcome = RunOutcome(reason="session_lost", detail=NEVER_STARTED)
+        elif is_turn and await self._start(run, sandbox):
+            outcome = await self._follow(run, sandbox, resume=started_before)
         await self.completion.end(run, outcome)
         if run.execution.started_at is not None and not sandbox.ended.is_set():
             await sandbox.acknowledge(_start_nonce(run))
@@ -149,40 +157,39 @@ class CellRunner:
                 await self.log.append(run.id, run.seq, [running])
         return run.execution.phase is Phase.RUNNING and run.execution.is_for(self.replica)
 
-    async def _follow(self, run: Run, sandbox: SessionSandbox) -> RunOutcome:
+    async def _follow(self, run: Run, sandbox: SessionSandbox, *, resume: bool) -> RunOutcome:
         """Run the code in the interpreter, and copy its output and displays until it ends."""
         seconds = run.execution.spec.limits.timeout_seconds
         outcome: RunOutcome | None = None
         try:
-            start = await self._cell_start(run)
+            start = await self._cell_start(run, resume)
             async with anyio.create_task_group() as killing:
                 kill = partial(killing.start_soon, sandbox.kill_cell, start.nonce, name=f"kill {run.id}")
                 with run.followed(kill), anyio.move_on_after(seconds + GRACE_SECONDS):
-                    outcome = await follow(run, sandbox.run_cell(start), self.limits)
-                    if outcome.reason == "output_limit" and not outcome.reported_by_supervisor:
-                        await sandbox.kill_cell(start.nonce)
+                    outcome = await follow(run, _frames(sandbox.run_cell(start)), self.limits)
                 killing.cancel_scope.cancel()
         except (SandboxBroken, SandboxRefused, EngineError) as error:
             if run.kill_requested.is_set():
                 return RunOutcome(reason="killed")
-            reason = "out_of_memory" if await sandbox.ran_out_of_memory() else "lost"
-            return RunOutcome(reason=reason, detail=str(error))
-        if outcome is None and not run.inactive.is_set():
-            await sandbox.kill()
+            if sandbox.end_reason == "out_of_memory":
+                return RunOutcome(reason="out_of_memory")
+            return RunOutcome(reason="session_lost", detail=f"the sandbox of the session is gone: {error}")
+        is_stuck = outcome is None or not outcome.reported_by_supervisor
+        if is_stuck and not run.inactive.is_set():
+            logger.error("the supervisor of %s did not end a cell in time; removing its sandbox", run.id)
+            await sandbox.remove()
         return outcome or RunOutcome(reason="timeout")
 
-    async def _cell_start(self, run: Run) -> CellStart:
-        spec = run.execution.spec
-        limits = spec.limits
+    async def _cell_start(self, run: Run, resume: bool) -> CellStart:
+        limits = run.execution.spec.limits
         return CellStart(
             nonce=_start_nonce(run),
             code=await self._code_of(run),
             timeout=limits.timeout_seconds,
             output_bytes=self.limits.output_bytes,
             display_bytes=self.limits.display_bytes,
-            memory_bytes=limits.memory_mb * MEBIBYTE,
-            disk_bytes=limits.disk_mb * MEBIBYTE,
             cpu_seconds=limits.cpu_seconds,
+            resume=resume,
         )
 
     async def _code_of(self, run: Run) -> str:
@@ -229,15 +236,37 @@ def _start_nonce(run: Run) -> str:
     return found
 
 
+def request_fingerprint(session: Session, cell: Cell) -> str:
+    """Return the fingerprint by which two requests with one idempotency key are the same request."""
+    digest = hashlib.sha256(cell.code.encode()).hexdigest()
+    options = {"timeout_seconds": cell.timeout_seconds}
+    return fingerprint(f"/api/v1/sessions/{session.id}/eval", options, digest)
+
+
 def _idempotency_key(session: Session, cell: Cell) -> IdempotencyKey | None:
     if cell.key is None:
         return None
-    request = {"code": cell.code, "timeout_seconds": cell.timeout_seconds}
-    digest = hashlib.sha256(cell.code.encode()).hexdigest()
     return IdempotencyKey(
-        key_hash=key_hash(cell.key, session.spec.tenant),
-        fingerprint=fingerprint(f"/api/v1/sessions/{session.id}/eval", request, digest),
+        key_hash=key_hash(cell.key, session.spec.tenant), fingerprint=request_fingerprint(session, cell)
     )
+
+
+async def _frames(frames: AsyncIterator[CellFrame]) -> AsyncIterator[Frame]:
+    """Yield the frames of a cell as those of a program."""
+    async for frame in frames:
+        if not isinstance(frame, CellEnded):
+            yield frame
+            continue
+        yield Exited(
+            reason=frame.reason,
+            exit_code=frame.exit_code,
+            signalled=frame.signalled,
+            cpu_seconds=frame.usage.cpu_seconds,
+            peak_memory_bytes=frame.usage.peak_memory_bytes,
+            result_truncated=frame.result_truncated,
+            process_limit=frame.process_limit,
+            interpreter_restarted=frame.interpreter_restarted,
+        )
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

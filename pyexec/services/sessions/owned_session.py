@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from attrs import define, field, frozen
 
 from pyexec.aio import Broadcast, FailureLog, retry
@@ -75,15 +75,22 @@ class OwnedSession:
         """The number of cells that wait."""
         return len(self._cells) - (self.running is not None)
 
-    async def serve(self) -> None:
-        """Run the session until it is closed, or belongs to another replica. If cancelled, leave it to adoption."""
+    async def serve(
+        self, cells: Sequence[Run] = (), *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run the session until it is closed, or belongs to another replica. If cancelled, leave it to adoption.
+
+        `cells` are those that an earlier owner has accepted and not ended, in the order of their acceptance."""
         try:
             async with anyio.create_task_group() as self._tasks:
+                for run in cells:
+                    self._resume(run)
                 self._spawn(self.sandbox.serve, "connection")
                 self._spawn(self._renew_lease, "lease")
                 self._spawn(self._record_restarts, "restarts")
                 self._spawn(self._close_with_sandbox, "end")
                 self._spawn(self._close_at_deadline, "deadline")
+                task_status.started()
                 await self._left.wait()
                 self._tasks.cancel_scope.cancel()
         finally:
@@ -108,12 +115,6 @@ class OwnedSession:
                 raise
             self._follow(run, starts)
         return run
-
-    def resume(self, run: Run, *, is_turn: bool) -> None:
-        """Follow a cell that an earlier owner accepted. Call it for each, in the order of their acceptance."""
-        if is_turn:
-            self._turn.acquire_nowait()
-        self._follow(run, is_turn)
 
     async def interrupt(self) -> bool:
         """Interrupt the running cell with `KeyboardInterrupt`. Return False if none runs."""
@@ -156,6 +157,12 @@ class OwnedSession:
         if self._left.is_set() or self._draining or self._tasks is None:
             raise Unavailable("the session is moving to another replica; send the request again")
 
+    def _resume(self, run: Run) -> None:
+        is_turn = run.execution.started_at is not None
+        if is_turn:
+            self._turn.acquire_nowait()
+        self._follow(run, is_turn, is_adopted=True)
+
     def _take_turn(self) -> bool:
         try:
             self._turn.acquire_nowait()
@@ -163,19 +170,20 @@ class OwnedSession:
             return False
         return True
 
-    def _follow(self, run: Run, is_turn: bool) -> None:
+    def _follow(self, run: Run, is_turn: bool, *, is_adopted: bool = False) -> None:
         self._cells[run.id] = run
-        self._spawn(partial(self._run_cell, run, is_turn), f"cell {run.id} of")
+        self._spawn(partial(self._run_cell, run, is_turn, is_adopted), f"cell {run.id} of")
 
-    async def _run_cell(self, run: Run, is_turn: bool) -> None:
+    async def _run_cell(self, run: Run, is_turn: bool, is_adopted: bool) -> None:
         """Wait for the turn of the cell, run it, and end it."""
         try:
             with correlated(run.id, "session", self.state.spec.tenant):
+                started_before = is_turn and is_adopted
                 if not is_turn:
                     with run.preparation:
                         await self._turn.acquire()
                         is_turn = True
-                reason = await self.services.cells.run(run, self.sandbox, is_turn=is_turn)
+                reason = await self.services.cells.run(run, self.sandbox, is_turn, started_before)
                 if reason is not None:
                     await self._record_restart(reason)
         except anyio.get_cancelled_exc_class():
@@ -212,9 +220,12 @@ class OwnedSession:
         )
 
     async def _close_with_sandbox(self) -> None:
+        """Close the session when its sandbox has ended, unless another replica has adopted it."""
         await self.sandbox.ended.wait()
-        out_of_memory = await self.sandbox.ran_out_of_memory()
-        await self._close_with_retries(CloseReason.MEMORY if out_of_memory else CloseReason.LOST)
+        failures = FailureLog(logger, f"reading {self.id}")
+        self.catch_up(await retry(partial(self.services.log.read, self.id), failures))
+        is_memory = self.sandbox.end_reason == "out_of_memory"
+        await self._close_with_retries(CloseReason.MEMORY if is_memory else CloseReason.LOST)
 
     async def _close_at_deadline(self) -> None:
         """Close the session at the end of its lifetime, or after it was idle for too long."""
