@@ -32,7 +32,8 @@ from pyexec.services.active_runs import Run
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.idempotency import check_key
 from pyexec.services.sessions.cells import Cell, CellRunner, request_fingerprint
-from pyexec.services.sessions.files import FileDownload, FileListing, SessionFiles
+from pyexec.services.downloads import Download
+from pyexec.services.sessions.files import FileListing, SessionFiles
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.owned_session import OwnedSession
 
@@ -221,7 +222,7 @@ class Sessions:
         """Create or replace a file in /work."""
         await self._files.write(await self._own(session_id, caller), path, chunks)
 
-    async def read_file(self, session_id: str, path: str, caller: Caller) -> FileDownload:
+    async def read_file(self, session_id: str, path: str, caller: Caller) -> Download:
         """Return a file in /work. Raises `UnknownFile`."""
         return await self._files.read(await self._own(session_id, caller), path)
 
