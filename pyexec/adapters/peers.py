@@ -109,7 +109,7 @@ class HttpPeers:
             response = await self._http.request(
                 request.method,
                 url,
-                headers={**request.headers, REPLICA_HEADER: self._replica},
+                headers=[*request.headers, (REPLICA_HEADER, self._replica)],
                 skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
                 data=request.body,
                 allow_redirects=False,

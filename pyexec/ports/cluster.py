@@ -1,6 +1,6 @@
 """The replicas of a deployment: membership, leadership, and requests that only another replica can answer."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class PeerRequest:
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Sequence[tuple[str, str]]
     body: AsyncIterator[bytes] | None = None
 
 

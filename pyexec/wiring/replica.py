@@ -212,6 +212,7 @@ def _context(
         submissions=submissions,
         executions=executions,
         downloads=Downloads(executions, shared.blobs),
+        peers=shared.stores.peers,
         checks={
             "server": partial(_check_accepting, shared.slots),
             "event log": shared.log.check,
