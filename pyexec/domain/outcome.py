@@ -24,7 +24,7 @@ class RunOutcome:
     """The end of a run, as the replica observed it.
 
     `reason` is `exit`, `killed`, `stopped` (the server shut down), `lost` (Docker was unavailable, and then the sandbox
-    was gone), `broken` (the sandbox failed), or the name of the exceeded limit. `detail` adds an explanation.
+    was gone), `broken` (the sandbox failed), `session_lost` or `session_closed` (for a cell), or the name of the exceeded limit. `detail` adds an explanation.
     `process_limit` is the limit on processes and threads if the program has reached it, whatever ended it."""
 
     reason: str
@@ -115,6 +115,12 @@ def terminal_event(
         case "lost":
             kind, code = FailureType.LOST, None
             error = "Docker became unavailable during the run, and the sandbox is gone; the code may have run"
+        case "session_lost":
+            kind, code = FailureType.LOST, None
+            error = outcome.detail
+        case "session_closed":
+            kind, code = FailureType.SESSION_CLOSED, None
+            error = outcome.detail
         case _:
             kind, code = FailureType.INTERNAL, None
             error = f"the sandbox failed: {outcome.detail or outcome.reason}"

@@ -106,7 +106,8 @@ class Exited:
     """The program has ended, and all its processes are dead. `reason` is `exit`, or the limit that ended it.
 
     `process_limit` is the limit on processes and threads if the program has reached it. `result_truncated` is true if
-    the supervisor has dropped a part of what the program reported."""
+    the supervisor has dropped a part of what the program reported. `interpreter_restarted` is true if a session has a
+    new interpreter because of this cell."""
 
     reason: str
     exit_code: int
@@ -115,6 +116,7 @@ class Exited:
     peak_memory_bytes: int
     result_truncated: bool
     process_limit: int | None
+    interpreter_restarted: bool = False
 
 
 @frozen
