@@ -223,16 +223,19 @@ def _resolve_limits(requested: RequestedLimits, policy: Policy) -> Limits:
         if value is None:
             resolved[name] = getattr(policy.defaults, name)
             continue
-        ceiling = getattr(policy.ceilings, name)
-        # Compare without conversion: JSON allows whole numbers that no float can hold.
-        if not minimum <= value <= (sys.float_info.max if ceiling is None else ceiling):
-            at_most = "" if ceiling is None else f" and at most {ceiling:g}"
-            raise InvalidRequest(
-                f"config.{name} must be at least {minimum:g}{at_most}, not {str(value)[:20]}",
-                field=f"config.{name}",
-            )
+        check_range(f"config.{name}", value, minimum, getattr(policy.ceilings, name))
         resolved[name] = value
     return Limits(network_disabled=requested.network_disabled, **resolved)  # type: ignore[arg-type]
+
+
+def check_range(field: str, value: float, minimum: float, maximum: float | None) -> None:
+    """Raise `InvalidRequest` if the value of a field is out of range."""
+    # Compare without conversion: JSON allows whole numbers that no float can hold.
+    if not minimum <= value <= (sys.float_info.max if maximum is None else maximum):
+        at_most = "" if maximum is None else f" and at most {maximum:g}"
+        raise InvalidRequest(
+            f"{field} must be at least {minimum:g}{at_most}, not {str(value)[:20]}", field=field
+        )
 
 
 def _check_image(image: str, policy: Policy) -> None:

@@ -1,6 +1,15 @@
 """The interfaces to the outside world, as the services need them. Adapters implement them."""
 
-from pyexec.ports.cluster import REPLICA_HEADER, Caller, Member, Members, Membership, Peers
+from pyexec.ports.cluster import (
+    REPLICA_HEADER,
+    Caller,
+    Member,
+    Members,
+    Membership,
+    PeerRequest,
+    PeerResponse,
+    Peers,
+)
 from pyexec.ports.engine import (
     Container,
     ContainerSpec,
@@ -43,6 +52,8 @@ __all__ = [
     "Members",
     "Membership",
     "OpenExecutions",
+    "PeerRequest",
+    "PeerResponse",
     "Peers",
     "SessionIndex",
     "SessionLog",

@@ -1,6 +1,6 @@
-"""The replicas of a deployment: membership, leadership, and requests for output that only another replica has."""
+"""The replicas of a deployment: membership, leadership, and requests that only another replica can answer."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -77,8 +77,29 @@ class Caller:
         return self.tenant is None or self.tenant == subject.spec.tenant
 
 
+@frozen(kw_only=True)
+class PeerRequest:
+    """A request to forward. `path` has the query string; `body` can be iterated once."""
+
+    method: str
+    path: str
+    headers: Sequence[tuple[str, str]]
+    body: AsyncIterator[bytes] | None = None
+
+
+@frozen(kw_only=True)
+class PeerResponse:
+    """The response of another replica. `chunks` is its body, and can be iterated once.
+
+    `chunks` raises `Unavailable` if the connection breaks."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
 class Peers(Protocol):
-    """Asks the other replicas for the output of programs that they run."""
+    """Sends requests to the other replicas: for the output of programs that they run, and those of callers."""
 
     def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
@@ -88,3 +109,9 @@ class Peers(Protocol):
         With `follow`, continue until the next event of the execution; otherwise stop after the output so far.
 
         Raises `Unavailable` if the owner of the execution cannot be reached, or if the connection breaks."""
+
+    def forward(self, replica: str, request: PeerRequest) -> AbstractAsyncContextManager[PeerResponse]:
+        """Send a caller's request to another replica. At the end of the scope, an unfinished request is cancelled.
+
+        The scope raises `Unavailable` if the replica cannot be reached, if the connection breaks, or if the replica
+        stops being a member."""

@@ -10,6 +10,7 @@ from pyexec.metrics import Meter
 from pyexec.settings import Settings
 from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
+from pyexec.web.forwarding import forward_to_owner
 from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.executions import (
     delete_execution,
@@ -54,7 +55,10 @@ def create_application(
 ) -> web.Application:
     """Create the application. Every path also works with a trailing slash, and HEAD wherever GET does."""
     app = web.Application(
-        middlewares=[collapse_slashes, drain_body, run_in_task, log_access, handle_errors, control_access],
+        middlewares=[
+            *(collapse_slashes, drain_body, run_in_task, log_access),
+            *(handle_errors, control_access, forward_to_owner),
+        ],
         client_max_size=settings.max_metadata_mb * MEBIBYTE,
     )
     app[SERVER_STATE] = state

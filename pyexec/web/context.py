@@ -12,7 +12,7 @@ from pyexec.domain.result import Summary
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
 from pyexec.errors import Unavailable, UnknownExecution, quote
 from pyexec.metrics import Meter
-from pyexec.ports import REPLICA_HEADER, Caller
+from pyexec.ports import REPLICA_HEADER, Caller, Peers
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.submissions import Submissions
@@ -37,6 +37,7 @@ class Context:
     submissions: Submissions
     executions: Executions
     downloads: Downloads
+    peers: Peers
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]
     sandbox_reuse: bool

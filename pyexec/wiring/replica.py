@@ -228,6 +228,7 @@ def _context(
         sessions=sessions,
         executions=executions,
         downloads=Downloads(executions, shared.blobs),
+        peers=shared.stores.peers,
         checks={
             "server": partial(_check_accepting, shared.slots),
             "event log": shared.log.check,

@@ -16,6 +16,7 @@ from pyexec.domain.events import Finished, Output
 from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.errors import Unavailable
+from pyexec.ports import Peers
 from pyexec.server import _start_http
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.downloads import Downloads
@@ -90,7 +91,11 @@ class Web:
 
 @asynccontextmanager
 async def running_web(
-    directory: Path, submissions: Any = None, memory: OutputMemory | None = None, **settings: str
+    directory: Path,
+    submissions: Any = None,
+    memory: OutputMemory | None = None,
+    peers: Peers | None = None,
+    **settings: str,
 ) -> AsyncIterator[Web]:
     """Run the HTTP part of a server. `submissions` replaces the service that runs programs."""
     environment = {"host": "127.0.0.1", "port": "0", "data_dir": str(directory), **settings}
@@ -108,6 +113,7 @@ async def running_web(
         submissions=submissions,
         executions=executions,
         downloads=Downloads(executions, blobs),
+        peers=peers or NoPeers(),
         checks={},
         warnings=tuple,
         sandbox_reuse=False,
