@@ -16,7 +16,7 @@ from pyexec.services.sessions.sessions import Sessions, SessionsConfig
 from pyexec.wiring.services import SharedParts, output_limits
 
 FILES_MAX = 100_000
-"""Maximum number of files in a list or a tar of a session. Nothing of it is stored, so it is larger than that of runs."""
+"""Maximum number of files in a list or a tar of a session. It is not stored, so it is larger than that of runs."""
 NAMES_BYTES_MAX = 16 * MEBIBYTE
 
 

@@ -29,10 +29,10 @@ from pyexec.errors import (
 )
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
 from pyexec.services.active_runs import Run
+from pyexec.services.downloads import Download
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.idempotency import check_key
 from pyexec.services.sessions.cells import Cell, CellRunner, request_fingerprint
-from pyexec.services.downloads import Download
 from pyexec.services.sessions.files import FileListing, SessionFiles
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.owned_session import OwnedSession
@@ -131,7 +131,7 @@ class Sessions:
             raise TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")
         if self._has_room:
             return
-        counts = {name: 0 for name in (await self._membership.members()).members}
+        counts = dict.fromkeys((await self._membership.members()).members, 0)
         for session in sessions:
             if session.owner in counts:
                 counts[session.owner] += 1
