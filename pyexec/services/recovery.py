@@ -102,7 +102,9 @@ class Recovery:
                 own = await self.engine.list_containers({**self.labels, REPLICA_LABEL: self.runner.replica})
                 kept = {execution.container for execution, _ in await self._running()} if own else set()
                 kept |= (
-                    {session.container for session in await self.sessions.open_sessions()} if own else set()
+                    {session.container for session in await self.sessions.directory.all_open()}
+                    if own
+                    else set()
                 )
             except (Unavailable, EngineError) as error:
                 logger.warning("cannot remove this replica's containers; the next one will: %s", error)

@@ -10,6 +10,7 @@ from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.preparation import Preparation
 from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.session_recovery import SessionRecovery
 from pyexec.services.sessions.sessions import Sessions, SessionsConfig
@@ -33,6 +34,7 @@ def build_sessions(
 ) -> SessionServices:
     """Build the services of interpreter sessions."""
     settings, stores = shared.settings, shared.stores
+    directory = SessionDirectory(stores.session_log, shared.corrupt_logs)
     cells = CellRunner(
         replica=shared.replica_id,
         engine=shared.identity.id,
@@ -78,7 +80,7 @@ def build_sessions(
         cells=cells,
         opening=opening,
         tenants=shared.slots.tenants,
-        corrupt_logs=shared.corrupt_logs,
+        directory=directory,
     )
     recovery = SessionRecovery(
         replica=shared.replica_id,
@@ -87,6 +89,7 @@ def build_sessions(
         executions=shared.log,
         opening=opening,
         sessions=sessions,
+        directory=directory,
         corrupt_logs=shared.corrupt_logs,
     )
     return SessionServices(sessions=sessions, recovery=recovery)
