@@ -24,8 +24,9 @@ class RunOutcome:
     """The end of a run, as the replica observed it.
 
     `reason` is `exit`, `killed`, `stopped` (the server shut down), `lost` (Docker was unavailable, and then the sandbox
-    was gone), `broken` (the sandbox failed), `session_lost` or `session_closed` (for a cell), or the name of the exceeded limit. `detail` adds an explanation.
-    `process_limit` is the limit on processes and threads if the program has reached it, whatever ended it."""
+    was gone), `broken` (the sandbox failed), `session_lost` or `session_closed` (for a cell), or the name of the
+    exceeded limit. `detail` adds an explanation. `process_limit` is the limit on processes and threads if the program
+    has reached it, whatever ended it."""
 
     reason: str
     exit_code: int = 0

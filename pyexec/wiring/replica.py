@@ -27,6 +27,7 @@ from pyexec.services.preparation import Preparation
 from pyexec.services.reconciler import Reconciler
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
 from pyexec.services.runner import Runner
+from pyexec.services.sessions.sessions import Sessions
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import Submissions
 from pyexec.settings import Settings
@@ -43,6 +44,7 @@ from pyexec.wiring.sandboxes import (
 )
 from pyexec.wiring.services import (
     SharedParts,
+    build_completion,
     build_inbox,
     build_reconciler,
     build_runner,
@@ -50,6 +52,7 @@ from pyexec.wiring.services import (
     build_submissions,
     watch_gauges,
 )
+from pyexec.wiring.sessions import build_sessions
 from pyexec.wiring.stores import Stores, open_embedded
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,7 @@ class Replica:
 
     context: Context
     runner: Runner
+    sessions: Sessions
     inbox: InboxWorker
     reconciler: Reconciler
     recovery: Recovery
@@ -76,6 +80,7 @@ class Replica:
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.environments.work.serve, name="environments")
             await tasks.start(self.runner.serve, name="runner")
+            await tasks.start(self.sessions.serve, name="sessions")
             await self.isolation_check.run_at_startup()
             tasks.start_soon(self.isolation_check.wait_for_failure, name="isolation check")
             await self.recovery.recover_with_retries()
@@ -89,7 +94,9 @@ class Replica:
             logger.info("shutting down: no new work is accepted")
             reconciling.cancel()
             with drain:
-                await self.runner.drain(drain_seconds)
+                async with anyio.create_task_group() as draining:
+                    draining.start_soon(self.runner.drain, drain_seconds, name="drain runs")
+                    draining.start_soon(self.sessions.drain, drain_seconds, name="drain sessions")
             tasks.cancel_scope.cancel()
 
 
@@ -171,19 +178,23 @@ def assemble(
         environments=environments,
         meter=meter,
     )
-    runner = build_runner(shared, pool)
+    completion = build_completion(shared)
+    runner = build_runner(shared, pool, completion)
+    session_services = build_sessions(shared, engine, pool, preparation, completion)
     reconciler = build_reconciler(shared)
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)
     return Replica(
-        context=_context(shared, engine, submissions, isolation_check),
+        context=_context(shared, engine, submissions, session_services.sessions, isolation_check),
         runner=runner,
+        sessions=session_services.sessions,
         inbox=build_inbox(shared, preparation, runner),
         reconciler=reconciler,
         recovery=Recovery(
             engine=engine,
             log=shared.log,
             runner=runner,
+            sessions=session_services.recovery,
             in_doubt=shared.in_doubt,
             slots=shared.slots,
             membership=stores.membership,
@@ -197,7 +208,11 @@ def assemble(
 
 
 def _context(
-    shared: SharedParts, engine: DockerEngine, submissions: Submissions, isolation_check: IsolationCheck
+    shared: SharedParts,
+    engine: DockerEngine,
+    submissions: Submissions,
+    sessions: Sessions,
+    isolation_check: IsolationCheck,
 ) -> Context:
     settings = shared.settings
     executions = Executions(
@@ -210,6 +225,7 @@ def _context(
     )
     return Context(
         submissions=submissions,
+        sessions=sessions,
         executions=executions,
         downloads=Downloads(executions, shared.blobs),
         peers=shared.stores.peers,

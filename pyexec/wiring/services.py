@@ -116,32 +116,42 @@ def memory_budget_mb(settings: Settings, engine_mb: int) -> int:
     return min(engine_mb, max(settings.max_concurrent * standard, largest))
 
 
-def build_runner(shared: SharedParts, pool: Pool) -> Runner:
-    """Build the service that handles runs from their claim to their end."""
+def build_completion(shared: SharedParts) -> CompletionWriter:
+    """Build the part that writes the ends of runs."""
+    return CompletionWriter(
+        log=shared.log,
+        blobs=shared.blobs,
+        replica=shared.replica_id,
+        output_bytes_max=shared.settings.max_output_bytes,
+        corrupt_logs=shared.corrupt_logs,
+    )
+
+
+def output_limits(shared: SharedParts) -> OutputLimits:
+    """Return the limits on what a program may print, show and return as files."""
     settings = shared.settings
-    limits = OutputLimits(
+    return OutputLimits(
         output_bytes=settings.max_output_bytes,
         display_bytes=display_bytes(settings, shared.blobs),
         files=OutputFileLimits(limits=_file_limits(settings, shared.blobs), spool_dir=settings.data_dir),
     )
+
+
+def build_runner(shared: SharedParts, pool: Pool, completion: CompletionWriter) -> Runner:
+    """Build the service that handles runs from their claim to their end."""
+    settings = shared.settings
     return Runner(
         RunnerConfig(
             replica=shared.replica_id,
             engine=shared.identity.id,
-            limits=limits,
+            limits=output_limits(shared),
             leave_running=settings.consul_addr is not None,
         ),
         log=shared.log,
         pool=pool,
         slots=shared.slots,
         active_runs=shared.active_runs,
-        completion=CompletionWriter(
-            log=shared.log,
-            blobs=shared.blobs,
-            replica=shared.replica_id,
-            output_bytes_max=settings.max_output_bytes,
-            corrupt_logs=shared.corrupt_logs,
-        ),
+        completion=completion,
         in_doubt=shared.in_doubt,
         meter=shared.meter,
     )

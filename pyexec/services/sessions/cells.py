@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 INLINE_CODE_BYTES_MAX = 64 * 1024
 """Longer code is a blob: an append to Consul holds less than 400 KiB."""
 GRACE_SECONDS = 10.0
-"""How much later than the supervisor this replica enforces the timeout of a cell. The supervisor needs two seconds for an
-interrupt, and some for a new interpreter."""
+"""How much later than the supervisor this replica enforces the timeout of a cell. The supervisor needs two seconds for
+an interrupt, and some for a new interpreter."""
 RETRY_AFTER_SECONDS = 5
 NEVER_STARTED = "the replica that ran the session died before the code started; it was not run"
 
@@ -105,9 +105,7 @@ class CellRunner:
             raise
         return run
 
-    async def run(
-        self, run: Run, sandbox: SessionSandbox, is_turn: bool, started_before: bool
-    ) -> str | None:
+    async def run(self, run: Run, sandbox: SessionSandbox, is_turn: bool, started_before: bool) -> str | None:
         """Run a cell, and append its end. Return why the interpreter was restarted, if it was.
 
         If a kill was requested before its turn, only append its end. A cell that an earlier owner has started is only
@@ -149,9 +147,15 @@ class CellRunner:
 
     async def _append_running(self, run: Run, sandbox: SessionSandbox) -> bool:
         if run.execution.started_at is None:
-            run.catch_up(await self.log.read(run.id))  # an earlier append may have succeeded without a response
+            run.catch_up(
+                await self.log.read(run.id)
+            )  # an earlier append may have succeeded without a response
         execution = run.execution
-        if execution.phase is Phase.CLAIMED and execution.is_for(self.replica) and not execution.kill_requested:
+        if (
+            execution.phase is Phase.CLAIMED
+            and execution.is_for(self.replica)
+            and not execution.kill_requested
+        ):
             running = self._running(sandbox.container_id, sandbox.image)
             with anyio.CancelScope(shield=True), self.active_runs.appending(run, [running]):
                 await self.log.append(run.id, run.seq, [running])

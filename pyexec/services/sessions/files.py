@@ -8,7 +8,15 @@ from contextlib import aclosing, contextmanager
 from attrs import frozen
 
 from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_patterns
-from pyexec.errors import InvalidRequest, SandboxBroken, SessionFileError, TooLarge, Unavailable, UnknownFile, quote
+from pyexec.errors import (
+    InvalidRequest,
+    SandboxBroken,
+    SessionFileError,
+    TooLarge,
+    Unavailable,
+    UnknownFile,
+    quote,
+)
 from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected, FileSkipped
 from pyexec.sandbox.session_sandbox import FileFrame
 from pyexec.services.clock import now

@@ -58,7 +58,7 @@ class Opening:
     async def open(self, spec: SessionSpec, archive: AsyncIterator[bytes] | None) -> OwnedSession:
         """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind.
 
-        Raises `InvalidRequest`, `TooManySessions`, `SetupFailed`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
+        Raises `InvalidRequest`, `TooManySessions`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
         self.slots.check_fits(spec.limits)
         kind = await self._kind(spec)
         async with AsyncExitStack() as undo:
@@ -120,7 +120,9 @@ class Opening:
                 image = await environments.prepare(environment, output.extend)
             except SetupFailed as error:
                 text = output[-2000:].decode("utf-8", "replace")
-                raise InvalidRequest(f"{error}:\n{text}", field="requirements_txt", code=error.code) from error
+                raise InvalidRequest(
+                    f"{error}:\n{text}", field="requirements_txt", code=error.code
+                ) from error
             finally:
                 reservation.release()
         return evolve(kind_of(environment, image), session=True)

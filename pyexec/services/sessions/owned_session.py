@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -74,6 +75,11 @@ class OwnedSession:
     def waiting_count(self) -> int:
         """The number of cells that wait."""
         return len(self._cells) - (self.running is not None)
+
+    @property
+    def idle_since(self) -> datetime | None:
+        """The end of the last cell; None if cells run or wait."""
+        return None if self._cells else now() - timedelta(seconds=anyio.current_time() - self._used_at)
 
     async def serve(
         self, cells: Sequence[Run] = (), *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED

@@ -16,6 +16,7 @@ from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.sessions import Sessions
 
@@ -32,27 +33,15 @@ class SessionRecovery:
     executions: EventLog
     opening: Opening
     sessions: Sessions
+    directory: SessionDirectory
     corrupt_logs: CorruptLogReporter
-
-    async def open_sessions(self) -> Sequence[Session]:
-        """Return all open sessions of the deployment."""
-        found = []
-        for session_id in (await self.log.all()).lengths:
-            try:
-                session = fold_session(session_id, await self.log.read(session_id))
-            except CorruptLog as error:
-                self.corrupt_logs.report(session_id, error)
-                continue
-            if session.is_open:
-                found.append(session)
-        return found
 
     async def recover(self, alive: Set[str], containers: Mapping[str, Mapping[str, str]]) -> Set[str]:
         """Adopt the sessions whose owner is not `alive`. Return the containers of all open sessions, to be kept.
 
         A session of this engine whose container is gone is closed as `lost`."""
         kept = set()
-        for session in await self.open_sessions():
+        for session in await self.directory.all_open():
             if session.engine != self.opening.engine or session.container is None:
                 continue
             kept.add(session.container)

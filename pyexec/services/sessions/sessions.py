@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 
 from pyexec.aio import Broadcast
 from pyexec.domain.output_files import FileLimits
-from pyexec.domain.session import Session, SessionStatus, fold_session
+from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason
 from pyexec.domain.session_request import SessionLimits, SessionRequest, resolve_session
 from pyexec.domain.session_view import SessionView, view_of
@@ -17,7 +17,6 @@ from pyexec.domain.spec import Policy
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import (
     SHUTTING_DOWN,
-    CorruptLog,
     InvalidRequest,
     KeyReused,
     KeyTaken,
@@ -25,14 +24,14 @@ from pyexec.errors import (
     SessionEnded,
     TooManySessions,
     Unavailable,
-    UnknownSession,
 )
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
 from pyexec.services.active_runs import Run
-from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.downloads import Download
 from pyexec.services.idempotency import check_key
 from pyexec.services.sessions.cells import Cell, CellRunner, request_fingerprint
-from pyexec.services.sessions.files import FileDownload, FileListing, SessionFiles
+from pyexec.services.sessions.directory import SessionDirectory, may_access
+from pyexec.services.sessions.files import FileListing, SessionFiles
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.owned_session import OwnedSession
 
@@ -70,7 +69,7 @@ class Sessions:
         cells: CellRunner,
         opening: Opening,
         tenants: Tenants,
-        corrupt_logs: CorruptLogReporter,
+        directory: SessionDirectory,
     ) -> None:
         self._config = config
         self._log = log
@@ -79,7 +78,7 @@ class Sessions:
         self._cells = cells
         self._opening = opening
         self._tenants = tenants
-        self._corrupt_logs = corrupt_logs
+        self._directory = directory
         self._owned: dict[str, OwnedSession] = {}
         self._changed = Broadcast()
         self._reserved: list[str] = []
@@ -125,12 +124,12 @@ class Sessions:
         tenant_max = self._tenants.get(tenant).max_sessions
         if self._has_room and tenant_max is None:
             return
-        sessions = await self._all_open()
+        sessions = await self._directory.all_open()
         if tenant_max is not None and sum(each.spec.tenant == tenant for each in sessions) >= tenant_max:
             raise TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")
         if self._has_room:
             return
-        counts = {name: 0 for name in (await self._membership.members()).members}
+        counts = dict.fromkeys((await self._membership.members()).members, 0)
         for session in sessions:
             if session.owner in counts:
                 counts[session.owner] += 1
@@ -161,7 +160,7 @@ class Sessions:
 
     async def get(self, session_id: str, caller: Caller) -> SessionView:
         """Return the state of a session."""
-        session = await self._read(session_id, caller)
+        session = await self._directory.read(session_id, caller)
         if session.is_open and session.owner != self._config.replica and not caller.is_replica:
             owners = (await self._membership.members()).members
             if session.owner in owners:
@@ -170,12 +169,7 @@ class Sessions:
 
     async def list(self, caller: Caller) -> Sequence[SessionView]:
         """Return the sessions that the caller may use, newest first; closed ones until they are deleted."""
-        found = []
-        for session_id in sorted((await self._log.all()).lengths, reverse=True):
-            session = await self._fold(session_id)
-            if session is not None and _may_access(caller, session):
-                found.append(self._view(session))
-        return found
+        return [self._view(session) for session in await self._directory.all() if may_access(caller, session)]
 
     async def locate(self, session_id: str, caller: Caller) -> None:
         """Raise `OwnedElsewhere` if another replica must handle a request for this session."""
@@ -183,7 +177,7 @@ class Sessions:
 
     async def close(self, session_id: str, caller: Caller) -> SessionView:
         """Close a session; its cells end. A closed session stays as it is."""
-        session = await self._read(session_id, caller)
+        session = await self._directory.read(session_id, caller)
         if session.is_open:
             owned = await self._own(session_id, caller)
             await owned.close(CloseReason.DELETED)
@@ -221,7 +215,7 @@ class Sessions:
         """Create or replace a file in /work."""
         await self._files.write(await self._own(session_id, caller), path, chunks)
 
-    async def read_file(self, session_id: str, path: str, caller: Caller) -> FileDownload:
+    async def read_file(self, session_id: str, path: str, caller: Caller) -> Download:
         """Return a file in /work. Raises `UnknownFile`."""
         return await self._files.read(await self._own(session_id, caller), path)
 
@@ -276,10 +270,10 @@ class Sessions:
             version: int | None = None
             while True:
                 owned = self._owned.get(session_id)
-                if owned is not None and _may_access(caller, owned.state):
+                if owned is not None and may_access(caller, owned.state):
                     owned.check_open()
                     return owned
-                session = await self._read(session_id, caller)
+                session = await self._directory.read(session_id, caller)
                 if not session.is_open:
                     raise SessionEnded(
                         f"session {session_id} is closed ({session.close_reason}); open a new one"
@@ -292,34 +286,14 @@ class Sessions:
                 version = (await self._log.all(version)).version
         raise Unavailable("the session is moving to another replica; send the request again")
 
-    async def _read(self, session_id: str, caller: Caller) -> Session:
-        session = await self._fold(session_id)
-        if session is None or not _may_access(caller, session):
-            raise UnknownSession(f"session {session_id} does not exist, or was deleted after its retention")
-        return session
-
-    async def _fold(self, session_id: str) -> Session | None:
-        owned = self._owned.get(session_id)
-        if owned is not None:
-            return owned.state
-        try:
-            events = await self._log.read(session_id)
-            return fold_session(session_id, events) if events else None
-        except CorruptLog as error:
-            self._corrupt_logs.report(session_id, error)
-            return None
-
-    async def _all_open(self) -> Sequence[Session]:
-        sessions = [await self._fold(session_id) for session_id in (await self._log.all()).lengths]
-        return [session for session in sessions if session is not None and session.is_open]
-
     def _view(self, session: Session) -> SessionView:
         owned = self._owned.get(session.id)
-        if owned is None or session.status is SessionStatus.CLOSED:
+        if owned is None or not session.is_open:
             return view_of(session)
         running = owned.running
-        return view_of(session, waiting=owned.waiting_count, running=None if running is None else running.id)
-
-
-def _may_access(caller: Caller, session: Session) -> bool:
-    return caller.tenant is None or caller.tenant == session.spec.tenant
+        return view_of(
+            session,
+            waiting=owned.waiting_count,
+            running=None if running is None else running.id,
+            idle_since=owned.idle_since,
+        )
