@@ -23,6 +23,22 @@ from pyexec.web.handlers.executions import (
 )
 from pyexec.web.handlers.pages import add_pages
 from pyexec.web.handlers.server import health, metrics, ready
+from pyexec.web.handlers.session_files import (
+    delete_session_file,
+    list_session_files,
+    read_session_file,
+    write_session_file,
+)
+from pyexec.web.handlers.sessions import (
+    close_session,
+    get_session,
+    interrupt_session,
+    list_sessions,
+    open_session,
+    restart_session,
+    session_eval,
+    session_eval_async,
+)
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
@@ -39,6 +55,18 @@ ROUTES = (
     ("GET", "/api/v1/executions/{id}/events", get_events),
     ("GET", "/api/v1/executions/{id}/files", get_files),
     ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
+    ("POST", "/api/v1/sessions", open_session),
+    ("GET", "/api/v1/sessions", list_sessions),
+    ("GET", "/api/v1/sessions/{id}", get_session),
+    ("DELETE", "/api/v1/sessions/{id}", close_session),
+    ("POST", "/api/v1/sessions/{id}/eval", session_eval),
+    ("POST", "/api/v1/sessions/{id}/eval/async", session_eval_async),
+    ("POST", "/api/v1/sessions/{id}/interrupt", interrupt_session),
+    ("POST", "/api/v1/sessions/{id}/restart", restart_session),
+    ("GET", "/api/v1/sessions/{id}/files", list_session_files),
+    ("GET", "/api/v1/sessions/{id}/files/{path:.+}", read_session_file),
+    ("PUT", "/api/v1/sessions/{id}/files/{path:.+}", write_session_file),
+    ("DELETE", "/api/v1/sessions/{id}/files/{path:.+}", delete_session_file),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
     ("GET", "/metrics", metrics),

@@ -2,20 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from aiohttp import web
 from attrs import define, evolve, frozen
 
-from pyexec.domain.ids import is_execution_id
+from pyexec.domain.ids import is_execution_id, is_session_id
 from pyexec.domain.result import Summary
+from pyexec.domain.session_view import SessionView
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
-from pyexec.errors import Unavailable, UnknownExecution, quote
+from pyexec.errors import Unavailable, UnknownExecution, UnknownSession, quote
 from pyexec.metrics import Meter
 from pyexec.ports import REPLICA_HEADER, Caller, Peers
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.submissions import Submissions
+
+if TYPE_CHECKING:
+    from pyexec.services.sessions.sessions import Sessions
 
 
 @frozen(kw_only=True)
@@ -43,6 +47,7 @@ class Context:
     sandbox_reuse: bool
     limits: WebLimits
     spool_dir: Path
+    sessions: "Sessions | None" = None
 
 
 @define
@@ -67,7 +72,7 @@ class Exposition(Protocol):
 
 SERVER_STATE = web.AppKey("server_state", ServerState)
 TENANTS = web.AppKey("tenants", Tenants)
-S = TypeVar("S", bound=Summary)
+S = TypeVar("S", bound=Summary | SessionView)
 TENANT = web.RequestKey("tenant", str)
 """The tenant of the request's token; not set if the server requires no token, or if the path is public."""
 METER = web.AppKey("meter", Meter)
@@ -81,6 +86,14 @@ def get_context(request: web.Request) -> Context:
     if state.context is None:
         raise Unavailable(state.not_ready_reason)
     return state.context
+
+
+def get_sessions(request: web.Request) -> "Sessions":
+    """Return the service of sessions; raise `Unavailable` while the server starts or stops."""
+    sessions = get_context(request).sessions
+    if sessions is None:
+        raise Unavailable("this server has no sessions")
+    return sessions
 
 
 def read_caller(request: web.Request) -> Caller:
@@ -105,7 +118,7 @@ def read_token(request: web.Request) -> str | None:
 
 
 def public(request: web.Request, summary: S) -> S:
-    """Return a result or a summary for the response, without the tenant if the server requires no tokens."""
+    """Return a result, a summary or a session for the response, without the tenant if the server requires no tokens."""
     return summary if TENANT in request else evolve(summary, tenant=None)
 
 
@@ -115,3 +128,11 @@ def read_execution_id(request: web.Request) -> str:
     if not is_execution_id(execution_id):
         raise UnknownExecution(f"{quote(execution_id)} is not an execution id")
     return execution_id
+
+
+def read_session_id(request: web.Request) -> str:
+    """Return the session id in the path; raise `UnknownSession` if it is malformed."""
+    session_id = request.match_info["id"]
+    if not is_session_id(session_id):
+        raise UnknownSession(f"{quote(session_id)} is not a session id")
+    return session_id

@@ -14,12 +14,16 @@ from pyexec.domain.ids import is_execution_id
 from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import (
     CorruptLog,
+    EngineError,
     ExecutorError,
+    ImageUnavailable,
     InvalidRequest,
     KeyReused,
     NotEnded,
     QueueFull,
+    QueueTimeout,
     SessionEnded,
+    SetupFailed,
     TooLarge,
     TooManySessions,
     Unavailable,
@@ -67,6 +71,10 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (KeyReused, HTTPStatus.CONFLICT),
     (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (TooManySessions, HTTPStatus.TOO_MANY_REQUESTS),
+    (SetupFailed, HTTPStatus.BAD_REQUEST),
+    (ImageUnavailable, HTTPStatus.BAD_REQUEST),
+    (QueueTimeout, HTTPStatus.SERVICE_UNAVAILABLE),
+    (EngineError, HTTPStatus.SERVICE_UNAVAILABLE),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 """HTTP status of each error. The first match applies, so subclasses come before their base class."""

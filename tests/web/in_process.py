@@ -95,9 +95,11 @@ async def running_web(
     submissions: Any = None,
     memory: OutputMemory | None = None,
     peers: Peers | None = None,
+    sessions: Any = None,
+    upload_bytes_max: int = MEBIBYTE,
     **settings: str,
 ) -> AsyncIterator[Web]:
-    """Run the HTTP part of a server. `submissions` replaces the service that runs programs."""
+    """Run the HTTP part of a server. `submissions` and `sessions` replace the services that run programs."""
     environment = {"host": "127.0.0.1", "port": "0", "data_dir": str(directory), **settings}
     parsed = read_settings({f"PYEXEC_{name.upper()}": value for name, value in environment.items()})
     log, blobs, active_runs = InlineLog.at(directory), BreakingBlobs(), ActiveRuns()
@@ -117,8 +119,9 @@ async def running_web(
         checks={},
         warnings=tuple,
         sandbox_reuse=False,
-        limits=WebLimits(upload_bytes_max=MEBIBYTE, metadata_bytes_max=MEBIBYTE, idle_seconds=0.5),
+        limits=WebLimits(upload_bytes_max=upload_bytes_max, metadata_bytes_max=MEBIBYTE, idle_seconds=0.5),
         spool_dir=directory,
+        sessions=sessions,
     )
     state = ServerState(not_ready_reason="", context=context)
     http, url = await _start_http(parsed, read_tenants(parsed), state, PrometheusMeter())

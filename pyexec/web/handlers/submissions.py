@@ -40,7 +40,6 @@ _RESULT_OR_EVENTS = ["application/json", "text/event-stream"]
 @docs(
     tags=["run"],
     summary="Run an archive",
-    consumes=["multipart/form-data"],
     produces=_RESULT_OR_EVENTS,
     responses=_ERRORS,
 )
@@ -68,7 +67,6 @@ async def exec_sync(request: web.Request) -> web.StreamResponse:
 @docs(
     tags=["run"],
     summary="Submit an archive",
-    consumes=["multipart/form-data"],
     responses=_ERRORS,
     headers={"202": {"Location": "Path of the execution."}},
 )

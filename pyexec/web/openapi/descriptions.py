@@ -5,6 +5,7 @@ from pyexec.domain.ids import ID_PATTERN
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.web.openapi.field_docs import EXECUTION_ID, FieldDoc, TypeDoc, type_doc
 from pyexec.web.openapi.result_descriptions import RESULT_TYPES
+from pyexec.web.openapi.session_descriptions import session_types
 from pyexec.web.schemas import (
     KEY_LENGTH_MAX,
     Accepted,
@@ -112,6 +113,7 @@ TYPES: dict[type, TypeDoc] = {
         tar=FieldDoc("Uncompressed tar archive."),
     ),
     **RESULT_TYPES,
+    **session_types(_RUN_OPTIONS),
     Accepted: type_doc("The accepted execution.", execution_id=EXECUTION_ID),
     KillAnswer: type_doc(
         "Status after the kill.",
