@@ -209,6 +209,12 @@ class SessionSandbox:
         """Ask the supervisor to end the container."""
         await self._try_to_write(json_line("CLOSE", self._generation))
 
+    async def ran_out_of_memory(self) -> bool:
+        """Return True if the kernel has killed a process in it for lack of memory, by the engine's events."""
+        with suppress(EngineError, Unavailable):
+            return await self._stream.container.has_oom_event()
+        return False
+
     async def remove(self) -> None:
         """Kill the sandbox and remove its container."""
         await self._stream.container.remove()
