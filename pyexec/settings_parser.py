@@ -14,7 +14,10 @@ from attrs import frozen
 
 from pyexec.domain.webhooks import HOST_FORM, SECRET_FORM, AllowedHost, parse_secret
 from pyexec.errors import SettingsError
-from pyexec.settings import CLIENT_VARIABLES, PREFIX, Settings
+from pyexec.settings import PREFIX, Settings
+
+CLIENT_VARIABLES = frozenset({"PYEXEC_SERVER", "PYEXEC_TOKEN", "PYEXEC_TEST_IMAGE"})
+"""Variables with the same prefix that the command line client and the tests read. The server ignores them."""
 
 ID_MAX = 2**31 - 1
 """The highest user id that Docker accepts."""
@@ -69,12 +72,14 @@ def _unknown(variable: str) -> SettingsError:
 
 
 def _defaults_over_ceilings(settings: Settings) -> Iterator[SettingsError]:
-    for name in ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds"):
-        default, ceiling = getattr(settings, f"default_{name}"), getattr(settings, f"max_{name}")
+    limits = ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds")
+    pairs = [(f"default_{name}", f"max_{name}") for name in limits]
+    for default_name, ceiling_name in (*pairs, ("session_idle_timeout", "max_session_idle_timeout")):
+        default, ceiling = getattr(settings, default_name), getattr(settings, ceiling_name)
         if default is not None and ceiling is not None and default > ceiling:
-            variable = f"{PREFIX}DEFAULT_{name.upper()}"
             yield SettingsError(
-                f"{variable} is {default:g}; allowed: at most {PREFIX}MAX_{name.upper()}, which is {ceiling:g}"
+                f"{PREFIX}{default_name.upper()} is {default:g}; allowed: at most {PREFIX}{ceiling_name.upper()}, "
+                f"which is {ceiling:g}"
             )
 
 

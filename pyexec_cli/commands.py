@@ -29,6 +29,8 @@ _COMMANDS = {
     "kill": ("executions", "kill"),
     "list": ("executions", "list_executions"),
     "eval": ("run", "evaluate"),
+    "session": ("sessions", "session"),
+    "repl": ("repl", "repl"),
     "mcp": ("mcp", "mcp"),
     "version": ("commands", "version"),
     "completion": ("commands", "completion"),

@@ -19,6 +19,7 @@ from .errors import (
     PyexecError,
     QueueFull,
     ServerError,
+    SessionClosed,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -36,12 +37,15 @@ from .result import (
     Usage,
 )
 from .retry import Retry
+from .session import AsyncSession, FileList, SessionInfo
 from .source import Source
 from .sync import Client
+from .sync_session import Session
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "AsyncSession",
     "Client",
     "Conflict",
     "ConnectionFailed",
@@ -49,6 +53,7 @@ __all__ = [
     "Displayed",
     "Ended",
     "Event",
+    "FileList",
     "InvalidAnswer",
     "InvalidRequest",
     "Lifecycle",
@@ -60,6 +65,9 @@ __all__ = [
     "Result",
     "Retry",
     "ServerError",
+    "Session",
+    "SessionClosed",
+    "SessionInfo",
     "Setup",
     "SkippedFile",
     "Source",

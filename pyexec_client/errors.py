@@ -60,6 +60,12 @@ class InvalidRequest(ApiError):
     default_code = "invalid_request"
 
 
+class SessionClosed(ApiError):
+    """410: the session is closed; `message` says why. Open a new one."""
+
+    default_code = "session_closed"
+
+
 class TooLarge(InvalidRequest):
     """413: the archive or its contents exceed a limit of the server or of the request."""
 
@@ -73,7 +79,7 @@ class Unauthorized(ApiError):
 
 
 class NotFound(ApiError):
-    """404: no such execution or output file. Ended executions are deleted after the retention period."""
+    """404: no such execution, session or file. Ended executions are deleted after the retention period."""
 
     default_code = "not_found"
 
@@ -108,6 +114,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     403: Unauthorized,
     404: NotFound,
     409: Conflict,
+    410: SessionClosed,
     413: TooLarge,
     415: InvalidRequest,
     422: InvalidRequest,

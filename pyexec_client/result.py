@@ -120,6 +120,7 @@ class Result:
     """The state of an execution and, once it has ended, its result. Fields that do not apply are None.
 
     - `tenant`: the tenant of the token that was sent with the code, if the server requires tokens
+    - `session_id`: the session, if the execution is a cell
     - `entrypoint`: the file that runs
     - `stdout`, `stderr`: text, with invalid UTF-8 replaced; empty in the results of `list`
     - `result`: the `repr` of the last expression (only `eval`)
@@ -129,12 +130,14 @@ class Result:
     - `files_truncated`: True if output files are missing, for example because they exceed the size limit
     - `files_skipped`: what `output_files` asked for but did not get, with the reasons
     - `files_skipped_truncated`: True if more files were skipped than `files_skipped` contains
+    - `interpreter_restarted`: True if the session got a new interpreter, so that its variables are lost
     - `raw`: the JSON object of the response, including fields that only newer servers send
     """
 
     execution_id: str
     status: Status
     tenant: str | None = None
+    session_id: str | None = None
     entrypoint: str | None = None
     stdout: str = ""
     stderr: str = ""
@@ -156,6 +159,7 @@ class Result:
     files_truncated: bool = False
     files_skipped: tuple[SkippedFile, ...] = ()
     files_skipped_truncated: bool = False
+    interpreter_restarted: bool = False
     raw: Mapping[str, Any] = field(factory=dict, repr=False, eq=False)
 
     @property
@@ -201,6 +205,7 @@ _PLAIN = (
     *(
         "execution_id",
         "tenant",
+        "session_id",
         "entrypoint",
         "stdout",
         "stderr",
@@ -210,7 +215,7 @@ _PLAIN = (
         "error_line",
         "result",
     ),
-    *("duration_ms", "files_truncated", "files_skipped_truncated"),
+    *("duration_ms", "files_truncated", "files_skipped_truncated", "interpreter_restarted"),
 )
 
 
