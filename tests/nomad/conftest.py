@@ -1,4 +1,4 @@
-"""Print the figures of the deployments on a real Nomad, as the table of docs/nomad-report.md."""
+"""Print the figures of the deployments on a real Nomad, as the table of docs/soak.md."""
 
 import pytest
 

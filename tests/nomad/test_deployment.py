@@ -1,6 +1,6 @@
 """Deploy the job files on a real Nomad: validate, deploy, restart, upgrade, drain and stop, under load.
 
-The figures are printed at the end; docs/nomad-report.md keeps them."""
+The figures are printed at the end; docs/soak.md keeps them."""
 
 import os
 import random
@@ -160,15 +160,20 @@ async def under_load(deployment: Deployment, load: Load, starts: Starts, what: s
                 end.set()
             balancer.cancel_scope.cancel()
     figures |= {"runs": len(load.jobs) - before, "asked elsewhere": load.refusals - refusals}
+    ids = {result["execution_id"]: mark for mark, result in load.results.items()}
+    logs = await read_logs(deployment.consul.address, ids)
+    failed = {
+        i: (load.results[mark], logs[i])
+        for i, mark in ids.items()
+        if load.results[mark]["status"] != "completed"
+    }
+    assert not failed
     assert load.results.keys() == load.jobs.keys()
     for mark, result in load.results.items():
         for line in result["stdout"].splitlines():
             starts.record(line)
-        assert result["status"] == "completed", result
         check_true(load.jobs[mark], result, starts.seen[mark])
-    ids = [result["execution_id"] for result in load.results.values()]
-    for execution_id, events in (await read_logs(deployment.consul.address, ids)).items():
-        assert sum(isinstance(event, Running) for event in events) == 1, execution_id
+        assert sum(isinstance(event, Running) for event in logs[result["execution_id"]]) == 1
 
 
 def check_canary(upgrade: Mapping[str, Any]) -> None:
