@@ -159,21 +159,21 @@ async def under_load(deployment: Deployment, load: Load, starts: Starts, what: s
                 yield
                 end.set()
             balancer.cancel_scope.cancel()
-    figures |= {"runs": len(load.jobs) - before, "asked elsewhere": load.refusals - refusals}
-    ids = {result["execution_id"]: mark for mark, result in load.results.items()}
-    logs = await read_logs(deployment.consul.address, ids)
+    jobs = list(load.jobs.values())[before:]
+    figures |= {"runs": len(jobs), "asked elsewhere": load.refusals - refusals}
+    results = {job.mark: load.results[job.mark] for job in jobs}
+    logs = await read_logs(deployment.consul.address, [result["execution_id"] for result in results.values()])
     failed = {
-        i: (load.results[mark], logs[i])
-        for i, mark in ids.items()
-        if load.results[mark]["status"] != "completed"
+        mark: (result, logs[result["execution_id"]])
+        for mark, result in results.items()
+        if result["status"] != "completed"
     }
-    assert not failed
-    assert load.results.keys() == load.jobs.keys()
-    for mark, result in load.results.items():
-        for line in result["stdout"].splitlines():
+    assert not failed, failed
+    for job in jobs:
+        for line in results[job.mark]["stdout"].splitlines():
             starts.record(line)
-        check_true(load.jobs[mark], result, starts.seen[mark])
-        assert sum(isinstance(event, Running) for event in logs[result["execution_id"]]) == 1
+        check_true(job, results[job.mark], starts.seen[job.mark])
+        assert sum(isinstance(event, Running) for event in logs[results[job.mark]["execution_id"]]) == 1
 
 
 def check_canary(upgrade: Mapping[str, Any]) -> None:
