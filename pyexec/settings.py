@@ -13,8 +13,6 @@ from pyexec.domain.isolation import LIMITS
 from pyexec.domain.spec import Limits, Policy
 
 PREFIX = "PYEXEC_"
-CLIENT_VARIABLES = frozenset({"PYEXEC_SERVER", "PYEXEC_TOKEN", "PYEXEC_TEST_IMAGE"})
-"""Variables with the same prefix that the command line client and the tests read. The server ignores them."""
 
 
 def _setting(
@@ -257,9 +255,7 @@ class Settings:
     consul_ca_file: Path | None = _replicas(
         None, "certificate authorities to trust for Consul besides the system's, a PEM file"
     )
-    consul_cert_file: Path | None = _replicas(
-        None, "the server's own certificate and key for Consul, a PEM file"
-    )
+    consul_cert_file: Path | None = _replicas(None, "client certificate and key for Consul, a PEM file")
     advertise_addr: str | None = _replicas(
         None,
         "address at which other replicas reach this one, as http://host:port; none: the listening address",
@@ -291,15 +287,9 @@ class Settings:
 
     def limits(self, kind: str) -> Limits:
         """Return the `default` limits of a run, or the `max` ones."""
-        return Limits(
-            timeout_seconds=getattr(self, f"{kind}_timeout"),
-            network_disabled=True,
-            memory_mb=getattr(self, f"{kind}_memory_mb"),
-            disk_mb=getattr(self, f"{kind}_disk_mb"),
-            cpu_shares=getattr(self, f"{kind}_cpu_shares"),
-            cpus=getattr(self, f"{kind}_cpus"),
-            cpu_seconds=getattr(self, f"{kind}_cpu_seconds"),
-        )
+        names = ("memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds")
+        numbers = {name: getattr(self, f"{kind}_{name}") for name in names}
+        return Limits(timeout_seconds=getattr(self, f"{kind}_timeout"), network_disabled=True, **numbers)
 
     def engine_host(self) -> str:
         """Return the address of the Docker engine: PYEXEC_DOCKER_SOCKET, PYEXEC_DOCKER_HOST, DOCKER_HOST or the usual

@@ -14,7 +14,10 @@ from attrs import frozen
 
 from pyexec.domain.webhooks import HOST_FORM, SECRET_FORM, AllowedHost, parse_secret
 from pyexec.errors import SettingsError
-from pyexec.settings import CLIENT_VARIABLES, PREFIX, Settings
+from pyexec.settings import PREFIX, Settings
+
+CLIENT_VARIABLES = frozenset({"PYEXEC_SERVER", "PYEXEC_TOKEN", "PYEXEC_TEST_IMAGE"})
+"""Variables with the same prefix that the command line client and the tests read. The server ignores them."""
 
 ID_MAX = 2**31 - 1
 """The highest user id that Docker accepts."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pyexec.settings import CLIENT_VARIABLES, PREFIX
+from pyexec.settings import PREFIX
+from pyexec.settings_parser import CLIENT_VARIABLES
 from tests.support.api import api_of
 from tests.support.engine_proxy import EngineProxy
 from tests.support.server import PROGRAM, Server, running_server
