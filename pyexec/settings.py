@@ -266,9 +266,7 @@ class Settings:
     consul_ca_file: Path | None = _replicas(
         None, "certificate authorities to trust for Consul besides the system's, a PEM file"
     )
-    consul_cert_file: Path | None = _replicas(
-        None, "the server's own certificate and key for Consul, a PEM file"
-    )
+    consul_cert_file: Path | None = _replicas(None, "client certificate and key for Consul, a PEM file")
     advertise_addr: str | None = _replicas(
         None,
         "address at which other replicas reach this one, as http://host:port; none: the listening address",

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import prometheus_client as prometheus
 
-from pyexec.metrics import CATALOGUE, Counter, Gauge, Histogram
+from pyexec.metric_types import Counter, Gauge, Histogram
+from pyexec.metrics import CATALOGUE
 
 # The library would add a line with the creation time to each series.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]

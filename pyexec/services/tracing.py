@@ -13,7 +13,8 @@ from pyexec.domain.events import Event, Submitted, Terminal
 from pyexec.domain.execution import Execution
 from pyexec.domain.trace import Span, Trace, accept_span, advance, begin, complete_span, execution_span
 from pyexec.domain.trace_context import TraceContext, execution_context, parse_trace_context
-from pyexec.metrics import STEP_SECONDS, Counter, Gauge, Histogram, Meter
+from pyexec.metric_types import Counter, Gauge, Histogram
+from pyexec.metrics import STEP_SECONDS, Meter
 from pyexec.ports import IdempotencyKey, Tracer
 from pyexec.services.clock import now
 from pyexec.services.event_log import MeteredLog
