@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 from attrs import define, evolve, frozen
@@ -16,10 +16,8 @@ from pyexec.metrics import Meter
 from pyexec.ports import REPLICA_HEADER, Caller, Peers
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
+from pyexec.services.sessions.sessions import Sessions
 from pyexec.services.submissions import Submissions
-
-if TYPE_CHECKING:
-    from pyexec.services.sessions.sessions import Sessions
 
 
 @frozen(kw_only=True)
@@ -41,13 +39,13 @@ class Context:
     submissions: Submissions
     executions: Executions
     downloads: Downloads
+    sessions: Sessions
     peers: Peers
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]
     sandbox_reuse: bool
     limits: WebLimits
     spool_dir: Path
-    sessions: "Sessions | None" = None
 
 
 @define
@@ -86,14 +84,6 @@ def get_context(request: web.Request) -> Context:
     if state.context is None:
         raise Unavailable(state.not_ready_reason)
     return state.context
-
-
-def get_sessions(request: web.Request) -> "Sessions":
-    """Return the service of sessions; raise `Unavailable` while the server starts or stops."""
-    sessions = get_context(request).sessions
-    if sessions is None:
-        raise Unavailable("this server has no sessions")
-    return sessions
 
 
 def read_caller(request: web.Request) -> Caller:

@@ -74,6 +74,8 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         submissions=recorder,  # type: ignore[arg-type]
         executions=services,
         downloads=services,
+        sessions=services,
+        peers=services,
         checks={},
         warnings=tuple,
         sandbox_reuse=False,
