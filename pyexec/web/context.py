@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 from attrs import define, evolve, frozen
@@ -18,11 +18,9 @@ from pyexec.ports import REPLICA_HEADER, Caller, Peers
 from pyexec.services.cluster import Cluster
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
+from pyexec.services.sessions.sessions import Sessions
 from pyexec.services.submissions import Submissions
 from pyexec.services.tracing import ExecutionTraces
-
-if TYPE_CHECKING:
-    from pyexec.services.sessions.sessions import Sessions
 
 
 @frozen(kw_only=True)
@@ -45,6 +43,7 @@ class Context:
     executions: Executions
     downloads: Downloads
     cluster: Cluster
+    sessions: Sessions
     peers: Peers
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]
@@ -52,7 +51,6 @@ class Context:
     limits: WebLimits
     spool_dir: Path
     traces: ExecutionTraces | None = None
-    sessions: "Sessions | None" = None
 
 
 @define
@@ -97,14 +95,6 @@ def trace_headers(request: web.Request, execution: Execution) -> dict[str, str]:
     """Return the headers `traceparent` and `tracestate` of an execution; none if the server exports no traces."""
     traces = get_context(request).traces
     return {} if traces is None else traces.context_of(execution).headers()
-
-
-def get_sessions(request: web.Request) -> "Sessions":
-    """Return the service of sessions; raise `Unavailable` while the server starts or stops."""
-    sessions = get_context(request).sessions
-    if sessions is None:
-        raise Unavailable("this server has no sessions")
-    return sessions
 
 
 def read_caller(request: web.Request) -> Caller:

@@ -12,7 +12,7 @@ from pyexec.codec import to_json
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.web.accept import TAR, prefers
-from pyexec.web.context import get_context, get_sessions, read_caller, read_session_id
+from pyexec.web.context import get_context, read_caller, read_session_id
 from pyexec.web.handlers.sessions import CLOSED, UNKNOWN
 from pyexec.web.multipart import MALFORMED, read_or_stall, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
@@ -41,10 +41,10 @@ async def list_session_files(request: web.Request) -> web.StreamResponse:
     session_id, caller = read_session_id(request), read_caller(request)
     _check_pattern(pattern)
     if not prefers(request, TAR):
-        listing = await get_sessions(request).list_files(session_id, pattern, caller)
+        listing = await get_context(request).sessions.list_files(session_id, pattern, caller)
         files = SessionFiles(files=tuple(listing.files), truncated=listing.truncated)
         return web.json_response(to_json(files))
-    chunks = await get_sessions(request).archive(session_id, pattern, caller)
+    chunks = await get_context(request).sessions.archive(session_id, pattern, caller)
     headers = {"Content-Type": TAR, "Content-Disposition": f"attachment; filename={session_id}.tar"}
     async with _closing(chunks):
         first = await anext(chunks, b"")  # so that an error before the first byte becomes an error response
@@ -67,7 +67,7 @@ async def read_session_file(request: web.Request) -> web.StreamResponse:
     reject_query(request)
     path = _read_path(request)
     session_id, caller = read_session_id(request), read_caller(request)
-    download = await get_sessions(request).read_file(session_id, path, caller)
+    download = await get_context(request).sessions.read_file(session_id, path, caller)
     async with _closing(download.chunks):
         return await send_download(request, download, BINARY, path.rpartition("/")[2])
 
@@ -94,7 +94,7 @@ async def write_session_file(request: web.Request) -> web.StreamResponse:
     reject_query(request)
     reject_content_encoding(request)
     path, session_id, caller = _read_path(request), read_session_id(request), read_caller(request)
-    sessions = get_sessions(request)
+    sessions = get_context(request).sessions
     await sessions.locate(session_id, caller)
     await sessions.write_file(session_id, path, _body_chunks(request), caller)
     return web.Response(status=HTTPStatus.NO_CONTENT)
@@ -113,7 +113,7 @@ async def delete_session_file(request: web.Request) -> web.StreamResponse:
     """Delete a file below /work."""
     reject_query(request)
     path = _read_path(request)
-    await get_sessions(request).delete_file(read_session_id(request), path, read_caller(request))
+    await get_context(request).sessions.delete_file(read_session_id(request), path, read_caller(request))
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 

@@ -18,7 +18,7 @@ from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.session_view import SessionView
 from pyexec.services.active_runs import Run
 from pyexec.services.sessions.cells import Cell
-from pyexec.web.context import get_sessions, public, read_caller, read_session_id, read_tenant
+from pyexec.web.context import get_context, public, read_caller, read_session_id, read_tenant
 from pyexec.web.multipart import read_body, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.run_response import run_and_respond
@@ -64,7 +64,7 @@ async def open_session(request: web.Request) -> web.StreamResponse:
     Send the options as JSON; or, to begin with files, `multipart/form-data` with the parts `metadata` and `tar`. The
     response arrives once the interpreter is ready: after the setup, if packages must be installed."""
     reject_query(request)
-    sessions, caller, tenant = get_sessions(request), read_caller(request), read_tenant(request)
+    sessions, caller, tenant = get_context(request).sessions, read_caller(request), read_tenant(request)
     await sessions.place(caller, tenant)
     if request.content_type.startswith("multipart/"):
         async with read_upload(request, SessionRequest) as upload:
@@ -88,7 +88,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
 
     Only the replica that owns a session counts its cells here; `GET` of a single session always does."""
     reject_query(request)
-    views = await get_sessions(request).list(read_caller(request))
+    views = await get_context(request).sessions.list(read_caller(request))
     listing = SessionListing(sessions=tuple(public(request, view) for view in views))
     return web.json_response(to_json(listing))
 
@@ -99,7 +99,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
 async def get_session(request: web.Request) -> web.StreamResponse:
     """Return the state of a session, open or closed."""
     reject_query(request)
-    view = await get_sessions(request).get(read_session_id(request), read_caller(request))
+    view = await get_context(request).sessions.get(read_session_id(request), read_caller(request))
     return _send_view(request, view)
 
 
@@ -109,7 +109,7 @@ async def get_session(request: web.Request) -> web.StreamResponse:
 async def close_session(request: web.Request) -> web.StreamResponse:
     """Close a session: its cells end, its interpreter and its files are deleted. A closed session does not change."""
     reject_query(request)
-    view = await get_sessions(request).close(read_session_id(request), read_caller(request))
+    view = await get_context(request).sessions.close(read_session_id(request), read_caller(request))
     return _send_view(request, view)
 
 
@@ -129,7 +129,7 @@ async def session_eval(request: web.Request) -> web.StreamResponse:
     With `Accept: text/event-stream` the response is a stream of events; the last one carries the result. If the
     client disconnects, the code is interrupted, unless the request has an `Idempotency-Key`."""
     cell = await _read_cell(request)
-    starting = get_sessions(request).evaluate(read_session_id(request), cell, read_caller(request))
+    starting = get_context(request).sessions.evaluate(read_session_id(request), cell, read_caller(request))
     return await run_and_respond(request, starting, cell.key)
 
 
@@ -147,7 +147,7 @@ async def session_eval_async(request: web.Request) -> web.StreamResponse:
     """Accept code for a session and return the id of its execution, without waiting for it to run."""
     cell = await _read_cell(request)
     session_id = read_session_id(request)
-    started = await get_sessions(request).evaluate(session_id, cell, read_caller(request))
+    started = await get_context(request).sessions.evaluate(session_id, cell, read_caller(request))
     execution_id = started.id if isinstance(started, Run) else started
     return web.json_response(
         to_json(Accepted(execution_id=execution_id)),
@@ -162,7 +162,9 @@ async def session_eval_async(request: web.Request) -> web.StreamResponse:
 async def interrupt_session(request: web.Request) -> web.StreamResponse:
     """Raise `KeyboardInterrupt` in the code that runs. The variables stay, and the code that waits runs next."""
     reject_query(request)
-    interrupted = await get_sessions(request).interrupt(read_session_id(request), read_caller(request))
+    interrupted = await get_context(request).sessions.interrupt(
+        read_session_id(request), read_caller(request)
+    )
     return web.json_response(to_json(InterruptAnswer(interrupted=interrupted)))
 
 
@@ -172,7 +174,7 @@ async def interrupt_session(request: web.Request) -> web.StreamResponse:
 async def restart_session(request: web.Request) -> web.StreamResponse:
     """Start a new interpreter. The files stay; the variables and the code that runs end."""
     reject_query(request)
-    view = await get_sessions(request).restart(read_session_id(request), read_caller(request))
+    view = await get_context(request).sessions.restart(read_session_id(request), read_caller(request))
     return _send_view(request, view)
 
 
@@ -182,7 +184,7 @@ async def _read_cell(request: web.Request) -> Cell:
     reject_query(request)
     reject_content_encoding(request)
     key = read_idempotency_key(request)
-    await get_sessions(request).locate(read_session_id(request), read_caller(request))
+    await get_context(request).sessions.locate(read_session_id(request), read_caller(request))
     body = await parse_document(await read_body(request), CellRequest, what="body")
     return Cell(code=body.code, timeout_seconds=body.timeout_seconds, key=key)
 
