@@ -23,7 +23,7 @@ def test_completion_of_an_unknown_shell_is_an_error(lone_program):
     ("words", "offered"),
     [
         (("fo",), {"follow"}),
-        (("",), {"run", "submit", "follow", "logs", "kill", "list", "eval", "mcp", "version", "completion"}),
+        (("",), {"run", "submit", "follow", "logs", "kill", "list", "eval", "session", "repl", "mcp", "version", "completion"}),
         (("--server", "x", "ki"), {"kill"}),
         (("run", "--pre"), {"--pre-command"}),
         (("tool.py", "--cp"), {"--cpu", "--cpus", "--cpu-seconds"}),
