@@ -234,7 +234,7 @@ class AsyncSession:
 
     async def interrupt(self) -> bool:
         """Raise KeyboardInterrupt in the code that runs; the variables stay. Return False if none runs."""
-        response = await self._http.json(requests.interrupt(self.id, self._retry))
+        response = await self._http.json(requests.interrupt(self.id))
         return bool(response.get("interrupted")) if isinstance(response, dict) else False
 
     async def restart(self) -> SessionInfo:

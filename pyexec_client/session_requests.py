@@ -75,8 +75,9 @@ def _cell(
     )
 
 
-def interrupt(session_id: str, retry: Retry) -> Request:
-    return Request(method="POST", path=f"{_path(session_id)}/interrupt", retry=retry)
+def interrupt(session_id: str) -> Request:
+    """Build the request without retries: a second interrupt could hit the next cell."""
+    return Request(method="POST", path=f"{_path(session_id)}/interrupt")
 
 
 def restart(session_id: str) -> Request:

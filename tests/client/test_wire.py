@@ -25,6 +25,7 @@ KINDS = {
     "unauthorized": "Unauthorized",
     "not_found": "NotFound",
     "conflict": "Conflict",
+    "session_closed": "SessionClosed",
     "queue_full": "QueueFull",
     "unavailable": "Unavailable",
     "server_error": "ServerError",
@@ -74,7 +75,7 @@ def check_result(case) -> Result:
     if result.ended:
         assert exit_codes.exit_code_of(result.status, result.exit_code, result.error_type) == case["exit"]
     plain = ("execution_id", "status", "stdout", "stderr", "exit_code", "error", "error_type", "error_line")
-    for name in (*plain, "tenant", "entrypoint", "result", "duration_ms"):
+    for name in (*plain, "tenant", "session_id", "entrypoint", "result", "duration_ms"):
         assert getattr(result, name) == wire.get(name)
     for name in ("created_at", "started_at", "finished_at"):
         assert getattr(result, name) == (datetime.fromisoformat(wire[name]) if name in wire else None)
@@ -83,6 +84,7 @@ def check_result(case) -> Result:
     assert [(entry.type, entry.relation, len(entry.frames)) for entry in result.traceback] == [
         (entry["type"], entry.get("relation"), len(entry["frames"])) for entry in wire.get("traceback", [])
     ]
+    assert result.interpreter_restarted == wire.get("interpreter_restarted", False)
     assert result.truncated.displays == wire.get("truncated", {}).get("displays", False)
     assert result.raw == wire
     return result

@@ -65,12 +65,15 @@ class FakeSessions:
         self.cells: dict[str, dict[str, Any]] = {}
         self.keys: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
+        self.openapi: dict[str, Any] = {}
+        self.tokens: set[str | None] = set()
 
     def application(self) -> web.Application:
-        application = web.Application(client_max_size=2**30)
+        application = web.Application(client_max_size=2**30, middlewares=[self.record_token])
         session = "/api/v1/sessions/{id}"
         application.add_routes(
             [
+                web.get("/openapi.json", self.get_openapi),
                 web.post("/api/v1/sessions", self.open),
                 web.get("/api/v1/sessions", self.list),
                 web.get(session, self.get),
@@ -88,6 +91,14 @@ class FakeSessions:
             ]
         )
         return application
+
+    @web.middleware
+    async def record_token(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.tokens.add(request.headers.get("Authorization"))
+        return await handler(request)
+
+    async def get_openapi(self, _: web.Request) -> web.Response:
+        return web.json_response(self.openapi)
 
     async def open(self, request: web.Request) -> web.Response:
         files: dict[str, bytes] = {}
@@ -138,6 +149,7 @@ class FakeSessions:
             "started_at": TIME,
             "exit_code": 0,
             "displays": [],
+            "truncated": {"stdout": False, "stderr": False},
         }
         code = body["code"]
         if code == "sleep":
