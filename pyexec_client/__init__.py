@@ -8,6 +8,7 @@ async with AsyncClient("http://localhost:8080") as client:
 """
 
 from .client import AsyncClient
+from .cluster import Capacity, Cluster, PoolImage, Replica, SandboxReuse, TenantQueue
 from .display import Display
 from .errors import (
     ApiError,
@@ -38,11 +39,14 @@ from .result import (
 from .retry import Retry
 from .source import Source
 from .sync import Client
+from .timeline import Timeline, TimelineEvent, TimelinePhase
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "Capacity",
     "Client",
+    "Cluster",
     "Conflict",
     "ConnectionFailed",
     "Display",
@@ -55,15 +59,22 @@ __all__ = [
     "NotFound",
     "Output",
     "OutputFile",
+    "PoolImage",
     "PyexecError",
     "QueueFull",
+    "Replica",
     "Result",
     "Retry",
+    "SandboxReuse",
     "ServerError",
     "Setup",
     "SkippedFile",
     "Source",
     "Status",
+    "TenantQueue",
+    "Timeline",
+    "TimelineEvent",
+    "TimelinePhase",
     "Timings",
     "TooLarge",
     "TracebackEntry",

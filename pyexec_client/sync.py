@@ -77,6 +77,8 @@ class Client:
     wait = _blocking(AsyncClient.wait)
     kill = _blocking(AsyncClient.kill)
     file = _blocking(AsyncClient.file)
+    timeline = _blocking(AsyncClient.timeline)
+    cluster = _blocking(AsyncClient.cluster)
     stream = _iterating(AsyncClient.stream)
     map = _iterating(AsyncClient.map)
     list = _iterating(AsyncClient.list)
