@@ -146,7 +146,7 @@ def timeline(execution_id: str, retry: Retry) -> Request:
 
 
 def cluster(retry: Retry) -> Request:
-    return Request(method="GET", path=f"{_API}/cluster", retry=retry)
+    return Request(method="GET", path=f"{API}/cluster", retry=retry)
 
 
 def _path(execution_id: str) -> str:
