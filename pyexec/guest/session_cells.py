@@ -242,7 +242,7 @@ class Cells:
         """Handle what the shell says. It may lie: that changes only how this session's own cells end."""
         cell = self.cell
         if document.get("ready") and not self.interpreter.is_ready:
-            self.interpreter.note_ready()
+            self.interpreter.is_ready = True
             if cell is not None:
                 self.send_cell()
         elif cell is None or not cell.is_sent:
