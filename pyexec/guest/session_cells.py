@@ -226,7 +226,7 @@ class Cells:
         if fd == self.interpreter.channel:
             self.interpreter.send()
             self.receive()
-        else:
+        elif self.cell is not None:  # it may have ended with an event of the same poll
             forward(self.interpreter, self.cell, self.frames, fd, CHUNK)
             self.check_output()
         if self.cell is not None:

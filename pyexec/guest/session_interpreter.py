@@ -4,6 +4,7 @@ The shell is in the program's own process, so the supervisor trusts nothing that
 session (see bootstrap.py)."""
 
 import collections
+import contextlib
 import json
 import os
 import signal
@@ -117,11 +118,10 @@ class SessionInterpreter:
 
     def start_failure(self):
         """Return the end of what the process has printed on stderr before it ended."""
-        fd = next(fd for fd, kind in self.streams.outputs.items() if kind == STDERR)
-        try:
-            text = os.read(fd, CHUNK)
-        except OSError:
-            text = b""
+        text = b""
+        for fd in [fd for fd, kind in self.streams.outputs.items() if kind == STDERR]:
+            with contextlib.suppress(BlockingIOError):
+                text = os.read(fd, CHUNK)
         return text.decode("utf-8", "replace").strip()[-REASON_BYTES:]
 
     def close_output(self, fd):
