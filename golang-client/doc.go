@@ -10,6 +10,12 @@
 // Cancelling the context of [Client.Run] or [Client.Stream] closes the connection, and the server kills the
 // execution. With an idempotency key the execution continues.
 //
+// [Client.OpenSession] opens an interpreter that keeps its variables between calls:
+//
+//	session, err := client.OpenSession(ctx)
+//	defer session.Close(ctx)
+//	result, err := session.Eval(ctx, "x = 6; x * 7")
+//
 // Only the context limits how long a call takes. If the server sends neither data nor a keep-alive for too long,
 // the connection counts as lost.
 package pyexec

@@ -18,12 +18,14 @@ var (
 	ErrTooLarge = errors.New("too_large")
 	// ErrUnauthorized is 401 and 403: the token is missing, invalid, or lacks permission.
 	ErrUnauthorized = errors.New("unauthorized")
-	// ErrNotFound is 404: no such execution or output file. Ended executions are deleted after the retention
+	// ErrNotFound is 404: no such execution, session or file. Ended executions are deleted after the retention
 	// period.
 	ErrNotFound = errors.New("not_found")
 	// ErrConflict is 409: the Idempotency-Key was used with another request, or files were requested before the
 	// end.
 	ErrConflict = errors.New("conflict")
+	// ErrSessionClosed is 410: the session is closed; the message says why.
+	ErrSessionClosed = errors.New("session_closed")
 	// ErrQueueFull is 429: the server has no capacity now; Error.RetryAfter is the time to wait.
 	ErrQueueFull = errors.New("queue_full")
 	// ErrUnavailable is 502, 503, 504: the server, or a service that it needs, is temporarily unavailable.
@@ -36,6 +38,7 @@ var (
 
 var kinds = map[int]error{
 	400: ErrInvalidRequest, 401: ErrUnauthorized, 403: ErrUnauthorized, 404: ErrNotFound, 409: ErrConflict,
+	410: ErrSessionClosed,
 	413: ErrTooLarge, 415: ErrInvalidRequest, 422: ErrInvalidRequest, 429: ErrQueueFull,
 	502: ErrUnavailable, 503: ErrUnavailable, 504: ErrUnavailable,
 }

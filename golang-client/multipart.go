@@ -36,6 +36,13 @@ func newUploadBody(from *upload, onSent func()) (*uploadBody, error) {
 	return body, nil
 }
 
+// newContentBody returns the body of one attempt to send a file as it is.
+func newContentBody(content io.Reader, onSent func()) *uploadBody {
+	return &uploadBody{
+		contentType: "application/octet-stream", archive: io.NopCloser(content), all: content, onSent: onSent,
+	}
+}
+
 func part(form *multipart.Writer, disposition, kind string) {
 	header := textproto.MIMEHeader{"Content-Disposition": {disposition}, "Content-Type": {kind}}
 	form.CreatePart(header) //nolint:errcheck // a buffer accepts every write

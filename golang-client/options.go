@@ -17,6 +17,7 @@ type settings struct {
 	lastExpression bool
 	pythonVersion  string
 	envNames       []string
+	source         *Source
 }
 
 // metadata is the metadata of a request. Options that were not given are omitted.
@@ -32,6 +33,8 @@ type metadata struct {
 	OutputFiles  []string `json:"output_files,omitempty"`
 	Displays     bool     `json:"capture_displays,omitempty"`
 	WebhookURL   string   `json:"webhook_url,omitempty"`
+	IdleTimeout  *float64 `json:"idle_timeout_seconds,omitempty"`
+	Lifetime     *float64 `json:"lifetime_seconds,omitempty"`
 	Config       limits   `json:"config,omitzero"`
 }
 
@@ -221,6 +224,23 @@ func WithNetwork(allowed bool) Option {
 // execution. [Client.Submit] generates a key if none is given.
 func WithIdempotencyKey(key string) Option {
 	return func(s *settings) { s.key = key }
+}
+
+// WithIdleTimeout closes a session of [Client.OpenSession] after this time without a cell.
+func WithIdleTimeout(timeout time.Duration) Option {
+	seconds := timeout.Seconds()
+	return func(s *settings) { s.metadata.IdleTimeout = &seconds }
+}
+
+// WithLifetime closes a session of [Client.OpenSession] after this time, whatever happens.
+func WithLifetime(lifetime time.Duration) Option {
+	seconds := lifetime.Seconds()
+	return func(s *settings) { s.metadata.Lifetime = &seconds }
+}
+
+// WithSource puts files into the directory of a session of [Client.OpenSession].
+func WithSource(source Source) Option {
+	return func(s *settings) { s.source = &source }
 }
 
 // OnEvent makes [Client.Run] call this function with each event, in order, before it reads the next one.

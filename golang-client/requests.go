@@ -3,6 +3,7 @@ package pyexec
 import (
 	"crypto/rand"
 	"encoding/json"
+	"io"
 	"net/url"
 	"regexp"
 	"sort"
@@ -28,6 +29,7 @@ type request struct {
 	query, header map[string]string
 	body          []byte
 	upload        *upload
+	content       io.Reader // a body that is sent as it is read
 	idleTimeout   time.Duration
 	retry         Retry
 }

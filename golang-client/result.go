@@ -87,6 +87,7 @@ type Result struct {
 	ExecutionID    string       `json:"execution_id"`
 	Status         Status       `json:"status"`
 	Tenant         string       `json:"tenant"`     // of the token, if the server requires tokens
+	SessionID      string       `json:"session_id"` // the session, if the execution is a cell
 	Entrypoint     string       `json:"entrypoint"` // the file that runs
 	Stdout         string       `json:"stdout"`     // text, with invalid UTF-8 replaced; empty in the results of List
 	Stderr         string       `json:"stderr"`
@@ -110,6 +111,8 @@ type Result struct {
 
 	FilesSkipped          []SkippedFile `json:"files_skipped"`           // what was asked for but not returned
 	FilesSkippedTruncated bool          `json:"files_skipped_truncated"` // more was skipped than FilesSkipped contains
+
+	InterpreterRestarted bool `json:"interpreter_restarted"` // the session's variables are lost
 
 	// Raw is the JSON object of the response, including fields that only newer servers send. A number that does not fit
 	// into its field is only here.

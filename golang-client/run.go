@@ -52,6 +52,11 @@ func (c *Client) Submit(ctx context.Context, source Source, options ...Option) (
 	if err != nil {
 		return "", err
 	}
+	return c.accepted(ctx, req)
+}
+
+// accepted sends a request that is answered with an execution ID, and returns that.
+func (c *Client) accepted(ctx context.Context, req request) (string, error) {
 	var accepted struct {
 		ExecutionID string `json:"execution_id"`
 	}

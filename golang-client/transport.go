@@ -120,6 +120,10 @@ func (t *transport) build(ctx context.Context, req request, dog *watchdog) (*htt
 		}
 		body = upload
 		header.Set("Content-Type", upload.contentType)
+	} else if req.content != nil {
+		upload = newContentBody(req.content, dog.reset)
+		body = upload
+		header.Set("Content-Type", upload.contentType)
 	} else if req.body != nil {
 		body = bytes.NewReader(req.body)
 	}

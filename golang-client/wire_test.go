@@ -237,7 +237,7 @@ func TestErrors(t *testing.T) {
 	}
 	named := map[string]error{"error": errOther}
 	for _, kind := range []error{ErrInvalidRequest, ErrTooLarge, ErrUnauthorized, ErrNotFound, ErrConflict,
-		ErrQueueFull, ErrUnavailable, ErrServer} {
+		ErrSessionClosed, ErrQueueFull, ErrUnavailable, ErrServer} {
 		named[kind.Error()] = kind
 	}
 	for _, each := range golden[one](t, "errors") {

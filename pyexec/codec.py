@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -13,11 +14,13 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
-from pyexec.domain import events
-from pyexec.domain.events import Event
+from pyexec.domain import events, session_events
+from pyexec.domain.events import Event, StoredEvent
+from pyexec.domain.session_events import SessionEvent
 from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest, quote, shorten
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StoredEvent)
 ITEMS_MAX = 10_000
 """Maximum length of a list in a request. Each item costs microseconds in several steps."""
 STRINGS_MAX = 100_000
@@ -37,7 +40,16 @@ TAGS: dict[str, type[Event]] = {
 }
 """The tags under which events are stored. A tag never changes its meaning; a changed event gets a new tag."""
 
-_TAG_OF = {cls: tag for tag, cls in TAGS.items()}
+SESSION_TAGS: dict[str, type[SessionEvent]] = {
+    "session_opened.v1": session_events.SessionOpened,
+    "session_placed.v1": session_events.SessionPlaced,
+    "session_adopted.v1": session_events.SessionAdopted,
+    "interpreter_restarted.v1": session_events.InterpreterRestarted,
+    "session_closed.v1": session_events.SessionClosed,
+}
+"""The tags of the events of interpreter sessions."""
+
+_TAG_OF: dict[type[StoredEvent], str] = {cls: tag for tag, cls in (*TAGS.items(), *SESSION_TAGS.items())}
 
 
 def timestamp(moment: datetime) -> str:
@@ -76,21 +88,30 @@ def _unstructure_without_none(cls: type) -> Any:
 _responses.register_unstructure_hook_factory(attrs.has, _unstructure_without_none)
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: StoredEvent) -> bytes:
     """Encode an event for storage, as a JSON object with its tag under `type`."""
     return json.dumps({"type": _TAG_OF[type(event)], **_storage.unstructure(event)}).encode()
 
 
 def decode_event(stored: bytes) -> Event:
-    """Decode a stored event; raise `CorruptLog` if this version cannot read it."""
+    """Decode a stored event of an execution; raise `CorruptLog` if this version cannot read it."""
+    return _decode(stored, TAGS)
+
+
+def decode_session_event(stored: bytes) -> SessionEvent:
+    """Decode a stored event of a session; raise `CorruptLog` if this version cannot read it."""
+    return _decode(stored, SESSION_TAGS)
+
+
+def _decode(stored: bytes, tags: Mapping[str, type[E]]) -> E:
     try:
         document = json.loads(stored)
         tag = document.pop("type")
-        cls = TAGS.get(tag)
+        cls = tags.get(tag)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CorruptLog(f"a stored event is malformed: {stored[:80]!r}") from error
     if cls is None:
-        raise CorruptLog(f"a stored event has the unknown tag {tag!r}; known tags are {', '.join(TAGS)}")
+        raise CorruptLog(f"a stored event has the unknown tag {tag!r}; known tags are {', '.join(tags)}")
     try:
         return _storage.structure(document, cls)
     except (cattrs.BaseValidationError, ValueError, TypeError) as error:

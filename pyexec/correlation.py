@@ -8,9 +8,9 @@ from contextvars import ContextVar
 
 from attrs import evolve, frozen
 
-MODES = ("sync", "async", "eval", "mcp", "none")
-"""The ways to request an execution: by one of three paths of the API, or by a tool of MCP. `none` is the mode of an
-execution that this replica ends but never ran."""
+MODES = ("sync", "async", "eval", "session", "mcp", "none")
+"""The ways to request an execution: by one of three paths of the API, in a session, or by a tool of MCP. `none` is the
+mode of an execution that this replica ends but never ran."""
 
 
 @frozen

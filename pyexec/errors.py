@@ -55,6 +55,34 @@ class UnknownExecution(ExecutorError):
     code = "not_found"
 
 
+class UnknownSession(ExecutorError):
+    """No interpreter session has this id: it never existed, or it was deleted after its retention."""
+
+    code = "not_found"
+
+
+class SessionEnded(ExecutorError):
+    """The interpreter session is closed."""
+
+    code = "session_closed"
+
+
+class TooManySessions(ExecutorError):
+    """No more interpreter sessions can be opened on this replica or for this tenant now."""
+
+    code = "too_many_sessions"
+
+
+class OwnedElsewhere(ExecutorError):
+    """The request is for the replica `owner`, to which the web layer forwards it."""
+
+    code = "owned_elsewhere"
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f"the session belongs to {owner}")
+        self.owner = owner
+
+
 class UnknownFile(ExecutorError):
     """The execution has no output file with this path."""
 
@@ -150,6 +178,16 @@ class SandboxBroken(ExecutorError):
 class SandboxRefused(ExecutorError):
     """The supervisor could not unpack the archive (code `disk_full` or `bad_archive`), or the start signal came too
     late (code `late`)."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SessionFileError(ExecutorError):
+    """The supervisor of a session could not read, write or delete a file.
+
+    Codes: `not_found`, `not_a_directory`, `is_directory`, `is_link`, `disk_full`, `invalid_path`, `error`."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)

@@ -10,6 +10,7 @@ import attrs
 from attrs import field, frozen
 
 from pyexec.domain.isolation import LIMITS
+from pyexec.domain.session_request import SessionLimits
 from pyexec.domain.spec import Limits, Policy
 
 PREFIX = "PYEXEC_"
@@ -162,6 +163,16 @@ class Settings:
         "one run at the ceilings, as far as the machine has it",
         minimum=16,
     )
+    max_sessions: int = _capacity(16, "maximum number of open sessions on this replica", minimum=0)
+    session_idle_timeout: float = _capacity(
+        600.0, "default time without requests after which a session is closed, in seconds", minimum=1
+    )
+    max_session_idle_timeout: float = _capacity(
+        3600.0, "highest idle timeout that a request may ask for, in seconds", minimum=1
+    )
+    session_lifetime: float = _capacity(
+        86400.0, "default and highest lifetime of a session, in seconds", minimum=1
+    )
     warm_pool: int = _capacity(
         4, "number of idle sandboxes to keep ready, of the most requested kinds", minimum=0
     )
@@ -290,6 +301,11 @@ class Settings:
         names = ("memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds")
         numbers = {name: getattr(self, f"{kind}_{name}") for name in names}
         return Limits(timeout_seconds=getattr(self, f"{kind}_timeout"), network_disabled=True, **numbers)
+
+    def session_limits(self) -> SessionLimits:
+        """Return the limits of a session's times."""
+        idle, idle_max = self.session_idle_timeout, self.max_session_idle_timeout
+        return SessionLimits(idle_default=idle, idle_max=idle_max, lifetime_max=self.session_lifetime)
 
     def engine_host(self) -> str:
         """Return the address of the Docker engine: PYEXEC_DOCKER_SOCKET, PYEXEC_DOCKER_HOST, DOCKER_HOST or the usual

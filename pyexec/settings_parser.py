@@ -72,12 +72,14 @@ def _unknown(variable: str) -> SettingsError:
 
 
 def _defaults_over_ceilings(settings: Settings) -> Iterator[SettingsError]:
-    for name in ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds"):
-        default, ceiling = getattr(settings, f"default_{name}"), getattr(settings, f"max_{name}")
+    limits = ("timeout", "memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds")
+    pairs = [(f"default_{name}", f"max_{name}") for name in limits]
+    for default_name, ceiling_name in (*pairs, ("session_idle_timeout", "max_session_idle_timeout")):
+        default, ceiling = getattr(settings, default_name), getattr(settings, ceiling_name)
         if default is not None and ceiling is not None and default > ceiling:
-            variable = f"{PREFIX}DEFAULT_{name.upper()}"
             yield SettingsError(
-                f"{variable} is {default:g}; allowed: at most {PREFIX}MAX_{name.upper()}, which is {ceiling:g}"
+                f"{PREFIX}{default_name.upper()} is {default:g}; allowed: at most {PREFIX}{ceiling_name.upper()}, "
+                f"which is {ceiling:g}"
             )
 
 

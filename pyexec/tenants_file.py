@@ -23,6 +23,7 @@ _NUMBERS: Mapping[str, tuple[int, int | None]] = {
     "weight": (1, WEIGHT_MAX),
     "max_running": (1, None),
     "max_queued": (0, None),
+    "max_sessions": (0, None),
 }
 """The keys that are whole numbers, with their lowest and highest value."""
 _KEYS = ("tokens", *_NUMBERS, "webhook_secrets")

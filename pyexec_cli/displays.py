@@ -18,12 +18,16 @@ _CHUNK = 4096
 """Characters of base64 in one command of the kitty protocol."""
 
 
-async def output_displays(result: Result, directory: str | None, console: Console, *, show: bool) -> None:
-    """Write each display to a file of the directory. Without one, show images if `show` is set and the terminal can."""
+async def output_displays(
+    result: Result, directory: str | None, console: Console, *, show: bool, first: int = 1
+) -> None:
+    """Write each display to a file of the directory. Without one, show images if `show` is set and the terminal can.
+
+    `first` is the number of the first display."""
     if not result.displays:
         return
     if directory is not None:
-        await to_thread.run_sync(_save, result.displays, Path(directory), console)
+        await to_thread.run_sync(_save, result.displays, Path(directory), console, first)
         return
     protocol = terminal_protocol() if show else None
     shown = 0
@@ -35,9 +39,9 @@ async def output_displays(result: Result, directory: str | None, console: Consol
         console.info(f"displays not shown: {left} (--output-dir DIR saves them)")
 
 
-def _save(displays: Iterable[Display], directory: Path, console: Console) -> None:
+def _save(displays: Iterable[Display], directory: Path, console: Console, first: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    for number, display in enumerate(displays, start=1):
+    for number, display in enumerate(displays, start=first):
         target = directory / f"display-{number}{display.suffix}"
         try:
             target.write_bytes(display.content())

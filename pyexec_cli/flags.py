@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asyncclick.shell_completion import CompletionItem
 
     from pyexec_client import AsyncClient
-    from pyexec_client.options import RunOptions
+    from pyexec_client.options import Limits
 
 
 class _Number(asyncclick.ParamType[float]):
@@ -43,7 +43,7 @@ class _Number(asyncclick.ParamType[float]):
 
 
 POSITIVE = _Number(int, lambda number: number >= 1, "a positive integer")
-_ABOVE_ZERO = _Number(float, lambda number: 0 < number < math.inf, "a positive number")
+ABOVE_ZERO = _Number(float, lambda number: 0 < number < math.inf, "a positive number")
 
 GLOBAL_FLAGS = (
     asyncclick.Option(
@@ -54,7 +54,7 @@ GLOBAL_FLAGS = (
     asyncclick.Option(["--token"], metavar="TOKEN", help="Send TOKEN as the API token. [env: PYEXEC_TOKEN]"),
     asyncclick.Option(
         ["--timeout"],
-        type=_ABOVE_ZERO,
+        type=ABOVE_ZERO,
         metavar="N",
         help="Kill the program after N seconds.",
     ),
@@ -63,10 +63,10 @@ GLOBAL_FLAGS = (
     asyncclick.Option(
         ["--cpu"], type=POSITIVE, metavar="N", help="CPU weight relative to other runs (default 1024)."
     ),
-    asyncclick.Option(["--cpus"], type=_ABOVE_ZERO, metavar="N", help="CPU limit in cores, for example 0.5."),
+    asyncclick.Option(["--cpus"], type=ABOVE_ZERO, metavar="N", help="CPU limit in cores, for example 0.5."),
     asyncclick.Option(
         ["--cpu-seconds"],
-        type=_ABOVE_ZERO,
+        type=ABOVE_ZERO,
         metavar="N",
         help="Kill the program after N seconds of processor time.",
     ),
@@ -123,8 +123,8 @@ class Flags:
         except ValueError as error:
             raise asyncclick.UsageError(str(error)) from error
 
-    def options(self) -> RunOptions:
-        """Convert the flags to request options."""
+    def limits(self) -> Limits:
+        """Convert the flags to the limits of a request."""
         return {
             "timeout": _shortest(self.timeout),
             "memory_mb": self.memory,
@@ -133,7 +133,6 @@ class Flags:
             "cpus": _shortest(self.cpus),
             "cpu_seconds": _shortest(self.cpu_seconds),
             "network": self.network,
-            "image": self.image,
         }
 
 

@@ -10,11 +10,13 @@ from attrs import evolve, frozen
 
 from pyexec.mcp.executor import Document, OnProgress, tool_error
 from pyexec.mcp.progress import ProgressText
+from pyexec.mcp.sessions import Sessions
 from pyexec_client import Ended, Event, Lifecycle, Output, PyexecError, Setup, requests
+from pyexec_client.content import content
 from pyexec_client.errors import ApiError
 from pyexec_client.event_stream import stream_events
-from pyexec_client.requests import Request
-from pyexec_client.retry import Retry
+from pyexec_client.requests import EVAL_MARGIN_SECONDS, Request
+from pyexec_client.retry import NO_RETRY, Retry
 from pyexec_client.source import archive
 from pyexec_client.transport import Transport
 
@@ -28,6 +30,10 @@ class HttpExecutor:
     """Runs programs on one server, with the token of its transport."""
 
     _http: Transport
+
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions(_SessionHttp(self._http))
 
     async def openapi(self) -> Document:
         """Return the document that describes the server's API. Raise PyexecError if the server does not answer."""
@@ -106,6 +112,33 @@ class HttpExecutor:
                             field="path",
                         )
             return bytes(content)
+
+
+@frozen
+class _SessionHttp:
+    """Sends the requests of sessions."""
+
+    _http: Transport
+
+    async def send(
+        self, method: str, path: str, *, body: bytes | None = None, kind: str | None = None, bytes_max: int
+    ) -> bytes | None:
+        with _translate_errors():
+            request = Request(
+                method=method,
+                path=path,
+                headers={"Content-Type": kind} if kind else {},
+                content=None if body is None else content(body),
+                idle_timeout=None if path.endswith("/eval") else 2 * EVAL_MARGIN_SECONDS,
+                retry=_RETRY if method in ("GET", "PUT") else NO_RETRY,
+            )
+            answer = bytearray()
+            async with self._http.open(request) as response:
+                async for chunk in response.chunks():
+                    answer += chunk
+                    if len(answer) > bytes_max:
+                        return None
+            return bytes(answer)
 
 
 def _text_of(event: Event, progress: ProgressText) -> str:

@@ -156,21 +156,21 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")
     if script.stdin == "-" and stdin_is_code:
         raise asyncclick.UsageError("--stdin -: the code is read from standard input already; give a file")
-    options = RunOptions(
+    listed = script.requirements
+    return RunOptions(
+        requirements=await inputs.read_requirements(listed, "--requirements") if listed else None,
         entrypoint=script.entrypoint,
         stdin=await inputs.read_text(script.stdin, "--stdin") if script.stdin else None,
-        env=_environment(script.env) or None,
+        env=environment(script.env) or None,
         args=script.script_args or None,
         pre_commands=script.pre_commands or None,
         output_files=script.output_files or None,
         capture_displays=script.displays or None,
         webhook_url=script.webhook_url,
         inline_requirements=False if script.no_requirements else None,
-        **flags.options(),
+        image=flags.image,
+        **flags.limits(),
     )
-    if script.requirements:
-        options["requirements"] = await inputs.read_requirements(script.requirements, "--requirements")
-    return options
 
 
 async def read_request(
@@ -197,7 +197,8 @@ def note_unused_stdin(script: ScriptFlags, argument: str | None, console: Consol
         console.info("ignoring standard input: --stdin - passes it to the program")
 
 
-def _environment(settings: Sequence[str]) -> dict[str, str]:
+def environment(settings: Sequence[str]) -> dict[str, str]:
+    """Return the variables that `--env` sets. Raise UsageError if one has no name or no value."""
     variables = {}
     for setting in settings:
         name, given, value = setting.partition("=")

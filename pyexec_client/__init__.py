@@ -8,6 +8,7 @@ async with AsyncClient("http://localhost:8080") as client:
 """
 
 from .client import AsyncClient
+from .cluster import Capacity, Cluster, PoolImage, Replica, SandboxReuse, TenantQueue
 from .display import Display
 from .errors import (
     ApiError,
@@ -19,6 +20,7 @@ from .errors import (
     PyexecError,
     QueueFull,
     ServerError,
+    SessionClosed,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -36,34 +38,51 @@ from .result import (
     Usage,
 )
 from .retry import Retry
+from .session import AsyncSession, FileList, SessionInfo
 from .source import Source
 from .sync import Client
+from .sync_session import Session
+from .timeline import Timeline, TimelineEvent, TimelinePhase
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "AsyncSession",
+    "Capacity",
     "Client",
+    "Cluster",
     "Conflict",
     "ConnectionFailed",
     "Display",
     "Displayed",
     "Ended",
     "Event",
+    "FileList",
     "InvalidAnswer",
     "InvalidRequest",
     "Lifecycle",
     "NotFound",
     "Output",
     "OutputFile",
+    "PoolImage",
     "PyexecError",
     "QueueFull",
+    "Replica",
     "Result",
     "Retry",
+    "SandboxReuse",
     "ServerError",
+    "Session",
+    "SessionClosed",
+    "SessionInfo",
     "Setup",
     "SkippedFile",
     "Source",
     "Status",
+    "TenantQueue",
+    "Timeline",
+    "TimelineEvent",
+    "TimelinePhase",
     "Timings",
     "TooLarge",
     "TracebackEntry",

@@ -62,6 +62,23 @@ def number(name: str, value: object) -> float:
 def execution_id(value: Any) -> str:
     """Return the value, which must be the ID of an execution."""
     text("execution_id", value, "the ID of an execution (a str such as Result.execution_id)")
-    if not value.isascii() or not value.replace("_", "").isalnum():
-        raise ValueError(f"invalid execution ID {value!r}: it must look like exe_0123abcd")
+    return _id("execution", value, "exe_0123abcd")
+
+
+def session_id(value: Any) -> str:
+    """Return the value, which must be the ID of a session."""
+    text("session_id", value, "the ID of a session (a str such as SessionInfo.id)")
+    return _id("session", value, "ses_0123abcd")
+
+
+def file_path(value: Any) -> str:
+    """Return the value, which must be the path of a file."""
+    if not text("path", value).strip("/"):
+        raise ValueError(f"invalid file path {value!r}")
     return str(value)
+
+
+def _id(kind: str, value: str, example: str) -> str:
+    if not value.isascii() or not value.replace("_", "").isalnum():
+        raise ValueError(f"invalid {kind} ID {value!r}: it must look like {example}")
+    return value

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import math
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import anyio
 
-from . import requests
+from . import requests, session_requests
 from .arguments import number, whole_number
+from .cluster import Cluster
 from .errors import InvalidAnswer
 from .event_stream import stream_events
 from .events import Ended, Event, StreamName
-from .options import RunOptions
+from .options import RunOptions, SessionOptions
 from .parallel import run_in_parallel
 from .result import Result, Status
 from .retry import Retry
+from .session import AsyncSession, OnEvent, SessionInfo, infos_from_json
 from .source import Source
+from .timeline import Timeline
 from .transport import Transport
 
 _ANSWER_SECONDS = 1.0
-
-OnEvent = Callable[[Event], Awaitable[None] | None]
 
 
 class AsyncClient:
@@ -224,6 +226,34 @@ class AsyncClient:
         async with self._http.open(requests.files(execution_id, path, self._retry)) as response:
             return b"".join([chunk async for chunk in response.chunks()])
 
+    @asynccontextmanager
+    async def session(
+        self, source: Source | None = None, **options: Unpack[SessionOptions]
+    ) -> AsyncGenerator[AsyncSession, None]:
+        """Open a session and close it at the end of the `async with` block.
+
+        A session is an interpreter that keeps its variables between calls. `source` has files for its directory.
+        """
+        async with await self.open_session(source, **options) as session:
+            yield session
+
+    async def open_session(
+        self, source: Source | None = None, **options: Unpack[SessionOptions]
+    ) -> AsyncSession:
+        """Open a session that stays open until it is closed, or until a timeout of the session."""
+        return self._attach(await self._http.json(session_requests.open_session(source, options)))
+
+    async def get_session(self, session_id: str) -> AsyncSession:
+        """Return an existing session. As a context manager, it leaves the session open."""
+        return self._attach(await self._http.json(session_requests.get(session_id, self._retry)), keep=True)
+
+    async def sessions(self) -> builtins.list[SessionInfo]:
+        """Return all sessions."""
+        return infos_from_json(await self._http.json(session_requests.list_sessions(self._retry)))
+
+    def _attach(self, data: object, *, keep: bool = False) -> AsyncSession:
+        return AsyncSession(self._http, self._retry, self._resume, SessionInfo.from_json(data), keep)
+
     def events(self, execution_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield past and future events of an execution; the last one is `Ended`.
 
@@ -232,6 +262,17 @@ class AsyncClient:
         """
         request = requests.events(execution_id, after, self._retry)
         return stream_events(self._http, request, self._resume, execution_id=execution_id, last_id=after)
+
+    async def timeline(self, execution_id: str) -> Timeline:
+        """Return the events of an execution, with the replica of each, and the duration of each phase."""
+        return Timeline.from_json(await self._http.json(requests.timeline(execution_id, self._retry)))
+
+    async def cluster(self) -> Cluster:
+        """Return the state of all replicas, the queue of each tenant, and the leader; at most two seconds old.
+
+        A token of a tenant that does not operate the servers sees only its own queue, and no addresses.
+        """
+        return Cluster.from_json(await self._http.json(requests.cluster(self._retry)))
 
 
 def _required(response: Any, name: str, kind: type[Any]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from .json_parser import parse_json
@@ -23,6 +24,21 @@ class ConnectionFailed(PyexecError):
 
 class InvalidAnswer(PyexecError):
     """The response does not follow this API. The URL may be wrong, or a proxy may have answered."""
+
+
+@contextmanager
+def reading(what: str, data: object) -> Iterator[None]:
+    """Raise InvalidAnswer if `data` is not a JSON object, or if the block finds that it is not `what`."""
+    text = repr(data)
+    excerpt = text if len(text) <= 200 else text[:200] + "…"
+    if not isinstance(data, dict):
+        raise InvalidAnswer(f"invalid response from the server: not {what}: {excerpt}")
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidAnswer(
+            f"invalid response from the server: not {what}: {error!r} in {excerpt}"
+        ) from error
 
 
 class ApiError(PyexecError):
@@ -60,6 +76,12 @@ class InvalidRequest(ApiError):
     default_code = "invalid_request"
 
 
+class SessionClosed(ApiError):
+    """410: the session is closed; `message` says why. Open a new one."""
+
+    default_code = "session_closed"
+
+
 class TooLarge(InvalidRequest):
     """413: the archive or its contents exceed a limit of the server or of the request."""
 
@@ -73,7 +95,7 @@ class Unauthorized(ApiError):
 
 
 class NotFound(ApiError):
-    """404: no such execution or output file. Ended executions are deleted after the retention period."""
+    """404: no such execution, session or file. Ended executions are deleted after the retention period."""
 
     default_code = "not_found"
 
@@ -108,6 +130,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     403: Unauthorized,
     404: NotFound,
     409: Conflict,
+    410: SessionClosed,
     413: TooLarge,
     415: InvalidRequest,
     422: InvalidRequest,

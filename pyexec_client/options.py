@@ -60,6 +60,25 @@ class RunOptions(Limits, total=False):
     webhook_url: str | None
 
 
+class SessionOptions(Limits, total=False):
+    """Options of a session. The limits apply to each cell, and `timeout` can be given for a single cell, too.
+
+    - `image`: Docker image
+    - `requirements`: text of a requirements.txt; its packages are installed before the session opens
+    - `pre_commands`: shell commands that run as root during setup
+    - `env`: environment variables of the interpreter
+    - `idle_timeout`: the session closes after so many seconds without a cell
+    - `lifetime`: the session closes after so many seconds, whatever happens
+    """
+
+    image: str | None
+    requirements: str | None
+    pre_commands: Sequence[str] | None
+    env: Mapping[str, str] | None
+    idle_timeout: float | None
+    lifetime: float | None
+
+
 _PACKAGES = "the text of a requirements.txt (a str; for a file, Path(...).read_text())"
 _STDIN = "text (a str; send binary input as a file of the source)"
 _ENV = "a mapping of names to values, such as {'NAME': 'value'}"
@@ -76,6 +95,8 @@ _FIELDS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "output_files": ("output_files", partial(texts, expected=_PATTERNS)),
     "capture_displays": ("capture_displays", flag),
     "webhook_url": ("webhook_url", text),
+    "idle_timeout": ("idle_timeout_seconds", number),
+    "lifetime": ("lifetime_seconds", number),
 }
 _LIMITS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "timeout": ("timeout_seconds", number),
@@ -92,11 +113,18 @@ def metadata(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raise TypeError for an unknown option or a value of the wrong type, and ValueError for an infinite number.
     """
+    return _metadata(options, RunOptions.__annotations__)
+
+
+def session_metadata(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert options of a session to the request that opens it, in the same way."""
+    return _metadata(options, SessionOptions.__annotations__)
+
+
+def _metadata(options: Mapping[str, Any], allowed: Mapping[str, object]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None}
-    if unknown := given.keys() - RunOptions.__annotations__.keys():
-        raise TypeError(
-            f"unknown option {min(unknown)!r}; allowed are {', '.join(RunOptions.__annotations__)}"
-        )
+    if unknown := given.keys() - allowed.keys():
+        raise TypeError(f"unknown option {min(unknown)!r}; allowed are {', '.join(allowed)}")
     fields = _converted(_FIELDS, given)
     if "env" in given:
         variables = text_mapping("env", given["env"], _ENV)

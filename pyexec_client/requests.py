@@ -10,23 +10,25 @@ from attrs import field, frozen
 
 from . import arguments
 from .arguments import flag, text, text_mapping
+from .content import Content
 from .options import metadata
 from .retry import NO_RETRY, Retry
 from .source import Archive, Source, archive
 
-_API = "/api/v1"
+API = "/api/v1"
 _PAGE_SIZE = 100
 _POLL_SECONDS = 60
 # A connection counts as lost if the server sends nothing for the expected time plus this margin. The margin of an
 # eval is larger, because the server sends nothing while the request waits in the queue and for the setup.
-_MARGIN_SECONDS = 30.0
-_EVAL_MARGIN_SECONDS = 900.0
+MARGIN_SECONDS = 30.0
+EVAL_MARGIN_SECONDS = 900.0
 
 
 @frozen(kw_only=True)
 class Request:
     """One HTTP request.
 
+    The body is `json`, the multipart form of `archive` and `metadata`, or the bytes of `content`.
     `idle_timeout` is how many seconds may pass without a byte from the server before the connection counts as
     lost. `retry` is NO_RETRY unless the request is safe to repeat.
     """
@@ -37,8 +39,9 @@ class Request:
     headers: Mapping[str, str] = field(factory=dict)
     json: Any = None
     archive: Archive | None = None
+    content: Content | None = None
     metadata: Mapping[str, Any] = field(factory=dict)
-    idle_timeout: float | None = 2 * _MARGIN_SECONDS
+    idle_timeout: float | None = 2 * MARGIN_SECONDS
     retry: Retry = NO_RETRY
 
 
@@ -56,8 +59,8 @@ def _upload(
     tar = archive(source)
     return Request(
         method="POST",
-        path=f"{_API}/{route}",
-        headers=_key_header(key) | {"Accept": accept},
+        path=f"{API}/{route}",
+        headers=key_header(key) | {"Accept": accept},
         archive=tar,
         metadata=metadata(options),
         retry=retry if key and tar.replayable else NO_RETRY,
@@ -85,10 +88,10 @@ def evaluate(
     seconds = options.get("timeout")
     return Request(
         method="POST",
-        path=f"{_API}/eval",
-        headers=_key_header(key),
+        path=f"{API}/eval",
+        headers=key_header(key),
         json=body,
-        idle_timeout=seconds + _EVAL_MARGIN_SECONDS if seconds else None,
+        idle_timeout=seconds + EVAL_MARGIN_SECONDS if seconds else None,
         retry=retry if key else NO_RETRY,
     )
 
@@ -100,7 +103,7 @@ def get(execution_id: str, retry: Retry) -> Request:
 def wait(execution_id: str, seconds: float, retry: Retry) -> Request:
     """Build the long poll: the server answers when the execution ends, after this time, or after a minute."""
     query = {"wait": f"{max(0.0, min(seconds, _POLL_SECONDS)):g}"}
-    idle = _POLL_SECONDS + _MARGIN_SECONDS
+    idle = _POLL_SECONDS + MARGIN_SECONDS
     return Request(method="GET", path=_path(execution_id), query=query, idle_timeout=idle, retry=retry)
 
 
@@ -116,22 +119,20 @@ def page(status: str | None, left: int | None, cursor: str | None, retry: Retry)
         "cursor": cursor,
     }
     given = {name: value for name, value in query.items() if value}
-    return Request(method="GET", path=f"{_API}/executions", query=given, retry=retry)
+    return Request(method="GET", path=f"{API}/executions", query=given, retry=retry)
 
 
 def logs(execution_id: str, stream: str | None, follow: bool, retry: Retry) -> Request:
     query = ({"stream": stream} if stream else {}) | ({"follow": "1"} if follow else {})
     # A program may print nothing for any length of time.
-    idle = None if follow else 2 * _MARGIN_SECONDS
+    idle = None if follow else 2 * MARGIN_SECONDS
     path = f"{_path(execution_id)}/logs"
     return Request(method="GET", path=path, query=query, idle_timeout=idle, retry=retry)
 
 
 def files(execution_id: str, path: str | None, retry: Retry) -> Request:
     """Build the request for one output file, or for a tar of all of them if `path` is None."""
-    if path is not None and not text("path", path).strip("/"):
-        raise ValueError(f"invalid file path {path!r}")
-    suffix = "" if path is None else f"/{quote(path)}"
+    suffix = "" if path is None else f"/{quote(arguments.file_path(path))}"
     return Request(method="GET", path=f"{_path(execution_id)}/files{suffix}", retry=retry)
 
 
@@ -140,9 +141,17 @@ def events(execution_id: str, after: str | None, retry: Retry) -> Request:
     return Request(method="GET", path=f"{_path(execution_id)}/events", headers=headers, retry=retry)
 
 
+def timeline(execution_id: str, retry: Retry) -> Request:
+    return Request(method="GET", path=f"{_path(execution_id)}/timeline", retry=retry)
+
+
+def cluster(retry: Retry) -> Request:
+    return Request(method="GET", path=f"{API}/cluster", retry=retry)
+
+
 def _path(execution_id: str) -> str:
-    return f"{_API}/executions/{arguments.execution_id(execution_id)}"
+    return f"{API}/executions/{arguments.execution_id(execution_id)}"
 
 
-def _key_header(key: str | None) -> dict[str, str]:
+def key_header(key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": text("idempotency_key", key)} if key else {}

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from attrs import field, frozen
 
 from .display import Display
-from .errors import InvalidAnswer
+from .errors import reading
 
 _T = TypeVar("_T")
 
@@ -120,6 +120,7 @@ class Result:
     """The state of an execution and, once it has ended, its result. Fields that do not apply are None.
 
     - `tenant`: the tenant of the token that was sent with the code, if the server requires tokens
+    - `session_id`: the session, if the execution is a cell
     - `entrypoint`: the file that runs
     - `stdout`, `stderr`: text, with invalid UTF-8 replaced; empty in the results of `list`
     - `result`: the `repr` of the last expression (only `eval`)
@@ -129,12 +130,14 @@ class Result:
     - `files_truncated`: True if output files are missing, for example because they exceed the size limit
     - `files_skipped`: what `output_files` asked for but did not get, with the reasons
     - `files_skipped_truncated`: True if more files were skipped than `files_skipped` contains
+    - `interpreter_restarted`: True if the session got a new interpreter, so that its variables are lost
     - `raw`: the JSON object of the response, including fields that only newer servers send
     """
 
     execution_id: str
     status: Status
     tenant: str | None = None
+    session_id: str | None = None
     entrypoint: str | None = None
     stdout: str = ""
     stderr: str = ""
@@ -156,6 +159,7 @@ class Result:
     files_truncated: bool = False
     files_skipped: tuple[SkippedFile, ...] = ()
     files_skipped_truncated: bool = False
+    interpreter_restarted: bool = False
     raw: Mapping[str, Any] = field(factory=dict, repr=False, eq=False)
 
     @property
@@ -169,11 +173,9 @@ class Result:
         return self.status is Status.COMPLETED and self.exit_code == 0
 
     @classmethod
-    def from_json(cls, data: object) -> Self:
+    def from_json(cls, data: Any) -> Self:
         """Convert the JSON object of a response. Raise InvalidAnswer if it is not a result."""
-        if not isinstance(data, dict):
-            raise InvalidAnswer(f"invalid response from the server: not a result: {_excerpt(data)}")
-        try:
+        with reading("a result", data):
             known: dict[str, Any] = {name: data[name] for name in _PLAIN if data.get(name) is not None}
             known |= {name: datetime.fromisoformat(data[name]) for name in _TIMES if data.get(name)}
             return cls(
@@ -191,9 +193,6 @@ class Result:
                 ),
                 raw=data,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            text = f"invalid response from the server: not a result: {error!r} in {_excerpt(data)}"
-            raise InvalidAnswer(text) from error
 
 
 _TIMES = ("created_at", "started_at", "finished_at")
@@ -201,6 +200,7 @@ _PLAIN = (
     *(
         "execution_id",
         "tenant",
+        "session_id",
         "entrypoint",
         "stdout",
         "stderr",
@@ -210,7 +210,7 @@ _PLAIN = (
         "error_line",
         "result",
     ),
-    *("duration_ms", "files_truncated", "files_skipped_truncated"),
+    *("duration_ms", "files_truncated", "files_skipped_truncated", "interpreter_restarted"),
 )
 
 
@@ -218,8 +218,3 @@ def _part(kind: type[_T], data: Mapping[str, Any] | None) -> _T | None:
     if data is None:
         return None
     return kind(**{name: value for name, value in data.items() if name in kind.__annotations__})
-
-
-def _excerpt(data: object) -> str:
-    text = repr(data)
-    return text if len(text) <= 200 else text[:200] + "…"

@@ -14,6 +14,7 @@ import anyio
 from attrs import define, field
 
 from .arguments import text
+from .content import Content
 from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_response
 from .json_parser import parse_json
 from .multipart import Upload
@@ -28,7 +29,7 @@ class Response:
 
     url: str
     _response: aiohttp.ClientResponse
-    _upload: Upload | None
+    _body: Upload | Content | None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives. Raise ConnectionFailed if the connection is lost."""
@@ -36,7 +37,7 @@ class Response:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise _error_for_caller(self.url, error, self._upload) from error
+            raise _error_for_caller(self.url, error, self._body) from error
 
     async def json(self) -> Any:
         """Parse the body as JSON. Raise InvalidAnswer if it is not JSON."""
@@ -103,6 +104,7 @@ class Transport:
 
     async def _attempt(self, request: Request) -> Response:
         upload = Upload(request.archive, request.metadata) if request.archive else None
+        body = upload or request.content
         try:
             response = await self._open_session().request(
                 request.method,
@@ -110,21 +112,21 @@ class Transport:
                 params=request.query,
                 headers=request.headers,
                 json=request.json,
-                data=upload.form() if upload else None,
+                data=upload.form() if upload else request.content and request.content.chunks(),
                 timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=request.idle_timeout),
                 allow_redirects=False,  # a redirected POST would become a GET
             )
         except (aiohttp.ClientError, OSError) as error:
-            raise _error_for_caller(self.base_url, error, upload) from error
+            raise _error_for_caller(self.base_url, error, body) from error
         if response.status < 300:
-            return Response(self.base_url, response, upload)
+            return Response(self.base_url, response, body)
         try:
-            body = await response.read()
+            text = await response.read()
         except (aiohttp.ClientError, OSError):
-            body = b""  # the status is enough
+            text = b""  # the status is enough
         finally:
-            response.close() if upload else response.release()
-        raise error_from_response(response.status, response.headers, body)
+            response.close() if body else response.release()
+        raise error_from_response(response.status, response.headers, text)
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -134,10 +136,10 @@ class Transport:
         return self._session
 
 
-def _error_for_caller(url: str, error: Exception, upload: Upload | None) -> Exception:
-    """Return the error of building the archive if there is one, else a ConnectionFailed."""
-    if upload is not None and upload.error is not None:
-        return upload.error
+def _error_for_caller(url: str, error: Exception, body: Upload | Content | None) -> Exception:
+    """Return the error of building the body if there is one, else a ConnectionFailed."""
+    if body is not None and body.error is not None:
+        return body.error
     return ConnectionFailed(url, _reason(error))
 
 

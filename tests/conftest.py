@@ -9,7 +9,7 @@ from xdist.remote import Producer
 
 from tests.support.images import own_image
 from tests.support.schedule import PHASES, UnitScheduling, arrange, seconds_by_folder
-from tests.support.server import GLOBAL_SETTINGS, NETWORKS, Server, running_server
+from tests.support.server import GLOBAL_SETTINGS, Server, installing_settings, running_server
 
 # A property may take as long as it needs: how fast the machine is says nothing about the code.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -74,6 +74,6 @@ def image() -> Iterator[str]:
 def server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run one server for all tests that need no settings of their own."""
     with running_server(
-        tmp_path_factory.mktemp("server") / "data", image, **NETWORKS, warm_pool="2"
+        tmp_path_factory.mktemp("server") / "data", image, **installing_settings(), warm_pool="2"
     ) as shared:
         yield shared

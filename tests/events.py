@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 from itertools import count
 
+from attrs import evolve
 from hypothesis import strategies as st
 
 from pyexec.domain.events import (
@@ -23,13 +24,25 @@ from pyexec.domain.events import (
     Submitted,
     Usage,
 )
-from pyexec.domain.ids import execution_id
+from pyexec.domain.ids import execution_id, session_id
 from pyexec.domain.output_files import OutputFile, OutputFiles, SkippedPath, SkippedPattern, SkipReason
-from pyexec.domain.spec import Limits, Spec
+from pyexec.domain.session_events import (
+    CloseReason,
+    InterpreterRestarted,
+    SessionAdopted,
+    SessionClosed,
+    SessionEvent,
+    SessionOpened,
+    SessionPlaced,
+)
+from pyexec.domain.spec import Limits, SessionSpec, Spec
 from pyexec.domain.traceback import TracebackEntry, TracebackFrame
 
 LIMITS = Limits(timeout_seconds=300, network_disabled=True, memory_mb=1024, disk_mb=2048, cpu_shares=1024)
 SPEC = Spec(docker_image="python:3.12-slim", limits=LIMITS)
+SESSION_SPEC = SessionSpec(
+    docker_image="python:3.12-slim", limits=LIMITS, idle_timeout_seconds=600, lifetime_seconds=3600
+)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 _nonces = count(1)
@@ -44,8 +57,15 @@ def new_id(at: datetime | None = None) -> str:
     return execution_id(made, os.urandom(8))
 
 
-def submitted(at: datetime = START, payload: str | None = None, pinned: str | None = None) -> Submitted:
-    return Submitted(at=at, nonce=nonce(), spec=SPEC, payload=payload, pinned=pinned)
+def new_session_id() -> str:
+    return session_id(time.time_ns(), os.urandom(8))
+
+
+def submitted(
+    at: datetime = START, payload: str | None = None, pinned: str | None = None, session: str | None = None
+) -> Submitted:
+    spec = evolve(SPEC, session_id=session)
+    return Submitted(at=at, nonce=nonce(), spec=spec, payload=payload, pinned=pinned)
 
 
 def claimed(replica: str = "replica-1", at: datetime = START) -> Claimed:
@@ -84,6 +104,26 @@ def killed(at: datetime = START) -> Killed:
     return Killed(at=at, nonce=nonce())
 
 
+def opened(at: datetime = START) -> SessionOpened:
+    return SessionOpened(at=at, nonce=nonce(), spec=SESSION_SPEC)
+
+
+def placed(replica: str = "replica-1") -> SessionPlaced:
+    return SessionPlaced(at=START, nonce=nonce(), replica=replica, engine="engine-1", container="c0ffee")
+
+
+def session_adopted(replica: str = "b") -> SessionAdopted:
+    return SessionAdopted(at=START, nonce=nonce(), replica=replica)
+
+
+def interpreter_restarted() -> InterpreterRestarted:
+    return InterpreterRestarted(at=START, nonce=nonce(), reason="timeout")
+
+
+def closed(reason: CloseReason = CloseReason.DELETED, at: datetime = START) -> SessionClosed:
+    return SessionClosed(at=at, nonce=nonce(), reason=reason)
+
+
 # JSON in UTF-8 can contain any text except unpaired surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 moments = st.datetimes(datetime(1970, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC))
@@ -110,6 +150,8 @@ specs = st.builds(
     eval_last_expr=st.booleans(),
     capture_displays=st.booleans(),
     output_files=st.lists(texts, max_size=3).map(tuple),
+    session_id=st.none() | texts,
+    code=st.none() | texts,
 )
 frames = st.builds(
     TracebackFrame, file=texts, line=counts, function=st.none() | texts, code=st.none() | texts
@@ -161,6 +203,7 @@ later_events: st.SearchStrategy[Event] = st.one_of(
         usage=usages,
         output=outputs,
         files=files,
+        interpreter_restarted=st.booleans(),
     ),
     st.builds(
         Failed,
@@ -172,7 +215,44 @@ later_events: st.SearchStrategy[Event] = st.one_of(
         usage=usages,
         output=outputs,
         files=files,
+        interpreter_restarted=st.booleans(),
     ),
-    st.builds(Killed, at=moments, nonce=texts, usage=usages, output=outputs, files=files),
+    st.builds(
+        Killed,
+        at=moments,
+        nonce=texts,
+        usage=usages,
+        output=outputs,
+        files=files,
+        interpreter_restarted=st.booleans(),
+    ),
 )
 any_event = submissions | later_events
+
+session_specs = st.builds(
+    SessionSpec,
+    docker_image=texts,
+    limits=limits,
+    idle_timeout_seconds=floats,
+    lifetime_seconds=floats,
+    env_vars=st.lists(texts, max_size=3).map(tuple),
+    pre_commands=st.lists(texts, max_size=3).map(tuple),
+    requirements_txt=optional_texts,
+    tenant=texts,
+)
+session_openings = st.builds(SessionOpened, at=moments, nonce=texts, spec=session_specs)
+later_session_events: st.SearchStrategy[SessionEvent] = st.one_of(
+    st.builds(
+        SessionPlaced,
+        at=moments,
+        nonce=texts,
+        replica=texts,
+        engine=texts,
+        container=texts,
+        image=optional_texts,
+    ),
+    st.builds(SessionAdopted, at=moments, nonce=texts, replica=texts),
+    st.builds(InterpreterRestarted, at=moments, nonce=texts, reason=texts),
+    st.builds(SessionClosed, at=moments, nonce=texts, reason=st.sampled_from(CloseReason)),
+)
+any_session_event = session_openings | later_session_events

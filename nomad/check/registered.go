@@ -10,14 +10,9 @@ import (
 )
 
 // registeredJob converts a job to the type that a Nomad server validates, and sets the server's defaults. Nomad's own
-// conversion is in its agent, which takes long to compile. JSON does it too, because the fields have the same names.
+// conversion is in its agent, which takes minutes to compile. JSON does it too, because the fields have the same names.
 // A field with a value that would get lost is an error.
 func registeredJob(job *api.Job) (*structs.Job, error) {
-	for _, group := range job.TaskGroups {
-		for _, service := range group.Services {
-			service.Cluster = "" // Nomad 1.6 knows only one Consul cluster
-		}
-	}
 	text, err := withoutZeros(job)
 	if err != nil {
 		return nil, err
@@ -32,8 +27,8 @@ func registeredJob(job *api.Job) (*structs.Job, error) {
 	return &registered, nil
 }
 
-// withoutZeros encodes a value as JSON and leaves out members that are null, false, 0 or empty text. The api module is
-// newer than Nomad 1.6 and has more fields; all of them are unset.
+// withoutZeros encodes a value as JSON and leaves out members that are null, false, 0 or empty text. The api package has
+// fields that the server's type lacks; all of them are unset.
 func withoutZeros(value any) ([]byte, error) {
 	text, err := json.Marshal(value)
 	if err != nil {

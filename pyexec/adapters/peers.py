@@ -1,21 +1,26 @@
-"""Live output from the other replicas, over their HTTP API."""
+"""Requests to the other replicas, over their HTTP API: for live output, and requests of callers."""
 
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import aiohttp
 import anyio
 import anyio.lowlevel
 import cattrs
+from yarl import URL
 
 from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
-from pyexec.ports import REPLICA_HEADER, Caller, Member, Membership
+from pyexec.ports import REPLICA_HEADER, Caller, Member, Membership, PeerRequest, PeerResponse
 from pyexec_client.sse import Message, Parser
+
+logger = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 45.0
 """Three times the interval of the keep-alive comments in an event stream."""
@@ -29,6 +34,11 @@ REPORT_SECONDS = 2.0
 _VIEWS = cattrs.Converter()
 """Ignores fields that only a later version knows."""
 
+CONNECT_SECONDS = 5.0
+MEMBER_CHECK_SECONDS = 5.0
+"""How often the membership is read while a peer handles a request, which can take hours: a suspended process keeps its
+connections, but not its membership."""
+FORWARDED = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
 OUTPUT_EVENTS = ("output", "setup", "display")
 BODY_BYTES = 32 * 1024
 
@@ -39,8 +49,9 @@ class HttpPeers:
     def __init__(self, membership: Membership, replica: str) -> None:
         self._membership = membership
         self._replica = replica
-        timeout = aiohttp.ClientTimeout(total=None, connect=5.0, sock_read=SILENCE_SECONDS)
-        self._http = aiohttp.ClientSession(timeout=timeout)
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        # Without a limit of connections: each can be in use for hours, and the peers limit what they accept.
+        self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -66,7 +77,7 @@ class HttpPeers:
     async def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
     ) -> AsyncIterator[tuple[Stream, bytes]]:
-        url = f"{await self._address(execution)}/api/v1/executions/{execution.id}/events"
+        url = f"{await self._address(execution.owner, execution.id)}/api/v1/executions/{execution.id}/events"
         headers = {**self._headers(caller), "Last-Event-ID": f"{execution.seq}.{offset}"}
         try:
             with anyio.fail_after(RESPONSE_SECONDS):
@@ -87,14 +98,76 @@ class HttpPeers:
                 f"{execution.owner} failed to send the output of {execution.id}: {error}"
             ) from error
 
-    async def _address(self, execution: Execution) -> str:
-        members = (await self._membership.members()).members
-        owner = members.get(execution.owner or "")
-        if owner is None or owner.address is None:
-            raise Unavailable(
-                f"{execution.id} runs on {execution.owner}, which cannot be reached from this replica"
+    @asynccontextmanager
+    async def forward(self, replica: str, request: PeerRequest) -> AsyncIterator[PeerResponse]:
+        url = URL(
+            await self._address(replica, f"{request.method} {request.path}") + request.path, encoded=True
+        )
+        failure: Exception | None = None
+        is_gone = False
+
+        async def cancel_when_gone() -> None:
+            nonlocal is_gone
+            await self._wait_until_gone(replica)
+            is_gone = True
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel_when_gone, name=f"membership of {replica}")
+            try:
+                async with self._send(replica, url, request) as response:
+                    yield response
+            except Exception as error:  # noqa: BLE001  raised below, outside of the task group's exception group
+                failure = error
+            tasks.cancel_scope.cancel()
+        if is_gone:
+            raise Unavailable(f"{replica} stopped responding while it handled the request")
+        if failure is not None:
+            raise failure
+
+    @asynccontextmanager
+    async def _send(self, replica: str, url: URL, request: PeerRequest) -> AsyncIterator[PeerResponse]:
+        try:
+            response = await self._http.request(
+                request.method,
+                url,
+                headers=[*request.headers, (REPLICA_HEADER, self._replica)],
+                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
+                data=request.body,
+                allow_redirects=False,
+                auto_decompress=False,
+                timeout=FORWARDED,
             )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"{replica} did not answer: {error}") from error
+        async with response:
+            yield PeerResponse(
+                status=response.status, headers=response.headers, chunks=_chunks(replica, response)
+            )
+
+    async def _wait_until_gone(self, replica: str) -> None:
+        """Return once the replica is not a member any more."""
+        while True:
+            await anyio.sleep(MEMBER_CHECK_SECONDS)
+            try:
+                if replica not in (await self._membership.members()).members:
+                    return
+            except Unavailable as error:
+                logger.debug("cannot read the members while %s handles a request: %s", replica, error)
+
+    async def _address(self, replica: str | None, subject: str) -> str:
+        owner = (await self._membership.members()).members.get(replica or "")
+        if owner is None or owner.address is None:
+            raise Unavailable(f"{subject} is for {replica}, which cannot be reached from this replica")
         return owner.address.rstrip("/")
+
+
+async def _chunks(replica: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except aiohttp.ClientError as error:
+        raise Unavailable(f"{replica} broke off its response: {error}") from error
 
 
 async def _whole_body(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
 """Membership and peers of a server without a cluster: it is the only member, it leads, and it has no peers."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 
@@ -10,7 +10,7 @@ from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
-from pyexec.ports import Caller, Member, Members
+from pyexec.ports import Caller, Member, Members, PeerRequest, PeerResponse
 
 
 class SingleMember:
@@ -60,3 +60,6 @@ class NoPeers:
         request = f"offset {offset}, follow {follow}, from a replica: {caller.is_replica}"
         raise Unavailable(f"{execution.id} runs on {execution.owner}, which is not a member ({request})")
         yield
+
+    def forward(self, replica: str, request: PeerRequest) -> AbstractAsyncContextManager[PeerResponse]:
+        raise Unavailable(f"{replica} is not a member, so it gets no {request.method} {request.path}")

@@ -23,6 +23,7 @@ class FailureType(StrEnum):
     SETUP_TIMEOUT = "setup_timeout"
     IMAGE_UNAVAILABLE = "image_unavailable"
     QUEUE_TIMEOUT = "queue_timeout"
+    SESSION_CLOSED = "session_closed"
     LOST = "lost"
     INTERNAL = "internal"
 
@@ -47,11 +48,15 @@ class Output:
 
 
 @frozen(kw_only=True)
-class Event:
+class StoredEvent:
     """The time of the event by the writer's clock, and a nonce by which the writer recognizes its own event."""
 
     at: datetime
     nonce: str
+
+
+class Event(StoredEvent):
+    """An event of an execution."""
 
 
 @frozen(kw_only=True)
@@ -113,7 +118,8 @@ class KillRequested(Event):
 class Finished(Event):
     """The program ended, with any exit code.
 
-    In this and the other terminal events, `files` is None if no output files were collected."""
+    In this and the other terminal events, `files` is None if no output files were collected, and
+    `interpreter_restarted` is true if the session's interpreter was replaced because of this cell."""
 
     exit_code: int
     error: str | None = None
@@ -125,6 +131,7 @@ class Finished(Event):
     usage: Usage | None = None
     output: Output = Output()
     files: OutputFiles | None = None
+    interpreter_restarted: bool = False
 
 
 @frozen(kw_only=True)
@@ -137,6 +144,7 @@ class Failed(Event):
     usage: Usage | None = None
     output: Output = Output()
     files: OutputFiles | None = None
+    interpreter_restarted: bool = False
 
 
 @frozen(kw_only=True)
@@ -146,6 +154,7 @@ class Killed(Event):
     usage: Usage | None = None
     output: Output = Output()
     files: OutputFiles | None = None
+    interpreter_restarted: bool = False
 
 
 Terminal = Finished | Failed | Killed

@@ -1,25 +1,42 @@
-"""Execution ids: `exe_` and 32 hex digits that sort by time of creation (UUID version 7, RFC 9562 §5.7)."""
+"""Ids of executions (`exe_`) and of interpreter sessions (`ses_`): the prefix and 32 hex digits that sort by time of
+creation (UUID version 7, RFC 9562 §5.7)."""
 
 import re
 
 ID_PATTERN = r"^exe_[0-9a-f]{32}$"
+SESSION_ID_PATTERN = r"^ses_[0-9a-f]{32}$"
 _ID = re.compile(ID_PATTERN)
+_SESSION_ID = re.compile(SESSION_ID_PATTERN)
 
 
 def execution_id(time_ns: int, entropy: bytes) -> str:
-    """Return an id for a time (nanoseconds since 1970) and eight random bytes.
+    """Return an execution id for a time (nanoseconds since 1970) and eight random bytes."""
+    return f"exe_{_uuid7(time_ns, entropy):032x}"
 
-    Twelve bits of the id count fractions of a millisecond, so that ids of the same millisecond sort by time, too."""
+
+def session_id(time_ns: int, entropy: bytes) -> str:
+    """Return a session id for a time (nanoseconds since 1970) and eight random bytes."""
+    return f"ses_{_uuid7(time_ns, entropy):032x}"
+
+
+def _uuid7(time_ns: int, entropy: bytes) -> int:
+    """Return a UUID as a number.
+
+    Twelve bits of it count fractions of a millisecond, so that ids of the same millisecond sort by time, too."""
     milliseconds, rest = divmod(time_ns, 1_000_000)
     fraction = rest * 4096 // 1_000_000
     random = int.from_bytes(entropy[:8], "big") & (2**62 - 1)
-    value = (milliseconds << 80) | (7 << 76) | (fraction << 64) | (2 << 62) | random
-    return f"exe_{value:032x}"
+    return (milliseconds << 80) | (7 << 76) | (fraction << 64) | (2 << 62) | random
 
 
 def is_execution_id(text: str) -> bool:
     """Return True if `text` has the form of an execution id."""
     return _ID.fullmatch(text) is not None
+
+
+def is_session_id(text: str) -> bool:
+    """Return True if `text` has the form of a session id."""
+    return _SESSION_ID.fullmatch(text) is not None
 
 
 def created_ms(execution_id: str) -> int:

@@ -25,8 +25,9 @@ class RunOutcome:
     """The end of a run, as the replica observed it.
 
     `reason` is `exit`, `killed`, `stopped` (the server shut down), `lost` (Docker was unavailable, and then the sandbox
-    was gone), `broken` (the sandbox failed), or the name of the exceeded limit. `detail` adds an explanation.
-    `process_limit` is the limit on processes and threads if the program has reached it, whatever ended it."""
+    was gone), `broken` (the sandbox failed), `session_lost` or `session_closed` (for a cell), or the name of the
+    exceeded limit. `detail` adds an explanation. `process_limit` is the limit on processes and threads if the program
+    has reached it, whatever ended it."""
 
     reason: str
     exit_code: int = 0
@@ -38,6 +39,8 @@ class RunOutcome:
     detail: str = ""
     reported_by_supervisor: bool = False
     """True if the supervisor reported the end itself, so that it is still running."""
+    interpreter_restarted: bool = False
+    """True if the interpreter of the session was replaced because of this cell."""
 
     @property
     def leaves_sandbox_usable(self) -> bool:
@@ -80,9 +83,17 @@ def terminal_event(
                 usage=outcome.usage,
                 output=output,
                 files=files,
+                interpreter_restarted=outcome.interpreter_restarted,
             )
         case "killed":
-            return Killed(at=at, nonce=nonce, usage=outcome.usage, output=output, files=files)
+            return Killed(
+                at=at,
+                nonce=nonce,
+                usage=outcome.usage,
+                output=output,
+                files=files,
+                interpreter_restarted=outcome.interpreter_restarted,
+            )
         case "timeout":
             kind, code = FailureType.TIMEOUT, TIMEOUT_EXIT
             error = f"the program ran longer than {limits.timeout_seconds:g} s and was stopped"
@@ -107,6 +118,12 @@ def terminal_event(
         case "lost":
             kind, code = FailureType.LOST, None
             error = "Docker became unavailable during the run, and the sandbox is gone; the code may have run"
+        case "session_lost":
+            kind, code = FailureType.LOST, None
+            error = outcome.detail
+        case "session_closed":
+            kind, code = FailureType.SESSION_CLOSED, None
+            error = outcome.detail
         case _:
             kind, code = FailureType.INTERNAL, None
             error = f"the sandbox failed: {outcome.detail or outcome.reason}"
@@ -119,6 +136,7 @@ def terminal_event(
         usage=outcome.usage,
         output=output,
         files=files,
+        interpreter_restarted=outcome.interpreter_restarted,
     )
 
 

@@ -31,7 +31,8 @@ class ClusterState:
     number.
     `shares`: the claims of each tenant so far.
     `gone_since`: for each replica that is no longer live, the time at which the reconciler learned that.
-    `adoption_seconds`: how long another replica on the same engine may take to adopt a running program."""
+    `adoption_seconds`: how long another replica on the same engine may take to adopt a running program.
+    `open_sessions`: the interpreter sessions that are open; None if they are not known yet."""
 
     now: float
     open: Sequence[OpenExecution]
@@ -43,6 +44,7 @@ class ClusterState:
     shares: FairShares = field(factory=FairShares)
     gone_since: Mapping[str, float] = field(factory=dict)
     adoption_seconds: float = 0.0
+    open_sessions: Set[str] | None = None
 
 
 @frozen(kw_only=True)
@@ -75,21 +77,31 @@ class MarkLost:
     execution: Execution
 
 
-Action = Claim | Expire | Release | MarkLost
+@frozen(kw_only=True)
+class EndCell:
+    """End a cell that has not started: its session is closed, and the replica that had to end it is gone."""
+
+    execution: Execution
+
+
+Action = Claim | Expire | Release | MarkLost | EndCell
 
 
 def plan(state: ClusterState) -> Sequence[Action]:
     """Return the actions that are due, at most one for each execution: of each tenant, oldest execution first.
 
     Safety: only executions that never reached RUNNING are released or claimed, executions with a kill request are not
-    released, and no replica is given more executions than its capacity, and one of each tenant that is `ahead`."""
+    released, and no replica is given more executions than its capacity, and one of each tenant that is `ahead`.
+    The owner of a session starts and ends its cells; the plan ends those of closed sessions whose owner is gone."""
     candidates = sorted(state.open, key=lambda open_execution: open_execution.execution.id)
     claims = _plan_claims(state, [each.execution for each in candidates if _is_claimable(state, each)])
     actions: list[Action] = []
     for candidate in candidates:
         execution = candidate.execution
         action: Action | None
-        if _is_claimable(state, candidate):
+        if execution.spec.session_id is not None:
+            action = _plan_cell(state, execution)
+        elif _is_claimable(state, candidate):
             action = next(claims, None)
         elif execution.phase is Phase.QUEUED:
             action = _plan_queued(state, candidate)
@@ -110,7 +122,8 @@ def _is_claimable(state: ClusterState, candidate: OpenExecution) -> bool:
     """Return True if any replica may claim the execution."""
     execution = candidate.execution
     is_unbound = execution.phase is Phase.QUEUED and execution.pinned is None
-    return is_unbound and not _has_expired(state, candidate)
+    is_cell = execution.spec.session_id is not None
+    return is_unbound and not is_cell and not _has_expired(state, candidate)
 
 
 def _plan_queued(state: ClusterState, candidate: OpenExecution) -> Action:
@@ -189,18 +202,30 @@ def _plan_orphaned(state: ClusterState, execution: Execution) -> Action | None:
     return MarkLost(execution=execution) if state.now >= since + state.adoption_seconds else None
 
 
+def _plan_cell(state: ClusterState, execution: Execution) -> Action | None:
+    """End a cell if its session is not open, and its replica is gone. Otherwise that replica or the next owner of the
+    session starts it or ends it."""
+    if state.open_sessions is None or execution.spec.session_id in state.open_sessions:
+        return None
+    if execution.phase is Phase.ENDED or (execution.owner or execution.pinned) in state.capacity:
+        return None
+    is_started = execution.phase is Phase.RUNNING
+    return MarkLost(execution=execution) if is_started else EndCell(execution=execution)
+
+
 def next_deadline(state: ClusterState) -> float | None:
     """Return the time at which the next action becomes due if nothing changes before; None if there is none.
 
     The terms are the same as in `plan`: rounding must not make a deadline earlier than its action."""
+    without_cells = [candidate for candidate in state.open if candidate.execution.spec.session_id is None]
     moments = [
         candidate.waiting_since + state.queue_timeout_seconds
-        for candidate in state.open
+        for candidate in without_cells
         if candidate.execution.phase is Phase.QUEUED
     ]
     moments += [
         state.gone_since.get(candidate.execution.owner or "", state.now) + state.adoption_seconds
-        for candidate in state.open
+        for candidate in without_cells
         if candidate.execution.phase is Phase.RUNNING and candidate.execution.owner not in state.capacity
     ]
     return min(moments, default=None)

@@ -52,6 +52,7 @@ class Summary:
     execution_id: str
     status: Status
     tenant: str | None = None
+    session_id: str | None = None
     entrypoint: str | None = None
     exit_code: int | None = None
     error: str | None = None
@@ -64,6 +65,7 @@ class Summary:
     duration_ms: int | None = None
     timings_ms: Timings | None = None
     usage: Usage | None = None
+    interpreter_restarted: bool | None = None
 
 
 @frozen(kw_only=True)
@@ -160,6 +162,7 @@ def _facts(execution: Execution) -> dict[str, object]:
         "execution_id": execution.id,
         "status": execution.status,
         "tenant": execution.spec.tenant,
+        "session_id": execution.spec.session_id,
         "entrypoint": execution.spec.entrypoint,
         "created_at": execution.created_at,
         "started_at": execution.started_at,
@@ -178,6 +181,7 @@ def _facts(execution: Execution) -> dict[str, object]:
             run=_ms(started, end.at),
         ),
         "usage": end.usage,
+        "interpreter_restarted": True if end.interpreter_restarted else None,
     }
     if isinstance(end, Finished | Failed):
         facts |= {"exit_code": end.exit_code, "error": end.error, "error_type": end.error_type}

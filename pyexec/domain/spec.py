@@ -105,7 +105,9 @@ class Spec:
     """Everything that determines how an execution runs. If `entrypoint` is None, it is detected in the archive.
 
     `requires_python` is the version specifier that the image's Python must satisfy; None if any will do. `tenant` is
-    the tenant of the token that the caller sent, not a part of the request."""
+    the tenant of the token that the caller sent, not a part of the request.
+
+    A cell names its session, and has its source text in `code`, or in the payload if it is long."""
 
     docker_image: str
     limits: Limits
@@ -121,6 +123,8 @@ class Spec:
     output_files: tuple[str, ...] = ()
     webhook_url: str | None = None
     tenant: str = DEFAULT_TENANT
+    session_id: str | None = None
+    code: str | None = None
 
     @property
     def reports(self) -> bool:
@@ -130,9 +134,34 @@ class Spec:
     @property
     def recipe(self) -> Recipe | None:
         """The recipe of the environment that the execution needs; None if it needs only the image."""
-        if not self.pre_commands and self.requirements_txt is None:
-            return None
-        return Recipe(pre_commands=self.pre_commands, requirements_txt=self.requirements_txt)
+        return _recipe(self.pre_commands, self.requirements_txt)
+
+
+@frozen(kw_only=True)
+class SessionSpec:
+    """Everything that determines how an interpreter session runs.
+
+    `limits` apply to each cell. `timeout_seconds` in it is the default of a cell's timeout."""
+
+    docker_image: str
+    limits: Limits
+    idle_timeout_seconds: float
+    lifetime_seconds: float
+    env_vars: tuple[str, ...] = ()
+    pre_commands: tuple[str, ...] = ()
+    requirements_txt: str | None = None
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the environment that the session needs; None if it needs only the image."""
+        return _recipe(self.pre_commands, self.requirements_txt)
+
+
+def _recipe(pre_commands: tuple[str, ...], requirements_txt: str | None) -> Recipe | None:
+    if not pre_commands and requirements_txt is None:
+        return None
+    return Recipe(pre_commands=pre_commands, requirements_txt=requirements_txt)
 
 
 @frozen(kw_only=True)
@@ -200,16 +229,19 @@ def _resolve_limits(requested: RequestedLimits, policy: Policy) -> Limits:
         if value is None:
             resolved[name] = getattr(policy.defaults, name)
             continue
-        ceiling = getattr(policy.ceilings, name)
-        # Compare without conversion: JSON allows whole numbers that no float can hold.
-        if not minimum <= value <= (sys.float_info.max if ceiling is None else ceiling):
-            at_most = "" if ceiling is None else f" and at most {ceiling:g}"
-            raise InvalidRequest(
-                f"config.{name} must be at least {minimum:g}{at_most}, not {str(value)[:20]}",
-                field=f"config.{name}",
-            )
+        check_range(f"config.{name}", value, minimum, getattr(policy.ceilings, name))
         resolved[name] = value
     return Limits(network_disabled=requested.network_disabled, **resolved)  # type: ignore[arg-type]
+
+
+def check_range(field: str, value: float, minimum: float, maximum: float | None) -> None:
+    """Raise `InvalidRequest` if the value of a field is out of range."""
+    # Compare without conversion: JSON allows whole numbers that no float can hold.
+    if not minimum <= value <= (sys.float_info.max if maximum is None else maximum):
+        at_most = "" if maximum is None else f" and at most {maximum:g}"
+        raise InvalidRequest(
+            f"{field} must be at least {minimum:g}{at_most}, not {str(value)[:20]}", field=field
+        )
 
 
 def _check_image(image: str, policy: Policy) -> None:

@@ -18,14 +18,16 @@ class Tenant:
     """A tenant and what it may use on each replica.
 
     `weight` is its share of the starts while several tenants wait. `max_running` limits its running programs, and
-    `max_queued` its executions that wait; None means that only the limits of the server apply. `webhook_secrets` sign
-    its webhooks, newest first; without them, the secrets of the server do."""
+    `max_queued` its executions that wait; None means that only the limits of the server apply. `max_sessions` limits
+    its open sessions on all replicas together. `webhook_secrets` sign its webhooks, newest first; without them, the
+    secrets of the server do."""
 
     name: str
     weight: int = 1
     max_running: int | None = None
     max_queued: int | None = None
     webhook_secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    max_sessions: int | None = None
 
 
 @frozen

@@ -33,6 +33,11 @@ def execution_uri(execution_id: str, *parts: str) -> str:
     return "/".join(["pyexec://executions", execution_id, *(quote(part) for part in parts)])
 
 
+def session_file_uri(session_id: str, path: str) -> str:
+    """Return the URI of a file of a session."""
+    return f"pyexec://sessions/{session_id}/files/{quote(path)}"
+
+
 def tool_result(result: Document) -> CallToolResult:
     """Return a run's result for a model. A program that failed is an error that the model can see."""
     return state_result(result).model_copy(update={"is_error": not is_success(result)})
@@ -85,6 +90,8 @@ def _summary(result: Document) -> str:
         facts.append(f"{milliseconds} ms")
     if not is_success(result):
         facts += [str(result[name]) for name in ("error_type", "error") if result.get(name)]
+    if result.get("interpreter_restarted"):
+        facts.append("the session has a new interpreter: its variables are lost")
     if result.get("truncated", {}).get("displays"):
         facts.append("some displays are left out")
     facts += [f"not returned: {_skipped(entry)}" for entry in result.get("files_skipped") or ()]

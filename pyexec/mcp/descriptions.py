@@ -32,6 +32,25 @@ READ_FILE = (
     "image, UTF-8 as text, anything else as base64."
 )
 
+RUN_IN_SESSION = (
+    "Run the code in this session, which open_session has opened: variables, imports and files of earlier calls are "
+    "there. Only `timeout_seconds` can be combined with it. Without it, each call starts afresh."
+)
+SESSION_ID = "Id of the session, from open_session."
+SESSION_PATH = "Path of the file, relative to the session's working directory /work."
+OPEN_SESSION = (
+    "Open a session: a Python interpreter that keeps variables, imports and files between calls of run_python with its "
+    "session_id. Use it to work on the same data in several steps. It closes by itself after some time without calls; "
+    "close it earlier with close_session."
+)
+CLOSE_SESSION = "Close a session. Its variables and its files are deleted. Returns its state."
+WRITE_SESSION_FILE = "Write a file into a session, as text or as base64. An existing file is replaced."
+FILE_TEXT = "The contents, as UTF-8 text."
+FILE_BASE64 = "The contents of a binary file, as base64."
+READ_SESSION_FILE = (
+    "Return a file of a session. An image is returned as an image, UTF-8 as text, anything else as base64."
+)
+
 
 def run_python(api: ApiSchemas) -> str:
     """Return the description of `run_python`, with the server's limits."""
@@ -41,8 +60,7 @@ def run_python(api: ApiSchemas) -> str:
     )
     return (
         "Run Python code in an isolated sandbox, wait for its end, and return stdout, stderr, the exit code and the "
-        f"value of the last expression. {displays}Each call starts afresh: no variable and no file of an earlier call "
-        "is left.\n"
+        f"value of the last expression. {displays}{_freshness(api)}\n"
         f"- Python and its standard library come from the image {image}. List other packages in `requirements`; they "
         "are installed before the run and cached.\n"
         "- There is no network unless `network` is true. Package installation does not need `network`.\n"
@@ -50,6 +68,12 @@ def run_python(api: ApiSchemas) -> str:
         "`output_files`, and read them with read_output_file.\n"
         f"- Limits: {_limits(api)}."
     )
+
+
+def _freshness(api: ApiSchemas) -> str:
+    text = "Each call starts afresh: no variable and no file of an earlier call is left"
+    has_sessions = api.has_component("SessionView")
+    return f"{text}, unless it names a session (open_session)." if has_sessions else f"{text}."
 
 
 def instructions(api: ApiSchemas) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pyexec.mcp.sessions import Sessions
 
 Document = dict[str, Any]
 EXECUTOR = "pyexec.executor"
@@ -35,6 +38,10 @@ def tool_error(message: str, *, code: str, field: str | None = None) -> ToolErro
 
 class Executor(Protocol):
     """Runs programs for one caller, and answers for that caller's executions. Raises `ToolError`."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of the caller."""
 
     async def run(self, request: Document, call_id: str | None, on_progress: OnProgress | None) -> Document:
         """Run the request of `/api/v1/eval`, and return the result. If this call is cancelled, kill the run.

@@ -40,6 +40,10 @@ class ApiSchemas:
             schema["type"] = next(kind for kind in kinds if kind != "null")
         return schema
 
+    def has_component(self, component: str) -> bool:
+        """Return True if the API has this component."""
+        return component in self._components
+
     def has(self, component: str, name: str) -> bool:
         """Return True if the component has this field."""
         return name in self._components[component]["properties"]

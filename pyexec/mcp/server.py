@@ -34,7 +34,8 @@ from pyexec.mcp.executor import Executor, ToolError
 from pyexec.mcp.progress import Progress
 from pyexec.mcp.resources import TEMPLATES, UnknownResource, list_resources, read_resource
 from pyexec.mcp.schemas import ApiSchemas, Schema, check_arguments, with_whole_numbers
-from pyexec.mcp.tools import Call, ToolEntry, create_tools
+from pyexec.mcp.tool_entry import Call, ToolEntry
+from pyexec.mcp.tools import create_tools
 
 logger = logging.getLogger(__name__)
 

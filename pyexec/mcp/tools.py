@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
-from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
 
 from pyexec.mcp import descriptions
 from pyexec.mcp.content import execution_uri, file_content, state_result, tool_result
-from pyexec.mcp.executor import Document, Executor, OnProgress
+from pyexec.mcp.executor import Document
 from pyexec.mcp.schemas import ApiSchemas, Schema
+from pyexec.mcp.session_tools import has_sessions, run_cell, session_id_of, session_tools
+from pyexec.mcp.tool_entry import Call, ToolEntry, tool_entry
 
 WAIT_SECONDS_MAX = 60
 LIST_MAX = 100
@@ -20,30 +21,10 @@ FILE_BYTES_MAX = 8 * 1024 * 1024
 """The largest file that is sent as content. Larger ones are for the HTTP API."""
 
 
-@frozen(kw_only=True)
-class Call:
-    """One call of a tool: the caller's executor, the checked arguments, and the function to call with progress.
-
-    `call_id` names the call for a later cancellation; None if the transport itself cancels calls."""
-
-    executor: Executor
-    arguments: Mapping[str, Any]
-    call_id: str | None = None
-    on_progress: OnProgress | None = None
-
-
-@frozen(kw_only=True)
-class ToolEntry:
-    """A tool as clients see it, and the function that carries it out."""
-
-    tool: Tool
-    run: Callable[[Call], Awaitable[CallToolResult]]
-
-
 def create_tools(openapi: Schema) -> tuple[ToolEntry, ...]:
     """Return the tools of the server that this OpenAPI document describes."""
     api = ApiSchemas(openapi)
-    return (*_run_tools(api), *_execution_tools(api))
+    return (*_run_tools(api), *_execution_tools(api), *session_tools(api))
 
 
 _WAIT: Schema = {
@@ -75,6 +56,7 @@ _KILLS = ToolAnnotations(
 
 def _run_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
     """Return the tools that start a run."""
+    in_session = {"session_id": session_id_of(api, descriptions.RUN_IN_SESSION)} if has_sessions(api) else {}
     capture = {"capture_displays": True} if api.has("Metadata", "capture_displays") else {}
 
     async def submit(call: Call) -> CallToolResult:
@@ -84,16 +66,16 @@ def _run_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
         return _structured({"execution_id": execution_id}, f"submitted {execution_id}")
 
     return (
-        _entry(
+        tool_entry(
             run=_run,
             name="run_python",
             title="Run Python code",
             description=descriptions.run_python(api),
-            arguments=api.arguments(["code"], **_run_properties(api, descriptions.CODE)),
+            arguments=api.arguments(["code"], **_run_properties(api, descriptions.CODE), **in_session),
             output=api.output("Result"),
             annotations=_RUNS,
         ),
-        _entry(
+        tool_entry(
             run=submit,
             name="submit_python",
             title="Submit Python code",
@@ -111,7 +93,7 @@ def _execution_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
     path = api.field("OutputFile", "path")
     status = api.field("Summary", "status")
     return (
-        _entry(
+        tool_entry(
             run=_get,
             name="get_execution",
             title="Get an execution",
@@ -120,7 +102,7 @@ def _execution_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
             output=api.output("Result"),
             annotations=_READS,
         ),
-        _entry(
+        tool_entry(
             run=_kill,
             name="kill_execution",
             title="Kill an execution",
@@ -129,7 +111,7 @@ def _execution_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
             output=api.output("KillAnswer"),
             annotations=_KILLS,
         ),
-        _entry(
+        tool_entry(
             run=_list,
             name="list_executions",
             title="List executions",
@@ -138,7 +120,7 @@ def _execution_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
             output=api.output("Listing"),
             annotations=_READS,
         ),
-        _entry(
+        tool_entry(
             run=_read_file,
             name="read_output_file",
             title="Read an output file",
@@ -147,27 +129,6 @@ def _execution_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
             annotations=_READS,
         ),
     )
-
-
-def _entry(
-    *,
-    run: Callable[[Call], Awaitable[CallToolResult]],
-    name: str,
-    title: str,
-    description: str,
-    arguments: Schema,
-    annotations: ToolAnnotations,
-    output: Schema | None = None,
-) -> ToolEntry:
-    tool = Tool(
-        name=name,
-        title=title,
-        description=description,
-        input_schema=arguments,
-        output_schema=output,
-        annotations=annotations,
-    )
-    return ToolEntry(tool=tool, run=run)
 
 
 def _run_properties(api: ApiSchemas, code: str) -> dict[str, Schema]:
@@ -204,6 +165,8 @@ def _request(arguments: Mapping[str, Any]) -> Document:
 
 
 async def _run(call: Call) -> CallToolResult:
+    if "session_id" in call.arguments:
+        return await run_cell(call)
     request = {**_request(call.arguments), "eval_last_expr": True}
     return tool_result(await call.executor.run(request, call.call_id, call.on_progress))
 

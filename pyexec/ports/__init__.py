@@ -1,6 +1,15 @@
 """The interfaces to the outside world, as the services need them. Adapters implement them."""
 
-from pyexec.ports.cluster import REPLICA_HEADER, Caller, Member, Members, Membership, Peers
+from pyexec.ports.cluster import (
+    REPLICA_HEADER,
+    Caller,
+    Member,
+    Members,
+    Membership,
+    PeerRequest,
+    PeerResponse,
+    Peers,
+)
 from pyexec.ports.engine import (
     Container,
     ContainerSpec,
@@ -12,6 +21,7 @@ from pyexec.ports.engine import (
     SetupContainer,
     SetupSpec,
 )
+from pyexec.ports.sessions import SessionIndex, SessionLog
 from pyexec.ports.storage import (
     BlobStore,
     EventLog,
@@ -47,7 +57,11 @@ __all__ = [
     "Membership",
     "OpenExecutions",
     "OutstandingWebhooks",
+    "PeerRequest",
+    "PeerResponse",
     "Peers",
+    "SessionIndex",
+    "SessionLog",
     "SetupContainer",
     "SetupSpec",
     "Tracer",

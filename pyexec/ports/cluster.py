@@ -1,6 +1,6 @@
-"""The replicas of a deployment: membership, leadership, and requests for output that only another replica has."""
+"""The replicas of a deployment: membership, leadership, and requests that only another replica can answer."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from attrs import frozen
 from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
+from pyexec.domain.session import Session
 
 REPLICA_HEADER = "X-Pyexec-Replica"
 """The header that marks a request from another replica; its value is the name of that replica."""
@@ -72,13 +73,35 @@ class Caller:
     tenant: str | None = None
     is_replica: bool = False
 
-    def may_access(self, execution: Execution) -> bool:
-        """Return True if the caller may read and kill the execution."""
-        return self.tenant is None or self.tenant == execution.spec.tenant
+    def may_access(self, subject: Execution | Session) -> bool:
+        """Return True if the caller may use the execution or the session."""
+        return self.tenant is None or self.tenant == subject.spec.tenant
+
+
+@frozen(kw_only=True)
+class PeerRequest:
+    """A request to forward. `path` has the query string; `body` can be iterated once."""
+
+    method: str
+    path: str
+    headers: Sequence[tuple[str, str]]
+    body: AsyncIterator[bytes] | None = None
+
+
+@frozen(kw_only=True)
+class PeerResponse:
+    """The response of another replica. `chunks` is its body, and can be iterated once.
+
+    `chunks` raises `Unavailable` if the connection breaks."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
 
 
 class Peers(Protocol):
-    """Asks the other replicas for their state, and for the output of programs that they run."""
+    """Sends requests to the other replicas: for their state, for the output of programs that they run, and those of
+    callers."""
 
     async def report(self, member: Member, caller: Caller) -> ClusterView:
         """Return what a replica reports about itself to this caller. Raises `Unavailable` if it does not answer."""
@@ -91,3 +114,9 @@ class Peers(Protocol):
         With `follow`, continue until the next event of the execution; otherwise stop after the output so far.
 
         Raises `Unavailable` if the owner of the execution cannot be reached, or if the connection breaks."""
+
+    def forward(self, replica: str, request: PeerRequest) -> AbstractAsyncContextManager[PeerResponse]:
+        """Send a caller's request to another replica. At the end of the scope, an unfinished request is cancelled.
+
+        The scope raises `Unavailable` if the replica cannot be reached, if the connection breaks, or if the replica
+        stops being a member."""

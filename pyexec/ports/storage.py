@@ -6,7 +6,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from pyexec.domain.events import Event, Submitted
+from pyexec.domain.events import Event, StoredEvent, Submitted
 from pyexec.domain.execution import Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.webhooks import receiver_of
@@ -66,7 +66,7 @@ def receiver_in(after: int, events: Sequence[Event]) -> str | None:
     return receiver_of(first.spec.webhook_url)
 
 
-def check_append(after: int, events: Sequence[Event], key: IdempotencyKey | None) -> None:
+def check_append(after: int, events: Sequence[StoredEvent], key: IdempotencyKey | None) -> None:
     """Raise `ValueError` for arguments that no implementation of `EventLog.append` takes."""
     if not events:
         raise ValueError("an append needs events")

@@ -10,6 +10,7 @@ from pyexec.domain.output_files import UNSAFE, FileLimits, SkippedPattern, SkipR
 from pyexec.domain.output_log import Stream
 from pyexec.guest import wire
 from pyexec.sandbox.guest_source import collector_modules
+from pyexec.sandbox.session_protocol import SessionFrame
 
 _HEADER = wire.HEADER
 KILL_FRAME = _HEADER.pack(wire.KILL, 0)
@@ -106,7 +107,8 @@ class Exited:
     """The program has ended, and all its processes are dead. `reason` is `exit`, or the limit that ended it.
 
     `process_limit` is the limit on processes and threads if the program has reached it. `result_truncated` is true if
-    the supervisor has dropped a part of what the program reported."""
+    the supervisor has dropped a part of what the program reported. `interpreter_restarted` is true if a session has a
+    new interpreter because of this cell."""
 
     reason: str
     exit_code: int
@@ -115,6 +117,7 @@ class Exited:
     peak_memory_bytes: int
     result_truncated: bool
     process_limit: int | None
+    interpreter_restarted: bool = False
 
 
 @frozen
@@ -162,6 +165,7 @@ Frame = (
     | FileChunk
     | FileSkipped
     | FilesCollected
+    | SessionFrame
 )
 
 

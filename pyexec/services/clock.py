@@ -20,3 +20,8 @@ def nonce() -> str:
 def new_execution_id() -> str:
     """Return a new execution id. Ids sort by the time of their creation."""
     return ids.execution_id(time.time_ns(), os.urandom(8))
+
+
+def new_session_id() -> str:
+    """Return a new session id. Ids sort by the time of their creation."""
+    return ids.session_id(time.time_ns(), os.urandom(8))

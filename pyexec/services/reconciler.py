@@ -13,15 +13,12 @@ from attrs import frozen
 
 from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
-from pyexec.domain.events import Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.fair_queue import FairShares
 from pyexec.domain.plan import (
     Action,
     Claim,
     ClusterState,
-    Expire,
-    MarkLost,
     OpenExecution,
     Release,
     next_deadline,
@@ -30,10 +27,11 @@ from pyexec.domain.plan import (
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import EventLog, Member, Membership
 from pyexec.services.active_runs import ActiveRuns
-from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.plan_events import append_of
 from pyexec.services.replica_load import ReplicaLoad
 from pyexec.services.retention import MAINTENANCE_SECONDS, Retention
+from pyexec.services.session_reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.webhooks import WebhookDeliveries
@@ -66,6 +64,7 @@ class Reconciler:
         active_runs: ActiveRuns,
         retention: Retention,
         webhooks: WebhookDeliveries,
+        sessions: SessionReconciler,
         corrupt_logs: CorruptLogReporter,
     ) -> None:
         self._config = config
@@ -76,6 +75,7 @@ class Reconciler:
         self._active_runs = active_runs
         self._retention = retention
         self._webhooks = webhooks
+        self._sessions = sessions
         self._corrupt_logs = corrupt_logs
         self._lengths: dict[str, int] = {}
         self._open: dict[str, OpenExecution] = {}
@@ -91,12 +91,14 @@ class Reconciler:
 
     @property
     def backlog(self) -> int:
-        """The number of accepted executions without a claim, if this replica is the leader; else 0."""
+        """The number of accepted executions without a claim, if this replica is the leader; else 0.
+
+        Cells are left out: they wait for their session."""
         return self.backlog_by_tenant().total()
 
     def backlog_by_tenant(self) -> Counter[str]:
         """Return the number of these executions by tenant."""
-        executions = [seen.execution for seen in self._open.values()] if self.leading.locked() else []
+        executions = self._without_cells() if self.leading.locked() else ()
         return Counter(each.spec.tenant for each in executions if each.phase is Phase.QUEUED)
 
     async def run(self) -> None:
@@ -115,12 +117,15 @@ class Reconciler:
     async def _lead(self) -> None:
         self._lengths, self._open, self._first_seen, self._gone_since = {}, {}, {}, {}
         self._corrupt = set()
+        self._sessions.reset()
         self._members = (await self._membership.members()).members
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_members, name="watch members")
             tasks.start_soon(self._watch_log, name="watch open executions")
+            tasks.start_soon(self._watch_sessions, name="watch sessions")
             tasks.start_soon(self._retention.retire_ended, name="retention")
             tasks.start_soon(self._webhooks.run, name="webhooks")
+            tasks.start_soon(self._sessions.retire_closed, name="retention of sessions")
             tasks.start_soon(self._maintain, name="rebuild indexes")
             while True:
                 changed = self._changed.next_event()
@@ -134,17 +139,18 @@ class Reconciler:
                 with correlated(action.execution.id, tenant=action.execution.spec.tenant):
                     await self._act(action)
                 self._failures.recovered()
+            session_deadline = await self._sessions.close_lost(self._members.keys(), self._gone_since)
         except Unavailable as error:
             self._failures.failed(error)
             return RETRY_SECONDS
-        deadline = next_deadline(self._view())
-        return None if deadline is None else max(0.0, deadline - anyio.current_time())
+        deadlines = [each for each in (next_deadline(self._view()), session_deadline) if each is not None]
+        return max(0.0, min(deadlines) - anyio.current_time()) if deadlines else None
 
     def _view(self) -> ClusterState:
         load = ReplicaLoad(
             here=self._config.replica,
             members=self._members,
-            executions=[seen.execution for seen in self._open.values()],
+            executions=self._without_cells(),
             slots=self._slots,
             lane=self._lane,
         )
@@ -159,7 +165,13 @@ class Reconciler:
             gone_since=dict(self._gone_since),
             queue_timeout_seconds=self._config.queue_timeout_seconds,
             adoption_seconds=self._config.adoption_seconds,
+            open_sessions=self._sessions.open_ids,
         )
+
+    def _without_cells(self) -> list[Execution]:
+        """Return the open executions that take slots. Cells take none."""
+        executions = (seen.execution for seen in self._open.values())
+        return [execution for execution in executions if execution.spec.session_id is None]
 
     async def _watch_members(self) -> None:
         failures = FailureLog(logger, "watching the members")
@@ -174,6 +186,14 @@ class Reconciler:
         self._changed.notify_all()
         await self._retention.sweep(found.members)
         return found.version
+
+    async def _watch_sessions(self) -> None:
+        failures = FailureLog(logger, "watching the sessions")
+        version: int | None = None
+        while True:
+            version = await retry(partial(self._sessions.update, version), failures)
+            self._update_gone()
+            self._changed.notify_all()
 
     async def _watch_log(self) -> None:
         failures = FailureLog(logger, "watching the open executions")
@@ -234,36 +254,21 @@ class Reconciler:
         )
 
     def _update_gone(self) -> None:
-        """Record when each owner of an open execution was first missing from the members."""
-        owners = {seen.execution.owner for seen in self._open.values()}
+        """Record when each owner of an open execution or session was first missing from the members."""
+        owners = {seen.execution.owner for seen in self._open.values()} | self._sessions.owners
         missing = {owner for owner in owners if owner is not None and owner not in self._members}
         self._gone_since = {owner: self._gone_since.get(owner, anyio.current_time()) for owner in missing}
 
     async def _act(self, action: Action) -> None:
         execution = action.execution
-        notify = fence = None
-        event: Event
-        match action:
-            case Claim():
-                event = Claimed(at=now(), nonce=nonce(), replica=action.replica)
-                notify = action.replica
-            case Expire():
-                event = _failed(
-                    FailureType.QUEUE_TIMEOUT,
-                    "queue timeout: no slot became free within PYEXEC_QUEUE_TIMEOUT "
-                    f"({self._config.queue_timeout_seconds:g} s)",
-                )
-            case Release():
-                event = Released(at=now(), nonce=nonce(), reason="its replica is gone")
-                fence = execution.owner
-            case MarkLost():
-                event = _lost(execution)
-                fence = execution.owner or execution.pinned
+        append = append_of(action, self._config.queue_timeout_seconds)
         try:
-            await self._log.append(execution.id, execution.seq, [event], notify=notify, fence=fence)
+            await self._log.append(
+                execution.id, execution.seq, [append.event], notify=append.notify, fence=append.fence
+            )
             if isinstance(action, Claim):
                 self._shares.charge(execution.spec.tenant)
-            if isinstance(event, Released):
+            if isinstance(action, Release):
                 self._first_seen[execution.id] = anyio.current_time()  # its time in the queue starts again
         except Conflict as error:
             logger.info("%s has changed meanwhile; planning again: %s", execution.id, error)
@@ -276,16 +281,3 @@ class Reconciler:
         while True:
             await self._retention.rebuild_indexes(self._members)
             await anyio.sleep(MAINTENANCE_SECONDS)
-
-
-def _failed(kind: FailureType, error: str) -> Failed:
-    return Failed(at=now(), nonce=nonce(), error_type=kind, error=error)
-
-
-def _lost(execution: Execution) -> Event:
-    """Return the end of an execution that a dead replica left and that cannot run elsewhere."""
-    if execution.kill_requested:
-        return Killed(at=now(), nonce=nonce())
-    if execution.phase is Phase.RUNNING:
-        return _failed(FailureType.LOST, "its replica is gone; the code may have run up to its deadline")
-    return _failed(FailureType.LOST, "the replica died; only it had the archive; the code did not run")

@@ -17,6 +17,7 @@ from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.runner import Runner
+from pyexec.services.sessions.session_recovery import SessionRecovery
 from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Recovery:
     engine: Engine
     log: EventLog
     runner: Runner
+    sessions: SessionRecovery
     in_doubt: InDoubtResolver
     slots: Slots
     membership: Membership
@@ -60,6 +62,7 @@ class Recovery:
         """Check this replica's own runs: the change of members may be its own return."""
         try:
             await self.in_doubt.refresh()
+            await self.sessions.sessions.refresh()
         except Unavailable as error:
             logger.warning(
                 "cannot check for runs that other replicas adopted; each is checked at its end: %s", error
@@ -76,6 +79,7 @@ class Recovery:
         containers = await self.engine.list_containers(self.labels)
         alive = (await self.membership.members()).members.keys() | {self.runner.replica}
         orphans = {c for c, labels in containers.items() if labels.get(REPLICA_LABEL) not in alive}
+        orphans -= await self.sessions.recover(alive, containers)
         for execution, events in await self._running() if containers else ():
             if execution.container is None or execution.container not in containers:
                 continue
@@ -97,6 +101,11 @@ class Recovery:
             try:
                 own = await self.engine.list_containers({**self.labels, REPLICA_LABEL: self.runner.replica})
                 kept = {execution.container for execution, _ in await self._running()} if own else set()
+                kept |= (
+                    {session.container for session in await self.sessions.directory.all_open()}
+                    if own
+                    else set()
+                )
             except (Unavailable, EngineError) as error:
                 logger.warning("cannot remove this replica's containers; the next one will: %s", error)
                 return
@@ -113,7 +122,7 @@ class Recovery:
             except CorruptLog as error:
                 self.corrupt_logs.report(execution_id, error)
                 continue
-            if execution.phase is Phase.RUNNING:
+            if execution.phase is Phase.RUNNING and execution.spec.session_id is None:
                 found.append((execution, events))
         return found
 

@@ -1,7 +1,7 @@
 """Monitor a run: start its program, copy its output, and enforce its limits from outside the sandbox."""
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.output_log import Stream
 from pyexec.domain.spec import MEBIBYTE, Spec
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
-from pyexec.sandbox.protocol import Exited, OutputChunk, ProgramPlan, ReportChunk, StartSignal
+from pyexec.sandbox.protocol import Exited, Frame, OutputChunk, ProgramPlan, ReportChunk, StartSignal
 from pyexec.sandbox.reports import ReportReader
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.active_runs import Run
@@ -139,17 +139,17 @@ async def start_and_follow(
             cpu_seconds=spec.limits.cpu_seconds,
         )
     )
-    return await follow(run, sandbox, limits)
+    return await follow(run, sandbox.frames(), limits)
 
 
-async def follow(run: Run, sandbox: Sandbox, limits: OutputLimits) -> RunOutcome:
+async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -> RunOutcome:
     """Copy the program's output and displays into the run's output log, up to the limits, until the program ends.
 
     Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
     log = run.output_log
     if run.execution.spec.reports:
         run.reports = ReportReader(_display_bytes(run.execution.spec, limits.display_bytes))
-    async for frame in sandbox.frames():
+    async for frame in frames:
         if isinstance(frame, OutputChunk):
             remaining = limits.output_bytes + log.setup_bytes + log.size_of(Stream.DISPLAY) - len(log)
             run.write_output(frame.stream, frame.data[:remaining])
@@ -182,6 +182,7 @@ def _ended(frame: Exited, run: Run) -> RunOutcome:
         result_truncated=run.reports is not None and run.reports.result_truncated,
         process_limit=frame.process_limit,
         reported_by_supervisor=True,
+        interpreter_restarted=frame.interpreter_restarted,
         detail="" if is_known else f"it reported the unknown reason {frame.reason[:80]!r}",
     )
 

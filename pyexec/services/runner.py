@@ -184,7 +184,7 @@ class Runner:
                 await self._log.append(execution.id, execution.seq, [adopted], fence=execution.owner)
                 run.record([adopted])
             self._follow_in_background(
-                run, Placement(slot, sandbox), partial(follow, run, sandbox, self.config.limits)
+                run, Placement(slot, sandbox), partial(follow, run, sandbox.frames(), self.config.limits)
             )
 
     def resolve_later(self, execution_id: str, reason: str, submitted: Submitted | None = None) -> None:

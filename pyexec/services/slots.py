@@ -139,6 +139,26 @@ class Slots:
         self._take(slot)
         return slot
 
+    def try_reserve_memory(self, limits: Limits) -> int | None:
+        """Reserve the memory of a sandbox that holds no slot, such as an interpreter session's. Return the MiB to give
+        back with `release_memory`; None if they are not free, or if a program waits for memory."""
+        memory_mb = self._memory_for(limits)
+        if self._next_waiter() is not None or memory_mb > self._free_mb:
+            return None
+        self._free_mb -= memory_mb
+        return memory_mb
+
+    def reserve_memory_unconditionally(self, limits: Limits) -> int:
+        """Reserve the memory of a sandbox that runs already, even if it is not free."""
+        memory_mb = self._memory_for(limits)
+        self._free_mb -= memory_mb
+        return memory_mb
+
+    def release_memory(self, memory_mb: int) -> None:
+        """Give back memory without a slot. The next in the queue may get it."""
+        self._free_mb += memory_mb
+        self._grant()
+
     def reserve_unconditionally(self, limits: Limits, tenant: str) -> Slot:
         """Reserve a slot for a program that runs already, even if none is free."""
         slot = self._slot_for(limits, tenant)

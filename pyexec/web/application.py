@@ -10,6 +10,7 @@ from pyexec.metrics import Meter
 from pyexec.settings import Settings
 from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
+from pyexec.web.forwarding import forward_to_owner
 from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.console import add_console
 from pyexec.web.handlers.executions import (
@@ -24,6 +25,22 @@ from pyexec.web.handlers.executions import (
 )
 from pyexec.web.handlers.pages import add_pages
 from pyexec.web.handlers.server import get_cluster, health, metrics, ready
+from pyexec.web.handlers.session_files import (
+    delete_session_file,
+    list_session_files,
+    read_session_file,
+    write_session_file,
+)
+from pyexec.web.handlers.sessions import (
+    close_session,
+    get_session,
+    interrupt_session,
+    list_sessions,
+    open_session,
+    restart_session,
+    session_eval,
+    session_eval_async,
+)
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
@@ -42,6 +59,18 @@ ROUTES = (
     ("GET", "/api/v1/executions/{id}/files", get_files),
     ("GET", "/api/v1/executions/{id}/files/{path:.+}", get_file),
     ("GET", "/api/v1/cluster", get_cluster),
+    ("POST", "/api/v1/sessions", open_session),
+    ("GET", "/api/v1/sessions", list_sessions),
+    ("GET", "/api/v1/sessions/{id}", get_session),
+    ("DELETE", "/api/v1/sessions/{id}", close_session),
+    ("POST", "/api/v1/sessions/{id}/eval", session_eval),
+    ("POST", "/api/v1/sessions/{id}/eval/async", session_eval_async),
+    ("POST", "/api/v1/sessions/{id}/interrupt", interrupt_session),
+    ("POST", "/api/v1/sessions/{id}/restart", restart_session),
+    ("GET", "/api/v1/sessions/{id}/files", list_session_files),
+    ("GET", "/api/v1/sessions/{id}/files/{path:.+}", read_session_file),
+    ("PUT", "/api/v1/sessions/{id}/files/{path:.+}", write_session_file),
+    ("DELETE", "/api/v1/sessions/{id}/files/{path:.+}", delete_session_file),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
     ("GET", "/metrics", metrics),
@@ -58,7 +87,10 @@ def create_application(
 ) -> web.Application:
     """Create the application. Every path also works with a trailing slash, and HEAD wherever GET does."""
     app = web.Application(
-        middlewares=[collapse_slashes, drain_body, run_in_task, log_access, handle_errors, control_access],
+        middlewares=[
+            *(collapse_slashes, drain_body, run_in_task, log_access),
+            *(handle_errors, control_access, forward_to_owner),
+        ],
         client_max_size=settings.max_metadata_mb * MEBIBYTE,
     )
     app[SERVER_STATE] = state

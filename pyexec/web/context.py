@@ -8,15 +8,17 @@ from aiohttp import web
 from attrs import define, evolve, frozen
 
 from pyexec.domain.execution import Execution
-from pyexec.domain.ids import is_execution_id
+from pyexec.domain.ids import is_execution_id, is_session_id
 from pyexec.domain.result import Summary
+from pyexec.domain.session_view import SessionView
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenants
-from pyexec.errors import Unavailable, UnknownExecution, quote
+from pyexec.errors import Unavailable, UnknownExecution, UnknownSession, quote
 from pyexec.metrics import Meter
-from pyexec.ports import REPLICA_HEADER, Caller
+from pyexec.ports import REPLICA_HEADER, Caller, Peers
 from pyexec.services.cluster import Cluster
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
+from pyexec.services.sessions.sessions import Sessions
 from pyexec.services.submissions import Submissions
 from pyexec.services.tracing import ExecutionTraces
 
@@ -41,6 +43,8 @@ class Context:
     executions: Executions
     downloads: Downloads
     cluster: Cluster
+    sessions: Sessions
+    peers: Peers
     checks: dict[str, Callable[[], Awaitable[None]]]
     warnings: Callable[[], Sequence[str]]
     sandbox_reuse: bool
@@ -71,7 +75,7 @@ class Exposition(Protocol):
 
 SERVER_STATE = web.AppKey("server_state", ServerState)
 TENANTS = web.AppKey("tenants", Tenants)
-S = TypeVar("S", bound=Summary)
+S = TypeVar("S", bound=Summary | SessionView)
 TENANT = web.RequestKey("tenant", str)
 """The tenant of the request's token; not set if the server requires no token, or if the path is public."""
 METER = web.AppKey("meter", Meter)
@@ -115,7 +119,7 @@ def read_token(request: web.Request) -> str | None:
 
 
 def public(request: web.Request, summary: S) -> S:
-    """Return a result or a summary for the response, without the tenant if the server requires no tokens."""
+    """Return a result, a summary or a session for the response, without the tenant if the server requires no tokens."""
     return summary if TENANT in request else evolve(summary, tenant=None)
 
 
@@ -125,3 +129,11 @@ def read_execution_id(request: web.Request) -> str:
     if not is_execution_id(execution_id):
         raise UnknownExecution(f"{quote(execution_id)} is not an execution id")
     return execution_id
+
+
+def read_session_id(request: web.Request) -> str:
+    """Return the session id in the path; raise `UnknownSession` if it is malformed."""
+    session_id = request.match_info["id"]
+    if not is_session_id(session_id):
+        raise UnknownSession(f"{quote(session_id)} is not a session id")
+    return session_id

@@ -15,15 +15,22 @@ from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.domain.trace_context import parse_trace_context
 from pyexec.errors import (
     CorruptLog,
+    EngineError,
     ExecutorError,
+    ImageUnavailable,
     InvalidRequest,
     KeyReused,
     NotEnded,
     QueueFull,
+    QueueTimeout,
+    SessionEnded,
+    SetupFailed,
     TooLarge,
+    TooManySessions,
     Unavailable,
     UnknownExecution,
     UnknownFile,
+    UnknownSession,
     UnsupportedArchive,
     shorten,
 )
@@ -40,12 +47,16 @@ access_logger = logging.getLogger("pyexec.web.access")
 CLIENT_CLOSED_REQUEST = 499
 """Status in the access log and metrics if the client disconnects before the response is complete."""
 _COMPLETE = web.RequestKey("complete response", web.StreamResponse)
+SESSION_RETRY_SECONDS = 30
+"""How long a client should wait before it tries again to open a session: sessions close only now and then."""
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics", "/api/v1/cluster"})
 """Polled every few seconds, and therefore logged at level DEBUG."""
 MODE_OF_ROUTE = {
     "/api/v1/exec/sync": "sync",
     "/api/v1/exec/async": "async",
     "/api/v1/eval": "eval",
+    "/api/v1/sessions/{id}/eval": "session",
+    "/api/v1/sessions/{id}/eval/async": "session",
     "/mcp": "mcp",
 }
 
@@ -55,9 +66,16 @@ _STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
     (InvalidRequest, HTTPStatus.BAD_REQUEST),
     (UnknownExecution, HTTPStatus.NOT_FOUND),
     (UnknownFile, HTTPStatus.NOT_FOUND),
+    (UnknownSession, HTTPStatus.NOT_FOUND),
+    (SessionEnded, HTTPStatus.GONE),
     (NotEnded, HTTPStatus.CONFLICT),
     (KeyReused, HTTPStatus.CONFLICT),
     (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
+    (TooManySessions, HTTPStatus.TOO_MANY_REQUESTS),
+    (SetupFailed, HTTPStatus.BAD_REQUEST),
+    (ImageUnavailable, HTTPStatus.BAD_REQUEST),
+    (QueueTimeout, HTTPStatus.SERVICE_UNAVAILABLE),
+    (EngineError, HTTPStatus.SERVICE_UNAVAILABLE),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 """HTTP status of each error. The first match applies, so subclasses come before their base class."""
@@ -221,6 +239,8 @@ def _executor_error(error: ExecutorError) -> web.Response:
     response = _json(status, str(error), error.code, **extra)
     if isinstance(error, QueueFull):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
+    elif isinstance(error, TooManySessions):
+        response.headers["Retry-After"] = str(SESSION_RETRY_SECONDS)
     return response
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import aiohttp.multipart
 import anyio
@@ -11,7 +11,6 @@ from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from attrs import fields, frozen
 
-from pyexec.domain.spec import Metadata
 from pyexec.errors import InvalidRequest, TooLarge, quote, shorten
 from pyexec.web.context import WebLimits, get_context
 from pyexec.web.schemas import Parts, parse_document
@@ -31,16 +30,16 @@ MALFORMED = (ValueError, AssertionError, EOFError, HttpProcessingError, web.Requ
 
 
 @frozen
-class Body:
+class Body(Generic[T]):
     """Content of an upload. `archive` can be iterated once."""
 
-    metadata: Metadata
+    metadata: T
     archive: AsyncIterator[bytes]
 
 
 @asynccontextmanager
-async def read_upload(request: web.Request) -> AsyncIterator[Body]:
-    """Parse the metadata, and provide the archive as a stream.
+async def read_upload(request: web.Request, cls: type[T]) -> AsyncIterator[Body[T]]:
+    """Parse the metadata as a `cls`, and provide the archive as a stream.
 
     If the archive comes first, spool it to disk until the metadata has been read. Raise `InvalidRequest` or `TooLarge`
     for a bad body, also while `archive` is iterated."""
@@ -50,7 +49,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
     if first is None:
         raise InvalidRequest("the request has no part named tar", field="tar")
     if first.name == "metadata":
-        metadata = await _parse_metadata(await reader.text(first))
+        metadata = await _parse_metadata(await reader.text(first), cls)
         second = await reader.next()
         if second is None:
             raise InvalidRequest("the request has no part named tar", field="tar")
@@ -60,7 +59,7 @@ async def read_upload(request: web.Request) -> AsyncIterator[Body]:
         async for chunk in reader.chunks(first):
             await spool.write(chunk)
         second = await reader.next()
-        metadata = Metadata() if second is None else await _parse_metadata(await reader.text(second))
+        metadata = await _parse_metadata(b"" if second is None else await reader.text(second), cls)
         await reader.expect_end()
         await spool.seek(0)
         yield Body(metadata, _read_spool(spool))
@@ -154,6 +153,23 @@ async def read_or_stall(content: StreamReader, reading: Awaitable[T], limits: We
     )
 
 
+async def read_body(request: web.Request) -> bytes:
+    """Read a body of JSON; raise `TooLarge` if it exceeds the limit."""
+    limits = get_context(request).limits
+    too_large = TooLarge(f"the body is larger than {limits.metadata_bytes_max} bytes")
+    if (request.content_length or 0) > limits.metadata_bytes_max:
+        raise too_large
+    body = bytearray()
+    try:
+        while chunk := await read_or_stall(request.content, request.content.readany(), limits):
+            body += chunk
+            if len(body) > limits.metadata_bytes_max:
+                raise too_large
+    except MALFORMED as error:
+        raise InvalidRequest(f"the body is malformed or cut short: {error}") from error
+    return bytes(body)
+
+
 def reject_content_encoding(request: web.Request) -> None:
     """Raise 415 for a compressed body."""
     encoding = request.headers.get("Content-Encoding", "identity")
@@ -163,10 +179,10 @@ def reject_content_encoding(request: web.Request) -> None:
         )
 
 
-async def _parse_metadata(text: bytes) -> Metadata:
+async def _parse_metadata(text: bytes, cls: type[T]) -> T:
     if text.strip() in (b"", b"null"):  # the part is optional
-        return Metadata()
-    return await parse_document(text, Metadata, what="metadata")
+        return cls()
+    return await parse_document(text, cls, what="metadata")
 
 
 async def _read_spool(spool: Any) -> AsyncIterator[bytes]:

@@ -3,10 +3,8 @@
 import binascii
 import json
 import logging
-import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from functools import lru_cache
 
 import anyio
 import anyio.lowlevel
@@ -26,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
 _EVENT_ID_LENGTH_MAX = 31
-_QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
 def parse_position(last_event_id: str | None) -> Position:
@@ -41,38 +38,6 @@ def parse_position(last_event_id: str | None) -> Position:
             field="Last-Event-ID",
         )
     return Position(seq=int(seq), offset=int(offset))
-
-
-def accepts_events(request: web.Request) -> bool:
-    """Return True if the client prefers an event stream to JSON (RFC 9110 §12.5.1).
-
-    At the same quality the more specific range wins, so `text/event-stream, */*` asks for events."""
-    return _prefers_events(",".join(request.headers.getall("Accept", ())))
-
-
-@lru_cache(maxsize=64)
-def _prefers_events(accept: str) -> bool:
-    ranges = _accepted_ranges(accept)
-    return _preference("text/event-stream", ranges) > _preference("application/json", ranges)
-
-
-def _accepted_ranges(accept: str) -> dict[str, float]:
-    """Parse an `Accept` header: the quality of each media range. A malformed quality counts as 1."""
-    ranges: dict[str, float] = {}
-    for part in accept.split(","):
-        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        qualities = [text[2:].strip() for text in parameters if text.startswith("q=")]
-        is_quality = bool(qualities) and _QUALITY.fullmatch(qualities[0]) is not None
-        ranges[media_range] = float(qualities[0]) if is_quality else 1.0
-    return ranges
-
-
-def _preference(media_type: str, ranges: dict[str, float]) -> tuple[float, int]:
-    """Return the quality of a media type, and how specific the range is that says so."""
-    for specificity, media_range in ((2, media_type), (1, f"{media_type.partition('/')[0]}/*"), (0, "*/*")):
-        if media_range in ranges:
-            return ranges[media_range], specificity if ranges[media_range] else 0
-    return 0.0, 0
 
 
 async def send_events(

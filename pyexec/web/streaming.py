@@ -2,7 +2,9 @@
 
 import codecs
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from http import HTTPStatus
+from urllib.parse import quote
 
 import anyio.lowlevel
 from aiohttp import web
@@ -11,6 +13,7 @@ from pyexec.codec import to_json
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
 from pyexec.domain.result import Result, result_of, result_without_output
+from pyexec.services.downloads import Download
 from pyexec.web.context import public, trace_headers
 from pyexec.web.middleware import mark_complete
 
@@ -21,10 +24,14 @@ WRITE_BYTES = 32 * 1024
 
 
 async def send_stream(
-    request: web.Request, headers: dict[str, str], chunks: AsyncIterator[bytes], first: bytes = b""
+    request: web.Request,
+    headers: Mapping[str, str],
+    chunks: AsyncIterator[bytes],
+    first: bytes = b"",
+    status: int = HTTPStatus.OK,
 ) -> web.StreamResponse:
     """Send a body in chunks, after `first`. To HEAD, only the headers are sent."""
-    response = web.StreamResponse(headers=headers)
+    response = web.StreamResponse(status=status, headers=headers)
     await response.prepare(request)
     if request.method == "HEAD":
         return response
@@ -36,6 +43,20 @@ async def send_stream(
     mark_complete(request, response)
     await response.write_eof()
     return response
+
+
+async def send_download(
+    request: web.Request, download: Download, content_type: str, name: str
+) -> web.StreamResponse:
+    """Send output files. Untrusted programs wrote them, so a browser must not show them."""
+    # Read before the headers are sent, so that an unreadable file becomes an error response.
+    first = await anext(download.chunks, b"")
+    headers = {
+        "Content-Type": content_type,
+        "Content-Length": str(download.size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+    }
+    return await send_stream(request, headers, download.chunks, first)
 
 
 async def send_result(

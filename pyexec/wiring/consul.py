@@ -10,6 +10,7 @@ from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Entry
 from pyexec.adapters.consul.log import ConsulLog
 from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.adapters.consul.schema import DEPLOYMENT
+from pyexec.adapters.consul.session_log import ConsulSessionLog
 from pyexec.adapters.peers import HttpPeers
 from pyexec.errors import SettingsError
 from pyexec.metrics import Meter
@@ -29,7 +30,14 @@ async def open_consul(
     peers = HttpPeers(membership, replica)
     stack.push_async_callback(peers.close)
     blobs = open_object_blobs(settings, deployment) or ConsulBlobs(kv, membership.fence, invalid_keys)
-    return Stores(deployment=deployment, log=log, blobs=blobs, membership=membership, peers=peers)
+    return Stores(
+        deployment=deployment,
+        log=log,
+        session_log=ConsulSessionLog(kv, membership.fence),
+        blobs=blobs,
+        membership=membership,
+        peers=peers,
+    )
 
 
 def consul_config(settings: Settings, address: str) -> ConsulConfig:

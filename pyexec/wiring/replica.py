@@ -30,6 +30,7 @@ from pyexec.services.reconciler import Reconciler
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
 from pyexec.services.replica_state import Checks, ReplicaReporter
 from pyexec.services.runner import Runner
+from pyexec.services.sessions.sessions import Sessions
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import Submissions
 from pyexec.services.tracing import ExecutionTraces, StepMeter
@@ -48,6 +49,7 @@ from pyexec.wiring.sandboxes import (
 )
 from pyexec.wiring.services import (
     SharedParts,
+    build_completion,
     build_inbox,
     build_reconciler,
     build_runner,
@@ -55,6 +57,7 @@ from pyexec.wiring.services import (
     build_submissions,
     watch_gauges,
 )
+from pyexec.wiring.sessions import build_sessions
 from pyexec.wiring.stores import Stores, open_embedded
 from pyexec.wiring.tracing import open_traces
 
@@ -67,6 +70,7 @@ class Replica:
 
     context: Context
     runner: Runner
+    sessions: Sessions
     inbox: InboxWorker
     reconciler: Reconciler
     recovery: Recovery
@@ -82,6 +86,7 @@ class Replica:
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.environments.work.serve, name="environments")
             await tasks.start(self.runner.serve, name="runner")
+            await tasks.start(self.sessions.serve, name="sessions")
             await self.isolation_check.run_at_startup()
             tasks.start_soon(self.isolation_check.wait_for_failure, name="isolation check")
             await self.recovery.recover_with_retries()
@@ -96,7 +101,9 @@ class Replica:
             logger.info("shutting down: no new work is accepted")
             reconciling.cancel()
             with drain:
-                await self.runner.drain(drain_seconds)
+                async with anyio.create_task_group() as draining:
+                    draining.start_soon(self.runner.drain, drain_seconds, name="drain runs")
+                    draining.start_soon(self.sessions.drain, drain_seconds, name="drain sessions")
             tasks.cancel_scope.cancel()
 
 
@@ -185,7 +192,9 @@ def assemble(
         environments=environments,
         meter=meter,
     )
-    runner = build_runner(shared, pool)
+    completion = build_completion(shared)
+    runner = build_runner(shared, pool, completion)
+    session_services = build_sessions(shared, engine, pool, preparation, completion)
     reconciler = build_reconciler(shared)
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)
@@ -212,14 +221,16 @@ def assemble(
         default_image=settings.default_image,
     )
     return Replica(
-        context=_context(shared, cluster, checks, submissions, isolation_check),
+        context=_context(shared, cluster, checks, submissions, session_services.sessions, isolation_check),
         runner=runner,
+        sessions=session_services.sessions,
         inbox=build_inbox(shared, preparation, runner),
         reconciler=reconciler,
         recovery=Recovery(
             engine=engine,
             log=shared.log,
             runner=runner,
+            sessions=session_services.recovery,
             in_doubt=shared.in_doubt,
             slots=shared.slots,
             membership=stores.membership,
@@ -237,6 +248,7 @@ def _context(
     cluster: Cluster,
     checks: Checks,
     submissions: Submissions,
+    sessions: Sessions,
     isolation_check: IsolationCheck,
 ) -> Context:
     settings = shared.settings
@@ -250,9 +262,11 @@ def _context(
     )
     return Context(
         submissions=submissions,
+        sessions=sessions,
         executions=executions,
         downloads=Downloads(executions, shared.blobs),
         cluster=cluster,
+        peers=shared.stores.peers,
         checks={"event log": shared.log.check, **checks},
         warnings=lambda: isolation_check.warnings,
         sandbox_reuse=settings.sandbox_reuse,

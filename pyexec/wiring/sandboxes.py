@@ -14,6 +14,8 @@ from pyexec.adapters.index_proxy import serve_index
 from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.errors import SettingsError
+from pyexec.guest.session_lines import LINE_BYTES_MAX
+from pyexec.guest.wire import REPORT_BYTES_EXTRA
 from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
@@ -38,6 +40,8 @@ OVERHEAD_MB = SUPERVISOR_MB + DISK_OVERSHOOT_MB
 """Memory of a sandbox in addition to the limits of memory and disk."""
 IDLE_SANDBOX_MB = 32
 """Upper bound for the memory of an idle sandbox. Measured: 15, including Docker's process for the container."""
+KIND_LABEL = "pyexec.kind"
+"""Label of containers of interpreter sessions, with the value `session`: they outlive their replica."""
 _IPV4 = re.compile(r"\d+(\.\d+){3}")
 
 IndexSource = Callable[[], AbstractContextManager[str | None]]
@@ -104,13 +108,16 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
 
     The container's memory limit holds memory and files together, because files on a tmpfs are memory. The supervisor
     enforces each of the two inside."""
+    command = guest_source.session_command if kind.session else guest_source.supervisor_command
     return ContainerSpec(
         image=kind.image,
-        command=guest_source.supervisor_command(prestart=settings.standby),
-        labels=labels,
+        command=command(prestart=settings.standby),
+        labels={**labels, KIND_LABEL: "session"} if kind.session else labels,
+        attachable=kind.session,
         # Each of the two directories takes at most disk_mb, so a small limit cannot be exceeded by more.
         memory_bytes=(kind.memory_mb + kind.disk_mb + SUPERVISOR_MB + min(kind.disk_mb, DISK_OVERSHOOT_MB))
-        * MEBIBYTE,
+        * MEBIBYTE
+        + (session_buffer_bytes(settings) if kind.session else 0),
         disk_bytes=kind.disk_mb * MEBIBYTE,
         # A program that fills it exceeds its memory limit, and leaves memory for the supervisor.
         shm_bytes=(kind.memory_mb + SUPERVISOR_MB // 4) * MEBIBYTE,
@@ -120,6 +127,11 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         cpus=kind.cpus,
         network=settings.run_network if kind.network else None,
     )
+
+
+def session_buffer_bytes(settings: Settings) -> int:
+    """Return the memory of a session's supervisor for the frames of a cell, twice as they grow, and for a long line."""
+    return 2 * (settings.max_output_bytes + settings.max_display_bytes + REPORT_BYTES_EXTRA + LINE_BYTES_MAX)
 
 
 def networks(settings: Settings) -> frozenset[str]:

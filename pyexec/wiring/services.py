@@ -33,6 +33,7 @@ from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.retention import Retention
 from pyexec.services.run_monitor import OutputLimits
 from pyexec.services.runner import Runner, RunnerConfig
+from pyexec.services.session_reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions
@@ -136,33 +137,43 @@ def memory_budget_mb(settings: Settings, engine_mb: int) -> int:
     return min(engine_mb, max(settings.max_concurrent * standard, largest))
 
 
-def build_runner(shared: SharedParts, pool: Pool) -> Runner:
-    """Build the service that handles runs from their claim to their end."""
+def build_completion(shared: SharedParts) -> CompletionWriter:
+    """Build the part that writes the ends of runs."""
+    return CompletionWriter(
+        log=shared.log,
+        blobs=shared.blobs,
+        replica=shared.replica_id,
+        output_bytes_max=shared.settings.max_output_bytes,
+        setup_allowed=shared.settings.setup_network != "none",
+        corrupt_logs=shared.corrupt_logs,
+    )
+
+
+def output_limits(shared: SharedParts) -> OutputLimits:
+    """Return the limits on what a program may print, show and return as files."""
     settings = shared.settings
-    limits = OutputLimits(
+    return OutputLimits(
         output_bytes=settings.max_output_bytes,
         display_bytes=display_bytes(settings, shared.blobs),
         files=OutputFileLimits(limits=_file_limits(settings, shared.blobs), spool_dir=settings.data_dir),
     )
+
+
+def build_runner(shared: SharedParts, pool: Pool, completion: CompletionWriter) -> Runner:
+    """Build the service that handles runs from their claim to their end."""
+    settings = shared.settings
     return Runner(
         RunnerConfig(
             replica=shared.replica_id,
             engine=shared.identity.id,
-            limits=limits,
+            limits=output_limits(shared),
             leave_running=settings.consul_addr is not None,
         ),
         log=shared.log,
         pool=pool,
         slots=shared.slots,
         active_runs=shared.active_runs,
-        completion=CompletionWriter(
-            log=shared.log,
-            blobs=shared.blobs,
-            replica=shared.replica_id,
-            output_bytes_max=settings.max_output_bytes,
-            setup_allowed=settings.setup_network != "none",
-            corrupt_logs=shared.corrupt_logs,
-        ),
+        completion=completion,
         in_doubt=shared.in_doubt,
         meter=shared.meter,
     )
@@ -208,11 +219,12 @@ def build_inbox(shared: SharedParts, preparation: Preparation, runner: Runner) -
 def build_reconciler(shared: SharedParts) -> Reconciler:
     """Build the services that only the leader runs: reconciliation and retention; and pass it the webhooks."""
     settings = shared.settings
+    adoption_seconds = settings.adoption_grace if settings.consul_addr is not None else 0.0
     return Reconciler(
         ReconcilerConfig(
             replica=shared.replica_id,
             queue_timeout_seconds=settings.queue_timeout,
-            adoption_seconds=settings.adoption_grace if settings.consul_addr is not None else 0.0,
+            adoption_seconds=adoption_seconds,
         ),
         log=shared.log,
         membership=shared.stores.membership,
@@ -228,6 +240,12 @@ def build_reconciler(shared: SharedParts) -> Reconciler:
             meter=shared.meter,
         ),
         webhooks=shared.webhooks,
+        sessions=SessionReconciler(
+            shared.stores.session_log,
+            adoption_seconds=adoption_seconds,
+            ttl_seconds=settings.cleanup_ttl,
+            corrupt_logs=shared.corrupt_logs,
+        ),
         corrupt_logs=shared.corrupt_logs,
     )
 

@@ -7,7 +7,7 @@ from attrs import frozen
 from pyexec.adapters.blobs.file_store import FileBlobs
 from pyexec.adapters.single_member import NoPeers, SingleMember
 from pyexec.adapters.sqlite.log import EmbeddedLog
-from pyexec.ports import BlobStore, EventLog, Membership, Peers
+from pyexec.ports import BlobStore, EventLog, Membership, Peers, SessionLog
 from pyexec.settings import Settings
 
 
@@ -17,6 +17,7 @@ class Stores:
 
     deployment: str
     log: EventLog
+    session_log: SessionLog
     blobs: BlobStore
     membership: Membership
     peers: Peers
@@ -26,7 +27,14 @@ async def open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
     """Open the stores of a single server in its data directory."""
     log = await stack.enter_async_context(await EmbeddedLog.open(settings.data_dir))
     blobs = open_object_blobs(settings, log.deployment) or await FileBlobs.open(settings.data_dir / "blobs")
-    return Stores(deployment=log.deployment, log=log, blobs=blobs, membership=SingleMember(), peers=NoPeers())
+    return Stores(
+        deployment=log.deployment,
+        log=log,
+        session_log=log.sessions,
+        blobs=blobs,
+        membership=SingleMember(),
+        peers=NoPeers(),
+    )
 
 
 def open_object_blobs(settings: Settings, deployment: str) -> BlobStore | None:

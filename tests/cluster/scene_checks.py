@@ -50,7 +50,7 @@ async def check(
 
     Return all logs. At most `failures_max` executions may have failed, with one of the error types `failures`."""
     known = await load.everything()
-    logs = await read_logs(cluster, known)
+    logs = await read_logs(cluster.agents[0].address, known)
     for result in load.results.values():
         # A short-lived container may be gone before the observer attaches. Its start is also in the result.
         for line in result["stdout"].splitlines():
@@ -113,14 +113,14 @@ def check_true(job: Job, result: Mapping[str, Any], numbers: Collection[str]) ->
         assert not numbers, result
 
 
-async def read_logs(cluster: Cluster, ids: Collection[str]) -> Mapping[str, Sequence[Event]]:
-    """Read the events of these executions from Consul."""
+async def read_logs(consul: str, ids: Collection[str]) -> Mapping[str, Sequence[Event]]:
+    """Read the events of these executions from the Consul at this address."""
 
     def no_member() -> Any:
         raise ConsulSessionLost("the test only reads")
 
     async with AsyncExitStack() as stack:
-        kv = await stack.enter_async_context(ConsulKV(ConsulConfig(address=cluster.agents[0].address)))
+        kv = await stack.enter_async_context(ConsulKV(ConsulConfig(address=consul)))
         log = await stack.enter_async_context(ConsulLog.open(kv, no_member))
         return {execution_id: await log.read(execution_id) for execution_id in ids}
 

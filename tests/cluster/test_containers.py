@@ -27,7 +27,7 @@ async def test_a_killed_container_fails_only_its_execution(
             job = s.load.job(shortest=60, longest=60)
             execution_id = await s.load.submit(job, s.cluster.urls[0])
             await s.starts.until(job.mark)
-            events = (await read_logs(s.cluster, [execution_id]))[execution_id]
+            events = (await read_logs(s.cluster.agents[0].address, [execution_id]))[execution_id]
             (container,) = (event.container for event in events if isinstance(event, Running))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(s.load.run, jobs, name="load")

@@ -13,6 +13,7 @@ from tests.cluster.conftest import OpenScene
 from tests.cluster.scene_checks import after, check, recovery
 from tests.support.api import api_of, form, parse_events
 from tests.support.archives import script
+from tests.support.cluster import Cluster, Replica
 from tests.support.consul import durable_agent
 
 pytestmark = pytest.mark.independent
@@ -30,8 +31,10 @@ async def test_a_replica_is_killed_and_comes_back(scene: OpenScene, tmp_path: Pa
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(s.load.run, jobs, name="load")
                 await s.load.until_ended(jobs // 4)
+                await check_states(victim, s.cluster)
                 at = now()
                 await victim.kill()
+                await check_states(leader, s.cluster, dead=victim)
                 await s.load.until_ended(jobs * 2 // 3)
                 await victim.start()
             logs = await check("kill -9 of a replica", s.cluster, s.load, s.starts)
@@ -130,6 +133,18 @@ async def test_a_replica_suspended_beyond_its_session_loses_its_runs_to_others(
                 kinds = [type(event) for event in logs[execution_id]]
                 assert kinds == [Submitted, Claimed, Running, Adopted, Finished]
     recoveries("SIGSTOP beyond the session", at, logs)
+
+
+async def check_states(asked: Replica, cluster: Cluster, dead: Replica | None = None) -> None:
+    """Check what a replica says about the cluster. It has not been asked before: answers are cached."""
+    async with api_of(asked.url) as api:
+        view = (await api.get("/api/v1/cluster")).document
+    ready = {each["address"]: each["ready"] for each in view["replicas"]}
+    assert ready == {each.url: each is not dead for each in cluster.replicas}
+    assert view["leader"] == await cluster.leader_id()
+    assert [each["name"] for each in view["replicas"] if each["leader"]] == [view["leader"]]
+    warnings = {each["address"]: each.get("warnings") for each in view["replicas"]}
+    assert dead is None or warnings[dead.url] == ["the replica does not answer"]
 
 
 def recoveries(scene: str, since: datetime, logs: Mapping[str, Sequence[Event]]) -> None:

@@ -55,6 +55,11 @@ async def test_each_replica_separates_tenants(image: str, tmp_path: Path) -> Non
             for method, of_execution in [("GET", path), ("GET", f"{path}/logs"), ("DELETE", path)]:
                 assert (await stranger.request(method, of_execution)).status == 404
             assert (await stranger.get("/api/v1/executions")).document["executions"] == []
+            for api, tenant, count in [(there, "a", 2), (stranger, "b", 0)]:
+                view = (await api.get("/api/v1/cluster")).document
+                assert [each["ready"] for each in view["replicas"]] == [True, True]
+                assert not any("address" in each for each in view["replicas"])
+                assert [(each["tenant"], each["running"]) for each in view["queue"]] == [(tenant, count)]
             assert (await stranger.run("print('b')"))["tenant"] == "b"
             listed = (await there.get("/api/v1/executions")).document["executions"]
             assert {each["execution_id"] for each in listed} == set(executions)

@@ -65,7 +65,7 @@ def member(replica: str, slots: int = 4) -> Member:
 
 @asynccontextmanager
 async def consul_parts(
-    prefix: str, address: str
+    prefix: str, address: str, replica: str | None = None
 ) -> AsyncIterator[tuple[ConsulKV, ConsulMembership, ConsulLog]]:
     """Yield the client, the membership and the log of a replica that has joined."""
     async with (
@@ -73,7 +73,7 @@ async def consul_parts(
         ConsulMembership.open(kv) as membership,
         ConsulLog.open(kv, membership.fence) as log,
     ):
-        await membership.join(member(f"rep_{secrets.token_hex(8)}"))
+        await membership.join(member(replica or f"rep_{secrets.token_hex(8)}"))
         yield kv, membership, log
 
 

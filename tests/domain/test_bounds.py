@@ -26,8 +26,9 @@ from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.domain.tar_headers import EXTENDED_HEADER_MAX
 from pyexec.domain.traceback import parse_traceback
 from pyexec.errors import InvalidRequest
+from pyexec.web.accept import EVENT_STREAM, prefers
 from pyexec.web.schemas import WaitQuery, read_query
-from pyexec.web.sse import accepts_events, parse_position
+from pyexec.web.sse import parse_position
 from tests.domain.tars import Entry, pax, refused, sign, tar
 from tests.domain.test_spec import POLICY
 
@@ -75,7 +76,7 @@ def check_query(text: str) -> None:
 
 
 def check_accept(text: str) -> None:
-    accepts_events(make_mocked_request("GET", "/", headers={"Accept": text}))
+    prefers(make_mocked_request("GET", "/", headers={"Accept": text}), EVENT_STREAM)
 
 
 def check_metadata(text: str) -> None:

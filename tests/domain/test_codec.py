@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from pyexec.codec import (
     ITEMS_MAX,
+    SESSION_TAGS,
     TAGS,
     decode_event,
+    decode_session_event,
     encode_event,
     event_name,
     parse_json,
@@ -25,15 +27,31 @@ from pyexec.domain.events import Event, Finished, Submitted
 from pyexec.domain.execution import fold
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
+from pyexec.domain.session_events import SessionEvent
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest
-from tests.events import any_event, moments, submitted, texts
+from tests.events import any_event, any_session_event, moments, submitted, texts
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+
+
+@given(any_session_event)
+def test_an_event_of_a_session_comes_back_as_it_was(event: SessionEvent) -> None:
+    stored = encode_event(event)
+    assert decode_session_event(stored) == event
+    assert SESSION_TAGS[json.loads(stored)["type"]] is type(event)
+    with pytest.raises(CorruptLog):
+        decode_event(stored)
+
+
+@given(any_event)
+def test_an_event_of_an_execution_is_no_event_of_a_session(event: Event) -> None:
+    with pytest.raises(CorruptLog):
+        decode_session_event(encode_event(event))
 
 
 @given(any_event)
@@ -48,6 +66,7 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
 def test_every_kind_of_event_has_a_tag() -> None:
     gc.collect()  # attrs makes each class twice, because of its slots
     assert set(TAGS.values()) == set(Event.__subclasses__())
+    assert set(SESSION_TAGS.values()) == set(SessionEvent.__subclasses__())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.ids import execution_id, is_execution_id
+from pyexec.domain.ids import execution_id, is_execution_id, is_session_id, session_id
 
 times = st.integers(0, 2**62)
 entropy = st.binary(min_size=8, max_size=8)
@@ -40,3 +40,14 @@ def test_near_misses_are_no_ids() -> None:
     good = execution_id(0, bytes(8))
     for text in (good + "\n", good[:-1], good + "0", good.upper(), good[4:], " " + good, good[:-1] + "g"):
         assert not is_execution_id(text)
+
+
+@given(times, st.integers(245, 10**12), entropy, entropy)
+def test_session_ids_sort_by_time_and_are_no_execution_ids(
+    time_ns: int, later: int, first: bytes, second: bytes
+) -> None:
+    made = session_id(time_ns, first)
+    assert made < session_id(time_ns + later, second)
+    assert is_session_id(made)
+    assert not is_execution_id(made)
+    assert not is_session_id(execution_id(time_ns, first))

@@ -12,6 +12,7 @@ from pyexec.domain.plan import (
     Action,
     Claim,
     ClusterState,
+    EndCell,
     Expire,
     MarkLost,
     OpenExecution,
@@ -19,9 +20,10 @@ from pyexec.domain.plan import (
     next_deadline,
     plan,
 )
-from tests.events import claimed, finished, kill_requested, preparing, released, running, submitted
+from tests.events import adopted, claimed, finished, kill_requested, preparing, released, running, submitted
 
 REPLICAS = ["r1", "r2", "r3"]
+SESSIONS = ["s1", "s2", "s3"]
 QUEUE_TIMEOUT = 60.0
 
 
@@ -40,6 +42,19 @@ def words(replica: str) -> list[list[Event]]:
     ]
 
 
+def cell_words(replica: str, session: str) -> list[list[Event]]:
+    waiting = [submitted(pinned=replica, session=session)]
+    owned = [*waiting, claimed(replica)]
+    return [
+        waiting,
+        [*owned, kill_requested()],
+        [*owned, running()],
+        [*owned, running(), adopted("r3")],
+        [submitted(session=session), claimed(replica), running()],
+        [*owned, running(), finished()],
+    ]
+
+
 @st.composite
 def cluster_states(draw: st.DrawFn) -> ClusterState:
     now = draw(st.floats(0, 1e6))
@@ -54,6 +69,45 @@ def cluster_states(draw: st.DrawFn) -> ClusterState:
         capacity=draw(st.dictionaries(st.sampled_from(REPLICAS), st.integers(-1, 3))),
         queue_timeout_seconds=QUEUE_TIMEOUT,
     )
+
+
+@st.composite
+def states_with_cells(draw: st.DrawFn) -> ClusterState:
+    state = draw(cluster_states())
+    cells = []
+    for number in range(draw(st.integers(1, 6))):
+        replica, session = draw(st.sampled_from(REPLICAS)), draw(st.sampled_from(SESSIONS))
+        word = draw(st.sampled_from(cell_words(replica, session)))
+        since = state.now - draw(st.floats(0, 2 * QUEUE_TIMEOUT))
+        cells.append(OpenExecution(execution=fold(f"c{number}", word), waiting_since=since))
+    open_sessions = draw(st.none() | st.sets(st.sampled_from(SESSIONS)))
+    return evolve(state, open=draw(st.permutations([*state.open, *cells])), open_sessions=open_sessions)
+
+
+@given(states_with_cells())
+def test_cells_are_never_claimed_released_or_expired_and_end_only_without_session_and_owner(
+    state: ClusterState,
+) -> None:
+    acted = {action.execution.id: action for action in plan(state)}
+    for candidate in state.open:
+        cell = candidate.execution
+        if cell.spec.session_id is None:
+            continue
+        is_closed = state.open_sessions is not None and cell.spec.session_id not in state.open_sessions
+        is_orphaned = (cell.owner or cell.pinned) not in state.capacity
+        if is_closed and is_orphaned and cell.phase is not Phase.ENDED:
+            expected = MarkLost if cell.phase is Phase.RUNNING else EndCell
+            assert isinstance(acted[cell.id], expected)
+        else:
+            assert cell.id not in acted
+
+
+@given(states_with_cells())
+def test_cells_change_nothing_for_other_executions(state: ClusterState) -> None:
+    others = [each for each in state.open if each.execution.spec.session_id is None]
+    alone = evolve(state, open=others)
+    assert [a for a in plan(state) if a.execution.spec.session_id is None] == plan(alone)
+    assert next_deadline(state) == next_deadline(alone)
 
 
 @given(cluster_states())

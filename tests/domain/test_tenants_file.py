@@ -17,6 +17,7 @@ tokens = ["secret-a", "other-a"]
 weight = 3
 max_running = 2
 max_queued = 0
+max_sessions = 3
 
 ["umbrella.corp"]
 tokens = ["sha256:{DIGEST}"]
@@ -25,7 +26,7 @@ tokens = ["sha256:{DIGEST}"]
 
 def test_a_file_is_read() -> None:
     tenants = parse_tenants(FILE, "tenants.toml")
-    assert tenants.get("acme") == Tenant(name="acme", weight=3, max_running=2, max_queued=0)
+    assert tenants.get("acme") == Tenant(name="acme", weight=3, max_running=2, max_queued=0, max_sessions=3)
     assert tenants.get("umbrella.corp") == Tenant(name="umbrella.corp")
     assert tenants.names == ("acme", "umbrella.corp")
     found = {

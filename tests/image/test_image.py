@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.docs.blocks import served_pages
-from tests.image.conftest import Built
 from tests.support.deployment import PAGE, SERVER
+from tests.support.server_image import Built
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 50_000_000

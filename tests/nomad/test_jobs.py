@@ -172,6 +172,32 @@ def test_the_server_container_is_unprivileged(report: Any) -> None:
     assert "privileged" not in config
 
 
+def test_the_two_jobs_differ_only_in_the_engine(parsed: Parse) -> None:
+    """The files repeat each other, so that each can be read alone."""
+    reports = [parsed(path) for path in JOBS]
+    engine = {"docker_socket", "docker_gid", "engine_image", "engine_args", "engine_cpu", "engine_disk"}
+    with_its_own, with_the_machines = (
+        {
+            each["Name"]: each["Attributes"]["default"]
+            for each in report["Variables"]
+            if each["Name"] not in engine
+        }
+        for report in reports
+    )
+    assert with_its_own == with_the_machines
+    servers = [server_of(report) for report in reports]
+    for server in servers:
+        (template,) = server["Templates"]
+        template["EmbeddedTmpl"] = template["EmbeddedTmpl"].replace("jobs/pyexec-dind", "jobs/pyexec")
+        for name in ("volumes", "group_add"):
+            server["Config"].pop(name, None)
+        for name in ("PYEXEC_DOCKER_SOCKET", "PYEXEC_ENV_CACHE_MB"):
+            server["Env"].pop(name, None)
+    assert servers[0] == servers[1]
+    groups = [{**group_of(report), "Tasks": None} for report in reports]
+    assert groups[0] == groups[1]
+
+
 def test_secrets_come_from_a_nomad_variable(report: Any) -> None:
     (template,) = server_of(report)["Templates"]
     assert template["Envvars"] is True

@@ -30,6 +30,7 @@ from tests.services.world import (
     ProcessEngine,
     ProcessLog,
     ProcessMembership,
+    ProcessSessionLog,
     World,
 )
 from tests.support.archives import script
@@ -176,6 +177,7 @@ class Life:
         stores = Stores(
             deployment="deployment",
             log=ProcessLog(world, process),
+            session_log=ProcessSessionLog(world, process),
             blobs=ProcessBlobs(world, process),
             membership=membership,
             peers=NoPeers(),

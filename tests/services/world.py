@@ -17,6 +17,7 @@ from pyexec.adapters.sqlite.store_thread import StoreThread
 from pyexec.aio import Broadcast
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.execution import Execution, apply
+from pyexec.domain.session_events import SessionEvent
 from pyexec.errors import (
     Conflict,
     ConsulSessionLost,
@@ -37,6 +38,7 @@ from pyexec.ports import (
     Members,
     OpenExecutions,
     OutstandingWebhooks,
+    SessionIndex,
     SetupSpec,
 )
 from tests.services.containers import Box, MemoryEngine
@@ -358,6 +360,46 @@ class ProcessLog:
 
     async def check(self) -> None:
         await self._enter()
+
+
+class ProcessSessionLog:
+    """`ports.SessionLog` as one process reaches it."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def append(
+        self, session_id: str, after: int, events: Sequence[SessionEvent], *, fence: str | None = None
+    ) -> None:
+        await self._enter()
+        joined = self._world.members.get(self._process.name)
+        if joined is None or joined[0] is not self._process.session:
+            raise ConsulSessionLost(f"{self._process.name} is no member at present")
+        if fence is not None and fence in self._world.members:
+            raise Conflict(f"{fence} is still a member")
+        await self._world.log.sessions.append(session_id, after, events)
+        await self._process.passing()
+
+    async def read(self, session_id: str) -> Sequence[SessionEvent]:
+        await self._enter()
+        found = await self._world.log.sessions.read(session_id)
+        await self._process.passing()
+        return found
+
+    async def all(self, since: int | None = None) -> SessionIndex:
+        await self._enter()
+        found = await self._world.log.sessions.all(since)
+        await self._process.passing()
+        return found
+
+    async def retire(self, session_id: str) -> None:
+        await self._enter()
+        await self._world.log.sessions.retire(session_id)
+
+    async def _enter(self) -> None:
+        await self._process.passing()
+        self._world.check_store()
 
 
 class ProcessBlobs:

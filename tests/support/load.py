@@ -3,9 +3,10 @@
 After a broken connection, or a response of 429 or 503, the caller sends the request to another replica, with the same
 Idempotency-Key. So each program is one execution, even if the first replica crashes."""
 
+import itertools
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -63,7 +64,14 @@ class Load:
 
     async def run(self, count: int, *, at_once: int = 6, longest: float = 2.0) -> None:
         """Run `count` jobs, and wait until all have ended."""
-        jobs = iter([self.job(longest=longest) for _ in range(count)])
+        await self._work_all(iter([self.job(longest=longest) for _ in range(count)]), at_once)
+
+    async def run_until(self, end: anyio.Event, *, most: int, at_once: int = 6, longest: float = 2.0) -> None:
+        """Run jobs until `end` is set, at most `most`, and wait until all have ended."""
+        numbers = itertools.takewhile(lambda _: not end.is_set(), range(most))
+        await self._work_all((self.job(longest=longest) for _ in numbers), at_once)
+
+    async def _work_all(self, jobs: Iterator[Job], at_once: int) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(at_once):
                 tasks.start_soon(self._work, jobs, name=f"caller {number}")

@@ -92,8 +92,8 @@ def layer_of(**files: bytes) -> bytes:
 
 
 @contextmanager
-def running_registry() -> Iterator[Registry]:
-    """Run a registry on this machine."""
+def running_registry(host: str = "127.0.0.1") -> Iterator[Registry]:
+    """Run a registry on this machine, at the address `host`."""
     registry = Registry()
 
     class Handler(BaseHTTPRequestHandler):
@@ -127,8 +127,8 @@ def running_registry() -> Iterator[Registry]:
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    registry.address = f"127.0.0.1:{server.server_port}"
+    server = ThreadingHTTPServer((host, 0), Handler)
+    registry.address = f"{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, name="registry")
     thread.start()
     try:

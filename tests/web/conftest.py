@@ -8,6 +8,7 @@ import pytest
 from tests.support.api import Api, api_of
 from tests.support.leftovers import check_pool_full, check_works
 from tests.support.server import NETWORKS, Server, running_server
+from tests.support.sessions import Session, opened
 
 NARROW_POOL = 1
 
@@ -16,6 +17,12 @@ NARROW_POOL = 1
 async def api(server: Server) -> AsyncIterator[Api]:
     async with api_of(server.url) as client:
         yield client
+
+
+@pytest.fixture
+async def session(api: Api) -> AsyncIterator[Session]:
+    async with opened(api, config={"memory_mb": 256}) as session:
+        yield session
 
 
 @pytest.fixture(scope="session")

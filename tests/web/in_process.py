@@ -17,6 +17,7 @@ from pyexec.domain.events import Finished, Output
 from pyexec.domain.output_files import OutputFile, OutputFiles
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.errors import Unavailable
+from pyexec.ports import Peers
 from pyexec.server import _start_http
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.downloads import Downloads
@@ -91,9 +92,15 @@ class Web:
 
 @asynccontextmanager
 async def running_web(
-    directory: Path, submissions: Any = None, memory: OutputMemory | None = None, **settings: str
+    directory: Path,
+    submissions: Any = None,
+    memory: OutputMemory | None = None,
+    peers: Peers | None = None,
+    sessions: Any = None,
+    upload_bytes_max: int = MEBIBYTE,
+    **settings: str,
 ) -> AsyncIterator[Web]:
-    """Run the HTTP part of a server. `submissions` replaces the service that runs programs."""
+    """Run the HTTP part of a server. `submissions` and `sessions` replace the services that run programs."""
     environment = {"host": "127.0.0.1", "port": "0", "data_dir": str(directory), **settings}
     parsed = read_settings({f"PYEXEC_{name.upper()}": value for name, value in environment.items()})
     log, blobs, active_runs = InlineLog.at(directory), BreakingBlobs(), ActiveRuns()
@@ -110,11 +117,13 @@ async def running_web(
         executions=executions,
         downloads=Downloads(executions, blobs),
         cluster=Mock(),
+        peers=peers or NoPeers(),
         checks={},
         warnings=tuple,
         sandbox_reuse=False,
-        limits=WebLimits(upload_bytes_max=MEBIBYTE, metadata_bytes_max=MEBIBYTE, idle_seconds=0.5),
+        limits=WebLimits(upload_bytes_max=upload_bytes_max, metadata_bytes_max=MEBIBYTE, idle_seconds=0.5),
         spool_dir=directory,
+        sessions=sessions,
     )
     state = ServerState(not_ready_reason="", context=context)
     http, url = await _start_http(parsed, read_tenants(parsed), state, PrometheusMeter())

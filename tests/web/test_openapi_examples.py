@@ -7,8 +7,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from pyexec.codec import parse_request
+from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.errors import InvalidRequest
+from pyexec.settings import Settings
 from pyexec.settings_parser import read_settings
 from pyexec.web.application import ROUTES
 from pyexec.web.handlers.submissions import _files_of
@@ -32,8 +34,12 @@ SERVERS: dict[str, dict[str, str]] = {
 SOME_FILES = [{"name": "main.py", "content": ""}]
 
 
+def settings_of(name: str) -> Settings:
+    return read_settings({f"PYEXEC_{key.upper()}": value for key, value in SERVERS[name].items()})
+
+
 def server_of(name: str) -> tuple[dict[str, Any], Any]:
-    settings = read_settings({f"PYEXEC_{key.upper()}": value for key, value in SERVERS[name].items()})
+    settings = settings_of(name)
     return openapi_document(ROUTES, server_info(settings)), settings.policy(engine_cpus=4)
 
 
@@ -45,7 +51,7 @@ def metadata_of(body: dict[str, Any], schema: str) -> Metadata:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("schema", ["EvalRequest", "Metadata"])
+@pytest.mark.parametrize("schema", ["EvalRequest", "Metadata", "SessionRequest"])
 def test_a_server_accepts_its_own_examples(server: str, schema: str) -> None:
     """Check the examples of the type, and a body with the examples of all its fields."""
     document, policy = server_of(server)
@@ -61,7 +67,11 @@ def test_a_server_accepts_its_own_examples(server: str, schema: str) -> None:
     }
     for body in [*schemas[schema]["examples"], together]:
         Draft202012Validator({**document, "$ref": f"#/components/schemas/{schema}"}).validate(body)
-        resolve(metadata_of(body, schema), policy)
+        if schema == "SessionRequest":
+            request = parse_request(body, SessionRequest, what="body")
+            resolve_session(request, policy, settings_of(server).session_limits())
+        else:
+            resolve(metadata_of(body, schema), policy)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         executions=services,
         downloads=services,
         cluster=Mock(),
+        sessions=services,
+        peers=services,
         checks={},
         warnings=tuple,
         sandbox_reuse=False,

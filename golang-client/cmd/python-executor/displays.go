@@ -18,13 +18,13 @@ import (
 const kittyChunk = 4096
 
 // outputDisplays writes each display to a file of the directory. Without one, it shows images if show is set and the
-// terminal can.
-func outputDisplays(result *pyexec.Result, directory string, console *console, show bool) error {
+// terminal can. first is the number of the first display.
+func outputDisplays(result *pyexec.Result, directory string, console *console, show bool, first int) error {
 	if len(result.Displays) == 0 {
 		return nil
 	}
 	if directory != "" {
-		return saveDisplays(result.Displays, directory, console)
+		return saveDisplays(result.Displays, directory, console, first)
 	}
 	protocol := ""
 	if show {
@@ -47,16 +47,16 @@ func outputDisplays(result *pyexec.Result, directory string, console *console, s
 	return nil
 }
 
-func saveDisplays(displays []pyexec.Display, directory string, console *console) error {
+func saveDisplays(displays []pyexec.Display, directory string, console *console, first int) error {
 	if err := os.MkdirAll(directory, 0o777); err != nil {
 		return err
 	}
 	for index, display := range displays {
 		content, err := display.Content("")
 		if err != nil {
-			return fmt.Errorf("cannot read display %d: %w", index+1, err)
+			return fmt.Errorf("cannot read display %d: %w", first+index, err)
 		}
-		target := filepath.Join(directory, fmt.Sprintf("display-%d%s", index+1, display.Suffix()))
+		target := filepath.Join(directory, fmt.Sprintf("display-%d%s", first+index, display.Suffix()))
 		if err := os.WriteFile(target, content, 0o666); err != nil {
 			return err
 		}

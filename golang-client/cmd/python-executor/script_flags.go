@@ -94,7 +94,7 @@ func (s *scriptFlags) options(
 	if s.noRequirements {
 		options = append(options, pyexec.WithInlineRequirements(false))
 	}
-	variables, err := s.environment(command)
+	variables, err := environment(command, s.env)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +109,11 @@ func (s *scriptFlags) options(
 	return options, nil
 }
 
-func (s *scriptFlags) environment(command *cobra.Command) ([]pyexec.Option, error) {
+// environment returns the variables that --env sets. It fails with a usageError if one has no name or no value.
+func environment(command *cobra.Command, settings []string) ([]pyexec.Option, error) {
 	var names []string
 	values := map[string]string{}
-	for _, setting := range s.env {
+	for _, setting := range settings {
 		name, value, given := strings.Cut(setting, "=")
 		if name == "" {
 			return nil, usageErrorf(command, "--env %s: name missing before =", setting)

@@ -39,12 +39,11 @@ class AppendRequest:
     notify: str | None = None
     fence: str | None = None
 
-    def operations(self, own_fence: Operation, before: InflightEntry) -> Sequence[Operation]:
-        """Return the transaction. `own_fence` checks this replica's session; `before` is the index entry.
+    def operations(self, before: InflightEntry) -> Sequence[Operation]:
+        """Return the transaction. `before` is the index entry.
 
         Raises `Conflict` if events follow the end of the execution."""
         return [
-            own_fence,
             *self._preconditions(),
             *self._events(),
             *self._index(before),
@@ -130,10 +129,8 @@ class ConflictCause:
     """True if only the check of the index entry failed: the execution has ended, or its index entry is missing."""
 
     @classmethod
-    def of(
-        cls, request: AppendRequest, operations: Sequence[Operation], conflict: TransactionConflict
-    ) -> Self:
-        failed = {(operations[n].verb, operations[n].key) for n in conflict.failed}
+    def of(cls, request: AppendRequest, conflict: TransactionConflict) -> Self:
+        failed = {(operation.verb, operation.key) for operation in conflict.failed_operations}
         binding = request.key and ("cas", idempotency_key(request.key.key_hash))
         return cls(
             session_lost=any(verb == "check-session" for verb, _ in failed),

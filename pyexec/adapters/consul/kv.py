@@ -103,7 +103,7 @@ class TransactionConflict(Conflict):
     """Consul rolled a transaction back. `failed` holds the reasons, by the positions of the operations."""
 
     def __init__(self, operations: Sequence[Operation], failed: Mapping[int, str]) -> None:
-        self.failed = failed
+        self.failed_operations = [operations[n] for n in failed]
         reasons = [f"{operations[n].verb} {operations[n].key}: {reason}" for n, reason in failed.items()]
         super().__init__(f"Consul rolled back a transaction: {'; '.join(reasons)}")
 
@@ -168,9 +168,13 @@ class ConsulKV:
 
     async def keys(self, prefix: str) -> Sequence[str]:
         """Return the keys under `prefix`, sorted."""
+        return (await self.watch_keys(prefix, None))[1]
+
+    async def watch_keys(self, prefix: str, since: int | None) -> tuple[int, Sequence[str]]:
+        """Return the index and the keys under `prefix`. With `since`, wait for another index, up to `WATCH_SECONDS`."""
         with self._translate_errors(prefix):
-            _, keys = await self._consul.kv.get(self._prefix + prefix, keys=True)
-            return [key.removeprefix(self._prefix) for key in keys or ()]
+            index, keys = await self._consul.kv.get(self._prefix + prefix, keys=True, **_blocking(since))
+            return int(index), [key.removeprefix(self._prefix) for key in keys or ()]
 
     async def put(
         self, key: str, value: bytes, *, index: int | None = None, session: str | None = None

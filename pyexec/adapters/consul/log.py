@@ -2,15 +2,14 @@
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Final
 
 import anyio
 
 from pyexec.adapters.consul.append import AppendRequest, ConflictCause
-from pyexec.adapters.consul.http import OutcomeUnknown
+from pyexec.adapters.consul.commit import Commit, Fence
 from pyexec.adapters.consul.index import (
     InflightWatch,
     InvalidKeyReporter,
@@ -19,7 +18,7 @@ from pyexec.adapters.consul.index import (
     read_inflight,
     read_webhooks,
 )
-from pyexec.adapters.consul.kv import ConsulKV, Operation, TransactionConflict
+from pyexec.adapters.consul.kv import ConsulKV, TransactionConflict
 from pyexec.adapters.consul.rebuild import rebuild_index
 from pyexec.adapters.consul.retention import EndedScanner, Retirement
 from pyexec.adapters.consul.schema import (
@@ -38,7 +37,7 @@ from pyexec.codec import decode_event
 from pyexec.domain.events import Event, KillRequested, Terminal
 from pyexec.domain.execution import OPEN_STATUSES, Status
 from pyexec.domain.ids import is_execution_id
-from pyexec.errors import Conflict, ConsulSessionLost, CorruptLog, KeyTaken, Unavailable
+from pyexec.errors import Conflict, ConsulSessionLost, CorruptLog, KeyTaken
 from pyexec.ports import (
     ExecutionPage,
     IdempotencyKey,
@@ -51,10 +50,6 @@ from pyexec.ports import (
 
 logger = logging.getLogger(__name__)
 
-APPEND_SECONDS: Final = 5.0
-"""How long an append with an unknown outcome is retried before it fails."""
-RETRY_SECONDS: Final = 0.2
-
 
 class ConsulLog:
     """`ports.EventLog` on Consul. `open` it as a context manager: its watch runs inside.
@@ -62,7 +57,7 @@ class ConsulLog:
     `fence` returns the operation that fails a transaction once the session of this replica is lost. `invalid`
     is shared with other readers of the same keys."""
 
-    def __init__(self, kv: ConsulKV, fence: Callable[[], Operation], invalid: InvalidKeyReporter) -> None:
+    def __init__(self, kv: ConsulKV, fence: Fence, invalid: InvalidKeyReporter) -> None:
         self._kv = kv
         self._fence = fence
         self._invalid = invalid
@@ -74,7 +69,7 @@ class ConsulLog:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, kv: ConsulKV, fence: Callable[[], Operation], invalid: InvalidKeyReporter | None = None
+        cls, kv: ConsulKV, fence: Fence, invalid: InvalidKeyReporter | None = None
     ) -> AsyncIterator["ConsulLog"]:
         """Open the log under the prefix of `kv`."""
         log = cls(kv, fence, invalid or InvalidKeyReporter())
@@ -100,26 +95,12 @@ class ConsulLog:
             execution_id=execution_id, after=after, events=events, key=key, notify=notify, fence=fence
         )
         before = await self._entry_before(request)
-        deadline = anyio.current_time() + APPEND_SECONDS
-        sent = False
+        commit = Commit(self._kv, execution_id, self._fence, lambda: self._is_written(request))
         while True:
-            operations = request.operations(self._own_fence(sent), before)
             try:
-                await self._kv.transaction(operations)
-            except OutcomeUnknown as error:
-                # It may have been written, or be written later. A retry cannot write it twice.
-                if anyio.current_time() >= deadline:
-                    raise
-                logger.warning("appending to %s failed; retrying: %s", execution_id, error)
-                sent = True
-                await anyio.sleep(RETRY_SECONDS)
+                return await commit.run(request.operations(before))
             except TransactionConflict as conflict:
-                if sent and await self._is_written(request):
-                    return
-                cause = ConflictCause.of(request, operations, conflict)
-                before = await self._resolve(request, cause, conflict)
-            else:
-                return
+                before = await self._resolve(request, ConflictCause.of(request, conflict), conflict)
 
     async def read(self, execution_id: str, after: int = 0) -> Sequence[Event]:
         listing = await self._kv.recurse(events_prefix(execution_id))
@@ -219,15 +200,6 @@ class ConsulLog:
         _, entry = await self._kv.get(f"{INFLIGHT}{request.execution_id}")
         found = read_inflight([entry] if entry else [], self._invalid)
         return found.get(request.execution_id, InflightEntry())
-
-    def _own_fence(self, sent: bool) -> Operation:
-        """Return the fence. After a first attempt, a lost session no longer means that nothing was written."""
-        try:
-            return self._fence()
-        except ConsulSessionLost as error:
-            if sent:
-                raise Unavailable(f"the outcome of an append is unknown: {error}") from error
-            raise
 
     def _own_name(self) -> str:
         """Return the name of this replica: a replica that appends to a claimed execution owns it."""

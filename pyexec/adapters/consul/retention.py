@@ -28,7 +28,7 @@ from pyexec.adapters.consul.schema import (
 )
 from pyexec.codec import decode_event, timestamp
 from pyexec.domain.events import Terminal
-from pyexec.domain.ids import created_ms, id_prefix, is_execution_id
+from pyexec.domain.ids import created_ms, id_prefix, is_execution_id, is_session_id
 from pyexec.errors import Conflict
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,10 @@ class EndedScanner:
                 del self._scanned[execution_id]
 
 
+def _is_id(name: str) -> bool:
+    return is_execution_id(name) or is_session_id(name)
+
+
 def _bucket(milliseconds: int) -> int:
     return milliseconds >> BUCKET_BITS
 
@@ -181,7 +185,7 @@ class Retirement:
         if now - self._swept_at < TOMBSTONE_SECONDS:
             return
         keys = await self._kv.keys(RETIRED)
-        tombstones = [key for key in keys if is_execution_id(key.removeprefix(RETIRED))]
+        tombstones = [key for key in keys if _is_id(key.removeprefix(RETIRED))]
         old = [key for key in tombstones if key in self._tombstones]
         for start in range(0, len(old), OPERATIONS_MAX):
             batch = old[start : start + OPERATIONS_MAX]

@@ -35,6 +35,8 @@ WEBHOOKS: Final = "webhooks/"
 """The receiver of each outstanding webhook, by execution id."""
 EXECUTIONS: Final = "executions/"
 RETIRED: Final = "retired/"
+SESSIONS: Final = "sessions/"
+"""The events of interpreter sessions. The key that equals the prefix always exists."""
 REPLICAS: Final = "replicas/"
 LEADER: Final = "leader"
 DEPLOYMENT: Final = "deployment"
@@ -89,6 +91,16 @@ def idempotency_key(key_hash: str) -> str:
 def tombstone_key(execution_id: str) -> str:
     """Return the key that keeps a retired execution from being created again by a delayed first append."""
     return f"{RETIRED}{execution_id}"
+
+
+def session_prefix(session_id: str) -> str:
+    """Return the prefix of the event log of an interpreter session."""
+    return f"{SESSIONS}{session_id}/"
+
+
+def session_event_key(session_id: str, seq: int) -> str:
+    """Return the key of one event of an interpreter session."""
+    return f"{SESSIONS}{session_id}/{seq:06d}"
 
 
 def replica_key(replica: str) -> str:

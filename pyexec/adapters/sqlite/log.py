@@ -18,6 +18,7 @@ from anyio import to_thread
 from attrs import define, field
 
 from pyexec.adapters.data_dir import DataDir
+from pyexec.adapters.sqlite.session_log import EmbeddedSessionLog
 from pyexec.adapters.sqlite.store import IndexEntry, SqliteStore, translate_errors
 from pyexec.adapters.sqlite.store_thread import StoreThread
 from pyexec.aio import Broadcast
@@ -78,6 +79,7 @@ class EmbeddedLog:
         self._webhooks = webhooks
         self._webhooks_version = 0
         self._webhooks_changed = Broadcast()
+        self.sessions = EmbeddedSessionLog(thread, replica)
 
     @classmethod
     async def open(cls, directory: Path, replica: str | None = None) -> Self:

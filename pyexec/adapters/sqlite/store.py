@@ -1,7 +1,6 @@
 """The tables of the embedded event log, and the transactions on them. All calls block; use one thread at a time."""
 
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,6 +9,8 @@ from typing import Final, Self
 
 from attrs import define
 
+from pyexec.adapters.sqlite.session_table import SessionTable
+from pyexec.adapters.sqlite.transaction import forget_retired, transaction
 from pyexec.codec import decode_event, encode_event, timestamp
 from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import OPEN_STATUSES, Status, status_after
@@ -17,8 +18,6 @@ from pyexec.domain.ids import execution_id as execution_id_at
 from pyexec.errors import Conflict, CorruptLog, KeyTaken, Unavailable
 from pyexec.ports import IdempotencyKey, receiver_in
 
-RETIRED_KEPT_SECONDS: Final = 24 * 3600
-"""An entry in `retired` prevents a delayed first append, which follows the creation of the id by minutes at most."""
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -40,6 +39,11 @@ _WEBHOOKS: Final = """
 CREATE TABLE IF NOT EXISTS webhooks (execution_id TEXT PRIMARY KEY, receiver TEXT NOT NULL) WITHOUT ROWID;
 """
 """The outstanding webhooks. The table is newer than the schema version: earlier servers ignore it."""
+_SESSIONS_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS session_events
+    (session_id TEXT, seq INTEGER, event BLOB NOT NULL, PRIMARY KEY (session_id, seq)) WITHOUT ROWID
+"""
+"""The table of a later version. The schema version stays the same, because earlier versions ignore the table."""
 
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -79,6 +83,7 @@ class SqliteStore:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self.sessions = SessionTable(db)
 
     @classmethod
     def open(cls, file: Path) -> Self:
@@ -103,7 +108,7 @@ class SqliteStore:
         self, execution_id: str, after: int, events: Sequence[Event], key: IdempotencyKey | None
     ) -> IndexEntry:
         """Implement `EventLog.append` as one transaction. Return the new index entry."""
-        with self._transaction():
+        with transaction(self._db):
             if key is not None:
                 self._bind(key, execution_id)
             entry = self.entry(execution_id)
@@ -193,7 +198,7 @@ class SqliteStore:
 
     def retire(self, execution_id: str) -> bool:
         """Delete an ended execution; return False if it does not exist. Raises `Conflict` if it is open."""
-        with self._transaction():
+        with transaction(self._db):
             entry = self.entry(execution_id)
             if entry.length == 0:
                 return False
@@ -204,7 +209,7 @@ class SqliteStore:
             self._db.execute("DELETE FROM executions WHERE id = ?", (execution_id,))
             self.remove_webhook(execution_id)
             self._db.execute("INSERT INTO retired VALUES (?)", (execution_id,))
-            self._db.execute("DELETE FROM retired WHERE id < ?", (_oldest_kept(time.time_ns()),))
+            forget_retired(self._db, execution_id_at)
             return True
 
     def rebuild_index(self, after: str, limit: int) -> tuple[str | None, Mapping[str, CorruptLog]]:
@@ -213,7 +218,7 @@ class SqliteStore:
         Return the last id, or None if there are no more, and the executions that cannot be read. Their index
         entries stay as they are."""
         unreadable: dict[str, CorruptLog] = {}
-        with self._transaction():
+        with transaction(self._db):
             ids = self._ids(
                 "SELECT DISTINCT execution_id FROM events WHERE execution_id > ? ORDER BY execution_id LIMIT ?",
                 after,
@@ -265,28 +270,13 @@ class SqliteStore:
     def _ids(self, query: str, *values: object) -> Sequence[str]:
         return [row[0] for row in self._db.execute(query, values)]
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            # SQLite may have rolled back by itself, as on a full disk.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-
-def _oldest_kept(now_ns: int) -> str:
-    """Return an id that is greater than all ids whose entry in `retired` has no more use."""
-    return execution_id_at(now_ns - RETIRED_KEPT_SECONDS * 1_000_000_000, bytes(8))
-
 
 def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         db.executescript(_SCHEMA)
-    elif version != _SCHEMA_VERSION:
+        version = _SCHEMA_VERSION
+    if version != _SCHEMA_VERSION:
         raise CorruptLog(f"{file} has schema version {version}; this server reads version {_SCHEMA_VERSION}")
     db.executescript(_WEBHOOKS)
+    db.execute(_SESSIONS_SCHEMA)

@@ -14,6 +14,7 @@ from pyexec.guest.reports.channel import (
     FRAME,
     OMITTED,
     OWN_LINE,
+    PACKAGE,
     channel,
     field,
     without_own_frames,
@@ -145,7 +146,9 @@ def frames_of(error):
 def is_own(path):
     """Return True for a file of the caller."""
     if not path.startswith("/"):
-        return not path.startswith("<")  # before Python 3.9, the script has the name of the command line
+        return not path.startswith(
+            ("<", PACKAGE)
+        )  # before Python 3.9, the script has the name of the command line
     return path.startswith(OWN_FILES) and "/site-packages/" not in path
 
 
@@ -158,11 +161,15 @@ def encoded(text):
     return text.encode("utf-8", "backslashreplace")
 
 
+sources: "dict[str, list[bytes]]" = {}
+"""The lines of code that is in no file, by the name of the code: the cells of a session."""
+
+
 class Lines:
     """Reads lines of source files."""
 
     def __init__(self):
-        self.files = {}
+        self.files = dict(sources)
 
     def read(self, path, number):
         """Return a line without its indentation; empty if it cannot be read."""

@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
-from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp_apispec import docs, headers_schema, match_info_schema, querystring_schema, response_schema
@@ -15,7 +14,7 @@ from pyexec.domain.execution import Phase
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
 from pyexec.domain.timeline import Timeline
-from pyexec.services.downloads import Download
+from pyexec.web.accept import TAR
 from pyexec.web.context import get_context, public, read_caller, read_execution_id
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import (
@@ -34,7 +33,7 @@ from pyexec.web.schemas import (
     reject_query,
 )
 from pyexec.web.sse import parse_position, send_events
-from pyexec.web.streaming import cooperative, send_result, send_stream
+from pyexec.web.streaming import cooperative, send_download, send_result, send_stream
 
 _VERSION = re.compile("[0-9]{1,20}", re.ASCII)
 _NOT_ENDED = "The execution has not ended yet."
@@ -192,7 +191,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 @docs(
     tags=["executions"],
     summary="Download all output files",
-    produces=["application/x-tar"],
+    produces=[TAR],
     responses={
         "200": {"description": "Uncompressed tar archive."},
         **error_responses(404, 503, other={409: _NOT_ENDED}),
@@ -205,7 +204,7 @@ async def get_files(request: web.Request) -> web.StreamResponse:
     reject_query(request)
     execution_id = read_execution_id(request)
     download = await get_context(request).downloads.archive(execution_id, read_caller(request))
-    return await _send_download(request, download, "application/x-tar", f"{execution_id}.tar")
+    return await send_download(request, download, TAR, f"{execution_id}.tar")
 
 
 @docs(
@@ -227,18 +226,4 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     path = request.match_info["path"].rstrip("/")
     downloads = get_context(request).downloads
     download = await downloads.one(read_execution_id(request), path, read_caller(request))
-    return await _send_download(request, download, "application/octet-stream", path.rpartition("/")[2])
-
-
-async def _send_download(
-    request: web.Request, download: Download, content_type: str, name: str
-) -> web.StreamResponse:
-    """Send output files. Untrusted programs wrote them, so a browser must not show them."""
-    # Read before the headers are sent, so that an unreadable file becomes an error response.
-    first = await anext(download.chunks, b"")
-    headers = {
-        "Content-Type": content_type,
-        "Content-Length": str(download.size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-    }
-    return await send_stream(request, headers, download.chunks, first)
+    return await send_download(request, download, "application/octet-stream", path.rpartition("/")[2])

@@ -7,21 +7,19 @@ import tarfile
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 
-import anyio
 import anyio.to_thread
 from aiohttp import web
 from aiohttp_apispec import docs, form_schema, headers_schema, json_schema, response_schema
 
 from pyexec.codec import to_json
-from pyexec.domain.event_stream import Position
 from pyexec.domain.result import Result
 from pyexec.domain.spec import PATH_LENGTH_MAX, EvalRequest, Metadata, SourceFile
-from pyexec.errors import InvalidRequest, TooLarge, quote
-from pyexec.services.active_runs import Run
+from pyexec.errors import InvalidRequest, quote
 from pyexec.services.uploads import Upload
-from pyexec.web.context import Context, get_context, read_caller, read_tenant
-from pyexec.web.multipart import MALFORMED, read_or_stall, read_upload, reject_content_encoding
+from pyexec.web.context import get_context, read_tenant
+from pyexec.web.multipart import read_body, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
+from pyexec.web.run_response import run_and_respond
 from pyexec.web.schemas import (
     Accepted,
     IdempotencyHeader,
@@ -30,8 +28,6 @@ from pyexec.web.schemas import (
     read_idempotency_key,
     reject_query,
 )
-from pyexec.web.sse import accepts_events, send_events
-from pyexec.web.streaming import send_result
 
 PYTHON_MINOR_MIN = 8
 FILES_MAX = 1000
@@ -44,7 +40,6 @@ _RESULT_OR_EVENTS = ["application/json", "text/event-stream"]
 @docs(
     tags=["run"],
     summary="Run an archive",
-    consumes=["multipart/form-data"],
     produces=_RESULT_OR_EVENTS,
     responses=_ERRORS,
 )
@@ -58,7 +53,7 @@ async def exec_sync(request: web.Request) -> web.StreamResponse:
     client disconnects, the execution is killed, unless the request has an `Idempotency-Key`. Send the metadata before
     the archive: the archive is then streamed directly into the sandbox."""
     reject_query(request)
-    async with read_upload(request) as body:
+    async with read_upload(request, Metadata) as body:
         upload = Upload(
             metadata=body.metadata,
             archive=body.archive,
@@ -66,13 +61,12 @@ async def exec_sync(request: web.Request) -> web.StreamResponse:
             identity="/api/v1/exec",
             tenant=read_tenant(request),
         )
-        return await _run_and_respond(request, upload)
+        return await run_and_respond(request, get_context(request).submissions.run(upload), upload.key)
 
 
 @docs(
     tags=["run"],
     summary="Submit an archive",
-    consumes=["multipart/form-data"],
     responses=_ERRORS,
     headers={"202": {"Location": "Path of the execution."}},
 )
@@ -82,7 +76,7 @@ async def exec_sync(request: web.Request) -> web.StreamResponse:
 async def exec_async(request: web.Request) -> web.StreamResponse:
     """Accept an archive and return the id of its execution, without waiting for it to run."""
     reject_query(request)
-    async with read_upload(request) as body:
+    async with read_upload(request, Metadata) as body:
         upload = Upload(
             metadata=body.metadata,
             archive=body.archive,
@@ -115,7 +109,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
     upload = eval_upload(
         body, key=read_idempotency_key(request), identity=identity, tenant=read_tenant(request)
     )
-    return await _run_and_respond(request, upload)
+    return await run_and_respond(request, get_context(request).submissions.run(upload), upload.key)
 
 
 def eval_upload(body: EvalRequest, *, key: str | None, identity: str, tenant: str) -> Upload:
@@ -145,63 +139,6 @@ def archive_upload(metadata: Metadata, files: Sequence[SourceFile], *, identity:
         texts=contents.values(),
         tenant=tenant,
     )
-
-
-async def _run_and_respond(request: web.Request, upload: Upload) -> web.StreamResponse:
-    """Run an upload and wait for its result.
-
-    If the client disconnects, the execution is killed, unless the request has an idempotency key. A shutdown of this
-    replica also cuts the connection, but kills nothing: the client can look up the execution by its id."""
-    context = get_context(request)
-    started = await context.submissions.run(upload)
-    try:
-        if isinstance(started, Run):
-            return await _respond_from_run(request, context, started)
-        return await _respond_from_log(request, context, started)
-    except (anyio.get_cancelled_exc_class(), ConnectionError):
-        if upload.key is None and isinstance(started, Run) and not context.submissions.closed:
-            with anyio.CancelScope(shield=True):
-                await context.executions.request_kill(started.id, read_caller(request))
-        raise
-
-
-async def _respond_from_run(request: web.Request, context: Context, run: Run) -> web.StreamResponse:
-    """Respond from the memory of this replica, which runs the execution."""
-    if accepts_events(request):
-        items = context.executions.known_items(run.id, Position(), read_caller(request))
-        return await send_events(request, run.id, items)
-    await run.inactive.wait()
-    if not run.has_ended:  # another replica has adopted it
-        return await _respond_from_log(request, context, run.id)
-    return await send_result(request, run.execution, run.output_log)
-
-
-async def _respond_from_log(request: web.Request, context: Context, execution_id: str) -> web.StreamResponse:
-    """Respond from the event log, for an execution that may run on another replica."""
-    if accepts_events(request):
-        items = await context.executions.items(execution_id, Position(), read_caller(request))
-        return await send_events(request, execution_id, items)
-    caller = read_caller(request)
-    execution = await context.executions.wait_until_ended(execution_id, caller)
-    async with context.executions.output(execution, caller) as output_log:
-        return await send_result(request, execution, output_log)
-
-
-async def read_body(request: web.Request) -> bytes:
-    """Read a body of JSON; raise `TooLarge` if it exceeds the limit."""
-    limits = get_context(request).limits
-    too_large = TooLarge(f"the body is larger than {limits.metadata_bytes_max} bytes")
-    if (request.content_length or 0) > limits.metadata_bytes_max:
-        raise too_large
-    body = bytearray()
-    try:
-        while chunk := await read_or_stall(request.content, request.content.readany(), limits):
-            body += chunk
-            if len(body) > limits.metadata_bytes_max:
-                raise too_large
-    except MALFORMED as error:
-        raise InvalidRequest(f"the body is malformed or cut short: {error}") from error
-    return bytes(body)
 
 
 def _files_of(body: EvalRequest) -> tuple[Metadata, dict[str, str]]:

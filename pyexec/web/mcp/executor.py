@@ -19,10 +19,12 @@ from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
 from pyexec.mcp.executor import Document, OnProgress, tool_error
 from pyexec.mcp.progress import ProgressText
+from pyexec.mcp.sessions import Sessions
 from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
 from pyexec.web.handlers.submissions import archive_upload, eval_upload
 from pyexec.web.mcp.cancellations import WaitingCancellations
+from pyexec.web.mcp.loopback import LoopbackHttp
 from pyexec.web.schemas import Listing
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,10 @@ class ServiceExecutor:
         self._context: Context = get_context(request)
         self._caller = read_caller(request)
         self._tenant = read_tenant(request)
+
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions(LoopbackHttp(self._request))
 
     async def run(self, request: Document, call_id: str | None, on_progress: OnProgress | None) -> Document:
         with _translate_errors():

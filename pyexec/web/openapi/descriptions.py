@@ -6,6 +6,7 @@ from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFil
 from pyexec.web.openapi.cluster_descriptions import CLUSTER_TYPES
 from pyexec.web.openapi.field_docs import EXECUTION_ID, FieldDoc, TypeDoc, type_doc
 from pyexec.web.openapi.result_descriptions import RESULT_TYPES
+from pyexec.web.openapi.session_descriptions import session_types
 from pyexec.web.schemas import (
     KEY_LENGTH_MAX,
     Accepted,
@@ -120,6 +121,7 @@ TYPES: dict[type, TypeDoc] = {
     ),
     **RESULT_TYPES,
     **CLUSTER_TYPES,
+    **session_types(_RUN_OPTIONS),
     Accepted: type_doc("The accepted execution.", execution_id=EXECUTION_ID),
     KillAnswer: type_doc(
         "Status after the kill.",

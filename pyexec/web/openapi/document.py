@@ -13,19 +13,24 @@ from attrs import frozen
 from marshmallow import RAISE
 
 from pyexec import __version__
+from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest, Limits
 from pyexec.settings import Settings
 from pyexec.web.middleware import SAFE_METHODS, is_public
 from pyexec.web.openapi.examples import MEDIA_TYPE_EXAMPLES, TYPE_EXAMPLES
 from pyexec.web.openapi.schema_builder import ERROR_HEADERS, error_responses, schema_of
-from pyexec.web.schemas import Message
+from pyexec.web.schemas import Accepted, Message
 
 JSON = "application/json"
 Route = tuple[str, str, Any]
 _BODY_MEDIA_TYPES = {"json": [JSON], "form": ["multipart/form-data"]}
-_LINKED_OPERATIONS = ("get_execution", "delete_execution", "get_logs", "get_events", "get_files")
+_WITH_EXECUTION_ID = (Result, Accepted)
+_OF_EXECUTIONS = ("get_execution", "delete_execution", "get_logs", "get_events", "get_files")
 """Operations that take the execution id which a submission returns."""
+_OF_SESSIONS = ("get_session", "session_eval", "session_eval_async", "list_session_files", "close_session")
+"""Operations that take the id of the session which was opened."""
 _SCHEMAS = {"text/event-stream": schema_of(Message), "text/plain": {"type": "string"}}
+_BINARY = {"type": "string", "format": "binary"}
 _CONSTRAINTS: dict[type, dict[str, Any]] = {
     EvalRequest: {
         "oneOf": [
@@ -51,23 +56,31 @@ method that a path does not support, the response is 405 with an `Allow` header.
 
 @frozen(kw_only=True)
 class ServerInfo:
-    """Properties of a server that its document shows: version, default image, limits, and what it allows."""
+    """Properties of a server that its document shows: version, default image, limits, and what it allows.
+
+    `session_times` has the default and the maximum of each time of a session."""
 
     version: str
     default_image: str
     default_limits: Limits
     max_limits: Limits
+    session_times: Mapping[str, tuple[float, float]]
     requires_token: bool
     allows_setup: bool
 
 
 def server_info(settings: Settings, *, requires_token: bool = False) -> ServerInfo:
     """Derive the properties from the settings."""
+    times = settings.session_limits()
     return ServerInfo(
         version=__version__,
         default_image=settings.default_image,
         default_limits=settings.limits("default"),
         max_limits=settings.limits("max"),
+        session_times={
+            "idle_timeout_seconds": (times.idle_default, times.idle_max),
+            "lifetime_seconds": (times.lifetime_max, times.lifetime_max),
+        },
         requires_token=requires_token,
         allows_setup=settings.setup_network != "none",
     )
@@ -83,7 +96,7 @@ def openapi_document(routes: Iterable[Route], server: ServerInfo) -> dict[str, A
         plugins=[plugin],
         info={"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
         servers=[{"url": ".", "description": "this server"}],
-        tags=[{"name": "run"}, {"name": "executions"}, {"name": "server"}],
+        tags=[{"name": name} for name in ("run", "executions", "sessions", "server")],
     )
     if server.requires_token:
         spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
@@ -129,11 +142,13 @@ def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[st
     for entry in docs["schemas"]:
         schema, location = entry["schema"], entry["location"]
         if location in _BODY_MEDIA_TYPES:
-            media_types = docs.get("consumes", _BODY_MEDIA_TYPES[location])
-            content = {media_type: _request_body(schema) for media_type in media_types}
-            operation["requestBody"] = {"required": True, "content": content}
+            content = {media_type: _request_body(schema) for media_type in _BODY_MEDIA_TYPES[location]}
+            operation.setdefault("requestBody", {"required": True, "content": {}})["content"] |= content
         else:
             operation["parameters"] += converter.schema2parameters(schema, location=location)
+    if "requestBody" not in operation and "consumes" in docs:
+        content = {media_type: {"schema": _BINARY} for media_type in docs["consumes"]}
+        operation["requestBody"] = {"required": True, "content": content}
     responses = docs["responses"]
     if not any(status.startswith("2") for status in responses):
         responses = {"200": {"description": docs["summary"]}, **responses}
@@ -147,9 +162,11 @@ def _operation(docs: Mapping[str, Any], handler: Any, converter: Any) -> dict[st
         )
         for status, response in sorted(responses.items())
     }
-    if "run" in docs["tags"]:
-        for status in {"200", "202"} & set(responses):
-            operation["responses"][status]["links"] = _links()
+    for status, response in responses.items():
+        if _schema_class(response) in _WITH_EXECUTION_ID and "requestBody" in operation:
+            operation["responses"][status]["links"] = _links(_OF_EXECUTIONS, "execution_id")
+        if status == "201":
+            operation["responses"][status]["links"] = _links(_OF_SESSIONS, "id")
     return operation
 
 
@@ -178,7 +195,7 @@ def _response(
         elif media_type in MEDIA_TYPE_EXAMPLES:
             content[media_type] = {"schema": _SCHEMAS[media_type], "example": MEDIA_TYPE_EXAMPLES[media_type]}
         else:
-            content[media_type] = {"schema": {"type": "string", "format": "binary"}}
+            content[media_type] = {"schema": _BINARY}
     response: dict[str, Any] = {"description": docs["description"] or status}
     if content:
         response["content"] = content
@@ -190,9 +207,13 @@ def _response(
     return response
 
 
-def _links() -> dict[str, Any]:
-    parameters = {"id": "$response.body#/execution_id"}
-    return {name: {"operationId": name, "parameters": parameters} for name in _LINKED_OPERATIONS}
+def _schema_class(response: Mapping[str, Any]) -> type | None:
+    return response["schema"].Meta.attrs_class if "schema" in response else None
+
+
+def _links(operations: Iterable[str], id_field: str) -> dict[str, Any]:
+    parameters = {"id": f"$response.body#/{id_field}"}
+    return {name: {"operationId": name, "parameters": parameters} for name in operations}
 
 
 def _add_server_defaults(schemas: dict[str, Any], server: ServerInfo) -> None:
@@ -206,7 +227,12 @@ def _add_server_defaults(schemas: dict[str, Any], server: ServerInfo) -> None:
         limits[limit.name] |= {"default": default} if default is not None else {}
         limits[limit.name] |= {"maximum": maximum} if maximum is not None else {}
         _lower_examples(limits, schemas, limit.name, maximum)
-    for name in ("Metadata", "EvalRequest"):
+    for name in ("idle_timeout_seconds", "lifetime_seconds"):
+        default, maximum = server.session_times[name]
+        seconds = schemas["SessionRequest"]["properties"][name]
+        seconds |= {"default": default, "maximum": maximum}
+        seconds["examples"] = [min(example, maximum) for example in seconds["examples"]]
+    for name in ("Metadata", "EvalRequest", "SessionRequest"):
         fields = schemas[name]["properties"]
         fields["docker_image"]["description"] += f" Default: {server.default_image}."
         fields["docker_image"]["examples"] = [server.default_image]  # always allowed
@@ -222,7 +248,7 @@ def _lower_examples(
     if maximum is None:
         return
     limits[name]["examples"] = [min(example, maximum) for example in limits[name]["examples"]]
-    for schema in (schemas["Metadata"], schemas["EvalRequest"]):
+    for schema in (schemas["Metadata"], schemas["EvalRequest"], schemas["SessionRequest"]):
         schema["examples"] = [
             {**example, "config": {**example["config"], name: min(example["config"][name], maximum)}}
             if name in example.get("config", {})

@@ -9,6 +9,7 @@ from pyexec.domain.events import Finished, Running, Usage
 from pyexec.domain.execution import Status
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result, Timings
+from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.openapi.field_docs import EXAMPLE_ID
 from pyexec.web.schemas import Problem
@@ -53,6 +54,7 @@ TYPE_EXAMPLES: dict[type, list[Any]] = {
         },
     ],
     Metadata: [{"script_args": ["--fast"], "config": {"timeout_seconds": 10, "memory_mb": 256}}],
+    SessionRequest: [{"config": {"timeout_seconds": 60, "memory_mb": 256}}],
     Problem: [
         to_json(
             Problem(

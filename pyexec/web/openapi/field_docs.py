@@ -4,9 +4,10 @@ from typing import Any
 
 from attrs import frozen
 
-from pyexec.domain.ids import ID_PATTERN
+from pyexec.domain.ids import ID_PATTERN, SESSION_ID_PATTERN
 
 EXAMPLE_ID = "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061"
+EXAMPLE_SESSION_ID = "ses_0190a2b4c6d87e1f9a0b1c2d3e4f5061"
 
 
 @frozen
@@ -34,3 +35,4 @@ def type_doc(description: str = "", **fields: FieldDoc) -> TypeDoc:
 
 
 EXECUTION_ID = FieldDoc("Id of the execution.", EXAMPLE_ID, ID_PATTERN)
+SESSION_ID = FieldDoc("Id of the interpreter session.", EXAMPLE_SESSION_ID, SESSION_ID_PATTERN)

@@ -1,12 +1,14 @@
 """Descriptions of the types of a result."""
 
+from attrs import evolve
+
 from pyexec.domain.displays import Display
 from pyexec.domain.events import FailureType, Usage
 from pyexec.domain.output_files import OutputFile
 from pyexec.domain.result import Result, SkippedFile, Summary, Timings, Truncated
 from pyexec.domain.timeline import Timeline, TimelineEvent, TimelinePhase
 from pyexec.domain.traceback import TracebackEntry, TracebackFrame
-from pyexec.web.openapi.field_docs import EXECUTION_ID, FieldDoc, TypeDoc, type_doc
+from pyexec.web.openapi.field_docs import EXECUTION_ID, SESSION_ID, FieldDoc, TypeDoc, type_doc
 
 RESULT_TYPES: dict[type, TypeDoc] = {
     Timings: type_doc(
@@ -51,6 +53,9 @@ RESULT_TYPES: dict[type, TypeDoc] = {
             "Tenant of the token that was sent with the code; left out if the server requires no tokens.",
             "acme",
         ),
+        session_id=evolve(
+            SESSION_ID, description="The interpreter session, if the execution is a cell; otherwise left out."
+        ),
         entrypoint=FieldDoc("The file that runs, relative to /work.", "main.py"),
         exit_code=FieldDoc("Exit code of the program; 128 + n if signal n ended it.", 0),
         error=FieldDoc(
@@ -70,6 +75,9 @@ RESULT_TYPES: dict[type, TypeDoc] = {
         duration_ms=FieldDoc("Time from acceptance to the end, in milliseconds.", 12),
         timings_ms=FieldDoc("Duration of each phase."),
         usage=FieldDoc("Resources that the program used."),
+        interpreter_restarted=FieldDoc(
+            "True if the session got a new interpreter, so that its variables are lost; otherwise left out."
+        ),
     ),
     Result: type_doc(
         "An execution with its output so far. A program that fails has a result, too.",

@@ -68,9 +68,13 @@ ERROR_HEADERS = {
 }
 
 
-@cache
 def schema_of(cls: type, role: SchemaRole = SchemaRole.RESPONSE) -> type[Schema]:
-    """Return the marshmallow schema of an attrs class."""
+    """Return the marshmallow schema of an attrs class. It is always the same one."""
+    return _schema_of(cls, role)
+
+
+@cache
+def _schema_of(cls: type, role: SchemaRole) -> type[Schema]:
     members: dict[str, Any] = {a.name: _field_of(cls, a, role) for a in attrs.fields(cls)}
     meta = {
         "attrs_class": cls,

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	pyexec "github.com/python-executor/golang-client"
+)
+
+func (a *app) session() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "session COMMAND",
+		Short: "Open, list and close sessions: interpreters that keep their variables.",
+		Args:  noArguments,
+		RunE:  func(command *cobra.Command, _ []string) error { return usageErrorf(command, "Missing command.") },
+	}
+	command.AddCommand(a.sessionNew(), a.withoutRunFlags(a.sessionList()), a.withoutRunFlags(a.sessionShow()),
+		a.withoutRunFlags(a.sessionClose()))
+	return command
+}
+
+func (a *app) sessionNew() *cobra.Command {
+	var settings sessionFlags
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "new [flags] [INPUT]",
+		Short: "Open a session and print its ID.",
+		Long: "Open a session and print its ID.\n\n" +
+			"The files of INPUT, a file, a directory or a .tar archive, are put into its working directory.",
+		RunE: func(command *cobra.Command, arguments []string) error {
+			if len(arguments) > 1 {
+				return usageErrorf(command, "Got unexpected extra argument (%s)", arguments[1])
+			}
+			options, err := settings.options(command, &a.flags)
+			if err != nil {
+				return err
+			}
+			console := newConsole(&a.flags)
+			defer console.statusLine.close()
+			if len(arguments) == 1 {
+				chosen, err := chooseInput(command, arguments, nil)
+				if err != nil {
+					return err
+				}
+				options = append(options, pyexec.WithSource(withProgress(chosen.source, console)))
+			}
+			client, err := a.flags.client(command)
+			if err != nil {
+				return err
+			}
+			opened, err := client.OpenSession(command.Context(), options...)
+			if err != nil {
+				return err
+			}
+			line := []byte(printable(opened.ID))
+			if asJSON {
+				line = formatJSON(opened.Info().Raw)
+			}
+			return console.write("stdout", append(line, '\n'))
+		},
+	}
+	settings.addTo(command)
+	command.Flags().BoolVar(&asJSON, "json", false, "Print the session as one line of JSON.")
+	return command
+}
+
+func (a *app) sessionList() *cobra.Command {
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "list [flags]",
+		Short: "List sessions.",
+		Args:  noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			client, err := a.flags.client(command)
+			if err != nil {
+				return err
+			}
+			sessions, err := client.Sessions(command.Context())
+			if err != nil {
+				return err
+			}
+			console := newConsole(&a.flags)
+			if !asJSON && !a.flags.quiet {
+				if err := console.write("stdout", sessionRow("ID", "STATUS", "CREATED", "WAITING", "IMAGE")); err != nil {
+					return err
+				}
+			}
+			for _, info := range sessions {
+				line := rowOfSession(info)
+				if asJSON {
+					line = append(formatJSON(info.Raw), '\n')
+				}
+				if err := console.write("stdout", line); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	command.Flags().BoolVar(&asJSON, "json", false, "Print one JSON object per line.")
+	return command
+}
+
+func (a *app) sessionShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show [flags] ID",
+		Short: "Print a session as one line of JSON.",
+		Args:  exactlyOne("ID"),
+		RunE: func(command *cobra.Command, arguments []string) error {
+			found, err := a.findSession(command, arguments[0])
+			if err != nil {
+				return err
+			}
+			return newConsole(&a.flags).write("stdout", append(formatJSON(found.Info().Raw), '\n'))
+		},
+	}
+}
+
+func (a *app) sessionClose() *cobra.Command {
+	return &cobra.Command{
+		Use:   "close [flags] ID",
+		Short: "Close a session: end its code, delete its files, and print its status.",
+		Args:  exactlyOne("ID"),
+		RunE: func(command *cobra.Command, arguments []string) error {
+			found, err := a.findSession(command, arguments[0])
+			if err != nil {
+				return err
+			}
+			if err := found.Close(command.Context()); err != nil {
+				return err
+			}
+			return newConsole(&a.flags).write("stdout", []byte("closed\n"))
+		},
+	}
+}
+
+// findSession returns an existing session. The client checks its ID.
+func (a *app) findSession(command *cobra.Command, id string) (*pyexec.Session, error) {
+	client, err := a.flags.client(command)
+	if err != nil {
+		return nil, err
+	}
+	found, err := client.GetSession(command.Context(), id)
+	var invalid *pyexec.ArgumentError
+	if errors.As(err, &invalid) {
+		return nil, invalid
+	}
+	return found, err
+}
+
+func rowOfSession(info *pyexec.SessionInfo) []byte {
+	created := ""
+	if !info.CreatedAt.IsZero() {
+		created = info.CreatedAt.Format("2006-01-02T15:04:05Z")
+	}
+	return sessionRow(printable(info.ID), printable(info.Status), created, fmt.Sprint(info.Cells.Waiting),
+		printable(info.DockerImage))
+}
+
+func sessionRow(id, status, created, waiting, image string) []byte {
+	return fmt.Appendf(nil, "%-36s  %-6s  %-20s  %7s  %s\n", id, status, created, waiting, image)
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+)
+
+// statements collects the lines of the statement that is being typed. It decides as Python's interactive interpreter
+// does whether more lines are needed, without a parser: the server reports errors of syntax.
+type statements struct{ lines []string }
+
+func (s *statements) isEmpty() bool { return len(s.lines) == 0 }
+
+// add adds a line. It returns the statement if it is complete.
+func (s *statements) add(line string) (string, bool) {
+	s.lines = append(s.lines, line)
+	source := strings.Join(s.lines, "\n")
+	switch {
+	case strings.TrimSpace(source) == "":
+		s.lines = nil
+	case s.isComplete(source):
+		return s.take(), true
+	}
+	return "", false
+}
+
+// take returns the lines so far, and begins the next statement.
+func (s *statements) take() string {
+	source := strings.Join(s.lines, "\n")
+	s.lines = nil
+	return source
+}
+
+var blockStart = regexp.MustCompile(`^\s*(?:@|(?:if|while|for|try|with|def|class|async)\b)`)
+
+func (s *statements) isComplete(source string) bool {
+	first := strings.TrimLeft(s.lines[0], " \t")
+	lastIsBlank := strings.TrimSpace(s.lines[len(s.lines)-1]) == ""
+	if strings.HasPrefix(first, "%%") {
+		return lastIsBlank
+	}
+	if strings.HasPrefix(first, "%") || strings.HasPrefix(first, "!") || strings.HasPrefix(first, "?") {
+		return true
+	}
+	code, open := scan(source)
+	if open {
+		return false
+	}
+	code = strings.TrimRight(code, " \t\n")
+	isBlock := blockStart.MatchString(strings.TrimLeft(code, "\n")) || strings.HasSuffix(code, ":") ||
+		len(s.lines) > 1 && strings.Contains(code, ":\n")
+	if !isBlock {
+		return true
+	}
+	return lastIsBlank && !strings.HasSuffix(code, ":") && !endsWithDecorator(code)
+}
+
+func endsWithDecorator(code string) bool {
+	return strings.HasPrefix(strings.TrimLeft(code[strings.LastIndex(code, "\n")+1:], " \t"), "@")
+}
+
+// scan returns the source without comments, and with the contents of strings and brackets left out. open is true if a
+// bracket, a string of three quotes or a line with a backslash is not finished.
+func scan(source string) (code string, open bool) {
+	var kept strings.Builder
+	depth := 0
+	for position := 0; position < len(source); position++ {
+		rest := source[position:]
+		switch letter := source[position]; {
+		case letter == '#':
+			end := strings.IndexByte(rest, '\n')
+			if end < 0 {
+				return kept.String(), depth > 0
+			}
+			position += end - 1
+		case letter == '"' || letter == '\'':
+			length, closed := stringLength(rest)
+			if !closed {
+				return kept.String(), true
+			}
+			position += length - 1
+			kept.WriteByte('"')
+		case strings.IndexByte("([{", letter) >= 0:
+			depth++
+			kept.WriteByte(letter)
+		case strings.IndexByte(")]}", letter) >= 0:
+			if depth--; depth < 0 {
+				return kept.String(), false
+			}
+			kept.WriteByte(letter)
+		case letter == '\\' && strings.HasPrefix(rest, "\\\n"):
+			position++
+		case letter == '\\' && position == len(source)-1:
+			return kept.String(), true
+		case depth == 0:
+			kept.WriteByte(letter)
+		}
+	}
+	return kept.String(), depth > 0
+}
+
+// stringLength returns the length of the string that text begins with. A string of one quote ends with its line; the
+// server reports what is wrong with it.
+func stringLength(text string) (length int, closed bool) {
+	quote := text[:1]
+	if strings.HasPrefix(text, strings.Repeat(quote, 3)) {
+		quote = text[:3]
+	}
+	for position := len(quote); position < len(text); position++ {
+		switch {
+		case text[position] == '\\':
+			position++
+		case strings.HasPrefix(text[position:], quote):
+			return position + len(quote), true
+		case len(quote) == 1 && text[position] == '\n':
+			return position, true
+		}
+	}
+	return len(text), len(quote) == 1 && !strings.HasSuffix(text, "\\")
+}

@@ -1,0 +1,151 @@
+"""The server's side of the protocol with the supervisor of an interpreter session (see guest/session_lines.py).
+
+The server sends lines; the supervisor answers with the frames of programs, and with SESSION frames."""
+
+import binascii
+import json
+from typing import Any
+
+from attrs import asdict, frozen
+
+from pyexec.domain.events import Usage
+from pyexec.guest import wire
+
+DATA_BYTES = 192 * 1024
+"""Bytes of a file in one line."""
+
+
+@frozen(kw_only=True)
+class SessionPlan:
+    """Describes a session: variables for its interpreter as NAME=VALUE, and the limits that hold between cells, too."""
+
+    env: tuple[str, ...]
+    memory_bytes: int
+    disk_bytes: int
+
+
+@frozen(kw_only=True)
+class CellStart:
+    """A cell to run, with its limits in seconds and bytes.
+
+    `nonce` is that of the cell's `running` event. With `resume`, the supervisor has the cell already: the frames that
+    it sends again after SYNC are read. `cpu_seconds` limits the processor time; None is no limit."""
+
+    nonce: str
+    code: str
+    timeout: float
+    output_bytes: int
+    display_bytes: int
+    cpu_seconds: float | None = None
+    resume: bool = False
+
+
+@frozen(kw_only=True)
+class Synced:
+    """The supervisor has accepted a generation. It sends the frames of the current or last cell again, if it has one.
+
+    `ended` is True if that cell has ended. `token` is that of the request."""
+
+    token: str
+    generation: int
+    cell_nonce: str | None
+    ended: bool
+
+
+@frozen(kw_only=True)
+class CellEnded:
+    """A cell has ended.
+
+    `reason` is `exit`, `timeout`, `killed`, `cpu_limit`, `out_of_memory`, `disk_limit`, `output_limit` or
+    `process_limit`. The exit code is 0, that of `SystemExit`, or 1 after another exception. If the interpreter itself
+    ended, the exit code is that of its process, and `interpreter_restarted` is True."""
+
+    nonce: str
+    reason: str
+    exit_code: int
+    signalled: bool
+    usage: Usage
+    interpreter_restarted: bool
+    result_truncated: bool
+    process_limit: int | None = None
+
+
+@frozen
+class Restarted:
+    """The interpreter was restarted between two cells: `requested`, `exit`, `out_of_memory` or `disk_limit`."""
+
+    reason: str
+
+
+@frozen(kw_only=True)
+class FileDone:
+    """A transfer of files has ended. `error` is a code, or None; `message` explains it."""
+
+    id: int
+    error: str | None
+    message: str
+
+
+@frozen
+class LineRefused:
+    """The supervisor cannot obey a line."""
+
+    message: str
+
+
+SessionFrame = Synced | CellEnded | Restarted | FileDone | LineRefused
+
+
+def session_plan_frame(plan: SessionPlan, generation: int, token: str) -> bytes:
+    """Encode the plan. It is the last frame; lines follow."""
+    payload = json.dumps({**asdict(plan), "generation": generation, "token": token}).encode()
+    return wire.HEADER.pack(wire.PLAN, len(payload)) + payload
+
+
+def line(command: str, generation: int, payload: bytes) -> bytes:
+    """Encode a line."""
+    return b"%s %d %08x %s\n" % (command.encode(), generation, binascii.crc32(payload), payload)
+
+
+def json_line(command: str, generation: int, **document: object) -> bytes:
+    """Encode a line with a JSON document."""
+    return line(command, generation, json.dumps(document).encode())
+
+
+def cell_line(generation: int, cell: CellStart) -> bytes:
+    """Encode a cell to run."""
+    return json_line(
+        "CELL",
+        generation,
+        nonce=cell.nonce,
+        code=binascii.b2a_base64(cell.code.encode("utf-8", "surrogatepass"), newline=False).decode(),
+        timeout=cell.timeout,
+        output_bytes=cell.output_bytes,
+        display_bytes=cell.display_bytes,
+        cpu_seconds=cell.cpu_seconds,
+    )
+
+
+def session_frame(document: dict[str, Any]) -> SessionFrame:
+    """Return the content of a SESSION frame. Raises `KeyError`, `TypeError` or `ValueError` if it is malformed."""
+    event = document["event"]
+    if event == "synced":
+        nonce = document["cell"]
+        return Synced(
+            token=str(document["token"])[:64],
+            generation=int(document["generation"]),
+            cell_nonce=None if nonce is None else str(nonce)[:64],
+            ended=document["ended"] is True,
+        )
+    if event == "restarted":
+        return Restarted(str(document["reason"])[:64])
+    if event == "file_done":
+        error = document["error"]
+        return FileDone(
+            id=int(document["id"]),
+            error=None if error is None else str(error)[:64],
+            message=str(document["message"])[:1000],
+        )
+    if event == "error":
+        return LineRefused(str(document["message"])[:1000])
+    raise ValueError(event)

@@ -1,0 +1,1 @@
+"""Interpreter sessions: open them, run cells in them, adopt and close them. See docs/design/sessions.md."""

@@ -1,0 +1,285 @@
+"""Cells: the executions of an interpreter session, from their first event to their last."""
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from functools import partial
+
+import anyio
+from attrs import evolve, frozen
+
+from pyexec.aio import FailureLog, retry
+from pyexec.domain.events import Claimed, Event, FailureType, Running, Submitted
+from pyexec.domain.execution import Phase
+from pyexec.domain.outcome import RunOutcome
+from pyexec.domain.session import Session
+from pyexec.domain.spec import Spec
+from pyexec.errors import (
+    Conflict,
+    ConsulSessionLost,
+    EngineError,
+    QueueFull,
+    SandboxBroken,
+    SandboxRefused,
+    Unavailable,
+)
+from pyexec.ports import BlobStore, EventLog, IdempotencyKey
+from pyexec.sandbox.protocol import Exited, Frame
+from pyexec.sandbox.session_protocol import CellEnded, CellStart
+from pyexec.sandbox.session_receivers import CellFrame
+from pyexec.sandbox.session_sandbox import SessionSandbox
+from pyexec.services.active_runs import ActiveRuns, Run
+from pyexec.services.clock import new_execution_id, nonce, now
+from pyexec.services.completion import CompletionWriter
+from pyexec.services.idempotency import fingerprint, key_hash
+from pyexec.services.in_doubt import InDoubtResolver
+from pyexec.services.output_store import payload_blob
+from pyexec.services.run_monitor import OutputLimits, follow
+
+logger = logging.getLogger(__name__)
+
+INLINE_CODE_BYTES_MAX = 64 * 1024
+"""Longer code is a blob: an append to Consul holds less than 400 KiB."""
+GRACE_SECONDS = 10.0
+"""How much later than the supervisor this replica enforces the timeout of a cell. The supervisor needs two seconds for
+an interrupt, and some for a new interpreter."""
+RETRY_AFTER_SECONDS = 5
+NEVER_STARTED = "the replica that ran the session died before the code started; it was not run"
+
+
+@frozen(kw_only=True)
+class Cell:
+    """A request to run code in a session. `key` is the caller's idempotency key."""
+
+    code: str
+    timeout_seconds: float | None = None
+    key: str | None = None
+
+
+@frozen(kw_only=True)
+class CellRunner:
+    """Runs the cells of all sessions of `replica`. `engine` is the id of its engine."""
+
+    replica: str
+    engine: str
+    log: EventLog
+    blobs: BlobStore
+    active_runs: ActiveRuns
+    completion: CompletionWriter
+    in_doubt: InDoubtResolver
+    limits: OutputLimits
+
+    def check_queue(self, waiting: int, waiting_max: int) -> None:
+        """Raise `QueueFull` if no more cells of a session may wait."""
+        if waiting >= waiting_max:
+            raise QueueFull(
+                f"{waiting} cells of this session wait, which is the maximum; send the request again later",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+
+    async def accept(self, session: Session, cell: Cell, starts: bool) -> Run:
+        """Append the first events of a cell, up to `running` if it starts at once. Raises as `EventLog.append` does."""
+        run = Run(new_execution_id())
+        code = cell.code.encode()
+        is_inline = len(code) <= INLINE_CODE_BYTES_MAX
+        spec = cell_spec(session, cell.timeout_seconds, cell.code if is_inline else None)
+        payload = None if is_inline else payload_blob(run.id)
+        submitted = Submitted(at=now(), nonce=nonce(), spec=spec, payload=payload)
+        events: list[Event] = [submitted, Claimed(at=now(), nonce=nonce(), replica=self.replica)]
+        if starts:
+            events.append(self._running(session.container, session.image))
+        key = _idempotency_key(session, cell)
+        if payload is not None:
+            await self.blobs.put(payload, _chunks(code))
+        try:
+            with self.active_runs.appending(run, events):
+                await self.log.append(run.id, 0, events, key=key)
+        except ConsulSessionLost:
+            await self._delete(payload)
+            raise
+        except Unavailable:
+            # It may be in the log, or get there in a moment; then no one would run it.
+            await self.in_doubt.resolve(run.id, "the event log did not confirm the cell", submitted)
+            raise
+        except BaseException:
+            await self._delete(payload)
+            raise
+        return run
+
+    async def run(self, run: Run, sandbox: SessionSandbox, is_turn: bool, started_before: bool) -> str | None:
+        """Run a cell, and append its end. Return why the interpreter was restarted, if it was.
+
+        If a kill was requested before its turn, only append its end. A cell that an earlier owner has started is only
+        followed: it never starts again."""
+        outcome = RunOutcome(reason="killed")
+        if started_before and (sandbox.synced is None or sandbox.synced.cell_nonce != _start_nonce(run)):
+            outcome = RunOutcome(reason="session_lost", detail=NEVER_STARTED)
+        elif is_turn and await self._start(run, sandbox):
+            outcome = await self._follow(run, sandbox, resume=started_before)
+        await self.completion.end(run, outcome)
+        if run.execution.started_at is not None and not sandbox.ended.is_set():
+            await sandbox.acknowledge(_start_nonce(run))
+        return outcome.reason if outcome.interpreter_restarted else None
+
+    async def end_with_session(self, run: Run, session: Session) -> None:
+        """End a cell whose session is closed."""
+        reason = f"the session was closed ({session.close_reason})"
+        if run.execution.started_at is None:
+            await self.completion.fail(run, FailureType.SESSION_CLOSED, f"{reason} before the code started")
+        else:
+            text = f"{reason} while the code was running"
+            await self.completion.end(run, RunOutcome(reason="session_closed", detail=text))
+
+    def forget(self, run: Run) -> None:
+        """Stop handling a cell that has ended, or that another replica handles."""
+        self.active_runs.remove(run)
+
+    def _running(self, container: str | None, image: str | None) -> Running:
+        return Running(at=now(), nonce=nonce(), engine=self.engine, container=container or "", image=image)
+
+    async def _start(self, run: Run, sandbox: SessionSandbox) -> bool:
+        """Append `running`, unless the cell has it. Return False if the cell must not start any more."""
+        failures = FailureLog(logger, f"starting {run.id}")
+        while True:
+            try:
+                return await retry(partial(self._append_running, run, sandbox), failures)
+            except Conflict as error:
+                logger.info("%s has changed meanwhile: %s", run.id, error)
+
+    async def _append_running(self, run: Run, sandbox: SessionSandbox) -> bool:
+        if run.execution.started_at is None:
+            run.catch_up(
+                await self.log.read(run.id)
+            )  # an earlier append may have succeeded without a response
+        execution = run.execution
+        if (
+            execution.phase is Phase.CLAIMED
+            and execution.is_for(self.replica)
+            and not execution.kill_requested
+        ):
+            running = self._running(sandbox.container_id, sandbox.image)
+            with anyio.CancelScope(shield=True), self.active_runs.appending(run, [running]):
+                await self.log.append(run.id, run.seq, [running])
+        return run.execution.phase is Phase.RUNNING and run.execution.is_for(self.replica)
+
+    async def _follow(self, run: Run, sandbox: SessionSandbox, *, resume: bool) -> RunOutcome:
+        """Run the code in the interpreter, and copy its output and displays until it ends."""
+        seconds = run.execution.spec.limits.timeout_seconds
+        outcome: RunOutcome | None = None
+        try:
+            start = await self._cell_start(run, resume)
+            async with anyio.create_task_group() as killing:
+                kill = partial(killing.start_soon, _kill, run, sandbox, start.nonce, name=f"kill {run.id}")
+                with run.followed(kill), anyio.move_on_after(seconds + GRACE_SECONDS):
+                    outcome = await follow(run, _frames(sandbox.run_cell(start)), self.limits)
+                killing.cancel_scope.cancel()
+        except (SandboxBroken, SandboxRefused, EngineError) as error:
+            if run.kill_requested.is_set():
+                return RunOutcome(reason="killed")
+            if await sandbox.ran_out_of_memory():
+                return RunOutcome(reason="out_of_memory")
+            return RunOutcome(reason="session_lost", detail=f"the sandbox of the session is gone: {error}")
+        is_stuck = outcome is None or not outcome.reported_by_supervisor
+        if is_stuck and not run.inactive.is_set():
+            logger.error("the supervisor of %s did not end a cell in time; removing its sandbox", run.id)
+            await sandbox.remove()
+        return outcome or RunOutcome(reason="timeout")
+
+    async def _cell_start(self, run: Run, resume: bool) -> CellStart:
+        limits = run.execution.spec.limits
+        return CellStart(
+            nonce=_start_nonce(run),
+            code=await self._code_of(run),
+            timeout=limits.timeout_seconds,
+            output_bytes=self.limits.output_bytes,
+            display_bytes=self.limits.display_bytes,
+            cpu_seconds=limits.cpu_seconds,
+            resume=resume,
+        )
+
+    async def _code_of(self, run: Run) -> str:
+        payload = run.execution.payload
+        if payload is None:
+            return run.execution.spec.code or ""
+        data = await retry(partial(self._read, payload), FailureLog(logger, f"reading the code of {run.id}"))
+        return data.decode()
+
+    async def _read(self, blob: str) -> bytes:
+        return b"".join([chunk async for chunk in self.blobs.read(blob)])
+
+    async def _delete(self, blob: str | None) -> None:
+        if blob is not None:
+            with anyio.CancelScope(shield=True):
+                await self.blobs.delete(blob)
+
+
+async def _kill(run: Run, sandbox: SessionSandbox, start_nonce: str) -> None:
+    failures = FailureLog(logger, f"killing {run.id}")
+    with suppress(SandboxBroken):  # what follows the cell reports it
+        await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
+
+
+def cell_spec(session: Session, timeout_seconds: float | None, code: str | None) -> Spec:
+    """Return the spec of a cell. `code` is None if it is in the blob store."""
+    limits = session.spec.limits
+    if timeout_seconds is not None:
+        limits = evolve(limits, timeout_seconds=timeout_seconds)
+    return Spec(
+        docker_image=session.spec.docker_image,
+        limits=limits,
+        eval_last_expr=True,
+        capture_displays=True,
+        tenant=session.spec.tenant,
+        session_id=session.id,
+        code=code,
+    )
+
+
+def started_nonce(events: Sequence[Event]) -> str | None:
+    """Return the nonce of the start of a cell with these events; None if it has not started."""
+    return next((event.nonce for event in events if isinstance(event, Running)), None)
+
+
+def _start_nonce(run: Run) -> str:
+    found = started_nonce(run.events)
+    if found is None:
+        raise Conflict(f"{run.id} has not started")
+    return found
+
+
+def request_fingerprint(session: Session, cell: Cell) -> str:
+    """Return the fingerprint by which two requests with one idempotency key are the same request."""
+    digest = hashlib.sha256(cell.code.encode()).hexdigest()
+    options = {"timeout_seconds": cell.timeout_seconds}
+    return fingerprint(f"/api/v1/sessions/{session.id}/eval", options, digest)
+
+
+def _idempotency_key(session: Session, cell: Cell) -> IdempotencyKey | None:
+    if cell.key is None:
+        return None
+    return IdempotencyKey(
+        key_hash=key_hash(cell.key, session.spec.tenant), fingerprint=request_fingerprint(session, cell)
+    )
+
+
+async def _frames(frames: AsyncIterator[CellFrame]) -> AsyncIterator[Frame]:
+    """Yield the frames of a cell as those of a program."""
+    async for frame in frames:
+        if not isinstance(frame, CellEnded):
+            yield frame
+            continue
+        yield Exited(
+            reason=frame.reason,
+            exit_code=frame.exit_code,
+            signalled=frame.signalled,
+            cpu_seconds=frame.usage.cpu_seconds,
+            peak_memory_bytes=frame.usage.peak_memory_bytes,
+            result_truncated=frame.result_truncated,
+            process_limit=frame.process_limit,
+            interpreter_restarted=frame.interpreter_restarted,
+        )
+
+
+async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,156 @@
+"""Files in the /work of an open session: write, read, list and delete them while cells run."""
+
+import glob
+import tarfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+
+from attrs import frozen
+
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_patterns
+from pyexec.errors import (
+    EngineError,
+    InvalidRequest,
+    SandboxBroken,
+    SessionFileError,
+    TooLarge,
+    Unavailable,
+    UnknownFile,
+    quote,
+)
+from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected, FileSkipped
+from pyexec.sandbox.session_receivers import FileFrame
+from pyexec.services.clock import now
+from pyexec.services.downloads import TAR_END, Download
+from pyexec.services.sessions.owned_session import OwnedSession
+
+NOT_A_FILE = "not a file in the /work of this session"
+ERROR_TEXTS = {
+    "not_found": "does not exist",
+    "is_directory": "is a directory",
+    "is_link": "is a link, or lies behind one that leaves /work",
+}
+
+
+@frozen(kw_only=True)
+class FileListing:
+    """The files that match a pattern. `truncated` is true if there are more."""
+
+    files: tuple[OutputFile, ...]
+    truncated: bool = False
+
+
+@frozen
+class SessionFiles:
+    """Transfers files. Methods raise `Unavailable` if the session ends meanwhile, and `InvalidRequest` for a path that
+    is not below /work."""
+
+    limits: FileLimits
+
+    async def write(self, session: OwnedSession, path: str, chunks: AsyncIterator[bytes]) -> None:
+        """Create or replace a file, and its directories. Raises `TooLarge` if the disk of the session is full."""
+        async with session.files:
+            with _caller_errors(path):
+                await session.sandbox.write_file(path, chunks)
+
+    async def delete(self, session: OwnedSession, path: str) -> None:
+        """Delete a file. Raises `UnknownFile`."""
+        async with session.files:
+            with _caller_errors(path):
+                await session.sandbox.delete_file(path)
+
+    async def read(self, session: OwnedSession, path: str) -> Download:
+        """Return one file, with the size that it has when it is opened. If it shrinks meanwhile, the transfer breaks.
+
+        Raises `UnknownFile` if there is no such file, also for a directory and for a link out of /work."""
+        [pattern] = normalize_patterns([glob.escape(path)])
+        frames = self._frames(session, pattern)
+        header = await anext(frames, None)
+        if not isinstance(header, FileHeader) or header.path != pattern_path(path):
+            await frames.aclose()
+            raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}")
+        return Download(size=header.size, chunks=_contents(frames))
+
+    async def list(self, session: OwnedSession, pattern: str) -> FileListing:
+        """Return the files that match a pattern, such as `*.csv` or `out/`."""
+        [normal] = normalize_patterns([pattern])
+        files: list[OutputFile] = []
+        truncated = False
+        async with aclosing(self._frames(session, normal, contents=False)) as frames:
+            async for frame in frames:
+                if isinstance(frame, FileHeader):
+                    files.append(OutputFile(path=frame.path, size=frame.size))
+                elif isinstance(frame, FilesCollected):
+                    truncated = frame.truncated
+        return FileListing(files=tuple(files), truncated=truncated)
+
+    async def archive(self, session: OwnedSession, pattern: str) -> AsyncIterator[bytes]:
+        """Yield the files that match a pattern as a tar."""
+        [normal] = normalize_patterns([pattern])
+        padding = 0
+        async with aclosing(self._frames(session, normal)) as frames:
+            async for frame in frames:
+                if isinstance(frame, FileHeader):
+                    yield bytes(padding) + _tar_header(frame)
+                    padding = -frame.size % tarfile.BLOCKSIZE
+                elif isinstance(frame, FileChunk):
+                    yield frame.data
+        yield bytes(padding) + TAR_END
+
+    async def _frames(
+        self, session: OwnedSession, pattern: str, *, contents: bool = True
+    ) -> AsyncGenerator[FileFrame, None]:
+        """Yield what the sandbox sends, which is untrusted, after a check."""
+        send = session.sandbox.read_files if contents else session.sandbox.list_files
+        check = FileCheck(self.limits)
+        async with session.files:
+            with _caller_errors(pattern):
+                async for frame in send((pattern,), self.limits):
+                    match frame:
+                        case FileHeader():
+                            check.begin(frame.path, frame.size if contents else 0)
+                        case FileChunk():
+                            check.feed(frame.data)
+                        case FileSkipped():
+                            check.skip(frame.path, frame.reason)
+                    yield frame
+                if len(check.complete()) < check.announced:
+                    raise SandboxBroken("a file has become shorter meanwhile")
+
+
+async def _contents(frames: AsyncGenerator[FileFrame, None]) -> AsyncIterator[bytes]:
+    """Yield the bytes of the first file."""
+    async with aclosing(frames):
+        async for frame in frames:
+            if isinstance(frame, FileHeader):
+                return
+            if isinstance(frame, FileChunk):
+                yield frame.data
+
+
+def pattern_path(path: str) -> str:
+    """Return a path as the sandbox names it: relative to /work, in its shortest form."""
+    [normal] = normalize_patterns([path])
+    return normal
+
+
+def _tar_header(file: FileHeader) -> bytes:
+    member = tarfile.TarInfo(file.path)
+    member.size, member.mtime = file.size, int(now().timestamp())
+    return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+
+@contextmanager
+def _caller_errors(path: str) -> Iterator[None]:
+    """Raise errors of the sandbox as those that the caller gets."""
+    try:
+        yield
+    except SessionFileError as error:
+        if error.code == "disk_full":
+            raise TooLarge(f"{quote(path)} does not fit in disk_mb of the session", field="path") from error
+        if error.code == "not_found":
+            raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}") from error
+        text = ERROR_TEXTS.get(error.code, str(error))
+        raise InvalidRequest(f"{quote(path)} {text}", field="path") from error
+    except (SandboxBroken, EngineError) as error:
+        raise Unavailable(f"the transfer of {quote(path)} was cut short: {error}") from error

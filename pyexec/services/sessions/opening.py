@@ -1,0 +1,187 @@
+"""Open a session: find or build its environment, reserve memory, take a sandbox, start the interpreter."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
+
+import anyio
+from attrs import evolve, frozen
+
+from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
+from pyexec.domain.environment import session_recipe
+from pyexec.domain.session import Session, fold_session
+from pyexec.domain.session_events import SessionEvent, SessionOpened, SessionPlaced
+from pyexec.domain.spec import MEBIBYTE, SessionSpec, Spec
+from pyexec.errors import (
+    EngineError,
+    InvalidRequest,
+    SandboxBroken,
+    SandboxRefused,
+    SetupFailed,
+    TooLarge,
+    TooManySessions,
+    Unavailable,
+    shorten,
+)
+from pyexec.ports import Engine, SessionLog
+from pyexec.sandbox.pool.kind_queue import SandboxKind
+from pyexec.sandbox.pool.pool import Pool
+from pyexec.sandbox.session_protocol import SessionPlan
+from pyexec.sandbox.session_sandbox import SessionSandbox
+from pyexec.services.clock import new_session_id, nonce, now
+from pyexec.services.preparation import Preparation, kind_of
+from pyexec.services.reservation import Reservation
+from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.owned_session import OwnedSession, SessionServices
+from pyexec.services.setup_lane import SetupLane, setup_key
+from pyexec.services.slots import Slots
+
+logger = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class Opening:
+    """Opens and adopts sessions for `replica`, on the engine with the id `engine`."""
+
+    replica: str
+    engine: str
+    log: SessionLog
+    pool: Pool
+    sandbox_engine: Engine
+    preparation: Preparation
+    slots: Slots
+    lane: SetupLane
+    cells: CellRunner
+    members_max: int
+    queue_timeout_seconds: float
+
+    async def open(self, spec: SessionSpec, archive: AsyncIterator[bytes] | None) -> OwnedSession:
+        """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind.
+
+        Raises `InvalidRequest`, `TooManySessions`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
+        self.slots.check_fits(spec.limits)
+        kind = await self._kind(spec)
+        async with AsyncExitStack() as undo:
+            memory_mb = self.slots.try_reserve_memory(spec.limits)
+            if memory_mb is None:
+                raise TooManySessions(
+                    "the memory of this replica is in use (PYEXEC_MAX_TOTAL_MEMORY_MB); try again later"
+                )
+            undo.callback(self.slots.release_memory, memory_mb)
+            sandbox = await self._take(kind, spec)
+            undo.push_async_callback(_remove, sandbox)
+            await self._unpack(sandbox, spec, archive)
+            opened, placed = self._events(spec, sandbox)
+            session = fold_session(new_session_id(), [opened, placed])
+            try:
+                await sandbox.open(session_plan(spec), session.generation)
+            except SandboxRefused as error:
+                raise InvalidRequest(
+                    f"the interpreter of the session cannot start: {error}", field="docker_image"
+                ) from error
+            with anyio.CancelScope(shield=True):
+                await self.log.append(session.id, 0, [opened, placed])
+            undo.pop_all()
+        return self.own(session, sandbox, memory_mb)
+
+    def own(self, session: Session, sandbox: SessionSandbox, memory_mb: int) -> OwnedSession:
+        """Return a session that this replica owns now. It gives the memory back at its end."""
+        services = SessionServices(
+            replica=self.replica,
+            log=self.log,
+            cells=self.cells,
+            release=partial(self.slots.release_memory, memory_mb),
+        )
+        return OwnedSession(session, sandbox, services)
+
+    async def _kind(self, spec: SessionSpec) -> SandboxKind:
+        """Return the kind of the sandbox, after the setup of its environment if that is missing."""
+        recipe = session_recipe(spec.recipe)
+        environment = Spec(
+            docker_image=spec.docker_image,
+            limits=spec.limits,
+            pre_commands=recipe.pre_commands,
+            requirements_txt=recipe.requirements_txt,
+            tenant=spec.tenant,
+        )
+        environments = self.preparation.environments
+        image = await environments.find(environment)
+        if image is None:
+            reservation = Reservation(
+                slots=self.slots,
+                lane=self.lane,
+                seconds_left=self.queue_timeout_seconds,
+                tenant=spec.tenant,
+            )
+            output = bytearray()
+            try:
+                reservation.join_setup(setup_key(environment))
+                await reservation.wait_for_setup()
+                image = await environments.prepare(environment, output.extend)
+            except SetupFailed as error:
+                text = output[-2000:].decode("utf-8", "replace")
+                raise InvalidRequest(
+                    f"{error}:\n{text}", field="requirements_txt", code=error.code
+                ) from error
+            finally:
+                reservation.release()
+        return evolve(kind_of(environment, image), session=True)
+
+    async def _take(self, kind: SandboxKind, spec: SessionSpec) -> SessionSandbox:
+        """Take a sandbox from the pool, for good: it never runs anything else."""
+        try:
+            sandbox = await self.pool.take(kind, spec.tenant)
+        except EngineError as error:
+            raise Unavailable(f"no sandbox can be started: {error}") from error
+        self.pool.forget(sandbox)
+        return SessionSandbox.from_sandbox(self.sandbox_engine, sandbox)
+
+    async def _unpack(
+        self, sandbox: SessionSandbox, spec: SessionSpec, archive: AsyncIterator[bytes] | None
+    ) -> None:
+        try:
+            if archive is not None:
+                limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=self.members_max)
+                check = ArchiveCheck(limits, None)
+                async for chunk in archive:
+                    check.feed(chunk)
+                    await sandbox.send_archive(chunk)
+            await sandbox.unpack()
+        except SandboxRefused as error:
+            if error.code == "disk_full":
+                raise TooLarge(
+                    f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
+                    field="config.disk_mb",
+                ) from error
+            raise InvalidRequest(
+                f"the archive cannot be unpacked: {shorten(str(error))}", field="tar"
+            ) from error
+        except (SandboxBroken, EngineError) as error:
+            raise Unavailable(f"the sandbox broke before the session was open: {error}") from error
+
+    def _events(self, spec: SessionSpec, sandbox: SessionSandbox) -> tuple[SessionEvent, SessionEvent]:
+        opened = SessionOpened(at=now(), nonce=nonce(), spec=spec)
+        placed = SessionPlaced(
+            at=now(),
+            nonce=nonce(),
+            replica=self.replica,
+            engine=self.engine,
+            container=sandbox.container_id,
+            image=sandbox.image,
+        )
+        return opened, placed
+
+
+def session_plan(spec: SessionSpec) -> SessionPlan:
+    """Return the plan, which the supervisor gets before the first cell."""
+    return SessionPlan(
+        env=spec.env_vars,
+        memory_bytes=spec.limits.memory_mb * MEBIBYTE,
+        disk_bytes=spec.limits.disk_mb * MEBIBYTE,
+    )
+
+
+async def _remove(sandbox: SessionSandbox) -> None:
+    with anyio.CancelScope(shield=True):
+        await sandbox.remove()

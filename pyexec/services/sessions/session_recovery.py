@@ -1,0 +1,125 @@
+"""Adopt the interpreter sessions of vanished replicas on this engine, with their cells."""
+
+import logging
+from collections.abc import Mapping, Sequence, Set
+
+import anyio
+from attrs import frozen
+
+from pyexec.domain.events import Adopted, Claimed, Event, Killed, Released
+from pyexec.domain.execution import Execution, Phase, fold
+from pyexec.domain.session import Session, fold_session
+from pyexec.domain.session_events import CloseReason, SessionAdopted, SessionClosed, SessionEvent
+from pyexec.errors import Conflict, CorruptLog, EngineError, SandboxBroken, SandboxRefused
+from pyexec.ports import Engine, EventLog, SessionLog
+from pyexec.sandbox.session_sandbox import SessionSandbox
+from pyexec.services.active_runs import Run
+from pyexec.services.clock import nonce, now
+from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.sessions.directory import SessionDirectory
+from pyexec.services.sessions.opening import Opening
+from pyexec.services.sessions.sessions import Sessions
+
+logger = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class SessionRecovery:
+    """Adopts sessions for `replica`."""
+
+    replica: str
+    engine: Engine
+    log: SessionLog
+    executions: EventLog
+    opening: Opening
+    sessions: Sessions
+    directory: SessionDirectory
+    corrupt_logs: CorruptLogReporter
+
+    async def recover(self, alive: Set[str], containers: Mapping[str, Mapping[str, str]]) -> Set[str]:
+        """Adopt the sessions whose owner is not `alive`. Return the containers of all open sessions, to be kept.
+
+        A session of this engine whose container is gone is closed as `lost`."""
+        kept = set()
+        for session in await self.directory.all_open():
+            if session.engine != self.opening.engine or session.container is None:
+                continue
+            kept.add(session.container)
+            is_orphaned = session.owner not in alive or (
+                session.owner == self.replica and session.id not in self.sessions.owned_ids()
+            )
+            if is_orphaned and session.container in containers:
+                await self._adopt(session, session.container)
+            elif is_orphaned:
+                await self._append(session, SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST))
+        return kept
+
+    async def _adopt(self, session: Session, container: str) -> None:
+        """Append the adoption first: it is the fence against the old owner. Then connect, and go on with its cells."""
+        adopted = await self._append(session, SessionAdopted(at=now(), nonce=nonce(), replica=self.replica))
+        if adopted is None:
+            return
+        try:
+            sandbox = await SessionSandbox.adopt(self.engine, container, adopted.generation)
+        except (EngineError, SandboxBroken, SandboxRefused) as error:
+            logger.warning("cannot adopt session %s: %s", session.id, error)
+            await self._append(adopted, SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST))
+            return
+        memory_mb = self.opening.slots.reserve_memory_unconditionally(session.spec.limits)
+        owned = self.opening.own(adopted, sandbox, memory_mb)
+        await self.sessions.adopt(owned, await self._take_cells(session))
+        logger.info("adopted session %s; its interpreter kept running", session.id)
+
+    async def _append(self, session: Session, event: SessionEvent) -> Session | None:
+        """Append an event of an orphaned session. Return its new state; None if it has changed meanwhile."""
+        fence = session.owner if session.owner != self.replica else None
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.log.append(session.id, session.seq, [event], fence=fence)
+        except Conflict as error:
+            logger.info("session %s has changed meanwhile: %s", session.id, error)
+            return None
+        return fold_session(session.id, await self.log.read(session.id))
+
+    async def _take_cells(self, session: Session) -> Sequence[Run]:
+        """Return the open cells of a session, in the order of their acceptance. They belong to this replica now."""
+        runs = []
+        for execution_id in sorted((await self.executions.open_executions()).lengths):
+            try:
+                events = await self.executions.read(execution_id)
+                execution = fold(execution_id, events)
+            except CorruptLog as error:
+                self.corrupt_logs.report(execution_id, error)
+                continue
+            if execution.spec.session_id == session.id and execution.phase is not Phase.ENDED:
+                run = await self._take_cell(execution, events)
+                if run is not None:
+                    runs.append(run)
+        return runs
+
+    async def _take_cell(self, execution: Execution, events: Sequence[Event]) -> Run | None:
+        run = Run(execution.id)
+        run.record(events)
+        if execution.owner != self.replica:
+            taken = self._taking(execution)
+            try:
+                await self.executions.append(run.id, run.seq, taken, fence=execution.owner)
+            except Conflict as error:
+                logger.info("%s has changed meanwhile: %s", run.id, error)
+                return None
+            run.record(taken)
+        if run.has_ended:
+            return None
+        self.opening.cells.active_runs.add(run)
+        return run
+
+    def _taking(self, execution: Execution) -> Sequence[Event]:
+        """Return the events after which this replica owns a cell, or after which it is killed if that was requested
+        while it waited."""
+        at = now()
+        if execution.phase is Phase.RUNNING:
+            return [Adopted(at=at, nonce=nonce(), replica=self.replica)]
+        if execution.kill_requested:
+            return [Killed(at=at, nonce=nonce())]
+        released = Released(at=at, nonce=nonce(), reason="its replica is gone")
+        return [released, Claimed(at=at, nonce=nonce(), replica=self.replica)]

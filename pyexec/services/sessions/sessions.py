@@ -1,0 +1,299 @@
+"""Open, use and close interpreter sessions. Requests for a session of another replica are left to the web layer."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from attrs import evolve, frozen
+
+from pyexec.aio import Broadcast
+from pyexec.domain.output_files import FileLimits
+from pyexec.domain.session import Session
+from pyexec.domain.session_events import CloseReason
+from pyexec.domain.session_request import SessionLimits, SessionRequest, resolve_session
+from pyexec.domain.session_view import SessionView, view_of
+from pyexec.domain.spec import Policy
+from pyexec.domain.tenants import Tenants
+from pyexec.errors import (
+    SHUTTING_DOWN,
+    InvalidRequest,
+    KeyReused,
+    KeyTaken,
+    OwnedElsewhere,
+    SessionEnded,
+    TooManySessions,
+    Unavailable,
+)
+from pyexec.ports import Caller, EventLog, Membership, SessionLog
+from pyexec.services.active_runs import Run
+from pyexec.services.downloads import Download
+from pyexec.services.idempotency import check_key
+from pyexec.services.sessions.cells import Cell, CellRunner, request_fingerprint
+from pyexec.services.sessions.directory import SessionDirectory, may_access
+from pyexec.services.sessions.files import FileListing, SessionFiles
+from pyexec.services.sessions.opening import Opening
+from pyexec.services.sessions.owned_session import OwnedSession
+
+logger = logging.getLogger(__name__)
+
+ADOPTION_WAIT_SECONDS = 30.0
+"""How long a request waits for the adoption of a session whose owner is gone."""
+
+
+@frozen(kw_only=True)
+class SessionsConfig:
+    """The operator's limits. `sessions_max` is for this replica; `leave_open` is True if another replica can adopt."""
+
+    replica: str
+    policy: Policy
+    limits: SessionLimits
+    sessions_max: int
+    file_limits: FileLimits
+    leave_open: bool
+
+
+class Sessions:
+    """The sessions of the deployment, as this replica can reach them. `serve` must be running while it is used.
+
+    Methods raise `UnknownSession`, `SessionEnded`, `Unavailable`, and `OwnedElsewhere` if another replica must handle
+    the request."""
+
+    def __init__(
+        self,
+        config: SessionsConfig,
+        *,
+        log: SessionLog,
+        executions: EventLog,
+        membership: Membership,
+        cells: CellRunner,
+        opening: Opening,
+        tenants: Tenants,
+        directory: SessionDirectory,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._executions = executions
+        self._membership = membership
+        self._cells = cells
+        self._opening = opening
+        self._tenants = tenants
+        self._directory = directory
+        self._owned: dict[str, OwnedSession] = {}
+        self._changed = Broadcast()
+        self._reserved: list[str] = []
+        """The tenants of the sessions that are open here or being opened."""
+        self._tasks: TaskGroup | None = None
+        self._files = SessionFiles(config.file_limits)
+
+    @property
+    def open_count(self) -> int:
+        """The number of sessions that this replica owns."""
+        return len(self._owned)
+
+    def owned_ids(self) -> Sequence[str]:
+        """Return the ids of the sessions that this replica owns."""
+        return tuple(self._owned)
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run the sessions of this replica until cancelled. Then they are left to adoption."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def drain(self, seconds: float) -> None:
+        """Accept nothing more, and wait for the running cells, at most `seconds`.
+
+        If no other replica can adopt the sessions, close them."""
+        async with anyio.create_task_group() as draining:
+            for session in self._owned.values():
+                draining.start_soon(session.drain, seconds, name=f"drain {session.id}")
+        if not self._config.leave_open:
+            for session in tuple(self._owned.values()):
+                await session.close(CloseReason.SHUTDOWN)
+            while self._owned:
+                await self._changed.wait()
+
+    async def adopt(self, session: OwnedSession, cells: Sequence[Run]) -> None:
+        """Run a session that this replica has adopted, and its open cells."""
+        self._reserved.append(session.state.spec.tenant)
+        await self._start(session, cells)
+
+    async def place(self, caller: Caller, tenant: str) -> None:
+        """Raise `OwnedElsewhere` if only another replica has room for a session, `TooManySessions` if none has."""
+        tenant_max = self._tenants.get(tenant).max_sessions
+        if self._has_room and tenant_max is None:
+            return
+        sessions = await self._directory.all_open()
+        if tenant_max is not None and sum(each.spec.tenant == tenant for each in sessions) >= tenant_max:
+            raise TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")
+        if self._has_room:
+            return
+        counts = dict.fromkeys((await self._membership.members()).members, 0)
+        for session in sessions:
+            if session.owner in counts:
+                counts[session.owner] += 1
+        counts.pop(self._config.replica, None)
+        if caller.is_replica or not counts:
+            raise TooManySessions(
+                f"{self._config.sessions_max} sessions are open on this replica, which is its maximum "
+                "(PYEXEC_MAX_SESSIONS); close one, or try again later"
+            )
+        raise OwnedElsewhere(min(counts, key=lambda name: (counts[name], name)))
+
+    async def open(
+        self, request: SessionRequest, archive: AsyncIterator[bytes] | None, caller: Caller, tenant: str
+    ) -> SessionView:
+        """Open a session, which can take minutes if packages must be installed. Return it when it accepts cells.
+
+        Raises `InvalidRequest`, `SetupFailed` or `ImageUnavailable` if the interpreter cannot start."""
+        await self.place(caller, tenant)
+        spec = evolve(resolve_session(request, self._config.policy, self._config.limits), tenant=tenant)
+        self._reserved.append(tenant)
+        try:
+            session = await self._opening.open(spec, archive)
+        except BaseException:
+            self._reserved.remove(tenant)
+            raise
+        await self._start(session)
+        return self._view(session.state)
+
+    async def get(self, session_id: str, caller: Caller) -> SessionView:
+        """Return the state of a session."""
+        session = await self._directory.read(session_id, caller)
+        if session.is_open and session.owner != self._config.replica and not caller.is_replica:
+            owners = (await self._membership.members()).members
+            if session.owner in owners:
+                raise OwnedElsewhere(session.owner or "")
+        return self._view(session)
+
+    async def list(self, caller: Caller) -> Sequence[SessionView]:
+        """Return the sessions that the caller may use, newest first; closed ones until they are deleted."""
+        return [self._view(session) for session in await self._directory.all() if may_access(caller, session)]
+
+    async def locate(self, session_id: str, caller: Caller) -> None:
+        """Raise `OwnedElsewhere` if another replica must handle a request for this session."""
+        await self._own(session_id, caller)
+
+    async def close(self, session_id: str, caller: Caller) -> SessionView:
+        """Close a session; its cells end. A closed session stays as it is."""
+        session = await self._directory.read(session_id, caller)
+        if session.is_open:
+            owned = await self._own(session_id, caller)
+            await owned.close(CloseReason.DELETED)
+            session = owned.state
+        return self._view(session)
+
+    async def evaluate(self, session_id: str, cell: Cell, caller: Caller) -> Run | str:
+        """Accept a cell. Return its run, or the id of the execution that has the caller's idempotency key."""
+        owned = await self._own(session_id, caller)
+        self._check_timeout(cell)
+        try:
+            await check_key(self._executions, cell.key, owned.state.spec.tenant)
+            return await owned.accept(lambda starts: self._cells.accept(owned.state, cell, starts))
+        except KeyTaken as taken:
+            if taken.fingerprint != request_fingerprint(owned.state, cell):
+                raise KeyReused(
+                    f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; "
+                    "use a new key"
+                ) from taken
+            return taken.execution_id
+
+    async def interrupt(self, session_id: str, caller: Caller) -> bool:
+        """Interrupt the running cell. Return False if none runs."""
+        return await (await self._own(session_id, caller)).interrupt()
+
+    async def restart(self, session_id: str, caller: Caller) -> SessionView:
+        """Replace the interpreter; its variables are lost, files stay."""
+        owned = await self._own(session_id, caller)
+        await owned.restart()
+        return self._view(owned.state)
+
+    async def write_file(
+        self, session_id: str, path: str, chunks: AsyncIterator[bytes], caller: Caller
+    ) -> None:
+        """Create or replace a file in /work."""
+        await self._files.write(await self._own(session_id, caller), path, chunks)
+
+    async def read_file(self, session_id: str, path: str, caller: Caller) -> Download:
+        """Return a file in /work. Raises `UnknownFile`."""
+        return await self._files.read(await self._own(session_id, caller), path)
+
+    async def delete_file(self, session_id: str, path: str, caller: Caller) -> None:
+        """Delete a file in /work. Raises `UnknownFile`."""
+        await self._files.delete(await self._own(session_id, caller), path)
+
+    async def list_files(self, session_id: str, pattern: str, caller: Caller) -> FileListing:
+        """Return the files in /work that match a pattern."""
+        return await self._files.list(await self._own(session_id, caller), pattern)
+
+    async def archive(self, session_id: str, pattern: str, caller: Caller) -> AsyncIterator[bytes]:
+        """Return the files in /work that match a pattern as a tar."""
+        return self._files.archive(await self._own(session_id, caller), pattern)
+
+    async def refresh(self) -> None:
+        """Leave the sessions that belong to other replicas since this replica lost its Consul session."""
+        for owned in tuple(self._owned.values()):
+            owned.catch_up(await self._log.read(owned.id))
+
+    async def _start(self, session: OwnedSession, cells: Sequence[Run] = ()) -> None:
+        if self._tasks is None:
+            raise Unavailable(SHUTTING_DOWN)
+        self._owned[session.id] = session
+        await self._tasks.start(self._serve, session, cells, name=f"session {session.id}")
+
+    async def _serve(
+        self, session: OwnedSession, cells: Sequence[Run], *, task_status: TaskStatus[None]
+    ) -> None:
+        try:
+            await session.serve(cells, task_status=task_status)
+        finally:
+            del self._owned[session.id]
+            self._reserved.remove(session.state.spec.tenant)
+            self._changed.notify_all()
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._reserved) < self._config.sessions_max
+
+    def _check_timeout(self, cell: Cell) -> None:
+        ceiling = self._config.policy.ceilings.timeout_seconds
+        if cell.timeout_seconds is not None and not 0.001 <= cell.timeout_seconds <= ceiling:
+            raise InvalidRequest(
+                f"timeout_seconds must be at least 0.001 and at most {ceiling:g}, not {cell.timeout_seconds:g}",
+                field="timeout_seconds",
+            )
+
+    async def _own(self, session_id: str, caller: Caller) -> OwnedSession:
+        """Return the session if this replica owns it. If its owner is gone, wait for another replica to adopt it."""
+        with anyio.move_on_after(ADOPTION_WAIT_SECONDS):
+            version: int | None = None
+            while True:
+                owned = self._owned.get(session_id)
+                if owned is not None and may_access(caller, owned.state):
+                    owned.check_open()
+                    return owned
+                session = await self._directory.read(session_id, caller)
+                if not session.is_open:
+                    raise SessionEnded(
+                        f"session {session_id} is closed ({session.close_reason}); open a new one"
+                    )
+                if session.owner != self._config.replica:
+                    if caller.is_replica:
+                        break
+                    if session.owner in (await self._membership.members()).members:
+                        raise OwnedElsewhere(session.owner or "")
+                version = (await self._log.all(version)).version
+        raise Unavailable("the session is moving to another replica; send the request again")
+
+    def _view(self, session: Session) -> SessionView:
+        owned = self._owned.get(session.id)
+        if owned is None or not session.is_open:
+            return view_of(session)
+        running = owned.running
+        return view_of(
+            session,
+            waiting=owned.waiting_count,
+            running=None if running is None else running.id,
+            idle_since=owned.idle_since,
+        )

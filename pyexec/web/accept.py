@@ -1,0 +1,42 @@
+"""Content negotiation: the media type that a client prefers."""
+
+import re
+from functools import lru_cache
+
+from aiohttp import web
+
+EVENT_STREAM = "text/event-stream"
+TAR = "application/x-tar"
+_QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
+
+
+def prefers(request: web.Request, media_type: str) -> bool:
+    """Return True if the client prefers a media type to JSON (RFC 9110 §12.5.1).
+
+    At the same quality the more specific range wins, so `text/event-stream, */*` asks for events."""
+    return _prefers(",".join(request.headers.getall("Accept", ())), media_type)
+
+
+@lru_cache(maxsize=64)
+def _prefers(accept: str, media_type: str) -> bool:
+    ranges = _accepted_ranges(accept)
+    return _preference(media_type, ranges) > _preference("application/json", ranges)
+
+
+def _accepted_ranges(accept: str) -> dict[str, float]:
+    """Parse an `Accept` header: the quality of each media range. A malformed quality counts as 1."""
+    ranges: dict[str, float] = {}
+    for part in accept.split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        qualities = [text[2:].strip() for text in parameters if text.startswith("q=")]
+        is_quality = bool(qualities) and _QUALITY.fullmatch(qualities[0]) is not None
+        ranges[media_range] = float(qualities[0]) if is_quality else 1.0
+    return ranges
+
+
+def _preference(media_type: str, ranges: dict[str, float]) -> tuple[float, int]:
+    """Return the quality of a media type, and how specific the range is that says so."""
+    for specificity, media_range in ((2, media_type), (1, f"{media_type.partition('/')[0]}/*"), (0, "*/*")):
+        if media_range in ranges:
+            return ranges[media_range], specificity if ranges[media_range] else 0
+    return 0.0, 0

@@ -1,0 +1,70 @@
+"""Request parameters, bodies and response bodies of the endpoints for sessions.
+
+Descriptions and examples of the fields are in `openapi/session_descriptions.py`; for metadata, see `schemas.py`."""
+
+from attrs import field, frozen
+
+from pyexec.domain.output_files import OutputFile
+from pyexec.domain.session_request import SessionRequest
+from pyexec.domain.session_view import SessionView
+
+TIMEOUT_SECONDS_MIN = 0.001
+
+
+@frozen(kw_only=True)
+class SessionPath:
+    """Path parameters of a session."""
+
+    id: str
+
+
+@frozen(kw_only=True)
+class SessionFilePath(SessionPath):
+    """Path parameters of a file in a session."""
+
+    path: str
+
+
+@frozen(kw_only=True)
+class FilesQuery:
+    """Query of `GET /sessions/{id}/files`."""
+
+    glob: str = "."
+
+
+@frozen(kw_only=True)
+class SessionParts:
+    """Parts of the multipart request that opens a session with files."""
+
+    metadata: SessionRequest = field(factory=SessionRequest)
+    tar: bytes = field(metadata={"media_type": "application/x-tar"})
+
+
+@frozen(kw_only=True)
+class CellRequest:
+    """Code to run in a session."""
+
+    code: str
+    timeout_seconds: float | None = field(default=None, metadata={"minimum": TIMEOUT_SECONDS_MIN})
+
+
+@frozen(kw_only=True)
+class SessionListing:
+    """All sessions, newest first."""
+
+    sessions: tuple[SessionView, ...]
+
+
+@frozen(kw_only=True)
+class InterruptAnswer:
+    """Response to an interrupt."""
+
+    interrupted: bool
+
+
+@frozen(kw_only=True)
+class SessionFiles:
+    """Files of a session."""
+
+    files: tuple[OutputFile, ...]
+    truncated: bool

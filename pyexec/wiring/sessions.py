@@ -1,0 +1,96 @@
+"""Build the services of interpreter sessions."""
+
+from attrs import frozen
+
+from pyexec.domain.output_files import FileLimits
+from pyexec.domain.session_request import SessionLimits
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.ports import Engine
+from pyexec.sandbox.pool.pool import Pool
+from pyexec.services.completion import CompletionWriter
+from pyexec.services.preparation import Preparation
+from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.directory import SessionDirectory
+from pyexec.services.sessions.opening import Opening
+from pyexec.services.sessions.session_recovery import SessionRecovery
+from pyexec.services.sessions.sessions import Sessions, SessionsConfig
+from pyexec.wiring.services import SharedParts, output_limits
+
+FILES_MAX = 100_000
+"""Maximum number of files in a list or a tar of a session. It is not stored, so it is larger than that of runs."""
+NAMES_BYTES_MAX = 16 * MEBIBYTE
+
+
+@frozen(kw_only=True)
+class SessionServices:
+    """What a replica needs to open, use, adopt and close sessions."""
+
+    sessions: Sessions
+    recovery: SessionRecovery
+
+
+def build_sessions(
+    shared: SharedParts, engine: Engine, pool: Pool, preparation: Preparation, completion: CompletionWriter
+) -> SessionServices:
+    """Build the services of interpreter sessions."""
+    settings, stores = shared.settings, shared.stores
+    directory = SessionDirectory(stores.session_log, shared.corrupt_logs)
+    cells = CellRunner(
+        replica=shared.replica_id,
+        engine=shared.identity.id,
+        log=shared.log,
+        blobs=shared.blobs,
+        active_runs=shared.active_runs,
+        completion=completion,
+        in_doubt=shared.in_doubt,
+        limits=output_limits(shared),
+    )
+    opening = Opening(
+        replica=shared.replica_id,
+        engine=shared.identity.id,
+        log=stores.session_log,
+        pool=pool,
+        sandbox_engine=engine,
+        preparation=preparation,
+        slots=shared.slots,
+        lane=shared.lane,
+        cells=cells,
+        members_max=settings.max_archive_members,
+        queue_timeout_seconds=settings.queue_timeout,
+    )
+    sessions = Sessions(
+        SessionsConfig(
+            replica=shared.replica_id,
+            policy=settings.policy(shared.identity.cpus),
+            limits=SessionLimits(
+                idle_default=settings.session_idle_timeout,
+                idle_max=settings.session_lifetime,
+                lifetime_max=settings.session_lifetime,
+            ),
+            sessions_max=settings.max_sessions,
+            file_limits=FileLimits(
+                bytes_max=2 * settings.max_disk_mb * MEBIBYTE,
+                files_max=FILES_MAX,
+                names_bytes_max=NAMES_BYTES_MAX,
+            ),
+            leave_open=settings.consul_addr is not None,
+        ),
+        log=stores.session_log,
+        executions=shared.log,
+        membership=stores.membership,
+        cells=cells,
+        opening=opening,
+        tenants=shared.slots.tenants,
+        directory=directory,
+    )
+    recovery = SessionRecovery(
+        replica=shared.replica_id,
+        engine=engine,
+        log=stores.session_log,
+        executions=shared.log,
+        opening=opening,
+        sessions=sessions,
+        directory=directory,
+        corrupt_logs=shared.corrupt_logs,
+    )
+    return SessionServices(sessions=sessions, recovery=recovery)

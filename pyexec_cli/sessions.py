@@ -1,0 +1,117 @@
+"""The commands `session new`, `session list`, `session show` and `session close`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import asyncclick
+
+from pyexec_client import SessionInfo
+
+from . import inputs
+from .arguments import command_first
+from .console import Console
+from .flags import Flags, complete_path, with_flags
+from .printable import printable, printable_json
+from .progress import with_progress
+from .session_flags import SessionFlags, read_session_options, session_flags
+
+if TYPE_CHECKING:
+    from pyexec_client.source import Source
+
+_ROW = "{:<36}  {:<6}  {:<20}  {:>7}  {}"
+
+
+class SessionCommands(asyncclick.Group):
+    """The commands, by name. Global flags may come before the name, as for other commands."""
+
+    async def parse_args(self, ctx: asyncclick.Context, args: list[str]) -> list[str]:
+        moved = command_first(args, self.commands, new.params, list, completing=ctx.resilient_parsing)
+        return await super().parse_args(ctx, args if moved[:1] == ["run"] else moved)
+
+
+@asyncclick.group(name="session", cls=SessionCommands)
+def session() -> None:
+    """Open, list and close sessions: interpreters that keep their variables."""
+
+
+@session.command(name="new")
+@asyncclick.argument("argument", metavar="[INPUT]", required=False, shell_complete=complete_path)
+@session_flags
+@asyncclick.option("--json", "as_json", is_flag=True, help="Print the session as one line of JSON.")
+@with_flags(runs=True)
+async def new(flags: Flags, settings: SessionFlags, argument: str | None, as_json: bool) -> int:
+    """Open a session and print its ID.
+
+    The files of INPUT, a file, a directory or a .tar archive, are put into its working directory.
+    """
+    console = Console(flags)
+    options = await read_session_options(settings, flags)
+    source: Source | None = None
+    if argument is not None:
+        source = await with_progress((await inputs.choose(argument, ())).source, console.status_line)
+    async with flags.client() as client:
+        try:
+            opened = await client.open_session(source, **options)
+        finally:
+            console.status_line.close()
+    text = _json(opened.info) if as_json else printable(opened.id)
+    await console.write("stdout", f"{text}\n".encode())
+    return 0
+
+
+@session.command(name="list")
+@asyncclick.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@with_flags(runs=False)
+async def list_sessions(flags: Flags, as_json: bool) -> int:
+    """List sessions."""
+    console = Console(flags)
+    async with flags.client() as client:
+        found = await client.sessions()
+    if not as_json and not flags.quiet:
+        heading = _ROW.format("ID", "STATUS", "CREATED", "WAITING", "IMAGE")
+        await console.write("stdout", f"{heading}\n".encode())
+    for each in found:
+        line = _json(each) if as_json else _row(each)
+        await console.write("stdout", f"{line}\n".encode())
+    return 0
+
+
+@session.command(name="show")
+@asyncclick.argument("session_id", metavar="ID")
+@with_flags(runs=False)
+async def show(flags: Flags, session_id: str) -> int:
+    """Print a session as one line of JSON."""
+    async with flags.client() as client:
+        found = await client.get_session(session_id)
+    await Console(flags).write("stdout", f"{_json(found.info)}\n".encode())
+    return 0
+
+
+@session.command(name="close")
+@asyncclick.argument("session_id", metavar="ID")
+@with_flags(runs=False)
+async def close(flags: Flags, session_id: str) -> int:
+    """Close a session: end its code, delete its files, and print its status."""
+    async with flags.client() as client:
+        found = await client.get_session(session_id)
+        info = await found.close() if found.info.is_open else found.info
+    await Console(flags).write("stdout", f"{printable(info.status)}\n".encode())
+    return 0
+
+
+def _json(info: SessionInfo) -> str:
+    return printable_json(json.dumps(info.raw, ensure_ascii=False))
+
+
+def _row(info: SessionInfo) -> str:
+    created: Any = info.created_at
+    row = _ROW.format(
+        info.id,
+        info.status,
+        f"{created:%Y-%m-%dT%H:%M:%SZ}" if created else "",
+        info.cells_waiting,
+        info.docker_image or "",
+    )
+    return printable(row)

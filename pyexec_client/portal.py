@@ -1,0 +1,116 @@
+"""Call asynchronous methods from synchronous code, on an event loop in a background thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from concurrent.futures import Future
+from contextlib import aclosing
+from functools import partial, wraps
+from typing import Concatenate, Generic, ParamSpec, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Portal:
+    """The event loop, which starts with the first call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._portal: Future[BlockingPortal] = Future()
+
+    def stop(self, last: Callable[[], Awaitable[None]]) -> None:
+        """Make the last call and stop the thread. A later call starts another one."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is None:
+                return
+            portal, self._portal = self._portal.result(), Future()
+        portal.call(last)
+        portal.start_task_soon(portal.stop, True)
+        thread.join()
+
+    def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call and return its result. An exception in this thread cancels the call."""
+        running = self._start().start_task_soon(call)
+        try:
+            return running.result()
+        finally:
+            running.cancel()
+
+    def iterate(self, call: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
+        """Yield the items of an asynchronous generator."""
+        portal = self._start()
+        send, receive = anyio.create_memory_object_stream[T]()
+
+        async def pump() -> None:  # the task that starts an async generator must also close it
+            async with send, aclosing(call()) as items:
+                async for item in items:
+                    await send.send(item)
+
+        running = portal.start_task_soon(pump)
+        try:
+            while True:
+                try:
+                    item = portal.call(receive.receive)
+                except anyio.EndOfStream:
+                    break
+                yield item
+            running.result()
+        finally:
+            running.cancel()
+            portal.call(receive.aclose)
+
+    def _start(self) -> BlockingPortal:
+        with self._lock:
+            if self._thread is None:
+                # A daemon thread, so that a program that does not call close() can exit.
+                self._thread = threading.Thread(
+                    target=anyio.run, args=[_serve, self._portal], name="python-executor client", daemon=True
+                )
+                self._thread.start()
+            return self._portal.result()
+
+
+class Blocking(Generic[A]):
+    """Base class of an object whose methods call those of an asynchronous one."""
+
+    def __init__(self, portal: Portal, target: A) -> None:
+        self._portal = portal
+        self._target = target
+
+
+def blocking(
+    method: Callable[Concatenate[A, P], Awaitable[T]],
+) -> Callable[Concatenate[Blocking[A], P], T]:
+    """Convert a coroutine method to a blocking method."""
+
+    @wraps(method)
+    def call(self: Blocking[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._portal.wait_for(partial(method, self._target, *args, **kwargs))
+
+    return call
+
+
+def iterating(
+    method: Callable[Concatenate[A, P], AsyncGenerator[T, None]],
+) -> Callable[Concatenate[Blocking[A], P], Generator[T, None, None]]:
+    """Convert an async generator method to a generator method."""
+
+    @wraps(method)
+    def call(self: Blocking[A], /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+        return self._portal.iterate(partial(method, self._target, *args, **kwargs))
+
+    return call
+
+
+async def _serve(ready: Future[BlockingPortal]) -> None:
+    async with BlockingPortal() as portal:
+        ready.set_result(portal)
+        await portal.sleep_until_stopped()

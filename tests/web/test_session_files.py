@@ -1,0 +1,75 @@
+"""Test the files of interpreter sessions over HTTP, on a real server with real sandboxes."""
+
+import io
+import tarfile
+from collections.abc import AsyncIterator
+
+import pytest
+from yarl import URL
+
+from tests.support.sessions import Session
+
+MEBIBYTE = 1024 * 1024
+
+
+async def test_files_are_written_read_listed_and_deleted(session: Session) -> None:
+    data = bytes(range(256)) * 4096 * 8
+    assert (await session.put("in/table%20one.bin", data)).status == 204
+    assert (await session.put("in/empty", b"")).status == 204
+    code = "import os, pathlib\nos.path.getsize('in/table one.bin'), pathlib.Path('in/empty').read_bytes()"
+    assert (await session.result(code))["result"] == f"({len(data)}, b'')"
+    assert await session.read("in/table%20one.bin") == (200, data)
+    assert await session.files("in/*") == ["in/empty", "in/table one.bin"]
+    assert await session.files("*.csv") == []
+    tar_headers = {"Accept": "application/x-tar"}
+    async with session.api.session.get(f"{session.path}/files?glob=in", headers=tar_headers) as response:
+        assert response.content_type == "application/x-tar"
+        with tarfile.open(fileobj=io.BytesIO(await response.read())) as archive:
+            assert sorted(archive.getnames()) == ["in/empty", "in/table one.bin"]
+    assert (await session.put("in/empty", b"replaced")).status == 204
+    assert await session.read("in/empty") == (200, b"replaced")
+    assert (await session.api.request("DELETE", f"{session.path}/files/in/empty")).status == 204
+    assert (await session.read("in/empty"))[0] == 404
+    assert (await session.api.request("DELETE", f"{session.path}/files/in/empty")).status == 404
+
+
+async def test_files_are_written_from_a_stream_and_while_a_cell_runs(session: Session) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield bytes(MEBIBYTE)
+
+    running = await session.submitted("import time\ntime.sleep(60)")
+    await session.until_started(running)
+    assert (await session.put("big.bin", chunks())).status == 204
+    await session.post("interrupt")
+    assert (await session.result("import os\nos.path.getsize('big.bin')"))["result"] == str(64 * MEBIBYTE)
+    async with session.api.session.get(f"{session.path}/files/big.bin") as response:
+        assert response.headers["Content-Length"] == str(64 * MEBIBYTE)
+        assert len(await response.read()) == 64 * MEBIBYTE
+
+
+@pytest.mark.parametrize("path", ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "%2fetc/x", "a%00b", 5000 * "x"])
+async def test_a_path_outside_of_work_is_rejected(session: Session, path: str) -> None:
+    url = URL(f"{session.api.url}{session.path}/files/{path}", encoded=True)
+    for method in ("GET", "PUT", "DELETE"):
+        async with session.api.session.request(
+            method, url, data=b"1" if method == "PUT" else None
+        ) as response:
+            assert response.status in (400, 404), await response.text()
+            assert response.status == 400 or method != "PUT"
+
+
+async def test_links_and_devices_lead_nowhere(session: Session) -> None:
+    code = (
+        "import os\nos.symlink('/etc', 'conf')\nos.symlink('/etc/passwd', 'secret')\n"
+        "os.mkfifo('pipe')\nos.symlink('loop', 'loop')"
+    )
+    assert (await session.result(code))["exit_code"] == 0
+    for path in ("secret", "conf/passwd", "pipe", "loop"):
+        assert (await session.read(path))[0] == 404
+    assert (await session.put("conf/new", b"1")).status == 400
+    assert (await session.put("secret", b"1")).status in (204, 400)
+    assert (await session.result("open('/etc/passwd').read() != '1'"))["result"] == "True"
+    assert await session.files("pipe") == []
+    bad = await session.api.get(f"{session.path}/files", params={"glob": "../*"})
+    assert (bad.status, bad.document["field"]) == (400, "glob")

@@ -1,0 +1,222 @@
+"""Test interpreter sessions over HTTP, on a real server with real sandboxes."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.support.api import Api, form, parse_events
+from tests.support.archives import tar_of
+from tests.support.sessions import Session, opened
+
+UNKNOWN = "ses_" + 32 * "0"
+MEBIBYTE = 1024 * 1024
+
+
+async def test_variables_stay_and_the_last_expression_is_the_result(session: Session) -> None:
+    assert session.document["status"] == "open"
+    assert session.document["cells"] == {"waiting": 0}
+    first = await session.result("import math\nx = 6 * 7\nprint('told')")
+    assert (first["status"], first["exit_code"], first["stdout"]) == ("completed", 0, "told\n")
+    assert (first["session_id"], "result" in first) == (session.document["id"], False)
+    second = await session.result("x + math.floor(0.5)")
+    assert (second["result"], second["stdout"]) == ("42", "")
+    assert (await session.result("import asyncio\nawait asyncio.sleep(0, 'awaited')"))[
+        "result"
+    ] == "'awaited'"
+    assert (await session.result("!echo from a shell"))["stdout"] == "from a shell\n"
+    again = await session.api.get(f"/api/v1/executions/{second['execution_id']}")
+    assert again.document["result"] == "42"
+
+
+async def test_errors_of_the_code_are_results_and_keep_the_session(session: Session) -> None:
+    await session.result("kept = 1")
+    wrong = await session.result("x = = 1")
+    assert (wrong["status"], wrong["exit_code"], wrong["error_type"]) == ("completed", 1, "SyntaxError")
+    raised = await session.result("def f():\n    1 / 0\nf()")
+    assert (raised["error_type"], raised["error"]) == ("ZeroDivisionError", "division by zero")
+    assert raised["traceback"][-1]["type"] == "ZeroDivisionError"
+    nul = await session.result("x = 1\0")
+    assert (nul["status"], nul["exit_code"]) == ("completed", 1)
+    assert (await session.result("kept"))["result"] == "1"
+
+
+async def test_long_code_runs(session: Session) -> None:
+    result = await session.result("x = '" + 10 * MEBIBYTE * "a" + "'\nlen(x)")
+    assert result["result"] == str(10 * MEBIBYTE)
+    too_long = await session.eval("#" * 17 * MEBIBYTE)
+    assert (too_long.status, too_long.document["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "action"),
+    [
+        *(("GET", ""), ("DELETE", ""), ("POST", "/eval"), ("POST", "/eval/async"), ("POST", "/interrupt")),
+        *(("POST", "/restart"), ("GET", "/files"), ("GET", "/files/a")),
+        *(("PUT", "/files/a"), ("DELETE", "/files/a")),
+    ],
+)
+async def test_an_unknown_session_is_a_404(api: Api, method: str, action: str) -> None:
+    for session_id in (UNKNOWN, "ses_x"):
+        path = f"/api/v1/sessions/{session_id}{action}"
+        answer = await api.request(method, path, json={"code": "1"} if method in ("POST", "PUT") else None)
+        assert (answer.status, answer.document["code"]) == (404, "not_found")
+
+
+async def test_a_closed_session_is_a_410_and_can_be_read(api: Api) -> None:
+    async with opened(api) as session:
+        closed = await api.request("DELETE", session.path)
+    assert (closed.status, closed.document["status"]) == (200, "closed")
+    assert closed.document["close_reason"] == "deleted"
+    assert (await session.get())["status"] == "closed"
+    assert (await api.request("DELETE", session.path)).document["close_reason"] == "deleted"
+    answer = await session.eval("1")
+    assert (answer.status, answer.document["code"]) == (410, "session_closed")
+    assert (await session.put("a", b"1")).status == 410
+    assert (await session.read("a"))[0] == 410
+    listed = (await api.get("/api/v1/sessions")).document["sessions"]
+    assert session.document["id"] in [each["id"] for each in listed]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"docker_image": "no image"}, "docker_image"),
+        ({"config": {"memory_mb": 1}}, "config.memory_mb"),
+        ({"idle_timeout_seconds": 0}, "idle_timeout_seconds"),
+        ({"lifetime_seconds": 1e9}, "lifetime_seconds"),
+        ({"stdin": "x"}, "stdin"),
+        ([], "body"),
+    ],
+)
+async def test_a_bad_request_names_its_field(api: Api, body: Any, field: str) -> None:
+    answer = await api.request("POST", "/api/v1/sessions", json=body)
+    assert (answer.status, answer.document["field"]) == (400, field)
+
+
+async def test_a_bad_cell_names_its_field(session: Session) -> None:
+    for body, field in (
+        ({}, "code"),
+        ({"code": 1}, "code"),
+        ({"code": "1", "stdin": ""}, "stdin"),
+        ({"code": "1", "timeout_seconds": 0}, "timeout_seconds"),
+        ({"code": "1", "timeout_seconds": 1e9}, "timeout_seconds"),
+    ):
+        answer = await session.api.request("POST", f"{session.path}/eval", json=body)
+        assert (answer.status, answer.document["field"]) == (400, field)
+
+
+async def test_a_session_begins_with_files(api: Api) -> None:
+    archive = tar_of({"data/a.txt": "content", "helper.py": "WORD = 'imported'"})
+    answer = await api.request("POST", "/api/v1/sessions", data=form(archive, {"env_vars": ["MODE=test"]}))
+    assert answer.status == 201, answer.document
+    session = Session(api, answer.document)
+    code = "import helper, os\nopen('data/a.txt').read(), helper.WORD, os.environ['MODE']"
+    assert (await session.result(code))["result"] == "('content', 'imported', 'test')"
+    await api.request("DELETE", session.path)
+
+
+async def test_cells_of_two_clients_run_in_the_order_of_acceptance(session: Session) -> None:
+    first = await session.submitted("import time\nseen = []\ntime.sleep(0.5)\nseen.append(0)")
+    rest = [await session.submitted(f"seen.append({number})") for number in range(1, 6)]
+    async with anyio.create_task_group() as tasks:
+        for execution_id in (first, *rest):
+            tasks.start_soon(session.api.ended, execution_id, name=execution_id)
+    assert (await session.result("seen"))["result"] == "[0, 1, 2, 3, 4, 5]"
+
+
+async def test_an_interrupt_keeps_the_variables(session: Session) -> None:
+    assert await session.post("interrupt") == {"interrupted": False}
+    running = await session.submitted("import time\nx = 1\ntime.sleep(60)")
+    await session.until_started(running)
+    assert (await session.get())["cells"] == {"waiting": 0, "running": running}
+    assert await session.post("interrupt") == {"interrupted": True}
+    await session.post("interrupt")  # a second one does no harm, whether the cell has ended or not
+    result = await session.api.ended(running)
+    assert (result["status"], result["error_type"]) == ("completed", "KeyboardInterrupt")
+    assert "interpreter_restarted" not in result
+    assert (await session.result("x"))["result"] == "1"
+
+
+async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Session) -> None:
+    await session.result("x = 1\nopen('kept.txt', 'w').write('kept')")
+    assert (await session.post("restart"))["interpreter_restarts"] == 1
+    assert (await session.result("x"))["error_type"] == "NameError"
+    assert (await session.result("open('kept.txt').read()"))["result"] == "'kept'"
+
+
+async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(session: Session) -> None:
+    await session.result("x = 1")
+    polite = await session.result("import time\ntime.sleep(60)", timeout_seconds=0.5)
+    assert (polite["status"], polite["error_type"]) == ("failed", "timeout")
+    assert (await session.result("x"))["result"] == "1"
+    code = "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+    stubborn = await session.result(code, timeout_seconds=0.5)
+    assert (stubborn["error_type"], stubborn["interpreter_restarted"]) == ("timeout", True)
+    assert (await session.result("x"))["error_type"] == "NameError"
+
+
+async def test_waiting_and_running_cells_can_be_killed(session: Session) -> None:
+    running = await session.submitted("import time\nx = 1\ntime.sleep(60)")
+    waiting = await session.submitted("y = 1")
+    await session.until_started(running)
+    assert (await session.api.kill(waiting)).document == {"status": "killed"}
+    assert (await session.api.kill(running)).document == {"status": "killed"}
+    assert (await session.result("x, 'y' in globals()"))["result"] == "(1, False)"
+
+
+async def test_the_close_of_a_session_ends_its_cells(api: Api) -> None:
+    async with opened(api) as session:
+        running = await session.submitted("import time\ntime.sleep(60)")
+        waiting = await session.submitted("1")
+        await session.until_started(running)
+    assert (await api.ended(running))["status"] in ("killed", "failed")
+    ended = await api.ended(waiting)
+    assert (ended["status"], ended["error_type"]) == ("failed", "session_closed")
+
+
+async def test_a_client_that_disconnects_ends_its_cell(session: Session) -> None:
+    with anyio.move_on_after(1):
+        await session.eval("import time\nx = 1\ntime.sleep(60)")
+    assert (await session.result("x"))["result"] == "1"
+
+
+async def test_the_same_key_returns_the_same_execution(session: Session) -> None:
+    await session.result("x = 0")
+    header = {"Idempotency-Key": f"key of {session.document['id']}"}
+    ids = {(await session.result("x += 1", headers=header))["execution_id"] for _ in range(2)}
+    assert len(ids) == 1
+    assert (await session.result("x"))["result"] == "1"
+    other = await session.eval("x += 2", headers=header)
+    assert (other.status, other.document["code"]) == (409, "idempotency_key_reused")
+
+
+async def test_events_are_streamed(session: Session) -> None:
+    headers = {"Accept": "text/event-stream"}
+    body = {"code": "print('now')\n42"}
+    async with session.api.session.post(f"{session.path}/eval", json=body, headers=headers) as response:
+        assert response.content_type == "text/event-stream"
+        events = [event async for event in parse_events(response)]
+    names = [event.name for event in events]
+    assert (names[0], names[-1]) == ("submitted", "finished")
+    assert b"".join(event.output for event in events if event.name == "output") == b"now\n"
+    assert events[-1].data["result"] == "42"
+
+
+async def test_an_idle_session_is_closed(api: Api) -> None:
+    async with opened(api, idle_timeout_seconds=1) as session:
+        await session.until_closed()
+        assert (await session.get())["close_reason"] == "idle"
+
+
+async def test_a_session_is_closed_at_the_end_of_its_lifetime(api: Api) -> None:
+    async with opened(api, lifetime_seconds=1) as session:
+        await session.until_closed()
+        assert (await session.get())["close_reason"] == "lifetime"
+
+
+async def test_a_compressed_body_is_rejected(session: Session) -> None:
+    for method, path in (("POST", "eval"), ("PUT", "files/a")):
+        headers = {"Content-Encoding": "gzip"}
+        answer = await session.api.request(method, f"{session.path}/{path}", data=b"1", headers=headers)
+        assert answer.status == 415
