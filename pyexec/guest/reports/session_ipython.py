@@ -125,6 +125,14 @@ def exit_code_of(error):
     return 1
 
 
+def load_tracebacks(shell):
+    """Format a traceback, so that the first one takes no longer than others: after an interrupt, time is short."""
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        shell.InteractiveTB.structured_traceback(*sys.exc_info())
+
+
 def create_shell():
     """Return the shell of this process."""
     config = Config()
@@ -135,5 +143,6 @@ def create_shell():
     for message in ("To exit: use", "Output cache limit"):
         warnings.filterwarnings("ignore", message)
     shell = Shell.instance(config=config, ipython_dir=FOLDER)
+    load_tracebacks(shell)
     sys.argv[:] = [""]
     return shell
