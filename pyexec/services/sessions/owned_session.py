@@ -28,6 +28,8 @@ LEASE_INTERVAL_SECONDS = 10.0
 """A twelfth of the time after which a sandbox without a lease ends itself."""
 CELLS_MAX = 100
 """How many cells of a session may wait."""
+RESTART_SECONDS = 30.0
+"""How long a request for a new interpreter waits. The supervisor kills an interpreter that does not start in 20 s."""
 
 
 @frozen(kw_only=True)
@@ -47,8 +49,6 @@ class OwnedSession:
     state: Session
     sandbox: SessionSandbox
     services: SessionServices
-    files: anyio.Lock = field(factory=anyio.Lock)
-    """Transfers of one session are made one after another."""
     _turn: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(1))
     """Held by the cell that runs. Cells that wait get it in the order of their acceptance."""
     _accepting: anyio.Lock = field(factory=anyio.Lock)
@@ -131,11 +131,19 @@ class OwnedSession:
             return self.running is not None and await self.sandbox.interrupt()
 
     async def restart(self) -> None:
-        """Replace the interpreter. The running cell ends; those that wait run in the new one."""
+        """Replace the interpreter, and wait until that is recorded. The running cell ends; those that wait run in the
+        new one."""
         self.check_open()
         self._touch()
+        before = self.state.restarts
         with self._reachable():
             await self.sandbox.restart()
+        with anyio.move_on_after(RESTART_SECONDS):
+            while self.state.restarts == before:
+                self.check_open()
+                await self._changed.wait()
+            return
+        raise Unavailable("the sandbox of the session did not restart the interpreter in time")
 
     async def close(self, reason: CloseReason) -> None:
         """Close the session and end its cells. Raises `Unavailable` if the log does not answer."""
@@ -272,6 +280,7 @@ class OwnedSession:
                     with anyio.CancelScope(shield=True):
                         await self.services.log.append(self.id, self.state.seq, [event])
                         self.state = apply_session(self.id, self.state, event)
+                        self._changed.notify_all()
                         return
                 except Conflict:
                     self.catch_up(await self.services.log.read(self.id))
