@@ -184,6 +184,16 @@ class SandboxRefused(ExecutorError):
         self.code = code
 
 
+class SessionFileError(ExecutorError):
+    """The supervisor of a session could not read, write or delete a file.
+
+    Codes: `not_found`, `not_a_directory`, `is_directory`, `is_link`, `disk_full`, `invalid_path`, `error`."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Conflict(ExecutorError):
     """The event log has changed since it was read. Read it again and decide again."""
 

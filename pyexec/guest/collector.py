@@ -44,12 +44,12 @@ Folder = collections.namedtuple("Folder", "fd place path trail")
 `trail` contains the places of the directories on this path, to detect loops."""
 
 
-def collect(request, send):
+def collect(request, send, kind=None):
     """Send the name, the size and the content of each file that matches one of `request["patterns"]`.
 
     Report each file that is skipped, and at the end each pattern that found nothing or not everything. `send` takes the
-    kind and the payload of a frame."""
-    collection = Collection(request, send)
+    kind and the payload of a frame. `kind` is a class to use instead of `Collection`."""
+    collection = (kind or Collection)(request, send)
     patterns = {(number, tuple(pattern.split("/"))) for number, pattern in enumerate(request["patterns"])}
     try:
         collection.walk((), "", patterns, ((),))
@@ -213,13 +213,20 @@ class Collection:
             raise Skip(INVALID_NAME)
         if length > self.names_bytes_left:
             raise Skip(TOO_MANY)
-        if size > self.bytes_left:
-            raise Skip(TOO_LARGE)
+        self.check_size(size)
         self.files_left -= 1
         self.names_bytes_left -= length
-        self.bytes_left -= size
         begun = time.monotonic()
         self.send(FILE, json.dumps({"path": path, "size": size}).encode())
+        self.send_content(file, path, size)
+        self.search_deadline += time.monotonic() - begun
+
+    def check_size(self, size):
+        if size > self.bytes_left:
+            raise Skip(TOO_LARGE)
+        self.bytes_left -= size
+
+    def send_content(self, file, path, size):
         while size:
             try:
                 data = os.read(file, min(PIECE, size))
@@ -229,7 +236,6 @@ class Collection:
                 raise Aborted(path)
             size -= len(data)
             self.send(DATA, binascii.b2a_base64(data, newline=False))
-        self.search_deadline += time.monotonic() - begun
 
     def skip(self, path, reason):
         """Report a path that is skipped, as long as the limits of such reports allow it."""

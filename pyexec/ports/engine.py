@@ -26,6 +26,9 @@ class ContainerSpec:
     """How much of the standard output the engine keeps for replicas that follow the container later."""
     network: str | None
     """The network of the engine to join; None for no network at all."""
+    attachable: bool = False
+    """True if its input stays open when the connection ends, so that `Engine.attach` works. The engine keeps no
+    output."""
     image_id: str = ""
     """The engine's id of the image, if it is known: a name can get another image later."""
 
@@ -190,6 +193,11 @@ class Engine(Protocol):
         """Connect to a container that was started earlier. Its output is read from the first byte; it takes no input.
 
         Raises `ContainerGone` if it does not exist any more."""
+
+    async def attach(self, container_id: str) -> Container:
+        """Connect to the standard streams of a running container that is `attachable`. What it has sent before is lost.
+
+        Raises `ContainerGone` if it does not exist, or does not run, any more."""
 
     async def ensure_network(self, name: str) -> None:
         """Create a network with this name, unless it exists. Its containers cannot reach each other."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from attrs import define, field
 
+from pyexec.domain.events import Usage
 from pyexec.domain.output_files import SkippedPattern, SkipReason
 from pyexec.domain.output_log import Stream
 from pyexec.errors import SandboxBroken
-from pyexec.guest import collector, wire
+from pyexec.guest import collector, session_frames, wire
 from pyexec.sandbox.protocol import (
     Exited,
     FileChunk,
@@ -26,6 +27,7 @@ from pyexec.sandbox.protocol import (
     Started,
     Unpacked,
 )
+from pyexec.sandbox.session_protocol import CellEnded, SessionFrame, session_frame
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 NUMBERS_MAX = 2**53
@@ -78,6 +80,8 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
             return Rejected(_text(document["code"]), _text(document["message"]))
         if kind == wire.EXIT:
             return _exited(document)
+        if kind == session_frames.SESSION:
+            return _session_frame(document)
         if kind == collector.FILE:
             return FileHeader(_text(document["path"]), _count(document["size"]))
         if kind == collector.COLLECTED:
@@ -110,6 +114,22 @@ def _exited(document: dict[str, Any]) -> Exited:
         peak_memory_bytes=int(_amount(document["peak_memory_bytes"])),
         result_truncated=document["result_truncated"] is True,
         process_limit=None if document.get("process_limit") is None else _count(document["process_limit"]),
+    )
+
+
+def _session_frame(document: dict[str, Any]) -> SessionFrame:
+    if document["event"] != "cell_ended":
+        return session_frame(document)
+    exited = _exited(document)
+    return CellEnded(
+        nonce=_text(document["nonce"]),
+        reason=exited.reason,
+        exit_code=exited.exit_code,
+        signalled=exited.signalled,
+        usage=Usage(cpu_seconds=exited.cpu_seconds, peak_memory_bytes=exited.peak_memory_bytes),
+        interpreter_restarted=document["interpreter_restarted"] is True,
+        result_truncated=exited.result_truncated,
+        process_limit=exited.process_limit,
     )
 
 

@@ -35,7 +35,8 @@ class FrameStream:
     The methods raise `SandboxBroken` if a frame is invalid. `next` raises `EngineError` if the connection breaks;
     `next_or_reconnect` reads the engine's log of the container instead, which has all frames from the first one."""
 
-    def __init__(self, engine: Engine, container: Container) -> None:
+    def __init__(self, engine: Engine, container: Container, received: bytes = b"") -> None:
+        """`received` is what the connection has already sent."""
         self.container = container
         """The present connection."""
         self.log_bytes = 0
@@ -50,6 +51,7 @@ class FrameStream:
         self._received = 0
         self._seen = 0
         """Frames received over earlier connections. A new connection sends them again; they are skipped."""
+        self._unread = received
         self._eof = False
         self._credit = float(FRAME_BURST)
         self._credit_at = 0.0
@@ -81,7 +83,7 @@ class FrameStream:
         while not self._frames:
             if self._eof:
                 return None
-            data = await self.container.read()
+            data, self._unread = self._unread or await self.container.read(), b""
             if data is None:
                 self._eof = True
                 return None

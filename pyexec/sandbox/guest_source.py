@@ -25,6 +25,16 @@ _SUPERVISOR = (
     "cleanup",
     "supervisor",
 )
+_SESSION = (
+    "session_lines",
+    "session_frames",
+    "session_memory",
+    "session_interpreter",
+    "session_cell",
+    "session_cells",
+    "session_files",
+    "session",
+)
 _COLLECTOR = ("patterns", "collector")
 _REPORTS = (
     "channel",
@@ -37,6 +47,7 @@ _REPORTS = (
     "evaluator",
     "exceptions",
 )
+_SESSION_REPORTS = ("session_shell", "session_ipython")
 _SETUP = ("setup_disk", "setup_init")
 
 
@@ -44,8 +55,18 @@ def supervisor_command(*, prestart: bool) -> tuple[str, ...]:
     """Return the command of a sandbox's container: an interpreter that runs the supervisor.
 
     With `prestart`, the supervisor starts the program's interpreter in advance; otherwise at the start signal."""
-    texts = chain.from_iterable(map(_module, _SUPERVISOR))
-    options = ("on" if prestart else "off", source("startup"), _report_texts(), _filters())
+    return _command(prestart, _report_texts(), _SUPERVISOR)
+
+
+def session_command(*, prestart: bool) -> tuple[str, ...]:
+    """Return the command of a session's container. With `prestart`, IPython is loaded in advance."""
+    reports = {**report_modules(), **{name: source(f"reports/{name}") for name in _SESSION_REPORTS}}
+    return _command(prestart, json.dumps(reports), (*_SUPERVISOR, *_COLLECTOR, *_SESSION))
+
+
+def _command(prestart: bool, reports: str, modules: tuple[str, ...]) -> tuple[str, ...]:
+    texts = chain.from_iterable(map(_module, modules))
+    options = ("on" if prestart else "off", source("startup"), reports, _filters())
     return ("python3", "-I", "-S", "-c", source("bootstrap"), *options, *texts)
 
 

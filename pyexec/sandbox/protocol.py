@@ -10,6 +10,7 @@ from pyexec.domain.output_files import UNSAFE, FileLimits, SkippedPattern, SkipR
 from pyexec.domain.output_log import Stream
 from pyexec.guest import wire
 from pyexec.sandbox.guest_source import collector_modules
+from pyexec.sandbox.session_protocol import SessionFrame
 
 _HEADER = wire.HEADER
 KILL_FRAME = _HEADER.pack(wire.KILL, 0)
@@ -164,6 +165,7 @@ Frame = (
     | FileChunk
     | FileSkipped
     | FilesCollected
+    | SessionFrame
 )
 
 

@@ -123,6 +123,10 @@ class Sandbox:
         sandbox._nonce = nonce
         return sandbox
 
+    def hand_over(self) -> FrameStream:
+        """Return the connection to the sandbox of a session. This object must not be used afterwards."""
+        return self._stream
+
     async def wait_until_broken(self) -> None:
         """Return, or raise `SandboxBroken`, when this idle sandbox becomes unusable.
 

@@ -86,7 +86,14 @@ class FileDone:
     message: str
 
 
-SessionFrame = Synced | CellEnded | Restarted | FileDone
+@frozen
+class LineRefused:
+    """The supervisor cannot obey a line."""
+
+    message: str
+
+
+SessionFrame = Synced | CellEnded | Restarted | FileDone | LineRefused
 
 
 def session_plan_frame(plan: SessionPlan, generation: int, token: str) -> bytes:
@@ -103,11 +110,6 @@ def line(command: str, generation: int, payload: bytes) -> bytes:
 def json_line(command: str, generation: int, **document: object) -> bytes:
     """Encode a line with a JSON document."""
     return line(command, generation, json.dumps(document).encode())
-
-
-def data_line(generation: int, data: bytes) -> bytes:
-    """Encode the next bytes of a file. An empty line ends it."""
-    return line("DATA", generation, binascii.b2a_base64(data, newline=False))
 
 
 def cell_line(generation: int, cell: CellStart) -> bytes:
@@ -144,4 +146,6 @@ def session_frame(document: dict[str, Any]) -> SessionFrame:
             error=None if error is None else str(error)[:64],
             message=str(document["message"])[:1000],
         )
+    if event == "error":
+        return LineRefused(str(document["message"])[:1000])
     raise ValueError(event)

@@ -1,73 +1,306 @@
 """The sandbox of an interpreter session: a container whose supervisor runs cells. See docs/design/sessions.md."""
 
+import json
+import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Self
 
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from pyexec.aio import FailureLog, retry
 from pyexec.domain.output_files import FileLimits
+from pyexec.errors import ContainerGone, EngineError, SandboxBroken, Unavailable
 from pyexec.ports import ContainerSpec, Engine
+from pyexec.sandbox.frame_stream import RETRY_SECONDS, FrameStream
 from pyexec.sandbox.protocol import (
     FileChunk,
     FileHeader,
     FilesCollected,
     FileSkipped,
+    Frame,
     OutputChunk,
     ReportChunk,
 )
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.sandbox.session_protocol import CellEnded, CellStart, SessionPlan, Synced
+from pyexec.sandbox.session_attach import attach, new_token
+from pyexec.sandbox.session_protocol import (
+    CellEnded,
+    CellStart,
+    FileDone,
+    LineRefused,
+    Restarted,
+    SessionPlan,
+    Synced,
+    cell_line,
+    json_line,
+    line,
+    session_plan_frame,
+)
+from pyexec.sandbox.session_receivers import CellFrame, CellReceiver, FileFrame
+from pyexec.sandbox.session_transfers import SessionTransfers
 
-CellFrame = OutputChunk | ReportChunk | CellEnded
-FileFrame = FileHeader | FileChunk | FileSkipped | FilesCollected
+OPEN_SECONDS = 30.0
+RESTARTS_MAX = 100
+EMPTY_ARCHIVE = bytes(1024)
+"""A tar without members."""
+FENCED, LOST, BROKEN = "fenced", "lost", "broken"
+
+logger = logging.getLogger(__name__)
 
 
 class SessionSandbox:
-    """(The interface; the implementation follows in the next commits.)
+    """A sandbox that runs the cells of one session.
 
-    After `start` or `from_sandbox`: `send_archive` as often as needed, `unpack`, `open`; or `adopt` instead of all.
-    Then `serve` must run as a task. When it ends, `ended` is set, `end_reason` says why, and what waits raises
-    `SandboxBroken`."""
+    Call `start` or `from_sandbox`, then `send_archive` as often as needed, `unpack` and `open`; or only `adopt`. Then
+    `serve` must run as a task. It reconnects when the connection breaks. When it has set `ended`, everything that waits
+    raises `SandboxBroken`, and `end_reason` is `lost` (the container has ended), `fenced` (another replica has adopted
+    the session) or `broken` (the sandbox sends invalid frames)."""
 
-    container_id: str
-    image: str | None
-    python: str
-    synced: Synced
-    """What the supervisor answered to `open` or `adopt`."""
-    ended: "anyio.Event"  # noqa: F821
-    end_reason: str | None
-    """`fenced` if another replica has adopted the session, else `lost`."""
-    restarts: "anyio.streams.memory.MemoryObjectReceiveStream[str]"  # noqa: F821
-    """The reasons of restarts between two cells: requested, exit, out_of_memory, disk_limit."""
+    def __init__(self, engine: Engine, stream: FrameStream, generation: int) -> None:
+        self._engine = engine
+        self._stream = stream
+        self._generation = generation
+        self._sandbox: Sandbox | None = None
+        """The sandbox until the session opens."""
+        self._has_archive = False
+        self.image: str | None = None
+        self.python = ""
+        self.synced: Synced | None = None
+        """What the supervisor has answered to `open` or `adopt`."""
+        self.ended = anyio.Event()
+        self.end_reason: str | None = None
+        self._restarted, self.restarts = anyio.create_memory_object_stream[str](RESTARTS_MAX)
+        self._cell: CellReceiver | None = None
+        self._start: CellStart | None = None
+        """The cell to send again if the supervisor has not received it."""
+        self._transfers = SessionTransfers(self._write_line)
+
+    restarts: MemoryObjectReceiveStream[str]
+    """The reasons of restarts between two cells: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
+
+    @property
+    def container_id(self) -> str:
+        return self._stream.container.id
 
     @classmethod
-    async def start(cls, engine: Engine, spec: ContainerSpec, image: str | None = None) -> Self: ...
+    async def start(cls, engine: Engine, spec: ContainerSpec, image: str | None = None) -> Self:
+        """Start a sandbox. `image` is the digest of its image. Raises as `Sandbox.start`."""
+        return cls.from_sandbox(engine, await Sandbox.start(engine, spec, image))
+
     @classmethod
-    def from_sandbox(cls, sandbox: Sandbox) -> Self: ...
+    def from_sandbox(cls, engine: Engine, sandbox: Sandbox) -> Self:
+        """Return the session's view of a sandbox that was started for sessions, such as one of the pool."""
+        session = cls(engine, sandbox.hand_over(), 0)
+        session._sandbox = sandbox
+        session.image, session.python = sandbox.image, sandbox.python
+        return session
+
     @classmethod
-    async def adopt(cls, engine: Engine, container_id: str, generation: int) -> Self: ...
-    async def send_archive(self, data: bytes) -> None: ...
-    async def unpack(self) -> None: ...
+    async def adopt(cls, engine: Engine, container_id: str, generation: int) -> Self:
+        """Connect to a session that another replica has opened, and fence that replica.
+
+        Raises `ContainerGone` if the container does not run any more, `EngineError` if the supervisor does not
+        answer."""
+        stream, synced = await attach(engine, container_id, generation)
+        session = cls(engine, stream, generation)
+        session.synced = synced
+        if synced.cell_nonce is not None:
+            session._cell = CellReceiver(synced.cell_nonce)
+        return session
+
+    async def send_archive(self, data: bytes) -> None:
+        """Send the next bytes of the archive, as `Sandbox.send_archive`."""
+        self._has_archive = True
+        await self._unopened().send_archive(data)
+
+    async def unpack(self) -> None:
+        """End the archive, as `Sandbox.unpack`. Needed without an archive, too."""
+        if not self._has_archive:
+            await self.send_archive(EMPTY_ARCHIVE)
+        await self._unopened().unpack()
+
     async def open(self, plan: SessionPlan, generation: int) -> None:
-        """Raises `SandboxRefused` with the code `no_interpreter` if IPython is missing or does not start."""
+        """Open the session.
 
-    async def serve(self) -> None: ...
-    def run_cell(self, cell: CellStart) -> AsyncIterator[CellFrame]:
-        """Yield the cell's output, last `CellEnded`. Raises `SandboxBroken` if the session ends before."""
+        Raises `SandboxRefused` with the code `no_interpreter` if IPython is missing, or does not start."""
+        self._unopened()
+        self._sandbox = None
+        self._generation = generation
+        await self._stream.container.write(session_plan_frame(plan, generation, new_token()))
+        with anyio.move_on_after(OPEN_SECONDS):
+            self.synced = self._stream.check(await self._stream.next(), Synced)
+            return
+        raise SandboxBroken(f"opening the session timed out after {OPEN_SECONDS:g} s")
 
-    async def acknowledge(self, nonce: str) -> None: ...
-    async def interrupt(self) -> bool: ...
-    async def kill_cell(self, nonce: str) -> None: ...
-    async def restart(self) -> None: ...
-    async def lease(self) -> None: ...
-    async def close(self) -> None: ...
-    async def remove(self) -> None: ...
-    async def detach(self) -> None: ...
+    async def serve(self) -> None:
+        """Read frames until the sandbox ends, or another replica has adopted the session."""
+        try:
+            while self.end_reason is None:
+                try:
+                    frame = await self._stream.next()
+                except (EngineError, Unavailable) as error:
+                    logger.warning("connection to the session's sandbox %s lost: %s", self._name, error)
+                    await self._reconnect()
+                    continue
+                if frame is None:
+                    self.end_reason = LOST
+                else:
+                    await self._dispatch(frame)
+        except SandboxBroken as error:
+            logger.warning("the session's sandbox %s is broken: %s", self._name, error)
+            self.end_reason = BROKEN
+        finally:
+            self.ended.set()
+            self._restarted.close()
+            self._transfers.fail(self._broken())
+            if self._cell is not None:
+                self._cell.close()
+
+    async def run_cell(self, cell: CellStart) -> AsyncIterator[CellFrame]:
+        """Run a cell, and yield its output and reports, and last `CellEnded`. Call `acknowledge` when that is stored.
+
+        With `resume`, the cell must be that of `synced`. Raises `SandboxBroken` if the sandbox ends before."""
+        if cell.resume:
+            receiver = self._cell
+            if receiver is None or receiver.nonce != cell.nonce:
+                raise SandboxBroken("the sandbox has never received this cell")
+        else:
+            receiver = self._cell = CellReceiver(cell.nonce)
+            self._start = cell
+            await self._try_to_write(cell_line(self._generation, cell))
+        if self.ended.is_set():
+            raise self._broken()
+        async with receiver.frames:
+            async for frame in receiver.frames:
+                yield frame
+                if isinstance(frame, CellEnded):
+                    return
+        raise self._broken()
+
+    async def acknowledge(self, nonce: str) -> None:
+        """Let the supervisor drop the frames of a cell that has ended."""
+        if self._cell is not None and self._cell.nonce == nonce:
+            self._cell.frames.close()
+            self._cell = self._start = None
+        await self._try_to_write(json_line("ACK", self._generation, nonce=nonce))
+
+    async def interrupt(self) -> bool:
+        """Raise `KeyboardInterrupt` in the running cell. Return False if none runs."""
+        if self._cell is None or self._cell.ended:
+            return False
+        await self._write_line("INTERRUPT")
+        return True
+
+    async def kill_cell(self, nonce: str) -> None:
+        """Interrupt this cell. If it has not ended after two seconds, the supervisor restarts the interpreter."""
+        await self._write_line("KILL", json.dumps({"nonce": nonce}).encode())
+
+    async def restart(self) -> None:
+        """Restart the interpreter. A cell that runs ends as `killed`; without one, `restarts` gets `requested`."""
+        await self._write_line("RESTART")
+
+    async def lease(self) -> None:
+        """Renew the lease. Does nothing while the engine does not respond."""
+        await self._try_to_write(json_line("LEASE", self._generation))
+
+    async def close(self) -> None:
+        """Ask the supervisor to end the container."""
+        await self._try_to_write(json_line("CLOSE", self._generation))
+
+    async def ran_out_of_memory(self) -> bool:
+        """Return True if the kernel has killed a process in the sandbox for lack of memory, by the engine's events."""
+        with suppress(EngineError, Unavailable):
+            return await self._stream.container.has_oom_event()
+        return False
+
+    async def remove(self) -> None:
+        """Kill the sandbox and remove its container."""
+        await self._stream.container.remove()
+
+    async def detach(self) -> None:
+        """Close the connection. The session goes on, until its lease expires."""
+        await self._stream.container.detach()
+
     async def write_file(self, path: str, chunks: AsyncIterator[bytes]) -> None:
-        """Replace or create a file below /work, and its directories. Not a tar: one file at a time.
+        """Write a file below /work, and create its directories. It gets its name when it is complete.
 
-        Raises `SessionFileError` with a code: invalid_path, not_found, is_directory, is_link, disk_full, error."""
+        This and the following methods raise `SessionFileError`, or `EngineError` if the connection breaks."""
+        await self._transfers.write(path, chunks)
 
-    def read_files(self, patterns: tuple[str, ...], limits: FileLimits) -> AsyncIterator[FileFrame]: ...
+    async def delete_file(self, path: str) -> None:
+        """Delete a file or a link."""
+        await self._transfers.delete(path)
+
+    def read_files(self, patterns: tuple[str, ...], limits: FileLimits) -> AsyncIterator[FileFrame]:
+        """Yield the files that match the patterns of `output_files`, with their contents."""
+        return self._transfers.read(patterns, limits, only_names=False)
+
     def list_files(self, patterns: tuple[str, ...], limits: FileLimits) -> AsyncIterator[FileFrame]:
-        """Like `read_files`, without `FileChunk`."""
+        """Yield the names and sizes of the files that match, without contents."""
+        return self._transfers.read(patterns, limits, only_names=True)
 
-    async def delete_file(self, path: str) -> None: ...
+    async def _dispatch(self, frame: Frame) -> None:
+        if isinstance(frame, OutputChunk | ReportChunk):
+            if self._cell is not None:
+                await self._cell.add(frame)
+        elif isinstance(frame, CellEnded):
+            if self._cell is not None and self._cell.nonce == frame.nonce:
+                await self._cell.add(frame)
+        elif isinstance(frame, Restarted):
+            with suppress(anyio.WouldBlock):
+                self._restarted.send_nowait(frame.reason)
+        elif isinstance(frame, FileHeader | FileChunk | FileSkipped | FilesCollected | FileDone):
+            self._transfers.add(frame)
+        elif isinstance(frame, Synced):
+            if frame.generation > self._generation:
+                self.end_reason = FENCED
+        elif isinstance(frame, LineRefused):
+            logger.warning("the supervisor of %s refused a line: %s", self._name, frame.message)
+        else:
+            raise SandboxBroken(f"a session's sandbox sent {type(frame).__name__}")
+
+    async def _reconnect(self) -> None:
+        """Attach again, and read the cell again from its beginning. Set `end_reason` if the container has ended."""
+        self._transfers.fail(EngineError("the connection to the sandbox was lost during a transfer of files"))
+        with suppress(EngineError, Unavailable):
+            await self.detach()
+        failures = FailureLog(logger, f"reconnecting to the session's sandbox {self._name}")
+        synced = await retry(self._attach, failures, seconds=RETRY_SECONDS, errors=(EngineError, Unavailable))
+        if synced is None:
+            self.end_reason = LOST
+        elif self._cell is not None and not self._cell.ended:
+            if synced.cell_nonce == self._cell.nonce:
+                self._cell.restart()
+            elif self._start is not None:
+                await self._try_to_write(cell_line(self._generation, self._start))
+
+    async def _attach(self) -> Synced | None:
+        try:
+            self._stream, synced = await attach(self._engine, self.container_id, self._generation)
+        except ContainerGone:
+            return None
+        return synced
+
+    async def _write_line(self, command: str, payload: bytes = b"{}") -> None:
+        if self.ended.is_set():
+            raise self._broken()
+        await self._stream.container.write(line(command, self._generation, payload))
+
+    async def _try_to_write(self, data: bytes) -> None:
+        """Write a line that is sent again, or is not needed any more, after a reconnection."""
+        with suppress(EngineError, Unavailable):
+            await self._stream.container.write(data)
+
+    def _unopened(self) -> Sandbox:
+        if self._sandbox is None:
+            raise RuntimeError("the session is open")
+        return self._sandbox
+
+    def _broken(self) -> SandboxBroken:
+        return SandboxBroken(f"the session's sandbox has ended: {self.end_reason or 'the server shuts down'}")
+
+    @property
+    def _name(self) -> str:
+        return self.container_id[:12]

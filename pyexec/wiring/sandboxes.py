@@ -38,6 +38,8 @@ OVERHEAD_MB = SUPERVISOR_MB + DISK_OVERSHOOT_MB
 """Memory of a sandbox in addition to the limits of memory and disk."""
 IDLE_SANDBOX_MB = 32
 """Upper bound for the memory of an idle sandbox. Measured: 15, including Docker's process for the container."""
+KIND_LABEL = "pyexec.kind"
+"""Label of containers of interpreter sessions, with the value `session`: they outlive their replica."""
 _IPV4 = re.compile(r"\d+(\.\d+){3}")
 
 IndexSource = Callable[[], AbstractContextManager[str | None]]
@@ -104,10 +106,12 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
 
     The container's memory limit holds memory and files together, because files on a tmpfs are memory. The supervisor
     enforces each of the two inside."""
+    command = guest_source.session_command if kind.session else guest_source.supervisor_command
     return ContainerSpec(
         image=kind.image,
-        command=guest_source.supervisor_command(prestart=settings.standby),
-        labels=labels,
+        command=command(prestart=settings.standby),
+        labels={**labels, KIND_LABEL: "session"} if kind.session else labels,
+        attachable=kind.session,
         # Each of the two directories takes at most disk_mb, so a small limit cannot be exceeded by more.
         memory_bytes=(kind.memory_mb + kind.disk_mb + SUPERVISOR_MB + min(kind.disk_mb, DISK_OVERSHOOT_MB))
         * MEBIBYTE,

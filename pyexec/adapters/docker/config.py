@@ -88,10 +88,7 @@ def container_config(
             "/dev/pts": "ro,nosuid,nodev,noexec,mode=0555,size=4096,nr_inodes=1",
         },
         "NetworkMode": spec.network or "none",
-        "LogConfig": {
-            "Type": "local",
-            "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
-        },
+        "LogConfig": _log(spec),
         "Ulimits": [_ulimit(name, limit) for name, limit in RESOURCE_LIMITS.items()],
         "Sysctls": _tcp_buffers(TCP_BUFFER_BYTES if spec.network is None else NETWORK_TCP_BUFFER_BYTES),
         "MaskedPaths": list(MASKED_PATHS),
@@ -104,7 +101,16 @@ def container_config(
         host["NanoCpus"] = int(spec.cpus * 1e9)
     names = {"Hostname": HOSTNAME, "NetworkDisabled": spec.network is None}
     security.apply(host, security.sandbox_profile)
-    return _container(spec, f"{uid}:{uid}", host) | names
+    return _container(spec, f"{uid}:{uid}", host) | names | {"StdinOnce": not spec.attachable}
+
+
+def _log(spec: ContainerSpec) -> Mapping[str, Any]:
+    if spec.attachable:
+        return {"Type": "none"}
+    return {
+        "Type": "local",
+        "Config": {"max-size": str(spec.log_bytes), "max-file": "1", "compress": "false"},
+    }
 
 
 def _tmpfs_size(size: int) -> str:

@@ -64,6 +64,19 @@ class AttachedContainer:
         with request_timeout(self._container.docker):
             await self._stream.__aenter__()
 
+    async def attach(self) -> None:
+        """Attach to a running container. Raises `ContainerGone` if it does not exist, or does not run, any more."""
+        try:
+            with translate_errors():
+                state = (await self._container.show())["State"]
+                if state["Running"]:
+                    await self.open()
+                    return
+        except EngineError as error:
+            if not is_gone(error):
+                raise
+        raise ContainerGone(f"container {self.id[:12]} does not run any more")
+
     async def write(self, data: bytes) -> None:
         with request_timeout(self._container.docker):
             await self._stream.write_in(data)

@@ -222,6 +222,11 @@ class DockerEngine:
     async def follow(self, container_id: str) -> FollowedContainer:
         return await FollowedContainer.open(self._docker, container_id, self._unremoved)
 
+    async def attach(self, container_id: str) -> AttachedContainer:
+        container = AttachedContainer(self._docker.containers.container(container_id), self._unremoved)
+        await container.attach()
+        return container
+
     async def list_containers(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
         with translate_errors():

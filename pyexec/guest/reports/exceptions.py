@@ -155,11 +155,15 @@ def encoded(text):
     return text.encode("utf-8", "backslashreplace")
 
 
+sources: "dict[str, list[bytes]]" = {}
+"""The lines of code that is in no file, by the name of the code: the cells of a session."""
+
+
 class Lines:
     """Reads lines of source files."""
 
     def __init__(self):
-        self.files = {}
+        self.files = dict(sources)
 
     def read(self, path, number):
         """Return a line without its indentation; empty if it cannot be read."""

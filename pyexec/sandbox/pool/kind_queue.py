@@ -26,6 +26,8 @@ class SandboxKind:
     cpus: float | None
     network: bool
     """True if programs have a network. Then the sandbox is not reused, because a peer may keep a connection to it."""
+    session: bool = False
+    """True for the sandbox of an interpreter session, in which IPython is loaded."""
 
 
 class IdleSandbox:

@@ -1,0 +1,137 @@
+"""IPython's shell for the cells of a session."""
+
+import re
+import signal
+import sys
+import warnings
+
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.displayhook import DisplayHook
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from pyexec.guest.reports.channel import channel, load, without_own_frames
+from pyexec.guest.reports.evaluator import PLAIN_TYPES
+
+FOLDER = "/tmp/.ipython"
+ESCAPES = re.compile("\x1b\\[[0-9;]*m")
+CELLS_KEPT = 1000
+"""The source of as many cells is kept for tracebacks."""
+MAIN_THREAD_SIGNALS = (signal.SIGINT,)
+
+
+class ValueHook(DisplayHook):
+    """Keeps the value of a cell's last expression, as IPython does, but reports it instead of printing it."""
+
+    def __call__(self, result=None):
+        self.check_for_underscore()
+        if self.quiet():
+            return
+        if channel.is_open():
+            channel.send_result(repr(result).encode("utf-8", "backslashreplace"))
+            if type(result) not in PLAIN_TYPES:
+                load("bundles", "display").show_value(result)
+        if result is not None:
+            self.update_user_ns(result)
+            self.fill_exec_result(result)
+
+
+class CellCompiler(CachingCompiler):
+    """Names the code of cells, so that it counts as the caller's in reported exceptions."""
+
+    cell = 0
+
+    def get_code_name(self, raw_code, transformed_code, number):
+        return "cell %d" % self.cell
+
+
+class Shell(InteractiveShell):
+    """A shell without terminal: no history file, plain tracebacks on stderr, commands with the cell's own output."""
+
+    system = InteractiveShell.system_raw
+    displayhook_class = ValueHook
+    compiler_class = CellCompiler
+
+    def init_history(self):
+        super().init_history()
+        self.history_manager.enabled = False
+
+    def showtraceback(self, *args, **options):
+        if not isinstance(sys.exc_info()[1], SystemExit):
+            super().showtraceback(*args, **options)
+
+    def _showtraceback(self, etype, evalue, stb):
+        text = ESCAPES.sub("", self.InteractiveTB.stb2text(stb))
+        sys.stderr.write(text + "\n")
+
+    def ask_exit(self):
+        raise SystemExit(0)
+
+    def enable_matplotlib(self, gui=None):
+        """Do nothing: figures are shown anyway (see hooks.py)."""
+        return gui, "inline"
+
+    def run_interruptible(self, code):
+        """Run a cell, and show the figures that it leaves. Return its exit code."""
+        self.user_ns["get_ipython"] = self.get_ipython
+        self.compile.cell += 1
+        remember(self.compile.cell, code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MAIN_THREAD_SIGNALS)
+        error = None
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            result = self.run_cell(code, store_history=True)
+            error = result.error_before_exec or result.error_in_exec
+            if "matplotlib._pylab_helpers" in sys.modules:
+                load("hooks").show_open_figures()
+        except BaseException as raised:
+            error = raised
+            if not isinstance(raised, SystemExit):
+                sys.excepthook(type(raised), raised, without_own_frames(raised.__traceback__))
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if error is None:
+            return 0
+        if isinstance(error, SystemExit):
+            return exit_code_of(error)
+        error.__traceback__ = self.without_shell(error.__traceback__)
+        load("exceptions").report(error)
+        return 1
+
+    def without_shell(self, trace):
+        """Return a traceback from the first frame of a cell on."""
+        while trace and trace.tb_frame.f_globals is not self.user_ns:
+            trace = trace.tb_next
+        return trace
+
+
+def remember(number, code):
+    """Keep the lines of a cell for reported exceptions, and forget those of an old one."""
+    sources = load("exceptions").sources
+    sources["cell %d" % number] = code.encode("utf-8", "replace").split(b"\n")
+    sources.pop("cell %d" % (number - CELLS_KEPT), None)
+    sys.modules["linecache"].cache.pop("cell %d" % (number - CELLS_KEPT), None)
+
+
+def exit_code_of(error):
+    """Return the exit code that the interpreter would have, and print the message as it does."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    sys.stderr.write("%s\n" % error.code)
+    return 1
+
+
+def create_shell():
+    """Return the shell of this process."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryManager.hist_file = ":memory:"
+    config.InteractiveShell.colors = "NoColor"
+    config.InteractiveShell.display_page = True
+    for message in ("To exit: use", "Output cache limit"):
+        warnings.filterwarnings("ignore", message)
+    shell = Shell.instance(config=config, ipython_dir=FOLDER)
+    sys.argv[:] = [""]
+    return shell

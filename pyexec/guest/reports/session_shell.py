@@ -1,0 +1,149 @@
+"""Run the cells of a session with IPython's shell, in the program's own process. See docs/design/sessions.md.
+
+Code of the caller has full access to all of this. It can break its own session, until the supervisor restarts the
+interpreter."""
+
+import builtins
+import contextlib
+import json
+import os
+import signal
+import sys
+
+from pyexec.guest.reports.channel import DISPLAYS_MAX, channel, load
+
+HELLO, VARIABLES, CELL, CODE = b"H", b"V", b"C", b"D"
+"""Messages of the supervisor (see session_interpreter.py)."""
+MESSAGE_MAX = 64 * 1024
+BUILTINS = vars(builtins)
+STANDARD_BUILTINS = dict(BUILTINS)
+FIRST_SAVED_DESCRIPTOR = 200
+
+
+class Streams:
+    """Standard output and error as they are when a cell begins, whatever the cells before have done with them."""
+
+    def __init__(self):
+        import fcntl
+
+        self.saved = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_SAVED_DESCRIPTOR) for fd in (1, 2)}
+        self.files = {1: sys.stdout, 2: sys.stderr}
+        self.input = sys.stdin
+
+    def restore(self):
+        for fd, saved in self.saved.items():
+            if not same_file(fd, saved):
+                os.dup2(saved, fd)
+            if self.files[fd].closed:
+                self.files[fd] = open(
+                    fd, "w", 1, "utf-8", "backslashreplace" if fd == 2 else "surrogateescape", closefd=False
+                )
+        sys.stdout, sys.stderr, sys.stdin = self.files[1], self.files[2], self.input
+        vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
+
+    def flush(self):
+        for file in (*self.files.values(), sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # the program may have closed or replaced it
+                file.flush()
+
+
+def same_file(one, two):
+    try:
+        return os.path.samestat(os.fstat(one), os.fstat(two))
+    except OSError:
+        return False
+
+
+def refuse_input(prompt=""):
+    raise EOFError("input() is not available in a session: a cell has no standard input")
+
+
+def ignore_interrupt(*_):
+    """Ignore an interrupt that comes when no cell runs."""
+
+
+def main():
+    """Serve cells until the supervisor ends the process."""
+    channel.displays_left = 0
+    secret = receive(HELLO)
+    with_own_imports(load_shell)
+    streams = Streams()
+    shell = load("session_ipython").create_shell()
+    BUILTINS["input"] = STANDARD_BUILTINS["input"] = refuse_input
+    signal.signal(signal.SIGINT, ignore_interrupt)
+    say(secret, ready=True)
+    while True:
+        try:
+            serve(shell, streams, secret)
+        except BaseException:  # an interrupt at the very end of a cell, or a cell has broken this code
+            continue
+
+
+def with_own_imports(function):
+    """Call the function while files of the caller in /work cannot be imported."""
+    paths, sys.path = sys.path, [path for path in sys.path if path]
+    try:
+        function()
+    finally:
+        sys.path = paths
+
+
+def load_shell():
+    load("evaluator", "bundles", "display", "exceptions", "session_ipython")
+
+
+def serve(shell, streams, secret):
+    """Handle the next message of the supervisor."""
+    message = read()
+    if message[:1] == VARIABLES:
+        os.environ.update(pair.split("=", 1) for pair in json.loads(message[1:]))
+    elif message[:1] == CELL:
+        header = json.loads(message[1:])
+        code = b""
+        while len(code) < header["size"]:
+            code += receive(CODE)
+        run_cell(shell, streams, secret, header, code.decode("utf-8", "surrogatepass"))
+
+
+def run_cell(shell, streams, secret, header, code):
+    """Run a cell and say how it ended."""
+    pid = os.getpid()
+    exit_code = 1
+    try:
+        streams.restore()
+        channel.bytes_left, channel.displays_left = header["display_bytes"], DISPLAYS_MAX
+        channel.has_dropped = False
+        say(secret, begun=header["nonce"])
+        exit_code = shell.run_interruptible(code)
+    finally:
+        signal.signal(signal.SIGINT, ignore_interrupt)
+        for name in STANDARD_BUILTINS:
+            BUILTINS.setdefault(name, STANDARD_BUILTINS[name])
+        streams.flush()
+        if os.getpid() != pid:
+            os._exit(exit_code)  # a forked process has come to the end of the cell
+        say(secret, ended=header["nonce"], exit_code=exit_code)
+
+
+def receive(kind):
+    """Return the content of the next message, which must be of this kind."""
+    message = read()
+    if message[:1] != kind:
+        os._exit(1)
+    return message[1:]
+
+
+def read():
+    """Return the next message. End the process if the supervisor, or the descriptor, is gone."""
+    if not channel.is_open():
+        os._exit(1)
+    message = os.read(channel.fd, MESSAGE_MAX)
+    if not message:
+        os._exit(1)
+    return message
+
+
+def say(secret, **document):
+    """Send a document to the supervisor."""
+    if channel.is_open():
+        os.write(channel.fd, secret + json.dumps(document).encode())

@@ -1,0 +1,92 @@
+"""The current cell of a session, and the limits that apply to it and between cells.
+
+Part of the supervisor of a session (see bootstrap.py)."""
+
+import binascii
+import math
+import time
+
+from pyexec.guest.cpu import CpuTime
+from pyexec.guest.disk import TOLERANCE, disk_bytes_used
+from pyexec.guest.processes import ProcessLimit
+from pyexec.guest.program import CPUS, FASTEST_ALLOCATION, LONGEST_CHECK_SECONDS
+from pyexec.guest.wire import REPORT_BYTES_EXTRA
+
+INTERRUPT_SECONDS = 2.0
+"""The interpreter is killed this long after an interrupt that should have ended the cell."""
+
+
+class Cell:
+    """A cell from its line to its end. `reason` is why it ends; None while it may run on."""
+
+    def __init__(self, request):
+        self.nonce = request["nonce"]
+        self.code = binascii.a2b_base64(request["code"])
+        self.timeout = request["timeout"]
+        self.display_bytes = request["display_bytes"]
+        self.output_left = request["output_bytes"]
+        self.reports_left = self.display_bytes + REPORT_BYTES_EXTRA
+        self.cpu_seconds = math.inf if request["cpu_seconds"] is None else request["cpu_seconds"]
+        self.cut = False
+        """True if a report was dropped."""
+        self.reason = None
+        self.deadline = math.inf
+        self.is_sent = self.has_begun = self.interrupt_waits = False
+
+    def begin(self):
+        """Start the clock: the interpreter gets the cell."""
+        self.is_sent = True
+        self.deadline = time.monotonic() + self.timeout
+
+    def take_output(self, data):
+        """Return how much of the output may be sent."""
+        data = data[: self.output_left]
+        self.output_left -= len(data)
+        return data
+
+    def take_reports(self, data):
+        self.cut = self.cut or len(data) > self.reports_left
+        data = data[: self.reports_left]
+        self.reports_left -= len(data)
+        return data
+
+
+class Limits:
+    """Measures a session against its limits."""
+
+    def __init__(self, memory, memory_bytes, disk_bytes):
+        self.memory = memory
+        self.memory_bytes = memory_bytes
+        self.disk_bytes = disk_bytes + TOLERANCE
+        self.cpu = CpuTime(0)
+        self.cpu_before = 0.0
+        self.processes = ProcessLimit()
+
+    def begin_cell(self):
+        """Count what this cell uses from now on."""
+        self.memory.begin_cell()
+        self.cpu_before = self.cpu.seconds()
+        self.processes.baseline = self.processes.refusals()
+
+    def cpu_seconds(self):
+        return max(0.0, self.cpu.seconds() - self.cpu_before)
+
+    def exceeded(self, now):
+        """Return the limit that the session exceeds, or None, and the seconds until the next check."""
+        memory_left = self.memory_bytes - self.memory.used()
+        disk_left = self.disk_bytes - disk_bytes_used()
+        if disk_left < 0:
+            return "disk_limit", 0
+        if memory_left < 0:
+            return "out_of_memory", 0
+        if self.processes.is_fork_bomb(now):
+            return "process_limit", 0
+        seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
+        return None, min(max(0.01, seconds), LONGEST_CHECK_SECONDS)
+
+    def seconds_to_cpu_limit(self, cell):
+        return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
+
+    def accept_files(self):
+        """Let the files that remain after a restart stay: the next cell, or the server, can delete them."""
+        self.disk_bytes = max(self.disk_bytes, disk_bytes_used() + TOLERANCE)

@@ -1,0 +1,369 @@
+"""Run the cells of a session in its interpreter, and enforce their limits.
+
+Part of the supervisor of a session (see bootstrap.py)."""
+
+import fcntl
+import os
+import select
+import sys
+import termios
+import time
+
+from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
+from pyexec.guest.disk import DIRECTORIES
+from pyexec.guest.home import create_user_site
+from pyexec.guest.processes import kill_all
+from pyexec.guest.program import REAPED_AT_ONCE, RateLimiter
+from pyexec.guest.session_cell import INTERRUPT_SECONDS, Limits
+from pyexec.guest.session_interpreter import SessionInterpreter
+from pyexec.guest.wire import CHUNK, REPORT, STDERR, WORK
+
+START_SECONDS = 20.0
+"""An interpreter that is not ready by then is killed."""
+IDLE_CHECK_SECONDS = 1.0
+IDLE_RESTART_SECONDS = 10.0
+"""Between cells, an interpreter that exceeds a limit is restarted at most this often."""
+CLEANUP_SECONDS = 5.0
+MISSING = "the image needs IPython for sessions, and its interpreter did not start: "
+
+
+class Cells:
+    """The interpreter of a session, and its current cell."""
+
+    def __init__(self, frames, memory, archive, reports):
+        self.frames = frames
+        self.memory = memory
+        self.archive = archive
+        self.reports = reports
+        self.pairs = ()
+        self.limits = None
+        self.interpreter = None
+        self.ready_by = 0.0
+        self.status = None
+        """The wait status of the interpreter's process, when it has ended."""
+        self.cell = None
+        self.kill_at = None
+        self.restarted_at = 0.0
+        self.limiter = RateLimiter()
+
+    # The interpreter
+
+    def start_interpreter(self, pairs):
+        create_user_site()
+        self.pairs, self.status = tuple(pairs), None
+        self.ready_by = time.monotonic() + START_SECONDS
+        self.interpreter = SessionInterpreter(pairs, self.memory, self.archive, self.reports)
+
+    def wait_until_ready(self):
+        """Wait until the interpreter is ready. Return the reason if it is not, else None."""
+        while not self.interpreter.is_ready:
+            if self.interpreter.is_dead or time.monotonic() > self.ready_by:
+                return self.discard_interpreter()
+            poller = select.poll()
+            poller.register(self.interpreter.channel, select.POLLIN)
+            if poller.poll(50):
+                self.receive()
+            self.reap()
+            if self.status is not None:
+                self.interpreter.is_dead = True
+        return None
+
+    def discard_interpreter(self):
+        """Kill everything. Return what the interpreter has printed last."""
+        kill_all()
+        self.reap_all()
+        text = self.interpreter.start_failure()
+        self.interpreter.close()
+        self.interpreter = None
+        return text or "it was not ready within %g s" % START_SECONDS
+
+    def open(self, plan):
+        """Apply the plan. Return an error if the image has no interpreter for cells."""
+        if self.interpreter is not None and not self.interpreter.fits(plan["env"]):
+            self.discard_interpreter()
+        self.limits = Limits(self.memory, plan["memory_bytes"], plan["disk_bytes"])
+        if self.interpreter is None:
+            self.memory.set_baseline()
+            self.start_interpreter(plan["env"])
+            failure = self.wait_until_ready()
+            if failure:
+                return MISSING + failure
+        else:
+            self.memory.set_baseline(self.interpreter.process.memory_bytes)
+            self.pairs = tuple(plan["env"])
+            self.interpreter.set_variables(plan["env"])
+        return None
+
+    def restart(self, reason):
+        """Kill all processes and start a new interpreter. A cell that runs has ended then."""
+        cell, status = self.cell, self.status
+        kill_all()
+        self.reap_all()
+        if cell is None:
+            self.frames.send_event("restarted", reason=reason)
+        else:
+            self.drain()
+            reason = cell.reason or ("killed" if reason == "requested" else reason)
+            self.end(reason, status if status is not None else 9, restarted=True)
+        if self.interpreter is not None:
+            self.interpreter.close()
+        if reason in ("out_of_memory", "disk_limit"):
+            self.remove_files(reason)
+        self.restarted_at = time.monotonic()
+        self.start_interpreter(self.pairs)
+
+    def remove_files(self, reason):
+        """Remove what the program has left outside of /work, where it counts against the limit that was exceeded."""
+        paths = (
+            [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
+        )
+        for path in paths:
+            try:
+                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    empty(folder, time.process_time() + CLEANUP_SECONDS)
+                finally:
+                    os.close(folder)
+            except (OSError, Dirty):
+                continue
+        self.limits.accept_files()
+
+    # A cell
+
+    def begin(self, cell):
+        """Begin a cell, unless it is the last one again, or another one has not ended."""
+        if cell.nonce == self.frames.nonce:
+            return
+        if self.cell is not None:
+            raise ValueError("another cell runs")
+        self.cell, self.kill_at = cell, None
+        self.frames.begin_cell(cell.nonce)
+        self.limits.begin_cell()
+        if self.interpreter is None:
+            self.start_interpreter(self.pairs)
+        self.send_cell()
+
+    def send_cell(self):
+        """Give the cell to the interpreter, if it is ready."""
+        if self.interpreter.is_ready and not self.cell.is_sent:
+            self.cell.begin()
+            self.interpreter.run(self.cell.nonce, self.cell.code, self.cell.display_bytes)
+            self.cell.code = b""
+
+    def interrupt(self):
+        """Raise KeyboardInterrupt in the cell, as soon as its code runs."""
+        if self.cell is None:
+            return
+        if self.cell.has_begun:
+            self.interpreter.interrupt()
+        else:
+            self.cell.interrupt_waits = True
+
+    def kill(self, nonce):
+        if self.cell is not None and self.cell.nonce == nonce:
+            self.stop("killed")
+
+    def stop(self, reason):
+        """End the cell by an interrupt. If that does not help, `check` restarts the interpreter."""
+        if self.cell.reason is None:
+            self.cell.reason = reason
+            self.kill_at = time.monotonic() + INTERRUPT_SECONDS
+            self.interrupt()
+
+    def end(self, reason, status, restarted=False):
+        """Send how the cell has ended. `status` is that of a process; an interpreter that goes on has none."""
+        signalled = os.WIFSIGNALED(status)
+        self.frames.end_cell(
+            reason=reason,
+            exit_code=128 + os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status),
+            signalled=signalled,
+            cpu_seconds=round(self.limits.cpu_seconds(), 6),
+            peak_memory_bytes=max(0, self.memory.peak),
+            interpreter_restarted=restarted,
+            result_truncated=self.cell.cut,
+            process_limit=self.limits.processes.reached(),
+        )
+        self.cell = self.kill_at = None
+
+    # Events
+
+    def check(self):
+        """Enforce the limits. Return the seconds until the next check."""
+        now = time.monotonic()
+        if self.interpreter is not None and (self.status is not None or self.interpreter.is_dead):
+            self.handle_death()
+        exceeded, seconds = self.limits.exceeded(now)
+        cell = self.cell
+        if cell is None:
+            if exceeded and now > self.restarted_at + IDLE_RESTART_SECONDS:
+                self.restart(exceeded)
+            return IDLE_CHECK_SECONDS
+        if exceeded:
+            cell.reason = exceeded
+            self.restart(exceeded)
+            return 0
+        if self.interpreter is None or (not self.interpreter.is_ready and now > self.ready_by):
+            self.fail_start()
+            return 0
+        if self.kill_at is not None:
+            if now >= self.kill_at:
+                self.restart(cell.reason)
+                return 0
+            return min(seconds, self.kill_at - now)
+        if now >= cell.deadline:
+            self.stop("timeout")
+        elif self.limits.cpu_seconds() > cell.cpu_seconds:
+            self.stop("cpu_limit")
+        return min(seconds, max(0.0, cell.deadline - now), self.limits.seconds_to_cpu_limit(cell))
+
+    def handle_death(self):
+        """Handle the end of the interpreter's process."""
+        if not self.interpreter.is_ready:
+            if self.cell is not None:
+                self.fail_start()
+            else:
+                self.discard_interpreter()
+        else:
+            self.restart("out_of_memory" if self.memory.was_exhausted() else "exit")
+
+    def fail_start(self):
+        """End the cell: the interpreter does not start again, for example because of the session's own files."""
+        text = "the interpreter did not start: "
+        if self.interpreter is not None:
+            text += self.discard_interpreter()
+        self.frames.send_cell(STDERR, self.cell.take_output((text + "\n").encode("utf-8", "replace")))
+        self.end(self.cell.reason or "exit", 1 << 8, restarted=True)
+
+    def register(self, poller):
+        """Add the descriptors of the interpreter, while it starts or runs a cell."""
+        interpreter = self.interpreter
+        if interpreter is None or (self.cell is None and interpreter.is_ready):
+            return
+        for fd in interpreter.streams.outputs:
+            if self.cell is not None or fd == interpreter.channel:
+                poller.register(fd, select.POLLIN)
+        if interpreter.outgoing and interpreter.channel in interpreter.streams.outputs:
+            poller.register(interpreter.channel, select.POLLIN | select.POLLOUT)
+
+    def handle(self, fd):
+        """Handle an event of one descriptor of the interpreter."""
+        if self.interpreter is None or fd not in self.interpreter.streams.outputs:
+            return  # a new interpreter has replaced it
+        if fd == self.interpreter.channel:
+            self.interpreter.send()
+            self.receive()
+        else:
+            self.forward(fd, CHUNK)
+        if self.cell is not None:
+            self.limiter.wait()
+
+    def receive(self):
+        """Forward what the program reports, and note what the shell says."""
+        size, reports, said = self.interpreter.receive()
+        if not size:
+            if self.interpreter.has_hung_up():
+                self.close_output(self.interpreter.channel)
+            return size
+        if reports and self.cell is not None:
+            self.frames.send_cell(REPORT, self.cell.take_reports(reports))
+        for document in said:
+            self.hear(document)
+        return size
+
+    def hear(self, document):
+        """Handle what the shell says. It may lie: that changes only how this session's own cells end."""
+        cell = self.cell
+        if document.get("ready") and not self.interpreter.is_ready:
+            self.interpreter.note_ready()
+            if cell is not None:
+                self.send_cell()
+        elif cell is None or not cell.is_sent:
+            return
+        elif document.get("begun") == cell.nonce:
+            cell.has_begun = True
+            if cell.interrupt_waits:
+                cell.interrupt_waits = False
+                self.interpreter.interrupt()
+        elif document.get("ended") == cell.nonce:
+            code = document.get("exit_code")
+            self.finish(code if isinstance(code, int) and 0 <= code <= 255 else 1)
+
+    def finish(self, exit_code):
+        """End the cell after its own end, with the output that is in the pipes."""
+        self.drain()
+        exceeded, _ = self.limits.exceeded(time.monotonic())
+        if exceeded:
+            self.cell.reason = exceeded
+            self.restart(exceeded)
+            return
+        killed = "out_of_memory" if self.memory.was_exhausted() else None
+        self.end(self.cell.reason or killed or "exit", exit_code << 8)
+
+    def forward(self, fd, size):
+        """Forward available output. Return the number of bytes; 0 at the end, or if there are none."""
+        try:
+            data = os.read(fd, size)
+        except BlockingIOError:
+            return 0
+        if not data:
+            self.close_output(fd)
+            return 0
+        allowed = self.cell.take_output(data)
+        self.frames.send_cell(self.interpreter.streams.outputs[fd], allowed)
+        if len(allowed) < len(data):
+            self.stop("output_limit")
+        return len(data)
+
+    def close_output(self, fd):
+        """Close a stream that no process can write to any more."""
+        os.close(fd)
+        del self.interpreter.streams.outputs[fd]
+        if fd == self.interpreter.channel:
+            self.interpreter.streams.channel = None
+
+    def drain(self):
+        """Forward what is in the pipes now. What comes later belongs to the next cell."""
+        if self.interpreter is None:
+            return
+        for fd in list(self.interpreter.streams.outputs):
+            left = waiting_bytes(fd)
+            while left > 0 and fd in self.interpreter.streams.outputs:
+                if fd == self.interpreter.channel:
+                    size = self.drain_reports()
+                else:
+                    size = self.forward(fd, min(CHUNK, left))
+                if not size:
+                    break
+                left -= size
+
+    def drain_reports(self):
+        size, reports, _ = self.interpreter.receive()
+        self.frames.send_cell(REPORT, self.cell.take_reports(reports))
+        return size
+
+    # Processes
+
+    def reap(self):
+        """Collect the exit statuses of processes that have ended."""
+        self.wait(os.WNOHANG)
+
+    def reap_all(self):
+        self.wait(0)
+
+    def wait(self, options):
+        try:
+            for _ in range(REAPED_AT_ONCE if options else sys.maxsize):
+                pid, status = os.waitpid(-1, options)
+                if not pid:
+                    return
+                if self.interpreter is not None and pid == self.interpreter.pid:
+                    self.status = status
+        except ChildProcessError:
+            return
+
+
+def waiting_bytes(fd):
+    """Return how many bytes can be read now."""
+    left = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, left)
+    return int.from_bytes(left, "little")

@@ -1,0 +1,104 @@
+"""Send the frames of a session, and keep those of the current cell until the server has confirmed its end.
+
+The frames are outside of the program's reach, and do not count as its memory (see session_memory.py). Part of the
+supervisor of a session (see bootstrap.py)."""
+
+import json
+import threading
+
+from pyexec.guest.wire import HEADER, PIECE, send, send_data
+
+SESSION = b"V"
+
+
+class Outdated(Exception):
+    """The server has begun a new connection, or has cancelled the transfer."""
+
+
+class CellFrames:
+    """The output and reports of a cell, in order, in one piece of memory: a program can print single bytes."""
+
+    def __init__(self):
+        self.data = bytearray()
+        self.last = None
+        """Where the last record begins: its kind, its length, its bytes."""
+
+    def add(self, kind, piece):
+        """Add a piece of at most PIECE bytes. Successive pieces of one kind become one record, as far as it fits."""
+        if self.last is not None:
+            last_kind, length = HEADER.unpack_from(self.data, self.last)
+            if last_kind == kind and length + len(piece) <= PIECE:
+                HEADER.pack_into(self.data, self.last, kind, length + len(piece))
+                self.data += piece
+                return
+        self.last = len(self.data)
+        self.data += HEADER.pack(kind, len(piece)) + piece
+
+    def __iter__(self):
+        at = 0
+        while at < len(self.data):
+            kind, length = HEADER.unpack_from(self.data, at)
+            at += HEADER.size + length
+            yield kind, bytes(self.data[at - length : at])
+
+
+class Frames:
+    """The frames to the server. Cells and transfers of files send from different threads."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.nonce = None
+        self.cell = CellFrames()
+        """What the current or last cell has sent, until the server confirms its end."""
+        self.end = None
+        """How that cell has ended."""
+        self.transfer = None
+        """The id of the transfer that may send."""
+
+    def begin_cell(self, nonce):
+        self.nonce, self.cell, self.end = nonce, CellFrames(), None
+
+    def send_cell(self, kind, data):
+        """Send output or reports of the current cell, and keep them."""
+        for start in range(0, len(data), PIECE):
+            piece = bytes(data[start : start + PIECE])
+            self.cell.add(kind, piece)
+            with self.lock:
+                send_data(kind, piece)
+
+    def end_cell(self, **document):
+        self.end = document
+        self.send_event("cell_ended", nonce=self.nonce, **document)
+
+    def acknowledge(self, nonce):
+        """Drop the frames of a cell that has ended."""
+        if nonce == self.nonce and self.end is not None:
+            self.begin_cell(None)
+
+    def synchronize(self, generation, token):
+        """Answer SYNC, then send the cell's frames again. A transfer of files ends, because its reader is gone."""
+        self.set_transfer(None)
+        self.send_event(
+            "synced", token=token, generation=generation, cell=self.nonce, ended=self.end is not None
+        )
+        for kind, piece in self.cell:
+            with self.lock:
+                send_data(kind, piece)
+        if self.end is not None:
+            self.send_event("cell_ended", nonce=self.nonce, **self.end)
+
+    def send_event(self, event, **document):
+        payload = json.dumps({"event": event, **document}).encode()
+        with self.lock:
+            send(SESSION, payload)
+
+    def set_transfer(self, transfer):
+        with self.lock:
+            self.transfer = transfer
+
+    def send_file(self, transfer, kind, payload):
+        """Send a frame of a transfer. Raise `Outdated` if it is not the present one."""
+        with self.lock:
+            if transfer != self.transfer:
+                raise Outdated
+            send(kind, payload)

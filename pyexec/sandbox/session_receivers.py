@@ -1,0 +1,102 @@
+"""What a session's sandbox sends, split into the frames of the current cell and those of the current transfer."""
+
+import math
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from pyexec.errors import ExecutorError, SandboxBroken
+from pyexec.guest.session_files import WINDOW
+from pyexec.sandbox.protocol import (
+    FileChunk,
+    FileHeader,
+    FilesCollected,
+    FileSkipped,
+    OutputChunk,
+    ReportChunk,
+)
+from pyexec.sandbox.session_protocol import CellEnded, FileDone
+
+CellFrame = OutputChunk | ReportChunk | CellEnded
+FileFrame = FileHeader | FileChunk | FileSkipped | FilesCollected
+CELL_FRAMES_MAX = 16
+
+
+class CellReceiver:
+    """The frames of one cell. After a reconnection the supervisor sends all of them again; those known are skipped."""
+
+    def __init__(self, nonce: str) -> None:
+        self.nonce = nonce
+        self.ended = False
+        self._received = 0
+        """Bytes of output and reports. The supervisor may split them in other ways when it sends them again."""
+        self._skip = 0
+        self._send: MemoryObjectSendStream[CellFrame]
+        self.frames: MemoryObjectReceiveStream[CellFrame]
+        self._send, self.frames = anyio.create_memory_object_stream[CellFrame](CELL_FRAMES_MAX)
+
+    def restart(self) -> None:
+        """The supervisor sends all frames again from now on."""
+        self._skip = self._received
+
+    async def add(self, frame: CellFrame) -> None:
+        if self.ended:
+            return
+        if isinstance(frame, CellEnded):
+            self.ended = True
+        else:
+            data = frame.data
+            known = min(self._skip, len(data))
+            self._skip -= known
+            if not (data := data[known:]):
+                return
+            self._received += len(data)
+            frame = OutputChunk(frame.stream, data) if isinstance(frame, OutputChunk) else ReportChunk(data)
+        try:
+            await self._send.send(frame)
+        except anyio.BrokenResourceError:
+            return  # the cell's reader is gone
+
+    def close(self) -> None:
+        """End the frames: the sandbox has ended."""
+        self._send.close()
+
+
+class TransferReceiver:
+    """The frames of one transfer of files."""
+
+    def __init__(self, transfer_id: int) -> None:
+        self.id = transfer_id
+        self.has_ended = False
+        self.error: ExecutorError | None = None
+        self._buffered = 0
+        self._send: MemoryObjectSendStream[FileFrame | FileDone]
+        self.frames: MemoryObjectReceiveStream[FileFrame | FileDone]
+        self._send, self.frames = anyio.create_memory_object_stream[FileFrame | FileDone](math.inf)
+
+    def add(self, frame: FileFrame | FileDone) -> None:
+        """Keep a frame for the reader. The supervisor sends no more than the window."""
+        self.has_ended |= isinstance(frame, FileDone)
+        if isinstance(frame, FileChunk):
+            self._buffered += encoded_bytes(frame)
+            if self._buffered > 2 * WINDOW:
+                raise SandboxBroken("the sandbox sends more of its files than it may")
+        try:
+            self._send.send_nowait(frame)
+        except anyio.BrokenResourceError:
+            return  # the transfer's reader is gone
+
+    def consumed(self, size: int) -> None:
+        """Note that the reader has taken so many bytes."""
+        self._buffered -= size
+
+    def fail(self, error: ExecutorError) -> None:
+        """End the transfer with an error."""
+        self.error = error
+        self.has_ended = True
+        self._send.close()
+
+
+def encoded_bytes(chunk: FileChunk) -> int:
+    """Return the size of a chunk as the supervisor counts it, in base64."""
+    return (len(chunk.data) + 2) // 3 * 4
