@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec.domain.requirements import parse_requirements
 
 REPOSITORY = "pyexec-env"
+SESSION_REQUIREMENT = "ipython"
 _FORMAT = 3
 """Part of every key. Increase it when the same recipe is to be built in a different way."""
 
@@ -25,6 +26,23 @@ class Recipe:
         """True if the recipe gives the same result at any time. The effect of commands is unknown."""
         requirements = parse_requirements(self.requirements_txt or "")
         return not self.pre_commands and (requirements is None or requirements.pinned)
+
+
+def session_recipe(recipe: Recipe | None) -> Recipe:
+    """Return the recipe of an environment for interpreter sessions: the packages of `recipe`, and IPython.
+
+    Only an image without IPython needs it: its sandbox refuses to open the session (`no_interpreter`)."""
+    recipe = recipe or Recipe()
+    lines = [recipe.requirements_txt] if recipe.requirements_txt else []
+    return evolve(recipe, requirements_txt="\n".join([*lines, SESSION_REQUIREMENT]) + "\n")
+
+
+def session_image_error(image: str, reason: str) -> str:
+    """Return the message for a session whose image lacks IPython, which could not be installed."""
+    return (
+        f"sessions need IPython, which the image {image!r} lacks and this server could not install: {reason}; "
+        f"use an image in which `python3 -c 'import IPython'` works"
+    )
 
 
 def environment_key(base_id: str, recipe: Recipe) -> str:

@@ -3,15 +3,19 @@
 Part of the supervisor of a session (see bootstrap.py)."""
 
 import binascii
+import contextlib
 import math
+import os
 import time
 
+from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
 from pyexec.guest.cpu import CpuTime
-from pyexec.guest.disk import TOLERANCE, disk_bytes_used
+from pyexec.guest.disk import DIRECTORIES, TOLERANCE, disk_bytes_used
 from pyexec.guest.processes import ProcessLimit
 from pyexec.guest.program import CPUS, FASTEST_ALLOCATION, LONGEST_CHECK_SECONDS
-from pyexec.guest.wire import REPORT_BYTES_EXTRA
+from pyexec.guest.wire import REPORT_BYTES_EXTRA, WORK
 
+CLEANUP_SECONDS = 5.0
 INTERRUPT_SECONDS = 2.0
 """The interpreter is killed this long after an interrupt that should have ended the cell."""
 
@@ -27,8 +31,8 @@ class Cell:
         self.output_left = request["output_bytes"]
         self.reports_left = self.display_bytes + REPORT_BYTES_EXTRA
         self.cpu_seconds = math.inf if request["cpu_seconds"] is None else request["cpu_seconds"]
-        self.cut = False
-        """True if a report was dropped."""
+        self.exceeds_output = self.cut = False
+        """True if output, or a report, was dropped."""
         self.reason = None
         self.deadline = math.inf
         self.is_sent = self.has_begun = self.interrupt_waits = False
@@ -40,6 +44,7 @@ class Cell:
 
     def take_output(self, data):
         """Return how much of the output may be sent."""
+        self.exceeds_output = self.exceeds_output or len(data) > self.output_left
         data = data[: self.output_left]
         self.output_left -= len(data)
         return data
@@ -87,6 +92,18 @@ class Limits:
     def seconds_to_cpu_limit(self, cell):
         return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
 
-    def accept_files(self):
-        """Let the files that remain after a restart stay: the next cell, or the server, can delete them."""
+    def remove_files(self, reason):
+        """After a restart, remove what is left outside of /work and counts against the limit that was exceeded.
+
+        What is left then may stay: the next cell, or the server, can delete it."""
+        paths = (
+            [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
+        )
+        for path in paths:
+            with contextlib.suppress(OSError, Dirty):
+                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    empty(folder, time.process_time() + CLEANUP_SECONDS)
+                finally:
+                    os.close(folder)
         self.disk_bytes = max(self.disk_bytes, disk_bytes_used() + TOLERANCE)

@@ -2,28 +2,24 @@
 
 Part of the supervisor of a session (see bootstrap.py)."""
 
-import fcntl
 import os
 import select
 import sys
-import termios
 import time
 
-from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
-from pyexec.guest.disk import DIRECTORIES
 from pyexec.guest.home import create_user_site
 from pyexec.guest.processes import kill_all
 from pyexec.guest.program import REAPED_AT_ONCE, RateLimiter
 from pyexec.guest.session_cell import INTERRUPT_SECONDS, Limits
 from pyexec.guest.session_interpreter import SessionInterpreter
-from pyexec.guest.wire import CHUNK, REPORT, STDERR, WORK
+from pyexec.guest.session_output import drain, forward, receive
+from pyexec.guest.wire import CHUNK, STDERR
 
 START_SECONDS = 20.0
 """An interpreter that is not ready by then is killed."""
 IDLE_CHECK_SECONDS = 1.0
 IDLE_RESTART_SECONDS = 10.0
 """Between cells, an interpreter that exceeds a limit is restarted at most this often."""
-CLEANUP_SECONDS = 5.0
 MISSING = "the image needs IPython for sessions, and its interpreter did not start: "
 
 
@@ -45,8 +41,6 @@ class Cells:
         self.kill_at = None
         self.restarted_at = 0.0
         self.limiter = RateLimiter()
-
-    # The interpreter
 
     def start_interpreter(self, pairs):
         create_user_site()
@@ -108,27 +102,9 @@ class Cells:
         if self.interpreter is not None:
             self.interpreter.close()
         if reason in ("out_of_memory", "disk_limit"):
-            self.remove_files(reason)
+            self.limits.remove_files(reason)
         self.restarted_at = time.monotonic()
         self.start_interpreter(self.pairs)
-
-    def remove_files(self, reason):
-        """Remove what the program has left outside of /work, where it counts against the limit that was exceeded."""
-        paths = (
-            [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
-        )
-        for path in paths:
-            try:
-                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    empty(folder, time.process_time() + CLEANUP_SECONDS)
-                finally:
-                    os.close(folder)
-            except (OSError, Dirty):
-                continue
-        self.limits.accept_files()
-
-    # A cell
 
     def begin(self, cell):
         """Begin a cell, unless it is the last one again, or another one has not ended."""
@@ -184,8 +160,6 @@ class Cells:
             process_limit=self.limits.processes.reached(),
         )
         self.cell = self.kill_at = None
-
-    # Events
 
     def check(self):
         """Enforce the limits. Return the seconds until the next check."""
@@ -253,22 +227,16 @@ class Cells:
             self.interpreter.send()
             self.receive()
         else:
-            self.forward(fd, CHUNK)
+            forward(self.interpreter, self.cell, self.frames, fd, CHUNK)
+            self.check_output()
         if self.cell is not None:
             self.limiter.wait()
 
     def receive(self):
         """Forward what the program reports, and note what the shell says."""
-        size, reports, said = self.interpreter.receive()
-        if not size:
-            if self.interpreter.has_hung_up():
-                self.close_output(self.interpreter.channel)
-            return size
-        if reports and self.cell is not None:
-            self.frames.send_cell(REPORT, self.cell.take_reports(reports))
+        _, said = receive(self.interpreter, self.cell, self.frames)
         for document in said:
             self.hear(document)
-        return size
 
     def hear(self, document):
         """Handle what the shell says. It may lie: that changes only how this session's own cells end."""
@@ -299,49 +267,14 @@ class Cells:
         killed = "out_of_memory" if self.memory.was_exhausted() else None
         self.end(self.cell.reason or killed or "exit", exit_code << 8)
 
-    def forward(self, fd, size):
-        """Forward available output. Return the number of bytes; 0 at the end, or if there are none."""
-        try:
-            data = os.read(fd, size)
-        except BlockingIOError:
-            return 0
-        if not data:
-            self.close_output(fd)
-            return 0
-        allowed = self.cell.take_output(data)
-        self.frames.send_cell(self.interpreter.streams.outputs[fd], allowed)
-        if len(allowed) < len(data):
-            self.stop("output_limit")
-        return len(data)
-
-    def close_output(self, fd):
-        """Close a stream that no process can write to any more."""
-        os.close(fd)
-        del self.interpreter.streams.outputs[fd]
-        if fd == self.interpreter.channel:
-            self.interpreter.streams.channel = None
-
     def drain(self):
-        """Forward what is in the pipes now. What comes later belongs to the next cell."""
-        if self.interpreter is None:
-            return
-        for fd in list(self.interpreter.streams.outputs):
-            left = waiting_bytes(fd)
-            while left > 0 and fd in self.interpreter.streams.outputs:
-                if fd == self.interpreter.channel:
-                    size = self.drain_reports()
-                else:
-                    size = self.forward(fd, min(CHUNK, left))
-                if not size:
-                    break
-                left -= size
+        if self.interpreter is not None:
+            drain(self.interpreter, self.cell, self.frames)
+            self.check_output()
 
-    def drain_reports(self):
-        size, reports, _ = self.interpreter.receive()
-        self.frames.send_cell(REPORT, self.cell.take_reports(reports))
-        return size
-
-    # Processes
+    def check_output(self):
+        if self.cell is not None and self.cell.exceeds_output:
+            self.stop("output_limit")
 
     def reap(self):
         """Collect the exit statuses of processes that have ended."""
@@ -360,10 +293,3 @@ class Cells:
                     self.status = status
         except ChildProcessError:
             return
-
-
-def waiting_bytes(fd):
-    """Return how many bytes can be read now."""
-    left = bytearray(4)
-    fcntl.ioctl(fd, termios.FIONREAD, left)
-    return int.from_bytes(left, "little")

@@ -133,6 +133,13 @@ class SessionInterpreter:
             text = b""
         return text.decode("utf-8", "replace").strip()[-REASON_BYTES:]
 
+    def close_output(self, fd):
+        """Close a stream that no process can write to any more."""
+        os.close(fd)
+        del self.streams.outputs[fd]
+        if fd == self.channel:
+            self.streams.channel = None
+
     def close(self):
         """Close the connections. The process is dead."""
         self.streams.close()

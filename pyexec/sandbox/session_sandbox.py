@@ -210,7 +210,7 @@ class SessionSandbox:
         await self._try_to_write(json_line("CLOSE", self._generation))
 
     async def ran_out_of_memory(self) -> bool:
-        """Return True if the kernel has killed a process in the sandbox for lack of memory, by the engine's events."""
+        """Return True if the kernel has killed a process in it for lack of memory, by the engine's events."""
         with suppress(EngineError, Unavailable):
             return await self._stream.container.has_oom_event()
         return False

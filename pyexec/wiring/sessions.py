@@ -50,6 +50,7 @@ def build_sessions(
         engine=shared.identity.id,
         log=stores.session_log,
         pool=pool,
+        sandbox_engine=engine,
         preparation=preparation,
         slots=shared.slots,
         lane=shared.lane,

@@ -73,10 +73,8 @@ def main():
     signal.signal(signal.SIGINT, ignore_interrupt)
     say(secret, ready=True)
     while True:
-        try:
+        with contextlib.suppress(BaseException):  # an interrupt after a cell, or a cell has broken this code
             serve(shell, streams, secret)
-        except BaseException:  # an interrupt at the very end of a cell, or a cell has broken this code
-            continue
 
 
 def with_own_imports(function):

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -26,7 +27,8 @@ from pyexec.errors import (
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.protocol import Exited, Frame
 from pyexec.sandbox.session_protocol import CellEnded, CellStart
-from pyexec.sandbox.session_sandbox import CellFrame, SessionSandbox
+from pyexec.sandbox.session_receivers import CellFrame
+from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.completion import CompletionWriter
@@ -111,7 +113,7 @@ class CellRunner:
         If a kill was requested before its turn, only append its end. A cell that an earlier owner has started is only
         followed: it never starts again."""
         outcome = RunOutcome(reason="killed")
-        if started_before and sandbox.synced.cell_nonce != _start_nonce(run):
+        if started_before and (sandbox.synced is None or sandbox.synced.cell_nonce != _start_nonce(run)):
             outcome = RunOutcome(reason="session_lost", detail=NEVER_STARTED)
         elif is_turn and await self._start(run, sandbox):
             outcome = await self._follow(run, sandbox, resume=started_before)
@@ -168,14 +170,14 @@ class CellRunner:
         try:
             start = await self._cell_start(run, resume)
             async with anyio.create_task_group() as killing:
-                kill = partial(killing.start_soon, sandbox.kill_cell, start.nonce, name=f"kill {run.id}")
+                kill = partial(killing.start_soon, _kill, run, sandbox, start.nonce, name=f"kill {run.id}")
                 with run.followed(kill), anyio.move_on_after(seconds + GRACE_SECONDS):
                     outcome = await follow(run, _frames(sandbox.run_cell(start)), self.limits)
                 killing.cancel_scope.cancel()
         except (SandboxBroken, SandboxRefused, EngineError) as error:
             if run.kill_requested.is_set():
                 return RunOutcome(reason="killed")
-            if sandbox.end_reason == "out_of_memory":
+            if await sandbox.ran_out_of_memory():
                 return RunOutcome(reason="out_of_memory")
             return RunOutcome(reason="session_lost", detail=f"the sandbox of the session is gone: {error}")
         is_stuck = outcome is None or not outcome.reported_by_supervisor
@@ -210,6 +212,12 @@ class CellRunner:
         if blob is not None:
             with anyio.CancelScope(shield=True):
                 await self.blobs.delete(blob)
+
+
+async def _kill(run: Run, sandbox: SessionSandbox, start_nonce: str) -> None:
+    failures = FailureLog(logger, f"killing {run.id}")
+    with suppress(SandboxBroken):  # what follows the cell reports it
+        await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
 
 
 def cell_spec(session: Session, timeout_seconds: float | None, code: str | None) -> Spec:

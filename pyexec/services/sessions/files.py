@@ -9,6 +9,7 @@ from attrs import frozen
 
 from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_patterns
 from pyexec.errors import (
+    EngineError,
     InvalidRequest,
     SandboxBroken,
     SessionFileError,
@@ -18,7 +19,7 @@ from pyexec.errors import (
     quote,
 )
 from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected, FileSkipped
-from pyexec.sandbox.session_sandbox import FileFrame
+from pyexec.sandbox.session_receivers import FileFrame
 from pyexec.services.clock import now
 from pyexec.services.downloads import TAR_END, Download
 from pyexec.services.sessions.owned_session import OwnedSession
@@ -151,5 +152,5 @@ def _caller_errors(path: str) -> Iterator[None]:
             raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}") from error
         text = ERROR_TEXTS.get(error.code, str(error))
         raise InvalidRequest(f"{quote(path)} {text}", field="path") from error
-    except SandboxBroken as error:
+    except (SandboxBroken, EngineError) as error:
         raise Unavailable(f"the transfer of {quote(path)} was cut short: {error}") from error

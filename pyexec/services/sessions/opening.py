@@ -9,6 +9,7 @@ import anyio
 from attrs import evolve, frozen
 
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
+from pyexec.domain.environment import session_recipe
 from pyexec.domain.session import Session, fold_session
 from pyexec.domain.session_events import SessionEvent, SessionOpened, SessionPlaced
 from pyexec.domain.spec import MEBIBYTE, SessionSpec, Spec
@@ -23,8 +24,7 @@ from pyexec.errors import (
     Unavailable,
     shorten,
 )
-from pyexec.ports import SessionLog
-from pyexec.sandbox.environments.session_recipe import session_recipe
+from pyexec.ports import Engine, SessionLog
 from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.session_protocol import SessionPlan
@@ -48,6 +48,7 @@ class Opening:
     engine: str
     log: SessionLog
     pool: Pool
+    sandbox_engine: Engine
     preparation: Preparation
     slots: Slots
     lane: SetupLane
@@ -68,7 +69,7 @@ class Opening:
                     "the memory of this replica is in use (PYEXEC_MAX_TOTAL_MEMORY_MB); try again later"
                 )
             undo.callback(self.slots.release_memory, memory_mb)
-            sandbox = SessionSandbox.from_sandbox(await self._take(kind, spec))
+            sandbox = await self._take(kind, spec)
             undo.push_async_callback(_remove, sandbox)
             await self._unpack(sandbox, spec, archive)
             opened, placed = self._events(spec, sandbox)
@@ -127,11 +128,14 @@ class Opening:
                 reservation.release()
         return evolve(kind_of(environment, image), session=True)
 
-    async def _take(self, kind: SandboxKind, spec: SessionSpec):  # type: ignore[no-untyped-def]
+    async def _take(self, kind: SandboxKind, spec: SessionSpec) -> SessionSandbox:
+        """Take a sandbox from the pool, for good: it never runs anything else."""
         try:
-            return await self.pool.take(kind, spec.tenant)
+            sandbox = await self.pool.take(kind, spec.tenant)
         except EngineError as error:
             raise Unavailable(f"no sandbox can be started: {error}") from error
+        self.pool.forget(sandbox)
+        return SessionSandbox.from_sandbox(self.sandbox_engine, sandbox)
 
     async def _unpack(
         self, sandbox: SessionSandbox, spec: SessionSpec, archive: AsyncIterator[bytes] | None

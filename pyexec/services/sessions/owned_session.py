@@ -1,7 +1,8 @@
 """An interpreter session that this replica owns: runs its cells one after another, and ends it."""
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
 from pyexec.domain.session import Session, apply_session, is_legal
 from pyexec.domain.session_events import CloseReason, InterpreterRestarted, SessionClosed, SessionEvent
-from pyexec.errors import Conflict, EngineError, ExecutorError, SessionEnded, Unavailable
+from pyexec.errors import Conflict, EngineError, ExecutorError, SandboxBroken, SessionEnded, Unavailable
 from pyexec.ports import SessionLog
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
@@ -126,13 +127,15 @@ class OwnedSession:
         """Interrupt the running cell with `KeyboardInterrupt`. Return False if none runs."""
         self.check_open()
         self._touch()
-        return self.running is not None and await self.sandbox.interrupt()
+        with self._reachable():
+            return self.running is not None and await self.sandbox.interrupt()
 
     async def restart(self) -> None:
         """Replace the interpreter. The running cell ends; those that wait run in the new one."""
         self.check_open()
         self._touch()
-        await self.sandbox.restart()
+        with self._reachable():
+            await self.sandbox.restart()
 
     async def close(self, reason: CloseReason) -> None:
         """Close the session and end its cells. Raises `Unavailable` if the log does not answer."""
@@ -162,6 +165,14 @@ class OwnedSession:
             raise SessionEnded(f"session {self.id} is closed ({self.state.close_reason}); open a new one")
         if self._left.is_set() or self._draining or self._tasks is None:
             raise Unavailable("the session is moving to another replica; send the request again")
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        """Raise `Unavailable` if the sandbox does not answer."""
+        try:
+            yield
+        except (EngineError, SandboxBroken) as error:
+            raise Unavailable(f"the sandbox of the session does not answer: {error}") from error
 
     def _resume(self, run: Run) -> None:
         is_turn = run.execution.started_at is not None
@@ -230,8 +241,8 @@ class OwnedSession:
         await self.sandbox.ended.wait()
         failures = FailureLog(logger, f"reading {self.id}")
         self.catch_up(await retry(partial(self.services.log.read, self.id), failures))
-        is_memory = self.sandbox.end_reason == "out_of_memory"
-        await self._close_with_retries(CloseReason.MEMORY if is_memory else CloseReason.LOST)
+        out_of_memory = await self.sandbox.ran_out_of_memory()
+        await self._close_with_retries(CloseReason.MEMORY if out_of_memory else CloseReason.LOST)
 
     async def _close_at_deadline(self) -> None:
         """Close the session at the end of its lifetime, or after it was idle for too long."""
