@@ -47,6 +47,7 @@ IDLE_SECONDS = 3600.0
 LEASE_SECONDS = 120.0
 """The container ends if the server does not renew the lease for this long."""
 SERVER = 0
+READS_AT_ONCE = 16
 FILE_COMMANDS = ("READ", "WRITE", "DATA", "DELETE", "CREDIT", "CANCEL")
 
 
@@ -102,9 +103,18 @@ class Session:
                     os.read(fd, 4096)
                     self.cells.reap()
                 elif fd == SERVER:
-                    self.read_lines(lines)
+                    self.read_available(lines)
                 else:
                     self.cells.handle(fd)
+
+    def read_available(self, lines):
+        """Read what is there, up to a limit: the limits of the cell are checked in between."""
+        poller = select.poll()
+        poller.register(SERVER, select.POLLIN)
+        for _ in range(READS_AT_ONCE):
+            self.read_lines(lines)
+            if not self.server_open or not poller.poll(0):
+                return
 
     def read_lines(self, lines):
         data = os.read(SERVER, CHUNK)

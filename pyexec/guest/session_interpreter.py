@@ -4,6 +4,7 @@ The shell is in the program's own process, so the supervisor trusts nothing that
 session (see bootstrap.py)."""
 
 import collections
+import contextlib
 import json
 import os
 import signal
@@ -35,7 +36,6 @@ class SessionInterpreter:
         self.secret = os.urandom(SECRET_BYTES)
         self.outgoing = collections.deque([HELLO + self.secret])
         self.is_ready = False
-        self.runs_code_at_start = False
         self.is_dead = False
         try:
             self.process.launch()
@@ -101,17 +101,9 @@ class SessionInterpreter:
         """Return True if no process has the other end of the socket any more."""
         return has_ended(self.channel)
 
-    def note_ready(self):
-        """Note that the shell waits for cells, and whether code of the image has run in it before."""
-        self.is_ready = True
-        self.runs_code_at_start = os.read(self.process.ready_pipe, 1) == b"1"
-
     def fits(self, pairs):
         """Return True if these variables can be set now: none is read only when the process starts."""
-        names = [pair.split("=", 1)[0] for pair in pairs]
-        return not (pairs and self.runs_code_at_start) and not any(
-            READ_AT_START.match(name) or name.startswith("IPYTHON") for name in names
-        )
+        return not any(READ_AT_START.match(name) or name.startswith("IPYTHON") for name in names_of(pairs))
 
     def interrupt(self):
         """Send SIGINT to the process and the children in its group, as Ctrl-C in a terminal does."""
@@ -126,11 +118,10 @@ class SessionInterpreter:
 
     def start_failure(self):
         """Return the end of what the process has printed on stderr before it ended."""
-        fd = next(fd for fd, kind in self.streams.outputs.items() if kind == STDERR)
-        try:
-            text = os.read(fd, CHUNK)
-        except OSError:
-            text = b""
+        text = b""
+        for fd in [fd for fd, kind in self.streams.outputs.items() if kind == STDERR]:
+            with contextlib.suppress(BlockingIOError):
+                text = os.read(fd, CHUNK)
         return text.decode("utf-8", "replace").strip()[-REASON_BYTES:]
 
     def close_output(self, fd):
@@ -144,6 +135,10 @@ class SessionInterpreter:
         """Close the connections. The process is dead."""
         self.streams.close()
         os.close(self.process.ready_pipe)
+
+
+def names_of(pairs):
+    return [pair.split("=", 1)[0] for pair in pairs]
 
 
 def parse(message):

@@ -14,6 +14,8 @@ from pyexec.adapters.index_proxy import serve_index
 from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.errors import SettingsError
+from pyexec.guest.session_lines import LINE_BYTES_MAX
+from pyexec.guest.wire import REPORT_BYTES_EXTRA
 from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
@@ -114,7 +116,8 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         attachable=kind.session,
         # Each of the two directories takes at most disk_mb, so a small limit cannot be exceeded by more.
         memory_bytes=(kind.memory_mb + kind.disk_mb + SUPERVISOR_MB + min(kind.disk_mb, DISK_OVERSHOOT_MB))
-        * MEBIBYTE,
+        * MEBIBYTE
+        + (session_buffer_bytes(settings) if kind.session else 0),
         disk_bytes=kind.disk_mb * MEBIBYTE,
         # A program that fills it exceeds its memory limit, and leaves memory for the supervisor.
         shm_bytes=(kind.memory_mb + SUPERVISOR_MB // 4) * MEBIBYTE,
@@ -124,6 +127,11 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
         cpus=kind.cpus,
         network=settings.run_network if kind.network else None,
     )
+
+
+def session_buffer_bytes(settings: Settings) -> int:
+    """Return the memory of a session's supervisor for the frames of a cell, twice as they grow, and for a long line."""
+    return 2 * (settings.max_output_bytes + settings.max_display_bytes + REPORT_BYTES_EXTRA + LINE_BYTES_MAX)
 
 
 def networks(settings: Settings) -> frozenset[str]:

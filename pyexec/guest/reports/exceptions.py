@@ -14,6 +14,7 @@ from pyexec.guest.reports.channel import (
     FRAME,
     OMITTED,
     OWN_LINE,
+    PACKAGE,
     channel,
     field,
     without_own_frames,
@@ -142,7 +143,9 @@ def frames_of(error):
 def is_own(path):
     """Return True for a file of the caller."""
     if not path.startswith("/"):
-        return not path.startswith("<")  # before Python 3.9, the script has the name of the command line
+        return not path.startswith(
+            ("<", PACKAGE)
+        )  # before Python 3.9, the script has the name of the command line
     return path.startswith(OWN_FILES) and "/site-packages/" not in path
 
 

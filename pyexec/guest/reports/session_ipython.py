@@ -71,7 +71,7 @@ class Shell(InteractiveShell):
         """Do nothing: figures are shown anyway (see hooks.py)."""
         return gui, "inline"
 
-    def run_interruptible(self, code):
+    def run_interruptible(self, code, restore_builtins):
         """Run a cell, and show the figures that it leaves. Return its exit code."""
         self.user_ns["get_ipython"] = self.get_ipython
         self.compile.cell += 1
@@ -81,11 +81,13 @@ class Shell(InteractiveShell):
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             result = self.run_cell(code, store_history=True)
+            restore_builtins()
             error = result.error_before_exec or result.error_in_exec
             if "matplotlib._pylab_helpers" in sys.modules:
                 load("hooks").show_open_figures()
-        except BaseException as raised:
-            error = raised
+        except:  # noqa: E722 without builtins, no other form works
+            restore_builtins()
+            error = raised = sys.exc_info()[1]
             if not isinstance(raised, SystemExit):
                 sys.excepthook(type(raised), raised, without_own_frames(raised.__traceback__))
         finally:
@@ -123,6 +125,14 @@ def exit_code_of(error):
     return 1
 
 
+def load_tracebacks(shell):
+    """Format a traceback, so that the first one takes no longer than others: after an interrupt, time is short."""
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        shell.InteractiveTB.structured_traceback(*sys.exc_info())
+
+
 def create_shell():
     """Return the shell of this process."""
     config = Config()
@@ -133,5 +143,6 @@ def create_shell():
     for message in ("To exit: use", "Output cache limit"):
         warnings.filterwarnings("ignore", message)
     shell = Shell.instance(config=config, ipython_dir=FOLDER)
+    load_tracebacks(shell)
     sys.argv[:] = [""]
     return shell

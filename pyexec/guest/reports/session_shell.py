@@ -54,7 +54,14 @@ def same_file(one, two):
         return False
 
 
+def restore_builtins():
+    """Add what is missing. This function needs none of it."""
+    for name in STANDARD_BUILTINS:
+        BUILTINS.setdefault(name, STANDARD_BUILTINS[name])
+
+
 def refuse_input(prompt=""):
+    __tracebackhide__ = True  # for IPython
     raise EOFError("input() is not available in a session: a cell has no standard input")
 
 
@@ -112,11 +119,10 @@ def run_cell(shell, streams, secret, header, code):
         channel.bytes_left, channel.displays_left = header["display_bytes"], DISPLAYS_MAX
         channel.has_dropped = False
         say(secret, begun=header["nonce"])
-        exit_code = shell.run_interruptible(code)
+        exit_code = shell.run_interruptible(code, restore_builtins)
     finally:
+        restore_builtins()
         signal.signal(signal.SIGINT, ignore_interrupt)
-        for name in STANDARD_BUILTINS:
-            BUILTINS.setdefault(name, STANDARD_BUILTINS[name])
         streams.flush()
         if os.getpid() != pid:
             os._exit(exit_code)  # a forked process has come to the end of the cell

@@ -1,0 +1,285 @@
+"""Test the sandbox of an interpreter session with a real engine."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+from pyexec.domain.output_files import FileLimits
+from pyexec.errors import ContainerGone, SandboxRefused, SessionFileError
+from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected
+from pyexec.sandbox.session_protocol import CellStart
+from pyexec.sandbox.session_sandbox import SessionSandbox
+from tests.support.sessions import (
+    Client,
+    connected_engine,
+    image_with_ipython,
+    open_session,
+    serving,
+)
+
+OK = ("exit", 0, False)
+LIMITS = FileLimits(bytes_max=100 * 2**20)
+
+
+@pytest.fixture(scope="module")
+def session_image(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with image_with_ipython(image, tmp_path_factory.mktemp("session")) as name:
+        yield name
+
+
+class Shared:
+    """One container for all tests: each adopts it with a generation of its own."""
+
+    container = ""
+    generation = 1
+
+
+@pytest.fixture(scope="module")
+def shared(session_image: str) -> Iterator[Shared]:
+    async def start() -> str:
+        async with connected_engine() as engine:
+            sandbox = await open_session(engine, session_image, "GREETING=hello")
+            await sandbox.detach()
+            return sandbox.container_id
+
+    async def remove() -> None:
+        async with connected_engine() as engine:
+            await engine.remove_container(Shared.container)
+
+    Shared.container = anyio.run(start)
+    yield Shared()
+    anyio.run(remove)
+
+
+@pytest.fixture
+async def session(shared: Shared) -> AsyncIterator[Client]:
+    Shared.generation += 1
+    async with connected_engine() as engine:
+        sandbox = await SessionSandbox.adopt(engine, shared.container, Shared.generation)
+        async with serving(sandbox) as client:
+            yield client
+
+
+async def test_variables_stay_and_the_last_expression_is_the_result(session: Client) -> None:
+    assert (await session.run("a = 20")).summary == OK
+    found = await session.run("print('x')\na + 1")
+    assert (found.stdout, found.stderr, found.result, found.summary) == ("x\n", "", "21", OK)
+    assert (await session.run("a;")).result is None
+    assert (await session.run("import os; os.environ['GREETING']")).result == "'hello'"
+
+
+async def test_cells_have_magics_commands_and_await(session: Client) -> None:
+    assert (await session.run("!echo $((1 + 1))")).stdout == "2\n"
+    assert (await session.run("import asyncio\nawait asyncio.sleep(0.01, 'slept')")).result == "'slept'"
+    assert (await session.run("%cd /tmp\n%pwd")).result == "'/tmp'"
+    shown = await session.run("display({'a': 1})")
+    assert [b"text/plain" in each for each in shown.displays] == [True]
+
+
+async def test_an_exception_is_reported_and_printed_as_plain_text(session: Client) -> None:
+    found = await session.run("def f():\n    raise ValueError('bad')\n\nf()")
+    assert found.summary == ("exit", 1, False)
+    assert found.crash is not None
+    assert (found.crash.error_type, found.crash.error, found.crash.error_line) == ("ValueError", "bad", 2)
+    assert "ValueError: bad" in found.stderr
+    assert "\x1b" not in found.stderr
+    broken = await session.run("a b")
+    assert broken.crash is not None
+    assert broken.crash.error_type == "SyntaxError"
+    asked = await session.run("input('name?')")
+    assert asked.crash is not None
+    assert "not available in a session" in asked.crash.error
+
+
+HOSTILE = {
+    "close stdout": ("import sys; sys.stdout.close()", OK),
+    "close descriptors": ("import os; os.close(1); os.close(2)", OK),
+    "replace stdout": ("import sys; sys.stdout = sys.stderr = None", OK),
+    "replace the hook": ("import sys; sys.displayhook = None; get_ipython = None", OK),
+    "exit": ("import sys; sys.exit(3)", ("exit", 3, False)),
+    "quit": ("exit()", OK),
+    "_exit": ("import os; os._exit(4)", ("exit", 4, True)),
+    "kill itself": ("import os; os.kill(os.getpid(), 9)", ("exit", 137, True)),
+    "block signals": (
+        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\ntime.sleep(60)",
+        ("timeout", 137, True),
+    ),
+    "sleep": ("import time; time.sleep(60)", ("timeout", 1, False)),
+    "catch interrupts": (
+        "import time\nwhile True:\n  try: time.sleep(60)\n  except KeyboardInterrupt: pass",
+        ("timeout", 137, True),
+    ),
+    "fill memory": ("x = bytearray(2**29)", ("out_of_memory", 137, True)),
+    "fill the disk": ("open('/work/f', 'wb').write(bytes(2**27))", ("exit", 1, False)),
+    "print without end": ("while True: print('y' * 1000)", ("output_limit", 1, False)),
+    "close the channel": ("import os; os.close(6)", ("exit", 1, True)),
+    "flood the channel": (
+        "import socket, threading\ns = socket.socket(fileno=6)\nwhile True: s.send(b'x' * 1000)",
+        ("timeout", 1, False),
+    ),
+    "write to our descriptors": (
+        "import os\nfor fd in range(1, 20):\n  try: os.open(f'/proc/1/fd/{fd}', os.O_WRONLY)\n  except OSError: pass",
+        OK,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_cell_ends_and_the_next_one_works(session: Client, name: str) -> None:
+    code, expected = HOSTILE[name]
+    with anyio.fail_after(20):
+        found = await session.run(code, seconds=1.0 if expected[0] == "timeout" else 10.0)
+        assert found.summary == expected, found
+        after = await session.run(
+            "import os, sys\nfor f in os.listdir('/work'): os.remove('/work/' + f)\nprint('on')\n6 * 7"
+        )
+    assert (after.stdout, after.result, after.summary) == ("on\n", "42", OK)
+
+
+async def test_missing_builtins_come_back(session: Client) -> None:
+    await session.run("import builtins\nfor name in list(vars(builtins)): delattr(builtins, name)")
+    assert (await session.run("len([1, 2])")).result == "2"
+
+
+async def test_output_after_the_end_belongs_to_the_next_cell(session: Client) -> None:
+    code = (
+        "import os, threading, time\nthreading.Timer(0.3, print, ['late']).start()\n"
+        "if not os.fork():\n    time.sleep(0.3)\n    print('child')"
+    )
+    assert (await session.run(code)).stdout == ""
+    found = await session.run("time.sleep(0.5)")
+    assert sorted(found.stdout.split()) == ["child", "late"]
+
+
+async def test_an_interrupt_keeps_the_variables(session: Client) -> None:
+    assert not await session.sandbox.interrupt()
+    await session.run("kept = 1")
+    async with anyio.create_task_group() as tasks:
+
+        async def interrupt() -> None:
+            while not await session.sandbox.interrupt():
+                await anyio.lowlevel.checkpoint()
+            await session.sandbox.interrupt()
+
+        tasks.start_soon(interrupt)
+        found = await session.run("import time; time.sleep(60)")
+    assert found.summary == ("exit", 1, False)
+    assert found.crash is not None
+    assert found.crash.error_type == "KeyboardInterrupt"
+    assert (await session.run("kept")).result == "1"
+
+
+async def test_another_replica_reads_a_running_cell_from_its_first_byte(shared: Shared) -> None:
+    async with connected_engine() as engine:
+        Shared.generation += 1
+        first = await SessionSandbox.adopt(engine, shared.container, Shared.generation)
+        code = "import time\nprint('first', flush=True)\ntime.sleep(1)\nprint('second')\n'value'"
+        cell = CellStart(nonce="adopted", code=code, timeout=30, output_bytes=1000, display_bytes=1000)
+        async with serving(first):
+            async for _ in first.run_cell(cell):
+                break
+            Shared.generation += 1
+            second = await SessionSandbox.adopt(engine, shared.container, Shared.generation)
+            assert second.synced is not None
+            assert (second.synced.cell_nonce, second.synced.ended) == ("adopted", False)
+            async with serving(second) as client:
+                found = await client.run("", resume="adopted")
+                with anyio.fail_after(5):
+                    await first.ended.wait()
+    assert (found.stdout, found.result, found.summary) == ("first\nsecond\n", "'value'", OK)
+    assert first.end_reason == "fenced"
+
+
+async def chunks(*data: bytes) -> AsyncIterator[bytes]:
+    for each in data:
+        yield each
+
+
+async def read(
+    session: Client, pattern: str, *, only_names: bool = False
+) -> tuple[dict[str, int], bytes, FilesCollected]:
+    names, content, last = {}, bytearray(), None
+    read = session.sandbox.list_files if only_names else session.sandbox.read_files
+    async for frame in read((pattern,), LIMITS):
+        if isinstance(frame, FileHeader):
+            names[frame.path] = frame.size
+        elif isinstance(frame, FileChunk):
+            content += frame.data
+        elif isinstance(frame, FilesCollected):
+            last = frame
+    assert last is not None
+    return names, bytes(content), last
+
+
+async def test_files_are_written_read_listed_and_deleted(session: Client) -> None:
+    data = bytes(range(256)) * 40_000
+    await session.sandbox.write_file("data/in.bin", chunks(data[:1000], data[1000:]))
+    assert (await session.run("len(open('/work/data/in.bin', 'rb').read())")).result == str(len(data))
+    assert await read(session, "data/in.bin") == ({"data/in.bin": len(data)}, data, FilesCollected(False))
+    assert (await read(session, "data/*", only_names=True))[:2] == ({"data/in.bin": len(data)}, b"")
+    await session.sandbox.delete_file("data/in.bin")
+    with pytest.raises(SessionFileError) as caught:
+        await session.sandbox.delete_file("data/in.bin")
+    assert caught.value.code == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("../x", "invalid_path"),
+        ("/etc/x", "invalid_path"),
+        ("a/./b", "invalid_path"),
+        ("out/x", "not_a_directory"),
+        ("folder", "is_directory"),
+    ],
+)
+async def test_no_path_leaves_work(session: Client, path: str, code: str) -> None:
+    await session.run(
+        "import os\nos.path.lexists('/work/out') or os.symlink('/tmp', '/work/out')\n"
+        "os.makedirs('/work/folder', exist_ok=True)"
+    )
+    with pytest.raises(SessionFileError) as caught:
+        await session.sandbox.write_file(path, chunks(b"x"))
+    assert caught.value.code == code
+    await session.run("!rm -rf /work/out /work/folder")
+
+
+async def test_links_and_pipes_are_replaced_and_never_followed(session: Client) -> None:
+    await session.run("import os; os.mkfifo('/work/pipe'); os.symlink('/tmp/elsewhere', '/work/link')")
+    for name in ("pipe", "link"):
+        with anyio.fail_after(5):
+            assert (await read(session, name))[1] == b""
+            await session.sandbox.write_file(name, chunks(b"new"))
+            assert (await read(session, name))[1] == b"new"
+    assert (await session.run("os.path.exists('/tmp/elsewhere')")).result == "False"
+    await session.run("!rm /work/pipe /work/link")
+
+
+async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Client) -> None:
+    await session.run("lost = 1\nopen('/work/kept', 'w').close()")
+    await session.sandbox.restart()
+    assert await session.sandbox.restarts.receive() == "requested"
+    assert (
+        await session.run("'lost' in globals(), __import__('os').listdir('/work')")
+    ).result == "(False, ['kept'])"
+    await session.run("!rm /work/kept")
+
+
+async def test_an_image_without_ipython_is_refused_and_a_closed_session_is_gone(
+    image: str, session_image: str
+) -> None:
+    async with connected_engine() as engine:
+        with pytest.raises(SandboxRefused, match="needs IPython") as caught:
+            await open_session(engine, image)
+        assert caught.value.code == "no_interpreter"
+        sandbox = await open_session(engine, session_image, "PYTHONHASHSEED=0", "TZ=Asia/Tokyo")
+        async with serving(sandbox) as client:
+            found = await client.run("import time, sys; time.tzname[0], sys.flags.hash_randomization")
+            assert found.result == "('JST', 0)"
+            await sandbox.close()
+            with anyio.fail_after(10):
+                await sandbox.ended.wait()
+            assert sandbox.end_reason == "lost"
+        with pytest.raises(ContainerGone):
+            await SessionSandbox.adopt(engine, sandbox.container_id, 9)

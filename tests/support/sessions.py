@@ -1,0 +1,140 @@
+"""Sandboxes of interpreter sessions, without a server."""
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from attrs import define, field
+
+from pyexec.adapters.docker.config import SecurityOptions
+from pyexec.adapters.docker.engine import DockerEngine
+from pyexec.domain.seccomp.profile import docker_profile
+from pyexec.domain.spec import MEBIBYTE
+from pyexec.domain.traceback import Crash
+from pyexec.ports import ContainerSpec
+from pyexec.sandbox.guest_source import session_command
+from pyexec.sandbox.protocol import OutputChunk, ReportChunk
+from pyexec.sandbox.reports import ReportReader
+from pyexec.sandbox.session_protocol import CellEnded, CellStart, SessionPlan
+from pyexec.sandbox.session_sandbox import SessionSandbox
+from tests.support.images import docker
+
+MEMORY_BYTES, DISK_BYTES, OUTPUT_BYTES = 192 * MEBIBYTE, 32 * MEBIBYTE, 256 * 1024
+
+
+def session_spec(image: str) -> ContainerSpec:
+    return ContainerSpec(
+        image=image,
+        command=session_command(prestart=True),
+        labels={"pyexec-test": "session"},
+        memory_bytes=MEMORY_BYTES + 4 * DISK_BYTES,
+        disk_bytes=DISK_BYTES,
+        shm_bytes=MEMORY_BYTES,
+        pids_max=64,
+        cpu_shares=1024,
+        cpus=None,
+        log_bytes=MEBIBYTE,
+        network=None,
+        attachable=True,
+    )
+
+
+@contextmanager
+def image_with_ipython(image: str, folder: Path) -> Iterator[str]:
+    """Create an image like `image`, with IPython; yield its name."""
+    show = "import sys, site; print('%d.%d' % sys.version_info[:2], site.getsitepackages()[0])"
+    version, packages = docker("run", "--rm", "--network=none", image, "python3", "-c", show)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(folder / "site")]
+    subprocess.run([*install, "--python-version", version, "--only-binary=:all:", "ipython"], check=True)
+    (folder / "Dockerfile").write_text(f"FROM {image}\nCOPY site {packages}\n")
+    name = f"pyexec-test-session:{secrets.token_hex(4)}"
+    docker("build", "--quiet", "--network=none", "--tag", name, str(folder))
+    try:
+        yield name
+    finally:
+        docker("rmi", "--force", name)
+
+
+@asynccontextmanager
+async def connected_engine() -> AsyncIterator[DockerEngine]:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    first = 10**8 + secrets.randbelow(10**8)
+    security = SecurityOptions(sandbox_profile=docker_profile(may_filter=True))
+    engine = await DockerEngine.connect(host, security, range(first, first + 100), 60.0)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@define
+class CellResult:
+    """What a cell has sent."""
+
+    stdout: str = ""
+    stderr: str = ""
+    displays: list[bytes] = field(factory=list)
+    result: str | None = None
+    crash: Crash | None = None
+    end: CellEnded | None = None
+
+    @property
+    def summary(self) -> tuple[str, int, bool]:
+        assert self.end is not None
+        return self.end.reason, self.end.exit_code, self.end.interpreter_restarted
+
+
+@define
+class Client:
+    """Runs cells in a session."""
+
+    sandbox: SessionSandbox
+
+    async def run(self, code: str, seconds: float = 30.0, *, resume: str = "") -> CellResult:
+        """Run a cell, or read the one with the nonce `resume`, and acknowledge its end."""
+        cell = CellStart(
+            nonce=resume or secrets.token_hex(8), code=code, timeout=seconds,
+            output_bytes=OUTPUT_BYTES, display_bytes=MEBIBYTE, resume=bool(resume),
+        )  # fmt: skip
+        reader, found = ReportReader(MEBIBYTE), CellResult()
+        output = {"stdout": bytearray(), "stderr": bytearray()}
+        async for frame in self.sandbox.run_cell(cell):
+            if isinstance(frame, OutputChunk):
+                output[frame.stream.value] += frame.data
+            elif isinstance(frame, ReportChunk):
+                found.displays += reader.feed(frame.data)
+            else:
+                found.end = frame
+        await self.sandbox.acknowledge(cell.nonce)
+        found.stdout, found.stderr = (output[name].decode() for name in ("stdout", "stderr"))
+        found.result, found.crash = reader.result, reader.crash
+        return found
+
+
+async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSandbox:
+    """Start a sandbox and open a session of the generation 1 in it."""
+    sandbox = await SessionSandbox.start(engine, session_spec(image))
+    try:
+        await sandbox.unpack()
+        await sandbox.open(SessionPlan(env=env, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES), 1)
+    except BaseException:
+        await sandbox.remove()
+        raise
+    return sandbox
+
+
+@asynccontextmanager
+async def serving(sandbox: SessionSandbox) -> AsyncIterator[Client]:
+    """Serve the connection; close it at the end. A fixture ends in another task, so this is no task group."""
+    task = asyncio.create_task(sandbox.serve())
+    try:
+        yield Client(sandbox)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await sandbox.detach()
