@@ -248,6 +248,8 @@ class ScriptedSandbox:
         return self.box.ran_out_of_memory
 
     async def remove(self) -> None:
+        self._restarted.close()
+        self.restarts.close()
         await self._process.passing()
         self.box.engine.check()
         self.box.engine.remove(self.box.id)

@@ -1,7 +1,8 @@
 """Replicas with interpreter sessions, as simulated processes in one world, and the requests of callers."""
 
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -104,7 +105,6 @@ class Scene:
         self.loop = VirtualLoop()
         self.lives: list[SessionLife] = []
         self.cells: list[CellRequest] = []
-        self.opened: list[str] = []
         self.stop = anyio.Event()
         self._numbers = count(1)
         self.do(self._open())
@@ -143,11 +143,11 @@ class Scene:
     def wait(self, seconds: float = 0.05) -> None:
         self.do(anyio.sleep(seconds))
 
-    def start(self, *, single: bool = False) -> SessionLife:
+    def start(self, engine: str = ENGINE, *, single: bool = False) -> SessionLife:
         """Start a replica."""
 
         async def start() -> SessionLife:
-            life = SessionLife(self.world, f"rep_{next(self._numbers)}", single=single)
+            life = SessionLife(self.world, f"rep_{next(self._numbers)}", engine, single=single)
             self.world.tasks.start_soon(life.run, name=life.name)
             await anyio.sleep(1)
             return life
@@ -164,8 +164,18 @@ class Scene:
         """Open a session, and return its id."""
         request = SessionRequest(**options)  # type: ignore[arg-type]
         view = self.do(life.sessions.open(request, None, Caller(), DEFAULT_TENANT))
-        self.opened.append(view.id)
         return str(view.id)
+
+    def open_later(self, life: SessionLife) -> None:
+        """Send a request to open a session."""
+
+        async def send() -> None:
+            try:
+                await life.sessions.open(SessionRequest(), None, Caller(), DEFAULT_TENANT)
+            except (ExecutorError, Crashed):
+                return
+
+        self.spawn(send, "open a session", 30)
 
     def send(
         self,
@@ -253,6 +263,20 @@ class Scene:
         self.world.log._data_dir.release()
         self.loop.close()
         self.directory.cleanup()
+
+
+@contextmanager
+def checked_scene() -> Iterator[Scene]:
+    """Provide a scene. At the end, check that no replica died of an error."""
+    scene = Scene()
+    try:
+        yield scene
+        scene.wait(60)
+        for life in scene.lives:
+            if life.died_of is not None:
+                raise AssertionError(f"{life.name} died") from life.died_of
+    finally:
+        scene.shut_down()
 
 
 async def forwarded(

@@ -6,7 +6,7 @@ import pytest
 
 from pyexec.errors import KeyReused, QueueFull, SessionEnded
 from pyexec.services.sessions.owned_session import CELLS_MAX
-from tests.services.session_replicas import Scene, scripted
+from tests.services.session_replicas import Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
 
@@ -16,15 +16,8 @@ LOST = ("failed", "lost")
 
 @pytest.fixture
 def scene(scripted: None) -> Iterator[Scene]:
-    scene = Scene()
-    yield scene
-    try:
-        scene.wait(60)
-        for life in scene.lives:
-            if life.died_of is not None:
-                raise AssertionError(f"{life.name} died") from life.died_of
-    finally:
-        scene.shut_down()
+    with checked_scene() as scene:
+        yield scene
 
 
 def test_cells_run_one_after_another_in_the_order_of_acceptance(scene: Scene) -> None:
