@@ -217,6 +217,8 @@ class SessionSandbox:
 
     async def remove(self) -> None:
         """Kill the sandbox and remove its container."""
+        self._restarted.close()
+        self.restarts.close()
         await self._stream.container.remove()
 
     async def detach(self) -> None:
