@@ -3,6 +3,7 @@
 It prepares the sandbox as supervisor.py does. After the plan it reads lines (session_lines.py) and runs cells, one
 after another, until the server closes the session or no longer renews its lease."""
 
+import binascii
 import io
 import json
 import os
@@ -63,6 +64,8 @@ class Session:
         self.cells = Cells(self.frames, memory, create_archive(startup), reports)
         self.files = Files(self.frames)
         self.server_open = True
+        self.code = []
+        """The pieces of the code for the next cell."""
         if prestart:
             self.cells.start_interpreter(())
             self.cells.wait_until_ready()
@@ -129,9 +132,13 @@ class Session:
         if command in FILE_COMMANDS:
             self.files.handle(command, payload)
             return
+        if command == "CODE":
+            self.code.append(binascii.a2b_base64(payload))
+            return
         request = json.loads(payload)
         if command == "CELL":
-            self.cells.begin(Cell(request))
+            code, self.code = self.code, []
+            self.cells.begin(Cell(request, code))
         elif command == "ACK":
             self.frames.acknowledge(request["nonce"])
         elif command == "INTERRUPT":
@@ -145,6 +152,7 @@ class Session:
         elif command == "SYNC":
             end_container_after(LEASE_SECONDS)
             self.files.stop()
+            self.code = []
             self.frames.synchronize(generation, request["token"])
         elif command == "CLOSE":
             kill_all()

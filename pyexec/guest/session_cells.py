@@ -124,7 +124,7 @@ class Cells:
         if self.interpreter.is_ready and not self.cell.is_sent:
             self.cell.begin()
             self.interpreter.run(self.cell.nonce, self.cell.code, self.cell.display_bytes)
-            self.cell.code = b""
+            self.cell.code = ()
 
     def interrupt(self):
         """Raise KeyboardInterrupt in the cell, as soon as its code runs."""

@@ -16,7 +16,6 @@ from pyexec.guest.wire import CHUNK, STDERR
 SERVE = "__import__('sys').modules['pyexec.guest.reports.channel'].load('session_shell').main()"
 HELLO, VARIABLES, CELL, CODE = b"H", b"V", b"C", b"D"
 """Messages to the shell: its secret, variables, a cell, and the next bytes of the cell's code."""
-CODE_PIECE = 32 * 1024
 MESSAGES_AT_ONCE = 32
 MESSAGE_MAX = 4096
 REASON_BYTES = 2000
@@ -73,11 +72,10 @@ class SessionInterpreter:
         self.send()
 
     def run(self, nonce, code, display_bytes):
-        """Send a cell."""
-        header = {"nonce": nonce, "size": len(code), "display_bytes": display_bytes}
+        """Send a cell. `code` is a list of pieces."""
+        header = {"nonce": nonce, "size": sum(map(len, code)), "display_bytes": display_bytes}
         self.outgoing.append(CELL + json.dumps(header).encode())
-        for start in range(0, len(code), CODE_PIECE):
-            self.outgoing.append(CODE + code[start : start + CODE_PIECE])
+        self.outgoing.extend(CODE + piece for piece in code)
         self.send()
 
     def receive(self):

@@ -2,7 +2,7 @@
 
 import binascii
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -49,7 +49,7 @@ class SessionTransfers:
 
     async def read(
         self, patterns: tuple[str, ...], limits: FileLimits, *, only_names: bool
-    ) -> AsyncIterator[FileFrame]:
+    ) -> AsyncGenerator[FileFrame, None]:
         """Yield the files that match, last `FilesCollected`. Raises as `write`.
 
         The caller closes the iterator (`aclosing`), because the next transfer waits for that."""

@@ -10,10 +10,11 @@ from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.preparation import Preparation
 from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.config import SessionsConfig
 from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.session_recovery import SessionRecovery
-from pyexec.services.sessions.sessions import Sessions, SessionsConfig
+from pyexec.services.sessions.sessions import Sessions
 from pyexec.wiring.services import SharedParts, output_limits
 
 FILES_MAX = 100_000

@@ -64,7 +64,11 @@ class Shell(InteractiveShell):
         text = ESCAPES.sub("", self.InteractiveTB.stb2text(stb))
         sys.stderr.write(text + "\n")
 
+    is_leaving = False
+    """True after `exit()` or `quit()`: as in Jupyter, they end the interpreter. `sys.exit()` ends only the cell."""
+
     def ask_exit(self):
+        self.is_leaving = True
         raise SystemExit(0)
 
     def enable_matplotlib(self, gui=None):
