@@ -57,6 +57,7 @@ def build_sessions(
         lane=shared.lane,
         cells=cells,
         members_max=settings.max_archive_members,
+        setup_allowed=settings.setup_network != "none",
         queue_timeout_seconds=settings.queue_timeout,
     )
     sessions = Sessions(

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
-from pyexec.domain.environment import session_recipe
+from pyexec.domain.environment import Recipe, session_image_error, session_recipe
 from pyexec.domain.session import Session, fold_session
 from pyexec.domain.session_events import CloseReason, SessionClosed, SessionOpened, SessionPlaced
 from pyexec.domain.spec import MEBIBYTE, SessionSpec, Spec
@@ -58,6 +58,7 @@ class Opening:
     lane: SetupLane
     cells: CellRunner
     members_max: int
+    setup_allowed: bool
     queue_timeout_seconds: float
     pending: set[str] = field(factory=set, init=False)
     """The sessions that are in the log, or on their way there, before they are served."""
@@ -83,8 +84,9 @@ class Opening:
             try:
                 await sandbox.open(session_plan(spec), session.generation)
             except SandboxRefused as error:
+                reason = f"its interpreter says {shorten(str(error))!r}"
                 raise InvalidRequest(
-                    f"the interpreter of the session cannot start: {error}", field="docker_image"
+                    session_image_error(spec.docker_image, reason), field="docker_image"
                 ) from error
             undo.callback(self.pending.discard, session.id)
             self.pending.add(session.id)
@@ -123,8 +125,10 @@ class Opening:
             await self.log.append(session_id, len(events), [closed])
 
     async def _kind(self, spec: SessionSpec) -> SandboxKind:
-        """Return the kind of the sandbox, after the setup of its environment if that is missing."""
-        recipe = session_recipe(spec.recipe)
+        """Return the kind of the sandbox, after the setup of its environment if that is missing.
+
+        The setup installs IPython. Where setups are disabled, the image itself must have it."""
+        recipe = session_recipe(spec.recipe) if self.setup_allowed else Recipe()
         environment = Spec(
             docker_image=spec.docker_image,
             limits=spec.limits,
