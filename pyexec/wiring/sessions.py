@@ -1,5 +1,7 @@
 """Build the services of interpreter sessions."""
 
+import math
+
 from attrs import frozen
 
 from pyexec.domain.output_files import FileLimits
@@ -15,6 +17,7 @@ from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.session_recovery import SessionRecovery
 from pyexec.services.sessions.sessions import Sessions
+from pyexec.wiring.sandboxes import session_buffer_bytes
 from pyexec.wiring.services import SharedParts, output_limits
 
 FILES_MAX = 100_000
@@ -57,6 +60,7 @@ def build_sessions(
         lane=shared.lane,
         cells=cells,
         members_max=settings.max_archive_members,
+        buffer_mb=math.ceil(session_buffer_bytes(settings) / MEBIBYTE),
         setup_allowed=settings.setup_network != "none",
         queue_timeout_seconds=settings.queue_timeout,
     )

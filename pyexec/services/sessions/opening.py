@@ -46,7 +46,9 @@ logger = logging.getLogger(__name__)
 
 @frozen(kw_only=True)
 class Opening:
-    """Opens and adopts sessions for `replica`, on the engine with the id `engine`."""
+    """Opens and adopts sessions for `replica`, on the engine with the id `engine`.
+
+    `buffer_mb` is the memory of a session's supervisor in addition to that of other sandboxes."""
 
     replica: str
     engine: str
@@ -59,6 +61,7 @@ class Opening:
     cells: CellRunner
     members_max: int
     setup_allowed: bool
+    buffer_mb: int
     queue_timeout_seconds: float
     pending: set[str] = field(factory=set, init=False)
     """The sessions that are in the log, or on their way there, before they are served."""
@@ -70,7 +73,7 @@ class Opening:
         self.slots.check_fits(spec.limits)
         kind = await self._kind(spec)
         async with AsyncExitStack() as undo:
-            memory_mb = self.slots.try_reserve_memory(spec.limits)
+            memory_mb = self.slots.try_reserve_memory(spec.limits, self.buffer_mb)
             if memory_mb is None:
                 raise TooManySessions(
                     "the memory of this replica is in use (PYEXEC_MAX_TOTAL_MEMORY_MB); try again later"

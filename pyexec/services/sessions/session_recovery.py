@@ -69,7 +69,9 @@ class SessionRecovery:
             logger.warning("cannot adopt session %s: %s", session.id, error)
             await self._close_lost(adopted)
             return
-        memory_mb = self.opening.slots.reserve_memory_unconditionally(session.spec.limits)
+        memory_mb = self.opening.slots.reserve_memory_unconditionally(
+            session.spec.limits, self.opening.buffer_mb
+        )
         await self.sessions.adopt(self.opening.own(adopted, sandbox, memory_mb), cells)
         logger.info("adopted session %s; its interpreter kept running", session.id)
 
