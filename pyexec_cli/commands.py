@@ -28,6 +28,8 @@ _COMMANDS = {
     "logs": ("executions", "logs"),
     "kill": ("executions", "kill"),
     "list": ("executions", "list_executions"),
+    "timeline": ("cluster", "timeline"),
+    "cluster": ("cluster", "cluster"),
     "eval": ("run", "evaluate"),
     "session": ("sessions", "session"),
     "repl": ("repl", "repl"),

@@ -8,6 +8,7 @@ async with AsyncClient("http://localhost:8080") as client:
 """
 
 from .client import AsyncClient
+from .cluster import Capacity, Cluster, PoolImage, Replica, SandboxReuse, TenantQueue
 from .display import Display
 from .errors import (
     ApiError,
@@ -41,12 +42,15 @@ from .session import AsyncSession, FileList, SessionInfo
 from .source import Source
 from .sync import Client
 from .sync_session import Session
+from .timeline import Timeline, TimelineEvent, TimelinePhase
 
 __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncSession",
+    "Capacity",
     "Client",
+    "Cluster",
     "Conflict",
     "ConnectionFailed",
     "Display",
@@ -60,10 +64,13 @@ __all__ = [
     "NotFound",
     "Output",
     "OutputFile",
+    "PoolImage",
     "PyexecError",
     "QueueFull",
+    "Replica",
     "Result",
     "Retry",
+    "SandboxReuse",
     "ServerError",
     "Session",
     "SessionClosed",
@@ -72,6 +79,10 @@ __all__ = [
     "SkippedFile",
     "Source",
     "Status",
+    "TenantQueue",
+    "Timeline",
+    "TimelineEvent",
+    "TimelinePhase",
     "Timings",
     "TooLarge",
     "TracebackEntry",

@@ -15,6 +15,7 @@ import anyio
 
 from . import requests, session_requests
 from .arguments import number, whole_number
+from .cluster import Cluster
 from .errors import InvalidAnswer
 from .event_stream import stream_events
 from .events import Ended, Event, StreamName
@@ -24,6 +25,7 @@ from .result import Result, Status
 from .retry import Retry
 from .session import AsyncSession, OnEvent, SessionInfo, infos_from_json
 from .source import Source
+from .timeline import Timeline
 from .transport import Transport
 
 _ANSWER_SECONDS = 1.0
@@ -260,6 +262,17 @@ class AsyncClient:
         """
         request = requests.events(execution_id, after, self._retry)
         return stream_events(self._http, request, self._resume, execution_id=execution_id, last_id=after)
+
+    async def timeline(self, execution_id: str) -> Timeline:
+        """Return the events of an execution, with the replica of each, and the duration of each phase."""
+        return Timeline.from_json(await self._http.json(requests.timeline(execution_id, self._retry)))
+
+    async def cluster(self) -> Cluster:
+        """Return the state of all replicas, the queue of each tenant, and the leader; at most two seconds old.
+
+        A token of a tenant that does not operate the servers sees only its own queue, and no addresses.
+        """
+        return Cluster.from_json(await self._http.json(requests.cluster(self._retry)))
 
 
 def _required(response: Any, name: str, kind: type[Any]) -> Any:

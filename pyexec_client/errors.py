@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from .json_parser import parse_json
@@ -23,6 +24,21 @@ class ConnectionFailed(PyexecError):
 
 class InvalidAnswer(PyexecError):
     """The response does not follow this API. The URL may be wrong, or a proxy may have answered."""
+
+
+@contextmanager
+def reading(what: str, data: object) -> Iterator[None]:
+    """Raise InvalidAnswer if `data` is not a JSON object, or if the block finds that it is not `what`."""
+    text = repr(data)
+    excerpt = text if len(text) <= 200 else text[:200] + "…"
+    if not isinstance(data, dict):
+        raise InvalidAnswer(f"invalid response from the server: not {what}: {excerpt}")
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidAnswer(
+            f"invalid response from the server: not {what}: {error!r} in {excerpt}"
+        ) from error
 
 
 class ApiError(PyexecError):

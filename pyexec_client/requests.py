@@ -141,6 +141,14 @@ def events(execution_id: str, after: str | None, retry: Retry) -> Request:
     return Request(method="GET", path=f"{_path(execution_id)}/events", headers=headers, retry=retry)
 
 
+def timeline(execution_id: str, retry: Retry) -> Request:
+    return Request(method="GET", path=f"{_path(execution_id)}/timeline", retry=retry)
+
+
+def cluster(retry: Retry) -> Request:
+    return Request(method="GET", path=f"{API}/cluster", retry=retry)
+
+
 def _path(execution_id: str) -> str:
     return f"{API}/executions/{arguments.execution_id(execution_id)}"
 

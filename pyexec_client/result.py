@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from attrs import field, frozen
 
 from .display import Display
-from .errors import InvalidAnswer
+from .errors import reading
 
 _T = TypeVar("_T")
 
@@ -173,11 +173,9 @@ class Result:
         return self.status is Status.COMPLETED and self.exit_code == 0
 
     @classmethod
-    def from_json(cls, data: object) -> Self:
+    def from_json(cls, data: Any) -> Self:
         """Convert the JSON object of a response. Raise InvalidAnswer if it is not a result."""
-        if not isinstance(data, dict):
-            raise InvalidAnswer(f"invalid response from the server: not a result: {_excerpt(data)}")
-        try:
+        with reading("a result", data):
             known: dict[str, Any] = {name: data[name] for name in _PLAIN if data.get(name) is not None}
             known |= {name: datetime.fromisoformat(data[name]) for name in _TIMES if data.get(name)}
             return cls(
@@ -195,9 +193,6 @@ class Result:
                 ),
                 raw=data,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            text = f"invalid response from the server: not a result: {error!r} in {_excerpt(data)}"
-            raise InvalidAnswer(text) from error
 
 
 _TIMES = ("created_at", "started_at", "finished_at")
@@ -223,8 +218,3 @@ def _part(kind: type[_T], data: Mapping[str, Any] | None) -> _T | None:
     if data is None:
         return None
     return kind(**{name: value for name, value in data.items() if name in kind.__annotations__})
-
-
-def _excerpt(data: object) -> str:
-    text = repr(data)
-    return text if len(text) <= 200 else text[:200] + "…"

@@ -44,6 +44,8 @@ class Client(Blocking[AsyncClient]):
     wait = blocking(AsyncClient.wait)
     kill = blocking(AsyncClient.kill)
     file = blocking(AsyncClient.file)
+    timeline = blocking(AsyncClient.timeline)
+    cluster = blocking(AsyncClient.cluster)
     stream = iterating(AsyncClient.stream)
     map = iterating(AsyncClient.map)
     list = iterating(AsyncClient.list)

@@ -97,13 +97,15 @@ def merge(states: Iterable[ClusterView]) -> ClusterView:
 
 
 def visible_to(state: ClusterView, tenant: str, default_image: str) -> ClusterView:
-    """Return what a tenant may see: no addresses, no other tenants, and no images that other tenants may have named."""
+    """Return what a tenant may see: no addresses, no warnings for operators, no other tenants, and no images that other
+    tenants may have named."""
     return evolve(
         state,
         replicas=tuple(
             evolve(
                 replica,
                 address=None,
+                warnings=(),
                 pool=tuple(entry for entry in replica.pool if entry.image == default_image),
             )
             for replica in state.replicas

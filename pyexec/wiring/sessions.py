@@ -1,5 +1,7 @@
 """Build the services of interpreter sessions."""
 
+import math
+
 from attrs import frozen
 
 from pyexec.domain.output_files import FileLimits
@@ -10,10 +12,12 @@ from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.preparation import Preparation
 from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.config import SessionsConfig
 from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.session_recovery import SessionRecovery
-from pyexec.services.sessions.sessions import Sessions, SessionsConfig
+from pyexec.services.sessions.sessions import Sessions
+from pyexec.wiring.sandboxes import session_buffer_bytes
 from pyexec.wiring.services import SharedParts, output_limits
 
 FILES_MAX = 100_000
@@ -56,6 +60,8 @@ def build_sessions(
         lane=shared.lane,
         cells=cells,
         members_max=settings.max_archive_members,
+        buffer_mb=math.ceil(session_buffer_bytes(settings) / MEBIBYTE),
+        setup_allowed=settings.setup_network != "none",
         queue_timeout_seconds=settings.queue_timeout,
     )
     sessions = Sessions(

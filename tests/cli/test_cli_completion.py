@@ -32,6 +32,8 @@ def test_completion_of_an_unknown_shell_is_an_error(lone_program):
                 "logs",
                 "kill",
                 "list",
+                "timeline",
+                "cluster",
                 "eval",
                 "session",
                 "repl",

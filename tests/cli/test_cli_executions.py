@@ -1,4 +1,4 @@
-"""Test submit, follow, logs, kill, list and eval."""
+"""Test submit, follow, logs, kill, list, timeline, cluster and eval."""
 
 import json
 
@@ -68,6 +68,22 @@ def test_list(program, ended):
     assert ended in [entry["execution_id"] for entry in entries]
     assert {entry["status"] for entry in entries} == {"completed"}
     assert len(program.run("-q", "list", "--limit", "1").stdout.splitlines()) == 1
+
+
+def test_timeline_and_cluster(program, ended):
+    done = program.run("timeline", ended)
+    lines = done.stdout.decode().splitlines()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert lines[0].split() == ["TIME", "SECONDS", "EVENT", "REPLICA", "DETAILS"]
+    events, phases = [[line.split() for line in lines[at : at + 99]] for at in (1, lines.index("") + 2)]
+    assert [event[2] for event in events[:4]] == ["submitted", "claimed", "running", "finished"]
+    assert lines[4].endswith("exit code 3")
+    assert phases[-1][0] == "running"
+    replica = json.loads(program.run("timeline", "--json", ended).stdout)["events"][-1]["replica"]
+    listed = program.run("-q", "cluster").stdout.decode().splitlines()
+    assert listed[0].split()[:3] == [replica, "ready", "leader"]
+    assert listed[-1].split()[0] == "default"
+    assert json.loads(program.run("cluster", "--json").stdout)["leader"] == replica
 
 
 @sampled(

@@ -1,5 +1,6 @@
 """Compare both programs: they print the same bytes on both streams, and exit with the same code."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PROGRAMS, Program
+from tests.support.canned import canned
 from tests.support.cases import sampled
 
 ID = re.compile(rb"exe_[0-9a-f]{32}")
@@ -49,6 +51,7 @@ WITH_A_SERVER = [
     ("kill exe_00000000000000000000000000000000", ""),
     ("logs exe_00000000000000000000000000000000", ""),
     ("follow exe_00000000000000000000000000000000", ""),
+    ("timeline exe_00000000000000000000000000000000", ""),
     ("--timeout 5 --network follow exe_00000000000000000000000000000000 --image x", ""),
     ("--token wrong list --limit 1 -q", ""),
     ("project", ""),
@@ -89,6 +92,9 @@ WITHOUT_A_SERVER = [
     ("follow", ""),
     ("kill a b", ""),
     ("list x", ""),
+    ("cluster x", ""),
+    ("timeline", ""),
+    ("timeline ../x", ""),
     ("kill ../x", ""),
     ("version", ""),
     ("--version", ""),
@@ -132,7 +138,21 @@ def test_with_a_server(both, server, arguments, stdin):
     assert first == second
 
 
-HELP_OF = ["", "run", "submit", "follow", "logs", "kill", "list", "eval", "mcp", "version", "completion"]
+HELP_OF = [
+    "",
+    "run",
+    "submit",
+    "follow",
+    "logs",
+    "kill",
+    "list",
+    "timeline",
+    "cluster",
+    "eval",
+    "mcp",
+    "version",
+    "completion",
+]
 FLAG = re.compile(r" +(?:-\w, )?(--[a-z-]+)(?: \S+)?(?: {2,}(.*))?")
 COMMAND = re.compile(r"  ([a-z]+) {2,}(.*)")
 
@@ -160,6 +180,36 @@ def test_help(both, command):
     first, second = [help_of(each, command) for each in both]
     assert first == second
     assert {"--server", "--help"} <= first[1].keys()
+
+
+WIRE = Path(__file__).parents[1] / "wire"
+CLUSTERS, TIMELINES = [
+    [case[kind] for case in json.loads((WIRE / f"{kind}s.json").read_text())]
+    for kind in ("cluster", "timeline")
+]
+EVIL_QUEUE = [{"tenant": "grüße\x1b[2J\u202e", "waiting": 10**9, "running": 0}]
+STATES_AND_TIMELINES = [
+    *[("cluster", state) for state in CLUSTERS],
+    *[("timeline exe_1", timeline) for timeline in TIMELINES],
+    ("-q cluster", CLUSTERS[0]),
+    ("timeline --json exe_1", TIMELINES[0]),
+    ("cluster", CLUSTERS[0] | {"queue": EVIL_QUEUE}),
+    ("cluster --json", CLUSTERS[1] | {"queue": EVIL_QUEUE, "newer": {"a": 1.5}}),
+    ("timeline exe_1", {"id": "exe_1", "events": [], "phases": []}),
+    ("cluster", {"replicas": 1}),
+    ("timeline exe_1", {"events": []}),
+]
+
+
+@sampled(("arguments", "document"), STATES_AND_TIMELINES)
+def test_states_and_timelines(both, arguments, document):
+    with canned(lambda request: request.say("application/json", json.dumps(document).encode())) as url:
+        done = [each.run(*arguments.split(), PYEXEC_SERVER=url) for each in both]
+    # The message for an invalid document depends on the language.
+    assert (done[0].returncode, done[0].stdout) == (done[1].returncode, done[1].stdout)
+    assert b"\x1b" not in done[0].stdout
+    if done[0].returncode == 0 and "--json" in arguments:
+        assert json.loads(done[0].stdout) == document
 
 
 def test_an_empty_argument_is_an_error(both):

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 import pytest
 
 from pyexec_client import errors
+from pyexec_client.cluster import Cluster
 from pyexec_client.errors import InvalidAnswer, error_from_response
 from pyexec_client.events import Ended, Lifecycle, Output, event_from_message
 from pyexec_client.result import OutputFile, Result, Status, Timings, Truncated, Usage
 from pyexec_client.sse import Message
+from pyexec_client.timeline import Timeline
 
 FULL = {
     "execution_id": "exe_0",
@@ -75,6 +77,14 @@ def test_missing_fields_are_none():
 def test_a_response_that_is_not_a_result_is_an_error(answer):
     with pytest.raises(InvalidAnswer, match="not a result"):
         Result.from_json(answer)
+
+
+@pytest.mark.parametrize("answer", [None, [], "x", {}, {"replicas": [{}], "queue": []}, {"id": "e"}])
+def test_a_response_that_is_no_state_or_timeline_is_an_error(answer):
+    with pytest.raises(InvalidAnswer, match="not the state of a cluster"):
+        Cluster.from_json(answer)
+    with pytest.raises(InvalidAnswer, match="not a timeline"):
+        Timeline.from_json(answer)
 
 
 def test_output_is_raw_bytes():

@@ -91,6 +91,19 @@ async def test_submit_wait_get_list_and_logs(client):
     assert b"".join([chunk async for chunk in client.logs(execution_id, stream="stderr")]) == b"err\n"
 
 
+async def test_timeline_and_cluster(client):
+    result = await client.run("print(1)")
+    timeline, cluster = await client.timeline(result.execution_id), await client.cluster()
+    assert (timeline.id, timeline.events[0].type) == (result.execution_id, "submitted")
+    assert (timeline.events[-1].type, timeline.events[-1].exit_code) == ("finished", 0)
+    assert timeline.events[0].at == result.created_at
+    assert "running" in [phase.name for phase in timeline.phases]
+    (replica,) = cluster.replicas
+    assert (replica.name, replica.ready, replica.leader) == (timeline.events[-1].replica, True, True)
+    assert cluster.leader == replica.name
+    assert [queue.tenant for queue in cluster.queue] == ["default"]
+
+
 async def test_wait_times_out_and_kill_returns_the_status(client):
     execution_id = await client.submit(SLEEPER)
     with pytest.raises(TimeoutError):

@@ -43,6 +43,9 @@ func main() {
 		listed = listed || must(entry, err).ExecutionID == id
 	}
 	report["listed"] = listed
+	cluster, timeline := must(client.Cluster(ctx)), must(client.Timeline(ctx, id))
+	last := timeline.Events[len(timeline.Events)-1]
+	report["timeline"] = []any{timeline.ID == id, last.Type, *last.ExitCode, last.Replica == cluster.Leader}
 
 	files := map[string]string{"main.py": "import m\\nm.X", "m.py": "X = 6 * 7"}
 	report["evaluated"] = *must(client.EvalFiles(ctx, files)).Value
@@ -83,6 +86,7 @@ def test_all_methods(server, tmp_path):
         "got": True,
         "logs": "5 1 ['-x'] in\n",
         "listed": True,
+        "timeline": [True, "finished", 0, True],
         "evaluated": "42",
         "one key": True,
         "another request": True,

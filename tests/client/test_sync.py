@@ -57,6 +57,8 @@ def test_submit_wait_get_list_logs_and_events(client):
     result = client.wait(execution_id)
     assert result.ok
     assert client.get(execution_id) == result
+    assert client.timeline(execution_id).id == execution_id
+    assert client.cluster().replicas[0].ready
     assert execution_id in [entry.execution_id for entry in client.list(limit=500)]
     assert b"".join(client.logs(execution_id, stream="stdout")) == b"out\n"
     assert isinstance(list(client.events(execution_id))[-1], Ended)

@@ -5,10 +5,12 @@ import json
 from datetime import datetime
 from pathlib import Path
 
+import attrs
 import pytest
 
 from pyexec_cli import exit_codes
 from pyexec_client import requests
+from pyexec_client.cluster import Cluster
 from pyexec_client.display import Display
 from pyexec_client.errors import error_from_response
 from pyexec_client.events import Displayed, Ended, Lifecycle, Output, Setup, event_from_message
@@ -17,6 +19,7 @@ from pyexec_client.options import metadata
 from pyexec_client.result import Result
 from pyexec_client.retry import NO_RETRY
 from pyexec_client.sse import Message, Parser
+from pyexec_client.timeline import Timeline
 
 WIRE = Path(__file__).parents[1] / "wire"
 KINDS = {
@@ -88,6 +91,32 @@ def check_result(case) -> Result:
     assert result.truncated.displays == wire.get("truncated", {}).get("displays", False)
     assert result.raw == wire
     return result
+
+
+@golden("clusters")
+def test_states_of_clusters(case):
+    cluster = Cluster.from_json(case["cluster"])
+    assert without_none(cluster) | {"leader": cluster.leader} == case["cluster"]
+    assert cluster.raw == case["cluster"]
+
+
+@golden("timelines")
+def test_timelines(case):
+    timeline = Timeline.from_json(case["timeline"])
+    assert without_none(timeline) == case["timeline"]
+    assert timeline.raw == case["timeline"]
+
+
+def without_none(value: object) -> dict:
+    """Return the fields of a typed answer as they were in the JSON object."""
+    fields = attrs.asdict(
+        value,
+        filter=lambda attribute, value: value is not None and attribute.name != "raw",
+        value_serializer=lambda _, __, value: (
+            f"{value:%Y-%m-%dT%H:%M:%S.%fZ}" if isinstance(value, datetime) else value
+        ),
+    )
+    return json.loads(json.dumps(fields))
 
 
 @golden("errors")

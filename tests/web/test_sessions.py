@@ -20,7 +20,8 @@ async def test_variables_stay_and_the_last_expression_is_the_result(session: Ses
     assert session.document["cells"] == {"waiting": 0}
     first = await session.result("import math\nx = 6 * 7\nprint('told')")
     assert (first["status"], first["exit_code"], first["stdout"]) == ("completed", 0, "told\n")
-    assert (first["session_id"], "result" in first) == (session.document["id"], False)
+    assert (first["session_id"], first["result"]) == (session.document["id"], "None")
+    assert "result" not in await session.result("y = 1")
     second = await session.result("x + math.floor(0.5)")
     assert (second["result"], second["stdout"]) == ("42", "")
     assert (await session.result("import asyncio\nawait asyncio.sleep(0, 'awaited')"))[
@@ -46,7 +47,7 @@ async def test_errors_of_the_code_are_results_and_keep_the_session(session: Sess
 async def test_long_code_runs(session: Session) -> None:
     result = await session.result("x = '" + 10 * MEBIBYTE * "a" + "'\nlen(x)")
     assert result["result"] == str(10 * MEBIBYTE)
-    too_long = await session.eval("#" * 17 * MEBIBYTE)
+    too_long = await session.eval("#" * 16 * MEBIBYTE)
     assert (too_long.status, too_long.document["code"]) == (413, "too_large")
 
 
@@ -146,6 +147,21 @@ async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Sessio
     assert (await session.post("restart"))["interpreter_restarts"] == 1
     assert (await session.result("x"))["error_type"] == "NameError"
     assert (await session.result("open('kept.txt').read()"))["result"] == "'kept'"
+
+
+async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session) -> None:
+    assert "interpreter_restarted" not in await session.result("import sys\nx = 1\nsys.exit(3)")
+    left = await session.result("print(x)\nexit()")
+    assert (left["status"], left["stdout"], left["exit_code"]) == ("completed", "1\n", 0)
+    assert left["interpreter_restarted"] is True
+    killed = await session.result("import os\nos.kill(os.getpid(), 9)")
+    assert (killed["status"], killed["exit_code"], killed["interpreter_restarted"]) == (
+        "completed",
+        137,
+        True,
+    )
+    assert (await session.result("x"))["error_type"] == "NameError"
+    assert (await session.get())["interpreter_restarts"] == 2
 
 
 async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(session: Session) -> None:

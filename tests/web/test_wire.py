@@ -4,7 +4,7 @@ import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import cattrs
@@ -13,12 +13,16 @@ from attrs import evolve
 
 from pyexec.codec import parse_request, to_json
 from pyexec.domain import events
+from pyexec.domain.cluster import ClusterView
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest, Metadata
+from pyexec.domain.timeline import Timeline
+from pyexec.web.handlers.server import cluster_answer
 from pyexec.web.sse import encode
 
+T = TypeVar("T")
 WIRE = Path(__file__).parents[1] / "wire"
 MOMENT = datetime(2026, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)
 
@@ -32,10 +36,14 @@ def golden(*names: str):
     return pytest.mark.parametrize("case", every, ids=lambda case: case.get("name", ""))
 
 
-def result_of(wire: dict) -> Result:
+def value_of(wire: dict, kind: type[T]) -> T:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
-    return converter.structure(wire, Result)
+    return converter.structure(wire, kind)
+
+
+def result_of(wire: dict) -> Result:
+    return value_of(wire, Result)
 
 
 @golden("metadata", "eval")
@@ -53,6 +61,16 @@ def test_requests_are_parsed_completely(case):
 @golden("results", "results_with_files")
 def test_results_match_the_wire_files(case):
     assert to_json(result_of(case["result"])) == case["result"]
+
+
+@golden("clusters")
+def test_states_of_clusters_match_the_wire_files(case):
+    assert cluster_answer(value_of(case["cluster"], ClusterView)) == case["cluster"]
+
+
+@golden("timelines")
+def test_timelines_match_the_wire_files(case):
+    assert to_json(value_of(case["timeline"], Timeline)) == case["timeline"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ NOT_A_FILE = "not a file in the /work of this session"
 ERROR_TEXTS = {
     "not_found": "does not exist",
     "is_directory": "is a directory",
-    "is_link": "is a link, or lies behind one that leaves /work",
+    "not_a_directory": "lies below a file or a link",
 }
 
 
@@ -49,15 +49,13 @@ class SessionFiles:
 
     async def write(self, session: OwnedSession, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Create or replace a file, and its directories. Raises `TooLarge` if the disk of the session is full."""
-        async with session.files:
-            with _caller_errors(path):
-                await session.sandbox.write_file(path, chunks)
+        with _caller_errors(path):
+            await session.sandbox.write_file(path, chunks)
 
     async def delete(self, session: OwnedSession, path: str) -> None:
         """Delete a file. Raises `UnknownFile`."""
-        async with session.files:
-            with _caller_errors(path):
-                await session.sandbox.delete_file(path)
+        with _caller_errors(path):
+            await session.sandbox.delete_file(path)
 
     async def read(self, session: OwnedSession, path: str) -> Download:
         """Return one file, with the size that it has when it is opened. If it shrinks meanwhile, the transfer breaks.
@@ -103,9 +101,9 @@ class SessionFiles:
         """Yield what the sandbox sends, which is untrusted, after a check."""
         send = session.sandbox.read_files if contents else session.sandbox.list_files
         check = FileCheck(self.limits)
-        async with session.files:
-            with _caller_errors(pattern):
-                async for frame in send((pattern,), self.limits):
+        with _caller_errors(pattern):
+            async with aclosing(send((pattern,), self.limits)) as frames:
+                async for frame in frames:
                     match frame:
                         case FileHeader():
                             check.begin(frame.path, frame.size if contents else 0)
@@ -114,8 +112,8 @@ class SessionFiles:
                         case FileSkipped():
                             check.skip(frame.path, frame.reason)
                     yield frame
-                if len(check.complete()) < check.announced:
-                    raise SandboxBroken("a file has become shorter meanwhile")
+            if len(check.complete()) < check.announced:
+                raise SandboxBroken("a file has become shorter meanwhile")
 
 
 async def _contents(frames: AsyncGenerator[FileFrame, None]) -> AsyncIterator[bytes]:

@@ -53,8 +53,9 @@ export function timeOf(text) {
   return h("time", { datetime: text, title: FULL.format(time) }, (isToday ? TODAY : OTHER_DAY).format(time));
 }
 
-export function badge(status) {
-  return h("span", { class: `badge ${status}` }, status);
+/** Return the status as a label. A program that ends with an error is `completed`, too, but looks different. */
+export function badge(status, exitCode = 0) {
+  return h("span", { class: `badge ${status}${status === "completed" && exitCode ? " nonzero" : ""}` }, status);
 }
 
 export function plural(count, noun) {

@@ -95,7 +95,7 @@ class ExecutionPage {
     this.stopButton.hidden = true;
     const outcome = outcomeOf(result);
     this.state.replaceChildren(
-      h("p", { class: "headline" }, badge(result.status), h("strong", {}, outcome)),
+      h("p", { class: "headline" }, badge(result.status, result.exit_code), h("strong", {}, outcome)),
       ...detailsOf(result),
       h("p", { class: "muted" }, "Accepted ", timeOf(result.created_at), result.duration_ms === undefined ? "" : `, took ${formatSeconds(result.duration_ms / 1000)}`),
       factList(result));

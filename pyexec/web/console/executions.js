@@ -195,7 +195,7 @@ function rowOf(summary) {
   const id = summary.execution_id;
   const text = summary.error && summary.status !== "killed" ? `${outcomeOf(summary)} ${summary.error}` : outcomeOf(summary);
   return h("tr", {},
-    h("td", {}, badge(summary.status)),
+    h("td", {}, badge(summary.status, summary.exit_code)),
     h("td", { class: "muted" }, timeOf(summary.created_at)),
     h("td", { class: "outcome", title: text }, h("bdi", {}, text)),
     h("td", { class: "number" }, summary.duration_ms === undefined ? "" : formatSeconds(summary.duration_ms / 1000)),

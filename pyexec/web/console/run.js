@@ -174,7 +174,7 @@ class RunPage {
     clearInterval(this.#timer);
     const outcome = outcomeOf(result);
     this.state.replaceChildren(
-      h("p", { class: "headline" }, badge(result.status), h("strong", {}, outcome), this.#link()),
+      h("p", { class: "headline" }, badge(result.status, result.exit_code), h("strong", {}, outcome), this.#link()),
       ...detailsOf(result), factList(result));
     announce(outcome);
   }

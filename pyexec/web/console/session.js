@@ -85,7 +85,7 @@ class SessionPage {
       const { executions } = await getJson(`/api/v1/executions?limit=${OLDER_MAX}`, { signal: this.abort.signal });
       const cells = executions.filter((summary) => summary.session_id === this.id && !this.#known.has(summary.execution_id));
       this.older.replaceChildren(...cells.reverse().map((summary) => h("li", {},
-        badge(summary.status), timeOf(summary.created_at), h("bdi", {}, outcomeOf(summary)),
+        badge(summary.status, summary.exit_code), timeOf(summary.created_at), h("bdi", {}, outcomeOf(summary)),
         h("a", { class: "id", href: `#/executions/${summary.execution_id}` }, `…${summary.execution_id.slice(-8)}`))));
     } catch (error) {
       if (!this.abort.signal.aborted) this.#fail(error);
@@ -125,7 +125,7 @@ class SessionPage {
     try {
       const result = await run(`${this.path}/eval`, { code }, listener, this.abort.signal);
       stop.remove();
-      head.firstChild.replaceWith(badge(result.status), h("strong", {}, outcomeOf(result)));
+      head.firstChild.replaceWith(badge(result.status, result.exit_code), h("strong", {}, outcomeOf(result)));
       end.replaceChildren(...detailsOf(result), result.interpreter_restarted ? h("p", { class: "notice" }, "The interpreter was restarted: its variables are lost.") : "");
     } catch (error) {
       if (!this.abort.signal.aborted) end.replaceChildren(problem(error));

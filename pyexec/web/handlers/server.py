@@ -1,6 +1,7 @@
 """Endpoints about the server itself: liveness, readiness, metrics."""
 
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 from aiohttp_apispec import docs, response_schema
@@ -52,8 +53,13 @@ async def get_cluster(request: web.Request) -> web.StreamResponse:
 
     A token of a tenant that does not operate the server sees its own queue, and neither addresses nor images."""
     reject_query(request)
-    view = to_json(await get_context(request).cluster.view(read_caller(request)))
-    return web.json_response({"leader": None, **view})
+    view = await get_context(request).cluster.view(read_caller(request))
+    return web.json_response(cluster_answer(view))
+
+
+def cluster_answer(view: ClusterView) -> dict[str, Any]:
+    """Return the document of a view. `leader` is null if it is not known."""
+    return {"leader": None, **to_json(view)}
 
 
 @docs(tags=["server"], summary="Prometheus metrics", produces=["text/plain"], responses=error_responses(400))
