@@ -32,6 +32,13 @@ class SandboxReuse:
 
 
 @frozen(kw_only=True)
+class SessionCount:
+    """How many interpreter sessions a replica owns."""
+
+    open: int
+
+
+@frozen(kw_only=True)
 class ReplicaState:
     """The state of a replica. A replica that does not answer has only the fields that its membership tells."""
 
@@ -46,6 +53,7 @@ class ReplicaState:
     memory_mb: Capacity | None = None
     pool: tuple[PoolImage, ...] = ()
     reuse: SandboxReuse | None = None
+    sessions: SessionCount | None = None
     uptime_seconds: float | None = None
 
 

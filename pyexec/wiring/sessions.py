@@ -5,8 +5,8 @@ import math
 from attrs import frozen
 
 from pyexec.domain.output_files import FileLimits
-from pyexec.domain.session_request import SessionLimits
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.metrics import SESSION_LIMIT, SESSIONS_OPEN
 from pyexec.ports import Engine
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.completion import CompletionWriter
@@ -38,7 +38,7 @@ def build_sessions(
 ) -> SessionServices:
     """Build the services of interpreter sessions."""
     settings, stores = shared.settings, shared.stores
-    directory = SessionDirectory(stores.session_log, shared.corrupt_logs)
+    directory = SessionDirectory(shared.session_log, shared.corrupt_logs)
     cells = CellRunner(
         replica=shared.replica_id,
         engine=shared.identity.id,
@@ -52,7 +52,7 @@ def build_sessions(
     opening = Opening(
         replica=shared.replica_id,
         engine=shared.identity.id,
-        log=stores.session_log,
+        log=shared.session_log,
         pool=pool,
         sandbox_engine=engine,
         preparation=preparation,
@@ -68,11 +68,7 @@ def build_sessions(
         SessionsConfig(
             replica=shared.replica_id,
             policy=settings.policy(shared.identity.cpus),
-            limits=SessionLimits(
-                idle_default=settings.session_idle_timeout,
-                idle_max=settings.session_lifetime,
-                lifetime_max=settings.session_lifetime,
-            ),
+            limits=settings.session_limits(),
             sessions_max=settings.max_sessions,
             file_limits=FileLimits(
                 bytes_max=2 * settings.max_disk_mb * MEBIBYTE,
@@ -81,7 +77,7 @@ def build_sessions(
             ),
             leave_open=settings.consul_addr is not None,
         ),
-        log=stores.session_log,
+        log=shared.session_log,
         executions=shared.log,
         membership=stores.membership,
         cells=cells,
@@ -89,10 +85,12 @@ def build_sessions(
         tenants=shared.slots.tenants,
         directory=directory,
     )
+    shared.meter.watch(SESSIONS_OPEN, lambda: sessions.open_count)
+    shared.meter.watch(SESSION_LIMIT, lambda: settings.max_sessions)
     recovery = SessionRecovery(
         replica=shared.replica_id,
         engine=engine,
-        log=stores.session_log,
+        log=shared.session_log,
         executions=shared.log,
         opening=opening,
         sessions=sessions,

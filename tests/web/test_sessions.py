@@ -5,8 +5,10 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.api import Api, form, parse_events
+from tests.support.api import Api, form, parse_events, pause
 from tests.support.archives import tar_of
+from tests.support.metrics import figures, until_figures
+from tests.support.server import Server
 from tests.support.sessions import Session, opened
 
 UNKNOWN = "ses_" + 32 * "0"
@@ -85,6 +87,7 @@ async def test_a_closed_session_is_a_410_and_can_be_read(api: Api) -> None:
         ({"docker_image": "no image"}, "docker_image"),
         ({"config": {"memory_mb": 1}}, "config.memory_mb"),
         ({"idle_timeout_seconds": 0}, "idle_timeout_seconds"),
+        ({"idle_timeout_seconds": 3601}, "idle_timeout_seconds"),
         ({"lifetime_seconds": 1e9}, "lifetime_seconds"),
         ({"stdin": "x"}, "stdin"),
         ([], "body"),
@@ -236,3 +239,27 @@ async def test_a_compressed_body_is_rejected(session: Session) -> None:
         headers = {"Content-Encoding": "gzip"}
         answer = await session.api.request(method, f"{session.path}/{path}", data=b"1", headers=headers)
         assert answer.status == 415
+
+
+async def test_sessions_are_counted_in_metrics_and_in_the_cluster(server: Server, api: Api) -> None:
+    before = await figures(server.url)
+    async with opened(api) as session:
+        now = await figures(server.url)
+        assert now("pyexec_sessions_opened_total") == before("pyexec_sessions_opened_total") + 1
+        assert (
+            now("pyexec_sessions_open") == before("pyexec_sessions_open") + 1 <= now("pyexec_session_limit")
+        )
+        await session.post("restart")
+        restarts = before("pyexec_interpreter_restarts_total") + 1
+        await until_figures(server.url, lambda found: found("pyexec_interpreter_restarts_total") == restarts)
+        with anyio.fail_after(10):  # the server keeps an answer for two seconds
+            while await open_sessions(api) != now("pyexec_sessions_open"):
+                await pause()
+    after = await figures(server.url)
+    closed = after.since(before, "pyexec_sessions_closed_total")
+    assert closed == {("pyexec_sessions_closed_total", frozenset({("reason", "deleted")})): 1}
+
+
+async def open_sessions(api: Api) -> int:
+    [replica] = (await api.get("/api/v1/cluster")).document["replicas"]
+    return int(replica["sessions"]["open"])
