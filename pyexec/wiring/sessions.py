@@ -35,6 +35,7 @@ def build_sessions(
 ) -> SessionServices:
     """Build the services of interpreter sessions."""
     settings, stores = shared.settings, shared.stores
+    policy = settings.policy(shared.identity.cpus)
     directory = SessionDirectory(stores.session_log, shared.corrupt_logs)
     cells = CellRunner(
         replica=shared.replica_id,
@@ -57,12 +58,13 @@ def build_sessions(
         lane=shared.lane,
         cells=cells,
         members_max=settings.max_archive_members,
+        setup_allowed=policy.setup_allowed,
         queue_timeout_seconds=settings.queue_timeout,
     )
     sessions = Sessions(
         SessionsConfig(
             replica=shared.replica_id,
-            policy=settings.policy(shared.identity.cpus),
+            policy=policy,
             limits=SessionLimits(
                 idle_default=settings.session_idle_timeout,
                 idle_max=settings.session_lifetime,

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
-from pyexec.domain.environment import session_recipe
+from pyexec.domain.environment import Recipe, session_image_error, session_recipe
 from pyexec.domain.session import Session, fold_session
 from pyexec.domain.session_events import CloseReason, SessionClosed, SessionOpened, SessionPlaced
 from pyexec.domain.spec import MEBIBYTE, SessionSpec, Spec
@@ -41,6 +41,8 @@ from pyexec.services.sessions.owned_session import OwnedSession, SessionServices
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
 
+INSTALLATION_DISABLED = "package installation is disabled (PYEXEC_SETUP_NETWORK=none)"
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +60,7 @@ class Opening:
     lane: SetupLane
     cells: CellRunner
     members_max: int
+    setup_allowed: bool
     queue_timeout_seconds: float
     pending: set[str] = field(factory=set, init=False)
     """The sessions that are in the log, or on their way there, before they are served."""
@@ -83,9 +86,10 @@ class Opening:
             try:
                 await sandbox.open(session_plan(spec), session.generation)
             except SandboxRefused as error:
-                raise InvalidRequest(
-                    f"the interpreter of the session cannot start: {error}", field="docker_image"
-                ) from error
+                text = f"the interpreter of the session cannot start: {error}"
+                if error.code == "no_interpreter" and not self.setup_allowed:
+                    text = session_image_error(spec.docker_image, INSTALLATION_DISABLED)
+                raise InvalidRequest(text, field="docker_image") from error
             undo.callback(self.pending.discard, session.id)
             self.pending.add(session.id)
             await self._append(session.id, opened, placed)
@@ -123,8 +127,10 @@ class Opening:
             await self.log.append(session_id, len(events), [closed])
 
     async def _kind(self, spec: SessionSpec) -> SandboxKind:
-        """Return the kind of the sandbox, after the setup of its environment if that is missing."""
-        recipe = session_recipe(spec.recipe)
+        """Return the kind of the sandbox, after the setup of its environment if that is missing.
+
+        If package installation is disabled, there is none: the image must contain IPython."""
+        recipe = session_recipe(spec.recipe) if self.setup_allowed else Recipe()
         environment = Spec(
             docker_image=spec.docker_image,
             limits=spec.limits,
