@@ -8,31 +8,32 @@ from tests.support.api import api_of, parse_events
 from tests.support.cluster import running_cluster
 from tests.support.consul import dev_agent
 from tests.support.mcp import http_client, structured, text_of
-from tests.support.server import installing_settings
 from tests.support.sessions import Session, opened
 
 pytestmark = pytest.mark.independent
 
-SLEEP = "import time\nkept = 1\nprint('on')\ntime.sleep(60)"
+SLEEP = "import time\nkept = 1\nprint('on', flush=True)\ntime.sleep(60)"
 
 
-async def test_any_replica_serves_a_session(image: str, tmp_path: Path) -> None:
-    settings = {**installing_settings(), "max_sessions": "1"}
+async def test_any_replica_serves_a_session(session_image: str, tmp_path: Path) -> None:
     with dev_agent(tmp_path / "consul") as consul:
-        async with running_cluster(tmp_path, image, [consul], 2, **settings) as cluster:
-            async with api_of(cluster.urls[0]) as owner, api_of(cluster.urls[1]) as other:
-                async with opened(owner) as session:
-                    there = Session(other, session.document)
-                    await check_cells(there)
-                    await check_files(there)
-                    await check_tools(cluster.urls[1], session.document["id"])
-                    async with opened(owner) as second:
-                        assert second.document["replica"] != session.document["replica"]
-                        assert (await Session(owner, second.document).result("1 + 1"))["result"] == "2"
-                        full = await owner.request("POST", "/api/v1/sessions")
-                        assert (full.status, full.document["code"]) == (429, "too_many_sessions")
-                    closed = (await other.request("DELETE", there.path)).document
-                    assert (closed["status"], closed["close_reason"]) == ("closed", "deleted")
+        async with running_cluster(tmp_path, session_image, [consul], 2, max_sessions="1") as cluster:
+            async with (
+                api_of(cluster.urls[0]) as owner,
+                api_of(cluster.urls[1]) as other,
+                opened(owner) as session,
+            ):
+                there = Session(other, session.document)
+                await check_cells(there)
+                await check_files(there)
+                await check_tools(cluster.urls[1], session.document["id"])
+                async with opened(owner) as second:
+                    assert second.document["replica"] != session.document["replica"]
+                    assert (await Session(owner, second.document).result("1 + 1"))["result"] == "2"
+                    full = await owner.request("POST", "/api/v1/sessions")
+                    assert (full.status, full.document["code"]) == (429, "too_many_sessions")
+                closed = (await other.request("DELETE", there.path)).document
+                assert (closed["status"], closed["close_reason"]) == ("closed", "deleted")
             await cluster.stop()
 
 
