@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from xdist.remote import Producer
 
-from tests.support.images import own_image
+from tests.support.images import image_with_ipython, own_image
 from tests.support.schedule import PHASES, UnitScheduling, arrange, seconds_by_folder
 from tests.support.server import GLOBAL_SETTINGS, Server, installing_settings, running_server
 
@@ -68,6 +68,13 @@ def image() -> Iterator[str]:
         pytest.fail("PYEXEC_TEST_IMAGE is not set; `make test` sets it")
     with own_image(name) as own:
         yield own
+
+
+@pytest.fixture(scope="session")
+def session_image(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the name of an image like `image`, with IPython: interpreter sessions need no setup in it."""
+    with image_with_ipython(image, tmp_path_factory.mktemp("session")) as name:
+        yield name
 
 
 @pytest.fixture(scope="session")

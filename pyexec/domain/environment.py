@@ -39,9 +39,9 @@ def session_recipe(recipe: Recipe | None) -> Recipe:
 
 
 def session_image_error(image: str, reason: str) -> str:
-    """Return the message for a session whose image has no IPython that starts."""
+    """Return the message for a session whose image lacks IPython, which could not be installed."""
     return (
-        f"sessions need IPython, which does not start in the image {quote(image)}: {reason}; "
+        f"sessions need IPython, which the image {quote(image)} lacks and this server could not install: {reason}; "
         f"use an image in which `python3 -c 'import IPython'` works"
     )
 

@@ -38,6 +38,7 @@ def build_sessions(
 ) -> SessionServices:
     """Build the services of interpreter sessions."""
     settings, stores = shared.settings, shared.stores
+    policy = settings.policy(shared.identity.cpus)
     directory = SessionDirectory(shared.session_log, shared.corrupt_logs)
     cells = CellRunner(
         replica=shared.replica_id,
@@ -61,13 +62,13 @@ def build_sessions(
         cells=cells,
         members_max=settings.max_archive_members,
         buffer_mb=math.ceil(session_buffer_bytes(settings) / MEBIBYTE),
-        setup_allowed=settings.setup_network != "none",
+        setup_allowed=policy.setup_allowed,
         queue_timeout_seconds=settings.queue_timeout,
     )
     sessions = Sessions(
         SessionsConfig(
             replica=shared.replica_id,
-            policy=settings.policy(shared.identity.cpus),
+            policy=policy,
             limits=settings.session_limits(),
             sessions_max=settings.max_sessions,
             file_limits=FileLimits(

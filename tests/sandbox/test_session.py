@@ -13,19 +13,12 @@ from pyexec.sandbox.session_sandbox import SessionSandbox
 from tests.support.session_sandboxes import (
     Client,
     connected_engine,
-    image_with_ipython,
     open_session,
     serving,
 )
 
 OK = ("exit", 0, False)
 LIMITS = FileLimits(bytes_max=100 * 2**20)
-
-
-@pytest.fixture(scope="module")
-def session_image(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with image_with_ipython(image, tmp_path_factory.mktemp("session")) as name:
-        yield name
 
 
 class Shared:

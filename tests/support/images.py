@@ -4,9 +4,11 @@ import os
 import secrets
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 PATIENCE_SECONDS = 30
 OWNER_LABEL = "pyexec.test"
@@ -74,3 +76,19 @@ def remove_images(*filters: str) -> None:
                     os.read(ready[0].fileno(), 4096)
         finally:
             events.kill()
+
+
+@contextmanager
+def image_with_ipython(image: str, folder: Path) -> Iterator[str]:
+    """Create an image like `image`, with IPython; yield its name."""
+    show = "import sys, site; print('%d.%d' % sys.version_info[:2], site.getsitepackages()[0])"
+    version, packages = docker("run", "--rm", "--network=none", image, "python3", "-c", show)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(folder / "site")]
+    subprocess.run([*install, "--python-version", version, "--only-binary=:all:", "ipython"], check=True)
+    (folder / "Dockerfile").write_text(f"FROM {image}\nCOPY site {packages}\n")
+    name = f"pyexec-test-session:{secrets.token_hex(4)}"
+    docker("build", "--quiet", "--network=none", "--tag", name, str(folder))
+    try:
+        yield name
+    finally:
+        docker("rmi", "--force", name)

@@ -3,11 +3,8 @@
 import asyncio
 import os
 import secrets
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from attrs import define, field
 
@@ -22,7 +19,6 @@ from pyexec.sandbox.protocol import OutputChunk, ReportChunk
 from pyexec.sandbox.reports import ReportReader
 from pyexec.sandbox.session_protocol import CellEnded, CellStart, SessionPlan
 from pyexec.sandbox.session_sandbox import SessionSandbox
-from tests.support.images import docker
 
 MEMORY_BYTES, DISK_BYTES, OUTPUT_BYTES = 192 * MEBIBYTE, 32 * MEBIBYTE, 256 * 1024
 
@@ -42,22 +38,6 @@ def session_spec(image: str) -> ContainerSpec:
         network=None,
         attachable=True,
     )
-
-
-@contextmanager
-def image_with_ipython(image: str, folder: Path) -> Iterator[str]:
-    """Create an image like `image`, with IPython; yield its name."""
-    show = "import sys, site; print('%d.%d' % sys.version_info[:2], site.getsitepackages()[0])"
-    version, packages = docker("run", "--rm", "--network=none", image, "python3", "-c", show)
-    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(folder / "site")]
-    subprocess.run([*install, "--python-version", version, "--only-binary=:all:", "ipython"], check=True)
-    (folder / "Dockerfile").write_text(f"FROM {image}\nCOPY site {packages}\n")
-    name = f"pyexec-test-session:{secrets.token_hex(4)}"
-    docker("build", "--quiet", "--network=none", "--tag", name, str(folder))
-    try:
-        yield name
-    finally:
-        docker("rmi", "--force", name)
 
 
 @asynccontextmanager

@@ -131,8 +131,8 @@ async def test_cells_of_two_clients_run_in_the_order_of_acceptance(session: Sess
 
 async def test_an_interrupt_keeps_the_variables(session: Session) -> None:
     assert await session.post("interrupt") == {"interrupted": False}
-    running = await session.submitted("import time\nx = 1\ntime.sleep(60)")
-    await session.until_started(running)
+    running = await session.submitted("import time\nx = 1\nprint('on', flush=True)\ntime.sleep(60)")
+    await session.api.until_printed(running, b"on")
     assert (await session.get())["cells"] == {"waiting": 0, "running": running}
     assert await session.post("interrupt") == {"interrupted": True}
     await session.post("interrupt")  # a second one does no harm, whether the cell has ended or not
@@ -176,9 +176,9 @@ async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(session:
 
 
 async def test_waiting_and_running_cells_can_be_killed(session: Session) -> None:
-    running = await session.submitted("import time\nx = 1\ntime.sleep(60)")
+    running = await session.submitted("import time\nx = 1\nprint('on', flush=True)\ntime.sleep(60)")
     waiting = await session.submitted("y = 1")
-    await session.until_started(running)
+    await session.api.until_printed(running, b"on")
     assert (await session.api.kill(waiting)).document == {"status": "killed"}
     assert (await session.api.kill(running)).document == {"status": "killed"}
     assert (await session.result("x, 'y' in globals()"))["result"] == "(1, False)"

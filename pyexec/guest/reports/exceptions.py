@@ -66,11 +66,12 @@ def encode_exception(link, error, frames, lines):
 
 
 def ended_main_thread(error):
-    """Return True if the exception has passed through the script, or if the script is no valid Python."""
+    """Return True if the exception has passed through the script, if the script is no valid Python, or if it was
+    interrupted before its first line."""
     script = vars(sys.modules.get("__main__", sys))
     trace = error.__traceback__
     if trace is None:
-        return isinstance(error, SyntaxError)
+        return isinstance(error, (SyntaxError, KeyboardInterrupt))
     while trace:
         if trace.tb_frame.f_globals is script:
             return True

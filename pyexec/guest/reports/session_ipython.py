@@ -75,8 +75,9 @@ class Shell(InteractiveShell):
         """Do nothing: figures are shown anyway (see hooks.py)."""
         return gui, "inline"
 
-    def run_interruptible(self, code, restore_builtins):
-        """Run a cell, and show the figures that it leaves. Return its exit code."""
+    def run_interruptible(self, code, restore_builtins, begin):
+        """Run a cell, and show the figures that it leaves. Return its exit code. Call `begin` as soon as an interrupt
+        reaches the cell."""
         self.user_ns["get_ipython"] = self.get_ipython
         self.compile.cell += 1
         remember(self.compile.cell, code)
@@ -84,6 +85,7 @@ class Shell(InteractiveShell):
         error = None
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            begin()
             result = self.run_cell(code, store_history=True)
             restore_builtins()
             error = result.error_before_exec or result.error_in_exec

@@ -5,6 +5,7 @@ interpreter."""
 
 import builtins
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -118,8 +119,8 @@ def run_cell(shell, streams, secret, header, code):
         streams.restore()
         channel.bytes_left, channel.displays_left = header["display_bytes"], DISPLAYS_MAX
         channel.has_dropped = False
-        say(secret, begun=header["nonce"])
-        exit_code = shell.run_interruptible(code, restore_builtins)
+        begin = functools.partial(say, secret, begun=header["nonce"])
+        exit_code = shell.run_interruptible(code, restore_builtins, begin)
     finally:
         restore_builtins()
         signal.signal(signal.SIGINT, ignore_interrupt)

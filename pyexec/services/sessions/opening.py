@@ -41,6 +41,8 @@ from pyexec.services.sessions.owned_session import OwnedSession, SessionServices
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
 
+INSTALLATION_DISABLED = "package installation is disabled (PYEXEC_SETUP_NETWORK=none)"
+
 logger = logging.getLogger(__name__)
 
 
@@ -87,10 +89,10 @@ class Opening:
             try:
                 await sandbox.open(session_plan(spec), session.generation)
             except SandboxRefused as error:
-                reason = f"its interpreter says {shorten(str(error))!r}"
-                raise InvalidRequest(
-                    session_image_error(spec.docker_image, reason), field="docker_image"
-                ) from error
+                text = f"the interpreter of the session cannot start: {error}"
+                if error.code == "no_interpreter" and not self.setup_allowed:
+                    text = session_image_error(spec.docker_image, INSTALLATION_DISABLED)
+                raise InvalidRequest(text, field="docker_image") from error
             undo.callback(self.pending.discard, session.id)
             self.pending.add(session.id)
             await self._append(session.id, opened, placed)
@@ -130,7 +132,7 @@ class Opening:
     async def _kind(self, spec: SessionSpec) -> SandboxKind:
         """Return the kind of the sandbox, after the setup of its environment if that is missing.
 
-        The setup installs IPython. Where setups are disabled, the image itself must have it."""
+        If package installation is disabled, there is none: the image must contain IPython."""
         recipe = session_recipe(spec.recipe) if self.setup_allowed else Recipe()
         environment = Spec(
             docker_image=spec.docker_image,

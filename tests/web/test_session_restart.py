@@ -1,0 +1,46 @@
+"""Test what a single server does with its interpreter sessions when it stops, and when it is killed."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.api import api_of
+from tests.support.containers import deployment_of, until_containers
+from tests.support.server import installing_settings, running_server
+from tests.support.sessions import Session
+
+pytestmark = pytest.mark.independent
+
+SLEEP = "import time\nkept = 1\nprint('on', flush=True)\ntime.sleep(6)\n'slept'"
+
+
+async def test_a_session_survives_a_crash_and_is_closed_by_a_shutdown(image: str, tmp_path: Path) -> None:
+    settings = {**installing_settings(), "stop_timeout": "1"}
+    with running_server(tmp_path / "data", image, **settings) as first:
+        async with api_of(first.url) as api:
+            created = await api.request("POST", "/api/v1/sessions")
+            assert created.status == 201, created.document
+            session = Session(api, created.document)
+            running = await session.submitted(SLEEP)
+            waiting = await session.submitted("kept += 1\nkept")
+            await api.until_printed(running, b"on")
+        first.process.kill()
+        first.process.wait()
+    with running_server(tmp_path / "data", image, **settings) as second:
+        async with api_of(second.url) as api:
+            session = Session(api, created.document)
+            result = await api.ended(running)
+            assert (result["status"], result["stdout"], result["result"]) == ("completed", "on\n", "'slept'")
+            assert (await api.ended(waiting))["result"] == "2"
+            assert (await session.result("kept"))["result"] == "2"
+            running = await session.submitted("time.sleep(60)")
+            waiting = await session.submitted("1")
+            await session.until_started(running)
+        assert second.stop() == 0
+        await until_containers(deployment_of(second.data_dir), 0)
+    with running_server(tmp_path / "data", image, **settings) as third:
+        async with api_of(third.url) as api:
+            closed = await Session(api, created.document).get()
+            assert (closed["status"], closed["close_reason"]) == ("closed", "shutdown")
+            assert (await api.ended(running))["error_type"] == "session_closed"
+            assert (await api.ended(waiting))["error_type"] == "session_closed"
