@@ -4,7 +4,7 @@ import { request, sleep } from "./api.js";
 import { badge, formatSeconds, h, plural, problem, timeOf } from "./dom.js";
 import { outcomeOf } from "./outcome.js";
 
-const PAGE = 100;
+const PAGE = 50;
 const WAIT_SECONDS = 30;
 const PAUSE_SECONDS = 1; // between two requests, however busy the server is
 const STATUSES = ["", "pending", "running", "completed", "failed", "killed"];
