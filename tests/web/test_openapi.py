@@ -30,7 +30,6 @@ PAGES = {
     "/docs/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "/docs/start.js": "text/javascript; charset=utf-8",
     "/docs/favicon-32x32.png": "image/png",
-    "/": "text/html; charset=utf-8",
     "/console/app.js": "text/javascript; charset=utf-8",
     "/console/editor/prism/languages/python.js": "text/javascript; charset=utf-8",
     "/console/icon.svg": "image/svg+xml",
