@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.capacity import measure_capacity
+from benchmarks.console import measure_console
 from benchmarks.environments import measure_environments
 from benchmarks.latency import measure_latency
 from benchmarks.latency_breakdown import measure_latency_breakdown
@@ -38,6 +39,7 @@ SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "load_balancing": measure_load_balancing,
     "resource_limits": measure_resource_limits,
     "capacity": measure_capacity,
+    "console": measure_console,
 }
 
 

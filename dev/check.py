@@ -109,7 +109,7 @@ _TARGETS = {
     "test-integrations": Target(
         ({"pytest": [*_PYTEST, "-m", "full", "tests/integrations"]},), docker=True, frameworks=True
     ),
-    "bench": Target(({"bench": ["python", "benchmarks/bench.py"]},), docker=True, go=True),
+    "bench": Target(({"bench": ["python", "benchmarks/bench.py"]},), docker=True, go=True, browser=True),
     "docs": Target(({"docs/configuration.md": ["python", "dev/configuration.py"]},)),
     "audit": Target(({"audit": ["python", "dev/audit.py"]},), go=True),
 }

@@ -30,6 +30,9 @@ PAGES = {
     "/docs/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "/docs/start.js": "text/javascript; charset=utf-8",
     "/docs/favicon-32x32.png": "image/png",
+    "/console/app.js": "text/javascript; charset=utf-8",
+    "/console/editor/prism/languages/python.js": "text/javascript; charset=utf-8",
+    "/console/icon.svg": "image/svg+xml",
     "/openapi.json": "application/json",
     "/openapi.json/": "application/json",
     "/llms.txt": "text/plain; charset=utf-8",
@@ -151,4 +154,8 @@ def test_the_wheel_holds_the_pages(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = ("index.html", "start.js", "swagger-ui.css.gz", "swagger-ui-bundle.js.gz", "LICENSE", "NOTICE")
     assert {f"pyexec/web/swagger/{name}" for name in wanted} <= names
+    console = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "pyexec/web/console").rglob("*") if path.is_file()
+    }
+    assert console <= names
     assert {f"pyexec/web/pages/{page}" for page in served_pages()} <= names

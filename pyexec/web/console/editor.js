@@ -60,6 +60,7 @@ function languageOf(text) {
 }
 
 async function load() {
+  document.head.append(h("link", { rel: "stylesheet", href: "console/editor/layout.css" }));
   const [library] = await Promise.all([
     Promise.all([import("./editor/index.js"), import("./editor/extensions/commands/index.js"), import("./editor/extensions/matchBrackets/index.js")]),
     import("./editor/prism/languages/python.js"),

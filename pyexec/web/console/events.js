@@ -4,14 +4,20 @@ import { ApiError, executionPath, getJson, request, sleep } from "./api.js";
 
 const ENDS = new Set(["finished", "failed", "killed"]);
 const RETRY_SECONDS_MAX = 5;
+const BUSY_MS = 16;
 
 /** Yield the Server-Sent Events of a body. Large events arrive in many chunks, so each chunk is searched once. */
 export async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let parts = [];
+  let busySince = performance.now();
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
+    if (performance.now() - busySince > BUSY_MS) {
+      await sleep(0); // chunks that have already arrived would leave no time for the user
+      busySince = performance.now();
+    }
     let start = 0;
     if (value.startsWith("\n") && parts.at(-1)?.endsWith("\n")) {
       yield parseEvent(parts.join(""));
@@ -83,5 +89,8 @@ function randomKey() {
 /** Decode base64 to bytes. */
 export function bytesOf(base64) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const binary = atob(base64);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i += 1) bytes[i] = binary.charCodeAt(i);
+  return bytes;
 }

@@ -35,10 +35,11 @@ class ExecutionsPage {
     this.tenantLabel = h("label", { for: "filter-tenant", hidden: true }, "Tenant ", this.tenants);
     this.count = h("span", { class: "muted" });
     this.errors = h("div", {});
-    this.body = h("tbody", {});
+    this.body = h("tbody", { role: "rowgroup" });
     this.more = h("button", { type: "button", class: "quiet more", hidden: true, onclick: () => this.#loadMore() }, "Show older executions");
-    const head = ["Status", "Accepted", "Outcome", "Duration", "Tenant", "Execution"].map((name) => h("th", { scope: "col" }, name));
-    this.table = h("table", { class: "executions no-tenants" }, h("caption", { class: "visually-hidden" }, "Executions, newest first"), h("thead", {}, h("tr", {}, head)), this.body);
+    const head = ["Status", "Accepted", "Outcome", "Duration", "Tenant", "Execution"].map((name) => h("th", { scope: "col", role: "columnheader" }, name));
+    // The rows are grids, so that the browser skips those that are out of sight: their roles must be said.
+    this.table = h("table", { class: "executions no-tenants", role: "table" }, h("caption", { class: "visually-hidden" }, "Executions, newest first"), h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)), this.body);
     this.element = h("section", {},
       h("header", { class: "title" }, h("h1", { tabindex: "-1" }, "Executions"), this.count,
         h("div", { class: "filters" }, h("label", { for: "filter-status" }, "Status ", this.filter), this.tenantLabel)),
@@ -194,11 +195,11 @@ class ExecutionsPage {
 function rowOf(summary) {
   const id = summary.execution_id;
   const text = summary.error && summary.status !== "killed" ? `${outcomeOf(summary)} ${summary.error}` : outcomeOf(summary);
-  return h("tr", {},
-    h("td", {}, badge(summary.status, summary.exit_code)),
-    h("td", { class: "muted" }, timeOf(summary.created_at)),
-    h("td", { class: "outcome", title: text }, h("bdi", {}, text)),
-    h("td", { class: "number" }, summary.duration_ms === undefined ? "" : formatSeconds(summary.duration_ms / 1000)),
-    h("td", { class: "tenant" }, summary.tenant ?? ""),
-    h("td", {}, h("a", { class: "id", href: `#/executions/${id}`, title: id, "aria-label": `Execution ${id}` }, `…${id.slice(-8)}`)));
+  return h("tr", { role: "row" },
+    h("td", { role: "cell" }, badge(summary.status, summary.exit_code)),
+    h("td", { role: "cell", class: "muted" }, timeOf(summary.created_at)),
+    h("td", { role: "cell", class: "outcome", title: text }, h("bdi", {}, text)),
+    h("td", { role: "cell", class: "number" }, summary.duration_ms === undefined ? "" : formatSeconds(summary.duration_ms / 1000)),
+    h("td", { role: "cell", class: "tenant" }, summary.tenant ?? ""),
+    h("td", { role: "cell" }, h("a", { class: "id", href: `#/executions/${id}`, title: id, "aria-label": `Execution ${id}` }, `…${id.slice(-8)}`)));
 }
