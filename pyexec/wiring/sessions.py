@@ -5,6 +5,7 @@ from attrs import frozen
 from pyexec.domain.output_files import FileLimits
 from pyexec.domain.session_request import SessionLimits
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.limits import policy_of
 from pyexec.ports import Engine
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.completion import CompletionWriter
@@ -61,7 +62,7 @@ def build_sessions(
     sessions = Sessions(
         SessionsConfig(
             replica=shared.replica_id,
-            policy=settings.policy(shared.identity.cpus),
+            policy=policy_of(settings, shared.identity.cpus),
             limits=SessionLimits(
                 idle_default=settings.session_idle_timeout,
                 idle_max=settings.session_lifetime,
