@@ -20,12 +20,14 @@ from benchmarks.mcp import measure_mcp
 from benchmarks.report import Section, draw_chart, json_report, markdown_report
 from benchmarks.resource_limits import measure_resource_limits
 from benchmarks.sandbox_reuse import measure_sandbox_reuse
+from benchmarks.sessions import measure_sessions
 from benchmarks.throughput import measure_throughput
 from benchmarks.upload import measure_upload
 
 SUBJECTS: Mapping[str, Callable[[str], Section]] = {
     "latency": measure_latency,
     "mcp": measure_mcp,
+    "sessions": measure_sessions,
     "latency_breakdown": measure_latency_breakdown,
     "throughput": measure_throughput,
     "sandbox_reuse": measure_sandbox_reuse,

@@ -92,9 +92,9 @@ class Service:
                 for _ in range(count)
             ]
 
-    def wait_until_idle(self) -> None:
-        """Wait until the pool is full, and every used sandbox is clean or removed."""
-        self._pool.wait_until_idle(pool_size=self.pool_size)
+    def wait_until_idle(self, *, sessions: int = 0) -> None:
+        """Wait until the pool is full, and every used sandbox is clean or removed, except those of open `sessions`."""
+        self._pool.wait_until_idle(pool_size=self.pool_size + sessions)
 
     def record_activity(self) -> None:
         """Count a run that has ended elsewhere as activity, so that `wait_until_idle` waits for its sandbox, too."""
@@ -123,13 +123,26 @@ class Service:
     ) -> tuple[float, Any]:
         """Send a request that starts a run; return the seconds to the last byte received, and the JSON."""
         with timed() as watch:
-            self._connection.request("POST", path, body=body, headers=dict(headers))
-            response = self._connection.getresponse()
-            text = response.read()
+            text = self.request("POST", path, body, headers, status=status)
+        return watch.seconds, json.loads(text)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        status: int = 200,
+    ) -> bytes:
+        """Send a request; return the body of the response."""
+        self._connection.request(method, path, body=body, headers=dict(headers or {}))
+        response = self._connection.getresponse()
+        data = response.read()
         self.record_activity()
         if response.status != status:
-            raise RuntimeError(f"the server returned {response.status}: {text.decode()}")
-        return watch.seconds, json.loads(text)
+            raise RuntimeError(f"the server returned {response.status}: {data.decode('utf-8', 'replace')}")
+        return data
 
 
 @contextmanager

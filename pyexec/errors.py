@@ -187,7 +187,8 @@ class SandboxRefused(ExecutorError):
 class SessionFileError(ExecutorError):
     """The supervisor of a session could not read, write or delete a file.
 
-    Codes: `not_found`, `not_a_directory`, `is_directory`, `is_link`, `disk_full`, `invalid_path`, `error`."""
+    Codes: `not_found`, `not_a_directory` (a part of the path is a file or a link), `is_directory`, `disk_full`,
+    `invalid_path`, `error`."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from pyexec.correlation import MODES
 from pyexec.domain.events import FailureType
+from pyexec.domain.session_events import CloseReason
 from pyexec.metric_types import Counter, Gauge, Histogram, Metric
 
 LATENCIES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -141,6 +142,29 @@ ACTIVE_EXECUTIONS: Final = Gauge(
 CORRUPT_EXECUTIONS: Final = Gauge(
     name="pyexec_damaged_executions",
     doc="Executions found with an unreadable log; the server does not touch them",
+)
+
+SESSIONS_OPEN: Final = Gauge(
+    name="pyexec_sessions_open", doc="Open interpreter sessions that this replica owns"
+)
+SESSION_LIMIT: Final = Gauge(
+    name="pyexec_session_limit", doc="Maximum number of open interpreter sessions on this replica"
+)
+SESSIONS_OPENED: Final = Counter(
+    name="pyexec_sessions_opened_total", doc="Interpreter sessions opened by this replica"
+)
+SESSIONS_ADOPTED: Final = Counter(
+    name="pyexec_sessions_adopted_total", doc="Interpreter sessions of other replicas adopted by this one"
+)
+SESSIONS_CLOSED: Final = Counter(
+    name="pyexec_sessions_closed_total",
+    doc="Interpreter sessions closed by this replica, by reason",
+    labels=("reason",),
+    known=tuple((str(reason),) for reason in CloseReason),
+)
+INTERPRETER_RESTARTS: Final = Counter(
+    name="pyexec_interpreter_restarts_total",
+    doc="New interpreters in open sessions: after a limit, a crash, a kill that needed it, or a request",
 )
 
 POOL_SIZE: Final = Gauge(name="pyexec_pool_size", doc="Target number of idle sandboxes")

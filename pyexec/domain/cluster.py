@@ -32,6 +32,13 @@ class SandboxReuse:
 
 
 @frozen(kw_only=True)
+class SessionCount:
+    """How many interpreter sessions a replica owns."""
+
+    open: int
+
+
+@frozen(kw_only=True)
 class ReplicaState:
     """The state of a replica. A replica that does not answer has only the fields that its membership tells."""
 
@@ -46,6 +53,7 @@ class ReplicaState:
     memory_mb: Capacity | None = None
     pool: tuple[PoolImage, ...] = ()
     reuse: SandboxReuse | None = None
+    sessions: SessionCount | None = None
     uptime_seconds: float | None = None
 
 
@@ -89,13 +97,15 @@ def merge(states: Iterable[ClusterView]) -> ClusterView:
 
 
 def visible_to(state: ClusterView, tenant: str, default_image: str) -> ClusterView:
-    """Return what a tenant may see: no addresses, no other tenants, and no images that other tenants may have named."""
+    """Return what a tenant may see: no addresses, no warnings for operators, no other tenants, and no images that other
+    tenants may have named."""
     return evolve(
         state,
         replicas=tuple(
             evolve(
                 replica,
                 address=None,
+                warnings=(),
                 pool=tuple(entry for entry in replica.pool if entry.image == default_image),
             )
             for replica in state.replicas

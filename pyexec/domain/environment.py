@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from attrs import evolve, frozen
 
 from pyexec.domain.requirements import parse_requirements
+from pyexec.errors import quote
 
 REPOSITORY = "pyexec-env"
 SESSION_REQUIREMENT = "ipython"
@@ -38,9 +39,9 @@ def session_recipe(recipe: Recipe | None) -> Recipe:
 
 
 def session_image_error(image: str, reason: str) -> str:
-    """Return the message for a session whose image lacks IPython, which could not be installed."""
+    """Return the message for a session whose image has no IPython that starts."""
     return (
-        f"sessions need IPython, which the image {image!r} lacks and this server could not install: {reason}; "
+        f"sessions need IPython, which does not start in the image {quote(image)}: {reason}; "
         f"use an image in which `python3 -c 'import IPython'` works"
     )
 

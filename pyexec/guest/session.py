@@ -3,6 +3,7 @@
 It prepares the sandbox as supervisor.py does. After the plan it reads lines (session_lines.py) and runs cells, one
 after another, until the server closes the session or no longer renews its lease."""
 
+import binascii
 import io
 import json
 import os
@@ -47,6 +48,7 @@ IDLE_SECONDS = 3600.0
 LEASE_SECONDS = 120.0
 """The container ends if the server does not renew the lease for this long."""
 SERVER = 0
+READS_AT_ONCE = 16
 FILE_COMMANDS = ("READ", "WRITE", "DATA", "DELETE", "CREDIT", "CANCEL")
 
 
@@ -62,6 +64,8 @@ class Session:
         self.cells = Cells(self.frames, memory, create_archive(startup), reports)
         self.files = Files(self.frames)
         self.server_open = True
+        self.code = []
+        """The pieces of the code for the next cell."""
         if prestart:
             self.cells.start_interpreter(())
             self.cells.wait_until_ready()
@@ -102,9 +106,18 @@ class Session:
                     os.read(fd, 4096)
                     self.cells.reap()
                 elif fd == SERVER:
-                    self.read_lines(lines)
+                    self.read_available(lines)
                 else:
                     self.cells.handle(fd)
+
+    def read_available(self, lines):
+        """Read what is there, up to a limit: the limits of the cell are checked in between."""
+        poller = select.poll()
+        poller.register(SERVER, select.POLLIN)
+        for _ in range(READS_AT_ONCE):
+            self.read_lines(lines)
+            if not self.server_open or not poller.poll(0):
+                return
 
     def read_lines(self, lines):
         data = os.read(SERVER, CHUNK)
@@ -119,9 +132,13 @@ class Session:
         if command in FILE_COMMANDS:
             self.files.handle(command, payload)
             return
+        if command == "CODE":
+            self.code.append(binascii.a2b_base64(payload))
+            return
         request = json.loads(payload)
         if command == "CELL":
-            self.cells.begin(Cell(request))
+            code, self.code = self.code, []
+            self.cells.begin(Cell(request, code))
         elif command == "ACK":
             self.frames.acknowledge(request["nonce"])
         elif command == "INTERRUPT":
@@ -135,6 +152,7 @@ class Session:
         elif command == "SYNC":
             end_container_after(LEASE_SECONDS)
             self.files.stop()
+            self.code = []
             self.frames.synchronize(generation, request["token"])
         elif command == "CLOSE":
             kill_all()

@@ -2,7 +2,6 @@
 
 Part of the supervisor of a session (see bootstrap.py)."""
 
-import binascii
 import contextlib
 import math
 import os
@@ -21,11 +20,15 @@ INTERRUPT_SECONDS = 2.0
 
 
 class Cell:
-    """A cell from its line to its end. `reason` is why it ends; None while it may run on."""
+    """A cell from its line to its end. `reason` is why it ends; None while it may run on.
 
-    def __init__(self, request):
+    `code` is a list of pieces."""
+
+    def __init__(self, request, code):
         self.nonce = request["nonce"]
-        self.code = binascii.a2b_base64(request["code"])
+        if sum(map(len, code)) != request["code_bytes"]:
+            raise ValueError("the code is incomplete")
+        self.code = code
         self.timeout = request["timeout"]
         self.display_bytes = request["display_bytes"]
         self.output_left = request["output_bytes"]

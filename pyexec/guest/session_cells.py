@@ -124,7 +124,7 @@ class Cells:
         if self.interpreter.is_ready and not self.cell.is_sent:
             self.cell.begin()
             self.interpreter.run(self.cell.nonce, self.cell.code, self.cell.display_bytes)
-            self.cell.code = b""
+            self.cell.code = ()
 
     def interrupt(self):
         """Raise KeyboardInterrupt in the cell, as soon as its code runs."""
@@ -226,7 +226,7 @@ class Cells:
         if fd == self.interpreter.channel:
             self.interpreter.send()
             self.receive()
-        else:
+        elif self.cell is not None:  # it may have ended with an event of the same poll
             forward(self.interpreter, self.cell, self.frames, fd, CHUNK)
             self.check_output()
         if self.cell is not None:
@@ -242,7 +242,7 @@ class Cells:
         """Handle what the shell says. It may lie: that changes only how this session's own cells end."""
         cell = self.cell
         if document.get("ready") and not self.interpreter.is_ready:
-            self.interpreter.note_ready()
+            self.interpreter.is_ready = True
             if cell is not None:
                 self.send_cell()
         elif cell is None or not cell.is_sent:

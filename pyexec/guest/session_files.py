@@ -20,7 +20,6 @@ NAMES_MAX = 32
 CODES = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "not_a_directory",
-    errno.ELOOP: "is_link",
     errno.EISDIR: "is_directory",
     errno.ENOSPC: "disk_full",
     errno.EDQUOT: "disk_full",

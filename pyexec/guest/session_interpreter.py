@@ -4,6 +4,7 @@ The shell is in the program's own process, so the supervisor trusts nothing that
 session (see bootstrap.py)."""
 
 import collections
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,6 @@ from pyexec.guest.wire import CHUNK, STDERR
 SERVE = "__import__('sys').modules['pyexec.guest.reports.channel'].load('session_shell').main()"
 HELLO, VARIABLES, CELL, CODE = b"H", b"V", b"C", b"D"
 """Messages to the shell: its secret, variables, a cell, and the next bytes of the cell's code."""
-CODE_PIECE = 32 * 1024
 MESSAGES_AT_ONCE = 32
 MESSAGE_MAX = 4096
 REASON_BYTES = 2000
@@ -35,7 +35,6 @@ class SessionInterpreter:
         self.secret = os.urandom(SECRET_BYTES)
         self.outgoing = collections.deque([HELLO + self.secret])
         self.is_ready = False
-        self.runs_code_at_start = False
         self.is_dead = False
         try:
             self.process.launch()
@@ -73,11 +72,10 @@ class SessionInterpreter:
         self.send()
 
     def run(self, nonce, code, display_bytes):
-        """Send a cell."""
-        header = {"nonce": nonce, "size": len(code), "display_bytes": display_bytes}
+        """Send a cell. `code` is a list of pieces."""
+        header = {"nonce": nonce, "size": sum(map(len, code)), "display_bytes": display_bytes}
         self.outgoing.append(CELL + json.dumps(header).encode())
-        for start in range(0, len(code), CODE_PIECE):
-            self.outgoing.append(CODE + code[start : start + CODE_PIECE])
+        self.outgoing.extend(CODE + piece for piece in code)
         self.send()
 
     def receive(self):
@@ -101,17 +99,9 @@ class SessionInterpreter:
         """Return True if no process has the other end of the socket any more."""
         return has_ended(self.channel)
 
-    def note_ready(self):
-        """Note that the shell waits for cells, and whether code of the image has run in it before."""
-        self.is_ready = True
-        self.runs_code_at_start = os.read(self.process.ready_pipe, 1) == b"1"
-
     def fits(self, pairs):
         """Return True if these variables can be set now: none is read only when the process starts."""
-        names = [pair.split("=", 1)[0] for pair in pairs]
-        return not (pairs and self.runs_code_at_start) and not any(
-            READ_AT_START.match(name) or name.startswith("IPYTHON") for name in names
-        )
+        return not any(READ_AT_START.match(name) or name.startswith("IPYTHON") for name in names_of(pairs))
 
     def interrupt(self):
         """Send SIGINT to the process and the children in its group, as Ctrl-C in a terminal does."""
@@ -126,11 +116,10 @@ class SessionInterpreter:
 
     def start_failure(self):
         """Return the end of what the process has printed on stderr before it ended."""
-        fd = next(fd for fd, kind in self.streams.outputs.items() if kind == STDERR)
-        try:
-            text = os.read(fd, CHUNK)
-        except OSError:
-            text = b""
+        text = b""
+        for fd in [fd for fd, kind in self.streams.outputs.items() if kind == STDERR]:
+            with contextlib.suppress(BlockingIOError):
+                text = os.read(fd, CHUNK)
         return text.decode("utf-8", "replace").strip()[-REASON_BYTES:]
 
     def close_output(self, fd):
@@ -144,6 +133,10 @@ class SessionInterpreter:
         """Close the connections. The process is dead."""
         self.streams.close()
         os.close(self.process.ready_pipe)
+
+
+def names_of(pairs):
+    return [pair.split("=", 1)[0] for pair in pairs]
 
 
 def parse(message):

@@ -1,8 +1,8 @@
 """Read the lines that the server sends to a session, and drop those that do not count.
 
 A line is a command, the generation of the server that sends it, the CRC-32 of the payload in hex, and the payload:
-JSON, or base64 after DATA. A replica can die in the middle of a line, and the next one writes to the same standard
-input. It begins with a newline, so the checksum of the broken line is wrong.
+JSON, or base64 after DATA and CODE. A replica can die in the middle of a line, and the next one writes to the same
+standard input. It begins with a newline, so the checksum of the broken line is wrong.
 
 The generation is the fence: lines of a lower one than the supervisor has seen are dropped. Part of the supervisor of a
 session (see bootstrap.py)."""
@@ -10,7 +10,8 @@ session (see bootstrap.py)."""
 import binascii
 import re
 
-LINE_BYTES_MAX = 4 * 1024 * 1024
+LINE_BYTES_MAX = 1024 * 1024
+"""Longer lines are dropped. The server sends none: it splits files and the code of cells."""
 LINE = re.compile(rb"([A-Z]{1,16}) ([0-9]{1,15}) ([0-9a-f]{8}) (.*)", re.DOTALL)
 
 

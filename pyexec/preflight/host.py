@@ -221,6 +221,17 @@ def check_installer(settings: Settings) -> Iterator[CheckResult]:
         yield ok("installer", f"{str(uv)!r}")
 
 
+def check_sessions(settings: Settings) -> Iterator[CheckResult]:
+    """Tell in which images interpreter sessions can run."""
+    if settings.max_sessions == 0:
+        yield ok("sessions", "disabled (PYEXEC_MAX_SESSIONS=0)")
+    elif settings.setup_network == "none":
+        text = "need an image with IPython: package installation is disabled (PYEXEC_SETUP_NETWORK=none)"
+        yield ok("sessions", text)
+    else:
+        yield ok("sessions", f"at most {settings.max_sessions}; if an image has no IPython, it is installed")
+
+
 def _check_index(settings: Settings) -> Iterator[CheckResult]:
     """Warn if setups can read the password of the package index."""
     if settings.pip_proxy is not None:

@@ -13,6 +13,8 @@ from pyexec.guest import wire
 
 DATA_BYTES = 192 * 1024
 """Bytes of a file in one line."""
+CODE_BYTES = 32 * 1024
+"""Bytes of a cell's code in one line. The supervisor passes each of them on in one message."""
 
 
 @frozen(kw_only=True)
@@ -112,17 +114,24 @@ def json_line(command: str, generation: int, **document: object) -> bytes:
     return line(command, generation, json.dumps(document).encode())
 
 
-def cell_line(generation: int, cell: CellStart) -> bytes:
-    """Encode a cell to run."""
-    return json_line(
-        "CELL",
-        generation,
-        nonce=cell.nonce,
-        code=binascii.b2a_base64(cell.code.encode("utf-8", "surrogatepass"), newline=False).decode(),
-        timeout=cell.timeout,
-        output_bytes=cell.output_bytes,
-        display_bytes=cell.display_bytes,
-        cpu_seconds=cell.cpu_seconds,
+def cell_lines(generation: int, cell: CellStart) -> bytes:
+    """Encode a cell to run: the pieces of its code, then the command."""
+    code = cell.code.encode("utf-8", "surrogatepass")
+    pieces = [code[start : start + CODE_BYTES] for start in range(0, len(code), CODE_BYTES)]
+    return b"".join(
+        [
+            *(line("CODE", generation, binascii.b2a_base64(piece, newline=False)) for piece in pieces),
+            json_line(
+                "CELL",
+                generation,
+                nonce=cell.nonce,
+                code_bytes=len(code),
+                timeout=cell.timeout,
+                output_bytes=cell.output_bytes,
+                display_bytes=cell.display_bytes,
+                cpu_seconds=cell.cpu_seconds,
+            ),
+        ]
     )
 
 

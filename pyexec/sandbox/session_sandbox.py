@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Self
 
@@ -33,7 +33,7 @@ from pyexec.sandbox.session_protocol import (
     Restarted,
     SessionPlan,
     Synced,
-    cell_line,
+    cell_lines,
     json_line,
     line,
     session_plan_frame,
@@ -169,7 +169,7 @@ class SessionSandbox:
         else:
             receiver = self._cell = CellReceiver(cell.nonce)
             self._start = cell
-            await self._try_to_write(cell_line(self._generation, cell))
+            await self._try_to_write(cell_lines(self._generation, cell))
         if self.ended.is_set():
             raise self._broken()
         async with receiver.frames:
@@ -217,6 +217,8 @@ class SessionSandbox:
 
     async def remove(self) -> None:
         """Kill the sandbox and remove its container."""
+        self._restarted.close()
+        self.restarts.close()
         await self._stream.container.remove()
 
     async def detach(self) -> None:
@@ -233,11 +235,11 @@ class SessionSandbox:
         """Delete a file or a link."""
         await self._transfers.delete(path)
 
-    def read_files(self, patterns: tuple[str, ...], limits: FileLimits) -> AsyncIterator[FileFrame]:
+    def read_files(self, patterns: tuple[str, ...], limits: FileLimits) -> AsyncGenerator[FileFrame, None]:
         """Yield the files that match the patterns of `output_files`, with their contents."""
         return self._transfers.read(patterns, limits, only_names=False)
 
-    def list_files(self, patterns: tuple[str, ...], limits: FileLimits) -> AsyncIterator[FileFrame]:
+    def list_files(self, patterns: tuple[str, ...], limits: FileLimits) -> AsyncGenerator[FileFrame, None]:
         """Yield the names and sizes of the files that match, without contents."""
         return self._transfers.read(patterns, limits, only_names=True)
 
@@ -274,7 +276,7 @@ class SessionSandbox:
             if synced.cell_nonce == self._cell.nonce:
                 self._cell.restart()
             elif self._start is not None:
-                await self._try_to_write(cell_line(self._generation, self._start))
+                await self._try_to_write(cell_lines(self._generation, self._start))
 
     async def _attach(self) -> Synced | None:
         try:

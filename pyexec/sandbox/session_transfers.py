@@ -2,7 +2,7 @@
 
 import binascii
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -26,7 +26,7 @@ class SessionTransfers:
 
     def __init__(self, write_line: WriteLine) -> None:
         self._write_line = write_line
-        self._lock = anyio.Lock()
+        self._turn = anyio.Semaphore(1)  # not a lock: another task may close an iterator
         self._last_id = 0
         self._receiver: TransferReceiver | None = None
 
@@ -49,8 +49,10 @@ class SessionTransfers:
 
     async def read(
         self, patterns: tuple[str, ...], limits: FileLimits, *, only_names: bool
-    ) -> AsyncIterator[FileFrame]:
-        """Yield the files that match, last `FilesCollected`. Raises as `write`."""
+    ) -> AsyncGenerator[FileFrame, None]:
+        """Yield the files that match, last `FilesCollected`. Raises as `write`.
+
+        The caller closes the iterator (`aclosing`), because the next transfer waits for that."""
         request = {
             "patterns": normalize_patterns(patterns),
             "unsafe": UNSAFE.pattern,
@@ -81,7 +83,7 @@ class SessionTransfers:
     @asynccontextmanager
     async def _transfer(self, command: str, **request: object) -> AsyncIterator[TransferReceiver]:
         """Begin a transfer. Cancel it if the block ends before it has."""
-        async with self._lock:
+        async with self._turn:
             self._last_id += 1
             receiver = self._receiver = TransferReceiver(self._last_id)
             try:

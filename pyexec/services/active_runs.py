@@ -56,6 +56,11 @@ class Run:
         """True once the terminal event is durable."""
         return self._execution is not None and self._execution.phase is Phase.ENDED
 
+    @property
+    def is_cell(self) -> bool:
+        """True if, by the known events, this is a cell of an interpreter session."""
+        return self._execution is not None and self._execution.spec.session_id is not None
+
     def record(self, events: Iterable[Event]) -> Execution:
         """Record events that are durable now, and wake all readers."""
         for event in events:

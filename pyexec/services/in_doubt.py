@@ -80,7 +80,8 @@ def _resolution(execution: Execution, reason: str) -> Event:
     """Return the kill if one was requested, a release if the execution can run elsewhere, else a failure."""
     if execution.kill_requested:
         return Killed(at=now(), nonce=nonce())
-    if execution.phase in (Phase.CLAIMED, Phase.PREPARING) and execution.payload is not None:
+    is_cell = execution.spec.session_id is not None  # only the owner of its session can run it
+    if execution.phase in (Phase.CLAIMED, Phase.PREPARING) and execution.payload is not None and not is_cell:
         return Released(at=now(), nonce=nonce(), reason=reason)
     return _failed(reason)
 

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import anyio
 from attrs import field, frozen
 
-from pyexec.domain.cluster import Capacity, ClusterView, ReplicaState, SandboxReuse, TenantQueue
+from pyexec.domain.cluster import Capacity, ClusterView, ReplicaState, SandboxReuse, SessionCount, TenantQueue
 from pyexec.errors import ExecutorError
 from pyexec.ports import Member
 from pyexec.sandbox.pool.kind_queue import supply_by_image
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.reconciler import Reconciler
+from pyexec.services.sessions.sessions import Sessions
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 
@@ -27,6 +28,7 @@ class ReplicaReporter:
     lane: SetupLane
     pool: Pool
     reconciler: Reconciler
+    sessions: Sessions
     checks: Checks
     warnings: Callable[[], Sequence[str]]
     since: float = field(factory=anyio.current_time)
@@ -48,6 +50,7 @@ class ReplicaReporter:
             memory_mb=slots.memory_mb,
             pool=supply_by_image(self.pool.queues),
             reuse=SandboxReuse(served=self.pool.returned[True], discarded=self.pool.returned[False]),
+            sessions=SessionCount(open=self.sessions.open_count),
             uptime_seconds=round(anyio.current_time() - self.since, 3),
         )
         return ClusterView(replicas=(state,), queue=self._queue())

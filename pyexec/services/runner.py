@@ -111,7 +111,8 @@ class Runner:
         try:
             with anyio.move_on_after(seconds):
                 for run in self._active_runs.all():
-                    await run.inactive.wait()
+                    if not run.is_cell:  # `Sessions.drain` waits for those that run
+                        await run.inactive.wait()
         finally:
             self._guard.close()
             if self.config.leave_running:

@@ -139,18 +139,18 @@ class Slots:
         self._take(slot)
         return slot
 
-    def try_reserve_memory(self, limits: Limits) -> int | None:
-        """Reserve the memory of a sandbox that holds no slot, such as an interpreter session's. Return the MiB to give
-        back with `release_memory`; None if they are not free, or if a program waits for memory."""
-        memory_mb = self._memory_for(limits)
+    def try_reserve_memory(self, limits: Limits, extra_mb: int) -> int | None:
+        """Reserve the memory of a sandbox that holds no slot, such as an interpreter session's, and `extra_mb` more.
+        Return the MiB to give back with `release_memory`; None if they are not free, or if a program waits for them."""
+        memory_mb = self._memory_for(limits) + extra_mb
         if self._next_waiter() is not None or memory_mb > self._free_mb:
             return None
         self._free_mb -= memory_mb
         return memory_mb
 
-    def reserve_memory_unconditionally(self, limits: Limits) -> int:
+    def reserve_memory_unconditionally(self, limits: Limits, extra_mb: int) -> int:
         """Reserve the memory of a sandbox that runs already, even if it is not free."""
-        memory_mb = self._memory_for(limits)
+        memory_mb = self._memory_for(limits) + extra_mb
         self._free_mb -= memory_mb
         return memory_mb
 

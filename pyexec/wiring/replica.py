@@ -209,6 +209,7 @@ def assemble(
         lane=shared.lane,
         pool=pool,
         reconciler=reconciler,
+        sessions=session_services.sessions,
         checks=checks,
         warnings=lambda: isolation_check.warnings,
     )

@@ -131,8 +131,10 @@ def container_spec(settings: Settings, labels: Mapping[str, str], kind: SandboxK
 
 
 def session_buffer_bytes(settings: Settings) -> int:
-    """Return the memory of a session's supervisor for the frames of a cell, twice as they grow, and for a long line."""
-    return 2 * (settings.max_output_bytes + settings.max_display_bytes + REPORT_BYTES_EXTRA + LINE_BYTES_MAX)
+    """Return the memory of a session's supervisor for the frames of a cell, twice as they grow, for its code, which it
+    copies to the interpreter, and for a long line."""
+    frames_bytes = settings.max_output_bytes + settings.max_display_bytes + REPORT_BYTES_EXTRA
+    return 2 * (frames_bytes + settings.max_metadata_mb * MEBIBYTE + LINE_BYTES_MAX)
 
 
 def networks(settings: Settings) -> frozenset[str]:

@@ -20,7 +20,7 @@ from pyexec.metrics import (
     WEBHOOKS_OUTSTANDING,
     Meter,
 )
-from pyexec.ports import BlobStore, EngineIdentity, EventLog, WebhookSender
+from pyexec.ports import BlobStore, EngineIdentity, EventLog, SessionLog, WebhookSender
 from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.active_runs import ActiveRuns
@@ -35,6 +35,7 @@ from pyexec.services.retention import Retention
 from pyexec.services.run_monitor import OutputLimits
 from pyexec.services.runner import Runner, RunnerConfig
 from pyexec.services.session_reconciler import SessionReconciler
+from pyexec.services.sessions.metered_log import MeteredSessionLog
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions
@@ -55,6 +56,7 @@ class SharedParts:
     identity: EngineIdentity
     stores: Stores
     log: EventLog
+    session_log: SessionLog
     blobs: BlobStore
     slots: Slots
     lane: SetupLane
@@ -97,6 +99,7 @@ def build_shared_parts(
         identity=identity,
         stores=stores,
         log=log,
+        session_log=MeteredSessionLog(stores.session_log, meter),
         blobs=stores.blobs,
         slots=slots,
         lane=SetupLane(setups_max(settings, identity.cpus, identity.memory_mb), tenants, meter),
@@ -242,7 +245,7 @@ def build_reconciler(shared: SharedParts) -> Reconciler:
         ),
         webhooks=shared.webhooks,
         sessions=SessionReconciler(
-            shared.stores.session_log,
+            shared.session_log,
             adoption_seconds=adoption_seconds,
             ttl_seconds=settings.cleanup_ttl,
             corrupt_logs=shared.corrupt_logs,

@@ -1,20 +1,24 @@
 """Build the services of interpreter sessions."""
 
+import math
+
 from attrs import frozen
 
 from pyexec.domain.output_files import FileLimits
-from pyexec.domain.session_request import SessionLimits
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.limits import policy_of
+from pyexec.limits import policy_of, session_limits_of
+from pyexec.metrics import SESSION_LIMIT, SESSIONS_OPEN
 from pyexec.ports import Engine
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.preparation import Preparation
 from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.config import SessionsConfig
 from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.session_recovery import SessionRecovery
-from pyexec.services.sessions.sessions import Sessions, SessionsConfig
+from pyexec.services.sessions.sessions import Sessions
+from pyexec.wiring.sandboxes import session_buffer_bytes
 from pyexec.wiring.services import SharedParts, output_limits
 
 FILES_MAX = 100_000
@@ -35,7 +39,7 @@ def build_sessions(
 ) -> SessionServices:
     """Build the services of interpreter sessions."""
     settings, stores = shared.settings, shared.stores
-    directory = SessionDirectory(stores.session_log, shared.corrupt_logs)
+    directory = SessionDirectory(shared.session_log, shared.corrupt_logs)
     cells = CellRunner(
         replica=shared.replica_id,
         engine=shared.identity.id,
@@ -49,7 +53,7 @@ def build_sessions(
     opening = Opening(
         replica=shared.replica_id,
         engine=shared.identity.id,
-        log=stores.session_log,
+        log=shared.session_log,
         pool=pool,
         sandbox_engine=engine,
         preparation=preparation,
@@ -57,17 +61,15 @@ def build_sessions(
         lane=shared.lane,
         cells=cells,
         members_max=settings.max_archive_members,
+        buffer_mb=math.ceil(session_buffer_bytes(settings) / MEBIBYTE),
+        setup_allowed=settings.setup_network != "none",
         queue_timeout_seconds=settings.queue_timeout,
     )
     sessions = Sessions(
         SessionsConfig(
             replica=shared.replica_id,
             policy=policy_of(settings, shared.identity.cpus),
-            limits=SessionLimits(
-                idle_default=settings.session_idle_timeout,
-                idle_max=settings.session_lifetime,
-                lifetime_max=settings.session_lifetime,
-            ),
+            limits=session_limits_of(settings),
             sessions_max=settings.max_sessions,
             file_limits=FileLimits(
                 bytes_max=2 * settings.max_disk_mb * MEBIBYTE,
@@ -76,7 +78,7 @@ def build_sessions(
             ),
             leave_open=settings.consul_addr is not None,
         ),
-        log=stores.session_log,
+        log=shared.session_log,
         executions=shared.log,
         membership=stores.membership,
         cells=cells,
@@ -84,10 +86,12 @@ def build_sessions(
         tenants=shared.slots.tenants,
         directory=directory,
     )
+    shared.meter.watch(SESSIONS_OPEN, lambda: sessions.open_count)
+    shared.meter.watch(SESSION_LIMIT, lambda: settings.max_sessions)
     recovery = SessionRecovery(
         replica=shared.replica_id,
         engine=engine,
-        log=stores.session_log,
+        log=shared.session_log,
         executions=shared.log,
         opening=opening,
         sessions=sessions,

@@ -12,7 +12,7 @@ import pytest
 from attrs import frozen
 
 from pyexec.preflight.check_result import Verdict
-from pyexec.preflight.host import check_core_dumps
+from pyexec.preflight.host import check_core_dumps, check_sessions
 from pyexec.settings import Settings
 from tests.support.consul import ACL, MASTER, Agent, dev_agent, free_ports
 from tests.support.images import docker
@@ -89,6 +89,20 @@ def keys(agent: Agent, token: str = "") -> list[str]:
     urlopen(Request(f"http://{agent.address}/v1/kv/test", b"", headers, method="PUT")).close()
     with urlopen(Request(f"http://{agent.address}/v1/kv/?keys", headers=headers)) as answer:
         return [key for key in json.load(answer) if key != "test"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (Settings(), "at most 16; if an image has no IPython, it is installed"),
+        (Settings(setup_network="none"), "need an image with IPython"),
+        (Settings(max_sessions=0), "disabled"),
+    ],
+)
+def test_it_tells_where_sessions_can_run(settings: Settings, text: str) -> None:
+    [result] = check_sessions(settings)
+    assert result.verdict is Verdict.OK
+    assert result.text.startswith(text)
 
 
 def test_all_checks_pass_and_leave_nothing_behind(image: str, tmp_path: Path) -> None:

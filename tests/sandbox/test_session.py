@@ -98,7 +98,7 @@ HOSTILE = {
     "replace stdout": ("import sys; sys.stdout = sys.stderr = None", OK),
     "replace the hook": ("import sys; sys.displayhook = None; get_ipython = None", OK),
     "exit": ("import sys; sys.exit(3)", ("exit", 3, False)),
-    "quit": ("exit()", OK),
+    "quit": ("print('bye')\nexit()", ("exit", 0, True)),
     "_exit": ("import os; os._exit(4)", ("exit", 4, True)),
     "kill itself": ("import os; os.kill(os.getpid(), 9)", ("exit", 137, True)),
     "block signals": (
@@ -230,7 +230,7 @@ async def test_files_are_written_read_listed_and_deleted(session: Client) -> Non
         ("../x", "invalid_path"),
         ("/etc/x", "invalid_path"),
         ("a/./b", "invalid_path"),
-        ("out/x", "is_link"),
+        ("out/x", "not_a_directory"),
         ("folder", "is_directory"),
     ],
 )

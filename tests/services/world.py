@@ -47,6 +47,7 @@ from tests.services.images import ProcessImages, ProcessSetup
 T = TypeVar("T")
 
 REJOIN_SECONDS = 1.0
+SLOW_SECONDS = 20.0
 
 
 class Crashed(BaseException):
@@ -102,6 +103,7 @@ class Process:
     left: bool = False
     leading: anyio.CancelScope | None = None
     append_faults: list[str] = field(factory=list)
+    session_faults: list[str] = field(factory=list)
 
     async def passing(self) -> None:
         """Wait while the process is suspended; raise `Crashed` after a crash. Called around each access."""
@@ -373,13 +375,36 @@ class ProcessSessionLog:
         self, session_id: str, after: int, events: Sequence[SessionEvent], *, fence: str | None = None
     ) -> None:
         await self._enter()
-        joined = self._world.members.get(self._process.name)
-        if joined is None or joined[0] is not self._process.session:
+        fault = self._process.session_faults.pop(0) if self._process.session_faults else None
+        sent = (self._process.session, session_id, after, events, fence)
+        if fault == "never":
+            raise Unavailable("it was not written")
+        if fault == "late":
+            self._world.tasks.start_soon(self._land, sent, name="a late append")
+            raise Unavailable("it may be written yet")
+        await self._commit(*sent)
+        if fault == "slow":
+            await anyio.sleep(SLOW_SECONDS)
+        await self._process.passing()
+        if fault == "unheard":
+            raise Unavailable("it was written, but the response was lost")
+
+    async def _land(self, sent: tuple[object, str, int, Sequence[SessionEvent], str | None]) -> None:
+        await anyio.sleep(0.3)
+        try:
+            await self._commit(*sent)
+        except ExecutorError:
+            return
+
+    async def _commit(
+        self, joined: object, session_id: str, after: int, events: Sequence[SessionEvent], fence: str | None
+    ) -> None:
+        member = self._world.members.get(self._process.name)
+        if member is None or member[0] is not joined:
             raise ConsulSessionLost(f"{self._process.name} is no member at present")
         if fence is not None and fence in self._world.members:
             raise Conflict(f"{fence} is still a member")
         await self._world.log.sessions.append(session_id, after, events)
-        await self._process.passing()
 
     async def read(self, session_id: str) -> Sequence[SessionEvent]:
         await self._enter()

@@ -1,5 +1,6 @@
 """Sandboxes of interpreter sessions, without a server."""
 
+import asyncio
 import os
 import secrets
 import subprocess
@@ -8,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import anyio
 from attrs import define, field
 
 from pyexec.adapters.docker.config import SecurityOptions
@@ -130,11 +130,11 @@ async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSa
 
 @asynccontextmanager
 async def serving(sandbox: SessionSandbox) -> AsyncIterator[Client]:
-    """Serve the connection; close it at the end."""
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sandbox.serve)
-        try:
-            yield Client(sandbox)
-        finally:
-            tasks.cancel_scope.cancel()
-    await sandbox.detach()
+    """Serve the connection; close it at the end. A fixture ends in another task, so this is no task group."""
+    task = asyncio.create_task(sandbox.serve())
+    try:
+        yield Client(sandbox)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await sandbox.detach()

@@ -1,5 +1,7 @@
 """An interpreter session of a server, over raw HTTP."""
 
+import io
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,7 +21,9 @@ class Session:
 
     async def eval(self, code: str, **options: Any) -> Answer:
         body = {"code": code, **{name: options.pop(name) for name in ("timeout_seconds",) if name in options}}
-        return await self.api.request("POST", f"{self.path}/eval", json=body, **options)
+        headers = {"Content-Type": "application/json", **options.pop("headers", {})}
+        data = io.BytesIO(json.dumps(body).encode())  # aiohttp warns of a long body that is no file
+        return await self.api.request("POST", f"{self.path}/eval", data=data, headers=headers, **options)
 
     async def result(self, code: str, **options: Any) -> Any:
         """Run a cell and return its result; fail if the response is an error."""
@@ -42,6 +46,8 @@ class Session:
         return (await self.api.get(self.path)).document
 
     async def put(self, path: str, data: Any, **options: Any) -> Answer:
+        if isinstance(data, bytes):
+            data = io.BytesIO(data)  # as above
         return await self.api.request("PUT", f"{self.path}/files/{path}", data=data, **options)
 
     async def read(self, path: str) -> tuple[int, bytes]:

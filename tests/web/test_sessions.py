@@ -5,8 +5,10 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.api import Api, form, parse_events
+from tests.support.api import Api, form, parse_events, pause
 from tests.support.archives import tar_of
+from tests.support.metrics import figures, until_figures
+from tests.support.server import Server
 from tests.support.sessions import Session, opened
 
 UNKNOWN = "ses_" + 32 * "0"
@@ -18,7 +20,8 @@ async def test_variables_stay_and_the_last_expression_is_the_result(session: Ses
     assert session.document["cells"] == {"waiting": 0}
     first = await session.result("import math\nx = 6 * 7\nprint('told')")
     assert (first["status"], first["exit_code"], first["stdout"]) == ("completed", 0, "told\n")
-    assert (first["session_id"], "result" in first) == (session.document["id"], False)
+    assert (first["session_id"], first["result"]) == (session.document["id"], "None")
+    assert "result" not in await session.result("y = 1")
     second = await session.result("x + math.floor(0.5)")
     assert (second["result"], second["stdout"]) == ("42", "")
     assert (await session.result("import asyncio\nawait asyncio.sleep(0, 'awaited')"))[
@@ -44,7 +47,7 @@ async def test_errors_of_the_code_are_results_and_keep_the_session(session: Sess
 async def test_long_code_runs(session: Session) -> None:
     result = await session.result("x = '" + 10 * MEBIBYTE * "a" + "'\nlen(x)")
     assert result["result"] == str(10 * MEBIBYTE)
-    too_long = await session.eval("#" * 17 * MEBIBYTE)
+    too_long = await session.eval("#" * 16 * MEBIBYTE)
     assert (too_long.status, too_long.document["code"]) == (413, "too_large")
 
 
@@ -84,6 +87,7 @@ async def test_a_closed_session_is_a_410_and_can_be_read(api: Api) -> None:
         ({"docker_image": "no image"}, "docker_image"),
         ({"config": {"memory_mb": 1}}, "config.memory_mb"),
         ({"idle_timeout_seconds": 0}, "idle_timeout_seconds"),
+        ({"idle_timeout_seconds": 3601}, "idle_timeout_seconds"),
         ({"lifetime_seconds": 1e9}, "lifetime_seconds"),
         ({"stdin": "x"}, "stdin"),
         ([], "body"),
@@ -143,6 +147,21 @@ async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Sessio
     assert (await session.post("restart"))["interpreter_restarts"] == 1
     assert (await session.result("x"))["error_type"] == "NameError"
     assert (await session.result("open('kept.txt').read()"))["result"] == "'kept'"
+
+
+async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session) -> None:
+    assert "interpreter_restarted" not in await session.result("import sys\nx = 1\nsys.exit(3)")
+    left = await session.result("print(x)\nexit()")
+    assert (left["status"], left["stdout"], left["exit_code"]) == ("completed", "1\n", 0)
+    assert left["interpreter_restarted"] is True
+    killed = await session.result("import os\nos.kill(os.getpid(), 9)")
+    assert (killed["status"], killed["exit_code"], killed["interpreter_restarted"]) == (
+        "completed",
+        137,
+        True,
+    )
+    assert (await session.result("x"))["error_type"] == "NameError"
+    assert (await session.get())["interpreter_restarts"] == 2
 
 
 async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(session: Session) -> None:
@@ -220,3 +239,27 @@ async def test_a_compressed_body_is_rejected(session: Session) -> None:
         headers = {"Content-Encoding": "gzip"}
         answer = await session.api.request(method, f"{session.path}/{path}", data=b"1", headers=headers)
         assert answer.status == 415
+
+
+async def test_sessions_are_counted_in_metrics_and_in_the_cluster(server: Server, api: Api) -> None:
+    before = await figures(server.url)
+    async with opened(api) as session:
+        now = await figures(server.url)
+        assert now("pyexec_sessions_opened_total") == before("pyexec_sessions_opened_total") + 1
+        assert (
+            now("pyexec_sessions_open") == before("pyexec_sessions_open") + 1 <= now("pyexec_session_limit")
+        )
+        await session.post("restart")
+        restarts = before("pyexec_interpreter_restarts_total") + 1
+        await until_figures(server.url, lambda found: found("pyexec_interpreter_restarts_total") == restarts)
+        with anyio.fail_after(10):  # the server keeps an answer for two seconds
+            while await open_sessions(api) != now("pyexec_sessions_open"):
+                await pause()
+    after = await figures(server.url)
+    closed = after.since(before, "pyexec_sessions_closed_total")
+    assert closed == {("pyexec_sessions_closed_total", frozenset({("reason", "deleted")})): 1}
+
+
+async def open_sessions(api: Api) -> int:
+    [replica] = (await api.get("/api/v1/cluster")).document["replicas"]
+    return int(replica["sessions"]["open"])

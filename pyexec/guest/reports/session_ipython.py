@@ -64,7 +64,11 @@ class Shell(InteractiveShell):
         text = ESCAPES.sub("", self.InteractiveTB.stb2text(stb))
         sys.stderr.write(text + "\n")
 
+    is_leaving = False
+    """True after `exit()` or `quit()`: as in Jupyter, they end the interpreter. `sys.exit()` ends only the cell."""
+
     def ask_exit(self):
+        self.is_leaving = True
         raise SystemExit(0)
 
     def enable_matplotlib(self, gui=None):
@@ -125,6 +129,14 @@ def exit_code_of(error):
     return 1
 
 
+def load_tracebacks(shell):
+    """Format a traceback, so that the first one takes no longer than others: after an interrupt, time is short."""
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        shell.InteractiveTB.structured_traceback(*sys.exc_info())
+
+
 def create_shell():
     """Return the shell of this process."""
     config = Config()
@@ -135,5 +147,6 @@ def create_shell():
     for message in ("To exit: use", "Output cache limit"):
         warnings.filterwarnings("ignore", message)
     shell = Shell.instance(config=config, ipython_dir=FOLDER)
+    load_tracebacks(shell)
     sys.argv[:] = [""]
     return shell

@@ -124,8 +124,8 @@ def run_cell(shell, streams, secret, header, code):
         restore_builtins()
         signal.signal(signal.SIGINT, ignore_interrupt)
         streams.flush()
-        if os.getpid() != pid:
-            os._exit(exit_code)  # a forked process has come to the end of the cell
+        if os.getpid() != pid or shell.is_leaving:
+            os._exit(exit_code)  # a forked process has come to the end of the cell, or exit() was called
         say(secret, ended=header["nonce"], exit_code=exit_code)
 
 

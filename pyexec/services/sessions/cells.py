@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
 import anyio
@@ -14,20 +13,17 @@ from pyexec.domain.events import Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Phase
 from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.session import Session
-from pyexec.domain.spec import Spec
+from pyexec.domain.session_events import CloseReason
+from pyexec.domain.spec import Policy, Spec
 from pyexec.errors import (
     Conflict,
     ConsulSessionLost,
-    EngineError,
+    InvalidRequest,
     QueueFull,
-    SandboxBroken,
-    SandboxRefused,
     Unavailable,
 )
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
-from pyexec.sandbox.protocol import Exited, Frame
-from pyexec.sandbox.session_protocol import CellEnded, CellStart
-from pyexec.sandbox.session_receivers import CellFrame
+from pyexec.sandbox.session_protocol import CellStart
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import new_execution_id, nonce, now
@@ -35,16 +31,21 @@ from pyexec.services.completion import CompletionWriter
 from pyexec.services.idempotency import fingerprint, key_hash
 from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.output_store import payload_blob
-from pyexec.services.run_monitor import OutputLimits, follow
+from pyexec.services.run_monitor import OutputLimits
+from pyexec.services.sessions.cell_monitor import follow_cell
 
 logger = logging.getLogger(__name__)
 
 INLINE_CODE_BYTES_MAX = 64 * 1024
 """Longer code is a blob: an append to Consul holds less than 400 KiB."""
-GRACE_SECONDS = 10.0
-"""How much later than the supervisor this replica enforces the timeout of a cell. The supervisor needs two seconds for
-an interrupt, and some for a new interpreter."""
 RETRY_AFTER_SECONDS = 5
+HANDOVER_SECONDS = 10.0
+"""How long the next owner of a session may take to take its cells."""
+CELL_REASONS: Mapping[CloseReason | None, str] = {
+    CloseReason.LOST: "session_lost",
+    CloseReason.MEMORY: "out_of_memory",
+}
+"""The reasons for which a session is closed that are also the reason of the cell that ran."""
 NEVER_STARTED = "the replica that ran the session died before the code started; it was not run"
 
 
@@ -55,6 +56,15 @@ class Cell:
     code: str
     timeout_seconds: float | None = None
     key: str | None = None
+
+    def check(self, policy: Policy) -> None:
+        """Raise `InvalidRequest` if the timeout is not allowed."""
+        ceiling = policy.ceilings.timeout_seconds
+        if self.timeout_seconds is not None and not 0.001 <= self.timeout_seconds <= ceiling:
+            raise InvalidRequest(
+                f"timeout_seconds must be at least 0.001 and at most {ceiling:g}, not {self.timeout_seconds:g}",
+                field="timeout_seconds",
+            )
 
 
 @frozen(kw_only=True)
@@ -116,20 +126,31 @@ class CellRunner:
         if started_before and (sandbox.synced is None or sandbox.synced.cell_nonce != _start_nonce(run)):
             outcome = RunOutcome(reason="session_lost", detail=NEVER_STARTED)
         elif is_turn and await self._start(run, sandbox):
-            outcome = await self._follow(run, sandbox, resume=started_before)
+            start = await self._cell_start(run, resume=started_before)
+            outcome = await follow_cell(run, sandbox, start, self.limits)
         await self.completion.end(run, outcome)
-        if run.execution.started_at is not None and not sandbox.ended.is_set():
+        if run.has_ended and run.execution.started_at is not None and not sandbox.ended.is_set():
             await sandbox.acknowledge(_start_nonce(run))
         return outcome.reason if outcome.interpreter_restarted else None
 
     async def end_with_session(self, run: Run, session: Session) -> None:
         """End a cell whose session is closed."""
         reason = f"the session was closed ({session.close_reason})"
-        if run.execution.started_at is None:
+        if run.execution.kill_requested:
+            await self.completion.end(run, RunOutcome(reason="killed"))
+        elif run.execution.started_at is None:
             await self.completion.fail(run, FailureType.SESSION_CLOSED, f"{reason} before the code started")
         else:
             text = f"{reason} while the code was running"
-            await self.completion.end(run, RunOutcome(reason="session_closed", detail=text))
+            kind = CELL_REASONS.get(session.close_reason, "session_closed")
+            await self.completion.end(run, RunOutcome(reason=kind, detail=text))
+
+    async def end_unfinished(self, execution_ids: Sequence[str]) -> None:
+        """End the cells of a session that has moved to another replica, unless that replica takes them in time: it does
+        not see a cell that was accepted too late."""
+        await anyio.sleep(HANDOVER_SECONDS)
+        for execution_id in execution_ids:
+            await self.in_doubt.resolve(execution_id, "the session had moved to another replica", None)
 
     def forget(self, run: Run) -> None:
         """Stop handling a cell that has ended, or that another replica handles."""
@@ -163,29 +184,6 @@ class CellRunner:
                 await self.log.append(run.id, run.seq, [running])
         return run.execution.phase is Phase.RUNNING and run.execution.is_for(self.replica)
 
-    async def _follow(self, run: Run, sandbox: SessionSandbox, *, resume: bool) -> RunOutcome:
-        """Run the code in the interpreter, and copy its output and displays until it ends."""
-        seconds = run.execution.spec.limits.timeout_seconds
-        outcome: RunOutcome | None = None
-        try:
-            start = await self._cell_start(run, resume)
-            async with anyio.create_task_group() as killing:
-                kill = partial(killing.start_soon, _kill, run, sandbox, start.nonce, name=f"kill {run.id}")
-                with run.followed(kill), anyio.move_on_after(seconds + GRACE_SECONDS):
-                    outcome = await follow(run, _frames(sandbox.run_cell(start)), self.limits)
-                killing.cancel_scope.cancel()
-        except (SandboxBroken, SandboxRefused, EngineError) as error:
-            if run.kill_requested.is_set():
-                return RunOutcome(reason="killed")
-            if await sandbox.ran_out_of_memory():
-                return RunOutcome(reason="out_of_memory")
-            return RunOutcome(reason="session_lost", detail=f"the sandbox of the session is gone: {error}")
-        is_stuck = outcome is None or not outcome.reported_by_supervisor
-        if is_stuck and not run.inactive.is_set():
-            logger.error("the supervisor of %s did not end a cell in time; removing its sandbox", run.id)
-            await sandbox.remove()
-        return outcome or RunOutcome(reason="timeout")
-
     async def _cell_start(self, run: Run, resume: bool) -> CellStart:
         limits = run.execution.spec.limits
         return CellStart(
@@ -212,12 +210,6 @@ class CellRunner:
         if blob is not None:
             with anyio.CancelScope(shield=True):
                 await self.blobs.delete(blob)
-
-
-async def _kill(run: Run, sandbox: SessionSandbox, start_nonce: str) -> None:
-    failures = FailureLog(logger, f"killing {run.id}")
-    with suppress(SandboxBroken):  # what follows the cell reports it
-        await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
 
 
 def cell_spec(session: Session, timeout_seconds: float | None, code: str | None) -> Spec:
@@ -261,24 +253,6 @@ def _idempotency_key(session: Session, cell: Cell) -> IdempotencyKey | None:
     return IdempotencyKey(
         key_hash=key_hash(cell.key, session.spec.tenant), fingerprint=request_fingerprint(session, cell)
     )
-
-
-async def _frames(frames: AsyncIterator[CellFrame]) -> AsyncIterator[Frame]:
-    """Yield the frames of a cell as those of a program."""
-    async for frame in frames:
-        if not isinstance(frame, CellEnded):
-            yield frame
-            continue
-        yield Exited(
-            reason=frame.reason,
-            exit_code=frame.exit_code,
-            signalled=frame.signalled,
-            cpu_seconds=frame.usage.cpu_seconds,
-            peak_memory_bytes=frame.usage.peak_memory_bytes,
-            result_truncated=frame.result_truncated,
-            process_limit=frame.process_limit,
-            interpreter_restarted=frame.interpreter_restarted,
-        )
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

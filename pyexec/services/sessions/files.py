@@ -28,7 +28,7 @@ NOT_A_FILE = "not a file in the /work of this session"
 ERROR_TEXTS = {
     "not_found": "does not exist",
     "is_directory": "is a directory",
-    "is_link": "is a link, or lies behind one that leaves /work",
+    "not_a_directory": "lies below a file or a link",
 }
 
 
@@ -49,22 +49,19 @@ class SessionFiles:
 
     async def write(self, session: OwnedSession, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Create or replace a file, and its directories. Raises `TooLarge` if the disk of the session is full."""
-        async with session.files:
-            with _caller_errors(path):
-                await session.sandbox.write_file(path, chunks)
+        with _caller_errors(path):
+            await session.sandbox.write_file(path, chunks)
 
     async def delete(self, session: OwnedSession, path: str) -> None:
         """Delete a file. Raises `UnknownFile`."""
-        async with session.files:
-            with _caller_errors(path):
-                await session.sandbox.delete_file(path)
+        with _caller_errors(path):
+            await session.sandbox.delete_file(path)
 
     async def read(self, session: OwnedSession, path: str) -> Download:
         """Return one file, with the size that it has when it is opened. If it shrinks meanwhile, the transfer breaks.
 
         Raises `UnknownFile` if there is no such file, also for a directory and for a link out of /work."""
-        [pattern] = normalize_patterns([glob.escape(path)])
-        frames = self._frames(session, pattern)
+        frames = self._frames(session, glob.escape(path))
         header = await anext(frames, None)
         if not isinstance(header, FileHeader) or header.path != pattern_path(path):
             await frames.aclose()
@@ -73,10 +70,9 @@ class SessionFiles:
 
     async def list(self, session: OwnedSession, pattern: str) -> FileListing:
         """Return the files that match a pattern, such as `*.csv` or `out/`."""
-        [normal] = normalize_patterns([pattern])
         files: list[OutputFile] = []
         truncated = False
-        async with aclosing(self._frames(session, normal, contents=False)) as frames:
+        async with aclosing(self._frames(session, pattern, contents=False)) as frames:
             async for frame in frames:
                 if isinstance(frame, FileHeader):
                     files.append(OutputFile(path=frame.path, size=frame.size))
@@ -86,9 +82,8 @@ class SessionFiles:
 
     async def archive(self, session: OwnedSession, pattern: str) -> AsyncIterator[bytes]:
         """Yield the files that match a pattern as a tar."""
-        [normal] = normalize_patterns([pattern])
         padding = 0
-        async with aclosing(self._frames(session, normal)) as frames:
+        async with aclosing(self._frames(session, pattern)) as frames:
             async for frame in frames:
                 if isinstance(frame, FileHeader):
                     yield bytes(padding) + _tar_header(frame)
@@ -103,9 +98,9 @@ class SessionFiles:
         """Yield what the sandbox sends, which is untrusted, after a check."""
         send = session.sandbox.read_files if contents else session.sandbox.list_files
         check = FileCheck(self.limits)
-        async with session.files:
-            with _caller_errors(pattern):
-                async for frame in send((pattern,), self.limits):
+        with _caller_errors(pattern):
+            async with aclosing(send((pattern,), self.limits)) as frames:
+                async for frame in frames:
                     match frame:
                         case FileHeader():
                             check.begin(frame.path, frame.size if contents else 0)
@@ -114,8 +109,8 @@ class SessionFiles:
                         case FileSkipped():
                             check.skip(frame.path, frame.reason)
                     yield frame
-                if len(check.complete()) < check.announced:
-                    raise SandboxBroken("a file has become shorter meanwhile")
+            if len(check.complete()) < check.announced:
+                raise SandboxBroken("a file has become shorter meanwhile")
 
 
 async def _contents(frames: AsyncGenerator[FileFrame, None]) -> AsyncIterator[bytes]:

@@ -6,14 +6,17 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 import anyio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
+from pyexec.aio import FailureLog, retry
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
-from pyexec.domain.environment import session_recipe
+from pyexec.domain.environment import Recipe, session_image_error, session_recipe
 from pyexec.domain.session import Session, fold_session
-from pyexec.domain.session_events import SessionEvent, SessionOpened, SessionPlaced
+from pyexec.domain.session_events import CloseReason, SessionClosed, SessionOpened, SessionPlaced
 from pyexec.domain.spec import MEBIBYTE, SessionSpec, Spec
 from pyexec.errors import (
+    Conflict,
+    ConsulSessionLost,
     EngineError,
     InvalidRequest,
     SandboxBroken,
@@ -33,6 +36,7 @@ from pyexec.services.clock import new_session_id, nonce, now
 from pyexec.services.preparation import Preparation, kind_of
 from pyexec.services.reservation import Reservation
 from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.owned_log import OwnedLog
 from pyexec.services.sessions.owned_session import OwnedSession, SessionServices
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
@@ -42,7 +46,9 @@ logger = logging.getLogger(__name__)
 
 @frozen(kw_only=True)
 class Opening:
-    """Opens and adopts sessions for `replica`, on the engine with the id `engine`."""
+    """Opens and adopts sessions for `replica`, on the engine with the id `engine`.
+
+    `buffer_mb` is the memory of a session's supervisor in addition to that of other sandboxes."""
 
     replica: str
     engine: str
@@ -54,7 +60,11 @@ class Opening:
     lane: SetupLane
     cells: CellRunner
     members_max: int
+    setup_allowed: bool
+    buffer_mb: int
     queue_timeout_seconds: float
+    pending: set[str] = field(factory=set, init=False)
+    """The sessions that are in the log, or on their way there, before they are served."""
 
     async def open(self, spec: SessionSpec, archive: AsyncIterator[bytes] | None) -> OwnedSession:
         """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind.
@@ -63,7 +73,7 @@ class Opening:
         self.slots.check_fits(spec.limits)
         kind = await self._kind(spec)
         async with AsyncExitStack() as undo:
-            memory_mb = self.slots.try_reserve_memory(spec.limits)
+            memory_mb = self.slots.try_reserve_memory(spec.limits, self.buffer_mb)
             if memory_mb is None:
                 raise TooManySessions(
                     "the memory of this replica is in use (PYEXEC_MAX_TOTAL_MEMORY_MB); try again later"
@@ -77,27 +87,51 @@ class Opening:
             try:
                 await sandbox.open(session_plan(spec), session.generation)
             except SandboxRefused as error:
+                reason = f"its interpreter says {shorten(str(error))!r}"
                 raise InvalidRequest(
-                    f"the interpreter of the session cannot start: {error}", field="docker_image"
+                    session_image_error(spec.docker_image, reason), field="docker_image"
                 ) from error
-            with anyio.CancelScope(shield=True):
-                await self.log.append(session.id, 0, [opened, placed])
+            undo.callback(self.pending.discard, session.id)
+            self.pending.add(session.id)
+            await self._append(session.id, opened, placed)
             undo.pop_all()
         return self.own(session, sandbox, memory_mb)
 
     def own(self, session: Session, sandbox: SessionSandbox, memory_mb: int) -> OwnedSession:
         """Return a session that this replica owns now. It gives the memory back at its end."""
         services = SessionServices(
-            replica=self.replica,
-            log=self.log,
             cells=self.cells,
             release=partial(self.slots.release_memory, memory_mb),
         )
-        return OwnedSession(session, sandbox, services)
+        return OwnedSession(OwnedLog(self.replica, self.log, session), sandbox, services)
+
+    async def _append(self, session_id: str, opened: SessionOpened, placed: SessionPlaced) -> None:
+        """Append the first events. If the log did not answer, make sure that the session is not open."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self.log.append(session_id, 0, [opened, placed])
+            except ConsulSessionLost:
+                raise
+            except Unavailable:
+                failures = FailureLog(logger, f"closing {session_id}, whose first events were not confirmed")
+                errors = (Unavailable, Conflict)
+                await retry(partial(self._close_unconfirmed, session_id, opened), failures, errors=errors)
+                raise
+
+    async def _close_unconfirmed(self, session_id: str, opened: SessionOpened) -> None:
+        """Close the session. If the log is empty, write a closed session, which makes the late append fail."""
+        events = await self.log.read(session_id)
+        closed = SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST)
+        if not events:
+            await self.log.append(session_id, 0, [opened, closed])
+        elif fold_session(session_id, events).is_open:
+            await self.log.append(session_id, len(events), [closed])
 
     async def _kind(self, spec: SessionSpec) -> SandboxKind:
-        """Return the kind of the sandbox, after the setup of its environment if that is missing."""
-        recipe = session_recipe(spec.recipe)
+        """Return the kind of the sandbox, after the setup of its environment if that is missing.
+
+        The setup installs IPython. Where setups are disabled, the image itself must have it."""
+        recipe = session_recipe(spec.recipe) if self.setup_allowed else Recipe()
         environment = Spec(
             docker_image=spec.docker_image,
             limits=spec.limits,
@@ -160,7 +194,7 @@ class Opening:
         except (SandboxBroken, EngineError) as error:
             raise Unavailable(f"the sandbox broke before the session was open: {error}") from error
 
-    def _events(self, spec: SessionSpec, sandbox: SessionSandbox) -> tuple[SessionEvent, SessionEvent]:
+    def _events(self, spec: SessionSpec, sandbox: SessionSandbox) -> tuple[SessionOpened, SessionPlaced]:
         opened = SessionOpened(at=now(), nonce=nonce(), spec=spec)
         placed = SessionPlaced(
             at=now(),

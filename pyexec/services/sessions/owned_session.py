@@ -13,14 +13,14 @@ from attrs import define, field, frozen
 
 from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
-from pyexec.domain.session import Session, apply_session, is_legal
+from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason, InterpreterRestarted, SessionClosed, SessionEvent
-from pyexec.errors import Conflict, EngineError, ExecutorError, SandboxBroken, SessionEnded, Unavailable
-from pyexec.ports import SessionLog
+from pyexec.errors import EngineError, ExecutorError, SandboxBroken, SessionEnded, Unavailable
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.owned_log import OwnedLog
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +28,14 @@ LEASE_INTERVAL_SECONDS = 10.0
 """A twelfth of the time after which a sandbox without a lease ends itself."""
 CELLS_MAX = 100
 """How many cells of a session may wait."""
+RESTART_SECONDS = 30.0
+"""How long a request for a new interpreter waits. The supervisor kills an interpreter that does not start in 20 s."""
 
 
 @frozen(kw_only=True)
 class SessionServices:
     """What a session needs from its replica. `release` is called once, when the session is no longer here."""
 
-    replica: str
-    log: SessionLog
     cells: CellRunner
     release: Callable[[], None]
 
@@ -44,20 +44,17 @@ class SessionServices:
 class OwnedSession:
     """A session on the replica that owns it. `serve` must be running while it is used."""
 
-    state: Session
+    log: OwnedLog
     sandbox: SessionSandbox
     services: SessionServices
-    files: anyio.Lock = field(factory=anyio.Lock)
-    """Transfers of one session are made one after another."""
     _turn: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(1))
     """Held by the cell that runs. Cells that wait get it in the order of their acceptance."""
     _accepting: anyio.Lock = field(factory=anyio.Lock)
-    _appending: anyio.Lock = field(factory=anyio.Lock)
     _cells: dict[str, Run] = field(factory=dict)
     """The cells that have not ended, in the order of their acceptance."""
     _changed: Broadcast = field(factory=Broadcast)
-    _left: anyio.Event = field(factory=anyio.Event)
-    """Set once the session is closed, or belongs to another replica."""
+    unfinished: list[str] = field(factory=list)
+    """The cells that have left this replica without an end."""
     _used_at: float = field(factory=anyio.current_time)
     _tasks: TaskGroup | None = None
     _draining: bool = False
@@ -65,6 +62,10 @@ class OwnedSession:
     @property
     def id(self) -> str:
         return self.state.id
+
+    @property
+    def state(self) -> Session:
+        return self.log.state
 
     @property
     def running(self) -> Run | None:
@@ -98,8 +99,9 @@ class OwnedSession:
                 self._spawn(self._close_with_sandbox, "end")
                 self._spawn(self._close_at_deadline, "deadline")
                 task_status.started()
-                await self._left.wait()
-                self._tasks.cancel_scope.cancel()
+                await self.log.left.wait()
+                async with self._accepting:  # the cell that is being accepted ends with the session, too
+                    self._tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
             with anyio.CancelScope(shield=True):
@@ -131,17 +133,39 @@ class OwnedSession:
             return self.running is not None and await self.sandbox.interrupt()
 
     async def restart(self) -> None:
-        """Replace the interpreter. The running cell ends; those that wait run in the new one."""
+        """Replace the interpreter, and wait until that is recorded. The running cell ends; those that wait run in the
+        new one."""
         self.check_open()
         self._touch()
+        before = self.state.restarts
         with self._reachable():
             await self.sandbox.restart()
+        with anyio.move_on_after(RESTART_SECONDS):
+            while self.state.restarts == before:
+                self.check_open()
+                await self._changed.wait()
+            return
+        raise Unavailable("the sandbox of the session did not restart the interpreter in time")
 
     async def close(self, reason: CloseReason) -> None:
-        """Close the session and end its cells. Raises `Unavailable` if the log does not answer."""
-        if self.state.is_open and not self._left.is_set():
-            await self._append(SessionClosed(at=now(), nonce=nonce(), reason=reason))
-        self._left.set()
+        """Close the session and end its cells.
+
+        If the log does not answer, raise `Unavailable`, and close the session as soon as it does."""
+        closed = SessionClosed(at=now(), nonce=nonce(), reason=reason)
+        try:
+            await self.log.append(closed)
+        except Unavailable:
+            if self._tasks is not None:
+                self._spawn(partial(self._append, closed), "close")
+            raise
+
+    async def close_with_retries(self, reason: CloseReason) -> None:
+        """Close the session and end its cells. Retry while the log does not answer."""
+        await self._append(SessionClosed(at=now(), nonce=nonce(), reason=reason))
+
+    def leave(self) -> None:
+        """Leave the session to another owner."""
+        self.log.left.set()
 
     async def drain(self, seconds: float) -> None:
         """Accept no more cells, and wait until the running one has ended, at most `seconds`."""
@@ -152,18 +176,16 @@ class OwnedSession:
 
     def catch_up(self, events: Sequence[SessionEvent]) -> None:
         """Apply the events that are not known yet. If another replica owns the session, leave it."""
-        for event in events[self.state.seq :]:
-            self.state = apply_session(self.id, self.state, event)
-        if self.state.owner != self.services.replica:
+        self.log.catch_up(events)
+        if self.state.owner != self.log.replica:
             logger.warning("session %s is owned by %s now", self.id, self.state.owner)
-        if self.state.owner != self.services.replica or not self.state.is_open:
-            self._left.set()
 
     def check_open(self) -> None:
         """Raise `SessionEnded` if the session is closed, and `Unavailable` if another replica is about to adopt it."""
         if not self.state.is_open:
             raise SessionEnded(f"session {self.id} is closed ({self.state.close_reason}); open a new one")
-        if self._left.is_set() or self._draining or self._tasks is None:
+        is_leaving = self.log.left.is_set() or self.sandbox.ended.is_set()
+        if is_leaving or self._draining or self._tasks is None:
             raise Unavailable("the session is moving to another replica; send the request again")
 
     @contextmanager
@@ -175,10 +197,7 @@ class OwnedSession:
             raise Unavailable(f"the sandbox of the session does not answer: {error}") from error
 
     def _resume(self, run: Run) -> None:
-        is_turn = run.execution.started_at is not None
-        if is_turn:
-            self._turn.acquire_nowait()
-        self._follow(run, is_turn, is_adopted=True)
+        self._follow(run, self._take_turn(), is_adopted=True)
 
     def _take_turn(self) -> bool:
         try:
@@ -188,18 +207,24 @@ class OwnedSession:
         return True
 
     def _follow(self, run: Run, is_turn: bool, *, is_adopted: bool = False) -> None:
-        self._cells[run.id] = run
+        if self._tasks is None:
+            run.detach()
+            self.services.cells.forget(run)
         self._spawn(partial(self._run_cell, run, is_turn, is_adopted), f"cell {run.id} of")
+        self._cells[run.id] = run
+        self._touch()
 
     async def _run_cell(self, run: Run, is_turn: bool, is_adopted: bool) -> None:
         """Wait for the turn of the cell, run it, and end it."""
+        started_before = is_adopted and run.execution.started_at is not None
         try:
             with correlated(run.id, "session", self.state.spec.tenant):
-                started_before = is_turn and is_adopted
-                if not is_turn:
-                    with run.preparation:
+                with run.preparation:
+                    if not is_turn:
                         await self._turn.acquire()
                         is_turn = True
+                    if run.execution.started_at is None and (self._draining or self.sandbox.ended.is_set()):
+                        await anyio.sleep_forever()  # the next owner starts it, or it ends with the session
                 reason = await self.services.cells.run(run, self.sandbox, is_turn, started_before)
                 if reason is not None:
                     await self._record_restart(reason)
@@ -212,6 +237,8 @@ class OwnedSession:
         finally:
             del self._cells[run.id]
             self.services.cells.forget(run)
+            if not run.has_ended:
+                self.unfinished.append(run.id)
             if is_turn:
                 self._turn.release()
             self._touch()
@@ -231,18 +258,15 @@ class OwnedSession:
             await self._record_restart(reason)
 
     async def _record_restart(self, reason: str) -> None:
-        failures = FailureLog(logger, f"recording a restart of {self.id}")
-        await retry(
-            lambda: self._append(InterpreterRestarted(at=now(), nonce=nonce(), reason=reason)), failures
-        )
+        await self._append(InterpreterRestarted(at=now(), nonce=nonce(), reason=reason))
 
     async def _close_with_sandbox(self) -> None:
         """Close the session when its sandbox has ended, unless another replica has adopted it."""
         await self.sandbox.ended.wait()
         failures = FailureLog(logger, f"reading {self.id}")
-        self.catch_up(await retry(partial(self.services.log.read, self.id), failures))
+        self.catch_up(await retry(partial(self.log.log.read, self.id), failures))
         out_of_memory = await self.sandbox.ran_out_of_memory()
-        await self._close_with_retries(CloseReason.MEMORY if out_of_memory else CloseReason.LOST)
+        await self.close_with_retries(CloseReason.MEMORY if out_of_memory else CloseReason.LOST)
 
     async def _close_at_deadline(self) -> None:
         """Close the session at the end of its lifetime, or after it was idle for too long."""
@@ -256,25 +280,13 @@ class OwnedSession:
             with anyio.move_on_after(deadline - anyio.current_time()):
                 await changed.wait()
                 continue
-            await self._close_with_retries(
-                CloseReason.LIFETIME if deadline == end_of_life else CloseReason.IDLE
-            )
-
-    async def _close_with_retries(self, reason: CloseReason) -> None:
-        await retry(partial(self.close, reason), FailureLog(logger, f"closing {self.id}"))
+            reason = CloseReason.LIFETIME if deadline == end_of_life else CloseReason.IDLE
+            return await self.close_with_retries(reason)
 
     async def _append(self, event: SessionEvent) -> None:
-        """Append an event. After a conflict, apply what is in the log, and decide again. Do nothing if it is not legal
-        any more."""
-        async with self._appending:
-            while self.state.owner == self.services.replica and is_legal(self.state, event):
-                try:
-                    with anyio.CancelScope(shield=True):
-                        await self.services.log.append(self.id, self.state.seq, [event])
-                        self.state = apply_session(self.id, self.state, event)
-                        return
-                except Conflict:
-                    self.catch_up(await self.services.log.read(self.id))
+        failures = FailureLog(logger, f"appending to {self.id}")
+        await retry(partial(self.log.append, event), failures)
+        self._changed.notify_all()
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
@@ -282,7 +294,9 @@ class OwnedSession:
         self._tasks.start_soon(task, name=f"{name} session {self.id}")
 
     async def _clean_up(self) -> None:
+        self._changed.notify_all()
         self.services.release()
+        self.sandbox.restarts.close()
         try:
             if self.state.is_open:
                 await self.sandbox.detach()

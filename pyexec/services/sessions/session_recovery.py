@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 import anyio
 from attrs import frozen
 
-from pyexec.domain.events import Adopted, Claimed, Event, Killed, Released
+from pyexec.domain.events import Adopted, Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.session import Session, fold_session
 from pyexec.domain.session_events import CloseReason, SessionAdopted, SessionClosed, SessionEvent
@@ -16,6 +16,7 @@ from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.sessions.cells import NEVER_STARTED
 from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.sessions import Sessions
@@ -40,35 +41,62 @@ class SessionRecovery:
         """Adopt the sessions whose owner is not `alive`. Return the containers of all open sessions, to be kept.
 
         A session of this engine whose container is gone is closed as `lost`."""
-        kept = set()
+        kept, here = set(), {*self.sessions.owned_ids(), *self.opening.pending}
         for session in await self.directory.all_open():
             if session.engine != self.opening.engine or session.container is None:
                 continue
             kept.add(session.container)
             is_orphaned = session.owner not in alive or (
-                session.owner == self.replica and session.id not in self.sessions.owned_ids()
+                session.owner == self.replica and session.id not in here
             )
             if is_orphaned and session.container in containers:
                 await self._adopt(session, session.container)
             elif is_orphaned:
-                await self._append(session, SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST))
+                await self._close_lost(session)
+        await self._end_strays(alive)
         return kept
 
     async def _adopt(self, session: Session, container: str) -> None:
-        """Append the adoption first: it is the fence against the old owner. Then connect, and go on with its cells."""
+        """Append the adoption first: it is the fence against the old owner. Then take its cells, connect, and go on."""
         adopted = await self._append(session, SessionAdopted(at=now(), nonce=nonce(), replica=self.replica))
         if adopted is None:
             return
+        await self.sessions.leave(session.id)
+        cells = await self._take_cells(session)
         try:
             sandbox = await SessionSandbox.adopt(self.engine, container, adopted.generation)
         except (EngineError, SandboxBroken, SandboxRefused) as error:
             logger.warning("cannot adopt session %s: %s", session.id, error)
-            await self._append(adopted, SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST))
+            await self._close_lost(adopted)
             return
-        memory_mb = self.opening.slots.reserve_memory_unconditionally(session.spec.limits)
-        owned = self.opening.own(adopted, sandbox, memory_mb)
-        await self.sessions.adopt(owned, await self._take_cells(session))
+        memory_mb = self.opening.slots.reserve_memory_unconditionally(
+            session.spec.limits, self.opening.buffer_mb
+        )
+        await self.sessions.adopt(self.opening.own(adopted, sandbox, memory_mb), cells)
         logger.info("adopted session %s; its interpreter kept running", session.id)
+
+    async def _close_lost(self, session: Session) -> None:
+        """Close a session whose container is gone, and end its cells."""
+        closed = await self._append(session, SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST))
+        if closed is not None:
+            await self.sessions.leave(session.id)
+            for run in await self._take_cells(session):
+                await self.opening.cells.end_with_session(run, closed)
+                self.opening.cells.forget(run)
+
+    async def _end_strays(self, alive: Set[str]) -> None:
+        """End the cells of this replica's sessions that a former owner accepted when it had already lost the session.
+
+        The supervisor has not started them: it ignores the former owner."""
+        owned = {*self.sessions.owned_ids()}
+        for execution in await self._open_cells() if owned else ():
+            if execution.spec.session_id in owned and execution.owner not in alive:
+                lost = Failed(at=now(), nonce=nonce(), error_type=FailureType.LOST, error=NEVER_STARTED)
+                event = Killed(at=now(), nonce=nonce()) if execution.kill_requested else lost
+                try:
+                    await self.executions.append(execution.id, execution.seq, [event], fence=execution.owner)
+                except Conflict as error:
+                    logger.info("%s has changed meanwhile: %s", execution.id, error)
 
     async def _append(self, session: Session, event: SessionEvent) -> Session | None:
         """Append an event of an orphaned session. Return its new state; None if it has changed meanwhile."""
@@ -83,40 +111,52 @@ class SessionRecovery:
 
     async def _take_cells(self, session: Session) -> Sequence[Run]:
         """Return the open cells of a session, in the order of their acceptance. They belong to this replica now."""
-        runs = []
+        ids = [cell.id for cell in await self._open_cells() if cell.spec.session_id == session.id]
+        runs = [await self._take_cell(execution_id) for execution_id in ids]
+        return [run for run in runs if run is not None]
+
+    async def _open_cells(self) -> Sequence[Execution]:
+        """Return the open cells of all sessions, in the order of their acceptance."""
+        found = []
         for execution_id in sorted((await self.executions.open_executions()).lengths):
             try:
                 events = await self.executions.read(execution_id)
-                execution = fold(execution_id, events)
+                execution = fold(execution_id, events) if events else None
             except CorruptLog as error:
                 self.corrupt_logs.report(execution_id, error)
                 continue
-            if execution.spec.session_id == session.id and execution.phase is not Phase.ENDED:
-                run = await self._take_cell(execution, events)
-                if run is not None:
-                    runs.append(run)
-        return runs
+            is_open = execution is not None and execution.phase is not Phase.ENDED
+            if execution is not None and is_open and execution.spec.session_id is not None:
+                found.append(execution)
+        return found
 
-    async def _take_cell(self, execution: Execution, events: Sequence[Event]) -> Run | None:
-        run = Run(execution.id)
-        run.record(events)
-        if execution.owner != self.replica:
-            taken = self._taking(execution)
+    async def _take_cell(self, execution_id: str) -> Run | None:
+        """Make a cell belong to this replica; return None if it has ended.
+
+        The adoption of the session is the fence. The owner of the cell may be back, and then write, too: so after a
+        conflict the new state decides."""
+        while True:
+            run = Run(execution_id)
+            run.record(await self.executions.read(execution_id))
+            taken = self._taking(run.execution)
             try:
-                await self.executions.append(run.id, run.seq, taken, fence=execution.owner)
+                if taken:
+                    await self.executions.append(run.id, run.seq, taken)
             except Conflict as error:
                 logger.info("%s has changed meanwhile: %s", run.id, error)
-                return None
+                continue
             run.record(taken)
-        if run.has_ended:
-            return None
-        self.opening.cells.active_runs.add(run)
-        return run
+            if run.has_ended:
+                return None
+            self.opening.cells.active_runs.add(run)
+            return run
 
     def _taking(self, execution: Execution) -> Sequence[Event]:
         """Return the events after which this replica owns a cell, or after which it is killed if that was requested
         while it waited."""
         at = now()
+        if execution.phase is Phase.ENDED or execution.owner == self.replica:
+            return []
         if execution.phase is Phase.RUNNING:
             return [Adopted(at=at, nonce=nonce(), replica=self.replica)]
         if execution.kill_requested:

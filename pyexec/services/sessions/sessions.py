@@ -2,27 +2,24 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import evolve, frozen
+from attrs import evolve
 
 from pyexec.aio import Broadcast
-from pyexec.domain.output_files import FileLimits
 from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason
-from pyexec.domain.session_request import SessionLimits, SessionRequest, resolve_session
+from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.session_view import SessionView, view_of
-from pyexec.domain.spec import Policy
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import (
     SHUTTING_DOWN,
-    InvalidRequest,
     KeyReused,
     KeyTaken,
     OwnedElsewhere,
     SessionEnded,
-    TooManySessions,
     Unavailable,
 )
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
@@ -30,27 +27,20 @@ from pyexec.services.active_runs import Run
 from pyexec.services.downloads import Download
 from pyexec.services.idempotency import check_key
 from pyexec.services.sessions.cells import Cell, CellRunner, request_fingerprint
+from pyexec.services.sessions.config import SessionsConfig
 from pyexec.services.sessions.directory import SessionDirectory, may_access
 from pyexec.services.sessions.files import FileListing, SessionFiles
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.owned_session import OwnedSession
+from pyexec.services.sessions.placement import SessionPlacement
 
 logger = logging.getLogger(__name__)
 
 ADOPTION_WAIT_SECONDS = 30.0
 """How long a request waits for the adoption of a session whose owner is gone."""
-
-
-@frozen(kw_only=True)
-class SessionsConfig:
-    """The operator's limits. `sessions_max` is for this replica; `leave_open` is True if another replica can adopt."""
-
-    replica: str
-    policy: Policy
-    limits: SessionLimits
-    sessions_max: int
-    file_limits: FileLimits
-    leave_open: bool
+POLL_SECONDS = 1.0
+CLOSE_SECONDS = 10.0
+"""How long the event log may delay the close of all sessions at shutdown."""
 
 
 class Sessions:
@@ -77,13 +67,20 @@ class Sessions:
         self._membership = membership
         self._cells = cells
         self._opening = opening
-        self._tenants = tenants
+        self._placement = SessionPlacement(
+            replica=config.replica,
+            sessions_max=config.sessions_max,
+            tenants=tenants,
+            membership=membership,
+            directory=directory,
+        )
         self._directory = directory
         self._owned: dict[str, OwnedSession] = {}
         self._changed = Broadcast()
         self._reserved: list[str] = []
         """The tenants of the sessions that are open here or being opened."""
         self._tasks: TaskGroup | None = None
+        self._draining = False
         self._files = SessionFiles(config.file_limits)
 
     @property
@@ -105,41 +102,30 @@ class Sessions:
         """Accept nothing more, and wait for the running cells, at most `seconds`.
 
         If no other replica can adopt the sessions, close them."""
+        self._draining = True
         async with anyio.create_task_group() as draining:
             for session in self._owned.values():
                 draining.start_soon(session.drain, seconds, name=f"drain {session.id}")
         if not self._config.leave_open:
-            for session in tuple(self._owned.values()):
-                await session.close(CloseReason.SHUTDOWN)
-            while self._owned:
-                await self._changed.wait()
+            with anyio.move_on_after(CLOSE_SECONDS):
+                await self._close_all()
 
     async def adopt(self, session: OwnedSession, cells: Sequence[Run]) -> None:
         """Run a session that this replica has adopted, and its open cells."""
         self._reserved.append(session.state.spec.tenant)
         await self._start(session, cells)
 
+    async def leave(self, session_id: str) -> None:
+        """Leave a session that had moved to another replica, if that is not known here yet."""
+        owned = self._owned.get(session_id)
+        if owned is not None:
+            owned.leave()
+        while owned is not None and self._owned.get(session_id) is owned:
+            await self._changed.wait()
+
     async def place(self, caller: Caller, tenant: str) -> None:
         """Raise `OwnedElsewhere` if only another replica has room for a session, `TooManySessions` if none has."""
-        tenant_max = self._tenants.get(tenant).max_sessions
-        if self._has_room and tenant_max is None:
-            return
-        sessions = await self._directory.all_open()
-        if tenant_max is not None and sum(each.spec.tenant == tenant for each in sessions) >= tenant_max:
-            raise TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")
-        if self._has_room:
-            return
-        counts = dict.fromkeys((await self._membership.members()).members, 0)
-        for session in sessions:
-            if session.owner in counts:
-                counts[session.owner] += 1
-        counts.pop(self._config.replica, None)
-        if caller.is_replica or not counts:
-            raise TooManySessions(
-                f"{self._config.sessions_max} sessions are open on this replica, which is its maximum "
-                "(PYEXEC_MAX_SESSIONS); close one, or try again later"
-            )
-        raise OwnedElsewhere(min(counts, key=lambda name: (counts[name], name)))
+        await self._placement.place(caller, tenant, len(self._reserved))
 
     async def open(
         self, request: SessionRequest, archive: AsyncIterator[bytes] | None, caller: Caller, tenant: str
@@ -147,6 +133,8 @@ class Sessions:
         """Open a session, which can take minutes if packages must be installed. Return it when it accepts cells.
 
         Raises `InvalidRequest`, `SetupFailed` or `ImageUnavailable` if the interpreter cannot start."""
+        if self._draining:
+            raise Unavailable(SHUTTING_DOWN)
         await self.place(caller, tenant)
         spec = evolve(resolve_session(request, self._config.policy, self._config.limits), tenant=tenant)
         self._reserved.append(tenant)
@@ -156,6 +144,9 @@ class Sessions:
             self._reserved.remove(tenant)
             raise
         await self._start(session)
+        self._opening.pending.discard(session.id)
+        if self._draining and not self._config.leave_open:
+            await session.close(CloseReason.SHUTDOWN)
         return self._view(session.state)
 
     async def get(self, session_id: str, caller: Caller) -> SessionView:
@@ -187,7 +178,7 @@ class Sessions:
     async def evaluate(self, session_id: str, cell: Cell, caller: Caller) -> Run | str:
         """Accept a cell. Return its run, or the id of the execution that has the caller's idempotency key."""
         owned = await self._own(session_id, caller)
-        self._check_timeout(cell)
+        cell.check(self._config.policy)
         try:
             await check_key(self._executions, cell.key, owned.state.spec.tenant)
             return await owned.accept(lambda starts: self._cells.accept(owned.state, cell, starts))
@@ -240,7 +231,9 @@ class Sessions:
         if self._tasks is None:
             raise Unavailable(SHUTTING_DOWN)
         self._owned[session.id] = session
-        await self._tasks.start(self._serve, session, cells, name=f"session {session.id}")
+        self._changed.notify_all()
+        with anyio.CancelScope(shield=True):
+            await self._tasks.start(self._serve, session, cells, name=f"session {session.id}")
 
     async def _serve(
         self, session: OwnedSession, cells: Sequence[Run], *, task_status: TaskStatus[None]
@@ -251,18 +244,18 @@ class Sessions:
             del self._owned[session.id]
             self._reserved.remove(session.state.spec.tenant)
             self._changed.notify_all()
+        if session.unfinished and self._tasks is not None:
+            end = partial(self._cells.end_unfinished, session.unfinished)
+            self._tasks.start_soon(end, name=f"cells of {session.id}")
 
-    @property
-    def _has_room(self) -> bool:
-        return len(self._reserved) < self._config.sessions_max
-
-    def _check_timeout(self, cell: Cell) -> None:
-        ceiling = self._config.policy.ceilings.timeout_seconds
-        if cell.timeout_seconds is not None and not 0.001 <= cell.timeout_seconds <= ceiling:
-            raise InvalidRequest(
-                f"timeout_seconds must be at least 0.001 and at most {ceiling:g}, not {cell.timeout_seconds:g}",
-                field="timeout_seconds",
-            )
+    async def _close_all(self) -> None:
+        async with anyio.create_task_group() as closing:
+            for session in self._owned.values():
+                closing.start_soon(
+                    session.close_with_retries, CloseReason.SHUTDOWN, name=f"close {session.id}"
+                )
+        while self._owned:
+            await self._changed.wait()
 
     async def _own(self, session_id: str, caller: Caller) -> OwnedSession:
         """Return the session if this replica owns it. If its owner is gone, wait for another replica to adopt it."""
@@ -283,7 +276,11 @@ class Sessions:
                         break
                     if session.owner in (await self._membership.members()).members:
                         raise OwnedElsewhere(session.owner or "")
-                version = (await self._log.all(version)).version
+                if session.owner == self._config.replica:  # it is about to be served here
+                    with anyio.move_on_after(POLL_SECONDS):
+                        await self._changed.wait()
+                else:
+                    version = (await self._log.all(version)).version
         raise Unavailable("the session is moving to another replica; send the request again")
 
     def _view(self, session: Session) -> SessionView:

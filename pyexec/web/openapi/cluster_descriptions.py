@@ -1,6 +1,14 @@
 """Descriptions of the types of the cluster's state."""
 
-from pyexec.domain.cluster import Capacity, ClusterView, PoolImage, ReplicaState, SandboxReuse, TenantQueue
+from pyexec.domain.cluster import (
+    Capacity,
+    ClusterView,
+    PoolImage,
+    ReplicaState,
+    SandboxReuse,
+    SessionCount,
+    TenantQueue,
+)
 from pyexec.web.openapi.field_docs import FieldDoc, TypeDoc, type_doc
 
 CLUSTER_TYPES: dict[type, TypeDoc] = {
@@ -18,6 +26,7 @@ CLUSTER_TYPES: dict[type, TypeDoc] = {
         served=FieldDoc("Kept for another program.", 10),
         discarded=FieldDoc("Removed after a program.", 1),
     ),
+    SessionCount: type_doc("Interpreter sessions.", open=FieldDoc("Open ones.", 2)),
     ReplicaState: type_doc(
         "A replica. If it does not answer, `ready` is false, and fields that only it knows are left out.",
         name=FieldDoc("Id of the replica.", "rep_1920b2262cee7f0d"),
@@ -33,6 +42,7 @@ CLUSTER_TYPES: dict[type, TypeDoc] = {
             "Sandboxes that wait for programs. Only operators see images besides the default image."
         ),
         reuse=FieldDoc("Reuse of sandboxes."),
+        sessions=FieldDoc("Interpreter sessions that it owns."),
         uptime_seconds=FieldDoc("Time since its start.", 3600.5),
     ),
     TenantQueue: type_doc(

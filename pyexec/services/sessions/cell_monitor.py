@@ -1,0 +1,87 @@
+"""Follow a cell that runs in the sandbox of its session, and enforce its timeout and its kill from outside."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+
+import anyio
+
+from pyexec.aio import FailureLog, retry
+from pyexec.domain.outcome import RunOutcome
+from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
+from pyexec.sandbox.protocol import Exited, Frame
+from pyexec.sandbox.session_protocol import CellEnded, CellStart
+from pyexec.sandbox.session_receivers import CellFrame
+from pyexec.sandbox.session_sandbox import FENCED, SessionSandbox
+from pyexec.services.active_runs import Run
+from pyexec.services.run_monitor import OutputLimits, follow
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+"""How much later than the supervisor this replica enforces the timeout of a cell. The supervisor needs two seconds for
+an interrupt, and some for a new interpreter."""
+
+
+async def follow_cell(
+    run: Run, sandbox: SessionSandbox, start: CellStart, limits: OutputLimits
+) -> RunOutcome:
+    """Run the code in the interpreter, and copy its output and displays until it ends.
+
+    If the supervisor does not end the cell in time, remove the sandbox."""
+    outcome: RunOutcome | None = None
+    async with anyio.create_task_group() as killing:
+        kill = partial(killing.start_soon, _kill, run, sandbox, start.nonce, name=f"kill {run.id}")
+        try:
+            with run.followed(kill), anyio.move_on_after(start.timeout + GRACE_SECONDS):
+                outcome = await follow(run, _frames(sandbox.run_cell(start)), limits)
+        except (SandboxBroken, SandboxRefused, EngineError) as error:
+            outcome = await _broken_outcome(run, sandbox, error)
+        killing.cancel_scope.cancel()
+    is_stuck = outcome is None or not outcome.reported_by_supervisor
+    if is_stuck and not run.inactive.is_set() and not sandbox.ended.is_set():
+        logger.error("the supervisor of %s did not end a cell in time; removing its sandbox", run.id)
+        await retry(
+            sandbox.remove,
+            FailureLog(logger, f"removing the sandbox of {run.id}"),
+            errors=(EngineError, Unavailable),
+        )
+    return outcome or RunOutcome(reason="timeout")
+
+
+async def _broken_outcome(run: Run, sandbox: SessionSandbox, error: Exception) -> RunOutcome:
+    """Return how a cell ended whose sandbox is gone.
+
+    If another replica has adopted the session, leave the cell to it."""
+    if sandbox.end_reason == FENCED:
+        run.detach()
+    elif not run.kill_requested.is_set() and await sandbox.ran_out_of_memory():
+        return RunOutcome(reason="out_of_memory")
+    if run.kill_requested.is_set():
+        return RunOutcome(reason="killed")
+    return RunOutcome(reason="session_lost", detail=f"the sandbox of the session is gone: {error}")
+
+
+async def _kill(run: Run, sandbox: SessionSandbox, start_nonce: str) -> None:
+    failures = FailureLog(logger, f"killing {run.id}")
+    with suppress(SandboxBroken):  # what follows the cell reports it
+        await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
+
+
+async def _frames(frames: AsyncIterator[CellFrame]) -> AsyncIterator[Frame]:
+    """Yield the frames of a cell as those of a program."""
+    async for frame in frames:
+        if not isinstance(frame, CellEnded):
+            yield frame
+            continue
+        yield Exited(
+            reason=frame.reason,
+            exit_code=frame.exit_code,
+            signalled=frame.signalled,
+            cpu_seconds=frame.usage.cpu_seconds,
+            peak_memory_bytes=frame.usage.peak_memory_bytes,
+            result_truncated=frame.result_truncated,
+            process_limit=frame.process_limit,
+            interpreter_restarted=frame.interpreter_restarted,
+        )

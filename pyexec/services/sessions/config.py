@@ -1,0 +1,19 @@
+"""The operator's settings for interpreter sessions."""
+
+from attrs import frozen
+
+from pyexec.domain.output_files import FileLimits
+from pyexec.domain.session_request import SessionLimits
+from pyexec.domain.spec import Policy
+
+
+@frozen(kw_only=True)
+class SessionsConfig:
+    """The operator's limits. `sessions_max` is for this replica; `leave_open` is True if another replica can adopt."""
+
+    replica: str
+    policy: Policy
+    limits: SessionLimits
+    sessions_max: int
+    file_limits: FileLimits
+    leave_open: bool

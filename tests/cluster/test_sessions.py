@@ -1,0 +1,119 @@
+"""Test that interpreter sessions survive the crash of their owner: variables, the running cell and the queue."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.cluster.scene_checks import recovery
+from tests.support.api import api_of
+from tests.support.cluster import Cluster, Replica, running_cluster
+from tests.support.consul import durable_agent
+from tests.support.server import installing_settings
+from tests.support.sessions import Session
+
+pytestmark = pytest.mark.independent
+
+SCENE = "kill -9 of a session's owner"
+RECOVERY_SECONDS_MAX = 30.0
+"""Consul drops the membership of a dead replica after 17 to 20 s; another replica adopts its sessions 5 s later."""
+ROUND_SECONDS = 100
+SETTINGS = {"default_memory_mb": "256", "default_disk_mb": "64", "warm_pool": "0"}
+RUNNING = """\
+import time
+print("begins", flush=True)
+time.sleep({seconds})
+rounds += 1
+print("ends", rounds)
+"""
+UNAVAILABLE = (502, 503)
+RUN_EVENTS = ["submitted", "claimed", "running", "adopted", "finished"]
+WAITED_EVENTS = ["submitted", "claimed", "released", "claimed", "running", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("crashes", "cell_seconds"),
+    [
+        pytest.param(1, 10, id="once"),
+        pytest.param(20, 30, id="20 times", marks=pytest.mark.soak),
+    ],
+)
+async def test_a_session_survives_the_crash_of_its_owner(
+    image: str, tmp_path: Path, crashes: int, cell_seconds: int
+) -> None:
+    """The running cell ends once, with its own result; the cell that waits runs after it; no cell runs twice."""
+    settings = {**SETTINGS, **installing_settings()}
+    with durable_agent(tmp_path / "consul") as consul, anyio.fail_after(ROUND_SECONDS * (crashes + 1)):
+        async with running_cluster(tmp_path, image, [consul], 3, **settings) as cluster:
+            document = await opened(cluster.urls[0])
+            numbers = range(1, crashes + 1)
+            seconds = [await crash(cluster, document, number, cell_seconds) for number in numbers]
+            recovery(SCENE, "variables available again", [round(each, 1) for each in seconds])
+            async with api_of(cluster.urls[0]) as api:
+                assert (await api.request("DELETE", f"/api/v1/sessions/{document['id']}")).status == 200
+            await cluster.stop()
+    assert max(seconds) <= RECOVERY_SECONDS_MAX
+
+
+async def opened(url: str) -> Any:
+    """Open a session with the variable `rounds` on the replica at `url`."""
+    async with api_of(url) as api:
+        answer = await api.request("POST", "/api/v1/sessions", json={})
+        assert answer.status == 201, answer.document
+        await Session(api, answer.document).result("rounds = 0")
+        return answer.document
+
+
+async def crash(cluster: Cluster, document: Any, number: int, cell_seconds: int) -> float:
+    """Kill the owner while a cell runs and another one waits. Check both, and return after how many seconds the
+    variables could be read again. At the end, the owner is back as another replica."""
+    victim = await owner_of(cluster, document)
+    other = next(replica for replica in cluster.replicas if replica is not victim)
+    async with api_of(other.url) as api:
+        session = Session(api, document)
+        running = await session.submitted(RUNNING.format(seconds=cell_seconds))
+        await api.until_printed(running, b"begins")
+        waiting = await session.submitted("rounds * 10")
+        killed_at = time.monotonic()
+        await victim.kill()
+        await until_adopted(session, victim.url, cluster)
+        seconds = time.monotonic() - killed_at
+        ended = await api.ended(running)
+        assert (ended["status"], ended["stdout"]) == ("completed", f"begins\nends {number}\n"), ended
+        waited = await api.ended(waiting)
+        assert (waited["status"], waited["result"]) == ("completed", str(number * 10)), waited
+        assert (await session.result("rounds"))["result"] == str(number)
+        assert (await session.get())["interpreter_restarts"] == 0
+        assert await event_names(session, running) == RUN_EVENTS
+        assert await event_names(session, waiting) == WAITED_EVENTS
+    await victim.start()
+    return seconds
+
+
+async def owner_of(cluster: Cluster, document: Any) -> Replica:
+    """Return the replica that owns the session, as any running replica sees it."""
+    async with api_of(next(replica.url for replica in cluster.replicas if replica.server is not None)) as api:
+        name = (await Session(api, document).get())["replica"]
+    address = (await cluster.members())[name]["address"]
+    return next(replica for replica in cluster.replicas if replica.url == address)
+
+
+async def until_adopted(session: Session, dead: str, cluster: Cluster) -> None:
+    """Wait until the session answers again, from another replica than the one at `dead`."""
+    members = await cluster.members()
+    gone = next(name for name, member in members.items() if member["address"] == dead)
+    while True:
+        answer = await session.api.get(session.path)
+        assert answer.status in (200, *UNAVAILABLE), answer.document
+        if answer.status == 200 and answer.document["replica"] != gone:
+            assert answer.document["status"] == "open"
+            return
+        await anyio.sleep(0.2)
+
+
+async def event_names(session: Session, execution_id: str) -> Sequence[str]:
+    answer = await session.api.get(f"/api/v1/executions/{execution_id}/timeline")
+    return [event["type"] for event in answer.document["events"]]

@@ -1,0 +1,170 @@
+"""Interpreter sessions: the order of cells, their ends, limits, close and drain, on one or two replicas."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pyexec.errors import KeyReused, QueueFull, SessionEnded
+from pyexec.services.sessions.owned_session import CELLS_MAX
+from tests.services.session_replicas import Scene, checked_scene, scripted
+
+__all__ = ["scripted"]
+
+CLOSED = ("failed", "session_closed")
+LOST = ("failed", "lost")
+
+
+@pytest.fixture
+def scene(scripted: None) -> Iterator[Scene]:
+    with checked_scene() as scene:
+        yield scene
+
+
+def test_cells_run_one_after_another_in_the_order_of_acceptance(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    cells = [scene.send(life, session) for _ in range(4)]
+    assert [str(scene.state(cell).phase) for cell in cells] == ["running", "claimed", "claimed", "claimed"]
+    for number in range(4):
+        scene.call(lambda: scene.box().print(b"hello"))
+        scene.finish(number)
+    assert [cell.code for cell in scene.box().started] == [cell.code for cell in cells]
+    ends = [scene.state(cell).terminal for cell in cells]
+    assert [end.exit_code for end in ends if end is not None] == [0, 1, 2, 3]
+    assert not scene.box().refused
+    assert scene.box().frames == []
+
+
+def test_a_waiting_cell_that_is_killed_ends_at_once_and_never_starts(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    _, killed, last = (scene.send(life, session) for _ in range(3))
+    scene.kill(life, killed)
+    assert scene.end(killed) == ("killed", None)
+    scene.finish()
+    scene.finish()
+    assert scene.end(last) == ("completed", None)
+    assert killed.code not in [cell.code for cell in scene.box().started]
+
+
+def test_a_running_cell_that_is_killed_is_interrupted(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    killed, last = (scene.send(life, session) for _ in range(2))
+    scene.kill(life, killed)
+    assert scene.end(killed) == ("killed", None)
+    assert str(scene.state(last).phase) == "running"
+
+
+def test_close_ends_all_cells_and_gives_the_memory_back_once(scene: Scene) -> None:
+    life = scene.start()
+    before = life.free_mb
+    session = scene.open(life)
+    assert life.free_mb < before
+    ran, waited = scene.send(life, session), scene.send(life, session)
+    scene.close(life, session)
+    scene.close(life, session)
+    assert [scene.end(cell) for cell in (ran, waited)] == [CLOSED, CLOSED]
+    assert scene.session(session).close_reason == "deleted"
+    assert (life.free_mb, scene.boxes, life.sessions.open_count) == (before, [], 0)
+    assert isinstance(scene.send(life, session).error, SessionEnded)
+
+
+def test_an_idle_session_is_closed_but_not_while_a_cell_runs(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life, idle_timeout_seconds=100)
+    scene.wait(99)
+    scene.send(life, session)
+    scene.wait(150)
+    assert scene.session(session).is_open
+    scene.finish()
+    scene.wait(99)
+    assert scene.session(session).is_open
+    scene.wait(2)
+    assert scene.session(session).close_reason == "idle"
+
+
+def test_a_session_is_closed_at_the_end_of_its_lifetime(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life, lifetime_seconds=100)
+    cell = scene.send(life, session)
+    scene.wait(101)
+    assert scene.session(session).close_reason == "lifetime"
+    assert scene.end(cell) == CLOSED
+
+
+def test_the_queue_of_a_session_is_bounded(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    cells = [scene.send(life, session, passes=10) for _ in range(CELLS_MAX + 2)]
+    assert [cell.error for cell in cells[:-1]] == [None] * (CELLS_MAX + 1)
+    assert isinstance(cells[-1].error, QueueFull)
+
+
+def test_a_key_runs_a_cell_once(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    first, again = (scene.send(life, session, "1", key="key") for _ in range(2))
+    assert first.execution_id == again.execution_id
+    assert isinstance(scene.send(life, session, "2", key="key").error, KeyReused)
+    assert len(scene.box().started) == 1
+
+
+def test_a_drain_with_consul_waits_for_the_running_cell_and_leaves_the_session_open(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    session = scene.open(first)
+    ran, waited = (scene.send(first, session) for _ in range(2))
+    scene.call(first.stop.requested.set, 20)
+    scene.finish()
+    scene.wait(1)
+    assert scene.end(ran) == ("completed", None)
+    assert first.ended.is_set()
+    assert [str(scene.state(waited).phase), len(scene.box().started)] == ["claimed", 1]
+    scene.wait(10)
+    assert scene.session(session).owner == second.name
+    scene.finish()
+    assert scene.end(waited) == ("completed", None)
+
+
+def test_a_drain_without_consul_closes_the_sessions(scene: Scene) -> None:
+    life = scene.start(single=True)
+    session = scene.open(life)
+    ran, waited = (scene.send(life, session) for _ in range(2))
+    scene.call(life.stop.requested.set, 20)
+    scene.finish()
+    scene.wait(1)
+    assert scene.end(ran) == ("completed", None)
+    assert scene.end(waited) == CLOSED
+    assert (scene.session(session).close_reason, scene.boxes) == ("shutdown", [])
+
+
+def test_a_session_whose_container_is_gone_is_lost_and_its_waiting_cells_never_start(scene: Scene) -> None:
+    life = scene.start()
+    before = life.free_mb
+    session = scene.open(life)
+    ran, waited = (scene.send(life, session) for _ in range(2))
+    scene.call(scene.box().end, 60)
+    assert (scene.end(ran), scene.end(waited)) == (LOST, CLOSED)
+    assert scene.state(waited).started_at is None
+    assert scene.session(session).close_reason == "lost"
+    assert life.free_mb == before
+
+
+def test_a_session_whose_sandbox_ran_out_of_memory_says_so(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    cell, box = scene.send(life, session), scene.box()
+    box.ran_out_of_memory = True
+    scene.call(box.end, 60)
+    assert scene.end(cell) == ("failed", "out_of_memory")
+    assert scene.session(session).close_reason == "memory"
+
+
+def test_a_restart_between_cells_is_recorded(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    scene.call(scene.box().restart, 30)
+    cell = scene.send(life, session)
+    scene.call(lambda: scene.box().finish(137, "timeout", restarted=True), 40)
+    assert scene.end(cell) == ("failed", "timeout")
+    assert scene.session(session).restarts == 2
