@@ -10,7 +10,8 @@ from typing import Final
 import anyio
 
 from benchmarks.timing import Samples, timed
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.config import ConsulConfig
+from pyexec.adapters.consul.kv import ConsulKV
 from pyexec.adapters.consul.log import ConsulLog
 from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.adapters.sqlite.log import EmbeddedLog

@@ -6,12 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 from attrs import field, frozen
 
 from pyexec.domain.isolation import LIMITS
-from pyexec.domain.session_request import SessionLimits
-from pyexec.domain.spec import Limits, Policy
 
 PREFIX = "PYEXEC_"
 
@@ -277,35 +274,6 @@ class Settings:
     adoption_grace: float = _replicas(
         20.0, "time that other replicas get to adopt a dead replica's programs, in seconds", minimum=0
     )
-
-    def policy(self, engine_cpus: int) -> Policy:
-        """Return the defaults and ceilings of a run. Docker refuses limits above the number of its CPUs.
-
-        A ceiling is also the default where there is no other: a request could evade it by naming no limit."""
-        defaults, ceilings = self.limits("default"), self.limits("max")
-        cpus = min(engine_cpus, ceilings.cpus or engine_cpus)
-        return Policy(
-            default_image=self.default_image,
-            defaults=attrs.evolve(
-                defaults,
-                cpus=cpus if defaults.cpus is None and ceilings.cpus is not None else defaults.cpus,
-                cpu_seconds=defaults.cpu_seconds or ceilings.cpu_seconds,
-            ),
-            ceilings=attrs.evolve(ceilings, cpus=cpus),
-            allowed_images=self.allowed_images,
-            setup_allowed=self.setup_network != "none",
-        )
-
-    def limits(self, kind: str) -> Limits:
-        """Return the `default` limits of a run, or the `max` ones."""
-        names = ("memory_mb", "disk_mb", "cpu_shares", "cpus", "cpu_seconds")
-        numbers = {name: getattr(self, f"{kind}_{name}") for name in names}
-        return Limits(timeout_seconds=getattr(self, f"{kind}_timeout"), network_disabled=True, **numbers)
-
-    def session_limits(self) -> SessionLimits:
-        """Return the limits of a session's times."""
-        idle, idle_max = self.session_idle_timeout, self.max_session_idle_timeout
-        return SessionLimits(idle_default=idle, idle_max=idle_max, lifetime_max=self.session_lifetime)
 
     def engine_host(self) -> str:
         """Return the address of the Docker engine: PYEXEC_DOCKER_SOCKET, PYEXEC_DOCKER_HOST, DOCKER_HOST or the usual

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from pyexec.adapters.docker.engine import DockerEngine, DockerInfo
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
+from pyexec.limits import policy_of
 from pyexec.ports import EngineIdentity, Image
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.sandbox.isolation_check import PROBE_LABEL, IsolationCheck, ProbeRunner
@@ -148,7 +149,7 @@ class _EngineChecks:
 
     async def _start_sandbox(self) -> float:
         """Start a sandbox and remove it; return how long it took to become ready, in seconds."""
-        policy = self.settings.policy(self.identity.cpus)
+        policy = policy_of(self.settings, self.identity.cpus)
         spec = container_spec(self.settings, {PROBE_LABEL: "check"}, default_kind(policy))
         begun = perf_counter()
         sandbox = await Sandbox.start(self.engine, spec)

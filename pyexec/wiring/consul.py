@@ -5,8 +5,9 @@ import secrets
 from contextlib import AsyncExitStack
 
 from pyexec.adapters.consul.blobs import ConsulBlobs
+from pyexec.adapters.consul.config import ConsulConfig
 from pyexec.adapters.consul.index import InvalidKeyReporter
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Entry
+from pyexec.adapters.consul.kv import ConsulKV, Entry
 from pyexec.adapters.consul.log import ConsulLog
 from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.adapters.consul.schema import DEPLOYMENT

@@ -16,6 +16,7 @@ from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.errors import SettingsError
 from pyexec.guest.session_lines import LINE_BYTES_MAX
 from pyexec.guest.wire import REPORT_BYTES_EXTRA
+from pyexec.limits import policy_of
 from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
@@ -83,7 +84,7 @@ def build_pool(
     """Build the pool of idle sandboxes."""
     return Pool(
         engine,
-        default_kind=default_kind(settings.policy(identity.cpus)),
+        default_kind=default_kind(policy_of(settings, identity.cpus)),
         size=min(settings.warm_pool, settings.warm_memory_mb // IDLE_SANDBOX_MB),
         parallel=identity.cpus,
         image_of=environments.get_image,

@@ -8,6 +8,7 @@ from pyexec import __version__
 from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tenants import Tenants
+from pyexec.limits import policy_of
 from pyexec.metrics import (
     ACTIVE_EXECUTIONS,
     BACKLOG,
@@ -187,7 +188,7 @@ def build_submissions(shared: SharedParts, preparation: Preparation, runner: Run
     settings = shared.settings
     return Submissions(
         SubmissionConfig(
-            policy=evolve(settings.policy(shared.identity.cpus), webhooks=shared.webhooks.policy),
+            policy=evolve(policy_of(settings, shared.identity.cpus), webhooks=shared.webhooks.policy),
             members_max=settings.max_archive_members,
             queue_timeout_seconds=settings.queue_timeout,
             spool_dir=settings.data_dir,

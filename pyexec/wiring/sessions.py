@@ -6,6 +6,7 @@ from attrs import frozen
 
 from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.limits import policy_of, session_limits_of
 from pyexec.metrics import SESSION_LIMIT, SESSIONS_OPEN
 from pyexec.ports import Engine
 from pyexec.sandbox.pool.pool import Pool
@@ -38,7 +39,7 @@ def build_sessions(
 ) -> SessionServices:
     """Build the services of interpreter sessions."""
     settings, stores = shared.settings, shared.stores
-    policy = settings.policy(shared.identity.cpus)
+    policy = policy_of(settings, shared.identity.cpus)
     directory = SessionDirectory(shared.session_log, shared.corrupt_logs)
     cells = CellRunner(
         replica=shared.replica_id,
@@ -69,7 +70,7 @@ def build_sessions(
         SessionsConfig(
             replica=shared.replica_id,
             policy=policy,
-            limits=settings.session_limits(),
+            limits=session_limits_of(settings),
             sessions_max=settings.max_sessions,
             file_limits=FileLimits(
                 bytes_max=2 * settings.max_disk_mb * MEBIBYTE,

@@ -6,7 +6,8 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.config import ConsulConfig
+from pyexec.adapters.consul.kv import ConsulKV
 from pyexec.adapters.consul.log import ConsulLog
 from pyexec.domain.events import Event, Failed, Running, Submitted
 from pyexec.domain.execution import Phase, fold

@@ -14,7 +14,8 @@ from typing import TypeVar
 from pyexec.adapters.blobs.file_store import FileBlobs
 from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.consul.blobs import ConsulBlobs
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.config import ConsulConfig
+from pyexec.adapters.consul.kv import ConsulKV
 from pyexec.adapters.consul.log import ConsulLog
 from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.adapters.sqlite.log import EmbeddedLog

@@ -8,7 +8,8 @@ import sys
 import anyio
 from anyio import to_thread
 
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.config import ConsulConfig
+from pyexec.adapters.consul.kv import ConsulKV
 from pyexec.adapters.consul.log import ConsulLog
 from pyexec.adapters.consul.membership import ConsulMembership
 from pyexec.errors import ExecutorError

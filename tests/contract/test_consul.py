@@ -11,7 +11,8 @@ import pytest
 from anyio import fail_after
 
 from pyexec.adapters.consul.blobs import ConsulBlobs
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV, Operation, create
+from pyexec.adapters.consul.config import ConsulConfig
+from pyexec.adapters.consul.kv import ConsulKV, Operation, create
 from pyexec.domain.events import Failed, FailureType
 from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
 from pyexec.ports import IdempotencyKey

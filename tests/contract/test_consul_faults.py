@@ -9,7 +9,8 @@ import anyio
 import pytest
 from anyio import fail_after, to_thread
 
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.config import ConsulConfig
+from pyexec.adapters.consul.kv import ConsulKV
 from pyexec.errors import Conflict, ConsulSessionLost, SettingsError, Unavailable
 from pyexec.ports import EventLog
 from tests.contract.logs import consul_parts, in_own_task, prefix_of

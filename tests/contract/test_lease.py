@@ -12,7 +12,8 @@ import anyio
 import pytest
 from anyio import fail_after, to_thread
 
-from pyexec.adapters.consul.kv import ConsulConfig, ConsulKV
+from pyexec.adapters.consul.config import ConsulConfig
+from pyexec.adapters.consul.kv import ConsulKV
 from pyexec.adapters.consul.membership import TTL_SECONDS, ConsulMembership
 from pyexec.adapters.single_member import SingleMember
 from pyexec.errors import Conflict, ConsulSessionLost

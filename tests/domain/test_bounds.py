@@ -12,7 +12,7 @@ from aiohttp.multipart import parse_content_disposition
 from aiohttp.test_utils import make_mocked_request
 from attrs import evolve
 
-from pyexec.codec import parse_json, parse_request
+from pyexec.codec import parse_request
 from pyexec.domain.archive import DEPTH_MAX, ArchiveCheck, ArchiveLimits
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
@@ -26,6 +26,7 @@ from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.domain.tar_headers import EXTENDED_HEADER_MAX
 from pyexec.domain.traceback import parse_traceback
 from pyexec.errors import InvalidRequest
+from pyexec.json_parser import parse_json
 from pyexec.web.accept import EVENT_STREAM, prefers
 from pyexec.web.schemas import WaitQuery, read_query
 from pyexec.web.sse import parse_position

@@ -18,7 +18,6 @@ from pyexec.codec import (
     decode_session_event,
     encode_event,
     event_name,
-    parse_json,
     parse_request,
     timestamp,
     to_json,
@@ -30,6 +29,7 @@ from pyexec.domain.result import result_of
 from pyexec.domain.session_events import SessionEvent
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest
+from pyexec.json_parser import parse_json
 from tests.events import any_event, any_session_event, moments, submitted, texts
 
 json_values = st.recursive(

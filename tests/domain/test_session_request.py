@@ -12,6 +12,7 @@ from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.session_view import view_of
 from pyexec.domain.spec import SessionSpec
 from pyexec.errors import InvalidRequest, SettingsError
+from pyexec.limits import policy_of, session_limits_of
 from pyexec.settings_parser import read_settings
 from tests.events import START
 
@@ -21,7 +22,7 @@ SESSION = "ses_" + 32 * "0"
 
 def resolved(body: dict[str, Any]) -> SessionSpec:
     request = parse_request(body, SessionRequest, what="body")
-    return resolve_session(request, SETTINGS.policy(4), SETTINGS.session_limits())
+    return resolve_session(request, policy_of(SETTINGS, 4), session_limits_of(SETTINGS))
 
 
 def test_missing_fields_have_the_defaults_of_the_server() -> None:

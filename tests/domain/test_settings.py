@@ -3,6 +3,7 @@
 import pytest
 
 from pyexec.errors import SettingsError
+from pyexec.limits import policy_of
 from pyexec.settings import Settings
 from pyexec.settings_parser import find_errors, read_settings, setting_docs
 from pyexec.wiring.services import memory_budget_mb, setups_max
@@ -84,7 +85,8 @@ def test_a_default_cannot_be_over_its_ceiling() -> None:
 
 def test_a_ceiling_of_the_processor_is_the_default_too() -> None:
     def defaults(**variables: str) -> tuple[float | None, float | None]:
-        policy = read_settings({f"PYEXEC_{name}": value for name, value in variables.items()}).policy(4)
+        settings = read_settings({f"PYEXEC_{name}": value for name, value in variables.items()})
+        policy = policy_of(settings, 4)
         return policy.defaults.cpus, policy.defaults.cpu_seconds
 
     assert defaults() == (None, None)
@@ -97,7 +99,7 @@ def test_a_ceiling_of_the_processor_is_the_default_too() -> None:
 
 
 def test_no_request_gets_more_than_its_part_of_the_processor_by_default() -> None:
-    assert read_settings({}).policy(4).ceilings.cpu_shares == 1024
+    assert policy_of(read_settings({}), 4).ceilings.cpu_shares == 1024
 
 
 def test_lists_are_separated_by_commas() -> None:

@@ -10,6 +10,7 @@ from pyexec.codec import parse_request
 from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.errors import InvalidRequest
+from pyexec.limits import policy_of, session_limits_of
 from pyexec.settings import Settings
 from pyexec.settings_parser import read_settings
 from pyexec.web.application import ROUTES
@@ -40,7 +41,7 @@ def settings_of(name: str) -> Settings:
 
 def server_of(name: str) -> tuple[dict[str, Any], Any]:
     settings = settings_of(name)
-    return openapi_document(ROUTES, server_info(settings)), settings.policy(engine_cpus=4)
+    return openapi_document(ROUTES, server_info(settings)), policy_of(settings, engine_cpus=4)
 
 
 def metadata_of(body: dict[str, Any], schema: str) -> Metadata:
@@ -69,7 +70,7 @@ def test_a_server_accepts_its_own_examples(server: str, schema: str) -> None:
         Draft202012Validator({**document, "$ref": f"#/components/schemas/{schema}"}).validate(body)
         if schema == "SessionRequest":
             request = parse_request(body, SessionRequest, what="body")
-            resolve_session(request, policy, settings_of(server).session_limits())
+            resolve_session(request, policy, session_limits_of(settings_of(server)))
         else:
             resolve(metadata_of(body, schema), policy)
 

@@ -15,6 +15,7 @@ from marshmallow import RAISE
 from pyexec import __version__
 from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest, Limits
+from pyexec.limits import limits_of, session_limits_of
 from pyexec.settings import Settings
 from pyexec.web.middleware import SAFE_METHODS, is_public
 from pyexec.web.openapi.examples import MEDIA_TYPE_EXAMPLES, TYPE_EXAMPLES
@@ -71,12 +72,12 @@ class ServerInfo:
 
 def server_info(settings: Settings, *, requires_token: bool = False) -> ServerInfo:
     """Derive the properties from the settings."""
-    times = settings.session_limits()
+    times = session_limits_of(settings)
     return ServerInfo(
         version=__version__,
         default_image=settings.default_image,
-        default_limits=settings.limits("default"),
-        max_limits=settings.limits("max"),
+        default_limits=limits_of(settings, "default"),
+        max_limits=limits_of(settings, "max"),
         session_times={
             "idle_timeout_seconds": (times.idle_default, times.idle_max),
             "lifetime_seconds": (times.lifetime_max, times.lifetime_max),

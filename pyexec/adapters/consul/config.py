@@ -1,0 +1,51 @@
+"""The address of Consul and the certificates for it."""
+
+import ssl
+from pathlib import Path
+
+from attrs import frozen
+from yarl import URL
+
+from pyexec.errors import SettingsError
+
+
+@frozen(kw_only=True)
+class ConsulConfig:
+    """The address of Consul (`host:port`, `http://…` or `https://…`), and the prefix of all keys of the deployment.
+
+    `ca_file` holds certificate authorities to trust in addition to those of the machine. `cert_file` holds the
+    client certificate and its key, if Consul requires one."""
+
+    address: str
+    prefix: str = "pyexec"
+    token: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+
+    def url(self) -> URL:
+        """Parse the address. Raises `SettingsError` if it is not valid."""
+        try:
+            named = "://" in self.address
+            url = URL(self.address if named else f"http://{self.address}")
+            port = url.port if named else url.explicit_port
+            usable = url.scheme in ("http", "https") and url.host and port and url.path == "/"
+        except ValueError:
+            usable = None
+        if not usable:
+            allowed = "host:port, http://host:port and https://host:port"
+            raise SettingsError(f"PYEXEC_CONSUL_ADDR is {self.address!r}; allowed are {allowed}")
+        return url
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the TLS context; None for plain HTTP. Raises `SettingsError` if a certificate cannot be read."""
+        if self.url().scheme != "https":
+            return None
+        try:
+            context = ssl.create_default_context()
+            if self.ca_file is not None:
+                context.load_verify_locations(self.ca_file)
+            if self.cert_file is not None:
+                context.load_cert_chain(self.cert_file)
+        except OSError as error:  # includes ssl.SSLError
+            raise SettingsError(f"the certificates for Consul cannot be read: {error}") from error
+        return context
