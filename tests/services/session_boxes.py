@@ -5,7 +5,6 @@ until they are acknowledged, and without a lease it ends."""
 
 from collections.abc import AsyncIterator
 from functools import partial
-from itertools import count
 from typing import Self
 
 import anyio
@@ -19,10 +18,8 @@ from pyexec.guest.session import LEASE_SECONDS
 from pyexec.sandbox.protocol import OutputChunk
 from pyexec.sandbox.session_protocol import CellEnded, CellStart, SessionPlan, Synced
 from pyexec.sandbox.session_receivers import CellFrame
-from tests.services.containers import Box, MemoryEngine
+from tests.services.containers import Box
 from tests.services.world import Process, ProcessEngine
-
-_numbers = count(1)
 
 
 @define(eq=False)
@@ -286,27 +283,3 @@ class ScriptedSandbox:
 
     def _broken(self) -> SandboxBroken:
         return SandboxBroken(f"the session's sandbox has ended: {self.end_reason or 'the server shuts down'}")
-
-
-class SessionPool:
-    """A pool with a sandbox for each session."""
-
-    def __init__(self, engine: MemoryEngine, process: Process) -> None:
-        self._engine = engine
-        self._process = process
-
-    async def take(self, _kind: object, _tenant: str) -> SessionBox:
-        await self._process.passing()
-        self._engine.check()
-        labels = {
-            "pyexec.deployment": "deployment",
-            "pyexec.engine": self._engine.name,
-            "pyexec.replica": self._process.name,
-        }
-        box = SessionBox(f"session-{next(_numbers)}", labels, self._engine)
-        self._engine.boxes[box.id] = box
-        self._engine.call_later(1800, box._end_without_lease)
-        return box
-
-    def forget(self, _sandbox: object) -> None:
-        """Do nothing: the sandbox is not reused."""

@@ -27,7 +27,8 @@ from pyexec.wiring import replica as wiring
 from pyexec.wiring.sessions import SessionServices, build_sessions
 from tests.services.images import image
 from tests.services.replicas import Life
-from tests.services.session_boxes import ScriptedSandbox, SessionBox, SessionPool
+from tests.services.session_boxes import ScriptedSandbox, SessionBox
+from tests.services.session_pool import SessionPool
 from tests.services.virtual_time import VirtualLoop
 from tests.services.world import Crashed, World
 
@@ -146,13 +147,13 @@ class Scene:
     def start(self, engine: str = ENGINE, *, single: bool = False) -> SessionLife:
         """Start a replica."""
 
-        async def start() -> SessionLife:
+        async def start() -> None:
             life = SessionLife(self.world, f"rep_{next(self._numbers)}", engine, single=single)
+            self.lives.append(life)
             self.world.tasks.start_soon(life.run, name=life.name)
             await anyio.sleep(1)
-            return life
 
-        self.lives.append(self.do(start()))
+        self.do(start())
         return self.lives[-1]
 
     def spawn(self, work: Callable[[], Awaitable[None]], name: str, passes: int = 0) -> None:

@@ -94,9 +94,12 @@ class Sessions:
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the sessions of this replica until cancelled. Then they are left to adoption."""
-        async with anyio.create_task_group() as self._tasks:
-            task_status.started()
-            await anyio.sleep_forever()
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                task_status.started()
+                await anyio.sleep_forever()
+        finally:
+            self._tasks = None
 
     async def drain(self, seconds: float) -> None:
         """Accept nothing more, and wait for the running cells, at most `seconds`.
