@@ -25,6 +25,10 @@ NAMES = [
     "kill_execution",
     "list_executions",
     "read_output_file",
+    "open_session",
+    "close_session",
+    "write_file",
+    "read_file",
 ]
 UNKNOWN = "exe_0190a2b4c6d87e1f9a0b1c2d3e4f5061"
 

@@ -61,8 +61,7 @@ class SessionFiles:
         """Return one file, with the size that it has when it is opened. If it shrinks meanwhile, the transfer breaks.
 
         Raises `UnknownFile` if there is no such file, also for a directory and for a link out of /work."""
-        [pattern] = normalize_patterns([glob.escape(path)])
-        frames = self._frames(session, pattern)
+        frames = self._frames(session, glob.escape(path))
         header = await anext(frames, None)
         if not isinstance(header, FileHeader) or header.path != pattern_path(path):
             await frames.aclose()
@@ -71,10 +70,9 @@ class SessionFiles:
 
     async def list(self, session: OwnedSession, pattern: str) -> FileListing:
         """Return the files that match a pattern, such as `*.csv` or `out/`."""
-        [normal] = normalize_patterns([pattern])
         files: list[OutputFile] = []
         truncated = False
-        async with aclosing(self._frames(session, normal, contents=False)) as frames:
+        async with aclosing(self._frames(session, pattern, contents=False)) as frames:
             async for frame in frames:
                 if isinstance(frame, FileHeader):
                     files.append(OutputFile(path=frame.path, size=frame.size))
@@ -84,9 +82,8 @@ class SessionFiles:
 
     async def archive(self, session: OwnedSession, pattern: str) -> AsyncIterator[bytes]:
         """Yield the files that match a pattern as a tar."""
-        [normal] = normalize_patterns([pattern])
         padding = 0
-        async with aclosing(self._frames(session, normal)) as frames:
+        async with aclosing(self._frames(session, pattern)) as frames:
             async for frame in frames:
                 if isinstance(frame, FileHeader):
                     yield bytes(padding) + _tar_header(frame)
