@@ -70,7 +70,8 @@ def _check_memory(life: SessionLife) -> None:
     assert life.replica is not None
     owned = life.sessions._owned.values()
     slots = life.replica.runner._slots
-    assert -life.free_mb == sum(slots._memory_for(session.state.spec.limits) for session in owned)
+    buffer_mb = life.sessions._opening.buffer_mb
+    assert -life.free_mb == sum(slots._memory_for(each.state.spec.limits) + buffer_mb for each in owned)
     assert len(life.sessions._reserved) == life.sessions.open_count
     assert not life.replica.runner._active_runs.all()
 

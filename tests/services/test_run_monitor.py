@@ -1,7 +1,6 @@
 """Test the outcome of a run whose supervisor reports nothing: it is killed, too late, or it does not answer."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ async def outcome_of(run: Run, sandbox: Any) -> RunOutcome:
         files=OutputFileLimits(limits=FileLimits(bytes_max=1), spool_dir=Path()),
     )
     with anyio.fail_after(10):
-        return await monitor(run, sandbox, partial(follow, run, sandbox, limits), limits)
+        return await monitor(run, sandbox, lambda: follow(run, sandbox.frames(), limits), limits)
 
 
 async def test_a_sandbox_that_the_kernel_killed_for_memory_is_out_of_memory(run: Run) -> None:

@@ -12,6 +12,7 @@ from pyexec.domain.events import Event
 from pyexec.domain.execution import fold
 from pyexec.domain.session import Session, fold_session
 from pyexec.domain.tenants import Tenants
+from pyexec.domain.webhooks import WebhookPolicy
 from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.clock import now
 from pyexec.services.event_log import CorruptLogReporter
@@ -20,6 +21,7 @@ from pyexec.services.retention import Retention
 from pyexec.services.session_reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
+from pyexec.services.webhooks import WebhookDeliveries
 from tests.contract.logs import member
 from tests.events import (
     claimed,
@@ -32,6 +34,7 @@ from tests.events import (
     running,
     submitted,
 )
+from tests.services.replicas import NoReceiver
 from tests.services.test_completion import FailingBlobs
 from tests.services.world import InlineLog
 
@@ -52,7 +55,17 @@ def reconciler_of(log: InlineLog, membership: SingleMember) -> Reconciler:
         slots=Slots(concurrent_max=2, queue_max=2, memory_mb_max=4096, overhead_mb=0, tenants=tenants),
         lane=SetupLane(1, tenants),
         active_runs=ActiveRuns(),
-        retention=Retention(log=log, blobs=SweptBlobs(), corrupt_logs=corrupt_logs, ttl_seconds=300),
+        retention=Retention(
+            log=log, blobs=SweptBlobs(), corrupt_logs=corrupt_logs, ttl_seconds=300, webhook_seconds=300
+        ),
+        webhooks=WebhookDeliveries(
+            log=log,
+            blobs=SweptBlobs(),
+            sender=NoReceiver(),
+            policy=WebhookPolicy(),
+            shows_tenant=False,
+            corrupt_logs=corrupt_logs,
+        ),
         sessions=SessionReconciler(
             log.sessions, adoption_seconds=0.0, ttl_seconds=300, corrupt_logs=corrupt_logs
         ),
