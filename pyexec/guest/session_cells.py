@@ -51,7 +51,8 @@ class Cells:
     def wait_until_ready(self):
         """Wait until the interpreter is ready. Return the reason if it is not, else None."""
         while not self.interpreter.is_ready:
-            if self.interpreter.is_dead or time.monotonic() > self.ready_by:
+            is_dead = self.interpreter.is_dead or self.interpreter.channel is None
+            if is_dead or time.monotonic() > self.ready_by:
                 return self.discard_interpreter()
             poller = select.poll()
             poller.register(self.interpreter.channel, select.POLLIN)

@@ -83,12 +83,17 @@ class TransferReceiver:
                 raise SandboxBroken("the sandbox sends more of its files than it may")
         try:
             self._send.send_nowait(frame)
-        except anyio.BrokenResourceError:
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # the transfer's reader is gone
 
     def consumed(self, size: int) -> None:
         """Note that the reader has taken so many bytes."""
         self._buffered -= size
+
+    def close(self) -> None:
+        """Drop what is left: the transfer has ended, or its reader is gone."""
+        self._send.close()
+        self.frames.close()
 
     def fail(self, error: ExecutorError) -> None:
         """End the transfer with an error."""

@@ -182,6 +182,7 @@ class SessionSandbox:
     async def acknowledge(self, nonce: str) -> None:
         """Let the supervisor drop the frames of a cell that has ended."""
         if self._cell is not None and self._cell.nonce == nonce:
+            self._cell.close()
             self._cell.frames.close()
             self._cell = self._start = None
         await self._try_to_write(json_line("ACK", self._generation, nonce=nonce))

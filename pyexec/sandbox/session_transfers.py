@@ -91,7 +91,7 @@ class SessionTransfers:
                 yield receiver
             finally:
                 self._receiver = None
-                receiver.frames.close()
+                receiver.close()
                 if not receiver.has_ended:
                     with anyio.CancelScope(shield=True), suppress(EngineError, Unavailable, SandboxBroken):
                         await self._write_json("CANCEL")

@@ -33,8 +33,8 @@ def shared(session_image: str) -> Iterator[Shared]:
     async def start() -> str:
         async with connected_engine() as engine:
             sandbox = await open_session(engine, session_image, "GREETING=hello")
-            await sandbox.detach()
-            return sandbox.container_id
+            async with serving(sandbox):
+                return sandbox.container_id
 
     async def remove() -> None:
         async with connected_engine() as engine:
@@ -163,6 +163,14 @@ async def test_an_interrupt_keeps_the_variables(session: Client) -> None:
     assert (await session.run("kept")).result == "1"
 
 
+async def test_an_import_can_be_interrupted_and_repeated(session: Client) -> None:
+    await session.run("open('/work/slow.py', 'w').write('import decimal, time; time.sleep(60)')")
+    for _ in range(2):
+        found = await session.run("import slow", seconds=0.5)
+        assert found.summary == ("timeout", 1, False)
+    await session.run("!rm -r /work/slow.py /work/__pycache__")
+
+
 async def test_another_replica_reads_a_running_cell_from_its_first_byte(shared: Shared) -> None:
     async with connected_engine() as engine:
         Shared.generation += 1
@@ -215,6 +223,7 @@ async def test_files_are_written_read_listed_and_deleted(session: Client) -> Non
     with pytest.raises(SessionFileError) as caught:
         await session.sandbox.delete_file("data/in.bin")
     assert caught.value.code == "not_found"
+    await session.run("!rm -r /work/data")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyexec.errors import KeyReused, QueueFull, SessionEnded
+from pyexec.errors import KeyReused, QueueFull, SessionEnded, UnknownSession
+from pyexec.ports import Caller
+from pyexec.services.sessions.cells import Cell
 from pyexec.services.sessions.owned_session import CELLS_MAX
 from tests.services.session_replicas import Scene, checked_scene, scripted
 
@@ -54,6 +56,24 @@ def test_a_running_cell_that_is_killed_is_interrupted(scene: Scene) -> None:
     scene.kill(life, killed)
     assert scene.end(killed) == ("killed", None)
     assert str(scene.state(last).phase) == "running"
+
+
+def test_a_session_of_another_tenant_does_not_exist(scene: Scene) -> None:
+    life = scene.start()
+    session, foreign = scene.open(life), Caller(tenant="other")
+    sessions = life.sessions
+    for request in (
+        sessions.get(session, foreign),
+        sessions.evaluate(session, Cell(code="1"), foreign),
+        sessions.interrupt(session, foreign),
+        sessions.restart(session, foreign),
+        sessions.close(session, foreign),
+        sessions.list_files(session, "*", foreign),
+    ):
+        with pytest.raises(UnknownSession):
+            scene.do(request)
+    assert scene.do(sessions.list(foreign)) == []
+    assert scene.session(session).is_open
 
 
 def test_close_ends_all_cells_and_gives_the_memory_back_once(scene: Scene) -> None:

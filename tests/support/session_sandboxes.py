@@ -117,4 +117,5 @@ async def serving(sandbox: SessionSandbox) -> AsyncIterator[Client]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+        sandbox.restarts.close()
         await sandbox.detach()

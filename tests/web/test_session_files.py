@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from yarl import URL
 
@@ -46,6 +47,21 @@ async def test_files_are_written_from_a_stream_and_while_a_cell_runs(session: Se
     async with session.api.session.get(f"{session.path}/files/big.bin") as response:
         assert response.headers["Content-Length"] == str(64 * MEBIBYTE)
         assert len(await response.read()) == 64 * MEBIBYTE
+
+
+async def test_a_file_that_changes_while_it_is_read_is_no_complete_response(session: Session) -> None:
+    await session.result(f"file = open('f', 'wb')\nfile.truncate({64 * MEBIBYTE})")
+    for code, is_complete in (("file.truncate(2 ** 27)", True), ("file.truncate(0)", False)):
+        async with session.api.session.get(f"{session.path}/files/f") as response:
+            size = len(await response.content.readexactly(1))
+            assert (await session.result(code))["exit_code"] == 0
+            try:
+                while chunk := await response.content.readany():
+                    size += len(chunk)
+            except aiohttp.ClientPayloadError:
+                assert not is_complete
+        assert (size == response.content_length) is is_complete
+    assert (await session.result("6 * 7"))["result"] == "42"
 
 
 @pytest.mark.parametrize("path", ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "%2fetc/x", "a%00b", 5000 * "x"])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.api import api_of
 from tests.support.containers import deployment_of, until_containers
-from tests.support.server import installing_settings, running_server
+from tests.support.server import running_server
 from tests.support.sessions import Session
 
 pytestmark = pytest.mark.independent
@@ -14,10 +14,15 @@ pytestmark = pytest.mark.independent
 SLEEP = "import time\nkept = 1\nprint('on', flush=True)\ntime.sleep(6)\n'slept'"
 
 
-async def test_a_session_survives_a_crash_and_is_closed_by_a_shutdown(image: str, tmp_path: Path) -> None:
-    settings = {**installing_settings(), "stop_timeout": "1"}
-    with running_server(tmp_path / "data", image, **settings) as first:
+async def test_a_session_survives_a_crash_and_is_closed_by_a_shutdown(
+    session_image: str, image: str, tmp_path: Path
+) -> None:
+    with running_server(tmp_path / "data", session_image, stop_timeout="1") as first:
         async with api_of(first.url) as api:
+            refused = await api.request("POST", "/api/v1/sessions", json={"docker_image": image})
+            assert refused.status == 400, refused.document
+            assert refused.document["field"] == "docker_image"
+            assert "sessions need IPython, which the image" in refused.document["error"]
             created = await api.request("POST", "/api/v1/sessions")
             assert created.status == 201, created.document
             session = Session(api, created.document)
@@ -26,7 +31,7 @@ async def test_a_session_survives_a_crash_and_is_closed_by_a_shutdown(image: str
             await api.until_printed(running, b"on")
         first.process.kill()
         first.process.wait()
-    with running_server(tmp_path / "data", image, **settings) as second:
+    with running_server(tmp_path / "data", session_image, stop_timeout="1") as second:
         async with api_of(second.url) as api:
             session = Session(api, created.document)
             result = await api.ended(running)
@@ -38,7 +43,7 @@ async def test_a_session_survives_a_crash_and_is_closed_by_a_shutdown(image: str
             await session.until_started(running)
         assert second.stop() == 0
         await until_containers(deployment_of(second.data_dir), 0)
-    with running_server(tmp_path / "data", image, **settings) as third:
+    with running_server(tmp_path / "data", session_image, stop_timeout="1") as third:
         async with api_of(third.url) as api:
             closed = await Session(api, created.document).get()
             assert (closed["status"], closed["close_reason"]) == ("closed", "shutdown")

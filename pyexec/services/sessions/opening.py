@@ -93,6 +93,8 @@ class Opening:
                 if error.code == "no_interpreter" and not self.setup_allowed:
                     text = session_image_error(spec.docker_image, INSTALLATION_DISABLED)
                 raise InvalidRequest(text, field="docker_image") from error
+            except (SandboxBroken, EngineError) as error:
+                raise Unavailable(f"the sandbox broke before the session was open: {error}") from error
             undo.callback(self.pending.discard, session.id)
             self.pending.add(session.id)
             await self._append(session.id, opened, placed)
