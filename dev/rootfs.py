@@ -40,6 +40,8 @@ _UNUSED_PACKAGES = (
     "__pycache__", "tests", "*.c", "*.h", "*.map", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "_testcapi*.so",
     # Five megabytes compressed, for a part of the MCP SDK that the server does not use: pyexec/mcp/sdk.py.
     "cryptography", "cryptography-*", "cffi", "cffi-*", "_cffi_backend*.so", "pycparser", "pycparser-*",
+    # A web server of its own, which the MCP SDK offers and this server does not use.
+    "uvicorn", "uvicorn-*",
 )  # fmt: skip
 _OWN_PACKAGES = {"pyexec", "pyexec_cli", "pyexec_client"}
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
