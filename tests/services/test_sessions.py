@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyexec.errors import KeyReused, QueueFull, SessionEnded
-from pyexec.services.sessions.owned_session import CELLS_MAX
+from pyexec.services.sessions.cells import CELLS_MAX
 from tests.services.session_replicas import Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
