@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from pyexec.errors import InvalidRequest, OwnedElsewhere, Unavailable
+from pyexec.errors import SESSION_MOVING, InvalidRequest, OwnedElsewhere, Unavailable
 from pyexec.ports import REPLICA_HEADER, PeerRequest
 from pyexec.web.connections import has_begun
 from pyexec.web.context import Handler, get_context
-from pyexec.web.multipart import MALFORMED, read_or_stall
+from pyexec.web.multipart import body_chunks
 from pyexec.web.streaming import send_stream
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ REQUEST_HEADERS = (
 RESPONSE_HEADERS = frozenset(
     ("content-type", "content-length", "content-disposition", "cache-control", "location", "retry-after")
 )
-_MOVING = "the session is moving to another replica; send the request again"
 
 
 @web.middleware
@@ -39,7 +38,7 @@ async def forward_to_owner(request: web.Request, handler: Handler) -> web.Stream
     except OwnedElsewhere as elsewhere:
         is_read = request.body_exists and request.content.at_eof()
         if REPLICA_HEADER in request.headers or is_read or has_begun(request):
-            raise Unavailable(_MOVING) from elsewhere
+            raise Unavailable(SESSION_MOVING) from elsewhere
         return await _forward(request, elsewhere.owner)
 
 
@@ -71,18 +70,14 @@ class _RequestBody:
     """The body of a request. It keeps the error of a read, which aiohttp's client reports as a lost connection."""
 
     def __init__(self, request: web.Request) -> None:
-        self._content = request.content
-        self._limits = get_context(request).limits
+        self._request = request
         self.error: InvalidRequest | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives."""
         try:
-            while chunk := await read_or_stall(self._content, self._content.readany(), self._limits):
+            async for chunk in body_chunks(self._request):
                 yield chunk
         except InvalidRequest as error:
             self.error = error
-            raise
-        except MALFORMED as error:
-            self.error = InvalidRequest(f"the body is malformed or cut short: {error}")
             raise

@@ -246,7 +246,6 @@ class ScriptedSandbox:
 
     async def remove(self) -> None:
         self._restarted.close()
-        self.restarts.close()
         await self._process.passing()
         self.box.engine.check()
         self.box.engine.remove(self.box.id)

@@ -6,8 +6,8 @@ import pytest
 
 from pyexec.errors import KeyReused, QueueFull, SessionEnded, UnknownSession
 from pyexec.ports import Caller
-from pyexec.services.sessions.cells import Cell
-from pyexec.services.sessions.owned_session import CELLS_MAX
+from pyexec.services.sessions.cells import CELLS_MAX, Cell
+from tests.services.session_boxes import SessionBox
 from tests.services.session_replicas import Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
@@ -56,6 +56,37 @@ def test_a_running_cell_that_is_killed_is_interrupted(scene: Scene) -> None:
     scene.kill(life, killed)
     assert scene.end(killed) == ("killed", None)
     assert str(scene.state(last).phase) == "running"
+
+
+def test_an_internal_error_ends_only_its_session(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    life = scene.start()
+    broken, other = scene.open(life), scene.open(life)
+    cell = scene.send(life, broken)
+
+    async def fail() -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(life.sessions._owned[broken].sandbox, "lease", fail)
+    scene.wait(15)
+    assert scene.session(broken).close_reason == "lost"
+    assert scene.end(cell) == LOST
+    assert scene.session(other).is_open
+    next_cell = scene.send(life, other)
+    scene.finish()
+    assert scene.end(next_cell) == ("completed", None)
+
+
+def test_a_cell_that_the_supervisor_does_not_end_costs_only_its_session(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionBox, "_time_out", lambda *_: None)
+    life = scene.start()
+    stuck, other = scene.open(life), scene.open(life)
+    cell = scene.send(life, stuck, timeout_seconds=1)
+    scene.wait(120)
+    assert scene.end(cell)[0] == "failed"
+    assert scene.session(stuck).close_reason == "lost"
+    assert scene.session(other).is_open
 
 
 def test_a_session_of_another_tenant_does_not_exist(scene: Scene) -> None:

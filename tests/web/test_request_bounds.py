@@ -17,11 +17,11 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from attrs import Factory, frozen
 
-from pyexec.codec import STRINGS_MAX
 from pyexec.domain.process_arguments import BYTES_PER_STRING, STRING_BYTES_MAX, TOTAL_BYTES_MAX
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest, Unavailable
+from pyexec.json_parser import STRINGS_MAX
 from pyexec.metrics import NOOP_METER
 from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings

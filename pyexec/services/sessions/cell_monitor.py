@@ -19,9 +19,10 @@ from pyexec.services.run_monitor import OutputLimits, follow
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 10.0
-"""How much later than the supervisor this replica enforces the timeout of a cell. The supervisor needs two seconds for
-an interrupt, and some for a new interpreter."""
+GRACE_SECONDS = 60.0
+"""How much later than the supervisor this replica enforces the timeout of a cell. Before the supervisor counts, it
+waits for the interpreter, at most 20 s. At the timeout, it needs two seconds for an interrupt, and at most 20 s for a
+new interpreter."""
 
 
 async def follow_cell(

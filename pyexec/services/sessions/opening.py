@@ -37,7 +37,7 @@ from pyexec.services.preparation import Preparation, kind_of
 from pyexec.services.reservation import Reservation
 from pyexec.services.sessions.cells import CellRunner
 from pyexec.services.sessions.owned_log import OwnedLog
-from pyexec.services.sessions.owned_session import OwnedSession, SessionServices
+from pyexec.services.sessions.owned_session import OwnedSession
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
 
@@ -66,7 +66,7 @@ class Opening:
     buffer_mb: int
     queue_timeout_seconds: float
     pending: set[str] = field(factory=set, init=False)
-    """The sessions that are in the log, or on their way there, before they are served."""
+    """Sessions being appended or not served yet."""
 
     async def open(self, spec: SessionSpec, archive: AsyncIterator[bytes] | None) -> OwnedSession:
         """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind.
@@ -103,11 +103,9 @@ class Opening:
 
     def own(self, session: Session, sandbox: SessionSandbox, memory_mb: int) -> OwnedSession:
         """Return a session that this replica owns now. It gives the memory back at its end."""
-        services = SessionServices(
-            cells=self.cells,
-            release=partial(self.slots.release_memory, memory_mb),
-        )
-        return OwnedSession(OwnedLog(self.replica, self.log, session), sandbox, services)
+        sandbox.image = session.image
+        log = OwnedLog(self.replica, self.log, session)
+        return OwnedSession(log, sandbox, self.cells, partial(self.slots.release_memory, memory_mb))
 
     async def _append(self, session_id: str, opened: SessionOpened, placed: SessionPlaced) -> None:
         """Append the first events. If the log did not answer, make sure that the session is not open."""
@@ -221,5 +219,6 @@ def session_plan(spec: SessionSpec) -> SessionPlan:
 
 
 async def _remove(sandbox: SessionSandbox) -> None:
+    sandbox.restarts.close()
     with anyio.CancelScope(shield=True):
         await sandbox.remove()

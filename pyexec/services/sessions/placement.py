@@ -1,5 +1,7 @@
 """Decide which replica opens a new interpreter session."""
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 from pyexec.domain.tenants import Tenants
@@ -18,18 +20,19 @@ class SessionPlacement:
     membership: Membership
     directory: SessionDirectory
 
-    async def place(self, caller: Caller, tenant: str, open_here: int) -> None:
-        """Return if this replica has room for a session, besides those that are `open_here` or being opened.
+    async def place(self, caller: Caller, tenant: str, here: Sequence[str]) -> None:
+        """Return if this replica has room for a session. `here` are the tenants of those that it has or is opening; the
+        list may grow meanwhile.
 
         Raises `OwnedElsewhere` if only another replica has room, `TooManySessions` if none has."""
         tenant_max = self.tenants.get(tenant).max_sessions
-        has_room = open_here < self.sessions_max
-        if has_room and tenant_max is None:
+        if len(here) < self.sessions_max and tenant_max is None:
             return
         sessions = await self.directory.all_open()
-        if tenant_max is not None and sum(each.spec.tenant == tenant for each in sessions) >= tenant_max:
+        elsewhere = sum(each.spec.tenant == tenant and each.owner != self.replica for each in sessions)
+        if tenant_max is not None and elsewhere + here.count(tenant) >= tenant_max:
             raise TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")
-        if has_room:
+        if len(here) < self.sessions_max:
             return
         counts = dict.fromkeys((await self.membership.members()).members, 0)
         for session in sessions:

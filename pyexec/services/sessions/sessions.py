@@ -15,20 +15,19 @@ from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.session_view import SessionView, view_of
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import (
+    SESSION_MOVING,
     SHUTTING_DOWN,
-    KeyReused,
     KeyTaken,
     OwnedElsewhere,
-    SessionEnded,
     Unavailable,
 )
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
 from pyexec.services.active_runs import Run
 from pyexec.services.downloads import Download
-from pyexec.services.idempotency import check_key
+from pyexec.services.idempotency import check_key, check_same_request
 from pyexec.services.sessions.cells import Cell, CellRunner, request_fingerprint
 from pyexec.services.sessions.config import SessionsConfig
-from pyexec.services.sessions.directory import SessionDirectory, may_access
+from pyexec.services.sessions.directory import SessionDirectory, require_open
 from pyexec.services.sessions.files import FileListing, SessionFiles
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.owned_session import OwnedSession
@@ -128,7 +127,7 @@ class Sessions:
 
     async def place(self, caller: Caller, tenant: str) -> None:
         """Raise `OwnedElsewhere` if only another replica has room for a session, `TooManySessions` if none has."""
-        await self._placement.place(caller, tenant, len(self._reserved))
+        await self._placement.place(caller, tenant, self._reserved)
 
     async def open(
         self, request: SessionRequest, archive: AsyncIterator[bytes] | None, caller: Caller, tenant: str
@@ -163,43 +162,39 @@ class Sessions:
 
     async def list(self, caller: Caller) -> Sequence[SessionView]:
         """Return the sessions that the caller may use, newest first; closed ones until they are deleted."""
-        return [self._view(session) for session in await self._directory.all() if may_access(caller, session)]
+        return [self._view(session) for session in await self._directory.all() if caller.may_access(session)]
 
     async def locate(self, session_id: str, caller: Caller) -> None:
         """Raise `OwnedElsewhere` if another replica must handle a request for this session."""
-        await self._own(session_id, caller)
+        await self._owned_session(session_id, caller)
 
     async def close(self, session_id: str, caller: Caller) -> SessionView:
         """Close a session; its cells end. A closed session stays as it is."""
         session = await self._directory.read(session_id, caller)
         if session.is_open:
-            owned = await self._own(session_id, caller)
+            owned = await self._owned_session(session_id, caller)
             await owned.close(CloseReason.DELETED)
             session = owned.state
         return self._view(session)
 
     async def evaluate(self, session_id: str, cell: Cell, caller: Caller) -> Run | str:
         """Accept a cell. Return its run, or the id of the execution that has the caller's idempotency key."""
-        owned = await self._own(session_id, caller)
+        owned = await self._owned_session(session_id, caller)
         cell.check(self._config.policy)
         try:
             await check_key(self._executions, cell.key, owned.state.spec.tenant)
             return await owned.accept(lambda starts: self._cells.accept(owned.state, cell, starts))
         except KeyTaken as taken:
-            if taken.fingerprint != request_fingerprint(owned.state, cell):
-                raise KeyReused(
-                    f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; "
-                    "use a new key"
-                ) from taken
+            check_same_request(taken, request_fingerprint(owned.state, cell))
             return taken.execution_id
 
     async def interrupt(self, session_id: str, caller: Caller) -> bool:
         """Interrupt the running cell. Return False if none runs."""
-        return await (await self._own(session_id, caller)).interrupt()
+        return await (await self._owned_session(session_id, caller)).interrupt()
 
     async def restart(self, session_id: str, caller: Caller) -> SessionView:
         """Replace the interpreter; its variables are lost, files stay."""
-        owned = await self._own(session_id, caller)
+        owned = await self._owned_session(session_id, caller)
         await owned.restart()
         return self._view(owned.state)
 
@@ -207,23 +202,23 @@ class Sessions:
         self, session_id: str, path: str, chunks: AsyncIterator[bytes], caller: Caller
     ) -> None:
         """Create or replace a file in /work."""
-        await self._files.write(await self._own(session_id, caller), path, chunks)
+        await self._files.write(await self._owned_session(session_id, caller), path, chunks)
 
     async def read_file(self, session_id: str, path: str, caller: Caller) -> Download:
         """Return a file in /work. Raises `UnknownFile`."""
-        return await self._files.read(await self._own(session_id, caller), path)
+        return await self._files.read(await self._owned_session(session_id, caller), path)
 
     async def delete_file(self, session_id: str, path: str, caller: Caller) -> None:
         """Delete a file in /work. Raises `UnknownFile`."""
-        await self._files.delete(await self._own(session_id, caller), path)
+        await self._files.delete(await self._owned_session(session_id, caller), path)
 
     async def list_files(self, session_id: str, pattern: str, caller: Caller) -> FileListing:
         """Return the files in /work that match a pattern."""
-        return await self._files.list(await self._own(session_id, caller), pattern)
+        return await self._files.list(await self._owned_session(session_id, caller), pattern)
 
     async def archive(self, session_id: str, pattern: str, caller: Caller) -> AsyncIterator[bytes]:
         """Return the files in /work that match a pattern as a tar."""
-        return self._files.archive(await self._own(session_id, caller), pattern)
+        return self._files.archive(await self._owned_session(session_id, caller), pattern)
 
     async def refresh(self) -> None:
         """Leave the sessions that belong to other replicas since this replica lost its Consul session."""
@@ -260,20 +255,17 @@ class Sessions:
         while self._owned:
             await self._changed.wait()
 
-    async def _own(self, session_id: str, caller: Caller) -> OwnedSession:
+    async def _owned_session(self, session_id: str, caller: Caller) -> OwnedSession:
         """Return the session if this replica owns it. If its owner is gone, wait for another replica to adopt it."""
         with anyio.move_on_after(ADOPTION_WAIT_SECONDS):
             version: int | None = None
             while True:
                 owned = self._owned.get(session_id)
-                if owned is not None and may_access(caller, owned.state):
+                if owned is not None and caller.may_access(owned.state):
                     owned.check_open()
                     return owned
                 session = await self._directory.read(session_id, caller)
-                if not session.is_open:
-                    raise SessionEnded(
-                        f"session {session_id} is closed ({session.close_reason}); open a new one"
-                    )
+                require_open(session)
                 if session.owner != self._config.replica:
                     if caller.is_replica:
                         break
@@ -284,7 +276,7 @@ class Sessions:
                         await self._changed.wait()
                 else:
                     version = (await self._log.all(version)).version
-        raise Unavailable("the session is moving to another replica; send the request again")
+        raise Unavailable(SESSION_MOVING)
 
     def _view(self, session: Session) -> SessionView:
         owned = self._owned.get(session.id)
