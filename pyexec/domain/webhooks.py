@@ -30,6 +30,8 @@ SECRET_FORM = (
 _NAME = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 _PLAIN_URL = re.compile(r"[!-~]+")
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+"""The only IPv6 addresses that IANA assigns to hosts of the internet. Other prefixes can lead to private networks."""
 _PORTS = {"https": 443, "http": 80}
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -122,6 +124,8 @@ class WebhookPolicy:
         if any(host.contains(address, port) for host in self.hosts):
             return True
         inner = _embedded(address)
+        if isinstance(inner, IPv6Address) and inner not in _GLOBAL_UNICAST:
+            return False
         return inner.is_global and not inner.is_multicast
 
 
