@@ -5,7 +5,7 @@ import secrets
 
 import anyio
 
-from pyexec.errors import EngineError, SandboxBroken
+from pyexec.errors import ContainerGone, EngineError, SandboxBroken
 from pyexec.guest import wire
 from pyexec.guest.session_frames import SESSION
 from pyexec.ports import Container, Engine
@@ -67,4 +67,4 @@ async def _find_answer(container: Container, token: str) -> tuple[Synced, bytes]
         if kind != SESSION or not isinstance(synced, Synced):
             raise SandboxBroken("the answer to SYNC is malformed")
         return synced, data[at + length + 1 :]
-    raise SandboxBroken("the sandbox ended before it answered")
+    raise ContainerGone("the sandbox ended before it answered")

@@ -88,6 +88,7 @@ async def test_an_exception_is_reported_and_printed_as_plain_text(session: Clien
 HOSTILE = {
     "close stdout": ("import sys; sys.stdout.close()", OK),
     "close descriptors": ("import os; os.close(1); os.close(2)", OK),
+    "print after closing": ("import os; os.close(1); os.close(2)\nprint('own')", ("exit", 1, False)),
     "replace stdout": ("import sys; sys.stdout = sys.stderr = None", OK),
     "replace the hook": ("import sys; sys.displayhook = None; get_ipython = None", OK),
     "exit": ("import sys; sys.exit(3)", ("exit", 3, False)),

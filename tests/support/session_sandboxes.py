@@ -104,6 +104,7 @@ async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSa
         await sandbox.unpack()
         await sandbox.open(SessionPlan(env=env, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES), 1)
     except BaseException:
+        sandbox.restarts.close()
         await sandbox.remove()
         raise
     return sandbox

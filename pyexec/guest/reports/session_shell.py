@@ -32,9 +32,8 @@ class Streams:
         self.input = sys.stdin
 
     def restore(self):
-        for fd, saved in self.saved.items():
-            if not same_file(fd, saved):
-                os.dup2(saved, fd)
+        self.restore_descriptors()
+        for fd in self.saved:
             if self.files[fd].closed:
                 self.files[fd] = open(
                     fd, "w", 1, "utf-8", "backslashreplace" if fd == 2 else "surrogateescape", closefd=False
@@ -42,7 +41,15 @@ class Streams:
         sys.stdout, sys.stderr, sys.stdin = self.files[1], self.files[2], self.input
         vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
 
+    def restore_descriptors(self):
+        for fd, saved in self.saved.items():
+            if not same_file(fd, saved):
+                os.dup2(saved, fd)
+
     def flush(self):
+        """Write what the cell has printed, also if it has closed a descriptor: the next cell must not get it."""
+        with contextlib.suppress(OSError):  # it has closed the saved one, too
+            self.restore_descriptors()
         for file in (*self.files.values(), sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # the program may have closed or replaced it
                 file.flush()
