@@ -147,6 +147,11 @@ async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Sessio
     assert (await session.post("restart"))["interpreter_restarts"] == 1
     assert (await session.result("x"))["error_type"] == "NameError"
     assert (await session.result("open('kept.txt').read()"))["result"] == "'kept'"
+    running = await session.submitted("import time\nprint('on', flush=True)\ntime.sleep(60)")
+    await session.api.until_printed(running, b"on")
+    assert (await session.post("restart"))["interpreter_restarts"] == 2
+    ended = await session.api.ended(running)
+    assert (ended["status"], ended["interpreter_restarted"]) == ("killed", True)
 
 
 async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session) -> None:
