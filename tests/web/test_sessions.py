@@ -20,8 +20,9 @@ async def test_variables_stay_and_the_last_expression_is_the_result(session: Ses
     assert session.document["cells"] == {"waiting": 0}
     first = await session.result("import math\nx = 6 * 7\nprint('told')")
     assert (first["status"], first["exit_code"], first["stdout"]) == ("completed", 0, "told\n")
-    assert (first["session_id"], first["result"]) == (session.document["id"], "None")
-    assert "result" not in await session.result("y = 1")
+    assert (first["session_id"], "result" in first) == (session.document["id"], False)
+    for code in ("y = 1", "None", "%cd /work", "!true", "1 + 1;"):
+        assert "result" not in await session.result(code), code
     second = await session.result("x + math.floor(0.5)")
     assert (second["result"], second["stdout"]) == ("42", "")
     assert (await session.result("import asyncio\nawait asyncio.sleep(0, 'awaited')"))[
@@ -159,6 +160,9 @@ async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session)
     left = await session.result("print(x)\nexit()")
     assert (left["status"], left["stdout"], left["exit_code"]) == ("completed", "1\n", 0)
     assert left["interpreter_restarted"] is True
+    for code in ("exit(3)", "quit(3)"):
+        left = await session.result(code)
+        assert (left["status"], left["exit_code"], left["interpreter_restarted"]) == ("completed", 3, True)
     killed = await session.result("import os\nos.kill(os.getpid(), 9)")
     assert (killed["status"], killed["exit_code"], killed["interpreter_restarted"]) == (
         "completed",
@@ -166,7 +170,7 @@ async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session)
         True,
     )
     assert (await session.result("x"))["error_type"] == "NameError"
-    assert (await session.get())["interpreter_restarts"] == 2
+    assert (await session.get())["interpreter_restarts"] == 4
 
 
 async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(session: Session) -> None:

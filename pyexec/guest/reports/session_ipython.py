@@ -5,9 +5,11 @@ import signal
 import sys
 import warnings
 
+from IPython.core.autocall import ExitAutocall
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import default
 from traitlets.config import Config
 
 from pyexec.guest.reports.channel import channel, load, without_own_frames
@@ -25,15 +27,14 @@ class ValueHook(DisplayHook):
 
     def __call__(self, result=None):
         self.check_for_underscore()
-        if self.quiet():
+        if result is None or self.quiet():
             return
         if channel.is_open():
             channel.send_result(repr(result).encode("utf-8", "backslashreplace"))
             if type(result) not in PLAIN_TYPES:
                 load("bundles", "display").show_value(result)
-        if result is not None:
-            self.update_user_ns(result)
-            self.fill_exec_result(result)
+        self.update_user_ns(result)
+        self.fill_exec_result(result)
 
 
 class CellCompiler(CachingCompiler):
@@ -43,6 +44,13 @@ class CellCompiler(CachingCompiler):
 
     def get_code_name(self, raw_code, transformed_code, number):
         return "cell %d" % self.cell
+
+
+class Exit(ExitAutocall):
+    """`exit` and `quit`, which take an exit code, as those of the interpreter do."""
+
+    def __call__(self, code=None):
+        self._ip.ask_exit(code)
 
 
 class Shell(InteractiveShell):
@@ -67,9 +75,13 @@ class Shell(InteractiveShell):
     is_leaving = False
     """True after `exit()` or `quit()`: as in Jupyter, they end the interpreter. `sys.exit()` ends only the cell."""
 
-    def ask_exit(self):
+    @default("exiter")
+    def _exiter_default(self):
+        return Exit(self)
+
+    def ask_exit(self, code=None):
         self.is_leaving = True
-        raise SystemExit(0)
+        raise SystemExit(code)
 
     def enable_matplotlib(self, gui=None):
         """Do nothing: figures are shown anyway (see hooks.py)."""
