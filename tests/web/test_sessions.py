@@ -45,6 +45,25 @@ async def test_errors_of_the_code_are_results_and_keep_the_session(session: Sess
     assert (await session.result("kept"))["result"] == "1"
 
 
+async def test_input_shows_only_the_frames_of_the_caller(session: Session) -> None:
+    result = await session.result("def f():\n    input('name? ')\nf()")
+    assert (result["error_type"], result["error_line"]) == ("EOFError", 2)
+    assert result["error"] == "input() is not available in a session: a cell has no standard input"
+    for text in (result["stderr"], str(result["traceback"])):
+        assert "pyexec.guest" not in text
+    assert "Could not get source" not in result["stderr"]
+
+
+@pytest.mark.parametrize("code", ["%pip install x", "!pip install x"])
+async def test_pip_in_an_image_without_it_says_where_packages_are_installed(
+    session: Session, code: str
+) -> None:
+    result = await session.result(code)
+    assert (result["exit_code"], result["error_type"]) == (1, "UsageError")
+    assert "Open a session with these requirements (requirements_txt)" in result["error"]
+    assert "pyexec.guest" not in str(result["traceback"])
+
+
 async def test_long_code_runs(session: Session) -> None:
     result = await session.result("x = '" + 10 * MEBIBYTE * "a" + "'\nlen(x)")
     assert result["result"] == str(10 * MEBIBYTE)
