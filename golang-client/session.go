@@ -99,7 +99,8 @@ func (c *Client) Sessions(ctx context.Context) ([]*SessionInfo, error) {
 }
 
 // Eval runs code in the session, after the cells before it, and returns its result. Result.Value is the repr of the
-// last expression. [WithTimeout] and [WithIdempotencyKey] apply. Cancelling ctx interrupts the code.
+// last expression, or nil if its value is None. [WithTimeout] and [WithIdempotencyKey] apply. Cancelling ctx interrupts
+// the code.
 func (s *Session) Eval(ctx context.Context, code string, options ...Option) (*Result, error) {
 	req, err := s.cellRequest("/eval", code, newSettings(options))
 	if err != nil {

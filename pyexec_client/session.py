@@ -182,8 +182,8 @@ class AsyncSession:
     ) -> Result:
         """Run code in the session, after the cells before it, and return its result.
 
-        `Result.result` is the `repr` of the last expression. Cancelling this call interrupts the code; with an
-        `idempotency_key`, it continues instead.
+        `Result.result` is the `repr` of the last expression, or None if its value is None. Cancelling this call
+        interrupts the code; with an `idempotency_key`, it continues instead.
         """
         request = requests.evaluate(self.id, code, timeout, idempotency_key, self._retry)
         return Result.from_json(await self._http.json(request))

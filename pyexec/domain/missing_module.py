@@ -9,6 +9,10 @@ MODULE_HINT = (
     "(the sandbox has no module {}; {} to the requirements: requirements_txt, --requirements FILE, "
     'or a "# /// script" block)'
 )
+CELL_MODULE_HINT = (
+    "(the sandbox has no module {}; {} to the requirements of a new session: open one with requirements_txt, "
+    "or --requirements FILE)"
+)
 PACKAGES = {
     "Crypto": "pycryptodome",
     "OpenSSL": "pyOpenSSL",
@@ -40,17 +44,20 @@ _MISSING = re.compile(r"No module named '([A-Za-z]\w{0,99})'", re.ASCII)
 """Matches the message for a module at the top level. A submodule is missing in a package that is installed."""
 
 
-def missing_module_hint(crash: Crash) -> str | None:
-    """Return what to install for a failed import; None for other exceptions, and for modules that no package has."""
+def missing_module_hint(crash: Crash, *, is_cell: bool) -> str | None:
+    """Return what to install for a failed import; None for other exceptions, and for modules that no package has.
+
+    `is_cell` is true for a cell of a session, whose packages are installed when the session is opened."""
     if crash.error_type != "ModuleNotFoundError":
         return None
     found = _MISSING.fullmatch(crash.error.partition("\n")[0])
     if found is None:
         return None
     module = found[1]
+    hint = CELL_MODULE_HINT if is_cell else MODULE_HINT
     if module in PACKAGES:
-        return MODULE_HINT.format(module, f"add the package {PACKAGES[module]}")
+        return hint.format(module, f"add the package {PACKAGES[module]}")
     if module in sys.stdlib_module_names:
         return None
     # It may also be a file that the caller did not send. A package of that name would be a stranger's.
-    return MODULE_HINT.format(module, "if it is a package, add it")
+    return hint.format(module, "if it is a package, add it")

@@ -7,7 +7,7 @@ from attrs import evolve, frozen
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
 from pyexec.domain.missing_module import missing_module_hint
 from pyexec.domain.output_files import OutputFiles
-from pyexec.domain.spec import Limits
+from pyexec.domain.spec import Spec
 from pyexec.domain.traceback import Crash
 
 TIMEOUT_EXIT, KILLED_EXIT = 124, 137
@@ -15,8 +15,15 @@ ERROR_CHARACTERS = 1000
 NETWORK_HINT = (
     "(the network is disabled in this run; enable it with config.network_disabled: false, or --network)"
 )
+CELL_NETWORK_HINT = (
+    "(the network is disabled in this session; open one with config.network_disabled: false, or --network)"
+)
 DISK_HINT = (
     "(files in /work and /tmp together may take {} MiB in this run; change it with config.disk_mb, or --disk)"
+)
+CELL_DISK_HINT = (
+    "(files in /work and /tmp together may take {} MiB in this session; delete files, or open one with config.disk_mb, "
+    "or --disk)"
 )
 
 
@@ -53,7 +60,7 @@ class RunOutcome:
 def terminal_event(
     outcome: RunOutcome,
     *,
-    limits: Limits,
+    spec: Spec,
     output_max: int,
     setup_allowed: bool = True,
     crash: Crash | None,
@@ -65,6 +72,7 @@ def terminal_event(
     """Return the terminal event of a run with this outcome. `setup_allowed` is true if runs may install packages.
 
     `crash` is the exception of the main thread. It counts only with exit code 1, which an uncaught exception has."""
+    limits = spec.limits
     code: int | None
     match outcome.reason:
         case "exit":
@@ -75,7 +83,7 @@ def terminal_event(
                 nonce=nonce,
                 exit_code=outcome.exit_code,
                 error_type=crash.error_type if crash else None,
-                error=_error_text(outcome, crash, limits, setup_allowed),
+                error=_error_text(outcome, crash, spec, setup_allowed),
                 error_line=crash.error_line if crash else None,
                 traceback=crash.traceback if crash else None,
                 result=outcome.result,
@@ -140,17 +148,18 @@ def terminal_event(
     )
 
 
-def _error_text(outcome: RunOutcome, crash: Crash | None, limits: Limits, setup_allowed: bool) -> str | None:
+def _error_text(outcome: RunOutcome, crash: Crash | None, spec: Spec, setup_allowed: bool) -> str | None:
     """Return the error of a program that ended by itself. A limit that it reached is an error only if it failed."""
     reached = _reached_limit(outcome) if outcome.exit_code else None
     if crash is None:
         return f"the program {reached}" if reached else None
-    text = crash.error
+    text, limits = crash.error, spec.limits
+    is_cell = spec.session_id is not None
     if limits.network_disabled and crash.is_network_error:
-        text = f"{text} {NETWORK_HINT}"
+        text = f"{text} {CELL_NETWORK_HINT if is_cell else NETWORK_HINT}"
     if crash.is_disk_full:
-        text = f"{text} {DISK_HINT.format(limits.disk_mb)}"
-    if setup_allowed and (hint := missing_module_hint(crash)) is not None:
+        text = f"{text} {(CELL_DISK_HINT if is_cell else DISK_HINT).format(limits.disk_mb)}"
+    if setup_allowed and (hint := missing_module_hint(crash, is_cell=is_cell)) is not None:
         text = f"{text} {hint}"
     return f"{text} (the program {reached})" if reached else text
 

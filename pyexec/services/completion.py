@@ -120,7 +120,7 @@ class CompletionWriter:
                 ended = evolve(ended, reason="output_limit", detail=str(not_stored))
             terminal = terminal_event(
                 ended,
-                limits=run.execution.spec.limits,
+                spec=run.execution.spec,
                 output_max=self.output_bytes_max,
                 setup_allowed=self.setup_allowed,
                 crash=_crash_of(run),

@@ -169,7 +169,8 @@ async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -
 
 
 def _ended(frame: Exited, run: Run) -> RunOutcome:
-    killed = run.kill_requested.is_set()
+    # A requested restart of a session's interpreter kills the running cell, too.
+    killed = run.kill_requested.is_set() or frame.interpreter_restarted
     is_known = frame.reason in SUPERVISOR_REASONS or (frame.reason == "killed" and killed)
     if run.reports is not None:
         run.reports.finish(cut=frame.result_truncated)

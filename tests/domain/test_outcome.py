@@ -24,7 +24,7 @@ def ended(outcome: RunOutcome) -> Terminal:
     run.write_output(Stream.STDERR, MESSAGE + b"Exception ignored in: <function>\n")
     return terminal_event(
         outcome,
-        limits=LIMITS,
+        spec=SPEC,
         output_max=1000,
         crash=run.traceback.finish() if run.traceback else None,
         output=Output(),
@@ -53,7 +53,7 @@ def test_an_end_names_the_limits_that_were_reached() -> None:
         outcome = RunOutcome(reason=reason, exit_code=code, process_limit=reached)
         event = terminal_event(
             outcome,
-            limits=evolve(LIMITS, cpu_seconds=2.5),
+            spec=evolve(SPEC, limits=evolve(LIMITS, cpu_seconds=2.5)),
             output_max=1,
             crash=crash,
             output=Output(),
@@ -100,7 +100,7 @@ def test_a_missing_module_has_a_hint(error: str, hint: str | None) -> None:
     def error_of(crash: Crash, *, setup_allowed: bool = True) -> str | None:
         event = terminal_event(
             RunOutcome(reason="exit", exit_code=1),
-            limits=LIMITS,
+            spec=SPEC,
             output_max=1,
             setup_allowed=setup_allowed,
             crash=crash,
@@ -121,3 +121,36 @@ def test_a_missing_module_has_a_hint(error: str, hint: str | None) -> None:
         assert hint in text
     assert error_of(crash, setup_allowed=False) == error
     assert error_of(evolve(crash, error_type="ValueError")) == error
+
+
+@pytest.mark.parametrize(
+    ("crash", "hint"),
+    [
+        (
+            Crash(error_type="ModuleNotFoundError", error="No module named 'yaml'", error_line=1),
+            "(the sandbox has no module yaml; add the package PyYAML to the requirements of a new session: open one "
+            "with requirements_txt, or --requirements FILE)",
+        ),
+        (
+            Crash(error_type="OSError", error="[Errno 101] Network is unreachable", error_line=1),
+            "(the network is disabled in this session; open one with config.network_disabled: false, or --network)",
+        ),
+        (
+            Crash(error_type="OSError", error="[Errno 28] No space left on device", error_line=1),
+            "(files in /work and /tmp together may take 2048 MiB in this session; delete files, or open one with "
+            "config.disk_mb, or --disk)",
+        ),
+    ],
+)
+def test_the_hints_of_a_cell_are_about_its_session(crash: Crash, hint: str) -> None:
+    event = terminal_event(
+        RunOutcome(reason="exit", exit_code=1),
+        spec=evolve(SPEC, session_id="ses_1"),
+        output_max=1,
+        crash=crash,
+        output=Output(),
+        files=None,
+        at=START,
+        nonce="n",
+    )
+    assert event.error == f"{crash.error} {hint}"

@@ -219,3 +219,17 @@ def test_a_restart_between_cells_is_recorded(scene: Scene) -> None:
     scene.call(lambda: scene.box().finish(137, "timeout", restarted=True), 40)
     assert scene.end(cell) == ("failed", "timeout")
     assert scene.session(session).restarts == 2
+
+
+def test_a_restart_kills_the_running_cell_and_the_waiting_ones_run_afterwards(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    killed, last = (scene.send(life, session) for _ in range(2))
+    scene.do(life.sessions.restart(session, Caller()), 40)
+    assert scene.end(killed) == ("killed", None)
+    terminal = scene.state(killed).terminal
+    assert terminal is not None
+    assert terminal.interpreter_restarted
+    scene.finish()
+    assert scene.end(last) == ("completed", None)
+    assert scene.session(session).restarts == 1

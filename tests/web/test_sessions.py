@@ -20,8 +20,9 @@ async def test_variables_stay_and_the_last_expression_is_the_result(session: Ses
     assert session.document["cells"] == {"waiting": 0}
     first = await session.result("import math\nx = 6 * 7\nprint('told')")
     assert (first["status"], first["exit_code"], first["stdout"]) == ("completed", 0, "told\n")
-    assert (first["session_id"], first["result"]) == (session.document["id"], "None")
-    assert "result" not in await session.result("y = 1")
+    assert (first["session_id"], "result" in first) == (session.document["id"], False)
+    for code in ("y = 1", "None", "%cd /work", "!true", "1 + 1;"):
+        assert "result" not in await session.result(code), code
     second = await session.result("x + math.floor(0.5)")
     assert (second["result"], second["stdout"]) == ("42", "")
     assert (await session.result("import asyncio\nawait asyncio.sleep(0, 'awaited')"))[
@@ -42,6 +43,25 @@ async def test_errors_of_the_code_are_results_and_keep_the_session(session: Sess
     nul = await session.result("x = 1\0")
     assert (nul["status"], nul["exit_code"]) == ("completed", 1)
     assert (await session.result("kept"))["result"] == "1"
+
+
+async def test_input_shows_only_the_frames_of_the_caller(session: Session) -> None:
+    result = await session.result("def f():\n    input('name? ')\nf()")
+    assert (result["error_type"], result["error_line"]) == ("EOFError", 2)
+    assert result["error"] == "input() is not available in a session: a cell has no standard input"
+    for text in (result["stderr"], str(result["traceback"])):
+        assert "pyexec.guest" not in text
+    assert "Could not get source" not in result["stderr"]
+
+
+@pytest.mark.parametrize("code", ["%pip install x", "!pip install x"])
+async def test_pip_in_an_image_without_it_says_where_packages_are_installed(
+    session: Session, code: str
+) -> None:
+    result = await session.result(code)
+    assert (result["exit_code"], result["error_type"]) == (1, "UsageError")
+    assert "Open a session with these requirements (requirements_txt)" in result["error"]
+    assert "pyexec.guest" not in str(result["traceback"])
 
 
 async def test_long_code_runs(session: Session) -> None:
@@ -147,6 +167,11 @@ async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Sessio
     assert (await session.post("restart"))["interpreter_restarts"] == 1
     assert (await session.result("x"))["error_type"] == "NameError"
     assert (await session.result("open('kept.txt').read()"))["result"] == "'kept'"
+    running = await session.submitted("import time\nprint('on', flush=True)\ntime.sleep(60)")
+    await session.api.until_printed(running, b"on")
+    assert (await session.post("restart"))["interpreter_restarts"] == 2
+    ended = await session.api.ended(running)
+    assert (ended["status"], ended["interpreter_restarted"]) == ("killed", True)
 
 
 async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session) -> None:
@@ -154,6 +179,9 @@ async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session)
     left = await session.result("print(x)\nexit()")
     assert (left["status"], left["stdout"], left["exit_code"]) == ("completed", "1\n", 0)
     assert left["interpreter_restarted"] is True
+    for code in ("exit(3)", "quit(3)"):
+        left = await session.result(code)
+        assert (left["status"], left["exit_code"], left["interpreter_restarted"]) == ("completed", 3, True)
     killed = await session.result("import os\nos.kill(os.getpid(), 9)")
     assert (killed["status"], killed["exit_code"], killed["interpreter_restarted"]) == (
         "completed",
@@ -161,7 +189,7 @@ async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session)
         True,
     )
     assert (await session.result("x"))["error_type"] == "NameError"
-    assert (await session.get())["interpreter_restarts"] == 2
+    assert (await session.get())["interpreter_restarts"] == 4
 
 
 async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(session: Session) -> None:

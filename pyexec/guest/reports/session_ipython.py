@@ -1,16 +1,20 @@
 """IPython's shell for the cells of a session."""
 
+import importlib.util
 import re
 import signal
 import sys
 import warnings
 
+from IPython.core.autocall import ExitAutocall
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import default
 from traitlets.config import Config
 
-from pyexec.guest.reports.channel import channel, load, without_own_frames
+from pyexec.guest.reports.channel import PACKAGE, channel, load, without_own_frames
 from pyexec.guest.reports.evaluator import PLAIN_TYPES
 
 FOLDER = "/tmp/.ipython"
@@ -18,6 +22,11 @@ ESCAPES = re.compile("\x1b\\[[0-9;]*m")
 CELLS_KEPT = 1000
 """The source of as many cells is kept for tracebacks."""
 MAIN_THREAD_SIGNALS = (signal.SIGINT,)
+PIP_COMMAND = re.compile(r"\s*(python[0-9.]* +-m +)?pip[0-9.]*(\s|$)")
+NO_PIP = (
+    "the sandbox has no pip: packages are installed when a session is opened. "
+    "Open a session with these requirements (requirements_txt)"
+)
 
 
 class ValueHook(DisplayHook):
@@ -25,15 +34,14 @@ class ValueHook(DisplayHook):
 
     def __call__(self, result=None):
         self.check_for_underscore()
-        if self.quiet():
+        if result is None or self.quiet():
             return
         if channel.is_open():
             channel.send_result(repr(result).encode("utf-8", "backslashreplace"))
             if type(result) not in PLAIN_TYPES:
                 load("bundles", "display").show_value(result)
-        if result is not None:
-            self.update_user_ns(result)
-            self.fill_exec_result(result)
+        self.update_user_ns(result)
+        self.fill_exec_result(result)
 
 
 class CellCompiler(CachingCompiler):
@@ -45,10 +53,16 @@ class CellCompiler(CachingCompiler):
         return "cell %d" % self.cell
 
 
+class Exit(ExitAutocall):
+    """`exit` and `quit`, which take an exit code, as those of the interpreter do."""
+
+    def __call__(self, code=None):
+        self._ip.ask_exit(code)
+
+
 class Shell(InteractiveShell):
     """A shell without terminal: no history file, plain tracebacks on stderr, commands with the cell's own output."""
 
-    system = InteractiveShell.system_raw
     displayhook_class = ValueHook
     compiler_class = CellCompiler
 
@@ -56,8 +70,20 @@ class Shell(InteractiveShell):
         super().init_history()
         self.history_manager.enabled = False
 
+    def init_magics(self):
+        super().init_magics()
+        if importlib.util.find_spec("pip") is None:
+            self.register_magic_function(refuse_pip, magic_name="pip")
+
+    def system(self, command):
+        if PIP_COMMAND.match(command) and importlib.util.find_spec("pip") is None:
+            refuse_pip(command)
+        self.system_raw(command)
+
     def showtraceback(self, *args, **options):
-        if not isinstance(sys.exc_info()[1], SystemExit):
+        error = sys.exc_info()[1]
+        if not isinstance(error, SystemExit):
+            hide_last_own_frames(error)
             super().showtraceback(*args, **options)
 
     def _showtraceback(self, etype, evalue, stb):
@@ -67,9 +93,13 @@ class Shell(InteractiveShell):
     is_leaving = False
     """True after `exit()` or `quit()`: as in Jupyter, they end the interpreter. `sys.exit()` ends only the cell."""
 
-    def ask_exit(self):
+    @default("exiter")
+    def _exiter_default(self):
+        return Exit(self)
+
+    def ask_exit(self, code=None):
         self.is_leaving = True
-        raise SystemExit(0)
+        raise SystemExit(code)
 
     def enable_matplotlib(self, gui=None):
         """Do nothing: figures are shown anyway (see hooks.py)."""
@@ -111,6 +141,22 @@ class Shell(InteractiveShell):
         while trace and trace.tb_frame.f_globals is not self.user_ns:
             trace = trace.tb_next
         return trace
+
+
+def refuse_pip(_):
+    raise UsageError(NO_PIP)
+
+
+def hide_last_own_frames(error):
+    """Cut the frames of this package off the end of a traceback, and of those of the exceptions that led to it."""
+    for _, each in load("exceptions").chain_of(error):
+        trace, last = each.__traceback__, None
+        while trace:
+            if not trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
+                last = trace
+            trace = trace.tb_next
+        if last:
+            last.tb_next = None
 
 
 def remember(number, code):

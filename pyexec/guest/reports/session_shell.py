@@ -69,7 +69,6 @@ def restore_builtins():
 
 
 def refuse_input(prompt=""):
-    __tracebackhide__ = True  # for IPython
     raise EOFError("input() is not available in a session: a cell has no standard input")
 
 

@@ -72,7 +72,8 @@ def session_types(run_options: dict[str, FieldDoc]) -> dict[type, TypeDoc]:
         CellRequest: type_doc(
             "Code to run in a session.",
             code=FieldDoc(
-                "Source code. The value of its last expression is the `result`.", "total = 6 * 7\ntotal"
+                "Source code. The value of its last expression is the `result`, unless it is `None`.",
+                "total = 6 * 7\ntotal",
             ),
             timeout_seconds=FieldDoc(
                 "Time limit of this code, in seconds. Default: that of the session.", 10
