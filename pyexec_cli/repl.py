@@ -19,7 +19,7 @@ from pyexec_client import AsyncSession, PyexecError, Result, SessionClosed, Unau
 from .console import Console
 from .displays import output_displays
 from .event_printer import EventPrinter, print_result
-from .exit_codes import OutputFailed
+from .exit_codes import NOT_RUN, OutputFailed
 from .flags import Flags, complete_path, with_flags
 from .session_flags import NO_SESSION_FLAGS, SessionFlags, read_session_options, session_flags
 from .statements import Statements
@@ -58,8 +58,7 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
         console.status_line.close()
         async with opened:
             console.info(f"session {opened.id} ({opened.info.docker_image}); Ctrl-D leaves it")
-            await _Repl(opened, console, output_dir, flags.timeout if session_id else None).run()
-    return 0
+            return await _Repl(opened, console, output_dir, flags.timeout if session_id else None).run()
 
 
 class _Repl:
@@ -75,8 +74,10 @@ class _Repl:
         self._displays = 0
         self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
 
-    async def run(self) -> None:
-        """Run until the end of the input."""
+    async def run(self) -> int:
+        """Run until the end of the input and return the exit code.
+
+        On a terminal, it is 0. Otherwise, the first statement that fails is the last one, and gives the exit code."""
         statements = Statements()
         with _history() if self._is_terminal else contextlib.nullcontext():
             while True:
@@ -89,13 +90,16 @@ class _Repl:
                 except EOFError:
                     break
                 if statements.is_empty and line.strip() in _LEAVE:
-                    return
+                    return 0
                 if (code := statements.add(line)) is not None:
-                    await self._run_cell(code)
+                    exit_code = await self._run_cell(code)
+                    if exit_code != 0 and not self._is_terminal:
+                        return exit_code
         if self._is_terminal:
             print(file=sys.stderr)
         elif not statements.is_empty:
-            await self._run_cell(statements.take())
+            return await self._run_cell(statements.take())
+        return 0
 
     async def _read_line(self, prompt: str) -> str:
         """Read a line. Raise EOFError at the end of the input, and KeyboardInterrupt for Ctrl-C."""
@@ -111,18 +115,21 @@ class _Repl:
         finally:
             signal.signal(signal.SIGINT, handler)
 
-    async def _run_cell(self, code: str) -> None:
-        """Run one cell and print its output. On a terminal, an error of the server leaves the session usable."""
+    async def _run_cell(self, code: str) -> int:
+        """Run one cell, print its output, and return its exit code.
+
+        On a terminal, an error of the server leaves the session usable."""
         try:
             result = await self._wait_for_cell(code)
             if result is not None:
-                await self._print(result)
+                return await self._print(result)
         except (SessionClosed, Unauthorized):
             raise
         except PyexecError as error:
             if not self._is_terminal:
                 raise
             self._console.error(str(error))
+        return NOT_RUN
 
     async def _wait_for_cell(self, code: str) -> Result | None:
         """Run one cell; return None if the user stops waiting for it.
@@ -162,14 +169,15 @@ class _Repl:
         except PyexecError as error:
             self._console.error(f"cannot interrupt the code: {error} (press Ctrl-C again to stop waiting)")
 
-    async def _print(self, result: Result) -> None:
+    async def _print(self, result: Result) -> int:
         if result.result not in (None, "None"):
             await self._console.write("stdout", f"{result.result}\n".encode())
         await output_displays(result, self._output_dir, self._console, show=True, first=self._displays + 1)
         self._displays += len(result.displays)
-        await print_result(result, self._console, as_json=False)
+        exit_code = await print_result(result, self._console, as_json=False)
         if result.interpreter_restarted:
             self._console.error("the session has a new interpreter; its variables are lost")
+        return exit_code
 
 
 @contextlib.contextmanager

@@ -104,17 +104,29 @@ for n in range(2):
 else:
     print("end")
 
-1 / 0
 "last"
 """
     before = len(fake[1].requests)
     ended = cli.run("repl", "-q", stdin=script)
     codes = [request["code"] for request in fake[1].requests[before:]]
     assert codes[0] == "x = [\n  6,\n]"
-    assert codes[-2:] == ["1 / 0", '"last"']
-    assert b"ZeroDivisionError" in ended.stderr
+    assert codes[-1] == '"last"'
     assert ended.stdout.endswith(b"0\n1\nend\n'last'\n")
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "message"),
+    [("1 / 0", 1, b"ZeroDivisionError"), ("die", 124, b"timeout"), ("leave 3", 3, b"")],
+)
+def test_a_statement_of_a_pipe_that_fails_is_the_last_one(
+    cli: Program, fake: tuple[str, FakeSessions], statement: str, code: int, message: bytes
+) -> None:
+    ended = cli.run("repl", stdin=f"1\n{statement}\n2\n".encode())
+    assert (ended.returncode, ended.stdout) == (code, b"1\n")
+    assert message in ended.stderr
+    assert not list(fake[1].sessions.values())[-1].is_open
+    assert cli.run("repl", stdin=statement.encode()).returncode == code
 
 
 def test_the_repl_closes_its_own_session_and_leaves_another_one_open(

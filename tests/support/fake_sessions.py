@@ -1,6 +1,6 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
-The cell `sleep` lasts until it is interrupted; `die` ends with a new interpreter."""
+The cell `sleep` lasts until it is interrupted; `die` ends with a new interpreter; `leave 3` exits with this code."""
 
 import ast
 import asyncio
@@ -161,6 +161,8 @@ class FakeSessions:
             session.restart()
             result |= {"status": "failed", "error_type": "timeout", "error": "it ran longer than 1 s"}
             result |= {"exit_code": 124, "interpreter_restarted": True}
+        elif code.startswith("leave "):
+            result |= {"exit_code": int(code.removeprefix("leave ")), "error_type": "SystemExit"}
         elif code == "show":
             png = base64.b64encode(b"\x89PNG").decode()
             result["displays"] = [{"data": {"image/png": png}, "metadata": {}}]

@@ -50,7 +50,7 @@ func (a *app) repl() *cobra.Command {
 			if sessionID != "" && a.flags.timeout > 0 {
 				loop.options = append(loop.options, pyexec.WithTimeout(a.flags.timeout.duration()))
 			}
-			err = loop.run()
+			a.exitCode, err = loop.run()
 			loop.input.close()
 			if sessionID == "" {
 				err = errors.Join(err, session.Close(context.Background()))
@@ -98,8 +98,9 @@ type repl struct {
 	stopExitOnInterrupt func()
 }
 
-// run runs statements until the end of the input.
-func (r *repl) run() error {
+// run runs statements until the end of the input and returns the exit code. On a terminal, it is 0. Otherwise, the first
+// statement that fails is the last one, and its exit code is returned.
+func (r *repl) run() (int, error) {
 	if r.input.isTerminal {
 		// A cell handles Ctrl-C, and the editor reads it as a key. In between, it must not end the program.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
@@ -119,27 +120,29 @@ func (r *repl) run() error {
 			continue
 		case err == io.EOF && r.input.isTerminal:
 			fmt.Fprintln(os.Stderr)
-			return nil
+			return 0, nil
 		case err == io.EOF && typed.isEmpty():
-			return nil
+			return 0, nil
 		case err == io.EOF:
 			return r.runCell(typed.take())
 		case err != nil:
-			return err
+			return 0, err
 		}
 		if typed.isEmpty() && slices.Contains(leaveWords, strings.TrimSpace(line)) {
-			return nil
+			return 0, nil
 		}
 		if code, complete := typed.add(line); complete {
-			if err := r.runCell(code); err != nil {
-				return err
+			exitCode, err := r.runCell(code)
+			if err != nil || exitCode != 0 && !r.input.isTerminal {
+				return exitCode, err
 			}
 		}
 	}
 }
 
-// runCell runs one cell and prints its output. On a terminal, an error of the server leaves the session usable.
-func (r *repl) runCell(code string) error {
+// runCell runs one cell, prints its output, and returns its exit code. On a terminal, an error of the server leaves the
+// session usable.
+func (r *repl) runCell(code string) (int, error) {
 	result, err := r.waitForCell(code)
 	if err == nil && result != nil {
 		return r.print(result)
@@ -148,10 +151,10 @@ func (r *repl) runCell(code string) error {
 	isFatal := errors.As(err, &output) || errors.Is(err, pyexec.ErrSessionClosed) ||
 		errors.Is(err, pyexec.ErrUnauthorized)
 	if err == nil || isFatal || !r.input.isTerminal {
-		return err
+		return exitNotRun, err
 	}
 	r.console.error("%s", err)
-	return nil
+	return exitNotRun, nil
 }
 
 // waitForCell runs one cell. It returns nil if the user stops waiting for it.
@@ -203,21 +206,19 @@ func (r *repl) interruptOn(ctx context.Context, signals <-chan os.Signal, cancel
 	}
 }
 
-func (r *repl) print(result *pyexec.Result) error {
+func (r *repl) print(result *pyexec.Result) (int, error) {
 	if result.Value != nil && *result.Value != "None" {
 		if err := r.console.write("stdout", []byte(*result.Value+"\n")); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := outputDisplays(result, r.outputDir, r.console, true, r.displays+1); err != nil {
-		return err
+		return 0, err
 	}
 	r.displays += len(result.Displays)
-	if _, err := printResult(result, r.console, false); err != nil {
-		return err
-	}
-	if result.InterpreterRestarted {
+	exitCode, err := printResult(result, r.console, false)
+	if err == nil && result.InterpreterRestarted {
 		r.console.error("the session has a new interpreter; its variables are lost")
 	}
-	return nil
+	return exitCode, err
 }
