@@ -21,6 +21,7 @@ from .displays import output_displays
 from .event_printer import EventPrinter, print_result
 from .exit_codes import NOT_RUN, OutputFailed
 from .flags import Flags, complete_path, with_flags
+from .interrupts import END_SIGNALS, interruptible, not_ignored
 from .session_flags import NO_SESSION_FLAGS, SessionFlags, read_session_options, session_flags
 from .statements import Statements
 
@@ -58,7 +59,8 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
         console.status_line.close()
         async with opened:
             console.info(f"session {opened.id} ({opened.info.docker_image}); Ctrl-D leaves it")
-            return await _Repl(opened, console, output_dir, flags.timeout if session_id else None).run()
+            loop = _Repl(opened, console, output_dir, flags.timeout if session_id else None)
+            return await loop.run_until_signal()
 
 
 class _Repl:
@@ -73,6 +75,18 @@ class _Repl:
         self._timeout = timeout
         self._displays = 0
         self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
+
+    async def run_until_signal(self) -> int:
+        """Run until the end of the input or a signal that ends the program, and return the exit code."""
+
+        async def cancel_at_once() -> bool:
+            return False
+
+        signals = END_SIGNALS if self._is_terminal else (signal.SIGINT, *END_SIGNALS)
+        try:
+            return await interruptible(self.run, cancel_at_once, signals)
+        except _EndedAtPrompt as ended:
+            return 128 + ended.number
 
     async def run(self) -> int:
         """Run until the end of the input and return the exit code.
@@ -102,18 +116,20 @@ class _Repl:
         return 0
 
     async def _read_line(self, prompt: str) -> str:
-        """Read a line. Raise EOFError at the end of the input, and KeyboardInterrupt for Ctrl-C."""
+        """Read a line. Raise EOFError at the end of the input, KeyboardInterrupt for Ctrl-C, and _EndedAtPrompt."""
         if not self._is_terminal:
             line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
             if not line:
                 raise EOFError
             return line.rstrip("\n")
         # readline works in the main thread only. Nothing else runs between two cells, so this may block the event loop.
-        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        handlers = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+        handlers |= {number: signal.signal(number, _end_at_prompt) for number in not_ignored(END_SIGNALS)}
         try:
             return input(prompt)  # noqa: ASYNC250 see above
         finally:
-            signal.signal(signal.SIGINT, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     async def _run_cell(self, code: str) -> int:
         """Run one cell, print its output, and return its exit code.
@@ -137,7 +153,8 @@ class _Repl:
         With a key, the client sends the request again if the connection was closed while the user typed."""
         printer = EventPrinter(self._console)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch_interrupts, tasks.cancel_scope, name="Ctrl-C")
+            if self._is_terminal:
+                tasks.start_soon(self._watch_interrupts, tasks.cancel_scope, name="Ctrl-C")
             try:
                 await self._session.run(
                     code, on_event=printer.show, timeout=self._timeout, idempotency_key=uuid.uuid4().hex
@@ -178,6 +195,18 @@ class _Repl:
         if result.interpreter_restarted:
             self._console.error("the session has a new interpreter; its variables are lost")
         return exit_code
+
+
+class _EndedAtPrompt(Exception):
+    """A signal that ends the program arrived while a line was typed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end_at_prompt(number: int, _frame: object) -> None:
+    raise _EndedAtPrompt(number)
 
 
 @contextlib.contextmanager

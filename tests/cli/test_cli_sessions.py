@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 import pytest
 from attrs import evolve
 
-from tests.cli.conftest import SECONDS, Program
-from tests.support.fake_sessions import FakeSessions, fake_sessions
+from tests.cli.conftest import DEFAULT_SIGNALS, SECONDS, Program
+from tests.support.fake_sessions import FakeSession, FakeSessions, fake_sessions
 
 ID = re.compile(r"ses_[0-9a-f]{32}\n")
 
@@ -161,7 +161,7 @@ def on_a_terminal(cli: Program, *arguments: str) -> Iterator["Terminal"]:
     controller, terminal = os.openpty()
     environment = cli.environment({"TERM": "xterm", "PYEXEC_HISTORY": str(cli.directory / "history")})
     with subprocess.Popen(
-        ["env", "--default-signal=INT", cli.path, *arguments],
+        [*DEFAULT_SIGNALS, cli.path, *arguments],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -170,12 +170,13 @@ def on_a_terminal(cli: Program, *arguments: str) -> Iterator["Terminal"]:
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     ) as process:
         os.close(terminal)
+        screen = Terminal(controller, process)
         try:
-            yield Terminal(controller, process)
+            yield screen
         finally:
             if process.poll() is None:
                 process.kill()
-            os.close(controller)
+            screen.close()
 
 
 class Terminal:
@@ -206,6 +207,15 @@ class Terminal:
 
     def _has_output(self, seconds: float) -> bool:
         return bool(select.select([self._controller], [], [], seconds)[0])
+
+    def hang_up(self) -> None:
+        """Close the terminal, as its window does. The kernel sends SIGHUP."""
+        os.close(self._controller)
+        self._controller = -1
+
+    def close(self) -> None:
+        if self._controller >= 0:
+            os.close(self._controller)
 
     def press_ctrl_c(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -251,3 +261,46 @@ def test_ctrl_c_at_the_prompt_drops_the_statement(cli: Program) -> None:
         terminal.expect(b">>> ")
         terminal.type(b"quit()\r")
         assert terminal.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["cell", "prompt"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_repl_and_closes_its_own_session(
+    cli: Program, fake: tuple[str, FakeSessions], number: signal.Signals, runs: bool
+) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        session = list(fake[1].sessions.values())[-1]
+        if runs:
+            terminal.type(b"sleep\r")
+            while session.running is None:
+                pass
+        if number == signal.SIGHUP:
+            terminal.hang_up()
+        else:
+            terminal.process.send_signal(number)
+        assert terminal.process.wait(20) == 128 + number
+    assert not session.is_open
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_repl_of_a_pipe(
+    cli: Program, fake: tuple[str, FakeSessions], number: signal.Signals
+) -> None:
+    given = cli.run("session", "new").stdout.decode().strip()
+    for arguments, is_open in ((), False), (("--session", given), True):
+        with cli.started("repl", *arguments, stdin=subprocess.PIPE) as process:
+            process.stdin.write(b"sleep\n")
+            session = fake[1].sessions[given] if arguments else wait_for_session(fake[1], given)
+            while session.running is None:
+                pass
+            process.send_signal(number)
+            assert process.wait(20) == 128 + number
+        assert session.is_open == is_open
+
+
+def wait_for_session(fake: FakeSessions, last: str) -> FakeSession:
+    """Wait for a session that was opened after the last one."""
+    while (session := list(fake.sessions.values())[-1]).id == last:
+        pass
+    return session

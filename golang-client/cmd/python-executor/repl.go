@@ -45,12 +45,11 @@ func (a *app) repl() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			loop := &repl{session: session, console: console, outputDir: outputDir, input: newLineReader(),
-				stopExitOnInterrupt: a.stopExitOnInterrupt}
+			loop := &repl{session: session, console: console, outputDir: outputDir, input: newLineReader()}
 			if sessionID != "" && a.flags.timeout > 0 {
 				loop.options = append(loop.options, pyexec.WithTimeout(a.flags.timeout.duration()))
 			}
-			a.exitCode, err = loop.run()
+			a.exitCode, err = loop.runUntilSignal(a.stopExitOnInterrupt)
 			loop.input.close()
 			if sessionID == "" {
 				err = errors.Join(err, session.Close(context.Background()))
@@ -89,23 +88,28 @@ func (a *app) replSession(
 
 // repl reads statements and runs each as a cell.
 type repl struct {
-	session             *pyexec.Session
-	console             *console
-	outputDir           string
-	options             []pyexec.Option // of each cell
-	input               *lineReader
-	displays            int // how many have been shown
-	stopExitOnInterrupt func()
+	session   *pyexec.Session
+	console   *console
+	outputDir string
+	options   []pyexec.Option // of each cell
+	input     *lineReader
+	displays  int // how many have been shown
+}
+
+// runUntilSignal runs until the end of the input or a signal that ends the program, and returns the exit code.
+func (r *repl) runUntilSignal(stopExitOnInterrupt func()) (int, error) {
+	signals := allSignals
+	if r.input.isTerminal {
+		// A cell handles Ctrl-C, and the editor reads it as a key. In between, it must not end the program.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
+		signals = endSignals
+	}
+	return interruptible(stopExitOnInterrupt, r.run, func() bool { return false }, signals...)
 }
 
 // run runs statements until the end of the input and returns the exit code. On a terminal, it is 0. Otherwise, the first
 // statement that fails is the last one, and its exit code is returned.
-func (r *repl) run() (int, error) {
-	if r.input.isTerminal {
-		// A cell handles Ctrl-C, and the editor reads it as a key. In between, it must not end the program.
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
-		r.stopExitOnInterrupt()
-	}
+func (r *repl) run(ctx context.Context) (int, error) {
 	var typed statements
 	for {
 		prompt := ">>> "
@@ -119,12 +123,14 @@ func (r *repl) run() (int, error) {
 			typed.take()
 			continue
 		case err == io.EOF && r.input.isTerminal:
-			fmt.Fprintln(os.Stderr)
-			return 0, nil
+			_, err := fmt.Fprintln(os.Stderr)
+			return codeOfHangup(err), nil
 		case err == io.EOF && typed.isEmpty():
 			return 0, nil
 		case err == io.EOF:
-			return r.runCell(typed.take())
+			return r.runCell(ctx, typed.take())
+		case err != nil && codeOfHangup(err) != 0:
+			return codeOfHangup(err), nil
 		case err != nil:
 			return 0, err
 		}
@@ -132,7 +138,7 @@ func (r *repl) run() (int, error) {
 			return 0, nil
 		}
 		if code, complete := typed.add(line); complete {
-			exitCode, err := r.runCell(code)
+			exitCode, err := r.runCell(ctx, code)
 			if err != nil || exitCode != 0 && !r.input.isTerminal {
 				return exitCode, err
 			}
@@ -142,14 +148,14 @@ func (r *repl) run() (int, error) {
 
 // runCell runs one cell, prints its output, and returns its exit code. On a terminal, an error of the server leaves the
 // session usable.
-func (r *repl) runCell(code string) (int, error) {
-	result, err := r.waitForCell(code)
+func (r *repl) runCell(ctx context.Context, code string) (int, error) {
+	result, err := r.waitForCell(ctx, code)
 	if err == nil && result != nil {
 		return r.print(result)
 	}
 	var output *outputError
 	isFatal := errors.As(err, &output) || errors.Is(err, pyexec.ErrSessionClosed) ||
-		errors.Is(err, pyexec.ErrUnauthorized)
+		errors.Is(err, pyexec.ErrUnauthorized) || ctx.Err() != nil
 	if err == nil || isFatal || !r.input.isTerminal {
 		return exitNotRun, err
 	}
@@ -160,9 +166,9 @@ func (r *repl) runCell(code string) (int, error) {
 // waitForCell runs one cell. It returns nil if the user stops waiting for it.
 //
 // With a key, the client sends the request again if the connection was closed while the user typed.
-func (r *repl) waitForCell(code string) (*pyexec.Result, error) {
+func (r *repl) waitForCell(program context.Context, code string) (*pyexec.Result, error) {
 	printer := newEventPrinter(r.console, true, false)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(program)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
 	if r.input.isTerminal {
@@ -175,7 +181,7 @@ func (r *repl) waitForCell(code string) (*pyexec.Result, error) {
 		if err == nil {
 			err = printer.show(event)
 		}
-		if err != nil && ctx.Err() != nil && printer.id() != "" {
+		if err != nil && ctx.Err() != nil && program.Err() == nil && printer.id() != "" {
 			r.console.error("stopped waiting; %s continues", printer.id())
 			return nil, nil
 		}
@@ -184,6 +190,15 @@ func (r *repl) waitForCell(code string) (*pyexec.Result, error) {
 		}
 	}
 	return printer.result, nil
+}
+
+// codeOfHangup returns the exit code of a program whose terminal was closed, if the terminal fails so, and otherwise 0.
+// The terminal may fail before the signal arrives.
+func codeOfHangup(err error) int {
+	if errors.Is(err, syscall.EIO) {
+		return signalCode(syscall.SIGHUP)
+	}
+	return 0
 }
 
 // interruptOn interrupts the cell at the first signal, and cancels the wait at the second one.
