@@ -14,7 +14,7 @@ import anyio
 import asyncclick
 from anyio import to_thread
 
-from pyexec_client import AsyncSession, PyexecError, Result, SessionClosed, Unauthorized
+from pyexec_client import AsyncClient, AsyncSession, PyexecError, Result, SessionClosed, Unauthorized
 
 from .console import Console
 from .displays import output_displays
@@ -42,7 +42,7 @@ _LEAVE = ("exit", "quit", "exit()", "quit()")
 async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, output_dir: str | None) -> int:
     """Type Python code that runs on the server, in one session.
 
-    Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session.
+    Ctrl-C interrupts the code; a second Ctrl-C kills it. Ctrl-D closes the session.
     """
     console = Console(flags)
     if output_dir == "":
@@ -59,7 +59,7 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
         console.status_line.close()
         async with opened:
             console.info(f"session {opened.id} ({opened.info.docker_image}); Ctrl-D leaves it")
-            loop = _Repl(opened, console, output_dir, flags.timeout if session_id else None)
+            loop = _Repl(client, opened, console, output_dir, flags.timeout if session_id else None)
             return await loop.run_until_signal()
 
 
@@ -67,8 +67,14 @@ class _Repl:
     """Reads statements and runs each as a cell. `timeout` is that of each cell; None is the session's."""
 
     def __init__(
-        self, session: AsyncSession, console: Console, output_dir: str | None, timeout: float | None
+        self,
+        client: AsyncClient,
+        session: AsyncSession,
+        console: Console,
+        output_dir: str | None,
+        timeout: float | None,
     ) -> None:
+        self._client = client
         self._session = session
         self._console = console
         self._output_dir = output_dir
@@ -154,7 +160,7 @@ class _Repl:
         printer = EventPrinter(self._console)
         async with anyio.create_task_group() as tasks:
             if self._is_terminal:
-                tasks.start_soon(self._watch_interrupts, tasks.cancel_scope, name="Ctrl-C")
+                tasks.start_soon(self._watch_interrupts, printer, tasks.cancel_scope, name="Ctrl-C")
             try:
                 await self._session.run(
                     code, on_event=printer.show, timeout=self._timeout, idempotency_key=uuid.uuid4().hex
@@ -171,20 +177,32 @@ class _Repl:
             raise failure
         return printer.result
 
-    async def _watch_interrupts(self, scope: anyio.CancelScope) -> None:
+    async def _watch_interrupts(self, printer: EventPrinter, scope: anyio.CancelScope) -> None:
+        """Interrupt the cell at the first Ctrl-C, kill it at the second one, and stop waiting at the third one."""
+        presses = 0
         with anyio.open_signal_receiver(signal.SIGINT) as signals:
-            async for _ in signals:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._interrupt, name="interrupt")
-                    async for _ in signals:
+            async with anyio.create_task_group() as tasks:
+                async for _ in signals:
+                    presses += 1
+                    if presses == 1:
+                        tasks.start_soon(self._interrupt, name="interrupt")
+                    elif presses == 2 and printer.execution_id is not None:
+                        tasks.start_soon(self._kill, printer.execution_id, name="kill")
+                    else:
                         scope.cancel()
-                        return
 
     async def _interrupt(self) -> None:
         try:
             await self._session.interrupt()
         except PyexecError as error:
-            self._console.error(f"cannot interrupt the code: {error} (press Ctrl-C again to stop waiting)")
+            self._console.error(f"cannot interrupt the code: {error} (press Ctrl-C again to kill it)")
+
+    async def _kill(self, execution_id: str) -> None:
+        self._console.error("killing the code (press Ctrl-C again to stop waiting)")
+        try:
+            await self._client.kill(execution_id)
+        except PyexecError as error:
+            self._console.error(f"cannot kill the code: {error} (press Ctrl-C again to stop waiting)")
 
     async def _print(self, result: Result) -> int:
         if result.result not in (None, "None"):
@@ -193,7 +211,7 @@ class _Repl:
         self._displays += len(result.displays)
         exit_code = await print_result(result, self._console, as_json=False)
         if result.interpreter_restarted:
-            self._console.error("the session has a new interpreter; its variables are lost")
+            self._console.error("the interpreter is restarted; its variables are lost")
         return exit_code
 
 

@@ -249,6 +249,25 @@ def test_the_repl_on_a_terminal(cli: Program, fake: tuple[str, FakeSessions]) ->
     assert "f()" in (cli.directory / "history").read_text()
 
 
+def test_a_second_ctrl_c_kills_the_code(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        terminal.type(b"stubborn\r")
+        session = list(fake[1].sessions.values())[-1]
+        while session.running is None:
+            pass
+        terminal.press_ctrl_c()
+        while not session.interrupted.is_set():
+            pass
+        terminal.press_ctrl_c()
+        terminal.expect(b"killing the code")
+        terminal.expect(b"was killed")
+        terminal.expect(b"the interpreter is restarted; its variables are lost")
+        terminal.expect(b">>> ")
+        terminal.type(b"1 + 1\r")
+        terminal.expect(b"2\r\n")
+
+
 def test_ctrl_c_at_the_prompt_drops_the_statement(cli: Program) -> None:
     with on_a_terminal(cli, "repl") as terminal:
         terminal.expect(b">>> ")

@@ -26,7 +26,7 @@ func (a *app) repl() *cobra.Command {
 		Use:   "repl [flags]",
 		Short: "Type Python code that runs on the server, in one session.",
 		Long: "Type Python code that runs on the server, in one session.\n\n" +
-			"Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session.",
+			"Ctrl-C interrupts the code; a second Ctrl-C kills it. Ctrl-D closes the session.",
 		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if command.Flags().Changed("output-dir") && outputDir == "" {
@@ -41,11 +41,15 @@ func (a *app) repl() *cobra.Command {
 				return usageErrorf(command, "--session: the session is open; leave out the flags that open one")
 			}
 			console := newConsole(&a.flags)
-			session, err := a.replSession(command, sessionID, options, console)
+			client, err := a.flags.client(command)
 			if err != nil {
 				return err
 			}
-			loop := &repl{session: session, console: console, outputDir: outputDir, input: newLineReader()}
+			session, err := replSession(command.Context(), client, sessionID, options, console)
+			if err != nil {
+				return err
+			}
+			loop := &repl{client: client, session: session, console: console, outputDir: outputDir, input: newLineReader()}
 			if sessionID != "" && a.flags.timeout > 0 {
 				loop.options = append(loop.options, pyexec.WithTimeout(a.flags.timeout.duration()))
 			}
@@ -63,20 +67,17 @@ func (a *app) repl() *cobra.Command {
 	return command
 }
 
-func (a *app) replSession(
-	command *cobra.Command, sessionID string, options []pyexec.Option, console *console,
+func replSession(
+	ctx context.Context, client *pyexec.Client, sessionID string, options []pyexec.Option, console *console,
 ) (*pyexec.Session, error) {
 	defer console.statusLine.close()
-	client, err := a.flags.client(command)
-	if err != nil {
-		return nil, err
-	}
 	var session *pyexec.Session
+	var err error
 	if sessionID == "" {
 		console.statusLine.show("opening a session")
-		session, err = client.OpenSession(command.Context(), options...)
+		session, err = client.OpenSession(ctx, options...)
 	} else {
-		session, err = client.GetSession(command.Context(), sessionID)
+		session, err = client.GetSession(ctx, sessionID)
 	}
 	if err != nil {
 		return nil, err
@@ -88,6 +89,7 @@ func (a *app) replSession(
 
 // repl reads statements and runs each as a cell.
 type repl struct {
+	client    *pyexec.Client
 	session   *pyexec.Session
 	console   *console
 	outputDir string
@@ -174,7 +176,7 @@ func (r *repl) waitForCell(program context.Context, code string) (*pyexec.Result
 	if r.input.isTerminal {
 		signal.Notify(signals, syscall.SIGINT)
 		defer signal.Stop(signals)
-		go r.interruptOn(ctx, signals, cancel)
+		go r.interruptOn(ctx, signals, printer, cancel)
 	}
 	options := append(slices.Clone(r.options), pyexec.WithIdempotencyKey(rand.Text()))
 	for event, err := range r.session.Stream(ctx, code, options...) {
@@ -201,23 +203,35 @@ func codeOfHangup(err error) int {
 	return 0
 }
 
-// interruptOn interrupts the cell at the first signal, and cancels the wait at the second one.
-func (r *repl) interruptOn(ctx context.Context, signals <-chan os.Signal, cancel context.CancelFunc) {
-	for first := true; ; first = false {
+// interruptOn interrupts the cell at the first signal, kills it at the second one, and cancels the wait at the third one.
+func (r *repl) interruptOn(
+	ctx context.Context, signals <-chan os.Signal, printer *eventPrinter, cancel context.CancelFunc,
+) {
+	for presses := 1; ; presses++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-signals:
 		}
-		if !first {
+		id := printer.id()
+		switch {
+		case presses == 1:
+			go func() {
+				if _, err := r.session.Interrupt(ctx); err != nil && ctx.Err() == nil {
+					r.console.error("cannot interrupt the code: %s (press Ctrl-C again to kill it)", err)
+				}
+			}()
+		case presses == 2 && id != "":
+			r.console.error("killing the code (press Ctrl-C again to stop waiting)")
+			go func() {
+				if _, err := r.client.Kill(ctx, id); err != nil && ctx.Err() == nil {
+					r.console.error("cannot kill the code: %s (press Ctrl-C again to stop waiting)", err)
+				}
+			}()
+		default:
 			cancel()
 			return
 		}
-		go func() {
-			if _, err := r.session.Interrupt(ctx); err != nil && ctx.Err() == nil {
-				r.console.error("cannot interrupt the code: %s (press Ctrl-C again to stop waiting)", err)
-			}
-		}()
 	}
 }
 
@@ -233,7 +247,7 @@ func (r *repl) print(result *pyexec.Result) (int, error) {
 	r.displays += len(result.Displays)
 	exitCode, err := printResult(result, r.console, false)
 	if err == nil && result.InterpreterRestarted {
-		r.console.error("the session has a new interpreter; its variables are lost")
+		r.console.error("the interpreter is restarted; its variables are lost")
 	}
 	return exitCode, err
 }
