@@ -207,7 +207,9 @@ class _Repl:
     async def _print(self, result: Result) -> int:
         if result.result not in (None, "None"):
             await self._console.write("stdout", f"{result.result}\n".encode())
-        await output_displays(result, self._output_dir, self._console, show=True, first=self._displays + 1)
+        await output_displays(
+            result, self._output_dir, self._console, show=True, show_text=True, first=self._displays + 1
+        )
         self._displays += len(result.displays)
         exit_code = await print_result(result, self._console, as_json=False)
         if result.interpreter_restarted:

@@ -150,6 +150,15 @@ def test_displays_of_a_session_have_running_numbers(cli: Program) -> None:
     assert b"displays not shown: 1" in cli.run("repl", stdin=b"show\n").stderr
 
 
+def test_the_text_of_a_display_is_printed_if_no_better_form_is_shown_or_saved(cli: Program) -> None:
+    ended = cli.run("repl", stdin=b"text\ntable\n")
+    assert ended.stdout == b"a text\na table\n"
+    assert b"not shown" not in ended.stderr
+    saved = cli.run("repl", "--output-dir", "saved", stdin=b"text\ntable\n")
+    assert saved.stdout == b"a text\n"
+    assert b"wrote saved/display-2.html" in saved.stderr
+
+
 def test_a_new_interpreter_is_reported(cli: Program) -> None:
     ended = cli.run("repl", stdin=b"die\n")
     assert b"execution failed (timeout): it ran longer than 1 s" in ended.stderr

@@ -241,7 +241,7 @@ func (r *repl) print(result *pyexec.Result) (int, error) {
 			return 0, err
 		}
 	}
-	if err := outputDisplays(result, r.outputDir, r.console, true, r.displays+1); err != nil {
+	if err := outputDisplays(result, r.outputDir, r.console, true, true, r.displays+1); err != nil {
 		return 0, err
 	}
 	r.displays += len(result.Displays)
