@@ -19,22 +19,35 @@ _CHUNK = 4096
 
 
 async def output_displays(
-    result: Result, directory: str | None, console: Console, *, show: bool, first: int = 1
+    result: Result,
+    directory: str | None,
+    console: Console,
+    *,
+    show: bool,
+    show_text: bool = False,
+    first: int = 1,
 ) -> None:
     """Write each display to a file of the directory. Without one, show images if `show` is set and the terminal can.
 
+    `show_text`: print the plain text of displays that are neither shown nor saved in a better form.
     `first` is the number of the first display."""
     if not result.displays:
         return
     if directory is not None:
         await to_thread.run_sync(_save, result.displays, Path(directory), console, first)
+        for display in result.displays if show_text else ():
+            if display.mime_type == "text/plain":
+                await console.write("stdout", display.content() + b"\n")
         return
     protocol = terminal_protocol() if show else None
     shown = 0
-    for display in result.displays if protocol else ():
-        if (sequence := _image(display, protocol or "")) is not None:
+    for display in result.displays:
+        if protocol and (sequence := _image(display, protocol)) is not None:
             await console.write("stdout", sequence)
             shown += 1
+        elif show_text and "text/plain" in display.data:
+            await console.write("stdout", display.content("text/plain") + b"\n")
+            shown += not display.mime_type.startswith("image/")
     if left := len(result.displays) - shown:
         console.info(f"displays not shown: {left} (--output-dir DIR saves them)")
 

@@ -11,20 +11,19 @@ import anyio
 from attrs import define, field
 
 _GRACE_SECONDS = 5.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @define
 class _SignalHandler:
     on_interrupt: Callable[[], Awaitable[bool]]
     group: anyio.abc.TaskGroup
+    signals: tuple[signal.Signals, ...]
     work_done: anyio.Event = field(factory=anyio.Event)
     first: int | None = None
 
     async def watch(self) -> None:
-        # A signal that the parent process ignores (nohup, a background job) stays ignored.
-        handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*handled) as signals:
+        with anyio.open_signal_receiver(*not_ignored(self.signals)) as signals:
             async for number in signals:
                 if self.first is not None:
                     _exit_at_once(number)
@@ -38,10 +37,17 @@ class _SignalHandler:
         self.group.cancel_scope.cancel()
 
 
+def not_ignored(signals: tuple[signal.Signals, ...]) -> list[signal.Signals]:
+    """Return the signals to handle: one that the parent process ignores (nohup, a background job) stays ignored."""
+    return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 async def interruptible(
-    work: Callable[[], Awaitable[int]], on_interrupt: Callable[[], Awaitable[bool]]
+    work: Callable[[], Awaitable[int]],
+    on_interrupt: Callable[[], Awaitable[bool]],
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT, *END_SIGNALS),
 ) -> int:
-    """Return the exit code of `work`, or 128 plus the number of the first signal.
+    """Return the exit code of `work`, or 128 plus the number of the first of these signals.
 
     The first signal calls `on_interrupt`. If that returns True, `work` gets a few seconds to end by itself;
     otherwise it is cancelled at once.
@@ -49,7 +55,7 @@ async def interruptible(
     code = None
     try:
         async with anyio.create_task_group() as group:
-            handler = _SignalHandler(on_interrupt, group)
+            handler = _SignalHandler(on_interrupt, group, signals)
             group.start_soon(handler.watch, name="signals")
             code = await work()
             handler.work_done.set()

@@ -14,13 +14,14 @@ import anyio
 import asyncclick
 from anyio import to_thread
 
-from pyexec_client import AsyncSession, PyexecError, Result, SessionClosed, Unauthorized
+from pyexec_client import AsyncClient, AsyncSession, PyexecError, Result, SessionClosed, Unauthorized
 
 from .console import Console
 from .displays import output_displays
 from .event_printer import EventPrinter, print_result
-from .exit_codes import OutputFailed
+from .exit_codes import NOT_RUN, OutputFailed
 from .flags import Flags, complete_path, with_flags
+from .interrupts import END_SIGNALS, interruptible, not_ignored
 from .session_flags import NO_SESSION_FLAGS, SessionFlags, read_session_options, session_flags
 from .statements import Statements
 
@@ -41,7 +42,7 @@ _LEAVE = ("exit", "quit", "exit()", "quit()")
 async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, output_dir: str | None) -> int:
     """Type Python code that runs on the server, in one session.
 
-    Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session,
+    Ctrl-C interrupts the code; a second Ctrl-C kills it. Ctrl-D closes the session,
     unless it was named with --session.
     """
     console = Console(flags)
@@ -60,16 +61,22 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
         async with opened:
             end = "Ctrl-D closes it" if session_id is None else "Ctrl-D exits; the session stays open"
             console.info(f"session {opened.id} ({opened.info.docker_image}); {end}")
-            await _Repl(opened, console, output_dir, flags.timeout if session_id else None).run()
-    return 0
+            loop = _Repl(client, opened, console, output_dir, flags.timeout if session_id else None)
+            return await loop.run_until_signal()
 
 
 class _Repl:
     """Reads statements and runs each as a cell. `timeout` is that of each cell; None is the session's."""
 
     def __init__(
-        self, session: AsyncSession, console: Console, output_dir: str | None, timeout: float | None
+        self,
+        client: AsyncClient,
+        session: AsyncSession,
+        console: Console,
+        output_dir: str | None,
+        timeout: float | None,
     ) -> None:
+        self._client = client
         self._session = session
         self._console = console
         self._output_dir = output_dir
@@ -77,8 +84,22 @@ class _Repl:
         self._displays = 0
         self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
 
-    async def run(self) -> None:
-        """Run until the end of the input."""
+    async def run_until_signal(self) -> int:
+        """Run until the end of the input or a signal that ends the program, and return the exit code."""
+
+        async def cancel_at_once() -> bool:
+            return False
+
+        signals = END_SIGNALS if self._is_terminal else (signal.SIGINT, *END_SIGNALS)
+        try:
+            return await interruptible(self.run, cancel_at_once, signals)
+        except _EndedAtPrompt as ended:
+            return 128 + ended.number
+
+    async def run(self) -> int:
+        """Run until the end of the input and return the exit code.
+
+        On a terminal, it is 0. Otherwise, the first statement that fails is the last one, and gives the exit code."""
         statements = Statements()
         with _history() if self._is_terminal else contextlib.nullcontext():
             while True:
@@ -91,40 +112,48 @@ class _Repl:
                 except EOFError:
                     break
                 if statements.is_empty and line.strip() in _LEAVE:
-                    return
+                    return 0
                 if (code := statements.add(line)) is not None:
-                    await self._run_cell(code)
+                    exit_code = await self._run_cell(code)
+                    if exit_code != 0 and not self._is_terminal:
+                        return exit_code
         if self._is_terminal:
             print(file=sys.stderr)
         elif not statements.is_empty:
-            await self._run_cell(statements.take())
+            return await self._run_cell(statements.take())
+        return 0
 
     async def _read_line(self, prompt: str) -> str:
-        """Read a line. Raise EOFError at the end of the input, and KeyboardInterrupt for Ctrl-C."""
+        """Read a line. Raise EOFError at the end of the input, KeyboardInterrupt for Ctrl-C, and _EndedAtPrompt."""
         if not self._is_terminal:
             line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
             if not line:
                 raise EOFError
             return line.rstrip("\n")
         # readline works in the main thread only. Nothing else runs between two cells, so this may block the event loop.
-        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        handlers = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+        handlers |= {number: signal.signal(number, _end_at_prompt) for number in not_ignored(END_SIGNALS)}
         try:
             return input(prompt)  # noqa: ASYNC250 see above
         finally:
-            signal.signal(signal.SIGINT, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
-    async def _run_cell(self, code: str) -> None:
-        """Run one cell and print its output. On a terminal, an error of the server leaves the session usable."""
+    async def _run_cell(self, code: str) -> int:
+        """Run one cell, print its output, and return its exit code.
+
+        On a terminal, an error of the server leaves the session usable."""
         try:
             result = await self._wait_for_cell(code)
             if result is not None:
-                await self._print(result)
+                return await self._print(result)
         except (SessionClosed, Unauthorized):
             raise
         except PyexecError as error:
             if not self._is_terminal:
                 raise
             self._console.error(str(error))
+        return NOT_RUN
 
     async def _wait_for_cell(self, code: str) -> Result | None:
         """Run one cell; return None if the user stops waiting for it.
@@ -132,7 +161,8 @@ class _Repl:
         With a key, the client sends the request again if the connection was closed while the user typed."""
         printer = EventPrinter(self._console)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch_interrupts, tasks.cancel_scope, name="Ctrl-C")
+            if self._is_terminal:
+                tasks.start_soon(self._watch_interrupts, printer, tasks.cancel_scope, name="Ctrl-C")
             try:
                 await self._session.run(
                     code, on_event=printer.show, timeout=self._timeout, idempotency_key=uuid.uuid4().hex
@@ -149,29 +179,56 @@ class _Repl:
             raise failure
         return printer.result
 
-    async def _watch_interrupts(self, scope: anyio.CancelScope) -> None:
+    async def _watch_interrupts(self, printer: EventPrinter, scope: anyio.CancelScope) -> None:
+        """Interrupt the cell at the first Ctrl-C, kill it at the second one, and stop waiting at the third one."""
+        presses = 0
         with anyio.open_signal_receiver(signal.SIGINT) as signals:
-            async for _ in signals:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._interrupt, name="interrupt")
-                    async for _ in signals:
+            async with anyio.create_task_group() as tasks:
+                async for _ in signals:
+                    presses += 1
+                    if presses == 1:
+                        tasks.start_soon(self._interrupt, name="interrupt")
+                    elif presses == 2 and printer.execution_id is not None:
+                        tasks.start_soon(self._kill, printer.execution_id, name="kill")
+                    else:
                         scope.cancel()
-                        return
 
     async def _interrupt(self) -> None:
         try:
             await self._session.interrupt()
         except PyexecError as error:
-            self._console.error(f"cannot interrupt the code: {error} (press Ctrl-C again to stop waiting)")
+            self._console.error(f"cannot interrupt the code: {error} (press Ctrl-C again to kill it)")
 
-    async def _print(self, result: Result) -> None:
+    async def _kill(self, execution_id: str) -> None:
+        self._console.error("killing the code (press Ctrl-C again to stop waiting)")
+        try:
+            await self._client.kill(execution_id)
+        except PyexecError as error:
+            self._console.error(f"cannot kill the code: {error} (press Ctrl-C again to stop waiting)")
+
+    async def _print(self, result: Result) -> int:
         if result.result not in (None, "None"):
             await self._console.write("stdout", f"{result.result}\n".encode())
-        await output_displays(result, self._output_dir, self._console, show=True, first=self._displays + 1)
+        await output_displays(
+            result, self._output_dir, self._console, show=True, show_text=True, first=self._displays + 1
+        )
         self._displays += len(result.displays)
-        await print_result(result, self._console, as_json=False)
+        exit_code = await print_result(result, self._console, as_json=False)
         if result.interpreter_restarted:
-            self._console.error("the session has a new interpreter; its variables are lost")
+            self._console.error("the interpreter is restarted; its variables are lost")
+        return exit_code
+
+
+class _EndedAtPrompt(Exception):
+    """A signal that ends the program arrived while a line was typed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end_at_prompt(number: int, _frame: object) -> None:
+    raise _EndedAtPrompt(number)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 import pytest
 from attrs import evolve
 
-from tests.cli.conftest import SECONDS, Program
-from tests.support.fake_sessions import FakeSessions, fake_sessions
+from tests.cli.conftest import DEFAULT_SIGNALS, SECONDS, Program
+from tests.support.fake_sessions import FakeSession, FakeSessions, fake_sessions
 
 ID = re.compile(r"ses_[0-9a-f]{32}\n")
 
@@ -104,17 +104,29 @@ for n in range(2):
 else:
     print("end")
 
-1 / 0
 "last"
 """
     before = len(fake[1].requests)
     ended = cli.run("repl", "-q", stdin=script)
     codes = [request["code"] for request in fake[1].requests[before:]]
     assert codes[0] == "x = [\n  6,\n]"
-    assert codes[-2:] == ["1 / 0", '"last"']
-    assert b"ZeroDivisionError" in ended.stderr
+    assert codes[-1] == '"last"'
     assert ended.stdout.endswith(b"0\n1\nend\n'last'\n")
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "message"),
+    [("1 / 0", 1, b"ZeroDivisionError"), ("die", 124, b"timeout"), ("leave 3", 3, b"")],
+)
+def test_a_statement_of_a_pipe_that_fails_is_the_last_one(
+    cli: Program, fake: tuple[str, FakeSessions], statement: str, code: int, message: bytes
+) -> None:
+    ended = cli.run("repl", stdin=f"1\n{statement}\n2\n".encode())
+    assert (ended.returncode, ended.stdout) == (code, b"1\n")
+    assert message in ended.stderr
+    assert not list(fake[1].sessions.values())[-1].is_open
+    assert cli.run("repl", stdin=statement.encode()).returncode == code
 
 
 def test_the_repl_closes_its_own_session_and_leaves_another_one_open(
@@ -138,6 +150,15 @@ def test_displays_of_a_session_have_running_numbers(cli: Program) -> None:
     assert b"displays not shown: 1" in cli.run("repl", stdin=b"show\n").stderr
 
 
+def test_the_text_of_a_display_is_printed_if_no_better_form_is_shown_or_saved(cli: Program) -> None:
+    ended = cli.run("repl", stdin=b"text\ntable\n")
+    assert ended.stdout == b"a text\na table\n"
+    assert b"not shown" not in ended.stderr
+    saved = cli.run("repl", "--output-dir", "saved", stdin=b"text\ntable\n")
+    assert saved.stdout == b"a text\n"
+    assert b"wrote saved/display-2.html" in saved.stderr
+
+
 def test_a_new_interpreter_is_reported(cli: Program) -> None:
     ended = cli.run("repl", stdin=b"die\n")
     assert b"execution failed (timeout): it ran longer than 1 s" in ended.stderr
@@ -149,7 +170,7 @@ def on_a_terminal(cli: Program, *arguments: str) -> Iterator["Terminal"]:
     controller, terminal = os.openpty()
     environment = cli.environment({"TERM": "xterm", "PYEXEC_HISTORY": str(cli.directory / "history")})
     with subprocess.Popen(
-        ["env", "--default-signal=INT", cli.path, *arguments],
+        [*DEFAULT_SIGNALS, cli.path, *arguments],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -158,12 +179,13 @@ def on_a_terminal(cli: Program, *arguments: str) -> Iterator["Terminal"]:
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     ) as process:
         os.close(terminal)
+        screen = Terminal(controller, process)
         try:
-            yield Terminal(controller, process)
+            yield screen
         finally:
             if process.poll() is None:
                 process.kill()
-            os.close(controller)
+            screen.close()
 
 
 class Terminal:
@@ -194,6 +216,15 @@ class Terminal:
 
     def _has_output(self, seconds: float) -> bool:
         return bool(select.select([self._controller], [], [], seconds)[0])
+
+    def hang_up(self) -> None:
+        """Close the terminal, as its window does. The kernel sends SIGHUP."""
+        os.close(self._controller)
+        self._controller = -1
+
+    def close(self) -> None:
+        if self._controller >= 0:
+            os.close(self._controller)
 
     def press_ctrl_c(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -227,6 +258,25 @@ def test_the_repl_on_a_terminal(cli: Program, fake: tuple[str, FakeSessions]) ->
     assert "f()" in (cli.directory / "history").read_text()
 
 
+def test_a_second_ctrl_c_kills_the_code(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        terminal.type(b"stubborn\r")
+        session = list(fake[1].sessions.values())[-1]
+        while session.running is None:
+            pass
+        terminal.press_ctrl_c()
+        while not session.interrupted.is_set():
+            pass
+        terminal.press_ctrl_c()
+        terminal.expect(b"killing the code")
+        terminal.expect(b"was killed")
+        terminal.expect(b"the interpreter is restarted; its variables are lost")
+        terminal.expect(b">>> ")
+        terminal.type(b"1 + 1\r")
+        terminal.expect(b"2\r\n")
+
+
 def test_ctrl_c_at_the_prompt_drops_the_statement(cli: Program) -> None:
     with on_a_terminal(cli, "repl") as terminal:
         terminal.expect(b">>> ")
@@ -239,3 +289,46 @@ def test_ctrl_c_at_the_prompt_drops_the_statement(cli: Program) -> None:
         terminal.expect(b">>> ")
         terminal.type(b"quit()\r")
         assert terminal.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["cell", "prompt"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_repl_and_closes_its_own_session(
+    cli: Program, fake: tuple[str, FakeSessions], number: signal.Signals, runs: bool
+) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        session = list(fake[1].sessions.values())[-1]
+        if runs:
+            terminal.type(b"sleep\r")
+            while session.running is None:
+                pass
+        if number == signal.SIGHUP:
+            terminal.hang_up()
+        else:
+            terminal.process.send_signal(number)
+        assert terminal.process.wait(20) == 128 + number
+    assert not session.is_open
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_repl_of_a_pipe(
+    cli: Program, fake: tuple[str, FakeSessions], number: signal.Signals
+) -> None:
+    given = cli.run("session", "new").stdout.decode().strip()
+    for arguments, is_open in ((), False), (("--session", given), True):
+        with cli.started("repl", *arguments, stdin=subprocess.PIPE) as process:
+            process.stdin.write(b"sleep\n")
+            session = fake[1].sessions[given] if arguments else wait_for_session(fake[1], given)
+            while session.running is None:
+                pass
+            process.send_signal(number)
+            assert process.wait(20) == 128 + number
+        assert session.is_open == is_open
+
+
+def wait_for_session(fake: FakeSessions, last: str) -> FakeSession:
+    """Wait for a session that was opened after the last one."""
+    while (session := list(fake.sessions.values())[-1]).id == last:
+        pass
+    return session

@@ -1,6 +1,7 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
-The cell `sleep` lasts until it is interrupted; `die` ends with a new interpreter."""
+The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
+`leave 3` exits with this code; `text` and `table` show text, and text with HTML."""
 
 import ast
 import asyncio
@@ -36,6 +37,7 @@ class FakeSession:
     restarts: int = 0
     running: str | None = None
     interrupted: asyncio.Event = field(factory=asyncio.Event)
+    killed: asyncio.Event = field(factory=asyncio.Event)
 
     def state(self) -> dict[str, Any]:
         state = {
@@ -157,13 +159,24 @@ class FakeSessions:
             await session.interrupted.wait()
             err.write("KeyboardInterrupt\n")
             result |= {"exit_code": 1, "error_type": "KeyboardInterrupt", "error": ""}
+        elif code == "stubborn":
+            session.killed.clear()
+            await session.killed.wait()
+            session.restart()
+            result |= {"status": "killed", "error_type": "killed", "error": "", "interpreter_restarted": True}
+            result["exit_code"] = None
         elif code == "die":
             session.restart()
             result |= {"status": "failed", "error_type": "timeout", "error": "it ran longer than 1 s"}
             result |= {"exit_code": 124, "interpreter_restarted": True}
+        elif code.startswith("leave "):
+            result |= {"exit_code": int(code.removeprefix("leave ")), "error_type": "SystemExit"}
         elif code == "show":
             png = base64.b64encode(b"\x89PNG").decode()
             result["displays"] = [{"data": {"image/png": png}, "metadata": {}}]
+        elif code in ("text", "table"):
+            html = {"text/html": "<b>"} if code == "table" else {}
+            result["displays"] = [{"data": {"text/plain": f"a {code}"} | html, "metadata": {}}]
         else:
             session.variables["files"] = session.files
             with contextlib.redirect_stdout(out):
@@ -214,7 +227,7 @@ class FakeSessions:
                 await send("output", {"stream": stream, "data": data})
         for display in result["displays"]:
             await send("display", display)
-        await send("finished" if result["status"] == "completed" else "failed", result)
+        await send("finished" if result["status"] == "completed" else result["status"], result)
         return response
 
     async def submit(self, request: web.Request) -> web.Response:
@@ -230,6 +243,7 @@ class FakeSessions:
         for session in self.sessions.values():
             if session.running == request.match_info["cell"]:
                 session.interrupted.set()
+                session.killed.set()
         return web.json_response({"status": "killed"})
 
     async def interrupt(self, request: web.Request) -> web.Response:

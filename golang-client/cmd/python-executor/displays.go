@@ -18,13 +18,27 @@ import (
 const kittyChunk = 4096
 
 // outputDisplays writes each display to a file of the directory. Without one, it shows images if show is set and the
-// terminal can. first is the number of the first display.
-func outputDisplays(result *pyexec.Result, directory string, console *console, show bool, first int) error {
+// terminal can. showText prints the plain text of displays that are neither shown nor saved in a better form. first is the
+// number of the first display.
+func outputDisplays(
+	result *pyexec.Result, directory string, console *console, show, showText bool, first int,
+) error {
 	if len(result.Displays) == 0 {
 		return nil
 	}
 	if directory != "" {
-		return saveDisplays(result.Displays, directory, console, first)
+		if err := saveDisplays(result.Displays, directory, console, first); err != nil || !showText {
+			return err
+		}
+		for _, display := range result.Displays {
+			if display.MIMEType() != "text/plain" {
+				continue
+			}
+			if _, err := printText(display, console); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	protocol := ""
 	if show {
@@ -32,19 +46,36 @@ func outputDisplays(result *pyexec.Result, directory string, console *console, s
 	}
 	left := 0
 	for _, display := range result.Displays {
-		content, err := display.Content("image/png")
-		if err != nil || protocol == "" {
-			left++
+		if content, err := display.Content("image/png"); err == nil && protocol != "" {
+			if err := console.write("stdout", imageSequence(content, protocol)); err != nil {
+				return err
+			}
 			continue
 		}
-		if err := console.write("stdout", imageSequence(content, protocol)); err != nil {
-			return err
+		printed := false
+		if showText {
+			var err error
+			if printed, err = printText(display, console); err != nil {
+				return err
+			}
+		}
+		if !printed || strings.HasPrefix(display.MIMEType(), "image/") {
+			left++
 		}
 	}
 	if left > 0 {
 		console.info("displays not shown: %d (--output-dir DIR saves them)", left)
 	}
 	return nil
+}
+
+// printText prints the plain text of a display. It returns false if the display has none.
+func printText(display pyexec.Display, console *console) (bool, error) {
+	text, err := display.Content("text/plain")
+	if err != nil {
+		return false, nil
+	}
+	return true, console.write("stdout", append(slices.Clone(text), '\n'))
 }
 
 func saveDisplays(displays []pyexec.Display, directory string, console *console, first int) error {

@@ -59,7 +59,7 @@ func downloadFiles(
 		if len(result.Files) > 0 {
 			console.info("output files available: use follow %s --output-dir DIR", result.ExecutionID)
 		}
-		return outputDisplays(result, "", console, false, 1)
+		return outputDisplays(result, "", console, false, false, 1)
 	}
 	if len(result.Files) == 0 && len(result.FilesSkipped) == 0 && len(result.Displays) == 0 {
 		console.info("no output files: submit had no --output-file, or no file matched")
@@ -67,7 +67,7 @@ func downloadFiles(
 	if err := downloadOutputFiles(ctx, client, result, outputDir, console); err != nil {
 		return err
 	}
-	return outputDisplays(result, outputDir, console, false, 1)
+	return outputDisplays(result, outputDir, console, false, false, 1)
 }
 
 // printOutput prints the raw bytes of the streams that are not printed yet. In the result, invalid UTF-8 is replaced.

@@ -31,15 +31,20 @@ func signalCode(received os.Signal) int {
 	return exitSignal + int(number)
 }
 
-// interruptible returns the exit code of work, or 128 plus the number of the first signal.
+var (
+	endSignals = []os.Signal{syscall.SIGTERM, syscall.SIGHUP}
+	allSignals = append([]os.Signal{syscall.SIGINT}, endSignals...)
+)
+
+// interruptible returns the exit code of work, or 128 plus the number of the first of the signals.
 //
 // The first signal calls onInterrupt. If that returns true, work gets a few seconds to end by itself; otherwise
 // it is cancelled at once. A second signal exits at once.
 func interruptible(
-	stopExitOnInterrupt func(), work func(context.Context) (int, error), onInterrupt func() bool,
+	stopExitOnInterrupt func(), work func(context.Context) (int, error), onInterrupt func() bool, handled ...os.Signal,
 ) (int, error) {
 	signals := make(chan os.Signal, 2)
-	for _, number := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+	for _, number := range handled {
 		if !signal.Ignored(number) { // a signal that the parent ignores (nohup, a background job) stays ignored
 			signal.Notify(signals, number)
 		}

@@ -20,6 +20,7 @@ var errInterrupted = errors.New("interrupted")
 // lineReader reads lines from standard input; on a terminal, with an editor and a history.
 type lineReader struct {
 	isTerminal bool
+	initial    *term.State
 	plain      *bufio.Reader
 	editor     *term.Terminal
 	keys       *keys
@@ -31,6 +32,7 @@ func newLineReader() *lineReader {
 		return &lineReader{plain: bufio.NewReader(os.Stdin)}
 	}
 	reader := &lineReader{isTerminal: true, keys: &keys{}, history: loadHistory()}
+	reader.initial, _ = term.GetState(int(os.Stdin.Fd()))
 	reader.resetEditor()
 	return reader
 }
@@ -71,9 +73,12 @@ func (r *lineReader) read(prompt string) (string, error) {
 	return line, err
 }
 
-// close saves the history.
+// close saves the history, and restores the terminal, which a signal may have left in raw mode.
 func (r *lineReader) close() {
 	if r.isTerminal {
+		if r.initial != nil {
+			term.Restore(int(os.Stdin.Fd()), r.initial) //nolint:errcheck // a closed terminal needs no restoring
+		}
 		r.history.save()
 	}
 }

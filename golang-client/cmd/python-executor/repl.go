@@ -26,7 +26,7 @@ func (a *app) repl() *cobra.Command {
 		Use:   "repl [flags]",
 		Short: "Type Python code that runs on the server, in one session.",
 		Long: "Type Python code that runs on the server, in one session.\n\n" +
-			"Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session,\n" +
+			"Ctrl-C interrupts the code; a second Ctrl-C kills it. Ctrl-D closes the session,\n" +
 			"unless it was named with --session.",
 		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
@@ -42,16 +42,19 @@ func (a *app) repl() *cobra.Command {
 				return usageErrorf(command, "--session: the session is open; leave out the flags that open one")
 			}
 			console := newConsole(&a.flags)
-			session, err := a.replSession(command, sessionID, options, console)
+			client, err := a.flags.client(command)
 			if err != nil {
 				return err
 			}
-			loop := &repl{session: session, console: console, outputDir: outputDir, input: newLineReader(),
-				stopExitOnInterrupt: a.stopExitOnInterrupt}
+			session, err := replSession(command.Context(), client, sessionID, options, console)
+			if err != nil {
+				return err
+			}
+			loop := &repl{client: client, session: session, console: console, outputDir: outputDir, input: newLineReader()}
 			if sessionID != "" && a.flags.timeout > 0 {
 				loop.options = append(loop.options, pyexec.WithTimeout(a.flags.timeout.duration()))
 			}
-			err = loop.run()
+			a.exitCode, err = loop.runUntilSignal(a.stopExitOnInterrupt)
 			loop.input.close()
 			if sessionID == "" {
 				err = errors.Join(err, session.Close(context.Background()))
@@ -65,20 +68,17 @@ func (a *app) repl() *cobra.Command {
 	return command
 }
 
-func (a *app) replSession(
-	command *cobra.Command, sessionID string, options []pyexec.Option, console *console,
+func replSession(
+	ctx context.Context, client *pyexec.Client, sessionID string, options []pyexec.Option, console *console,
 ) (*pyexec.Session, error) {
 	defer console.statusLine.close()
-	client, err := a.flags.client(command)
-	if err != nil {
-		return nil, err
-	}
 	var session *pyexec.Session
+	var err error
 	if sessionID == "" {
 		console.statusLine.show("opening a session")
-		session, err = client.OpenSession(command.Context(), options...)
+		session, err = client.OpenSession(ctx, options...)
 	} else {
-		session, err = client.GetSession(command.Context(), sessionID)
+		session, err = client.GetSession(ctx, sessionID)
 	}
 	if err != nil {
 		return nil, err
@@ -94,22 +94,29 @@ func (a *app) replSession(
 
 // repl reads statements and runs each as a cell.
 type repl struct {
-	session             *pyexec.Session
-	console             *console
-	outputDir           string
-	options             []pyexec.Option // of each cell
-	input               *lineReader
-	displays            int // how many have been shown
-	stopExitOnInterrupt func()
+	client    *pyexec.Client
+	session   *pyexec.Session
+	console   *console
+	outputDir string
+	options   []pyexec.Option // of each cell
+	input     *lineReader
+	displays  int // how many have been shown
 }
 
-// run runs statements until the end of the input.
-func (r *repl) run() error {
+// runUntilSignal runs until the end of the input or a signal that ends the program, and returns the exit code.
+func (r *repl) runUntilSignal(stopExitOnInterrupt func()) (int, error) {
+	signals := allSignals
 	if r.input.isTerminal {
 		// A cell handles Ctrl-C, and the editor reads it as a key. In between, it must not end the program.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
-		r.stopExitOnInterrupt()
+		signals = endSignals
 	}
+	return interruptible(stopExitOnInterrupt, r.run, func() bool { return false }, signals...)
+}
+
+// run runs statements until the end of the input and returns the exit code. On a terminal, it is 0. Otherwise, the first
+// statement that fails is the last one, and its exit code is returned.
+func (r *repl) run(ctx context.Context) (int, error) {
 	var typed statements
 	for {
 		prompt := ">>> "
@@ -123,61 +130,65 @@ func (r *repl) run() error {
 			typed.take()
 			continue
 		case err == io.EOF && r.input.isTerminal:
-			fmt.Fprintln(os.Stderr)
-			return nil
+			_, err := fmt.Fprintln(os.Stderr)
+			return codeOfHangup(err), nil
 		case err == io.EOF && typed.isEmpty():
-			return nil
+			return 0, nil
 		case err == io.EOF:
-			return r.runCell(typed.take())
+			return r.runCell(ctx, typed.take())
+		case err != nil && codeOfHangup(err) != 0:
+			return codeOfHangup(err), nil
 		case err != nil:
-			return err
+			return 0, err
 		}
 		if typed.isEmpty() && slices.Contains(leaveWords, strings.TrimSpace(line)) {
-			return nil
+			return 0, nil
 		}
 		if code, complete := typed.add(line); complete {
-			if err := r.runCell(code); err != nil {
-				return err
+			exitCode, err := r.runCell(ctx, code)
+			if err != nil || exitCode != 0 && !r.input.isTerminal {
+				return exitCode, err
 			}
 		}
 	}
 }
 
-// runCell runs one cell and prints its output. On a terminal, an error of the server leaves the session usable.
-func (r *repl) runCell(code string) error {
-	result, err := r.waitForCell(code)
+// runCell runs one cell, prints its output, and returns its exit code. On a terminal, an error of the server leaves the
+// session usable.
+func (r *repl) runCell(ctx context.Context, code string) (int, error) {
+	result, err := r.waitForCell(ctx, code)
 	if err == nil && result != nil {
 		return r.print(result)
 	}
 	var output *outputError
 	isFatal := errors.As(err, &output) || errors.Is(err, pyexec.ErrSessionClosed) ||
-		errors.Is(err, pyexec.ErrUnauthorized)
+		errors.Is(err, pyexec.ErrUnauthorized) || ctx.Err() != nil
 	if err == nil || isFatal || !r.input.isTerminal {
-		return err
+		return exitNotRun, err
 	}
 	r.console.error("%s", err)
-	return nil
+	return exitNotRun, nil
 }
 
 // waitForCell runs one cell. It returns nil if the user stops waiting for it.
 //
 // With a key, the client sends the request again if the connection was closed while the user typed.
-func (r *repl) waitForCell(code string) (*pyexec.Result, error) {
+func (r *repl) waitForCell(program context.Context, code string) (*pyexec.Result, error) {
 	printer := newEventPrinter(r.console, true, false)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(program)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
 	if r.input.isTerminal {
 		signal.Notify(signals, syscall.SIGINT)
 		defer signal.Stop(signals)
-		go r.interruptOn(ctx, signals, cancel)
+		go r.interruptOn(ctx, signals, printer, cancel)
 	}
 	options := append(slices.Clone(r.options), pyexec.WithIdempotencyKey(rand.Text()))
 	for event, err := range r.session.Stream(ctx, code, options...) {
 		if err == nil {
 			err = printer.show(event)
 		}
-		if err != nil && ctx.Err() != nil && printer.id() != "" {
+		if err != nil && ctx.Err() != nil && program.Err() == nil && printer.id() != "" {
 			r.console.error("stopped waiting; %s continues", printer.id())
 			return nil, nil
 		}
@@ -188,41 +199,60 @@ func (r *repl) waitForCell(code string) (*pyexec.Result, error) {
 	return printer.result, nil
 }
 
-// interruptOn interrupts the cell at the first signal, and cancels the wait at the second one.
-func (r *repl) interruptOn(ctx context.Context, signals <-chan os.Signal, cancel context.CancelFunc) {
-	for first := true; ; first = false {
+// codeOfHangup returns the exit code of a program whose terminal was closed, if the terminal fails so, and otherwise 0.
+// The terminal may fail before the signal arrives.
+func codeOfHangup(err error) int {
+	if errors.Is(err, syscall.EIO) {
+		return signalCode(syscall.SIGHUP)
+	}
+	return 0
+}
+
+// interruptOn interrupts the cell at the first signal, kills it at the second one, and cancels the wait at the third one.
+func (r *repl) interruptOn(
+	ctx context.Context, signals <-chan os.Signal, printer *eventPrinter, cancel context.CancelFunc,
+) {
+	for presses := 1; ; presses++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-signals:
 		}
-		if !first {
+		id := printer.id()
+		switch {
+		case presses == 1:
+			go func() {
+				if _, err := r.session.Interrupt(ctx); err != nil && ctx.Err() == nil {
+					r.console.error("cannot interrupt the code: %s (press Ctrl-C again to kill it)", err)
+				}
+			}()
+		case presses == 2 && id != "":
+			r.console.error("killing the code (press Ctrl-C again to stop waiting)")
+			go func() {
+				if _, err := r.client.Kill(ctx, id); err != nil && ctx.Err() == nil {
+					r.console.error("cannot kill the code: %s (press Ctrl-C again to stop waiting)", err)
+				}
+			}()
+		default:
 			cancel()
 			return
 		}
-		go func() {
-			if _, err := r.session.Interrupt(ctx); err != nil && ctx.Err() == nil {
-				r.console.error("cannot interrupt the code: %s (press Ctrl-C again to stop waiting)", err)
-			}
-		}()
 	}
 }
 
-func (r *repl) print(result *pyexec.Result) error {
+func (r *repl) print(result *pyexec.Result) (int, error) {
 	if result.Value != nil && *result.Value != "None" {
 		if err := r.console.write("stdout", []byte(*result.Value+"\n")); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if err := outputDisplays(result, r.outputDir, r.console, true, r.displays+1); err != nil {
-		return err
+	if err := outputDisplays(result, r.outputDir, r.console, true, true, r.displays+1); err != nil {
+		return 0, err
 	}
 	r.displays += len(result.Displays)
-	if _, err := printResult(result, r.console, false); err != nil {
-		return err
+	exitCode, err := printResult(result, r.console, false)
+	if err == nil && result.InterpreterRestarted {
+		r.console.error("the interpreter is restarted; its variables are lost")
 	}
-	if result.InterpreterRestarted {
-		r.console.error("the session has a new interpreter; its variables are lost")
-	}
-	return nil
+	return exitCode, err
 }

@@ -62,7 +62,7 @@ func (a *app) runCode(
 		if err := downloadOutputFiles(ctx, client, printer.result, directory, console); err != nil {
 			return 0, err
 		}
-		if err := outputDisplays(printer.result, script.outputDir, console, !script.asJSON, 1); err != nil {
+		if err := outputDisplays(printer.result, script.outputDir, console, !script.asJSON, false, 1); err != nil {
 			return 0, err
 		}
 		return printResult(printer.result, console, script.asJSON)
@@ -75,7 +75,7 @@ func (a *app) runCode(
 		console.info("killing %s (press Ctrl-C again to exit at once)", id)
 		return kill(client, id, console)
 	}
-	code, err := interruptible(a.stopExitOnInterrupt, work, onInterrupt)
+	code, err := interruptible(a.stopExitOnInterrupt, work, onInterrupt, allSignals...)
 	var output *outputError
 	if errors.As(err, &output) && printer.id() != "" && printer.result == nil {
 		kill(client, printer.id(), console) // the output can no longer be written, so the execution is of no use
@@ -190,7 +190,7 @@ func (a *app) evalCode(command *cobra.Command, arguments []string, script *scrip
 	if err := downloadOutputFiles(command.Context(), client, result, directory, console); err != nil {
 		return err
 	}
-	if err := outputDisplays(result, script.outputDir, console, !script.asJSON, 1); err != nil {
+	if err := outputDisplays(result, script.outputDir, console, !script.asJSON, false, 1); err != nil {
 		return err
 	}
 	if a.exitCode, err = printResult(result, console, script.asJSON); err == nil {
