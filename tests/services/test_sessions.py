@@ -3,11 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
+from attrs import evolve
 
-from pyexec.errors import KeyReused, QueueFull, SessionEnded, UnknownSession
+from pyexec.correlation import correlate_trace
+from pyexec.domain.spec import RequestedLimits
+from pyexec.domain.tenants import DEFAULT_TENANT
+from pyexec.errors import KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
+from pyexec.limits import limits_of
 from pyexec.ports import Caller
 from pyexec.services.sessions.cells import Cell
 from pyexec.services.sessions.owned_session import CELLS_MAX
+from pyexec.settings import Settings
 from tests.services.session_replicas import Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
@@ -88,6 +94,37 @@ def test_close_ends_all_cells_and_gives_the_memory_back_once(scene: Scene) -> No
     assert scene.session(session).close_reason == "deleted"
     assert (life.free_mb, scene.boxes, life.sessions.open_count) == (before, [], 0)
     assert isinstance(scene.send(life, session).error, SessionEnded)
+
+
+def test_a_session_leaves_the_memory_of_one_run_free(scene: Scene) -> None:
+    life = scene.start()
+    before = life.free_mb
+    first = scene.open(life)
+    session_mb = before - life.free_mb
+    scene.close(life, first)
+    slots = life.slots
+    run_mb = slots.memory_for(limits_of(Settings(), "default"))
+    taken = slots.memory_mb.total - session_mb - run_mb
+    slots.reserve_memory_unconditionally(
+        evolve(limits_of(Settings(), "default"), memory_mb=0, disk_mb=0), taken
+    )
+    with pytest.raises(TooManySessions, match=rf"reserves {session_mb} MiB .*PYEXEC_MAX_TOTAL_MEMORY_MB"):
+        scene.open(life)
+    scene.open(life, config=RequestedLimits(disk_mb=64))
+    assert slots.try_reserve(limits_of(Settings(), "default"), DEFAULT_TENANT) is not None
+
+
+def test_a_cell_has_the_trace_context_of_its_request(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+
+    async def send() -> object:
+        correlate_trace(parent, "vendor=1")
+        return await life.sessions.evaluate(session, Cell(code="1"), Caller())
+
+    run = scene.do(send(), 30)
+    assert (run.execution.traceparent, run.execution.tracestate) == (parent, "vendor=1")
 
 
 def test_an_idle_session_is_closed_but_not_while_a_cell_runs(scene: Scene) -> None:
