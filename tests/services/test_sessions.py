@@ -8,7 +8,7 @@ from attrs import evolve
 from pyexec.correlation import correlate_trace
 from pyexec.domain.spec import RequestedLimits
 from pyexec.domain.tenants import DEFAULT_TENANT
-from pyexec.errors import KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
+from pyexec.errors import InvalidRequest, KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
 from pyexec.limits import limits_of
 from pyexec.ports import Caller
 from pyexec.services.sessions.cells import Cell
@@ -125,6 +125,18 @@ def test_a_cell_has_the_trace_context_of_its_request(scene: Scene) -> None:
 
     run = scene.do(send(), 30)
     assert (run.execution.traceparent, run.execution.tracestate) == (parent, "vendor=1")
+
+
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "/etc/passwd", "a\0b", "x" * 256, "x/" * 600, "[" * 200]
+)
+def test_a_bad_path_of_a_file_is_an_error_about_the_path(scene: Scene, path: str) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    with pytest.raises(InvalidRequest, match="path") as refused:
+        scene.do(life.sessions.read_file(session, path, Caller()))
+    assert refused.value.field == "path"
+    assert "pattern" not in str(refused.value)
 
 
 def test_an_idle_session_is_closed_but_not_while_a_cell_runs(scene: Scene) -> None:

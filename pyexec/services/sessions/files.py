@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager
 
 from attrs import frozen
 
-from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_patterns
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_pattern
 from pyexec.errors import (
     EngineError,
     InvalidRequest,
@@ -61,9 +61,12 @@ class SessionFiles:
         """Return one file, with the size that it has when it is opened. If it shrinks meanwhile, the transfer breaks.
 
         Raises `UnknownFile` if there is no such file, also for a directory and for a link out of /work."""
-        frames = self._frames(session, glob.escape(path))
+        normal = normalize_pattern(path, "path", "path")
+        escaped = glob.escape(path)
+        normalize_pattern(escaped, "path", "path")  # raises if it is too long
+        frames = self._frames(session, escaped)
         header = await anext(frames, None)
-        if not isinstance(header, FileHeader) or header.path != pattern_path(path):
+        if not isinstance(header, FileHeader) or header.path != normal:
             await frames.aclose()
             raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}")
         return Download(size=header.size, chunks=_contents(frames))
@@ -121,12 +124,6 @@ async def _contents(frames: AsyncGenerator[FileFrame, None]) -> AsyncIterator[by
                 return
             if isinstance(frame, FileChunk):
                 yield frame.data
-
-
-def pattern_path(path: str) -> str:
-    """Return a path as the sandbox names it: relative to /work, in its shortest form."""
-    [normal] = normalize_patterns([path])
-    return normal
 
 
 def _tar_header(file: FileHeader) -> bytes:
