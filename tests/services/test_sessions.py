@@ -1,6 +1,6 @@
 """Interpreter sessions: the order of cells, their ends, limits, close and drain, on one or two replicas."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from attrs import evolve
@@ -151,6 +151,38 @@ def test_an_idle_session_is_closed_but_not_while_a_cell_runs(scene: Scene) -> No
     assert scene.session(session).is_open
     scene.wait(2)
     assert scene.session(session).close_reason == "idle"
+
+
+def test_a_session_is_not_idle_during_a_transfer_of_a_file(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life, idle_timeout_seconds=100)
+    body_ended = scene.loop.create_future()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        await body_ended
+
+    async def upload() -> None:
+        await life.sessions.write_file(session, "f", body(), Caller())
+
+    scene.spawn(upload, "upload", 30)
+    scene.wait(150)
+    assert scene.session(session).is_open
+    scene.call(lambda: body_ended.set_result(None), 30)
+    scene.wait(99)
+    assert scene.session(session).is_open
+    scene.wait(2)
+    assert scene.session(session).close_reason == "idle"
+
+
+def test_only_an_idle_session_has_a_time_at_which_it_expires(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life, idle_timeout_seconds=100)
+    assert scene.do(life.sessions.get(session, Caller())).expires_at is not None
+    scene.send(life, session)
+    assert scene.do(life.sessions.get(session, Caller())).expires_at is None
+    scene.finish()
+    assert scene.do(life.sessions.get(session, Caller())).expires_at is not None
 
 
 def test_a_session_is_closed_at_the_end_of_its_lifetime(scene: Scene) -> None:
