@@ -13,7 +13,7 @@ type SessionInfo struct {
 	ID                  string    `json:"id"`
 	Status              string    `json:"status"` // open or closed
 	CreatedAt           time.Time `json:"created_at"`
-	ExpiresAt           time.Time `json:"expires_at"` // when it closes if no cell runs before
+	ExpiresAt           time.Time `json:"expires_at"` // when it closes if no request uses it before; zero while it is in use
 	Replica             string    `json:"replica"`
 	DockerImage         string    `json:"docker_image"`
 	IdleTimeoutSeconds  float64   `json:"idle_timeout_seconds"`

@@ -264,7 +264,10 @@ def _first_error(error: BaseException, path: str) -> InvalidRequest:
             code="unknown_field",
         )
     if isinstance(error, cattrs.BaseValidationError):
-        inner = error.exceptions[0]
+        unknown_fields = (
+            each for each in error.exceptions if isinstance(each, cattrs.ForbiddenExtraKeysError)
+        )
+        inner = next(unknown_fields, error.exceptions[0])  # a misspelled field explains a missing one
         return _first_error(inner, f"{path}.{_field_of(inner)}".strip("."))
     if isinstance(error, _ItemError):
         return _first_error(error.error, f"{path}[{error.index}]")

@@ -31,7 +31,7 @@ class SessionInfo:
     """The state of a session.
 
     - `status`: `open` or `closed`; then `close_reason` is deleted, idle, lifetime, lost, memory or shutdown
-    - `expires_at`: when it closes if no cell runs before
+    - `expires_at`: when it closes if no request uses it before; None while it is in use
     - `interpreter_restarts`: how often it got a new interpreter, which loses the variables
     - `cells_waiting`: the number of cells in its queue; `running_cell`: the execution ID of the cell that runs
     - `raw`: the JSON object of the response, including fields that only newer servers send

@@ -174,24 +174,25 @@ def normalize_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
             f"output_files has {len(patterns)} patterns; at most {PATTERNS_MAX} are allowed",
             field="output_files",
         )
-    return tuple(_normalize_pattern(pattern, f"output_files[{at}]") for at, pattern in enumerate(patterns))
+    return tuple(normalize_pattern(pattern, f"output_files[{at}]") for at, pattern in enumerate(patterns))
 
 
-def _normalize_pattern(pattern: str, where: str) -> str:
+def normalize_pattern(pattern: str, where: str, noun: str = "pattern") -> str:
+    """Return one pattern in this form. An `InvalidRequest` is about the field `where`, and calls its value a `noun`."""
     if not pattern or "\0" in pattern:
-        raise InvalidRequest(f"{quote(pattern)} is not a file pattern", field=where)
+        raise InvalidRequest(f"{quote(pattern)} is not a file {noun}", field=where)
     if len(pattern.encode()) > PATTERN_BYTES_MAX:
-        raise InvalidRequest(f"the pattern is longer than {PATTERN_BYTES_MAX} bytes", field=where)
+        raise InvalidRequest(f"the {noun} is longer than {PATTERN_BYTES_MAX} bytes", field=where)
     if ".." in pattern.split("/"):
-        raise InvalidRequest(f"{quote(pattern)} contains '..'; use a pattern below /work", field=where)
+        raise InvalidRequest(f"{quote(pattern)} contains '..'; use a {noun} below /work", field=where)
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     if pattern.startswith("/"):
         if parts[:1] != [WORK_DIR]:
-            raise InvalidRequest(f"{quote(pattern)} is outside /work; use a pattern below /work", field=where)
+            raise InvalidRequest(f"{quote(pattern)} is outside /work; use a {noun} below /work", field=where)
         del parts[0]
     if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
         raise InvalidRequest(
-            f"a file or directory name in the pattern is longer than {COMPONENT_BYTES_MAX} bytes", field=where
+            f"a file or directory name in the {noun} is longer than {COMPONENT_BYTES_MAX} bytes", field=where
         )
     if pattern.endswith("/") or not parts:
         parts.append("")

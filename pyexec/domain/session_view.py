@@ -20,7 +20,8 @@ class CellCounts:
 class SessionView:
     """A session in a response. Fields that do not apply are None, and left out.
 
-    `expires_at` is the end of its lifetime, or an earlier time at which it closes if no cell runs before."""
+    `expires_at` is the time at which it closes if no request uses it before. It is None while it is in use, and on
+    replicas that do not own it."""
 
     id: str
     status: SessionStatus
@@ -40,8 +41,8 @@ class SessionView:
 def view_of(
     session: Session, waiting: int = 0, running: str | None = None, idle_since: datetime | None = None
 ) -> SessionView:
-    """Return the view of a session. `idle_since` is the end of its last cell, which only the owner knows; None if a
-    cell runs."""
+    """Return the view of a session. `idle_since` is the end of its last use, which only the owner knows; None if it
+    is in use."""
     return SessionView(
         id=session.id,
         status=session.status,
@@ -59,8 +60,8 @@ def view_of(
     )
 
 
-def _expires_at(session: Session, idle_since: datetime | None) -> datetime:
-    end = session.created_at + timedelta(seconds=session.spec.lifetime_seconds)
+def _expires_at(session: Session, idle_since: datetime | None) -> datetime | None:
     if idle_since is None:
-        return end
+        return None
+    end = session.created_at + timedelta(seconds=session.spec.lifetime_seconds)
     return min(end, idle_since + timedelta(seconds=session.spec.idle_timeout_seconds))

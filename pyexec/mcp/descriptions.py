@@ -78,9 +78,14 @@ def _freshness(api: ApiSchemas) -> str:
 
 def instructions(api: ApiSchemas) -> str:
     """Return what a host tells the model about the whole server."""
+    sessions = (
+        "To work on the same data in several steps, call open_session, and then run_python with its session_id. "
+        if api.has_component("SessionView")
+        else ""
+    )
     return (
         "Runs untrusted Python code in isolated sandboxes. Use run_python for code that takes seconds; "
-        "submit_python and get_execution for code that takes minutes or hours. "
+        f"submit_python and get_execution for code that takes minutes or hours. {sessions}"
         f"Limits of a run: {_limits(api)}. No network unless asked for."
     )
 

@@ -116,13 +116,13 @@ class Slots:
         """Return how many programs of a tenant with these limits could start at once."""
         if self._next_waiter() is not None:
             return 0
-        room = min(self._free, self._free_mb // self._memory_for(limits))
+        room = min(self._free, self._free_mb // self.memory_for(limits))
         allowed = self.tenants.get(tenant).max_running
         return room if allowed is None else min(room, allowed - self._running[tenant])
 
     def check_fits(self, limits: Limits) -> None:
         """Raise `TooLarge` if one program needs more memory than all sandboxes together may use."""
-        memory_mb = self._memory_for(limits)
+        memory_mb = self.memory_for(limits)
         if memory_mb > self._memory_mb_max:
             raise TooLarge(
                 f"memory_mb, disk_mb and {self._overhead_mb} MiB of overhead are {memory_mb} MiB; all sandboxes of "
@@ -139,18 +139,19 @@ class Slots:
         self._take(slot)
         return slot
 
-    def try_reserve_memory(self, limits: Limits, extra_mb: int) -> int | None:
+    def try_reserve_memory(self, limits: Limits, extra_mb: int, *, keep: Limits) -> int | None:
         """Reserve the memory of a sandbox that holds no slot, such as an interpreter session's, and `extra_mb` more.
-        Return the MiB to give back with `release_memory`; None if they are not free, or if a program waits for them."""
-        memory_mb = self._memory_for(limits) + extra_mb
-        if self._next_waiter() is not None or memory_mb > self._free_mb:
+        Return the MiB to give back with `release_memory`; None if a program waits for memory, or if afterwards the
+        memory of a program with the limits `keep` would not be free."""
+        memory_mb = self.memory_for(limits) + extra_mb
+        if self._next_waiter() is not None or memory_mb + self.memory_for(keep) > self._free_mb:
             return None
         self._free_mb -= memory_mb
         return memory_mb
 
     def reserve_memory_unconditionally(self, limits: Limits, extra_mb: int) -> int:
         """Reserve the memory of a sandbox that runs already, even if it is not free."""
-        memory_mb = self._memory_for(limits) + extra_mb
+        memory_mb = self.memory_for(limits) + extra_mb
         self._free_mb -= memory_mb
         return memory_mb
 
@@ -197,9 +198,10 @@ class Slots:
         self._grant()
 
     def _slot_for(self, limits: Limits, tenant: str) -> Slot:
-        return Slot(self._memory_for(limits), tenant)
+        return Slot(self.memory_for(limits), tenant)
 
-    def _memory_for(self, limits: Limits) -> int:
+    def memory_for(self, limits: Limits) -> int:
+        """Return the MiB that a sandbox with these limits reserves."""
         return limits.memory_mb + limits.disk_mb + self._overhead_mb
 
     def _grant(self) -> None:

@@ -63,6 +63,7 @@ def build_sessions(
         cells=cells,
         members_max=settings.max_archive_members,
         buffer_mb=math.ceil(session_buffer_bytes(settings) / MEBIBYTE),
+        run_limits=policy.defaults,
         setup_allowed=policy.setup_allowed,
         queue_timeout_seconds=settings.queue_timeout,
     )

@@ -30,6 +30,7 @@ from pyexec.domain.session_events import SessionEvent
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.errors import QUOTE_LENGTH_MAX, CorruptLog, InvalidRequest
 from pyexec.json_parser import parse_json
+from pyexec.web.session_schemas import CellRequest
 from tests.events import any_event, any_session_event, moments, submitted, texts
 
 json_values = st.recursive(
@@ -227,6 +228,14 @@ def test_a_long_unknown_field_is_not_repeated_in_full(name: str) -> None:
         assert refused.value.field == f"{path}{name}"[:QUOTE_LENGTH_MAX] + "…"
         assert len(str(refused.value)) < 500
         assert "known fields are" in str(refused.value)
+
+
+def test_an_unknown_field_is_named_before_a_missing_one() -> None:
+    with pytest.raises(InvalidRequest, match="did you mean 'code'") as caught:
+        parse_request({"cod": "1"}, CellRequest, what="body")
+    assert (caught.value.code, caught.value.field) == ("unknown_field", "cod")
+    with pytest.raises(InvalidRequest, match="code is missing"):
+        parse_request({}, CellRequest, what="body")
 
 
 def test_a_list_of_objects_names_the_item() -> None:

@@ -83,6 +83,11 @@ async def test_a_session_keeps_variables_and_files_between_calls(fake: tuple[str
         assert closed["status"] == "closed"
 
 
+async def test_the_instructions_name_the_tool_that_opens_a_session(fake: tuple[str, FakeSessions]) -> None:
+    async with stdio_client(fake[0], "2025-11-25") as client:
+        assert "call open_session" in (client.instructions or "")
+
+
 async def test_mistakes_are_errors_that_the_model_sees(fake: tuple[str, FakeSessions]) -> None:
     url, _ = fake
     async with stdio_client(url, "2025-11-25") as client:
@@ -117,6 +122,7 @@ async def test_a_server_without_sessions_has_no_tools_for_them(fake: tuple[str, 
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert not tools.keys() & set(SESSION_TOOLS)
         assert "session_id" not in tools["run_python"].input_schema["properties"]
+        assert "open_session" not in (client.instructions or "")
 
 
 async def test_a_server_sends_the_requests_to_itself() -> None:

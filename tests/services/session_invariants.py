@@ -71,7 +71,7 @@ def _check_memory(life: SessionLife) -> None:
     owned = life.sessions._owned.values()
     slots = life.replica.runner._slots
     buffer_mb = life.sessions._opening.buffer_mb
-    assert -life.free_mb == sum(slots._memory_for(each.state.spec.limits) + buffer_mb for each in owned)
+    assert -life.free_mb == sum(slots.memory_for(each.state.spec.limits) + buffer_mb for each in owned)
     assert len(life.sessions._reserved) == life.sessions.open_count
     assert not life.replica.runner._active_runs.all()
 

@@ -23,6 +23,7 @@ from pyexec.services.active_runs import Run
 from pyexec.services.sessions import opening, recovery
 from pyexec.services.sessions.cells import Cell
 from pyexec.services.sessions.sessions import Sessions
+from pyexec.services.slots import Slots
 from pyexec.wiring import replica as wiring
 from pyexec.wiring.sessions import SessionServices, build_sessions
 from tests.services.images import image
@@ -93,9 +94,12 @@ class SessionLife(Life):
     @property
     def free_mb(self) -> int:
         """The memory that no sandbox has."""
+        return -self.slots.memory_mb.used
+
+    @property
+    def slots(self) -> Slots:
         assert self.replica is not None
-        slots = self.replica.runner._slots
-        return slots._free_mb - slots._memory_mb_max
+        return self.replica.runner._slots
 
 
 class Scene:
@@ -161,9 +165,9 @@ class Scene:
 
     # Requests.
 
-    def open(self, life: SessionLife, **options: float) -> str:
+    def open(self, life: SessionLife, **options: Any) -> str:
         """Open a session, and return its id."""
-        request = SessionRequest(**options)  # type: ignore[arg-type]
+        request = SessionRequest(**options)
         view = self.do(life.sessions.open(request, None, Caller(), DEFAULT_TENANT))
         return str(view.id)
 

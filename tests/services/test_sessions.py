@@ -1,12 +1,18 @@
 """Interpreter sessions: the order of cells, their ends, limits, close and drain, on one or two replicas."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from attrs import evolve
 
-from pyexec.errors import KeyReused, QueueFull, SessionEnded, UnknownSession
+from pyexec.correlation import correlate_trace
+from pyexec.domain.spec import RequestedLimits
+from pyexec.domain.tenants import DEFAULT_TENANT
+from pyexec.errors import InvalidRequest, KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
+from pyexec.limits import limits_of
 from pyexec.ports import Caller
 from pyexec.services.sessions.cells import CELLS_MAX, Cell
+from pyexec.settings import Settings
 from tests.services.session_boxes import SessionBox
 from tests.services.session_replicas import Scene, checked_scene, scripted
 
@@ -121,6 +127,49 @@ def test_close_ends_all_cells_and_gives_the_memory_back_once(scene: Scene) -> No
     assert isinstance(scene.send(life, session).error, SessionEnded)
 
 
+def test_a_session_leaves_the_memory_of_one_run_free(scene: Scene) -> None:
+    life = scene.start()
+    before = life.free_mb
+    first = scene.open(life)
+    session_mb = before - life.free_mb
+    scene.close(life, first)
+    slots = life.slots
+    run_mb = slots.memory_for(limits_of(Settings(), "default"))
+    taken = slots.memory_mb.total - session_mb - run_mb
+    slots.reserve_memory_unconditionally(
+        evolve(limits_of(Settings(), "default"), memory_mb=0, disk_mb=0), taken
+    )
+    with pytest.raises(TooManySessions, match=rf"reserves {session_mb} MiB .*PYEXEC_MAX_TOTAL_MEMORY_MB"):
+        scene.open(life)
+    scene.open(life, config=RequestedLimits(disk_mb=64))
+    assert slots.try_reserve(limits_of(Settings(), "default"), DEFAULT_TENANT) is not None
+
+
+def test_a_cell_has_the_trace_context_of_its_request(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+
+    async def send() -> object:
+        correlate_trace(parent, "vendor=1")
+        return await life.sessions.evaluate(session, Cell(code="1"), Caller())
+
+    run = scene.do(send(), 30)
+    assert (run.execution.traceparent, run.execution.tracestate) == (parent, "vendor=1")
+
+
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "/etc/passwd", "a\0b", "x" * 256, "x/" * 600, "[" * 200]
+)
+def test_a_bad_path_of_a_file_is_an_error_about_the_path(scene: Scene, path: str) -> None:
+    life = scene.start()
+    session = scene.open(life)
+    with pytest.raises(InvalidRequest, match="path") as refused:
+        scene.do(life.sessions.read_file(session, path, Caller()))
+    assert refused.value.field == "path"
+    assert "pattern" not in str(refused.value)
+
+
 def test_an_idle_session_is_closed_but_not_while_a_cell_runs(scene: Scene) -> None:
     life = scene.start()
     session = scene.open(life, idle_timeout_seconds=100)
@@ -133,6 +182,38 @@ def test_an_idle_session_is_closed_but_not_while_a_cell_runs(scene: Scene) -> No
     assert scene.session(session).is_open
     scene.wait(2)
     assert scene.session(session).close_reason == "idle"
+
+
+def test_a_session_is_not_idle_during_a_transfer_of_a_file(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life, idle_timeout_seconds=100)
+    body_ended = scene.loop.create_future()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        await body_ended
+
+    async def upload() -> None:
+        await life.sessions.write_file(session, "f", body(), Caller())
+
+    scene.spawn(upload, "upload", 30)
+    scene.wait(150)
+    assert scene.session(session).is_open
+    scene.call(lambda: body_ended.set_result(None), 30)
+    scene.wait(99)
+    assert scene.session(session).is_open
+    scene.wait(2)
+    assert scene.session(session).close_reason == "idle"
+
+
+def test_only_an_idle_session_has_a_time_at_which_it_expires(scene: Scene) -> None:
+    life = scene.start()
+    session = scene.open(life, idle_timeout_seconds=100)
+    assert scene.do(life.sessions.get(session, Caller())).expires_at is not None
+    scene.send(life, session)
+    assert scene.do(life.sessions.get(session, Caller())).expires_at is None
+    scene.finish()
+    assert scene.do(life.sessions.get(session, Caller())).expires_at is not None
 
 
 def test_a_session_is_closed_at_the_end_of_its_lifetime(scene: Scene) -> None:

@@ -9,6 +9,7 @@ import anyio
 from attrs import evolve, frozen
 
 from pyexec.aio import FailureLog, retry
+from pyexec.correlation import current_correlation
 from pyexec.domain.events import Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Phase
 from pyexec.domain.outcome import RunOutcome
@@ -80,7 +81,15 @@ class CellRunner:
         is_inline = len(code) <= INLINE_CODE_BYTES_MAX
         spec = cell_spec(session, cell.timeout_seconds, cell.code if is_inline else None)
         payload = None if is_inline else payload_blob(run.id)
-        submitted = Submitted(at=now(), nonce=nonce(), spec=spec, payload=payload)
+        request = current_correlation()
+        submitted = Submitted(
+            at=now(),
+            nonce=nonce(),
+            spec=spec,
+            payload=payload,
+            traceparent=request.traceparent,
+            tracestate=request.tracestate,
+        )
         events: list[Event] = [submitted, Claimed(at=now(), nonce=nonce(), replica=self.replica)]
         if starts:
             events.append(self._running(session.container, session.image))

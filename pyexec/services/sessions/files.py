@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager
 
 from attrs import frozen
 
-from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_patterns
+from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_pattern
 from pyexec.errors import (
     EngineError,
     InvalidRequest,
@@ -49,21 +49,24 @@ class SessionFiles:
 
     async def write(self, session: OwnedSession, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Create or replace a file, and its directories. Raises `TooLarge` if the disk of the session is full."""
-        with _caller_errors(path):
+        with session.transfer(), _caller_errors(path):
             await session.sandbox.write_file(path, chunks)
 
     async def delete(self, session: OwnedSession, path: str) -> None:
         """Delete a file. Raises `UnknownFile`."""
-        with _caller_errors(path):
+        with session.transfer(), _caller_errors(path):
             await session.sandbox.delete_file(path)
 
     async def read(self, session: OwnedSession, path: str) -> Download:
         """Return one file, with the size that it has when it is opened. If it shrinks meanwhile, the transfer breaks.
 
         Raises `UnknownFile` if there is no such file, also for a directory and for a link out of /work."""
-        frames = self._frames(session, glob.escape(path))
+        normal = normalize_pattern(path, "path", "path")
+        escaped = glob.escape(path)
+        normalize_pattern(escaped, "path", "path")  # raises if it is too long
+        frames = self._frames(session, escaped)
         header = await anext(frames, None)
-        if not isinstance(header, FileHeader) or header.path != pattern_path(path):
+        if not isinstance(header, FileHeader) or header.path != normal:
             await frames.aclose()
             raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}")
         return Download(size=header.size, chunks=_contents(frames))
@@ -98,7 +101,7 @@ class SessionFiles:
         """Yield what the sandbox sends, which is untrusted, after a check."""
         send = session.sandbox.read_files if contents else session.sandbox.list_files
         check = FileCheck(self.limits)
-        with _caller_errors(pattern):
+        with session.transfer(), _caller_errors(pattern):
             async with aclosing(send((pattern,), self.limits)) as frames:
                 async for frame in frames:
                     match frame:
@@ -121,12 +124,6 @@ async def _contents(frames: AsyncGenerator[FileFrame, None]) -> AsyncIterator[by
                 return
             if isinstance(frame, FileChunk):
                 yield frame.data
-
-
-def pattern_path(path: str) -> str:
-    """Return a path as the sandbox names it: relative to /work, in its shortest form."""
-    [normal] = normalize_patterns([path])
-    return normal
 
 
 def _tar_header(file: FileHeader) -> bytes:

@@ -13,7 +13,7 @@ from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.environment import Recipe, session_image_error, session_recipe
 from pyexec.domain.session import Session, fold_session
 from pyexec.domain.session_events import CloseReason, SessionClosed, SessionOpened, SessionPlaced
-from pyexec.domain.spec import MEBIBYTE, SessionSpec, Spec
+from pyexec.domain.spec import MEBIBYTE, Limits, SessionSpec, Spec
 from pyexec.errors import (
     Conflict,
     ConsulSessionLost,
@@ -50,7 +50,8 @@ logger = logging.getLogger(__name__)
 class Opening:
     """Opens and adopts sessions for `replica`, on the engine with the id `engine`.
 
-    `buffer_mb` is the memory of a session's supervisor in addition to that of other sandboxes."""
+    `buffer_mb` is the memory of a session's supervisor in addition to that of other sandboxes. The memory of one run
+    with `run_limits` stays free: otherwise open sessions could block all runs."""
 
     replica: str
     engine: str
@@ -64,6 +65,7 @@ class Opening:
     members_max: int
     setup_allowed: bool
     buffer_mb: int
+    run_limits: Limits
     queue_timeout_seconds: float
     pending: set[str] = field(factory=set, init=False)
     """Sessions being appended or not served yet."""
@@ -75,11 +77,9 @@ class Opening:
         self.slots.check_fits(spec.limits)
         kind = await self._kind(spec)
         async with AsyncExitStack() as undo:
-            memory_mb = self.slots.try_reserve_memory(spec.limits, self.buffer_mb)
+            memory_mb = self.slots.try_reserve_memory(spec.limits, self.buffer_mb, keep=self.run_limits)
             if memory_mb is None:
-                raise TooManySessions(
-                    "the memory of this replica is in use (PYEXEC_MAX_TOTAL_MEMORY_MB); try again later"
-                )
+                raise self._no_memory(spec.limits)
             undo.callback(self.slots.release_memory, memory_mb)
             sandbox = await self._take(kind, spec)
             undo.push_async_callback(_remove, sandbox)
@@ -106,6 +106,17 @@ class Opening:
         sandbox.image = session.image
         log = OwnedLog(self.replica, self.log, session)
         return OwnedSession(log, sandbox, self.cells, partial(self.slots.release_memory, memory_mb))
+
+    def _no_memory(self, limits: Limits) -> TooManySessions:
+        memory_mb = self.slots.memory_for(limits) + self.buffer_mb
+        overhead_mb = memory_mb - limits.memory_mb - limits.disk_mb
+        budget = self.slots.memory_mb
+        return TooManySessions(
+            f"the session reserves {memory_mb} MiB (memory_mb {limits.memory_mb} + disk_mb {limits.disk_mb} + overhead "
+            f"{overhead_mb}), and {self.slots.memory_for(self.run_limits)} MiB must stay free for a run; this replica "
+            f"has {budget.total - budget.used} of {budget.total} MiB free (PYEXEC_MAX_TOTAL_MEMORY_MB). Ask for less "
+            "with config.memory_mb and config.disk_mb, close a session, or try again later"
+        )
 
     async def _append(self, session_id: str, opened: SessionOpened, placed: SessionPlaced) -> None:
         """Append the first events. If the log did not answer, make sure that the session is not open."""

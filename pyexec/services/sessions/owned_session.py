@@ -50,6 +50,8 @@ class OwnedSession:
     unfinished: list[str] = field(factory=list)
     """The cells that have left this replica without an end."""
     _used_at: float = field(factory=anyio.current_time)
+    _transfers: int = 0
+    """The number of transfers of files that run or wait."""
     _tasks: TaskGroup | None = None
     _draining: bool = False
 
@@ -74,8 +76,21 @@ class OwnedSession:
 
     @property
     def idle_since(self) -> datetime | None:
-        """The end of the last cell; None if cells run or wait."""
-        return None if self._cells else now() - timedelta(seconds=anyio.current_time() - self._used_at)
+        """The end of the last use; None if cells or transfers of files run or wait."""
+        if self._cells or self._transfers:
+            return None
+        return now() - timedelta(seconds=anyio.current_time() - self._used_at)
+
+    @contextmanager
+    def transfer(self) -> Iterator[None]:
+        """Keep the session from being idle during a transfer of files."""
+        self._transfers += 1
+        self._touch()
+        try:
+            yield
+        finally:
+            self._transfers -= 1
+            self._touch()
 
     async def serve(
         self, cells: Sequence[Run] = (), *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -265,7 +280,9 @@ class OwnedSession:
         end_of_life = anyio.current_time() + spec.lifetime_seconds - age
         while True:
             changed = self._changed.next_event()
-            idle_until = float("inf") if self._cells else self._used_at + spec.idle_timeout_seconds
+            idle_until = (
+                float("inf") if self.idle_since is None else self._used_at + spec.idle_timeout_seconds
+            )
             deadline = min(end_of_life, idle_until)
             with anyio.move_on_after(deadline - anyio.current_time()):
                 await changed.wait()

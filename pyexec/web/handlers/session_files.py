@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp_apispec import docs, match_info_schema, querystring_schema, response_schema
 
 from pyexec.codec import to_json
-from pyexec.domain.output_files import normalize_patterns
-from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.domain.output_files import normalize_pattern
+from pyexec.errors import TooLarge
 from pyexec.services.sessions.files import FileListing
 from pyexec.web.accept import TAR, prefers
 from pyexec.web.context import get_context, read_caller, read_session_id
@@ -40,7 +40,7 @@ async def list_session_files(request: web.Request) -> web.StreamResponse:
     """List the files below /work that match a pattern. With `Accept: application/x-tar`, download them as a tar."""
     pattern = read_query(request, FilesQuery).glob
     session_id, caller = read_session_id(request), read_caller(request)
-    _check_pattern(pattern)
+    normalize_pattern(pattern, "glob")
     if not prefers(request, TAR):
         listing = await get_context(request).sessions.list_files(session_id, pattern, caller)
         return web.json_response(to_json(listing))
@@ -120,13 +120,6 @@ async def delete_session_file(request: web.Request) -> web.StreamResponse:
 def _read_path(request: web.Request) -> str:
     """Return the path of the file. The service checks it."""
     return request.match_info["path"].rstrip("/")
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        normalize_patterns((pattern,))
-    except InvalidRequest as error:
-        raise InvalidRequest(str(error), field="glob") from error
 
 
 async def _file_chunks(request: web.Request) -> AsyncIterator[bytes]:

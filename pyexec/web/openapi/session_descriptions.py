@@ -51,7 +51,10 @@ def session_types(run_options: dict[str, FieldDoc]) -> dict[type, TypeDoc]:
             ),
             cells=FieldDoc("The cells that have not ended."),
             replica=FieldDoc("The replica that owns it.", "rep_0190a2b4c6d87e1f"),
-            expires_at=FieldDoc("Time at which it closes, if no cell runs before."),
+            expires_at=FieldDoc(
+                "Time at which it closes if no request uses it before. Left out while it is in use, and in a list by "
+                "replicas that do not own it."
+            ),
             close_reason=FieldDoc(
                 f"Why it is closed: {', '.join(CloseReason)}. Later versions may add reasons.", "idle"
             ),
