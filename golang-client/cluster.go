@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Capacity is how much of something there is, and how much of it is in use.
+// Capacity is the total and the used amount of a resource.
 type Capacity struct {
 	Total int64 `json:"total"`
 	Used  int64 `json:"used"`
@@ -19,10 +19,15 @@ type PoolImage struct {
 	Starting int    `json:"starting"`
 }
 
-// SandboxReuse is how many used sandboxes were kept for another program, and how many were removed.
+// SandboxReuse counts used sandboxes that were kept for another program, or removed, since the start.
 type SandboxReuse struct {
 	Served    int64 `json:"served"`
 	Discarded int64 `json:"discarded"`
+}
+
+// SessionCount is the number of open sessions of a server.
+type SessionCount struct {
+	Open int `json:"open"`
 }
 
 // Replica is the state of a server. One that does not answer has only a part of the fields, and a warning.
@@ -38,6 +43,7 @@ type Replica struct {
 	MemoryMB      *Capacity     `json:"memory_mb,omitempty"`
 	Pool          []PoolImage   `json:"pool"`
 	Reuse         *SandboxReuse `json:"reuse,omitempty"`
+	Sessions      *SessionCount `json:"sessions,omitempty"`
 	UptimeSeconds *float64      `json:"uptime_seconds,omitempty"`
 }
 

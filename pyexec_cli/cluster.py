@@ -18,8 +18,8 @@ from .printable import printable, printable_json
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 _REPLICA_HEADINGS = (
-    *("REPLICA", "STATE", "LEADER", "SLOTS", "MEMORY MB", "IDLE", "STARTING", "REUSED", "UPTIME"),
-    *("VERSION", "ADDRESS"),
+    *("REPLICA", "STATE", "LEADER", "SLOTS", "MEMORY MB", "IDLE", "STARTING", "REUSED", "SESSIONS"),
+    *("UPTIME", "VERSION", "ADDRESS"),
 )
 
 
@@ -83,6 +83,7 @@ def _replica_row(replica: Replica) -> Sequence[str]:
         str(sum(each.idle for each in replica.pool)),
         str(sum(each.starting for each in replica.pool)),
         f"{reuse.served}/{reuse.served + reuse.discarded}" if reuse else "",
+        str(replica.sessions.open) if replica.sessions else "",
         "" if replica.uptime_seconds is None else _rough(int(replica.uptime_seconds)),
         replica.version,
         replica.address or "",

@@ -41,7 +41,8 @@ _LEAVE = ("exit", "quit", "exit()", "quit()")
 async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, output_dir: str | None) -> int:
     """Type Python code that runs on the server, in one session.
 
-    Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session.
+    Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session,
+    unless it was named with --session.
     """
     console = Console(flags)
     if output_dir == "":
@@ -57,7 +58,8 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
             opened = await client.get_session(session_id)
         console.status_line.close()
         async with opened:
-            console.info(f"session {opened.id} ({opened.info.docker_image}); Ctrl-D leaves it")
+            end = "Ctrl-D closes it" if session_id is None else "Ctrl-D exits; the session stays open"
+            console.info(f"session {opened.id} ({opened.info.docker_image}); {end}")
             await _Repl(opened, console, output_dir, flags.timeout if session_id else None).run()
     return 0
 

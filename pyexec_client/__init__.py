@@ -8,7 +8,7 @@ async with AsyncClient("http://localhost:8080") as client:
 """
 
 from .client import AsyncClient
-from .cluster import Capacity, Cluster, PoolImage, Replica, SandboxReuse, TenantQueue
+from .cluster import Capacity, Cluster, PoolImage, Replica, SandboxReuse, SessionCount, TenantQueue
 from .display import Display
 from .errors import (
     ApiError,
@@ -74,6 +74,7 @@ __all__ = [
     "ServerError",
     "Session",
     "SessionClosed",
+    "SessionCount",
     "SessionInfo",
     "Setup",
     "SkippedFile",

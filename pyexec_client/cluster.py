@@ -12,7 +12,7 @@ from .errors import reading
 
 @frozen(kw_only=True)
 class Capacity:
-    """How much of something there is, and how much of it is in use."""
+    """The total and the used amount of a resource."""
 
     total: int
     used: int
@@ -34,10 +34,17 @@ class PoolImage:
 
 @frozen(kw_only=True)
 class SandboxReuse:
-    """How many used sandboxes were kept for another program (`served`), and how many were removed (`discarded`)."""
+    """Count used sandboxes that were kept for another program (`served`) or removed (`discarded`) since the start."""
 
     served: int
     discarded: int
+
+
+@frozen(kw_only=True)
+class SessionCount:
+    """The number of open sessions of a server."""
+
+    open: int
 
 
 @frozen(kw_only=True)
@@ -61,12 +68,13 @@ class Replica:
     memory_mb: Capacity | None = None
     pool: tuple[PoolImage, ...] = ()
     reuse: SandboxReuse | None = None
+    sessions: SessionCount | None = None
     uptime_seconds: float | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Convert the JSON object of a response."""
-        memory, reuse = data.get("memory_mb"), data.get("reuse")
+        memory, reuse, sessions = data.get("memory_mb"), data.get("reuse"), data.get("sessions")
         return cls(
             name=data["name"],
             version=data["version"],
@@ -82,6 +90,7 @@ class Replica:
                 for each in data.get("pool") or ()
             ),
             reuse=SandboxReuse(served=reuse["served"], discarded=reuse["discarded"]) if reuse else None,
+            sessions=SessionCount(open=sessions["open"]) if sessions else None,
             uptime_seconds=data.get("uptime_seconds"),
         )
 

@@ -51,8 +51,8 @@ class SingleMember:
 class NoPeers:
     """`ports.Peers` for a server without peers. A run that this server does not know was owned by a crashed process."""
 
-    async def report(self, member: Member, caller: Caller) -> ClusterView:
-        raise Unavailable(f"{member.replica} is not reachable (from a replica: {caller.is_replica})")
+    async def report(self, member: Member, caller: Caller) -> ClusterView:  # noqa: ARG002 required by `ports.Peers`
+        raise Unavailable(_unreachable(member.replica))
 
     async def output(
         self, execution: Execution, offset: int, caller: Caller, *, follow: bool
@@ -61,5 +61,13 @@ class NoPeers:
         raise Unavailable(f"{execution.id} runs on {execution.owner}, which is not a member ({request})")
         yield
 
-    def forward(self, replica: str, request: PeerRequest) -> AbstractAsyncContextManager[PeerResponse]:
-        raise Unavailable(f"{replica} is not a member, so it gets no {request.method} {request.path}")
+    def forward(
+        self,
+        replica: str,
+        request: PeerRequest,  # noqa: ARG002 required by `ports.Peers`
+    ) -> AbstractAsyncContextManager[PeerResponse]:
+        raise Unavailable(_unreachable(replica))
+
+
+def _unreachable(replica: str) -> str:
+    return f"cannot reach {replica}: this server runs without Consul"

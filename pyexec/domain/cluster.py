@@ -8,7 +8,7 @@ from attrs import evolve, field, frozen
 
 @frozen(kw_only=True)
 class Capacity:
-    """How much of something there is, and how much of it is in use."""
+    """The total and the used amount of a resource."""
 
     total: int
     used: int
@@ -25,7 +25,7 @@ class PoolImage:
 
 @frozen(kw_only=True)
 class SandboxReuse:
-    """How many used sandboxes were kept for another program since the start, and how many were removed."""
+    """Count used sandboxes that were kept for another program or removed since the start."""
 
     served: int
     discarded: int
@@ -33,7 +33,7 @@ class SandboxReuse:
 
 @frozen(kw_only=True)
 class SessionCount:
-    """How many interpreter sessions a replica owns."""
+    """The number of interpreter sessions that a replica owns."""
 
     open: int
 

@@ -83,13 +83,13 @@ func (a *app) clusterLines(state *pyexec.Cluster) []string {
 		queue = append(queue, []string{each.Tenant, fmt.Sprintf("%7d", each.Waiting), fmt.Sprintf("%7d", each.Running)})
 	}
 	lines := a.table(replicas, "REPLICA", "STATE", "LEADER", "SLOTS", "MEMORY MB", "IDLE", "STARTING", "REUSED",
-		"UPTIME", "VERSION", "ADDRESS")
+		"SESSIONS", "UPTIME", "VERSION", "ADDRESS")
 	lines = append(append(lines, warnings...), "")
 	return append(lines, a.table(queue, "TENANT", "WAITING", "RUNNING")...)
 }
 
 func replicaRow(replica pyexec.Replica) []string {
-	var leader, memory, reuse, uptime string
+	var leader, memory, reuse, sessions, uptime string
 	state := "not ready"
 	switch {
 	case replica.Draining:
@@ -106,6 +106,9 @@ func replicaRow(replica pyexec.Replica) []string {
 	if replica.Reuse != nil {
 		reuse = fmt.Sprintf("%d/%d", replica.Reuse.Served, replica.Reuse.Served+replica.Reuse.Discarded)
 	}
+	if replica.Sessions != nil {
+		sessions = fmt.Sprint(replica.Sessions.Open)
+	}
 	if replica.UptimeSeconds != nil {
 		uptime = rough(int64(*replica.UptimeSeconds))
 	}
@@ -114,8 +117,8 @@ func replicaRow(replica pyexec.Replica) []string {
 		idle, starting = idle+each.Idle, starting+each.Starting
 	}
 	slots := fmt.Sprintf("%d/%d", replica.Slots.Used, replica.Slots.Total)
-	return []string{replica.Name, state, leader, slots, memory, fmt.Sprint(idle), fmt.Sprint(starting), reuse, uptime,
-		replica.Version, replica.Address}
+	return []string{replica.Name, state, leader, slots, memory, fmt.Sprint(idle), fmt.Sprint(starting), reuse, sessions,
+		uptime, replica.Version, replica.Address}
 }
 
 func (a *app) timelineLines(found *pyexec.Timeline) []string {

@@ -26,7 +26,8 @@ func (a *app) repl() *cobra.Command {
 		Use:   "repl [flags]",
 		Short: "Type Python code that runs on the server, in one session.",
 		Long: "Type Python code that runs on the server, in one session.\n\n" +
-			"Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session.",
+			"Ctrl-C interrupts the code; a second Ctrl-C stops waiting for it. Ctrl-D closes the session,\n" +
+			"unless it was named with --session.",
 		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if command.Flags().Changed("output-dir") && outputDir == "" {
@@ -83,7 +84,11 @@ func (a *app) replSession(
 		return nil, err
 	}
 	console.statusLine.close()
-	console.info("session %s (%s); Ctrl-D leaves it", session.ID, session.Info().DockerImage)
+	end := "Ctrl-D closes it"
+	if sessionID != "" {
+		end = "Ctrl-D exits; the session stays open"
+	}
+	console.info("session %s (%s); %s", session.ID, session.Info().DockerImage, end)
 	return session, nil
 }
 

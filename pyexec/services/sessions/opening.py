@@ -103,6 +103,7 @@ class Opening:
 
     def own(self, session: Session, sandbox: SessionSandbox, memory_mb: int) -> OwnedSession:
         """Return a session that this replica owns now. It gives the memory back at its end."""
+        sandbox.image = session.image
         services = SessionServices(
             cells=self.cells,
             release=partial(self.slots.release_memory, memory_mb),
