@@ -2,6 +2,8 @@
 
 SHUTTING_DOWN = "the server is shutting down; send the request again"
 """The text of `Unavailable` for a request that arrives during shutdown."""
+SESSION_MOVING = "the session is moving to another replica; send the request again"
+"""The text of `Unavailable` for a request whose session has no owner now."""
 
 QUOTE_LENGTH_MAX = 100
 """Maximum number of characters of a request's content that an error message repeats."""

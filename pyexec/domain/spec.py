@@ -26,11 +26,14 @@ _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST}
 """The name of an image, with the grammar that Docker uses (distribution/reference)."""
 
 
+TIMEOUT_SECONDS_MIN = 0.001
+
+
 @frozen(kw_only=True)
 class RequestedLimits:
     """Limits of the run. A missing limit has the server's default. A limit over the server's ceiling is an error."""
 
-    timeout_seconds: float | None = field(default=None, metadata={"minimum": 0.001})
+    timeout_seconds: float | None = field(default=None, metadata={"minimum": TIMEOUT_SECONDS_MIN})
     network_disabled: bool = True
     memory_mb: int | None = field(default=None, metadata={"minimum": 16})
     disk_mb: int | None = field(default=None, metadata={"minimum": 1})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyexec.domain.tenants import DEFAULT_TENANT
-from pyexec.errors import KeyTaken
+from pyexec.errors import KeyReused, KeyTaken
 from pyexec.ports import EventLog
 
 PIECE_CHARACTERS = 64 * 1024
@@ -19,6 +19,14 @@ async def check_key(log: EventLog, key: str | None, tenant: str) -> None:
     """Raise `KeyTaken` if the idempotency key already names an execution of the tenant."""
     if key is not None and (owner := await log.find_by_key(key_hash(key, tenant))):
         raise KeyTaken(*owner)
+
+
+def check_same_request(taken: KeyTaken, fingerprint: str | None) -> None:
+    """Raise `KeyReused` if the request that has the idempotency key is not the one with this fingerprint."""
+    if fingerprint != taken.fingerprint:
+        raise KeyReused(
+            f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"
+        ) from taken
 
 
 def key_hash(key: str, tenant: str) -> str:

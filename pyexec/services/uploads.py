@@ -22,12 +22,12 @@ from pyexec.domain.inline_metadata import PREFIX, Script
 from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
 from pyexec.domain.tar_member import read_member
 from pyexec.domain.tenants import DEFAULT_TENANT
-from pyexec.errors import ImageUnavailable, KeyReused, KeyTaken, QueueTimeout
+from pyexec.errors import ImageUnavailable, KeyTaken, QueueTimeout
 from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.idempotency import fingerprint, key_hash
+from pyexec.services.idempotency import check_same_request, fingerprint, key_hash
 
 SPOOL_CHUNK_BYTES = 256 * 1024
 CHECK_BYTES = 32 * 1024
@@ -207,10 +207,7 @@ class Submission:
         """Return the execution that has the idempotency key, if this is the same request. Raises `KeyReused`."""
         await self.archive.read_to_end()
         key = await self.archive.key()
-        if key is None or key.fingerprint != taken.fingerprint:
-            raise KeyReused(
-                f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"
-            )
+        check_same_request(taken, None if key is None else key.fingerprint)
         correlate_execution(taken.execution_id)
         return taken.execution_id
 

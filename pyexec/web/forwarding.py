@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from pyexec.errors import InvalidRequest, OwnedElsewhere, Unavailable
+from pyexec.errors import SESSION_MOVING, InvalidRequest, OwnedElsewhere, Unavailable
 from pyexec.ports import REPLICA_HEADER, PeerRequest
 from pyexec.web.connections import has_begun
 from pyexec.web.context import Handler, get_context
@@ -26,7 +26,6 @@ REQUEST_HEADERS = (
 RESPONSE_HEADERS = frozenset(
     ("content-type", "content-length", "content-disposition", "cache-control", "location", "retry-after")
 )
-_MOVING = "the session is moving to another replica; send the request again"
 
 
 @web.middleware
@@ -39,7 +38,7 @@ async def forward_to_owner(request: web.Request, handler: Handler) -> web.Stream
     except OwnedElsewhere as elsewhere:
         is_read = request.body_exists and request.content.at_eof()
         if REPLICA_HEADER in request.headers or is_read or has_begun(request):
-            raise Unavailable(_MOVING) from elsewhere
+            raise Unavailable(SESSION_MOVING) from elsewhere
         return await _forward(request, elsewhere.owner)
 
 

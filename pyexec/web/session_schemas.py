@@ -7,8 +7,7 @@ from attrs import field, frozen
 from pyexec.domain.output_files import OutputFile
 from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.session_view import SessionView
-
-TIMEOUT_SECONDS_MIN = 0.001
+from pyexec.domain.spec import TIMEOUT_SECONDS_MIN
 
 
 @frozen(kw_only=True)

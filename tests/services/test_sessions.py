@@ -6,8 +6,7 @@ import pytest
 
 from pyexec.errors import KeyReused, QueueFull, SessionEnded, UnknownSession
 from pyexec.ports import Caller
-from pyexec.services.sessions.cells import Cell
-from pyexec.services.sessions.owned_session import CELLS_MAX
+from pyexec.services.sessions.cells import CELLS_MAX, Cell
 from tests.services.session_replicas import Scene, checked_scene, scripted
 
 __all__ = ["scripted"]

@@ -14,14 +14,8 @@ from pyexec.domain.execution import Phase
 from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason
-from pyexec.domain.spec import Policy, Spec
-from pyexec.errors import (
-    Conflict,
-    ConsulSessionLost,
-    InvalidRequest,
-    QueueFull,
-    Unavailable,
-)
+from pyexec.domain.spec import TIMEOUT_SECONDS_MIN, Policy, Spec, check_range
+from pyexec.errors import Conflict, ConsulSessionLost, QueueFull, Unavailable
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.session_protocol import CellStart
 from pyexec.sandbox.session_sandbox import SessionSandbox
@@ -36,11 +30,13 @@ from pyexec.services.sessions.cell_monitor import follow_cell
 
 logger = logging.getLogger(__name__)
 
+CELLS_MAX = 100
+"""How many cells of a session may wait."""
+RETRY_AFTER_SECONDS = 5
 INLINE_CODE_BYTES_MAX = 64 * 1024
 """Longer code is a blob: an append to Consul holds less than 400 KiB."""
-RETRY_AFTER_SECONDS = 5
-HANDOVER_SECONDS = 10.0
-"""How long the next owner of a session may take to take its cells."""
+CELL_ADOPTION_SECONDS = 10.0
+"""How long the next owner of a session may take to adopt its cells."""
 CELL_REASONS: Mapping[CloseReason | None, str] = {
     CloseReason.LOST: "session_lost",
     CloseReason.MEMORY: "out_of_memory",
@@ -59,12 +55,9 @@ class Cell:
 
     def check(self, policy: Policy) -> None:
         """Raise `InvalidRequest` if the timeout is not allowed."""
-        ceiling = policy.ceilings.timeout_seconds
-        if self.timeout_seconds is not None and not 0.001 <= self.timeout_seconds <= ceiling:
-            raise InvalidRequest(
-                f"timeout_seconds must be at least 0.001 and at most {ceiling:g}, not {self.timeout_seconds:g}",
-                field="timeout_seconds",
-            )
+        if self.timeout_seconds is not None:
+            ceiling = policy.ceilings.timeout_seconds
+            check_range("timeout_seconds", self.timeout_seconds, TIMEOUT_SECONDS_MIN, ceiling)
 
 
 @frozen(kw_only=True)
@@ -79,14 +72,6 @@ class CellRunner:
     completion: CompletionWriter
     in_doubt: InDoubtResolver
     limits: OutputLimits
-
-    def check_queue(self, waiting: int, waiting_max: int) -> None:
-        """Raise `QueueFull` if no more cells of a session may wait."""
-        if waiting >= waiting_max:
-            raise QueueFull(
-                f"{waiting} cells of this session wait, which is the maximum; send the request again later",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
 
     async def accept(self, session: Session, cell: Cell, starts: bool) -> Run:
         """Append the first events of a cell, up to `running` if it starts at once. Raises as `EventLog.append` does."""
@@ -109,7 +94,7 @@ class CellRunner:
             await self._delete(payload)
             raise
         except Unavailable:
-            # It may be in the log, or get there in a moment; then no one would run it.
+            # The append may still take effect; then no replica would run the cell.
             await self.in_doubt.resolve(run.id, "the event log did not confirm the cell", submitted)
             raise
         except BaseException:
@@ -146,9 +131,10 @@ class CellRunner:
             await self.completion.end(run, RunOutcome(reason=kind, detail=text))
 
     async def end_unfinished(self, execution_ids: Sequence[str]) -> None:
-        """End the cells of a session that has moved to another replica, unless that replica takes them in time: it does
-        not see a cell that was accepted too late."""
-        await anyio.sleep(HANDOVER_SECONDS)
+        """End the cells of a session that has moved to another replica, unless that replica adopts them in time.
+
+        It does not see a cell that was accepted too late."""
+        await anyio.sleep(CELL_ADOPTION_SECONDS)
         for execution_id in execution_ids:
             await self.in_doubt.resolve(execution_id, "the session had moved to another replica", None)
 
@@ -170,9 +156,8 @@ class CellRunner:
 
     async def _append_running(self, run: Run, sandbox: SessionSandbox) -> bool:
         if run.execution.started_at is None:
-            run.catch_up(
-                await self.log.read(run.id)
-            )  # an earlier append may have succeeded without a response
+            # An earlier append may have succeeded without a response.
+            run.catch_up(await self.log.read(run.id))
         execution = run.execution
         if (
             execution.phase is Phase.CLAIMED
@@ -210,6 +195,15 @@ class CellRunner:
         if blob is not None:
             with anyio.CancelScope(shield=True):
                 await self.blobs.delete(blob)
+
+
+def check_queue(waiting: int) -> None:
+    """Raise `QueueFull` if no more cells of a session may wait."""
+    if waiting >= CELLS_MAX:
+        raise QueueFull(
+            f"{waiting} cells of this session wait, which is the maximum; send the request again later",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
 
 
 def cell_spec(session: Session, timeout_seconds: float | None, code: str | None) -> Spec:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from pyexec.domain.session import Session, fold_session
-from pyexec.errors import CorruptLog, UnknownSession
+from pyexec.errors import CorruptLog, SessionEnded, UnknownSession
 from pyexec.ports import Caller, SessionLog
 from pyexec.services.event_log import CorruptLogReporter
 
@@ -20,7 +20,7 @@ class SessionDirectory:
     async def read(self, session_id: str, caller: Caller) -> Session:
         """Return a session. Raises `UnknownSession`, also for those of other tenants."""
         session = await self._fold(session_id)
-        if session is None or not may_access(caller, session):
+        if session is None or not caller.may_access(session):
             raise UnknownSession(f"session {session_id} does not exist, or was deleted after its retention")
         return session
 
@@ -43,6 +43,7 @@ class SessionDirectory:
             return None
 
 
-def may_access(caller: Caller, session: Session) -> bool:
-    """Return True if the caller may use the session."""
-    return caller.tenant is None or caller.tenant == session.spec.tenant
+def require_open(session: Session) -> None:
+    """Raise `SessionEnded` if the session is closed."""
+    if not session.is_open:
+        raise SessionEnded(f"session {session.id} is closed ({session.close_reason}); open a new one")

@@ -37,7 +37,7 @@ from pyexec.services.preparation import Preparation, kind_of
 from pyexec.services.reservation import Reservation
 from pyexec.services.sessions.cells import CellRunner
 from pyexec.services.sessions.owned_log import OwnedLog
-from pyexec.services.sessions.owned_session import OwnedSession, SessionServices
+from pyexec.services.sessions.owned_session import OwnedSession
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
 
@@ -66,7 +66,7 @@ class Opening:
     buffer_mb: int
     queue_timeout_seconds: float
     pending: set[str] = field(factory=set, init=False)
-    """The sessions that are in the log, or on their way there, before they are served."""
+    """Sessions being appended or not served yet."""
 
     async def open(self, spec: SessionSpec, archive: AsyncIterator[bytes] | None) -> OwnedSession:
         """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind.
@@ -104,11 +104,8 @@ class Opening:
     def own(self, session: Session, sandbox: SessionSandbox, memory_mb: int) -> OwnedSession:
         """Return a session that this replica owns now. It gives the memory back at its end."""
         sandbox.image = session.image
-        services = SessionServices(
-            cells=self.cells,
-            release=partial(self.slots.release_memory, memory_mb),
-        )
-        return OwnedSession(OwnedLog(self.replica, self.log, session), sandbox, services)
+        log = OwnedLog(self.replica, self.log, session)
+        return OwnedSession(log, sandbox, self.cells, partial(self.slots.release_memory, memory_mb))
 
     async def _append(self, session_id: str, opened: SessionOpened, placed: SessionPlaced) -> None:
         """Append the first events. If the log did not answer, make sure that the session is not open."""

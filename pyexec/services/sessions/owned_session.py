@@ -9,44 +9,38 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import define, field, frozen
+from attrs import define, field
 
 from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
 from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason, InterpreterRestarted, SessionClosed, SessionEvent
-from pyexec.errors import EngineError, ExecutorError, SandboxBroken, SessionEnded, Unavailable
+from pyexec.errors import SESSION_MOVING, EngineError, ExecutorError, SandboxBroken, Unavailable
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
-from pyexec.services.sessions.cells import CellRunner
+from pyexec.services.sessions.cells import CellRunner, check_queue
+from pyexec.services.sessions.directory import require_open
 from pyexec.services.sessions.owned_log import OwnedLog
 
 logger = logging.getLogger(__name__)
 
 LEASE_INTERVAL_SECONDS = 10.0
 """A twelfth of the time after which a sandbox without a lease ends itself."""
-CELLS_MAX = 100
-"""How many cells of a session may wait."""
 RESTART_SECONDS = 30.0
 """How long a request for a new interpreter waits. The supervisor kills an interpreter that does not start in 20 s."""
 
 
-@frozen(kw_only=True)
-class SessionServices:
-    """What a session needs from its replica. `release` is called once, when the session is no longer here."""
-
-    cells: CellRunner
-    release: Callable[[], None]
-
-
 @define(eq=False)
 class OwnedSession:
-    """A session on the replica that owns it. `serve` must be running while it is used."""
+    """A session on the replica that owns it. `serve` must be running while it is used.
+
+    `release` is called once, when the session is no longer here."""
 
     log: OwnedLog
     sandbox: SessionSandbox
-    services: SessionServices
+    cell_runner: CellRunner
+    release: Callable[[], None]
     _turn: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(1))
     """Held by the cell that runs. Cells that wait get it in the order of their acceptance."""
     _accepting: anyio.Lock = field(factory=anyio.Lock)
@@ -92,7 +86,7 @@ class OwnedSession:
         try:
             async with anyio.create_task_group() as self._tasks:
                 for run in cells:
-                    self._resume(run)
+                    self._follow(run, self._take_turn(), is_adopted=True)
                 self._spawn(self.sandbox.serve, "connection")
                 self._spawn(self._renew_lease, "lease")
                 self._spawn(self._record_restarts, "restarts")
@@ -113,7 +107,7 @@ class OwnedSession:
         Raises `SessionEnded`, `QueueFull`, or what `new_cell` raises."""
         async with self._accepting:
             self.check_open()
-            self.services.cells.check_queue(self.waiting_count, CELLS_MAX)
+            check_queue(self.waiting_count)
             starts = self._take_turn()
             try:
                 with anyio.CancelScope(shield=True):
@@ -182,11 +176,10 @@ class OwnedSession:
 
     def check_open(self) -> None:
         """Raise `SessionEnded` if the session is closed, and `Unavailable` if another replica is about to adopt it."""
-        if not self.state.is_open:
-            raise SessionEnded(f"session {self.id} is closed ({self.state.close_reason}); open a new one")
+        require_open(self.state)
         is_leaving = self.log.left.is_set() or self.sandbox.ended.is_set()
         if is_leaving or self._draining or self._tasks is None:
-            raise Unavailable("the session is moving to another replica; send the request again")
+            raise Unavailable(SESSION_MOVING)
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -195,9 +188,6 @@ class OwnedSession:
             yield
         except (EngineError, SandboxBroken) as error:
             raise Unavailable(f"the sandbox of the session does not answer: {error}") from error
-
-    def _resume(self, run: Run) -> None:
-        self._follow(run, self._take_turn(), is_adopted=True)
 
     def _take_turn(self) -> bool:
         try:
@@ -209,7 +199,7 @@ class OwnedSession:
     def _follow(self, run: Run, is_turn: bool, *, is_adopted: bool = False) -> None:
         if self._tasks is None:
             run.detach()
-            self.services.cells.forget(run)
+            self.cell_runner.forget(run)
         self._spawn(partial(self._run_cell, run, is_turn, is_adopted), f"cell {run.id} of")
         self._cells[run.id] = run
         self._touch()
@@ -225,18 +215,18 @@ class OwnedSession:
                         is_turn = True
                     if run.execution.started_at is None and (self._draining or self.sandbox.ended.is_set()):
                         await anyio.sleep_forever()  # the next owner starts it, or it ends with the session
-                reason = await self.services.cells.run(run, self.sandbox, is_turn, started_before)
+                reason = await self.cell_runner.run(run, self.sandbox, is_turn, started_before)
                 if reason is not None:
                     await self._record_restart(reason)
         except anyio.get_cancelled_exc_class():
             if self.state.is_open:
                 run.detach()
             else:
-                await self.services.cells.end_with_session(run, self.state)
+                await self.cell_runner.end_with_session(run, self.state)
             raise
         finally:
             del self._cells[run.id]
-            self.services.cells.forget(run)
+            self.cell_runner.forget(run)
             if not run.has_ended:
                 self.unfinished.append(run.id)
             if is_turn:
@@ -290,12 +280,12 @@ class OwnedSession:
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
-            raise Unavailable("the session is moving to another replica; send the request again")
+            raise Unavailable(SESSION_MOVING)
         self._tasks.start_soon(task, name=f"{name} session {self.id}")
 
     async def _clean_up(self) -> None:
         self._changed.notify_all()
-        self.services.release()
+        self.release()
         self.sandbox.restarts.close()
         try:
             if self.state.is_open:

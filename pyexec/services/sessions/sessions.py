@@ -15,20 +15,19 @@ from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.session_view import SessionView, view_of
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import (
+    SESSION_MOVING,
     SHUTTING_DOWN,
-    KeyReused,
     KeyTaken,
     OwnedElsewhere,
-    SessionEnded,
     Unavailable,
 )
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
 from pyexec.services.active_runs import Run
 from pyexec.services.downloads import Download
-from pyexec.services.idempotency import check_key
+from pyexec.services.idempotency import check_key, check_same_request
 from pyexec.services.sessions.cells import Cell, CellRunner, request_fingerprint
 from pyexec.services.sessions.config import SessionsConfig
-from pyexec.services.sessions.directory import SessionDirectory, may_access
+from pyexec.services.sessions.directory import SessionDirectory, require_open
 from pyexec.services.sessions.files import FileListing, SessionFiles
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.owned_session import OwnedSession
@@ -163,7 +162,7 @@ class Sessions:
 
     async def list(self, caller: Caller) -> Sequence[SessionView]:
         """Return the sessions that the caller may use, newest first; closed ones until they are deleted."""
-        return [self._view(session) for session in await self._directory.all() if may_access(caller, session)]
+        return [self._view(session) for session in await self._directory.all() if caller.may_access(session)]
 
     async def locate(self, session_id: str, caller: Caller) -> None:
         """Raise `OwnedElsewhere` if another replica must handle a request for this session."""
@@ -186,11 +185,7 @@ class Sessions:
             await check_key(self._executions, cell.key, owned.state.spec.tenant)
             return await owned.accept(lambda starts: self._cells.accept(owned.state, cell, starts))
         except KeyTaken as taken:
-            if taken.fingerprint != request_fingerprint(owned.state, cell):
-                raise KeyReused(
-                    f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; "
-                    "use a new key"
-                ) from taken
+            check_same_request(taken, request_fingerprint(owned.state, cell))
             return taken.execution_id
 
     async def interrupt(self, session_id: str, caller: Caller) -> bool:
@@ -266,14 +261,11 @@ class Sessions:
             version: int | None = None
             while True:
                 owned = self._owned.get(session_id)
-                if owned is not None and may_access(caller, owned.state):
+                if owned is not None and caller.may_access(owned.state):
                     owned.check_open()
                     return owned
                 session = await self._directory.read(session_id, caller)
-                if not session.is_open:
-                    raise SessionEnded(
-                        f"session {session_id} is closed ({session.close_reason}); open a new one"
-                    )
+                require_open(session)
                 if session.owner != self._config.replica:
                     if caller.is_replica:
                         break
@@ -284,7 +276,7 @@ class Sessions:
                         await self._changed.wait()
                 else:
                     version = (await self._log.all(version)).version
-        raise Unavailable("the session is moving to another replica; send the request again")
+        raise Unavailable(SESSION_MOVING)
 
     def _view(self, session: Session) -> SessionView:
         owned = self._owned.get(session.id)
