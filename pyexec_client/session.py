@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 
 from . import session_requests as requests
 from .content import FileData, content
-from .errors import InvalidAnswer, NotFound, SessionClosed
+from .errors import InvalidAnswer, NotFound, SessionClosed, reading
 from .event_stream import stream_events
 from .events import Ended, Event
 from .requests import Request
@@ -57,11 +57,9 @@ class SessionInfo:
         return self.status == "open"
 
     @classmethod
-    def from_json(cls, data: object) -> Self:
+    def from_json(cls, data: Any) -> Self:
         """Convert the JSON object of a response. Raise InvalidAnswer if it is not a session."""
-        if not isinstance(data, dict):
-            raise InvalidAnswer(f"invalid response from the server: not a session: {str(data)[:200]}")
-        try:
+        with reading("a session", data):
             known: dict[str, Any] = {name: data[name] for name in _PLAIN if data.get(name) is not None}
             known |= {name: datetime.fromisoformat(data[name]) for name in _TIMES if data.get(name)}
             cells = data.get("cells") or {}
@@ -73,9 +71,6 @@ class SessionInfo:
                 raw=data,
                 **known,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            text = f"invalid response from the server: not a session: {error!r} in {str(data)[:200]}"
-            raise InvalidAnswer(text) from error
 
 
 _TIMES = ("created_at", "expires_at")
@@ -262,9 +257,7 @@ async def close_quietly(session: AsyncSession) -> None:
         return
 
 
-def infos_from_json(data: object) -> builtins.list[SessionInfo]:
+def infos_from_json(data: Any) -> builtins.list[SessionInfo]:
     """Convert a response with a list of sessions."""
-    entries = data.get("sessions") if isinstance(data, dict) else None
-    if not isinstance(entries, builtins.list):
-        raise InvalidAnswer("invalid response from the server: sessions is missing")
-    return [SessionInfo.from_json(each) for each in entries]
+    with reading("a list of sessions", data):
+        return [SessionInfo.from_json(each) for each in data["sessions"]]

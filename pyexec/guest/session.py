@@ -14,7 +14,6 @@ import sys
 from pyexec.guest.archive import BadArchive, unpack
 from pyexec.guest.home import create_user_site, link_setup_home
 from pyexec.guest.interpreter import IGNORED_SIGNALS
-from pyexec.guest.processes import kill_all
 from pyexec.guest.seccomp import install_filter
 from pyexec.guest.session_cell import Cell
 from pyexec.guest.session_cells import Cells
@@ -124,11 +123,11 @@ class Session:
         self.server_open = bool(data)  # the engine has closed it: the session ends with its lease
         for command, payload in lines.feed(data):
             try:
-                self.obey(command, payload, lines.generation)
+                self.execute(command, payload, lines.generation)
             except (KeyError, TypeError, ValueError) as error:
                 self.frames.send_event("error", message="%s: %s" % (command, error))
 
-    def obey(self, command, payload, generation):
+    def execute(self, command, payload, generation):
         if command in FILE_COMMANDS:
             self.files.handle(command, payload)
             return
@@ -154,9 +153,6 @@ class Session:
             self.files.stop()
             self.code = []
             self.frames.synchronize(generation, request["token"])
-        elif command == "CLOSE":
-            kill_all()
-            os._exit(0)
 
 
 def main(prestart, startup, reports, filters):

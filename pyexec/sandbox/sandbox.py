@@ -123,7 +123,7 @@ class Sandbox:
         sandbox._nonce = nonce
         return sandbox
 
-    def hand_over(self) -> FrameStream:
+    def detach_stream(self) -> FrameStream:
         """Return the connection to the sandbox of a session. This object must not be used afterwards."""
         return self._stream
 

@@ -12,7 +12,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.output_files import FileLimits
 from pyexec.errors import ContainerGone, EngineError, SandboxBroken, Unavailable
-from pyexec.ports import ContainerSpec, Engine
+from pyexec.ports import Engine
 from pyexec.sandbox.frame_stream import RETRY_SECONDS, FrameStream
 from pyexec.sandbox.protocol import (
     FileChunk,
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 class SessionSandbox:
     """A sandbox that runs the cells of one session.
 
-    Call `start` or `from_sandbox`, then `send_archive` as often as needed, `unpack` and `open`; or only `adopt`. Then
+    Call `from_sandbox`, then `send_archive` as often as needed, `unpack` and `open`; or only `adopt`. Then
     `serve` must run as a task. It reconnects when the connection breaks. When it has set `ended`, everything that waits
     raises `SandboxBroken`, and `end_reason` is `lost` (the container has ended), `fenced` (another replica has adopted
     the session) or `broken` (the sandbox sends invalid frames)."""
@@ -66,9 +66,8 @@ class SessionSandbox:
         """The sandbox until the session opens."""
         self._has_archive = False
         self.image: str | None = None
-        self.python = ""
         self.synced: Synced | None = None
-        """What the supervisor has answered to `open` or `adopt`."""
+        """The supervisor's answer to `open` or `adopt`."""
         self.ended = anyio.Event()
         self.end_reason: str | None = None
         self._restarted, self.restarts = anyio.create_memory_object_stream[str](RESTARTS_MAX)
@@ -85,16 +84,11 @@ class SessionSandbox:
         return self._stream.container.id
 
     @classmethod
-    async def start(cls, engine: Engine, spec: ContainerSpec, image: str | None = None) -> Self:
-        """Start a sandbox. `image` is the digest of its image. Raises as `Sandbox.start`."""
-        return cls.from_sandbox(engine, await Sandbox.start(engine, spec, image))
-
-    @classmethod
     def from_sandbox(cls, engine: Engine, sandbox: Sandbox) -> Self:
         """Return the session's view of a sandbox that was started for sessions, such as one of the pool."""
-        session = cls(engine, sandbox.hand_over(), 0)
+        session = cls(engine, sandbox.detach_stream(), 0)
         session._sandbox = sandbox
-        session.image, session.python = sandbox.image, sandbox.python
+        session.image = sandbox.image
         return session
 
     @classmethod
@@ -206,10 +200,6 @@ class SessionSandbox:
         """Renew the lease. Does nothing while the engine does not respond."""
         await self._try_to_write(json_line("LEASE", self._generation))
 
-    async def close(self) -> None:
-        """Ask the supervisor to end the container."""
-        await self._try_to_write(json_line("CLOSE", self._generation))
-
     async def ran_out_of_memory(self) -> bool:
         """Return True if the kernel has killed a process in it for lack of memory, by the engine's events."""
         with suppress(EngineError, Unavailable):
@@ -223,7 +213,7 @@ class SessionSandbox:
         await self._stream.container.remove()
 
     async def detach(self) -> None:
-        """Close the connection. The session goes on, until its lease expires."""
+        """Close the connection. The session continues until its lease expires."""
         await self._stream.container.detach()
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes]) -> None:

@@ -9,7 +9,7 @@ from pyexec.errors import SESSION_MOVING, InvalidRequest, OwnedElsewhere, Unavai
 from pyexec.ports import REPLICA_HEADER, PeerRequest
 from pyexec.web.connections import has_begun
 from pyexec.web.context import Handler, get_context
-from pyexec.web.multipart import MALFORMED, read_or_stall
+from pyexec.web.multipart import body_chunks
 from pyexec.web.streaming import send_stream
 
 logger = logging.getLogger(__name__)
@@ -70,18 +70,14 @@ class _RequestBody:
     """The body of a request. It keeps the error of a read, which aiohttp's client reports as a lost connection."""
 
     def __init__(self, request: web.Request) -> None:
-        self._content = request.content
-        self._limits = get_context(request).limits
+        self._request = request
         self.error: InvalidRequest | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives."""
         try:
-            while chunk := await read_or_stall(self._content, self._content.readany(), self._limits):
+            async for chunk in body_chunks(self._request):
                 yield chunk
         except InvalidRequest as error:
             self.error = error
-            raise
-        except MALFORMED as error:
-            self.error = InvalidRequest(f"the body is malformed or cut short: {error}")
             raise

@@ -160,14 +160,21 @@ async def read_body(request: web.Request) -> bytes:
     if (request.content_length or 0) > limits.metadata_bytes_max:
         raise too_large
     body = bytearray()
+    async for chunk in body_chunks(request):
+        body += chunk
+        if len(body) > limits.metadata_bytes_max:
+            raise too_large
+    return bytes(body)
+
+
+async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives; raise `InvalidRequest` if it stalls or is cut short."""
+    limits = get_context(request).limits
     try:
         while chunk := await read_or_stall(request.content, request.content.readany(), limits):
-            body += chunk
-            if len(body) > limits.metadata_bytes_max:
-                raise too_large
+            yield chunk
     except MALFORMED as error:
         raise InvalidRequest(f"the body is malformed or cut short: {error}") from error
-    return bytes(body)
 
 
 def reject_content_encoding(request: web.Request) -> None:

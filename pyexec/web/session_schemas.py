@@ -4,7 +4,6 @@ Descriptions and examples of the fields are in `openapi/session_descriptions.py`
 
 from attrs import field, frozen
 
-from pyexec.domain.output_files import OutputFile
 from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.session_view import SessionView
 from pyexec.domain.spec import TIMEOUT_SECONDS_MIN
@@ -59,11 +58,3 @@ class InterruptAnswer:
     """Response to an interrupt."""
 
     interrupted: bool
-
-
-@frozen(kw_only=True)
-class SessionFiles:
-    """Files of a session."""
-
-    files: tuple[OutputFile, ...]
-    truncated: bool

@@ -279,7 +279,7 @@ async def test_an_image_without_ipython_is_refused_and_a_closed_session_is_gone(
         async with serving(sandbox) as client:
             found = await client.run("import time, sys; time.tzname[0], sys.flags.hash_randomization")
             assert found.result == "('JST', 0)"
-            await sandbox.close()
+            await sandbox.remove()
             with anyio.fail_after(10):
                 await sandbox.ended.wait()
             assert sandbox.end_reason == "lost"

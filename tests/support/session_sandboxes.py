@@ -17,6 +17,7 @@ from pyexec.ports import ContainerSpec
 from pyexec.sandbox.guest_source import session_command
 from pyexec.sandbox.protocol import OutputChunk, ReportChunk
 from pyexec.sandbox.reports import ReportReader
+from pyexec.sandbox.sandbox import Sandbox
 from pyexec.sandbox.session_protocol import CellEnded, CellStart, SessionPlan
 from pyexec.sandbox.session_sandbox import SessionSandbox
 
@@ -98,7 +99,7 @@ class Client:
 
 async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSandbox:
     """Start a sandbox and open a session of the generation 1 in it."""
-    sandbox = await SessionSandbox.start(engine, session_spec(image))
+    sandbox = SessionSandbox.from_sandbox(engine, await Sandbox.start(engine, session_spec(image)))
     try:
         await sandbox.unpack()
         await sandbox.open(SessionPlan(env=env, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES), 1)

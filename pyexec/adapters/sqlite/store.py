@@ -35,15 +35,12 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
 """`executions` is an index, which can be rebuilt from `events`. The other tables are the source of truth."""
-_WEBHOOKS: Final = """
+_ADDED_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS webhooks (execution_id TEXT PRIMARY KEY, receiver TEXT NOT NULL) WITHOUT ROWID;
-"""
-"""The outstanding webhooks. The table is newer than the schema version: earlier servers ignore it."""
-_SESSIONS_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS session_events
-    (session_id TEXT, seq INTEGER, event BLOB NOT NULL, PRIMARY KEY (session_id, seq)) WITHOUT ROWID
+    (session_id TEXT, seq INTEGER, event BLOB NOT NULL, PRIMARY KEY (session_id, seq)) WITHOUT ROWID;
 """
-"""The table of a later version. The schema version stays the same, because earlier versions ignore the table."""
+"""Tables of later versions. The schema version stays the same, because earlier versions ignore them."""
 
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -278,5 +275,4 @@ def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
         version = _SCHEMA_VERSION
     if version != _SCHEMA_VERSION:
         raise CorruptLog(f"{file} has schema version {version}; this server reads version {_SCHEMA_VERSION}")
-    db.executescript(_WEBHOOKS)
-    db.execute(_SESSIONS_SCHEMA)
+    db.executescript(_ADDED_TABLES)

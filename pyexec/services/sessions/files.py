@@ -37,7 +37,7 @@ class FileListing:
     """The files that match a pattern. `truncated` is true if there are more."""
 
     files: tuple[OutputFile, ...]
-    truncated: bool = False
+    truncated: bool
 
 
 @frozen

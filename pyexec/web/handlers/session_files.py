@@ -11,13 +11,14 @@ from aiohttp_apispec import docs, match_info_schema, querystring_schema, respons
 from pyexec.codec import to_json
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.errors import InvalidRequest, TooLarge
+from pyexec.services.sessions.files import FileListing
 from pyexec.web.accept import TAR, prefers
 from pyexec.web.context import get_context, read_caller, read_session_id
 from pyexec.web.handlers.sessions import CLOSED, UNKNOWN
-from pyexec.web.multipart import MALFORMED, read_or_stall, reject_content_encoding
+from pyexec.web.multipart import body_chunks, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import read_query, reject_query
-from pyexec.web.session_schemas import FilesQuery, SessionFilePath, SessionFiles, SessionPath
+from pyexec.web.session_schemas import FilesQuery, SessionFilePath, SessionPath
 from pyexec.web.streaming import send_download, send_stream
 
 BINARY = "application/octet-stream"
@@ -34,7 +35,7 @@ _UNKNOWN_FILE = {404: "The session is unknown, or has no such file.", 410: CLOSE
 )
 @match_info_schema(schema_of(SessionPath, SchemaRole.PARAMETERS))
 @querystring_schema(schema_of(FilesQuery, SchemaRole.PARAMETERS))
-@response_schema(schema_of(SessionFiles), 200, description="The list, or an uncompressed tar archive.")
+@response_schema(schema_of(FileListing), 200, description="The list, or an uncompressed tar archive.")
 async def list_session_files(request: web.Request) -> web.StreamResponse:
     """List the files below /work that match a pattern. With `Accept: application/x-tar`, download them as a tar."""
     pattern = read_query(request, FilesQuery).glob
@@ -42,8 +43,7 @@ async def list_session_files(request: web.Request) -> web.StreamResponse:
     _check_pattern(pattern)
     if not prefers(request, TAR):
         listing = await get_context(request).sessions.list_files(session_id, pattern, caller)
-        files = SessionFiles(files=tuple(listing.files), truncated=listing.truncated)
-        return web.json_response(to_json(files))
+        return web.json_response(to_json(listing))
     chunks = await get_context(request).sessions.archive(session_id, pattern, caller)
     headers = {"Content-Type": TAR, "Content-Disposition": f"attachment; filename={session_id}.tar"}
     async with _closing(chunks):
@@ -96,7 +96,7 @@ async def write_session_file(request: web.Request) -> web.StreamResponse:
     path, session_id, caller = _read_path(request), read_session_id(request), read_caller(request)
     sessions = get_context(request).sessions
     await sessions.locate(session_id, caller)
-    await sessions.write_file(session_id, path, _body_chunks(request), caller)
+    await sessions.write_file(session_id, path, _file_chunks(request), caller)
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -129,21 +129,18 @@ def _check_pattern(pattern: str) -> None:
         raise InvalidRequest(str(error), field="glob") from error
 
 
-async def _body_chunks(request: web.Request) -> AsyncIterator[bytes]:
+async def _file_chunks(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the body as it arrives; raise `TooLarge` if it exceeds the limit of uploads."""
     limits = get_context(request).limits
     bytes_left = limits.upload_bytes_max
     too_large = TooLarge(f"the file is larger than {limits.upload_bytes_max} bytes")
     if (request.content_length or 0) > bytes_left:
         raise too_large
-    try:
-        while chunk := await read_or_stall(request.content, request.content.readany(), limits):
-            bytes_left -= len(chunk)
-            if bytes_left < 0:
-                raise too_large
-            yield chunk
-    except MALFORMED as error:
-        raise InvalidRequest(f"the body is malformed or cut short: {error}") from error
+    async for chunk in body_chunks(request):
+        bytes_left -= len(chunk)
+        if bytes_left < 0:
+            raise too_large
+        yield chunk
 
 
 @asynccontextmanager

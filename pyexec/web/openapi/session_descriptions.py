@@ -5,13 +5,13 @@ from typing import Any
 from pyexec.domain.session_events import CloseReason
 from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.session_view import CellCounts, SessionView
+from pyexec.services.sessions.files import FileListing
 from pyexec.web.openapi.field_docs import EXAMPLE_ID, SESSION_ID, FieldDoc, TypeDoc, type_doc
 from pyexec.web.session_schemas import (
     CellRequest,
     FilesQuery,
     InterruptAnswer,
     SessionFilePath,
-    SessionFiles,
     SessionListing,
     SessionParts,
     SessionPath,
@@ -82,7 +82,7 @@ def session_types(run_options: dict[str, FieldDoc]) -> dict[type, TypeDoc]:
             "Response to an interrupt.",
             interrupted=FieldDoc("False if no code was running.", True),
         ),
-        SessionFiles: type_doc(
+        FileListing: type_doc(
             "Files of a session.",
             files=FieldDoc("The files that match the pattern."),
             truncated=FieldDoc("True if there are more files than the list contains.", False),
