@@ -254,7 +254,7 @@ WEBHOOK_ATTEMPTS: Final = Counter(
 )
 WEBHOOKS_DROPPED: Final = Counter(
     name="pyexec_webhooks_dropped_total",
-    doc="Webhooks that were given up: PYEXEC_WEBHOOK_MAX_AGE has passed, or the receiver answered 410",
+    doc="Webhooks that were dropped: PYEXEC_WEBHOOK_MAX_AGE has passed, or the receiver answered 410",
 )
 WEBHOOKS_OUTSTANDING: Final = Gauge(
     name="pyexec_webhooks_outstanding",

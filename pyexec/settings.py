@@ -250,7 +250,7 @@ class Settings:
     )
     webhook_max_age: float = _webhooks(
         86400.0,
-        "time after the end of an execution at which an undelivered webhook is given up, in seconds; until then, the "
+        "time after the end of an execution at which an undelivered webhook is dropped, in seconds; until then, the "
         "execution is kept",
         minimum=0,
     )

@@ -48,7 +48,7 @@ _FLAGS = (
 
 @frozen(kw_only=True)
 class SessionFlags:
-    """The values of these flags."""
+    """The values of the flags that open a session."""
 
     requirements: str | None
     env: tuple[str, ...]
@@ -61,7 +61,7 @@ NO_SESSION_FLAGS = SessionFlags(requirements=None, env=(), pre_commands=(), idle
 
 
 def session_flags(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
-    """Add these flags to a command, and pass them as one `SessionFlags` in the argument `settings`."""
+    """Add the flags of sessions to a command, and pass them as one `SessionFlags` in the argument `settings`."""
 
     @functools.wraps(function)
     async def command(*positional: Any, **given: Any) -> int:

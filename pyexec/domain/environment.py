@@ -32,7 +32,7 @@ class Recipe:
 def session_recipe(recipe: Recipe | None) -> Recipe:
     """Return the recipe of an environment for interpreter sessions: the packages of `recipe`, and IPython.
 
-    Only an image without IPython needs it: its sandbox refuses to open the session (`no_interpreter`)."""
+    Needed for images without IPython, whose sandbox refuses to open a session (`no_interpreter`)."""
     recipe = recipe or Recipe()
     lines = [recipe.requirements_txt] if recipe.requirements_txt else []
     return evolve(recipe, requirements_txt="\n".join([*lines, SESSION_REQUIREMENT]) + "\n")

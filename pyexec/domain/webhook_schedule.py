@@ -1,7 +1,7 @@
 """Decide which webhooks are due, without a clock and without a network. All times are on one monotonic clock.
 
-A delivery that its receiver has refused is retried alone, later and later. A receiver that does not answer is paused:
-all of its deliveries wait, and then one of them is tried. So it delays no other receiver."""
+A delivery that its receiver has refused is retried alone, with exponential back-off. A receiver that does not answer
+is paused: all of its deliveries wait, and then one of them is tried. So it delays no other receiver."""
 
 from bisect import insort
 from collections import Counter
@@ -37,7 +37,7 @@ class Outcome(Enum):
 
 @frozen(kw_only=True)
 class Attempt:
-    """The outcome of an attempt, the reason in words, and how long the receiver wants to be left alone."""
+    """The outcome of an attempt, the reason in words, and the receiver's Retry-After."""
 
     outcome: Outcome
     reason: str
@@ -69,13 +69,13 @@ class _Pause:
     failures: int
 
 
-def retry_seconds(failures: int, jitter: float, maximum: float, asked: float | None = None) -> float:
+def retry_seconds(failures: int, jitter: float, maximum: float, retry_after: float | None = None) -> float:
     """Return how long to wait after this many failures. `jitter` is from 0 to 1: half of the time is random.
 
-    `asked` is the time for which the receiver has asked."""
+    `retry_after` is the receiver's Retry-After."""
     steps = min(failures - 1, _STEPS_MAX)
     full = min(RETRY_FIRST_SECONDS * RETRY_FACTOR**steps, maximum)
-    return max(full * (1 + jitter) / 2, min(asked or 0.0, RETRY_MAX_SECONDS))
+    return max(full * (1 + jitter) / 2, min(retry_after or 0.0, RETRY_MAX_SECONDS))
 
 
 @define
@@ -147,7 +147,7 @@ class Schedule:
         """Update the receiver's pause, and return the delivery with the time of its next attempt, if there is one.
 
         Even while its receiver does not answer, a delivery backs off: otherwise one path of a receiver that never
-        answers would pause the receiver again and again."""
+        answers would pause the receiver repeatedly."""
         if attempt.outcome is Outcome.NOT_ENDED:
             return None
         if attempt.outcome is Outcome.UNREACHABLE:
@@ -162,7 +162,7 @@ class Schedule:
         return evolve(delivery, due_at=now + delay, failures=failures)
 
     def _pause(self, receiver: str, attempt: Attempt, now: float, jitter: float) -> None:
-        """Pause the receiver. Attempts that began before the pause do not make it longer and longer."""
+        """Pause the receiver. Attempts that began before the pause do not extend it."""
         before = self._pauses.get(receiver)
         if before is not None and now < before.until:
             return

@@ -4,6 +4,7 @@ Part of the supervisor of a session (see bootstrap.py)."""
 
 import os
 import select
+import signal
 import sys
 import time
 
@@ -11,7 +12,7 @@ from pyexec.guest.home import create_user_site
 from pyexec.guest.processes import kill_all
 from pyexec.guest.program import REAPED_AT_ONCE, RateLimiter
 from pyexec.guest.session_cell import INTERRUPT_SECONDS, Limits
-from pyexec.guest.session_interpreter import SessionInterpreter
+from pyexec.guest.session_interpreter import SessionInterpreter, exited
 from pyexec.guest.session_output import drain, forward, receive
 from pyexec.guest.wire import CHUNK, STDERR
 
@@ -99,7 +100,7 @@ class Cells:
         else:
             self.drain()
             reason = cell.reason or ("killed" if reason == "requested" else reason)
-            self.end(reason, status if status is not None else 9, restarted=True)
+            self.end(reason, status if status is not None else signal.SIGKILL, restarted=True)
         if self.interpreter is not None:
             self.interpreter.close()
         if reason in ("out_of_memory", "disk_limit"):
@@ -148,7 +149,7 @@ class Cells:
             self.interrupt()
 
     def end(self, reason, status, restarted=False):
-        """Send how the cell has ended. `status` is that of a process; an interpreter that goes on has none."""
+        """Send how the cell has ended. `status` is that of a process; an interpreter that continues has none."""
         signalled = os.WIFSIGNALED(status)
         self.frames.end_cell(
             reason=reason,
@@ -207,7 +208,7 @@ class Cells:
         if self.interpreter is not None:
             text += self.discard_interpreter()
         self.frames.send_cell(STDERR, self.cell.take_output((text + "\n").encode("utf-8", "replace")))
-        self.end(self.cell.reason or "exit", 1 << 8, restarted=True)
+        self.end(self.cell.reason or "exit", exited(1), restarted=True)
 
     def register(self, poller):
         """Add the descriptors of the interpreter, while it starts or runs a cell."""
@@ -234,13 +235,13 @@ class Cells:
             self.limiter.wait()
 
     def receive(self):
-        """Forward what the program reports, and note what the shell says."""
-        _, said = receive(self.interpreter, self.cell, self.frames)
-        for document in said:
-            self.hear(document)
+        """Forward the program's reports, and handle the shell's messages."""
+        _, messages = receive(self.interpreter, self.cell, self.frames)
+        for document in messages:
+            self.handle_message(document)
 
-    def hear(self, document):
-        """Handle what the shell says. It may lie: that changes only how this session's own cells end."""
+    def handle_message(self, document):
+        """Handle a message of the shell. It may lie: that changes only how this session's own cells end."""
         cell = self.cell
         if document.get("ready") and not self.interpreter.is_ready:
             self.interpreter.is_ready = True
@@ -266,7 +267,7 @@ class Cells:
             self.restart(exceeded)
             return
         killed = "out_of_memory" if self.memory.was_exhausted() else None
-        self.end(self.cell.reason or killed or "exit", exit_code << 8)
+        self.end(self.cell.reason or killed or "exit", exited(exit_code))
 
     def drain(self):
         if self.interpreter is not None:

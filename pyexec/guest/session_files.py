@@ -126,7 +126,7 @@ class Files:
             self.attempt(transfer, command, request["path"])
 
     def stop(self):
-        """End the present transfer."""
+        """End the current transfer."""
         self.frames.set_transfer(None)
         if self.writing is not None:
             self.writing.close()

@@ -21,7 +21,7 @@ class CellFrames:
     def __init__(self):
         self.data = bytearray()
         self.last = None
-        """Where the last record begins: its kind, its length, its bytes."""
+        """Offset of the last record, which is its kind, its length, its bytes."""
 
     def add(self, kind, piece):
         """Add a piece of at most PIECE bytes. Successive pieces of one kind become one record, as far as it fits."""
@@ -49,9 +49,9 @@ class Frames:
         self.lock = threading.Lock()
         self.nonce = None
         self.cell = CellFrames()
-        """What the current or last cell has sent, until the server confirms its end."""
+        """Frames sent for the current or last cell, until the server confirms its end."""
         self.end = None
-        """How that cell has ended."""
+        """The outcome of that cell."""
         self.transfer = None
         """The id of the transfer that may send."""
 
@@ -97,7 +97,7 @@ class Frames:
             self.transfer = transfer
 
     def send_file(self, transfer, kind, payload):
-        """Send a frame of a transfer. Raise `Outdated` if it is not the present one."""
+        """Send a frame of a transfer. Raise `Outdated` if it is not the current one."""
         with self.lock:
             if transfer != self.transfer:
                 raise Outdated

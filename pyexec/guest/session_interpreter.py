@@ -80,7 +80,7 @@ class SessionInterpreter:
 
     def receive(self):
         """Return how many bytes were read, the reports among them, and a list of what the shell says."""
-        size, reports, said = 0, bytearray(), []
+        size, reports, messages = 0, bytearray(), []
         for _ in range(MESSAGES_AT_ONCE):
             try:
                 message = os.read(self.channel, CHUNK)
@@ -92,8 +92,8 @@ class SessionInterpreter:
             if message.startswith(self.streams.secret):
                 reports += message[SECRET_BYTES:]
             elif message.startswith(self.secret) and len(message) <= MESSAGE_MAX:
-                said.append(parse(message[SECRET_BYTES:]))
-        return size, reports, said
+                messages.append(parse(message[SECRET_BYTES:]))
+        return size, reports, messages
 
     def has_hung_up(self):
         """Return True if no process has the other end of the socket any more."""
@@ -146,3 +146,8 @@ def parse(message):
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def exited(exit_code):
+    """Return the wait status of a process that has ended with this exit code."""
+    return exit_code << 8

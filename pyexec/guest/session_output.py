@@ -24,13 +24,13 @@ def forward(interpreter, cell, frames, fd, size):
 
 
 def receive(interpreter, cell, frames):
-    """Forward reports. Return the number of bytes, and what the shell says."""
-    size, reports, said = interpreter.receive()
+    """Forward reports. Return the number of bytes, and the shell's messages."""
+    size, reports, messages = interpreter.receive()
     if not size and interpreter.has_hung_up():
         interpreter.close_output(interpreter.channel)
     if reports and cell is not None:
         frames.send_cell(REPORT, cell.take_reports(reports))
-    return size, said
+    return size, messages
 
 
 def drain(interpreter, cell, frames):

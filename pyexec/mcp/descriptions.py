@@ -34,7 +34,7 @@ READ_FILE = (
 
 RUN_IN_SESSION = (
     "Run the code in this session, which open_session has opened: variables, imports and files of earlier calls are "
-    "there. Only `timeout_seconds` can be combined with it. Without it, each call starts afresh."
+    "there. Only `timeout_seconds` can be combined with it. Without it, each call starts a new interpreter."
 )
 SESSION_ID = "Id of the session, from open_session."
 SESSION_PATH = "Path of the file, relative to the session's working directory /work."
@@ -71,7 +71,7 @@ def run_python(api: ApiSchemas) -> str:
 
 
 def _freshness(api: ApiSchemas) -> str:
-    text = "Each call starts afresh: no variable and no file of an earlier call is left"
+    text = "Each call starts a new interpreter: no variable and no file of an earlier call is left"
     has_sessions = api.has_component("SessionView")
     return f"{text}, unless it names a session (open_session)." if has_sessions else f"{text}."
 

@@ -104,8 +104,8 @@ async def run_cell(call: Call) -> CallToolResult:
             code="invalid_request",
             field=wrong[0],
         )
-    same = ("code", "timeout_seconds")
-    request = {name: call.arguments[name] for name in same if name in call.arguments}
+    copied = ("code", "timeout_seconds")
+    request = {name: call.arguments[name] for name in copied if name in call.arguments}
     return tool_result(await call.executor.sessions.run(call.arguments["session_id"], request))
 
 
@@ -117,8 +117,8 @@ async def _open(call: Call) -> CallToolResult:
     request: Document = {"config": limits}
     if "requirements" in arguments:
         request["requirements_txt"] = arguments["requirements"]
-    same = ("idle_timeout_seconds", "lifetime_seconds")
-    request |= {name: arguments[name] for name in same if name in arguments}
+    copied = ("idle_timeout_seconds", "lifetime_seconds")
+    request |= {name: arguments[name] for name in copied if name in arguments}
     return _state(await call.executor.sessions.open(request))
 
 

@@ -35,21 +35,21 @@ class Sessions:
 
     async def close(self, session_id: str) -> Document:
         """Close a session, and return its state."""
-        return await self._json("DELETE", _of(session_id))
+        return await self._json("DELETE", _session_path(session_id))
 
     async def run(self, session_id: str, request: Document) -> Document:
         """Run code in a session, and return the result."""
-        return await self._json("POST", f"{_of(session_id)}/eval", request)
+        return await self._json("POST", f"{_session_path(session_id)}/eval", request)
 
     async def write_file(self, session_id: str, path: str, content: bytes) -> None:
         """Write a file of a session."""
-        where = f"{_API}{_file(session_id, path)}"
+        where = f"{_API}{_file_path(session_id, path)}"
         kind = "application/octet-stream"
         await self._http.send("PUT", where, body=content, kind=kind, bytes_max=_ANSWER_BYTES_MAX)
 
     async def read_file(self, session_id: str, path: str, bytes_max: int) -> bytes:
         """Return a file of a session. Reject one with more than `bytes_max` bytes."""
-        content = await self._http.send("GET", f"{_API}{_file(session_id, path)}", bytes_max=bytes_max)
+        content = await self._http.send("GET", f"{_API}{_file_path(session_id, path)}", bytes_max=bytes_max)
         if content is None:
             raise tool_error(
                 f"{path[:100]!r} has more than {bytes_max} bytes, the maximum here; read a part of it with run_python",
@@ -72,11 +72,11 @@ class Sessions:
         return document
 
 
-def _of(session_id: str) -> str:
+def _session_path(session_id: str) -> str:
     return f"/{quote(session_id, safe='')}"
 
 
-def _file(session_id: str, path: str) -> str:
+def _file_path(session_id: str, path: str) -> str:
     if not path.strip("/"):
         raise tool_error(f"{path[:100]!r} is not the path of a file", code="invalid_request", field="path")
-    return f"{_of(session_id)}/files/{quote(path)}"
+    return f"{_session_path(session_id)}/files/{quote(path)}"

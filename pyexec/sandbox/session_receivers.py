@@ -1,4 +1,4 @@
-"""What a session's sandbox sends, split into the frames of the current cell and those of the current transfer."""
+"""Split the frames of a session's sandbox into those of the cell and of the transfer."""
 
 import math
 
@@ -36,7 +36,7 @@ class CellReceiver:
         self._send, self.frames = anyio.create_memory_object_stream[CellFrame](CELL_FRAMES_MAX)
 
     def restart(self) -> None:
-        """The supervisor sends all frames again from now on."""
+        """Skip the bytes received so far: the supervisor resends all frames."""
         self._skip = self._received
 
     async def add(self, frame: CellFrame) -> None:
@@ -87,7 +87,7 @@ class TransferReceiver:
             return  # the transfer's reader is gone
 
     def consumed(self, size: int) -> None:
-        """Note that the reader has taken so many bytes."""
+        """Subtract bytes that the reader has consumed."""
         self._buffered -= size
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ class SessionTransfers:
             self._receiver.add(frame)
 
     def fail(self, error: ExecutorError) -> None:
-        """End the present transfer with an error."""
+        """End the current transfer with an error."""
         if self._receiver is not None:
             self._receiver.fail(error)
 

@@ -31,7 +31,7 @@ from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.plan_events import append_of
 from pyexec.services.replica_load import ReplicaLoad
 from pyexec.services.retention import MAINTENANCE_SECONDS, Retention
-from pyexec.services.session_reconciler import SessionReconciler
+from pyexec.services.sessions.reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.webhooks import WebhookDeliveries

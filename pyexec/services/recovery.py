@@ -17,7 +17,7 @@ from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.runner import Runner
-from pyexec.services.sessions.session_recovery import SessionRecovery
+from pyexec.services.sessions.recovery import SessionRecovery
 from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)

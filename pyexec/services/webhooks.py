@@ -46,7 +46,7 @@ class WebhookDeliveries:
     _outstanding: Mapping[str, str] = field(factory=dict, init=False)
     _open: Mapping[str, int] | None = field(default=None, init=False)
     """The open executions; None while they are not watched."""
-    _settled: set[str] = field(factory=set, init=False)
+    _done: set[str] = field(factory=set, init=False)
     """Delivered or dropped executions that the last listing of outstanding webhooks still contains."""
     _changed: Broadcast = field(factory=Broadcast, init=False)
     _loading: anyio.Lock = field(factory=anyio.Lock, init=False)
@@ -78,7 +78,7 @@ class WebhookDeliveries:
         try:
             yield
         finally:
-            self._schedule, self._outstanding, self._open, self._settled = Schedule(), {}, None, set()
+            self._schedule, self._outstanding, self._open, self._done = Schedule(), {}, None, set()
 
     async def _watch_outstanding(self) -> None:
         failures = FailureLog(logger, "watching the outstanding webhooks")
@@ -86,7 +86,7 @@ class WebhookDeliveries:
         while True:
             found = await retry(partial(self.log.webhooks, version), failures)
             version, self._outstanding = found.version, found.receivers
-            self._settled &= found.receivers.keys()
+            self._done &= found.receivers.keys()
             self._update()
 
     async def _watch_open(self) -> None:
@@ -104,7 +104,7 @@ class WebhookDeliveries:
     def _update(self) -> None:
         """Schedule the webhooks of executions that are not open."""
         if self._open is not None or not self._outstanding:
-            others = self._settled.union(self._open or ())
+            others = self._done.union(self._open or ())
             ended = {name: receiver for name, receiver in self._outstanding.items() if name not in others}
             self._schedule.update(ended, anyio.current_time())
         self._changed.notify_all()
@@ -115,9 +115,9 @@ class WebhookDeliveries:
         if attempt.outcome in (Outcome.DELIVERED, Outcome.GONE):
             failures = FailureLog(logger, f"recording the webhook of {delivery.execution_id}")
             await retry(partial(self.log.remove_webhook, delivery.execution_id), failures)
-            self._settled.add(delivery.execution_id)
-        next_one = self._schedule.finish(delivery, attempt, anyio.current_time(), random.random())  # noqa: S311
-        self._report(delivery, attempt, next_one)
+            self._done.add(delivery.execution_id)
+        retried = self._schedule.finish(delivery, attempt, anyio.current_time(), random.random())  # noqa: S311
+        self._report(delivery, attempt, retried)
         if attempt.outcome is Outcome.NOT_ENDED:
             self._changed.notify_all()  # it is scheduled again when the open executions change
         else:
@@ -152,16 +152,16 @@ class WebhookDeliveries:
                 return webhook_body(execution, output_log, shows_tenant=self.shows_tenant)
         raise Unavailable(f"the blob store did not answer within {LOAD_SECONDS:g} s")
 
-    def _report(self, delivery: Delivery, attempt: Attempt, next_one: Delivery | None) -> None:
-        what = f"webhook of {delivery.execution_id} to {delivery.receiver}"
+    def _report(self, delivery: Delivery, attempt: Attempt, retried: Delivery | None) -> None:
+        label = f"webhook of {delivery.execution_id} to {delivery.receiver}"
         if attempt.outcome is Outcome.NOT_ENDED:
             return
         self.meter.count(WEBHOOK_ATTEMPTS, "delivered" if attempt.outcome is Outcome.DELIVERED else "failed")
         if attempt.outcome is Outcome.DELIVERED:
-            logger.info("%s delivered: %s (attempt %d)", what, attempt.reason, delivery.failures + 1)
-        elif next_one is None:
+            logger.info("%s delivered: %s (attempt %d)", label, attempt.reason, delivery.failures + 1)
+        elif retried is None:
             self.meter.count(WEBHOOKS_DROPPED)
-            logger.error("%s dropped: %s", what, attempt.reason)
+            logger.error("%s dropped: %s", label, attempt.reason)
         else:
-            wait = next_one.due_at - anyio.current_time()
-            logger.warning("%s failed; retrying in %.0f s: %s", what, wait, attempt.reason)
+            wait = retried.due_at - anyio.current_time()
+            logger.warning("%s failed; retrying in %.0f s: %s", label, wait, attempt.reason)

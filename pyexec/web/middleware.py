@@ -48,7 +48,7 @@ CLIENT_CLOSED_REQUEST = 499
 """Status in the access log and metrics if the client disconnects before the response is complete."""
 _COMPLETE = web.RequestKey("complete response", web.StreamResponse)
 SESSION_RETRY_SECONDS = 30
-"""How long a client should wait before it tries again to open a session: sessions close only now and then."""
+"""How long a client should wait before it tries again to open a session: sessions rarely close."""
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics", "/api/v1/cluster"})
 """Polled every few seconds, and therefore logged at level DEBUG."""
 MODE_OF_ROUTE = {

@@ -34,8 +34,8 @@ from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.retention import Retention
 from pyexec.services.run_monitor import OutputLimits
 from pyexec.services.runner import Runner, RunnerConfig
-from pyexec.services.session_reconciler import SessionReconciler
 from pyexec.services.sessions.metered_log import MeteredSessionLog
+from pyexec.services.sessions.reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.submissions import SubmissionConfig, Submissions

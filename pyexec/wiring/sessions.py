@@ -16,7 +16,7 @@ from pyexec.services.sessions.cells import CellRunner
 from pyexec.services.sessions.config import SessionsConfig
 from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
-from pyexec.services.sessions.session_recovery import SessionRecovery
+from pyexec.services.sessions.recovery import SessionRecovery
 from pyexec.services.sessions.sessions import Sessions
 from pyexec.wiring.sandboxes import session_buffer_bytes
 from pyexec.wiring.services import SharedParts, output_limits
@@ -28,7 +28,7 @@ NAMES_BYTES_MAX = 16 * MEBIBYTE
 
 @frozen(kw_only=True)
 class SessionServices:
-    """What a replica needs to open, use, adopt and close sessions."""
+    """The session services of a replica."""
 
     sessions: Sessions
     recovery: SessionRecovery
@@ -95,6 +95,8 @@ def build_sessions(
         log=shared.session_log,
         executions=shared.log,
         opening=opening,
+        cells=cells,
+        slots=shared.slots,
         sessions=sessions,
         directory=directory,
         corrupt_logs=shared.corrupt_logs,

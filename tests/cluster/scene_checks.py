@@ -68,7 +68,7 @@ async def check(
             "started twice": len(twice),
             "outcomes": ", ".join(f"{count} {name}" for name, count in outcomes.items()),
             "containers left": 0,
-            "asked elsewhere": load.refusals,
+            "retried": load.refusals,
         }
     )
     assert not twice

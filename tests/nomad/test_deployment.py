@@ -160,7 +160,7 @@ async def under_load(deployment: Deployment, load: Load, starts: Starts, what: s
                 end.set()
             balancer.cancel_scope.cancel()
     jobs = list(load.jobs.values())[before:]
-    figures |= {"runs": len(jobs), "asked elsewhere": load.refusals - refusals}
+    figures |= {"runs": len(jobs), "retried": load.refusals - refusals}
     results = {job.mark: load.results[job.mark] for job in jobs}
     logs = await read_logs(deployment.consul.address, [result["execution_id"] for result in results.values()])
     failed = {
@@ -204,7 +204,7 @@ async def check_drain(deployment: Deployment, headers: Mapping[str, str]) -> Non
 @contextmanager
 def timed(deployment: Deployment, what: str) -> Iterator[dict[str, object]]:
     """Record how long the block takes, and yield the record, to add figures."""
-    figures = {"job": deployment.job, "step": what, "seconds": 0, "runs": "", "asked elsewhere": ""}
+    figures = {"job": deployment.job, "step": what, "seconds": 0, "runs": "", "retried": ""}
     started = time.monotonic()
     yield figures
     figures["seconds"] = round(time.monotonic() - started)

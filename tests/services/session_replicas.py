@@ -20,7 +20,7 @@ from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import ExecutorError, OwnedElsewhere
 from pyexec.ports import Caller
 from pyexec.services.active_runs import Run
-from pyexec.services.sessions import opening, session_recovery
+from pyexec.services.sessions import opening, recovery
 from pyexec.services.sessions.cells import Cell
 from pyexec.services.sessions.sessions import Sessions
 from pyexec.wiring import replica as wiring
@@ -57,7 +57,7 @@ def _build(shared: Any, engine: Any, _pool: Any, _preparation: Any, completion: 
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the sandboxes of sessions with doubles."""
     monkeypatch.setattr(opening, "SessionSandbox", ScriptedSandbox)
-    monkeypatch.setattr(session_recovery, "SessionSandbox", ScriptedSandbox)
+    monkeypatch.setattr(recovery, "SessionSandbox", ScriptedSandbox)
     monkeypatch.setattr(wiring, "build_sessions", _build)
 
 

@@ -18,7 +18,7 @@ from pyexec.services.clock import now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.retention import Retention
-from pyexec.services.session_reconciler import SessionReconciler
+from pyexec.services.sessions.reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 from pyexec.services.webhooks import WebhookDeliveries

@@ -166,20 +166,20 @@ class Sessions:
 
     async def locate(self, session_id: str, caller: Caller) -> None:
         """Raise `OwnedElsewhere` if another replica must handle a request for this session."""
-        await self._own(session_id, caller)
+        await self._owned_session(session_id, caller)
 
     async def close(self, session_id: str, caller: Caller) -> SessionView:
         """Close a session; its cells end. A closed session stays as it is."""
         session = await self._directory.read(session_id, caller)
         if session.is_open:
-            owned = await self._own(session_id, caller)
+            owned = await self._owned_session(session_id, caller)
             await owned.close(CloseReason.DELETED)
             session = owned.state
         return self._view(session)
 
     async def evaluate(self, session_id: str, cell: Cell, caller: Caller) -> Run | str:
         """Accept a cell. Return its run, or the id of the execution that has the caller's idempotency key."""
-        owned = await self._own(session_id, caller)
+        owned = await self._owned_session(session_id, caller)
         cell.check(self._config.policy)
         try:
             await check_key(self._executions, cell.key, owned.state.spec.tenant)
@@ -190,11 +190,11 @@ class Sessions:
 
     async def interrupt(self, session_id: str, caller: Caller) -> bool:
         """Interrupt the running cell. Return False if none runs."""
-        return await (await self._own(session_id, caller)).interrupt()
+        return await (await self._owned_session(session_id, caller)).interrupt()
 
     async def restart(self, session_id: str, caller: Caller) -> SessionView:
         """Replace the interpreter; its variables are lost, files stay."""
-        owned = await self._own(session_id, caller)
+        owned = await self._owned_session(session_id, caller)
         await owned.restart()
         return self._view(owned.state)
 
@@ -202,23 +202,23 @@ class Sessions:
         self, session_id: str, path: str, chunks: AsyncIterator[bytes], caller: Caller
     ) -> None:
         """Create or replace a file in /work."""
-        await self._files.write(await self._own(session_id, caller), path, chunks)
+        await self._files.write(await self._owned_session(session_id, caller), path, chunks)
 
     async def read_file(self, session_id: str, path: str, caller: Caller) -> Download:
         """Return a file in /work. Raises `UnknownFile`."""
-        return await self._files.read(await self._own(session_id, caller), path)
+        return await self._files.read(await self._owned_session(session_id, caller), path)
 
     async def delete_file(self, session_id: str, path: str, caller: Caller) -> None:
         """Delete a file in /work. Raises `UnknownFile`."""
-        await self._files.delete(await self._own(session_id, caller), path)
+        await self._files.delete(await self._owned_session(session_id, caller), path)
 
     async def list_files(self, session_id: str, pattern: str, caller: Caller) -> FileListing:
         """Return the files in /work that match a pattern."""
-        return await self._files.list(await self._own(session_id, caller), pattern)
+        return await self._files.list(await self._owned_session(session_id, caller), pattern)
 
     async def archive(self, session_id: str, pattern: str, caller: Caller) -> AsyncIterator[bytes]:
         """Return the files in /work that match a pattern as a tar."""
-        return self._files.archive(await self._own(session_id, caller), pattern)
+        return self._files.archive(await self._owned_session(session_id, caller), pattern)
 
     async def refresh(self) -> None:
         """Leave the sessions that belong to other replicas since this replica lost its Consul session."""
@@ -255,7 +255,7 @@ class Sessions:
         while self._owned:
             await self._changed.wait()
 
-    async def _own(self, session_id: str, caller: Caller) -> OwnedSession:
+    async def _owned_session(self, session_id: str, caller: Caller) -> OwnedSession:
         """Return the session if this replica owns it. If its owner is gone, wait for another replica to adopt it."""
         with anyio.move_on_after(ADOPTION_WAIT_SECONDS):
             version: int | None = None

@@ -72,8 +72,8 @@ async def open_session(request: web.Request) -> web.StreamResponse:
     else:
         reject_content_encoding(request)
         body = await read_body(request)
-        asked = await parse_document(body.strip() or b"{}", SessionRequest, what="body")
-        view = await sessions.open(asked, None, caller, tenant)
+        options = await parse_document(body.strip() or b"{}", SessionRequest, what="body")
+        view = await sessions.open(options, None, caller, tenant)
     return web.json_response(
         to_json(public(request, view)),
         status=HTTPStatus.CREATED,

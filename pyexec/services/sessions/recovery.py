@@ -16,10 +16,11 @@ from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
-from pyexec.services.sessions.cells import NEVER_STARTED
+from pyexec.services.sessions.cells import NEVER_STARTED, CellRunner
 from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.sessions import Sessions
+from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class SessionRecovery:
     log: SessionLog
     executions: EventLog
     opening: Opening
+    cells: CellRunner
+    slots: Slots
     sessions: Sessions
     directory: SessionDirectory
     corrupt_logs: CorruptLogReporter
@@ -53,25 +56,23 @@ class SessionRecovery:
                 await self._adopt(session, session.container)
             elif is_orphaned:
                 await self._close_lost(session)
-        await self._end_strays(alive)
+        await self._end_orphaned_cells(alive)
         return kept
 
     async def _adopt(self, session: Session, container: str) -> None:
-        """Append the adoption first: it is the fence against the old owner. Then take its cells, connect, and go on."""
+        """Append the adoption, which is the fence against the old owner; then adopt the cells, and connect."""
         adopted = await self._append(session, SessionAdopted(at=now(), nonce=nonce(), replica=self.replica))
         if adopted is None:
             return
         await self.sessions.leave(session.id)
-        cells = await self._take_cells(session)
+        cells = await self._adopt_cells(session)
         try:
             sandbox = await SessionSandbox.adopt(self.engine, container, adopted.generation)
         except (EngineError, SandboxBroken, SandboxRefused) as error:
             logger.warning("cannot adopt session %s: %s", session.id, error)
             await self._close_lost(adopted)
             return
-        memory_mb = self.opening.slots.reserve_memory_unconditionally(
-            session.spec.limits, self.opening.buffer_mb
-        )
+        memory_mb = self.slots.reserve_memory_unconditionally(session.spec.limits, self.opening.buffer_mb)
         await self.sessions.adopt(self.opening.own(adopted, sandbox, memory_mb), cells)
         logger.info("adopted session %s; its interpreter kept running", session.id)
 
@@ -80,11 +81,11 @@ class SessionRecovery:
         closed = await self._append(session, SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST))
         if closed is not None:
             await self.sessions.leave(session.id)
-            for run in await self._take_cells(session):
-                await self.opening.cells.end_with_session(run, closed)
-                self.opening.cells.forget(run)
+            for run in await self._adopt_cells(session):
+                await self.cells.end_with_session(run, closed)
+                self.cells.forget(run)
 
-    async def _end_strays(self, alive: Set[str]) -> None:
+    async def _end_orphaned_cells(self, alive: Set[str]) -> None:
         """End the cells of this replica's sessions that a former owner accepted when it had already lost the session.
 
         The supervisor has not started them: it ignores the former owner."""
@@ -109,10 +110,10 @@ class SessionRecovery:
             return None
         return fold_session(session.id, await self.log.read(session.id))
 
-    async def _take_cells(self, session: Session) -> Sequence[Run]:
+    async def _adopt_cells(self, session: Session) -> Sequence[Run]:
         """Return the open cells of a session, in the order of their acceptance. They belong to this replica now."""
         ids = [cell.id for cell in await self._open_cells() if cell.spec.session_id == session.id]
-        runs = [await self._take_cell(execution_id) for execution_id in ids]
+        runs = [await self._adopt_cell(execution_id) for execution_id in ids]
         return [run for run in runs if run is not None]
 
     async def _open_cells(self) -> Sequence[Execution]:
@@ -130,7 +131,7 @@ class SessionRecovery:
                 found.append(execution)
         return found
 
-    async def _take_cell(self, execution_id: str) -> Run | None:
+    async def _adopt_cell(self, execution_id: str) -> Run | None:
         """Make a cell belong to this replica; return None if it has ended.
 
         The adoption of the session is the fence. The owner of the cell may be back, and then write, too: so after a
@@ -138,7 +139,7 @@ class SessionRecovery:
         while True:
             run = Run(execution_id)
             run.record(await self.executions.read(execution_id))
-            taken = self._taking(run.execution)
+            taken = self._adoption_events(run.execution)
             try:
                 if taken:
                     await self.executions.append(run.id, run.seq, taken)
@@ -148,10 +149,10 @@ class SessionRecovery:
             run.record(taken)
             if run.has_ended:
                 return None
-            self.opening.cells.active_runs.add(run)
+            self.cells.active_runs.add(run)
             return run
 
-    def _taking(self, execution: Execution) -> Sequence[Event]:
+    def _adoption_events(self, execution: Execution) -> Sequence[Event]:
         """Return the events after which this replica owns a cell, or after which it is killed if that was requested
         while it waited."""
         at = now()
