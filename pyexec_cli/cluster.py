@@ -14,6 +14,7 @@ from pyexec_client import Cluster, Replica, Timeline, TimelineEvent
 from .console import Console
 from .flags import Flags, with_flags
 from .printable import printable, printable_json
+from .table import table
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -61,14 +62,14 @@ async def _print(console: Console, document: Mapping[str, Any], lines: Iterable[
 def _cluster_lines(state: Cluster, *, headings: bool) -> list[str]:
     queue = [(each.tenant, f"{each.waiting:>7}", f"{each.running:>7}") for each in state.queue]
     return [
-        *_table(_REPLICA_HEADINGS, [_replica_row(each) for each in state.replicas], headings),
+        *table(_REPLICA_HEADINGS, [_replica_row(each) for each in state.replicas], headings),
         *[
             printable(f"warning: {each.name}: {warning}")
             for each in state.replicas
             for warning in each.warnings
         ],
         "",
-        *_table(("TENANT", "WAITING", "RUNNING"), queue, headings),
+        *table(("TENANT", "WAITING", "RUNNING"), queue, headings),
     ]
 
 
@@ -95,9 +96,9 @@ def _timeline_lines(found: Timeline, *, headings: bool) -> list[str]:
     events = [_event_row(event, first) for event in found.events]
     phases = [(phase.name, f"{phase.seconds:>10.3f}") for phase in found.phases]
     return [
-        *_table(("TIME", "   SECONDS", "EVENT", "REPLICA", "DETAILS"), events, headings),
+        *table(("TIME", "   SECONDS", "EVENT", "REPLICA", "DETAILS"), events, headings),
         "",
-        *_table(("PHASE", "   SECONDS"), phases, headings),
+        *table(("PHASE", "   SECONDS"), phases, headings),
     ]
 
 
@@ -128,13 +129,3 @@ def _rough(seconds: int) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], with_headings: bool) -> list[str]:
-    """Return the lines of a table, whose columns are as wide as their cells."""
-    cells = [list(map(printable, row)) for row in ([headings] if with_headings else []) + list(rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(" ")
-        for row in cells
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncclick
 
@@ -16,11 +16,12 @@ from .flags import Flags, complete_path, with_flags
 from .printable import printable, printable_json
 from .progress import with_progress
 from .session_flags import SessionFlags, read_session_options, session_flags
+from .table import table
 
 if TYPE_CHECKING:
     from pyexec_client.source import Source
 
-_ROW = "{:<36}  {:<6}  {:<20}  {:>7}  {}"
+_HEADINGS = ("ID", "STATUS", "CREATED", "WAITING", "IMAGE")
 
 
 class SessionCommands(asyncclick.Group):
@@ -69,12 +70,11 @@ async def list_sessions(flags: Flags, as_json: bool) -> int:
     console = Console(flags)
     async with flags.client() as client:
         found = await client.sessions()
-    if not as_json and not flags.quiet:
-        heading = _ROW.format("ID", "STATUS", "CREATED", "WAITING", "IMAGE")
-        await console.write("stdout", f"{heading}\n".encode())
-    for each in found:
-        line = _json(each) if as_json else _row(each)
-        await console.write("stdout", f"{line}\n".encode())
+    if as_json:
+        lines = [_json(each) for each in found]
+    else:
+        lines = table(_HEADINGS, [_row(each) for each in found], not flags.quiet)
+    await console.write("stdout", "".join(f"{line}\n" for line in lines).encode())
     return 0
 
 
@@ -105,13 +105,6 @@ def _json(info: SessionInfo) -> str:
     return printable_json(json.dumps(info.raw, ensure_ascii=False))
 
 
-def _row(info: SessionInfo) -> str:
-    created: Any = info.created_at
-    row = _ROW.format(
-        info.id,
-        info.status,
-        f"{created:%Y-%m-%dT%H:%M:%SZ}" if created else "",
-        info.cells_waiting,
-        info.docker_image or "",
-    )
-    return printable(row)
+def _row(info: SessionInfo) -> tuple[str, ...]:
+    created = f"{info.created_at:%Y-%m-%dT%H:%M:%SZ}" if info.created_at else ""
+    return (info.id, info.status, created, f"{info.cells_waiting:>7}", info.docker_image or "")

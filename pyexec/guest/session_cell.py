@@ -1,20 +1,12 @@
-"""The current cell of a session, and the limits that apply to it and between cells.
+"""The current cell of a session.
 
 Part of the supervisor of a session (see bootstrap.py)."""
 
-import contextlib
 import math
-import os
 import time
 
-from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
-from pyexec.guest.cpu import CpuTime
-from pyexec.guest.disk import DIRECTORIES, TOLERANCE, disk_bytes_used
-from pyexec.guest.processes import ProcessLimit
-from pyexec.guest.program import CPUS, FASTEST_ALLOCATION, LONGEST_CHECK_SECONDS
-from pyexec.guest.wire import REPORT_BYTES_EXTRA, WORK
+from pyexec.guest.wire import REPORT_BYTES_EXTRA
 
-CLEANUP_SECONDS = 5.0
 INTERRUPT_SECONDS = 2.0
 """The interpreter is killed this long after an interrupt that should have ended the cell."""
 
@@ -57,56 +49,3 @@ class Cell:
         data = data[: self.reports_left]
         self.reports_left -= len(data)
         return data
-
-
-class Limits:
-    """Measures a session against its limits."""
-
-    def __init__(self, memory, memory_bytes, disk_bytes):
-        self.memory = memory
-        self.memory_bytes = memory_bytes
-        self.disk_bytes = disk_bytes + TOLERANCE
-        self.cpu = CpuTime(0)
-        self.cpu_before = 0.0
-        self.processes = ProcessLimit()
-
-    def begin_cell(self):
-        """Count what this cell uses from now on."""
-        self.memory.begin_cell()
-        self.cpu_before = self.cpu.seconds()
-        self.processes.baseline = self.processes.refusals()
-
-    def cpu_seconds(self):
-        return max(0.0, self.cpu.seconds() - self.cpu_before)
-
-    def exceeded(self, now):
-        """Return the limit that the session exceeds, or None, and the seconds until the next check."""
-        memory_left = self.memory_bytes - self.memory.used()
-        disk_left = self.disk_bytes - disk_bytes_used()
-        if disk_left < 0:
-            return "disk_limit", 0
-        if memory_left < 0:
-            return "out_of_memory", 0
-        if self.processes.is_fork_bomb(now):
-            return "process_limit", 0
-        seconds = min(memory_left, disk_left) / FASTEST_ALLOCATION
-        return None, min(max(0.01, seconds), LONGEST_CHECK_SECONDS)
-
-    def seconds_to_cpu_limit(self, cell):
-        return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
-
-    def remove_files(self, reason):
-        """After a restart, remove what is left outside of /work and counts against the limit that was exceeded.
-
-        What is left then may stay: the next cell, or the server, can delete it."""
-        paths = (
-            [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
-        )
-        for path in paths:
-            with contextlib.suppress(OSError, Dirty):
-                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    empty(folder, time.process_time() + CLEANUP_SECONDS)
-                finally:
-                    os.close(folder)
-        self.disk_bytes = max(self.disk_bytes, disk_bytes_used() + TOLERANCE)

@@ -31,6 +31,7 @@ _SESSION = (
     "session_memory",
     "session_interpreter",
     "session_cell",
+    "session_limits",
     "session_output",
     "session_cells",
     "session_files",

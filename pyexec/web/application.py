@@ -10,6 +10,7 @@ from pyexec.metrics import Meter
 from pyexec.settings import Settings
 from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
+from pyexec.web.error_responses import handle_errors
 from pyexec.web.forwarding import forward_to_owner
 from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.console import add_console
@@ -43,7 +44,7 @@ from pyexec.web.handlers.sessions import (
 )
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
-from pyexec.web.middleware import SAFE_METHODS, control_access, handle_errors, log_access, run_in_task
+from pyexec.web.middleware import SAFE_METHODS, control_access, log_access, run_in_task
 from pyexec.web.openapi.lazy import LazyDocument
 
 ROUTES = (

@@ -1,4 +1,4 @@
-"""Middleware, outermost first: one task per request, access log and metrics, errors as JSON, access control."""
+"""Middleware: one task per request, access log and metrics, access control. Errors are in error_responses.py."""
 
 import logging
 from http import HTTPStatus
@@ -13,42 +13,19 @@ from pyexec.correlation import correlate, correlate_tenant, correlate_trace
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.domain.trace_context import parse_trace_context
-from pyexec.errors import (
-    CorruptLog,
-    EngineError,
-    ExecutorError,
-    ImageUnavailable,
-    InvalidRequest,
-    KeyReused,
-    NotEnded,
-    QueueFull,
-    QueueTimeout,
-    SessionEnded,
-    SetupFailed,
-    TooLarge,
-    TooManySessions,
-    Unavailable,
-    UnknownExecution,
-    UnknownFile,
-    UnknownSession,
-    UnsupportedArchive,
-    shorten,
-)
 from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
-from pyexec.web.connections import BrokenTransfer, abort_transfer, has_begun
+from pyexec.web.connections import BrokenTransfer
 from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TENANT, TENANTS, Handler, read_token
+from pyexec.web.error_responses import json_error
 from pyexec.web.handlers.pages import PAGES
 
-logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("pyexec.web.access")
 """Operators filter by this name, so it does not depend on the name of this module."""
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in the access log and metrics if the client disconnects before the response is complete."""
 _COMPLETE = web.RequestKey("complete response", web.StreamResponse)
-SESSION_RETRY_SECONDS = 30
-"""How long a client should wait before it tries again to open a session: sessions rarely close."""
 QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics", "/api/v1/cluster"})
 """Polled every few seconds, and therefore logged at level DEBUG."""
 MODE_OF_ROUTE = {
@@ -59,26 +36,6 @@ MODE_OF_ROUTE = {
     "/api/v1/sessions/{id}/eval/async": "session",
     "/mcp": "mcp",
 }
-
-_STATUS: tuple[tuple[type[ExecutorError], HTTPStatus], ...] = (
-    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (UnsupportedArchive, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
-    (InvalidRequest, HTTPStatus.BAD_REQUEST),
-    (UnknownExecution, HTTPStatus.NOT_FOUND),
-    (UnknownFile, HTTPStatus.NOT_FOUND),
-    (UnknownSession, HTTPStatus.NOT_FOUND),
-    (SessionEnded, HTTPStatus.GONE),
-    (NotEnded, HTTPStatus.CONFLICT),
-    (KeyReused, HTTPStatus.CONFLICT),
-    (QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
-    (TooManySessions, HTTPStatus.TOO_MANY_REQUESTS),
-    (SetupFailed, HTTPStatus.BAD_REQUEST),
-    (ImageUnavailable, HTTPStatus.BAD_REQUEST),
-    (QueueTimeout, HTTPStatus.SERVICE_UNAVAILABLE),
-    (EngineError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
-)
-"""HTTP status of each error. The first match applies, so subclasses come before their base class."""
 
 PUBLIC_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json", *PAGES})
 """Paths that need no token: health checks, and the pages that a browser or an agent opens before it has one."""
@@ -182,100 +139,20 @@ def _size(response: web.StreamResponse) -> int:
 
 
 @web.middleware
-async def handle_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn errors into JSON: `{"error": message, "code": snake_case, "field": name}`.
-
-    An unexpected error is logged with its traceback; the client gets no details. If the response has begun, the
-    connection is aborted instead: JSON in the middle of a body would be taken for a part of it."""
-    try:
-        return await handler(request)
-    except ConnectionError:  # the client has disconnected
-        raise
-    except Exception as error:
-        if has_begun(request):
-            raise _abort(request, error) from error
-        return _error_response(request, error)
-
-
-def _abort(request: web.Request, error: Exception) -> BrokenTransfer:
-    is_expected = isinstance(error, ExecutorError)
-    logger.error(
-        "%s %s: response aborted: %s",
-        request.method,
-        request.path,
-        error,
-        exc_info=None if is_expected else error,
-    )
-    abort_transfer(request)
-    return BrokenTransfer(_status_of(error) if is_expected else HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def _error_response(request: web.Request, error: Exception) -> web.Response:
-    if isinstance(error, ExecutorError):
-        return _executor_error(error)
-    if isinstance(error, web.HTTPException):
-        if error.status < HTTPStatus.BAD_REQUEST:
-            raise error
-        return _http_error(request, error)
-    logger.error("%s %s failed with an unexpected error", request.method, request.path, exc_info=error)
-    text = "internal server error; see the server log"
-    return _json(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal")
-
-
-def _status_of(error: Exception) -> HTTPStatus:
-    return next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def _executor_error(error: ExecutorError) -> web.Response:
-    status = _status_of(error)
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        traceback_of = None if isinstance(error, CorruptLog) else error
-        logger.error("request failed: %s", error, exc_info=traceback_of)
-    extra = {}
-    if isinstance(error, InvalidRequest) and error.field is not None:
-        extra["field"] = error.field
-    if isinstance(error, Unavailable) and error.execution_id is not None:
-        extra["execution_id"] = error.execution_id
-    response = _json(status, str(error), error.code, **extra)
-    if isinstance(error, QueueFull):
-        response.headers["Retry-After"] = str(error.retry_after_seconds)
-    elif isinstance(error, TooManySessions):
-        response.headers["Retry-After"] = str(SESSION_RETRY_SECONDS)
-    return response
-
-
-def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = ", ".join(sorted(error.allowed_methods))
-        text = f"{shorten(request.path)} does not allow {shorten(request.method)}; allowed: {allowed}"
-        response = _json(HTTPStatus.METHOD_NOT_ALLOWED, text, "method_not_allowed")
-        response.headers["Allow"] = allowed
-        return response
-    if error.status == HTTPStatus.NOT_FOUND:
-        return _json(HTTPStatus.NOT_FOUND, f"no endpoint at {shorten(request.path)}; see /docs", "not_found")
-    phrase = HTTPStatus(error.status).phrase
-    return _json(HTTPStatus(error.status), error.text or phrase, phrase.lower().replace(" ", "_"))
-
-
-def _json(status: HTTPStatus, text: str, code: str, **extra: str) -> web.Response:
-    return web.json_response({"error": text, "code": code, **extra}, status=status)
-
-
-@web.middleware
 async def control_access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Require a token and find its tenant, if tokens are configured; otherwise block cross-site requests (CSRF)."""
     tenants = request.app[TENANTS]
     if not tenants.requires_token:
         if _is_cross_site(request):
             text = "cross-site request blocked; configure API tokens to allow it"
-            return _json(HTTPStatus.FORBIDDEN, text, "cross_site")
+            return json_error(HTTPStatus.FORBIDDEN, text, "cross_site")
         correlate_tenant(DEFAULT_TENANT)
     elif not is_public(request.path):
         token = read_token(request)
         tenant = None if token is None else tenants.authenticate(token)
         if tenant is None:
             text = "API token missing or invalid; send it as Authorization: Bearer TOKEN"
-            response = _json(HTTPStatus.UNAUTHORIZED, text, "unauthorized")
+            response = json_error(HTTPStatus.UNAUTHORIZED, text, "unauthorized")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
         request[TENANT] = tenant

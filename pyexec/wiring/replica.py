@@ -1,7 +1,7 @@
 """One replica: build its parts, start them, and drain them at shutdown."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -14,7 +14,7 @@ from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.adapters.webhooks import HttpWebhooks
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tenants import Tenants
-from pyexec.errors import EngineError, Unavailable
+from pyexec.errors import Unavailable
 from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import EngineIdentity, Member, Membership, WebhookSender
 from pyexec.sandbox.environments.environments import Environments
@@ -39,12 +39,11 @@ from pyexec.tenants_file import webhook_policy
 from pyexec.web.context import Context, WebLimits
 from pyexec.wiring.sandboxes import (
     IndexSource,
-    allowed_services,
     build_environments,
     build_pool,
     isolation_check_config,
-    networks,
     open_index,
+    prepare_networks,
     security_options,
 )
 from pyexec.wiring.services import (
@@ -128,10 +127,7 @@ async def open_replica(
         )
         stack.push_async_callback(engine.close)
         identity = await engine.identify()
-        for network in networks(settings):
-            await engine.ensure_network(network)
-            if settings.firewall == "auto":
-                await _apply_firewall(engine, network, allowed_services(settings, network))
+        await prepare_networks(settings, engine)
         stores = await _open_stores(stack, settings, replica_id, meter)
         member = Member(
             replica=replica_id,
@@ -283,14 +279,6 @@ def _context(
 
 def _has_runs(slots: Slots) -> bool:
     return slots.free < slots.size
-
-
-async def _apply_firewall(engine: DockerEngine, network: str, allowed: Sequence[str]) -> None:
-    """Close the host to a network. If this fails, the isolation check warns of what is reachable."""
-    try:
-        await engine.firewall.apply(network, allowed)
-    except EngineError as error:
-        logger.info("the firewall of the network %s is not changed: %s", network, error)
 
 
 async def _check_accepting(slots: Slots) -> None:

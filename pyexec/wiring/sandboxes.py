@@ -1,6 +1,7 @@
 """Build everything about sandboxes from the settings: limits, networks, environments, the pool, the isolation check."""
 
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -13,7 +14,7 @@ from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.adapters.index_proxy import serve_index
 from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
-from pyexec.errors import SettingsError
+from pyexec.errors import EngineError, SettingsError
 from pyexec.guest.session_lines import LINE_BYTES_MAX
 from pyexec.guest.wire import REPORT_BYTES_EXTRA
 from pyexec.limits import policy_of
@@ -28,6 +29,8 @@ from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.pool.reuse import ReusePolicy
 from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 SETUP_PIDS_MIN = 1024
 """A compiler in a setup starts at least as many threads as the machine has processors."""
@@ -199,7 +202,19 @@ def isolation_check_config(
     )
 
 
-def allowed_services(settings: Settings, network: str) -> Sequence[str]:
+async def prepare_networks(settings: Settings, engine: DockerEngine) -> None:
+    """Create the networks for runs and setups, and close the host to them. If the latter fails, the isolation check
+    warns of what is reachable."""
+    for network in networks(settings):
+        await engine.ensure_network(network)
+        if settings.firewall == "auto":
+            try:
+                await engine.firewall.apply(network, _allowed_services(settings, network))
+            except EngineError as error:
+                logger.info("the firewall of the network %s is not changed: %s", network, error)
+
+
+def _allowed_services(settings: Settings, network: str) -> Sequence[str]:
     """Return the services that containers in this network need and that may be on the engine's own machine, as
     ADDRESS:PORT: the name servers, and for setups the package index or this server's proxy for it. Names and IPv6
     addresses are left out."""

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -81,22 +82,20 @@ func (a *app) sessionList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			console := newConsole(&a.flags)
-			if !asJSON && !a.flags.quiet {
-				if err := console.write("stdout", sessionRow("ID", "STATUS", "CREATED", "WAITING", "IMAGE")); err != nil {
-					return err
-				}
-			}
+			var text strings.Builder
+			var rows [][]string
 			for _, info := range sessions {
-				line := rowOfSession(info)
 				if asJSON {
-					line = append(formatJSON(info.Raw), '\n')
+					fmt.Fprintf(&text, "%s\n", formatJSON(info.Raw))
 				}
-				if err := console.write("stdout", line); err != nil {
-					return err
+				rows = append(rows, rowOfSession(info))
+			}
+			if !asJSON {
+				for _, line := range a.table(rows, "ID", "STATUS", "CREATED", "WAITING", "IMAGE") {
+					fmt.Fprintln(&text, line)
 				}
 			}
-			return nil
+			return newConsole(&a.flags).write("stdout", []byte(text.String()))
 		},
 	}
 	command.Flags().BoolVar(&asJSON, "json", false, "Print one JSON object per line.")
@@ -150,15 +149,10 @@ func (a *app) findSession(command *cobra.Command, id string) (*pyexec.Session, e
 	return found, err
 }
 
-func rowOfSession(info *pyexec.SessionInfo) []byte {
+func rowOfSession(info *pyexec.SessionInfo) []string {
 	created := ""
 	if !info.CreatedAt.IsZero() {
 		created = info.CreatedAt.Format("2006-01-02T15:04:05Z")
 	}
-	return sessionRow(printable(info.ID), printable(info.Status), created, fmt.Sprint(info.Cells.Waiting),
-		printable(info.DockerImage))
-}
-
-func sessionRow(id, status, created, waiting, image string) []byte {
-	return fmt.Appendf(nil, "%-36s  %-6s  %-20s  %7s  %s\n", id, status, created, waiting, image)
+	return []string{info.ID, info.Status, created, fmt.Sprintf("%7d", info.Cells.Waiting), info.DockerImage}
 }

@@ -147,9 +147,8 @@ def frames_of(error):
 def is_own(path):
     """Return True for a file of the caller."""
     if not path.startswith("/"):
-        return not path.startswith(
-            ("<", PACKAGE)
-        )  # before Python 3.9, the script has the name of the command line
+        # Before Python 3.9, the script has the name of the command line.
+        return not path.startswith(("<", PACKAGE))
     return path.startswith(OWN_FILES) and "/site-packages/" not in path
 
 
