@@ -14,6 +14,7 @@ from zlib import crc32
 import pytest
 from attrs import evolve, frozen
 
+from tests.support.fake_sessions import FakeSessions, fake_sessions
 from tests.support.schedule import once
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +141,17 @@ def lone_program(request: pytest.FixtureRequest, paths: dict[str, Path], tmp_pat
 def program(lone_program: Program, server) -> Program:
     """A program with a real server, in an empty directory."""
     return evolve(lone_program, server=server.url)
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[tuple[str, FakeSessions]]:
+    with fake_sessions() as running:
+        yield running
+
+
+@pytest.fixture
+def cli(lone_program: Program, fake: tuple[str, FakeSessions]) -> Program:
+    return evolve(lone_program, server=fake[0])
 
 
 def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
