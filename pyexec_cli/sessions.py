@@ -34,7 +34,7 @@ class SessionCommands(asyncclick.Group):
 
 @asyncclick.group(name="session", cls=SessionCommands)
 def session() -> None:
-    """Open, list and close sessions: interpreters that keep their variables."""
+    """Open, list and close interpreter sessions."""
 
 
 @session.command(name="new")

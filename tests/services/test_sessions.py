@@ -18,6 +18,7 @@ from tests.services.session_replicas import Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
 
+SMALL = RequestedLimits(memory_mb=64, disk_mb=64)
 CLOSED = ("failed", "session_closed")
 LOST = ("failed", "lost")
 
@@ -66,7 +67,7 @@ def test_a_running_cell_that_is_killed_is_interrupted(scene: Scene) -> None:
 
 def test_an_internal_error_ends_only_its_session(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     life = scene.start()
-    broken, other = scene.open(life), scene.open(life)
+    broken, other = (scene.open(life, config=SMALL) for _ in range(2))
     cell = scene.send(life, broken)
 
     async def fail() -> None:
@@ -87,7 +88,7 @@ def test_a_cell_that_the_supervisor_does_not_end_costs_only_its_session(
 ) -> None:
     monkeypatch.setattr(SessionBox, "_time_out", lambda *_: None)
     life = scene.start()
-    stuck, other = scene.open(life), scene.open(life)
+    stuck, other = (scene.open(life, config=SMALL) for _ in range(2))
     cell = scene.send(life, stuck, timeout_seconds=1)
     scene.wait(120)
     assert scene.end(cell)[0] == "failed"

@@ -13,7 +13,7 @@ import (
 func (a *app) session() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "session COMMAND",
-		Short: "Open, list and close sessions: interpreters that keep their variables.",
+		Short: "Open, list and close interpreter sessions.",
 		Args:  noArguments,
 		RunE:  func(command *cobra.Command, _ []string) error { return usageErrorf(command, "Missing command.") },
 	}
