@@ -142,9 +142,12 @@ class Slots:
     def try_reserve_memory(self, limits: Limits, extra_mb: int, *, keep: Limits) -> int | None:
         """Reserve the memory of a sandbox that holds no slot, such as an interpreter session's, and `extra_mb` more.
         Return the MiB to give back with `release_memory`; None if a program waits for memory, or if afterwards the
-        memory of a program with the limits `keep` would not be free."""
-        memory_mb = self.memory_for(limits) + extra_mb
-        if self._next_waiter() is not None or memory_mb + self.memory_for(keep) > self._free_mb:
+        memory of a program with the limits `keep` would not be free. A machine that is too small for two sandboxes with
+        these limits keeps nothing free: it would never grant one."""
+        memory_mb, kept_mb = self.memory_for(limits) + extra_mb, self.memory_for(keep)
+        if 2 * kept_mb + extra_mb > self._memory_mb_max:
+            kept_mb = 0
+        if self._next_waiter() is not None or memory_mb + kept_mb > self._free_mb:
             return None
         self._free_mb -= memory_mb
         return memory_mb

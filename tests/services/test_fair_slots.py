@@ -144,3 +144,14 @@ def test_setups_of_a_tenant_that_floods_the_lane_do_not_delay_another() -> None:
     assert not any(place.begun.is_set() for place in flood[1:])
     lane.leave(late, "heavy")
     assert flood[1].begun.is_set()
+
+
+@pytest.mark.parametrize(
+    ("total_mb", "granted"),
+    [(99, 0), (150, 1), (250, 1), (300, 2)],
+)
+def test_only_a_machine_for_two_sandboxes_keeps_one_free_of_sessions(total_mb: int, granted: int) -> None:
+    limits = evolve(LIMITS, memory_mb=100, disk_mb=0)
+    slots = slots_of(concurrent=1, memory_mb=total_mb)
+    found = [slots.try_reserve_memory(limits, 0, keep=limits) for _ in range(3)]
+    assert found == [100] * granted + [None] * (3 - granted)
