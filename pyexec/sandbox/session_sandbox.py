@@ -161,6 +161,9 @@ class SessionSandbox:
             if receiver is None or receiver.nonce != cell.nonce:
                 raise SandboxBroken("the sandbox has never received this cell")
         else:
+            if self._cell is not None:  # one of an earlier owner, whose end was stored
+                self._cell.close()
+                self._cell.frames.close()
             receiver = self._cell = CellReceiver(cell.nonce)
             self._start = cell
             await self._try_to_write(cell_lines(self._generation, cell))

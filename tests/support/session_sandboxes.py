@@ -114,6 +114,7 @@ async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSa
 async def serving(sandbox: SessionSandbox) -> AsyncIterator[Client]:
     """Serve the connection; close it at the end. A fixture ends in another task, so this is no task group."""
     task = asyncio.create_task(sandbox.serve())
+    await asyncio.sleep(0)  # a task that is cancelled before it begins does not close its streams
     try:
         yield Client(sandbox)
     finally:
