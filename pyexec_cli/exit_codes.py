@@ -39,7 +39,7 @@ _SOURCES = {
     "output_files": "--output-file",
     **dict.fromkeys(("tar", "files", "code", "metadata", "body"), ""),
 }
-"""What the user has typed for a field of a request. The input itself has several fields, which the user never sees."""
+"""The flag or argument that sets a field of a request. Users do not see the fields."""
 
 
 class OutputFailed(Exception):

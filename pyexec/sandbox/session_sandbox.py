@@ -70,14 +70,13 @@ class SessionSandbox:
         """The supervisor's answer to `open` or `adopt`."""
         self.ended = anyio.Event()
         self.end_reason: str | None = None
+        self.restarts: MemoryObjectReceiveStream[str]
+        """The reasons of restarts between two cells: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
         self._restarted, self.restarts = anyio.create_memory_object_stream[str](RESTARTS_MAX)
         self._cell: CellReceiver | None = None
         self._start: CellStart | None = None
         """The cell to send again if the supervisor has not received it."""
         self._transfers = SessionTransfers(self._write_line)
-
-    restarts: MemoryObjectReceiveStream[str]
-    """The reasons of restarts between two cells: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
 
     @property
     def container_id(self) -> str:

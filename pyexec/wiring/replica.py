@@ -190,7 +190,7 @@ def assemble(
     )
     completion = build_completion(shared)
     runner = build_runner(shared, pool, completion)
-    session_services = build_sessions(shared, engine, pool, preparation, completion)
+    session_recovery = build_sessions(shared, engine, pool, preparation, completion)
     reconciler = build_reconciler(shared)
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)
@@ -205,7 +205,7 @@ def assemble(
         lane=shared.lane,
         pool=pool,
         reconciler=reconciler,
-        sessions=session_services.sessions,
+        sessions=session_recovery.sessions,
         checks=checks,
         warnings=lambda: isolation_check.warnings,
     )
@@ -218,16 +218,16 @@ def assemble(
         default_image=settings.default_image,
     )
     return Replica(
-        context=_context(shared, cluster, checks, submissions, session_services.sessions, isolation_check),
+        context=_context(shared, cluster, checks, submissions, session_recovery.sessions, isolation_check),
         runner=runner,
-        sessions=session_services.sessions,
+        sessions=session_recovery.sessions,
         inbox=build_inbox(shared, preparation, runner),
         reconciler=reconciler,
         recovery=Recovery(
             engine=engine,
             log=shared.log,
             runner=runner,
-            sessions=session_services.recovery,
+            sessions=session_recovery,
             in_doubt=shared.in_doubt,
             slots=shared.slots,
             membership=stores.membership,

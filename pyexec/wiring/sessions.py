@@ -2,8 +2,6 @@
 
 import math
 
-from attrs import frozen
-
 from pyexec.domain.output_files import FileLimits
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.limits import policy_of, session_limits_of
@@ -26,18 +24,10 @@ FILES_MAX = 100_000
 NAMES_BYTES_MAX = 16 * MEBIBYTE
 
 
-@frozen(kw_only=True)
-class SessionServices:
-    """The session services of a replica."""
-
-    sessions: Sessions
-    recovery: SessionRecovery
-
-
 def build_sessions(
     shared: SharedParts, engine: Engine, pool: Pool, preparation: Preparation, completion: CompletionWriter
-) -> SessionServices:
-    """Build the services of interpreter sessions."""
+) -> SessionRecovery:
+    """Build the services of interpreter sessions: their recovery, and with it the sessions themselves."""
     settings, stores = shared.settings, shared.stores
     policy = policy_of(settings, shared.identity.cpus)
     directory = SessionDirectory(shared.session_log, shared.corrupt_logs)
@@ -90,7 +80,7 @@ def build_sessions(
     )
     shared.meter.watch(SESSIONS_OPEN, lambda: sessions.open_count)
     shared.meter.watch(SESSION_LIMIT, lambda: settings.max_sessions)
-    recovery = SessionRecovery(
+    return SessionRecovery(
         replica=shared.replica_id,
         engine=engine,
         log=shared.session_log,
@@ -102,4 +92,3 @@ def build_sessions(
         directory=directory,
         corrupt_logs=shared.corrupt_logs,
     )
-    return SessionServices(sessions=sessions, recovery=recovery)

@@ -22,10 +22,11 @@ from pyexec.ports import Caller
 from pyexec.services.active_runs import Run
 from pyexec.services.sessions import opening, recovery
 from pyexec.services.sessions.cells import Cell
+from pyexec.services.sessions.recovery import SessionRecovery
 from pyexec.services.sessions.sessions import Sessions
 from pyexec.services.slots import Slots
 from pyexec.wiring import replica as wiring
-from pyexec.wiring.sessions import SessionServices, build_sessions
+from pyexec.wiring.sessions import build_sessions
 from tests.services.images import image
 from tests.services.replicas import Life
 from tests.services.session_boxes import ScriptedSandbox, SessionBox
@@ -48,7 +49,7 @@ class ReadyPreparation:
     environments = ReadyEnvironments()
 
 
-def _build(shared: Any, engine: Any, _pool: Any, _preparation: Any, completion: Any) -> SessionServices:
+def _build(shared: Any, engine: Any, _pool: Any, _preparation: Any, completion: Any) -> SessionRecovery:
     pool: Any = SessionPool(engine._engine, engine._process)
     preparation: Any = ReadyPreparation()
     return build_sessions(shared, engine, pool, preparation, completion)

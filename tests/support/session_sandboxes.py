@@ -55,7 +55,7 @@ async def connected_engine() -> AsyncIterator[DockerEngine]:
 
 @define
 class CellResult:
-    """What a cell has sent."""
+    """The output, the reports and the end of a cell."""
 
     stdout: str = ""
     stderr: str = ""

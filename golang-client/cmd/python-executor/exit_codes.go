@@ -23,8 +23,7 @@ const (
 	exitSignal = 128 // plus the number of the signal
 )
 
-// sources are what the user has typed for a field of a request. The input itself has several fields, which the user
-// never sees.
+// sources has the flag or argument that sets each field of a request. Users do not see the fields.
 var sources = map[string]string{
 	"config.timeout_seconds":  "--timeout",
 	"config.memory_mb":        "--memory",

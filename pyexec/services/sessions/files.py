@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager
 
 from attrs import frozen
 
-from pyexec.domain.output_files import FileCheck, FileLimits, OutputFile, normalize_pattern
+from pyexec.domain.output_files import UNSAFE, FileCheck, FileLimits, OutputFile, normalize_pattern
 from pyexec.errors import (
     EngineError,
     InvalidRequest,
@@ -49,12 +49,14 @@ class SessionFiles:
 
     async def write(self, session: OwnedSession, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Create or replace a file, and its directories. Raises `TooLarge` if the disk of the session is full."""
-        with session.transfer(), _caller_errors(path):
+        if UNSAFE.search(path):  # `read` and `list` would not return it
+            raise InvalidRequest(f"{quote(path)} contains a control character or a line end", field="path")
+        with session.use.during(), _caller_errors(path):
             await session.sandbox.write_file(path, chunks)
 
     async def delete(self, session: OwnedSession, path: str) -> None:
         """Delete a file. Raises `UnknownFile`."""
-        with session.transfer(), _caller_errors(path):
+        with session.use.during(), _caller_errors(path):
             await session.sandbox.delete_file(path)
 
     async def read(self, session: OwnedSession, path: str) -> Download:
@@ -101,7 +103,7 @@ class SessionFiles:
         """Yield what the sandbox sends, which is untrusted, after a check."""
         send = session.sandbox.read_files if contents else session.sandbox.list_files
         check = FileCheck(self.limits)
-        with session.transfer(), _caller_errors(pattern):
+        with session.use.during(), _caller_errors(pattern):
             async with aclosing(send((pattern,), self.limits)) as frames:
                 async for frame in frames:
                     match frame:

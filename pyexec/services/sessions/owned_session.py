@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import define, field
+from attrs import Factory, define, field
 
 from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
@@ -22,6 +21,7 @@ from pyexec.services.clock import nonce, now
 from pyexec.services.sessions.cells import CellRunner, check_queue
 from pyexec.services.sessions.directory import require_open
 from pyexec.services.sessions.owned_log import OwnedLog
+from pyexec.services.sessions.use import SessionUse
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,7 @@ class OwnedSession:
     _changed: Broadcast = field(factory=Broadcast)
     unfinished: list[str] = field(factory=list)
     """The cells that have left this replica without an end."""
-    _used_at: float = field(factory=anyio.current_time)
-    _transfers: int = 0
-    """The number of transfers of files that run or wait."""
+    use: SessionUse = field(default=Factory(lambda self: SessionUse(self._changed), takes_self=True))
     _tasks: TaskGroup | None = None
     _draining: bool = False
 
@@ -73,24 +71,6 @@ class OwnedSession:
     def waiting_count(self) -> int:
         """The number of cells that wait."""
         return len(self._cells) - (self.running is not None)
-
-    @property
-    def idle_since(self) -> datetime | None:
-        """The end of the last use; None if cells or transfers of files run or wait."""
-        if self._cells or self._transfers:
-            return None
-        return now() - timedelta(seconds=anyio.current_time() - self._used_at)
-
-    @contextmanager
-    def transfer(self) -> Iterator[None]:
-        """Keep the session from being idle during a transfer of files."""
-        self._transfers += 1
-        self._touch()
-        try:
-            yield
-        finally:
-            self._transfers -= 1
-            self._touch()
 
     async def serve(
         self, cells: Sequence[Run] = (), *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -137,17 +117,15 @@ class OwnedSession:
     async def interrupt(self) -> bool:
         """Interrupt the running cell with `KeyboardInterrupt`. Return False if none runs."""
         self.check_open()
-        self._touch()
-        with self._reachable():
+        with self.use.during(), self._reachable():
             return self.running is not None and await self.sandbox.interrupt()
 
     async def restart(self) -> None:
         """Replace the interpreter, and wait until that is recorded. The running cell ends; those that wait run in the
         new one."""
         self.check_open()
-        self._touch()
         before = self.state.restarts
-        with self._reachable():
+        with self.use.during(), self._reachable():
             await self.sandbox.restart()
         with anyio.move_on_after(RESTART_SECONDS):
             while self.state.restarts == before:
@@ -217,13 +195,12 @@ class OwnedSession:
             self.cell_runner.forget(run)
         self._spawn(partial(self._run_cell, run, is_turn, is_adopted), f"cell {run.id} of")
         self._cells[run.id] = run
-        self._touch()
 
     async def _run_cell(self, run: Run, is_turn: bool, is_adopted: bool) -> None:
         """Wait for the turn of the cell, run it, and end it."""
         started_before = is_adopted and run.execution.started_at is not None
         try:
-            with correlated(run.id, "session", self.state.spec.tenant):
+            with self.use.during(), correlated(run.id, "session", self.state.spec.tenant):
                 with run.preparation:
                     if not is_turn:
                         await self._turn.acquire()
@@ -246,11 +223,7 @@ class OwnedSession:
                 self.unfinished.append(run.id)
             if is_turn:
                 self._turn.release()
-            self._touch()
-
-    def _touch(self) -> None:
-        self._used_at = anyio.current_time()
-        self._changed.notify_all()
+            self._changed.notify_all()
 
     async def _renew_lease(self) -> None:
         while True:
@@ -274,21 +247,7 @@ class OwnedSession:
         await self.close_with_retries(CloseReason.MEMORY if out_of_memory else CloseReason.LOST)
 
     async def _close_at_deadline(self) -> None:
-        """Close the session at the end of its lifetime, or after it was idle for too long."""
-        spec = self.state.spec
-        age = (now() - self.state.created_at).total_seconds()
-        end_of_life = anyio.current_time() + spec.lifetime_seconds - age
-        while True:
-            changed = self._changed.next_event()
-            idle_until = (
-                float("inf") if self.idle_since is None else self._used_at + spec.idle_timeout_seconds
-            )
-            deadline = min(end_of_life, idle_until)
-            with anyio.move_on_after(deadline - anyio.current_time()):
-                await changed.wait()
-                continue
-            reason = CloseReason.LIFETIME if deadline == end_of_life else CloseReason.IDLE
-            return await self.close_with_retries(reason)
+        await self.close_with_retries(await self.use.wait_for_deadline(self.state))
 
     async def _append(self, event: SessionEvent) -> None:
         failures = FailureLog(logger, f"appending to {self.id}")

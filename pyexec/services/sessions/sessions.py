@@ -287,5 +287,5 @@ class Sessions:
             session,
             waiting=owned.waiting_count,
             running=None if running is None else running.id,
-            idle_since=owned.idle_since,
+            idle_since=owned.use.idle_since,
         )
