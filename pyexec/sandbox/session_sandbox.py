@@ -53,10 +53,9 @@ logger = logging.getLogger(__name__)
 class SessionSandbox:
     """A sandbox that runs the cells of one session.
 
-    Call `from_sandbox`, then `send_archive` as often as needed, `unpack` and `open`; or only `adopt`. Then
-    `serve` must run as a task. It reconnects when the connection breaks. When it has set `ended`, everything that waits
-    raises `SandboxBroken`, and `end_reason` is `lost` (the container has ended), `fenced` (another replica has adopted
-    the session) or `broken` (the sandbox sends invalid frames)."""
+    Call `from_sandbox`, then `send_archive` as often as needed, `unpack` and `open`; or only `adopt`. Then `serve` must
+    run as a task. It reconnects if the connection breaks. After `ended`, everything that waits raises `SandboxBroken`.
+    `end_reason` is `lost` (the container has ended), `fenced` (adopted by another replica) or `broken` (bad frames)."""
 
     def __init__(self, engine: Engine, stream: FrameStream, generation: int) -> None:
         self._engine = engine
@@ -94,8 +93,7 @@ class SessionSandbox:
     async def adopt(cls, engine: Engine, container_id: str, generation: int) -> Self:
         """Connect to a session that another replica has opened, and fence that replica.
 
-        Raises `ContainerGone` if the container does not run any more, `EngineError` if the supervisor does not
-        answer."""
+        Raises `ContainerGone` if the container has ended, `EngineError` if the supervisor does not answer."""
         stream, synced = await attach(engine, container_id, generation)
         session = cls(engine, stream, generation)
         session.synced = synced
@@ -134,8 +132,9 @@ class SessionSandbox:
                 try:
                     frame = await self._stream.next()
                 except (EngineError, Unavailable) as error:
-                    logger.warning("connection to the session's sandbox %s lost: %s", self._name, error)
-                    await self._reconnect()
+                    if self.end_reason is None:
+                        logger.warning("connection to the session's sandbox %s lost: %s", self._name, error)
+                        await self._reconnect()
                     continue
                 if frame is None:
                     self.end_reason = LOST
@@ -209,7 +208,8 @@ class SessionSandbox:
         return False
 
     async def remove(self) -> None:
-        """Kill the sandbox and remove its container."""
+        """Kill the sandbox and remove its container. `serve` ends, and does not reconnect."""
+        self.end_reason = self.end_reason or LOST
         self._restarted.close()
         await self._stream.container.remove()
 

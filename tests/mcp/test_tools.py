@@ -47,6 +47,7 @@ async def test_the_tools_are_listed_in_order_with_valid_schemas(connect: Connect
             "get_execution",
             "list_executions",
             "read_output_file",
+            "read_file",
         ]
 
 
