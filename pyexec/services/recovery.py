@@ -1,7 +1,7 @@
 """Recover what vanished replicas left on this engine: adopt running programs, remove all other containers."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 
 import anyio
@@ -100,17 +100,17 @@ class Recovery:
         with anyio.CancelScope(shield=True):
             try:
                 own = await self.engine.list_containers({**self.labels, REPLICA_LABEL: self.runner.replica})
-                kept = {execution.container for execution, _ in await self._running()} if own else set()
-                kept |= (
-                    {session.container for session in await self.sessions.directory.all_open()}
-                    if own
-                    else set()
-                )
+                kept = await self._containers_in_use() if own else set()
             except (Unavailable, EngineError) as error:
                 logger.warning("cannot remove this replica's containers; the next one will: %s", error)
                 return
             for container in own.keys() - kept:
                 await self._remove(container)
+
+    async def _containers_in_use(self) -> Set[str | None]:
+        """Return the containers of running programs and of open sessions."""
+        programs = {execution.container for execution, _ in await self._running()}
+        return programs | {session.container for session in await self.sessions.directory.all_open()}
 
     async def _running(self) -> Sequence[tuple[Execution, Sequence[Event]]]:
         found = []
