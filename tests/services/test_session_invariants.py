@@ -55,7 +55,10 @@ class SessionReplicas(RuleBasedStateMachine):
     def in_box(self, pick: int, act: Callable[[SessionBox], None], passes: int) -> None:
         running = [box for box in self.scene.boxes if box.cell is not None]
         if running:
-            self.scene.call(lambda: act(running[pick % len(running)]), passes)
+            box = running[pick % len(running)]
+            self.scene.call(
+                lambda: box.cell is not None and act(box), passes
+            )  # it may have ended in this pass
 
     # Actions of callers.
 
@@ -176,8 +179,7 @@ class SessionReplicas(RuleBasedStateMachine):
         for engine in scene.world.engines.values():
             engine.programs_end_at_once = True
         for box in self.boxes():
-            if box.cell is not None:
-                scene.call(box.finish)
+            scene.call(lambda box=box: box.cell is not None and box.finish())  # type: ignore[misc]
         scene.wait(15)
         if not any(life.serving for life in scene.lives):
             scene.start()
