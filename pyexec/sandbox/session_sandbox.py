@@ -2,12 +2,11 @@
 
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from typing import Self
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.output_files import FileLimits
@@ -42,7 +41,6 @@ from pyexec.sandbox.session_receivers import CellFrame, CellReceiver, FileFrame
 from pyexec.sandbox.session_transfers import SessionTransfers
 
 OPEN_SECONDS = 30.0
-RESTARTS_MAX = 100
 EMPTY_ARCHIVE = bytes(1024)
 """A tar without members."""
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
@@ -69,9 +67,8 @@ class SessionSandbox:
         """The supervisor's answer to `open` or `adopt`."""
         self.ended = anyio.Event()
         self.end_reason: str | None = None
-        self.restarts: MemoryObjectReceiveStream[str]
-        """The reasons of restarts between two cells: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
-        self._restarted, self.restarts = anyio.create_memory_object_stream[str](RESTARTS_MAX)
+        self.on_restart: Callable[[str], object] = _ignore
+        """Called at a restart between two cells. The reasons: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
         self._cell: CellReceiver | None = None
         self._start: CellStart | None = None
         """The cell to send again if the supervisor has not received it."""
@@ -145,7 +142,6 @@ class SessionSandbox:
             self.end_reason = BROKEN
         finally:
             self.ended.set()
-            self._restarted.close()
             self._transfers.fail(self._broken())
             if self._cell is not None:
                 self._cell.close()
@@ -194,7 +190,7 @@ class SessionSandbox:
         await self._write_line("KILL", json.dumps({"nonce": nonce}).encode())
 
     async def restart(self) -> None:
-        """Restart the interpreter. A cell that runs ends as `killed`; without one, `restarts` gets `requested`."""
+        """Restart the interpreter. A cell that runs ends as `killed`; without one, `on_restart` gets `requested`."""
         await self._write_line("RESTART")
 
     async def lease(self) -> None:
@@ -210,7 +206,6 @@ class SessionSandbox:
     async def remove(self) -> None:
         """Kill the sandbox and remove its container. `serve` ends, and does not reconnect."""
         self.end_reason = self.end_reason or LOST
-        self._restarted.close()
         await self._stream.container.remove()
 
     async def detach(self) -> None:
@@ -243,8 +238,7 @@ class SessionSandbox:
             if self._cell is not None and self._cell.nonce == frame.nonce:
                 await self._cell.add(frame)
         elif isinstance(frame, Restarted):
-            with suppress(anyio.WouldBlock):
-                self._restarted.send_nowait(frame.reason)
+            self.on_restart(frame.reason)
         elif isinstance(frame, FileHeader | FileChunk | FileSkipped | FilesCollected | FileDone):
             self._transfers.add(frame)
         elif isinstance(frame, Synced):
@@ -298,3 +292,7 @@ class SessionSandbox:
     @property
     def _name(self) -> str:
         return self.container_id[:12]
+
+
+def _ignore(_: str) -> None:
+    """Do nothing: the session is not served yet."""

@@ -190,7 +190,7 @@ def assemble(
     )
     completion = build_completion(shared)
     runner = build_runner(shared, pool, completion)
-    session_recovery = build_sessions(shared, engine, pool, preparation, completion)
+    session_recovery = build_sessions(shared, engine, pool, preparation, completion, runner)
     reconciler = build_reconciler(shared)
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)

@@ -10,6 +10,7 @@ from pyexec.ports import Engine
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.preparation import Preparation
+from pyexec.services.runner import Runner
 from pyexec.services.sessions.cells import CellRunner
 from pyexec.services.sessions.config import SessionsConfig
 from pyexec.services.sessions.directory import SessionDirectory
@@ -25,7 +26,12 @@ NAMES_BYTES_MAX = 16 * MEBIBYTE
 
 
 def build_sessions(
-    shared: SharedParts, engine: Engine, pool: Pool, preparation: Preparation, completion: CompletionWriter
+    shared: SharedParts,
+    engine: Engine,
+    pool: Pool,
+    preparation: Preparation,
+    completion: CompletionWriter,
+    runner: Runner,
 ) -> SessionRecovery:
     """Build the services of interpreter sessions: their recovery, and with it the sessions themselves."""
     settings, stores = shared.settings, shared.stores
@@ -38,7 +44,7 @@ def build_sessions(
         blobs=shared.blobs,
         active_runs=shared.active_runs,
         completion=completion,
-        in_doubt=shared.in_doubt,
+        resolve_later=runner.resolve_later,
         limits=output_limits(shared),
     )
     opening = Opening(

@@ -261,8 +261,11 @@ async def test_links_and_pipes_are_replaced_and_never_followed(session: Client) 
 
 async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Client) -> None:
     await session.run("lost = 1\nopen('/work/kept', 'w').close()")
-    await session.sandbox.restart()
-    assert await session.sandbox.restarts.receive() == "requested"
+    send, restarts = anyio.create_memory_object_stream[str](1)
+    session.sandbox.on_restart = send.send_nowait
+    with send, restarts, anyio.fail_after(10):
+        await session.sandbox.restart()
+        assert await restarts.receive() == "requested"
     assert (
         await session.run("'lost' in globals(), __import__('os').listdir('/work')")
     ).result == "(False, ['kept'])"

@@ -3,12 +3,11 @@
 A container behaves as docs/design/sessions.md says: a generation is the fence, the frames of the current cell stay
 until they are acknowledged, and without a lease it ends."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Self
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field
 
 from pyexec.domain.events import Usage
@@ -142,10 +141,8 @@ class ScriptedSandbox:
         self.synced: Synced | None = None
         self.ended = anyio.Event()
         self.end_reason: str | None = None
-        self._restarted, self.restarts = anyio.create_memory_object_stream[str](100)
+        self.on_restart: Callable[[str], object] = lambda _: None
         self.is_unpacked = False
-
-    restarts: MemoryObjectReceiveStream[str]
 
     @property
     def container_id(self) -> str:
@@ -186,7 +183,7 @@ class ScriptedSandbox:
                 changed = self.box.changed
                 await self._process.passing()
                 for reason in self.box.restarts[restarts:]:
-                    self._restarted.send_nowait(reason)
+                    self.on_restart(reason)
                 restarts = len(self.box.restarts)
                 if self.box.ended:
                     self.end_reason = "lost"
@@ -196,7 +193,6 @@ class ScriptedSandbox:
                     await changed.wait()
         finally:
             self.ended.set()
-            self._restarted.close()
 
     async def run_cell(self, start: CellStart) -> AsyncIterator[CellFrame]:
         if not start.resume and await self._send(self._generation):
@@ -249,7 +245,6 @@ class ScriptedSandbox:
         return self.box.ran_out_of_memory
 
     async def remove(self) -> None:
-        self._restarted.close()
         await self._process.passing()
         self.box.engine.check()
         self.box.engine.remove(self.box.id)

@@ -49,10 +49,12 @@ class ReadyPreparation:
     environments = ReadyEnvironments()
 
 
-def _build(shared: Any, engine: Any, _pool: Any, _preparation: Any, completion: Any) -> SessionRecovery:
+def _build(
+    shared: Any, engine: Any, _pool: Any, _preparation: Any, completion: Any, runner: Any
+) -> SessionRecovery:
     pool: Any = SessionPool(engine._engine, engine._process)
     preparation: Any = ReadyPreparation()
-    return build_sessions(shared, engine, pool, preparation, completion)
+    return build_sessions(shared, engine, pool, preparation, completion, runner)
 
 
 @pytest.fixture

@@ -104,7 +104,6 @@ async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSa
         await sandbox.unpack()
         await sandbox.open(SessionPlan(env=env, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES), 1)
     except BaseException:
-        sandbox.restarts.close()
         await sandbox.remove()
         raise
     return sandbox
@@ -120,5 +119,4 @@ async def serving(sandbox: SessionSandbox) -> AsyncIterator[Client]:
     finally:
         task.cancel()
         await asyncio.wait([task])
-        sandbox.restarts.close()
         await sandbox.detach()

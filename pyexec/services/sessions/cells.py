@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 
 import anyio
@@ -24,7 +24,6 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.idempotency import fingerprint, key_hash
-from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.output_store import payload_blob
 from pyexec.services.run_monitor import OutputLimits
 from pyexec.services.sessions.cell_monitor import follow_cell
@@ -71,7 +70,8 @@ class CellRunner:
     blobs: BlobStore
     active_runs: ActiveRuns
     completion: CompletionWriter
-    in_doubt: InDoubtResolver
+    resolve_later: Callable[[str, str, Submitted | None], None]
+    """`Runner.resolve_later`."""
     limits: OutputLimits
 
     async def accept(self, session: Session, cell: Cell, starts: bool) -> Run:
@@ -104,7 +104,7 @@ class CellRunner:
             raise
         except Unavailable:
             # The append may still take effect; then no replica would run the cell.
-            await self.in_doubt.resolve(run.id, "the event log did not confirm the cell", submitted)
+            self.resolve_later(run.id, "the event log did not confirm the cell", submitted)
             raise
         except BaseException:
             await self._delete(payload)
@@ -145,7 +145,7 @@ class CellRunner:
         It does not see a cell that was accepted too late."""
         await anyio.sleep(CELL_ADOPTION_SECONDS)
         for execution_id in execution_ids:
-            await self.in_doubt.resolve(execution_id, "the session had moved to another replica", None)
+            self.resolve_later(execution_id, "the session had moved to another replica", None)
 
     def forget(self, run: Run) -> None:
         """Stop handling a cell that has ended, or that another replica handles."""

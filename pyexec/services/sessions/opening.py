@@ -1,9 +1,10 @@
 """Open a session: find or build its environment, reserve memory, take a sandbox, start the interpreter."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 import anyio
 from attrs import evolve, field, frozen
@@ -18,6 +19,7 @@ from pyexec.errors import (
     Conflict,
     ConsulSessionLost,
     EngineError,
+    ExecutorError,
     InvalidRequest,
     SandboxBroken,
     SandboxRefused,
@@ -45,6 +47,9 @@ INSTALLATION_DISABLED = "package installation is disabled (PYEXEC_SETUP_NETWORK=
 
 logger = logging.getLogger(__name__)
 
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
+"""Starts a task with a name, which ends with this replica."""
+
 
 @frozen(kw_only=True)
 class Opening:
@@ -70,8 +75,11 @@ class Opening:
     pending: set[str] = field(factory=set, init=False)
     """Sessions being appended or not served yet."""
 
-    async def open(self, spec: SessionSpec, archive: AsyncIterator[bytes] | None) -> OwnedSession:
-        """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind.
+    async def open(
+        self, spec: SessionSpec, archive: AsyncIterator[bytes] | None, spawn: Spawn
+    ) -> OwnedSession:
+        """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind; if the log did not
+        confirm the session, a task of `spawn` closes it.
 
         Raises `InvalidRequest`, `TooManySessions`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
         self.slots.check_fits(spec.limits)
@@ -97,7 +105,14 @@ class Opening:
                 raise Unavailable(f"the sandbox broke before the session was open: {error}") from error
             undo.callback(self.pending.discard, session.id)
             self.pending.add(session.id)
-            await self._append(session.id, opened, placed)
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self.log.append(session.id, 0, [opened, placed])
+            except ConsulSessionLost:
+                raise
+            except Unavailable:
+                spawn(partial(self._close_later, session.id, opened), f"close {session.id}")
+                raise
             undo.pop_all()
         return self.own(session, sandbox, memory_mb)
 
@@ -118,18 +133,15 @@ class Opening:
             "with config.memory_mb and config.disk_mb, close a session, or try again later"
         )
 
-    async def _append(self, session_id: str, opened: SessionOpened, placed: SessionPlaced) -> None:
-        """Append the first events. If the log did not answer, make sure that the session is not open."""
-        with anyio.CancelScope(shield=True):
-            try:
-                await self.log.append(session_id, 0, [opened, placed])
-            except ConsulSessionLost:
-                raise
-            except Unavailable:
-                failures = FailureLog(logger, f"closing {session_id}, whose first events were not confirmed")
-                errors = (Unavailable, Conflict)
-                await retry(partial(self._close_unconfirmed, session_id, opened), failures, errors=errors)
-                raise
+    async def _close_later(self, session_id: str, opened: SessionOpened) -> None:
+        failures = FailureLog(logger, f"closing {session_id}, whose first events were not confirmed")
+        try:
+            close = partial(self._close_unconfirmed, session_id, opened)
+            await retry(close, failures, errors=(Unavailable, Conflict))
+        except ExecutorError as error:
+            logger.error(
+                "session %s, whose first events were not confirmed, stays open: %s", session_id, error
+            )
 
     async def _close_unconfirmed(self, session_id: str, opened: SessionOpened) -> None:
         """Close the session. If the log is empty, write a closed session, which makes the late append fail."""
@@ -230,6 +242,5 @@ def session_plan(spec: SessionSpec) -> SessionPlan:
 
 
 async def _remove(sandbox: SessionSandbox) -> None:
-    sandbox.restarts.close()
     with anyio.CancelScope(shield=True):
         await sandbox.remove()

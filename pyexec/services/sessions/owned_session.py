@@ -82,9 +82,9 @@ class OwnedSession:
             async with anyio.create_task_group() as self._tasks:
                 for run in cells:
                     self._follow(run, self._take_turn(), is_adopted=True)
+                self.sandbox.on_restart = self._spawn_record
                 self._spawn(self.sandbox.serve, "connection")
                 self._spawn(self._renew_lease, "lease")
-                self._spawn(self._record_restarts, "restarts")
                 self._spawn(self._close_with_sandbox, "end")
                 self._spawn(self._close_at_deadline, "deadline")
                 task_status.started()
@@ -230,10 +230,9 @@ class OwnedSession:
             await self.sandbox.lease()
             await anyio.sleep(LEASE_INTERVAL_SECONDS)
 
-    async def _record_restarts(self) -> None:
-        """Record the restarts that no cell reports, such as those between two cells."""
-        async for reason in self.sandbox.restarts:
-            await self._record_restart(reason)
+    def _spawn_record(self, reason: str) -> None:
+        """Record a restart that no cell reports, such as one between two cells."""
+        self._spawn(partial(self._record_restart, reason), "restart of")
 
     async def _record_restart(self, reason: str) -> None:
         await self._append(InterpreterRestarted(at=now(), nonce=nonce(), reason=reason))
@@ -270,7 +269,6 @@ class OwnedSession:
     async def _clean_up(self) -> None:
         self._changed.notify_all()
         self.release()
-        self.sandbox.restarts.close()
         try:
             if self.state.is_open:
                 await self.sandbox.detach()

@@ -1,8 +1,9 @@
 """Open, use and close interpreter sessions. Requests for a session of another replica are left to the web layer."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -141,7 +142,7 @@ class Sessions:
         spec = evolve(resolve_session(request, self._config.policy, self._config.limits), tenant=tenant)
         self._reserved.append(tenant)
         try:
-            session = await self._opening.open(spec, archive)
+            session = await self._opening.open(spec, archive, self._spawn)
         except BaseException:
             self._reserved.remove(tenant)
             raise
@@ -242,9 +243,13 @@ class Sessions:
             del self._owned[session.id]
             self._reserved.remove(session.state.spec.tenant)
             self._changed.notify_all()
-        if session.unfinished and self._tasks is not None:
+        if session.unfinished:
             end = partial(self._cells.end_unfinished, session.unfinished)
-            self._tasks.start_soon(end, name=f"cells of {session.id}")
+            self._spawn(end, f"cells of {session.id}")
+
+    def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(task, name=name)
 
     async def _close_all(self) -> None:
         async with anyio.create_task_group() as closing:
