@@ -55,6 +55,7 @@ async def check_refuses_work(url: str) -> None:
         assert "Consul" in answer.document["error"]
 
 
+@pytest.mark.full
 async def test_consul_restarts(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:
@@ -68,6 +69,7 @@ async def test_consul_restarts(scene: OpenScene, tmp_path: Path, jobs: int) -> N
             await check("Consul killed and restarted", s.cluster, s.load, s.starts)
 
 
+@pytest.mark.full
 async def test_the_leader_of_three_consul_servers_is_killed(
     scene: OpenScene, tmp_path: Path, jobs: int
 ) -> None:

@@ -23,6 +23,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@pytest.mark.full
 async def test_a_replica_is_killed_and_comes_back(scene: OpenScene, tmp_path: Path, jobs: int) -> None:
     with durable_agent(tmp_path / "consul") as consul:
         async with scene([consul]) as s:

@@ -78,6 +78,7 @@ async def test_three_servers_share_executions_and_leave_nothing_behind(tmp_path:
     assert await containers(deployment) == set()
 
 
+@pytest.mark.full
 def test_an_interrupted_start_leaves_no_process(tmp_path: Path) -> None:
     with started(
         ["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(tmp_path / "cluster")

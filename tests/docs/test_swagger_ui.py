@@ -17,6 +17,7 @@ from playwright.async_api import Locator, Page
 from pyexec.web.application import ROUTES
 from tests.support.archives import tar_of
 from tests.support.browser import page_of
+from tests.support.cases import sampled
 from tests.support.server import Server, running_server
 
 TOKEN = "a-token"
@@ -137,7 +138,7 @@ async def behind_a_prefix(url: str) -> AsyncIterator[str]:
             yield str(proxy.make_url("/a/prefix"))
 
 
-@pytest.mark.parametrize("page", ["docs", "docs/"])
+@sampled("page", ["docs", "docs/"])
 async def test_works_behind_a_prefix(server: Server, page: str) -> None:
     async with behind_a_prefix(server.url) as url, page_of(url) as (opened, wrong):
         await opened.goto(f"{url}/{page}")

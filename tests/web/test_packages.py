@@ -37,6 +37,7 @@ async def api(installing: Server) -> AsyncIterator[Api]:
         yield client
 
 
+@pytest.mark.full
 async def test_numpy_and_pandas_are_installed_once_and_run_without_network(api: Api) -> None:
     requirements = "numpy\npandas\n"
     first = await api.run(SUMS, requirements_txt=requirements)

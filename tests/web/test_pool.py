@@ -104,6 +104,7 @@ async def test_a_removed_image_gives_its_place_in_the_pool_to_other_kinds(image:
         assert (await api.run("print('hello')"))["stdout"] == "hello\n"
 
 
+@pytest.mark.full
 async def test_the_pool_is_refilled_after_many_concurrent_runs(image: str, tmp_path: Path) -> None:
     async with serving(tmp_path, image, warm_pool="2", max_concurrent="6") as (server, api):
         results = []
