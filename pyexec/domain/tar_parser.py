@@ -21,6 +21,7 @@ _PARTS_IN_BLOCK = 21
 
 REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE})
 
+_KIND = 156
 _GNU_SPARSE_REAL_SIZE = slice(483, 495)
 _GNU_SPARSE_EXTENDED = 482
 _GNU_SPARSE_EXTENDED_NEXT = 504
@@ -116,6 +117,8 @@ class TarParser:
                 extended.add(info.type, _without_padding(self._take(BLOCK), info.size))
                 yield None
                 continue
+            if extended.count:
+                _check_kind(info, header[_KIND : _KIND + 1])
             real = None
             if info.type == tarfile.GNUTYPE_SPARSE:
                 real = _number(header[_GNU_SPARSE_REAL_SIZE])
@@ -177,6 +180,19 @@ def _without_padding(data: bytes, size: int) -> bytes:
             "the archive is damaged: an extended header is longer than its size", field="tar"
         )
     return data[:size]
+
+
+def _check_kind(info: tarfile.TarInfo, kind: bytes) -> None:
+    """Refuse a member that versions of Python read differently.
+
+    Before POSIX, a directory was a regular file with a slash at the end of its name. If an extended header precedes the
+    member, only versions before the fix of CVE-2025-13462 read it so."""
+    if info.isdir() and kind == tarfile.AREGTYPE:
+        raise InvalidRequest(
+            f"member {quote(info.name)} has an extended header, but is a directory in the format before POSIX; "
+            "create the tar in one format",
+            field="tar",
+        )
 
 
 def _check_sparse_map(block: bytes) -> None:

@@ -236,6 +236,12 @@ SCRIPT = tar([Entry("a.py", b"x")])
             "two sizes",
         ),
         (first(name=b"b/.") + SCRIPT, "ends with '/.'"),
+        (
+            Extended(tarfile.XHDTYPE, pax_record(b"comment", b"x")).encode()
+            + first(tarfile.AREGTYPE, b"b/")
+            + SCRIPT,
+            "the format before POSIX",
+        ),
         (SCRIPT[: 2 * BLOCK] + first(tarfile.LNKTYPE, target=b"a.py/") + SCRIPT[2 * BLOCK :], "not a file"),
     ],
 )
