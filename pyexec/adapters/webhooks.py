@@ -47,7 +47,7 @@ class HttpWebhooks:
             return Attempt(
                 outcome=Outcome.UNREACHABLE, reason=f"the receiver did not answer within {TOTAL_SECONDS:g} s"
             )
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # also a name that cannot be encoded
             return Attempt(outcome=Outcome.UNREACHABLE, reason=str(error) or type(error).__name__)
         response.close()
         return Attempt(

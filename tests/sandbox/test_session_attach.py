@@ -1,4 +1,4 @@
-"""Test the connection to the sandbox of a session: whatever it sends is an answer, or an error that the caller expects."""
+"""Test the connection to the sandbox of a session: an answer to SYNC, or an error that the caller expects."""
 
 import json
 from collections.abc import Callable, Sequence
