@@ -9,9 +9,7 @@ from pyexec.domain.webhooks import AllowedHost, WebhookPolicy
 POLICY = WebhookPolicy(hosts=[AllowedHost.parse("*.example.org")], default_secrets=[b"x" * 32])
 
 
-@pytest.mark.parametrize(
-    "host", ["a..example.org", f"{'a' * 64}.example.org", "%00.example.org", "127.0.0.1"]
-)
+@pytest.mark.parametrize("host", ["a..example.org", f"{'a' * 64}.example.org", "127.0.0.1"])
 async def test_a_host_that_cannot_be_reached_is_an_attempt_that_failed(host: str) -> None:
     sender = HttpWebhooks(POLICY)
     try:
