@@ -11,7 +11,6 @@ from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import InvalidRequest, KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
 from pyexec.limits import limits_of
 from pyexec.ports import Caller
-from pyexec.services.sessions import owned_session
 from pyexec.services.sessions.cells import CELLS_MAX, Cell
 from pyexec.settings import Settings
 from tests.services.session_boxes import SessionBox
@@ -302,26 +301,6 @@ def test_a_restart_between_cells_is_recorded(scene: Scene) -> None:
     scene.call(lambda: scene.box().finish(137, "timeout", restarted=True), 40)
     assert scene.end(cell) == ("failed", "timeout")
     assert scene.session(session).restarts == 2
-
-
-def test_the_log_of_a_session_keeps_a_bounded_number_of_restarts(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every replica reads the whole log of a session, again and again."""
-    monkeypatch.setattr(owned_session, "RESTARTS_MAX", 3)
-    life = scene.start()
-    session = scene.open(life)
-    for _ in range(4):
-        view = scene.do(life.sessions.restart(session, Caller()), 40)
-    assert view.interpreter_restarts == 3
-    for _ in range(3):
-        scene.call(scene.box().restart, 30)
-    cell = scene.send(life, session)
-    scene.call(lambda: scene.box().finish(137, "timeout", restarted=True), 40)
-    assert scene.end(cell) == ("failed", "timeout")
-    assert scene.session(session).seq == 2 + 3
-    scene.close(life, session)
-    assert not scene.session(session).is_open
 
 
 def test_a_restart_kills_the_running_cell_and_the_waiting_ones_run_afterwards(scene: Scene) -> None:
