@@ -1,16 +1,22 @@
 """Interpreter sessions: what takes no longer, and grows no larger, than its bound."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
+from pyexec.domain.session import SessionStatus
+from pyexec.domain.session_request import SessionRequest
+from pyexec.domain.spec import RequestedLimits
+from pyexec.errors import TooManySessions
 from pyexec.ports import Caller
 from pyexec.services.sessions import owned_session
 from pyexec.services.sessions.cells import CODE_SECONDS, INLINE_CODE_BYTES_MAX
-from tests.services.session_replicas import Scene, checked_scene, scripted
+from tests.services.session_replicas import Scene, SessionLife, checked_scene, scripted
 
 __all__ = ["scripted"]
 
+SMALL = SessionRequest(config=RequestedLimits(memory_mb=64, disk_mb=64))
 LONG = "# " + INLINE_CODE_BYTES_MAX * "x"
 
 
@@ -60,3 +66,30 @@ def test_the_log_of_a_session_keeps_a_bounded_number_of_restarts(
     assert scene.session(session).seq == 2 + 3
     scene.close(life, session)
     assert not scene.session(session).is_open
+
+
+async def opened(life: SessionLife) -> str:
+    try:
+        await life.sessions.open(SMALL, None, Caller(), "capped")
+    except TooManySessions:
+        return "too many"
+    return "opened"
+
+
+def test_two_replicas_do_not_open_more_sessions_than_a_tenant_may_have(scene: Scene) -> None:
+    """Each of them counts the sessions of the other before it opens one, which can take minutes."""
+    lives = scene.start(), scene.start()
+    answers: list[str] = []
+
+    async def send(life: SessionLife) -> None:
+        answers.append(await opened(life))
+
+    for life in lives:
+        scene.spawn(partial(send, life), "open a session", passes=0)
+    scene.wait(1)
+    views = scene.do(lives[0].sessions.list(Caller(tenant="capped")))
+    is_open = [view for view in views if view.status is SessionStatus.OPEN]
+    assert len(answers) == 2
+    assert len(is_open) == 2 - answers.count("too many") <= 1
+    scene.wait(5)
+    assert scene.do(opened(lives[0])) == ("too many" if is_open else "opened")
