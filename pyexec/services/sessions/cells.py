@@ -128,7 +128,8 @@ class CellRunner:
                 start = self._cell_start(run, code, resume=started_before)
                 outcome = await follow_cell(run, sandbox, start, self.limits)
             elif not run.kill_requested.is_set() and not run.inactive.is_set():
-                return await self.completion.fail(run, FailureType.INTERNAL, NO_CODE)
+                await self.completion.fail(run, FailureType.INTERNAL, NO_CODE)
+                return None
         await self.completion.end(run, outcome)
         if run.has_ended and run.execution.started_at is not None and not sandbox.ended.is_set():
             await sandbox.acknowledge(_start_nonce(run))
