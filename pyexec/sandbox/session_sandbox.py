@@ -41,8 +41,9 @@ from pyexec.sandbox.session_receivers import CellFrame, CellReceiver, FileFrame,
 from pyexec.sandbox.session_transfers import SessionTransfers
 
 OPEN_SECONDS = 30.0
-EMPTY_ARCHIVE = bytes(1024)
-"""A tar without members."""
+EMPTY_ARCHIVE = bytes(1024)  # a tar without members
+RESTART_PAUSE_SECONDS = 0.1
+"""No interpreter starts faster, but a hostile image may report any number of restarts."""
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
 
 logger = logging.getLogger(__name__)
@@ -242,6 +243,7 @@ class SessionSandbox:
                 await self._cell.add(frame)
         elif isinstance(frame, Restarted):
             self.on_restart(frame.reason)
+            await anyio.sleep(RESTART_PAUSE_SECONDS)
         elif isinstance(frame, FileHeader | FileChunk | FileSkipped | FilesCollected | FileDone):
             if not self._transfers.add(frame) and isinstance(frame, FileChunk):
                 await pause_after(frame.data)
