@@ -203,7 +203,9 @@ class Files:
         code = CODES.get(getattr(error, "errno", None), "error")
         if isinstance(error, InvalidPath):
             code = "invalid_path"
-        self.done(transfer, code, str(error)[:500])
+        # The text of an OSError has the name of the temporary file.
+        text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        self.done(transfer, code, text[:500])
 
     def done(self, transfer, error, message):
         self.frames.send_event("file_done", id=transfer, error=error, message=message)

@@ -79,6 +79,27 @@ async def test_a_path_outside_of_work_or_with_control_characters_is_rejected(
             assert response.status == 400 or method != "PUT"
 
 
+async def test_a_name_that_is_too_long_is_the_fault_of_the_path(session: Session) -> None:
+    answer = await session.put("a" * 256, b"1")
+    assert (answer.status, answer.document["field"]) == (400, "path")
+    assert "File name too long" in answer.document["error"]
+    assert ".part" not in answer.document["error"]
+
+
+async def test_many_files_come_through_a_slow_reader(session: Session) -> None:
+    """More announcements than fit into the window of a transfer."""
+    await session.result("for i in range(6000): open(f'f{i:04}', 'w').close()")
+    assert len(await session.files("f*")) == 6000
+    headers = {"Accept": "application/x-tar"}
+    async with session.api.session.get(f"{session.path}/files", headers=headers) as response:
+        with tarfile.open(fileobj=io.BytesIO(await response.read())) as archive:
+            assert len(archive.getnames()) == 6000
+    await session.result("import os\nos.chmod('f0000', 0)")
+    refused = await session.api.get(f"{session.path}/files", headers=headers)
+    assert refused.status == 400
+    assert "'f0000' (unreadable)" in refused.document["error"]
+
+
 async def test_links_and_devices_lead_nowhere(session: Session) -> None:
     code = (
         "import os\nos.symlink('/etc', 'conf')\nos.symlink('/etc/passwd', 'secret')\n"

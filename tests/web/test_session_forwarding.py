@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
+from yarl import URL
 
 from pyexec.adapters import peers as peers_module
 from pyexec.ports import REPLICA_HEADER, Member
@@ -111,6 +112,15 @@ async def test_an_empty_upload_of_unknown_length_is_forwarded(pair: Pair) -> Non
     lines = [f"PUT {PATH}/files/empty HTTP/1.1", "Host: test", *headers, "", "0", "", ""]
     answer = await pair.other_web.exchange(iter(["\r\n".join(lines).encode()]))
     assert answer.startswith(b"HTTP/1.1 204"), answer
+
+
+async def test_a_path_that_is_not_utf_8_is_rejected(pair: Pair) -> None:
+    """It would name another file: aiohttp leaves the percent signs in such a path."""
+    for method in ("GET", "PUT", "DELETE"):
+        url = URL(f"{pair.owner_web.url}{PATH}/files/a%ff", encoded=True)
+        async with pair.http.request(method, url) as response:
+            answer = await response.json()
+        assert (response.status, answer["field"]) == (400, "path")
 
 
 async def test_the_trace_of_the_caller_reaches_the_owner(pair: Pair) -> None:

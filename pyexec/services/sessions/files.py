@@ -29,9 +29,8 @@ SKIPPED_NAMED_MAX = 5
 """How many files an error names."""
 NOT_A_FILE = "not a file in the /work of this session"
 ERROR_TEXTS = {
-    "not_found": "does not exist",
-    "is_directory": "is a directory",
-    "not_a_directory": "lies below a file or a link",
+    "is_directory": " is a directory",
+    "not_a_directory": " lies below a file or a link",
 }
 
 
@@ -165,7 +164,7 @@ def _caller_errors(path: str) -> Iterator[None]:
             raise TooLarge(f"{quote(path)} does not fit in disk_mb of the session", field="path") from error
         if error.code == "not_found":
             raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}") from error
-        text = ERROR_TEXTS.get(error.code, str(error))
-        raise InvalidRequest(f"{quote(path)} {text}", field="path") from error
+        text = ERROR_TEXTS.get(error.code, f": {error}")
+        raise InvalidRequest(f"{quote(path)}{text}", field="path") from error
     except (SandboxBroken, EngineError) as error:
         raise Unavailable(f"the transfer of {quote(path)} was cut short: {error}") from error
