@@ -108,7 +108,10 @@ async def test_links_and_devices_lead_nowhere(session: Session) -> None:
     assert (await session.result(code))["exit_code"] == 0
     for path in ("secret", "conf/passwd", "pipe", "loop"):
         assert (await session.read(path))[0] == 404
-    assert (await session.put("conf/new", b"1")).status == 400
+    await session.result("os.makedirs('sub')\nopen('sub/a', 'w').write('in')\nos.symlink('sub', 'way')")
+    assert await session.read("way/a") == (200, b"in")
+    for path in ("conf/new", "way/new"):
+        assert (await session.put(path, b"1")).status == 400
     assert (await session.put("secret", b"1")).status in (204, 400)
     assert (await session.result("open('/etc/passwd').read() != '1'"))["result"] == "True"
     assert await session.files("pipe") == []
