@@ -143,7 +143,11 @@ func (c *Client) Files(ctx context.Context, executionID string) (io.ReadCloser, 
 
 // File returns the contents of one output file. The caller must close it.
 func (c *Client) File(ctx context.Context, executionID, path string) (io.ReadCloser, error) {
-	req, err := executionRequest("GET", executionID, "/files/"+escapePath(path), c.retry)
+	escaped, err := filePath(path)
+	if err != nil {
+		return nil, err
+	}
+	req, err := executionRequest("GET", executionID, "/files/"+escaped, c.retry)
 	if err != nil {
 		return nil, err
 	}

@@ -138,12 +138,20 @@ func newKey() string {
 	return rand.Text()
 }
 
-func escapePath(path string) string {
+// filePath escapes the path of a file. It rejects "." and "..", which proxies resolve: the request would be for another
+// endpoint.
+func filePath(path string) (string, error) {
 	names := strings.Split(path, "/")
 	for index, name := range names {
+		if name == "." || name == ".." {
+			return "", argumentError("invalid file path '%s'; it must not contain '.' or '..'", path)
+		}
 		names[index] = url.PathEscape(name)
 	}
-	return strings.Join(names, "/")
+	if strings.Trim(path, "/") == "" {
+		return "", argumentError("invalid file path '%s'", path)
+	}
+	return strings.Join(names, "/"), nil
 }
 
 func sortedKeys[V any](values map[string]V) []string {

@@ -3,7 +3,6 @@ package pyexec
 import (
 	"context"
 	"io"
-	"strings"
 )
 
 // FileList contains files of a session.
@@ -73,10 +72,11 @@ func (s *Session) filesRequest(glob string) (request, error) {
 }
 
 func (s *Session) fileRequest(method, path string, retry Retry) (request, error) {
-	if strings.Trim(path, "/") == "" {
-		return request{}, argumentError("invalid file path '%s'", path)
+	escaped, err := filePath(path)
+	if err != nil {
+		return request{}, err
 	}
-	return sessionRequest(method, s.ID, "/files/"+escapePath(path), retry)
+	return sessionRequest(method, s.ID, "/files/"+escaped, retry)
 }
 
 func (s *Session) done(ctx context.Context, req request) error {

@@ -191,3 +191,18 @@ func TestInvalidSessions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestInvalidFilePaths(t *testing.T) {
+	server := serve(t)
+	session := &Session{client: server.client}
+	session.ID = "ses_1"
+	for _, path := range []string{"", "/", "..", "../../ses_2", "a/../b", "./a"} {
+		var invalid *ArgumentError
+		if err := session.Delete(t.Context(), path); !errors.As(err, &invalid) {
+			t.Error(path, err)
+		}
+		if _, err := server.client.File(t.Context(), "exe_1", path); !errors.As(err, &invalid) {
+			t.Error(path, err)
+		}
+	}
+}

@@ -73,8 +73,10 @@ def session_id(value: Any) -> str:
 
 def file_path(value: Any) -> str:
     """Return the value, which must be the path of a file."""
-    if not text("path", value).strip("/"):
-        raise ValueError(f"invalid file path {value!r}")
+    names = text("path", value).split("/")
+    # The HTTP library would resolve the others, and send the request to another endpoint.
+    if not any(names) or "." in names or ".." in names:
+        raise ValueError(f"invalid file path {value!r}; it must have a name, and no '.' or '..'")
     return str(value)
 
 

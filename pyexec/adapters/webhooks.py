@@ -10,6 +10,7 @@ from yarl import URL
 from pyexec import __version__
 from pyexec.domain.webhook_schedule import Attempt, Outcome, outcome_of_status
 from pyexec.domain.webhooks import WebhookPolicy
+from pyexec.errors import shorten
 
 TOTAL_SECONDS = 20.0
 """How long a receiver may take to answer. Standard Webhooks recommends 15 to 30 seconds."""
@@ -47,8 +48,8 @@ class HttpWebhooks:
             return Attempt(
                 outcome=Outcome.UNREACHABLE, reason=f"the receiver did not answer within {TOTAL_SECONDS:g} s"
             )
-        except aiohttp.ClientError as error:
-            return Attempt(outcome=Outcome.UNREACHABLE, reason=str(error) or type(error).__name__)
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # also a name that cannot be encoded
+            return Attempt(outcome=Outcome.UNREACHABLE, reason=_reason(error))
         response.close()
         return Attempt(
             outcome=outcome_of_status(response.status),
@@ -62,6 +63,12 @@ class HttpWebhooks:
             reason = f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
             raise PermissionError(errno.EACCES, reason)
         return socket.socket(family, kind, protocol)
+
+
+def _reason(error: Exception) -> str:
+    """Return the text of an error without the URL, whose path may be secret."""
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return shorten(" ".join(text.split())) or type(error).__name__
 
 
 def _seconds(retry_after: str) -> float | None:

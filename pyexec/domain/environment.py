@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 
 from attrs import evolve, frozen
@@ -11,6 +12,9 @@ from pyexec.errors import quote
 
 REPOSITORY = "pyexec-env"
 SESSION_REQUIREMENT = "ipython"
+_NAMES_IPYTHON = re.compile(
+    rf"^[ \t]*{SESSION_REQUIREMENT}[ \t]*(?:[=<>!~\[@;\\#]|$)", re.IGNORECASE | re.MULTILINE
+)
 _FORMAT = 3
 """Part of every key. Increase it when the same recipe is to be built in a different way."""
 
@@ -32,8 +36,11 @@ class Recipe:
 def session_recipe(recipe: Recipe | None) -> Recipe:
     """Return the recipe of an environment for interpreter sessions: the packages of `recipe`, and IPython.
 
-    Needed for images without IPython, whose sandbox refuses to open a session (`no_interpreter`)."""
+    Needed for images without IPython, whose sandbox refuses to open a session (`no_interpreter`). If the caller names
+    IPython, for example with a version or a hash, that line counts."""
     recipe = recipe or Recipe()
+    if _NAMES_IPYTHON.search(recipe.requirements_txt or ""):
+        return recipe
     lines = [recipe.requirements_txt] if recipe.requirements_txt else []
     return evolve(recipe, requirements_txt="\n".join([*lines, SESSION_REQUIREMENT]) + "\n")
 

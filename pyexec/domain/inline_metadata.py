@@ -15,8 +15,10 @@ from pyexec.domain.requirements import parse_requirement
 from pyexec.errors import InvalidRequest, quote, shorten
 
 BLOCK_BYTES_MAX = 32 * 1024
-"""Maximum size of a block. Together with the limit on its lines, it bounds the time of the TOML parser, which grows
-with the square of the number of dots in a key."""
+"""Maximum size of a block."""
+KEY_PARTS_MAX = 32
+"""Maximum number of parts in a dotted key, such as 3 in `tool.uv.sources`. The TOML parser walks from the root to the
+table for each key, and its time grows with the square of the parts of a key."""
 PREFIX = b"# /// script"
 """Every script with a block contains this."""
 
@@ -24,6 +26,9 @@ _BOM = b"\xef\xbb\xbf"
 _BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)(?:\n|\Z)((?:#(?: [^\n]*+)?+(?:\n|\Z))*+)")
 """A start line with all comment lines after it. It gives no position back, so it takes linear time."""
 _END = b"\n# ///\n"
+_KEY_PART = r"""(?:(?<![\w-])[\w-]++|(?<!\\)"(?:[^"\\]|\\.)*+"|'[^']*+')"""
+_LONG_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{{KEY_PARTS_MAX}}}")
+"""A key with too many parts. Text with as many words between dots looks the same."""
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _BLOCK_GOES_ON = (
     "; a block ends at the last `# ///` of its comment lines, so add an empty line after the first one"
@@ -136,6 +141,8 @@ def _parse_toml(script: Script, block: _Block, text: str) -> dict[str, Any]:
     for at, line_text in enumerate(text.split("\n"), start=block.line + 1):
         if len(line_text) > LINE_LENGTH_MAX:
             raise script.invalid(f"line {at}: it is longer than {LINE_LENGTH_MAX} characters")
+        if _LONG_KEY.search(line_text):
+            raise script.invalid(f"line {at}: a key has more than {KEY_PARTS_MAX} parts")
     try:
         return tomllib.loads(text)
     except RecursionError as error:

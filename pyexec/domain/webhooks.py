@@ -30,6 +30,8 @@ SECRET_FORM = (
 _NAME = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 _PLAIN_URL = re.compile(r"[!-~]+")
+_LABEL_LENGTH_MAX = 63
+"""The limit of DNS. Python cannot look up a name with a longer or an empty label."""
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 """The only IPv6 addresses that IANA assigns to hosts of the internet. Other prefixes can lead to private networks."""
 _PORTS = {"https": 443, "http": 80}
@@ -138,11 +140,17 @@ def parse_url(text: str) -> URL:
         has_host = url.scheme in _PORTS and bool(url.raw_host) and url.port is not None
     except ValueError:
         has_host = False
-    if not has_host or "\\" in text:
+    if not has_host or "\\" in text or not _is_host(url.raw_host or ""):
         raise _refused(f"{FIELD} must be a URL such as https://hooks.example.com/path, not {quote(text)}")
     if url.raw_user is not None or url.raw_password is not None:
         raise _refused(f"{FIELD} must not contain a user or a password")
     return url
+
+
+def _is_host(host: str) -> bool:
+    """Return True for an address, and for a name that can be looked up."""
+    labels = host.removesuffix(".").split(".")
+    return _address(host) is not None or all(0 < len(label) <= _LABEL_LENGTH_MAX for label in labels)
 
 
 def receiver_of(text: str) -> str:

@@ -21,7 +21,7 @@ START_SECONDS = 20.0
 """An interpreter that is not ready by then is killed."""
 IDLE_CHECK_SECONDS = 1.0
 IDLE_RESTART_SECONDS = 10.0
-"""Between cells, an interpreter that exceeds a limit is restarted at most this often."""
+"""Between cells, the interpreter is restarted at most this often, unless the server requests it."""
 MISSING = "the image needs IPython for sessions, and its interpreter did not start: "
 
 
@@ -67,8 +67,7 @@ class Cells:
 
     def discard_interpreter(self):
         """Kill everything. Return what the interpreter has printed last."""
-        kill_all()
-        self.reap_all()
+        self.kill_processes()
         text = self.interpreter.start_failure()
         self.interpreter.close()
         self.interpreter = None
@@ -94,8 +93,7 @@ class Cells:
     def restart(self, reason):
         """Kill all processes and start a new interpreter. A cell that runs has ended then."""
         cell, status = self.cell, self.status
-        kill_all()
-        self.reap_all()
+        self.kill_processes()
         if cell is None:
             self.frames.send_event("restarted", reason=reason)
         else:
@@ -166,6 +164,7 @@ class Cells:
 
     def check(self):
         """Enforce the limits. Return the seconds until the next check."""
+        self.reap()  # one signal stands for several ends, and `reap` handles only some of them at once
         now = time.monotonic()
         if self.interpreter is not None and (self.status is not None or self.interpreter.is_dead):
             self.handle_death()
@@ -195,19 +194,20 @@ class Cells:
 
     def handle_death(self):
         """Handle the end of the interpreter's process."""
-        if not self.interpreter.is_ready:
-            if self.cell is not None:
-                self.fail_start()
-            else:
-                self.discard_interpreter()
+        if not self.interpreter.is_ready and self.cell is None:
+            self.discard_interpreter()
+        elif not self.interpreter.is_ready:
+            self.fail_start()
+        elif self.cell is None and time.monotonic() < self.restarted_at + IDLE_RESTART_SECONDS:
+            self.discard_interpreter()  # a startup file can end every one; the next cell starts the next one
+            self.frames.send_event("restarted", reason="exit")
         else:
             self.restart("out_of_memory" if self.memory.was_exhausted() else "exit")
 
     def fail_start(self):
         """End the cell: the interpreter does not start again, for example because of the session's own files."""
-        text = "the interpreter did not start: "
-        if self.interpreter is not None:
-            text += self.discard_interpreter()
+        reason = self.discard_interpreter() if self.interpreter is not None else ""
+        text = "the interpreter did not start: " + reason
         self.frames.send_cell(STDERR, self.cell.take_output((text + "\n").encode("utf-8", "replace")))
         self.end(self.cell.reason or "exit", exited(1), restarted=True)
 
@@ -283,7 +283,8 @@ class Cells:
         """Collect the exit statuses of processes that have ended."""
         self.wait(os.WNOHANG)
 
-    def reap_all(self):
+    def kill_processes(self):
+        kill_all()
         self.wait(0)
 
     def wait(self, options):
@@ -292,7 +293,8 @@ class Cells:
                 pid, status = os.waitpid(-1, options)
                 if not pid:
                     return
-                if self.interpreter is not None and pid == self.interpreter.pid:
+                is_interpreter = self.interpreter is not None and pid == self.interpreter.pid
+                if is_interpreter and not os.WIFSTOPPED(status):  # a traced process also reports its stops
                     self.status = status
         except ChildProcessError:
             return

@@ -7,15 +7,18 @@ bootstrap.py)."""
 import binascii
 import errno
 import json
+import math
 import os
 import stat
 import threading
 
-from pyexec.guest.collector import DATA, OPEN, ROOT, Collection, collect
+from pyexec.guest.collector import DATA, FILE, OPEN, ROOT, Collection, collect
 from pyexec.guest.session_frames import Outdated
 
 WINDOW = 1024 * 1024
 """Bytes that a transfer may send before the server has confirmed them, so that a slow client delays no cell."""
+FILE_COST = 256
+"""Bytes of the window that the announcement of a file takes."""
 NAMES_MAX = 32
 CODES = {
     errno.ENOENT: "not_found",
@@ -176,8 +179,8 @@ class Files:
         """Send what `request` asks for: lists of files, or their contents. Runs in a thread."""
 
         def send(kind, payload):
-            if kind == DATA:
-                self.wait_for_credit(transfer, len(payload))
+            if kind in (DATA, FILE):
+                self.wait_for_credit(transfer, len(payload) if kind == DATA else FILE_COST)
             self.frames.send_file(transfer, kind, payload)
 
         try:
@@ -200,7 +203,9 @@ class Files:
         code = CODES.get(getattr(error, "errno", None), "error")
         if isinstance(error, InvalidPath):
             code = "invalid_path"
-        self.done(transfer, code, str(error)[:500])
+        # The text of an OSError has the name of the temporary file.
+        text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        self.done(transfer, code, text[:500])
 
     def done(self, transfer, error, message):
         self.frames.send_event("file_done", id=transfer, error=error, message=message)
@@ -212,6 +217,7 @@ class SessionCollection(Collection):
     def __init__(self, request, send):
         super().__init__(request, send)
         self.only_names = request["list"]
+        self.deadline = math.inf  # the client decides how long the transfer takes
 
     def send_content(self, file, path, size):
         if self.only_names:

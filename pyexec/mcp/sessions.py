@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from attrs import frozen
 from pyexec.mcp.executor import Document, tool_error
 
 _API = "/api/v1/sessions"
+_ID = re.compile("[A-Za-z0-9_-]+")
 _ANSWER_BYTES_MAX = 256 * 1024 * 1024
 
 
@@ -73,10 +75,16 @@ class Sessions:
 
 
 def _session_path(session_id: str) -> str:
-    return f"/{quote(session_id, safe='')}"
+    if _ID.fullmatch(session_id) is None:
+        text = f"{session_id[:100]!r} is not the id of a session"
+        raise tool_error(text, code="invalid_request", field="session_id")
+    return f"/{session_id}"
 
 
 def _file_path(session_id: str, path: str) -> str:
-    if not path.strip("/"):
-        raise tool_error(f"{path[:100]!r} is not the path of a file", code="invalid_request", field="path")
+    """Return the path of the endpoint. HTTP libraries resolve `.` and `..`, and would send the request elsewhere."""
+    names = path.split("/")
+    if not any(names) or "." in names or ".." in names:
+        text = f"{path[:100]!r} is not the path of a file below /work"
+        raise tool_error(text, code="invalid_request", field="path")
     return f"{_session_path(session_id)}/files/{quote(path)}"

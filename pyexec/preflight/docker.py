@@ -49,19 +49,26 @@ async def check_engine(settings: Settings) -> Sequence[CheckResult]:
             return [failed("docker", f"{host}: {reason}", f"{FIX}; {_SKIPPED}")]
         checks = _EngineChecks(settings, engine, identity, info.data_root)
         return [
-            *_check_info(settings, info),
+            *check_info(settings, info),
             *await checks.check_networks(stack),
             *await checks.check_sandboxes(),
         ]
 
 
-def _check_info(settings: Settings, info: DockerInfo) -> Iterator[CheckResult]:
+def check_info(settings: Settings, info: DockerInfo) -> Iterator[CheckResult]:
+    """Check what the engine says about itself."""
     runtime = settings.docker_runtime or info.runtime
     yield ok(
         "docker",
         f"Docker {info.version} at {settings.engine_host()}, API {info.api}, runtime {runtime}, "
         f"control groups {info.cgroup}",
     )
+    if not info.filters_bridges:
+        yield warning(
+            "networks",
+            "programs with network can reach each other: iptables does not see traffic within a bridge; run "
+            "`modprobe br_netfilter` and `sysctl net.bridge.bridge-nf-call-iptables=1` on Docker's machine",
+        )
     if info.system_time is not None:
         skew = (datetime.now(UTC) - info.system_time).total_seconds()
         if abs(skew) > SKEW_SECONDS_MAX:

@@ -27,11 +27,19 @@ from pyexec.sandbox.protocol import (
     Started,
     Unpacked,
 )
-from pyexec.sandbox.session_protocol import CellEnded, SessionFrame, session_frame
+from pyexec.sandbox.session_protocol import (
+    CellEnded,
+    FileDone,
+    LineRefused,
+    Restarted,
+    SessionFrame,
+    Synced,
+)
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 NUMBERS_MAX = 2**53
 """Larger integers are not exact in the JSON parsers of some clients."""
+_CODE_CHARACTERS, _MESSAGE_CHARACTERS = 64, 1000
 _HEADER = wire.HEADER
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
@@ -56,10 +64,11 @@ class Decoder:
             if self._buffer[end] != ord("\n"):
                 raise SandboxBroken("a frame does not end with a newline")
             del self._buffer[: end + 1]
-            yield _frame(kind, payload)
+            yield decode_frame(kind, payload)
 
 
-def _frame(kind: bytes, payload: bytes) -> Frame:
+def decode_frame(kind: bytes, payload: bytes) -> Frame:
+    """Return the frame. Raise `SandboxBroken` if it is invalid."""
     if kind in _STREAMS:
         return OutputChunk(_STREAMS[kind], _bytes(payload))
     if kind == wire.REPORT:
@@ -118,8 +127,31 @@ def _exited(document: dict[str, Any]) -> Exited:
 
 
 def _session_frame(document: dict[str, Any]) -> SessionFrame:
-    if document["event"] != "cell_ended":
-        return session_frame(document)
+    match document["event"]:
+        case "cell_ended":
+            return _cell_ended(document)
+        case "synced":
+            return Synced(
+                token=_text(document["token"]),
+                generation=_count(document["generation"]),
+                cell_nonce=_optional_text(document["cell"]),
+                ended=document["ended"] is True,
+            )
+        case "restarted":
+            return Restarted(_text(document["reason"])[:_CODE_CHARACTERS])
+        case "file_done":
+            error = _optional_text(document["error"])
+            return FileDone(
+                id=_count(document["id"]),
+                error=None if error is None else error[:_CODE_CHARACTERS],
+                message=_text(document["message"])[:_MESSAGE_CHARACTERS],
+            )
+        case "error":
+            return LineRefused(_text(document["message"])[:_MESSAGE_CHARACTERS])
+    raise ValueError("the event is unknown")
+
+
+def _cell_ended(document: dict[str, Any]) -> CellEnded:
     exited = _exited(document)
     return CellEnded(
         nonce=_text(document["nonce"]),
@@ -166,6 +198,10 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     return value.encode("utf-8", "replace").decode()  # JSON allows half a surrogate pair, UTF-8 does not
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _count(value: object) -> int:

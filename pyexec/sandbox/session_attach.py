@@ -7,14 +7,15 @@ import anyio
 
 from pyexec.errors import ContainerGone, EngineError, SandboxBroken
 from pyexec.guest import wire
-from pyexec.guest.session_frames import SESSION
 from pyexec.ports import Container, Engine
+from pyexec.sandbox.decoder import decode_frame
 from pyexec.sandbox.frame_stream import FrameStream
-from pyexec.sandbox.session_protocol import Synced, json_line, session_frame
+from pyexec.sandbox.session_protocol import Synced, json_line
 
 SYNC_SECONDS = 10.0
 UNRELATED_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of earlier frames that may arrive before the answer."""
+ANSWER_BYTES_MAX = 1024
 
 
 def new_token() -> str:
@@ -48,23 +49,25 @@ async def attach(engine: Engine, container_id: str, generation: int) -> tuple[Fr
 async def _find_answer(container: Container, token: str) -> tuple[Synced, bytes]:
     """Return the answer, and what was received after it. The connection may begin in the middle of a frame."""
     begin = json.dumps({"event": "synced", "token": token})[:-1].encode()
-    data, total = b"", 0
+    data, total = bytearray(), 0
     while (part := await container.read()) is not None:
-        data, total = data + part, total + len(part)
+        data += part
+        total += len(part)
         if total > UNRELATED_BYTES_MAX:
             raise SandboxBroken("the sandbox does not answer, but sends other frames")
         at = data.find(begin)
         if at < 0:
-            data = data[-len(begin) - wire.HEADER.size :]
+            del data[: -len(begin) - wire.HEADER.size]
             continue
+        if at < wire.HEADER.size:
+            raise SandboxBroken("the answer to SYNC has no header")
         kind, length = wire.HEADER.unpack_from(data, at - wire.HEADER.size)
+        if length > ANSWER_BYTES_MAX:
+            raise SandboxBroken(f"the answer to SYNC has {length} bytes; the limit is {ANSWER_BYTES_MAX}")
         if len(data) <= at + length:
             continue
-        try:
-            synced = session_frame(json.loads(data[at : at + length]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise SandboxBroken("the answer to SYNC is malformed") from error
-        if kind != SESSION or not isinstance(synced, Synced):
-            raise SandboxBroken("the answer to SYNC is malformed")
-        return synced, data[at + length + 1 :]
+        synced = decode_frame(kind, bytes(data[at : at + length]))
+        if not isinstance(synced, Synced):
+            raise SandboxBroken(f"the answer to SYNC is {type(synced).__name__}")
+        return synced, bytes(data[at + length + 1 :])
     raise ContainerGone("the sandbox ended before it answered")

@@ -4,7 +4,6 @@ The server sends lines; the supervisor answers with the frames of programs, and 
 
 import binascii
 import json
-from typing import Any
 
 from attrs import asdict, frozen
 
@@ -133,28 +132,3 @@ def cell_lines(generation: int, cell: CellStart) -> bytes:
             ),
         ]
     )
-
-
-def session_frame(document: dict[str, Any]) -> SessionFrame:
-    """Return the content of a SESSION frame. Raises `KeyError`, `TypeError` or `ValueError` if it is malformed."""
-    event = document["event"]
-    if event == "synced":
-        nonce = document["cell"]
-        return Synced(
-            token=str(document["token"])[:64],
-            generation=int(document["generation"]),
-            cell_nonce=None if nonce is None else str(nonce)[:64],
-            ended=document["ended"] is True,
-        )
-    if event == "restarted":
-        return Restarted(str(document["reason"])[:64])
-    if event == "file_done":
-        error = document["error"]
-        return FileDone(
-            id=int(document["id"]),
-            error=None if error is None else str(error)[:64],
-            message=str(document["message"])[:1000],
-        )
-    if event == "error":
-        return LineRefused(str(document["message"])[:1000])
-    raise ValueError(event)

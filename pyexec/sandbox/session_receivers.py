@@ -1,12 +1,13 @@
 """Split the frames of a session's sandbox into those of the cell and of the transfer."""
 
+import logging
 import math
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pyexec.errors import ExecutorError, SandboxBroken
-from pyexec.guest.session_files import WINDOW
+from pyexec.guest.session_files import FILE_COST, WINDOW
 from pyexec.sandbox.protocol import (
     FileChunk,
     FileHeader,
@@ -20,6 +21,13 @@ from pyexec.sandbox.session_protocol import CellEnded, FileDone
 CellFrame = OutputChunk | ReportChunk | CellEnded
 FileFrame = FileHeader | FileChunk | FileSkipped | FilesCollected
 CELL_FRAMES_MAX = 16
+TRANSFER_BYTES_MAX = 8 * WINDOW
+"""Memory that waiting frames of a transfer may take. A window of announcements with the longest paths takes 5 MiB."""
+FRAME_BYTES = 256
+DROPPED_BYTES_PER_SECOND = 16 * 1024 * 1024
+REFUSALS_MAX = 100
+
+logger = logging.getLogger(__name__)
 
 
 class CellReceiver:
@@ -77,18 +85,17 @@ class TransferReceiver:
     def add(self, frame: FileFrame | FileDone) -> None:
         """Keep a frame for the reader. The supervisor sends no more than the window."""
         self.has_ended |= isinstance(frame, FileDone)
-        if isinstance(frame, FileChunk):
-            self._buffered += encoded_bytes(frame)
-            if self._buffered > 2 * WINDOW:
-                raise SandboxBroken("the sandbox sends more of its files than it may")
+        self._buffered += memory_of(frame)
+        if self._buffered > TRANSFER_BYTES_MAX:
+            raise SandboxBroken("the sandbox sends more of its files than it may")
         try:
             self._send.send_nowait(frame)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # the transfer's reader is gone
 
-    def consumed(self, size: int) -> None:
-        """Subtract bytes that the reader has consumed."""
-        self._buffered -= size
+    def consumed(self, frame: FileFrame | FileDone) -> None:
+        """Subtract a frame that the reader has consumed."""
+        self._buffered -= memory_of(frame)
 
     def close(self) -> None:
         """Drop what is left: the transfer has ended, or its reader is gone."""
@@ -102,6 +109,39 @@ class TransferReceiver:
         self._send.close()
 
 
-def encoded_bytes(chunk: FileChunk) -> int:
-    """Return the size of a chunk as the supervisor counts it, in base64."""
-    return (len(chunk.data) + 2) // 3 * 4
+class Refusals:
+    """Logs the lines that a supervisor has refused: only a few, because a hostile image can claim any number."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def record(self, name: str, message: str) -> None:
+        """Log a refusal of the supervisor of the container `name`."""
+        self._count += 1
+        if self._count > REFUSALS_MAX:
+            raise SandboxBroken(f"the supervisor has refused {REFUSALS_MAX} lines")
+        logger.warning("the supervisor of %s refused a line: %s", name, message)
+
+
+async def pause_after(data: bytes) -> None:
+    """Slow down a hostile image that sends without end what nothing reads."""
+    await anyio.sleep(len(data) / DROPPED_BYTES_PER_SECOND)
+
+
+def window_bytes(frame: FileFrame | FileDone) -> int:
+    """Return how much of the window a frame takes, as the supervisor counts it: that of a chunk is in base64."""
+    if isinstance(frame, FileChunk):
+        return (len(frame.data) + 2) // 3 * 4
+    return FILE_COST if isinstance(frame, FileHeader) else 0
+
+
+def memory_of(frame: FileFrame | FileDone) -> int:
+    """Return about how much memory a frame takes. A hostile image can send frames of any kind."""
+    match frame:
+        case FileChunk():
+            return FRAME_BYTES + len(frame.data)
+        case FileHeader() | FileSkipped():
+            return FRAME_BYTES + len(frame.path)
+        case FilesCollected():
+            return FRAME_BYTES * (1 + len(frame.skipped_patterns))
+    return FRAME_BYTES

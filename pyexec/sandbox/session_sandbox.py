@@ -37,12 +37,13 @@ from pyexec.sandbox.session_protocol import (
     line,
     session_plan_frame,
 )
-from pyexec.sandbox.session_receivers import CellFrame, CellReceiver, FileFrame
+from pyexec.sandbox.session_receivers import CellFrame, CellReceiver, FileFrame, Refusals, pause_after
 from pyexec.sandbox.session_transfers import SessionTransfers
 
 OPEN_SECONDS = 30.0
-EMPTY_ARCHIVE = bytes(1024)
-"""A tar without members."""
+EMPTY_ARCHIVE = bytes(1024)  # a tar without members
+RESTART_PAUSE_SECONDS = 0.1
+"""No interpreter starts faster, but a hostile image may report any number of restarts."""
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
 
 logger = logging.getLogger(__name__)
@@ -67,12 +68,13 @@ class SessionSandbox:
         """The supervisor's answer to `open` or `adopt`."""
         self.ended = anyio.Event()
         self.end_reason: str | None = None
-        self.on_restart: Callable[[str], object] = _ignore
+        self.on_restart: Callable[[str], object] = lambda _: None
         """Called at a restart between two cells. The reasons: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
         self._cell: CellReceiver | None = None
         self._start: CellStart | None = None
         """The cell to send again if the supervisor has not received it."""
         self._transfers = SessionTransfers(self._write_line)
+        self._refusals = Refusals()
 
     @property
     def container_id(self) -> str:
@@ -232,20 +234,24 @@ class SessionSandbox:
 
     async def _dispatch(self, frame: Frame) -> None:
         if isinstance(frame, OutputChunk | ReportChunk):
-            if self._cell is not None:
+            if self._cell is None or self._cell.ended:
+                await pause_after(frame.data)
+            else:
                 await self._cell.add(frame)
         elif isinstance(frame, CellEnded):
             if self._cell is not None and self._cell.nonce == frame.nonce:
                 await self._cell.add(frame)
         elif isinstance(frame, Restarted):
             self.on_restart(frame.reason)
+            await anyio.sleep(RESTART_PAUSE_SECONDS)
         elif isinstance(frame, FileHeader | FileChunk | FileSkipped | FilesCollected | FileDone):
-            self._transfers.add(frame)
+            if not self._transfers.add(frame) and isinstance(frame, FileChunk):
+                await pause_after(frame.data)
         elif isinstance(frame, Synced):
             if frame.generation > self._generation:
                 self.end_reason = FENCED
         elif isinstance(frame, LineRefused):
-            logger.warning("the supervisor of %s refused a line: %s", self._name, frame.message)
+            self._refusals.record(self._name, frame.message)
         else:
             raise SandboxBroken(f"a session's sandbox sent {type(frame).__name__}")
 
@@ -292,7 +298,3 @@ class SessionSandbox:
     @property
     def _name(self) -> str:
         return self.container_id[:12]
-
-
-def _ignore(_: str) -> None:
-    """Do nothing: the session is not served yet."""

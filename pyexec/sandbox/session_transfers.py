@@ -11,9 +11,8 @@ from attrs import asdict
 from pyexec.domain.output_files import UNSAFE, FileLimits, normalize_patterns
 from pyexec.errors import EngineError, ExecutorError, SandboxBroken, SessionFileError, Unavailable
 from pyexec.guest.session_files import WINDOW
-from pyexec.sandbox.protocol import FileChunk
 from pyexec.sandbox.session_protocol import DATA_BYTES, FileDone
-from pyexec.sandbox.session_receivers import FileFrame, TransferReceiver, encoded_bytes
+from pyexec.sandbox.session_receivers import FileFrame, TransferReceiver, window_bytes
 
 CREDIT_BYTES = WINDOW // 4
 
@@ -63,17 +62,19 @@ class SessionTransfers:
             credit = 0
             while (frame := await _next(receiver)) is not None:
                 yield frame
-                if isinstance(frame, FileChunk):
-                    receiver.consumed(size := encoded_bytes(frame))
-                    credit += size
+                receiver.consumed(frame)
+                credit += window_bytes(frame)
                 if credit >= CREDIT_BYTES:
                     await self._write_json("CREDIT", bytes=credit)
                     credit = 0
 
-    def add(self, frame: FileFrame | FileDone) -> None:
-        """Take a frame from the sandbox."""
-        if self._receiver is not None and (not isinstance(frame, FileDone) or frame.id == self._receiver.id):
-            self._receiver.add(frame)
+    def add(self, frame: FileFrame | FileDone) -> bool:
+        """Take a frame from the sandbox. Return False if it belongs to no transfer."""
+        receiver = self._receiver
+        if receiver is None or (isinstance(frame, FileDone) and frame.id != receiver.id):
+            return False
+        receiver.add(frame)
+        return True
 
     def fail(self, error: ExecutorError) -> None:
         """End the current transfer with an error."""

@@ -1,4 +1,4 @@
-"""Content negotiation: the media type that a client prefers."""
+"""Content negotiation: the media type that a client prefers, and whether it accepts gzip."""
 
 import re
 from functools import lru_cache
@@ -15,6 +15,12 @@ def prefers(request: web.Request, media_type: str) -> bool:
 
     At the same quality the more specific range wins, so `text/event-stream, */*` asks for events."""
     return _prefers(",".join(request.headers.getall("Accept", ())), media_type)
+
+
+def accepts_gzip(request: web.Request) -> bool:
+    """Return True if the client accepts a response that is compressed with gzip (RFC 9110 §12.5.3)."""
+    codings = _accepted_ranges(",".join(request.headers.getall("Accept-Encoding", ())))
+    return codings.get("gzip", codings.get("*", 0.0)) > 0
 
 
 @lru_cache(maxsize=64)

@@ -97,6 +97,14 @@ def trace_headers(request: web.Request, execution: Execution) -> dict[str, str]:
     return {} if traces is None else traces.context_of(execution).headers()
 
 
+def accepted_headers(request: web.Request, execution_id: str) -> dict[str, str]:
+    """Return the headers of an answer 202: the path of the execution, and its trace as in `trace_headers`."""
+    headers = {"Location": f"/api/v1/executions/{execution_id}"}
+    traces = get_context(request).traces
+    known = None if traces is None else traces.known(execution_id)
+    return headers if known is None else {**headers, **known.headers()}
+
+
 def read_caller(request: web.Request) -> Caller:
     """Return the sender of the request: its bearer token and tenant, and whether it is another replica."""
     return Caller(

@@ -22,9 +22,21 @@ REQUEST_HEADERS = (
     "Content-Encoding",
     "Idempotency-Key",
     "Last-Event-ID",
+    "traceparent",
+    "tracestate",
 )
 RESPONSE_HEADERS = frozenset(
-    ("content-type", "content-length", "content-disposition", "cache-control", "location", "retry-after")
+    (
+        *(
+            "content-type",
+            "content-length",
+            "content-disposition",
+            "cache-control",
+            "location",
+            "retry-after",
+        ),
+        *("traceparent", "tracestate"),
+    )
 )
 
 
@@ -36,7 +48,7 @@ async def forward_to_owner(request: web.Request, handler: Handler) -> web.Stream
     try:
         return await handler(request)
     except OwnedElsewhere as elsewhere:
-        is_read = request.body_exists and request.content.at_eof()
+        is_read = request.content.at_eof() and request.content.total_bytes > 0
         if REPLICA_HEADER in request.headers or is_read or has_begun(request):
             raise Unavailable(SESSION_MOVING) from elsewhere
         return await _forward(request, elsewhere.owner)

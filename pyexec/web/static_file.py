@@ -10,6 +10,8 @@ from typing import Self
 from aiohttp import ETag, web
 from attrs import frozen
 
+from pyexec.web.accept import accepts_gzip
+
 CONTENT_SECURITY_POLICY: Mapping[str, str] = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -69,6 +71,6 @@ class StaticFile:
         if any(known in (ETag(tag, is_weak=True), ETag("*")) for known in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = self.content_type
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
+        if accepts_gzip(request):
             return web.Response(body=self.compressed, headers={**headers, "Content-Encoding": "gzip"})
         return web.Response(body=gzip.decompress(self.compressed), headers=headers)

@@ -205,6 +205,16 @@ async def test_ids_are_checked(client: AsyncClient) -> None:
         await client.get_session("ses_unknown")
 
 
+@pytest.mark.parametrize("path", ["", "/", "..", "../../ses_2", "a/../b", "./a"])
+async def test_a_path_that_leads_to_another_endpoint_is_rejected(client: AsyncClient, path: str) -> None:
+    """Deleting the file `..` closed the session."""
+    async with client.session() as session:
+        for request in (session.files.delete(path), session.files.read(path)):
+            with pytest.raises(ValueError, match="invalid file path"):
+                await request
+        assert (await session.refresh()).is_open
+
+
 def test_the_synchronous_client(server: tuple[str, FakeSessions]) -> None:
     with Client(server[0]) as client:
         with client.session(timeout=5) as session:

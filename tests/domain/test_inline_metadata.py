@@ -157,6 +157,10 @@ def test_the_declared_encoding_decides(encoding: str) -> None:
         (block("a = 1\na = 2"), "line 3: not TOML: Cannot overwrite a value"),
         (block("a = 2026-02-30"), "not TOML"),
         (block("a = " + "[" * 3000), "line 1: the block is nested too deeply"),
+        (block("a = 1\nb" + ".a" * 32 + " = 1"), "line 3: a key has more than 32 parts"),
+        (block("[a" + " . a" * 32 + "]"), "line 2: a key has more than 32 parts"),
+        (block("[a" + '."\\"b = c"' * 32 + "]"), "line 2: a key has more than 32 parts"),
+        (block("a = {'b'" + ".'b'" * 32 + " = 1}"), "line 2: a key has more than 32 parts"),
         (block("a = '" + "x" * 5000 + "'"), "line 2: it is longer than 4096 characters"),
         (block("a = 1\n" * BLOCK_BYTES_MAX), f"at most {BLOCK_BYTES_MAX} are allowed"),
         (block("dependencies = 'six'"), "dependencies must be a list of strings"),
@@ -184,7 +188,7 @@ def test_the_declared_encoding_decides(encoding: str) -> None:
         (block("requires-python = 3.12"), "requires-python must be a version specifier"),
         (block("requires-python = ['>=3']"), "requires-python must be a version specifier"),
         (block("requires-python = 0x1" + "0" * 4000), "requires-python must be a version specifier"),
-        (block("requires-python" + ".a" * 2000 + " = 1"), "requires-python must be a version specifier"),
+        (block("requires-python" + ".a" * 31 + " = 1"), "requires-python must be a version specifier"),
         (block("requires-python = '>=" + "9" * 4000 + "'"), "at most 256 characters and 16 clauses"),
         (block('requires-python = """\n' + "!=2.1,\n" * 3000 + '!=2"""'), "at most 256 characters"),
         ("# coding: nothing\n" + block("a = 1"), "the script cannot be decoded: unknown encoding: nothing"),
@@ -280,3 +284,22 @@ def test_the_parser_takes_little_time_for_a_block_of_the_maximum_size(line: str)
     with suppress(InvalidRequest):
         read(block(toml.rstrip("\n")))
     assert time.process_time() - begun < 4
+
+
+@pytest.mark.parametrize("part", ["a", "'a = b'", '"\\""'], ids=repr)
+def test_many_keys_below_a_deep_table_take_little_time(part: str) -> None:
+    header = "[" + f"{part}." * (4000 // (len(part) + 1)) + "a]\n"
+    toml = header + "".join(f"{n:x} = 1\n" for n in range(3000))
+    begun = time.process_time()
+    with suppress(InvalidRequest):
+        read(block(toml.rstrip("\n")))
+    assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize("text", ['"\\', '"', "'a.", "a . ", "a", "a ", '"a" '], ids=repr)
+def test_the_search_for_long_keys_is_linear(text: str) -> None:
+    toml = "\n".join([text * (4096 // len(text))] * 7)
+    begun = time.process_time()
+    with suppress(InvalidRequest):
+        read(block(toml))
+    assert time.process_time() - begun < 0.5

@@ -65,6 +65,8 @@ def test_listed_hosts_are_allowed(url: str) -> None:
         ("hooks.example.com", "must be a URL"),
         ("https://", "must be a URL"),
         ("https://hooks.example.com:99999/", "must be a URL"),
+        ("https://a..example.org/", "must be a URL"),
+        (f"https://{'a' * 64}.example.org/", "must be a URL"),
         ("", "1 to 2048"),
         ("https://hooks.example.com/\n", "1 to 2048"),
         ("https://hooks.example.com/ä", "1 to 2048"),

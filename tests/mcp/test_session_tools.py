@@ -105,6 +105,8 @@ async def test_mistakes_are_errors_that_the_model_sees(fake: tuple[str, FakeSess
             ("write_file", {**session, "path": "a", "base64": "?"}, "base64 is malformed"),
             ("read_file", {**session, "path": "missing"}, "no such file"),
             ("read_file", {**session, "path": "/"}, "not the path of a file"),
+            ("read_file", {**session, "path": "../../../../metrics"}, "not the path of a file"),
+            ("close_session", {"session_id": ".."}, "not the id of a session"),
         ):
             rejected = await client.call_tool(tool, arguments)
             assert rejected.is_error, tool

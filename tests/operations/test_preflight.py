@@ -11,7 +11,9 @@ from urllib.request import Request, urlopen
 import pytest
 from attrs import frozen
 
+from pyexec.adapters.docker.engine import DockerInfo
 from pyexec.preflight.check_result import Verdict
+from pyexec.preflight.docker import check_info
 from pyexec.preflight.host import check_core_dumps, check_sessions
 from pyexec.settings import Settings
 from tests.support.consul import ACL, MASTER, Agent, dev_agent, free_ports
@@ -293,3 +295,19 @@ def test_the_file_of_tenants_is_checked(
     assert message in found("tenants", check_is)[0]
     assert not found("address", "warning")
     assert "s3cret" not in str(found)
+
+
+@pytest.mark.parametrize("filters", [True, False])
+def test_an_engine_whose_bridges_are_not_filtered_is_reported(*, filters: bool) -> None:
+    """Docker's option to block traffic between containers has no effect then."""
+    info = DockerInfo(
+        version="20.10",
+        api="1.41",
+        cgroup="version 1",
+        runtime="runc",
+        data_root="/var/lib/docker",
+        system_time=None,
+        filters_bridges=filters,
+    )
+    found = [result for result in check_info(Settings(), info) if result.check == "networks"]
+    assert [result.verdict for result in found] == ([] if filters else [Verdict.WARNING])

@@ -93,6 +93,13 @@ async def test_the_server_enforces_the_limit_of_processor_time_alone(attack: Att
     assert end_of(result) == CPU_LIMIT
 
 
+async def test_a_false_frame_after_the_end_costs_only_the_sandbox(attack: Attack, hostile: str) -> None:
+    """The server reads it while the sandbox is cleaned for the next program."""
+    for _ in range(2):
+        result = await attack("# LIE=infinite_transfer\n", docker_image=hostile)
+        assert end_of(result) == COMPLETED
+
+
 @sampled(
     "lie",
     ["file_elsewhere", "endless_file", "endless_files", "no_end", "nothing", "false_report", "endless_skips"],

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
-from pyexec.guest import collector, wire
+from pyexec.guest import collector, session_frames, wire
 from pyexec.sandbox.decoder import Decoder
 from pyexec.sandbox.protocol import (
     FileChunk,
@@ -19,6 +19,7 @@ from pyexec.sandbox.protocol import (
     OutputChunk,
     ReportChunk,
 )
+from pyexec.sandbox.session_protocol import FileDone, Synced
 
 HEADER = struct.Struct("!cI")
 KINDS = [
@@ -28,6 +29,7 @@ KINDS = [
     collector.FILE,
     collector.DATA,
     collector.COLLECTED,
+    session_frames.SESSION,
     b"?",
     b"A",
 ]
@@ -39,6 +41,8 @@ END = {
     "peak_memory_bytes": 1,
     "result_truncated": False,
 }
+SYNCED = {"event": "synced", "token": "t", "generation": 2, "cell": None, "ended": False}
+FILE_DONE = {"event": "file_done", "id": 1, "error": None, "message": ""}
 
 
 def frame(kind: bytes, payload: object) -> bytes:
@@ -82,6 +86,15 @@ def test_file_frames_are_decoded_for_every_chunk_size() -> None:
         (wire.EXIT, {**END, "peak_memory_bytes": 2**53}),
         (wire.EXIT, {**END, "process_limit": 10**25}),
         (wire.EXIT, {key: END[key] for key in END if key != "result_truncated"}),
+        (session_frames.SESSION, {"event": "unknown"}),
+        (session_frames.SESSION, {"event": ["synced"]}),
+        (session_frames.SESSION, {**SYNCED, "generation": float("inf")}),
+        (session_frames.SESSION, {**SYNCED, "generation": "2"}),
+        (session_frames.SESSION, {**SYNCED, "cell": []}),
+        (session_frames.SESSION, {**FILE_DONE, "id": float("inf")}),
+        (session_frames.SESSION, {**FILE_DONE, "error": {}}),
+        (session_frames.SESSION, {"event": "restarted", "reason": ["requested"]}),
+        (session_frames.SESSION, {"event": "error", "message": 1}),
         (b"?", {}),
     ],
 )
@@ -95,6 +108,14 @@ def test_a_too_long_frame_is_rejected_at_its_header() -> None:
         decoded(HEADER.pack(collector.DATA, 2**31))
 
 
+def test_frames_of_a_session_are_decoded() -> None:
+    wire = frame(session_frames.SESSION, SYNCED) + frame(session_frames.SESSION, FILE_DONE)
+    assert decoded(wire) == [
+        Synced(token="t", generation=2, cell_nonce=None, ended=False),
+        FileDone(id=1, error=None, message=""),
+    ]
+
+
 def test_an_unpaired_surrogate_in_a_path_is_replaced() -> None:
     assert decoded(frame(collector.FILE, {"path": "a\ud800", "size": 0})) == [FileHeader("a?", 0)]
 
@@ -104,7 +125,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=4,
 )
-claims = st.fixed_dictionaries({}, optional=dict.fromkeys(("path", "size", "truncated", *END), values))
+fields = ("path", "size", "truncated", *END, *SYNCED, *FILE_DONE)
+events = st.sampled_from(["synced", "restarted", "file_done", "error", "cell_ended"])
+claims = st.fixed_dictionaries({}, optional={**dict.fromkeys(fields, values), "event": events | values})
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may have other work

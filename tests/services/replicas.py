@@ -41,7 +41,9 @@ QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
 NO_INDEX = partial(nullcontext, None)
-TENANTS = Tenants((Tenant(name=DEFAULT_TENANT, weight=2), Tenant(name="capped", max_running=1)))
+TENANTS = Tenants(
+    (Tenant(name=DEFAULT_TENANT, weight=2), Tenant(name="capped", max_running=1, max_sessions=1))
+)
 PROOF = IsolationCheckConfig(
     default_image="of no use here",
     uids=range(1, 2),

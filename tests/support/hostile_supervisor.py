@@ -88,6 +88,12 @@ def lie(how: str) -> None:
         case "two_ends":
             say(start, end, frame(b"X", {**END, "exit_code": 9}))
             time.sleep(3600)
+        case "infinite_transfer":
+            document = {"event": "file_done", "id": float("inf"), "error": None, "message": ""}
+            say(start, end)
+            time.sleep(0.3)
+            say(frame(b"V", document))
+            time.sleep(3600)
         case "file_elsewhere":
             say(start, end, frame(b"N", {"path": "../../etc/cron.d/x", "size": 1}), frame(b"D", b"eA=="))
             say(frame(b"C", {"truncated": False}))

@@ -98,6 +98,7 @@ async def running_web(
     peers: Peers | None = None,
     sessions: Any = None,
     upload_bytes_max: int = MEBIBYTE,
+    traces: Any = None,
     **settings: str,
 ) -> AsyncIterator[Web]:
     """Run the HTTP part of a server. `submissions` and `sessions` replace the services that run programs."""
@@ -124,6 +125,7 @@ async def running_web(
         limits=WebLimits(upload_bytes_max=upload_bytes_max, metadata_bytes_max=MEBIBYTE, idle_seconds=0.5),
         spool_dir=directory,
         sessions=sessions,
+        traces=traces,
     )
     state = ServerState(not_ready_reason="", context=context)
     http, url = await _start_http(parsed, read_tenants(parsed), state, PrometheusMeter())

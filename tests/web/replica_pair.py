@@ -10,9 +10,12 @@ import anyio
 from attrs import define, field
 
 from pyexec.adapters.peers import HttpPeers
+from pyexec.correlation import current_correlation
+from pyexec.domain.execution import Execution
 from pyexec.domain.session import fold_session
 from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.session_view import SessionView, view_of
+from pyexec.domain.trace_context import TraceContext
 from pyexec.errors import OwnedElsewhere, SessionEnded, TooManySessions, Unavailable
 from pyexec.ports import Caller, Member, Members
 from pyexec.services.active_runs import Run
@@ -25,6 +28,7 @@ SESSION = "ses_" + 32 * "0"
 PATH = f"/api/v1/sessions/{SESSION}"
 TOKEN = "a-long-enough-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+SPAN = TraceContext(trace_id=32 * "c", span_id=16 * "d", sampled=True, tracestate="vendor=value")
 LARGE = 64 * MEBIBYTE
 BUFFERED_MAX = LARGE // 2
 """More than the socket buffers of both connections together."""
@@ -49,6 +53,8 @@ class Owner:
     """The service of the owner. It records the requests that arrive."""
 
     cells: list[Cell] = field(factory=list)
+    traces: list[tuple[str | None, str | None]] = field(factory=list)
+    """`traceparent` and `tracestate` of the cells."""
     callers: list[Caller] = field(factory=list)
     started: Run | str = ""
     received: int = 0
@@ -82,6 +88,8 @@ class Owner:
 
     async def evaluate(self, session_id: str, cell: Cell, caller: Caller) -> Run | str:
         self.cells.append(cell)
+        request = current_correlation()
+        self.traces.append((request.traceparent, request.tracestate))
         self.waiting.set()
         return self.started
 
@@ -134,6 +142,7 @@ class Pair:
 
     owner: Owner
     owner_web: Web
+    other_web: Web
     members: KnownMembers
     http: aiohttp.ClientSession
 
@@ -150,6 +159,7 @@ async def running_pair(directory: Path, owner_limit: int = 2 * LARGE) -> AsyncIt
             submissions=_Open(),
             sessions=owner,
             upload_bytes_max=owner_limit,
+            traces=_Traces(),
             api_tokens=TOKEN,
         ) as owner_web,
         running_web(directory / "other", sessions=Elsewhere(), peers=peers, api_tokens=TOKEN) as other,
@@ -158,8 +168,18 @@ async def running_pair(directory: Path, owner_limit: int = 2 * LARGE) -> AsyncIt
         members.found["rep_owner"] = Member(
             replica="rep_owner", engine="e", address=owner_web.url, slots=1, version="1"
         )
-        yield Pair(owner, owner_web, members, http)
+        yield Pair(owner, owner_web, other, members, http)
         await peers.close()
+
+
+class _Traces:
+    """The traces of the owner: every execution has the same span."""
+
+    def known(self, _: str) -> TraceContext:
+        return SPAN
+
+    def context_of(self, _: Execution) -> TraceContext:
+        return SPAN
 
 
 class _Open:

@@ -93,6 +93,29 @@ PREFERENCES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("accepted", "is_compressed"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("*;q=0", False),
+        ("br", False),
+    ],
+)
+async def test_pages_are_compressed_only_if_the_client_accepts_that(
+    tmp_path: Path, accepted: str, *, is_compressed: bool
+) -> None:
+    async with (
+        running_web(tmp_path) as web,
+        aiohttp.ClientSession(web.url, auto_decompress=False) as http,
+        http.get("/docs/api.md", headers={"Accept-Encoding": accepted}) as response,
+    ):
+        assert (await response.read()).startswith(b"\x1f\x8b") is is_compressed
+        assert ("Content-Encoding" in response.headers) is is_compressed
+
+
 @pytest.mark.parametrize("accept", PREFERENCES)
 async def test_json_is_the_answer_unless_events_are_preferred(tmp_path: Path, accept: str) -> None:
     submissions = Recorded()

@@ -79,6 +79,27 @@ async def test_a_path_outside_of_work_or_with_control_characters_is_rejected(
             assert response.status == 400 or method != "PUT"
 
 
+async def test_a_name_that_is_too_long_is_the_fault_of_the_path(session: Session) -> None:
+    answer = await session.put("a" * 256, b"1")
+    assert (answer.status, answer.document["field"]) == (400, "path")
+    assert "File name too long" in answer.document["error"]
+    assert ".part" not in answer.document["error"]
+
+
+async def test_many_files_come_through_a_slow_reader(session: Session) -> None:
+    """More announcements than fit into the window of a transfer."""
+    await session.result("for i in range(4200): open(f'f{i:04}', 'w').close()")
+    assert len(await session.files("f*")) == 4200
+    headers = {"Accept": "application/x-tar"}
+    async with session.api.session.get(f"{session.path}/files", headers=headers) as response:
+        with tarfile.open(fileobj=io.BytesIO(await response.read())) as archive:
+            assert len(archive.getnames()) == 4200
+    await session.result("import os\nos.chmod('f0000', 0)")
+    refused = await session.api.get(f"{session.path}/files", headers=headers)
+    assert refused.status == 400
+    assert "'f0000' (unreadable)" in refused.document["error"]
+
+
 async def test_links_and_devices_lead_nowhere(session: Session) -> None:
     code = (
         "import os\nos.symlink('/etc', 'conf')\nos.symlink('/etc/passwd', 'secret')\n"
@@ -87,7 +108,10 @@ async def test_links_and_devices_lead_nowhere(session: Session) -> None:
     assert (await session.result(code))["exit_code"] == 0
     for path in ("secret", "conf/passwd", "pipe", "loop"):
         assert (await session.read(path))[0] == 404
-    assert (await session.put("conf/new", b"1")).status == 400
+    await session.result("os.makedirs('sub')\nopen('sub/a', 'w').write('in')\nos.symlink('sub', 'way')")
+    assert await session.read("way/a") == (200, b"in")
+    for path in ("conf/new", "way/new"):
+        assert (await session.put(path, b"1")).status == 400
     assert (await session.put("secret", b"1")).status in (204, 400)
     assert (await session.result("open('/etc/passwd').read() != '1'"))["result"] == "True"
     assert await session.files("pipe") == []

@@ -9,13 +9,14 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
+from yarl import URL
 
 from pyexec.adapters import peers as peers_module
 from pyexec.ports import REPLICA_HEADER, Member
 from pyexec.services.sessions.cells import Cell
 from tests.events import finished
 from tests.web.in_process import MEBIBYTE, active, ended
-from tests.web.replica_pair import BUFFERED_MAX, LARGE, PATH, SESSION, TOKEN, Pair, running_pair
+from tests.web.replica_pair import BUFFERED_MAX, LARGE, PATH, SESSION, SPAN, TOKEN, Pair, running_pair
 
 
 @pytest.fixture
@@ -105,6 +106,32 @@ async def test_an_upload_is_streamed(pair: Pair, *, sized: bool) -> None:
     assert pair.owner.most_buffered < BUFFERED_MAX
 
 
+async def test_an_empty_upload_of_unknown_length_is_forwarded(pair: Pair) -> None:
+    """`curl -T -` with an empty input sends the end of the body together with the headers."""
+    headers = [f"Authorization: Bearer {TOKEN}", "Transfer-Encoding: chunked", "Connection: close"]
+    lines = [f"PUT {PATH}/files/empty HTTP/1.1", "Host: test", *headers, "", "0", "", ""]
+    answer = await pair.other_web.exchange(iter(["\r\n".join(lines).encode()]))
+    assert answer.startswith(b"HTTP/1.1 204"), answer
+
+
+async def test_a_path_that_is_not_utf_8_is_rejected(pair: Pair) -> None:
+    """It would name another file: aiohttp leaves the percent signs in such a path."""
+    for method in ("GET", "PUT", "DELETE"):
+        url = URL(f"{pair.owner_web.url}{PATH}/files/a%ff", encoded=True)
+        async with pair.http.request(method, url) as response:
+            answer = await response.json()
+        assert (response.status, answer["field"]) == (400, "path")
+
+
+async def test_the_trace_of_the_caller_reaches_the_owner(pair: Pair) -> None:
+    pair.owner.started = await ended(pair.owner_web)
+    headers = {"traceparent": f"00-{32 * 'a'}-{16 * 'b'}-01", "tracestate": "vendor=value"}
+    for route in ("eval", "eval/async"):
+        async with pair.http.post(f"{PATH}/{route}", json={"code": "1"}, headers=headers) as response:
+            assert {name: response.headers.get(name) for name in headers} == SPAN.headers()
+    assert pair.owner.traces == 2 * [(headers["traceparent"], headers["tracestate"])]
+
+
 async def test_a_download_is_streamed(pair: Pair) -> None:
     async with pair.http.get(f"{PATH}/files/out/big.bin") as response:
         size = 0
@@ -154,6 +181,14 @@ async def test_a_session_is_opened_where_there_is_room(pair: Pair) -> None:
             assert (response.status, response.headers["Location"]) == (201, PATH)
             assert (await response.json())["id"] == SESSION
     assert pair.owner.received == 3 * MEBIBYTE
+
+
+async def test_an_idempotency_key_for_a_new_session_is_refused(pair: Pair) -> None:
+    """It would have no effect: a second request opens a second session."""
+    async with pair.http.post("/api/v1/sessions", json={}, headers={"Idempotency-Key": "k"}) as response:
+        answer = await response.json()
+    assert (response.status, answer["field"]) == (400, "Idempotency-Key")
+    assert pair.owner.received == 0
 
 
 async def test_a_forwarded_request_is_not_forwarded_again(pair: Pair) -> None:

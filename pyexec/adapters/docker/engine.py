@@ -53,7 +53,8 @@ _LIMIT_OF_INFO: Final = {
 class DockerInfo:
     """Version and configuration of a Docker engine.
 
-    `system_time` is the clock of its machine, `data_root` the directory of its images and containers."""
+    `system_time` is the clock of its machine, `data_root` the directory of its images and containers. `filters_bridges`
+    is False if iptables does not see traffic between containers of a network, which then cannot be blocked."""
 
     version: str
     api: str
@@ -61,6 +62,7 @@ class DockerInfo:
     runtime: str
     data_root: str
     system_time: datetime | None
+    filters_bridges: bool = True
 
 
 class DockerEngine:
@@ -137,6 +139,7 @@ class DockerEngine:
             runtime=info.get("DefaultRuntime", "runc"),
             data_root=info.get("DockerRootDir", ""),
             system_time=parse_time(info.get("SystemTime", "")),
+            filters_bridges=info.get("BridgeNfIptables", True),
         )
 
     async def _query_info(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

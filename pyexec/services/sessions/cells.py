@@ -42,6 +42,9 @@ CELL_REASONS: Mapping[CloseReason | None, str] = {
     CloseReason.MEMORY: "out_of_memory",
 }
 """The reasons for which a session is closed that are also the reason of the cell that ran."""
+CODE_SECONDS = 60.0
+"""How long the blob store may take for the code of a cell."""
+NO_CODE = f"the blob store did not return the code of the cell within {CODE_SECONDS:g} s; it was not run"
 NEVER_STARTED = "the replica that ran the session died before the code started; it was not run"
 
 
@@ -120,8 +123,13 @@ class CellRunner:
         if started_before and (sandbox.synced is None or sandbox.synced.cell_nonce != _start_nonce(run)):
             outcome = RunOutcome(reason="session_lost", detail=NEVER_STARTED)
         elif is_turn and await self._start(run, sandbox):
-            start = await self._cell_start(run, resume=started_before)
-            outcome = await follow_cell(run, sandbox, start, self.limits)
+            code = "" if started_before else await self._code_of(run)
+            if code is not None:
+                start = self._cell_start(run, code, resume=started_before)
+                outcome = await follow_cell(run, sandbox, start, self.limits)
+            elif not run.kill_requested.is_set() and not run.inactive.is_set():
+                await self.completion.fail(run, FailureType.INTERNAL, NO_CODE)
+                return None
         await self.completion.end(run, outcome)
         if run.has_ended and run.execution.started_at is not None and not sandbox.ended.is_set():
             await sandbox.acknowledge(_start_nonce(run))
@@ -178,11 +186,11 @@ class CellRunner:
                 await self.log.append(run.id, run.seq, [running])
         return run.execution.phase is Phase.RUNNING and run.execution.is_for(self.replica)
 
-    async def _cell_start(self, run: Run, resume: bool) -> CellStart:
+    def _cell_start(self, run: Run, code: str, resume: bool) -> CellStart:
         limits = run.execution.spec.limits
         return CellStart(
             nonce=_start_nonce(run),
-            code=await self._code_of(run),
+            code=code,
             timeout=limits.timeout_seconds,
             output_bytes=self.limits.output_bytes,
             display_bytes=self.limits.display_bytes,
@@ -190,12 +198,15 @@ class CellRunner:
             resume=resume,
         )
 
-    async def _code_of(self, run: Run) -> str:
+    async def _code_of(self, run: Run) -> str | None:
+        """Return the code of a cell; None if the blob store does not return it in time, or if the run ends before."""
         payload = run.execution.payload
         if payload is None:
             return run.execution.spec.code or ""
-        data = await retry(partial(self._read, payload), FailureLog(logger, f"reading the code of {run.id}"))
-        return data.decode()
+        failures = FailureLog(logger, f"reading the code of {run.id}")
+        with anyio.move_on_after(CODE_SECONDS) as scope, run.followed(scope.cancel):
+            return (await retry(partial(self._read, payload), failures)).decode()
+        return None
 
     async def _read(self, blob: str) -> bytes:
         return b"".join([chunk async for chunk in self.blobs.read(blob)])

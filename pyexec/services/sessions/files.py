@@ -18,17 +18,19 @@ from pyexec.errors import (
     UnknownFile,
     quote,
 )
+from pyexec.guest.collector import TRUNCATING_REASONS
 from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected, FileSkipped
 from pyexec.sandbox.session_receivers import FileFrame
 from pyexec.services.clock import now
 from pyexec.services.downloads import TAR_END, Download
 from pyexec.services.sessions.owned_session import OwnedSession
 
+SKIPPED_NAMED_MAX = 5
+"""How many files an error names."""
 NOT_A_FILE = "not a file in the /work of this session"
 ERROR_TEXTS = {
-    "not_found": "does not exist",
-    "is_directory": "is a directory",
-    "not_a_directory": "lies below a file or a link",
+    "is_directory": " is a directory",
+    "not_a_directory": " lies below a file or a link",
 }
 
 
@@ -86,7 +88,8 @@ class SessionFiles:
         return FileListing(files=tuple(files), truncated=truncated)
 
     async def archive(self, session: OwnedSession, pattern: str) -> AsyncIterator[bytes]:
-        """Yield the files that match a pattern as a tar."""
+        """Yield the files that match a pattern as a tar. Raises `InvalidRequest` if one cannot be returned."""
+        await self._check_all_readable(session, pattern)
         padding = 0
         async with aclosing(self._frames(session, pattern)) as frames:
             async for frame in frames:
@@ -95,7 +98,24 @@ class SessionFiles:
                     padding = -frame.size % tarfile.BLOCKSIZE
                 elif isinstance(frame, FileChunk):
                     yield frame.data
+                elif isinstance(frame, FilesCollected) and frame.truncated:
+                    raise Unavailable(
+                        "files have changed while they were read, and the archive is not complete"
+                    )
         yield bytes(padding) + TAR_END
+
+    async def _check_all_readable(self, session: OwnedSession, pattern: str) -> None:
+        """Raise `InvalidRequest` if a file cannot be returned: an archive has no place to say that."""
+        skipped: list[str] = []
+        async with aclosing(self._frames(session, pattern, contents=False)) as frames:
+            async for frame in frames:
+                if isinstance(frame, FileSkipped) and frame.reason in TRUNCATING_REASONS:
+                    skipped.append(f"{quote(frame.path)} ({frame.reason})")
+                elif isinstance(frame, FilesCollected) and frame.truncated:
+                    reasons = skipped or [each.reason for each in frame.skipped_patterns]
+                    named = ", ".join(reasons[:SKIPPED_NAMED_MAX])
+                    text = f"not all files can be returned in one archive: {named}; use another glob"
+                    raise InvalidRequest(text, field="glob")
 
     async def _frames(
         self, session: OwnedSession, pattern: str, *, contents: bool = True
@@ -144,7 +164,7 @@ def _caller_errors(path: str) -> Iterator[None]:
             raise TooLarge(f"{quote(path)} does not fit in disk_mb of the session", field="path") from error
         if error.code == "not_found":
             raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}") from error
-        text = ERROR_TEXTS.get(error.code, str(error))
-        raise InvalidRequest(f"{quote(path)} {text}", field="path") from error
+        text = ERROR_TEXTS.get(error.code, f": {error}")
+        raise InvalidRequest(f"{quote(path)}{text}", field="path") from error
     except (SandboxBroken, EngineError) as error:
         raise Unavailable(f"the transfer of {quote(path)} was cut short: {error}") from error

@@ -29,6 +29,8 @@ LEASE_INTERVAL_SECONDS = 10.0
 """A twelfth of the time after which a sandbox without a lease ends itself."""
 RESTART_SECONDS = 30.0
 """How long a request for a new interpreter waits. The supervisor kills an interpreter that does not start in 20 s."""
+RESTARTS_MAX = 1000
+"""How many restarts of an interpreter the log of its session keeps: every replica reads the whole log."""
 
 
 @define(eq=False)
@@ -52,6 +54,8 @@ class OwnedSession:
     use: SessionUse = field(default=Factory(lambda self: SessionUse(self._changed), takes_self=True))
     _tasks: TaskGroup | None = None
     _draining: bool = False
+    _restarts: int = 0
+    """The restarts of the interpreter since this replica owns the session."""
 
     @property
     def id(self) -> str:
@@ -124,11 +128,11 @@ class OwnedSession:
         """Replace the interpreter, and wait until that is recorded. The running cell ends; those that wait run in the
         new one."""
         self.check_open()
-        before = self.state.restarts
+        before = self._restarts
         with self.use.during(), self._reachable():
             await self.sandbox.restart()
         with anyio.move_on_after(RESTART_SECONDS):
-            while self.state.restarts == before:
+            while self._restarts == before:
                 self.check_open()
                 await self._changed.wait()
             return
@@ -232,10 +236,19 @@ class OwnedSession:
 
     def _spawn_record(self, reason: str) -> None:
         """Record a restart that no cell reports, such as one between two cells."""
-        self._spawn(partial(self._record_restart, reason), "restart of")
+        if self.state.restarts < RESTARTS_MAX:
+            self._spawn(partial(self._record_restart, reason), "restart of")
+        else:
+            self._count_restart()
 
     async def _record_restart(self, reason: str) -> None:
-        await self._append(InterpreterRestarted(at=now(), nonce=nonce(), reason=reason))
+        if self.state.restarts < RESTARTS_MAX:
+            await self._append(InterpreterRestarted(at=now(), nonce=nonce(), reason=reason))
+        self._count_restart()
+
+    def _count_restart(self) -> None:
+        self._restarts += 1
+        self._changed.notify_all()
 
     async def _close_with_sandbox(self) -> None:
         """Close the session when its sandbox has ended, unless another replica has adopted it."""

@@ -31,7 +31,7 @@ class SessionPlacement:
         sessions = await self.directory.all_open()
         elsewhere = sum(each.spec.tenant == tenant and each.owner != self.replica for each in sessions)
         if tenant_max is not None and elsewhere + here.count(tenant) >= tenant_max:
-            raise TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")
+            raise _too_many(tenant_max)
         if len(here) < self.sessions_max:
             return
         counts = dict.fromkeys((await self.membership.members()).members, 0)
@@ -45,3 +45,17 @@ class SessionPlacement:
                 "(PYEXEC_MAX_SESSIONS); close one, or try again later"
             )
         raise OwnedElsewhere(min(counts, key=lambda name: (counts[name], name)))
+
+    async def check_opened(self, tenant: str) -> None:
+        """Raise `TooManySessions` if the tenant has too many sessions now that a new one is in the log: another replica
+        may have opened one meanwhile. If both did at the same time, both must be closed."""
+        tenant_max = self.tenants.get(tenant).max_sessions
+        if tenant_max is None:
+            return
+        count = sum(each.spec.tenant == tenant for each in await self.directory.all_open())
+        if count > tenant_max:
+            raise _too_many(tenant_max)
+
+
+def _too_many(tenant_max: int) -> TooManySessions:
+    return TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")

@@ -20,6 +20,7 @@ from pyexec.errors import (
     SHUTTING_DOWN,
     KeyTaken,
     OwnedElsewhere,
+    TooManySessions,
     Unavailable,
 )
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
@@ -46,8 +47,7 @@ CLOSE_SECONDS = 10.0
 class Sessions:
     """The sessions of the deployment, as this replica can reach them. `serve` must be running while it is used.
 
-    Methods raise `UnknownSession`, `SessionEnded`, `Unavailable`, and `OwnedElsewhere` if another replica must handle
-    the request."""
+    Methods raise `UnknownSession`, `SessionEnded`, `Unavailable`, or `OwnedElsewhere` for a session of another one."""
 
     def __init__(
         self,
@@ -102,9 +102,7 @@ class Sessions:
             self._tasks = None
 
     async def drain(self, seconds: float) -> None:
-        """Accept nothing more, and wait for the running cells, at most `seconds`.
-
-        If no other replica can adopt the sessions, close them."""
+        """Wait for the running cells, at most `seconds`. If no other replica can adopt the sessions, close them."""
         self._draining = True
         async with anyio.create_task_group() as draining:
             for session in self._owned.values():
@@ -150,6 +148,12 @@ class Sessions:
         self._opening.pending.discard(session.id)
         if self._draining and not self._config.leave_open:
             await session.close(CloseReason.SHUTDOWN)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._placement.check_opened(tenant)
+        except (TooManySessions, Unavailable):
+            await session.close(CloseReason.DELETED)
+            raise
         return self._view(session.state)
 
     async def get(self, session_id: str, caller: Caller) -> SessionView:

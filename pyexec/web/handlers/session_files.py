@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 import anyio
 from aiohttp import web
@@ -10,7 +11,7 @@ from aiohttp_apispec import docs, match_info_schema, querystring_schema, respons
 
 from pyexec.codec import to_json
 from pyexec.domain.output_files import normalize_pattern
-from pyexec.errors import TooLarge
+from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.services.sessions.files import FileListing
 from pyexec.web.accept import TAR, prefers
 from pyexec.web.context import get_context, read_caller, read_session_id
@@ -118,7 +119,11 @@ async def delete_session_file(request: web.Request) -> web.StreamResponse:
 
 
 def _read_path(request: web.Request) -> str:
-    """Return the path of the file. The service checks it."""
+    """Return the path of the file. The service checks it, but cannot see which bytes were not UTF-8."""
+    try:
+        unquote_to_bytes(request.rel_url.raw_path).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the path is not UTF-8", field="path") from error
     return request.match_info["path"].rstrip("/")
 
 

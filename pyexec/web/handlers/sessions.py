@@ -16,9 +16,17 @@ from pyexec.codec import to_json
 from pyexec.domain.result import Result
 from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.session_view import SessionView
+from pyexec.errors import InvalidRequest
 from pyexec.services.active_runs import Run
 from pyexec.services.sessions.cells import Cell
-from pyexec.web.context import get_context, public, read_caller, read_session_id, read_tenant
+from pyexec.web.context import (
+    accepted_headers,
+    get_context,
+    public,
+    read_caller,
+    read_session_id,
+    read_tenant,
+)
 from pyexec.web.multipart import read_body, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.run_response import run_and_respond
@@ -26,6 +34,7 @@ from pyexec.web.schemas import (
     Accepted,
     IdempotencyHeader,
     parse_document,
+    read_header,
     read_idempotency_key,
     reject_query,
 )
@@ -64,6 +73,9 @@ async def open_session(request: web.Request) -> web.StreamResponse:
     Send the options as JSON; or, to begin with files, `multipart/form-data` with the parts `metadata` and `tar`. The
     response arrives once the interpreter is ready: after the setup, if packages must be installed."""
     reject_query(request)
+    if read_header(request, "Idempotency-Key") is not None:
+        text = "opening a session takes no Idempotency-Key; after a lost answer, look for the session in the list"
+        raise InvalidRequest(text, field="Idempotency-Key")
     sessions, caller, tenant = get_context(request).sessions, read_caller(request), read_tenant(request)
     await sessions.place(caller, tenant)
     if request.content_type.startswith("multipart/"):
@@ -152,7 +164,7 @@ async def session_eval_async(request: web.Request) -> web.StreamResponse:
     return web.json_response(
         to_json(Accepted(execution_id=execution_id)),
         status=HTTPStatus.ACCEPTED,
-        headers={"Location": f"/api/v1/executions/{execution_id}"},
+        headers=accepted_headers(request, execution_id),
     )
 
 

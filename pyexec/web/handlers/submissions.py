@@ -16,7 +16,7 @@ from pyexec.domain.result import Result
 from pyexec.domain.spec import PATH_LENGTH_MAX, EvalRequest, Metadata, SourceFile
 from pyexec.errors import InvalidRequest, quote
 from pyexec.services.uploads import Upload
-from pyexec.web.context import get_context, read_tenant
+from pyexec.web.context import accepted_headers, get_context, read_tenant
 from pyexec.web.multipart import read_body, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.run_response import run_and_respond
@@ -84,13 +84,11 @@ async def exec_async(request: web.Request) -> web.StreamResponse:
             identity="/api/v1/exec/async",
             tenant=read_tenant(request),
         )
-        context = get_context(request)
-        execution_id = await context.submissions.submit(upload)
-    headers = {"Location": f"/api/v1/executions/{execution_id}"}
-    if context.traces is not None and (traced := context.traces.known(execution_id)) is not None:
-        headers |= traced.headers()
+        execution_id = await get_context(request).submissions.submit(upload)
     return web.json_response(
-        to_json(Accepted(execution_id=execution_id)), status=HTTPStatus.ACCEPTED, headers=headers
+        to_json(Accepted(execution_id=execution_id)),
+        status=HTTPStatus.ACCEPTED,
+        headers=accepted_headers(request, execution_id),
     )
 
 

@@ -47,7 +47,9 @@ def session_types(run_options: dict[str, FieldDoc]) -> dict[type, TypeDoc]:
             idle_timeout_seconds=FieldDoc("Time without requests after which it is closed, in seconds.", 600),
             lifetime_seconds=FieldDoc("Time after which it is closed, in seconds.", 86400),
             interpreter_restarts=FieldDoc(
-                "How many times a new interpreter has replaced the one before, whose variables are lost.", 0
+                "How many times a new interpreter has replaced the one before, whose variables are lost. Counted up to "
+                "1000.",
+                0,
             ),
             cells=FieldDoc("The cells that have not ended."),
             replica=FieldDoc("The replica that owns it.", "rep_0190a2b4c6d87e1f"),

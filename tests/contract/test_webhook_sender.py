@@ -1,0 +1,64 @@
+"""Test that no URL ends the delivery of webhooks: an earlier version may have accepted one that cannot be reached."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.abc import SocketAttribute, SocketStream
+
+from pyexec.adapters.webhooks import HttpWebhooks
+from pyexec.domain.webhook_schedule import Outcome
+from pyexec.domain.webhooks import AllowedHost, WebhookPolicy
+
+POLICY = WebhookPolicy(hosts=[AllowedHost.parse("*.example.org")], default_secrets=[b"x" * 32])
+
+
+@pytest.mark.parametrize("host", ["a..example.org", f"{'a' * 64}.example.org", "127.0.0.1"])
+async def test_a_host_that_cannot_be_reached_is_an_attempt_that_failed(host: str) -> None:
+    sender = HttpWebhooks(POLICY)
+    try:
+        attempt = await sender.send(f"https://{host}/", {}, b"{}")
+    finally:
+        await sender.close()
+    assert attempt.outcome is Outcome.UNREACHABLE
+    assert attempt.reason
+
+
+@asynccontextmanager
+async def answering(data: bytes) -> AsyncIterator[int]:
+    """Send these bytes to each connection. Yield the port."""
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(data)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield listener.extra(SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\xff" * 500,
+        b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 9000,
+        b"HTTP/1.1 200 OK\r\nX\xff: y\r\n\r\n",
+    ],
+)
+async def test_the_reason_of_a_failure_has_no_path_and_is_short(data: bytes) -> None:
+    """The path of a URL may be secret, and the reason is logged."""
+    async with answering(data) as port:
+        sender = HttpWebhooks(WebhookPolicy(hosts=[AllowedHost.parse(f"http://127.0.0.1:{port}")]))
+        try:
+            attempt = await sender.send(f"http://127.0.0.1:{port}/a-secret?token=b-secret", {}, b"{}")
+        finally:
+            await sender.close()
+    assert attempt.outcome is Outcome.UNREACHABLE
+    assert "secret" not in attempt.reason
+    assert "\n" not in attempt.reason
+    assert 0 < len(attempt.reason) < 200

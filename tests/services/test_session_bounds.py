@@ -1,0 +1,95 @@
+"""Interpreter sessions: what takes no longer, and grows no larger, than its bound."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from pyexec.domain.session import SessionStatus
+from pyexec.domain.session_request import SessionRequest
+from pyexec.domain.spec import RequestedLimits
+from pyexec.errors import TooManySessions
+from pyexec.ports import Caller
+from pyexec.services.sessions import owned_session
+from pyexec.services.sessions.cells import CODE_SECONDS, INLINE_CODE_BYTES_MAX
+from tests.services.session_replicas import Scene, SessionLife, checked_scene, scripted
+
+__all__ = ["scripted"]
+
+SMALL = SessionRequest(config=RequestedLimits(memory_mb=64, disk_mb=64))
+LONG = "# " + INLINE_CODE_BYTES_MAX * "x"
+
+
+@pytest.fixture
+def scene(scripted: None) -> Iterator[Scene]:
+    with checked_scene() as scene:
+        yield scene
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_cell_whose_code_cannot_be_read_ends_and_the_next_one_runs(
+    scene: Scene, *, is_killed: bool
+) -> None:
+    """Long code is in the blob store, which may fail when the cell has its turn."""
+    life = scene.start()
+    session = scene.open(life)
+    first, long, last = scene.send(life, session), scene.send(life, session, LONG), scene.send(life, session)
+    scene.world.blobs.clear()
+    scene.finish()
+    scene.wait(5)
+    assert str(scene.state(long).phase) == "running"
+    if is_killed:
+        scene.kill(life, long)
+    else:
+        scene.wait(CODE_SECONDS)
+    assert scene.end(long) == (("killed", None) if is_killed else ("failed", "internal"))
+    scene.finish()
+    assert [scene.end(cell) for cell in (first, last)] == 2 * [("completed", None)]
+    assert LONG not in [cell.code for cell in scene.box().started]
+
+
+def test_the_log_of_a_session_keeps_a_bounded_number_of_restarts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every replica reads the whole log of a session, again and again."""
+    monkeypatch.setattr(owned_session, "RESTARTS_MAX", 3)
+    life = scene.start()
+    session = scene.open(life)
+    for _ in range(4):
+        view = scene.do(life.sessions.restart(session, Caller()), 40)
+    assert view.interpreter_restarts == 3
+    for _ in range(3):
+        scene.call(scene.box().restart, 30)
+    cell = scene.send(life, session)
+    scene.call(lambda: scene.box().finish(137, "timeout", restarted=True), 40)
+    assert scene.end(cell) == ("failed", "timeout")
+    assert scene.session(session).seq == 2 + 3
+    scene.close(life, session)
+    assert not scene.session(session).is_open
+
+
+async def opened(life: SessionLife) -> str:
+    try:
+        await life.sessions.open(SMALL, None, Caller(), "capped")
+    except TooManySessions:
+        return "too many"
+    return "opened"
+
+
+def test_two_replicas_do_not_open_more_sessions_than_a_tenant_may_have(scene: Scene) -> None:
+    """Each of them counts the sessions of the other before it opens one, which can take minutes."""
+    lives = scene.start(), scene.start()
+    answers: list[str] = []
+
+    async def send(life: SessionLife) -> None:
+        answers.append(await opened(life))
+
+    for life in lives:
+        scene.spawn(partial(send, life), "open a session", passes=0)
+    scene.wait(1)
+    views = scene.do(lives[0].sessions.list(Caller(tenant="capped")))
+    is_open = [view for view in views if view.status is SessionStatus.OPEN]
+    assert len(answers) == 2
+    assert len(is_open) == 2 - answers.count("too many") <= 1
+    scene.wait(5)
+    assert scene.do(opened(lives[0])) == ("too many" if is_open else "opened")
