@@ -28,7 +28,7 @@ raise ValueError({LONG!r})
 """
 TOO_WIDE = """() => [...document.querySelectorAll("main *, header *")]
   .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
-  .filter((element) => !element.closest(".scroll, .tabs, .editor, pre"))
+  .filter((element) => !element.closest(".scroll, .tabs, .editor, .terminal, pre"))
   .map((element) => element.outerHTML.slice(0, 200))
 """
 
@@ -88,8 +88,10 @@ async def test_idle_pages_cost_few_requests_and_next_to_nothing_of_consul(
             async with api_of(server.url) as api, opened(api) as session, page_of(server.url) as (first, _):
                 paths = await paths_of(session)
                 idle = await consul_requests(server, first)
+                browser = first.context.browser
+                assert browser is not None
                 for path, ready in paths.items():
-                    page = await first.context.new_page()
+                    page = await browser.new_page()
                     page.on("request", lambda _, path=path: requests.update([path]))
                     await open_page(page, server.url, path, ready)
                 await first.wait_for_timeout(1000)

@@ -9,8 +9,8 @@ import { OutputView } from "./output.js";
 
 export class Cell {
   id = null; // of its execution, as soon as the server has accepted it
-  #displays = new DisplaysView("h3");
-  #output = new OutputView("h3");
+  #displays = new DisplaysView("h3", "visually-hidden");
+  #output = new OutputView("h3", "visually-hidden");
   #head = h("p", { class: "headline" });
   #end = h("div", {});
   #hasEnded = false;

@@ -3,10 +3,11 @@
 import { AnsiReader } from "./ansi.js";
 import { download, executionPath } from "./api.js";
 import { announce, formatBytes, h } from "./dom.js";
-import { TextBlocks, WEIGHT_MAX } from "./text_blocks.js";
+import { TextBlocks } from "./text_blocks.js";
 
-const SLICE = 4 * 1024; // characters
+const SLICE = 1024; // characters
 const SLICES_MS = 8; // in one frame
+const PENDING_MAX = 16 * 1024 * 1024; // characters that wait; by default, no program prints so much
 const ANNOUNCED = 16 * 1024; // a screen reader reads no more than this
 const STREAMS = ["stdout", "stderr", "setup"];
 
@@ -18,7 +19,7 @@ export class OutputView {
   #bytes = 0;
   #isCut = false;
 
-  constructor(heading = "h2") {
+  constructor(heading = "h2", headingClass = null) {
     this.size = h("span", { class: "muted" });
     this.saveButton = h("button", { type: "button", class: "quiet", hidden: true }, "Save as file");
     this.note = h("p", { class: "notice", hidden: true });
@@ -26,7 +27,7 @@ export class OutputView {
     this.terminal = h("div", { class: "terminal", role: "log", "aria-live": "polite", "aria-label": "Output", tabindex: "0", dir: "ltr" }, this.blocks.element);
     this.scroll = new ScrollToEnd(this.terminal, this.blocks.element);
     this.element = h("section", { class: "output" },
-      h("header", {}, h(heading, {}, "Output"), this.size, this.saveButton),
+      h("header", {}, h(heading, { class: headingClass }, "Output"), this.size, this.saveButton),
       this.note, this.terminal);
     this.clear();
   }
@@ -46,18 +47,22 @@ export class OutputView {
     this.saveButton.onclick = () => download(`${executionPath(id)}/logs`, `${id}.log`).catch((error) => announce(error.message));
   }
 
-  /** Add bytes of a stream. They appear within the next frames; what would leave the page at once is left out. */
+  /** Add bytes of a stream. They appear within the next frames. */
   push(stream, bytes) {
     this.#bytes += bytes.length;
     const text = this.#readers[stream].decoder.decode(bytes, { stream: true });
     this.#pending.push({ stream, text });
     this.#pendingLength += text.length;
-    while (this.#pendingLength - this.#pending[0].text.length > WEIGHT_MAX) {
-      this.#pendingLength -= this.#pending.shift().text.length;
-      this.#isCut = true;
-      for (const { ansi } of Object.values(this.#readers)) ansi.reset();
-    }
+    if (this.#pendingLength > PENDING_MAX) this.#cut();
     this.#schedule();
+  }
+
+  /** Leave out text that waits, and what is before it. */
+  #cut() {
+    while (this.#pendingLength > PENDING_MAX / 2) this.#pendingLength -= this.#pending.shift().text.length;
+    for (const { ansi } of Object.values(this.#readers)) ansi.reset();
+    this.blocks.clear();
+    this.#isCut = true;
   }
 
   #schedule() {

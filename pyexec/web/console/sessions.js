@@ -6,6 +6,7 @@ import { badge, h, plural, problem, timeOf } from "./dom.js";
 const WAIT_SECONDS = 30;
 const PAUSE_SECONDS = 1; // between two requests, however busy the server is
 const RETRY_SECONDS = 5;
+const WIDE_ONLY = new Set(["Replica", "Image"]);
 const NONE = "This server has no sessions.";
 const REASONS = {
   deleted: "Closed by a client.",
@@ -38,7 +39,7 @@ class SessionsPage {
     this.errors = h("div", {});
     this.count = h("span", { class: "muted" });
     this.rows = h("tbody", {});
-    const head = ["Status", "Opened", "State", "Replica", "Image", "Session"].map((name) => h("th", { scope: "col" }, name));
+    const head = ["Status", "Opened", "State", "Replica", "Image", "Session"].map((name) => h("th", { scope: "col", class: WIDE_ONLY.has(name) ? "wide-only" : null }, name));
     this.table = h("table", { class: "boxed", hidden: true }, h("caption", { class: "visually-hidden" }, "Sessions, newest first"), h("thead", {}, h("tr", {}, head)), this.rows);
     this.packages = h("input", { type: "text", id: "session-requirements", placeholder: "numpy pandas", spellcheck: "false", autocapitalize: "off" });
     this.openButton = h("button", { type: "submit", class: "primary" }, "Open a session");
@@ -126,7 +127,7 @@ function rowOf(session) {
     h("td", {}, badge(session.status)),
     h("td", {}, timeOf(session.created_at)),
     h("td", {}, session.status === "open" ? restarts || "Ready for cells." : closeReason(session.close_reason)),
-    h("td", { class: "mono" }, session.replica ?? ""),
-    h("td", { class: "mono" }, session.docker_image ?? ""),
+    h("td", { class: "mono wide-only" }, session.replica ?? ""),
+    h("td", { class: "mono wide-only" }, session.docker_image ?? ""),
     h("td", {}, h("a", { class: "id", href: `#/sessions/${session.id}`, title: session.id, "aria-label": `Session ${session.id}` }, `…${session.id.slice(-8)}`)));
 }

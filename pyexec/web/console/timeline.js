@@ -72,8 +72,8 @@ export class TimelineView {
     const rows = bars.flatMap((bar, index) => {
       const hue = `r${Math.max(0, replicas.indexOf(bar.replica)) % 4}`;
       return [
-        h("div", { class: "label" }, bar.name, bar.replica && h("span", { class: `replica ${hue}`, title: bar.replica }, bar.replica)),
-        h("div", { class: "track" }, lines(),
+        h("div", { class: "label" }, h("span", { class: "phase" }, bar.name), bar.replica && h("span", { class: `replica ${hue}`, title: bar.replica }, bar.replica)),
+        h("div", { class: MARKED.has(bar.type) || index === bars.length - 1 ? "track marked" : "track" }, lines(),
           h("span", { class: `bar ${bar.kind} ${hue}`, style: { left: at(bar.start), width: at(bar.seconds) } }),
           MARKED.has(bar.type) && h("span", { class: `mark ${bar.type}`, style: { left: at(bar.start) } }),
           index === bars.length - 1 && ENDS.has(last.type) && h("span", { class: `mark ${last.type}`, style: { left: at(bar.start + bar.seconds) } }),
