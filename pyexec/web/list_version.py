@@ -4,7 +4,7 @@ import re
 
 from aiohttp import web
 
-_VERSION = re.compile("[0-9]{1,20}", re.ASCII)
+_VERSION = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 def known_version(request: web.Request) -> int | None:

@@ -22,7 +22,7 @@ from tests.support.sessions import opened
 
 FOLDER = Path("docs/console")
 IMAGE = "python-ipython:3.12"
-WIDTH, SCALE, COLOURS = 1060, 2, 96
+WIDTH, SCALE, COLOURS = 1060, 2, 192
 BARS = """\
 import time
 from IPython.display import SVG
@@ -76,10 +76,10 @@ async def take_session(page: Page, url: str, api: Api) -> None:
             cell = await run_cell(page, number, code)
             await expect(outcome(cell)).to_have_text("Finished.")
         await page.evaluate("scrollTo(0, 0)")
-        await take(page, "session", 1180)
+        await take(page, "session", 1250)
         await page.goto(f"{url}/#/sessions")
         await expect(page.locator("tbody tr")).to_have_count(1)
-        await take(page, "sessions", 330)
+        await take(page, "sessions", 360)
 
 
 async def take_timeline(page: Page, cluster: Cluster, api: Api) -> None:
@@ -91,7 +91,7 @@ async def take_timeline(page: Page, cluster: Cluster, api: Api) -> None:
             await other.run(code)
         await page.goto(f"{second.url}/#/cluster")
         await expect(page.locator(".card")).to_have_count(2)
-        await take(page, "cluster", 480)
+        await take(page, "cluster", 620)
     await first.kill()
     await api.ended(lost)
     await page.goto(f"{second.url}/#/executions/{lost}")
