@@ -18,15 +18,15 @@ export class Cell {
   /** `code` is null if it was run elsewhere: the server does not keep it. `edit` copies it into the editor. */
   constructor(code, edit) {
     this.number = h("h2", { class: "number" });
-    const editButton = code !== null && h("button", { type: "button", class: "quiet", onclick: () => edit(code) }, "Edit");
+    this.editButton = code !== null && h("button", { type: "button", class: "quiet", onclick: () => edit(code) }, "Edit");
     this.stopButton = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => this.#stop() }, "Stop");
-    this.link = h("span", {});
+    this.link = h("a", { class: "quiet", hidden: true }, "Details");
     const source = code === null
       ? h("p", { class: "muted" }, "The code of this cell was sent from elsewhere. The server does not keep it.")
       : h("pre", { class: "plain source", dir: "ltr", tabindex: "0" }, code);
     this.#output.element.hidden = true;
     this.element = h("article", { class: "card cell-card" },
-      h("header", {}, this.number, this.#head, h("span", { class: "cell-actions" }, this.stopButton, editButton, this.link)),
+      h("header", {}, this.number, this.#head, h("span", { class: "cell-actions" }, this.stopButton, this.editButton, this.link)),
       source, this.#displays.element, this.#output.element, this.#end);
     this.show("pending", "Sending");
   }
@@ -38,6 +38,9 @@ export class Cell {
   setNumber(number) {
     this.number.textContent = `[${number}]`;
     this.element.setAttribute("aria-label", `Cell ${number}`);
+    for (const [control, label] of [[this.editButton, "Edit"], [this.stopButton, "Stop"], [this.link, "Details of"]]) {
+      if (control) control.setAttribute("aria-label", `${label} cell ${number}`);
+    }
   }
 
   show(status, text) {
@@ -48,7 +51,8 @@ export class Cell {
     this.id = id;
     this.#output.setExecution(id);
     this.stopButton.hidden = false;
-    this.link.replaceChildren(h("a", { class: "quiet", href: `#/executions/${id}`, "aria-label": "Open the execution" }, "Details"));
+    this.link.href = `#/executions/${id}`;
+    this.link.hidden = false;
     this.show("pending", "Waiting");
   }
 
@@ -68,7 +72,7 @@ export class Cell {
   forget() {
     this.#close();
     this.#head.replaceChildren(h("span", { class: "muted" }, "The server no longer keeps the output of this cell."));
-    this.link.replaceChildren();
+    this.link.hidden = true;
   }
 
   fail(error) {
