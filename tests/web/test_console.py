@@ -130,7 +130,7 @@ async def test_long_output_leaves_the_page_small(page: Page) -> None:
 
 
 async def test_a_progress_bar_leaves_the_output_before_it(page: Page) -> None:
-    """The rewritten line has more characters than the page keeps; control characters have an element each."""
+    """The line is rewritten with more characters than the page keeps. Control characters need few elements."""
     await run(
         page, "print('first'); print('\\0' * 300_000); print(*(f'{n:>60}' for n in range(9000)), sep='\\r')"
     )
