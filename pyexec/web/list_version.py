@@ -4,7 +4,8 @@ import re
 
 from aiohttp import web
 
-_VERSION = re.compile("[0-9]{1,18}", re.ASCII)
+# A larger number is no index of Consul.
+_VERSION = re.compile("[0-9]{1,19}", re.ASCII)
 
 
 def known_version(request: web.Request) -> int | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from unittest.mock import Mock
 
+import anyio
 from attrs import define, field
 
 from pyexec.aio import Broadcast
@@ -20,6 +21,7 @@ class CountedLog:
 
     sessions: dict[str, list[SessionEvent]]
     reads: list[str] = field(factory=list)
+    lists: int = 0
     version: int = 1
     changed: Broadcast = field(factory=Broadcast)
 
@@ -28,10 +30,15 @@ class CountedLog:
         return self.sessions[session_id]
 
     async def all(self, since: int | None = None) -> SessionIndex:
+        self.lists += 1
         while self.version == since:
             await self.changed.wait()
         lengths = {name: len(events) for name, events in self.sessions.items()}
         return SessionIndex(version=self.version, lengths=lengths)
+
+    async def change(self) -> None:
+        self.version += 1
+        self.changed.notify_all()
 
 
 async def test_only_sessions_that_have_changed_are_read_again() -> None:
@@ -46,10 +53,13 @@ async def test_only_sessions_that_have_changed_are_read_again() -> None:
     assert [session.id for session in await directory.all()] == [SECOND]
 
 
-async def test_a_wait_ends_with_the_next_version_or_when_the_time_is_up() -> None:
+async def test_a_wait_is_one_request_and_ends_with_the_next_version_or_when_the_time_is_up() -> None:
     log = CountedLog({FIRST: [opened()]})
     directory = SessionDirectory(Mock(all=log.all), Mock())
     assert await directory.version(None, 60) == 1
     assert await directory.version(1, 0.01) == 1
-    log.version = 2
-    assert await directory.version(1, 60) == 2
+    assert (log.lists, log.reads) == (2, [])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(log.change, name="change")
+        assert await directory.version(1, 60) == 2
+    assert (log.lists, log.reads) == (3, [])

@@ -2,19 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
-from tests.support.api import Api, api_of
+from tests.support.api import Api
 from tests.support.browser import page_of
 from tests.support.console import console
-from tests.support.consul import dev_agent, free_ports
-from tests.support.metrics import figures
-from tests.support.server import Server, running_server
-from tests.support.sessions import Session, opened
+from tests.support.server import Server
+from tests.support.sessions import Session
 
 IDLE_SECONDS = 4
 PHONE = {"width": 360, "height": 740}
@@ -35,10 +32,6 @@ TOO_WIDE = """() => [...document.querySelectorAll("main *, header *")]
 
 @pytest.fixture
 async def paths(api: Api, session: Session) -> Mapping[str, str]:
-    return await paths_of(session)
-
-
-async def paths_of(session: Session) -> Mapping[str, str]:
     """Return the fragment of each page, and what it shows when it is ready."""
     execution = (await session.result(CELL))["execution_id"]
     return {
@@ -75,34 +68,20 @@ async def test_every_page_fits_on_a_phone(server: Server, paths: Mapping[str, st
             assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
 
 
-@pytest.mark.independent
-async def test_idle_pages_cost_few_requests_and_next_to_nothing_of_consul(
-    session_image: str, tmp_path: Path
+async def test_an_idle_page_sends_at_most_one_request_a_second(
+    server: Server, paths: Mapping[str, str]
 ) -> None:
-    """Each page sends at most one request a second. A wait for a change is one request to Consul, if any."""
+    """Pages that wait for a change send even less. `tests/services/test_session_directory.py`, `test_list_changes.py`
+    and `tests/services/test_cluster.py` test that such a request costs Consul nothing, or one wait for a change."""
     requests: Counter[str] = Counter()
-    (port,) = free_ports(["replica"]).values()
-    with dev_agent(tmp_path / "consul") as consul:
-        settings = {"consul_addr": consul.address, "port": str(port), "warm_pool": "0"}
-        with running_server(tmp_path / "data", session_image, **settings) as server:
-            async with api_of(server.url) as api, opened(api) as session, page_of(server.url) as (first, _):
-                paths = await paths_of(session)
-                idle = await consul_requests(server, first)
-                browser = first.context.browser
-                assert browser is not None
-                for path, ready in paths.items():
-                    page = await browser.new_page()
-                    page.on("request", lambda _, path=path: requests.update([path]))
-                    await open_page(page, server.url, path, ready)
-                await first.wait_for_timeout(1000)
-                requests.clear()
-                with_pages = await consul_requests(server, first)
-    assert all(count <= IDLE_SECONDS for count in requests.values()), requests
-    assert with_pages - idle <= 2, (idle, with_pages)
-
-
-async def consul_requests(server: Server, page: Page) -> float:
-    """Return the number of requests to Consul in some seconds."""
-    before = await figures(server.url)
-    await page.wait_for_timeout(1000 * IDLE_SECONDS)
-    return sum((await figures(server.url)).since(before, "pyexec_consul_requests_total").values())
+    async with page_of(server.url) as (first, _):
+        browser = first.context.browser
+        assert browser is not None
+        for path, ready in paths.items():
+            page = await browser.new_page()
+            page.on("request", lambda _, path=path: requests.update([path]))
+            await open_page(page, server.url, path, ready)
+        await first.wait_for_timeout(1000)
+        requests.clear()
+        await first.wait_for_timeout(1000 * IDLE_SECONDS)
+    assert all(count <= IDLE_SECONDS / 2 for count in requests.values()), requests
