@@ -94,6 +94,7 @@ class SessionPage {
       } catch (error) {
         if (signal.aborted) return;
         this.#fail(error);
+        this.#tag = null; // a server that was restarted may count from the beginning
         if (error.status === 401 || error.status === 404) return;
         await sleep(RETRY_SECONDS, signal);
       }

@@ -78,6 +78,7 @@ class SessionsPage {
       } catch (error) {
         if (signal.aborted) return;
         this.#fail(error);
+        this.#tag = null; // a server that was restarted may count from the beginning
         if (error.status === 401 || error.status === 404) return;
         await sleep(RETRY_SECONDS, signal);
       }
