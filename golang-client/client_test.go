@@ -137,13 +137,16 @@ func TestPagesAreFetchedOnlyWhenNeeded(t *testing.T) {
 	page := `{"executions": [` + done + "," + done + `], "next_cursor": "c"}`
 	server := serve(t, respond(200, page), respond(200, page))
 	count := 0
-	for _, err := range server.client.List(t.Context(), Listing{Status: Completed, Limit: 3}) {
+	for _, err := range server.client.List(t.Context(), Listing{Status: Completed, Limit: 3, SessionID: "ses_1"}) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		count++
 	}
-	want := []string{"GET /api/v1/executions?limit=3&status=completed", "GET /api/v1/executions?cursor=c&limit=1&status=completed"}
+	want := []string{
+		"GET /api/v1/executions?limit=3&session_id=ses_1&status=completed",
+		"GET /api/v1/executions?cursor=c&limit=1&session_id=ses_1&status=completed",
+	}
 	if count != 3 || !reflect.DeepEqual(server.paths(), want) {
 		t.Error(count, server.paths())
 	}

@@ -58,8 +58,9 @@ func (c *Client) Kill(ctx context.Context, executionID string) (Status, error) {
 
 // Listing selects the executions of [Client.List].
 type Listing struct {
-	Status Status // only executions with this status; empty means all
-	Limit  int    // at most this many executions; 0 means all
+	Status    Status // only executions with this status; empty means all
+	Limit     int    // at most this many executions; 0 means all
+	SessionID string // only the cells of this interpreter session; empty means all executions
 }
 
 // List yields executions, newest first, without their output. The server cuts the entrypoint, the error and the value;
@@ -68,7 +69,7 @@ func (c *Client) List(ctx context.Context, listing Listing) iter.Seq2[*Result, e
 	return func(yield func(*Result, error) bool) {
 		left, cursor := listing.Limit, ""
 		for {
-			page, err := c.page(ctx, listing.Status, left, cursor)
+			page, err := c.page(ctx, listing, left, cursor)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -94,9 +95,9 @@ type page struct {
 	NextCursor string            `json:"next_cursor"`
 }
 
-func (c *Client) page(ctx context.Context, status Status, left int, cursor string) (*page, error) {
+func (c *Client) page(ctx context.Context, listing Listing, left int, cursor string) (*page, error) {
 	var received page
-	body, err := c.http.json(ctx, pageRequest(status, left, cursor, c.retry), &received)
+	body, err := c.http.json(ctx, pageRequest(listing, left, cursor, c.retry), &received)
 	if err == nil && received.Executions == nil {
 		err = answerError("invalid response from the server: executions is missing: %s", excerpt(body))
 	}

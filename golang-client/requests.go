@@ -113,13 +113,16 @@ func eventsRequest(executionID, after string, retry Retry) (request, error) {
 	return req, err
 }
 
-func pageRequest(status Status, left int, cursor string, retry Retry) request {
+func pageRequest(listing Listing, left int, cursor string, retry Retry) request {
 	if left == 0 || left > pageSize {
 		left = pageSize
 	}
 	query := map[string]string{"limit": strconv.Itoa(left)}
-	if status != "" {
-		query["status"] = string(status)
+	if listing.Status != "" {
+		query["status"] = string(listing.Status)
+	}
+	if listing.SessionID != "" {
+		query["session_id"] = listing.SessionID
 	}
 	if cursor != "" {
 		query["cursor"] = cursor

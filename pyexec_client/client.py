@@ -184,15 +184,16 @@ class AsyncClient:
         return Status(_required(response, "status", str))
 
     async def list(
-        self, *, status: str | None = None, limit: int | None = None
+        self, *, status: str | None = None, limit: int | None = None, session_id: str | None = None
     ) -> AsyncGenerator[Result, None]:
-        """Yield executions, newest first, without their output; at most `limit` of them.
+        """Yield executions, newest first, without their output; at most `limit` of them; with `session_id`, only the
+        cells of that session.
 
         The server cuts `entrypoint`, `error` and `result`; `get` returns them whole.
         """
         left, cursor = None if limit is None else whole_number("limit", limit), None
         while left is None or left > 0:
-            page = await self._http.json(requests.page(status, left, cursor, self._retry))
+            page = await self._http.json(requests.page(status, left, cursor, self._retry, session_id))
             entries = _required(page, "executions", list)[:left]
             for entry in entries:
                 yield Result.from_json(entry)

@@ -111,12 +111,15 @@ def kill(execution_id: str, retry: Retry) -> Request:
     return Request(method="DELETE", path=_path(execution_id), retry=retry)
 
 
-def page(status: str | None, left: int | None, cursor: str | None, retry: Retry) -> Request:
+def page(
+    status: str | None, left: int | None, cursor: str | None, retry: Retry, session_id: str | None = None
+) -> Request:
     """Build the request for one page of the list, with at most `left` entries."""
     query = {
         "limit": str(_PAGE_SIZE if left is None else min(left, _PAGE_SIZE)),
         "status": status,
         "cursor": cursor,
+        "session_id": session_id,
     }
     given = {name: value for name, value in query.items() if value}
     return Request(method="GET", path=f"{API}/executions", query=given, retry=retry)

@@ -1,6 +1,9 @@
-"""Derive the spans of an execution from its events: one span for each phase, and one for the whole execution."""
+"""Derive the spans of an execution from its events: one span for each phase, and one for the whole execution.
+
+The phases have the names of the timeline."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -13,12 +16,14 @@ from pyexec.domain.events import (
     Failed,
     Finished,
     Killed,
+    KillRequested,
     Preparing,
     Released,
     Running,
     Submitted,
     Terminal,
 )
+from pyexec.domain.timeline import PhaseName
 from pyexec.domain.trace_context import TraceContext
 
 Attributes = Mapping[str, str | int]
@@ -58,15 +63,17 @@ class _OpenPhase:
 
 @frozen(kw_only=True)
 class Trace:
-    """The trace of an execution after `seq` events: the span of the whole execution, and the phases in progress."""
+    """The trace of an execution after `seq` events: the span of the whole execution, and the phase in progress. After
+    a kill request, that is the phase `completing`, whose span is exported at the end."""
 
     context: TraceContext
     parent: TraceContext | None
     tenant: str
     submitted_at: datetime
     seq: int
-    phases: tuple[_OpenPhase, ...]
+    phase: _OpenPhase | None
     owner: str | None = None
+    kill_requested_at: datetime | None = None
     history: tuple[tuple[str, datetime], ...] = ()
 
 
@@ -78,36 +85,44 @@ def begin(submitted: Submitted, context: TraceContext, parent: TraceContext | No
         tenant=submitted.spec.tenant,
         submitted_at=submitted.at,
         seq=1,
-        phases=(_phase("queue", submitted),),
+        phase=_phase(PhaseName.QUEUED, submitted),
         history=(("submitted", submitted.at),),
     )
 
 
 def advance(trace: Trace, event: Event) -> tuple[Trace, Sequence[Span]]:
-    """Return the trace after one more event, and the spans of the phases that the event ends."""
-    phases, owner, ended = trace.phases, trace.owner, True
+    """Return the trace after one more event, and the span of the phase that the event ends."""
+    phase, owner, kill_requested_at = trace.phase, trace.owner, trace.kill_requested_at
     match event:
         case Claimed():
             owner = event.replica
-            phases = (_phase("prepare", event, owner),)
+            phase = _phase(PhaseName.CLAIMED, event, owner)
         case Preparing():
-            ended = False
-            phases = (*phases, _phase("setup", event, owner))
+            phase = _phase(PhaseName.PREPARING, event, owner)
         case Released():
             owner = None
-            phases = (_phase("queue", event),)
+            phase = _phase(PhaseName.QUEUED, event)
         case Running():
-            phases = (_phase("run", event, owner),)
+            phase = _phase(PhaseName.RUNNING, event, owner)
         case Adopted():
             owner = event.replica
-            phases = (_phase("run", event, owner),)
+            phase = _phase(PhaseName.RUNNING, event, owner)
+        case KillRequested():
+            kill_requested_at = kill_requested_at or event.at
         case Finished() | Failed() | Killed():
-            phases = ()
-        case _:
-            ended = False
-    spans = [phase.ended(event.at) for phase in trace.phases] if ended else []
-    history = (*trace.history, (type(event).__name__.lower(), event.at))
-    return evolve(trace, seq=trace.seq + 1, phases=phases, owner=owner, history=history), spans
+            phase = None
+    if kill_requested_at is not None:
+        phase = None
+    spans = [trace.phase.ended(event.at)] if trace.phase is not None and phase is not trace.phase else []
+    after = evolve(
+        trace,
+        seq=trace.seq + 1,
+        phase=phase,
+        owner=owner,
+        kill_requested_at=kill_requested_at,
+        history=(*trace.history, (_name_of(event), event.at)),
+    )
+    return after, spans
 
 
 def accept_span(trace: Trace, committed_at: datetime) -> Span:
@@ -116,14 +131,16 @@ def accept_span(trace: Trace, committed_at: datetime) -> Span:
     return Span(name="accept", start=trace.submitted_at, end=end, span_id=_hash(trace.context.span_id))
 
 
-def complete_span(terminal: Terminal, program_ended: datetime | None, committed_at: datetime) -> Span:
-    """Return the span from the end of the program until the terminal event was durable."""
-    start = terminal.at if program_ended is None else program_ended
+def completing_span(
+    trace: Trace, terminal: Terminal, program_ended: datetime | None, committed_at: datetime
+) -> Span:
+    """Return the span from the kill request, or the end of the program, until the terminal event was durable."""
+    start = trace.kill_requested_at or program_ended or terminal.at
     return Span(
-        name="complete",
+        name=PhaseName.COMPLETING.value,
         start=start,
         end=max(start, committed_at),
-        span_id=_hash(terminal.nonce + " complete"),
+        span_id=_hash(terminal.nonce + " completing"),
     )
 
 
@@ -132,7 +149,7 @@ def execution_span(trace: Trace, execution_id: str, terminal: Terminal, committe
     attributes: dict[str, str | int] = {
         "pyexec.execution_id": execution_id,
         "pyexec.tenant": trace.tenant,
-        "pyexec.status": type(terminal).__name__.lower().replace("finished", "completed"),
+        "pyexec.status": _name_of(terminal).replace("finished", "completed"),
     }
     if isinstance(terminal, Finished | Failed) and terminal.exit_code is not None:
         attributes["pyexec.exit_code"] = terminal.exit_code
@@ -149,8 +166,13 @@ def execution_span(trace: Trace, execution_id: str, terminal: Terminal, committe
     )
 
 
-def _phase(name: str, event: Event, replica: str | None = None) -> _OpenPhase:
-    return _OpenPhase(name=name, start=event.at, span_id=_hash(event.nonce), replica=replica)
+def _phase(name: PhaseName, event: Event, replica: str | None = None) -> _OpenPhase:
+    return _OpenPhase(name=name.value, start=event.at, span_id=_hash(event.nonce), replica=replica)
+
+
+def _name_of(event: Event) -> str:
+    """Return the name of an event as in the event log."""
+    return re.sub("(?<!^)([A-Z])", r"_\1", type(event).__name__).lower()
 
 
 def _hash(text: str) -> str:

@@ -41,19 +41,26 @@ class Listing:
         return known
 
     async def page(
-        self, status: Status | None, limit: int, cursor: str | None, caller: Caller
+        self,
+        status: Status | None,
+        limit: int,
+        cursor: str | None,
+        caller: Caller,
+        session_id: str | None = None,
     ) -> tuple[Sequence[Summary], str | None]:
-        """Return executions without their output, newest first, and the cursor of the next page.
+        """Return executions without their output, newest first, and the cursor of the next page; with `session_id`,
+        only the cells of that session.
 
         Executions of other tenants, and those whose log cannot be read, are left out. After `SCAN_MAX` executions the
         page ends, even if it has fewer than `limit`."""
-        batch = limit if caller.tenant is None else SCAN_MAX
+        batch = limit if caller.tenant is None and session_id is None else SCAN_MAX
         page = await self._log.list_executions(status=status, limit=batch, cursor=cursor)
         summaries: list[Summary] = []
         for execution_id, next_id in pairwise([*page.ids, None]):
             if (
                 execution_id is not None
                 and (summary := await self._summary(execution_id, caller)) is not None
+                and session_id in (None, summary.session_id)
             ):
                 summaries.append(summary)
             if len(summaries) == limit and next_id is not None:

@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Submitted, Terminal
 from pyexec.domain.execution import Execution
-from pyexec.domain.trace import Span, Trace, accept_span, advance, begin, complete_span, execution_span
+from pyexec.domain.trace import Span, Trace, accept_span, advance, begin, completing_span, execution_span
 from pyexec.domain.trace_context import TraceContext, execution_context, parse_trace_context
 from pyexec.metric_types import Counter, Gauge, Histogram
 from pyexec.metrics import STEP_SECONDS, Meter
@@ -95,7 +95,7 @@ class ExecutionTraces:
         if before is None:
             spans.append(accept_span(trace, committed_at))
         if isinstance(last, Terminal):
-            spans.append(complete_span(last, program_ended, committed_at))
+            spans.append(completing_span(trace, last, program_ended, committed_at))
         self._remember(execution_id, trace)
         spans += [_step_span(step) for step in steps if step.name != _PROGRAM]
         if trace.context.sampled:

@@ -62,6 +62,7 @@ class ListQuery:
     """Query of `GET /executions`."""
 
     status: Status | None = None
+    session_id: str | None = None
     limit: int = field(default=50, metadata={"minimum": 1, "maximum": 500})
     cursor: str | None = None
     wait: float = field(default=0.0, metadata={"minimum": 0, "maximum": 60})

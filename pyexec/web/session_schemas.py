@@ -47,6 +47,13 @@ class CellRequest:
 
 
 @frozen(kw_only=True)
+class SessionListQuery:
+    """Query of `GET /sessions`."""
+
+    wait: float = field(default=0.0, metadata={"minimum": 0, "maximum": 60})
+
+
+@frozen(kw_only=True)
 class SessionListing:
     """All sessions, newest first."""
 

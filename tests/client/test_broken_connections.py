@@ -243,9 +243,12 @@ async def test_pages_are_fetched_only_when_needed(flawed, client):
         status(200, {"executions": [entry, entry], "next_cursor": "c"}),
         status(200, {"executions": [entry, entry], "next_cursor": "d"}),
     ]
-    assert len([result async for result in client.list(status="completed", limit=3)]) == 3
+    assert len([result async for result in client.list(status="completed", limit=3, session_id="ses_1")]) == 3
     paths = [path.split("?")[1] for _, path, _ in flawed.requests]
-    assert paths == ["limit=3&status=completed", "limit=1&status=completed&cursor=c"]
+    assert paths == [
+        "limit=3&status=completed&session_id=ses_1",
+        "limit=1&status=completed&cursor=c&session_id=ses_1",
+    ]
 
 
 async def test_an_error_of_the_source_is_raised_unchanged(flawed, client, tmp_path):

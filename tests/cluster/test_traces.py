@@ -38,8 +38,8 @@ async def test_the_replica_that_runs_it_continues_the_trace(
                 answer = await there.get(f"/api/v1/executions/{execution}")
                 spans = await collector.trace(TRACE)
                 await here.request("DELETE", f"/api/v1/executions/{busy}")
-    assert spans["accept"][0] != spans["run"][0]
-    assert spans["run"][0] == spans["prepare"][0] == spans["complete"][0] == spans["execution"][0]
+    assert spans["accept"][0] != spans["running"][0]
+    assert spans["running"][0] == spans["claimed"][0] == spans["completing"][0] == spans["execution"][0]
     _, whole = spans["execution"]
     assert whole.parent_span_id.hex() == PARENT
     assert all(

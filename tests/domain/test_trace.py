@@ -5,20 +5,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pyexec.codec import decode_event, encode_event
+from pyexec.codec import decode_event, encode_event, event_name
 from pyexec.domain.events import (
     Adopted,
     Claimed,
     Event,
     Finished,
     Killed,
+    KillRequested,
     Preparing,
     Released,
     Running,
     Submitted,
+    Terminal,
 )
 from pyexec.domain.spec import Limits, Spec
-from pyexec.domain.trace import Span, advance, begin
+from pyexec.domain.timeline import timeline
+from pyexec.domain.trace import Span, advance, begin, completing_span
 from pyexec.domain.trace_context import execution_context, parse_trace_context
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -39,8 +42,10 @@ def spans_of(events: Sequence[Event]) -> list[Span]:
     for event in others:
         trace, ended = advance(trace, event)
         spans += ended
-    assert not trace.phases
-    return spans
+    assert trace.phase is None
+    last = others[-1]
+    assert isinstance(last, Terminal)
+    return [*spans, completing_span(trace, last, None, last.at)] if trace.kill_requested_at else spans
 
 
 @pytest.mark.parametrize(
@@ -112,15 +117,33 @@ def test_each_phase_is_a_span_of_the_replica_that_owned_it() -> None:
     )
     found = [(span.name, span.start, span.end, span.attributes.get("pyexec.replica")) for span in spans]
     assert found == [
-        ("queue", at(0), at(1), None),
-        ("prepare", at(1), at(2), "a"),
-        ("queue", at(2), at(3), None),
-        ("prepare", at(3), at(5), "b"),
-        ("setup", at(4), at(5), "b"),
-        ("run", at(5), at(6), "b"),
-        ("run", at(6), at(7), "c"),
+        ("queued", at(0), at(1), None),
+        ("claimed", at(1), at(2), "a"),
+        ("queued", at(2), at(3), None),
+        ("claimed", at(3), at(4), "b"),
+        ("preparing", at(4), at(5), "b"),
+        ("running", at(5), at(6), "b"),
+        ("running", at(6), at(7), "c"),
     ]
     assert len({span.span_id for span in spans}) == len(spans)
+
+
+def test_the_spans_are_the_phases_of_the_timeline() -> None:
+    events: list[Event] = [
+        Submitted(at=at(0), nonce="1", spec=SPEC),
+        Claimed(at=at(1), nonce="2", replica="a"),
+        Preparing(at=at(3), nonce="3"),
+        Running(at=at(6), nonce="4", engine="e", container="c"),
+        KillRequested(at=at(10), nonce="5"),
+        Killed(at=at(15), nonce="6"),
+    ]
+    names = [event_name(event) for event in events]
+    phases = [(each.name, each.seconds) for each in timeline(ID, events, names, at(15)).phases]
+    assert [(span.name, (span.end - span.start).total_seconds()) for span in spans_of(events)] == phases
+    trace = begin(Submitted(at=at(0), nonce="1", spec=SPEC), execution_context(ID, None, sampled=True), None)
+    for event in events[1:]:
+        trace, _ = advance(trace, event)
+    assert [name for name, _ in trace.history] == names
 
 
 def test_no_span_ends_before_its_start() -> None:

@@ -19,7 +19,7 @@ from tests.support.server import running_server
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
-PHASES = {"execution", "accept", "queue", "prepare", "run", "complete"}
+PHASES = {"execution", "accept", "queued", "claimed", "running", "completing"}
 
 
 async def test_a_run_is_one_trace_below_the_callers_span(

@@ -20,9 +20,9 @@ def executable() -> str:
 
 
 @asynccontextmanager
-async def page_of(url: str) -> AsyncIterator[tuple[Page, list[str]]]:
-    """Open a page; yield it and a list of problems: script errors, browser errors, and requests to other servers, which
-    are aborted."""
+async def page_of(url: str, *, scale: float = 1) -> AsyncIterator[tuple[Page, list[str]]]:
+    """Open a page, with `scale` device pixels to a pixel; yield it and a list of problems: errors of scripts and of the
+    browser, and requests to other servers, which are aborted."""
     wrong: list[str] = []
 
     async def refuse_elsewhere(route: Route) -> None:
@@ -35,7 +35,7 @@ async def page_of(url: str) -> AsyncIterator[tuple[Page, list[str]]]:
     async with async_playwright() as playwright:
         # Chromium's sandbox does not work as root; the page comes from this repository.
         browser = await playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
-        page = await browser.new_page()
+        page = await browser.new_page(device_scale_factor=scale)
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)

@@ -6,9 +6,10 @@ from pathlib import Path
 import aiohttp
 import anyio
 import pytest
+from attrs import evolve
 
 from pyexec.domain.events import Killed
-from tests.events import START, nonce
+from tests.events import SPEC, START, new_id, nonce, submitted
 from tests.web.in_process import Web, active, ended, running_web
 
 PATH = "/api/v1/executions"
@@ -48,6 +49,16 @@ async def test_a_change_ends_the_wait(web: Web, http: aiohttp.ClientSession) -> 
         tasks.start_soon(wait)
         await web.log.append(run.id, len(run.events), [Killed(at=START, nonce=nonce())])
     assert statuses == ["killed"]
+
+
+async def test_the_cells_of_a_session_are_listed_alone(web: Web, http: aiohttp.ClientSession) -> None:
+    cell, session = new_id(), "ses_" + 32 * "1"
+    await web.log.append(cell, 0, [evolve(submitted(), spec=evolve(SPEC, session_id=session))])
+    await ended(web)
+    async with http.get(PATH, params={"session_id": session}) as cells:
+        assert [each["execution_id"] for each in (await cells.json())["executions"]] == [cell]
+    async with http.get(PATH, params={"session_id": "ses_" + 32 * "2"}) as none:
+        assert (await none.json()) == {"executions": [], "next_cursor": None}
 
 
 async def test_without_a_change_the_log_is_not_read(

@@ -290,3 +290,15 @@ async def test_sessions_are_counted_in_metrics_and_in_the_cluster(server: Server
 async def open_sessions(api: Api) -> int:
     [replica] = (await api.get("/api/v1/cluster")).document["replicas"]
     return int(replica["sessions"]["open"])
+
+
+async def test_a_client_waits_for_a_change_of_the_list(session: Session) -> None:
+    path, http = "/api/v1/sessions", session.api.session
+    async with http.get(path) as listed:
+        tag = listed.headers["ETag"]
+    async with http.get(path, params={"wait": "0.1"}, headers={"If-None-Match": tag}) as unchanged:
+        assert (unchanged.status, unchanged.headers["ETag"]) == (304, tag)
+    await session.post("restart")
+    async with http.get(path, params={"wait": "60"}, headers={"If-None-Match": tag}) as changed:
+        (own,) = [each for each in (await changed.json())["sessions"] if each["id"] == session.document["id"]]
+        assert own["interpreter_restarts"] == 1

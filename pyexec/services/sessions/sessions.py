@@ -165,6 +165,10 @@ class Sessions:
                 raise OwnedElsewhere(session.owner or "")
         return self._view(session)
 
+    async def list_version(self, known: int | None, seconds: float) -> int:
+        """Return the version of the list. If it is `known`, wait for the next one, at most `seconds`."""
+        return await self._directory.version(known, seconds)
+
     async def list(self, caller: Caller) -> Sequence[SessionView]:
         """Return the sessions that the caller may use, newest first; closed ones until they are deleted."""
         return [self._view(session) for session in await self._directory.all() if caller.may_access(session)]

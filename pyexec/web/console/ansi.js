@@ -19,7 +19,7 @@ export class AnsiReader {
   #style = { color: "", bold: false, dim: false, italic: false, underline: false };
   #class = "";
 
-  /** Return the runs of a chunk: `{text, style}`, `{mark}` for a visible control character, `{restart}` for a carriage
+  /** Return the runs of a chunk: `{text, style}`, `{mark}` for control characters, made visible, `{restart}` for a carriage
    * return, after which the line is written again. */
   read(chunk) {
     let text = this.#rest + chunk;
@@ -35,7 +35,7 @@ export class AnsiReader {
       if (match[1] !== undefined) this.#apply(match[1]);
       else if (found === "\r\n") runs.push({ text: "\n", style: this.#class });
       else if (found === "\r") runs.push({ restart: true });
-      else if (found[0] !== "\x1b") runs.push({ mark: nameOf(found.codePointAt(0)) });
+      else if (found[0] !== "\x1b") addMark(runs, nameOf(found.codePointAt(0)));
     }
     add(text.length);
     return runs;
@@ -72,6 +72,12 @@ export class AnsiReader {
     const names = ["bold", "dim", "italic", "underline"].filter((name) => style[name]);
     this.#class = [style.color, ...names].filter(Boolean).map((name) => `ansi-${name}`).join(" ");
   }
+}
+
+function addMark(runs, name) {
+  const last = runs.at(-1);
+  if (last?.mark) last.mark += name;
+  else runs.push({ mark: name });
 }
 
 function nameOf(code) {

@@ -28,10 +28,9 @@ export function mount(root) {
   });
 }
 
-function summaryOf({ replicas, sessions, leader }) {
-  const parts = [plural(replicas.length, "replica"), leader ? `led by ${leader}` : "no leader"];
-  if (sessions) parts.push(`${plural(sessions.open, "open session")}`);
-  return parts.join(", ");
+function summaryOf({ replicas, leader }) {
+  const open = replicas.reduce((sum, { sessions }) => sum + (sessions?.open ?? 0), 0);
+  return [plural(replicas.length, "replica"), leader ? `led by ${leader}` : "no leader", open && plural(open, "open session")].filter(Boolean).join(", ");
 }
 
 function contentsOf({ replicas, queue }) {
@@ -47,17 +46,18 @@ function contentsOf({ replicas, queue }) {
 }
 
 function replicaCard(replica) {
-  const { name, address, version, ready, draining, leader, warnings, slots, memory_mb: memory, pool, reuse, uptime_seconds: uptime } = replica;
+  const { name, address, version, ready, draining, leader, warnings, slots, memory_mb: memory, pool, reuse, sessions, uptime_seconds: uptime } = replica;
   const state = draining ? ["draining", "pending"] : ready ? ["ready", "completed"] : ["not ready", "failed"];
-  const reused = reuse && reuse.served + reuse.discarded > 0 && `${plural(reuse.served, "program")} in used sandboxes, ${reuse.discarded.toLocaleString("en")} discarded`;
+  const fact = (label, value) => h("div", {}, h("dt", {}, label), h("dd", {}, value));
   return h("article", { class: "card" },
-    h("header", {}, h("h2", {}, name), leader && h("span", { class: "badge leader" }, "leader"), h("span", { class: `badge ${state[1]}` }, state[0])),
+    h("header", {}, h("h2", { class: "mono" }, name), leader && h("span", { class: "badge leader" }, "leader"), h("span", { class: `badge ${state[1]}` }, state[0])),
     h("p", { class: "muted" }, [address, version && `version ${version}`, uptime !== undefined && `up ${formatSeconds(uptime)}`].filter(Boolean).join(" · ")),
     slots && meter("Slots", slots.used, slots.total, (value) => String(value)),
     memory && meter("Memory", memory.used, memory.total, formatMebibytes),
-    h("dl", { class: "facts" },
-      (pool ?? []).map(({ image, idle, starting }) => h("div", {}, h("dt", {}, image), h("dd", {}, `${idle} idle${starting ? `, ${starting} starting` : ""}`))),
-      reused && h("div", {}, h("dt", {}, "Reuse"), h("dd", {}, reused))),
+    h("dl", { class: "facts rows" },
+      (pool ?? []).map(({ image, idle, starting }) => fact(`Sandboxes of ${image}`, `${idle} idle${starting ? `, ${starting} starting` : ""}`)),
+      reuse && reuse.served + reuse.discarded > 0 && [fact("Programs in used sandboxes", reuse.served.toLocaleString("en")), fact("Used sandboxes discarded", reuse.discarded.toLocaleString("en"))],
+      sessions && fact("Open sessions", String(sessions.open))),
     (warnings ?? []).map((text) => h("p", { class: "notice" }, text)));
 }
 

@@ -10,9 +10,9 @@ const nonce = document.querySelector("link[nonce]").nonce;
 export class DisplaysView {
   #urls = [];
 
-  constructor() {
+  constructor(heading = "h2", headingClass = null) {
     this.list = h("div", { class: "displays" });
-    this.element = h("section", { hidden: true }, h("h2", {}, "Displays"), this.list);
+    this.element = h("section", { hidden: true }, h(heading, { class: headingClass }, "Displays"), this.list);
   }
 
   clear() {

@@ -84,6 +84,24 @@ export function copyButton(label, text) {
   return button;
 }
 
+/** Ask before something is lost. Return true if the user agrees. */
+export function confirmDialog(question, consequence, action) {
+  const form = h("form", { method: "dialog" },
+    h("h2", { id: "question" }, question), h("p", { id: "consequence" }, consequence),
+    h("div", { class: "actions" },
+      h("button", { type: "submit", class: "danger", value: "ok" }, action),
+      h("button", { type: "submit", value: "" }, "Cancel")));
+  const dialog = h("dialog", { "aria-labelledby": "question", "aria-describedby": "consequence" }, form);
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "ok");
+    });
+  });
+}
+
 /** Show an error in place of what it concerns. */
 export function problem(error) {
   return h("p", { class: "notice error", role: "alert" }, error.message || String(error));

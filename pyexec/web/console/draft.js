@@ -2,8 +2,11 @@
 
 const DRAFT = "pyexec.draft";
 const SOURCES = "pyexec.sources";
-const SOURCES_MAX = 20;
+const CELLS = "pyexec.cells";
+const CELLS_MAX = 20; // sessions
+const SOURCES_MAX = 200;
 const SOURCE_CHARACTERS_MAX = 64 * 1024;
+const CHARACTERS_MAX = 1024 * 1024; // of all sources; browsers keep 5 MiB for a site
 
 const EXAMPLE = `import sys
 
@@ -25,11 +28,28 @@ export function saveDraft(draft) {
   write(DRAFT, draft);
 }
 
-/** Remember what an execution ran: the server may not keep it. */
-export function rememberSource(id, draft) {
+/** Remember what an execution ran, and in which session: the server may not keep it. */
+export function rememberSource(id, draft, session = null) {
   if (JSON.stringify(draft).length > SOURCE_CHARACTERS_MAX) return;
   const others = read(SOURCES, []).filter((entry) => entry.id !== id);
-  write(SOURCES, [{ id, draft }, ...others].slice(0, SOURCES_MAX));
+  const entries = [{ id, session, draft }, ...others].slice(0, SOURCES_MAX);
+  while (JSON.stringify(entries).length > CHARACTERS_MAX) entries.pop();
+  write(SOURCES, entries);
+}
+
+/** Return the cells of a session that were run from this browser, oldest first: `{id, draft}`. */
+export function sourcesOf(session) {
+  return read(SOURCES, []).filter((entry) => entry.session === session).reverse();
+}
+
+/** Return the cell of a session that was written but not run. */
+export function loadCell(session) {
+  return read(CELLS, []).find((entry) => entry.session === session)?.code ?? "";
+}
+
+export function saveCell(session, code) {
+  const others = read(CELLS, []).filter((entry) => entry.session !== session);
+  write(CELLS, [...(code.trim() ? [{ session, code }] : []), ...others].slice(0, CELLS_MAX));
 }
 
 export function sourceOf(id) {

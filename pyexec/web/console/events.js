@@ -1,54 +1,84 @@
 // The events of an execution, followed to its end over broken connections.
 
 import { ApiError, executionPath, getJson, request, sleep } from "./api.js";
+import { OutputFilter } from "./output_filter.js";
 
 const ENDS = new Set(["finished", "failed", "killed"]);
 const RETRY_SECONDS_MAX = 5;
-const BUSY_MS = 16;
+const BUSY_MS = 10;
 
-/** Yield the Server-Sent Events of a body. Large events arrive in many chunks, so each chunk is searched once. */
+/** Yield the Server-Sent Events of a body, and let the browser work in between, however fast they arrive. */
 export async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let parts = [];
+  let [event, line, filter] = [{}, [], null];
   let busySince = performance.now();
+  const rest = async () => {
+    if (performance.now() - busySince < BUSY_MS) return;
+    await nextTask();
+    busySince = performance.now();
+  };
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    if (performance.now() - busySince > BUSY_MS) {
-      await sleep(0); // chunks that have already arrived would leave no time for the user
-      busySince = performance.now();
+    for (let start = 0; start < value.length; ) {
+      const end = value.indexOf("\n", start);
+      const piece = value.slice(start, end < 0 ? value.length : end);
+      if (ENDS.has(event.event)) filter ??= new OutputFilter();
+      line.push(filter ? filter.keep(piece) : piece);
+      if (end < 0) break;
+      start = end + 1;
+      const [name, text] = splitLine(line.join("") + (filter?.end() ?? ""));
+      line = [];
+      if (name) event[name] = text;
+      if (name !== null) continue;
+      yield { name: event.event ?? null, id: event.id ?? null, data: event.data ?? null };
+      [event, filter] = [{}, null];
+      await rest();
     }
-    let start = 0;
-    if (value.startsWith("\n") && parts.at(-1)?.endsWith("\n")) {
-      yield parseEvent(parts.join(""));
-      [parts, start] = [[], 1];
-    }
-    for (let end; (end = value.indexOf("\n\n", start)) >= 0; start = end + 2) {
-      yield parseEvent(parts.join("") + value.slice(start, end));
-      parts = [];
-    }
-    if (start < value.length) parts.push(value.slice(start));
+    await rest();
   }
 }
 
-function parseEvent(text) {
-  const event = { name: null, id: null, data: null };
-  for (const line of text.split("\n")) {
-    if (line.startsWith("event: ")) event.name = line.slice(7);
-    else if (line.startsWith("id: ")) event.id = line.slice(4);
-    else if (line.startsWith("data: ")) event.data = line.slice(6);
+/** Return the name and the value of a field; an empty name for a comment, null at the end of an event. */
+function splitLine(line) {
+  if (line === "") return [null, ""];
+  const colon = line.indexOf(": ");
+  return colon < 0 ? ["", ""] : [line.slice(0, colon), line.slice(colon + 2)];
+}
+
+/** Wait until the browser has handled what the user did. Timers wait a second in a tab that is hidden. */
+function nextTask() {
+  return globalThis.scheduler?.yield ? scheduler.yield() : new Promise((resolve) => setTimeout(resolve));
+}
+
+/** Run a program, and return like `follow`. The key lets a repeated request find the same execution. */
+export async function run(body, listener, signal) {
+  const options = { ...post(body), signal };
+  options.headers.Accept = "text/event-stream";
+  return followFrom(() => request("/api/v1/eval", options), null, listener, signal);
+}
+
+/** Submit a cell to a session, and return the id of its execution. While the session moves to another replica, call
+ * `waiting` and try again: the key lets no cell run twice. */
+export async function submitCell(path, code, waiting, signal) {
+  const options = { ...post({ code }), signal };
+  for (let failures = 1; ; failures += 1) {
+    try {
+      return (await getJson(`${path}/eval/async`, options)).execution_id;
+    } catch (error) {
+      if (signal.aborted || (error instanceof ApiError && error.status !== 503)) throw error;
+      waiting(error);
+      await sleep(Math.min(0.25 * 2 ** failures, RETRY_SECONDS_MAX), signal);
+    }
   }
-  return event;
 }
 
-/** Run a program at `/api/v1/eval`, or a cell at the `eval` of a session. Returns like `follow`. The key lets a repeated request find the same execution. */
-export async function run(path, body, listener, signal) {
-  const headers = { "Content-Type": "application/json", Accept: "text/event-stream", "Idempotency-Key": randomKey() };
-  const options = { method: "POST", headers, body: JSON.stringify(body), signal };
-  return followFrom(() => request(path, options), null, listener, signal);
+function post(body) {
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": randomKey() };
+  return { method: "POST", headers, body: JSON.stringify(body) };
 }
 
-/** Pass the events of an execution to `listener(name, data)`; return its result. */
+/** Pass the events of an execution to `listener(name, data)`; return its result, without `stdout` and `stderr`. */
 export async function follow(id, listener, signal) {
   return followFrom(null, id, listener, signal);
 }

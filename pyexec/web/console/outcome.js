@@ -60,7 +60,8 @@ export function factsOf(result) {
 }
 
 export function factList(result) {
-  return h("dl", { class: "facts" }, factsOf(result).map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, String(value)))));
+  return h("dl", { class: "facts" }, factsOf(result).map(([label, value]) =>
+    h("div", {}, h("dt", {}, label), h("dd", {}, label === "Session" ? h("a", { href: `#/sessions/${value}` }, value) : String(value)))));
 }
 
 /** Return the message of an exception or of a failure, and the value of the last expression. */

@@ -14,8 +14,8 @@ import { token } from "./token.js";
 
 const LAST_RUN = "pyexec.run";
 const PHASES = {
-  submitted: "Queued", claimed: "Starting", preparing: "Installing", released: "Queued again", running: "Running",
-  adopted: "Running, adopted by another replica", kill_requested: "Stopping", disconnected: "Connection lost; trying again",
+  submitted: "Queued", claimed: "Claimed by a replica", preparing: "Preparing the environment", released: "Queued again", running: "Running",
+  adopted: "Running, adopted by another replica", kill_requested: "Completing: stopping the program", disconnected: "Connection lost; trying again",
 };
 
 export const title = "Run";
@@ -102,7 +102,7 @@ class RunPage {
     this.#save();
     sessionStorage.removeItem(LAST_RUN);
     this.#source = structuredClone(this.#draft);
-    this.#watch((listener, signal) => run("/api/v1/eval", body, listener, signal), false);
+    this.#watch((listener, signal) => run(body, listener, signal), false);
   }
 
   async #stop() {

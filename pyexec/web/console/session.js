@@ -1,135 +1,225 @@
-// The page of one session: its state, and cells that run one after another.
+// The page of one session: its state, its cells, and an editor for the next cell.
 
-import { getJson, kill, request } from "./api.js";
-import { badge, h, plural, problem, timeOf } from "./dom.js";
-import { DisplaysView } from "./displays.js";
+import { getJson, request, sleep } from "./api.js";
+import { badge, confirmDialog, copyButton, h, plural, problem, timeOf } from "./dom.js";
+import { Cell, waitingText } from "./cell.js";
+import { emptyDraft, loadCell, rememberSource, saveCell, sourceOf, sourcesOf } from "./draft.js";
 import { Editor } from "./editor.js";
-import { bytesOf, run } from "./events.js";
-import { detailsOf, outcomeOf } from "./outcome.js";
-import { OutputView } from "./output.js";
-import { poll } from "./poll.js";
+import { submitCell } from "./events.js";
+import { closeReason } from "./sessions.js";
 
-const SECONDS = 5;
-const OLDER_MAX = 100;
+const CELLS_MAX = 100; // listed when the page is opened
+const WAIT_SECONDS = 30;
+const PAUSE_SECONDS = 1; // between two requests, however busy the server is
+const RETRY_SECONDS = 3;
 
 export const title = "Session";
 
 export function mount(root, id) {
   const page = new SessionPage(id);
   root.append(page.element);
-  const stop = poll(SECONDS, (signal) => page.refresh(signal));
-  page.listCells();
-  return () => (stop(), page.abort.abort());
+  page.start();
+  return () => page.leave();
 }
 
 class SessionPage {
-  abort = new AbortController();
-  #count = 0;
-  #known = new Set(); // executions that the page shows
+  #abort = new AbortController();
+  #follow = new AbortController();
+  #cells = new Map(); // execution id -> Cell
+  #submitting = Promise.resolve(); // cells run in the order in which they were sent
+  #isFollowing = false;
+  #tag = null;
+  #saving = null;
 
   constructor(id) {
+    this.id = id;
     this.path = `/api/v1/sessions/${encodeURIComponent(id)}`;
     this.state = h("div", { class: "state", role: "status" });
     this.errors = h("div", {});
     this.cells = h("div", { class: "cells" });
-    this.older = h("ul", { class: "files" });
-    this.editor = new Editor("Cell", "", () => {});
-    const action = (label, send) => {
-      const button = h("button", { type: "button" }, label);
-      button.onclick = () => send().then(() => this.refresh(this.abort.signal)).catch((error) => this.#fail(error));
-      return button;
-    };
-    const interrupt = action("Interrupt", () => request(`${this.path}/interrupt`, { method: "POST" }));
-    const restart = action("Restart", () => request(`${this.path}/restart`, { method: "POST" }));
-    const close = action("Close", () => request(this.path, { method: "DELETE" }));
-    close.className = "danger";
-    this.form = h("form", { class: "program cell", "aria-label": "Cell" }, this.editor.element,
-      h("div", { class: "actions" }, h("button", { type: "submit", class: "primary" }, "Run ", h("kbd", {}, "Ctrl ↵")), interrupt, restart, close));
+    this.editor = new Editor("Cell", loadCell(id), () => this.#saveSoon());
+    const action = (label, className, act) => h("button", { type: "button", class: className, onclick: (event) => this.#act(event.target, act) }, label);
+    this.interruptButton = action("Interrupt", "", () => request(`${this.path}/interrupt`, { method: "POST" }));
+    const restart = action("Restart", "", async () =>
+      (await confirmDialog("Restart the interpreter?", "Its variables are lost. The files stay.", "Restart")) && request(`${this.path}/restart`, { method: "POST" }));
+    const close = action("Close", "danger", async () =>
+      (await confirmDialog("Close the session?", "Its variables and files are deleted.", "Close the session")) && request(this.path, { method: "DELETE" }));
+    this.actions = h("div", { class: "actions-end", hidden: true }, this.interruptButton, restart, close);
+    this.runButton = h("button", { type: "submit", class: "primary", "aria-keyshortcuts": "Shift+Enter Control+Enter" }, "Run ", h("kbd", {}, "Shift ↵"));
+    this.form = h("form", { class: "program cell", "aria-label": "Cell", hidden: true }, this.editor.element, h("div", { class: "actions" }, this.runButton));
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.#run()));
     this.form.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || event.shiftKey)) return;
       event.preventDefault();
       event.stopPropagation();
       this.#run();
     }, true);
     this.element = h("article", {},
       h("p", { class: "crumbs" }, h("a", { href: "#/sessions" }, "Sessions")),
-      h("header", { class: "title" }, h("h1", { class: "id", tabindex: "-1" }, id)),
-      this.state, h("section", {}, this.older), this.cells, this.form, this.errors);
-    this.id = id;
+      h("header", { class: "title" }, h("h1", { class: "id", tabindex: "-1" }, id), copyButton("Copy the id", () => id), this.actions),
+      this.state, this.cells, this.errors, this.form);
+    this.save = () => this.#save();
   }
 
-  async refresh(signal) {
-    try {
-      const session = await getJson(this.path, { signal });
-      const isOpen = session.status === "open";
-      const facts = [
-        session.replica && `on ${session.replica}`, session.docker_image,
-        session.interpreter_restarts && `interpreter restarted ${plural(session.interpreter_restarts, "time")}`,
-        session.cells?.waiting && `${plural(session.cells.waiting, "cell")} waiting`, session.close_reason,
-      ].filter(Boolean);
-      this.state.replaceChildren(
-        h("p", { class: "headline" }, badge(session.status), h("span", {}, facts.join(" · "))),
-        h("p", { class: "muted" }, "Opened ", timeOf(session.created_at), isOpen && session.expires_at ? h("span", {}, ", closes when unused at ", timeOf(session.expires_at)) : ""));
-      this.form.hidden = !isOpen;
-      return isOpen;
-    } catch (error) {
-      if (!signal.aborted) this.#fail(error);
-      return false;
+  start() {
+    for (const { id } of sourcesOf(this.id)) this.#show(id, this.#newCell(id));
+    addEventListener("pagehide", this.save);
+    this.wake = () => document.hidden || this.#restart();
+    document.addEventListener("visibilitychange", this.wake);
+    this.#restart();
+  }
+
+  leave() {
+    this.#save();
+    removeEventListener("pagehide", this.save);
+    document.removeEventListener("visibilitychange", this.wake);
+    this.#abort.abort();
+    this.#follow.abort();
+  }
+
+  #restart() {
+    this.#abort.abort();
+    this.#abort = new AbortController();
+    this.#tag = null;
+    this.#watch(this.#abort.signal);
+  }
+
+  /** Read the state and the cells again after each change. The server holds the request until there is one. */
+  async #watch(signal) {
+    while (!signal.aborted && !document.hidden) {
+      try {
+        await this.#listCells(signal);
+        if (!(await this.#refresh(signal))) return;
+        await sleep(PAUSE_SECONDS, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#fail(error);
+        this.#tag = null; // a server that was restarted may count from the beginning
+        if (error.status === 401 || error.status === 404) return;
+        await sleep(RETRY_SECONDS, signal);
+      }
     }
   }
 
-  /** List the cells that were run before the page was opened. */
-  async listCells() {
-    try {
-      const { executions } = await getJson(`/api/v1/executions?limit=${OLDER_MAX}`, { signal: this.abort.signal });
-      const cells = executions.filter((summary) => summary.session_id === this.id && !this.#known.has(summary.execution_id));
-      this.older.replaceChildren(...cells.reverse().map((summary) => h("li", {},
-        badge(summary.status, summary.exit_code), timeOf(summary.created_at), h("bdi", {}, outcomeOf(summary)),
-        h("a", { class: "id", href: `#/executions/${summary.execution_id}` }, `…${summary.execution_id.slice(-8)}`))));
-    } catch (error) {
-      if (!this.abort.signal.aborted) this.#fail(error);
+  /** Read the state, and return true if the session is open. */
+  async #refresh(signal) {
+    const session = await getJson(this.path, { signal });
+    const isOpen = session.status === "open";
+    const facts = [
+      session.replica && `on ${session.replica}`, session.docker_image,
+      session.interpreter_restarts && `interpreter restarted ${plural(session.interpreter_restarts, "time")}`,
+      waitingText(session.cells?.waiting),
+    ].filter(Boolean);
+    const state = h("div", {},
+      h("p", { class: "headline" }, badge(session.status), isOpen ? "" : h("strong", {}, closeReason(session.close_reason)), h("span", {}, facts.join(" · "))),
+      h("p", { class: "muted" }, "Opened ", timeOf(session.created_at),
+        isOpen && session.expires_at ? h("span", {}, ", closes when unused at ", timeOf(session.expires_at)) : "",
+        isOpen ? "" : h("span", {}, ". ", h("a", { href: "#/sessions" }, "Open another session"))));
+    // Screen readers announce each change of a status.
+    if (state.textContent !== this.state.textContent) this.state.replaceChildren(state);
+    this.errors.replaceChildren();
+    this.interruptButton.disabled = !session.cells?.running;
+    this.actions.hidden = !isOpen;
+    this.runButton.disabled = !isOpen;
+    this.form.hidden = !isOpen && !this.editor.value.trim(); // what was typed is not lost
+    return isOpen;
+  }
+
+  /** Take over the cells of the session, also those that others sent. */
+  async #listCells(signal) {
+    const query = new URLSearchParams({ session_id: this.id, limit: CELLS_MAX, ...(this.#tag ? { wait: WAIT_SECONDS } : {}) });
+    const headers = this.#tag ? { "If-None-Match": this.#tag } : {};
+    const response = await request(`/api/v1/executions?${query}`, { headers, signal });
+    if (response.status === 304) return;
+    const { executions } = await response.json();
+    this.#tag = response.headers.get("ETag");
+    await this.#submitting; // a cell may be listed before its response arrives
+    for (const { execution_id: id } of executions.toReversed()) if (!this.#cells.has(id)) this.#show(id, this.#newCell(id));
+    this.#followNext();
+  }
+
+  #newCell(id) {
+    const cell = new Cell(sourceOf(id)?.code ?? null, (code) => this.#edit(code));
+    cell.accept(id);
+    return cell;
+  }
+
+  /** Insert a cell: ids are ordered by time. */
+  #show(id, cell) {
+    const next = [...this.#cells].filter(([other]) => other > id).sort(([a], [b]) => (a < b ? -1 : 1))[0];
+    if (next) next[1].element.before(cell.element);
+    else this.cells.append(cell.element);
+    this.#cells.set(id, cell);
+    [...this.#cells].sort(([a], [b]) => (a < b ? -1 : 1)).forEach(([, each], index) => each.setNumber(index + 1));
+  }
+
+  /** Follow one cell at a time: they run one after another, and browsers open few connections to a server. */
+  async #followNext() {
+    if (this.#isFollowing) return;
+    this.#isFollowing = true;
+    const { signal } = this.#follow;
+    for (let cell; !signal.aborted && (cell = [...this.#cells.values()].filter((each) => each.isOpen).sort((a, b) => (a.id < b.id ? -1 : 1))[0]); ) {
+      await cell.follow(signal);
     }
+    this.#isFollowing = false;
+  }
+
+  #run() {
+    const code = this.editor.value;
+    if (!code.trim() || this.runButton.disabled) return;
+    this.editor.value = "";
+    this.#save();
+    const cell = new Cell(code, (text) => this.#edit(text));
+    cell.setNumber(this.#cells.size + 1);
+    this.cells.append(cell.element);
+    this.editor.focus();
+    this.form.scrollIntoView({ block: "nearest" });
+    this.#submitting = this.#submitting.then(() => this.#submit(cell, code));
+  }
+
+  async #submit(cell, code) {
+    const { signal } = this.#follow;
+    try {
+      const id = await submitCell(this.path, code, () => cell.show("pending", "The session cannot be reached; trying again"), signal);
+      rememberSource(id, { ...emptyDraft(), code }, this.id);
+      cell.accept(id);
+      this.#show(id, cell);
+      this.interruptButton.disabled = false;
+      this.#followNext();
+    } catch (error) {
+      if (!signal.aborted) cell.fail(error);
+    }
+  }
+
+  async #act(button, act) {
+    button.disabled = true;
+    try {
+      await act();
+      await this.#refresh(this.#abort.signal);
+    } catch (error) {
+      if (!this.#abort.signal.aborted) this.#fail(error);
+    }
+    if (button !== this.interruptButton) button.disabled = false;
+  }
+
+  #edit(code) {
+    this.editor.value = code;
+    this.form.hidden = false;
+    this.editor.focus();
+    this.#save();
+  }
+
+  #saveSoon() {
+    clearTimeout(this.#saving);
+    this.#saving = setTimeout(this.save, 300);
+  }
+
+  #save() {
+    clearTimeout(this.#saving);
+    saveCell(this.id, this.editor.value);
   }
 
   #fail(error) {
     this.errors.replaceChildren(problem(error));
-  }
-
-  /** Send the cell. The server runs cells in the order in which it accepts them. */
-  async #run() {
-    const code = this.editor.value;
-    if (!code.trim()) return;
-    this.editor.value = "";
-    this.errors.replaceChildren();
-    const number = (this.#count += 1);
-    const [output, displays] = [new OutputView(`Output of cell ${number}`), new DisplaysView()];
-    const head = h("p", { class: "headline" }, badge("pending"));
-    let id = null;
-    const stop = h("button", { type: "button", class: "quiet", onclick: () => id && kill(id).catch((error) => this.#fail(error)) }, "Stop");
-    const end = h("div", {});
-    this.cells.append(h("section", { class: "card", "aria-label": `Cell ${number}` }, h("pre", { class: "plain", dir: "ltr" }, code), head, displays.element, output.element, end));
-    this.form.scrollIntoView({ block: "nearest" });
-    const listener = (name, data) => {
-      if (data.execution_id && !id) {
-        id = data.execution_id;
-        this.#known.add(id);
-        output.setExecution(id);
-      }
-      if (name === "output") output.push(data.stream, bytesOf(data.data));
-      else if (name === "display") displays.add(data);
-      else if (name === "submitted" || name === "running") {
-        head.replaceChildren(badge(name === "running" ? "running" : "pending"), stop, h("a", { class: "id", href: `#/executions/${id}` }, "Open the execution"));
-      }
-    };
-    try {
-      const result = await run(`${this.path}/eval`, { code }, listener, this.abort.signal);
-      stop.remove();
-      head.firstChild.replaceWith(badge(result.status, result.exit_code), h("strong", {}, outcomeOf(result)));
-      end.replaceChildren(...detailsOf(result), result.interpreter_restarted ? h("p", { class: "notice" }, "The interpreter was restarted: its variables are lost.") : "");
-    } catch (error) {
-      if (!this.abort.signal.aborted) end.replaceChildren(problem(error));
-    }
-    await this.refresh(this.abort.signal);
   }
 }

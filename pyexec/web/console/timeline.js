@@ -1,19 +1,25 @@
-// The event log of an execution as a picture: a bar for each phase on one axis, a mark for each event, and a table.
+// The event log of an execution as a picture: a bar for each phase on one axis, and a table.
 
 import { formatSeconds, h, timeOf } from "./dom.js";
 
 const PHASES = {
-  submitted: "Queued", released: "Queued", claimed: "Starting", preparing: "Setup", running: "Running",
-  adopted: "Running", kill_requested: "Stopping",
+  submitted: "Queued", released: "Queued", claimed: "Claimed", preparing: "Preparing", running: "Running",
+  adopted: "Running, adopted", kill_requested: "Completing",
 };
+const MARKED = new Set(["adopted", "kill_requested"]);
 const ENDS = new Set(["finished", "failed", "killed"]);
 const WORDS = {
-  submitted: "Accepted", claimed: "Claimed", released: "Released to the queue", preparing: "Setup begins",
-  running: "Program starts", adopted: "Adopted", kill_requested: "Kill requested", finished: "Finished",
+  submitted: "Accepted", claimed: "Claimed", released: "Released to the queue", preparing: "Setup began",
+  running: "Program started", adopted: "Adopted", kill_requested: "Kill requested", finished: "Finished",
   failed: "Failed", killed: "Killed",
 };
 const KNOWN = new Set(["type", "at", "replica", "seq", "execution_id", "nonce"]);
 const TICKS = 5;
+const LEGEND = [
+  [".bar.lost", "bar lost", "its replica was lost"],
+  [".mark.adopted", "mark adopted", "another replica adopted the program"],
+  [".mark.kill_requested", "mark kill_requested", "kill requested"],
+];
 
 export class TimelineView {
   #events = [];
@@ -21,10 +27,12 @@ export class TimelineView {
 
   constructor() {
     this.chart = h("div", { class: "chart", role: "img" });
+    this.total = h("span", { class: "muted" });
+    this.legend = h("p", { class: "legend muted" });
     this.rows = h("tbody", {});
     const head = ["Event", "Time", "After", "Replica", "Details"].map((name) => h("th", { scope: "col" }, name));
     this.element = h("section", { class: "timeline", hidden: true },
-      h("h2", {}, "Timeline"), this.chart,
+      h("header", {}, h("h2", {}, "Timeline"), this.total), this.chart, this.legend,
       h("details", {}, h("summary", {}, "All events"),
         h("div", { class: "scroll" }, h("table", {}, h("caption", { class: "visually-hidden" }, "Events of the execution"), h("thead", {}, h("tr", {}, head)), this.rows))));
   }
@@ -57,30 +65,35 @@ export class TimelineView {
     if (!this.#events.length) return;
     const { bars, total } = barsOf(this.#events, Date.now());
     const replicas = [...new Set(bars.map((bar) => bar.replica).filter(Boolean))];
+    const last = this.#events.at(-1);
     const at = (seconds) => percent(seconds, total);
-    const marks = this.#events.map((event) => {
-      const title = [WORDS[event.type] ?? event.type, event.replica && `by ${event.replica}`, `+${formatSeconds(secondsBetween(this.#events[0], event))}`];
-      return h("span", { class: `mark ${event.type}`, title: title.filter(Boolean).join(" "), style: { left: at(offsetOf(this.#events, event)) } });
+    const ticks = ticksOf(total);
+    const lines = () => ticks.map((seconds) => h("span", { class: "line", style: { left: at(seconds) } }));
+    const rows = bars.flatMap((bar, index) => {
+      const hue = `r${Math.max(0, replicas.indexOf(bar.replica)) % 4}`;
+      return [
+        h("div", { class: "label" }, h("span", { class: "phase" }, bar.name), bar.replica && h("span", { class: `replica ${hue}`, title: bar.replica }, bar.replica)),
+        h("div", { class: MARKED.has(bar.type) || index === bars.length - 1 ? "track marked" : "track" }, lines(),
+          h("span", { class: `bar ${bar.kind} ${hue}`, style: { left: at(bar.start), width: at(bar.seconds) } }),
+          MARKED.has(bar.type) && h("span", { class: `mark ${bar.type}`, style: { left: at(bar.start) } }),
+          index === bars.length - 1 && ENDS.has(last.type) && h("span", { class: `mark ${last.type}`, style: { left: at(bar.start + bar.seconds) } }),
+          lengthOf(bar, total))];
     });
-    const rows = bars.flatMap((bar) => [
-      h("div", { class: "label" }, bar.name, bar.replica && h("span", { class: `replica r${replicas.indexOf(bar.replica) % 4}` }, bar.replica)),
-      h("div", { class: "track" },
-        h("span", { class: `bar ${bar.kind} r${Math.max(0, replicas.indexOf(bar.replica)) % 4}`, style: { left: at(bar.start), width: at(bar.seconds) } }),
-        lengthOf(bar, total))]);
-    const ticks = ticksOf(total).map((seconds) => h("span", { class: "tick", style: { left: at(seconds) } }, h("span", {}, seconds ? formatSeconds(seconds) : "0")));
-    this.chart.replaceChildren(
-      h("div", { class: "label" }, "Events"), h("div", { class: "track marks" }, marks), ...rows,
-      h("div", { class: "label" }), h("div", { class: "track axis" }, ticks));
+    const labels = ticks.map((seconds) => h("span", { class: "tick", style: { left: at(seconds) } }, seconds ? formatSeconds(seconds).replace(/\.0+ /, " ") : "0"));
+    this.chart.replaceChildren(...rows, h("div", { class: "label axis" }), h("div", { class: "track axis" }, labels));
     this.chart.setAttribute("aria-label", sentenceOf(bars, this.#events));
+    this.total.textContent = formatSeconds(total);
+    this.legend.replaceChildren(...LEGEND.filter(([selector]) => this.chart.querySelector(selector)).map(([, names, text]) => h("span", {}, h("i", { class: names }), text)));
   }
 }
 
-/** Return the duration of a bar as a label: in a wide bar, otherwise beside it. */
+/** Return the duration of a bar as a label: after the bar, before a bar near the end, or inside a bar that is long. */
 function lengthOf({ start, seconds }, total) {
   const text = formatSeconds(seconds);
-  if (seconds > total / 4) return h("span", { class: "length inside", style: { right: percent(total - start - seconds, total) } }, text);
-  if (start + seconds > total * 0.8) return h("span", { class: "length", style: { right: percent(total - start, total) } }, text);
-  return h("span", { class: "length", style: { left: percent(start + seconds, total) } }, text);
+  const end = start + seconds;
+  if (end <= total * 0.85) return h("span", { class: "length", style: { left: percent(end, total) } }, text);
+  if (start >= total * 0.2) return h("span", { class: "length", style: { right: percent(total - start, total) } }, text);
+  return h("span", { class: "length inside", style: { right: percent(total - end, total) } }, text);
 }
 
 function percent(seconds, total) {
@@ -102,9 +115,9 @@ export function barsOf(events, now) {
     const start = offsetOf(events, event);
     const until = index + 1 < events.length ? offsetOf(events, events[index + 1]) : end;
     const next = events[index + 1]?.type;
-    const kind = event.type === "adopted" ? "adopted" : name.toLowerCase();
+    const kind = event.type === "adopted" ? "running" : name.toLowerCase();
     const isLost = next === "adopted" || (next === "failed" && events[index + 1].error_type === "lost");
-    bars.push({ name: event.type === "adopted" ? "Adopted" : name, kind: isLost ? `${kind} lost` : kind, replica, start, seconds: until - start });
+    bars.push({ type: event.type, name, kind: isLost ? `${kind} lost` : kind, replica, start, seconds: until - start });
   });
   return { bars, total: Math.max(end, 0.001) };
 }

@@ -1,6 +1,5 @@
 """Endpoints about executions: state, list, kill, output, events, output files."""
 
-import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from pyexec.domain.result import Result
 from pyexec.domain.timeline import Timeline
 from pyexec.web.accept import TAR
 from pyexec.web.context import get_context, public, read_caller, read_execution_id
+from pyexec.web.list_version import known_version, version_headers
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import (
     EventsQuery,
@@ -35,7 +35,6 @@ from pyexec.web.schemas import (
 from pyexec.web.sse import parse_position, send_events
 from pyexec.web.streaming import cooperative, send_download, send_result, send_stream
 
-_VERSION = re.compile("[0-9]{1,20}", re.ASCII)
 _NOT_ENDED = "The execution has not ended yet."
 _DOWNLOAD_HEADERS = {"200": {"Content-Disposition": "Suggested file name."}}
 
@@ -99,22 +98,18 @@ async def list_executions(request: web.Request) -> web.StreamResponse:
     as an execution is accepted, changes or ends. The deletion of an ended execution is not a change."""
     query = read_query(request, ListQuery)
     listing = get_context(request).executions.listing
-    known = _known_version(request)
+    known = known_version(request)
     # Before the list is read, so that a change meanwhile leads to another version.
     version = await listing.version(known, query.wait)
-    headers = {"ETag": f'W/"{version}"', "Cache-Control": "no-cache", "Vary": "Authorization"}
+    headers = version_headers(version)
     if version == known:
         return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-    summaries, cursor = await listing.page(query.status, query.limit, query.cursor, read_caller(request))
+    summaries, cursor = await listing.page(
+        query.status, query.limit, query.cursor, read_caller(request), query.session_id
+    )
     listed = tuple(public(request, summary) for summary in summaries)
     body = to_json(Listing(executions=listed, next_cursor=cursor))
     return web.json_response({"next_cursor": None, **body}, headers=headers)
-
-
-def _known_version(request: web.Request) -> int | None:
-    """Return the version of the list that the client has."""
-    tags = [tag.value for tag in request.if_none_match or ()]
-    return int(tags[0]) if len(tags) == 1 and _VERSION.fullmatch(tags[0]) else None
 
 
 @docs(

@@ -9,6 +9,7 @@ from aiohttp_apispec import (
     headers_schema,
     json_schema,
     match_info_schema,
+    querystring_schema,
     response_schema,
 )
 
@@ -27,21 +28,25 @@ from pyexec.web.context import (
     read_session_id,
     read_tenant,
 )
+from pyexec.web.list_version import known_version, version_headers
 from pyexec.web.multipart import read_body, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.run_response import run_and_respond
 from pyexec.web.schemas import (
     Accepted,
     IdempotencyHeader,
+    IfNoneMatchHeader,
     parse_document,
     read_header,
     read_idempotency_key,
+    read_query,
     reject_query,
 )
 from pyexec.web.session_schemas import (
     CellRequest,
     InterruptAnswer,
     SessionListing,
+    SessionListQuery,
     SessionParts,
     SessionPath,
 )
@@ -93,16 +98,36 @@ async def open_session(request: web.Request) -> web.StreamResponse:
     )
 
 
-@docs(tags=["sessions"], summary="List sessions", responses=error_responses(400, 503))
+@docs(
+    tags=["sessions"],
+    summary="List sessions",
+    responses={
+        "304": {"description": "No session has changed since the response with this `ETag`."},
+        **error_responses(400, 503),
+    },
+    headers={"200": {"ETag": "Version of the list."}},
+)
+@querystring_schema(schema_of(SessionListQuery, SchemaRole.PARAMETERS))
+@headers_schema(schema_of(IfNoneMatchHeader, SchemaRole.PARAMETERS))
 @response_schema(schema_of(SessionListing), 200, description="All sessions, newest first.")
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """List the sessions, newest first. Closed ones are listed until they are deleted after their retention.
 
-    Only the replica that owns a session counts its cells here; `GET` of a single session always does."""
-    reject_query(request)
-    views = await get_context(request).sessions.list(read_caller(request))
+    Only the replica that owns a session counts its cells here; `GET` of a single session always does.
+
+    To follow the list, send the `ETag` of the last response as `If-None-Match`, and `wait`: the server responds as soon
+    as a session is opened, adopted, restarted, closed or deleted. Cells do not change the list."""
+    query = read_query(request, SessionListQuery)
+    sessions = get_context(request).sessions
+    known = known_version(request)
+    # Before the list is read, so that a change meanwhile leads to another version.
+    version = await sessions.list_version(known, query.wait)
+    headers = version_headers(version)
+    if version == known:
+        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+    views = await sessions.list(read_caller(request))
     listing = SessionListing(sessions=tuple(public(request, view) for view in views))
-    return web.json_response(to_json(listing))
+    return web.json_response(to_json(listing), headers=headers)
 
 
 @docs(tags=["sessions"], summary="Get a session", responses=error_responses(503, other={404: UNKNOWN}))

@@ -4,7 +4,7 @@ from pyexec.codec import TAGS
 from pyexec.domain.ids import ID_PATTERN
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.web.openapi.cluster_descriptions import CLUSTER_TYPES
-from pyexec.web.openapi.field_docs import EXECUTION_ID, FieldDoc, TypeDoc, type_doc
+from pyexec.web.openapi.field_docs import EXAMPLE_SESSION_ID, EXECUTION_ID, FieldDoc, TypeDoc, type_doc
 from pyexec.web.openapi.result_descriptions import RESULT_TYPES
 from pyexec.web.openapi.session_descriptions import session_types
 from pyexec.web.schemas import (
@@ -178,6 +178,7 @@ TYPES: dict[type, TypeDoc] = {
     WaitQuery: type_doc(wait=FieldDoc("Maximum time to wait for the end of the execution, in seconds.", 10)),
     ListQuery: type_doc(
         status=FieldDoc("Return only executions with this status."),
+        session_id=FieldDoc("Return only the cells of this interpreter session.", EXAMPLE_SESSION_ID),
         limit=FieldDoc("Maximum number of executions.", 50),
         cursor=FieldDoc("`next_cursor` of the previous page; leave it out for the first page."),
         wait=FieldDoc(
@@ -186,7 +187,7 @@ TYPES: dict[type, TypeDoc] = {
     ),
     IfNoneMatchHeader: type_doc(
         # Without a pattern: the server ignores unknown tags.
-        tag=FieldDoc("`ETag` of an earlier response: respond with 304 if no execution has changed since.")
+        tag=FieldDoc("`ETag` of an earlier response: respond with 304 if nothing has changed since.")
     ),
     LogsQuery: type_doc(
         stream=FieldDoc("Return only this stream. Default: both."),

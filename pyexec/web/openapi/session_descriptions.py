@@ -13,6 +13,7 @@ from pyexec.web.session_schemas import (
     InterruptAnswer,
     SessionFilePath,
     SessionListing,
+    SessionListQuery,
     SessionParts,
     SessionPath,
 )
@@ -69,6 +70,11 @@ def session_types(run_options: dict[str, FieldDoc]) -> dict[type, TypeDoc]:
             "Cells of a session that have not ended.",
             waiting=FieldDoc("Number of cells that wait.", 0),
             running=FieldDoc("Execution id of the cell that runs; left out if none does.", EXAMPLE_ID),
+        ),
+        SessionListQuery: type_doc(
+            wait=FieldDoc(
+                "With `If-None-Match`: maximum time to wait for a change of any session, in seconds.", 10
+            )
         ),
         SessionListing: type_doc(
             "Sessions, newest first.",

@@ -1,0 +1,87 @@
+"""Test each page of the console: accessibility, small screens, and what an idle page costs the server."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from tests.support.api import Api
+from tests.support.browser import page_of
+from tests.support.console import console
+from tests.support.server import Server
+from tests.support.sessions import Session
+
+IDLE_SECONDS = 4
+PHONE = {"width": 360, "height": 740}
+LONG = "a-word-that-is-longer-than-a-phone-is-wide-" * 3
+CELL = f"""
+from IPython.display import SVG, HTML
+print({LONG!r})
+display(SVG("<svg xmlns='http://www.w3.org/2000/svg' width='900' height='90'><rect width='900' height='90'/></svg>"))
+display(HTML("<table><tr>" + 40 * "<td>cell</td>" + "</tr></table>"))
+raise ValueError({LONG!r})
+"""
+TOO_WIDE = """() => [...document.querySelectorAll("main *, header *")]
+  .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+  .filter((element) => !element.closest(".scroll, .tabs, .editor, .terminal, pre"))
+  .map((element) => element.outerHTML.slice(0, 200))
+"""
+
+
+@pytest.fixture
+async def paths(api: Api, session: Session) -> Mapping[str, str]:
+    """Return the fragment of each page, and what it shows when it is ready."""
+    execution = (await session.result(CELL))["execution_id"]
+    return {
+        "/run": ".prism-code-editor",
+        "/executions": "tbody tr",
+        f"/executions/{execution}": ".facts",
+        "/sessions": "tbody tr",
+        f"/sessions/{session.document['id']}": ".cell-card .notice.error",
+        "/cluster": ".card .meter",
+    }
+
+
+async def open_page(page: Page, url: str, path: str, ready: str) -> None:
+    await page.goto(f"{url}/#{path}")
+    await expect(page.locator(ready).first).to_be_visible()
+
+
+async def test_no_page_has_barriers_in_light_and_dark(server: Server, paths: Mapping[str, str]) -> None:
+    async with console(server.url) as (page, _):
+        for path, ready in paths.items():
+            await open_page(page, server.url, path, ready)
+            for scheme in ("light", "dark"):
+                await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                found = await Axe().run(page)
+                assert found.violations_count == 0, f"{path}, {scheme}: {found.generate_report()}"
+
+
+async def test_every_page_fits_on_a_phone(server: Server, paths: Mapping[str, str]) -> None:
+    async with console(server.url) as (page, _):
+        await page.set_viewport_size(PHONE)
+        for path, ready in paths.items():
+            await open_page(page, server.url, path, ready)
+            assert await page.evaluate(TOO_WIDE) == [], path
+            assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+
+
+async def test_an_idle_page_sends_at_most_one_request_a_second(
+    server: Server, paths: Mapping[str, str]
+) -> None:
+    """Pages that wait for a change send even less. `tests/services/test_session_directory.py`, `test_list_changes.py`
+    and `tests/services/test_cluster.py` test that such a request costs Consul nothing, or one wait for a change."""
+    requests: Counter[str] = Counter()
+    async with page_of(server.url) as (first, _):
+        browser = first.context.browser
+        assert browser is not None
+        for path, ready in paths.items():
+            page = await browser.new_page()
+            page.on("request", lambda _, path=path: requests.update([path]))
+            await open_page(page, server.url, path, ready)
+        await first.wait_for_timeout(1000)
+        requests.clear()
+        await first.wait_for_timeout(1000 * IDLE_SECONDS)
+    assert all(count <= IDLE_SECONDS / 2 for count in requests.values()), requests
