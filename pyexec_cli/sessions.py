@@ -1,4 +1,4 @@
-"""The commands `session new`, `session list`, `session show` and `session close`."""
+"""The group `session`, and its commands that open, list, show, interrupt, restart and close sessions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import asyncclick
 
 from pyexec_client import SessionInfo
 
-from . import inputs
+from . import inputs, session_files
 from .arguments import command_first
 from .console import Console
 from .flags import Flags, complete_path, with_flags
@@ -34,7 +34,11 @@ class SessionCommands(asyncclick.Group):
 
 @asyncclick.group(name="session", cls=SessionCommands)
 def session() -> None:
-    """Open, list and close interpreter sessions."""
+    """Open, use and close interpreter sessions."""
+
+
+for _command in (session_files.files, session_files.upload, session_files.download, session_files.delete):
+    session.add_command(_command)
 
 
 @session.command(name="new")
@@ -86,6 +90,31 @@ async def show(flags: Flags, session_id: str) -> int:
     async with flags.client() as client:
         found = await client.get_session(session_id)
     await Console(flags).write("stdout", f"{_json(found.info)}\n".encode())
+    return 0
+
+
+@session.command(name="interrupt")
+@asyncclick.argument("session_id", metavar="ID")
+@with_flags(runs=False)
+async def interrupt(flags: Flags, session_id: str) -> int:
+    """Interrupt the code that runs in a session; the variables stay.
+
+    Prints interrupted, or idle if no code runs.
+    """
+    async with flags.client() as client:
+        interrupted = await (await client.get_session(session_id)).interrupt()
+    await Console(flags).write("stdout", b"interrupted\n" if interrupted else b"idle\n")
+    return 0
+
+
+@session.command(name="restart")
+@asyncclick.argument("session_id", metavar="ID")
+@with_flags(runs=False)
+async def restart(flags: Flags, session_id: str) -> int:
+    """Start a new interpreter in a session: the files stay, the variables are lost."""
+    async with flags.client() as client:
+        await (await client.get_session(session_id)).restart()
+    await Console(flags).write("stdout", b"restarted\n")
     return 0
 
 

@@ -28,7 +28,7 @@ func (a *app) repl() *cobra.Command {
 		Long: "Type Python code that runs on the server, in one session.\n\n" +
 			"Ctrl-C interrupts the code; a second Ctrl-C kills it. Ctrl-D closes the session,\n" +
 			"unless it was named with --session.",
-		Args: noArguments,
+		Args: arguments(0),
 		RunE: func(command *cobra.Command, _ []string) error {
 			if command.Flags().Changed("output-dir") && outputDir == "" {
 				return usageErrorf(command, "--output-dir: must not be empty")
