@@ -12,10 +12,13 @@ from pyexec_client import SessionInfo
 from . import inputs, session_files
 from .arguments import command_first
 from .console import Console
+from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
+from .interrupts import interruptible
 from .printable import printable, printable_json
 from .progress import with_progress
 from .session_flags import SessionFlags, read_session_options, session_flags
+from .session_opening import Opening, close_session
 from .table import table
 
 if TYPE_CHECKING:
@@ -56,14 +59,25 @@ async def new(flags: Flags, settings: SessionFlags, argument: str | None, as_jso
     source: Source | None = None
     if argument is not None:
         source = await with_progress((await inputs.choose(argument, ())).source, console.status_line)
+    opening = Opening(console)
     async with flags.client() as client:
-        try:
-            opened = await client.open_session(source, **options)
-        finally:
-            console.status_line.close()
-    text = _json(opened.info) if as_json else printable(opened.id)
-    await console.write("stdout", f"{text}\n".encode())
-    return 0
+
+        async def open_and_print() -> int:
+            opened = await opening.open(client, source, options)
+            if opened is not None:
+                text = _json(opened.info) if as_json else printable(opened.id)
+                try:
+                    await console.write("stdout", f"{text}\n".encode())
+                except OutputFailed:
+                    await close_session(opened)
+                    raise
+            return 0
+
+        async def on_interrupt() -> bool:
+            await opening.on_interrupt()
+            return True  # a session that is open is printed
+
+        return await interruptible(open_and_print, on_interrupt)
 
 
 @session.command(name="list")

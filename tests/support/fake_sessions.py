@@ -1,7 +1,8 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
 The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
-`leave 3` exits with this code; `text` and `table` show text, and text with HTML."""
+`leave 3` exits with this code; `text` and `table` show text, and text with HTML. A session of the image `slow` opens when
+the test allows it; one of the image `stuck` cannot be closed."""
 
 import ast
 import asyncio
@@ -69,6 +70,8 @@ class FakeSessions:
         self.requests: list[dict[str, Any]] = []
         self.openapi: dict[str, Any] = {}
         self.tokens: set[str | None] = set()
+        self.opening = threading.Event()
+        self.may_open = threading.Event()
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=2**30, middlewares=[self.record_token])
@@ -114,6 +117,9 @@ class FakeSessions:
                     files[member.name] = archive.extractfile(member).read()
         if metadata.get("docker_image") == "none":
             return failure(400, "invalid_request", "docker_image none is not allowed")
+        if metadata.get("docker_image") == "slow":
+            self.opening.set()
+            await asyncio.to_thread(self.may_open.wait, 60)
         made = FakeSession(f"ses_{len(self.sessions):032x}", metadata, files)
         self.sessions[made.id] = made
         return web.json_response(made.state(), status=201)
@@ -136,6 +142,8 @@ class FakeSessions:
 
     async def close(self, request: web.Request) -> web.Response:
         found = self.find(request)
+        if found.request.get("docker_image") == "stuck":
+            return failure(500, "internal", "internal server error; see the server log")
         found.is_open = False
         return web.json_response(found.state())
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -54,15 +55,31 @@ func (a *app) sessionNew() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			opened, err := client.OpenSession(command.Context(), options...)
-			if err != nil {
-				return err
+			opening := &opening{console: console}
+			work := func(ctx context.Context) (int, error) {
+				opened, err := opening.open(ctx, client, options)
+				if err != nil || opened == nil {
+					return exitNotRun, err
+				}
+				line := []byte(printable(opened.ID))
+				if asJSON {
+					line = formatJSON(opened.Info().Raw)
+				}
+				if err := console.write("stdout", append(line, '\n')); err != nil {
+					return exitNotRun, errors.Join(err, closeSession(opened))
+				}
+				opening.use(opened)
+				return 0, nil
 			}
-			line := []byte(printable(opened.ID))
-			if asJSON {
-				line = formatJSON(opened.Info().Raw)
+			onInterrupt := func() bool {
+				opening.onInterrupt()
+				return true // a session that is open is printed
 			}
-			return console.write("stdout", append(line, '\n'))
+			a.exitCode, err = interruptible(a.stopExitOnInterrupt, work, onInterrupt, handlesNone)
+			if err == nil {
+				err = opening.close()
+			}
+			return err
 		},
 	}
 	settings.addTo(command)
