@@ -1,8 +1,8 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
 The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
-`leave 3` exits with this code; `text` and `table` show text, and text with HTML. A session of the image `slow` opens when
-the test allows it; one of the image `stuck` cannot be closed."""
+`leave 3` exits with this code; `text` and `table` show text, and text with HTML. A session of the image `slow` opens
+when the test allows it; one of the image `stuck` cannot be closed."""
 
 import ast
 import asyncio
