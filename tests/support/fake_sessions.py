@@ -1,8 +1,8 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
 The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
-`leave 3` exits with this code; `text` and `table` show text, and text with HTML. A session of the image `slow` opens
-when the test allows it; one of the image `stuck` cannot be closed."""
+`leave 3` exits with this code; `text` and `table` show text, and text with HTML; `frame` has a value with HTML. A session
+of the image `slow` opens when the test allows it; one of the image `stuck` cannot be closed."""
 
 import ast
 import asyncio
@@ -185,6 +185,9 @@ class FakeSessions:
         elif code in ("text", "table"):
             html = {"text/html": "<b>"} if code == "table" else {}
             result["displays"] = [{"data": {"text/plain": f"a {code}"} | html, "metadata": {}}]
+        elif code == "frame":
+            result["displays"] = [{"data": {"text/plain": "a\nframe", "text/html": "<b>"}, "metadata": {}}]
+            result["result"] = "a\nframe"
         else:
             session.variables["files"] = session.files
             with contextlib.redirect_stdout(out):
