@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import anyio
 import asyncclick
@@ -22,12 +20,12 @@ from .displays import output_displays
 from .event_printer import EventPrinter, print_result
 from .exit_codes import NOT_RUN, OutputFailed
 from .flags import Flags, complete_path, with_flags
-from .interrupts import END_SIGNALS, interruptible, not_ignored
+from .interrupts import interruptible
+from .prompt import EndedAtPrompt, history, read_line
 from .session_flags import NO_SESSION_FLAGS, SessionFlags, read_session_options, session_flags
 from .session_opening import Opening, close_session
 from .statements import Statements
 
-_HISTORY_LINES = 1000
 _LEAVE = ("exit", "quit", "exit()", "quit()")
 
 
@@ -69,6 +67,7 @@ class _Repl:
         self._output_dir = output_dir
         self._timeout = timeout
         self._displays = 0
+        self._is_closed = False
         self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
         self._opening = Opening(console)
         self._on_ctrl_c: Callable[[], None] | None = None  # set while a cell runs
@@ -104,7 +103,7 @@ class _Repl:
 
         try:
             return await interruptible(run, on_interrupt, self._handles)
-        except _EndedAtPrompt as ended:
+        except EndedAtPrompt as ended:
             return 128 + ended.number
 
     def _handles(self, number: int) -> bool:
@@ -116,16 +115,17 @@ class _Repl:
         return True
 
     def _greet(self, end: str) -> None:
-        text = f"session {self._session.id} ({self._session.info.docker_image})"
-        keys = f"; Ctrl-C interrupts the code, {end}" if self._is_terminal else ""
-        self._console.info(f"{text}{keys}")
+        self._console.info(f"session {self._session.id} ({self._session.info.docker_image})")
+        if self._is_terminal:
+            self._console.info(f"Ctrl-C interrupts the code, {end}")
 
     async def run(self) -> int:
         """Run until the end of the input and return the exit code.
 
-        On a terminal, it is 0. Otherwise, the first statement that fails is the last one, and gives the exit code."""
+        On a terminal, it is 0, unless the session was closed. Otherwise, the first statement that fails is the last
+        one, and gives the exit code."""
         statements = Statements()
-        with _history() if self._is_terminal else contextlib.nullcontext():
+        with history() if self._is_terminal else contextlib.nullcontext():
             while True:
                 try:
                     line = await self._read_line(">>> " if statements.is_empty else "... ")
@@ -134,12 +134,17 @@ class _Repl:
                     statements.take()
                     continue
                 except EOFError:
-                    break
-                if statements.is_empty and line.strip() in _LEAVE:
-                    return 0
-                if (code := statements.add(line)) is not None:
+                    if not self._is_terminal or statements.is_empty:
+                        break
+                    print(file=sys.stderr)  # as in Python, Ctrl-D in a statement ends only the statement
+                    code: str | None = statements.take()
+                else:
+                    if statements.is_empty and line.strip() in _LEAVE:
+                        return 0
+                    code = statements.add(line)
+                if code is not None:
                     exit_code = await self._run_cell(code)
-                    if exit_code != 0 and not self._is_terminal:
+                    if exit_code != 0 and (self._is_closed or not self._is_terminal):
                         return exit_code
         if self._is_terminal:
             print(file=sys.stderr)
@@ -148,21 +153,14 @@ class _Repl:
         return 0
 
     async def _read_line(self, prompt: str) -> str:
-        """Read a line. Raise EOFError at the end of the input, KeyboardInterrupt for Ctrl-C, and _EndedAtPrompt."""
-        if not self._is_terminal:
-            line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
-            if not line:
-                raise EOFError
-            return line.rstrip("\n")
-        self._start_line()
-        # readline works in the main thread only. Nothing else runs between two cells, so this may block the event loop.
-        handlers = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
-        handlers |= {number: signal.signal(number, _end_at_prompt) for number in not_ignored(END_SIGNALS)}
-        try:
-            return input(prompt)  # noqa: ASYNC250 see above
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        """Read a line. Raise EOFError at the end of the input, KeyboardInterrupt for Ctrl-C, and EndedAtPrompt."""
+        if self._is_terminal:
+            self._start_line()
+            return read_line(prompt)  # nothing else runs between two cells, so this may block the event loop
+        line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
 
     async def _run_cell(self, code: str) -> int:
         """Run one cell, print its output, and return its exit code.
@@ -250,6 +248,7 @@ class _Repl:
         )
         self._displays += len(result.displays)
         exit_code = await print_result(result, self._console, as_json=False)
+        self._is_closed = result.error_type == "session_closed"
         if result.interpreter_restarted:
             self._console.error("the interpreter is restarted; its variables are lost")
         return exit_code
@@ -260,34 +259,3 @@ def _sets_environment(flags: Flags) -> bool:
     return flags.image is not None or any(
         value is not None for name, value in flags.limits().items() if name != "timeout"
     )
-
-
-class _EndedAtPrompt(Exception):
-    """A signal that ends the program arrived while a line was typed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _end_at_prompt(number: int, _frame: object) -> None:
-    raise _EndedAtPrompt(number)
-
-
-@contextlib.contextmanager
-def _history() -> Iterator[None]:
-    """Load the history of the line editor, and save it at the end."""
-    try:
-        import readline
-    except ImportError:  # not available on Windows
-        yield
-        return
-    file = Path(os.environ.get("PYEXEC_HISTORY") or Path.home() / ".python_executor_history")
-    with contextlib.suppress(OSError):
-        readline.read_history_file(file)
-    try:
-        yield
-    finally:
-        readline.set_history_length(_HISTORY_LINES)
-        with contextlib.suppress(OSError):
-            readline.write_history_file(file)

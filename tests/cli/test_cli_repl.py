@@ -59,12 +59,6 @@ class Terminal:
             self.screen += piece
         self.screen = self.screen.partition(text)[2]
 
-    def type_until_output(self, key: bytes) -> None:
-        """Type a key until something is printed: Python misses a signal between the prompt and the wait for a key."""
-        while not self._has_output(0):
-            self.type(key)
-            self._has_output(1)
-
     def _has_output(self, seconds: float) -> bool:
         return bool(select.select([self._controller], [], [], seconds)[0])
 
@@ -133,7 +127,7 @@ def test_ctrl_c_at_the_prompt_drops_the_statement(cli: Program) -> None:
         terminal.expect(b">>> ")
         terminal.type(b"if True:\r")
         terminal.expect(b"... ")
-        terminal.type_until_output(b"\x03")
+        terminal.type(b"\x03")
         terminal.expect(b">>> ")
         terminal.type(b"1 + 1\r")
         terminal.expect(b"2\r\n")
@@ -238,11 +232,12 @@ def test_a_session_that_cannot_be_closed_is_named(cli: Program) -> None:
 
 def test_the_repl_says_how_to_interrupt_and_leave(cli: Program, fake: tuple[str, FakeSessions]) -> None:
     with on_a_terminal(cli, "repl") as terminal:
-        terminal.expect(b"; Ctrl-C interrupts the code, Ctrl-D closes the session\r\n")
+        terminal.expect(b" (python:3.12-slim)\r\n")
+        terminal.expect(b"Ctrl-C interrupts the code, Ctrl-D closes the session\r\n")
         session = list(fake[1].sessions.values())[-1]
         with on_a_terminal(cli, "repl", "--session", session.id) as second:
-            second.expect(session.id.encode() + b" (python:3.12-slim); Ctrl-C interrupts the code, ")
-            second.expect(b"Ctrl-D exits, the session stays open\r\n")
+            second.expect(session.id.encode() + b" (python:3.12-slim)\r\n")
+            second.expect(b"Ctrl-C interrupts the code, Ctrl-D exits, the session stays open\r\n")
     piped = cli.run("repl", stdin=b"").stderr
     assert re.fullmatch(rb"python-executor: session ses_\w+ \(python:3.12-slim\)\n", piped)
 
@@ -256,6 +251,29 @@ def test_a_prompt_begins_a_line_after_output_that_does_not_end_with_one(cli: Pro
         terminal.type(b"\x04")
         assert terminal.process.wait(20) == 0
     assert cli.run("repl", "-q", stdin=b"print('a', end='')\n1\n").stdout == b"a1\n"
+
+
+def test_the_repl_ends_if_its_session_is_closed_while_code_runs(cli: Program) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        terminal.type(b"closed\r")
+        terminal.expect(b"execution failed (session_closed)")
+        assert terminal.process.wait(20) == 125
+
+
+def test_ctrl_d_in_a_statement_ends_only_the_statement(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        terminal.type(b"if True:\r")
+        terminal.expect(b"... ")
+        terminal.type(b"  print(6 * 7)\r")
+        terminal.expect(b"... ")
+        terminal.type(b"\x04")
+        terminal.expect(b"42\r\n")
+        terminal.expect(b">>> ")
+        assert fake[1].requests[-1]["code"] == "if True:\n  print(6 * 7)"
+        terminal.type(b"\x04")
+        assert terminal.process.wait(20) == 0
 
 
 def test_flags_of_a_new_session_are_rejected_for_an_open_one(lone_program: Program) -> None:

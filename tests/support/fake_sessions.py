@@ -1,8 +1,9 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
 The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
-`leave 3` exits with this code; `text` and `table` show text, and text with HTML; `frame` has a value with HTML. A session
-of the image `slow` opens when the test allows it; one of the image `stuck` cannot be closed."""
+`closed` with its session;
+`leave 3` exits with this code; `text` and `table` show text, and text with HTML; `frame` has a value with HTML. A
+session of the image `slow` opens when the test allows it; one of the image `stuck` cannot be closed."""
 
 import ast
 import asyncio
@@ -177,6 +178,9 @@ class FakeSessions:
             session.restart()
             result |= {"status": "failed", "error_type": "timeout", "error": "it ran longer than 1 s"}
             result |= {"exit_code": 124, "interpreter_restarted": True}
+        elif code == "closed":
+            session.is_open = False
+            result |= {"status": "failed", "error_type": "session_closed", "error": "the session was closed"}
         elif code.startswith("leave "):
             result |= {"exit_code": int(code.removeprefix("leave ")), "error_type": "SystemExit"}
         elif code == "show":

@@ -76,6 +76,7 @@ type repl struct {
 	opening   *opening
 	ctrlC     chan struct{} // for the cell that runs
 	displays  int           // how many have been shown
+	isClosed  bool          // the last cell failed because the session was closed
 }
 
 // runUntilSignal opens a session, or uses that with this ID, and runs until the end of the input or a signal that ends
@@ -115,15 +116,14 @@ func (r *repl) handles(received os.Signal) bool {
 }
 
 func (r *repl) greet(end string) {
-	keys := ""
+	r.console.info("session %s (%s)", r.session.ID, r.session.Info().DockerImage)
 	if r.input.isTerminal {
-		keys = "; Ctrl-C interrupts the code, " + end
+		r.console.info("Ctrl-C interrupts the code, %s", end)
 	}
-	r.console.info("session %s (%s)%s", r.session.ID, r.session.Info().DockerImage, keys)
 }
 
-// run runs statements until the end of the input and returns the exit code. On a terminal, it is 0. Otherwise, the first
-// statement that fails is the last one, and its exit code is returned.
+// run runs statements until the end of the input and returns the exit code. On a terminal, it is 0, unless the session was
+// closed. Otherwise, the first statement that fails is the last one, and its exit code is returned.
 func (r *repl) run(ctx context.Context) (int, error) {
 	var typed statements
 	for {
@@ -137,6 +137,13 @@ func (r *repl) run(ctx context.Context) (int, error) {
 		case errors.Is(err, errInterrupted):
 			fmt.Fprintln(os.Stderr, "\nKeyboardInterrupt")
 			typed.take()
+			continue
+		case err == io.EOF && r.input.isTerminal && !typed.isEmpty():
+			fmt.Fprintln(os.Stderr) // as in Python, Ctrl-D in a statement ends only the statement
+			exitCode, err := r.runCell(ctx, typed.take())
+			if err != nil || r.isClosed {
+				return exitCode, err
+			}
 			continue
 		case err == io.EOF && r.input.isTerminal:
 			_, err := fmt.Fprintln(os.Stderr)
@@ -155,7 +162,7 @@ func (r *repl) run(ctx context.Context) (int, error) {
 		}
 		if code, complete := typed.add(line); complete {
 			exitCode, err := r.runCell(ctx, code)
-			if err != nil || exitCode != 0 && !r.input.isTerminal {
+			if err != nil || exitCode != 0 && (r.isClosed || !r.input.isTerminal) {
 				return exitCode, err
 			}
 		}
@@ -265,6 +272,7 @@ func (r *repl) print(result *pyexec.Result) (int, error) {
 	}
 	r.displays += len(result.Displays)
 	exitCode, err := printResult(result, r.console, false)
+	r.isClosed = result.ErrorType == "session_closed"
 	if err == nil && result.InterpreterRestarted {
 		r.console.error("the interpreter is restarted; its variables are lost")
 	}
