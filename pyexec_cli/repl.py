@@ -30,7 +30,7 @@ _LEAVE = ("exit", "quit", "exit()", "quit()")
 
 
 @asyncclick.command(name="repl")
-@asyncclick.option("--session", "session_id", metavar="ID", help="Use this session, and leave it open.")
+@asyncclick.option("--session", "session_id", metavar="ID", help="Use the session ID, and leave it open.")
 @session_flags
 @asyncclick.option(
     "--output-dir",

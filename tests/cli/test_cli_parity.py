@@ -158,6 +158,17 @@ HELP_OF = [
     "mcp",
     "version",
     "completion",
+    "repl",
+    "session new",
+    "session list",
+    "session show",
+    "session interrupt",
+    "session restart",
+    "session files",
+    "session upload",
+    "session download",
+    "session delete",
+    "session close",
 ]
 FLAG = re.compile(r" +(?:-\w, )?(--[a-z-]+)(?: \S+)?(?: {2,}(.*))?")
 COMMAND = re.compile(r"  ([a-z]+) {2,}(.*)")
