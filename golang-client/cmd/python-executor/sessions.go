@@ -15,8 +15,12 @@ func (a *app) session() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "session COMMAND",
 		Short: "Open, use and close interpreter sessions.",
-		Args:  arguments(0),
-		RunE:  func(command *cobra.Command, _ []string) error { return usageErrorf(command, "Missing command.") },
+		RunE: func(command *cobra.Command, given []string) error {
+			if len(given) > 0 {
+				return usageErrorf(command, "No such command '%s'.", given[0])
+			}
+			return usageErrorf(command, "Missing command.")
+		},
 	}
 	command.AddCommand(a.sessionNew())
 	for _, each := range []*cobra.Command{a.sessionList(), a.sessionShow(), a.sessionInterrupt(), a.sessionRestart(),
