@@ -78,6 +78,13 @@ def test_errors(
     assert not (cli.directory / "missing").exists()
 
 
+def test_a_download_that_breaks_fails(cli: Program, session: FakeSession) -> None:
+    done = cli.run("session", "download", session.id, "breaks")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"python-executor: ")
+    assert b"begin".startswith((cli.directory / "breaks").read_bytes())
+
+
 def test_a_closed_session_is_an_error(cli: Program, session: FakeSession) -> None:
     cli.run("session", "close", session.id)
     for arguments in (("interrupt", session.id), ("restart", session.id), ("delete", session.id, "a")):

@@ -1,9 +1,9 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
 The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
-`closed` with its session;
-`leave 3` exits with this code; `text` and `table` show text, and text with HTML; `frame` has a value with HTML. A
-session of the image `slow` opens when the test allows it; one of the image `stuck` cannot be closed."""
+`closed` with its session; `leave 3` exits with this code; `text` and `table` show text, and text with HTML; `frame` has
+a value with HTML. A session of the image `slow` opens when the test allows it; one of the image `stuck` cannot be
+closed. The download of the file `breaks` breaks."""
 
 import ast
 import asyncio
@@ -275,7 +275,13 @@ class FakeSessions:
         self.find(request).files[request.match_info["path"]] = await request.read()
         return web.Response(status=204)
 
-    async def get_file(self, request: web.Request) -> web.Response:
+    async def get_file(self, request: web.Request) -> web.StreamResponse:
+        if request.match_info["path"] == "breaks":
+            response = web.StreamResponse(headers={"Content-Length": "10"})
+            await response.prepare(request)
+            await response.write(b"begin")
+            request.transport.close()
+            return response
         content = self.find(request).files.get(request.match_info["path"])
         if content is None:
             return failure(404, "not_found", "the session has no such file")
