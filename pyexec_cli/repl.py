@@ -157,6 +157,8 @@ class _Repl:
         if self._is_terminal:
             self._start_line()
             return read_line(prompt)  # nothing else runs between two cells, so this may block the event loop
+        if sys.stdin is None:  # closed by the parent process
+            raise EOFError
         line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
         if not line:
             raise EOFError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -15,6 +14,7 @@ from anyio import to_thread
 
 from .console import Console
 from .flags import Flags, complete_path, with_flags
+from .inputs import open_stdin
 from .printable import printable_json
 from .progress import progress_bar
 from .table import table
@@ -131,7 +131,7 @@ def _local_name(file: str, path: str) -> str:
 
 
 def _open_source(name: str) -> BinaryIO:
-    return sys.stdin.buffer if name == "-" else Path(name).open("rb")
+    return open_stdin() if name == "-" else Path(name).open("rb")
 
 
 async def _chunks(source: BinaryIO, console: Console) -> AsyncGenerator[bytes, None]:

@@ -78,6 +78,13 @@ def test_errors(
     assert not (cli.directory / "missing").exists()
 
 
+def test_a_closed_standard_input_is_empty(cli: Program, session: FakeSession) -> None:
+    for command in ("repl -q", f"session upload {session.id} - empty", f"repl -q --session {session.id}"):
+        done = cli.shell(f"$P {command} <&-")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert session.files == {"empty": b""}
+
+
 def test_a_download_that_breaks_fails(cli: Program, session: FakeSession) -> None:
     done = cli.run("session", "download", session.id, "breaks")
     assert (done.returncode, done.stdout) == (125, b"")
