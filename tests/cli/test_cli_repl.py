@@ -179,8 +179,14 @@ def wait_for_session(fake: FakeSessions, last: str) -> FakeSession:
     return session
 
 
-@pytest.mark.parametrize("command", [("repl",), ("session", "new")], ids=["repl", "new"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "command"),
+    [
+        (signal.SIGINT, ("session", "new")),
+        (signal.SIGTERM, ("repl",)),
+        (signal.SIGHUP, ("repl",)),
+    ],
+)
 def test_a_session_that_opens_when_a_signal_arrives_is_closed(
     cli: Program, fake: tuple[str, FakeSessions], number: signal.Signals, command: tuple[str, ...]
 ) -> None:
