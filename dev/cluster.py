@@ -16,7 +16,7 @@ from consul_agent import ConsulAgent
 from docker_api import DockerEngine
 from provision import provision
 from server_process import ServerGroup, ServerProcess
-from subprocesses import RUN_DIR
+from subprocesses import RUN_DIR, describe_exit
 
 _SERVERS = 3
 _CONSUL_PREFIX = "pyexec"
@@ -75,11 +75,11 @@ def _print_addresses(urls: list[str], agent: ConsulAgent, home: Path) -> None:
 
 
 def _wait_for_exit(replicas: dict[str, ServerProcess], agent: ConsulAgent) -> None:
-    """Wait until all servers have exited, and print the output and unexpected exit of each.
+    """Wait until all servers have exited, and print the output of each, and why it exited without being asked to.
 
-    Raise a `SetupError` if Consul exits, or if all servers exit without being asked to."""
+    Raise a `SetupError` if Consul exits, or if all servers exit so and one of them has failed."""
     running = dict(replicas)
-    stopping = False
+    stopping = failed = False
     while running:
         watched: list[ConsulAgent | ServerProcess] = [agent, *running.values()]
         ready, _, _ = select.select(watched, [], [])
@@ -88,14 +88,13 @@ def _wait_for_exit(replicas: dict[str, ServerProcess], agent: ConsulAgent) -> No
         for url, server in replicas.items():
             if server in ready:
                 code = server.wait()
+                failed = failed or code != 0
                 del running[url]
                 stopping = server.stopping
                 if not stopping:
-                    print_step(
-                        f"The server at {url} exited unexpectedly with code {code}; the others take over its work"
-                    )
-    if not stopping:
-        raise SetupError("All servers exited unexpectedly.")
+                    print_step(f"The server at {url} {describe_exit(code)}; the others take over its work")
+    if failed and not stopping:
+        raise SetupError("All servers have exited.")
 
 
 def _remove_programs(engine: DockerEngine, deployment: str) -> None:

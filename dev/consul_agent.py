@@ -11,7 +11,7 @@ from types import TracebackType
 from urllib.request import urlopen
 
 from console import SetupError
-from subprocesses import last_log_line
+from subprocesses import describe_exit, last_log_line
 
 _STOP_SECONDS = 20.0
 _RESPONSE_SECONDS = 10.0
@@ -75,9 +75,8 @@ class ConsulAgent:
         return self._pidfd
 
     def exit_error(self) -> SetupError:
-        """Return the error for an agent that exited unexpectedly."""
-        code = self._process.wait()
-        return SetupError(f"Consul exited unexpectedly with code {code}. {last_log_line(self._log)}")
+        """Return the error for an agent that exited without being asked to."""
+        return SetupError(f"Consul {describe_exit(self._process.wait())}. {last_log_line(self._log)}")
 
     def read_key(self, key: str) -> str:
         """Return the value of an existing key."""

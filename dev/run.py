@@ -9,7 +9,7 @@ import first_run
 from console import SetupError, print_step, run_main
 from provision import provision
 from server_process import ServerGroup
-from subprocesses import RUN_DIR
+from subprocesses import RUN_DIR, describe_exit
 
 
 def main() -> int:
@@ -26,7 +26,10 @@ def main() -> int:
             first_run.print_example(url)
         code = server.wait()
         if not servers.stopping:
-            raise SetupError(f"The server exited unexpectedly with code {code}.")
+            end = f"The server {describe_exit(code)}."
+            if code != 0:
+                raise SetupError(end)
+            print_step(end)
     deployment = Path(environment["PYEXEC_DATA_DIR"]) / "deployment"
     if deployment.exists():  # missing if the server was stopped during its start
         first_run.check_no_containers_left(machine.engine, deployment.read_text().strip())

@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 
 from console import SetupError
 from consul_agent import ConsulAgent
-from subprocesses import last_log_line
+from subprocesses import describe_exit, last_log_line
 from virtualenv import BIN
 
 _READY_SECONDS = 60.0
@@ -72,7 +72,8 @@ class ServerProcess:
             raise SetupError(
                 f"The server was not ready after {_READY_SECONDS:.0f} seconds.{self._log_hint()}"
             )
-        raise SetupError(f"The server did not start: exit code {self._process.wait()}.{self._log_hint()}")
+        end = describe_exit(self._process.wait())
+        raise SetupError(f"The server did not start: it {end}.{self._log_hint()}")
 
     def wait(self) -> int:
         """Print the server's output until it exits; return its exit code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def run(argv: list[str], purpose: str, environment: dict[str, str] | None = None
             raise SetupError(f"Cannot {purpose}: the command `{argv[0]}` is not installed.") from error
     if code != 0:
         raise SetupError(f"Cannot {purpose}: {argv[0]} exited with code {code}. {last_log_line(LOG)}")
+
+
+def describe_exit(code: int) -> str:
+    """Say why a service ended that was not asked to, for example "was killed by SIGKILL"."""
+    if code == 0:  # a service ends without an error only after such a signal
+        return "was stopped by another process (SIGTERM or SIGINT)"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"failed with exit code {code}"
 
 
 def last_log_line(log: Path) -> str:

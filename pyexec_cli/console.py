@@ -8,7 +8,7 @@ import sys
 from typing import Literal
 
 from anyio import to_thread
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .exit_codes import OutputFailed
 from .flags import Flags
@@ -43,12 +43,15 @@ class StatusLine:
         self.enabled = False
 
 
-@frozen
+@define
 class Console:
-    """Standard output and standard error of this command."""
+    """Standard output and standard error of this command.
+
+    `at_line_start`: the last output ended with a line feed."""
 
     flags: Flags
     status_line: StatusLine = field(init=False)
+    at_line_start: bool = field(default=True, init=False)
 
     @status_line.default
     def _status_line(self) -> StatusLine:
@@ -60,6 +63,8 @@ class Console:
         self.status_line.close()
         # The reader of a pipe may block this write. In a thread, Ctrl-C still works.
         await to_thread.run_sync(_write, stream, data, abandon_on_cancel=True)
+        if data:
+            self.at_line_start = data.endswith(b"\n")
 
     def info(self, text: str) -> None:
         """Print a message, unless `--quiet` was given."""
@@ -75,6 +80,7 @@ class Console:
         """Print a message. It may contain text of servers, programs and packages."""
         self.status_line.clear()
         print(f"python-executor: {printable(text)}", file=sys.stderr, flush=True)
+        self.at_line_start = True
 
 
 def _write(stream: Literal["stdout", "stderr"], data: bytes) -> None:

@@ -29,14 +29,15 @@ async def output_displays(
 ) -> None:
     """Write each display to a file of the directory. Without one, show images if `show` is set and the terminal can.
 
-    `show_text`: print the plain text of displays that are neither shown nor saved in a better form.
-    `first` is the number of the first display."""
+    `show_text`: print the plain text of displays that are neither shown nor saved in a better form, but not that of the
+    last expression, whose value the caller has printed. `first` is the number of the first display."""
     if not result.displays:
         return
+    of_value = _display_of_value(result)
     if directory is not None:
         await to_thread.run_sync(_save, result.displays, Path(directory), console, first)
         for display in result.displays if show_text else ():
-            if display.mime_type == "text/plain":
+            if display.mime_type == "text/plain" and display is not of_value:
                 await console.write("stdout", display.content() + b"\n")
         return
     protocol = terminal_protocol() if show else None
@@ -46,10 +47,17 @@ async def output_displays(
             await console.write("stdout", sequence)
             shown += 1
         elif show_text and "text/plain" in display.data:
-            await console.write("stdout", display.content("text/plain") + b"\n")
+            if display is not of_value:
+                await console.write("stdout", display.content("text/plain") + b"\n")
             shown += not display.mime_type.startswith("image/")
     if left := len(result.displays) - shown:
         console.info(f"displays not shown: {left} (--output-dir DIR saves them)")
+
+
+def _display_of_value(result: Result) -> Display | None:
+    """Return the display of the last expression, if it has one. Figures may follow it."""
+    texts = [each for each in result.displays if each.data.get("text/plain") == result.result is not None]
+    return texts[-1] if texts else None
 
 
 def _save(displays: Iterable[Display], directory: Path, console: Console, first: int) -> None:

@@ -1,4 +1,4 @@
-"""The global flags: every command accepts them, before or after its name."""
+"""The global flags, before or after the name of a command. Those of a run are for commands that run code."""
 
 from __future__ import annotations
 
@@ -85,6 +85,8 @@ GLOBAL_FLAGS = (
 )
 
 _ALWAYS_LISTED = ("server", "token", "quiet", "verbose")
+_COMMANDS_WITH_LIMITS = "run, submit, eval, session new and repl"
+_COMMANDS_WITH_ASYNC = "run and submit"
 
 
 def complete_path(
@@ -144,7 +146,7 @@ def _shortest(number: float | None) -> float | None:
 def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
     """Add the global flags to a command, and pass them as one `Flags` in its first argument.
 
-    A command that `runs` nothing accepts the flags of a run too. Its help does not list them, and a note names them.
+    A command that `runs` nothing rejects the flags of a run with an error that names the commands that take them.
     """
 
     def decorate(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
@@ -154,7 +156,7 @@ def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Calla
             flags["server"] = flags["server"] or os.environ.get("PYEXEC_SERVER") or "http://localhost:8080"
             flags["token"] = flags["token"] or os.environ.get("PYEXEC_TOKEN") or None
             if not runs:
-                _note_unused(Flags(**flags))
+                _reject_run_flags(Flags(**flags))
             return await function(Flags(**flags), **given)
 
         params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
@@ -166,14 +168,13 @@ def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Calla
     return decorate
 
 
-def _note_unused(flags: Flags) -> None:
-    from .console import Console  # it imports this module
-
-    run_flags = [flag for flag in GLOBAL_FLAGS if flag.name not in _ALWAYS_LISTED]
-    given = [flag.opts[0] for flag in run_flags if getattr(flags, str(flag.name)) is not None]
-    if given:
-        command = asyncclick.get_current_context().info_name
-        Console(flags).info(f"ignoring {', '.join(given)}: {command} runs nothing")
+def _reject_run_flags(flags: Flags) -> None:
+    for flag in GLOBAL_FLAGS:
+        if flag.name in _ALWAYS_LISTED or getattr(flags, str(flag.name)) is None:
+            continue
+        command = asyncclick.get_current_context().command_path.partition(" ")[2]
+        takers = _COMMANDS_WITH_ASYNC if flag.name == "detached" else _COMMANDS_WITH_LIMITS
+        raise asyncclick.UsageError(f"{flag.opts[0]}: {command} runs nothing; {takers} take this flag")
 
 
 def _hide_run_flag(flag: asyncclick.Option) -> asyncclick.Option:

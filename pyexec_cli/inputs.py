@@ -75,9 +75,14 @@ async def read_requirements(name: str, flag: str) -> str:
 
 async def _read(name: str, flag: str) -> bytes:
     try:
-        return await _blocking(sys.stdin.buffer.read if name == "-" else Path(name).read_bytes)
+        return await _blocking(open_stdin().read if name == "-" else Path(name).read_bytes)
     except OSError as error:
         raise asyncclick.UsageError(f"{flag} {name}: {error.strerror}") from error
+
+
+def open_stdin() -> BinaryIO:
+    """Return standard input. One that the parent process has closed is empty."""
+    return Path(os.devnull).open("rb") if sys.stdin is None else sys.stdin.buffer
 
 
 def _named_files(names: Sequence[str]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and other signals: the first one kills the execution, the second one exits at once."""
+"""Ctrl-C and other signals: the first one ends the work of a command, the second one exits at once."""
 
 from __future__ import annotations
 
@@ -17,24 +17,30 @@ END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 @define
 class _SignalHandler:
     on_interrupt: Callable[[], Awaitable[bool]]
+    handles: Callable[[int], bool]
     group: anyio.abc.TaskGroup
-    signals: tuple[signal.Signals, ...]
+    work: anyio.CancelScope = field(factory=anyio.CancelScope)
     work_done: anyio.Event = field(factory=anyio.Event)
     first: int | None = None
 
     async def watch(self) -> None:
-        with anyio.open_signal_receiver(*not_ignored(self.signals)) as signals:
+        with anyio.open_signal_receiver(*not_ignored((signal.SIGINT, *END_SIGNALS))) as signals:
             async for number in signals:
-                if self.first is not None:
+                if self.handles(number):
+                    continue
+                if self.first is None:
+                    self.first = number
+                    self.group.start_soon(self._interrupt, name="interrupt")
+                elif (
+                    number != signal.SIGHUP
+                ):  # the kernel and the shell both send it when a terminal is closed
                     _exit_at_once(number)
-                self.first = number
-                self.group.start_soon(self._interrupt, name="interrupt")
 
     async def _interrupt(self) -> None:
         if await self.on_interrupt():
             with anyio.move_on_after(_GRACE_SECONDS):
                 await self.work_done.wait()
-        self.group.cancel_scope.cancel()
+        self.work.cancel()
 
 
 def not_ignored(signals: tuple[signal.Signals, ...]) -> list[signal.Signals]:
@@ -42,22 +48,27 @@ def not_ignored(signals: tuple[signal.Signals, ...]) -> list[signal.Signals]:
     return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
 
 
+def _handles_none(_number: int) -> bool:
+    return False
+
+
 async def interruptible(
     work: Callable[[], Awaitable[int]],
     on_interrupt: Callable[[], Awaitable[bool]],
-    signals: tuple[signal.Signals, ...] = (signal.SIGINT, *END_SIGNALS),
+    handles: Callable[[int], bool] = _handles_none,
 ) -> int:
-    """Return the exit code of `work`, or 128 plus the number of the first of these signals.
+    """Return the exit code of `work`, or 128 plus the number of the first signal.
 
     The first signal calls `on_interrupt`. If that returns True, `work` gets a few seconds to end by itself;
-    otherwise it is cancelled at once.
+    otherwise it is cancelled at once. A signal for which `handles` returns True does not count.
     """
     code = None
     try:
         async with anyio.create_task_group() as group:
-            handler = _SignalHandler(on_interrupt, group, signals)
+            handler = _SignalHandler(on_interrupt, handles, group)
             group.start_soon(handler.watch, name="signals")
-            code = await work()
+            with handler.work:
+                code = await work()
             handler.work_done.set()
             group.cancel_scope.cancel()
     except BaseExceptionGroup as errors:

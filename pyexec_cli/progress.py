@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from anyio import to_thread
 from attrs import define
@@ -40,7 +41,12 @@ async def with_progress(source: Source, line: StatusLine) -> Source:
         return source  # sending it raises the same error
     if total is None or total <= _MIN_BYTES:
         return source
-    return whole.with_progress(_Bar(line, total).show)
+    return whole.with_progress(progress_bar(total, line))
+
+
+def progress_bar(total: int, line: StatusLine) -> Callable[[int], None]:
+    """Return a function that shows how many bytes of the total have been sent. It shows nothing for a small total."""
+    return _Bar(line, total).show if total > _MIN_BYTES else lambda _: None
 
 
 def _text(sent: int, total: int) -> str:

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import anyio
 import asyncclick
 from anyio import to_thread
 
 from pyexec_client import AsyncClient, AsyncSession, PyexecError, Result, SessionClosed, Unauthorized
+from pyexec_client.options import SessionOptions
 
 from .console import Console
 from .displays import output_displays
 from .event_printer import EventPrinter, print_result
 from .exit_codes import NOT_RUN, OutputFailed
 from .flags import Flags, complete_path, with_flags
-from .interrupts import END_SIGNALS, interruptible, not_ignored
+from .interrupts import interruptible
+from .prompt import EndedAtPrompt, history, read_line
 from .session_flags import NO_SESSION_FLAGS, SessionFlags, read_session_options, session_flags
+from .session_opening import Opening, close_session
 from .statements import Statements
 
-_HISTORY_LINES = 1000
 _LEAVE = ("exit", "quit", "exit()", "quit()")
 
 
 @asyncclick.command(name="repl")
-@asyncclick.option("--session", "session_id", metavar="ID", help="Use this session, and leave it open.")
+@asyncclick.option("--session", "session_id", metavar="ID", help="Use the session ID, and leave it open.")
 @session_flags
 @asyncclick.option(
     "--output-dir",
@@ -49,59 +49,83 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
     if output_dir == "":
         raise asyncclick.UsageError("--output-dir: must not be empty")
     options = await read_session_options(settings, flags)
-    if session_id is not None and settings != NO_SESSION_FLAGS:
+    if session_id is not None and (settings != NO_SESSION_FLAGS or _sets_environment(flags)):
         raise asyncclick.UsageError("--session: the session is open; leave out the flags that open one")
     async with flags.client() as client:
-        if session_id is None:
-            console.status_line.show("opening a session")
-            opened = await client.open_session(**options)
-        else:
-            opened = await client.get_session(session_id)
-        console.status_line.close()
-        async with opened:
-            end = "Ctrl-D closes it" if session_id is None else "Ctrl-D exits; the session stays open"
-            console.info(f"session {opened.id} ({opened.info.docker_image}); {end}")
-            loop = _Repl(client, opened, console, output_dir, flags.timeout if session_id else None)
-            return await loop.run_until_signal()
+        loop = _Repl(client, console, output_dir, flags.timeout if session_id else None)
+        return await loop.run_until_signal(session_id, options)
 
 
 class _Repl:
     """Reads statements and runs each as a cell. `timeout` is that of each cell; None is the session's."""
 
     def __init__(
-        self,
-        client: AsyncClient,
-        session: AsyncSession,
-        console: Console,
-        output_dir: str | None,
-        timeout: float | None,
+        self, client: AsyncClient, console: Console, output_dir: str | None, timeout: float | None
     ) -> None:
         self._client = client
-        self._session = session
         self._console = console
         self._output_dir = output_dir
         self._timeout = timeout
         self._displays = 0
+        self._is_closed = False
         self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
+        self._opening = Opening(console)
+        self._on_ctrl_c: Callable[[], None] | None = None  # set while a cell runs
 
-    async def run_until_signal(self) -> int:
-        """Run until the end of the input or a signal that ends the program, and return the exit code."""
+    @property
+    def _session(self) -> AsyncSession:
+        if self._opening.session is None:
+            raise AssertionError("no cell runs before the session is open")
+        return self._opening.session
 
-        async def cancel_at_once() -> bool:
-            return False
+    async def run_until_signal(self, session_id: str | None, options: SessionOptions) -> int:
+        """Open a session, or use that with this ID, until the end of the input or a signal that ends the program.
 
-        signals = END_SIGNALS if self._is_terminal else (signal.SIGINT, *END_SIGNALS)
+        Return the exit code."""
+
+        async def run() -> int:
+            if session_id is not None:
+                self._opening.session = await self._client.get_session(session_id)
+                self._greet("Ctrl-D exits, the session stays open")
+                return await self.run()
+            self._console.status_line.show("opening a session")
+            session = await self._opening.open(self._client, None, options)
+            if session is None:
+                return 0
+            try:
+                self._greet("Ctrl-D closes the session")
+                return await self.run()
+            finally:
+                await close_session(session)
+
+        async def on_interrupt() -> bool:
+            return session_id is None and await self._opening.on_interrupt()
+
         try:
-            return await interruptible(self.run, cancel_at_once, signals)
-        except _EndedAtPrompt as ended:
+            return await interruptible(run, on_interrupt, self._handles)
+        except EndedAtPrompt as ended:
             return 128 + ended.number
+
+    def _handles(self, number: int) -> bool:
+        """On a terminal, Ctrl-C is for the cell that runs, if any, and does not end the program."""
+        if number != signal.SIGINT or not self._is_terminal or self._opening.session is None:
+            return False
+        if self._on_ctrl_c is not None:
+            self._on_ctrl_c()
+        return True
+
+    def _greet(self, end: str) -> None:
+        self._console.info(f"session {self._session.id} ({self._session.info.docker_image})")
+        if self._is_terminal:
+            self._console.info(f"Ctrl-C interrupts the code, {end}")
 
     async def run(self) -> int:
         """Run until the end of the input and return the exit code.
 
-        On a terminal, it is 0. Otherwise, the first statement that fails is the last one, and gives the exit code."""
+        On a terminal, it is 0, unless the session was closed. Otherwise, the first statement that fails is the last
+        one, and gives the exit code."""
         statements = Statements()
-        with _history() if self._is_terminal else contextlib.nullcontext():
+        with history() if self._is_terminal else contextlib.nullcontext():
             while True:
                 try:
                     line = await self._read_line(">>> " if statements.is_empty else "... ")
@@ -110,12 +134,17 @@ class _Repl:
                     statements.take()
                     continue
                 except EOFError:
-                    break
-                if statements.is_empty and line.strip() in _LEAVE:
-                    return 0
-                if (code := statements.add(line)) is not None:
+                    if not self._is_terminal or statements.is_empty:
+                        break
+                    print(file=sys.stderr)  # as in Python, Ctrl-D in a statement ends only the statement
+                    code: str | None = statements.take()
+                else:
+                    if statements.is_empty and line.strip() in _LEAVE:
+                        return 0
+                    code = statements.add(line)
+                if code is not None:
                     exit_code = await self._run_cell(code)
-                    if exit_code != 0 and not self._is_terminal:
+                    if exit_code != 0 and (self._is_closed or not self._is_terminal):
                         return exit_code
         if self._is_terminal:
             print(file=sys.stderr)
@@ -124,20 +153,16 @@ class _Repl:
         return 0
 
     async def _read_line(self, prompt: str) -> str:
-        """Read a line. Raise EOFError at the end of the input, KeyboardInterrupt for Ctrl-C, and _EndedAtPrompt."""
-        if not self._is_terminal:
-            line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
-            if not line:
-                raise EOFError
-            return line.rstrip("\n")
-        # readline works in the main thread only. Nothing else runs between two cells, so this may block the event loop.
-        handlers = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
-        handlers |= {number: signal.signal(number, _end_at_prompt) for number in not_ignored(END_SIGNALS)}
-        try:
-            return input(prompt)  # noqa: ASYNC250 see above
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        """Read a line. Raise EOFError at the end of the input, KeyboardInterrupt for Ctrl-C, and EndedAtPrompt."""
+        if self._is_terminal:
+            self._start_line()
+            return read_line(prompt)  # nothing else runs between two cells, so this may block the event loop
+        if sys.stdin is None:  # closed by the parent process
+            raise EOFError
+        line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
 
     async def _run_cell(self, code: str) -> int:
         """Run one cell, print its output, and return its exit code.
@@ -161,8 +186,7 @@ class _Repl:
         With a key, the client sends the request again if the connection was closed while the user typed."""
         printer = EventPrinter(self._console)
         async with anyio.create_task_group() as tasks:
-            if self._is_terminal:
-                tasks.start_soon(self._watch_interrupts, printer, tasks.cancel_scope, name="Ctrl-C")
+            self._on_ctrl_c = self._interrupts_of(printer, tasks)
             try:
                 await self._session.run(
                     code, on_event=printer.show, timeout=self._timeout, idempotency_key=uuid.uuid4().hex
@@ -171,6 +195,8 @@ class _Repl:
                 failure: Exception | None = error  # raised below, without a group around it
             else:
                 failure = None
+            finally:
+                self._on_ctrl_c = None
             tasks.cancel_scope.cancel()
         if tasks.cancel_scope.cancelled_caught and printer.result is None and printer.execution_id:
             self._console.error(f"stopped waiting; {printer.execution_id} continues")
@@ -179,19 +205,22 @@ class _Repl:
             raise failure
         return printer.result
 
-    async def _watch_interrupts(self, printer: EventPrinter, scope: anyio.CancelScope) -> None:
-        """Interrupt the cell at the first Ctrl-C, kill it at the second one, and stop waiting at the third one."""
+    def _interrupts_of(self, printer: EventPrinter, tasks: anyio.abc.TaskGroup) -> Callable[[], None]:
+        """Return a function for Ctrl-C: it interrupts the cell, kills it at the second call, and stops waiting at the
+        third one."""
         presses = 0
-        with anyio.open_signal_receiver(signal.SIGINT) as signals:
-            async with anyio.create_task_group() as tasks:
-                async for _ in signals:
-                    presses += 1
-                    if presses == 1:
-                        tasks.start_soon(self._interrupt, name="interrupt")
-                    elif presses == 2 and printer.execution_id is not None:
-                        tasks.start_soon(self._kill, printer.execution_id, name="kill")
-                    else:
-                        scope.cancel()
+
+        def press() -> None:
+            nonlocal presses
+            presses += 1
+            if presses == 1:
+                tasks.start_soon(self._interrupt, name="interrupt")
+            elif presses == 2 and printer.execution_id is not None:
+                tasks.start_soon(self._kill, printer.execution_id, name="kill")
+            else:
+                tasks.cancel_scope.cancel()
+
+        return press
 
     async def _interrupt(self) -> None:
         try:
@@ -206,7 +235,14 @@ class _Repl:
         except PyexecError as error:
             self._console.error(f"cannot kill the code: {error} (press Ctrl-C again to stop waiting)")
 
+    def _start_line(self) -> None:
+        """On a terminal, end a line that the output has left open: a prompt in its middle confuses the editor."""
+        if self._is_terminal and not self._console.at_line_start:
+            print(flush=True)
+            self._console.at_line_start = True
+
     async def _print(self, result: Result) -> int:
+        self._start_line()
         if result.result not in (None, "None"):
             await self._console.write("stdout", f"{result.result}\n".encode())
         await output_displays(
@@ -214,37 +250,14 @@ class _Repl:
         )
         self._displays += len(result.displays)
         exit_code = await print_result(result, self._console, as_json=False)
+        self._is_closed = result.error_type == "session_closed"
         if result.interpreter_restarted:
             self._console.error("the interpreter is restarted; its variables are lost")
         return exit_code
 
 
-class _EndedAtPrompt(Exception):
-    """A signal that ends the program arrived while a line was typed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _end_at_prompt(number: int, _frame: object) -> None:
-    raise _EndedAtPrompt(number)
-
-
-@contextlib.contextmanager
-def _history() -> Iterator[None]:
-    """Load the history of the line editor, and save it at the end."""
-    try:
-        import readline
-    except ImportError:  # not available on Windows
-        yield
-        return
-    file = Path(os.environ.get("PYEXEC_HISTORY") or Path.home() / ".python_executor_history")
-    with contextlib.suppress(OSError):
-        readline.read_history_file(file)
-    try:
-        yield
-    finally:
-        readline.set_history_length(_HISTORY_LINES)
-        with contextlib.suppress(OSError):
-            readline.write_history_file(file)
+def _sets_environment(flags: Flags) -> bool:
+    """Return True if a flag is for a new session only. `--timeout` is for each cell of an open one."""
+    return flags.image is not None or any(
+        value is not None for name, value in flags.limits().items() if name != "timeout"
+    )

@@ -1,4 +1,4 @@
-"""The commands `session new`, `session list`, `session show` and `session close`."""
+"""The group `session`, and its commands that open, list, show, interrupt, restart and close sessions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import asyncclick
 
 from pyexec_client import SessionInfo
 
-from . import inputs
+from . import inputs, session_files
 from .arguments import command_first
 from .console import Console
+from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
+from .interrupts import interruptible
 from .printable import printable, printable_json
 from .progress import with_progress
 from .session_flags import SessionFlags, read_session_options, session_flags
+from .session_opening import Opening, close_session
 from .table import table
 
 if TYPE_CHECKING:
@@ -34,7 +37,11 @@ class SessionCommands(asyncclick.Group):
 
 @asyncclick.group(name="session", cls=SessionCommands)
 def session() -> None:
-    """Open, list and close interpreter sessions."""
+    """Open, use and close interpreter sessions."""
+
+
+for _command in (session_files.files, session_files.upload, session_files.download, session_files.delete):
+    session.add_command(_command)
 
 
 @session.command(name="new")
@@ -52,14 +59,25 @@ async def new(flags: Flags, settings: SessionFlags, argument: str | None, as_jso
     source: Source | None = None
     if argument is not None:
         source = await with_progress((await inputs.choose(argument, ())).source, console.status_line)
+    opening = Opening(console)
     async with flags.client() as client:
-        try:
-            opened = await client.open_session(source, **options)
-        finally:
-            console.status_line.close()
-    text = _json(opened.info) if as_json else printable(opened.id)
-    await console.write("stdout", f"{text}\n".encode())
-    return 0
+
+        async def open_and_print() -> int:
+            opened = await opening.open(client, source, options)
+            if opened is not None:
+                text = _json(opened.info) if as_json else printable(opened.id)
+                try:
+                    await console.write("stdout", f"{text}\n".encode())
+                except OutputFailed:
+                    await close_session(opened)
+                    raise
+            return 0
+
+        async def on_interrupt() -> bool:
+            await opening.on_interrupt()
+            return True  # a session that is open is printed
+
+        return await interruptible(open_and_print, on_interrupt)
 
 
 @session.command(name="list")
@@ -86,6 +104,31 @@ async def show(flags: Flags, session_id: str) -> int:
     async with flags.client() as client:
         found = await client.get_session(session_id)
     await Console(flags).write("stdout", f"{_json(found.info)}\n".encode())
+    return 0
+
+
+@session.command(name="interrupt")
+@asyncclick.argument("session_id", metavar="ID")
+@with_flags(runs=False)
+async def interrupt(flags: Flags, session_id: str) -> int:
+    """Interrupt the code that runs in a session; the variables stay.
+
+    Prints interrupted, or idle if no code runs.
+    """
+    async with flags.client() as client:
+        interrupted = await (await client.get_session(session_id)).interrupt()
+    await Console(flags).write("stdout", b"interrupted\n" if interrupted else b"idle\n")
+    return 0
+
+
+@session.command(name="restart")
+@asyncclick.argument("session_id", metavar="ID")
+@with_flags(runs=False)
+async def restart(flags: Flags, session_id: str) -> int:
+    """Start a new interpreter in a session: the files stay, the variables are lost."""
+    async with flags.client() as client:
+        await (await client.get_session(session_id)).restart()
+    await Console(flags).write("stdout", b"restarted\n")
     return 0
 
 

@@ -44,6 +44,15 @@ OPEN_SESSION = (
     "close it earlier with close_session."
 )
 CLOSE_SESSION = "Close a session. Its variables and its files are deleted. Returns its state."
+INTERRUPT_SESSION = (
+    "Raise KeyboardInterrupt in the code that runs in a session, for example if it takes too long. The variables stay. "
+    "Returns whether code was running."
+)
+LIST_SESSION_FILES = "List the files of a session with their sizes in bytes."
+FILE_PATTERN = (
+    "Pattern of the paths, relative to /work: `*.csv` matches in /work itself, `**/*.csv` at any depth. "
+    "Default: all files."
+)
 WRITE_SESSION_FILE = "Write a file into a session, as text or as base64. An existing file is replaced."
 FILE_TEXT = "The contents, as UTF-8 text."
 FILE_BASE64 = "The contents of a binary file, as base64."

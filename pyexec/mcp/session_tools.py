@@ -56,6 +56,7 @@ def session_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
                 requirements=api.field("SessionRequest", "requirements_txt"),
                 network={"type": "boolean", "default": False, "description": descriptions.NETWORK},
                 timeout_seconds=api.field("RequestedLimits", "timeout_seconds"),
+                memory_mb=api.field("RequestedLimits", "memory_mb"),
                 idle_timeout_seconds=api.field("SessionRequest", "idle_timeout_seconds"),
                 lifetime_seconds=api.field("SessionRequest", "lifetime_seconds"),
             ),
@@ -70,6 +71,28 @@ def session_tools(api: ApiSchemas) -> tuple[ToolEntry, ...]:
             arguments=api.arguments(["session_id"], **session),
             output=api.output("SessionView"),
             annotations=_WRITES,
+        ),
+        tool_entry(
+            run=_interrupt,
+            name="interrupt_session",
+            title="Interrupt the code of a session",
+            description=descriptions.INTERRUPT_SESSION,
+            arguments=api.arguments(["session_id"], **session),
+            output=api.output("InterruptAnswer"),
+            annotations=_CHANGES,
+        ),
+        tool_entry(
+            run=_list_files,
+            name="list_files",
+            title="List files of a session",
+            description=descriptions.LIST_SESSION_FILES,
+            arguments=api.arguments(
+                ["session_id"],
+                **session,
+                pattern={"type": "string", "description": descriptions.FILE_PATTERN},
+            ),
+            output=api.output("FileListing"),
+            annotations=_READS,
         ),
         tool_entry(
             run=_write_file,
@@ -112,8 +135,7 @@ async def run_cell(call: Call) -> CallToolResult:
 async def _open(call: Call) -> CallToolResult:
     arguments = call.arguments
     limits: Document = {"network_disabled": not arguments.get("network", False)}
-    if "timeout_seconds" in arguments:
-        limits["timeout_seconds"] = arguments["timeout_seconds"]
+    limits |= {name: arguments[name] for name in ("timeout_seconds", "memory_mb") if name in arguments}
     request: Document = {"config": limits}
     if "requirements" in arguments:
         request["requirements_txt"] = arguments["requirements"]
@@ -124,6 +146,22 @@ async def _open(call: Call) -> CallToolResult:
 
 async def _close(call: Call) -> CallToolResult:
     return _state(await call.executor.sessions.close(call.arguments["session_id"]))
+
+
+async def _interrupt(call: Call) -> CallToolResult:
+    answer = await call.executor.sessions.interrupt(call.arguments["session_id"])
+    text = "interrupted the code that runs" if answer["interrupted"] else "no code runs"
+    return CallToolResult(content=[TextContent(text=text)], structured_content=answer)
+
+
+async def _list_files(call: Call) -> CallToolResult:
+    arguments = call.arguments
+    listed = await call.executor.sessions.list_files(arguments["session_id"], arguments.get("pattern"))
+    lines = [f"{file['size']} {file['path']}" for file in listed["files"]]
+    if listed.get("truncated"):
+        lines.append("(not all files are listed: give a narrower pattern)")
+    text = "\n".join(lines) or "no files"
+    return CallToolResult(content=[TextContent(text=text)], structured_content=listed)
 
 
 async def _write_file(call: Call) -> CallToolResult:

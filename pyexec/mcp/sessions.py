@@ -43,6 +43,15 @@ class Sessions:
         """Run code in a session, and return the result."""
         return await self._json("POST", f"{_session_path(session_id)}/eval", request)
 
+    async def interrupt(self, session_id: str) -> Document:
+        """Interrupt the code that runs in a session. The answer says whether any did."""
+        return await self._json("POST", f"{_session_path(session_id)}/interrupt")
+
+    async def list_files(self, session_id: str, pattern: str | None) -> Document:
+        """Return the files of a session that match a pattern; None means all."""
+        query = "" if pattern is None else f"?glob={quote(pattern, safe='')}"
+        return await self._json("GET", f"{_session_path(session_id)}/files{query}")
+
     async def write_file(self, session_id: str, path: str, content: bytes) -> None:
         """Write a file of a session."""
         where = f"{_API}{_file_path(session_id, path)}"

@@ -170,18 +170,30 @@ def test_help_and_version(lone_program):
         assert b"python-executor" in done.stdout
 
 
-def test_commands_that_run_nothing_accept_run_flags_with_a_note_but_do_not_list_them(program):
+def test_commands_that_run_nothing_do_not_list_run_flags(lone_program):
     for command in ("follow", "logs", "kill", "list", "version", "completion"):
-        listed = program.run(command, "--help").stdout
+        listed = lone_program.run(command, "--help").stdout
         assert b"--server" in listed
         assert not any(flag in listed for flag in (b"--timeout", b"--memory", b"--network", b"--async"))
-    assert b"--memory" in program.run("eval", "--help").stdout
-    done = program.run("--memory", "64", "list", "--limit", "1", "--async")
-    assert (done.returncode, done.stderr) == (
-        0,
-        b"python-executor: ignoring --memory, --async: list runs nothing\n",
-    )
-    assert program.run("--memory", "64", "list", "--limit", "1", "-q").stderr == b""
+    assert b"--memory" in lone_program.run("eval", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (
+            "--memory 64 list",
+            "--memory: list runs nothing; run, submit, eval, session new and repl take this flag",
+        ),
+        ("session show ses_1 --cpus 1", "--cpus: session show runs nothing; run, submit, eval, "),
+        ("kill exe_1 --async -q", "--async: kill runs nothing; run and submit take this flag"),
+        ("version --timeout 5", "--timeout: version runs nothing; run, submit, eval, "),
+    ],
+)
+def test_commands_that_run_nothing_reject_run_flags(lone_program, arguments, error):
+    done = lone_program.run(*arguments.split())
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert f"Error: {error}" in done.stderr.decode()
 
 
 @sampled(

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import select
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.cli.conftest import DEFAULT_SIGNALS, SECONDS, Program
+from tests.cli.conftest import DEFAULT_SIGNALS, SECONDS, Program, read_until
 from tests.support.fake_sessions import FakeSession, FakeSessions
 
 
@@ -57,12 +58,6 @@ class Terminal:
             assert piece, f"the screen ended with {self.screen!r}, before {text!r}"
             self.screen += piece
         self.screen = self.screen.partition(text)[2]
-
-    def type_until_output(self, key: bytes) -> None:
-        """Type a key until something is printed: Python misses a signal between the prompt and the wait for a key."""
-        while not self._has_output(0):
-            self.type(key)
-            self._has_output(1)
 
     def _has_output(self, seconds: float) -> bool:
         return bool(select.select([self._controller], [], [], seconds)[0])
@@ -132,7 +127,7 @@ def test_ctrl_c_at_the_prompt_drops_the_statement(cli: Program) -> None:
         terminal.expect(b">>> ")
         terminal.type(b"if True:\r")
         terminal.expect(b"... ")
-        terminal.type_until_output(b"\x03")
+        terminal.type(b"\x03")
         terminal.expect(b">>> ")
         terminal.type(b"1 + 1\r")
         terminal.expect(b"2\r\n")
@@ -182,3 +177,113 @@ def wait_for_session(fake: FakeSessions, last: str) -> FakeSession:
     while (session := list(fake.sessions.values())[-1]).id == last:
         pass
     return session
+
+
+@pytest.mark.parametrize(
+    ("number", "command"),
+    [
+        (signal.SIGINT, ("session", "new")),
+        (signal.SIGTERM, ("repl",)),
+        (signal.SIGHUP, ("repl",)),
+    ],
+)
+def test_a_session_that_opens_when_a_signal_arrives_is_closed(
+    cli: Program, fake: tuple[str, FakeSessions], number: signal.Signals, command: tuple[str, ...]
+) -> None:
+    fake[1].opening.clear()
+    fake[1].may_open.clear()
+    with cli.started(*command, "--image", "slow", stdin=subprocess.PIPE) as process:
+        fake[1].opening.wait()
+        process.send_signal(number)
+        read_until(process.stderr, b"closing the session as soon as it is open")
+        fake[1].may_open.set()
+        assert process.wait(20) == 128 + number
+        assert process.stdout.read() == b""
+    session = list(fake[1].sessions.values())[-1]
+    assert (session.request["docker_image"], session.is_open) == ("slow", False)
+
+
+def test_ctrl_c_on_a_terminal_ends_a_session_that_opens(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    fake[1].opening.clear()
+    fake[1].may_open.clear()
+    with on_a_terminal(cli, "repl", "--image", "slow") as terminal:
+        fake[1].opening.wait()
+        terminal.type(b"\x03")
+        terminal.expect(b"closing the session as soon as it is open")
+        fake[1].may_open.set()
+        assert terminal.process.wait(20) == 130
+    assert not list(fake[1].sessions.values())[-1].is_open
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_session_that_opens(
+    cli: Program, fake: tuple[str, FakeSessions]
+) -> None:
+    fake[1].opening.clear()
+    fake[1].may_open.clear()
+    with cli.started("repl", "--image", "slow", stdin=subprocess.PIPE) as process:
+        fake[1].opening.wait()
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr, b"closing the session as soon as it is open")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    fake[1].may_open.set()
+
+
+def test_a_session_that_cannot_be_closed_is_named(cli: Program) -> None:
+    done = cli.run("repl", "--image", "stuck", stdin=b"1 + 1\n")
+    assert (done.returncode, done.stdout) == (125, b"2\n")
+    assert b"the session is still open: internal server error" in done.stderr
+    assert re.search(rb"close it with: python-executor session close ses_\w+\n", done.stderr)
+
+
+def test_the_repl_says_how_to_interrupt_and_leave(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b" (python:3.12-slim)\r\n")
+        terminal.expect(b"Ctrl-C interrupts the code, Ctrl-D closes the session\r\n")
+        session = list(fake[1].sessions.values())[-1]
+        with on_a_terminal(cli, "repl", "--session", session.id) as second:
+            second.expect(session.id.encode() + b" (python:3.12-slim)\r\n")
+            second.expect(b"Ctrl-C interrupts the code, Ctrl-D exits, the session stays open\r\n")
+    piped = cli.run("repl", stdin=b"").stderr
+    assert re.fullmatch(rb"python-executor: session ses_\w+ \(python:3.12-slim\)\n", piped)
+
+
+def test_a_prompt_begins_a_line_after_output_that_does_not_end_with_one(cli: Program) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        terminal.type(b"print('a', end='')\r")
+        terminal.expect(b"\r\na\r\n")
+        terminal.expect(b">>> ")
+        terminal.type(b"\x04")
+        assert terminal.process.wait(20) == 0
+    assert cli.run("repl", "-q", stdin=b"print('a', end='')\n1\n").stdout == b"a1\n"
+
+
+def test_the_repl_ends_if_its_session_is_closed_while_code_runs(cli: Program) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        terminal.type(b"closed\r")
+        terminal.expect(b"execution failed (session_closed)")
+        assert terminal.process.wait(20) == 125
+
+
+def test_ctrl_d_in_a_statement_ends_only_the_statement(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    with on_a_terminal(cli, "repl") as terminal:
+        terminal.expect(b">>> ")
+        terminal.type(b"if True:\r")
+        terminal.expect(b"... ")
+        terminal.type(b"  print(6 * 7)\r")
+        terminal.expect(b"... ")
+        terminal.type(b"\x04")
+        terminal.expect(b"42\r\n")
+        terminal.expect(b">>> ")
+        assert fake[1].requests[-1]["code"] == "if True:\n  print(6 * 7)"
+        terminal.type(b"\x04")
+        assert terminal.process.wait(20) == 0
+
+
+def test_flags_of_a_new_session_are_rejected_for_an_open_one(lone_program: Program) -> None:
+    for flag in ("--memory", "--cpus", "--image"):
+        done = lone_program.run("repl", "--session", "ses_1", flag, "1")
+        assert done.returncode == 2
+        assert b"--session: the session is open; leave out the flags that open one" in done.stderr

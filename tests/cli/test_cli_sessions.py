@@ -140,6 +140,11 @@ def test_the_text_of_a_display_is_printed_if_no_better_form_is_shown_or_saved(cl
     assert b"wrote saved/display-2.html" in saved.stderr
 
 
+def test_a_value_with_a_display_is_printed_once(cli: Program) -> None:
+    assert cli.run("repl", stdin=b"frame\n").stdout == b"a\nframe\n"
+    assert cli.run("repl", "--output-dir", "got", stdin=b"frame\n").stdout == b"a\nframe\n"
+
+
 def test_a_new_interpreter_is_reported(cli: Program) -> None:
     ended = cli.run("repl", stdin=b"die\n")
     assert b"execution failed (timeout): it ran longer than 1 s" in ended.stderr

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -49,6 +51,25 @@ def test_sigterm_to_the_script_stops_it_cleanly(tmp_path: Path) -> None:
         output_until(process, "no containers remain")
     assert process.returncode == 0
     assert containers_of(tmp_path) == []
+
+
+def test_a_signal_to_the_server_itself_is_reported_in_plain_words(tmp_path: Path) -> None:
+    for number, text, code in (
+        (signal.SIGKILL, "error: The server was killed by SIGKILL.", 1),
+        (signal.SIGTERM, "== The server was stopped by another process (SIGTERM or SIGINT).", 0),
+    ):
+        command = ["python3", "dev/run.py"]
+        with started(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
+            output_until(process, "Press Ctrl-C to stop")
+            os.kill(server_of(process.pid), number)
+            output_until(process, text)
+        assert process.returncode == code
+    assert containers_of(tmp_path) == []
+
+
+def server_of(pid: int) -> int:
+    """The id of the server, the only child of the script."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def test_a_port_in_use_is_named_without_a_traceback(tmp_path: Path) -> None:

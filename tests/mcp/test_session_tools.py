@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
+import anyio.lowlevel
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -19,7 +20,10 @@ from pyexec.web.openapi.document import openapi_document, server_info
 from tests.support.fake_sessions import FakeSessions, fake_sessions
 from tests.support.mcp import stdio_client, structured, text_of
 
-SESSION_TOOLS = ["open_session", "close_session", "write_file", "read_file"]
+SESSION_TOOLS = [
+    *("open_session", "close_session", "interrupt_session"),
+    *("list_files", "write_file", "read_file"),
+]
 SECONDS = {"type": ["number", "null"], "minimum": 1}
 COMPONENTS: dict[str, Any] = {
     "SessionView": {
@@ -50,12 +54,13 @@ async def test_a_session_keeps_variables_and_files_between_calls(fake: tuple[str
     url, server = fake
     async with stdio_client(url, "2025-11-25") as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert list(tools)[-4:] == SESSION_TOOLS
+        assert list(tools)[-6:] == SESSION_TOOLS
         assert "open_session" in tools["run_python"].description
         arguments = {"requirements": "numpy", "network": True, "timeout_seconds": 5, "lifetime_seconds": 60}
+        arguments["memory_mb"] = 256
         opened = structured(await client.call_tool("open_session", arguments))
         assert server.sessions[opened["id"]].request == {
-            "config": {"network_disabled": False, "timeout_seconds": 5},
+            "config": {"network_disabled": False, "timeout_seconds": 5, "memory_mb": 256},
             "requirements_txt": "numpy",
             "lifetime_seconds": 60,
         }
@@ -76,11 +81,35 @@ async def test_a_session_keeps_variables_and_files_between_calls(fake: tuple[str
         assert server.sessions[opened["id"]].files == {"a b.txt": "grüße".encode(), "b.bin": b"\xff"}
         read = await client.call_tool("read_file", {**session, "path": "a b.txt"})
         assert text_of(read) == "grüße"
+        listed = await client.call_tool("list_files", session)
+        assert text_of(listed) == "7 a b.txt\n1 b.bin"
+        matching = await client.call_tool("list_files", {**session, "pattern": "a b.*"})
+        assert structured(matching) == {"files": [{"path": "a b.txt", "size": 7}], "truncated": False}
+        nothing = await client.call_tool("list_files", {**session, "pattern": "*.csv"})
+        assert text_of(nothing) == "no files"
         binary = await client.call_tool("read_file", {**session, "path": "b.bin"})
         assert base64.b64decode(binary.content[0].resource.blob) == b"\xff"
 
         closed = structured(await client.call_tool("close_session", session))
         assert closed["status"] == "closed"
+
+
+async def test_code_that_runs_is_interrupted(fake: tuple[str, FakeSessions]) -> None:
+    url, server = fake
+    async with stdio_client(url, "2025-11-25") as client:
+        session = {"session_id": structured(await client.call_tool("open_session", {}))["id"]}
+        idle = await client.call_tool("interrupt_session", session)
+        assert (structured(idle), text_of(idle)) == ({"interrupted": False}, "no code runs")
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                failed = await client.call_tool("run_python", {**session, "code": "sleep"})
+                assert "KeyboardInterrupt" in text_of(failed)
+
+            tasks.start_soon(run)
+            while server.sessions[session["session_id"]].running is None:
+                await anyio.lowlevel.checkpoint()
+            assert structured(await client.call_tool("interrupt_session", session)) == {"interrupted": True}
 
 
 async def test_the_instructions_name_the_tool_that_opens_a_session(fake: tuple[str, FakeSessions]) -> None:
@@ -104,6 +133,8 @@ async def test_mistakes_are_errors_that_the_model_sees(fake: tuple[str, FakeSess
             ("write_file", {**session, "path": "a"}, "give either text or base64"),
             ("write_file", {**session, "path": "a", "base64": "?"}, "base64 is malformed"),
             ("read_file", {**session, "path": "missing"}, "no such file"),
+            ("interrupt_session", {"session_id": "ses_x"}, "no such session"),
+            ("list_files", {"session_id": "ses_x"}, "no such session"),
             ("read_file", {**session, "path": "/"}, "not the path of a file"),
             ("read_file", {**session, "path": "../../../../metrics"}, "not the path of a file"),
             ("close_session", {"session_id": ".."}, "not the id of a session"),

@@ -27,6 +27,8 @@ NAMES = [
     "read_output_file",
     "open_session",
     "close_session",
+    "interrupt_session",
+    "list_files",
     "write_file",
     "read_file",
 ]
@@ -47,6 +49,7 @@ async def test_the_tools_are_listed_in_order_with_valid_schemas(connect: Connect
             "get_execution",
             "list_executions",
             "read_output_file",
+            "list_files",
             "read_file",
         ]
 

@@ -1,7 +1,9 @@
 """A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
 
 The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
-`leave 3` exits with this code; `text` and `table` show text, and text with HTML."""
+`closed` with its session; `leave 3` exits with this code; `text` and `table` show text, and text with HTML; `frame` has
+a value with HTML. A session of the image `slow` opens when the test allows it; one of the image `stuck` cannot be
+closed. The download of the file `breaks` breaks."""
 
 import ast
 import asyncio
@@ -69,6 +71,8 @@ class FakeSessions:
         self.requests: list[dict[str, Any]] = []
         self.openapi: dict[str, Any] = {}
         self.tokens: set[str | None] = set()
+        self.opening = threading.Event()
+        self.may_open = threading.Event()
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=2**30, middlewares=[self.record_token])
@@ -114,6 +118,9 @@ class FakeSessions:
                     files[member.name] = archive.extractfile(member).read()
         if metadata.get("docker_image") == "none":
             return failure(400, "invalid_request", "docker_image none is not allowed")
+        if metadata.get("docker_image") == "slow":
+            self.opening.set()
+            await asyncio.to_thread(self.may_open.wait, 60)
         made = FakeSession(f"ses_{len(self.sessions):032x}", metadata, files)
         self.sessions[made.id] = made
         return web.json_response(made.state(), status=201)
@@ -136,6 +143,8 @@ class FakeSessions:
 
     async def close(self, request: web.Request) -> web.Response:
         found = self.find(request)
+        if found.request.get("docker_image") == "stuck":
+            return failure(500, "internal", "internal server error; see the server log")
         found.is_open = False
         return web.json_response(found.state())
 
@@ -169,6 +178,9 @@ class FakeSessions:
             session.restart()
             result |= {"status": "failed", "error_type": "timeout", "error": "it ran longer than 1 s"}
             result |= {"exit_code": 124, "interpreter_restarted": True}
+        elif code == "closed":
+            session.is_open = False
+            result |= {"status": "failed", "error_type": "session_closed", "error": "the session was closed"}
         elif code.startswith("leave "):
             result |= {"exit_code": int(code.removeprefix("leave ")), "error_type": "SystemExit"}
         elif code == "show":
@@ -177,6 +189,9 @@ class FakeSessions:
         elif code in ("text", "table"):
             html = {"text/html": "<b>"} if code == "table" else {}
             result["displays"] = [{"data": {"text/plain": f"a {code}"} | html, "metadata": {}}]
+        elif code == "frame":
+            result["displays"] = [{"data": {"text/plain": "a\nframe", "text/html": "<b>"}, "metadata": {}}]
+            result["result"] = "a\nframe"
         else:
             session.variables["files"] = session.files
             with contextlib.redirect_stdout(out):
@@ -260,7 +275,13 @@ class FakeSessions:
         self.find(request).files[request.match_info["path"]] = await request.read()
         return web.Response(status=204)
 
-    async def get_file(self, request: web.Request) -> web.Response:
+    async def get_file(self, request: web.Request) -> web.StreamResponse:
+        if request.match_info["path"] == "breaks":
+            response = web.StreamResponse(headers={"Content-Length": "10"})
+            await response.prepare(request)
+            await response.write(b"begin")
+            request.transport.close()
+            return response
         content = self.find(request).files.get(request.match_info["path"])
         if content is None:
             return failure(404, "not_found", "the session has no such file")

@@ -17,7 +17,7 @@ func (a *app) cluster() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "cluster [flags]",
 		Short: "Show all replicas and the queue of each tenant.",
-		Args:  noArguments,
+		Args:  arguments(0),
 	}
 	a.shows(command, "Print the state as one line of JSON.",
 		func(ctx context.Context, client *pyexec.Client, _ []string) (json.RawMessage, []string, error) {
@@ -36,7 +36,7 @@ func (a *app) timeline() *cobra.Command {
 		Use:   "timeline [flags] ID",
 		Short: short,
 		Long:  short + "\n\nEach event names its replica. A phase in progress has its duration so far.",
-		Args:  exactlyOne("ID"),
+		Args:  arguments(1, "ID"),
 	}
 	a.shows(command, "Print the timeline as one line of JSON.",
 		func(ctx context.Context, client *pyexec.Client, arguments []string) (json.RawMessage, []string, error) {

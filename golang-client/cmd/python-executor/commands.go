@@ -81,8 +81,8 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// withoutRunFlags removes the flags of a run from the help of a command that runs nothing. The command still accepts
-// them, and prints a note that names them.
+// withoutRunFlags removes the flags of a run from the help of a command that runs nothing. The command rejects them with
+// an error that names the commands that take them.
 func (a *app) withoutRunFlags(command *cobra.Command) *cobra.Command {
 	command.SetHelpFunc(func(command *cobra.Command, arguments []string) {
 		for _, name := range runFlags {
@@ -92,18 +92,23 @@ func (a *app) withoutRunFlags(command *cobra.Command) *cobra.Command {
 	})
 	run := command.RunE
 	command.RunE = func(command *cobra.Command, arguments []string) error {
-		var given []string
 		for _, name := range runFlags {
 			if command.InheritedFlags().Lookup(name).Changed {
-				given = append(given, "--"+name)
+				_, path, _ := strings.Cut(command.CommandPath(), " ")
+				return usageErrorf(command, "--%s: %s runs nothing; %s take this flag", name, path, commandsWith(name))
 			}
-		}
-		if given != nil {
-			newConsole(&a.flags).info("ignoring %s: %s runs nothing", strings.Join(given, ", "), command.Name())
 		}
 		return run(command, arguments)
 	}
 	return command
+}
+
+// commandsWith returns the commands that take a flag of a run.
+func commandsWith(flag string) string {
+	if flag == "async" {
+		return "run and submit"
+	}
+	return "run, submit, eval, session new and repl"
 }
 
 func flagError(command *cobra.Command, err error) error {
@@ -114,31 +119,24 @@ func flagError(command *cobra.Command, err error) error {
 	return usageErrorf(command, "%s", err)
 }
 
-// exactlyOne accepts one argument. Its error names a missing argument.
-func exactlyOne(name string) cobra.PositionalArgs {
-	return func(command *cobra.Command, arguments []string) error {
+// arguments accepts the arguments with these names; the first `required` ones must be there.
+func arguments(required int, names ...string) cobra.PositionalArgs {
+	return func(command *cobra.Command, given []string) error {
 		switch {
-		case len(arguments) == 0:
-			return usageErrorf(command, "Missing argument '%s'.", name)
-		case len(arguments) > 1:
-			return usageErrorf(command, "Got unexpected extra argument (%s)", arguments[1])
+		case len(given) < required:
+			return usageErrorf(command, "Missing argument '%s'.", names[len(given)])
+		case len(given) > len(names):
+			return usageErrorf(command, "Got unexpected extra argument (%s)", given[len(names)])
 		}
 		return nil
 	}
-}
-
-func noArguments(command *cobra.Command, arguments []string) error {
-	if len(arguments) > 0 {
-		return usageErrorf(command, "Got unexpected extra argument (%s)", arguments[0])
-	}
-	return nil
 }
 
 func (a *app) version() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version.",
-		Args:  noArguments,
+		Args:  arguments(0),
 		RunE:  func(*cobra.Command, []string) error { return a.printVersion() },
 	}
 }
@@ -152,7 +150,7 @@ func (a *app) mcp() *cobra.Command {
 		Long: short + "\n\nFor a host that starts a command, for example:\n\n" +
 			"claude mcp add python -- python-executor mcp --server URL\n\n" +
 			"A host that connects to URLs can use /mcp of the server instead.",
-		Args: noArguments,
+		Args: arguments(0),
 		RunE: func(command *cobra.Command, _ []string) error {
 			return usageErrorf(command, "this program does not serve MCP: connect the host to %s/mcp, "+
 				"or use the python-executor that pip installs", strings.TrimRight(a.flags.server, "/"))
@@ -181,7 +179,7 @@ func (a *app) completion() *cobra.Command {
 		Use:       "completion [bash|zsh|fish]",
 		Short:     short,
 		Long:      short + "\n\nFor bash: source <(python-executor completion bash)",
-		Args:      exactlyOne("SHELL"),
+		Args:      arguments(1, "SHELL"),
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		RunE: func(command *cobra.Command, arguments []string) error {
 			root := command.Root()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/term"
@@ -14,6 +15,7 @@ import (
 type console struct {
 	quiet, verbose bool
 	statusLine     statusLine
+	hasOpenLine    atomic.Bool // the last output did not end with a line feed
 }
 
 func newConsole(flags *flags) *console {
@@ -32,6 +34,9 @@ func (c *console) write(stream string, data []byte) error {
 		number := syscall.EIO
 		errors.As(err, &number)
 		return &outputError{number}
+	}
+	if len(data) > 0 {
+		c.hasOpenLine.Store(data[len(data)-1] != '\n')
 	}
 	return nil
 }
@@ -54,6 +59,7 @@ func (c *console) debug(format string, values ...any) {
 func (c *console) error(format string, values ...any) {
 	c.statusLine.clear()
 	fmt.Fprintln(os.Stderr, "python-executor: "+printable(fmt.Sprintf(format, values...)))
+	c.hasOpenLine.Store(false)
 }
 
 // statusLine is a line on the terminal that shows the current phase and is overwritten by the next one.

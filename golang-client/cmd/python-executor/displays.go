@@ -18,20 +18,21 @@ import (
 const kittyChunk = 4096
 
 // outputDisplays writes each display to a file of the directory. Without one, it shows images if show is set and the
-// terminal can. showText prints the plain text of displays that are neither shown nor saved in a better form. first is the
-// number of the first display.
+// terminal can. showText prints the plain text of displays that are neither shown nor saved in a better form, but not that
+// of the last expression, whose value the caller has printed. first is the number of the first display.
 func outputDisplays(
 	result *pyexec.Result, directory string, console *console, show, showText bool, first int,
 ) error {
 	if len(result.Displays) == 0 {
 		return nil
 	}
+	ofValue := displayOfValue(result)
 	if directory != "" {
 		if err := saveDisplays(result.Displays, directory, console, first); err != nil || !showText {
 			return err
 		}
-		for _, display := range result.Displays {
-			if display.MIMEType() != "text/plain" {
+		for index, display := range result.Displays {
+			if display.MIMEType() != "text/plain" || index == ofValue {
 				continue
 			}
 			if _, err := printText(display, console); err != nil {
@@ -45,15 +46,15 @@ func outputDisplays(
 		protocol = terminalProtocol()
 	}
 	left := 0
-	for _, display := range result.Displays {
+	for index, display := range result.Displays {
 		if content, err := display.Content("image/png"); err == nil && protocol != "" {
 			if err := console.write("stdout", imageSequence(content, protocol)); err != nil {
 				return err
 			}
 			continue
 		}
-		printed := false
-		if showText {
+		printed := showText && index == ofValue
+		if showText && !printed {
 			var err error
 			if printed, err = printText(display, console); err != nil {
 				return err
@@ -67,6 +68,17 @@ func outputDisplays(
 		console.info("displays not shown: %d (--output-dir DIR saves them)", left)
 	}
 	return nil
+}
+
+// displayOfValue returns the index of the display of the last expression, or -1 if it has none. Figures may follow it.
+func displayOfValue(result *pyexec.Result) int {
+	for index, display := range slices.Backward(result.Displays) {
+		text, err := display.Content("text/plain")
+		if err == nil && result.Value != nil && string(text) == *result.Value {
+			return index
+		}
+	}
+	return -1
 }
 
 // printText prints the plain text of a display. It returns false if the display has none.

@@ -19,7 +19,7 @@ func (a *app) logs() *cobra.Command {
 		Short: "Print the output of an execution.",
 		Long: "Print the output of an execution.\n\n" +
 			"Standard output and standard error are printed in the order in which they were written.",
-		Args: exactlyOne("ID"),
+		Args: arguments(1, "ID"),
 		RunE: func(command *cobra.Command, arguments []string) error {
 			client, err := a.flags.client(command)
 			if err != nil {
@@ -50,7 +50,7 @@ func (a *app) kill() *cobra.Command {
 		Short: "Kill an execution and print its status.",
 		Long: "Kill an execution and print its status.\n\n" +
 			"The status is killed, or the final status of an execution that had already ended.",
-		Args: exactlyOne("ID"),
+		Args: arguments(1, "ID"),
 		RunE: func(command *cobra.Command, arguments []string) error {
 			client, err := a.flags.client(command)
 			if err != nil {
@@ -75,7 +75,7 @@ func (a *app) list() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "list [flags]",
 		Short: "List executions, newest first.",
-		Args:  noArguments,
+		Args:  arguments(0),
 		RunE: func(command *cobra.Command, _ []string) error {
 			client, err := a.flags.client(command)
 			if err != nil {

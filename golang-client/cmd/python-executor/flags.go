@@ -13,7 +13,7 @@ import (
 	pyexec "github.com/python-executor/golang-client"
 )
 
-// flags are the global flags: every command accepts them, before or after its name.
+// flags are the global flags, before or after the name of a command. Those of a run are for commands that run code.
 type flags struct {
 	server, token, image              string
 	timeout, cpus, cpuSeconds         positiveFloat
@@ -21,7 +21,7 @@ type flags struct {
 	network, detached, quiet, verbose bool
 }
 
-// runFlags are the flags that have no effect in a command that runs nothing.
+// runFlags are the flags that a command that runs nothing rejects.
 var runFlags = []string{"timeout", "memory", "disk", "cpu", "cpus", "cpu-seconds", "network", "image", "async"}
 
 func (f *flags) addTo(set *pflag.FlagSet) {

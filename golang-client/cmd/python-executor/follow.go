@@ -17,7 +17,7 @@ func (a *app) follow() *cobra.Command {
 		Short: "Follow an execution and exit with its exit code.",
 		Long: "Follow an execution and exit with its exit code.\n\n" +
 			"Phases are printed on standard error. Ctrl-C stops following; the execution continues.",
-		Args: exactlyOne("ID"),
+		Args: arguments(1, "ID"),
 		RunE: func(command *cobra.Command, arguments []string) error {
 			client, err := a.flags.client(command)
 			if err != nil {

@@ -22,8 +22,14 @@ func exitOnInterrupt() (stop func()) {
 	return func() { signal.Stop(signals) }
 }
 
+// exitOn exits at the first signal. The kernel and the shell both send SIGHUP when a terminal is closed, so it does not
+// count as a second signal.
 func exitOn(signals <-chan os.Signal) {
-	os.Exit(signalCode(<-signals))
+	for received := range signals {
+		if received != syscall.SIGHUP {
+			os.Exit(signalCode(received))
+		}
+	}
 }
 
 func signalCode(received os.Signal) int {
@@ -31,20 +37,16 @@ func signalCode(received os.Signal) int {
 	return exitSignal + int(number)
 }
 
-var (
-	endSignals = []os.Signal{syscall.SIGTERM, syscall.SIGHUP}
-	allSignals = append([]os.Signal{syscall.SIGINT}, endSignals...)
-)
-
-// interruptible returns the exit code of work, or 128 plus the number of the first of the signals.
+// interruptible returns the exit code of work, or 128 plus the number of the first signal.
 //
 // The first signal calls onInterrupt. If that returns true, work gets a few seconds to end by itself; otherwise
-// it is cancelled at once. A second signal exits at once.
+// it is cancelled at once. A second signal exits at once. A signal for which handles returns true does not count.
 func interruptible(
-	stopExitOnInterrupt func(), work func(context.Context) (int, error), onInterrupt func() bool, handled ...os.Signal,
+	stopExitOnInterrupt func(), work func(context.Context) (int, error), onInterrupt func() bool,
+	handles func(os.Signal) bool,
 ) (int, error) {
 	signals := make(chan os.Signal, 2)
-	for _, number := range handled {
+	for _, number := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(number) { // a signal that the parent ignores (nohup, a background job) stays ignored
 			signal.Notify(signals, number)
 		}
@@ -61,17 +63,25 @@ func interruptible(
 		code, err := work(ctx)
 		done <- outcome{code, err}
 	}()
-	select {
-	case end := <-done:
-		return end.code, end.err
-	case first := <-signals:
-		go exitOn(signals)
-		if onInterrupt() {
-			select {
-			case <-done:
-			case <-time.After(grace):
+	for {
+		select {
+		case end := <-done:
+			return end.code, end.err
+		case received := <-signals:
+			if handles(received) {
+				continue
 			}
+			go exitOn(signals)
+			if onInterrupt() {
+				select {
+				case end := <-done:
+					return signalCode(received), end.err
+				case <-time.After(grace):
+				}
+			}
+			return signalCode(received), nil
 		}
-		return signalCode(first), nil
 	}
 }
+
+func handlesNone(os.Signal) bool { return false }

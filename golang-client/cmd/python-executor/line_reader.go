@@ -66,9 +66,11 @@ func (r *lineReader) read(prompt string) (string, error) {
 	r.editor.SetPrompt(prompt)
 	r.keys.interrupted = false
 	line, err := r.editor.ReadLine()
-	if err == io.EOF && r.keys.interrupted {
+	if err == io.EOF {
 		r.resetEditor() // it keeps the line and the key
-		return "", errInterrupted
+		if r.keys.interrupted {
+			return "", errInterrupted
+		}
 	}
 	return line, err
 }

@@ -23,13 +23,22 @@ func withProgress(source pyexec.Source, console *console) pyexec.Source {
 	if err != nil || total <= minBarBytes { // sending the source returns the same error
 		return source
 	}
+	return source.WithProgress(progressOf(total, console))
+}
+
+// progressOf returns a function that shows how many bytes of the total have been sent. It shows nothing for a small
+// total.
+func progressOf(total int64, console *console) func(sent int64) {
+	if total <= minBarBytes {
+		return func(int64) {}
+	}
 	var last time.Time
-	return source.WithProgress(func(sent int64) {
+	return func(sent int64) {
 		if now := time.Now(); now.Sub(last) >= redraw || sent >= total {
 			last = now
 			console.statusLine.show(progressBar(sent, total))
 		}
-	})
+	}
 }
 
 func progressBar(sent, total int64) string {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,7 +27,7 @@ func (a *app) repl() *cobra.Command {
 		Long: "Type Python code that runs on the server, in one session.\n\n" +
 			"Ctrl-C interrupts the code; a second Ctrl-C kills it. Ctrl-D closes the session,\n" +
 			"unless it was named with --session.",
-		Args: noArguments,
+		Args: arguments(0),
 		RunE: func(command *cobra.Command, _ []string) error {
 			if command.Flags().Changed("output-dir") && outputDir == "" {
 				return usageErrorf(command, "--output-dir: must not be empty")
@@ -37,59 +36,33 @@ func (a *app) repl() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			isGiven := func(name string) bool { return command.Flags().Changed(name) }
-			if sessionID != "" && slices.ContainsFunc(sessionFlagNames, isGiven) {
-				return usageErrorf(command, "--session: the session is open; leave out the flags that open one")
+			if sessionID != "" {
+				isGiven := func(name string) bool { return name != "timeout" && command.Flags().Changed(name) }
+				if slices.ContainsFunc(sessionFlagNames, isGiven) || slices.ContainsFunc(runFlags, isGiven) {
+					return usageErrorf(command, "--session: the session is open; leave out the flags that open one")
+				}
 			}
 			console := newConsole(&a.flags)
 			client, err := a.flags.client(command)
 			if err != nil {
 				return err
 			}
-			session, err := replSession(command.Context(), client, sessionID, options, console)
-			if err != nil {
-				return err
+			loop := &repl{
+				client: client, console: console, outputDir: outputDir, input: newLineReader(),
+				opening: &opening{console: console}, ctrlC: make(chan struct{}, 3),
 			}
-			loop := &repl{client: client, session: session, console: console, outputDir: outputDir, input: newLineReader()}
 			if sessionID != "" && a.flags.timeout > 0 {
 				loop.options = append(loop.options, pyexec.WithTimeout(a.flags.timeout.duration()))
 			}
-			a.exitCode, err = loop.runUntilSignal(a.stopExitOnInterrupt)
+			a.exitCode, err = loop.runUntilSignal(a.stopExitOnInterrupt, sessionID, options)
 			loop.input.close()
-			if sessionID == "" {
-				err = errors.Join(err, session.Close(context.Background()))
-			}
-			return err
+			return errors.Join(err, loop.opening.close())
 		},
 	}
 	command.Flags().StringVar(&sessionID, "session", "", "Use the session `ID`, and leave it open.")
 	settings.addTo(command)
 	command.Flags().StringVar(&outputDir, "output-dir", "", "Save displays such as figures in `DIR` as display-1.png.")
 	return command
-}
-
-func replSession(
-	ctx context.Context, client *pyexec.Client, sessionID string, options []pyexec.Option, console *console,
-) (*pyexec.Session, error) {
-	defer console.statusLine.close()
-	var session *pyexec.Session
-	var err error
-	if sessionID == "" {
-		console.statusLine.show("opening a session")
-		session, err = client.OpenSession(ctx, options...)
-	} else {
-		session, err = client.GetSession(ctx, sessionID)
-	}
-	if err != nil {
-		return nil, err
-	}
-	console.statusLine.close()
-	end := "Ctrl-D closes it"
-	if sessionID != "" {
-		end = "Ctrl-D exits; the session stays open"
-	}
-	console.info("session %s (%s); %s", session.ID, session.Info().DockerImage, end)
-	return session, nil
 }
 
 // repl reads statements and runs each as a cell.
@@ -100,22 +73,57 @@ type repl struct {
 	outputDir string
 	options   []pyexec.Option // of each cell
 	input     *lineReader
-	displays  int // how many have been shown
+	opening   *opening
+	ctrlC     chan struct{} // for the cell that runs
+	displays  int           // how many have been shown
+	isClosed  bool          // the last cell failed because the session was closed
 }
 
-// runUntilSignal runs until the end of the input or a signal that ends the program, and returns the exit code.
-func (r *repl) runUntilSignal(stopExitOnInterrupt func()) (int, error) {
-	signals := allSignals
-	if r.input.isTerminal {
-		// A cell handles Ctrl-C, and the editor reads it as a key. In between, it must not end the program.
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
-		signals = endSignals
+// runUntilSignal opens a session, or uses that with this ID, and runs until the end of the input or a signal that ends
+// the program. It returns the exit code.
+func (r *repl) runUntilSignal(
+	stopExitOnInterrupt func(), sessionID string, options []pyexec.Option,
+) (int, error) {
+	work := func(ctx context.Context) (code int, err error) {
+		end := "Ctrl-D closes the session"
+		if sessionID == "" {
+			r.console.statusLine.show("opening a session")
+			r.session, err = r.opening.open(ctx, r.client, options)
+		} else if r.session, err = r.client.GetSession(ctx, sessionID); err == nil {
+			r.opening.use(r.session)
+			end = "Ctrl-D exits, the session stays open"
+		}
+		if err != nil || r.session == nil {
+			return exitNotRun, err
+		}
+		r.greet(end)
+		return r.run(ctx)
 	}
-	return interruptible(stopExitOnInterrupt, r.run, func() bool { return false }, signals...)
+	onInterrupt := func() bool { return sessionID == "" && r.opening.onInterrupt() }
+	return interruptible(stopExitOnInterrupt, work, onInterrupt, r.handles)
 }
 
-// run runs statements until the end of the input and returns the exit code. On a terminal, it is 0. Otherwise, the first
-// statement that fails is the last one, and its exit code is returned.
+// handles reports whether a signal is for the cell that runs, if any, and does not end the program: Ctrl-C on a terminal.
+func (r *repl) handles(received os.Signal) bool {
+	if received != syscall.SIGINT || !r.input.isTerminal || !r.opening.isOpen() {
+		return false
+	}
+	select {
+	case r.ctrlC <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+func (r *repl) greet(end string) {
+	r.console.info("session %s (%s)", r.session.ID, r.session.Info().DockerImage)
+	if r.input.isTerminal {
+		r.console.info("Ctrl-C interrupts the code, %s", end)
+	}
+}
+
+// run runs statements until the end of the input and returns the exit code. On a terminal, it is 0, unless the session was
+// closed. Otherwise, the first statement that fails is the last one, and its exit code is returned.
 func (r *repl) run(ctx context.Context) (int, error) {
 	var typed statements
 	for {
@@ -123,11 +131,19 @@ func (r *repl) run(ctx context.Context) (int, error) {
 		if !typed.isEmpty() {
 			prompt = "... "
 		}
+		r.startLine()
 		line, err := r.input.read(prompt)
 		switch {
 		case errors.Is(err, errInterrupted):
 			fmt.Fprintln(os.Stderr, "\nKeyboardInterrupt")
 			typed.take()
+			continue
+		case err == io.EOF && r.input.isTerminal && !typed.isEmpty():
+			fmt.Fprintln(os.Stderr) // as in Python, Ctrl-D in a statement ends only the statement
+			exitCode, err := r.runCell(ctx, typed.take())
+			if err != nil || r.isClosed {
+				return exitCode, err
+			}
 			continue
 		case err == io.EOF && r.input.isTerminal:
 			_, err := fmt.Fprintln(os.Stderr)
@@ -146,7 +162,7 @@ func (r *repl) run(ctx context.Context) (int, error) {
 		}
 		if code, complete := typed.add(line); complete {
 			exitCode, err := r.runCell(ctx, code)
-			if err != nil || exitCode != 0 && !r.input.isTerminal {
+			if err != nil || exitCode != 0 && (r.isClosed || !r.input.isTerminal) {
 				return exitCode, err
 			}
 		}
@@ -177,12 +193,10 @@ func (r *repl) waitForCell(program context.Context, code string) (*pyexec.Result
 	printer := newEventPrinter(r.console, true, false)
 	ctx, cancel := context.WithCancel(program)
 	defer cancel()
-	signals := make(chan os.Signal, 2)
-	if r.input.isTerminal {
-		signal.Notify(signals, syscall.SIGINT)
-		defer signal.Stop(signals)
-		go r.interruptOn(ctx, signals, printer, cancel)
+	for len(r.ctrlC) > 0 {
+		<-r.ctrlC // pressed before this cell
 	}
+	go r.interruptOnCtrlC(ctx, printer, cancel)
 	options := append(slices.Clone(r.options), pyexec.WithIdempotencyKey(rand.Text()))
 	for event, err := range r.session.Stream(ctx, code, options...) {
 		if err == nil {
@@ -208,15 +222,14 @@ func codeOfHangup(err error) int {
 	return 0
 }
 
-// interruptOn interrupts the cell at the first signal, kills it at the second one, and cancels the wait at the third one.
-func (r *repl) interruptOn(
-	ctx context.Context, signals <-chan os.Signal, printer *eventPrinter, cancel context.CancelFunc,
-) {
+// interruptOnCtrlC interrupts the cell at the first Ctrl-C, kills it at the second one, and cancels the wait at the third
+// one.
+func (r *repl) interruptOnCtrlC(ctx context.Context, printer *eventPrinter, cancel context.CancelFunc) {
 	for presses := 1; ; presses++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-signals:
+		case <-r.ctrlC:
 		}
 		id := printer.id()
 		switch {
@@ -240,7 +253,15 @@ func (r *repl) interruptOn(
 	}
 }
 
+// startLine ends a line on the terminal that the output has left open: a prompt in its middle confuses the editor.
+func (r *repl) startLine() {
+	if r.input.isTerminal && r.console.hasOpenLine.Swap(false) {
+		fmt.Println()
+	}
+}
+
 func (r *repl) print(result *pyexec.Result) (int, error) {
+	r.startLine()
 	if result.Value != nil && *result.Value != "None" {
 		if err := r.console.write("stdout", []byte(*result.Value+"\n")); err != nil {
 			return 0, err
@@ -251,6 +272,7 @@ func (r *repl) print(result *pyexec.Result) (int, error) {
 	}
 	r.displays += len(result.Displays)
 	exitCode, err := printResult(result, r.console, false)
+	r.isClosed = result.ErrorType == "session_closed"
 	if err == nil && result.InterpreterRestarted {
 		r.console.error("the interpreter is restarted; its variables are lost")
 	}

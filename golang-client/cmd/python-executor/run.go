@@ -75,7 +75,7 @@ func (a *app) runCode(
 		console.info("killing %s (press Ctrl-C again to exit at once)", id)
 		return kill(client, id, console)
 	}
-	code, err := interruptible(a.stopExitOnInterrupt, work, onInterrupt, allSignals...)
+	code, err := interruptible(a.stopExitOnInterrupt, work, onInterrupt, handlesNone)
 	var output *outputError
 	if errors.As(err, &output) && printer.id() != "" && printer.result == nil {
 		kill(client, printer.id(), console) // the output can no longer be written, so the execution is of no use

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,12 +14,19 @@ import (
 func (a *app) session() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "session COMMAND",
-		Short: "Open, list and close interpreter sessions.",
-		Args:  noArguments,
-		RunE:  func(command *cobra.Command, _ []string) error { return usageErrorf(command, "Missing command.") },
+		Short: "Open, use and close interpreter sessions.",
+		RunE: func(command *cobra.Command, given []string) error {
+			if len(given) > 0 {
+				return usageErrorf(command, "No such command '%s'.", given[0])
+			}
+			return usageErrorf(command, "Missing command.")
+		},
 	}
-	command.AddCommand(a.sessionNew(), a.withoutRunFlags(a.sessionList()), a.withoutRunFlags(a.sessionShow()),
-		a.withoutRunFlags(a.sessionClose()))
+	command.AddCommand(a.sessionNew())
+	for _, each := range []*cobra.Command{a.sessionList(), a.sessionShow(), a.sessionInterrupt(), a.sessionRestart(),
+		a.sessionFiles(), a.sessionUpload(), a.sessionDownload(), a.sessionDelete(), a.sessionClose()} {
+		command.AddCommand(a.withoutRunFlags(each))
+	}
 	return command
 }
 
@@ -51,15 +59,31 @@ func (a *app) sessionNew() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			opened, err := client.OpenSession(command.Context(), options...)
-			if err != nil {
-				return err
+			opening := &opening{console: console}
+			work := func(ctx context.Context) (int, error) {
+				opened, err := opening.open(ctx, client, options)
+				if err != nil || opened == nil {
+					return exitNotRun, err
+				}
+				line := []byte(printable(opened.ID))
+				if asJSON {
+					line = formatJSON(opened.Info().Raw)
+				}
+				if err := console.write("stdout", append(line, '\n')); err != nil {
+					return exitNotRun, errors.Join(err, closeSession(opened))
+				}
+				opening.use(opened)
+				return 0, nil
 			}
-			line := []byte(printable(opened.ID))
-			if asJSON {
-				line = formatJSON(opened.Info().Raw)
+			onInterrupt := func() bool {
+				opening.onInterrupt()
+				return true // a session that is open is printed
 			}
-			return console.write("stdout", append(line, '\n'))
+			a.exitCode, err = interruptible(a.stopExitOnInterrupt, work, onInterrupt, handlesNone)
+			if err == nil {
+				err = opening.close()
+			}
+			return err
 		},
 	}
 	settings.addTo(command)
@@ -72,7 +96,7 @@ func (a *app) sessionList() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "list [flags]",
 		Short: "List sessions.",
-		Args:  noArguments,
+		Args:  arguments(0),
 		RunE: func(command *cobra.Command, _ []string) error {
 			client, err := a.flags.client(command)
 			if err != nil {
@@ -106,7 +130,7 @@ func (a *app) sessionShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show [flags] ID",
 		Short: "Print a session as one line of JSON.",
-		Args:  exactlyOne("ID"),
+		Args:  arguments(1, "ID"),
 		RunE: func(command *cobra.Command, arguments []string) error {
 			found, err := a.findSession(command, arguments[0])
 			if err != nil {
@@ -117,11 +141,54 @@ func (a *app) sessionShow() *cobra.Command {
 	}
 }
 
+func (a *app) sessionInterrupt() *cobra.Command {
+	return &cobra.Command{
+		Use:   "interrupt [flags] ID",
+		Short: "Interrupt the code that runs in a session; the variables stay.",
+		Long: "Interrupt the code that runs in a session; the variables stay.\n\n" +
+			"Prints interrupted, or idle if no code runs.",
+		Args: arguments(1, "ID"),
+		RunE: func(command *cobra.Command, arguments []string) error {
+			found, err := a.findSession(command, arguments[0])
+			if err != nil {
+				return err
+			}
+			interrupted, err := found.Interrupt(command.Context())
+			if err != nil {
+				return err
+			}
+			answer := "idle\n"
+			if interrupted {
+				answer = "interrupted\n"
+			}
+			return newConsole(&a.flags).write("stdout", []byte(answer))
+		},
+	}
+}
+
+func (a *app) sessionRestart() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restart [flags] ID",
+		Short: "Start a new interpreter in a session: the files stay, the variables are lost.",
+		Args:  arguments(1, "ID"),
+		RunE: func(command *cobra.Command, arguments []string) error {
+			found, err := a.findSession(command, arguments[0])
+			if err != nil {
+				return err
+			}
+			if _, err := found.Restart(command.Context()); err != nil {
+				return err
+			}
+			return newConsole(&a.flags).write("stdout", []byte("restarted\n"))
+		},
+	}
+}
+
 func (a *app) sessionClose() *cobra.Command {
 	return &cobra.Command{
 		Use:   "close [flags] ID",
 		Short: "Close a session: end its code, delete its files, and print its status.",
-		Args:  exactlyOne("ID"),
+		Args:  arguments(1, "ID"),
 		RunE: func(command *cobra.Command, arguments []string) error {
 			found, err := a.findSession(command, arguments[0])
 			if err != nil {
