@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 from collections.abc import Mapping
 
 import aiohttp
@@ -47,6 +48,8 @@ class HttpWebhooks:
             return Attempt(
                 outcome=Outcome.UNREACHABLE, reason=f"the receiver did not answer within {TOTAL_SECONDS:g} s"
             )
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Attempt(outcome=Outcome.UNREACHABLE, reason=_certificate_problem(error.certificate_error))
         except aiohttp.ClientError as error:
             return Attempt(outcome=Outcome.UNREACHABLE, reason=str(error) or type(error).__name__)
         response.close()
@@ -62,6 +65,11 @@ class HttpWebhooks:
             reason = f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
             raise PermissionError(errno.EACCES, reason)
         return socket.socket(family, kind, protocol)
+
+
+def _certificate_problem(error: Exception) -> str:
+    problem = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else str(error)
+    return f"the certificate of the receiver is not accepted: {problem}"
 
 
 def _seconds(retry_after: str) -> float | None:
