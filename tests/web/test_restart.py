@@ -96,19 +96,24 @@ async def test_a_partial_upload_is_deleted_after_a_crash(image: str, tmp_path: P
 async def test_a_stopping_server_lets_programs_finish_and_removes_containers(
     image: str, tmp_path: Path
 ) -> None:
-    """A caller that waits for a slot gets 503: its program would start during the shutdown, and be lost."""
+    """A caller that waits for a slot gets 503: its program would start during the shutdown, and be lost.
+
+    A second SIGTERM, which Nomad can send, does not end the wait for the program."""
     with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="30") as first:
         async with api_of(first.url) as api, anyio.create_task_group() as callers:
-            quick = await api.accepted("import time; print('on', flush=True); time.sleep(1); print('end')")
+            quick = await api.accepted("import time; print('on', flush=True); time.sleep(3); print('end')")
             await api.until_printed(quick, b"on")
             waiting = await api.accepted("print('later')")
-            answers = []
+            answers, answered = [], anyio.Event()
 
             async def call() -> None:
                 answers.append(await api.sync(script("import time; time.sleep(3)")))
+                answered.set()
 
             callers.start_soon(call, name="a caller that waits for a slot")
             await until_figures(api.url, lambda f: f("pyexec_queue_length") == 2)
+            first.process.send_signal(signal.SIGTERM)
+            await answered.wait()
             assert await to_thread.run_sync(first.stop) == 0
         assert [(answer.status, answer.document["code"]) for answer in answers] == [(503, "unavailable")]
         assert await containers(deployment_of(first.data_dir)) == set()
