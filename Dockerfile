@@ -4,13 +4,15 @@
 #   docker build .        builds on python:3.12-slim with packages from the package index
 #
 # BASE: an image of Debian 12, Ubuntu 24.04 or newer, with Python 3.11 or newer.
-# WHEELS: a folder made by dev/wheels.py in the build context, for a base without pip or access to an index.
+# PACKAGES: a folder made by dev/image_packages.py in the build context, for a base without pip or access to an index.
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
-ARG WHEELS=""
+ARG STAGE=""
+LABEL python-executor.stage="${STAGE}"
+ARG PACKAGES=""
 COPY . /source
-RUN ["/bin/sh", "-c", "cd /source && python3 dev/rootfs.py /source /image $WHEELS && mkdir /data"]
+RUN ["/bin/sh", "-c", "cd /source && python3 dev/rootfs.py /source /image $PACKAGES && mkdir /data"]
 
 FROM scratch
 COPY --from=build /image/ /

@@ -1,10 +1,10 @@
 """Build the root file system of the server's image; runs in the first stage of the Dockerfile.
 
-    rootfs.py SOURCE TARGET [WHEELS]
+    rootfs.py SOURCE TARGET [PACKAGES]
 
 Install the checkout SOURCE and its pinned requirements for this interpreter, then copy the files that the server needs
-at run time to TARGET. WHEELS is a folder made by dev/wheels.py: with it, nothing is downloaded, and the interpreter
-needs no pip. This script uses only the standard library, because the base image has nothing else."""
+at run time to TARGET. PACKAGES is a folder made by dev/image_packages.py: with it, nothing is downloaded, and the
+interpreter needs no pip. This script uses only the standard library, because the base image has nothing else."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ import sys
 import sysconfig
 import tempfile
 import venv
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 HOME = Path("/opt/python-executor")
 _PYTHON = HOME / "bin" / "python3"
+_SITE_PACKAGES = HOME / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+_EXTRAS = "otel"
 _STDLIB = Path(sysconfig.get_path("stdlib"))
 _PROGRAMS = {"python", "python3", "python-executor", "python-executor-server"}
 _UNUSED_STDLIB = (
@@ -40,9 +41,20 @@ _UNUSED_PACKAGES = (
     "__pycache__", "tests", "*.c", "*.h", "*.map", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "_testcapi*.so",
     # Five megabytes compressed, for a part of the MCP SDK that the server does not use: pyexec/mcp/sdk.py.
     "cryptography", "cryptography-*", "cffi", "cffi-*", "_cffi_backend*.so", "pycparser", "pycparser-*",
+    # The build backend of this project, and the lock of uv.
+    "setuptools", "setuptools-*", "pkg_resources", "_distutils_hack", "distutils-precedence.pth",
+    ".lock",
     # A web server of its own, which the MCP SDK offers and this server does not use.
     "uvicorn", "uvicorn-*",
 )  # fmt: skip
+# Half a megabyte compressed, together.
+_UNUSED_PARTS = (
+    "aiohttp_apispec/static",  # Swagger UI: the server has its own
+    "charset_normalizer/*.so",  # the same modules are there in Python
+    "google/[!_p]*",  # definitions of Google's services; protobuf and its library _upb stay
+    "opentelemetry/semconv/_incubating/*/[!_o]*.py",  # names for traces: the SDK imports only its own, otel_*
+    "opentelemetry/semconv/_incubating/*/o[!t]*.py",
+)
 _OWN_PACKAGES = {"pyexec", "pyexec_cli", "pyexec_client"}
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _ACCOUNTS = {
@@ -56,38 +68,33 @@ _ELF_SEGMENT = struct.Struct("<IIQQQQQQ")
 
 
 def main() -> None:
-    source, target, *wheels = sys.argv[1:]
-    install(Path(source), Path(wheels[0]) if wheels and wheels[0] else None)
+    source, target, *packages = sys.argv[1:]
+    install(Path(source), Path(packages[0]) if packages and packages[0] else None)
     copy_runtime(Path(target))
+    shutil.rmtree(HOME)  # so that Docker need not store it
 
 
-def install(source: Path, wheels: Path | None) -> None:
+def install(source: Path, packages: Path | None) -> None:
     """Create a virtual environment at HOME with the server, its requirements, and a static uv for setups."""
     venv.create(HOME, symlinks=True)
+    share = HOME / "share" / "python-executor"
+    share.mkdir(parents=True)
     pins = ["--constraint", str(source / "requirements.lock")]
+    own = [str(source / "pyexec_client"), f"{source}[{_EXTRAS}]"]
     with tempfile.TemporaryDirectory() as scratch:
-        if wheels is None:
-            pip = [sys.executable, "-m", "pip", "--python", str(_PYTHON), "install", *pins]
-            path = ""
+        if packages is None:
+            # As in dev/virtualenv.py: the musl build of uv needs no shared libraries.
+            static = ["--no-deps", "--only-binary=:all:", f"--platform=musllinux_1_1_{platform.machine()}"]
+            pip = [sys.executable, "-m", "pip", "install", *pins, *static, f"--target={scratch}/uv", "uv"]
+            subprocess.run(pip, check=True)
+            shutil.move(f"{scratch}/uv/bin/uv", share / "uv")
+            parts = [*pins, *own]
         else:
-            (wheel,) = wheels.glob("pip-*.whl")
-            zipfile.ZipFile(wheel).extractall(f"{scratch}/pip")
-            pip = [str(_PYTHON), "-m", "pip", "install", *pins, "--no-index", f"--find-links={wheels}"]
-            path = f"{scratch}/pip"
-        quiet = {
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PIP_ROOT_USER_ACTION": "ignore",
-            "PIP_NO_CACHE_DIR": "1",
-        }
-        environment = {**os.environ, **quiet, "PYTHONPATH": path}
-        parts = [str(source / "pyexec_client"), str(source)]
-        subprocess.run([*pip, "--no-compile", *parts], env=environment, check=True)
-        # As in dev/virtualenv.py: the musl build of uv needs no shared libraries.
-        static = ["--no-deps", "--only-binary=:all:", f"--platform=musllinux_1_1_{platform.machine()}"]
-        subprocess.run([*pip, *static, f"--target={scratch}/uv", "uv"], env=environment, check=True)
-        share = HOME / "share" / "python-executor"
-        share.mkdir(parents=True)
-        shutil.move(f"{scratch}/uv/bin/uv", share / "uv")
+            shutil.copy2(packages / "uv", share / "uv")
+            shutil.unpack_archive(packages / "packages.tar", _SITE_PACKAGES)
+            parts = ["--no-deps", "--no-index", "--no-build-isolation", *own]
+        uv = [str(share / "uv"), "pip", "install", f"--python={_PYTHON}", "--no-cache", "--link-mode=copy"]
+        subprocess.run([*uv, *parts], check=True)
 
 
 def copy_runtime(target: Path) -> None:
@@ -97,10 +104,12 @@ def copy_runtime(target: Path) -> None:
     for program in (target / HOME.relative_to("/") / "bin").iterdir():
         if program.name not in _PROGRAMS:
             program.unlink()
-    # Names for traces. OpenTelemetry's SDK imports only its own: the others have 100 kB compressed.
-    for module in target.rglob("opentelemetry/semconv/_incubating/*/[!_]*.py"):
-        if not module.name.startswith("otel_"):
-            module.unlink()
+    for pattern in _UNUSED_PARTS:
+        for part in target.rglob(pattern):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    for bundle in target.rglob("certifi/cacert.pem"):  # one list of authorities for everything
+        bundle.unlink()
+        bundle.symlink_to(_CA_BUNDLE)
     interpreter = Path(sys.executable).resolve()
     copy(interpreter, target)
     # `venv` links to the name it was called by, such as /usr/bin/python3; only its target is in the image.
@@ -201,12 +210,10 @@ def drop_sources(target: Path) -> None:
 
 def licences(files: Iterable[Path]) -> set[Path]:
     """Return the copyright files of the system packages that own these files."""
-    owners = set()
-    for path in files:
-        # dpkg may know a file by its path in /lib or in /usr/lib.
-        search = ["dpkg", "--search", f"*/{path.name}"]
-        found = subprocess.run(search, stdout=subprocess.PIPE, text=True, check=False).stdout
-        owners |= {line.split(":")[0] for line in found.splitlines() if not line.startswith("diversion ")}
+    # dpkg may know a file by its path in /lib or in /usr/lib.
+    search = ["dpkg", "--search", *(f"*/{path.name}" for path in files)]
+    found = subprocess.run(search, stdout=subprocess.PIPE, text=True, check=False).stdout
+    owners = {line.split(":")[0] for line in found.splitlines() if not line.startswith("diversion ")}
     copyrights = {Path("/usr/share/doc") / owner / "copyright" for owner in owners}
     return {path for path in copyrights if path.exists()}
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import default_image
 import dockerd
+import image_packages
 import subprocesses
 import virtualenv
-import wheels
 from console import SetupError, print_step, run_main
 from docker_api import DockerEngine
 from image_size import measure
 from subprocesses import ROOT, run
 
 _VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-_STAGE = "python-executor-build"
+_STAGE = "python-executor.stage"
 _PURPOSE = "build the image"
 _PRINT_INTERPRETER = (
     "import platform, sys; print('%d.%d' % sys.version_info[:2], platform.libc_ver()[1], platform.machine())"
@@ -34,8 +34,8 @@ def main() -> int:
     name = (sys.argv[1:] or [f"python-executor:{_VERSION}"])[0]
     engine = dockerd.ensure()
     base = default_image.pull_or_build(engine)
-    print_step(f"Downloading the requirements of {name} for the Python of {base}")
-    folder = wheels.fetch(_interpreter(engine, base))
+    print_step(f"Installing the requirements of {name} for the Python of {base}")
+    folder = image_packages.install(_interpreter(engine, base))
     print_step(f"Building {name}")
     _build(engine, name, base, folder)
     for line in measure(engine, name).table():
@@ -45,26 +45,28 @@ def main() -> int:
 
 
 def _build(engine: DockerEngine, name: str, base: str, folder: Path) -> None:
-    """Build the image on `base` without network access; remove the intermediate stage."""
+    """Build the image on `base` without network access; remove the first stage."""
+    stage = uuid.uuid4().hex
     arguments = {
         "BASE": base,
-        "WHEELS": str(folder.relative_to(ROOT)),
+        "STAGE": stage,
+        "PACKAGES": str(folder.relative_to(ROOT)),
         "VERSION": _VERSION,
         "REVISION": _revision(),
     }
     options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     docker = ["docker", "--host", engine.address]
-    build = [*docker, "build", "--network=none", *options]
-    # Tag the first stage so that it can be removed: it is five times as large as the image.
-    stage = f"{_STAGE}:{uuid.uuid4().hex[:12]}"
-    run([*build, "--target=build", f"--tag={stage}", "."], _PURPOSE)
     try:
-        run([*build, f"--tag={name}", "."], _PURPOSE)
+        run([*docker, "build", "--network=none", *options, f"--tag={name}", "."], _PURPOSE)
     finally:
-        run([*docker, "rmi", stage], _PURPOSE)
+        # The classic builder keeps the first stage, which is five times as large as the image. BuildKit does not.
+        listing = [*docker, "images", "--quiet", f"--filter=label={_STAGE}={stage}"]
+        listed = subprocess.run(listing, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+        if listed:
+            run([*docker, "rmi", *listed], _PURPOSE)
 
 
-def _interpreter(engine: DockerEngine, base: str) -> wheels.Interpreter:
+def _interpreter(engine: DockerEngine, base: str) -> image_packages.Interpreter:
     """Determine the interpreter of an image by running it."""
     docker_run = ["docker", "--host", engine.address, "run", "--rm", "--network=none"]
     command = [*docker_run, base, "python3", "-c", _PRINT_INTERPRETER]
@@ -75,7 +77,7 @@ def _interpreter(engine: DockerEngine, base: str) -> wheels.Interpreter:
             f"Cannot {_PURPOSE}: cannot determine the Python version of {base}: {done.stderr.strip()}"
         )
     version, glibc, machine = fields
-    return wheels.Interpreter(version, int(glibc.partition(".")[2]), machine)
+    return image_packages.Interpreter(version, int(glibc.partition(".")[2]), machine)
 
 
 def _revision() -> str:

@@ -17,6 +17,7 @@ from subprocesses import ROOT, run
 
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
+STATIC_UV = VENV / "share" / "python-executor" / "uv"
 PINS = ROOT / "requirements.lock"
 _STAMP = VENV / "installed"
 _OLDEST_PYTHON = (3, 11)

@@ -297,6 +297,9 @@ job "pyexec-dind" {
       #
       #   nomad var put nomad/jobs/pyexec-dind PYEXEC_CONSUL_TOKEN=... PYEXEC_API_TOKENS=... AWS_ACCESS_KEY_ID=...
       #
+      # The variable must exist: the task waits for it. A stopping task can no longer read it, and with nomadVarExists it
+      # would be signalled again during its drain, because the file would lose its secrets.
+      #
       # With Vault, use a `vault` block and {{ with secret "kv/data/pyexec" }}{{ range $name, $value := .Data.data }}.
       template {
         destination = "${NOMAD_SECRETS_DIR}/server.env"
@@ -304,9 +307,9 @@ job "pyexec-dind" {
         change_mode = "restart"
         data        = <<-END
           {{ with "${var.blob_url}" }}PYEXEC_BLOB_URL={{ . | toJSON }}{{ end }}
-          {{ if nomadVarExists "nomad/jobs/pyexec-dind" }}{{ with nomadVar "nomad/jobs/pyexec-dind" }}{{ range .Tuples }}
+          {{ with nomadVar "nomad/jobs/pyexec-dind" }}{{ range .Tuples }}
           {{ .K }}={{ .V | toJSON }}
-          {{ end }}{{ end }}{{ end }}
+          {{ end }}{{ end }}
         END
       }
 

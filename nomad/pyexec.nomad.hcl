@@ -257,6 +257,9 @@ job "pyexec" {
       #
       #   nomad var put nomad/jobs/pyexec PYEXEC_CONSUL_TOKEN=... PYEXEC_API_TOKENS=... AWS_ACCESS_KEY_ID=...
       #
+      # The variable must exist: the task waits for it. A stopping task can no longer read it, and with nomadVarExists it
+      # would be signalled again during its drain, because the file would lose its secrets.
+      #
       # With Vault, use a `vault` block and {{ with secret "kv/data/pyexec" }}{{ range $name, $value := .Data.data }}.
       template {
         destination = "${NOMAD_SECRETS_DIR}/server.env"
@@ -264,9 +267,9 @@ job "pyexec" {
         change_mode = "restart"
         data        = <<-END
           {{ with "${var.blob_url}" }}PYEXEC_BLOB_URL={{ . | toJSON }}{{ end }}
-          {{ if nomadVarExists "nomad/jobs/pyexec" }}{{ with nomadVar "nomad/jobs/pyexec" }}{{ range .Tuples }}
+          {{ with nomadVar "nomad/jobs/pyexec" }}{{ range .Tuples }}
           {{ .K }}={{ .V | toJSON }}
-          {{ end }}{{ end }}{{ end }}
+          {{ end }}{{ end }}
         END
       }
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import anyio
 from attrs import define
 
-from pyexec.errors import SHUTTING_DOWN, ExecutorError, Unavailable
+from pyexec.errors import ExecutorError, ShuttingDown, Unavailable
 
 T = TypeVar("T")
 
@@ -105,9 +105,9 @@ class ShutdownGuard:
 
     @contextmanager
     def section(self) -> Iterator[None]:
-        """Enter a section. Raises `Unavailable` after `close`."""
+        """Enter a section. Raises `ShuttingDown` after `close`."""
         if self.closed:
-            raise Unavailable(SHUTTING_DOWN)
+            raise ShuttingDown
         self._in_flight += 1
         try:
             yield

@@ -135,6 +135,13 @@ class ConsulSessionLost(Unavailable):
     The replica appends no events until it has a new session, which it requests by itself."""
 
 
+class ShuttingDown(Unavailable):
+    """This replica shuts down and starts nothing more. Nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__(SHUTTING_DOWN)
+
+
 class ImageUnavailable(ExecutorError):
     """The image cannot be pulled, or has no Python that can run the supervisor."""
 

@@ -43,7 +43,7 @@ async def serve(settings: Settings, logs: Logs) -> None:
 
 
 class Stop:
-    """The state of a shutdown: the first signal sets `requested`, the second cancels `drain`."""
+    """The state of a shutdown: the first signal sets `requested`, a SIGINT after it cancels `drain`."""
 
     def __init__(self) -> None:
         self.requested = anyio.Event()
@@ -74,16 +74,17 @@ class Server:
             await http.cleanup()
 
     async def _watch_signals(self, starting: anyio.CancelScope) -> None:
-        """Handle SIGTERM and SIGINT. The first one cancels the start, or begins the shutdown; the second ends the
-        drain."""
+        """Handle SIGTERM and SIGINT. The first one cancels the start, or begins the shutdown. A later SIGINT, such as a
+        second Ctrl-C, ends the drain. A later SIGTERM does not: Nomad may send it twice, and ends a drain with SIGKILL.
+        """
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
+            async for number in signals:
                 if self.state.context is None:
                     starting.cancel()
-                elif self.stop.requested.is_set():
-                    self.stop.drain.cancel()
-                else:
+                elif not self.stop.requested.is_set():
                     self.stop.requested.set()
+                elif number == signal.SIGINT:
+                    self.stop.drain.cancel()
 
     async def _serve_with_retries(self, http: web.AppRunner, url: str) -> None:
         """Serve as soon as a replica can be opened; retry until then."""

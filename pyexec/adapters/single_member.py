@@ -29,6 +29,9 @@ class SingleMember:
     async def join(self, member: Member) -> None:
         self._update({member.replica: member})
 
+    async def update(self, member: Member) -> None:
+        self._update({member.replica: member})
+
     async def members(self, since: int | None = None) -> Members:
         while self._version == since:
             await self._changed.wait()

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 from collections.abc import Mapping
 
 import aiohttp
@@ -48,6 +49,8 @@ class HttpWebhooks:
             return Attempt(
                 outcome=Outcome.UNREACHABLE, reason=f"the receiver did not answer within {TOTAL_SECONDS:g} s"
             )
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Attempt(outcome=Outcome.UNREACHABLE, reason=_certificate_problem(error.certificate_error))
         except (aiohttp.ClientError, OSError, ValueError) as error:  # also a name that cannot be encoded
             return Attempt(outcome=Outcome.UNREACHABLE, reason=_reason(error))
         response.close()
@@ -69,6 +72,11 @@ def _reason(error: Exception) -> str:
     """Return the text of an error without the URL, whose path may be secret."""
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
     return shorten(" ".join(text.split())) or type(error).__name__
+
+
+def _certificate_problem(error: Exception) -> str:
+    problem = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else str(error)
+    return f"the certificate of the receiver is not accepted: {problem}"
 
 
 def _seconds(retry_after: str) -> float | None:

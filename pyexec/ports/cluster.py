@@ -24,6 +24,8 @@ class Member:
     address: str | None
     slots: int
     version: str
+    draining: bool = False
+    """True while the replica shuts down. It is given no more executions."""
 
 
 @frozen(kw_only=True)
@@ -47,6 +49,9 @@ class Membership(Protocol):
         """Make this replica a member, and keep it a member until `leave`.
 
         If the membership expires, this object joins again by itself; until then the replica cannot append events."""
+
+    async def update(self, member: Member) -> None:
+        """Replace what the other members see of this replica. It stays a member."""
 
     async def members(self, since: int | None = None) -> Members:
         """Return the members. If `since` is the current version, wait for the next one.

@@ -11,7 +11,7 @@ from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, apply, is_legal
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.traceback import TracebackParser
-from pyexec.errors import Conflict
+from pyexec.errors import Conflict, ShuttingDown
 from pyexec.sandbox.reports import ReportReader
 from pyexec.services.output_files import OutputFileSpool
 
@@ -34,7 +34,7 @@ class Run:
     reports: ReportReader | None = None
     """Reads what the program reports. None before its start, and if it reports nothing."""
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
-    """The scope of everything before the start. A kill request and a change of owner cancel it."""
+    """The scope of everything before the start. A kill request, a change of owner and a shutdown cancel it."""
     _execution: Execution | None = None
     _following: anyio.CancelScope | None = None
     _on_kill: Callable[[], object] | None = None
@@ -61,6 +61,11 @@ class Run:
         """True if, by the known events, this is a cell of an interpreter session."""
         return self._execution is not None and self._execution.spec.session_id is not None
 
+    @property
+    def is_movable(self) -> bool:
+        """True if, by the known events, another replica has what it needs to start this run: its archive."""
+        return self._execution is not None and self._execution.payload is not None
+
     def record(self, events: Iterable[Event]) -> Execution:
         """Record events that are durable now, and wake all readers."""
         for event in events:
@@ -82,6 +87,11 @@ class Run:
         self._set_inactive()
         self.preparation.cancel()
         self.changes.notify_all()
+
+    def cancel_if_movable(self) -> None:
+        """Cancel the preparation if another replica can start this run. A run that has started goes on."""
+        if self.is_movable:
+            self.preparation.cancel()
 
     @contextmanager
     def followed(self, on_kill: Callable[[], object]) -> Iterator[None]:
@@ -133,6 +143,7 @@ class ActiveRuns:
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
+        self._draining = False
 
     def get(self, execution_id: str) -> Run | None:
         """Return the run, or None if this replica does not handle it."""
@@ -141,6 +152,8 @@ class ActiveRuns:
     def add(self, run: Run) -> None:
         """Add a run at its claim."""
         self._runs[run.id] = run
+        if self._draining:
+            run.cancel_if_movable()
 
     def remove(self, run: Run) -> None:
         """Remove a run after its end."""
@@ -162,6 +175,24 @@ class ActiveRuns:
                 run.detach()
             raise
         run.catch_up(after)
+
+    def begin_drain(self) -> None:
+        """Cancel the preparation of all runs that another replica can start, from now on."""
+        self._draining = True
+        for run in self._runs.values():
+            run.cancel_if_movable()
+
+    def check_open(self, run: Run) -> None:
+        """Raise `ShuttingDown` during a drain, unless the execution is accepted and can start only here."""
+        if self._draining and (not run.events or run.is_movable):
+            raise ShuttingDown
+
+    async def until_ended(self) -> None:
+        """Wait until no run is active, also of those that begin meanwhile. `Sessions.drain` waits for cells."""
+        while run := next(
+            (r for r in self._runs.values() if not r.is_cell and not r.inactive.is_set()), None
+        ):
+            await run.inactive.wait()
 
     def __len__(self) -> int:
         return len(self._runs)

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from pyexec.domain.execution import fold
 from pyexec.domain.spec import Spec
-from pyexec.errors import SHUTTING_DOWN, CorruptLog, QueueFull, Unavailable
+from pyexec.errors import CorruptLog, QueueFull, ShuttingDown
 from pyexec.ports import EventLog
 from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.setup_lane import SetupKey, SetupLane, SetupRequest
@@ -41,7 +41,7 @@ class Admission:
         """The tenants of the executions that no replica has claimed, as far as they were read."""
 
     async def check(self, spec: Spec, setup: SetupKey | None = None) -> None:
-        """Raise `QueueFull` if a new execution could neither start nor wait, `Unavailable` during shutdown.
+        """Raise `QueueFull` if a new execution could neither start nor wait, `ShuttingDown` during shutdown.
 
         `setup` is the setup that it needs. The caller must not await anything before it reserves its slot."""
         candidate = _Candidate(spec, setup)
@@ -150,4 +150,4 @@ class Admission:
 
     def _check_open(self) -> None:
         if self._slots.closed:
-            raise Unavailable(SHUTTING_DOWN)
+            raise ShuttingDown

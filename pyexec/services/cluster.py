@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.cluster import Capacity, ClusterView, ReplicaState, merge, visible_to
@@ -16,6 +16,7 @@ from pyexec.ports import Caller, Member, Membership, Peers
 logger = logging.getLogger(__name__)
 
 CACHE_SECONDS = 2.0
+ANNOUNCE_SECONDS = 1.0
 
 
 @define
@@ -58,6 +59,14 @@ class Cluster:
         while True:
             found = await retry(partial(self._membership.members, version), failures)
             self._members, version = found.members, found.version
+
+    async def announce_drain(self) -> None:
+        """Tell the leader to assign nothing more to this replica. If the store does not answer, drain without that."""
+        try:
+            with anyio.fail_after(ANNOUNCE_SECONDS):
+                await self._membership.update(evolve(self._member, draining=True))
+        except (Unavailable, TimeoutError) as error:
+            logger.warning("the drain could not be announced: %s", error or "no answer from Consul")
 
     async def view(self, caller: Caller) -> ClusterView:
         """Return the state of all replicas; for another replica, only of this one. A tenant that does not operate the

@@ -12,14 +12,14 @@ from pyexec.aio import FailureLog, retry
 from pyexec.correlation import correlate, correlate_tenant, correlated
 from pyexec.domain.events import Event, Killed
 from pyexec.domain.execution import Execution, Phase, fold
-from pyexec.errors import Conflict, CorruptLog, QueueTimeout
+from pyexec.errors import Conflict, CorruptLog, QueueTimeout, ShuttingDown
 from pyexec.ports import EventLog
 from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.preparation import Preparation
 from pyexec.services.reservation import Reservation
-from pyexec.services.runner import Runner
+from pyexec.services.runner import SHUTDOWN, Runner
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
 
@@ -89,7 +89,9 @@ class InboxWorker:
             self.runner.resolve_later(
                 execution_id, "archive lost: the caller disconnected before the execution started"
             )
-        elif execution_id not in self._starting:
+        elif (
+            execution_id not in self._starting and not self.slots.closed
+        ):  # else the leader releases it later
             self._starting[execution_id] = anyio.CancelScope()
             tasks.start_soon(
                 partial(self._start, execution_id, events), name=f"start assigned {execution_id}"
@@ -114,6 +116,8 @@ class InboxWorker:
                 self.runner.launch(run, partial(self.preparation.place_from_payload, run, reservation))
         except QueueTimeout:
             self.runner.resolve_later(execution_id, "no slot became free on its replica")
+        except ShuttingDown:
+            self.runner.resolve_later(execution_id, SHUTDOWN)
         finally:
             del self._starting[execution_id]
 

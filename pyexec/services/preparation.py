@@ -191,7 +191,7 @@ class Preparation:
     async def _place(self, run: Run, open_archive: OpenArchive, reservation: Reservation) -> Placement:
         """Set up the environment if it is missing, then get a slot, then a sandbox."""
         kind = await self._prepared_kind(run, reservation)
-        while await reservation.wait_for_slot(run.execution.spec.limits):
+        while await reservation.wait_for_slot(run.execution.spec.limits, during_drain=True):
             if await self.environments.has(kind.image):
                 break
             kind = await self._prepared_kind(run, reservation)  # the image was evicted during the wait

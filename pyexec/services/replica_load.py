@@ -33,7 +33,7 @@ class ReplicaLoad:
         capacity = {name: member.slots + QUEUED_AHEAD - owned[name] for name, member in self.members.items()}
         if self.here in capacity:
             capacity[self.here] = self.slots.free + QUEUED_AHEAD - owned[self.here]
-        return capacity
+        return {name: 0 if self.members[name].draining else room for name, room in capacity.items()}
 
     def in_setup(self) -> dict[str, int]:
         """Return how many executions are in the setup lane of each member."""
@@ -50,7 +50,11 @@ class ReplicaLoad:
             return {}
         queued = {e.spec.tenant for e in self.executions if e.phase is Phase.QUEUED}
         waiting = {(e.owner, e.spec.tenant) for e in self.executions if e.phase is Phase.CLAIMED}
-        return {name: {tenant for tenant in queued if (name, tenant) not in waiting} for name in self.members}
+        return {
+            name: {tenant for tenant in queued if (name, tenant) not in waiting}
+            for name, member in self.members.items()
+            if not member.draining
+        }
 
     def allowance(self) -> dict[str, dict[str, int]]:
         """Return for each member how many more executions of each tenant that has a `max_running` it may be given.

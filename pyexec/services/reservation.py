@@ -57,20 +57,26 @@ class Reservation:
 
     def try_begin(self, limits: Limits, setup: SetupKey | None) -> bool:
         """Reserve a slot, or if `setup` is given a place for it, if none has to wait. Return True if that succeeded."""
+        if self.slots.closed:
+            return False
         if setup is None:
             return self.try_slot(limits)
         if begins := self.lane.begins_at_once(setup):
             self.join_setup(setup)
         return begins
 
-    async def wait_for_slot(self, limits: Limits) -> bool:
-        """Leave the setup lane, and reserve a slot. Return True if it was not free at once. Raises `QueueTimeout`."""
+    async def wait_for_slot(self, limits: Limits, *, during_drain: bool = False) -> bool:
+        """Leave the setup lane, and reserve a slot. Return True if it was not free at once.
+
+        Raises as `Slots.reserve` does."""
         self._leave_lane()
         if self.slot is not None:
             return False
         waits = self.slots.must_wait(limits, self.tenant)
         with self._waiting():
-            self.slot = await self.slots.reserve(limits, self.seconds_left, self.tenant)
+            self.slot = await self.slots.reserve(
+                limits, self.seconds_left, self.tenant, during_drain=during_drain
+            )
         return waits
 
     @contextmanager

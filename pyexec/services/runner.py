@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 REMOVAL_DELAY_SECONDS = 0.05
 """Removing a container occupies the engine's processor for longer than most programs run. The delay leaves the
 processor to the next request of the caller who was just answered."""
+SHUTDOWN = "its replica shuts down"
 NOT_CONFIRMED = "the event log did not confirm the start; the code was not started"
 
 
@@ -104,15 +105,15 @@ class Runner:
             await anyio.sleep_forever()
 
     async def drain(self, seconds: float) -> None:
-        """Accept no new work, and wait until all runs have ended, at most `seconds`.
+        """Release runs that have not started, and wait until all others have ended, at most `seconds`.
 
-        After that no run starts. If another replica can adopt the runs, completions no longer retry."""
+        Meanwhile only accepted executions that can run nowhere else start. After that no run starts. If another replica
+        can adopt the runs, completions no longer retry."""
         self._slots.close()
+        self._active_runs.begin_drain()
         try:
             with anyio.move_on_after(seconds):
-                for run in self._active_runs.all():
-                    if not run.is_cell:  # `Sessions.drain` waits for those that run
-                        await run.inactive.wait()
+                await self._active_runs.until_ended()
         finally:
             self._guard.close()
             if self.config.leave_running:
@@ -145,6 +146,7 @@ class Runner:
         spec = run.execution.spec if run.events else fold(run.id, events).spec
         await sandbox.send_plan(program_plan(spec, self.config.limits.display_bytes), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
+            self._active_runs.check_open(run)
             with self._active_runs.appending(run, [*events, running]):
                 await self._append(run, [*events, running], key)
             reuse = self._pool.may_reuse(sandbox)
@@ -162,6 +164,7 @@ class Runner:
             if place_run is None:
                 await self._append(run, events, key)
             else:
+                self._active_runs.check_open(run)
                 with self._active_runs.appending(run, events):
                     await self._append(run, events, key)
                 self.launch(run, place_run)
@@ -216,7 +219,9 @@ class Runner:
                 placement = await place_run()
                 await self.start(run, placement)
                 started = True
-            if not started:
+            if not started and self._slots.closed and not run.kill_requested.is_set():
+                await self._completion.release(run, SHUTDOWN)
+            elif not started:
                 await self._completion.end(run, RunOutcome(reason="killed"))
         except (Conflict, Unavailable) as error:  # of the log or the blobs: it may still start later
             run.detach()
@@ -228,7 +233,7 @@ class Runner:
             error_text = "internal server error before the start; see the server log"
             await self._completion.fail(run, FailureType.INTERNAL, error_text)
         except anyio.get_cancelled_exc_class():
-            await self._completion.release(run, "its replica shuts down")
+            await self._completion.release(run, SHUTDOWN)
             raise
         finally:
             if not started:

@@ -11,7 +11,7 @@ from pyexec.domain.cluster import Capacity
 from pyexec.domain.fair_queue import FairQueue, FairShares
 from pyexec.domain.spec import MEBIBYTE, Limits
 from pyexec.domain.tenants import Tenants
-from pyexec.errors import QueueTimeout, TooLarge
+from pyexec.errors import QueueTimeout, ShuttingDown, TooLarge
 from pyexec.metrics import (
     MEMORY_BUDGET,
     MEMORY_RESERVED,
@@ -70,6 +70,8 @@ class Slots:
         self._queue = FairQueue[_Waiter](FairShares(self.tenants.weight_of))
         self._running = Counter[str]()
         self._queued = Broadcast()
+        self._until_closed: set[anyio.CancelScope] = set()
+        """The scopes of requests that `close` ends."""
         self.size = concurrent_max
         self.closed = False
         """True during shutdown: no new work is accepted."""
@@ -105,8 +107,10 @@ class Slots:
                 await self._queued.wait()
 
     def close(self) -> None:
-        """Reject new requests from now on. Slots that are in use stay valid."""
+        """Reject new requests and those in the queue, except those `during_drain`. Slots in use stay valid."""
         self.closed = True
+        for scope in self._until_closed:
+            scope.cancel()
 
     def must_wait(self, limits: Limits, tenant: str) -> bool:
         """Return True if a new program would have to wait for a slot."""
@@ -131,7 +135,10 @@ class Slots:
             )
 
     def try_reserve(self, limits: Limits, tenant: str) -> Slot | None:
-        """Reserve a slot if the tenant need not wait for one."""
+        """Reserve a slot if the tenant need not wait for one, and the replica does not shut down."""
+        return None if self.closed else self._try_reserve(limits, tenant)
+
+    def _try_reserve(self, limits: Limits, tenant: str) -> Slot | None:
         slot = self._slot_for(limits, tenant)
         if self.must_wait(limits, tenant):
             return None
@@ -169,14 +176,29 @@ class Slots:
         self._take(slot)
         return slot
 
-    async def reserve(self, limits: Limits, seconds: float, tenant: str) -> Slot:
-        """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`."""
+    async def reserve(
+        self, limits: Limits, seconds: float, tenant: str, *, during_drain: bool = False
+    ) -> Slot:
+        """Wait in the queue for a slot, at most `seconds`. Raises `QueueTimeout`.
+
+        Raises `ShuttingDown` after `close`, unless `during_drain` is True: for an execution that can run only here."""
         with timed(self._meter, STEP_SECONDS, "slot"):
-            if slot := self.try_reserve(limits, tenant):
+            self._check_open(during_drain)
+            if slot := self._try_reserve(limits, tenant):
                 return slot
-            with anyio.move_on_after(seconds):
-                return await self._wait_in_queue(limits, tenant)
+            with anyio.move_on_after(seconds) as scope:
+                if not during_drain:
+                    self._until_closed.add(scope)
+                try:
+                    return await self._wait_in_queue(limits, tenant)
+                finally:
+                    self._until_closed.discard(scope)
+            self._check_open(during_drain)
         raise QueueTimeout("no slot became free")
+
+    def _check_open(self, during_drain: bool) -> None:
+        if self.closed and not during_drain:
+            raise ShuttingDown
 
     async def _wait_in_queue(self, limits: Limits, tenant: str) -> Slot:
         waiter = _Waiter(self._slot_for(limits, tenant))

@@ -22,6 +22,7 @@ from pyexec.errors import (
     KeyTaken,
     QueueTimeout,
     SandboxBroken,
+    ShuttingDown,
     Unavailable,
     first_error,
 )
@@ -152,8 +153,7 @@ class Submissions:
     async def _start_in(
         self, kind: SandboxKind, submission: Submission, reservation: Reservation, undo: AsyncExitStack
     ) -> None:
-        run, archive = submission.run, submission.archive
-        claimed = self._runner.claim()
+        run, archive, claimed = submission.run, submission.archive, self._runner.claim()
         sandbox = await self._preparation.sandbox_for_upload(kind, submission.archive, submission.spec)
         undo.push_async_callback(self._preparation.remove, sandbox)
         try:
@@ -202,7 +202,7 @@ class Submissions:
             try:
                 if placement is None or not await self._start_stored(run, submitted, key, placement, held):
                     await self._queue(run, submitted, key, setup)
-            except ConsulSessionLost:
+            except (ConsulSessionLost, ShuttingDown):
                 raise
             except Unavailable:
                 undo.pop_all()  # the append may have succeeded, and then the archive is needed

@@ -100,6 +100,7 @@ class Replica:
             logger.info("shutting down: no new work is accepted")
             reconciling.cancel()
             with drain:
+                await self.context.cluster.announce_drain()
                 async with anyio.create_task_group() as draining:
                     draining.start_soon(self.runner.drain, drain_seconds, name="drain runs")
                     draining.start_soon(self.sessions.drain, drain_seconds, name="drain sessions")

@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 import anyio
 import pytest
 from anyio import fail_after, to_thread
+from attrs import evolve
 
 from pyexec.adapters.consul.config import ConsulConfig
 from pyexec.adapters.consul.kv import ConsulKV
@@ -101,6 +102,16 @@ async def test_a_member_is_listed_until_it_leaves(any_membership: Membership) ->
     await any_membership.leave()
     await any_membership.leave()
     assert (await any_membership.members()).members == {}
+
+
+async def test_a_member_that_drains_stays_a_member(any_membership: Membership) -> None:
+    await any_membership.join(member("one"))
+    version = (await any_membership.members()).version
+    draining = evolve(member("one"), draining=True)
+    await any_membership.update(draining)
+    with fail_after(PATIENCE):
+        assert (await any_membership.members(version)).members == {"one": draining}
+    assert any_membership.is_member
 
 
 async def test_leadership_can_be_acquired_again(any_membership: Membership) -> None:

@@ -1,12 +1,18 @@
 """The image, run with the commands of docs/deployment.md: on this machine's Docker, and on a Docker in a container."""
 
+import hashlib
+import json
 import subprocess
 import time
+
+from anyio import to_thread
 
 from pyexec_client import Client
 from tests.isolation.networks import firewall
 from tests.support.containers import containers
 from tests.support.deployment import Page
+from tests.support.images import gateway
+from tests.support.otlp import running_collector
 
 HEALTHY_SECONDS = 60
 
@@ -26,8 +32,15 @@ def wait_until_healthy(page: Page) -> None:
 
 
 async def test_on_the_docker_of_this_machine(page: Page) -> None:
-    printed = page.run(page.block("Docker on one machine"))
-    assert '"stdout": "42\\n"' in printed
+    """It exports a trace of its executions, too, to a collector on the machine."""
+    async with running_collector(gateway()) as collector:
+        setting = f"--env OTEL_EXPORTER_OTLP_ENDPOINT={collector.url} --env OTEL_BSP_SCHEDULE_DELAY=10"
+        start = page.block("Docker on one machine").replace(page.image, f"{setting} {page.image}")
+        printed = await to_thread.run_sync(page.run, start)
+        assert '"stdout": "42\\n"' in printed
+        execution_id = json.loads(printed[printed.index('{"execution_id"') :])["execution_id"]
+        spans = await collector.trace(hashlib.sha256(execution_id.encode()).hexdigest()[:32])
+        assert {"run", "complete"} <= spans.keys()
     deployment = page.run(
         f"docker exec {page.name} python3 -c \"print(open('/data/deployment').read().strip())\""
     ).strip()

@@ -23,7 +23,7 @@ from tests.nomad.deployment import Deployment, second_image
 from tests.nomad.replica_contract import check_contract
 from tests.support.api import api_of
 from tests.support.consul import dev_agent
-from tests.support.images import docker, remove_images
+from tests.support.images import gateway, remove_images
 from tests.support.load import ANSWER_SECONDS, Load
 from tests.support.nomad import running_nomad
 from tests.support.registry import python_layer, running_registry
@@ -95,12 +95,6 @@ async def test_the_job_with_a_docker_of_its_own(images: Sequence[str], image: st
         }
         async with deployed("pyexec-dind", 2, variables, tmp_path, gateway()) as (deployment, token):
             await check_life(deployment, images, token, restart=["-task=server"], engine_is_shared=False)
-
-
-def gateway() -> str:
-    """Return the machine's address on Docker's default network."""
-    (address,) = docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge")
-    return address
 
 
 async def check_life(

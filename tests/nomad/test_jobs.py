@@ -203,6 +203,8 @@ def test_secrets_come_from_a_nomad_variable(report: Any) -> None:
     assert template["Envvars"] is True
     assert template["DestPath"].startswith("${NOMAD_SECRETS_DIR}/")
     assert f'nomadVar "nomad/jobs/{report["Job"]["ID"]}"' in template["EmbeddedTmpl"]
+    # A stopping task cannot read the variable. Then the file must not be written again without its secrets.
+    assert "nomadVarExists" not in template["EmbeddedTmpl"]
     assert {"PYEXEC_CONSUL_TOKEN", "PYEXEC_API_TOKENS"}.isdisjoint(server_of(report)["Env"])
 
 

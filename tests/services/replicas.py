@@ -40,6 +40,7 @@ SETUPS = 1
 QUEUE_SECONDS = 600.0
 RUN_SECONDS = 300.0
 RETRY_SECONDS = 2.0
+DRAIN_SECONDS = 5.0
 NO_INDEX = partial(nullcontext, None)
 TENANTS = Tenants(
     (Tenant(name=DEFAULT_TENANT, weight=2), Tenant(name="capped", max_running=1, max_sessions=1))
@@ -120,6 +121,9 @@ class Life:
         self.requests: list[Request] = []
         self.scope = anyio.CancelScope()
         self.stop = Stop()
+        self.stopped_at = 0.0
+        self.left_early: list[str] = []
+        """Executions whose programs ran at the end of a shutdown that could have waited longer for them."""
         self.ended = anyio.Event()
         self.died_of: BaseException | None = None
         self.state = ServerState(not_ready_reason="the server is starting")
@@ -198,6 +202,8 @@ class Life:
                 await anyio.sleep(RETRY_SECONDS)
         finally:
             self.state.context = None
+            if anyio.current_time() < self.stopped_at + DRAIN_SECONDS:
+                self.left_early = world.running_executions(self.name)
             await self.replica.recovery.remove_own()
             await membership.leave()
 
@@ -210,12 +216,17 @@ class Life:
         retries."""
         away: BaseExceptionGroup[EngineError] | None = None
         try:
-            await replica.serve(self._open, self.stop.requested, self.stop.drain, 5.0)
+            await replica.serve(self._open, self.stop.requested, self.stop.drain, DRAIN_SECONDS)
         except* EngineError as errors:
             away = errors
         if away is not None and self.state.context is not None:
             raise away
         return away is None
+
+    def shut_down(self) -> None:
+        """Shut down as with SIGTERM."""
+        self.stopped_at = anyio.current_time()
+        self.stop.requested.set()
 
     def crash(self) -> None:
         """Crash as with SIGKILL. The Consul session expires later."""

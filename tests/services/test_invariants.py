@@ -163,7 +163,7 @@ class Replicas(RuleBasedStateMachine):
             request = waiting[pick % len(waiting)]
             if request.key is None and request.sync:
                 self.hung_up.add(request.token)
-            self.do(_call(request.hang_up), passes)
+            self.do(call(request.hang_up), passes)
 
     @rule(pick=picks, whom=picks, passes=ticks)
     def kill(self, pick: int, whom: int, passes: int) -> None:
@@ -182,18 +182,18 @@ class Replicas(RuleBasedStateMachine):
     @rule(pick=picks, passes=ticks)
     def program_prints(self, pick: int, passes: int) -> None:
         if (box := self.box(pick)) is not None:
-            self.do(_call(lambda: box.print(b"hello ")), passes)
+            self.do(call(lambda: box.print(b"hello ")), passes)
 
     @rule(pick=picks, code=st.integers(0, 2), passes=ticks)
     def program_exits(self, pick: int, code: int, passes: int) -> None:
         if (box := self.box(pick)) is not None:
-            self.do(_call(lambda: box.exit(code)), passes)
+            self.do(call(lambda: box.exit(code)), passes)
 
     @rule(pick=picks, passes=ticks)
     def container_breaks(self, pick: int, passes: int) -> None:
         if (box := self.box(pick)) is not None:
             self.world.faults += 1
-            self.do(_call(box.end), passes)
+            self.do(call(box.end), passes)
 
     # Faults of replicas.
 
@@ -202,7 +202,7 @@ class Replicas(RuleBasedStateMachine):
         alive = [life for life in self.lives if not life.process.crashed and not life.ended.is_set()]
         if alive:
             self.world.faults += 1
-            self.do(_call(alive[pick % len(alive)].crash), passes)
+            self.do(call(alive[pick % len(alive)].crash), passes)
 
     @rule(pick=picks, passes=ticks)
     def session_ends(self, pick: int, passes: int) -> None:
@@ -210,24 +210,24 @@ class Replicas(RuleBasedStateMachine):
         if members:
             self.world.faults += 1
             life = members[pick % len(members)]
-            self.do(_call(lambda: self.world.expire(life.process)), passes)
+            self.do(call(lambda: self.world.expire(life.process)), passes)
 
     @rule(passes=ticks)
     def leader_is_deposed(self, passes: int) -> None:
         if (leader := self.world.leader) is not None:
-            self.do(_call(lambda: self.world.depose(leader)), passes)
+            self.do(call(lambda: self.world.depose(leader)), passes)
 
     @rule(pick=picks, passes=ticks)
     def hold(self, pick: int, passes: int) -> None:
         if (life := self.life(pick)) is not None:
             self.world.faults += 1
-            self.do(_call(life.process.hold), passes)
+            self.do(call(life.process.hold), passes)
 
     @rule(pick=picks, passes=ticks)
     def resume(self, pick: int, passes: int) -> None:
         held = [life for life in self.lives if life.process.held is not None]
         if held:
-            self.do(_call(held[pick % len(held)].process.resume), passes)
+            self.do(call(held[pick % len(held)].process.resume), passes)
 
     @rule(place=st.integers(0, len(PLACES) - 1), passes=ticks)
     def start_again(self, place: int, passes: int) -> None:
@@ -239,7 +239,7 @@ class Replicas(RuleBasedStateMachine):
     def stop_in_order(self, pick: int, passes: int) -> None:
         if (life := self.life(pick)) is not None:
             self.world.faults += 1
-            self.do(_call(life.stop.requested.set), passes)
+            self.do(call(life.shut_down), passes)
 
     # Faults of the log, the blob store and the engines.
 
@@ -274,7 +274,7 @@ class Replicas(RuleBasedStateMachine):
         if away:
             engine.away = True
         else:
-            self.do(_call(engine.come_back))
+            self.do(call(engine.come_back))
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.5, 6.0, 25.0, 301.0]))
     def time_passes(self, seconds: float) -> None:
@@ -292,6 +292,11 @@ class Replicas(RuleBasedStateMachine):
         for execution_id in sorted(grown):
             self.do(check_log(self.world, execution_id, frozenset(self.hung_up)))
             self.checked[execution_id] = len(self.world.written[execution_id])
+
+    @invariant()
+    def a_shutdown_waits_for_programs(self) -> None:
+        for life in self.lives:
+            assert not life.left_early, f"{life.name} did not wait for {life.left_early}"
 
     @invariant()
     def setups_keep_to_their_lane(self) -> None:
@@ -316,7 +321,7 @@ class Replicas(RuleBasedStateMachine):
             self.stop.set()
             for life in self.lives:
                 if not life.ended.is_set():
-                    self.do(_call(life.crash))
+                    self.do(call(life.crash))
             self.loop.run_until_complete(self.holder)
             self.world.log.store.close()
             self.world.log._data_dir.release()
@@ -328,15 +333,15 @@ class Replicas(RuleBasedStateMachine):
         self.world.store_away = False
         for engine in self.world.engines.values():
             engine.start_seconds, engine.setup_seconds, engine.programs_end_at_once = 0.0, 0.0, True
-            self.do(_call(engine.come_back))
+            self.do(call(engine.come_back))
             for box in list(engine.boxes.values()):
                 if box.running:
-                    self.do(_call(lambda box=box: box.exit(0)))
+                    self.do(call(lambda box=box: box.exit(0)))
         for life in self.lives:
             life.process.append_faults.clear()
-            self.do(_call(life.process.resume))
+            self.do(call(life.process.resume))
             if life.process.crashed:
-                self.do(_call(lambda life=life: self.world.expire(life.process)))
+                self.do(call(lambda life=life: self.world.expire(life.process)))
         self.do(anyio.sleep(15))
         if not any(life.serving for life in self.lives):
             self.do(self._start(0))
@@ -372,7 +377,7 @@ class Replicas(RuleBasedStateMachine):
         assert self.world.log.index() == before
 
 
-async def _call(what: Any) -> None:
+async def call(what: Any) -> None:
     what()
 
 
@@ -405,11 +410,11 @@ def test_the_first_owner_adopts_its_run_again_if_the_adopter_crashes() -> None:
     replicas.crash(pick=1, passes=0)
     replicas.submit(pick=0, sync=False, key=None, passes=20)
     first = replicas.lives[0]
-    replicas.do(_call(lambda: replicas.world.expire(first.process)))
+    replicas.do(call(lambda: replicas.world.expire(first.process)))
     replicas.start_again(place=1, passes=20)
     adopter = replicas.lives[-1]
-    replicas.do(_call(adopter.crash))
-    replicas.do(_call(lambda: replicas.world.expire(adopter.process)))
+    replicas.do(call(adopter.crash))
+    replicas.do(call(lambda: replicas.world.expire(adopter.process)))
     replicas.time_passes(6.0)
     replicas.program_exits(pick=0, code=0, passes=20)
     (log,) = replicas.world.written.values()

@@ -16,7 +16,7 @@ from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
 from pyexec.adapters.sqlite.store_thread import StoreThread
 from pyexec.aio import Broadcast
 from pyexec.domain.events import Event, Submitted
-from pyexec.domain.execution import Execution, apply
+from pyexec.domain.execution import Execution, Phase, apply
 from pyexec.domain.session_events import SessionEvent
 from pyexec.errors import (
     Conflict,
@@ -245,6 +245,16 @@ class World:
                 )
             )
             self.states[execution_id] = apply(execution_id, before, event)
+
+    def running_executions(self, replica: str) -> list[str]:
+        """Return the executions of a replica whose programs run now."""
+        containers = {
+            box.id for engine in self.engines.values() for box in engine.boxes.values() if box.running
+        }
+        running = (i for i, state in self.states.items() if state.phase is Phase.RUNNING)
+        return [
+            i for i in running if self.states[i].owner == replica and self.states[i].container in containers
+        ]
 
     def token_of(self, execution_id: str) -> str:
         submitted = self.written[execution_id][0].event
@@ -477,6 +487,13 @@ class ProcessMembership:
     async def join(self, member: Member) -> None:
         await self._enter()
         self._world.enter(self._process, member)
+
+    async def update(self, member: Member) -> None:
+        await self._enter()
+        self._process.member = member
+        if (joined := self._world.members.get(self._process.name)) is not None:
+            self._world.members[self._process.name] = (joined[0], member)
+            self._world.notify_all()
 
     async def members(self, since: int | None = None) -> Members:
         await self._enter()

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -134,12 +135,22 @@ def _running_agent(
         try:
             yield agent
         finally:
-            agent.terminate()  # in dev mode, it stops its allocations
+            _keep_logs(directory / "data" / "alloc", consul.directory.parent / "allocations")
+            agent.terminate()  # in dev mode, it stops its allocations and deletes their directories
             try:
                 agent.wait(STOP_SECONDS)
             finally:
                 agent.kill()
                 proxy.stop()
+
+
+def _keep_logs(allocations: Path, target: Path) -> None:
+    """Copy the logs of all tasks to pytest's directory, where they are kept after a failure."""
+    for log in allocations.glob("*/alloc/logs/*"):
+        if log.is_file():
+            copy = target / log.relative_to(allocations).parts[0][:8] / log.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(log, copy)
 
 
 async def _can_run_docker(nomad: Nomad) -> bool:

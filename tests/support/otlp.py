@@ -40,16 +40,16 @@ class Collector:
 
 
 @asynccontextmanager
-async def running_collector() -> AsyncIterator[Collector]:
-    """Run a collector on a free port."""
+async def running_collector(address: str = "127.0.0.1") -> AsyncIterator[Collector]:
+    """Run a collector on a free port of this machine's address."""
     collector = Collector()
     app = web.Application()
     app.router.add_post("/v1/traces", collector.receive)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        collector.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, address, 0).start()
+        collector.url = f"http://{address}:{runner.addresses[0][1]}"
         yield collector
     finally:
         await runner.cleanup()

@@ -63,11 +63,15 @@ def killed_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[Non
 
 @contextmanager
 def running_server(
-    data_dir: Path, image: str, command: Sequence[str | Path] | None = None, **settings: str
+    data_dir: Path,
+    image: str,
+    command: Sequence[str | Path] | None = None,
+    authorities: Path | str = os.devnull,
+    **settings: str,
 ) -> Iterator[Server]:
     """Run a server with these settings (names without the prefix, in lower case); stop it at the end.
 
-    `command` replaces the usual command."""
+    `command` replaces the usual command. `authorities` has the certificates that the server trusts."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYEXEC_")}
     own = {
         "port": "0",
@@ -81,8 +85,8 @@ def running_server(
         **settings,
     }
     environment |= {f"PYEXEC_{name.upper()}": value for name, value in own.items()}
-    # aiohttp loads this file twice when it is imported, which takes a tenth of a start. No server here needs it.
-    environment["SSL_CERT_FILE"] = os.devnull
+    # aiohttp loads this file twice when it is imported, which takes a tenth of a start. Few servers here need it.
+    environment["SSL_CERT_FILE"] = str(authorities)
     log = data_dir.parent / f"{data_dir.name}.log"
     with log.open("w") as log_file:
         process = subprocess.Popen(

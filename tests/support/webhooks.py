@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -40,10 +41,13 @@ class Received:
 
 @define
 class Receiver:
-    """A server at a loopback address. `answers` are the statuses of the next requests; after them, 204."""
+    """A server at a loopback address. `answers` are the statuses of the next requests; after them, 204.
+
+    A redirect leads to `location`."""
 
     port: int = 0
     answers: list[int] = field(factory=list)
+    location: str = "/redirected"
     received: list[Received] = field(factory=list)
     _arrived: anyio.Event = field(factory=anyio.Event)
 
@@ -57,7 +61,7 @@ class Receiver:
         arrived, self._arrived = self._arrived, anyio.Event()
         arrived.set()
         status = self.answers.pop(0) if self.answers else 204
-        return web.Response(status=status, headers={"Location": "/redirected"} if status == 302 else {})
+        return web.Response(status=status, headers={"Location": self.location} if status == 302 else {})
 
     async def until_received(self, execution_id: str, times: int = 1) -> list[Received]:
         """Wait until the webhook of an execution has arrived this many times; return the requests."""
@@ -71,14 +75,16 @@ class Receiver:
 
 
 @asynccontextmanager
-async def running_receiver(port: int = 0) -> AsyncIterator[Receiver]:
-    """Run a receiver at a free port of 127.0.0.1."""
+async def running_receiver(
+    port: int = 0, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Receiver]:
+    """Run a receiver at this port, or at a free one, of a loopback address."""
     receiver, app = Receiver(), web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
+        await web.TCPSite(runner, address, port, ssl_context=tls).start()
         receiver.port = runner.addresses[0][1]
         yield receiver
     finally:

@@ -3,12 +3,15 @@
 import signal
 from pathlib import Path
 
+import anyio
 import pytest
+from anyio import to_thread
 
 from tests.support.api import api_of
 from tests.support.archives import script
 from tests.support.containers import containers, deployment_of, remove, until_containers
 from tests.support.leftovers import check_pool_full, remains
+from tests.support.metrics import until_figures
 from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.independent
@@ -93,17 +96,32 @@ async def test_a_partial_upload_is_deleted_after_a_crash(image: str, tmp_path: P
 async def test_a_stopping_server_lets_programs_finish_and_removes_containers(
     image: str, tmp_path: Path
 ) -> None:
+    """A caller that waits for a slot gets 503: its program would start during the shutdown, and be lost.
+
+    A second SIGTERM, which Nomad can send, does not end the wait for the program."""
     with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="30") as first:
-        async with api_of(first.url) as api:
-            quick = await api.accepted("import time; print('on', flush=True); time.sleep(1); print('end')")
+        async with api_of(first.url) as api, anyio.create_task_group() as callers:
+            quick = await api.accepted("import time; print('on', flush=True); time.sleep(3); print('end')")
             await api.until_printed(quick, b"on")
             waiting = await api.accepted("print('later')")
-        assert first.stop() == 0
+            answers, answered = [], anyio.Event()
+
+            async def call() -> None:
+                answers.append(await api.sync(script("import time; time.sleep(3)")))
+                answered.set()
+
+            callers.start_soon(call, name="a caller that waits for a slot")
+            await until_figures(api.url, lambda f: f("pyexec_queue_length") == 2)
+            first.process.send_signal(signal.SIGTERM)
+            await answered.wait()
+            assert await to_thread.run_sync(first.stop) == 0
+        assert [(answer.status, answer.document["code"]) for answer in answers] == [(503, "unavailable")]
         assert await containers(deployment_of(first.data_dir)) == set()
     with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
         async with api_of(second.url) as api:
             assert (await api.ended(quick))["stdout"] == "on\nend\n"
             assert (await api.ended(waiting))["stdout"] == "later\n"
+            assert len((await api.get("/api/v1/executions")).document["executions"]) == 2
 
 
 async def test_a_program_that_outlives_the_stop_timeout_is_lost(image: str, tmp_path: Path) -> None:

@@ -128,6 +128,11 @@ class ConsulMembership:
             self._stay_registered, self._session, self._scope, name=f"membership of {member.replica}"
         )
 
+    async def update(self, member: Member) -> None:
+        self._member = member
+        if self._session is not None:
+            await self._kv.put(replica_key(member.replica), _encode(member), session=self._session.id)
+
     async def members(self, since: int | None = None) -> Members:
         listing = await self._kv.recurse(REPLICAS, since)
         found = (_decode(entry) for entry in listing.entries if entry.session is not None)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from pyexec.errors import EngineError, ImageUnavailable, Unavailable
 from pyexec.metrics import SANDBOX_START_SECONDS, Meter, timed
@@ -30,6 +30,8 @@ class Starter:
     _spec_of: Callable[[SandboxKind], ContainerSpec]
     _meter: Meter
     seconds: float = INITIAL_SECONDS
+    _least_mb: dict[str, int] = field(factory=dict, init=False)
+    """By image id, the least memory with which a sandbox has started."""
 
     async def start(self, kind: SandboxKind) -> Sandbox:
         """Start a sandbox of this kind. Raises one of `START_ERRORS`, even if the server itself has failed."""
@@ -37,12 +39,28 @@ class Starter:
             image = await self._image_of(kind.image)
             begun = anyio.current_time()
             with timed(self._meter, SANDBOX_START_SECONDS):
-                spec = evolve(self._spec_of(kind), image_id=image.id)
-                sandbox = await Sandbox.start(self._engine, spec, image.digest)
+                sandbox = await self._start(kind, image)
         except START_ERRORS:
             raise
         except Exception as error:
             logger.exception("starting a sandbox of %s failed", kind.image)
             raise EngineError("the server failed to start a sandbox; see the server log") from error
         self.seconds += (anyio.current_time() - begun - self.seconds) / 4
+        return sandbox
+
+    async def _start(self, kind: SandboxKind, image: Image) -> Sandbox:
+        """Start a sandbox. If one has started in this image before, a failure is not the image's: raise `EngineError`,
+        so that the run is tried again."""
+        least_mb = self._least_mb.get(image.id)
+        try:
+            sandbox = await Sandbox.start(
+                self._engine, evolve(self._spec_of(kind), image_id=image.id), image.digest
+            )
+        except ImageUnavailable as error:
+            if least_mb is None or kind.memory_mb < least_mb:
+                raise
+            raise EngineError(
+                f"a sandbox did not start, although others of its image did: {error}"
+            ) from error
+        self._least_mb[image.id] = kind.memory_mb if least_mb is None else min(least_mb, kind.memory_mb)
         return sandbox
