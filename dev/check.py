@@ -43,7 +43,8 @@ _PARALLEL = [*_PYTEST, "-n", "4"]
 _WITHOUT_DOCKER = ["-m", "not (soak or full or service)", "tests/domain", "tests/contract", "tests/services"]
 _CLAIMS = ["-m", "claims and not (soak or full)", "tests/web"]
 _LEADER_CLAIMS = ["--setting", "local_claim=off"]
-_USED_ONCE = ["--setting", "sandbox_reuse=off"]
+_USED_ONCE = ["-m", "used_once and not (soak or full)", "tests/sandbox"]
+_WITHOUT_REUSE = ["--setting", "sandbox_reuse=off"]
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ _TARGETS = {
                 **_LINT,
                 **_LINT_GO,
                 **_GO_TEST,
-                # A single process, at the same time as the workers of the other lane. It ends before they do.
+                # Single processes, at the same time as the workers of the other lane. They end before those do.
                 "pytest, the leader claims all": [*_PYTEST, *_CLAIMS, *_LEADER_CLAIMS],
+                "pytest, each sandbox used once": [*_PYTEST, *_USED_ONCE, *_WITHOUT_REUSE],
             },
             {"pytest": [*_PARALLEL, "-m", "not (soak or full)"]},
         ),
@@ -97,7 +99,7 @@ _TARGETS = {
                     "tests/sandbox",
                     "--ignore",
                     "tests/sandbox/test_reuse.py",
-                    *_USED_ONCE,
+                    *_WITHOUT_REUSE,
                 ],
             },
         ),

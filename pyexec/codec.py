@@ -51,7 +51,7 @@ _TAG_OF: dict[type[StoredEvent], str] = {cls: tag for tag, cls in (*TAGS.items()
 
 def timestamp(moment: datetime) -> str:
     """Format a time as RFC 3339 in UTC with microseconds, the only format that is written."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _parse_timestamp(text: str) -> datetime:

@@ -7,7 +7,7 @@ from datetime import datetime
 from attrs import evolve, frozen
 
 from pyexec.domain.displays import Display, decode_display
-from pyexec.domain.events import Failed, Finished, Usage
+from pyexec.domain.events import Failed, Finished, Terminal, Usage
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.output_files import OutputFile, OutputFiles, SkipReason, missing_files
 from pyexec.domain.output_log import OutputLog, Stream
@@ -170,16 +170,10 @@ def _facts(execution: Execution) -> dict[str, object]:
     end = execution.terminal
     if end is None:
         return facts
-    claimed = execution.claimed_at or end.at
-    started = execution.started_at or end.at
     facts |= {
         "finished_at": end.at,
-        "duration_ms": _ms(execution.created_at, end.at),
-        "timings_ms": Timings(
-            queue=_ms(execution.created_at, claimed),
-            setup=_ms(execution.preparing_at or started, started),
-            run=_ms(started, end.at),
-        ),
+        "duration_ms": milliseconds(execution.created_at, end.at),
+        "timings_ms": timings_of(execution, end),
         "usage": end.usage,
         "interpreter_restarted": True if end.interpreter_restarted else None,
     }
@@ -190,6 +184,17 @@ def _facts(execution: Execution) -> dict[str, object]:
     return facts
 
 
-def _ms(earlier: datetime, later: datetime) -> int:
+def timings_of(execution: Execution, end: Terminal) -> Timings:
+    """Return the duration of each phase of an execution that has ended with this event."""
+    claimed = execution.claimed_at or end.at
+    started = execution.started_at or end.at
+    return Timings(
+        queue=milliseconds(execution.created_at, claimed),
+        setup=milliseconds(execution.preparing_at or started, started),
+        run=milliseconds(started, end.at),
+    )
+
+
+def milliseconds(earlier: datetime, later: datetime) -> int:
     """Return the whole milliseconds between two times. Never negative, although clocks of two machines may differ."""
     return max(0, round((later - earlier).total_seconds() * 1000))

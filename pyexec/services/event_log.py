@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Failed, Running, Terminal
 from pyexec.domain.execution import Status, fold
-from pyexec.domain.result import summarize
+from pyexec.domain.result import milliseconds, timings_of
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
 from pyexec.metrics import (
@@ -144,12 +144,12 @@ class MeteredLog:
             events = [*run.events[:after], *events]
         elif after > 0:
             return
-        summary = summarize(fold(execution_id, events))
-        if summary.timings_ms is not None and summary.duration_ms is not None:
-            self.meter.observe(EXECUTION_SECONDS, summary.duration_ms / 1000, mode)
-            self.meter.observe(PHASE_SECONDS, summary.timings_ms.queue / 1000, "queue")
-            self.meter.observe(PHASE_SECONDS, summary.timings_ms.setup / 1000, "setup")
-            self.meter.observe(PHASE_SECONDS, summary.timings_ms.run / 1000, "run")
+        execution = fold(execution_id, events)
+        timings = timings_of(execution, terminal)
+        self.meter.observe(EXECUTION_SECONDS, milliseconds(execution.created_at, terminal.at) / 1000, mode)
+        self.meter.observe(PHASE_SECONDS, timings.queue / 1000, "queue")
+        self.meter.observe(PHASE_SECONDS, timings.setup / 1000, "setup")
+        self.meter.observe(PHASE_SECONDS, timings.run / 1000, "run")
 
     def _measured_unless_waiting(self, operation: str, since: int | None) -> AbstractContextManager[None]:
         return self._measured(operation) if since is None else self._counting_errors(operation)

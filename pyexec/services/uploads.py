@@ -157,8 +157,9 @@ class CheckedArchive:
             self._meter.count(UPLOAD_BYTES, by=len(chunk))
             for at in range(0, len(chunk), CHECK_BYTES):
                 # A small piece at a time, so that many members in one chunk do not delay other requests.
+                if at:
+                    await anyio.lowlevel.checkpoint()
                 self._check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
-                await anyio.lowlevel.checkpoint()
             if self._digest is not None:
                 self._digest.update(chunk)
             yield chunk

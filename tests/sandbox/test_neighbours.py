@@ -8,6 +8,8 @@ import pytest
 from tests.support.attack import COMPLETED, Attack, end_of
 from tests.support.cases import sampled
 
+pytestmark = pytest.mark.used_once
+
 LEAVES = """
 import ctypes, os, socket, sys, time
 secret = sys.argv[1]

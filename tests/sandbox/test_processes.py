@@ -196,11 +196,13 @@ for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
 """
 
 
+@pytest.mark.used_once
 @pytest.mark.parametrize("source", [pytest.param(HIDES, id="daemon"), pytest.param(SETS_TIMERS, id="timers")])
 async def test_daemons_and_timers_do_not_outlive_the_program(attack: Attack, source: str) -> None:
     assert end_of(await attack(source)) == COMPLETED
 
 
+@pytest.mark.used_once
 async def test_a_kill_ends_all_processes_of_a_program(attack: Attack) -> None:
     """This also proves that the other tests, which use the same mark, would find remaining processes."""
     execution_id = await attack.api.accepted(

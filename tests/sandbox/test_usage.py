@@ -4,6 +4,8 @@ import pytest
 
 from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of
 
+pytestmark = pytest.mark.used_once
+
 BUSY_CHILDREN = """
 import os, time
 for _ in range(2):

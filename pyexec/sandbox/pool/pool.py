@@ -31,7 +31,7 @@ from pyexec.sandbox.pool.kind_queue import (
     Use,
     discard,
 )
-from pyexec.sandbox.pool.refill import Refill
+from pyexec.sandbox.pool.refill import CHECK_PAUSE_SECONDS, Refill
 from pyexec.sandbox.pool.reuse import ReusePolicy
 from pyexec.sandbox.pool.starter import START_ERRORS, Starter
 from pyexec.sandbox.sandbox import Sandbox
@@ -152,6 +152,7 @@ class Pool:
                         changed = self._changed.next_event()
                         with anyio.move_on_after(self._refill_now()):
                             await changed.wait()
+                        await anyio.sleep(CHECK_PAUSE_SECONDS)
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self._clear()
@@ -230,16 +231,13 @@ class Pool:
         try:
             sandbox = await self._starter.start(kind)
         except START_ERRORS as error:
-            queue.starting -= 1
             self._record_failure(kind, error)
-        except BaseException:
+            return
+        finally:
             queue.starting -= 1
-            raise
-        else:
-            queue.starting -= 1
-            queue.failures = 0
-            self.python_versions[kind.image] = sandbox.python
-            self._offer(kind, sandbox, None)
+        queue.failures = 0
+        self.python_versions[kind.image] = sandbox.python
+        self._offer(kind, sandbox, None)
 
     def _record_failure(self, kind: SandboxKind, error: Exception) -> None:
         """Fail the first request that needs a start; without one, back off. Forget a kind whose image is missing."""
