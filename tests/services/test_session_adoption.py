@@ -6,7 +6,7 @@ import pytest
 
 from pyexec.errors import Unavailable
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
-from tests.services.session_replicas import Scene, checked_scene, scripted
+from tests.services.session_replicas import ID_CLOCK, Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
 
@@ -31,6 +31,26 @@ def test_a_running_cell_and_those_that_wait_go_on_after_a_crash(scene: Scene) ->
     for number in range(4):
         scene.finish(number)
     assert [scene.end(cell)[0] for cell in cells] == ["completed"] * 4
+    assert [cell.code for cell in scene.box().started] == [cell.code for cell in cells]
+
+
+def test_cells_run_in_the_order_of_acceptance_whatever_the_clocks_of_their_owners_say(scene: Scene) -> None:
+    """The clock of each owner is behind that of the one before."""
+    first, second, third = scene.start(), scene.start(), scene.start()
+    session = scene.open(first)
+    owners, cells = {life.name: life for life in (first, second, third)}, []
+    for hours in (2, 1, 0):
+        ID_CLOCK.seconds = hours * 3600.0
+        owner = owners[scene.session(session).owner or ""]
+        for _ in range(2):
+            cells.append(scene.send(owner, session))
+            ID_CLOCK.seconds -= 60.0
+        if hours:
+            scene.lose(owner)
+            scene.wait(10)
+    for _ in cells:
+        scene.finish()
+    assert [scene.end(cell)[0] for cell in cells] == ["completed"] * 6
     assert [cell.code for cell in scene.box().started] == [cell.code for cell in cells]
 
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
 from tests.services.session_boxes import SessionBox
 from tests.services.session_invariants import check_cells, check_ends, check_rest
-from tests.services.session_replicas import Scene, SessionLife, scripted
+from tests.services.session_replicas import ID_CLOCK, Scene, SessionLife, scripted
 
 __all__ = ["scripted"]
 
@@ -31,6 +31,7 @@ class SessionReplicas(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        ID_CLOCK.seconds = 0.0
         self.scene = Scene()
         self.seen: dict[str, SessionBox] = {}
 
@@ -145,6 +146,10 @@ class SessionReplicas(RuleBasedStateMachine):
         if (life := self.life(pick)) is not None:
             process = life.process
             (process.session_faults if of_session else process.append_faults).append(fault)
+
+    @rule(seconds=st.sampled_from([-3600.0, -0.001, 0.001, 3600.0]))
+    def clock_steps(self, seconds: float) -> None:
+        ID_CLOCK.seconds += seconds
 
     @rule(away=st.booleans())
     def store_goes_and_comes(self, away: bool) -> None:
