@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from pyexec.errors import Unavailable
+from pyexec.guest.wire import LEASE_SECONDS
+from pyexec.services.peer_monitor import PROBE_SECONDS
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
-from tests.services.session_replicas import ID_CLOCK, Scene, checked_scene, scripted
+from tests.services.session_replicas import ENGINE, ID_CLOCK, Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
 
@@ -145,6 +147,63 @@ def test_a_session_whose_container_went_with_its_owner_is_lost(scene: Scene) -> 
     assert scene.session(session).close_reason == "lost"
     assert (scene.end(ran), scene.end(waits)) == (LOST, CLOSED)
     assert second.free_mb == 0
+
+
+def test_a_session_whose_engine_is_absent_at_the_adoption_continues(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    session = scene.open(first)
+    cells = [scene.send(first, session) for _ in range(2)]
+    engine = scene.world.engines[ENGINE]
+    engine.away = True
+    scene.lose(first)
+    scene.wait(100)
+    assert (scene.session(session).is_open, scene.session(session).owner) == (True, second.name)
+    cells.append(scene.send(second, session))
+    assert not cells[-1].done  # the request waits for the connection
+    scene.call(engine.come_back)
+    scene.wait(2)
+    for _ in cells:
+        scene.finish()
+    assert [scene.end(cell)[0] for cell in cells] == ["completed"] * 3
+    assert [cell.code for cell in scene.box().started] == [cell.code for cell in cells]
+
+
+def test_a_session_whose_engine_is_absent_for_longer_than_its_lease_is_lost(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    session = scene.open(first)
+    ran, waits = (scene.send(first, session) for _ in range(2))
+    engine = scene.world.engines[ENGINE]
+    engine.away = True
+    scene.lose(first)
+    scene.wait(LEASE_SECONDS - 1)
+    assert scene.session(session).is_open
+    scene.wait(10)
+    assert scene.session(session).close_reason == "lost"
+    assert (scene.end(ran), scene.end(waits)) == (LOST, CLOSED)
+    scene.call(engine.come_back)
+    assert (scene.boxes, second.free_mb) == ([], 0)
+
+
+def test_a_replica_that_crashes_is_evicted_before_its_consul_session_expires(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    session = scene.open(first)
+    cell = scene.send(first, session)
+    scene.call(first.crash)
+    scene.wait(2 * PROBE_SECONDS + 0.5)
+    assert scene.session(session).owner == second.name
+    scene.finish()
+    assert scene.end(cell) == ("completed", None)
+
+
+def test_a_suspended_replica_keeps_its_membership_until_its_consul_session_expires(scene: Scene) -> None:
+    first, _ = scene.start(), scene.start()
+    session = scene.open(first)
+    scene.call(first.process.hold)
+    scene.wait(30)
+    assert scene.session(session).owner == first.name
+    scene.call(first.process.resume, 40)
+    scene.send(first, session)
+    assert len(scene.box().started) == 1
 
 
 def test_a_session_that_no_replica_of_its_engine_adopts_is_lost(scene: Scene) -> None:

@@ -98,6 +98,7 @@ async def running_web(
     peers: Peers | None = None,
     sessions: Any = None,
     upload_bytes_max: int = MEBIBYTE,
+    replica: str = "",
     **settings: str,
 ) -> AsyncIterator[Web]:
     """Run the HTTP part of a server. `submissions` and `sessions` replace the services that run programs."""
@@ -125,7 +126,7 @@ async def running_web(
         spool_dir=directory,
         sessions=sessions,
     )
-    state = ServerState(not_ready_reason="", context=context)
+    state = ServerState(not_ready_reason="", context=context, replica=replica)
     http, url = await _start_http(parsed, read_tenants(parsed), state, PrometheusMeter())
     try:
         yield Web(url, log, blobs, active_runs)

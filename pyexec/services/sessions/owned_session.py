@@ -206,10 +206,13 @@ class OwnedSession:
         started_before = is_adopted and run.execution.started_at is not None
         try:
             with self.use.during(), correlated(run.id, "session", self.state.spec.tenant):
+                if started_before:
+                    await self._connected()
                 with run.preparation:
                     if not is_turn:
                         await self._turn.acquire()
                         is_turn = True
+                    await self._connected()
                     if run.execution.started_at is None and (self._draining or self.sandbox.ended.is_set()):
                         await anyio.sleep_forever()  # the next owner starts it, or it ends with the session
                 reason = await self.cell_runner.run(run, self.sandbox, is_turn, started_before)
@@ -229,6 +232,12 @@ class OwnedSession:
             if is_turn:
                 self._turn.release()
             self._changed.notify_all()
+
+    async def _connected(self) -> None:
+        """Wait until the sandbox is connected. If it ends before, its cells end with the session."""
+        await self.sandbox.ready.wait()
+        if self.sandbox.synced is None:
+            await anyio.sleep_forever()
 
     async def _renew_lease(self) -> None:
         while True:

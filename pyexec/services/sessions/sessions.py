@@ -269,6 +269,7 @@ class Sessions:
             while True:
                 owned = self._owned.get(session_id)
                 if owned is not None and caller.may_access(owned.state):
+                    await owned.sandbox.ready.wait()
                     owned.check_open()
                     return owned
                 session = await self._directory.read(session_id, caller)
