@@ -30,8 +30,8 @@ RESPONSE_SECONDS = 5.0
 
 A suspended process accepts connections, but never responds."""
 
-PROBE_SECONDS = 2.0
-"""How long a peer may take to answer a probe."""
+PROBE_SECONDS = 5.0
+"""How long a peer may take to answer a probe. The kernel needs 3 s to find out that no machine has an address."""
 NOT_LISTENING = (errno.ECONNREFUSED, errno.EHOSTUNREACH)
 """The errors of a connection if no process listens, or if the container that had the address is gone."""
 REPORT_SECONDS = 2.0
@@ -76,7 +76,8 @@ class HttpPeers:
             return Liveness.UNKNOWN
         if answering == member.replica:
             return Liveness.ANSWERS
-        return Liveness.GONE if answering else Liveness.UNKNOWN
+        is_other = answering not in ("", self._replica)  # an address such as 127.0.0.1 may lead back here
+        return Liveness.GONE if is_other else Liveness.UNKNOWN
 
     async def report(self, member: Member, caller: Caller) -> ClusterView:
         if member.address is None:

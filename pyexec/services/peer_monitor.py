@@ -29,10 +29,13 @@ class PeerMonitor:
     membership: Membership
     peers: Peers
     _probed: dict[str, anyio.CancelScope] = field(factory=dict, init=False)
+    _answered: set[str] = field(factory=set, init=False)
+    """The members that have answered before. The address of any other may be wrong, or not reachable from here."""
     _evicted: set[str] = field(factory=set, init=False)
 
     def update(self, members: Mapping[str, Member], tasks: TaskGroup) -> None:
         """Probe these members from now on, and no others. The probes are tasks of `tasks`."""
+        self._answered.intersection_update(members)
         for name in self._probed.keys() - members.keys():
             self._probed.pop(name).cancel()
         for name, member in members.items():
@@ -42,16 +45,16 @@ class PeerMonitor:
                 tasks.start_soon(self._probe_until_gone, member, scope, name=f"probes of {name}")
 
     async def are_gone(self, members: Collection[Member]) -> bool:
-        """Return True if the processes of all these replicas are gone."""
-        found: list[Liveness] = []
+        """Return True if the processes of all these replicas, which were members until now, are gone."""
+        found: list[bool] = []
 
         async def probe(member: Member) -> None:
-            found.append(await self.peers.probe(member))
+            found.append(await self._is_gone(member))
 
         async with anyio.create_task_group() as tasks:
             for member in members:
                 tasks.start_soon(probe, member, name=f"probe of {member.replica}")
-        return all(each is Liveness.GONE for each in found)
+        return all(found)
 
     async def _probe_until_gone(self, member: Member, scope: anyio.CancelScope) -> None:
         with scope:
@@ -73,12 +76,16 @@ class PeerMonitor:
             await retry(partial(self.membership.evict, member.replica), failures)
 
     async def _wait_until_gone(self, member: Member) -> None:
-        """Return once the replica, which has answered before, is gone."""
-        has_answered, misses = False, 0
+        misses = 0
         while True:
-            liveness = await self.peers.probe(member)
-            has_answered |= liveness is Liveness.ANSWERS
-            misses = misses + 1 if has_answered and liveness is Liveness.GONE else 0
+            misses = misses + 1 if await self._is_gone(member) else 0
             if misses == MISSES:
                 return
             await anyio.sleep(PROBE_SECONDS)
+
+    async def _is_gone(self, member: Member) -> bool:
+        """Return True if the replica has answered before, and its process does not exist now."""
+        liveness = await self.peers.probe(member)
+        if liveness is Liveness.ANSWERS:
+            self._answered.add(member.replica)
+        return liveness is Liveness.GONE and member.replica in self._answered

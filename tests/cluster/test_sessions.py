@@ -108,9 +108,11 @@ def check_cell(result: Any, stdout: str) -> None:
 
 async def value_of(expression: str, session: Session) -> Any:
     """Evaluate an expression. The replica may first have to find out that it does not own the session any more."""
-    while (answer := await session.eval(expression)).status in UNAVAILABLE:
+    while True:
+        answer = await session.eval(expression)
+        if answer.status not in UNAVAILABLE:
+            return answer.document["result"]
         await anyio.sleep(0.2)
-    return answer.document["result"]
 
 
 async def opened(url: str) -> Any:

@@ -17,8 +17,8 @@ from tests.web.replica_pair import KnownMembers
 OWNER = Member(replica="rep_owner", engine="e", address=None, slots=1, version="1")
 
 
-async def probe(address: str | None, replica: str = "rep_owner") -> Liveness:
-    peers = HttpPeers(KnownMembers(), "rep_other")  # type: ignore[arg-type]  only `members` is used
+async def probe(address: str | None, replica: str = "rep_owner", own: str = "rep_other") -> Liveness:
+    peers = HttpPeers(KnownMembers(), own)  # type: ignore[arg-type]  only `members` is used
     try:
         return await peers.probe(evolve(OWNER, address=address, replica=replica))
     finally:
@@ -26,10 +26,12 @@ async def probe(address: str | None, replica: str = "rep_owner") -> Liveness:
 
 
 async def test_a_server_answers_a_probe_with_its_name(tmp_path: Path) -> None:
+    """A replica that reaches itself at the address of another one knows nothing of that one."""
     async with running_web(tmp_path, replica="rep_owner") as web:
         assert await probe(web.url) is Liveness.ANSWERS
         assert await probe(f"{web.url}/") is Liveness.ANSWERS
         assert await probe(web.url, replica="rep_before") is Liveness.GONE
+        assert await probe(web.url, replica="rep_before", own="rep_owner") is Liveness.UNKNOWN
         async with aiohttp.request("GET", f"{web.url}/health") as response:
             assert (await response.json(), REPLICA_HEADER in response.headers) == ({"status": "ok"}, False)
 
