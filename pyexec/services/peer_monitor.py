@@ -14,7 +14,7 @@ from pyexec.ports import Liveness, Member, Membership, Peers
 logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 2.0
-MISSES = 2
+MISSES = 3
 """How many probes in a row must find no process before a replica is evicted."""
 
 

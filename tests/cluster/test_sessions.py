@@ -19,7 +19,7 @@ pytestmark = pytest.mark.independent
 
 SCENE = "kill -9 of a session's owner"
 RECOVERY_SECONDS_MAX = 20.0
-"""A replica finds out within 4 s that the process of another one is gone (docs/design/sessions.md). Without that,
+"""A replica finds out within 6 s that the process of another one is gone (docs/design/sessions.md). Without that,
 Consul would drop its membership after 17 to 20 s."""
 SUSPENSION_SECONDS_MAX = 60
 ROUND_SECONDS = 100

@@ -54,8 +54,9 @@ def watch(answers: Sequence[Liveness], *listings: Sequence[Member], seconds: flo
     return cluster
 
 
-def test_a_peer_that_is_gone_twice_in_a_row_is_evicted() -> None:
-    assert watch([ANSWERS, GONE, ANSWERS, GONE, GONE], [HERE, PEER]).evicted == [("peer", 4 * PROBE_SECONDS)]
+def test_a_peer_that_is_gone_three_times_in_a_row_is_evicted() -> None:
+    answers = [ANSWERS, GONE, GONE, ANSWERS, GONE, GONE, GONE]
+    assert watch(answers, [HERE, PEER]).evicted == [("peer", 6 * PROBE_SECONDS)]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_peer_that_is_gone_twice_in_a_row_is_evicted() -> None:
         [ANSWERS, UNKNOWN],
         [GONE],
         [UNKNOWN, GONE],
-        [ANSWERS, GONE, UNKNOWN, GONE, UNKNOWN],
+        [ANSWERS, GONE, GONE, UNKNOWN, GONE, GONE, UNKNOWN],
     ],
 )
 def test_a_peer_that_may_live_is_not_evicted(answers: Sequence[Liveness]) -> None:
@@ -86,5 +87,7 @@ def test_a_member_that_has_left_is_not_probed_any_more() -> None:
 
 def test_a_peer_that_lives_after_an_eviction_is_not_evicted_again() -> None:
     """A load balancer as the address of every replica would otherwise cost each its Consul session, over and over."""
-    cluster = watch([ANSWERS, GONE, GONE, ANSWERS, GONE], [HERE, PEER], [HERE], [HERE, PEER], seconds=20)
+    cluster = watch(
+        [ANSWERS, GONE, GONE, GONE, ANSWERS, GONE], [HERE, PEER], [HERE], [HERE, PEER], seconds=20
+    )
     assert [replica for replica, _ in cluster.evicted] == ["peer"]
