@@ -6,9 +6,16 @@ import pytest
 
 from pyexec.domain.events import Adopted, Failed, Finished, Running
 from pyexec.errors import ContainerGone, EngineError
+from pyexec.services.peer_monitor import MISSES, PROBE_SECONDS
 from tests.services.replicas import GOOD, Request
-from tests.services.session_replicas import ENGINE, Scene, checked_scene
+from tests.services.session_replicas import ENGINE, Scene, SessionLife, checked_scene
 from tests.services.world import ProcessContainer, ProcessEngine
+
+
+def submit(scene: Scene, life: SessionLife) -> None:
+    request = Request("1", sync=False, key=None)
+    life.requests.append(request)
+    scene.call(lambda: scene.world.tasks.start_soon(life.request, request, GOOD), 40)
 
 
 def kinds_after_crash(
@@ -16,9 +23,7 @@ def kinds_after_crash(
 ) -> object:
     """Crash the owner of a program. Let the engine fail so often to show its container. Return the last events."""
     first, _ = scene.start(), scene.start()
-    request = Request("1", sync=False, key=None)
-    first.requests.append(request)
-    scene.call(lambda: scene.world.tasks.start_soon(first.request, request, GOOD), 40)
+    submit(scene, first)
     follow, calls = ProcessEngine.follow, count(1)
 
     async def fail_at_first(engine: ProcessEngine, container_id: str) -> ProcessContainer:
@@ -34,6 +39,16 @@ def kinds_after_crash(
             scene.call(lambda box=box: box.exit(0), 40)  # type: ignore[misc]
     (log,) = scene.world.written.values()
     return [type(written.event) for written in log[2:]]
+
+
+def test_a_program_is_adopted_before_the_consul_session_of_its_replica_expires() -> None:
+    with checked_scene() as scene:
+        first, second = scene.start(), scene.start()
+        submit(scene, first)
+        scene.call(first.crash)
+        scene.wait(MISSES * PROBE_SECONDS + 0.5)
+        (log,) = scene.world.written.values()
+        assert (log[-1].writer, type(log[-1].event)) == (second.name, Adopted)
 
 
 def test_a_program_is_adopted_although_the_engine_does_not_show_it_at_once(
