@@ -92,6 +92,7 @@ class Server:
             failure: BaseExceptionGroup[ExecutorError] | None = None
             replica_id = f"rep_{os.urandom(8).hex()}"
             self.logs.set_replica(replica_id)
+            self.state.replica = replica_id
             try:
                 async with open_replica(self.settings, self.tenants, url, replica_id, self.meter) as replica:
                     on_ready = partial(self._open, replica.context, url)

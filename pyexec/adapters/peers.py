@@ -1,6 +1,7 @@
 """Requests to the other replicas, over their HTTP API: for live output, and requests of callers."""
 
 import base64
+import errno
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
-from pyexec.ports import REPLICA_HEADER, Caller, Member, Membership, PeerRequest, PeerResponse
+from pyexec.ports import REPLICA_HEADER, Caller, Liveness, Member, Membership, PeerRequest, PeerResponse
 from pyexec_client.sse import Message, Parser
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ RESPONSE_SECONDS = 5.0
 
 A suspended process accepts connections, but never responds."""
 
+PROBE_SECONDS = 5.0
+"""How long a peer may take to answer a probe. The kernel needs 3 s to find out that no machine has an address."""
+NOT_LISTENING = (errno.ECONNREFUSED, errno.EHOSTUNREACH)
+"""The errors of a connection if no process listens, or if the container that had the address is gone."""
 REPORT_SECONDS = 2.0
 """How long a peer may take to report its state."""
 _VIEWS = cattrs.Converter()
@@ -56,6 +61,23 @@ class HttpPeers:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.close()
+
+    async def probe(self, member: Member) -> Liveness:
+        if member.address is None:
+            return Liveness.UNKNOWN
+        url = f"{member.address.rstrip('/')}/health"
+        try:
+            with anyio.fail_after(PROBE_SECONDS):
+                async with self._http.get(url, headers=self._headers(Caller())) as response:
+                    answering = response.headers.get(REPLICA_HEADER, "")
+        except aiohttp.ClientConnectorError as error:
+            return Liveness.GONE if error.errno in NOT_LISTENING else Liveness.UNKNOWN
+        except (aiohttp.ClientError, TimeoutError):
+            return Liveness.UNKNOWN
+        if answering == member.replica:
+            return Liveness.ANSWERS
+        is_other = answering not in ("", self._replica)  # an address such as 127.0.0.1 may lead back here
+        return Liveness.GONE if is_other else Liveness.UNKNOWN
 
     async def report(self, member: Member, caller: Caller) -> ClusterView:
         if member.address is None:

@@ -10,7 +10,7 @@ from pyexec.domain.cluster import ClusterView
 from pyexec.domain.execution import Execution
 from pyexec.domain.output_log import Stream
 from pyexec.errors import Unavailable
-from pyexec.ports import Caller, Member, Members, PeerRequest, PeerResponse
+from pyexec.ports import Caller, Liveness, Member, Members, PeerRequest, PeerResponse
 
 
 class SingleMember:
@@ -45,6 +45,9 @@ class SingleMember:
     async def leave(self) -> None:
         self._update({})
 
+    async def evict(self, replica: str) -> None:
+        raise Unavailable(_unreachable(replica))
+
     def _update(self, members: dict[str, Member]) -> None:
         self._members = members
         self._version += 1
@@ -53,6 +56,9 @@ class SingleMember:
 
 class NoPeers:
     """`ports.Peers` for a server without peers. A run that this server does not know was owned by a crashed process."""
+
+    async def probe(self, member: Member) -> Liveness:  # noqa: ARG002 required by `ports.Peers`
+        return Liveness.UNKNOWN
 
     async def report(self, member: Member, caller: Caller) -> ClusterView:  # noqa: ARG002 required by `ports.Peers`
         raise Unavailable(_unreachable(member.replica))

@@ -31,6 +31,7 @@ from pyexec.guest.supervisor import (
 )
 from pyexec.guest.wire import (
     CHUNK,
+    LEASE_SECONDS,
     PLAN,
     READY,
     REJECTED,
@@ -44,8 +45,6 @@ from pyexec.guest.wire import (
 
 IDLE_SECONDS = 3600.0
 """A sandbox that gets no plan ends after this time: its standard input stays open when its server dies."""
-LEASE_SECONDS = 120.0
-"""The container ends if the server does not renew the lease for this long."""
 SERVER = 0
 READS_AT_ONCE = 16
 FILE_COMMANDS = ("READ", "WRITE", "DATA", "DELETE", "CREDIT", "CANCEL")

@@ -39,6 +39,8 @@ START_DEADLINE_SECONDS = 5.0
 long may have lost the execution to another replica."""
 LINGER_SECONDS = 120.0
 """How long the container stays after the program's end, so that a restarted server can still read its last frames."""
+LEASE_SECONDS = 120.0
+"""The container of a session ends if the server does not renew its lease for this long."""
 CHUNK = 64 * 1024
 PIECE = 12000
 """Bytes of output in one frame, before base64."""

@@ -3,6 +3,7 @@
 from pyexec.ports.cluster import (
     REPLICA_HEADER,
     Caller,
+    Liveness,
     Member,
     Members,
     Membership,
@@ -52,6 +53,7 @@ __all__ = [
     "Image",
     "Images",
     "Inbox",
+    "Liveness",
     "Member",
     "Members",
     "Membership",

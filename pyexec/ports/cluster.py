@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 from typing import Protocol
 
 from attrs import frozen
@@ -12,7 +13,8 @@ from pyexec.domain.output_log import Stream
 from pyexec.domain.session import Session
 
 REPLICA_HEADER = "X-Pyexec-Replica"
-"""The header that marks a request from another replica; its value is the name of that replica."""
+"""The header that marks a request from another replica, and the answer to its probe; its value is the name of the
+sender."""
 
 
 @frozen(kw_only=True)
@@ -66,6 +68,11 @@ class Membership(Protocol):
     async def leave(self) -> None:
         """End the membership of this replica at once, if there is one."""
 
+    async def evict(self, replica: str) -> None:
+        """End the membership and the leadership of another replica, whose process is gone.
+
+        If the process lives, its appends fail until it has joined again, which it does by itself."""
+
 
 @frozen(kw_only=True)
 class Caller:
@@ -104,9 +111,22 @@ class PeerResponse:
     chunks: AsyncIterator[bytes]
 
 
+class Liveness(Enum):
+    """What a probe of a replica found out about its process."""
+
+    ANSWERS = "answers"
+    GONE = "gone"
+    """No process listens on its address, or only one of another replica."""
+    UNKNOWN = "unknown"
+    """It does not answer in time: it may be suspended or overloaded, or the network drops packets."""
+
+
 class Peers(Protocol):
     """Sends requests to the other replicas: for their state, for the output of programs that they run, and those of
     callers."""
+
+    async def probe(self, member: Member) -> Liveness:
+        """Find out, within a few seconds, whether the process of a replica exists."""
 
     async def report(self, member: Member, caller: Caller) -> ClusterView:
         """Return what a replica reports about itself to this caller. Raises `Unavailable` if it does not answer."""

@@ -8,11 +8,9 @@ from typing import Self
 
 import anyio
 
-from pyexec.aio import FailureLog, retry
 from pyexec.domain.output_files import FileLimits
-from pyexec.errors import ContainerGone, EngineError, SandboxBroken, Unavailable
+from pyexec.errors import EngineError, SandboxBroken, Unavailable
 from pyexec.ports import Engine
-from pyexec.sandbox.frame_stream import RETRY_SECONDS, FrameStream
 from pyexec.sandbox.protocol import (
     FileChunk,
     FileHeader,
@@ -23,7 +21,7 @@ from pyexec.sandbox.protocol import (
     ReportChunk,
 )
 from pyexec.sandbox.sandbox import Sandbox
-from pyexec.sandbox.session_attach import attach, new_token
+from pyexec.sandbox.session_connection import SessionConnection, new_token
 from pyexec.sandbox.session_protocol import (
     CellEnded,
     CellStart,
@@ -53,19 +51,21 @@ class SessionSandbox:
     """A sandbox that runs the cells of one session.
 
     Call `from_sandbox`, then `send_archive` as often as needed, `unpack` and `open`; or only `adopt`. Then `serve` must
-    run as a task. It reconnects if the connection breaks. After `ended`, everything that waits raises `SandboxBroken`.
-    `end_reason` is `lost` (the container has ended), `fenced` (adopted by another replica) or `broken` (bad frames)."""
+    run as a task. It connects, and reconnects if the connection breaks. After `ended`, everything that waits raises
+    `SandboxBroken`. `end_reason` is `lost` (the container has ended, or must have ended without a lease), `fenced`
+    (adopted by another replica) or `broken` (bad frames)."""
 
-    def __init__(self, engine: Engine, stream: FrameStream, generation: int) -> None:
-        self._engine = engine
-        self._stream = stream
+    def __init__(self, connection: SessionConnection, generation: int) -> None:
+        self._connection = connection
         self._generation = generation
         self._sandbox: Sandbox | None = None
         """The sandbox until the session opens."""
         self._has_archive = False
         self.image: str | None = None
         self.synced: Synced | None = None
-        """The supervisor's answer to `open` or `adopt`."""
+        """The supervisor's answer to `open`, or to the first connection after `adopt`."""
+        self.ready = anyio.Event()
+        """Set once there is `synced`, or the sandbox has ended before."""
         self.ended = anyio.Event()
         self.end_reason: str | None = None
         self.on_restart: Callable[[str], object] = lambda _: None
@@ -78,27 +78,21 @@ class SessionSandbox:
 
     @property
     def container_id(self) -> str:
-        return self._stream.container.id
+        return self._connection.container_id
 
     @classmethod
     def from_sandbox(cls, engine: Engine, sandbox: Sandbox) -> Self:
         """Return the session's view of a sandbox that was started for sessions, such as one of the pool."""
-        session = cls(engine, sandbox.detach_stream(), 0)
+        session = cls(SessionConnection(engine, sandbox.container_id, sandbox.detach_stream()), 0)
         session._sandbox = sandbox
         session.image = sandbox.image
         return session
 
     @classmethod
-    async def adopt(cls, engine: Engine, container_id: str, generation: int) -> Self:
-        """Connect to a session that another replica has opened, and fence that replica.
-
-        Raises `ContainerGone` if the container has ended, `EngineError` if the supervisor does not answer."""
-        stream, synced = await attach(engine, container_id, generation)
-        session = cls(engine, stream, generation)
-        session.synced = synced
-        if synced.cell_nonce is not None:
-            session._cell = CellReceiver(synced.cell_nonce)
-        return session
+    def adopt(cls, engine: Engine, container_id: str, generation: int) -> Self:
+        """Return the sandbox of a session that another replica has opened. `serve` connects to it, which fences that
+        replica, and sets `ready`."""
+        return cls(SessionConnection(engine, container_id), generation)
 
     async def send_archive(self, data: bytes) -> None:
         """Send the next bytes of the archive, as `Sandbox.send_archive`."""
@@ -118,21 +112,27 @@ class SessionSandbox:
         self._unopened()
         self._sandbox = None
         self._generation = generation
-        await self._stream.container.write(session_plan_frame(plan, generation, new_token()))
+        await self._connection.write(session_plan_frame(plan, generation, new_token()))
         with anyio.move_on_after(OPEN_SECONDS):
-            self.synced = self._stream.check(await self._stream.next(), Synced)
+            stream = self._connection.stream
+            self.synced = stream.check(await stream.next(), Synced)
+            self.ready.set()
             return
         raise SandboxBroken(f"opening the session timed out after {OPEN_SECONDS:g} s")
 
     async def serve(self) -> None:
         """Read frames until the sandbox ends, or another replica has adopted the session."""
         try:
+            if not self._connection.is_open:
+                await self._connect()
             while self.end_reason is None:
                 try:
-                    frame = await self._stream.next()
+                    frame = await self._connection.stream.next()
                 except (EngineError, Unavailable) as error:
                     if self.end_reason is None:
-                        logger.warning("connection to the session's sandbox %s lost: %s", self._name, error)
+                        logger.warning(
+                            "connection to the session's sandbox %s lost: %s", self._connection.name, error
+                        )
                         await self._reconnect()
                     continue
                 if frame is None:
@@ -140,10 +140,11 @@ class SessionSandbox:
                 else:
                     await self._dispatch(frame)
         except SandboxBroken as error:
-            logger.warning("the session's sandbox %s is broken: %s", self._name, error)
+            logger.warning("the session's sandbox %s is broken: %s", self._connection.name, error)
             self.end_reason = BROKEN
         finally:
             self.ended.set()
+            self.ready.set()
             self._transfers.fail(self._broken())
             if self._cell is not None:
                 self._cell.close()
@@ -202,17 +203,17 @@ class SessionSandbox:
     async def ran_out_of_memory(self) -> bool:
         """Return True if the kernel has killed a process in it for lack of memory, by the engine's events."""
         with suppress(EngineError, Unavailable):
-            return await self._stream.container.has_oom_event()
+            return await self._connection.has_oom_event()
         return False
 
     async def remove(self) -> None:
         """Kill the sandbox and remove its container. `serve` ends, and does not reconnect."""
         self.end_reason = self.end_reason or LOST
-        await self._stream.container.remove()
+        await self._connection.remove()
 
     async def detach(self) -> None:
         """Close the connection. The session continues until its lease expires."""
-        await self._stream.container.detach()
+        await self._connection.detach()
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Write a file below /work, and create its directories. It gets its name when it is complete.
@@ -251,17 +252,14 @@ class SessionSandbox:
             if frame.generation > self._generation:
                 self.end_reason = FENCED
         elif isinstance(frame, LineRefused):
-            self._refusals.record(self._name, frame.message)
+            self._refusals.record(self._connection.name, frame.message)
         else:
             raise SandboxBroken(f"a session's sandbox sent {type(frame).__name__}")
 
     async def _reconnect(self) -> None:
         """Attach again, and read the cell again from its beginning. Set `end_reason` if the container has ended."""
         self._transfers.fail(EngineError("the connection to the sandbox was lost during a transfer of files"))
-        with suppress(EngineError, Unavailable):
-            await self.detach()
-        failures = FailureLog(logger, f"reconnecting to the session's sandbox {self._name}")
-        synced = await retry(self._attach, failures, seconds=RETRY_SECONDS, errors=(EngineError, Unavailable))
+        synced = await self._connection.open(self._generation)
         if synced is None:
             self.end_reason = LOST
         elif self._cell is not None and not self._cell.ended:
@@ -270,22 +268,26 @@ class SessionSandbox:
             elif self._start is not None:
                 await self._try_to_write(cell_lines(self._generation, self._start))
 
-    async def _attach(self) -> Synced | None:
-        try:
-            self._stream, synced = await attach(self._engine, self.container_id, self._generation)
-        except ContainerGone:
-            return None
-        return synced
+    async def _connect(self) -> None:
+        """Connect to the container of an adopted session. Set `end_reason` if it has ended."""
+        self.synced = await self._connection.open(self._generation)
+        if self.synced is None:
+            self.end_reason = LOST
+            return
+        if self.synced.cell_nonce is not None:
+            self._cell = CellReceiver(self.synced.cell_nonce)
+        self.ready.set()
+        logger.info("connected to the sandbox %s of an adopted session", self._connection.name)
 
     async def _write_line(self, command: str, payload: bytes = b"{}") -> None:
         if self.ended.is_set():
             raise self._broken()
-        await self._stream.container.write(line(command, self._generation, payload))
+        await self._connection.write(line(command, self._generation, payload))
 
     async def _try_to_write(self, data: bytes) -> None:
         """Write a line that is sent again, or is not needed any more, after a reconnection."""
         with suppress(EngineError, Unavailable):
-            await self._stream.container.write(data)
+            await self._connection.write(data)
 
     def _unopened(self) -> Sandbox:
         if self._sandbox is None:
@@ -294,7 +296,3 @@ class SessionSandbox:
 
     def _broken(self) -> SandboxBroken:
         return SandboxBroken(f"the session's sandbox has ended: {self.end_reason or 'the server shuts down'}")
-
-    @property
-    def _name(self) -> str:
-        return self.container_id[:12]

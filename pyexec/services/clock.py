@@ -17,9 +17,9 @@ def nonce() -> str:
     return os.urandom(8).hex()
 
 
-def new_execution_id() -> str:
-    """Return a new execution id. Ids sort by the time of their creation."""
-    return ids.execution_id(time.time_ns(), os.urandom(8))
+def new_execution_id(*, after: str | None = None) -> str:
+    """Return a new execution id. Ids sort by the time of their creation, and always after the id `after`."""
+    return ids.execution_id(time.time_ns(), os.urandom(8), after=after)
 
 
 def new_session_id() -> str:

@@ -1,7 +1,7 @@
 """Recover what vanished replicas left on this engine: adopt running programs, remove all other containers."""
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import partial
 
 import anyio
@@ -11,11 +11,12 @@ from pyexec.aio import FailureLog, retry
 from pyexec.correlation import correlated
 from pyexec.domain.events import Event, Running
 from pyexec.domain.execution import Execution, Phase, fold
-from pyexec.errors import Conflict, CorruptLog, EngineError, Unavailable
-from pyexec.ports import Engine, EventLog, Members, Membership
+from pyexec.errors import Conflict, ContainerGone, CorruptLog, EngineError, Unavailable
+from pyexec.ports import Engine, EventLog, Member, Members, Membership
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.in_doubt import InDoubtResolver
+from pyexec.services.peer_monitor import PeerMonitor
 from pyexec.services.runner import Runner
 from pyexec.services.sessions.recovery import SessionRecovery
 from pyexec.services.slots import Slots
@@ -24,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 REPLICA_LABEL = "pyexec.replica"
 RETURN_SECONDS = 5.0
-"""A replica that lost its Consul session may return with a new one. Its runs are not adopted before that."""
+"""A replica that lost its Consul session may return with a new one. Unless its process is gone, its runs are not
+adopted before that."""
+RETRY_SECONDS = 1.0
+REACH_SECONDS = 20.0
+"""How long programs that the engine does not let this replica follow are tried again. The leader waits as long by
+default (PYEXEC_ADOPTION_GRACE), and then ends them as lost."""
 
 
 @frozen(kw_only=True)
@@ -38,25 +44,43 @@ class Recovery:
     in_doubt: InDoubtResolver
     slots: Slots
     membership: Membership
+    peers: PeerMonitor
     corrupt_logs: CorruptLogReporter
     labels: Mapping[str, str]
 
     async def recover_with_retries(self) -> None:
-        """Recover what former members left. Retry while the log or the engine does not answer."""
+        """Recover what former members left. Retry while the log or the engine does not answer, and for some time if
+        only some programs cannot be reached."""
         failures = FailureLog(logger, "recovering what vanished replicas left")
-        await retry(self.recover, failures, errors=(Unavailable, EngineError))
+        give_up_at = anyio.current_time() + REACH_SECONDS
+        while True:
+            unreached = await retry(self.recover, failures, errors=(Unavailable, EngineError))
+            if not unreached:
+                return
+            if anyio.current_time() >= give_up_at:
+                logger.error("cannot adopt %s: the engine does not let this replica follow them", unreached)
+                return
+            await anyio.sleep(RETRY_SECONDS)
 
     async def run(self) -> None:
         """Recover whenever a member vanishes, until cancelled."""
         members = await self._members(None)
-        while True:
-            before = members
-            members = await self._members(before.version)
-            await self._refresh()
-            if before.members.keys() - members.members.keys():
-                await anyio.sleep(RETURN_SECONDS)
-                members = await self._members(None)
-                await self.recover_with_retries()
+        async with anyio.create_task_group() as probes:
+            while True:
+                self.peers.update(members.members, probes)
+                before = members
+                members = await self._members(before.version)
+                await self._refresh()
+                if vanished := before.members.keys() - members.members.keys():
+                    await self._wait_for_return([before.members[name] for name in vanished])
+                    members = await self._members(None)
+                    await self.recover_with_retries()
+
+    async def _wait_for_return(self, vanished: Collection[Member]) -> None:
+        """Wait until the replicas are members again or their processes are gone, at most `RETURN_SECONDS`."""
+        with anyio.move_on_after(RETURN_SECONDS):
+            if not await self.peers.are_gone(vanished):
+                await anyio.sleep_forever()
 
     async def _refresh(self) -> None:
         """Check this replica's own runs: the change of members may be its own return."""
@@ -72,14 +96,18 @@ class Recovery:
         failures = FailureLog(logger, "watching for vanished replicas")
         return await retry(partial(self.membership.members, since), failures)
 
-    async def recover(self) -> None:
-        """Adopt the running programs of replicas that are not members, and remove their other containers."""
+    async def recover(self) -> Collection[str]:
+        """Adopt the sessions and running programs of replicas that are not members, and remove their other containers.
+
+        Return the executions whose programs could not be reached."""
+        await self.sessions.adopt_orphans(await self._alive())
         # List containers before members: a replica joins before it starts containers, so the list of members includes
         # the owner of each container if it is alive.
         containers = await self.engine.list_containers(self.labels)
-        alive = (await self.membership.members()).members.keys() | {self.runner.replica}
+        alive = await self._alive()
         orphans = {c for c, labels in containers.items() if labels.get(REPLICA_LABEL) not in alive}
-        orphans -= await self.sessions.recover(alive, containers)
+        orphans -= await self.sessions.containers_in_use()
+        unreached = []
         for execution, events in await self._running() if containers else ():
             if execution.container is None or execution.container not in containers:
                 continue
@@ -88,9 +116,14 @@ class Recovery:
             if execution.owner not in alive or self.in_doubt.is_orphaned(execution):
                 mode = "async" if execution.payload else "sync"
                 with correlated(execution.id, mode, execution.spec.tenant):
-                    await self._adopt(execution, events, execution.container)
+                    if not await self._adopt(execution, events, execution.container):
+                        unreached.append(execution.id)
         for container in orphans:
             await self._remove(container)
+        return unreached
+
+    async def _alive(self) -> Set[str]:
+        return (await self.membership.members()).members.keys() | {self.runner.replica}
 
     async def remove_own(self) -> None:
         """At shutdown, remove this replica's containers, except those that run an open execution.
@@ -110,7 +143,7 @@ class Recovery:
     async def _containers_in_use(self) -> Set[str | None]:
         """Return the containers of running programs and of open sessions."""
         programs = {execution.container for execution, _ in await self._running()}
-        return programs | {session.container for session in await self.sessions.directory.all_open()}
+        return programs | await self.sessions.containers_in_use()
 
     async def _running(self) -> Sequence[tuple[Execution, Sequence[Event]]]:
         found = []
@@ -126,13 +159,14 @@ class Recovery:
                 found.append((execution, events))
         return found
 
-    async def _adopt(self, execution: Execution, events: Sequence[Event], container: str) -> None:
+    async def _adopt(self, execution: Execution, events: Sequence[Event], container: str) -> bool:
+        """Adopt a program. Return False if the engine does not answer; the leader ends a program that is gone."""
         try:
             nonce = next(event.nonce for event in reversed(events) if isinstance(event, Running))
             sandbox = await Sandbox.adopt(self.engine, container, nonce)
         except EngineError as error:
             logger.warning("cannot adopt %s: %s", execution.id, error)
-            return
+            return isinstance(error, ContainerGone)
         spec = execution.spec
         slot = self.slots.reserve_unconditionally(spec.limits, spec.tenant)
         try:
@@ -148,6 +182,7 @@ class Recovery:
                 logger.info("%s has changed meanwhile: %s", execution.id, error)
             else:
                 raise
+        return True
 
     async def _remove(self, container: str) -> None:
         try:

@@ -55,10 +55,13 @@ class Context:
 
 @define
 class ServerState:
-    """Services of the replica while it is running; otherwise, the reason why the server is not ready."""
+    """Services of the replica while it is running; otherwise, the reason why the server is not ready.
+
+    `replica` is its name, also while it starts; empty before that."""
 
     not_ready_reason: str
     context: Context | None = None
+    replica: str = ""
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

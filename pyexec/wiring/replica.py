@@ -25,6 +25,7 @@ from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.inbox import InboxWorker
 from pyexec.services.output_store import OutputMemory
+from pyexec.services.peer_monitor import PeerMonitor
 from pyexec.services.preparation import Preparation
 from pyexec.services.reconciler import Reconciler
 from pyexec.services.recovery import REPLICA_LABEL, Recovery
@@ -232,6 +233,7 @@ def assemble(
             in_doubt=shared.in_doubt,
             slots=shared.slots,
             membership=stores.membership,
+            peers=PeerMonitor(member=member, membership=stores.membership, peers=stores.peers),
             corrupt_logs=shared.corrupt_logs,
             labels=deployment_labels,
         ),

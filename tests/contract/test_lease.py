@@ -142,6 +142,23 @@ async def test_members_see_each_other_come_and_go(one: ConsulMembership, two: Co
     await until(one, {"one", "two"})
 
 
+async def test_an_evicted_replica_loses_both_sessions_at_once_and_joins_again(
+    one: ConsulMembership, two: ConsulMembership
+) -> None:
+    """No other replica is touched, and none has to wait for the end of a TTL."""
+    with fail_after(PATIENCE):
+        async with two.lead():
+            await one.evict("two")
+            assert (await one.members()).members.keys() == {"one"}
+            await anyio.sleep_forever()  # until the leadership is lost
+        async with one.lead():
+            await one.evict("two")
+            await one.evict("unknown")
+            await anyio.sleep(0.1)
+    assert one.is_member
+    await until(one, {"one", "two"})
+
+
 async def test_there_is_one_leader_at_a_time(one: ConsulMembership, two: ConsulMembership) -> None:
     leaders: list[str] = []
     order: list[str] = []

@@ -31,6 +31,16 @@ def test_ids_of_one_moment_differ_by_their_entropy(time_ns: int, first: bytes, s
     assert (execution_id(time_ns, first) == execution_id(time_ns, second)) is same
 
 
+@given(st.lists(times, max_size=20), entropy)
+def test_an_id_sorts_after_the_one_before_whatever_the_clock_says(clock: list[int], random: bytes) -> None:
+    made: list[str] = []
+    for time_ns in clock:
+        made.append(execution_id(time_ns, random, after=made[-1] if made else None))
+    assert all(map(is_execution_id, made))
+    assert made == sorted(set(made))
+    assert made == [] or made[0] == execution_id(clock[0], random)
+
+
 @given(st.text())
 def test_other_texts_are_no_ids(text: str) -> None:
     assert not is_execution_id(text)

@@ -9,7 +9,6 @@ from typing import Any
 import anyio
 from attrs import define
 
-from pyexec.adapters.single_member import NoPeers
 from pyexec.domain.spec import Metadata
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenant, Tenants
 from pyexec.domain.webhook_schedule import Attempt
@@ -32,6 +31,7 @@ from tests.services.world import (
     ProcessMembership,
     ProcessSessionLog,
     World,
+    WorldPeers,
 )
 from tests.support.archives import script
 
@@ -186,7 +186,7 @@ class Life:
             session_log=ProcessSessionLog(world, process),
             blobs=ProcessBlobs(world, process),
             membership=membership,
-            peers=NoPeers(),
+            peers=WorldPeers(world, process),
         )
         engine: Any = ProcessEngine(world.engines[self.engine], process)
         engine_identity = await engine.identify()

@@ -12,12 +12,12 @@ from attrs import define, field
 
 from pyexec.domain.events import Usage
 from pyexec.domain.output_log import Stream
-from pyexec.errors import ContainerGone, EngineError, SandboxBroken
-from pyexec.guest.session import LEASE_SECONDS
+from pyexec.errors import EngineError, SandboxBroken
+from pyexec.guest.wire import LEASE_SECONDS
 from pyexec.sandbox.protocol import OutputChunk
 from pyexec.sandbox.session_protocol import CellEnded, CellStart, SessionPlan, Synced
 from pyexec.sandbox.session_receivers import CellFrame
-from tests.services.containers import Box
+from tests.services.containers import Box, MemoryEngine
 from tests.services.world import Process, ProcessEngine
 
 
@@ -133,12 +133,15 @@ class ScriptedSandbox:
 
     image: str | None = None
     python = "3.12"
+    _container_id: str
+    _engine: MemoryEngine
 
-    def __init__(self, box: SessionBox, process: Process, generation: int) -> None:
-        self.box = box
+    def __init__(self, box: SessionBox | None, process: Process, generation: int) -> None:
+        self._box = box
         self._process = process
         self._generation = generation
         self.synced: Synced | None = None
+        self.ready = anyio.Event()
         self.ended = anyio.Event()
         self.end_reason: str | None = None
         self.on_restart: Callable[[str], object] = lambda _: None
@@ -146,23 +149,24 @@ class ScriptedSandbox:
 
     @property
     def container_id(self) -> str:
-        return self.box.id
+        return self._container_id
+
+    @property
+    def box(self) -> SessionBox:
+        if self._box is None:
+            raise EngineError("the sandbox is not connected yet")
+        return self._box
 
     @classmethod
     def from_sandbox(cls, engine: ProcessEngine, box: SessionBox) -> Self:
-        return cls(box, engine._process, 0)
+        sandbox = cls(box, engine._process, 0)
+        sandbox._container_id, sandbox._engine = box.id, engine._engine
+        return sandbox
 
     @classmethod
-    async def adopt(cls, engine: ProcessEngine, container_id: str, generation: int) -> Self:
-        await engine._process.passing()
-        engine._engine.check()
-        box = engine._engine.boxes.get(container_id)
-        if not isinstance(box, SessionBox) or not box.obeys(generation):
-            raise ContainerGone(f"there is no container {container_id}")
-        sandbox = cls(box, engine._process, generation)
-        sandbox.synced = box.synced
-        box.lease()
-        await engine._process.passing()
+    def adopt(cls, engine: ProcessEngine, container_id: str, generation: int) -> Self:
+        sandbox = cls(None, engine._process, generation)
+        sandbox._container_id, sandbox._engine = container_id, engine._engine
         return sandbox
 
     async def unpack(self) -> None:
@@ -174,11 +178,14 @@ class ScriptedSandbox:
         if not await self._send(generation):
             raise SandboxBroken("the container is gone")
         self._generation, self.synced = generation, self.box.synced
+        self.ready.set()
         self.box.lease()
 
     async def serve(self) -> None:
         restarts = 0
         try:
+            if self._box is None:
+                await self._connect()
             while self.end_reason is None:
                 changed = self.box.changed
                 await self._process.passing()
@@ -193,6 +200,24 @@ class ScriptedSandbox:
                     await changed.wait()
         finally:
             self.ended.set()
+            self.ready.set()
+
+    async def _connect(self) -> None:
+        """Connect to the container of an adopted session, as `SessionConnection.open` does."""
+        with anyio.move_on_after(LEASE_SECONDS):
+            while True:
+                await self._process.passing()
+                if not self._engine.away:
+                    break
+                await anyio.sleep(1)
+            box = self._engine.boxes.get(self.container_id)
+            if isinstance(box, SessionBox) and box.obeys(self._generation):
+                self._box, self.synced = box, box.synced
+                box.lease()
+                await self._process.passing()
+                self.ready.set()
+                return
+        self.end_reason = "lost"
 
     async def run_cell(self, start: CellStart) -> AsyncIterator[CellFrame]:
         if not start.resume and await self._send(self._generation):
@@ -242,12 +267,14 @@ class ScriptedSandbox:
 
     async def ran_out_of_memory(self) -> bool:
         await self._process.passing()
-        return self.box.ran_out_of_memory
+        return self._box is not None and self._box.ran_out_of_memory
 
     async def remove(self) -> None:
         await self._process.passing()
-        self.box.engine.check()
-        self.box.engine.remove(self.box.id)
+        if self._engine.away:
+            self._engine.unremoved.add(self.container_id)  # the adapter does it later
+        self._engine.check()
+        self._engine.remove(self.container_id)
 
     async def detach(self) -> None:
         await self._process.passing()
@@ -259,7 +286,7 @@ class ScriptedSandbox:
     async def _send(self, generation: int) -> bool:
         """Pass what may hold or end the process. Return True if the container obeys its line."""
         await self._process.passing()
-        return self.box.obeys(generation)
+        return self._box is not None and self._box.obeys(generation)
 
     async def _command(self) -> None:
         if self.ended.is_set():

@@ -1,6 +1,7 @@
 """Replicas with interpreter sessions, as simulated processes in one world, and the requests of callers."""
 
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,7 @@ from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import ExecutorError, OwnedElsewhere
 from pyexec.ports import Caller
+from pyexec.services import clock
 from pyexec.services.active_runs import Run
 from pyexec.services.sessions import opening, recovery
 from pyexec.services.sessions.cells import Cell
@@ -49,6 +51,18 @@ class ReadyPreparation:
     environments = ReadyEnvironments()
 
 
+class StepClock:
+    """The clock for new ids. A step of it is what a replica with another clock, or a corrected clock, shows."""
+
+    seconds = 0.0
+
+    def time_ns(self) -> int:
+        return time.time_ns() + round(self.seconds * 1e9)
+
+
+ID_CLOCK = StepClock()
+
+
 def _build(
     shared: Any, engine: Any, _pool: Any, _preparation: Any, completion: Any, runner: Any
 ) -> SessionRecovery:
@@ -59,7 +73,9 @@ def _build(
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the sandboxes of sessions with doubles."""
+    """Replace the sandboxes of sessions and the clock with doubles."""
+    ID_CLOCK.seconds = 0.0
+    monkeypatch.setattr(clock, "time", ID_CLOCK)
     monkeypatch.setattr(opening, "SessionSandbox", ScriptedSandbox)
     monkeypatch.setattr(recovery, "SessionSandbox", ScriptedSandbox)
     monkeypatch.setattr(wiring, "build_sessions", _build)

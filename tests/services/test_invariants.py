@@ -411,7 +411,7 @@ def test_the_first_owner_adopts_its_run_again_if_the_adopter_crashes() -> None:
     replicas.submit(pick=0, sync=False, key=None, passes=20)
     first = replicas.lives[0]
     replicas.do(call(lambda: replicas.world.expire(first.process)))
-    replicas.start_again(place=1, passes=20)
+    replicas.start_again(place=1, passes=40)
     adopter = replicas.lives[-1]
     replicas.do(call(adopter.crash))
     replicas.do(call(lambda: replicas.world.expire(adopter.process)))

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from pyexec.errors import Unavailable
+from pyexec.guest.wire import LEASE_SECONDS
+from pyexec.services.peer_monitor import MISSES, PROBE_SECONDS
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
-from tests.services.session_replicas import Scene, checked_scene, scripted
+from tests.services.session_replicas import ENGINE, ID_CLOCK, Scene, checked_scene, scripted
 
 __all__ = ["scripted"]
 
@@ -31,6 +33,26 @@ def test_a_running_cell_and_those_that_wait_go_on_after_a_crash(scene: Scene) ->
     for number in range(4):
         scene.finish(number)
     assert [scene.end(cell)[0] for cell in cells] == ["completed"] * 4
+    assert [cell.code for cell in scene.box().started] == [cell.code for cell in cells]
+
+
+def test_cells_run_in_the_order_of_acceptance_whatever_the_clocks_of_their_owners_say(scene: Scene) -> None:
+    """The clock of each owner is behind that of the one before."""
+    first, second, third = scene.start(), scene.start(), scene.start()
+    session = scene.open(first)
+    owners, cells = {life.name: life for life in (first, second, third)}, []
+    for hours in (2, 1, 0):
+        ID_CLOCK.seconds = hours * 3600.0
+        owner = owners[scene.session(session).owner or ""]
+        for _ in range(2):
+            cells.append(scene.send(owner, session))
+            ID_CLOCK.seconds -= 60.0
+        if hours:
+            scene.lose(owner)
+            scene.wait(10)
+    for _ in cells:
+        scene.finish()
+    assert [scene.end(cell)[0] for cell in cells] == ["completed"] * 6
     assert [cell.code for cell in scene.box().started] == [cell.code for cell in cells]
 
 
@@ -125,6 +147,63 @@ def test_a_session_whose_container_went_with_its_owner_is_lost(scene: Scene) -> 
     assert scene.session(session).close_reason == "lost"
     assert (scene.end(ran), scene.end(waits)) == (LOST, CLOSED)
     assert second.free_mb == 0
+
+
+def test_a_session_whose_engine_is_absent_at_the_adoption_continues(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    session = scene.open(first)
+    cells = [scene.send(first, session) for _ in range(2)]
+    engine = scene.world.engines[ENGINE]
+    engine.away = True
+    scene.lose(first)
+    scene.wait(100)
+    assert (scene.session(session).is_open, scene.session(session).owner) == (True, second.name)
+    cells.append(scene.send(second, session))
+    assert not cells[-1].done  # the request waits for the connection
+    scene.call(engine.come_back)
+    scene.wait(2)
+    for _ in cells:
+        scene.finish()
+    assert [scene.end(cell)[0] for cell in cells] == ["completed"] * 3
+    assert [cell.code for cell in scene.box().started] == [cell.code for cell in cells]
+
+
+def test_a_session_whose_engine_is_absent_for_longer_than_its_lease_is_lost(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    session = scene.open(first)
+    ran, waits = (scene.send(first, session) for _ in range(2))
+    engine = scene.world.engines[ENGINE]
+    engine.away = True
+    scene.lose(first)
+    scene.wait(LEASE_SECONDS - 1)
+    assert scene.session(session).is_open
+    scene.wait(10)
+    assert scene.session(session).close_reason == "lost"
+    assert (scene.end(ran), scene.end(waits)) == (LOST, CLOSED)
+    scene.call(engine.come_back)
+    assert (scene.boxes, second.free_mb) == ([], 0)
+
+
+def test_a_replica_that_crashes_is_evicted_before_its_consul_session_expires(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    session = scene.open(first)
+    cell = scene.send(first, session)
+    scene.call(first.crash)
+    scene.wait(MISSES * PROBE_SECONDS + 0.5)
+    assert scene.session(session).owner == second.name
+    scene.finish()
+    assert scene.end(cell) == ("completed", None)
+
+
+def test_a_suspended_replica_keeps_its_membership_until_its_consul_session_expires(scene: Scene) -> None:
+    first, _ = scene.start(), scene.start()
+    session = scene.open(first)
+    scene.call(first.process.hold)
+    scene.wait(30)
+    assert scene.session(session).owner == first.name
+    scene.call(first.process.resume, 40)
+    scene.send(first, session)
+    assert len(scene.box().started) == 1
 
 
 def test_a_session_that_no_replica_of_its_engine_adopts_is_lost(scene: Scene) -> None:

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
 from tests.services.session_boxes import SessionBox
 from tests.services.session_invariants import check_cells, check_ends, check_rest
-from tests.services.session_replicas import Scene, SessionLife, scripted
+from tests.services.session_replicas import ENGINE, ID_CLOCK, Scene, SessionLife, scripted
 
 __all__ = ["scripted"]
 
@@ -31,6 +31,7 @@ class SessionReplicas(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        ID_CLOCK.seconds = 0.0
         self.scene = Scene()
         self.seen: dict[str, SessionBox] = {}
 
@@ -146,9 +147,19 @@ class SessionReplicas(RuleBasedStateMachine):
             process = life.process
             (process.session_faults if of_session else process.append_faults).append(fault)
 
+    @rule(seconds=st.sampled_from([-3600.0, -0.001, 0.001, 3600.0]))
+    def clock_steps(self, seconds: float) -> None:
+        ID_CLOCK.seconds += seconds
+
     @rule(away=st.booleans())
     def store_goes_and_comes(self, away: bool) -> None:
         self.scene.world.store_away = away
+
+    @rule(away=st.booleans(), passes=ticks)
+    def engine_goes_and_comes(self, away: bool, passes: int) -> None:
+        engine = self.scene.world.engines[ENGINE]
+        engine.away = away
+        self.scene.call(lambda: None if away else engine.come_back(), passes)
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.5, 6.0, 25.0, 130.0]))
     def time_passes(self, seconds: float) -> None:
@@ -178,6 +189,7 @@ class SessionReplicas(RuleBasedStateMachine):
                 scene.call(lambda life=life: scene.world.expire(life.process))  # type: ignore[misc]
         for engine in scene.world.engines.values():
             engine.programs_end_at_once = True
+            scene.call(engine.come_back)
         for box in self.boxes():
             scene.call(lambda box=box: box.cell is not None and box.finish())  # type: ignore[misc]
         scene.wait(15)

@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 
 from pyexec.correlation import correlate_trace
+from pyexec.domain.events import Running
 from pyexec.domain.spec import RequestedLimits
 from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import InvalidRequest, KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
@@ -252,9 +253,10 @@ def test_a_drain_with_consul_waits_for_the_running_cell_and_leaves_the_session_o
     scene.wait(1)
     assert scene.end(ran) == ("completed", None)
     assert first.ended.is_set()
-    assert [str(scene.state(waited).phase), len(scene.box().started)] == ["claimed", 1]
     scene.wait(10)
     assert scene.session(session).owner == second.name
+    written = scene.world.written[waited.execution_id or ""]
+    assert [each.writer for each in written if isinstance(each.event, Running)] == [second.name]
     scene.finish()
     assert scene.end(waited) == ("completed", None)
 

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
 from pyexec.adapters.data_dir import DataDir
+from pyexec.adapters.single_member import NoPeers
 from pyexec.adapters.sqlite.log import FILE_NAME, EmbeddedLog
 from pyexec.adapters.sqlite.store import SqliteStore, translate_errors
 from pyexec.adapters.sqlite.store_thread import StoreThread
@@ -34,6 +35,7 @@ from pyexec.ports import (
     ExecutionPage,
     IdempotencyKey,
     Inbox,
+    Liveness,
     Member,
     Members,
     OpenExecutions,
@@ -156,6 +158,7 @@ class World:
         self.blobs: dict[str, bytes] = {}
         self.engines = {name: MemoryEngine(name) for name in ("engine-1", "engine-2")}
         self.members: dict[str, tuple[object, Member]] = {}
+        self.processes: dict[str, Process] = {}
         self.leader: Process | None = None
         self.version = 0
         self.changes = Broadcast()
@@ -194,6 +197,7 @@ class World:
             self.enter(process, process.member)
 
     def enter(self, process: Process, member: Member) -> None:
+        self.processes[process.name] = process
         process.session, process.member = object(), member
         self.members[process.name] = (process.session, member)
         self.notify_all()
@@ -520,11 +524,30 @@ class ProcessMembership:
                     self._world.leader = None
                     self._world.notify_all()
 
+    async def evict(self, replica: str) -> None:
+        await self._enter()
+        self._world.expire(self._world.processes[replica])
+
     async def leave(self) -> None:
         self._process.left = True
         await self._process.passing()
         self._world.members.pop(self._process.name, None)
         self._world.notify_all()
+
+
+class WorldPeers(NoPeers):
+    """`ports.Peers` that knows which processes exist."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def probe(self, member: Member) -> Liveness:
+        await self._process.passing()
+        probed = self._world.processes[member.replica]
+        if probed.crashed or probed.left:
+            return Liveness.GONE
+        return Liveness.UNKNOWN if probed.held is not None else Liveness.ANSWERS
 
 
 class ProcessContainer:

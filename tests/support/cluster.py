@@ -137,6 +137,19 @@ class Cluster:
             index, _ = await self._ask(f"replicas/?recurse&index={index}&wait={WATCH_SECONDS}s")
         await until_no_others(await self.deployment(), members.keys(), host=self.engine)
 
+    async def until_member(self, replica: str) -> None:
+        """Wait until the replica is a member."""
+        index = 0
+        while replica not in await self.members():
+            index, _ = await self._ask(f"replicas/?recurse&index={index}&wait={WATCH_SECONDS}s")
+
+    async def end_consul_session(self, replica: str) -> None:
+        """End the Consul session of a replica, as its TTL does."""
+        _, entry = await self.entry(f"replicas/{replica}")
+        url = f"http://{self.agents[0].address}/v1/session/destroy/{entry['Session']}"
+        async with self._http.put(url) as answer:
+            assert answer.status == 200
+
     async def entry(self, key: str, index: int = 0) -> tuple[int, Any]:
         """Return the index and the entry of a key. Wait until the index is larger than `index`."""
         index, entries = await self._ask(f"{key}?index={index}&wait={WATCH_SECONDS}s")

@@ -111,9 +111,12 @@ async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSa
 
 @asynccontextmanager
 async def serving(sandbox: SessionSandbox) -> AsyncIterator[Client]:
-    """Serve the connection; close it at the end. A fixture ends in another task, so this is no task group."""
+    """Serve the connection, and wait until it is ready; close it at the end.
+
+    A fixture ends in another task, so this is no task group."""
     task = asyncio.create_task(sandbox.serve())
     await asyncio.sleep(0)  # a task that is cancelled before it begins does not close its streams
+    await sandbox.ready.wait()
     try:
         yield Client(sandbox)
     finally:

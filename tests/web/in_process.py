@@ -99,6 +99,7 @@ async def running_web(
     sessions: Any = None,
     upload_bytes_max: int = MEBIBYTE,
     traces: Any = None,
+    replica: str = "",
     **settings: str,
 ) -> AsyncIterator[Web]:
     """Run the HTTP part of a server. `submissions` and `sessions` replace the services that run programs."""
@@ -127,7 +128,7 @@ async def running_web(
         sessions=sessions,
         traces=traces,
     )
-    state = ServerState(not_ready_reason="", context=context)
+    state = ServerState(not_ready_reason="", context=context, replica=replica)
     http, url = await _start_http(parsed, read_tenants(parsed), state, PrometheusMeter())
     try:
         yield Web(url, log, blobs, active_runs)

@@ -144,6 +144,14 @@ class ConsulMembership:
         if session is not None:
             await session.destroy()
 
+    async def evict(self, replica: str) -> None:
+        _, member = await self._kv.get(replica_key(replica))
+        _, leader = await self._kv.get(LEADER)
+        leads = leader is not None and leader.value == replica.encode()
+        for entry in (member, leader if leads else None):
+            if entry is not None and entry.session is not None:
+                await self._kv.destroy_session(entry.session)
+
     def fence(self) -> Operation:
         """Return the operation that fails a transaction once the session of this replica has ended.
 

@@ -21,7 +21,7 @@ from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.session_protocol import CellStart
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import ActiveRuns, Run
-from pyexec.services.clock import new_execution_id, nonce, now
+from pyexec.services.clock import nonce, now
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.idempotency import fingerprint, key_hash
 from pyexec.services.output_store import payload_blob
@@ -77,9 +77,9 @@ class CellRunner:
     """`Runner.resolve_later`."""
     limits: OutputLimits
 
-    async def accept(self, session: Session, cell: Cell, starts: bool) -> Run:
+    async def accept(self, execution_id: str, session: Session, cell: Cell, starts: bool) -> Run:
         """Append the first events of a cell, up to `running` if it starts at once. Raises as `EventLog.append` does."""
-        run = Run(new_execution_id())
+        run = Run(execution_id)
         code = cell.code.encode()
         is_inline = len(code) <= INLINE_CODE_BYTES_MAX
         spec = cell_spec(session, cell.timeout_seconds, cell.code if is_inline else None)

@@ -17,7 +17,7 @@ from pyexec.domain.session_events import CloseReason, InterpreterRestarted, Sess
 from pyexec.errors import SESSION_MOVING, EngineError, ExecutorError, SandboxBroken, Unavailable
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
-from pyexec.services.clock import nonce, now
+from pyexec.services.clock import new_execution_id, nonce, now
 from pyexec.services.sessions.cells import CellRunner, check_queue
 from pyexec.services.sessions.directory import require_open
 from pyexec.services.sessions.owned_log import OwnedLog
@@ -48,6 +48,8 @@ class OwnedSession:
     _accepting: anyio.Lock = field(factory=anyio.Lock)
     _cells: dict[str, Run] = field(factory=dict)
     """The cells that have not ended, in the order of their acceptance."""
+    _last_id: str | None = None
+    """The id of the cell that was accepted last."""
     _changed: Broadcast = field(factory=Broadcast)
     unfinished: list[str] = field(factory=list)
     """The cells that have left this replica without an end."""
@@ -82,6 +84,7 @@ class OwnedSession:
         """Run the session until it is closed, or belongs to another replica. If cancelled, leave it to adoption.
 
         `cells` are those that an earlier owner has accepted and not ended, in the order of their acceptance."""
+        self._last_id = max((run.id for run in cells), default=None)
         try:
             async with anyio.create_task_group() as self._tasks:
                 for run in cells:
@@ -100,17 +103,19 @@ class OwnedSession:
             with anyio.CancelScope(shield=True):
                 await self._clean_up()
 
-    async def accept(self, new_cell: Callable[[bool], Coroutine[Any, Any, Run]]) -> Run:
-        """Accept a cell. `new_cell` appends its first events, with the start if the argument is True.
+    async def accept(self, new_cell: Callable[[str, bool], Coroutine[Any, Any, Run]]) -> Run:
+        """Accept a cell. `new_cell` gets its id, and appends its first events, with the start if the second argument is
+        True. The ids of a session's cells sort in the order of acceptance, whatever the clocks of its owners say.
 
         Raises `SessionEnded`, `QueueFull`, or what `new_cell` raises."""
         async with self._accepting:
             self.check_open()
             check_queue(self.waiting_count)
             starts = self._take_turn()
+            self._last_id = new_execution_id(after=self._last_id)
             try:
                 with anyio.CancelScope(shield=True):
-                    run = await new_cell(starts)
+                    run = await new_cell(self._last_id, starts)
             except BaseException:
                 if starts:
                     self._turn.release()
@@ -205,10 +210,13 @@ class OwnedSession:
         started_before = is_adopted and run.execution.started_at is not None
         try:
             with self.use.during(), correlated(run.id, "session", self.state.spec.tenant):
+                if started_before:
+                    await self._connected()
                 with run.preparation:
                     if not is_turn:
                         await self._turn.acquire()
                         is_turn = True
+                    await self._connected()
                     if run.execution.started_at is None and (self._draining or self.sandbox.ended.is_set()):
                         await anyio.sleep_forever()  # the next owner starts it, or it ends with the session
                 reason = await self.cell_runner.run(run, self.sandbox, is_turn, started_before)
@@ -228,6 +236,12 @@ class OwnedSession:
             if is_turn:
                 self._turn.release()
             self._changed.notify_all()
+
+    async def _connected(self) -> None:
+        """Wait until the sandbox is connected. If it ends before, its cells end with the session."""
+        await self.sandbox.ready.wait()
+        if self.sandbox.synced is None:
+            await anyio.sleep_forever()
 
     async def _renew_lease(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """Adopt the interpreter sessions of vanished replicas on this engine, with their cells."""
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 
 import anyio
 from attrs import frozen
@@ -9,8 +9,8 @@ from attrs import frozen
 from pyexec.domain.events import Adopted, Claimed, Event, Failed, FailureType, Killed, Released
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.domain.session import Session, fold_session
-from pyexec.domain.session_events import CloseReason, SessionAdopted, SessionClosed, SessionEvent
-from pyexec.errors import Conflict, CorruptLog, EngineError, SandboxBroken, SandboxRefused
+from pyexec.domain.session_events import SessionAdopted, SessionEvent
+from pyexec.errors import Conflict, CorruptLog
 from pyexec.ports import Engine, EventLog, SessionLog
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
@@ -40,50 +40,34 @@ class SessionRecovery:
     directory: SessionDirectory
     corrupt_logs: CorruptLogReporter
 
-    async def recover(self, alive: Set[str], containers: Mapping[str, Mapping[str, str]]) -> Set[str]:
-        """Adopt the sessions whose owner is not `alive`. Return the containers of all open sessions, to be kept.
+    async def adopt_orphans(self, alive: Set[str]) -> None:
+        """Adopt the sessions of this engine whose owner is not `alive`, with their cells.
 
-        A session of this engine whose container is gone is closed as `lost`."""
-        kept, here = set(), {*self.sessions.owned_ids(), *self.opening.pending}
+        The engine is not asked: the adopted session connects to its container, as often as that takes."""
+        here = {*self.sessions.owned_ids(), *self.opening.pending}
         for session in await self.directory.all_open():
             if session.engine != self.opening.engine or session.container is None:
                 continue
-            kept.add(session.container)
-            is_orphaned = session.owner not in alive or (
-                session.owner == self.replica and session.id not in here
-            )
-            if is_orphaned and session.container in containers:
+            is_forgotten = session.owner == self.replica and session.id not in here
+            if session.owner not in alive or is_forgotten:
                 await self._adopt(session, session.container)
-            elif is_orphaned:
-                await self._close_lost(session)
         await self._end_orphaned_cells(alive)
-        return kept
+
+    async def containers_in_use(self) -> Set[str | None]:
+        """Return the containers of all open sessions."""
+        return {session.container for session in await self.directory.all_open()}
 
     async def _adopt(self, session: Session, container: str) -> None:
-        """Append the adoption, which is the fence against the old owner; then adopt the cells, and connect."""
+        """Append the adoption, which is the fence against the old owner; then adopt the cells."""
         adopted = await self._append(session, SessionAdopted(at=now(), nonce=nonce(), replica=self.replica))
         if adopted is None:
             return
         await self.sessions.leave(session.id)
         cells = await self._adopt_cells(session)
-        try:
-            sandbox = await SessionSandbox.adopt(self.engine, container, adopted.generation)
-        except (EngineError, SandboxBroken, SandboxRefused) as error:
-            logger.warning("cannot adopt session %s: %s", session.id, error)
-            await self._close_lost(adopted)
-            return
         memory_mb = self.slots.reserve_memory_unconditionally(session.spec.limits, self.opening.buffer_mb)
+        sandbox = SessionSandbox.adopt(self.engine, container, adopted.generation)
         await self.sessions.adopt(self.opening.own(adopted, sandbox, memory_mb), cells)
-        logger.info("adopted session %s; its interpreter kept running", session.id)
-
-    async def _close_lost(self, session: Session) -> None:
-        """Close a session whose container is gone, and end its cells."""
-        closed = await self._append(session, SessionClosed(at=now(), nonce=nonce(), reason=CloseReason.LOST))
-        if closed is not None:
-            await self.sessions.leave(session.id)
-            for run in await self._adopt_cells(session):
-                await self.cells.end_with_session(run, closed)
-                self.cells.forget(run)
+        logger.info("adopted session %s", session.id)
 
     async def _end_orphaned_cells(self, alive: Set[str]) -> None:
         """End the cells of this replica's sessions that a former owner accepted when it had already lost the session.

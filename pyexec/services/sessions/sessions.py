@@ -192,7 +192,9 @@ class Sessions:
         cell.check(self._config.policy)
         try:
             await check_key(self._executions, cell.key, owned.state.spec.tenant)
-            return await owned.accept(lambda starts: self._cells.accept(owned.state, cell, starts))
+            return await owned.accept(
+                lambda cell_id, starts: self._cells.accept(cell_id, owned.state, cell, starts)
+            )
         except KeyTaken as taken:
             check_same_request(taken, request_fingerprint(owned.state, cell))
             return taken.execution_id
@@ -275,6 +277,7 @@ class Sessions:
             while True:
                 owned = self._owned.get(session_id)
                 if owned is not None and caller.may_access(owned.state):
+                    await owned.sandbox.ready.wait()
                     owned.check_open()
                     return owned
                 session = await self._directory.read(session_id, caller)

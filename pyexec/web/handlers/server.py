@@ -8,6 +8,7 @@ from aiohttp_apispec import docs, response_schema
 
 from pyexec.codec import to_json
 from pyexec.domain.cluster import ClusterView
+from pyexec.ports import REPLICA_HEADER
 from pyexec.services.replica_state import failed_checks
 from pyexec.web.context import EXPOSITION, SERVER_STATE, get_context, read_caller
 from pyexec.web.openapi.schema_builder import error_responses, schema_of
@@ -18,11 +19,13 @@ CHECK_SECONDS = 5.0
 
 @docs(tags=["server"], summary="Liveness check")
 @response_schema(schema_of(Health), 200, description="The process is alive.")
-async def health(_: web.Request) -> web.StreamResponse:
+async def health(request: web.Request) -> web.StreamResponse:
     """Respond as long as the process is alive.
 
     This endpoint and `/ready` ignore the query string, because load balancers and monitors may append one."""
-    return web.json_response(to_json(Health(status="ok")))
+    is_probe = REPLICA_HEADER in request.headers  # another replica asks which one listens here
+    headers = {REPLICA_HEADER: request.app[SERVER_STATE].replica} if is_probe else None
+    return web.json_response(to_json(Health(status="ok")), headers=headers)
 
 
 @docs(tags=["server"], summary="Readiness check")

@@ -11,7 +11,7 @@ from pyexec.errors import ContainerGone, SandboxBroken
 from pyexec.guest import wire
 from pyexec.guest.session_frames import SESSION
 from pyexec.ports import Engine
-from pyexec.sandbox.session_attach import attach
+from pyexec.sandbox.session_connection import attach
 
 GENERATION = 3
 Answers = Callable[[str], Sequence[bytes]]
