@@ -25,6 +25,7 @@ from pyexec.sandbox.protocol import (
     ReportChunk,
     Retired,
     Started,
+    TransferFrame,
     Unpacked,
 )
 from pyexec.sandbox.session_protocol import CellEnded, SessionFrame, session_frame
@@ -33,6 +34,7 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 NUMBERS_MAX = 2**53
 """Larger integers are not exact in the JSON parsers of some clients."""
 _HEADER = wire.HEADER
+_COLLECTED_KINDS = {collector.FILE, collector.SKIPPED, collector.COLLECTED}
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
 
@@ -66,6 +68,8 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
         return ReportChunk(_bytes(payload))
     if kind == collector.DATA:
         return FileChunk(_bytes(payload))
+    if kind == session_frames.TRANSFER:
+        return _transfer_frame(payload)
     if kind == wire.UNPACKED:
         return Unpacked()
     document = _document(payload or b"{}")
@@ -91,6 +95,19 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
     except (KeyError, TypeError, ValueError) as error:
         raise SandboxBroken(f"a {kind!r} frame has missing or invalid fields") from error
     raise SandboxBroken(f"a frame has an unknown kind: {kind!r}")
+
+
+def _transfer_frame(payload: bytes) -> TransferFrame:
+    if len(payload) < _HEADER.size:
+        raise SandboxBroken("a frame of a transfer has no header")
+    kind, number = _HEADER.unpack_from(payload)
+    content = payload[_HEADER.size :]
+    if kind == collector.DATA:
+        return TransferFrame(number, FileChunk(content))
+    frame = _frame(kind, content) if kind in _COLLECTED_KINDS else None
+    if not isinstance(frame, FileHeader | FileSkipped | FilesCollected):
+        raise SandboxBroken(f"a transfer has a frame of the kind {kind!r}")
+    return TransferFrame(number, frame)
 
 
 def _started(document: dict[str, Any]) -> Started:

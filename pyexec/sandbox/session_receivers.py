@@ -15,7 +15,7 @@ from pyexec.sandbox.protocol import (
     OutputChunk,
     ReportChunk,
 )
-from pyexec.sandbox.session_protocol import CellEnded, FileDone
+from pyexec.sandbox.session_protocol import CellEnded, TransferEnded
 
 CellFrame = OutputChunk | ReportChunk | CellEnded
 FileFrame = FileHeader | FileChunk | FileSkipped | FilesCollected
@@ -70,15 +70,15 @@ class TransferReceiver:
         self.has_ended = False
         self.error: ExecutorError | None = None
         self._buffered = 0
-        self._send: MemoryObjectSendStream[FileFrame | FileDone]
-        self.frames: MemoryObjectReceiveStream[FileFrame | FileDone]
-        self._send, self.frames = anyio.create_memory_object_stream[FileFrame | FileDone](math.inf)
+        self._send: MemoryObjectSendStream[FileFrame | TransferEnded]
+        self.frames: MemoryObjectReceiveStream[FileFrame | TransferEnded]
+        self._send, self.frames = anyio.create_memory_object_stream[FileFrame | TransferEnded](math.inf)
 
-    def add(self, frame: FileFrame | FileDone) -> None:
+    def add(self, frame: FileFrame | TransferEnded) -> None:
         """Keep a frame for the reader. The supervisor sends no more than the window."""
-        self.has_ended |= isinstance(frame, FileDone)
+        self.has_ended |= isinstance(frame, TransferEnded)
         if isinstance(frame, FileChunk):
-            self._buffered += encoded_bytes(frame)
+            self._buffered += len(frame.data)
             if self._buffered > 2 * WINDOW:
                 raise SandboxBroken("the sandbox sends more of its files than it may")
         try:
@@ -100,8 +100,3 @@ class TransferReceiver:
         self.error = error
         self.has_ended = True
         self._send.close()
-
-
-def encoded_bytes(chunk: FileChunk) -> int:
-    """Return the size of a chunk as the supervisor counts it, in base64."""
-    return (len(chunk.data) + 2) // 3 * 4

@@ -1,6 +1,5 @@
 """The sandbox of an interpreter session: a container whose supervisor runs cells. See docs/design/sessions.md."""
 
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
@@ -13,25 +12,17 @@ from pyexec.domain.output_files import FileLimits
 from pyexec.errors import ContainerGone, EngineError, SandboxBroken, Unavailable
 from pyexec.ports import Engine
 from pyexec.sandbox.frame_stream import RETRY_SECONDS, FrameStream
-from pyexec.sandbox.protocol import (
-    FileChunk,
-    FileHeader,
-    FilesCollected,
-    FileSkipped,
-    Frame,
-    OutputChunk,
-    ReportChunk,
-)
+from pyexec.sandbox.protocol import Frame, OutputChunk, ReportChunk, TransferFrame
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.sandbox.session_attach import attach, new_token
 from pyexec.sandbox.session_protocol import (
     CellEnded,
     CellStart,
-    FileDone,
     LineRefused,
     Restarted,
     SessionPlan,
     Synced,
+    TransferEnded,
     cell_lines,
     json_line,
     line,
@@ -72,6 +63,9 @@ class SessionSandbox:
         self._cell: CellReceiver | None = None
         self._start: CellStart | None = None
         """The cell to send again if the supervisor has not received it."""
+        self._numbered: dict[str, bytes] = {}
+        """The last line of each command that is sent again after a reconnection. The supervisor obeys each once."""
+        self._last_number = 0
         self._transfers = SessionTransfers(self._write_line)
 
     @property
@@ -182,16 +176,16 @@ class SessionSandbox:
         """Raise `KeyboardInterrupt` in the running cell. Return False if none runs."""
         if self._cell is None or self._cell.ended:
             return False
-        await self._write_line("INTERRUPT")
+        await self._write_numbered("INTERRUPT", nonce=self._cell.nonce)
         return True
 
     async def kill_cell(self, nonce: str) -> None:
         """Interrupt this cell. If it has not ended after two seconds, the supervisor restarts the interpreter."""
-        await self._write_line("KILL", json.dumps({"nonce": nonce}).encode())
+        await self._write_numbered("KILL", nonce=nonce)
 
     async def restart(self) -> None:
         """Restart the interpreter. A cell that runs ends as `killed`; without one, `on_restart` gets `requested`."""
-        await self._write_line("RESTART")
+        await self._write_numbered("RESTART")
 
     async def lease(self) -> None:
         """Renew the lease. Does nothing while the engine does not respond."""
@@ -239,7 +233,7 @@ class SessionSandbox:
                 await self._cell.add(frame)
         elif isinstance(frame, Restarted):
             self.on_restart(frame.reason)
-        elif isinstance(frame, FileHeader | FileChunk | FileSkipped | FilesCollected | FileDone):
+        elif isinstance(frame, TransferFrame | TransferEnded):
             self._transfers.add(frame)
         elif isinstance(frame, Synced):
             if frame.generation > self._generation:
@@ -263,6 +257,7 @@ class SessionSandbox:
                 self._cell.restart()
             elif self._start is not None:
                 await self._try_to_write(cell_lines(self._generation, self._start))
+        await self._try_to_write(b"".join(self._numbered.values()))
 
     async def _attach(self) -> Synced | None:
         try:
@@ -271,10 +266,19 @@ class SessionSandbox:
             return None
         return synced
 
-    async def _write_line(self, command: str, payload: bytes = b"{}") -> None:
+    async def _write_line(self, command: str, payload: bytes, data: bytes) -> None:
         if self.ended.is_set():
             raise self._broken()
-        await self._stream.container.write(line(command, self._generation, payload))
+        await self._stream.container.write(line(command, self._generation, payload, data))
+
+    async def _write_numbered(self, command: str, **request: str) -> None:
+        """Write a line that is sent again after a reconnection."""
+        if self.ended.is_set():
+            raise self._broken()
+        self._last_number += 1
+        written = json_line(command, self._generation, number=self._last_number, **request)
+        self._numbered[command] = written
+        await self._try_to_write(written)
 
     async def _try_to_write(self, data: bytes) -> None:
         """Write a line that is sent again, or is not needed any more, after a reconnection."""

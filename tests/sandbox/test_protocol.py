@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
 from pyexec.guest import collector, wire
+from pyexec.guest.session_frames import TRANSFER
 from pyexec.sandbox.decoder import Decoder
 from pyexec.sandbox.protocol import (
     FileChunk,
@@ -18,6 +19,7 @@ from pyexec.sandbox.protocol import (
     Frame,
     OutputChunk,
     ReportChunk,
+    TransferFrame,
 )
 
 HEADER = struct.Struct("!cI")
@@ -28,6 +30,7 @@ KINDS = [
     collector.FILE,
     collector.DATA,
     collector.COLLECTED,
+    TRANSFER,
     b"?",
     b"A",
 ]
@@ -61,9 +64,20 @@ def test_file_frames_are_decoded_for_every_chunk_size() -> None:
     assert [found for byte in wire for found in decoder.feed(bytes([byte]))] == expected
 
 
+def test_frames_of_a_transfer_have_raw_bytes() -> None:
+    data = b"\n\0" * 5
+    sent = frame(TRANSFER, HEADER.pack(collector.FILE, 7) + b'{"path": "a", "size": 10}')
+    sent += frame(TRANSFER, HEADER.pack(collector.DATA, 7) + data)
+    assert decoded(sent) == [TransferFrame(7, FileHeader("a", 10)), TransferFrame(7, FileChunk(data))]
+
+
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
+        (TRANSFER, b"N"),
+        (TRANSFER, HEADER.pack(collector.FILE, 1) + b"{}"),
+        (TRANSFER, HEADER.pack(wire.STDOUT, 1)),
+        (TRANSFER, HEADER.pack(TRANSFER, 1) * 3),
         (collector.FILE, {"path": "a"}),
         (collector.FILE, {"size": 1}),
         (collector.FILE, {"path": 1, "size": 1}),

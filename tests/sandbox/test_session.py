@@ -8,7 +8,7 @@ import pytest
 from pyexec.domain.output_files import FileLimits
 from pyexec.errors import ContainerGone, SandboxRefused, SessionFileError
 from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected
-from pyexec.sandbox.session_protocol import CellStart
+from pyexec.sandbox.session_protocol import CellStart, file_data, json_line, line
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from tests.support.session_sandboxes import (
     Client,
@@ -225,6 +225,39 @@ async def test_files_are_written_read_listed_and_deleted(session: Client) -> Non
         await session.sandbox.delete_file("data/in.bin")
     assert caught.value.code == "not_found"
     await session.run("!rm -r /work/data")
+
+
+async def test_a_replica_adopts_a_session_in_the_middle_of_an_upload(shared: Shared) -> None:
+    async with connected_engine() as engine:
+        Shared.generation += 1
+        first = await SessionSandbox.adopt(engine, shared.container, Shared.generation)
+        async with serving(first):
+            forged = b"\n" + json_line("SYNC", 10**12, token="forged")
+            payload, data = file_data(1, 0, forged * 2000)
+            begun = line("DATA", Shared.generation, payload, data)[:-1000]
+            await first._stream.container.write(
+                json_line("WRITE", Shared.generation, id=1, path="begun") + begun
+            )
+        Shared.generation += 1
+        second = await SessionSandbox.adopt(engine, shared.container, Shared.generation)
+        async with serving(second) as client:
+            await second.write_file("new", chunks(b"new"))
+            assert await read(client, "*") == ({"new": 3}, b"new", FilesCollected(False))
+            await second.delete_file("new")
+            assert (await client.run("6 * 7")).result == "42"
+
+
+async def test_transfers_run_at_the_same_time(session: Client) -> None:
+    contents = {f"file{number}": bytes([number]) * 2**20 * (number + 1) for number in range(5)}
+
+    async def copy(name: str, content: bytes) -> None:
+        await session.sandbox.write_file(name, chunks(content[:5], content[5:]))
+        assert (await read(session, name))[:2] == ({name: len(content)}, content)
+        await session.sandbox.delete_file(name)
+
+    async with anyio.create_task_group() as tasks:
+        for name, content in contents.items():
+            tasks.start_soon(copy, name, content)
 
 
 @pytest.mark.parametrize(
