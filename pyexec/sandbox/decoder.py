@@ -54,14 +54,15 @@ class Decoder:
             end = _HEADER.size + length
             if len(self._buffer) <= end:
                 return
-            payload = bytes(self._buffer[_HEADER.size : end])
             if self._buffer[end] != ord("\n"):
                 raise SandboxBroken("a frame does not end with a newline")
+            with memoryview(self._buffer)[_HEADER.size : end] as payload:
+                frame = _frame(kind, payload)
             del self._buffer[: end + 1]
-            yield _frame(kind, payload)
+            yield frame
 
 
-def _frame(kind: bytes, payload: bytes) -> Frame:
+def _frame(kind: bytes, payload: memoryview) -> Frame:
     if kind in _STREAMS:
         return OutputChunk(_STREAMS[kind], _bytes(payload))
     if kind == wire.REPORT:
@@ -72,7 +73,7 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
         return _transfer_frame(payload)
     if kind == wire.UNPACKED:
         return Unpacked()
-    document = _document(payload or b"{}")
+    document = _document(bytes(payload) or b"{}")
     try:
         if kind == wire.STARTED:
             return _started(document)
@@ -97,13 +98,13 @@ def _frame(kind: bytes, payload: bytes) -> Frame:
     raise SandboxBroken(f"a frame has an unknown kind: {kind!r}")
 
 
-def _transfer_frame(payload: bytes) -> TransferFrame:
+def _transfer_frame(payload: memoryview) -> TransferFrame:
     if len(payload) < _HEADER.size:
         raise SandboxBroken("a frame of a transfer has no header")
     kind, number = _HEADER.unpack_from(payload)
     content = payload[_HEADER.size :]
     if kind == collector.DATA:
-        return TransferFrame(number, FileChunk(content))
+        return TransferFrame(number, FileChunk(bytes(content)))
     frame = _frame(kind, content) if kind in _COLLECTED_KINDS else None
     if not isinstance(frame, FileHeader | FileSkipped | FilesCollected):
         raise SandboxBroken(f"a transfer has a frame of the kind {kind!r}")
@@ -172,7 +173,7 @@ def _document(payload: bytes) -> dict[str, Any]:
     return document
 
 
-def _bytes(payload: bytes) -> bytes:
+def _bytes(payload: memoryview) -> bytes:
     try:
         return binascii.a2b_base64(payload)
     except ValueError as error:

@@ -32,8 +32,7 @@ from pyexec.sandbox.session_receivers import CellFrame, CellReceiver, FileFrame
 from pyexec.sandbox.session_transfers import SessionTransfers
 
 OPEN_SECONDS = 30.0
-EMPTY_ARCHIVE = bytes(1024)
-"""A tar without members."""
+EMPTY_ARCHIVE = bytes(1024)  # a tar without members
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class SessionSandbox:
         self._start: CellStart | None = None
         """The cell to send again if the supervisor has not received it."""
         self._numbered: dict[str, bytes] = {}
-        """The last line of each command that is sent again after a reconnection. The supervisor obeys each once."""
+        """The last line of each command that is sent again after a reconnection."""
         self._last_number = 0
         self._transfers = SessionTransfers(self._write_line)
 
@@ -276,9 +275,8 @@ class SessionSandbox:
         if self.ended.is_set():
             raise self._broken()
         self._last_number += 1
-        written = json_line(command, self._generation, number=self._last_number, **request)
-        self._numbered[command] = written
-        await self._try_to_write(written)
+        self._numbered[command] = json_line(command, self._generation, number=self._last_number, **request)
+        await self._try_to_write(self._numbered[command])
 
     async def _try_to_write(self, data: bytes) -> None:
         """Write a line that is sent again, or is not needed any more, after a reconnection."""
