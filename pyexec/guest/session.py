@@ -4,8 +4,6 @@ It prepares the sandbox as supervisor.py does. After the plan it reads lines (se
 after another, until the server closes the session or no longer renews its lease."""
 
 import binascii
-import contextlib
-import fcntl
 import io
 import json
 import os
@@ -50,8 +48,6 @@ LEASE_SECONDS = 120.0
 """The container ends if the server does not renew the lease for this long."""
 SERVER = 0
 READS_AT_ONCE = 16
-SET_PIPE_BYTES, PIPE_BYTES = 1031, 256 * 1024
-"""F_SETPIPE_SZ, which Python names since 3.10: larger pipes to the server need fewer switches between processes."""
 FILE_COMMANDS = ("READ", "WRITE", "DATA", "DELETE", "CREDIT", "CANCEL")
 
 
@@ -169,8 +165,5 @@ def main(prestart, startup, reports, filters):
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(WORK)
-    for fd in (SERVER, 1):
-        with contextlib.suppress(OSError):  # a user's pipes may take only so much memory
-            fcntl.fcntl(fd, SET_PIPE_BYTES, PIPE_BYTES)
     end_container_after(IDLE_SECONDS)
     Session(prestart, startup_archive(startup), report_code(reports), memory).serve()
