@@ -61,7 +61,9 @@ class Cell:
 
 
 class SessionFile:
-    """A file into a session and back: one PUT and one GET."""
+    """A file into a session and back: one PUT and one GET over an open connection, from memory to a tmpfs to memory.
+
+    The content is random. The comparison with what was sent, and the deletion, are not timed."""
 
     name = f"{FILE_MIB} MiB up and down"
 
@@ -81,7 +83,10 @@ class SessionFile:
 
 
 class DockerExecTar:
-    """The same file as a tar into a container with a tmpfs and back: `docker exec` with tar, twice."""
+    """The same file as a tar into a container with a tmpfs and back: `docker exec` with tar, twice.
+
+    The tar is read from a file that is in the page cache, and comes back into memory. Each `docker exec` starts a
+    client and a process in the container, about a tenth of a second each, which belongs to this way to copy files."""
 
     name = f"{FILE_MIB} MiB docker exec tar"
 

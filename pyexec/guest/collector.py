@@ -8,6 +8,7 @@ files below /work, resolves links itself instead of following them, and has a li
 import binascii
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
@@ -28,15 +29,12 @@ TRUNCATING_REASONS = {INVALID_NAME, TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT, UNRE
 ROOT, ROOT_NAME = "/work", "work"
 SEARCH_SECONDS = 2.0
 """How long the search may take, without the time for sending files."""
-SECONDS = 20.0
-"""No new file is sent after this time."""
+SECONDS = 20.0  # no new file is sent after this time
 ENTRIES_MAX = 100000
 """How many directory entries are read for patterns with wildcards, and for whole directories."""
 DEPTH_MAX = 32
-LINKS_MAX = 40
-"""How many links may lead to one file, as in Linux."""
-PIECE = 12000
-"""Bytes of a file in one frame (see wire.py)."""
+LINKS_MAX = 40  # to one file, as in Linux
+PIECE = 12000  # bytes of a file in one frame (see wire.py)
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 Folder = collections.namedtuple("Folder", "fd place path trail")
@@ -73,6 +71,8 @@ class Aborted(Exception):
 
 class Collection:
     """Sends files, counts what is left of the limits, and records what was not sent."""
+
+    piece_bytes, encode = PIECE, staticmethod(functools.partial(binascii.b2a_base64, newline=False))
 
     def __init__(self, request, send):
         self.send = send
@@ -229,13 +229,13 @@ class Collection:
     def send_content(self, file, path, size):
         while size:
             try:
-                data = os.read(file, min(PIECE, size))
+                data = os.read(file, min(self.piece_bytes, size))
             except OSError as error:
                 raise Aborted(path) from error
             if not data:
                 raise Aborted(path)
             size -= len(data)
-            self.send(DATA, binascii.b2a_base64(data, newline=False))
+            self.send(DATA, self.encode(data))
 
     def skip(self, path, reason):
         """Report a path that is skipped, as long as the limits of such reports allow it."""

@@ -120,15 +120,15 @@ class Session:
     def read_lines(self, lines):
         data = os.read(SERVER, CHUNK)
         self.server_open = bool(data)  # the engine has closed it: the session ends with its lease
-        for command, payload in lines.feed(data):
+        for command, payload, file_data in lines.feed(data):
             try:
-                self.execute(command, payload, lines.generation)
+                self.execute(command, payload, file_data, lines.generation)
             except (KeyError, TypeError, ValueError) as error:
                 self.frames.send_event("error", message="%s: %s" % (command, error))
 
-    def execute(self, command, payload, generation):
+    def execute(self, command, payload, file_data, generation):
         if command in FILE_COMMANDS:
-            self.files.handle(command, payload)
+            self.files.handle(command, payload, file_data)
             return
         if command == "CODE":
             self.code.append(binascii.a2b_base64(payload))
@@ -140,9 +140,11 @@ class Session:
         elif command == "ACK":
             self.frames.acknowledge(request["nonce"])
         elif command == "INTERRUPT":
-            self.cells.interrupt()
+            if self.cells.runs(request["nonce"]):
+                self.cells.interrupt()
         elif command == "KILL":
-            self.cells.kill(request["nonce"])
+            if self.cells.runs(request["nonce"]):
+                self.cells.stop("killed")
         elif command == "RESTART":
             self.cells.restart("requested")
         elif command == "LEASE":

@@ -136,9 +136,8 @@ class Cells:
         else:
             self.cell.interrupt_waits = True
 
-    def kill(self, nonce):
-        if self.cell is not None and self.cell.nonce == nonce:
-            self.stop("killed")
+    def runs(self, nonce):
+        return self.cell is not None and self.cell.nonce == nonce
 
     def stop(self, reason):
         """End the cell by an interrupt. If that does not help, `check` restarts the interpreter."""

@@ -13,12 +13,15 @@ import stat
 import threading
 
 from pyexec.guest.collector import DATA, FILE, OPEN, ROOT, Collection, collect
-from pyexec.guest.session_frames import Outdated
+from pyexec.guest.session_frames import Outdated, Transfer
 
 WINDOW = 1024 * 1024
-"""Bytes that a transfer may send before the server has confirmed them, so that a slow client delays no cell."""
+"""Bytes that a transfer may send before the server has confirmed them. So a slow client delays no cell, and no other
+transfer."""
 FILE_COST = 256
 """Bytes of the window that the announcement of a file takes."""
+FILE_PIECE = 128 * 1024
+"""Bytes of a file in one frame."""
 NAMES_MAX = 32
 CODES = {
     errno.ENOENT: "not_found",
@@ -61,11 +64,12 @@ def parent_of(names, create):
         raise
 
 
-class Writing:
+class Writing(Transfer):
     """A file that the server writes."""
 
-    def __init__(self, transfer, path):
-        self.transfer = transfer
+    def __init__(self, number, path):
+        super().__init__(number)
+        self.size = 0
         *_, self.name = names = names_of(path)
         self.folder = parent_of(names, create=True)
         self.temporary = ".%s.part" % binascii.hexlify(os.urandom(8)).decode()
@@ -76,7 +80,13 @@ class Writing:
             os.close(self.folder)
             raise
 
+    def check_offset(self, at):
+        """Raise `ValueError` if bytes are missing: lines can get lost if an earlier owner of the session writes."""
+        if at != self.size:
+            raise ValueError("%d bytes have arrived, but the next ones are those at %d" % (self.size, at))
+
     def write(self, data):
+        self.size += len(data)
         data = memoryview(data)
         while data:
             data = data[os.write(self.file, data) :]
@@ -96,53 +106,96 @@ class Writing:
         os.close(self.folder)
 
 
-class Files:
-    """The transfers of one session, one after another. The server begins the next one when it knows the end of the
-    last; a new one ends the last."""
+class Reading(Transfer):
+    """Files that the server reads. A thread sends them."""
 
-    def __init__(self, frames):
-        self.frames = frames
-        self.writing = None
+    def __init__(self, number):
+        super().__init__(number)
+        self.bytes_left = WINDOW
         self.credit = threading.Condition()
-        self.bytes_left = 0
 
-    def handle(self, command, payload):
-        """Handle a line about files."""
-        if command == "DATA":
-            self.receive(payload)
-            return
-        request = json.loads(payload)
-        if command == "CREDIT":
-            with self.credit:
-                self.bytes_left += request["bytes"]
-                self.credit.notify_all()
-            return
-        self.stop()
-        if command == "CANCEL":
-            return
-        transfer = request["id"]
-        self.frames.set_transfer(transfer)
-        if command == "READ":
-            self.bytes_left = WINDOW
-            threading.Thread(target=self.read, args=(transfer, request), daemon=True).start()
-        else:
-            self.attempt(transfer, command, request["path"])
+    def add_credit(self, size):
+        with self.credit:
+            self.bytes_left += size
+            self.credit.notify_all()
 
-    def stop(self):
-        """End the current transfer."""
-        self.frames.set_transfer(None)
-        if self.writing is not None:
-            self.writing.close()
-            self.writing = None
+    def use_credit(self, size):
+        """Wait until the server has confirmed enough. Raise `Outdated` if the transfer is cancelled."""
+        with self.credit:
+            while self.bytes_left <= 0 and not self.has_ended:
+                self.credit.wait()
+            self.bytes_left -= size
+        if self.has_ended:
+            raise Outdated
+
+    def close(self):
+        """Wake the thread: the transfer is cancelled."""
         with self.credit:
             self.credit.notify_all()
 
-    def attempt(self, transfer, command, path):
-        """Begin to write a file, or delete one."""
+
+class Files:
+    """The transfers of one session, by number. None of them waits for another."""
+
+    def __init__(self, frames):
+        self.frames = frames
+        self.transfers = {}
+
+    def handle(self, command, payload, data):
+        """Handle a line about files. `data` are the bytes that follow it."""
+        request = json.loads(payload)
+        number = request["id"]
+        if command == "DATA":
+            self.receive(number, request["at"], binascii.a2b_base64(data) if request["base64"] else data)
+        elif command == "CREDIT":
+            if number in self.transfers:
+                self.transfers[number].add_credit(request["bytes"])
+        elif command == "CANCEL":
+            self.cancel(number)
+        elif command == "READ":
+            self.begin_to_read(number, request)
+        elif command == "WRITE":
+            self.begin_to_write(number, request["path"])
+        else:
+            self.delete(Transfer(number), request["path"])
+
+    def cancel(self, number):
+        transfer = self.transfers.pop(number, None)
+        if transfer is not None:
+            self.frames.cancel(transfer)
+            transfer.close()
+
+    def stop(self):
+        """Cancel all transfers."""
+        for number in list(self.transfers):
+            self.cancel(number)
+
+    def begin_to_write(self, number, path):
         try:
-            if command == "WRITE":
-                self.writing = Writing(transfer, path)
+            self.transfers[number] = Writing(number, path)
+        except (OSError, ValueError, InvalidPath) as error:
+            self.fail(Transfer(number), error)
+
+    def receive(self, number, at, data):
+        """Write the next bytes of a file. A line without bytes ends it. After a failure, the rest is dropped."""
+        writing = self.transfers.get(number)
+        if writing is None:
+            return
+        try:
+            writing.check_offset(at)
+            if data:
+                writing.write(data)
                 return
+            writing.finish()
+        except (OSError, ValueError) as error:
+            self.fail(writing, error)
+        else:
+            self.frames.end_transfer(writing, None, "")
+        del self.transfers[number]
+        writing.close()
+
+    def delete(self, transfer, path):
+        try:
             names = names_of(path)
             folder = parent_of(names, create=False)
             try:
@@ -154,65 +207,46 @@ class Files:
         except (OSError, ValueError, InvalidPath) as error:
             self.fail(transfer, error)
         else:
-            self.done(transfer, None, "")
+            self.frames.end_transfer(transfer, None, "")
 
-    def receive(self, payload):
-        """Write the next bytes of a file. An empty line ends it. After a failure, the rest is dropped."""
-        writing = self.writing
-        if writing is None:
-            return
+    def begin_to_read(self, number, request):
+        self.transfers = {each: kept for each, kept in self.transfers.items() if not kept.has_ended}
+        self.transfers[number] = reading = Reading(number)
         try:
-            if payload:
-                writing.write(binascii.a2b_base64(payload))
-                return
-            writing.finish()
-        except (OSError, ValueError) as error:
-            self.stop()
-            self.frames.set_transfer(writing.transfer)
-            self.fail(writing.transfer, error)
-        else:
-            writing.close()
-            self.writing = None
-            self.done(writing.transfer, None, "")
+            threading.Thread(target=self.read, args=(reading, request), daemon=True).start()
+        except RuntimeError as error:  # the program has as many processes and threads as it may
+            self.fail(reading, error)
 
-    def read(self, transfer, request):
+    def read(self, reading, request):
         """Send what `request` asks for: lists of files, or their contents. Runs in a thread."""
 
         def send(kind, payload):
             if kind in (DATA, FILE):
-                self.wait_for_credit(transfer, len(payload) if kind == DATA else FILE_COST)
-            self.frames.send_file(transfer, kind, payload)
+                reading.use_credit(len(payload) if kind == DATA else FILE_COST)
+            self.frames.send_transfer(reading, kind, payload)
 
         try:
             collect(request, send, SessionCollection)
-            self.done(transfer, None, "")
+            self.frames.end_transfer(reading, None, "")
         except Outdated:
             return
         except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-            self.fail(transfer, error)
-
-    def wait_for_credit(self, transfer, size):
-        with self.credit:
-            while self.bytes_left <= 0:
-                if self.frames.transfer != transfer:
-                    raise Outdated
-                self.credit.wait(1.0)
-            self.bytes_left -= size
+            self.fail(reading, error)
 
     def fail(self, transfer, error):
+        """Send why a transfer has failed."""
         code = CODES.get(getattr(error, "errno", None), "error")
         if isinstance(error, InvalidPath):
             code = "invalid_path"
         # The text of an OSError has the name of the temporary file.
         text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        self.done(transfer, code, text[:500])
-
-    def done(self, transfer, error, message):
-        self.frames.send_event("file_done", id=transfer, error=error, message=message)
+        self.frames.end_transfer(transfer, code, text[:500])
 
 
 class SessionCollection(Collection):
     """Collects files that may change meanwhile. With `request["list"]`, it sends only their names and sizes."""
+
+    piece_bytes, encode = FILE_PIECE, staticmethod(bytes)
 
     def __init__(self, request, send):
         super().__init__(request, send)

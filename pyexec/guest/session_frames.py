@@ -4,15 +4,26 @@ The frames are outside of the program's reach, and do not count as its memory (s
 supervisor of a session (see bootstrap.py)."""
 
 import json
+import os
 import threading
 
 from pyexec.guest.wire import HEADER, PIECE, send, send_data
 
-SESSION = b"V"
+SESSION, TRANSFER = b"V", b"M"
+"""A TRANSFER frame is a header with the kind of another frame and the id of a transfer, and the payload of that frame.
+The bytes of files in it are no base64: Docker keeps no log of a session."""
 
 
 class Outdated(Exception):
-    """The server has begun a new connection, or has cancelled the transfer."""
+    """The transfer has ended: it was cancelled, or the server has begun a new connection."""
+
+
+class Transfer:
+    """A transfer of files. `has_ended` changes under the lock of the frames: no more of them are sent then."""
+
+    def __init__(self, number):
+        self.number = number
+        self.has_ended = False
 
 
 class CellFrames:
@@ -52,8 +63,6 @@ class Frames:
         """Frames sent for the current or last cell, until the server confirms its end."""
         self.end = None
         """The outcome of that cell."""
-        self.transfer = None
-        """The id of the transfer that may send."""
 
     def begin_cell(self, nonce):
         self.nonce, self.cell, self.end = nonce, CellFrames(), None
@@ -76,8 +85,7 @@ class Frames:
             self.begin_cell(None)
 
     def synchronize(self, generation, token):
-        """Answer SYNC, then send the cell's frames again. A transfer of files ends, because its reader is gone."""
-        self.set_transfer(None)
+        """Answer SYNC, then send the cell's frames again."""
         self.send_event(
             "synced", token=token, generation=generation, cell=self.nonce, ended=self.end is not None
         )
@@ -92,13 +100,32 @@ class Frames:
         with self.lock:
             send(SESSION, payload)
 
-    def set_transfer(self, transfer):
+    def cancel(self, transfer):
+        """Send no more frames of a transfer."""
         with self.lock:
-            self.transfer = transfer
+            transfer.has_ended = True
 
-    def send_file(self, transfer, kind, payload):
-        """Send a frame of a transfer. Raise `Outdated` if it is not the current one."""
+    def send_transfer(self, transfer, kind, payload):
+        """Send a frame of a transfer. Raise `Outdated` if the transfer has ended."""
+        head = HEADER.pack(TRANSFER, HEADER.size + len(payload)) + HEADER.pack(kind, transfer.number)
         with self.lock:
-            if transfer != self.transfer:
+            if transfer.has_ended:
                 raise Outdated
-            send(kind, payload)
+            write_all([head, payload, b"\n"])
+
+    def end_transfer(self, transfer, error, message):
+        """Send how a transfer has ended, and no more frames of it."""
+        document = {"event": "transfer_ended", "id": transfer.number, "error": error, "message": message}
+        with self.lock:
+            if not transfer.has_ended:
+                transfer.has_ended = True
+                send(SESSION, json.dumps(document).encode())
+
+
+def write_all(pieces):
+    """Write pieces to standard output, without joining them first: they can be large."""
+    written = os.writev(1, pieces)
+    if written < sum(map(len, pieces)):  # a signal has interrupted it
+        rest = memoryview(b"".join(pieces))[written:]
+        while rest:
+            rest = rest[os.write(1, rest) :]

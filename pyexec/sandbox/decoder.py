@@ -25,15 +25,16 @@ from pyexec.sandbox.protocol import (
     ReportChunk,
     Retired,
     Started,
+    TransferFrame,
     Unpacked,
 )
 from pyexec.sandbox.session_protocol import (
     CellEnded,
-    FileDone,
     LineRefused,
     Restarted,
     SessionFrame,
     Synced,
+    TransferEnded,
 )
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
@@ -41,6 +42,7 @@ NUMBERS_MAX = 2**53
 """Larger integers are not exact in the JSON parsers of some clients."""
 _CODE_CHARACTERS, _MESSAGE_CHARACTERS = 64, 1000
 _HEADER = wire.HEADER
+_COLLECTED_KINDS = {collector.FILE, collector.SKIPPED, collector.COLLECTED}
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
 
 
@@ -60,14 +62,15 @@ class Decoder:
             end = _HEADER.size + length
             if len(self._buffer) <= end:
                 return
-            payload = bytes(self._buffer[_HEADER.size : end])
             if self._buffer[end] != ord("\n"):
                 raise SandboxBroken("a frame does not end with a newline")
+            with memoryview(self._buffer)[_HEADER.size : end] as payload:
+                frame = decode_frame(kind, payload)
             del self._buffer[: end + 1]
-            yield decode_frame(kind, payload)
+            yield frame
 
 
-def decode_frame(kind: bytes, payload: bytes) -> Frame:
+def decode_frame(kind: bytes, payload: bytes | memoryview) -> Frame:
     """Return the frame. Raise `SandboxBroken` if it is invalid."""
     if kind in _STREAMS:
         return OutputChunk(_STREAMS[kind], _bytes(payload))
@@ -75,9 +78,11 @@ def decode_frame(kind: bytes, payload: bytes) -> Frame:
         return ReportChunk(_bytes(payload))
     if kind == collector.DATA:
         return FileChunk(_bytes(payload))
+    if kind == session_frames.TRANSFER:
+        return _transfer_frame(payload)
     if kind == wire.UNPACKED:
         return Unpacked()
-    document = _document(payload or b"{}")
+    document = _document(bytes(payload) or b"{}")
     try:
         if kind == wire.STARTED:
             return _started(document)
@@ -100,6 +105,19 @@ def decode_frame(kind: bytes, payload: bytes) -> Frame:
     except (KeyError, TypeError, ValueError) as error:
         raise SandboxBroken(f"a {kind!r} frame has missing or invalid fields") from error
     raise SandboxBroken(f"a frame has an unknown kind: {kind!r}")
+
+
+def _transfer_frame(payload: bytes | memoryview) -> TransferFrame:
+    if len(payload) < _HEADER.size:
+        raise SandboxBroken("a frame of a transfer has no header")
+    kind, number = _HEADER.unpack_from(payload)
+    content = payload[_HEADER.size :]
+    if kind == collector.DATA:
+        return TransferFrame(number, FileChunk(bytes(content)))
+    frame = decode_frame(kind, content) if kind in _COLLECTED_KINDS else None
+    if not isinstance(frame, FileHeader | FileSkipped | FilesCollected):
+        raise SandboxBroken(f"a transfer has a frame of the kind {kind!r}")
+    return TransferFrame(number, frame)
 
 
 def _started(document: dict[str, Any]) -> Started:
@@ -139,9 +157,9 @@ def _session_frame(document: dict[str, Any]) -> SessionFrame:
             )
         case "restarted":
             return Restarted(_text(document["reason"])[:_CODE_CHARACTERS])
-        case "file_done":
+        case "transfer_ended":
             error = _optional_text(document["error"])
-            return FileDone(
+            return TransferEnded(
                 id=_count(document["id"]),
                 error=None if error is None else error[:_CODE_CHARACTERS],
                 message=_text(document["message"])[:_MESSAGE_CHARACTERS],
@@ -187,7 +205,7 @@ def _document(payload: bytes) -> dict[str, Any]:
     return document
 
 
-def _bytes(payload: bytes) -> bytes:
+def _bytes(payload: bytes | memoryview) -> bytes:
     try:
         return binascii.a2b_base64(payload)
     except ValueError as error:

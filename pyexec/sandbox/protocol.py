@@ -152,6 +152,14 @@ class FilesCollected:
     skipped_patterns: tuple[SkippedPattern, ...] = ()
 
 
+@frozen
+class TransferFrame:
+    """A frame of a transfer of files of a session."""
+
+    id: int
+    frame: FileHeader | FileChunk | FileSkipped | FilesCollected
+
+
 Frame = (
     Ready
     | Retired
@@ -165,6 +173,7 @@ Frame = (
     | FileChunk
     | FileSkipped
     | FilesCollected
+    | TransferFrame
     | SessionFrame
 )
 

@@ -11,12 +11,15 @@ import anyio
 from pyexec.aio import FailureLog, retry
 from pyexec.errors import ContainerGone, EngineError, SandboxBroken, Unavailable
 from pyexec.guest import wire
+from pyexec.guest.session_lines import DATA_BYTES_MAX
 from pyexec.ports import Container, Engine
 from pyexec.sandbox.decoder import decode_frame
 from pyexec.sandbox.frame_stream import RETRY_SECONDS, FrameStream
 from pyexec.sandbox.session_protocol import Synced, json_line
 
 SYNC_SECONDS = 10.0
+FLUSH = b" " * DATA_BYTES_MAX + b"\n"
+"""Ends a line, and the bytes after a line, that the last connection has begun."""
 UNRELATED_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of earlier frames that may arrive before the answer."""
 ANSWER_BYTES_MAX = 1024
@@ -111,8 +114,7 @@ async def attach(engine: Engine, container_id: str, generation: int) -> tuple[Fr
     try:
         with anyio.fail_after(SYNC_SECONDS):
             token = new_token()
-            # The newline ends a line that the last connection has begun.
-            await container.write(b"\n" + json_line("SYNC", generation, token=token))
+            await container.write(FLUSH + json_line("SYNC", generation, token=token))
             synced, rest = await _find_answer(container, token)
             return FrameStream(engine, container, rest), synced
     except BaseException as error:

@@ -9,9 +9,10 @@ from attrs import asdict, frozen
 
 from pyexec.domain.events import Usage
 from pyexec.guest import wire
+from pyexec.guest.session_lines import DATA_BYTES_MAX, MARK
 
-DATA_BYTES = 192 * 1024
-"""Bytes of a file in one line."""
+DATA_BYTES = DATA_BYTES_MAX * 3 // 4
+"""Bytes of a file after one line. They fit in base64, too."""
 CODE_BYTES = 32 * 1024
 """Bytes of a cell's code in one line. The supervisor passes each of them on in one message."""
 
@@ -79,7 +80,7 @@ class Restarted:
 
 
 @frozen(kw_only=True)
-class FileDone:
+class TransferEnded:
     """A transfer of files has ended. `error` is a code, or None; `message` explains it."""
 
     id: int
@@ -94,7 +95,7 @@ class LineRefused:
     message: str
 
 
-SessionFrame = Synced | CellEnded | Restarted | FileDone | LineRefused
+SessionFrame = Synced | CellEnded | Restarted | TransferEnded | LineRefused
 
 
 def session_plan_frame(plan: SessionPlan, generation: int, token: str) -> bytes:
@@ -103,14 +104,32 @@ def session_plan_frame(plan: SessionPlan, generation: int, token: str) -> bytes:
     return wire.HEADER.pack(wire.PLAN, len(payload)) + payload
 
 
-def line(command: str, generation: int, payload: bytes) -> bytes:
-    """Encode a line."""
-    return b"%s %d %08x %s\n" % (command.encode(), generation, binascii.crc32(payload), payload)
+def line(command: str, generation: int, payload: bytes, data: bytes = b"") -> bytes:
+    """Encode a line, and the bytes that follow it."""
+    head = b"%s %d %08x " % (command.encode(), generation, binascii.crc32(payload))
+    return b"".join((MARK, head, payload, b"\n", data, b"\n" if data else b""))
 
 
 def json_line(command: str, generation: int, **document: object) -> bytes:
     """Encode a line with a JSON document."""
     return line(command, generation, json.dumps(document).encode())
+
+
+def file_data(transfer: int, at: int, data: bytes) -> tuple[bytes, bytes]:
+    """Return the payload of a DATA line, and the bytes that follow it. `at` is their offset. No bytes end the file.
+
+    They are the bytes of the file as they are. The supervisor must never take them for a line, so those that contain
+    the beginning of one are sent as base64."""
+    if is_base64 := MARK in data:
+        data = binascii.b2a_base64(data, newline=False)
+    header = {
+        "id": transfer,
+        "at": at,
+        "bytes": len(data),
+        "crc": binascii.crc32(data),
+        "base64": is_base64,
+    }
+    return json.dumps(header).encode(), data
 
 
 def cell_lines(generation: int, cell: CellStart) -> bytes:

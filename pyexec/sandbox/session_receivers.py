@@ -16,7 +16,7 @@ from pyexec.sandbox.protocol import (
     OutputChunk,
     ReportChunk,
 )
-from pyexec.sandbox.session_protocol import CellEnded, FileDone
+from pyexec.sandbox.session_protocol import CellEnded, TransferEnded
 
 CellFrame = OutputChunk | ReportChunk | CellEnded
 FileFrame = FileHeader | FileChunk | FileSkipped | FilesCollected
@@ -78,13 +78,13 @@ class TransferReceiver:
         self.has_ended = False
         self.error: ExecutorError | None = None
         self._buffered = 0
-        self._send: MemoryObjectSendStream[FileFrame | FileDone]
-        self.frames: MemoryObjectReceiveStream[FileFrame | FileDone]
-        self._send, self.frames = anyio.create_memory_object_stream[FileFrame | FileDone](math.inf)
+        self._send: MemoryObjectSendStream[FileFrame | TransferEnded]
+        self.frames: MemoryObjectReceiveStream[FileFrame | TransferEnded]
+        self._send, self.frames = anyio.create_memory_object_stream[FileFrame | TransferEnded](math.inf)
 
-    def add(self, frame: FileFrame | FileDone) -> None:
+    def add(self, frame: FileFrame | TransferEnded) -> None:
         """Keep a frame for the reader. The supervisor sends no more than the window."""
-        self.has_ended |= isinstance(frame, FileDone)
+        self.has_ended |= isinstance(frame, TransferEnded)
         self._buffered += memory_of(frame)
         if self._buffered > TRANSFER_BYTES_MAX:
             raise SandboxBroken("the sandbox sends more of its files than it may")
@@ -93,7 +93,7 @@ class TransferReceiver:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # the transfer's reader is gone
 
-    def consumed(self, frame: FileFrame | FileDone) -> None:
+    def consumed(self, frame: FileFrame | TransferEnded) -> None:
         """Subtract a frame that the reader has consumed."""
         self._buffered -= memory_of(frame)
 
@@ -123,19 +123,19 @@ class Refusals:
         logger.warning("the supervisor of %s refused a line: %s", name, message)
 
 
-async def pause_after(data: bytes) -> None:
-    """Slow down a hostile image that sends without end what nothing reads."""
-    await anyio.sleep(len(data) / DROPPED_BYTES_PER_SECOND)
+async def pause_after(dropped: int) -> None:
+    """Slow down a hostile image that sends without end what nothing reads. `dropped` are bytes."""
+    await anyio.sleep(dropped / DROPPED_BYTES_PER_SECOND)
 
 
-def window_bytes(frame: FileFrame | FileDone) -> int:
-    """Return how much of the window a frame takes, as the supervisor counts it: that of a chunk is in base64."""
+def window_bytes(frame: FileFrame | TransferEnded) -> int:
+    """Return how much of the window a frame takes, as the supervisor counts it."""
     if isinstance(frame, FileChunk):
-        return (len(frame.data) + 2) // 3 * 4
+        return len(frame.data)
     return FILE_COST if isinstance(frame, FileHeader) else 0
 
 
-def memory_of(frame: FileFrame | FileDone) -> int:
+def memory_of(frame: FileFrame | TransferEnded) -> int:
     """Return about how much memory a frame takes. A hostile image can send frames of any kind."""
     match frame:
         case FileChunk():

@@ -1,6 +1,5 @@
 """The sandbox of an interpreter session: a container whose supervisor runs cells. See docs/design/sessions.md."""
 
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
@@ -11,25 +10,17 @@ import anyio
 from pyexec.domain.output_files import FileLimits
 from pyexec.errors import EngineError, SandboxBroken, Unavailable
 from pyexec.ports import Engine
-from pyexec.sandbox.protocol import (
-    FileChunk,
-    FileHeader,
-    FilesCollected,
-    FileSkipped,
-    Frame,
-    OutputChunk,
-    ReportChunk,
-)
+from pyexec.sandbox.protocol import Frame, OutputChunk, ReportChunk, TransferFrame
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.sandbox.session_connection import SessionConnection, new_token
 from pyexec.sandbox.session_protocol import (
     CellEnded,
     CellStart,
-    FileDone,
     LineRefused,
     Restarted,
     SessionPlan,
     Synced,
+    TransferEnded,
     cell_lines,
     json_line,
     line,
@@ -40,8 +31,7 @@ from pyexec.sandbox.session_transfers import SessionTransfers
 
 OPEN_SECONDS = 30.0
 EMPTY_ARCHIVE = bytes(1024)  # a tar without members
-RESTART_PAUSE_SECONDS = 0.1
-"""No interpreter starts faster, but a hostile image may report any number of restarts."""
+RESTART_PAUSE_SECONDS = 0.1  # no interpreter starts faster; a hostile image may report any number of restarts
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
 
 logger = logging.getLogger(__name__)
@@ -73,6 +63,9 @@ class SessionSandbox:
         self._cell: CellReceiver | None = None
         self._start: CellStart | None = None
         """The cell to send again if the supervisor has not received it."""
+        self._numbered: dict[str, bytes] = {}
+        """The last line of each command that is sent again after a reconnection."""
+        self._last_number = 0
         self._transfers = SessionTransfers(self._write_line)
         self._refusals = Refusals()
 
@@ -185,16 +178,16 @@ class SessionSandbox:
         """Raise `KeyboardInterrupt` in the running cell. Return False if none runs."""
         if self._cell is None or self._cell.ended:
             return False
-        await self._write_line("INTERRUPT")
+        await self._write_numbered("INTERRUPT", nonce=self._cell.nonce)
         return True
 
     async def kill_cell(self, nonce: str) -> None:
         """Interrupt this cell. If it has not ended after two seconds, the supervisor restarts the interpreter."""
-        await self._write_line("KILL", json.dumps({"nonce": nonce}).encode())
+        await self._write_numbered("KILL", nonce=nonce)
 
     async def restart(self) -> None:
         """Restart the interpreter. A cell that runs ends as `killed`; without one, `on_restart` gets `requested`."""
-        await self._write_line("RESTART")
+        await self._write_numbered("RESTART")
 
     async def lease(self) -> None:
         """Renew the lease. Does nothing while the engine does not respond."""
@@ -236,7 +229,7 @@ class SessionSandbox:
     async def _dispatch(self, frame: Frame) -> None:
         if isinstance(frame, OutputChunk | ReportChunk):
             if self._cell is None or self._cell.ended:
-                await pause_after(frame.data)
+                await pause_after(len(frame.data))
             else:
                 await self._cell.add(frame)
         elif isinstance(frame, CellEnded):
@@ -245,9 +238,9 @@ class SessionSandbox:
         elif isinstance(frame, Restarted):
             self.on_restart(frame.reason)
             await anyio.sleep(RESTART_PAUSE_SECONDS)
-        elif isinstance(frame, FileHeader | FileChunk | FileSkipped | FilesCollected | FileDone):
-            if not self._transfers.add(frame) and isinstance(frame, FileChunk):
-                await pause_after(frame.data)
+        elif isinstance(frame, TransferFrame | TransferEnded):
+            if dropped := self._transfers.add(frame):
+                await pause_after(dropped)
         elif isinstance(frame, Synced):
             if frame.generation > self._generation:
                 self.end_reason = FENCED
@@ -267,6 +260,7 @@ class SessionSandbox:
                 self._cell.restart()
             elif self._start is not None:
                 await self._try_to_write(cell_lines(self._generation, self._start))
+        await self._try_to_write(b"".join(self._numbered.values()))
 
     async def _connect(self) -> None:
         """Connect to the container of an adopted session. Set `end_reason` if it has ended."""
@@ -279,10 +273,18 @@ class SessionSandbox:
         self.ready.set()
         logger.info("connected to the sandbox %s of an adopted session", self._connection.name)
 
-    async def _write_line(self, command: str, payload: bytes = b"{}") -> None:
+    async def _write_line(self, command: str, payload: bytes, data: bytes) -> None:
         if self.ended.is_set():
             raise self._broken()
-        await self._connection.write(line(command, self._generation, payload))
+        await self._connection.write(line(command, self._generation, payload, data))
+
+    async def _write_numbered(self, command: str, **request: str) -> None:
+        """Write a line that is sent again after a reconnection."""
+        if self.ended.is_set():
+            raise self._broken()
+        self._last_number += 1
+        self._numbered[command] = json_line(command, self._generation, number=self._last_number, **request)
+        await self._try_to_write(self._numbered[command])
 
     async def _try_to_write(self, data: bytes) -> None:
         """Write a line that is sent again, or is not needed any more, after a reconnection."""

@@ -1,9 +1,10 @@
-"""Transfers of files to and from a session's sandbox, one after another."""
+"""Transfers of files to and from a session's sandbox. None of them waits for the client of another one."""
 
-import binascii
 import json
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import anyio
 from attrs import asdict
@@ -11,39 +12,46 @@ from attrs import asdict
 from pyexec.domain.output_files import UNSAFE, FileLimits, normalize_patterns
 from pyexec.errors import EngineError, ExecutorError, SandboxBroken, SessionFileError, Unavailable
 from pyexec.guest.session_files import WINDOW
-from pyexec.sandbox.session_protocol import DATA_BYTES, FileDone
-from pyexec.sandbox.session_receivers import FileFrame, TransferReceiver, window_bytes
+from pyexec.sandbox.protocol import TransferFrame
+from pyexec.sandbox.session_protocol import DATA_BYTES, TransferEnded, file_data
+from pyexec.sandbox.session_receivers import FileFrame, TransferReceiver, memory_of, window_bytes
 
 CREDIT_BYTES = WINDOW // 4
+TRANSFERS_MAX = 8
+"""Transfers of each kind that run at once. More wait: each takes memory here, and a thread or files in the sandbox."""
 
-WriteLine = Callable[[str, bytes], Awaitable[None]]
-"""Writes a line with this command and payload to the supervisor."""
+WriteLine = Callable[[str, bytes, bytes], Awaitable[None]]
+"""Writes a line with this command and payload to the supervisor, and the bytes that follow it."""
 
 
 class SessionTransfers:
-    """Runs transfers of one session. Each waits for the end of the one before."""
+    """Runs the transfers of one session. Each has its own window for what the supervisor may send."""
 
     def __init__(self, write_line: WriteLine) -> None:
         self._write_line = write_line
-        self._turn = anyio.Semaphore(1)  # not a lock: another task may close an iterator
         self._last_id = 0
-        self._receiver: TransferReceiver | None = None
+        self._receivers: dict[int, TransferReceiver] = {}
+        self._turns = defaultdict[str, anyio.Semaphore](partial(anyio.Semaphore, TRANSFERS_MAX))
+        """By kind: slow clients delay only transfers of their own kind. A lock would not do, because another task may
+        close an iterator."""
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Write a file. Raises `SessionFileError`, or `EngineError` if the connection breaks."""
-        async with self._transfer("WRITE", path=path) as receiver:
+        at = 0
+        async with self._transfer("write", "WRITE", path=path) as receiver:
             async for chunk in chunks:
                 for start in range(0, len(chunk), DATA_BYTES):
                     if receiver.has_ended:
                         break
                     piece = chunk[start : start + DATA_BYTES]
-                    await self._write_line("DATA", binascii.b2a_base64(piece, newline=False))
-            await self._write_line("DATA", b"")
+                    await self._write_line("DATA", *file_data(receiver.id, at, piece))
+                    at += len(piece)
+            await self._write_line("DATA", *file_data(receiver.id, at, b""))
             await _next(receiver)
 
     async def delete(self, path: str) -> None:
         """Delete a file. Raises as `write`."""
-        async with self._transfer("DELETE", path=path) as receiver:
+        async with self._transfer("delete", "DELETE", path=path) as receiver:
             await _next(receiver)
 
     async def read(
@@ -51,54 +59,55 @@ class SessionTransfers:
     ) -> AsyncGenerator[FileFrame, None]:
         """Yield the files that match, last `FilesCollected`. Raises as `write`.
 
-        The caller closes the iterator (`aclosing`), because the next transfer waits for that."""
+        The caller closes the iterator (`aclosing`), because another transfer may wait for that."""
         request = {
             "patterns": normalize_patterns(patterns),
             "unsafe": UNSAFE.pattern,
             "list": only_names,
             **asdict(limits),
         }
-        async with self._transfer("READ", **request) as receiver:
+        async with self._transfer("list" if only_names else "read", "READ", **request) as receiver:
             credit = 0
             while (frame := await _next(receiver)) is not None:
                 yield frame
                 receiver.consumed(frame)
                 credit += window_bytes(frame)
                 if credit >= CREDIT_BYTES:
-                    await self._write_json("CREDIT", bytes=credit)
+                    await self._write_json("CREDIT", id=receiver.id, bytes=credit)
                     credit = 0
 
-    def add(self, frame: FileFrame | FileDone) -> bool:
-        """Take a frame from the sandbox. Return False if it belongs to no transfer."""
-        receiver = self._receiver
-        if receiver is None or (isinstance(frame, FileDone) and frame.id != receiver.id):
-            return False
-        receiver.add(frame)
-        return True
+    def add(self, frame: TransferFrame | TransferEnded) -> int:
+        """Take a frame from the sandbox. Return how many bytes are dropped, because the transfer is over or unknown."""
+        content = frame if isinstance(frame, TransferEnded) else frame.frame
+        receiver = self._receivers.get(frame.id)
+        if receiver is None:
+            return memory_of(content)
+        receiver.add(content)
+        return 0
 
     def fail(self, error: ExecutorError) -> None:
-        """End the current transfer with an error."""
-        if self._receiver is not None:
-            self._receiver.fail(error)
+        """End the current transfers with an error."""
+        for receiver in self._receivers.values():
+            receiver.fail(error)
 
     @asynccontextmanager
-    async def _transfer(self, command: str, **request: object) -> AsyncIterator[TransferReceiver]:
+    async def _transfer(self, kind: str, command: str, **request: object) -> AsyncIterator[TransferReceiver]:
         """Begin a transfer. Cancel it if the block ends before it has."""
-        async with self._turn:
+        async with self._turns[kind]:
             self._last_id += 1
-            receiver = self._receiver = TransferReceiver(self._last_id)
+            receiver = self._receivers[self._last_id] = TransferReceiver(self._last_id)
             try:
                 await self._write_json(command, id=receiver.id, **request)
                 yield receiver
             finally:
-                self._receiver = None
+                del self._receivers[receiver.id]
                 receiver.close()
                 if not receiver.has_ended:
                     with anyio.CancelScope(shield=True), suppress(EngineError, Unavailable, SandboxBroken):
-                        await self._write_json("CANCEL")
+                        await self._write_json("CANCEL", id=receiver.id)
 
     async def _write_json(self, command: str, **document: object) -> None:
-        await self._write_line(command, json.dumps(document).encode())
+        await self._write_line(command, json.dumps(document).encode(), b"")
 
 
 async def _next(receiver: TransferReceiver) -> FileFrame | None:
@@ -107,7 +116,7 @@ async def _next(receiver: TransferReceiver) -> FileFrame | None:
         frame = await receiver.frames.receive()
     except anyio.EndOfStream:
         raise receiver.error or EngineError("the transfer of files has ended") from None
-    if not isinstance(frame, FileDone):
+    if not isinstance(frame, TransferEnded):
         return frame
     if frame.error is not None:
         raise SessionFileError(frame.message, code=frame.error)

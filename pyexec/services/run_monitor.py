@@ -164,11 +164,12 @@ async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -
             for display in run.reports.feed(frame.data):
                 run.write_output(Stream.DISPLAY, display)
         elif isinstance(frame, Exited):
-            return _ended(frame, run)
+            return outcome_of(frame, run)
     raise SandboxBroken("the sandbox ended before it reported how the program ended")
 
 
-def _ended(frame: Exited, run: Run) -> RunOutcome:
+def outcome_of(frame: Exited, run: Run) -> RunOutcome:
+    """Return the outcome that the supervisor has reported."""
     # A requested restart of a session's interpreter kills the running cell, too.
     killed = run.kill_requested.is_set() or frame.interpreter_restarted
     is_known = frame.reason in SUPERVISOR_REASONS or (frame.reason == "killed" and killed)

@@ -11,6 +11,7 @@ from tests.support.api import api_of
 from tests.support.attack import NARROW, POOL, Attack
 from tests.support.containers import deployment_of, until_containers
 from tests.support.server import Server, running_server
+from tests.support.session_sandboxes import Client, SharedSession, connected_engine, open_session, serving
 
 
 @pytest.fixture(scope="package")
@@ -50,3 +51,26 @@ def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
 
     yield make
     subprocess.run(["docker", "rmi", "-f", *names], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def shared(session_image: str) -> Iterator[SharedSession]:
+    async def start() -> str:
+        async with connected_engine() as engine:
+            sandbox = await open_session(engine, session_image, "GREETING=hello")
+            async with serving(sandbox):
+                return sandbox.container_id
+
+    async def remove(container: str) -> None:
+        async with connected_engine() as engine:
+            await engine.remove_container(container)
+
+    container = anyio.run(start)
+    yield SharedSession(container)
+    anyio.run(remove, container)
+
+
+@pytest.fixture
+async def session(shared: SharedSession) -> AsyncIterator[Client]:
+    async with connected_engine() as engine, serving(shared.adopted(engine)) as client:
+        yield client

@@ -18,8 +18,9 @@ from pyexec.sandbox.protocol import (
     Frame,
     OutputChunk,
     ReportChunk,
+    TransferFrame,
 )
-from pyexec.sandbox.session_protocol import FileDone, Synced
+from pyexec.sandbox.session_protocol import Synced, TransferEnded
 
 HEADER = struct.Struct("!cI")
 KINDS = [
@@ -30,6 +31,7 @@ KINDS = [
     collector.DATA,
     collector.COLLECTED,
     session_frames.SESSION,
+    session_frames.TRANSFER,
     b"?",
     b"A",
 ]
@@ -42,7 +44,7 @@ END = {
     "result_truncated": False,
 }
 SYNCED = {"event": "synced", "token": "t", "generation": 2, "cell": None, "ended": False}
-FILE_DONE = {"event": "file_done", "id": 1, "error": None, "message": ""}
+TRANSFER_ENDED = {"event": "transfer_ended", "id": 1, "error": None, "message": ""}
 
 
 def frame(kind: bytes, payload: object) -> bytes:
@@ -65,9 +67,20 @@ def test_file_frames_are_decoded_for_every_chunk_size() -> None:
     assert [found for byte in wire for found in decoder.feed(bytes([byte]))] == expected
 
 
+def test_frames_of_a_transfer_have_raw_bytes() -> None:
+    data = b"\n\0" * 5
+    sent = frame(session_frames.TRANSFER, HEADER.pack(collector.FILE, 7) + b'{"path": "a", "size": 10}')
+    sent += frame(session_frames.TRANSFER, HEADER.pack(collector.DATA, 7) + data)
+    assert decoded(sent) == [TransferFrame(7, FileHeader("a", 10)), TransferFrame(7, FileChunk(data))]
+
+
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
+        (session_frames.TRANSFER, b"N"),
+        (session_frames.TRANSFER, HEADER.pack(collector.FILE, 1) + b"{}"),
+        (session_frames.TRANSFER, HEADER.pack(wire.STDOUT, 1)),
+        (session_frames.TRANSFER, HEADER.pack(session_frames.TRANSFER, 1) * 3),
         (collector.FILE, {"path": "a"}),
         (collector.FILE, {"size": 1}),
         (collector.FILE, {"path": 1, "size": 1}),
@@ -91,8 +104,8 @@ def test_file_frames_are_decoded_for_every_chunk_size() -> None:
         (session_frames.SESSION, {**SYNCED, "generation": float("inf")}),
         (session_frames.SESSION, {**SYNCED, "generation": "2"}),
         (session_frames.SESSION, {**SYNCED, "cell": []}),
-        (session_frames.SESSION, {**FILE_DONE, "id": float("inf")}),
-        (session_frames.SESSION, {**FILE_DONE, "error": {}}),
+        (session_frames.SESSION, {**TRANSFER_ENDED, "id": float("inf")}),
+        (session_frames.SESSION, {**TRANSFER_ENDED, "error": {}}),
         (session_frames.SESSION, {"event": "restarted", "reason": ["requested"]}),
         (session_frames.SESSION, {"event": "error", "message": 1}),
         (b"?", {}),
@@ -109,10 +122,10 @@ def test_a_too_long_frame_is_rejected_at_its_header() -> None:
 
 
 def test_frames_of_a_session_are_decoded() -> None:
-    wire = frame(session_frames.SESSION, SYNCED) + frame(session_frames.SESSION, FILE_DONE)
+    wire = frame(session_frames.SESSION, SYNCED) + frame(session_frames.SESSION, TRANSFER_ENDED)
     assert decoded(wire) == [
         Synced(token="t", generation=2, cell_nonce=None, ended=False),
-        FileDone(id=1, error=None, message=""),
+        TransferEnded(id=1, error=None, message=""),
     ]
 
 
@@ -125,8 +138,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=4,
 )
-fields = ("path", "size", "truncated", *END, *SYNCED, *FILE_DONE)
-events = st.sampled_from(["synced", "restarted", "file_done", "error", "cell_ended"])
+fields = ("path", "size", "truncated", *END, *SYNCED, *TRANSFER_ENDED)
+events = st.sampled_from(["synced", "restarted", "transfer_ended", "error", "cell_ended"])
 claims = st.fixed_dictionaries({}, optional={**dict.fromkeys(fields, values), "event": events | values})
 
 

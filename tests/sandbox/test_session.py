@@ -1,57 +1,20 @@
 """Test the sandbox of an interpreter session with a real engine."""
 
-from collections.abc import AsyncIterator, Iterator
-
 import anyio
 import pytest
 
-from pyexec.domain.output_files import FileLimits
-from pyexec.errors import SandboxRefused, SessionFileError
-from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected
+from pyexec.errors import SandboxRefused
 from pyexec.sandbox.session_protocol import CellStart
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from tests.support.session_sandboxes import (
     Client,
+    SharedSession,
     connected_engine,
     open_session,
     serving,
 )
 
 OK = ("exit", 0, False)
-LIMITS = FileLimits(bytes_max=100 * 2**20)
-
-
-class Shared:
-    """One container for all tests: each adopts it with a generation of its own."""
-
-    container = ""
-    generation = 1
-
-
-@pytest.fixture(scope="module")
-def shared(session_image: str) -> Iterator[Shared]:
-    async def start() -> str:
-        async with connected_engine() as engine:
-            sandbox = await open_session(engine, session_image, "GREETING=hello")
-            async with serving(sandbox):
-                return sandbox.container_id
-
-    async def remove() -> None:
-        async with connected_engine() as engine:
-            await engine.remove_container(Shared.container)
-
-    Shared.container = anyio.run(start)
-    yield Shared()
-    anyio.run(remove)
-
-
-@pytest.fixture
-async def session(shared: Shared) -> AsyncIterator[Client]:
-    Shared.generation += 1
-    async with connected_engine() as engine:
-        sandbox = SessionSandbox.adopt(engine, shared.container, Shared.generation)
-        async with serving(sandbox) as client:
-            yield client
 
 
 async def test_variables_stay_and_the_last_expression_is_the_result(session: Client) -> None:
@@ -172,17 +135,15 @@ async def test_an_import_can_be_interrupted_and_repeated(session: Client) -> Non
     await session.run("!rm -r /work/slow.py /work/__pycache__")
 
 
-async def test_another_replica_reads_a_running_cell_from_its_first_byte(shared: Shared) -> None:
+async def test_another_replica_reads_a_running_cell_from_its_first_byte(shared: SharedSession) -> None:
     async with connected_engine() as engine:
-        Shared.generation += 1
-        first = SessionSandbox.adopt(engine, shared.container, Shared.generation)
+        first = shared.adopted(engine)
         code = "import time\nprint('first', flush=True)\ntime.sleep(1)\nprint('second')\n'value'"
         cell = CellStart(nonce="adopted", code=code, timeout=30, output_bytes=1000, display_bytes=1000)
         async with serving(first):
             async for _ in first.run_cell(cell):
                 break
-            Shared.generation += 1
-            second = SessionSandbox.adopt(engine, shared.container, Shared.generation)
+            second = shared.adopted(engine)
             async with serving(second) as client:
                 assert second.synced is not None
                 assert (second.synced.cell_nonce, second.synced.ended) == ("adopted", False)
@@ -191,72 +152,6 @@ async def test_another_replica_reads_a_running_cell_from_its_first_byte(shared: 
                     await first.ended.wait()
     assert (found.stdout, found.result, found.summary) == ("first\nsecond\n", "'value'", OK)
     assert first.end_reason == "fenced"
-
-
-async def chunks(*data: bytes) -> AsyncIterator[bytes]:
-    for each in data:
-        yield each
-
-
-async def read(
-    session: Client, pattern: str, *, only_names: bool = False
-) -> tuple[dict[str, int], bytes, FilesCollected]:
-    names, content, last = {}, bytearray(), None
-    read = session.sandbox.list_files if only_names else session.sandbox.read_files
-    async for frame in read((pattern,), LIMITS):
-        if isinstance(frame, FileHeader):
-            names[frame.path] = frame.size
-        elif isinstance(frame, FileChunk):
-            content += frame.data
-        elif isinstance(frame, FilesCollected):
-            last = frame
-    assert last is not None
-    return names, bytes(content), last
-
-
-async def test_files_are_written_read_listed_and_deleted(session: Client) -> None:
-    data = bytes(range(256)) * 40_000
-    await session.sandbox.write_file("data/in.bin", chunks(data[:1000], data[1000:]))
-    assert (await session.run("len(open('/work/data/in.bin', 'rb').read())")).result == str(len(data))
-    assert await read(session, "data/in.bin") == ({"data/in.bin": len(data)}, data, FilesCollected(False))
-    assert (await read(session, "data/*", only_names=True))[:2] == ({"data/in.bin": len(data)}, b"")
-    await session.sandbox.delete_file("data/in.bin")
-    with pytest.raises(SessionFileError) as caught:
-        await session.sandbox.delete_file("data/in.bin")
-    assert caught.value.code == "not_found"
-    await session.run("!rm -r /work/data")
-
-
-@pytest.mark.parametrize(
-    ("path", "code"),
-    [
-        ("../x", "invalid_path"),
-        ("/etc/x", "invalid_path"),
-        ("a/./b", "invalid_path"),
-        ("out/x", "not_a_directory"),
-        ("folder", "is_directory"),
-    ],
-)
-async def test_no_path_leaves_work(session: Client, path: str, code: str) -> None:
-    await session.run(
-        "import os\nos.path.lexists('/work/out') or os.symlink('/tmp', '/work/out')\n"
-        "os.makedirs('/work/folder', exist_ok=True)"
-    )
-    with pytest.raises(SessionFileError) as caught:
-        await session.sandbox.write_file(path, chunks(b"x"))
-    assert caught.value.code == code
-    await session.run("!rm -rf /work/out /work/folder")
-
-
-async def test_links_and_pipes_are_replaced_and_never_followed(session: Client) -> None:
-    await session.run("import os; os.mkfifo('/work/pipe'); os.symlink('/tmp/elsewhere', '/work/link')")
-    for name in ("pipe", "link"):
-        with anyio.fail_after(5):
-            assert (await read(session, name))[1] == b""
-            await session.sandbox.write_file(name, chunks(b"new"))
-            assert (await read(session, name))[1] == b"new"
-    assert (await session.run("os.path.exists('/tmp/elsewhere')")).result == "False"
-    await session.run("!rm /work/pipe /work/link")
 
 
 async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Client) -> None:

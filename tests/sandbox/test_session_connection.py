@@ -10,6 +10,7 @@ from attrs import define, field
 from pyexec.errors import ContainerGone, SandboxBroken
 from pyexec.guest import wire
 from pyexec.guest.session_frames import SESSION
+from pyexec.guest.session_lines import LineReader
 from pyexec.ports import Engine
 from pyexec.sandbox.session_connection import attach
 
@@ -27,7 +28,7 @@ class FakeContainer:
     _pieces: list[bytes] = field(factory=list)
 
     async def write(self, data: bytes) -> None:
-        payload = data.strip().split(b" ", 3)[3]
+        ((_, payload, _),) = LineReader(0).feed(data)
         self._pieces = list(self.answers(json.loads(payload)["token"]))
 
     async def read(self) -> bytes | None:

@@ -10,7 +10,7 @@ from pyexec.domain.output_files import SkippedPattern, SkipReason
 from pyexec.errors import SandboxBroken
 from pyexec.guest.session_files import FILE_COST, WINDOW
 from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected, FileSkipped
-from pyexec.sandbox.session_protocol import FileDone
+from pyexec.sandbox.session_protocol import TransferEnded
 from pyexec.sandbox.session_receivers import REFUSALS_MAX, FileFrame, Refusals, TransferReceiver
 
 PATTERNS = (SkippedPattern(number=0, reason=SkipReason.NO_MATCH),) * 1000
@@ -25,7 +25,7 @@ def new_receiver() -> Iterator[TransferReceiver]:
         receiver.close()
 
 
-def add_all(frames: Iterable[FileFrame | FileDone]) -> None:
+def add_all(frames: Iterable[FileFrame | TransferEnded]) -> None:
     with new_receiver() as receiver:
         for frame in frames:
             receiver.add(frame)
@@ -40,11 +40,11 @@ def add_all(frames: Iterable[FileFrame | FileDone]) -> None:
         FileChunk(b"x" * 9000),
         FileChunk(b""),
         FilesCollected(truncated=False, skipped_patterns=PATTERNS),
-        FileDone(id=1, error=None, message=""),
+        TransferEnded(id=1, error=None, message=""),
     ],
     ids=lambda frame: type(frame).__name__,
 )
-async def test_a_sandbox_that_sends_without_end_is_broken(frame: FileFrame | FileDone) -> None:
+async def test_a_sandbox_that_sends_without_end_is_broken(frame: FileFrame | TransferEnded) -> None:
     with pytest.raises(SandboxBroken):
         add_all([frame] * 100_000)
 

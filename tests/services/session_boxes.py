@@ -95,9 +95,9 @@ class SessionBox(Box):
         if self.cell is cell:
             self.finish(1, "timeout")
 
-    def print(self, data: bytes) -> None:
+    def print(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         """Let the cell print."""
-        self.frames.append(OutputChunk(Stream.STDOUT, data))
+        self.frames.append(OutputChunk(stream, data))
         self._announce()
 
     def finish(self, code: int = 0, reason: str = "exit", *, restarted: bool = False) -> None:

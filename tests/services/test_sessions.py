@@ -1,17 +1,20 @@
 """Interpreter sessions: the order of cells, their ends, limits, close and drain, on one or two replicas."""
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 from attrs import evolve
 
 from pyexec.correlation import correlate_trace
 from pyexec.domain.events import Running
+from pyexec.domain.output_log import Stream
 from pyexec.domain.spec import RequestedLimits
 from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import InvalidRequest, KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
 from pyexec.limits import limits_of
 from pyexec.ports import Caller
+from pyexec.services import run_monitor
 from pyexec.services.sessions.cells import CELLS_MAX, Cell
 from pyexec.settings import Settings
 from tests.services.session_boxes import SessionBox
@@ -95,6 +98,23 @@ def test_a_cell_that_the_supervisor_does_not_end_costs_only_its_session(
     assert scene.end(cell)[0] == "failed"
     assert scene.session(stuck).close_reason == "lost"
     assert scene.session(other).is_open
+
+
+def test_a_cell_that_changes_too_often_between_the_streams_ends_and_its_session_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_monitor, "STREAM_CHANGES_MAX", 10)
+    life = scene.start()
+    session = scene.open(life)
+    stopped, after = (scene.send(life, session) for _ in range(2))
+    for stream in [Stream.STDOUT, Stream.STDERR] * 10:
+        scene.call(partial(scene.box().print, b"x", stream))
+    assert scene.end(stopped) == ("failed", "output_limit")
+    error = getattr(scene.state(stopped).terminal, "error", "")
+    assert error == "the program changed 10 times between stdout and stderr and was stopped"
+    assert scene.session(session).is_open
+    scene.finish()
+    assert scene.end(after) == ("completed", None)
 
 
 def test_a_session_of_another_tenant_does_not_exist(scene: Scene) -> None:

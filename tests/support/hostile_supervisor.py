@@ -89,7 +89,7 @@ def lie(how: str) -> None:
             say(start, end, frame(b"X", {**END, "exit_code": 9}))
             time.sleep(3600)
         case "infinite_transfer":
-            document = {"event": "file_done", "id": float("inf"), "error": None, "message": ""}
+            document = {"event": "transfer_ended", "id": float("inf"), "error": None, "message": ""}
             say(start, end)
             time.sleep(0.3)
             say(frame(b"V", document))

@@ -97,6 +97,18 @@ class Client:
         return found
 
 
+@define
+class SharedSession:
+    """One container for the tests of a module. Each adopts it with its own generation."""
+
+    container: str
+    generation: int = 1
+
+    def adopted(self, engine: DockerEngine) -> SessionSandbox:
+        self.generation += 1
+        return SessionSandbox.adopt(engine, self.container, self.generation)
+
+
 async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSandbox:
     """Start a sandbox and open a session of the generation 1 in it."""
     sandbox = SessionSandbox.from_sandbox(engine, await Sandbox.start(engine, session_spec(image)))

@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import AsyncIterator
 
 import aiohttp
+import anyio
 import pytest
 from yarl import URL
 
@@ -47,6 +48,24 @@ async def test_files_are_written_from_a_stream_and_while_a_cell_runs(session: Se
     async with session.api.session.get(f"{session.path}/files/big.bin") as response:
         assert response.headers["Content-Length"] == str(64 * MEBIBYTE)
         assert len(await response.read()) == 64 * MEBIBYTE
+
+
+async def test_clients_that_stop_reading_delay_no_other_transfer_and_no_cell(session: Session) -> None:
+    size = 48 * MEBIBYTE  # more than all buffers on the way
+    code = f"with open('large', 'wb') as file: file.truncate({size})\nopen('small', 'w').write('1')"
+    assert (await session.result(code))["exit_code"] == 0
+    url = f"{session.path}/files/large"
+    async with session.api.session.get(url) as stalled, session.api.session.get(url) as abandoned:
+        for response in (stalled, abandoned):
+            await response.content.readexactly(1)
+        with anyio.fail_after(20):
+            assert (await session.put("new", bytes(MEBIBYTE))).status == 204
+            assert await session.read("new") == (200, bytes(MEBIBYTE))
+            assert await session.files("*") == ["large", "new", "small"]
+            assert (await session.api.request("DELETE", f"{session.path}/files/small")).status == 204
+            assert (await session.result("6 * 7"))["result"] == "42"
+        assert len(await stalled.content.read()) == size - 1
+        abandoned.close()
 
 
 async def test_a_file_that_changes_while_it_is_read_is_no_complete_response(session: Session) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 
 import anyio
+from attrs import evolve
 
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.outcome import RunOutcome
@@ -15,7 +16,7 @@ from pyexec.sandbox.session_protocol import CellEnded, CellStart
 from pyexec.sandbox.session_receivers import CellFrame
 from pyexec.sandbox.session_sandbox import FENCED, SessionSandbox
 from pyexec.services.active_runs import Run
-from pyexec.services.run_monitor import OutputLimits, follow
+from pyexec.services.run_monitor import OutputLimits, follow, outcome_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,10 @@ async def follow_cell(
         kill = partial(killing.start_soon, _kill, run, sandbox, start.nonce, name=f"kill {run.id}")
         try:
             with run.followed(kill), anyio.move_on_after(start.timeout + GRACE_SECONDS):
-                outcome = await follow(run, _frames(sandbox.run_cell(start)), limits)
+                frames = _frames(sandbox.run_cell(start))
+                outcome = await follow(run, frames, limits)
+                if not outcome.reported_by_supervisor:
+                    outcome = await _stop(run, sandbox, start.nonce, frames, outcome)
         except (SandboxBroken, SandboxRefused, EngineError) as error:
             outcome = await _broken_outcome(run, sandbox, error)
         killing.cancel_scope.cancel()
@@ -49,6 +53,17 @@ async def follow_cell(
             errors=(EngineError, Unavailable),
         )
     return outcome or RunOutcome(reason="timeout")
+
+
+async def _stop(
+    run: Run, sandbox: SessionSandbox, start_nonce: str, frames: AsyncIterator[Frame], outcome: RunOutcome
+) -> RunOutcome:
+    """End a cell that exceeds a limit of the output log, and drop what it still prints. The session goes on."""
+    await sandbox.kill_cell(start_nonce)
+    async for frame in frames:
+        if isinstance(frame, Exited):
+            return evolve(outcome_of(frame, run), reason=outcome.reason, detail=outcome.detail)
+    return outcome
 
 
 async def _broken_outcome(run: Run, sandbox: SessionSandbox, error: Exception) -> RunOutcome:
