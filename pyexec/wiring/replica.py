@@ -180,8 +180,10 @@ def assemble(
     deployment_labels = {"pyexec.deployment": stores.deployment, "pyexec.engine": identity.id}
     labels = {**deployment_labels, REPLICA_LABEL: replica_id}
     environments = build_environments(settings, labels, engine, identity, isolation_check, index, meter)
-    has_runs = partial(_has_runs, shared.slots)
-    pool = build_pool(settings, labels, engine, identity, environments, has_runs, meter)
+    slots = shared.slots
+    pool = build_pool(
+        settings, labels, engine, identity, environments, lambda: slots.free < slots.size, meter
+    )
     preparation = Preparation(
         replica=replica_id,
         log=shared.log,
@@ -278,10 +280,6 @@ def _context(
         spool_dir=settings.data_dir,
         traces=shared.traces,
     )
-
-
-def _has_runs(slots: Slots) -> bool:
-    return slots.free < slots.size
 
 
 async def _check_accepting(slots: Slots) -> None:

@@ -15,6 +15,7 @@ from pyexec.services.sessions.cells import CellRunner
 from pyexec.services.sessions.config import SessionsConfig
 from pyexec.services.sessions.directory import SessionDirectory
 from pyexec.services.sessions.opening import Opening
+from pyexec.services.sessions.placement import SessionPlacement
 from pyexec.services.sessions.recovery import SessionRecovery
 from pyexec.services.sessions.sessions import Sessions
 from pyexec.wiring.sandboxes import session_buffer_bytes
@@ -68,7 +69,6 @@ def build_sessions(
             replica=shared.replica_id,
             policy=policy,
             limits=session_limits_of(settings),
-            sessions_max=settings.max_sessions,
             file_limits=FileLimits(
                 bytes_max=2 * settings.max_disk_mb * MEBIBYTE,
                 files_max=FILES_MAX,
@@ -81,7 +81,13 @@ def build_sessions(
         membership=stores.membership,
         cells=cells,
         opening=opening,
-        tenants=shared.slots.tenants,
+        placement=SessionPlacement(
+            replica=shared.replica_id,
+            sessions_max=settings.max_sessions,
+            tenants=shared.slots.tenants,
+            membership=stores.membership,
+            directory=directory,
+        ),
         directory=directory,
     )
     shared.meter.watch(SESSIONS_OPEN, lambda: sessions.open_count)

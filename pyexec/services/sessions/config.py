@@ -9,11 +9,10 @@ from pyexec.domain.spec import Policy
 
 @frozen(kw_only=True)
 class SessionsConfig:
-    """The operator's limits. `sessions_max` is for this replica; `leave_open` is True if another replica can adopt."""
+    """The operator's limits. `leave_open` is True if another replica can adopt."""
 
     replica: str
     policy: Policy
     limits: SessionLimits
-    sessions_max: int
     file_limits: FileLimits
     leave_open: bool

@@ -250,17 +250,11 @@ class OwnedSession:
 
     def _spawn_record(self, reason: str) -> None:
         """Record a restart that no cell reports, such as one between two cells."""
-        if self.state.restarts < RESTARTS_MAX:
-            self._spawn(partial(self._record_restart, reason), "restart of")
-        else:
-            self._count_restart()
+        self._spawn(partial(self._record_restart, reason), "restart of")
 
     async def _record_restart(self, reason: str) -> None:
         if self.state.restarts < RESTARTS_MAX:
             await self._append(InterpreterRestarted(at=now(), nonce=nonce(), reason=reason))
-        self._count_restart()
-
-    def _count_restart(self) -> None:
         self._restarts += 1
         self._changed.notify_all()
 

@@ -14,7 +14,6 @@ from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason
 from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.session_view import SessionView, view_of
-from pyexec.domain.tenants import Tenants
 from pyexec.errors import (
     SESSION_MOVING,
     SHUTTING_DOWN,
@@ -58,7 +57,7 @@ class Sessions:
         membership: Membership,
         cells: CellRunner,
         opening: Opening,
-        tenants: Tenants,
+        placement: SessionPlacement,
         directory: SessionDirectory,
     ) -> None:
         self._config = config
@@ -67,13 +66,7 @@ class Sessions:
         self._membership = membership
         self._cells = cells
         self._opening = opening
-        self._placement = SessionPlacement(
-            replica=config.replica,
-            sessions_max=config.sessions_max,
-            tenants=tenants,
-            membership=membership,
-            directory=directory,
-        )
+        self._placement = placement
         self._directory = directory
         self._owned: dict[str, OwnedSession] = {}
         self._changed = Broadcast()
@@ -282,16 +275,15 @@ class Sessions:
                     return owned
                 session = await self._directory.read(session_id, caller)
                 require_open(session)
-                if session.owner != self._config.replica:
-                    if caller.is_replica:
-                        break
-                    if session.owner in (await self._membership.members()).members:
-                        raise OwnedElsewhere(session.owner or "")
                 if session.owner == self._config.replica:  # it is about to be served here
                     with anyio.move_on_after(POLL_SECONDS):
                         await self._changed.wait()
-                else:
-                    version = (await self._log.all(version)).version
+                    continue
+                if caller.is_replica:
+                    break
+                if session.owner in (await self._membership.members()).members:
+                    raise OwnedElsewhere(session.owner or "")
+                version = (await self._log.all(version)).version
         raise Unavailable(SESSION_MOVING)
 
     def _view(self, session: Session) -> SessionView:
