@@ -121,7 +121,7 @@ class Life:
         self.requests: list[Request] = []
         self.scope = anyio.CancelScope()
         self.stop = Stop()
-        self.stopped_at = 0.0
+        self.stopped_at: float | None = None
         self.left_early: list[str] = []
         """Executions whose programs ran at the end of a shutdown that could have waited longer for them."""
         self.ended = anyio.Event()
@@ -202,7 +202,7 @@ class Life:
                 await anyio.sleep(RETRY_SECONDS)
         finally:
             self.state.context = None
-            if anyio.current_time() < self.stopped_at + DRAIN_SECONDS:
+            if self.stopped_at is not None and anyio.current_time() < self.stopped_at + DRAIN_SECONDS:
                 self.left_early = world.running_executions(self.name)
             await self.replica.recovery.remove_own()
             await membership.leave()
@@ -231,6 +231,7 @@ class Life:
     def crash(self) -> None:
         """Crash as with SIGKILL. The Consul session expires later."""
         self.process.crash()
+        self.stopped_at = None
         self.scope.cancel()
         for request in self.requests:
             request.hang_up()
