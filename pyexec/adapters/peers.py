@@ -30,7 +30,7 @@ RESPONSE_SECONDS = 5.0
 
 A suspended process accepts connections, but never responds."""
 
-PROBE_SECONDS = 5.0
+PROBE_TIMEOUT_SECONDS = 5.0
 """How long a peer may take to answer a probe. The kernel needs 3 s to find out that no machine has an address."""
 NOT_LISTENING = (errno.ECONNREFUSED, errno.EHOSTUNREACH)
 """The errors of a connection if no process listens, or if the container that had the address is gone."""
@@ -67,7 +67,7 @@ class HttpPeers:
             return Liveness.UNKNOWN
         url = f"{member.address.rstrip('/')}/health"
         try:
-            with anyio.fail_after(PROBE_SECONDS):
+            with anyio.fail_after(PROBE_TIMEOUT_SECONDS):
                 async with self._http.get(url, headers=self._headers(Caller())) as response:
                     answering = response.headers.get(REPLICA_HEADER, "")
         except aiohttp.ClientConnectorError as error:

@@ -8,7 +8,6 @@ files below /work, resolves links itself instead of following them, and has a li
 import binascii
 import collections
 import contextlib
-import functools
 import json
 import os
 import re
@@ -72,7 +71,11 @@ class Aborted(Exception):
 class Collection:
     """Sends files, counts what is left of the limits, and records what was not sent."""
 
-    piece_bytes, encode = PIECE, staticmethod(functools.partial(binascii.b2a_base64, newline=False))
+    piece_bytes = PIECE
+
+    def encode(self, data):
+        """Return the form in which bytes of a file are sent."""
+        return binascii.b2a_base64(data, newline=False)
 
     def __init__(self, request, send):
         self.send = send

@@ -246,7 +246,10 @@ class Files:
 class SessionCollection(Collection):
     """Collects files that may change meanwhile. With `request["list"]`, it sends only their names and sizes."""
 
-    piece_bytes, encode = FILE_PIECE, staticmethod(bytes)
+    piece_bytes = FILE_PIECE
+
+    def encode(self, data):
+        return bytes(data)
 
     def __init__(self, request, send):
         super().__init__(request, send)

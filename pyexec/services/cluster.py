@@ -66,7 +66,7 @@ class Cluster:
             with anyio.fail_after(ANNOUNCE_SECONDS):
                 await self._membership.update(evolve(self._member, draining=True))
         except (Unavailable, TimeoutError) as error:
-            logger.warning("the drain could not be announced: %s", error or "no answer from Consul")
+            logger.warning("cannot announce the drain: %s", str(error) or "no answer from Consul")
 
     async def view(self, caller: Caller) -> ClusterView:
         """Return the state of all replicas; for another replica, only of this one. A tenant that does not operate the

@@ -19,7 +19,7 @@ from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.preparation import Preparation
 from pyexec.services.reservation import Reservation
-from pyexec.services.runner import SHUTDOWN, Runner
+from pyexec.services.runner import RELEASED_AT_SHUTDOWN, Runner
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
 
@@ -117,7 +117,7 @@ class InboxWorker:
         except QueueTimeout:
             self.runner.resolve_later(execution_id, "no slot became free on its replica")
         except ShuttingDown:
-            self.runner.resolve_later(execution_id, SHUTDOWN)
+            self.runner.resolve_later(execution_id, RELEASED_AT_SHUTDOWN)
         finally:
             del self._starting[execution_id]
 

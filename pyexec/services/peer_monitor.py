@@ -13,7 +13,7 @@ from pyexec.ports import Liveness, Member, Membership, Peers
 
 logger = logging.getLogger(__name__)
 
-PROBE_SECONDS = 2.0
+PROBE_INTERVAL_SECONDS = 2.0
 MISSES = 3
 """How many probes in a row must find no process before a replica is evicted."""
 
@@ -81,7 +81,7 @@ class PeerMonitor:
             misses = misses + 1 if await self._is_gone(member) else 0
             if misses == MISSES:
                 return
-            await anyio.sleep(PROBE_SECONDS)
+            await anyio.sleep(PROBE_INTERVAL_SECONDS)
 
     async def _is_gone(self, member: Member) -> bool:
         """Return True if the replica has answered before, and its process does not exist now."""

@@ -44,7 +44,7 @@ class Recovery:
     in_doubt: InDoubtResolver
     slots: Slots
     membership: Membership
-    peers: PeerMonitor
+    peer_monitor: PeerMonitor
     corrupt_logs: CorruptLogReporter
     labels: Mapping[str, str]
 
@@ -67,7 +67,7 @@ class Recovery:
         members = await self._members(None)
         async with anyio.create_task_group() as probes:
             while True:
-                self.peers.update(members.members, probes)
+                self.peer_monitor.update(members.members, probes)
                 before = members
                 members = await self._members(before.version)
                 await self._refresh()
@@ -77,9 +77,9 @@ class Recovery:
                     await self.recover_with_retries()
 
     async def _wait_for_return(self, vanished: Collection[Member]) -> None:
-        """Wait until the replicas are members again or their processes are gone, at most `RETURN_SECONDS`."""
+        """Give vanished replicas `RETURN_SECONDS` to return. Skip the wait if all their processes are gone."""
         with anyio.move_on_after(RETURN_SECONDS):
-            if not await self.peers.are_gone(vanished):
+            if not await self.peer_monitor.are_gone(vanished):
                 await anyio.sleep_forever()
 
     async def _refresh(self) -> None:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 REMOVAL_DELAY_SECONDS = 0.05
 """Removing a container occupies the engine's processor for longer than most programs run. The delay leaves the
 processor to the next request of the caller who was just answered."""
-SHUTDOWN = "its replica shuts down"
+RELEASED_AT_SHUTDOWN = "its replica shuts down"
 NOT_CONFIRMED = "the event log did not confirm the start; the code was not started"
 
 
@@ -220,7 +220,7 @@ class Runner:
                 await self.start(run, placement)
                 started = True
             if not started and self._slots.closed and not run.kill_requested.is_set():
-                await self._completion.release(run, SHUTDOWN)
+                await self._completion.release(run, RELEASED_AT_SHUTDOWN)
             elif not started:
                 await self._completion.end(run, RunOutcome(reason="killed"))
         except (Conflict, Unavailable) as error:  # of the log or the blobs: it may still start later
@@ -233,7 +233,7 @@ class Runner:
             error_text = "internal server error before the start; see the server log"
             await self._completion.fail(run, FailureType.INTERNAL, error_text)
         except anyio.get_cancelled_exc_class():
-            await self._completion.release(run, SHUTDOWN)
+            await self._completion.release(run, RELEASED_AT_SHUTDOWN)
             raise
         finally:
             if not started:

@@ -26,17 +26,16 @@ REQUEST_HEADERS = (
     "tracestate",
 )
 RESPONSE_HEADERS = frozenset(
-    (
-        *(
-            "content-type",
-            "content-length",
-            "content-disposition",
-            "cache-control",
-            "location",
-            "retry-after",
-        ),
-        *("traceparent", "tracestate"),
-    )
+    {
+        "content-type",
+        "content-length",
+        "content-disposition",
+        "cache-control",
+        "location",
+        "retry-after",
+        "traceparent",
+        "tracestate",
+    }
 )
 
 

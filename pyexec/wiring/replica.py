@@ -235,7 +235,7 @@ def assemble(
             in_doubt=shared.in_doubt,
             slots=shared.slots,
             membership=stores.membership,
-            peers=PeerMonitor(member=member, membership=stores.membership, peers=stores.peers),
+            peer_monitor=PeerMonitor(member=member, membership=stores.membership, peers=stores.peers),
             corrupt_logs=shared.corrupt_logs,
             labels=deployment_labels,
         ),

@@ -19,7 +19,7 @@ def test_use_a_session_from_the_command_line(program: Program) -> None:
         assert program.run("repl", "--session", session, "-q", stdin=code).stdout == b"3000000\n"
         assert program.run("session", "download", session, "out.bin", "-").stdout == data[::-1]
         assert program.run("session", "delete", session, "in/data.bin").returncode == 0
-        missing = program.run("session", "download", session, "in/data.bin")
+        missing = program.run("session", "download", session, "in/data.bin", "missing")
         assert (missing.returncode, (program.directory / "missing").exists()) == (125, False)
         missing = program.run("session", "delete", session, "in/data.bin")
         assert (missing.returncode, missing.stdout) == (125, b"")

@@ -21,8 +21,12 @@ from tests.support.fake_sessions import FakeSessions, fake_sessions
 from tests.support.mcp import stdio_client, structured, text_of
 
 SESSION_TOOLS = [
-    *("open_session", "close_session", "interrupt_session"),
-    *("list_files", "write_file", "read_file"),
+    "open_session",
+    "close_session",
+    "interrupt_session",
+    "list_files",
+    "write_file",
+    "read_file",
 ]
 SECONDS = {"type": ["number", "null"], "minimum": 1}
 COMPONENTS: dict[str, Any] = {

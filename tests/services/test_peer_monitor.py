@@ -7,7 +7,7 @@ import pytest
 from attrs import define, evolve, field
 
 from pyexec.ports import Liveness, Member, Members
-from pyexec.services.peer_monitor import PROBE_SECONDS, PeerMonitor
+from pyexec.services.peer_monitor import PROBE_INTERVAL_SECONDS, PeerMonitor
 from tests.services.virtual_time import VirtualLoop
 
 ANSWERS, GONE, UNKNOWN = Liveness.ANSWERS, Liveness.GONE, Liveness.UNKNOWN
@@ -56,7 +56,7 @@ def watch(answers: Sequence[Liveness], *listings: Sequence[Member], seconds: flo
 
 def test_a_peer_that_is_gone_three_times_in_a_row_is_evicted() -> None:
     answers = [ANSWERS, GONE, GONE, ANSWERS, GONE, GONE, GONE]
-    assert watch(answers, [HERE, PEER]).evicted == [("peer", 6 * PROBE_SECONDS)]
+    assert watch(answers, [HERE, PEER]).evicted == [("peer", 6 * PROBE_INTERVAL_SECONDS)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_only_other_replicas_on_the_same_engine_are_probed() -> None:
 
 
 def test_a_member_that_has_left_is_not_probed_any_more() -> None:
-    cluster = watch([ANSWERS], [HERE, PEER], [HERE], seconds=4.5 * PROBE_SECONDS)
+    cluster = watch([ANSWERS], [HERE, PEER], [HERE], seconds=4.5 * PROBE_INTERVAL_SECONDS)
     assert len(cluster.probed) == 5
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pyexec.domain.events import Adopted, Failed, Finished, Running
 from pyexec.errors import ContainerGone, EngineError
-from pyexec.services.peer_monitor import MISSES, PROBE_SECONDS
+from pyexec.services.peer_monitor import MISSES, PROBE_INTERVAL_SECONDS
 from tests.services.replicas import GOOD, Request
 from tests.services.session_replicas import ENGINE, Scene, SessionLife, checked_scene
 from tests.services.world import ProcessContainer, ProcessEngine
@@ -46,7 +46,7 @@ def test_a_program_is_adopted_before_the_consul_session_of_its_replica_expires()
         first, second = scene.start(), scene.start()
         submit(scene, first)
         scene.call(first.crash)
-        scene.wait(MISSES * PROBE_SECONDS + 0.5)
+        scene.wait(MISSES * PROBE_INTERVAL_SECONDS + 0.5)
         (log,) = scene.world.written.values()
         assert (log[-1].writer, type(log[-1].event)) == (second.name, Adopted)
 

@@ -6,7 +6,7 @@ import pytest
 
 from pyexec.errors import Unavailable
 from pyexec.guest.wire import LEASE_SECONDS
-from pyexec.services.peer_monitor import MISSES, PROBE_SECONDS
+from pyexec.services.peer_monitor import MISSES, PROBE_INTERVAL_SECONDS
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
 from tests.services.session_replicas import ENGINE, ID_CLOCK, Scene, checked_scene, scripted
 
@@ -189,7 +189,7 @@ def test_a_replica_that_crashes_is_evicted_before_its_consul_session_expires(sce
     session = scene.open(first)
     cell = scene.send(first, session)
     scene.call(first.crash)
-    scene.wait(MISSES * PROBE_SECONDS + 0.5)
+    scene.wait(MISSES * PROBE_INTERVAL_SECONDS + 0.5)
     assert scene.session(session).owner == second.name
     scene.finish()
     assert scene.end(cell) == ("completed", None)

@@ -45,7 +45,7 @@ async def test_only_an_address_on_which_no_process_listens_shows_that_it_is_gone
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A suspended process accepts connections, because the kernel does it."""
-    monkeypatch.setattr(peers_module, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(peers_module, "PROBE_TIMEOUT_SECONDS", 0.2)
     (port,) = free_ports(["one"]).values()
     address = f"http://127.0.0.1:{port}"
     assert await probe(address) is Liveness.GONE

@@ -94,8 +94,8 @@ export class Cell {
 
   #finish(result) {
     this.#close();
-    const took = result.duration_ms === undefined ? null : h("span", { class: "muted" }, timeOf(result.created_at));
-    this.#head.replaceChildren(badge(result.status, result.exit_code), h("strong", {}, outcomeOf(result)), took ?? "");
+    const started = h("span", { class: "muted" }, timeOf(result.created_at));
+    this.#head.replaceChildren(badge(result.status, result.exit_code), h("strong", {}, outcomeOf(result)), started);
     this.#end.replaceChildren(...detailsOf(result), result.interpreter_restarted ? h("p", { class: "notice" }, "The interpreter was restarted: its variables are lost.") : "");
   }
 
