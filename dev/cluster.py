@@ -77,7 +77,7 @@ def _print_addresses(urls: list[str], agent: ConsulAgent, home: Path) -> None:
 def _wait_for_exit(replicas: dict[str, ServerProcess], agent: ConsulAgent) -> None:
     """Wait until all servers have exited, and print the output of each, and why it exited without being asked to.
 
-    Raise a `SetupError` if Consul exits, or if all servers exit so and one of them has failed."""
+    Raise a `SetupError` if Consul exits, or if all servers exit unexpectedly and one has failed."""
     running = dict(replicas)
     stopping = failed = False
     while running:

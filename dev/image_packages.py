@@ -77,7 +77,7 @@ def install(target: Interpreter) -> Path:
             "--directory",
             packages,
         ]
-        # Programs for the interpreter of .venv, and the other build of uv.
+        # Leave out bin: its scripts name the interpreter of .venv, and its uv is not static.
         run([*tar, f"--file={FOLDER / 'packages.tar'}", "--exclude=./bin", "."], _PURPOSE)
     _STAMP.write_text(wanted)
     return FOLDER

@@ -42,7 +42,7 @@ def run(argv: list[str], purpose: str, environment: dict[str, str] | None = None
 
 
 def describe_exit(code: int) -> str:
-    """Say why a service ended that was not asked to, for example "was killed by SIGKILL"."""
+    """Describe an unexpected exit, for example "was killed by SIGKILL"."""
     if code == 0:  # a service ends without an error only after such a signal
         return "was stopped by another process (SIGTERM or SIGINT)"
     if code < 0:

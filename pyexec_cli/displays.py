@@ -56,7 +56,9 @@ async def output_displays(
 
 def _display_of_value(result: Result) -> Display | None:
     """Return the display of the last expression, if it has one. Figures may follow it."""
-    texts = [each for each in result.displays if each.data.get("text/plain") == result.result is not None]
+    if result.result is None:
+        return None
+    texts = [each for each in result.displays if each.data.get("text/plain") == result.result]
     return texts[-1] if texts else None
 
 

@@ -31,9 +31,8 @@ class _SignalHandler:
                 if self.first is None:
                     self.first = number
                     self.group.start_soon(self._interrupt, name="interrupt")
-                elif (
-                    number != signal.SIGHUP
-                ):  # the kernel and the shell both send it when a terminal is closed
+                # A closed terminal sends SIGHUP twice: from the kernel and from the shell.
+                elif number != signal.SIGHUP:
                     _exit_at_once(number)
 
     async def _interrupt(self) -> None:

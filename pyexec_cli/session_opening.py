@@ -35,7 +35,9 @@ class Opening:
             session = await client.open_session(source, **options)
         except anyio.get_cancelled_exc_class():
             # The server stops opening a session if the connection is closed, but it may just have opened it.
-            self.console.error("no session opened; to be sure, see: python-executor session list")
+            self.console.error(
+                "cancelled; a session may still be open: check with python-executor session list"
+            )
             raise
         finally:
             self.console.status_line.close()

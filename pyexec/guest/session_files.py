@@ -83,7 +83,7 @@ class Writing(Transfer):
     def check_offset(self, at):
         """Raise `ValueError` if bytes are missing: lines can get lost if an earlier owner of the session writes."""
         if at != self.size:
-            raise ValueError("%d bytes have arrived, but the next ones are those at %d" % (self.size, at))
+            raise ValueError("expected offset %d, got %d" % (self.size, at))
 
     def write(self, data):
         self.size += len(data)

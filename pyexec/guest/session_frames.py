@@ -11,7 +11,7 @@ from pyexec.guest.wire import HEADER, PIECE, send, send_data
 
 SESSION, TRANSFER = b"V", b"M"
 """A TRANSFER frame is a header with the kind of another frame and the id of a transfer, and the payload of that frame.
-The bytes of files in it are no base64: Docker keeps no log of a session."""
+File data in it is raw, not base64: Docker keeps no log of a session."""
 
 
 class Outdated(Exception):

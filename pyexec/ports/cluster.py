@@ -27,7 +27,7 @@ class Member:
     slots: int
     version: str
     draining: bool = False
-    """True while the replica shuts down. It is given no more executions."""
+    """True while the replica drains. The leader assigns it no executions."""
 
 
 @frozen(kw_only=True)
@@ -112,7 +112,7 @@ class PeerResponse:
 
 
 class Liveness(Enum):
-    """What a probe of a replica found out about its process."""
+    """The result of a probe of another replica."""
 
     ANSWERS = "answers"
     GONE = "gone"

@@ -89,9 +89,8 @@ class InboxWorker:
             self.runner.resolve_later(
                 execution_id, "archive lost: the caller disconnected before the execution started"
             )
-        elif (
-            execution_id not in self._starting and not self.slots.closed
-        ):  # else the leader releases it later
+        # If this replica drains, the leader releases the execution later.
+        elif execution_id not in self._starting and not self.slots.closed:
             self._starting[execution_id] = anyio.CancelScope()
             tasks.start_soon(
                 partial(self._start, execution_id, events), name=f"start assigned {execution_id}"

@@ -60,14 +60,14 @@ class PeerMonitor:
         with scope:
             if member.replica in self._evicted:
                 logger.warning(
-                    "replica %s was evicted, but lives; check that %s is its own address",
+                    "replica %s was evicted before and still answers; check that %s is its own address",
                     member.replica,
                     member.address,
                 )
                 return
             await self._wait_until_gone(member)
             logger.warning(
-                "replica %s does not listen on %s any more; ending its membership",
+                "evicting replica %s: nothing listens on %s",
                 member.replica,
                 member.address,
             )

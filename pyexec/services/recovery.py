@@ -29,8 +29,8 @@ RETURN_SECONDS = 5.0
 adopted before that."""
 RETRY_SECONDS = 1.0
 REACH_SECONDS = 20.0
-"""How long programs that the engine does not let this replica follow are tried again. The leader waits as long by
-default (PYEXEC_ADOPTION_GRACE), and then ends them as lost."""
+"""How long to retry the adoption of programs that the engine does not let this replica follow. Equals the default of
+PYEXEC_ADOPTION_GRACE, after which the leader ends them as lost."""
 
 
 @frozen(kw_only=True)
@@ -58,7 +58,10 @@ class Recovery:
             if not unreached:
                 return
             if anyio.current_time() >= give_up_at:
-                logger.error("cannot adopt %s: the engine does not let this replica follow them", unreached)
+                logger.error(
+                    "giving up the adoption of %s: the engine does not return their containers",
+                    ", ".join(unreached),
+                )
                 return
             await anyio.sleep(RETRY_SECONDS)
 

@@ -107,7 +107,7 @@ class Slots:
                 await self._queued.wait()
 
     def close(self) -> None:
-        """Reject new requests and those in the queue, except those `during_drain`. Slots in use stay valid."""
+        """Reject new and queued requests, except those with `during_drain`. Slots in use stay valid."""
         self.closed = True
         for scope in self._until_closed:
             scope.cancel()

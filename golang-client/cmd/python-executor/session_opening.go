@@ -70,7 +70,7 @@ func (o *opening) close() error {
 	o.lock.Unlock()
 	if isCancelled {
 		// The server stops opening a session if the connection is closed, but it may just have opened it.
-		o.console.error("no session opened; to be sure, see: python-executor session list")
+		o.console.error("cancelled; a session may still be open: check with python-executor session list")
 	}
 	if session == nil || o.keep {
 		return nil

@@ -50,7 +50,7 @@ class Starter:
 
     async def _start(self, kind: SandboxKind, image: Image) -> Sandbox:
         """Start a sandbox. If one has started in this image before, a failure is not the image's: raise `EngineError`,
-        so that the run is tried again."""
+        so that the run is retried."""
         least_mb = self._least_mb.get(image.id)
         try:
             sandbox = await Sandbox.start(

@@ -46,7 +46,8 @@ CLOSE_SECONDS = 10.0
 class Sessions:
     """The sessions of the deployment, as this replica can reach them. `serve` must be running while it is used.
 
-    Methods raise `UnknownSession`, `SessionEnded`, `Unavailable`, or `OwnedElsewhere` for a session of another one."""
+    Methods raise `UnknownSession`, `SessionEnded` or `Unavailable`; `OwnedElsewhere` if another replica owns the
+    session."""
 
     def __init__(
         self,

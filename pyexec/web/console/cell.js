@@ -1,7 +1,7 @@
 // A cell of a session: its code, what it printed and displayed, and how it ended.
 
 import { ApiError, kill } from "./api.js";
-import { badge, h, plural, problem, timeOf } from "./dom.js";
+import { badge, h, problem, timeOf } from "./dom.js";
 import { DisplaysView } from "./displays.js";
 import { bytesOf, follow } from "./events.js";
 import { detailsOf, outcomeOf } from "./outcome.js";
@@ -89,7 +89,7 @@ export class Cell {
     else if (name === "running") this.show("running", "Running");
     else if (name === "adopted") this.show("running", "Running, adopted by another replica");
     else if (name === "kill_requested") this.show("running", "Completing: stopping the code");
-    else if (name === "disconnected") this.show("pending", "Connection lost; trying again");
+    else if (name === "disconnected") this.show("pending", "Connection lost; retrying");
   }
 
   #finish(result) {
@@ -109,9 +109,4 @@ export class Cell {
     await kill(this.id).catch((error) => this.#end.replaceChildren(problem(error)));
     this.stopButton.disabled = false;
   }
-}
-
-/** Say how many cells wait. */
-export function waitingText(count) {
-  return count ? `${plural(count, "cell")} waiting` : null;
 }

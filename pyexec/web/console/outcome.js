@@ -1,4 +1,4 @@
-// Say in words how an execution stands, or how it ended.
+// Say in words how an execution stands, how it ended, and why a session was closed.
 
 import { formatMebibytes, formatSeconds, h } from "./dom.js";
 
@@ -15,6 +15,15 @@ const FAILURES = {
   queue_timeout: "Not started: it waited too long for a free slot.",
   lost: "Lost: its replica or engine died, and no other replica could adopt it.",
   internal: "Failed: an error in the server; see its log.",
+};
+
+const CLOSE_REASONS = {
+  deleted: "Closed by a client.",
+  idle: "Closed, because it was not used.",
+  lifetime: "Closed at the end of its lifetime.",
+  memory: "Closed: it used more memory than its limit.",
+  lost: "Lost: its container or its machine is gone.",
+  shutdown: "Closed, because its server was shut down.",
 };
 
 /** Return one sentence for a result or a summary. */
@@ -38,6 +47,11 @@ function endOf({ exit_code: code, error_type: type, error_line: line }) {
   if (type) return `Ended with ${type}${line ? ` in line ${line}` : ""}.`;
   if (code > 128 && code <= 192) return `Ended by signal ${code - 128}.`;
   return `Ended with exit code ${code}.`;
+}
+
+/** Return one sentence that says why a session was closed. */
+export function closeReason(reason) {
+  return CLOSE_REASONS[reason] ?? "Closed.";
 }
 
 /** Return pairs of label and value: times, exit code, usage. */

@@ -9,7 +9,7 @@ const [QUOTE, BACKSLASH] = [0x22, 0x5c];
 export class OutputFilter {
   #inOutput = false;
   #escaped = false;
-  #tail = ""; // may be the begin of a name
+  #tail = ""; // may be the beginning of a name
 
   /** Return what to keep of a piece, without the last characters. */
   keep(piece) {

@@ -15,7 +15,7 @@ import { token } from "./token.js";
 const LAST_RUN = "pyexec.run";
 const PHASES = {
   submitted: "Queued", claimed: "Claimed by a replica", preparing: "Preparing the environment", released: "Queued again", running: "Running",
-  adopted: "Running, adopted by another replica", kill_requested: "Completing: stopping the program", disconnected: "Connection lost; trying again",
+  adopted: "Running, adopted by another replica", kill_requested: "Completing: stopping the program", disconnected: "Connection lost; retrying",
 };
 
 export const title = "Run";

@@ -2,11 +2,11 @@
 
 import { getJson, request, sleep } from "./api.js";
 import { badge, confirmDialog, copyButton, h, plural, problem, timeOf } from "./dom.js";
-import { Cell, waitingText } from "./cell.js";
+import { Cell } from "./cell.js";
 import { emptyDraft, loadCell, rememberSource, saveCell, sourceOf, sourcesOf } from "./draft.js";
 import { Editor } from "./editor.js";
 import { submitCell } from "./events.js";
-import { closeReason } from "./sessions.js";
+import { closeReason } from "./outcome.js";
 
 const CELLS_MAX = 100; // listed when the page is opened
 const WAIT_SECONDS = 30;
@@ -180,7 +180,7 @@ class SessionPage {
   async #submit(cell, code) {
     const { signal } = this.#follow;
     try {
-      const id = await submitCell(this.path, code, () => cell.show("pending", "The session cannot be reached; trying again"), signal);
+      const id = await submitCell(this.path, code, () => cell.show("pending", "The session cannot be reached; retrying"), signal);
       rememberSource(id, { ...emptyDraft(), code }, this.id);
       cell.accept(id);
       this.#show(id, cell);
@@ -222,4 +222,8 @@ class SessionPage {
   #fail(error) {
     this.errors.replaceChildren(problem(error));
   }
+}
+
+function waitingText(count) {
+  return count ? `${plural(count, "cell")} waiting` : null;
 }

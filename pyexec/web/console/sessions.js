@@ -2,27 +2,15 @@
 
 import { getJson, request, sleep } from "./api.js";
 import { badge, h, plural, problem, timeOf } from "./dom.js";
+import { closeReason } from "./outcome.js";
 
 const WAIT_SECONDS = 30;
 const PAUSE_SECONDS = 1; // between two requests, however busy the server is
 const RETRY_SECONDS = 5;
 const WIDE_ONLY = new Set(["Replica", "Image"]);
 const NONE = "This server has no sessions.";
-const REASONS = {
-  deleted: "Closed by a client.",
-  idle: "Closed, because it was not used.",
-  lifetime: "Closed at the end of its lifetime.",
-  memory: "Closed: it used more memory than its limit.",
-  lost: "Lost: its container or its machine is gone.",
-  shutdown: "Closed, because its server was shut down.",
-};
 
 export const title = "Sessions";
-
-/** Say in words why a session was closed. */
-export function closeReason(reason) {
-  return REASONS[reason] ?? "Closed.";
-}
 
 export function mount(root) {
   const page = new SessionsPage();
