@@ -40,7 +40,7 @@ async def test_on_the_docker_of_this_machine(page: Page) -> None:
         assert '"stdout": "42\\n"' in printed
         execution_id = json.loads(printed[printed.index('{"execution_id"') :])["execution_id"]
         spans = await collector.trace(hashlib.sha256(execution_id.encode()).hexdigest()[:32])
-        assert {"run", "complete"} <= spans.keys()
+        assert {"running", "completing"} <= spans.keys()
     deployment = page.run(
         f"docker exec {page.name} python3 -c \"print(open('/data/deployment').read().strip())\""
     ).strip()

@@ -34,7 +34,7 @@ class Collector:
         with anyio.fail_after(SPAN_SECONDS):
             while True:
                 found = {span.name: (by, span) for by, span in self.spans if span.trace_id.hex() == trace_id}
-                if {"execution", "accept", "queue"} <= found.keys():
+                if {"execution", "accept", "queued"} <= found.keys():
                     return found
                 await self._changed.wait()
 
