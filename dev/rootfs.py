@@ -35,6 +35,8 @@ _UNUSED_STDLIB = (
     "site-packages", "test", "tests", "tkinter", "turtledemo", "EXTERNALLY-MANAGED", "sitecustomize.py",
     "_test*.so", "_ctypes_test*.so", "_xxtestfuzz*.so", "xxlimited*.so", "_curses*.so", "_dbm*.so", "_gdbm*.so",
     "_tkinter*.so", "nis.*.so", "readline*.so",
+    # Replacements in Python for modules in C that are always there; modules that need a terminal or a window.
+    "_pydecimal.py", "_pyio.py", "curses", "turtle.py",
 )  # fmt: skip
 # Sources and headers of C extensions, type stubs, source maps, and tests.
 _UNUSED_PACKAGES = (
