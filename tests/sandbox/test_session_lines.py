@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyexec.sandbox.session_connection import FLUSH
 
 from pyexec.guest.session_frames import CellFrames
 from pyexec.guest.session_lines import DATA_BYTES_MAX, LINE_BYTES_MAX, MARK, LineReader
 from pyexec.guest.wire import PIECE
+from pyexec.sandbox.session_connection import FLUSH
 from pyexec.sandbox.session_protocol import DATA_BYTES, file_data, json_line, line
 
 
