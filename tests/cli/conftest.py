@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -14,7 +15,7 @@ from zlib import crc32
 import pytest
 from attrs import evolve, frozen
 
-from tests.support.fake_sessions import FakeSessions, fake_sessions
+from tests.support.fake_sessions import FakeSession, FakeSessions, fake_sessions
 from tests.support.schedule import once
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,19 @@ def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
         assert piece, f"the output ended with {got!r}, before {wanted!r}"
         got += piece
     return got
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition of the server in memory is true."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.01)
+
+
+def wait_until_running(session: FakeSession) -> None:
+    """Wait until the session runs a cell."""
+    wait_until(lambda: session.running is not None)
 
 
 def interrupt(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.cli.conftest import DEFAULT_SIGNALS, SECONDS, Program, read_until
+from tests.cli.conftest import DEFAULT_SIGNALS, SECONDS, Program, read_until, wait_until, wait_until_running
 from tests.support.fake_sessions import FakeSession, FakeSessions
 
 
@@ -89,8 +89,7 @@ def test_the_repl_on_a_terminal(cli: Program, fake: tuple[str, FakeSessions]) ->
         terminal.expect(b">>> ")
         terminal.type(b"sleep\r")
         session = list(fake[1].sessions.values())[-1]
-        while session.running is None:
-            pass
+        wait_until_running(session)
         terminal.press_ctrl_c()
         terminal.expect(b"KeyboardInterrupt")
         terminal.expect(b">>> ")
@@ -108,11 +107,9 @@ def test_a_second_ctrl_c_kills_the_code(cli: Program, fake: tuple[str, FakeSessi
         terminal.expect(b">>> ")
         terminal.type(b"stubborn\r")
         session = list(fake[1].sessions.values())[-1]
-        while session.running is None:
-            pass
+        wait_until_running(session)
         terminal.press_ctrl_c()
-        while not session.interrupted.is_set():
-            pass
+        wait_until(session.interrupted.is_set)
         terminal.press_ctrl_c()
         terminal.expect(b"killing the code")
         terminal.expect(b"was killed")
@@ -146,8 +143,7 @@ def test_a_signal_ends_the_repl_and_closes_its_own_session(
         session = list(fake[1].sessions.values())[-1]
         if runs:
             terminal.type(b"sleep\r")
-            while session.running is None:
-                pass
+            wait_until_running(session)
         if number == signal.SIGHUP:
             terminal.hang_up()
         else:
@@ -165,8 +161,7 @@ def test_a_signal_ends_the_repl_of_a_pipe(
         with cli.started("repl", *arguments, stdin=subprocess.PIPE) as process:
             process.stdin.write(b"sleep\n")
             session = fake[1].sessions[given] if arguments else wait_for_session(fake[1], given)
-            while session.running is None:
-                pass
+            wait_until_running(session)
             process.send_signal(number)
             assert process.wait(20) == 128 + number
         assert session.is_open == is_open
@@ -174,9 +169,8 @@ def test_a_signal_ends_the_repl_of_a_pipe(
 
 def wait_for_session(fake: FakeSessions, last: str) -> FakeSession:
     """Wait for a session that was opened after the last one."""
-    while (session := list(fake.sessions.values())[-1]).id == last:
-        pass
-    return session
+    wait_until(lambda: list(fake.sessions)[-1] != last)
+    return list(fake.sessions.values())[-1]
 
 
 @pytest.mark.parametrize(
@@ -190,10 +184,9 @@ def wait_for_session(fake: FakeSessions, last: str) -> FakeSession:
 def test_a_session_that_opens_when_a_signal_arrives_is_closed(
     cli: Program, fake: tuple[str, FakeSessions], number: signal.Signals, command: tuple[str, ...]
 ) -> None:
-    fake[1].opening.clear()
-    fake[1].may_open.clear()
+    fake[1].hold_opening()
     with cli.started(*command, "--image", "slow", stdin=subprocess.PIPE) as process:
-        fake[1].opening.wait()
+        assert fake[1].opening.wait(SECONDS)
         process.send_signal(number)
         read_until(process.stderr, b"closing the session as soon as it is open")
         fake[1].may_open.set()
@@ -204,10 +197,9 @@ def test_a_session_that_opens_when_a_signal_arrives_is_closed(
 
 
 def test_ctrl_c_on_a_terminal_ends_a_session_that_opens(cli: Program, fake: tuple[str, FakeSessions]) -> None:
-    fake[1].opening.clear()
-    fake[1].may_open.clear()
+    fake[1].hold_opening()
     with on_a_terminal(cli, "repl", "--image", "slow") as terminal:
-        fake[1].opening.wait()
+        assert fake[1].opening.wait(SECONDS)
         terminal.type(b"\x03")
         terminal.expect(b"closing the session as soon as it is open")
         fake[1].may_open.set()
@@ -218,10 +210,9 @@ def test_ctrl_c_on_a_terminal_ends_a_session_that_opens(cli: Program, fake: tupl
 def test_a_second_ctrl_c_does_not_wait_for_a_session_that_opens(
     cli: Program, fake: tuple[str, FakeSessions]
 ) -> None:
-    fake[1].opening.clear()
-    fake[1].may_open.clear()
+    fake[1].hold_opening()
     with cli.started("repl", "--image", "slow", stdin=subprocess.PIPE) as process:
-        fake[1].opening.wait()
+        assert fake[1].opening.wait(SECONDS)
         process.send_signal(signal.SIGINT)
         read_until(process.stderr, b"closing the session as soon as it is open")
         process.send_signal(signal.SIGINT)

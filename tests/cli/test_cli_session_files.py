@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.cli.conftest import Program
+from tests.cli.conftest import Program, wait_until_running
 from tests.support.fake_sessions import FakeSession, FakeSessions
 
 
@@ -19,8 +19,7 @@ def test_interrupt_and_restart(cli: Program, session: FakeSession) -> None:
     assert (idle.returncode, idle.stdout, idle.stderr) == (0, b"idle\n", b"")
     with cli.started("repl", "--session", session.id, stdin=subprocess.PIPE) as repl:
         repl.stdin.write(b"sleep\n")
-        while session.running is None:
-            pass
+        wait_until_running(session)
         assert cli.run("session", "interrupt", session.id).stdout == b"interrupted\n"
         assert repl.wait(20) == 1
     restarted = cli.run("session", "restart", session.id)
@@ -89,7 +88,7 @@ def test_a_download_that_breaks_fails(cli: Program, session: FakeSession) -> Non
     done = cli.run("session", "download", session.id, "breaks")
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.startswith(b"python-executor: ")
-    assert b"begin".startswith((cli.directory / "breaks").read_bytes())
+    assert (cli.directory / "breaks").read_bytes() == b"begin"
 
 
 def test_a_closed_session_is_an_error(cli: Program, session: FakeSession) -> None:

@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from pyexec.domain.events import Adopted, Failed, Finished, Running
+from pyexec.domain.events import Adopted, Event, Failed, Finished, Running
 from pyexec.errors import ContainerGone, EngineError
 from pyexec.services.peer_monitor import MISSES, PROBE_INTERVAL_SECONDS
 from tests.services.replicas import GOOD, Request
@@ -18,10 +18,10 @@ def submit(scene: Scene, life: SessionLife) -> None:
     scene.call(lambda: scene.world.tasks.start_soon(life.request, request, GOOD), 40)
 
 
-def kinds_after_crash(
+def events_after_crash(
     scene: Scene, patch: pytest.MonkeyPatch, failures: int, error: type[EngineError]
-) -> object:
-    """Crash the owner of a program. Let the engine fail so often to show its container. Return the last events."""
+) -> list[type[Event]]:
+    """Crash the owner of a program while the engine fails `failures` times. Return the types of the later events."""
     first, _ = scene.start(), scene.start()
     submit(scene, first)
     follow, calls = ProcessEngine.follow, count(1)
@@ -55,9 +55,9 @@ def test_a_program_is_adopted_although_the_engine_does_not_show_it_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with checked_scene() as scene:
-        assert kinds_after_crash(scene, monkeypatch, 5, EngineError) == [Running, Adopted, Finished]
+        assert events_after_crash(scene, monkeypatch, 5, EngineError) == [Running, Adopted, Finished]
 
 
 def test_a_program_that_is_gone_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with checked_scene() as scene:
-        assert kinds_after_crash(scene, monkeypatch, 1, ContainerGone) == [Running, Failed]
+        assert events_after_crash(scene, monkeypatch, 1, ContainerGone) == [Running, Failed]

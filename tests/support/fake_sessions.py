@@ -74,6 +74,11 @@ class FakeSessions:
         self.opening = threading.Event()
         self.may_open = threading.Event()
 
+    def hold_opening(self) -> None:
+        """Let the next session in the image `slow` open only when `may_open` is set."""
+        self.opening.clear()
+        self.may_open.clear()
+
     def application(self) -> web.Application:
         application = web.Application(client_max_size=2**30, middlewares=[self.record_token])
         session = "/api/v1/sessions/{id}"

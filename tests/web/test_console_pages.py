@@ -68,7 +68,7 @@ async def test_every_page_fits_on_a_phone(server: Server, paths: Mapping[str, st
             assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
 
 
-async def test_an_idle_page_sends_at_most_one_request_a_second(
+async def test_an_idle_page_sends_at_most_one_request_in_two_seconds(
     server: Server, paths: Mapping[str, str]
 ) -> None:
     """Pages that wait for a change send even less. `tests/services/test_session_directory.py`, `test_list_changes.py`
