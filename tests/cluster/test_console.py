@@ -28,7 +28,7 @@ async def test_the_timeline_of_a_run_that_is_adopted_after_a_crash(scene: OpenSc
                     await expect(page.get_by_role("log")).to_have_text("on\n")
                     await first.kill()
                 await expect(page.locator(".mark.adopted")).to_be_visible(timeout=60_000)
-                await expect(page.locator(".bar.lost")).to_be_visible()
+                await expect(page.locator(".bar.running.lost")).to_be_visible()
                 await expect(page.locator(".headline strong")).to_have_text("Finished.", timeout=60_000)
                 await expect(page.get_by_role("log")).to_have_text("on\nend\n")
                 await expect(page.get_by_role("img", name="Adopted")).to_be_visible()

@@ -95,7 +95,7 @@ async def take_timeline(page: Page, cluster: Cluster, api: Api) -> None:
     await first.kill()
     await api.ended(lost)
     await page.goto(f"{second.url}/#/executions/{lost}")
-    await expect(page.locator(".bar.lost")).to_be_visible()
+    await expect(page.locator(".bar.running.lost")).to_be_visible()
     await expect(outcome(page)).to_have_text("Finished.")
     await take(page, "timeline", 760)
     await page.emulate_media(color_scheme="dark")
