@@ -73,10 +73,6 @@ class Collection:
 
     piece_bytes = PIECE
 
-    def encode(self, data):
-        """Return the form in which bytes of a file are sent."""
-        return binascii.b2a_base64(data, newline=False)
-
     def __init__(self, request, send):
         self.send = send
         self.bytes_left = request["bytes_max"]
@@ -135,7 +131,7 @@ class Collection:
         """Visit an entry, or record why it is skipped."""
         numbers = named | {number for number, _ in deeper}
         try:
-            mode = mode_of(name, folder.fd)
+            mode = os.lstat(name, dir_fd=folder.fd).st_mode
             if not self.exhausted():
                 self.visit(folder, name, mode, wanted, deeper)
             elif not stat.S_ISDIR(mode):
@@ -238,7 +234,10 @@ class Collection:
             if not data:
                 raise Aborted(path)
             size -= len(data)
-            self.send(DATA, self.encode(data))
+            self.send_piece(data)
+
+    def send_piece(self, data):
+        self.send(DATA, binascii.b2a_base64(data, newline=False))
 
     def skip(self, path, reason):
         """Report a path that is skipped, as long as the limits of such reports allow it."""
@@ -289,15 +288,11 @@ def opened_folder(place):
         os.close(folder)
 
 
-def mode_of(name, directory):
-    return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-
-
 def read_entry(place, name):
     """Return the mode of an entry, and the target if it is a link, else None."""
     try:
         with opened_folder(place) as folder:
-            mode = mode_of(name, folder)
+            mode = os.lstat(name, dir_fd=folder).st_mode
             return mode, os.readlink(name, dir_fd=folder) if stat.S_ISLNK(mode) else None
     except FileNotFoundError:
         raise Skip(LINK_BROKEN) from None

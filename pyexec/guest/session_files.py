@@ -248,8 +248,8 @@ class SessionCollection(Collection):
 
     piece_bytes = FILE_PIECE
 
-    def encode(self, data):
-        return bytes(data)
+    def send_piece(self, data):
+        self.send(DATA, data)
 
     def __init__(self, request, send):
         super().__init__(request, send)
