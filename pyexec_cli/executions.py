@@ -67,15 +67,17 @@ async def kill(flags: Flags, execution_id: str) -> int:
 async def list_executions(flags: Flags, status: str | None, limit: int, as_json: bool) -> int:
     """List executions, newest first."""
     console = Console(flags)
-    if not as_json and not flags.quiet:
-        heading = _ROW.format("ID", "STATUS", "EXIT", "CREATED", "DURATION")
-        await console.write("stdout", f"{heading}\n".encode())
+    heading = (
+        "" if as_json or flags.quiet else _ROW.format("ID", "STATUS", "EXIT", "CREATED", "DURATION") + "\n"
+    )
     async with flags.client() as client, aclosing(client.list(status=status, limit=limit)) as executions:
         async for execution in executions:
             line = (
                 printable_json(json.dumps(execution.raw, ensure_ascii=False)) if as_json else _row(execution)
             )
-            await console.write("stdout", f"{line}\n".encode())
+            await console.write("stdout", f"{heading}{line}\n".encode())
+            heading = ""
+    await console.write("stdout", heading.encode())
     return 0
 
 

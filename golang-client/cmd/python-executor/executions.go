@@ -82,10 +82,9 @@ func (a *app) list() *cobra.Command {
 				return err
 			}
 			console := newConsole(&a.flags)
+			var heading []byte
 			if !asJSON && !a.flags.quiet {
-				if err := console.write("stdout", row("ID", "STATUS", "EXIT", "CREATED", "DURATION")); err != nil {
-					return err
-				}
+				heading = row("ID", "STATUS", "EXIT", "CREATED", "DURATION")
 			}
 			listing := pyexec.Listing{Status: pyexec.Status(status.value), Limit: int(limit)}
 			for execution, err := range client.List(command.Context(), listing) {
@@ -96,11 +95,12 @@ func (a *app) list() *cobra.Command {
 				if asJSON {
 					line = append(formatJSON(execution.Raw), '\n')
 				}
-				if err := console.write("stdout", line); err != nil {
+				if err := console.write("stdout", append(heading, line...)); err != nil {
 					return err
 				}
+				heading = nil
 			}
-			return nil
+			return console.write("stdout", heading)
 		},
 	}
 	status.addTo(command, "status", "Show only executions with this status.")
