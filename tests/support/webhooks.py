@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from aiohttp import web
 from attrs import define, field, frozen
 
@@ -88,4 +89,9 @@ async def running_receiver(
         receiver.port = runner.addresses[0][1]
         yield receiver
     finally:
+        transports = [each.transport for each in runner.server.connections]
         await runner.cleanup()
+        for transport in transports:  # with TLS, a connection that is closed waits for its client
+            if transport is not None:
+                transport.abort()
+        await anyio.lowlevel.checkpoint()
