@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 
 const WEIGHT_MAX = 256 * 1024; // a character weighs 1
-const ELEMENT_WEIGHT = 16; // an element costs the browser more than its characters
+const ELEMENT_WEIGHT = 64; // an element costs the browser more than its characters
 const BLOCK = 8 * 1024; // a block ends with the next line
 const BLOCK_MAX = 16 * 1024; // a longer line is cut into several blocks
 const BLOCK_LINES = 256;
