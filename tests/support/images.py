@@ -61,11 +61,15 @@ def own_image(image: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        # Programs of servers that a test killed. The engine may be removing them already.
-        if left := docker("ps", "--quiet", "--filter", f"ancestor={name}"):
-            subprocess.run(["docker", "rm", "--force", *left], check=False, capture_output=True)
-        remove_environments(name)
-        remove_images(f"reference={name}")
+        remove_containers(name)
+        remove_images(f"label={OWNER_LABEL}={owner}")  # also environments and other images made of it
+
+
+def remove_containers(image: str) -> None:
+    """Remove the containers of an image and of images made of it, such as those of servers that a test killed."""
+    if left := docker("ps", "--all", "--quiet", "--filter", f"ancestor={image}"):
+        # The engine may be removing them already.
+        subprocess.run(["docker", "rm", "--force", *left], check=False, capture_output=True)
 
 
 def remove_images(*filters: str) -> None:
@@ -73,9 +77,11 @@ def remove_images(*filters: str) -> None:
     command = ["docker", "events", "--since", str(int(time.time())), "--filter", "event=destroy"]
     with subprocess.Popen([*command, "--format", "{{.ID}}"], stdout=subprocess.PIPE) as events:
         try:
-            while left := found(*filters):
+            left = found(*filters)
+            while left:
                 done = subprocess.run(["docker", "rmi", "--force", *left], check=False, capture_output=True)
-                if done.returncode:
+                before, left = left, found(*filters)
+                if left == before:  # not only parents that were listed before their children
                     ready, _, _ = select.select([events.stdout], [], [], PATIENCE_SECONDS)
                     assert ready, f"{left} are still in use: {done.stderr.decode()}"
                     os.read(ready[0].fileno(), 4096)
@@ -96,4 +102,6 @@ def image_with_ipython(image: str, folder: Path) -> Iterator[str]:
     try:
         yield name
     finally:
-        docker("rmi", "--force", name)
+        # `docker rmi --force` removes only the name of an image whose container is still being removed.
+        remove_containers(name)
+        remove_images(f"reference={name}")
