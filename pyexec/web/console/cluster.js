@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { formatMebibytes, formatSeconds, h, plural, problem } from "./dom.js";
-import { poll } from "./poll.js";
+import { Poll } from "./poll.js";
 
 const SECONDS = 5;
 
@@ -13,19 +13,15 @@ export function mount(root) {
   const summary = h("p", { class: "muted" });
   const body = h("div", {});
   root.append(h("section", {}, h("header", { class: "title" }, h("h1", { tabindex: "-1" }, "Cluster"), summary), errors, body));
-  return poll(SECONDS, async (signal) => {
-    try {
-      const cluster = await getJson("/api/v1/cluster", { signal });
-      errors.replaceChildren();
-      summary.textContent = summaryOf(cluster);
-      body.replaceChildren(...contentsOf(cluster));
-    } catch (error) {
-      if (signal.aborted) return false;
-      errors.replaceChildren(problem(error));
-      return error.status !== 401 && error.status !== 404;
-    }
-    return true;
-  });
+  const read = async (signal) => {
+    const cluster = await getJson("/api/v1/cluster", { signal });
+    errors.replaceChildren();
+    summary.textContent = summaryOf(cluster);
+    body.replaceChildren(...contentsOf(cluster));
+    return SECONDS;
+  };
+  const poll = new Poll(read, (error) => errors.replaceChildren(problem(error)));
+  return () => poll.stop();
 }
 
 function summaryOf({ replicas, leader }) {

@@ -1,12 +1,13 @@
 // The list of executions: newest first, live, loaded page by page while the user scrolls.
 
-import { request, sleep } from "./api.js";
+import { getJson } from "./api.js";
 import { badge, formatSeconds, h, plural, problem, timeOf } from "./dom.js";
 import { outcomeOf } from "./outcome.js";
+import { Poll } from "./poll.js";
 
+const PATH = "/api/v1/executions";
 const PAGE = 100;
-const WAIT_SECONDS = 30;
-const PAUSE_SECONDS = 1; // between two requests, however busy the server is
+const PAUSE_SECONDS = 1; // for each request, however busy the server is
 const STATUSES = ["", "pending", "running", "completed", "failed", "killed"];
 
 export const title = "Executions";
@@ -19,11 +20,10 @@ export function mount(root) {
 }
 
 class ExecutionsPage {
-  #abort = new AbortController();
   #rows = new Map(); // id -> { summary, element }
   #cursors = [null]; // where each loaded page begins
   #next = null; // where the page after them begins
-  #tag = null;
+  #poll = null;
   #tenant = "";
   #loading = false;
 
@@ -49,56 +49,25 @@ class ExecutionsPage {
   start() {
     this.observer = new IntersectionObserver(([entry]) => entry.isIntersecting && this.#loadMore(), { rootMargin: "600px" });
     this.observer.observe(this.more);
-    this.wake = () => document.hidden || this.#restartWait();
-    document.addEventListener("visibilitychange", this.wake);
-    this.#follow(this.#abort.signal);
+    this.#poll = new Poll((signal, list) => this.#read(signal, list), (error) => this.errors.replaceChildren(problem(error)));
   }
 
   leave() {
-    this.#abort.abort();
+    this.#poll.stop();
     this.observer.disconnect();
-    document.removeEventListener("visibilitychange", this.wake);
   }
 
   #restart() {
-    this.#rows.clear();
-    this.body.replaceChildren();
-    [this.#cursors, this.#next] = [[null], null];
-    this.#restartWait();
+    this.#reset();
+    this.#next = null;
+    this.#poll.restart();
   }
 
-  /** Read the list at once. In a list that was hidden, executions may have been deleted without a change. */
-  #restartWait() {
-    this.#abort.abort();
-    this.#abort = new AbortController();
-    this.#tag = null;
-    this.#follow(this.#abort.signal);
-  }
-
-  /** Read the loaded pages again after each change. The server holds the request until there is one. */
-  async #follow(signal) {
-    while (!signal.aborted && !document.hidden) {
-      try {
-        const changed = await this.#refresh(signal);
-        this.errors.replaceChildren();
-        await sleep(PAUSE_SECONDS * changed, signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        this.errors.replaceChildren(problem(error));
-        if (error.status === 401) return;
-        await sleep(5, signal);
-      }
-    }
-  }
-
-  /** Read the first page, and each other page that has an open execution. Return the number of requests. */
-  async #refresh(signal) {
-    const headers = this.#tag ? { "If-None-Match": this.#tag } : {};
-    const wait = this.#tag ? { wait: WAIT_SECONDS } : {};
-    const response = await request(this.#path(null, wait), { headers, signal });
-    if (response.status === 304) return 1;
-    const tag = response.headers.get("ETag");
-    const first = await response.json();
+  /** Read the first page, and each other page that has an open execution. */
+  async #read(signal, list) {
+    const first = await list.read(PATH, this.#query(null));
+    this.errors.replaceChildren();
+    if (!first) return PAUSE_SECONDS;
     const known = [...this.#rows.keys()].reduce((a, b) => (a > b ? a : b), "");
     if (known && first.next_cursor && first.next_cursor > known) this.#reset(); // more than a page is new
     if (this.#cursors.length === 1) this.#next = first.next_cursor;
@@ -106,13 +75,11 @@ class ExecutionsPage {
     let requests = 1;
     for (const cursor of this.#cursors.slice(1)) {
       if (!this.#hasOpen(cursor)) continue;
-      const page = await (await request(this.#path(cursor), { signal })).json();
-      this.#merge(cursor, page);
+      this.#merge(cursor, await this.#page(cursor, signal));
       requests += 1;
     }
-    this.#tag = tag;
     this.#show();
-    return requests;
+    return PAUSE_SECONDS * requests;
   }
 
   #reset() {
@@ -126,11 +93,13 @@ class ExecutionsPage {
     return [...this.#rows].some(([id, { summary }]) => id < cursor && id >= next && (summary.status === "pending" || summary.status === "running"));
   }
 
-  #path(cursor, more = {}) {
-    const query = new URLSearchParams({ limit: PAGE, ...more });
-    if (this.filter.value) query.set("status", this.filter.value);
-    if (cursor) query.set("cursor", cursor);
-    return `/api/v1/executions?${query}`;
+  #query(cursor) {
+    const status = this.filter.value;
+    return { limit: PAGE, ...(status ? { status } : {}), ...(cursor ? { cursor } : {}) };
+  }
+
+  #page(cursor, signal) {
+    return getJson(`${PATH}?${new URLSearchParams(this.#query(cursor))}`, { signal });
   }
 
   async #loadMore() {
@@ -138,7 +107,7 @@ class ExecutionsPage {
     this.#loading = true;
     const cursor = this.#next;
     try {
-      const page = await (await request(this.#path(cursor), { signal: this.#abort.signal })).json();
+      const page = await this.#page(cursor, this.#poll.signal);
       if (cursor !== this.#next) return; // the list was restarted meanwhile
       this.#cursors.push(cursor);
       this.#next = page.next_cursor;

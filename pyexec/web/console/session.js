@@ -1,17 +1,16 @@
 // The page of one session: its state, its cells, and an editor for the next cell.
 
-import { getJson, request, sleep } from "./api.js";
+import { getJson, request } from "./api.js";
 import { badge, confirmDialog, copyButton, h, plural, problem, timeOf } from "./dom.js";
 import { Cell } from "./cell.js";
 import { emptyDraft, loadCell, rememberSource, saveCell, sourceOf, sourcesOf } from "./draft.js";
 import { Editor } from "./editor.js";
 import { submitCell } from "./events.js";
 import { closeReason } from "./outcome.js";
+import { Poll } from "./poll.js";
 
 const CELLS_MAX = 100; // listed when the page is opened
-const WAIT_SECONDS = 30;
 const PAUSE_SECONDS = 1; // between two requests, however busy the server is
-const RETRY_SECONDS = 3;
 
 export const title = "Session";
 
@@ -24,11 +23,10 @@ export function mount(root, id) {
 
 class SessionPage {
   #abort = new AbortController();
-  #follow = new AbortController();
   #cells = new Map(); // execution id -> Cell
   #submitting = Promise.resolve(); // cells run in the order in which they were sent
   #isFollowing = false;
-  #tag = null;
+  #poll = null;
   #saving = null;
 
   constructor(id) {
@@ -64,41 +62,19 @@ class SessionPage {
   start() {
     for (const { id } of sourcesOf(this.id)) this.#show(id, this.#newCell(id));
     addEventListener("pagehide", this.save);
-    this.wake = () => document.hidden || this.#restart();
-    document.addEventListener("visibilitychange", this.wake);
-    this.#restart();
+    this.#poll = new Poll((signal, list) => this.#read(signal, list), (error) => this.#fail(error));
   }
 
   leave() {
     this.#save();
     removeEventListener("pagehide", this.save);
-    document.removeEventListener("visibilitychange", this.wake);
+    this.#poll.stop();
     this.#abort.abort();
-    this.#follow.abort();
   }
 
-  #restart() {
-    this.#abort.abort();
-    this.#abort = new AbortController();
-    this.#tag = null;
-    this.#watch(this.#abort.signal);
-  }
-
-  /** Read the state and the cells again after each change. The server holds the request until there is one. */
-  async #watch(signal) {
-    while (!signal.aborted && !document.hidden) {
-      try {
-        await this.#listCells(signal);
-        if (!(await this.#refresh(signal))) return;
-        await sleep(PAUSE_SECONDS, signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        this.#fail(error);
-        this.#tag = null; // a server that was restarted may count from the beginning
-        if (error.status === 401 || error.status === 404) return;
-        await sleep(RETRY_SECONDS, signal);
-      }
-    }
+  async #read(signal, list) {
+    await this.#listCells(list);
+    return (await this.#refresh(signal)) ? PAUSE_SECONDS : null;
   }
 
   /** Read the state, and return true if the session is open. */
@@ -126,15 +102,11 @@ class SessionPage {
   }
 
   /** Take over the cells of the session, also those that others sent. */
-  async #listCells(signal) {
-    const query = new URLSearchParams({ session_id: this.id, limit: CELLS_MAX, ...(this.#tag ? { wait: WAIT_SECONDS } : {}) });
-    const headers = this.#tag ? { "If-None-Match": this.#tag } : {};
-    const response = await request(`/api/v1/executions?${query}`, { headers, signal });
-    if (response.status === 304) return;
-    const { executions } = await response.json();
-    this.#tag = response.headers.get("ETag");
+  async #listCells(list) {
+    const response = await list.read("/api/v1/executions", { session_id: this.id, limit: CELLS_MAX });
+    if (!response) return;
     await this.#submitting; // a cell may be listed before its response arrives
-    for (const { execution_id: id } of executions.toReversed()) if (!this.#cells.has(id)) this.#show(id, this.#newCell(id));
+    for (const { execution_id: id } of response.executions.toReversed()) if (!this.#cells.has(id)) this.#show(id, this.#newCell(id));
     this.#followNext();
   }
 
@@ -157,7 +129,7 @@ class SessionPage {
   async #followNext() {
     if (this.#isFollowing) return;
     this.#isFollowing = true;
-    const { signal } = this.#follow;
+    const { signal } = this.#abort;
     for (let cell; !signal.aborted && (cell = [...this.#cells.values()].filter((each) => each.isOpen).sort((a, b) => (a.id < b.id ? -1 : 1))[0]); ) {
       await cell.follow(signal);
     }
@@ -178,7 +150,7 @@ class SessionPage {
   }
 
   async #submit(cell, code) {
-    const { signal } = this.#follow;
+    const { signal } = this.#abort;
     try {
       const id = await submitCell(this.path, code, () => cell.show("pending", "The session cannot be reached; retrying"), signal);
       rememberSource(id, { ...emptyDraft(), code }, this.id);

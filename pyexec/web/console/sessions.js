@@ -1,12 +1,11 @@
 // The page "Sessions": open and closed ones, and a form that opens one.
 
-import { getJson, request, sleep } from "./api.js";
+import { getJson } from "./api.js";
 import { badge, h, plural, problem, timeOf } from "./dom.js";
 import { closeReason } from "./outcome.js";
+import { Poll } from "./poll.js";
 
-const WAIT_SECONDS = 30;
 const PAUSE_SECONDS = 1; // between two requests, however busy the server is
-const RETRY_SECONDS = 5;
 const WIDE_ONLY = new Set(["Replica", "Image"]);
 const NONE = "This server has no sessions.";
 
@@ -15,14 +14,11 @@ export const title = "Sessions";
 export function mount(root) {
   const page = new SessionsPage();
   root.append(page.element);
-  page.start();
-  return () => page.leave();
+  const poll = new Poll((_, list) => page.read(list), (error) => page.fail(error));
+  return () => poll.stop();
 }
 
 class SessionsPage {
-  #abort = new AbortController();
-  #tag = null;
-
   constructor() {
     this.errors = h("div", {});
     this.count = h("span", { class: "muted" });
@@ -39,46 +35,13 @@ class SessionsPage {
       form, this.errors, h("div", { class: "scroll" }, this.table));
   }
 
-  start() {
-    this.wake = () => document.hidden || this.#restart();
-    document.addEventListener("visibilitychange", this.wake);
-    this.#restart();
+  async read(list) {
+    const response = await list.read("/api/v1/sessions");
+    if (response) this.#show(response.sessions);
+    return PAUSE_SECONDS;
   }
 
-  leave() {
-    document.removeEventListener("visibilitychange", this.wake);
-    this.#abort.abort();
-  }
-
-  #restart() {
-    this.#abort.abort();
-    this.#abort = new AbortController();
-    this.#tag = null;
-    this.#watch(this.#abort.signal);
-  }
-
-  /** Read the list again after each change. The server holds the request until there is one. */
-  async #watch(signal) {
-    while (!signal.aborted && !document.hidden) {
-      try {
-        await this.#refresh(signal);
-        await sleep(PAUSE_SECONDS, signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        this.#fail(error);
-        this.#tag = null; // a server that was restarted may count from the beginning
-        if (error.status === 401 || error.status === 404) return;
-        await sleep(RETRY_SECONDS, signal);
-      }
-    }
-  }
-
-  async #refresh(signal) {
-    const headers = this.#tag ? { "If-None-Match": this.#tag } : {};
-    const response = await request(`/api/v1/sessions${this.#tag ? `?wait=${WAIT_SECONDS}` : ""}`, { headers, signal });
-    if (response.status === 304) return;
-    const { sessions } = await response.json();
-    this.#tag = response.headers.get("ETag");
+  #show(sessions) {
     const open = sessions.filter((session) => session.status === "open").length;
     this.count.textContent = open ? plural(open, "open session") : "No session is open.";
     this.table.hidden = !sessions.length;
@@ -92,13 +55,13 @@ class SessionsPage {
     try {
       location.hash = `#/sessions/${await open(this.packages.value)}`;
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     }
     this.openButton.disabled = false;
     this.openButton.textContent = "Open a session";
   }
 
-  #fail(error) {
+  fail(error) {
     this.errors.replaceChildren(problem(error.status === 404 ? new Error(NONE) : error));
   }
 }
