@@ -3,7 +3,7 @@
 import { ApiError, kill } from "./api.js";
 import { badge, h, problem, timeOf } from "./dom.js";
 import { DisplaysView } from "./displays.js";
-import { bytesOf, follow } from "./events.js";
+import { follow } from "./events.js";
 import { detailsOf, outcomeOf } from "./outcome.js";
 import { OutputView } from "./output.js";
 
@@ -82,10 +82,8 @@ export class Cell {
   }
 
   #on(name, data) {
-    if (name === "output" || name === "setup") {
-      this.#output.element.hidden = false;
-      this.#output.push(name === "setup" ? "setup" : data.stream, bytesOf(data.data));
-    } else if (name === "display") this.#displays.add(data);
+    if (this.#output.show(name, data)) return;
+    if (name === "display") this.#displays.add(data);
     else if (name === "running") this.show("running", "Running");
     else if (name === "adopted") this.show("running", "Running, adopted by another replica");
     else if (name === "kill_requested") this.show("running", "Completing: stopping the code");

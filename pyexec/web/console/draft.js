@@ -6,6 +6,7 @@ const CELLS = "pyexec.cells";
 const CELLS_MAX = 20; // sessions
 const SOURCES_MAX = 200;
 const SOURCE_CHARACTERS_MAX = 64 * 1024;
+const SAVE_MS = 300;
 const CHARACTERS_MAX = 1024 * 1024; // of all sources; browsers keep 5 MiB for a site
 
 const EXAMPLE = `import sys
@@ -26,6 +27,33 @@ export function loadDraft() {
 
 export function saveDraft(draft) {
   write(DRAFT, draft);
+}
+
+/** Save what the user writes, soon after each change and before the page is left. */
+export class Autosave {
+  #save;
+  #timer = null;
+  #now = () => this.now();
+
+  constructor(save) {
+    this.#save = save;
+    addEventListener("pagehide", this.#now);
+  }
+
+  soon() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(this.#now, SAVE_MS);
+  }
+
+  now() {
+    clearTimeout(this.#timer);
+    this.#save();
+  }
+
+  stop() {
+    this.now();
+    removeEventListener("pagehide", this.#now);
+  }
 }
 
 /** Remember what an execution ran, and in which session: the server may not keep it. */

@@ -55,6 +55,17 @@ export class Editor {
   }
 }
 
+/** Call `run` when the form is submitted, and for Enter with one of the keys: `["ctrlKey"]`. The editor does not see it. */
+export function onRun(form, keys, run) {
+  form.addEventListener("submit", (event) => (event.preventDefault(), run()));
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !keys.some((key) => event[key])) return;
+    event.preventDefault();
+    event.stopPropagation();
+    run();
+  }, true);
+}
+
 function languageOf(text) {
   return text.length > HIGHLIGHTED_MAX ? "plain" : "python";
 }

@@ -68,9 +68,13 @@ export async function submitCell(path, code, waiting, signal) {
     } catch (error) {
       if (signal.aborted || (error instanceof ApiError && error.status !== 503)) throw error;
       waiting(error);
-      await sleep(Math.min(0.25 * 2 ** failures, RETRY_SECONDS_MAX), signal);
+      await backOff(failures, signal);
     }
   }
+}
+
+function backOff(failures, signal) {
+  return sleep(Math.min(0.25 * 2 ** failures, RETRY_SECONDS_MAX), signal);
 }
 
 function post(body) {
@@ -106,7 +110,7 @@ async function followFrom(first, id, listener, signal) {
     if (signal?.aborted) throw new DOMException("left the page", "AbortError");
     failures += 1;
     listener("disconnected", {});
-    await sleep(Math.min(0.25 * 2 ** failures, RETRY_SECONDS_MAX), signal);
+    await backOff(failures, signal);
   }
 }
 

@@ -4,7 +4,7 @@ import { ApiError, download, executionPath, getJson, kill } from "./api.js";
 import { announce, badge, copyButton, formatBytes, formatSeconds, h, problem, timeOf } from "./dom.js";
 import { DisplaysView } from "./displays.js";
 import { requestOf, saveDraft, sourceOf } from "./draft.js";
-import { bytesOf, follow } from "./events.js";
+import { follow } from "./events.js";
 import { detailsOf, factList, outcomeOf } from "./outcome.js";
 import { OutputView } from "./output.js";
 import { TimelineView } from "./timeline.js";
@@ -61,9 +61,8 @@ class ExecutionPage {
   }
 
   #on(name, data) {
-    if (name === "output") this.output.push(data.stream, bytesOf(data.data));
-    else if (name === "setup") this.output.push("setup", bytesOf(data.data));
-    else if (name === "display") this.displays.add(data);
+    if (this.output.show(name, data)) return;
+    if (name === "display") this.displays.add(data);
     else if (name !== "disconnected") this.#addEvent(name, data);
   }
 

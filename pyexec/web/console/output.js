@@ -3,6 +3,7 @@
 import { AnsiReader } from "./ansi.js";
 import { download, executionPath } from "./api.js";
 import { announce, formatBytes, h } from "./dom.js";
+import { bytesOf } from "./events.js";
 import { TextBlocks } from "./text_blocks.js";
 
 const SLICE = 1024; // characters
@@ -47,8 +48,16 @@ export class OutputView {
     this.saveButton.onclick = () => download(`${executionPath(id)}/logs`, `${id}.log`).catch((error) => announce(error.message));
   }
 
+  /** Show an event of an execution if it is output. Return false for other events. */
+  show(name, data) {
+    if (name !== "output" && name !== "setup") return false;
+    this.element.hidden = false;
+    this.#push(name === "setup" ? "setup" : data.stream, bytesOf(data.data));
+    return true;
+  }
+
   /** Add bytes of a stream. They appear within the next frames. */
-  push(stream, bytes) {
+  #push(stream, bytes) {
     this.#bytes += bytes.length;
     const text = this.#readers[stream].decoder.decode(bytes, { stream: true });
     this.#pending.push({ stream, text });

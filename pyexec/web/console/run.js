@@ -3,9 +3,9 @@
 import { kill, server } from "./api.js";
 import { announce, badge, copyButton, formatSeconds, h, problem } from "./dom.js";
 import { DisplaysView } from "./displays.js";
-import { loadDraft, rememberSource, requestOf, saveDraft } from "./draft.js";
-import { Editor } from "./editor.js";
-import { bytesOf, follow, run } from "./events.js";
+import { Autosave, loadDraft, rememberSource, requestOf, saveDraft } from "./draft.js";
+import { Editor, onRun } from "./editor.js";
+import { follow, run } from "./events.js";
 import { Options } from "./options.js";
 import { detailsOf, factList, outcomeOf } from "./outcome.js";
 import { OutputView } from "./output.js";
@@ -32,11 +32,11 @@ class RunPage {
   #abort = null;
   #id = null;
   #source = null; // what was run; null if the run began before a reload
-  #saving = null;
+  #autosave = new Autosave(() => this.#save());
   #timer = null;
 
   constructor() {
-    const changed = () => this.#saveSoon();
+    const changed = () => this.#autosave.soon();
     this.editor = new Editor("Program", this.#draft.code, changed);
     this.options = new Options(this.#draft, changed);
     this.output = new OutputView();
@@ -53,22 +53,12 @@ class RunPage {
       this.options.element,
       h("div", { class: "actions" }, this.runButton, this.stopButton, h("span", { class: "copies" }, h("span", { class: "muted" }, "Copy as"), copies)));
     form.noValidate = true; // the server's messages are better
-    form.addEventListener("submit", (event) => (event.preventDefault(), this.#run()));
-    form.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-        event.preventDefault();
-        event.stopPropagation();
-        this.#run();
-      }
-    }, true);
+    onRun(form, ["ctrlKey", "metaKey"], () => this.#run());
     this.element = h("div", {}, h("h1", { class: "visually-hidden", tabindex: "-1" }, "Run a program"), form, this.errors, this.result);
-    this.save = () => this.#save();
-    addEventListener("pagehide", this.save);
   }
 
   leave() {
-    this.#save();
-    removeEventListener("pagehide", this.save);
+    this.#autosave.stop();
     clearInterval(this.#timer);
     this.#abort?.abort();
   }
@@ -85,13 +75,7 @@ class RunPage {
     return requestOf(this.#draft);
   }
 
-  #saveSoon() {
-    clearTimeout(this.#saving);
-    this.#saving = setTimeout(this.save, 300);
-  }
-
   #save() {
-    clearTimeout(this.#saving);
     this.#draft.code = this.editor.value;
     saveDraft(this.#draft);
   }
@@ -99,7 +83,7 @@ class RunPage {
   #run() {
     if (!this.stopButton.hidden) return;
     const body = this.#request();
-    this.#save();
+    this.#autosave.now();
     sessionStorage.removeItem(LAST_RUN);
     this.#source = structuredClone(this.#draft);
     this.#watch((listener, signal) => run(body, listener, signal), false);
@@ -164,9 +148,8 @@ class RunPage {
       if (this.#source) rememberSource(this.#id, this.#source);
       this.output.setExecution(this.#id);
     }
-    if (name === "output") this.output.push(data.stream, bytesOf(data.data));
-    else if (name === "setup") this.output.push("setup", bytesOf(data.data));
-    else if (name === "display") this.displays.add(data);
+    if (this.output.show(name, data)) return;
+    if (name === "display") this.displays.add(data);
     else if (name in PHASES) this.#phase(name === "running" || name === "adopted" ? "running" : "pending", PHASES[name]);
   }
 

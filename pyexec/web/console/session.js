@@ -3,8 +3,8 @@
 import { getJson, request } from "./api.js";
 import { badge, confirmDialog, copyButton, h, plural, problem, timeOf } from "./dom.js";
 import { Cell } from "./cell.js";
-import { emptyDraft, loadCell, rememberSource, saveCell, sourceOf, sourcesOf } from "./draft.js";
-import { Editor } from "./editor.js";
+import { Autosave, emptyDraft, loadCell, rememberSource, saveCell, sourceOf, sourcesOf } from "./draft.js";
+import { Editor, onRun } from "./editor.js";
 import { submitCell } from "./events.js";
 import { closeReason } from "./outcome.js";
 import { Poll } from "./poll.js";
@@ -27,7 +27,7 @@ class SessionPage {
   #submitting = Promise.resolve(); // cells run in the order in which they were sent
   #isFollowing = false;
   #poll = null;
-  #saving = null;
+  #autosave = new Autosave(() => saveCell(this.id, this.editor.value));
 
   constructor(id) {
     this.id = id;
@@ -35,7 +35,7 @@ class SessionPage {
     this.state = h("div", { class: "state", role: "status" });
     this.errors = h("div", {});
     this.cells = h("div", { class: "cells" });
-    this.editor = new Editor("Cell", loadCell(id), () => this.#saveSoon());
+    this.editor = new Editor("Cell", loadCell(id), () => this.#autosave.soon());
     const action = (label, className, act) => h("button", { type: "button", class: className, onclick: (event) => this.#act(event.target, act) }, label);
     this.interruptButton = action("Interrupt", "", () => request(`${this.path}/interrupt`, { method: "POST" }));
     const restart = action("Restart", "", async () =>
@@ -45,29 +45,20 @@ class SessionPage {
     this.actions = h("div", { class: "actions-end", hidden: true }, this.interruptButton, restart, close);
     this.runButton = h("button", { type: "submit", class: "primary", "aria-keyshortcuts": "Shift+Enter Control+Enter" }, "Run ", h("kbd", {}, "Shift ↵"));
     this.form = h("form", { class: "program cell", "aria-label": "Cell", hidden: true }, this.editor.element, h("div", { class: "actions" }, this.runButton));
-    this.form.addEventListener("submit", (event) => (event.preventDefault(), this.#run()));
-    this.form.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || event.shiftKey)) return;
-      event.preventDefault();
-      event.stopPropagation();
-      this.#run();
-    }, true);
+    onRun(this.form, ["shiftKey", "ctrlKey", "metaKey"], () => this.#run());
     this.element = h("article", {},
       h("p", { class: "crumbs" }, h("a", { href: "#/sessions" }, "Sessions")),
       h("header", { class: "title" }, h("h1", { class: "id", tabindex: "-1" }, id), copyButton("Copy the id", () => id), this.actions),
       this.state, this.cells, this.errors, this.form);
-    this.save = () => this.#save();
   }
 
   start() {
     for (const { id } of sourcesOf(this.id)) this.#show(id, this.#newCell(id));
-    addEventListener("pagehide", this.save);
     this.#poll = new Poll((signal, list) => this.#read(signal, list), (error) => this.#fail(error));
   }
 
   leave() {
-    this.#save();
-    removeEventListener("pagehide", this.save);
+    this.#autosave.stop();
     this.#poll.stop();
     this.#abort.abort();
   }
@@ -140,7 +131,7 @@ class SessionPage {
     const code = this.editor.value;
     if (!code.trim() || this.runButton.disabled) return;
     this.editor.value = "";
-    this.#save();
+    this.#autosave.now();
     const cell = new Cell(code, (text) => this.#edit(text));
     cell.setNumber(this.#cells.size + 1);
     this.cells.append(cell.element);
@@ -178,17 +169,7 @@ class SessionPage {
     this.editor.value = code;
     this.form.hidden = false;
     this.editor.focus();
-    this.#save();
-  }
-
-  #saveSoon() {
-    clearTimeout(this.#saving);
-    this.#saving = setTimeout(this.save, 300);
-  }
-
-  #save() {
-    clearTimeout(this.#saving);
-    saveCell(this.id, this.editor.value);
+    this.#autosave.now();
   }
 
   #fail(error) {
