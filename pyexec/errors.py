@@ -1,7 +1,5 @@
 """All errors that the server raises on purpose. The text of an error is a sentence for the caller or the operator."""
 
-SHUTTING_DOWN = "the server is shutting down; send the request again"
-"""The text of `Unavailable` for a request that arrives during shutdown."""
 SESSION_MOVING = "the session is moving to another replica; send the request again"
 """The text of `Unavailable` for a request whose session has no owner now."""
 
@@ -120,7 +118,9 @@ class QueueTimeout(ExecutorError):
 
 
 class Unavailable(ExecutorError):
-    """The event log, Docker or a store does not answer. `execution_id` is set if an execution was already accepted."""
+    """The event log, Docker or a store does not answer. `execution_id` is set if an execution was already accepted.
+
+    An append that raises this error may have taken effect, or may still do so, unless it is a `NotWritten`."""
 
     code = "unavailable"
 
@@ -129,17 +129,21 @@ class Unavailable(ExecutorError):
         self.execution_id = execution_id
 
 
-class ConsulSessionLost(Unavailable):
+class NotWritten(Unavailable):
+    """The operation wrote nothing, or has undone it, so the request can be sent to another replica."""
+
+
+class ConsulSessionLost(NotWritten):
     """This replica's Consul session has expired, so other replicas may adopt its executions.
 
     The replica appends no events until it has a new session, which it requests by itself."""
 
 
-class ShuttingDown(Unavailable):
-    """This replica shuts down and starts nothing more. Nothing was written."""
+class ShuttingDown(NotWritten):
+    """This replica shuts down and starts nothing more."""
 
     def __init__(self) -> None:
-        super().__init__(SHUTTING_DOWN)
+        super().__init__("the server is shutting down; send the request again")
 
 
 class ImageUnavailable(ExecutorError):

@@ -13,7 +13,7 @@ from pyexec.aio import ShutdownGuard
 from pyexec.domain.events import Adopted, Claimed, Event, FailureType, Running, Submitted
 from pyexec.domain.execution import Execution, fold
 from pyexec.domain.outcome import RunOutcome
-from pyexec.errors import Conflict, ConsulSessionLost, ExecutorError, Unavailable
+from pyexec.errors import Conflict, ExecutorError, NotWritten, Unavailable
 from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import EventLog, IdempotencyKey
 from pyexec.sandbox.pool.pool import Pool
@@ -203,8 +203,8 @@ class Runner:
         run.check_may_append(self.replica, events[0])  # another replica may own it meanwhile
         try:
             await self._log.append(run.id, run.seq, events, key=key)
-        except ConsulSessionLost:
-            raise  # nothing was written
+        except NotWritten:
+            raise
         except Unavailable:
             submitted = events[0] if isinstance(events[0], Submitted) else None
             self.resolve_later(run.id, NOT_CONFIRMED, submitted)

@@ -14,15 +14,14 @@ from pyexec.correlation import correlate_execution
 from pyexec.domain.events import Event, Submitted
 from pyexec.domain.spec import Policy, Spec
 from pyexec.errors import (
-    ConsulSessionLost,
     EngineError,
     ExecutorError,
     ImageUnavailable,
     InvalidRequest,
     KeyTaken,
+    NotWritten,
     QueueTimeout,
     SandboxBroken,
-    ShuttingDown,
     Unavailable,
     first_error,
 )
@@ -202,7 +201,7 @@ class Submissions:
             try:
                 if placement is None or not await self._start_stored(run, submitted, key, placement, held):
                     await self._queue(run, submitted, key, setup)
-            except (ConsulSessionLost, ShuttingDown):
+            except NotWritten:
                 raise
             except Unavailable:
                 undo.pop_all()  # the append may have succeeded, and then the archive is needed

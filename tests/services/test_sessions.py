@@ -11,7 +11,15 @@ from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
 from pyexec.domain.spec import RequestedLimits
 from pyexec.domain.tenants import DEFAULT_TENANT
-from pyexec.errors import InvalidRequest, KeyReused, QueueFull, SessionEnded, TooManySessions, UnknownSession
+from pyexec.errors import (
+    InvalidRequest,
+    KeyReused,
+    QueueFull,
+    SessionEnded,
+    ShuttingDown,
+    TooManySessions,
+    UnknownSession,
+)
 from pyexec.limits import limits_of
 from pyexec.ports import Caller
 from pyexec.services import run_monitor
@@ -291,6 +299,17 @@ def test_a_drain_without_consul_closes_the_sessions(scene: Scene) -> None:
     assert scene.end(ran) == ("completed", None)
     assert scene.end(waited) == CLOSED
     assert (scene.session(session).close_reason, scene.boxes) == ("shutdown", [])
+
+
+def test_a_session_that_opens_too_late_for_a_shutdown_is_closed(scene: Scene) -> None:
+    life = scene.start()
+    life.sessions._tasks = None  # as after the drain, while the last responses are sent
+    with pytest.raises(ShuttingDown):
+        scene.open(life)
+    (box,) = scene.boxes
+    sessions = scene.do(scene.world.log.sessions.all()).lengths
+    (closed,) = [scene.session(name) for name in sessions]
+    assert (closed.container, closed.close_reason) == (box.id, "shutdown")
 
 
 def test_a_session_whose_container_is_gone_is_lost_and_its_waiting_cells_never_start(scene: Scene) -> None:

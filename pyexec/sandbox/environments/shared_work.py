@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from attrs import define, field
 
 from pyexec.aio import Broadcast
-from pyexec.errors import SHUTTING_DOWN, SetupFailed, Unavailable
+from pyexec.errors import SetupFailed, ShuttingDown
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class SharedWork:
         return job
 
     async def _run(self, key: object, job: _Job, work: Work) -> None:
-        error: Exception | None = Unavailable(SHUTTING_DOWN)
+        error: Exception | None = ShuttingDown()
         try:
             with job.scope:
                 try:

@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from pyexec.aio import Broadcast
 from pyexec.correlation import correlate
-from pyexec.errors import SHUTTING_DOWN, ImageUnavailable, Unavailable
+from pyexec.errors import ImageUnavailable, ShuttingDown
 from pyexec.metrics import (
     NOOP_METER,
     POOL_IDLE,
@@ -159,7 +159,7 @@ class Pool:
         finally:
             self._tasks = None
             for request in [request for queue in self.queues.values() for request in queue.requests]:
-                request.fail(Unavailable(SHUTTING_DOWN))
+                request.fail(ShuttingDown())
 
     async def _claim_idle(self, kind: SandboxKind, tenant: str) -> Sandbox | None:
         queue = self.queues[kind]
@@ -289,7 +289,7 @@ class Pool:
 
     def _group(self) -> TaskGroup:
         if self._tasks is None:
-            raise Unavailable(SHUTTING_DOWN)
+            raise ShuttingDown
         return self._tasks
 
 

@@ -16,7 +16,7 @@ from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason
 from pyexec.domain.spec import TIMEOUT_SECONDS_MIN, Policy, Spec, check_range
-from pyexec.errors import Conflict, ConsulSessionLost, QueueFull, Unavailable
+from pyexec.errors import Conflict, NotWritten, QueueFull, Unavailable
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
 from pyexec.sandbox.session_protocol import CellStart
 from pyexec.sandbox.session_sandbox import SessionSandbox
@@ -102,7 +102,7 @@ class CellRunner:
         try:
             with self.active_runs.appending(run, events):
                 await self.log.append(run.id, 0, events, key=key)
-        except ConsulSessionLost:
+        except NotWritten:
             await self._delete(payload)
             raise
         except Unavailable:

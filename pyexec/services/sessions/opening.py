@@ -17,10 +17,10 @@ from pyexec.domain.session_events import CloseReason, SessionClosed, SessionOpen
 from pyexec.domain.spec import MEBIBYTE, Limits, SessionSpec, Spec
 from pyexec.errors import (
     Conflict,
-    ConsulSessionLost,
     EngineError,
     ExecutorError,
     InvalidRequest,
+    NotWritten,
     SandboxBroken,
     SandboxRefused,
     SetupFailed,
@@ -108,7 +108,7 @@ class Opening:
             try:
                 with anyio.CancelScope(shield=True):
                     await self.log.append(session.id, 0, [opened, placed])
-            except ConsulSessionLost:
+            except NotWritten:
                 raise
             except Unavailable:
                 spawn(partial(self._close_later, session.id, opened), f"close {session.id}")

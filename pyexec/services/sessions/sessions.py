@@ -14,14 +14,7 @@ from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason
 from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.session_view import SessionView, view_of
-from pyexec.errors import (
-    SESSION_MOVING,
-    SHUTTING_DOWN,
-    KeyTaken,
-    OwnedElsewhere,
-    TooManySessions,
-    Unavailable,
-)
+from pyexec.errors import SESSION_MOVING, KeyTaken, OwnedElsewhere, ShuttingDown, TooManySessions, Unavailable
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
 from pyexec.services.active_runs import Run
 from pyexec.services.downloads import Download
@@ -129,7 +122,7 @@ class Sessions:
 
         Raises `InvalidRequest`, `SetupFailed` or `ImageUnavailable` if the interpreter cannot start."""
         if self._draining:
-            raise Unavailable(SHUTTING_DOWN)
+            raise ShuttingDown
         await self.place(caller, tenant)
         spec = evolve(resolve_session(request, self._config.policy, self._config.limits), tenant=tenant)
         self._reserved.append(tenant)
@@ -138,6 +131,9 @@ class Sessions:
         except BaseException:
             self._reserved.remove(tenant)
             raise
+        if self._tasks is None:  # the server has shut down meanwhile
+            await session.close(CloseReason.SHUTDOWN)
+            raise ShuttingDown
         await self._start(session)
         self._opening.pending.discard(session.id)
         if self._draining and not self._config.leave_open:
@@ -232,7 +228,7 @@ class Sessions:
 
     async def _start(self, session: OwnedSession, cells: Sequence[Run] = ()) -> None:
         if self._tasks is None:
-            raise Unavailable(SHUTTING_DOWN)
+            raise Unavailable(SESSION_MOVING)
         self._owned[session.id] = session
         self._changed.notify_all()
         with anyio.CancelScope(shield=True):
