@@ -157,12 +157,15 @@ class PythonMismatch(ImageUnavailable):
 
 
 class SetupFailed(ExecutorError):
-    """The setup of an environment failed: a command or the installer ended with `exit_code`, or exceeded a limit."""
+    """The setup of an environment failed: a command or the installer ended with `exit_code`, or exceeded a limit.
+
+    `field` names the field of the request that the failed step carries out, if a step failed."""
 
     code = "setup_failed"
 
-    def __init__(self, message: str, *, exit_code: int | None = None) -> None:
+    def __init__(self, message: str, *, field: str | None = None, exit_code: int | None = None) -> None:
         super().__init__(message)
+        self.field = field
         self.exit_code = exit_code
 
 

@@ -26,6 +26,8 @@ class DiskWatch:
     written_before: int
     setup: anyio.CancelScope
     stored_bytes: int = 0
+    step_field: str | None = field(default=None, init=False)
+    """The field of the request that the present step carries out."""
     failure: SetupFailed | None = field(default=None, init=False)
 
     async def follow_reports(self) -> None:
@@ -77,5 +79,5 @@ class DiskWatch:
         self._end(f"setup wrote more than {self.bytes_max >> 20} MiB {consequence}".strip())
 
     def _end(self, reason: str) -> None:
-        self.failure = SetupFailed(reason)
+        self.failure = SetupFailed(reason, field=self.step_field)
         self.setup.cancel()

@@ -127,6 +127,7 @@ class Setup:
                             disk.compare_written_bytes, name="check the disk space of a setup"
                         )
                         for step in steps:
+                            disk.step_field = step.field
                             await self._execute(container, step, on_output)
                         comparing.cancel_scope.cancel()
                     await container.finish()
@@ -135,7 +136,8 @@ class Setup:
         if failure := disk.failure or failure:
             raise failure
         if working.cancelled_caught:
-            raise SetupTimeout(f"setup took longer than {config.timeout_seconds:g} s and was stopped")
+            text = f"setup took longer than {config.timeout_seconds:g} s and was stopped"
+            raise SetupTimeout(text, field=disk.step_field)
         await disk.check_at_end()
         return disk.stored_bytes
 
@@ -150,18 +152,21 @@ class Setup:
         try:
             code = await container.execute(step.command, step.environment, receive)
         except EngineError as error:
-            raise SetupFailed(f"{step.name} failed because its container ended: {error}") from error
+            text = f"{step.name} failed because its container ended: {error}"
+            raise SetupFailed(text, field=step.field) from error
         if code == 0:
             return
         reason = tail.reason()
         if code == _KILLED_EXIT:
             reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
-        raise SetupFailed(f"{step.name} failed with exit code {code}: {reason}", exit_code=code)
+        text = f"{step.name} failed with exit code {code}: {reason}"
+        raise SetupFailed(text, field=step.field, exit_code=code)
 
     def _steps(self, python: str, recipe: Recipe, index_url: str | None) -> Iterator["_Step"]:
         variables = self._environment(index_url)
         for index, command in enumerate(recipe.pre_commands):
-            yield _Step(f"pre_commands[{index}]", command, ("sh", "-c", command), variables)
+            name = f"pre_commands[{index}]"
+            yield _Step("pre_commands", name, command, ("sh", "-c", command), variables)
         requirements = parse_requirements(recipe.requirements_txt or "")
         if requirements is None:
             return
@@ -172,7 +177,7 @@ class Setup:
             environment["UV_DEFAULT_INDEX"] = index_url
         shown = " ".join(("uv pip install", *requirements.options, "-r requirements.txt"))
         installer = (*install, *quiet, *requirements.options, "-r", _REQUIREMENTS)
-        yield _Step("installing the requirements", shown, installer, environment)
+        yield _Step("requirements_txt", "installing the requirements", shown, installer, environment)
 
     def _environment(self, index_url: str | None) -> Mapping[str, str]:
         """Return variables that configure the package index and its authorities, and turn off prompts."""
@@ -220,8 +225,10 @@ class Setup:
 
 @frozen
 class _Step:
-    """A command of a setup: its name in errors, the text shown in the output, and the command itself."""
+    """A command of a setup: the field of the request that asks for it, its name in errors, the text shown in the
+    output, and the command itself."""
 
+    field: str
     name: str
     shown: str
     command: Sequence[str]

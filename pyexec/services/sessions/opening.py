@@ -180,8 +180,7 @@ class Opening:
                 image = await environments.prepare(environment, output.extend)
             except SetupFailed as error:
                 text = output[-2000:].decode("utf-8", "replace")
-                field = "pre_commands" if str(error).startswith("pre_commands[") else "requirements_txt"
-                raise InvalidRequest(f"{error}:\n{text}", field=field, code=error.code) from error
+                raise InvalidRequest(f"{error}:\n{text}", field=error.field, code=error.code) from error
             finally:
                 reservation.release()
         return evolve(kind_of(environment, image), session=True)

@@ -1,0 +1,100 @@
+"""Test that the failure of a setup names the field of the request that the failed step carries out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from pyexec.domain.environment import Recipe
+from pyexec.errors import EngineError, SetupFailed, SetupTimeout
+from pyexec.sandbox.environments import disk_watch
+from pyexec.sandbox.environments.setup import Setup, SetupConfig
+from tests.services.images import image
+
+RECIPE = Recipe(pre_commands=("true", "make"), requirements_txt="numpy")
+DISK_BYTES = 1 << 20
+
+
+class Container:
+    """A setup container in which `step` fails: it calls `fail`."""
+
+    def __init__(self, step: str, fail: Callable[["Container"], Any]) -> None:
+        self.step = step
+        self.fail = fail
+        self.written = 0
+        self.lines = [b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}']
+
+    async def read_line(self) -> bytes:
+        if not self.lines:
+            await anyio.sleep_forever()
+        return self.lines.pop()
+
+    async def execute(
+        self, command: Sequence[str], _environment: Mapping[str, str], on_output: Callable[[bytes], None]
+    ) -> int:
+        if self.step not in command:
+            return 0
+        on_output(b"error: it failed\n")
+        return int(await self.fail(self))
+
+    async def written_bytes(self) -> int:
+        return self.written
+
+    async def finish(self) -> None:
+        self.lines.append(b"")
+
+    async def remove(self) -> None:
+        """Do nothing: there is no engine."""
+
+
+async def exit_with_error(_: Container) -> int:
+    return 1
+
+
+async def lose_the_container(_: Container) -> int:
+    raise EngineError("the container ended")
+
+
+async def fill_the_disk(container: Container) -> int:
+    container.written = 2 * DISK_BYTES
+    return int(await anyio.sleep_forever())
+
+
+async def hang(_: Container) -> int:
+    return int(await anyio.sleep_forever())
+
+
+async def failure_of(container: Container) -> SetupFailed:
+    class Engine:
+        async def start_setup(self, _spec: object) -> Container:
+            return container
+
+    config = SetupConfig(
+        labels={},
+        network="none",
+        timeout_seconds=0.2,
+        memory_bytes=1 << 30,
+        disk_bytes=DISK_BYTES,
+        pids_max=1,
+        uv=Path("uv"),
+        index=partial(nullcontext, None),
+    )
+    engine: Any = Engine()
+    with pytest.raises(SetupFailed) as caught:
+        await Setup(engine, config).build(image("base"), RECIPE, "key", lambda _: None, lambda *_, **__: None)
+    return caught.value
+
+
+@pytest.mark.parametrize(("step", "field"), [("make", "pre_commands"), ("install", "requirements_txt")])
+@pytest.mark.parametrize("fail", [exit_with_error, lose_the_container, fill_the_disk, hang])
+async def test_a_failure_names_its_field(
+    step: str, field: str, fail: Callable[[Container], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_watch, "COMPARE_SECONDS", 0.01)
+    failure = await failure_of(Container(step, fail))
+    assert failure.field == field
+    assert isinstance(failure, SetupTimeout) == (fail is hang)
