@@ -23,27 +23,32 @@ E = TypeVar("E", bound=StoredEvent)
 ITEMS_MAX = 10_000
 """Maximum length of a list in a request. Each item costs microseconds in several steps."""
 
-TAGS: dict[str, type[Event]] = {
-    "submitted.v1": events.Submitted,
-    "claimed.v1": events.Claimed,
-    "released.v1": events.Released,
-    "preparing.v1": events.Preparing,
-    "running.v1": events.Running,
-    "adopted.v1": events.Adopted,
-    "kill_requested.v1": events.KillRequested,
-    "finished.v1": events.Finished,
-    "failed.v1": events.Failed,
-    "killed.v1": events.Killed,
-}
+
+def _first_versions(*classes: type[E]) -> dict[str, type[E]]:
+    return {f"{cls.name}.v1": cls for cls in classes}
+
+
+TAGS: dict[str, type[Event]] = _first_versions(
+    events.Submitted,
+    events.Claimed,
+    events.Released,
+    events.Preparing,
+    events.Running,
+    events.Adopted,
+    events.KillRequested,
+    events.Finished,
+    events.Failed,
+    events.Killed,
+)
 """The tags under which events are stored. A tag never changes its meaning; a changed event gets a new tag."""
 
-SESSION_TAGS: dict[str, type[SessionEvent]] = {
-    "session_opened.v1": session_events.SessionOpened,
-    "session_placed.v1": session_events.SessionPlaced,
-    "session_adopted.v1": session_events.SessionAdopted,
-    "interpreter_restarted.v1": session_events.InterpreterRestarted,
-    "session_closed.v1": session_events.SessionClosed,
-}
+SESSION_TAGS: dict[str, type[SessionEvent]] = _first_versions(
+    session_events.SessionOpened,
+    session_events.SessionPlaced,
+    session_events.SessionAdopted,
+    session_events.InterpreterRestarted,
+    session_events.SessionClosed,
+)
 """The tags of the events of interpreter sessions."""
 
 _TAG_OF: dict[type[StoredEvent], str] = {cls: tag for tag, cls in (*TAGS.items(), *SESSION_TAGS.items())}
@@ -113,11 +118,6 @@ def _decode(stored: bytes, tags: Mapping[str, type[E]]) -> E:
         return _storage.structure(document, cls)
     except (cattrs.BaseValidationError, ValueError, TypeError) as error:
         raise CorruptLog(f"a stored {tag} event cannot be read: {error}") from error
-
-
-def event_name(event: Event) -> str:
-    """Return the event's tag without its version, as in event streams."""
-    return _TAG_OF[type(event)].partition(".")[0]
 
 
 def to_json(value: object) -> Any:

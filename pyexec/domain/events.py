@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -51,6 +52,9 @@ class Output:
 class StoredEvent:
     """The time of the event by the writer's clock, and a nonce by which the writer recognizes its own event."""
 
+    name: ClassVar[str]
+    """The kind of event, as in event streams and timelines."""
+
     at: datetime
     nonce: str
 
@@ -67,6 +71,8 @@ class Submitted(Event):
     other replica can run the execution. `pinned` names that replica, unless the code starts in the same append.
     `traceparent` and `tracestate` are the caller's trace context, if the replica exports traces."""
 
+    name = "submitted"
+
     spec: Spec
     payload: str | None = None
     pinned: str | None = None
@@ -78,12 +84,16 @@ class Submitted(Event):
 class Claimed(Event):
     """A replica is responsible for the execution from now on."""
 
+    name = "claimed"
+
     replica: str
 
 
 @frozen(kw_only=True)
 class Released(Event):
     """The execution returned to the queue before its code started. Any replica may claim it again."""
+
+    name = "released"
 
     reason: str
 
@@ -92,10 +102,14 @@ class Released(Event):
 class Preparing(Event):
     """The replica must pull the image or build the environment before the start, and does so when it is its turn."""
 
+    name = "preparing"
+
 
 @frozen(kw_only=True)
 class Running(Event):
     """The code may start from now on, and starts at most once. `image` is the digest of the sandbox's image."""
+
+    name = "running"
 
     engine: str
     container: str
@@ -106,12 +120,16 @@ class Running(Event):
 class Adopted(Event):
     """A replica adopted the program of a dead replica on the same engine. The code kept running."""
 
+    name = "adopted"
+
     replica: str
 
 
 @frozen(kw_only=True)
 class KillRequested(Event):
     """A kill was requested. The event itself does not end the execution."""
+
+    name = "kill_requested"
 
 
 @frozen(kw_only=True)
@@ -120,6 +138,8 @@ class Finished(Event):
 
     In this and the other terminal events, `files` is None if no output files were collected, and
     `interpreter_restarted` is true if the session's interpreter was replaced because of this cell."""
+
+    name = "finished"
 
     exit_code: int
     error: str | None = None
@@ -138,6 +158,8 @@ class Finished(Event):
 class Failed(Event):
     """The program did not end by itself, or never ran. `error_type` is the reason, `error` a sentence for people."""
 
+    name = "failed"
+
     error_type: FailureType
     error: str
     exit_code: int | None = None
@@ -150,6 +172,8 @@ class Failed(Event):
 @frozen(kw_only=True)
 class Killed(Event):
     """The execution was ended by a kill request."""
+
+    name = "killed"
 
     usage: Usage | None = None
     output: Output = Output()

@@ -104,7 +104,7 @@ class Execution:
     @property
     def status(self) -> Status:
         if self.terminal is not None:
-            return _STATUS_AFTER[type(self.terminal)]
+            return end_status(self.terminal)
         return Status.RUNNING if self.phase is Phase.RUNNING else Status.PENDING
 
 
@@ -157,6 +157,11 @@ def status_after(event: Event) -> Status | None:
 
     The index of an event log uses this, because it sees single events and not the whole log."""
     return _STATUS_AFTER.get(type(event))
+
+
+def end_status(terminal: Terminal) -> Status:
+    """Return the status of an execution that this event has ended."""
+    return _STATUS_AFTER[type(terminal)]
 
 
 def _changes(state: Execution, event: Event) -> dict[str, Any]:

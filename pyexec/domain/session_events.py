@@ -27,12 +27,16 @@ class SessionEvent(StoredEvent):
 class SessionOpened(SessionEvent):
     """The session was accepted."""
 
+    name = "session_opened"
+
     spec: SessionSpec
 
 
 @frozen(kw_only=True)
 class SessionPlaced(SessionEvent):
     """The session has its sandbox, and its first owner. `image` is the digest of the sandbox's image."""
+
+    name = "session_placed"
 
     replica: str
     engine: str
@@ -44,6 +48,8 @@ class SessionPlaced(SessionEvent):
 class SessionAdopted(SessionEvent):
     """A replica adopted the session of a dead replica on the same engine. The interpreter kept running."""
 
+    name = "session_adopted"
+
     replica: str
 
 
@@ -51,11 +57,15 @@ class SessionAdopted(SessionEvent):
 class InterpreterRestarted(SessionEvent):
     """A new interpreter replaced the one before, whose variables are lost. `reason` is a code for people."""
 
+    name = "interpreter_restarted"
+
     reason: str
 
 
 @frozen(kw_only=True)
 class SessionClosed(SessionEvent):
     """The session has ended. This is always the last event."""
+
+    name = "session_closed"
 
     reason: CloseReason

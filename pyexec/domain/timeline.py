@@ -50,9 +50,8 @@ class Timeline:
     phases: tuple[TimelinePhase, ...]
 
 
-def timeline(execution_id: str, events: Sequence[Event], names: Sequence[str], now: datetime) -> Timeline:
-    """Return the timeline of an execution; raise `CorruptLog` if its events are not legal. `names` are the names of the
-    events.
+def timeline(execution_id: str, events: Sequence[Event], now: datetime) -> Timeline:
+    """Return the timeline of an execution; raise `CorruptLog` if its events are not legal.
 
     The clocks of replicas may differ. For the phases, an event does not happen before the event that precedes it in the
     log, so no phase is negative, and the phases together take the whole time from the first event to the last."""
@@ -60,7 +59,7 @@ def timeline(execution_id: str, events: Sequence[Event], names: Sequence[str], n
     shown: list[TimelineEvent] = []
     phases: list[tuple[PhaseName, float]] = []
     last = now
-    for event, name in zip(events, names, strict=True):
+    for event in events:
         before = state
         state = apply(execution_id, state, event)
         if before is not None:
@@ -69,7 +68,7 @@ def timeline(execution_id: str, events: Sequence[Event], names: Sequence[str], n
             last = moment
         else:
             last = event.at
-        shown.append(_show(event, name, state.owner or (before.owner if before else None)))
+        shown.append(_show(event, state.owner or (before.owner if before else None)))
     if state is not None and state.phase is not Phase.ENDED:
         _extend(phases, state, (max(last, now) - last).total_seconds())
     return Timeline(
@@ -87,9 +86,9 @@ def _extend(phases: list[tuple[PhaseName, float]], state: Execution, seconds: fl
     phases.append((name, seconds))
 
 
-def _show(event: Event, name: str, replica: str | None) -> TimelineEvent:
+def _show(event: Event, replica: str | None) -> TimelineEvent:
     return TimelineEvent(
-        type=name,
+        type=event.name,
         at=event.at,
         replica=replica,
         image=_image_of(event),

@@ -3,7 +3,6 @@
 The phases have the names of the timeline."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -23,6 +22,7 @@ from pyexec.domain.events import (
     Submitted,
     Terminal,
 )
+from pyexec.domain.execution import end_status
 from pyexec.domain.timeline import PhaseName
 from pyexec.domain.trace_context import TraceContext
 
@@ -86,7 +86,7 @@ def begin(submitted: Submitted, context: TraceContext, parent: TraceContext | No
         submitted_at=submitted.at,
         seq=1,
         phase=_phase(PhaseName.QUEUED, submitted),
-        history=(("submitted", submitted.at),),
+        history=((submitted.name, submitted.at),),
     )
 
 
@@ -120,7 +120,7 @@ def advance(trace: Trace, event: Event) -> tuple[Trace, Sequence[Span]]:
         phase=phase,
         owner=owner,
         kill_requested_at=kill_requested_at,
-        history=(*trace.history, (_name_of(event), event.at)),
+        history=(*trace.history, (event.name, event.at)),
     )
     return after, spans
 
@@ -149,7 +149,7 @@ def execution_span(trace: Trace, execution_id: str, terminal: Terminal, committe
     attributes: dict[str, str | int] = {
         "pyexec.execution_id": execution_id,
         "pyexec.tenant": trace.tenant,
-        "pyexec.status": _name_of(terminal).replace("finished", "completed"),
+        "pyexec.status": end_status(terminal).value,
     }
     if isinstance(terminal, Finished | Failed) and terminal.exit_code is not None:
         attributes["pyexec.exit_code"] = terminal.exit_code
@@ -168,11 +168,6 @@ def execution_span(trace: Trace, execution_id: str, terminal: Terminal, committe
 
 def _phase(name: PhaseName, event: Event, replica: str | None = None) -> _OpenPhase:
     return _OpenPhase(name=name.value, start=event.at, span_id=_hash(event.nonce), replica=replica)
-
-
-def _name_of(event: Event) -> str:
-    """Return the name of an event as in the event log."""
-    return re.sub("(?<!^)([A-Z])", r"_\1", type(event).__name__).lower()
 
 
 def _hash(text: str) -> str:

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Failed, Running, Terminal
-from pyexec.domain.execution import Status, fold
+from pyexec.domain.execution import Status, end_status, fold
 from pyexec.domain.result import milliseconds, timings_of
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
@@ -66,7 +66,7 @@ class MeteredLog:
         with self._measured("append"):
             await self.log.append(execution_id, after, events, key=key, notify=notify, fence=fence)
         for event in events:
-            self.meter.count(EVENTS_APPENDED, type(event).__name__.lower())
+            self.meter.count(EVENTS_APPENDED, event.name.replace("_", ""))
         last = events[-1]
         if isinstance(last, Running):
             self.meter.observe(STEP_SECONDS, perf_counter() - begun, "first_commit")
@@ -135,7 +135,7 @@ class MeteredLog:
         mode, tenant = current_correlation().mode, self.tenants.label(current_correlation().tenant)
         # The error type of a completed program is text that the program chose, so it is not a label.
         reason = terminal.error_type if isinstance(terminal, Failed) else ""
-        status = type(terminal).__name__.lower().replace("finished", "completed")
+        status = end_status(terminal).value
         self.meter.count(EXECUTIONS_ENDED, mode, status, reason)
         self.meter.count(TENANT_EXECUTIONS_ENDED, tenant, status)
         run = self.active_runs.get(execution_id)

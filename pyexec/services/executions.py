@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from pyexec.codec import event_name
 from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, fold, request_kill
@@ -63,7 +62,7 @@ class Executions:
     async def timeline(self, execution_id: str, caller: Caller) -> Timeline:
         """Return the event log of an execution for people. The same callers may see it as the execution."""
         _, events = await self._read(execution_id, caller)
-        return timeline(execution_id, events, [event_name(event) for event in events], now())
+        return timeline(execution_id, events, now())
 
     async def _read(self, execution_id: str, caller: Caller) -> tuple[Execution, Sequence[Event]]:
         try:

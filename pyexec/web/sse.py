@@ -11,7 +11,7 @@ import anyio.lowlevel
 from aiohttp import web
 from attrs import evolve
 
-from pyexec.codec import event_name, timestamp
+from pyexec.codec import timestamp
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
@@ -92,7 +92,7 @@ def _batch_pieces(request: web.Request, execution_id: str, batch: Sequence[Item]
 
 def _end_pieces(item: EndItem) -> Iterator[bytes]:
     position = f"{item.position.seq}.{item.position.offset}"
-    yield f"event: {event_name(item.event)}\nid: {position}\ndata: ".encode()
+    yield f"event: {item.event.name}\nid: {position}\ndata: ".encode()
     yield from result_pieces(item.result, item.output_log)
     yield b"\n\n"
 
@@ -101,7 +101,7 @@ def encode(execution_id: str, item: Item) -> bytes:
     """Encode one item as an event of the stream."""
     match item:
         case LifecycleItem():
-            name = event_name(item.event)
+            name = item.event.name
             data = {
                 "execution_id": execution_id,
                 "seq": item.position.seq,

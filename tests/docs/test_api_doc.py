@@ -93,4 +93,4 @@ def test_the_table_of_events_equals_the_code() -> None:
         fields = set() if isinstance(item, EndItem) else set(json.loads(lines["data"]))
         assert sent.setdefault(lines["event"], fields) == fields
     assert table == sent
-    assert {tag.partition(".")[0] for tag in TAGS} == table.keys() - {"setup", "output", "display"}
+    assert {event.name for event in TAGS.values()} == table.keys() - {"setup", "output", "display"}

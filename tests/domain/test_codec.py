@@ -17,7 +17,6 @@ from pyexec.codec import (
     decode_event,
     decode_session_event,
     encode_event,
-    event_name,
     parse_request,
     timestamp,
     to_json,
@@ -61,13 +60,35 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
     assert decode_event(stored) == event
     tag = json.loads(stored)["type"]
     assert TAGS[tag] is type(event)
-    assert tag == f"{event_name(event)}.v1"
+    assert tag == f"{event.name}.v1"
 
 
 def test_every_kind_of_event_has_a_tag() -> None:
     gc.collect()  # attrs makes each class twice, because of its slots
     assert set(TAGS.values()) == set(Event.__subclasses__())
     assert set(SESSION_TAGS.values()) == set(SessionEvent.__subclasses__())
+
+
+def test_tags_never_change() -> None:
+    assert list(TAGS) == [
+        "submitted.v1",
+        "claimed.v1",
+        "released.v1",
+        "preparing.v1",
+        "running.v1",
+        "adopted.v1",
+        "kill_requested.v1",
+        "finished.v1",
+        "failed.v1",
+        "killed.v1",
+    ]
+    assert list(SESSION_TAGS) == [
+        "session_opened.v1",
+        "session_placed.v1",
+        "session_adopted.v1",
+        "interpreter_restarted.v1",
+        "session_closed.v1",
+    ]
 
 
 @pytest.mark.parametrize(

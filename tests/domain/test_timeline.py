@@ -8,7 +8,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.codec import event_name, timestamp, to_json
+from pyexec.codec import timestamp, to_json
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Phase, fold, is_legal
 from pyexec.domain.timeline import Timeline, timeline
@@ -33,7 +33,7 @@ def after(seconds: float) -> datetime:
 
 
 def timeline_of(events: list[Event], now: datetime) -> Timeline:
-    return timeline("exe", events, [event_name(event) for event in events], now)
+    return timeline("exe", events, now)
 
 
 def phases_of(events: list[Event], now: datetime = START) -> list[tuple[str, float]]:
@@ -64,7 +64,7 @@ def test_events_name_the_replica_and_contain_no_secrets() -> None:
     first = evolve(submitted(), spec=secret)
     events: list[Event] = [first, claimed("a"), released(), claimed("b"), running(), finished()]
     document = to_json(timeline_of(events, START))
-    assert [event["type"] for event in document["events"]] == [event_name(event) for event in events]
+    assert [event["type"] for event in document["events"]] == [event.name for event in events]
     assert [event.get("replica") for event in document["events"]] == [None, "a", "a", "b", "b", "b"]
     assert document["events"][2]["reason"] == "its replica is gone"
     assert document["events"][0] == {"type": "submitted", "at": timestamp(START), "image": SPEC.docker_image}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pyexec.codec import decode_event, encode_event, event_name
+from pyexec.codec import decode_event, encode_event
 from pyexec.domain.events import (
     Adopted,
     Claimed,
@@ -137,8 +137,8 @@ def test_the_spans_are_the_phases_of_the_timeline() -> None:
         KillRequested(at=at(10), nonce="5"),
         Killed(at=at(15), nonce="6"),
     ]
-    names = [event_name(event) for event in events]
-    phases = [(each.name, each.seconds) for each in timeline(ID, events, names, at(15)).phases]
+    names = [event.name for event in events]
+    phases = [(each.name, each.seconds) for each in timeline(ID, events, at(15)).phases]
     assert [(span.name, (span.end - span.start).total_seconds()) for span in spans_of(events)] == phases
     trace = begin(Submitted(at=at(0), nonce="1", spec=SPEC), execution_context(ID, None, sampled=True), None)
     for event in events[1:]:

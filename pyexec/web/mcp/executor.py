@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 from aiohttp import web
 
-from pyexec.codec import event_name, parse_request, to_json
+from pyexec.codec import parse_request, to_json
 from pyexec.domain.event_stream import Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.ids import is_execution_id
@@ -170,7 +170,7 @@ class ServiceExecutor:
 def _text_of(item: Item, progress: ProgressText) -> str:
     match item:
         case LifecycleItem():
-            return progress.phase(event_name(item.event))
+            return progress.phase(item.event.name)
         case OutputItem():
             return progress.output(item.stream, item.data)
     return ""

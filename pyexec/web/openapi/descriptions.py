@@ -34,7 +34,7 @@ _NON_EMPTY_TEXT = r"^[^\x00]+$"
 _EVENT_ID = r"^[0-9]+\.[0-9]+$"
 
 
-_EVENT_NAMES = ", ".join(tag.partition(".")[0] for tag in TAGS)
+_EVENT_NAMES = ", ".join(event.name for event in TAGS.values())
 
 _RUN_OPTIONS = {
     "entrypoint": FieldDoc(
