@@ -2,16 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import anyio
 
 from pyexec.errors import EngineError
 from pyexec.ports import Image, SetupSpec
 from tests.services.containers import MemoryEngine
-
-if TYPE_CHECKING:
-    from tests.services.world import Process
+from tests.services.world import Process
 
 
 def image(name: str) -> Image:
@@ -34,7 +31,7 @@ COLD = "cold:"
 class ProcessImages:
     """`ports.Images`: the images that were pulled or built exist, and so do all others without a special prefix."""
 
-    def __init__(self, engine: MemoryEngine, process: "Process") -> None:
+    def __init__(self, engine: MemoryEngine, process: Process) -> None:
         self._engine = engine
         self._process = process
 
@@ -79,7 +76,7 @@ class ProcessImages:
 class ProcessSetup:
     """`ports.SetupContainer`: a command takes `setup_seconds`. It ends with its process."""
 
-    def __init__(self, engine: MemoryEngine, process: "Process", spec: SetupSpec) -> None:
+    def __init__(self, engine: MemoryEngine, process: Process, spec: SetupSpec) -> None:
         self._engine = engine
         self._process = process
         self._spec = spec

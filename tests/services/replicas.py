@@ -1,13 +1,12 @@
 """Replicas as simulated processes, with the server's own wiring, from joining to the last clean-up."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
-from attrs import define
 
 from pyexec.domain.spec import Metadata
 from pyexec.domain.tenants import DEFAULT_TENANT, Tenant, Tenants
@@ -22,18 +21,11 @@ from pyexec.settings import Settings
 from pyexec.web.context import Context, ServerState
 from pyexec.wiring.replica import Replica, assemble
 from pyexec.wiring.stores import Stores
-from tests.services.world import (
-    Crashed,
-    Process,
-    ProcessBlobs,
-    ProcessEngine,
-    ProcessLog,
-    ProcessMembership,
-    ProcessSessionLog,
-    World,
-    WorldPeers,
-)
-from tests.support.archives import script
+from tests.services.callers import Request, pieces
+from tests.services.process_engine import ProcessEngine
+from tests.services.process_members import ProcessMembership, WorldPeers
+from tests.services.process_stores import ProcessBlobs, ProcessLog, ProcessSessionLog
+from tests.services.world import Crashed, Process, World
 
 SLOTS = 2
 SETUPS = 1
@@ -61,54 +53,6 @@ class NoReceiver:
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
         raise AssertionError(f"no request asks for a webhook, but {url} was sent one")
-
-
-class InlineSpool:
-    """An archive that waits for its environment, in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    @classmethod
-    async def fill(cls, _folder: Path, chunks: AsyncIterator[bytes]) -> "InlineSpool":
-        return cls(b"".join([chunk async for chunk in chunks]))
-
-    async def read(self) -> AsyncIterator[bytes]:
-        yield self._data
-
-    async def close(self) -> None:
-        self._data = b""
-
-
-@define(eq=False)
-class Request:
-    """One caller's request and its outcome."""
-
-    token: str
-    sync: bool
-    key: str | None
-    package: str | None = None
-    image: str | None = None
-    tenant: str = DEFAULT_TENANT
-    execution_id: str | None = None
-    error: BaseException | None = None
-    accepted: bool = False
-    done: bool = False
-    _scope: anyio.CancelScope | None = None
-    _hung_up: bool = False
-
-    def scope(self) -> anyio.CancelScope:
-        """Return the cancel scope of the request's handler."""
-        self._scope = anyio.CancelScope()
-        if self._hung_up:
-            self._scope.cancel()
-        return self._scope
-
-    def hang_up(self) -> None:
-        """Disconnect the caller."""
-        self._hung_up = True
-        if self._scope is not None:
-            self._scope.cancel()
 
 
 class Life:
@@ -257,7 +201,7 @@ class Life:
                 requirements_txt=request.package,
                 docker_image=request.image,
             ),
-            archive=_pieces(archive),
+            archive=pieces(archive),
             key=request.key,
             identity="sync" if request.sync else "async",
             tenant=request.tenant,
@@ -294,14 +238,3 @@ class Life:
         except BaseException as error:  # noqa: BLE001  checked at the end of every step
             if self.died_of is None:
                 self.died_of = error
-
-
-async def _pieces(archive: bytes) -> AsyncIterator[bytes]:
-    half = len(archive) // 2
-    for piece in (archive[:half], archive[half:]):
-        await anyio.lowlevel.checkpoint()
-        yield piece
-
-
-GOOD = script("print('hello')")
-BAD = GOOD[: len(GOOD) // 2]

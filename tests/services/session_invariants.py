@@ -6,7 +6,8 @@ from pyexec.domain.events import Failed, FailureType, Finished, Killed, Running
 from pyexec.domain.execution import Execution, Phase, fold
 from pyexec.services.sessions.cells import NEVER_STARTED
 from tests.services.session_boxes import SessionBox, StartedCell
-from tests.services.session_replicas import Scene, SessionLife
+from tests.services.session_life import SessionLife
+from tests.services.session_replicas import Scene
 
 
 def check_cells(scene: Scene, boxes: list[SessionBox]) -> None:

@@ -1,18 +1,14 @@
-"""Replicas with interpreter sessions, as simulated processes in one world, and the requests of callers."""
+"""Requests of callers to replicas with interpreter sessions, and what the tests look at."""
 
-import tempfile
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import pytest
-from attrs import define, evolve
+from attrs import define
 
 from pyexec.domain.execution import Execution
 from pyexec.domain.session import Session, fold_session
@@ -20,65 +16,12 @@ from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.tenants import DEFAULT_TENANT
 from pyexec.errors import ExecutorError, OwnedElsewhere
 from pyexec.ports import Caller
-from pyexec.services import clock
 from pyexec.services.active_runs import Run
-from pyexec.services.sessions import opening, recovery
 from pyexec.services.sessions.cells import Cell
-from pyexec.services.sessions.recovery import SessionRecovery
-from pyexec.services.sessions.sessions import Sessions
-from pyexec.services.slots import Slots
-from pyexec.wiring import replica as wiring
-from pyexec.wiring.sessions import build_sessions
-from tests.services.images import image
-from tests.services.replicas import Life
-from tests.services.session_boxes import ScriptedSandbox, SessionBox
-from tests.services.session_pool import SessionPool
-from tests.services.virtual_time import VirtualLoop
-from tests.services.world import Crashed, World
-
-ENGINE = "engine-1"
-SESSIONS_MAX = 3
-
-
-class ReadyEnvironments:
-    async def find(self, _spec: object) -> object:
-        return image("environment")
-
-
-class ReadyPreparation:
-    """Finds every environment."""
-
-    environments = ReadyEnvironments()
-
-
-class StepClock:
-    """The clock for new ids. A step of it is what a replica with another clock, or a corrected clock, shows."""
-
-    seconds = 0.0
-
-    def time_ns(self) -> int:
-        return time.time_ns() + round(self.seconds * 1e9)
-
-
-ID_CLOCK = StepClock()
-
-
-def _build(
-    shared: Any, engine: Any, _pool: Any, _preparation: Any, completion: Any, runner: Any
-) -> SessionRecovery:
-    pool: Any = SessionPool(engine._engine, engine._process)
-    preparation: Any = ReadyPreparation()
-    return build_sessions(shared, engine, pool, preparation, completion, runner)
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the sandboxes of sessions and the clock with doubles."""
-    ID_CLOCK.seconds = 0.0
-    monkeypatch.setattr(clock, "time", ID_CLOCK)
-    monkeypatch.setattr(opening, "SessionSandbox", ScriptedSandbox)
-    monkeypatch.setattr(recovery, "SessionSandbox", ScriptedSandbox)
-    monkeypatch.setattr(wiring, "build_sessions", _build)
+from tests.services.session_boxes import SessionBox
+from tests.services.session_life import ENGINE, SessionLife
+from tests.services.world import Crashed
+from tests.services.world_loop import WorldLoop
 
 
 @define(eq=False)
@@ -94,75 +37,14 @@ class CellRequest:
     done: bool = False
 
 
-class SessionLife(Life):
-    """A replica with sessions."""
-
-    def __init__(self, world: World, name: str, engine: str = ENGINE, *, single: bool = False) -> None:
-        super().__init__(world, name, engine, local_claim=True)
-        self._settings = evolve(
-            self._settings,
-            warm_pool=0,
-            max_sessions=SESSIONS_MAX,
-            **({"consul_addr": None} if single else {}),
-        )
-
-    @property
-    def sessions(self) -> Sessions:
-        return self.context().sessions
-
-    @property
-    def free_mb(self) -> int:
-        """The memory that no sandbox has."""
-        return -self.slots.memory_mb.used
-
-    @property
-    def slots(self) -> Slots:
-        assert self.replica is not None
-        return self.replica.runner._slots
-
-
-class Scene:
-    """Some replicas on one engine, in virtual time."""
+class Scene(WorldLoop):
+    """Some replicas on one engine."""
 
     def __init__(self) -> None:
-        self.directory = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-        self.loop = VirtualLoop()
+        super().__init__()
         self.lives: list[SessionLife] = []
         self.cells: list[CellRequest] = []
-        self.stop = anyio.Event()
         self._numbers = count(1)
-        self.do(self._open())
-
-    async def _open(self) -> None:
-        opened = self.loop.create_future()
-
-        async def hold() -> None:
-            async with anyio.create_task_group() as tasks:
-                opened.set_result(World(Path(self.directory.name), tasks))
-                await self.stop.wait()
-                tasks.cancel_scope.cancel()
-
-        self.holder = self.loop.create_task(hold(), name="world")
-        self.world: World = await opened
-
-    def do(self, work: Coroutine[Any, Any, Any], passes: int = 0) -> Any:
-        """Run one step, and then `passes` passes of the event loop."""
-
-        async def step() -> Any:
-            result = await work
-            for _ in range(passes):
-                await anyio.lowlevel.checkpoint()
-            return result
-
-        return self.loop.run_until_complete(step())
-
-    def call(self, what: Callable[[], object], passes: int = 0) -> None:
-        """Call a function inside the loop."""
-
-        async def work() -> None:
-            what()
-
-        self.do(work(), passes)
 
     def wait(self, seconds: float = 0.05) -> None:
         self.do(anyio.sleep(seconds))
@@ -178,9 +60,6 @@ class Scene:
 
         self.do(start())
         return self.lives[-1]
-
-    def spawn(self, work: Callable[[], Awaitable[None]], name: str, passes: int = 0) -> None:
-        self.call(lambda: self.world.tasks.start_soon(work, name=name), passes)
 
     # Requests.
 
@@ -276,18 +155,6 @@ class Scene:
         self.call(life.crash)
         self.call(lambda: self.world.expire(life.process))
 
-    def shut_down(self) -> None:
-        """End the world."""
-        self.stop.set()
-        for life in self.lives:
-            if not life.ended.is_set():
-                self.call(life.crash)
-        self.loop.run_until_complete(self.holder)
-        self.world.log.store.close()
-        self.world.log._data_dir.release()
-        self.loop.close()
-        self.directory.cleanup()
-
 
 @contextmanager
 def checked_scene() -> Iterator[Scene]:
@@ -300,7 +167,7 @@ def checked_scene() -> Iterator[Scene]:
             if life.died_of is not None:
                 raise AssertionError(f"{life.name} died") from life.died_of
     finally:
-        scene.shut_down()
+        scene.end_world(scene.lives)
 
 
 async def forwarded(

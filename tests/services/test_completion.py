@@ -1,11 +1,10 @@
 """Every execution ends, also if the blob store fails: what fits into the event is kept, the rest is marked."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import anyio
 import pytest
-from attrs import define, field
 
 from pyexec.domain.events import Event, FailureType, Finished
 from pyexec.domain.execution import fold
@@ -19,36 +18,10 @@ from pyexec.services.completion import CompletionWriter
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.output_store import INLINE_BYTES_MAX, load_output
 from tests.events import claimed, kill_requested, new_id, running, submitted
+from tests.services.failing_blobs import FailingBlobs
 from tests.services.world import InlineLog
 
 BOUND_SECONDS = 10
-
-
-@define
-class FailingBlobs:
-    """A blob store that is full, or hangs, as long as `broken` is set."""
-
-    hangs: bool = False
-    broken: bool = True
-    stored: dict[str, bytes] = field(factory=dict)
-    bytes_max: int | None = None
-
-    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        data = b"".join([chunk async for chunk in chunks])
-        if self.broken and self.hangs:
-            await anyio.sleep_forever()
-        if self.broken:
-            raise Unavailable("no space left on device")
-        self.stored[name] = data
-
-    async def read(self, name: str) -> AsyncIterator[bytes]:
-        yield self.stored[name]
-
-    async def delete(self, name: str) -> None:
-        self.stored.pop(name, None)
-
-    async def sweep(self, alive: Set[str], exists: Callable[[str], Awaitable[bool]]) -> None:
-        raise NotImplementedError
 
 
 class FlakyLog(InlineLog):

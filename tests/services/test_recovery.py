@@ -7,9 +7,10 @@ import pytest
 from pyexec.domain.events import Adopted, Event, Failed, Finished, Running
 from pyexec.errors import ContainerGone, EngineError
 from pyexec.services.peer_monitor import MISSES, PROBE_INTERVAL_SECONDS
-from tests.services.replicas import GOOD, Request
-from tests.services.session_replicas import ENGINE, Scene, SessionLife, checked_scene
-from tests.services.world import ProcessContainer, ProcessEngine
+from tests.services.callers import GOOD, Request
+from tests.services.process_engine import ProcessContainer, ProcessEngine
+from tests.services.session_life import ENGINE, SessionLife
+from tests.services.session_replicas import Scene, checked_scene
 
 
 def submit(scene: Scene, life: SessionLife) -> None:

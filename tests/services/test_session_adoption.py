@@ -8,7 +8,8 @@ from pyexec.errors import Unavailable
 from pyexec.guest.wire import LEASE_SECONDS
 from pyexec.services.peer_monitor import MISSES, PROBE_INTERVAL_SECONDS
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
-from tests.services.session_replicas import ENGINE, ID_CLOCK, Scene, checked_scene, scripted
+from tests.services.session_life import ENGINE, ID_CLOCK, scripted
+from tests.services.session_replicas import Scene, checked_scene
 
 __all__ = ["scripted"]
 

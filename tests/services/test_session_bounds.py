@@ -12,7 +12,8 @@ from pyexec.errors import TooManySessions
 from pyexec.ports import Caller
 from pyexec.services.sessions import owned_session
 from pyexec.services.sessions.cells import CODE_SECONDS, INLINE_CODE_BYTES_MAX
-from tests.services.session_replicas import Scene, SessionLife, checked_scene, scripted
+from tests.services.session_life import SessionLife, scripted
+from tests.services.session_replicas import Scene, checked_scene
 
 __all__ = ["scripted"]
 

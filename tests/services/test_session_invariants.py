@@ -16,7 +16,8 @@ from hypothesis.stateful import (
 from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
 from tests.services.session_boxes import SessionBox
 from tests.services.session_invariants import check_cells, check_ends, check_rest
-from tests.services.session_replicas import ENGINE, ID_CLOCK, Scene, SessionLife, scripted
+from tests.services.session_life import ENGINE, ID_CLOCK, SessionLife, scripted
+from tests.services.session_replicas import Scene
 
 __all__ = ["scripted"]
 
@@ -175,7 +176,7 @@ class SessionReplicas(RuleBasedStateMachine):
         try:
             self._come_to_rest()
         finally:
-            self.scene.shut_down()
+            self.scene.end_world(self.scene.lives)
 
     def _come_to_rest(self) -> None:
         """Repair all faults, end every cell, and start a replica if none serves."""

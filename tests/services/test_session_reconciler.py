@@ -34,8 +34,8 @@ from tests.events import (
     running,
     submitted,
 )
+from tests.services.failing_blobs import FailingBlobs
 from tests.services.replicas import NoReceiver
-from tests.services.test_completion import FailingBlobs
 from tests.services.world import InlineLog
 
 ME, GONE = "rep_me", "rep_gone"

@@ -5,17 +5,17 @@ import pytest
 from pyexec.domain.events import Claimed, Finished, Released, Running
 from pyexec.domain.execution import Phase
 from pyexec.errors import ShuttingDown
-from pyexec.services import submissions
 from tests.services.containers import Box
-from tests.services.replicas import DRAIN_SECONDS, SLOTS, InlineSpool, Life
-from tests.services.test_invariants import Replicas, call
+from tests.services.replica_schedules import Replicas
+from tests.services.replicas import DRAIN_SECONDS, SLOTS, Life
+from tests.services.simulation import without_threads
+
+__all__ = ["without_threads"]
 
 LONG_SETUP_SECONDS = 300.0
 
 
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submissions, "Spool", InlineSpool)
+pytestmark = pytest.mark.usefixtures("without_threads")
 
 
 def started_replicas(local_claim: bool = True) -> Replicas:
@@ -31,7 +31,7 @@ def submit(replicas: Replicas, life: Life, *, sync: bool, package: str | None = 
 
 
 def shut_down(replicas: Replicas, life: Life) -> None:
-    replicas.do(call(life.shut_down))
+    replicas.call(life.shut_down)
     replicas.time_passes(0.3)
 
 
@@ -43,7 +43,7 @@ def programs_of(replicas: Replicas, life: Life) -> list[Box]:
 def end_programs(replicas: Replicas, life: Life) -> None:
     """Let the programs end one after another."""
     for box in programs_of(replicas, life):
-        replicas.do(call(lambda box=box: box.exit(0)))
+        replicas.call(lambda box=box: box.exit(0))
         replicas.time_passes(0.3)
 
 

@@ -13,7 +13,7 @@ from pyexec.services.executions import Executions
 from pyexec.services.idempotency import key_hash
 from pyexec.services.output_store import OutputMemory
 from tests.events import claimed, submitted
-from tests.services.test_completion import FailingBlobs
+from tests.services.failing_blobs import FailingBlobs
 from tests.services.world import InlineLog
 
 
