@@ -15,7 +15,8 @@ from zlib import crc32
 import pytest
 from attrs import evolve, frozen
 
-from tests.support.fake_sessions import FakeSession, FakeSessions, fake_sessions
+from tests.support.fake_cells import FakeSession
+from tests.support.fake_sessions import FakeSessions, fake_sessions
 from tests.support.schedule import once
 
 ROOT = Path(__file__).parents[2]

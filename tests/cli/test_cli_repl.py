@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.cli.conftest import DEFAULT_SIGNALS, SECONDS, Program, read_until, wait_until, wait_until_running
-from tests.support.fake_sessions import FakeSession, FakeSessions
+from tests.support.fake_cells import FakeSession
+from tests.support.fake_sessions import FakeSessions
 
 
 @contextmanager

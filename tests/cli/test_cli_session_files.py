@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from tests.cli.conftest import Program, wait_until_running
-from tests.support.fake_sessions import FakeSession, FakeSessions
+from tests.support.fake_cells import FakeSession
+from tests.support.fake_sessions import FakeSessions
 
 
 @pytest.fixture

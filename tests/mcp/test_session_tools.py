@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
-import anyio.lowlevel
+import anyio
+import anyio.to_thread
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -111,8 +112,7 @@ async def test_code_that_runs_is_interrupted(fake: tuple[str, FakeSessions]) -> 
                 assert "KeyboardInterrupt" in text_of(failed)
 
             tasks.start_soon(run)
-            while server.sessions[session["session_id"]].running is None:
-                await anyio.lowlevel.checkpoint()
+            assert await anyio.to_thread.run_sync(server.cells.sleeping.wait, 60)
             assert structured(await client.call_tool("interrupt_session", session)) == {"interrupted": True}
 
 

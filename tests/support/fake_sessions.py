@@ -1,11 +1,8 @@
-"""A server with the API for sessions, in memory, for tests of the clients. Cells run in this process.
+"""A server with the API for sessions, in memory, for tests of the clients. `fake_cells` runs the cells.
 
-The cell `sleep` lasts until it is interrupted; `stubborn` until it is killed; `die` ends with a new interpreter;
-`closed` with its session; `leave 3` exits with this code; `text` and `table` show text, and text with HTML; `frame` has
-a value with HTML. A session of the image `slow` opens when the test allows it; one of the image `stuck` cannot be
-closed. The download of the file `breaks` breaks."""
+A session of the image `slow` opens when the test allows it; one of the image `stuck` cannot be closed. The download of
+the file `breaks` breaks."""
 
-import ast
 import asyncio
 import base64
 import contextlib
@@ -14,51 +11,16 @@ import io
 import json
 import tarfile
 import threading
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
-from attrs import define, field
 
-TIME = "2026-01-01T00:00:00.000000Z"
-IMAGE = "python:3.12-slim"
+from tests.support.fake_cells import FakeCells, FakeSession
 
 
 def failure(status: int, code: str, text: str) -> web.Response:
     return web.json_response({"error": text, "code": code}, status=status)
-
-
-@define
-class FakeSession:
-    id: str
-    request: dict[str, Any]
-    files: dict[str, bytes] = field(factory=dict)
-    variables: dict[str, Any] = field(factory=dict)
-    is_open: bool = True
-    restarts: int = 0
-    running: str | None = None
-    interrupted: asyncio.Event = field(factory=asyncio.Event)
-    killed: asyncio.Event = field(factory=asyncio.Event)
-
-    def state(self) -> dict[str, Any]:
-        state = {
-            "id": self.id,
-            "status": "open" if self.is_open else "closed",
-            "created_at": TIME,
-            "replica": "rep_1",
-            "docker_image": self.request.get("docker_image", IMAGE),
-            "idle_timeout_seconds": self.request.get("idle_timeout_seconds", 600.0),
-            "lifetime_seconds": self.request.get("lifetime_seconds", 3600.0),
-            "expires_at": TIME,
-            "interpreter_restarts": self.restarts,
-            "cells": {"waiting": 0, "running": self.running},
-        }
-        return state if self.is_open else state | {"close_reason": "deleted"}
-
-    def restart(self) -> None:
-        self.restarts += 1
-        self.variables.clear()
 
 
 class FakeSessions:
@@ -66,7 +28,7 @@ class FakeSessions:
 
     def __init__(self) -> None:
         self.sessions: dict[str, FakeSession] = {}
-        self.cells: dict[str, dict[str, Any]] = {}
+        self.cells = FakeCells()
         self.keys: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
         self.openapi: dict[str, Any] = {}
@@ -153,82 +115,17 @@ class FakeSessions:
         found.is_open = False
         return web.json_response(found.state())
 
-    async def run(self, session: FakeSession, body: dict[str, Any], execution_id: str) -> dict[str, Any]:
-        session.running = execution_id
-        session.interrupted.clear()
-        out, err = io.StringIO(), io.StringIO()
-        result: dict[str, Any] = {
-            "execution_id": execution_id,
-            "session_id": session.id,
-            "status": "completed",
-            "created_at": TIME,
-            "started_at": TIME,
-            "exit_code": 0,
-            "displays": [],
-            "truncated": {"stdout": False, "stderr": False},
-        }
-        code = body["code"]
-        if code == "sleep":
-            self.cells[execution_id] = result | {"status": "running"}
-            await session.interrupted.wait()
-            err.write("KeyboardInterrupt\n")
-            result |= {"exit_code": 1, "error_type": "KeyboardInterrupt", "error": ""}
-        elif code == "stubborn":
-            session.killed.clear()
-            await session.killed.wait()
-            session.restart()
-            result |= {"status": "killed", "error_type": "killed", "error": "", "interpreter_restarted": True}
-            result["exit_code"] = None
-        elif code == "die":
-            session.restart()
-            result |= {"status": "failed", "error_type": "timeout", "error": "it ran longer than 1 s"}
-            result |= {"exit_code": 124, "interpreter_restarted": True}
-        elif code == "closed":
-            session.is_open = False
-            result |= {"status": "failed", "error_type": "session_closed", "error": "the session was closed"}
-        elif code.startswith("leave "):
-            result |= {"exit_code": int(code.removeprefix("leave ")), "error_type": "SystemExit"}
-        elif code == "show":
-            png = base64.b64encode(b"\x89PNG").decode()
-            result["displays"] = [{"data": {"image/png": png}, "metadata": {}}]
-        elif code in ("text", "table"):
-            html = {"text/html": "<b>"} if code == "table" else {}
-            result["displays"] = [{"data": {"text/plain": f"a {code}"} | html, "metadata": {}}]
-        elif code == "frame":
-            result["displays"] = [{"data": {"text/plain": "a\nframe", "text/html": "<b>"}, "metadata": {}}]
-            result["result"] = "a\nframe"
-        else:
-            session.variables["files"] = session.files
-            with contextlib.redirect_stdout(out):
-                try:
-                    result |= self.evaluate(code, session.variables)
-                except Exception as error:  # noqa: BLE001  any error of the cell
-                    err.write(traceback.format_exc(limit=0))
-                    result |= {"exit_code": 1, "error_type": type(error).__name__, "error": str(error)}
-        session.running = None
-        self.cells[execution_id] = result | {"stdout": out.getvalue(), "stderr": err.getvalue()}
-        return self.cells[execution_id]
-
-    def evaluate(self, code: str, variables: dict[str, Any]) -> dict[str, Any]:
-        tree = ast.parse(code)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, "<cell>", "exec"), variables)
-        if last is None:
-            return {}
-        value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), variables)
-        return {} if value is None else {"result": repr(value)}
-
     async def eval(self, request: web.Request) -> web.StreamResponse:
         session, body = self.find(request), await request.json()
         key = request.headers.get("Idempotency-Key")
         self.requests.append(body)
         if key in self.keys:
-            return web.json_response(self.cells[self.keys[key]])
+            return web.json_response(self.cells.results[self.keys[key]])
         execution_id = f"exe_{len(self.requests):032x}"
         if key is not None:
             self.keys[key] = execution_id
         if "text/event-stream" not in request.headers.get("Accept", ""):
-            return web.json_response(await self.run(session, body, execution_id))
+            return web.json_response(await self.cells.run(session, body, execution_id))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         number = 0
@@ -240,7 +137,7 @@ class FakeSessions:
 
         for name in ("submitted", "claimed", "running"):
             await send(name, {"type": name, "execution_id": execution_id})
-        result = await self.run(session, body, execution_id)
+        result = await self.cells.run(session, body, execution_id)
         for stream in ("stdout", "stderr"):
             if result[stream]:
                 data = base64.b64encode(result[stream].encode()).decode()
@@ -253,11 +150,11 @@ class FakeSessions:
     async def submit(self, request: web.Request) -> web.Response:
         session, body = self.find(request), await request.json()
         self.requests.append(body)
-        result = await self.run(session, body, f"exe_{len(self.requests):032x}")
+        result = await self.cells.run(session, body, f"exe_{len(self.requests):032x}")
         return web.json_response({"execution_id": result["execution_id"], "status": "pending"}, status=202)
 
     async def get_cell(self, request: web.Request) -> web.Response:
-        return web.json_response(self.cells[request.match_info["cell"]])
+        return web.json_response(self.cells.results[request.match_info["cell"]])
 
     async def kill_cell(self, request: web.Request) -> web.Response:
         for session in self.sessions.values():
