@@ -1,10 +1,7 @@
 """Membership and leadership, and their end."""
 
 import json
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -20,7 +17,7 @@ from pyexec.adapters.single_member import SingleMember
 from pyexec.errors import Conflict, ConsulSessionLost
 from pyexec.ports import Membership
 from tests.contract.logs import consul_parts, in_own_task, member, prefix_of
-from tests.contract.test_durability import ROOT
+from tests.contract.other_replica import other_replica, said
 from tests.contract.test_watch import PATIENCE
 from tests.events import claimed, new_id, running, submitted
 from tests.support.consul import Agent, dev_agent
@@ -263,22 +260,6 @@ async def test_leadership_expires_by_the_local_clock(tmp_path: Path) -> None:
                     await until(membership, {me})
                     await member_again(membership)
             await log.append(new_id(), 0, [submitted()])
-
-
-@contextmanager
-def other_replica(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.contract.replica", *arguments]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-async def said(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return (await to_thread.run_sync(process.stdout.readline)).strip()
 
 
 async def test_a_suspended_replica_does_not_write_with_an_expired_session(

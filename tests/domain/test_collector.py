@@ -1,93 +1,20 @@
 """Test which files the collector sends, what it skips, and the reasons, on a directory of this machine."""
 
-import base64
 import functools
-import json
 import os
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import asdict, define, evolve, field
+from attrs import evolve
 
-from pyexec.domain.output_files import UNSAFE, FileCheck, FileLimits, SkipReason, normalize_patterns
+from pyexec.domain.output_files import SkipReason
 from pyexec.guest import collector
 from pyexec.sandbox.guest_source import source
+from tests.domain.collecting import LIMITS, Clock, collect, put, work
 
-LIMITS = FileLimits(bytes_max=1000, files_max=20)
-
-
-@define
-class Collected:
-    """The frames that the collector sent."""
-
-    files: dict[str, bytes] = field(factory=dict)
-    paths: list[tuple[str, str]] = field(factory=list)
-    report: dict[str, Any] = field(factory=dict)
-
-    @property
-    def patterns(self) -> list[tuple[int, str]]:
-        return [tuple(pair) for pair in self.report["patterns"]]
-
-
-@define
-class Clock:
-    """A clock that moves only if it is told to, in place of the module `time`."""
-
-    now: float = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def read_slowly(self, file: int, size: int) -> bytes:
-        self.now += 3
-        return os.pread(file, size, 0)
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a directory that the collector takes for /work."""
-    root = tmp_path / "work"
-    root.mkdir()
-    monkeypatch.setattr(collector, "ROOT", str(root))
-    return root
-
-
-def put(root: Path, *paths: str) -> None:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(path)
-
-
-def collect(patterns: Sequence[str], limits: FileLimits = LIMITS) -> Collected:
-    """Collect files, and check every frame as the server does."""
-    found, checked = Collected(), FileCheck(limits)
-    current = ""
-
-    def send(kind: bytes, payload: bytes) -> None:
-        nonlocal current
-        assert len(payload) < 16000
-        if kind == collector.DATA:
-            found.files[current] += base64.b64decode(payload)
-            checked.feed(base64.b64decode(payload))
-            return
-        document = json.loads(payload)
-        if kind == collector.FILE:
-            current = document["path"]
-            found.files[current] = b""
-            checked.begin(current, document["size"])
-        elif kind == collector.SKIPPED:
-            checked.skip(document["path"], SkipReason(document["reason"]))
-            found.paths.append((document["path"], document["reason"]))
-        else:
-            found.report = document
-
-    order = {"patterns": normalize_patterns(patterns), "unsafe": UNSAFE.pattern, **asdict(limits)}
-    collector.collect(order, send)
-    assert {SkipReason(reason) for _, reason in found.patterns} <= set(SkipReason)
-    return found
+__all__ = ["work"]
 
 
 TREE = ("a.txt", ".top", "out/b.txt", "out/.hidden", "out/in/c.txt", "out/.in/d.txt", "other/out/e.txt")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.support.server import running_server
 
+NETWORK = {"network_disabled": False}
+"""The option of a program with network."""
 SCRIPT = Path(__file__).parents[2] / "nomad" / "firewall.sh"
 
 

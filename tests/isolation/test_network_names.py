@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from aiodocker import Docker
 
-from tests.isolation.networks import bridges
-from tests.isolation.test_networks import NETWORK
-from tests.operations.test_preflight import check
+from tests.isolation.networks import NETWORK, bridges
+from tests.operations.preflight import check
 from tests.support.api import api_of
 from tests.support.images import docker
 from tests.support.server import Server, running_server

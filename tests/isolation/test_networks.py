@@ -1,22 +1,19 @@
 """Test programs with network: what they reach, what the operator is warned of, and the firewall that blocks it."""
 
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import anyio
 import pytest
 
-from tests.isolation.networks import firewall, named_container, rules, server_networks
+from tests.isolation.listeners import connections, listening
+from tests.isolation.networks import NETWORK, firewall, named_container, rules, server_networks
 from tests.isolation.test_isolation_check import refusal, warnings_of
 from tests.support.api import Api, api_of
 from tests.support.index import gateway
 from tests.support.server import Server, running_server
 
-NETWORK = {"network_disabled": False}
 HINT = "the network is disabled in this run"
 CONNECT = """
 import socket, sys
@@ -48,30 +45,6 @@ def networked(
 async def api(networked: Server) -> AsyncIterator[Api]:
     async with api_of(networked.url) as client:
         yield client
-
-
-@contextmanager
-def listening(address: str) -> Iterator[int]:
-    """Listen at an address of this machine; yield the port."""
-    with socket.create_server((address, 0)) as service:
-        thread = threading.Thread(target=accept_all, args=(service,), name="service")
-        thread.start()
-        yield service.getsockname()[1]
-        service.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def connections() -> int:
-    """Return how many connections the kernel tracks, of all containers and of the machine itself."""
-    return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
-
-
-def accept_all(service: socket.socket) -> None:
-    try:
-        while True:
-            service.accept()[0].close()
-    except OSError:
-        return
 
 
 async def test_connections_without_network_fail_at_once_with_a_hint(api: Api) -> None:

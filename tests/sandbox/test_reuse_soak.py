@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 from attrs import define, field, frozen
 
-from tests.sandbox.test_reuse import CLEAN, DIRTY, STATE
+from tests.sandbox.reuse_programs import CLEAN, DIRTY, STATE
 from tests.support.api import Api, api_of
 from tests.support.attack import COMPLETED, NARROW, OUT_OF_MEMORY, TIMEOUT, end_of
 from tests.support.leftovers import check_pool_full, descriptors, remains

@@ -1,6 +1,5 @@
 """Test requirements and commands: they run once, under limits, and errors quote the installer."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,10 +11,10 @@ import pytest
 from tests.support.api import Api, api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.cases import sampled
-from tests.support.containers import changes, deployment_of
 from tests.support.images import docker, environments_of, own_image, remove_environments, remove_images
 from tests.support.index import Index, own_network, running_index, wheel
-from tests.support.server import SETUP_NETWORK, Server, running_server
+from tests.support.server import Server, running_server
+from tests.support.setups import until_no_setups
 
 GREET = "import greet; print(greet.WORD)"
 
@@ -193,15 +192,6 @@ async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     assert environments_of(image) == []
 
 
-async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, **SETUP_NETWORK, setup_timeout="1") as server:
-        async with api_of(server.url) as api:
-            result = await api.run("print('never')", pre_commands=["echo begun; sleep 600"])
-    assert (result["status"], result["error_type"]) == ("failed", "setup_timeout")
-    assert "1 s" in result["error"]
-    assert "begun" in result["stderr"]
-
-
 async def test_setup_that_fills_the_disk_is_ended(api: Api) -> None:
     one_file = await api.run("", pre_commands=["head -c 200M /dev/zero > /big"])
     assert one_file["error_type"] == "setup_failed", one_file
@@ -306,24 +296,6 @@ async def test_a_kill_cancels_a_build_that_no_other_run_needs(api: Api, installi
     await until_no_setups(installing)
 
 
-async def until_no_setups(server: Server) -> None:
-    """Wait until this server has no setup containers."""
-    with anyio.fail_after(30):
-        async with changes(deployment_of(server.data_dir), None) as changed:
-            while await setups(server):
-                await changed()
-
-
-async def setups(server: Server) -> str:
-    listing = await asyncio.create_subprocess_exec(
-        "docker", "ps", "-aq", "--filter", "name=pyexec-setup-",
-        "--filter", f"label=pyexec.deployment={deployment_of(server.data_dir)}",
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, _ = await listing.communicate()
-    return out.decode().strip()
-
-
 @pytest.mark.claims
 async def test_events_contain_the_output_of_the_setup(api: Api) -> None:
     metadata = {"pre_commands": ["echo one"], "requirements_txt": "greet==1.0"}
@@ -370,42 +342,6 @@ async def test_an_environment_survives_a_restart(image: str, index: Index, tmp_p
     assert built[0] == built[1]
 
 
-async def test_containers_that_a_user_started_are_not_removed(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, **SETUP_NETWORK, warm_pool="0") as server:
-        async with api_of(server.url) as api:
-            await api.run("", pre_commands=["true"])
-    (made,) = environments_of(image)
-    (by_hand,) = docker("run", "--detach", "--network", "none", made, "sleep", "600")
-    try:
-        with running_server(tmp_path / "data", image, warm_pool="1"):
-            assert docker("inspect", "--format", "{{.State.Running}}", by_hand) == ["true"]
-    finally:
-        docker("rm", "--force", by_hand)
-
-
-async def test_labels_of_an_image_do_not_make_its_containers_the_servers(image: str, tmp_path: Path) -> None:
-    """A container inherits the labels of its image, and anyone can make an image."""
-    with running_server(tmp_path / "data", image, warm_pool="0"):
-        deployment = deployment_of(tmp_path / "data")
-    (engine,) = docker("info", "--format", "{{.ID}}")
-    labels = {"pyexec.deployment": deployment, "pyexec.engine": engine, "pyexec.replica": "rep_gone"}
-    labels |= {"pyexec.environment": "0", "pyexec.base-size": "9" * 18}
-    forged = f"pyexec-test-forged:{secrets.token_hex(4)}"
-    text = "".join(f"LABEL {name}={value}\n" for name, value in labels.items())
-    docker("build", "--network=none", "--quiet", "--tag", forged, "-", stdin=f"FROM {image}\n{text}")
-    by_hand = ""
-    try:
-        (by_hand,) = docker("run", "--detach", "--network", "none", forged, "sleep", "600")
-        with running_server(tmp_path / "data", image, warm_pool="1") as server:
-            async with api_of(server.url) as api:
-                assert (await api.run("print(1)", docker_image=forged))["stdout"] == "1\n"
-            assert docker("inspect", "--format", "{{.State.Running}}", by_hand) == ["true"]
-    finally:
-        if by_hand:
-            docker("rm", "--force", by_hand)
-        remove_images(f"reference={forged}")
-
-
 async def test_an_unpinned_environment_is_rebuilt_after_its_maximum_age(
     image: str, index: Index, tmp_path: Path
 ) -> None:
@@ -444,21 +380,3 @@ async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> N
     source = f"import greet, socket\nsocket.create_connection(({host!r}, {port}), 5)"
     result = await api.run(source, requirements_txt="greet==1.0")
     assert (result["exit_code"], result["error_type"]) == (1, "OSError"), result
-
-
-@pytest.mark.claims
-async def test_setup_containers_of_a_killed_server_are_removed(image: str, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    with running_server(data, image, **SETUP_NETWORK) as server:
-        async with api_of(server.url) as api:
-            execution_id = await api.accepted("print('never')", pre_commands=["echo begun; sleep 600"])
-            async with api.events(execution_id) as events:
-                async for event in events:
-                    if event.name == "setup" and b"begun" in event.output:
-                        break
-        server.process.kill()
-        server.process.wait()
-    with running_server(data, image, **SETUP_NETWORK) as server:
-        async with api_of(server.url) as api:
-            assert (await api.kill(execution_id)).status == 200
-    await until_no_setups(server)

@@ -1,0 +1,145 @@
+"""Test the parser of tracebacks on text: any text, in chunks of any size, in linear time."""
+
+import itertools
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexec.domain.traceback import Crash, TracebackParser, parse_traceback
+
+FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'
+
+
+@given(
+    st.text()
+    | st.lists(
+        st.sampled_from([FAKE, "Traceback (most recent call last):", "  | ", "E: x", '  File "', "\n"])
+    ).map("".join)
+)
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    crash = parse_traceback(text)
+    assert crash is None or (crash.error_type and crash.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        ("[Errno 101] Network is unreachable", True),
+        ("<urlopen error [Errno -3] Temporary failure in name resolution>", True),
+        ("<urlopen error [Errno -3] Try again>", True),
+        ("Cannot connect to host a.example:80 ssl:default [Temporary failure in name resolution]", True),
+        (
+            "HTTPConnectionPool(host='a', port=80): ... (Caused by NewConnectionError('[Errno 101] Network ...'))",
+            True,
+        ),
+        ("[Errno 111] Connection refused", False),
+        ("[Errno 110] Connection timed out", False),
+        ("[Errno 1012] no such thing", False),
+    ],
+)
+def test_network_errors_are_recognized_by_the_messages_of_the_c_library(error: str, wanted: bool) -> None:
+    assert Crash(error_type="OSError", error=error, error_line=1).is_network_error is wanted
+
+
+def test_a_long_exception_name_is_cut() -> None:
+    text = f'Traceback (most recent call last):\n  File "/work/main.py", line 1, in <module>\n{"A" * 60_000}: x\n'
+    crash = parse_traceback(text)
+    assert crash == Crash(error_type="A" * 200, error="x", error_line=1)
+
+
+def test_packages_of_the_user_are_not_the_users_own_files() -> None:
+    frames = '  File "/work/main.py", line 3, in <module>\n  File "/work/.local/lib/site-packages/x.py", line 9, in f\n'
+    crash = parse_traceback(f"Traceback (most recent call last):\n{frames}OSError: no\n")
+    assert crash == Crash(error_type="OSError", error="no", error_line=3)
+
+
+def test_the_script_may_be_below_the_root_and_its_path_relative() -> None:
+    text = 'Traceback (most recent call last):\n  File "pkg/run.py", line 3, in <module>\nOSError: '
+    text += text
+    crash = parse_traceback(text + "no\n", script="pkg/run.py")
+    assert (crash.error_type, crash.error_line) == ("OSError", 3)
+
+
+lines = st.sampled_from(
+    [
+        "Traceback (most recent call last):",
+        '  File "/work/main.py", line 4, in <module>',
+        '  File "/work/x.py", line 7, in f',
+        '  File "/work/main.py", line 5',
+        "    1 / 0",
+        "    ~~^~~",
+        "",
+        "ValueError: bad",
+        "KeyError",
+        "some text: €",
+        "During handling of the above exception, another exception occurred:",
+        "The above exception was the direct cause of the following exception:",
+        "Exception ignored in: <function A.__del__ at 0x7f>",
+        "Exception in thread Thread-1 (f):",
+        "Original exception was:",
+        "sys:1: ResourceWarning: unclosed file",
+        "  + Exception Group Traceback (most recent call last):",
+        '  |   File "/work/main.py", line 8, in <module>',
+        "  | ExceptionGroup: g (2 sub-exceptions)",
+        "  +-+---------------- 1 ----------------",
+        "    | ValueError: 1",
+        "    +------------------------------------",
+    ]
+)
+
+
+@given(st.lists(lines, max_size=30), st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_chunk_boundaries_do_not_matter(text: list[str], steps: list[int]) -> None:
+    data, at, parser = "\n".join(text).encode(), 0, TracebackParser()
+    for step in itertools.cycle(steps):
+        parser.feed(data[at : at + step])
+        at += step
+        if at >= len(data):
+            break
+    assert parser.finish() == parse_traceback(data.decode())
+
+
+WORST = {
+    "empty lines": b"\n",
+    "headings": b"Traceback (most recent call last):\n",
+    "frames": b'  File "/work/main.py", line 4, in <module>\n',
+    "tracebacks": b'Traceback (most recent call last):\n  File "/work/main.py", line 4, in <module>\nE: x\n',
+    "groups": b"  + Exception Group Traceback (most recent call last):\n",
+    "margins": b"  | \n",
+    "a line": b"x",
+    "colons": b":1",
+    "warnings": b":1: a",
+    "names": b"a.",
+    "spaces": b" ",
+    "quotes": b'  File "',
+}
+
+
+@pytest.mark.parametrize("which", WORST)
+@pytest.mark.parametrize("before", [b"", b"Traceback (most recent call last):\n"])
+def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None:
+    def seconds(size: int, step: int) -> float:
+        data = before + WORST[which] * (size // len(WORST[which]))
+        best = 1e9
+        for _ in range(3):
+            parser, start = TracebackParser(), time.process_time()
+            for at in range(0, len(data), step):
+                parser.feed(data[at : at + step])
+            best = min(best, time.process_time() - start)
+            kept = [parser._line, *(t.message for t in (parser._main, parser._printed) if t)]
+            assert sum(map(len, kept)) < 100_000
+        return best
+
+    for step in (12_000, 10):
+        assert seconds(400_000, step) < 20 * seconds(50_000, step) + 0.02
+
+
+@pytest.mark.parametrize("digits", [10, 25, 5000])
+def test_a_line_number_with_too_many_digits_does_not_count(digits: int) -> None:
+    """Clients hold it in 32 or 64 bits, and Python itself converts no more than 4300 digits."""
+    frame = f'  File "/work/main.py", line {"1" * digits}, in <module>'
+    forged = f"Traceback (most recent call last):\n{frame}\nE: forged\n"
+    found = parse_traceback(forged)
+    assert found is None or found.error_line is None

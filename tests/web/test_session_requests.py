@@ -1,0 +1,69 @@
+"""Test that requests to interpreter sessions are checked: unknown and closed sessions, bad fields, large bodies."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.api import Api
+from tests.support.sessions import Session
+
+UNKNOWN = "ses_" + 32 * "0"
+MEBIBYTE = 1024 * 1024
+
+
+async def test_long_code_runs(session: Session) -> None:
+    result = await session.result("x = '" + 10 * MEBIBYTE * "a" + "'\nlen(x)")
+    assert result["result"] == str(10 * MEBIBYTE)
+    too_long = await session.eval("#" * 16 * MEBIBYTE)
+    assert (too_long.status, too_long.document["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "action"),
+    [
+        *(("GET", ""), ("DELETE", ""), ("POST", "/eval"), ("POST", "/eval/async"), ("POST", "/interrupt")),
+        *(("POST", "/restart"), ("GET", "/files"), ("GET", "/files/a")),
+        *(("PUT", "/files/a"), ("DELETE", "/files/a")),
+    ],
+)
+async def test_an_unknown_session_is_a_404(api: Api, method: str, action: str) -> None:
+    for session_id in (UNKNOWN, "ses_x"):
+        path = f"/api/v1/sessions/{session_id}{action}"
+        answer = await api.request(method, path, json={"code": "1"} if method in ("POST", "PUT") else None)
+        assert (answer.status, answer.document["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"docker_image": "no image"}, "docker_image"),
+        ({"config": {"memory_mb": 1}}, "config.memory_mb"),
+        ({"idle_timeout_seconds": 0}, "idle_timeout_seconds"),
+        ({"idle_timeout_seconds": 3601}, "idle_timeout_seconds"),
+        ({"lifetime_seconds": 1e9}, "lifetime_seconds"),
+        ({"stdin": "x"}, "stdin"),
+        ([], "body"),
+    ],
+)
+async def test_a_bad_request_names_its_field(api: Api, body: Any, field: str) -> None:
+    answer = await api.request("POST", "/api/v1/sessions", json=body)
+    assert (answer.status, answer.document["field"]) == (400, field)
+
+
+async def test_a_bad_cell_names_its_field(session: Session) -> None:
+    for body, field in (
+        ({}, "code"),
+        ({"code": 1}, "code"),
+        ({"code": "1", "stdin": ""}, "stdin"),
+        ({"code": "1", "timeout_seconds": 0}, "timeout_seconds"),
+        ({"code": "1", "timeout_seconds": 1e9}, "timeout_seconds"),
+    ):
+        answer = await session.api.request("POST", f"{session.path}/eval", json=body)
+        assert (answer.status, answer.document["field"]) == (400, field)
+
+
+async def test_a_compressed_body_is_rejected(session: Session) -> None:
+    for method, path in (("POST", "eval"), ("PUT", "files/a")):
+        headers = {"Content-Encoding": "gzip"}
+        answer = await session.api.request(method, f"{session.path}/{path}", data=b"1", headers=headers)
+        assert answer.status == 415
