@@ -1,11 +1,11 @@
-"""The state of an interpreter session, which is the fold of its events, and the rules for the next event."""
+"""The state of an interpreter session, which is the fold of its events; the rules for the next event; lost sessions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from pyexec.domain.session_events import (
     CloseReason,
@@ -110,3 +110,36 @@ def _changes(state: Session, event: SessionEvent) -> dict[str, Any]:
                 "close_reason": event.reason,
             }
     raise CorruptLog(f"{state.id}: {type(event).__name__} changes no state")
+
+
+@frozen(kw_only=True)
+class SessionsState:
+    """Everything that the decision depends on. All times are on the reconciler's monotonic clock.
+
+    `gone_since`: for each replica that is no longer live, the time at which the reconciler learned that.
+    `adoption_seconds`: how long another replica on the same engine may take to adopt a session."""
+
+    now: float
+    open: Sequence[Session]
+    live: Set[str]
+    gone_since: Mapping[str, float] = field(factory=dict)
+    adoption_seconds: float = 0.0
+
+
+def plan_sessions(state: SessionsState) -> Sequence[Session]:
+    """Return the open sessions that are lost, oldest first: no replica has adopted them in time."""
+    lost = [session for session in _orphaned(state) if state.now >= _deadline(state, session)]
+    return sorted(lost, key=lambda session: session.id)
+
+
+def next_session_deadline(state: SessionsState) -> float | None:
+    """Return the time at which the next session becomes lost if nothing changes before; None if none will."""
+    return min((_deadline(state, session) for session in _orphaned(state)), default=None)
+
+
+def _orphaned(state: SessionsState) -> Sequence[Session]:
+    return [session for session in state.open if session.is_open and session.owner not in state.live]
+
+
+def _deadline(state: SessionsState, session: Session) -> float:
+    return state.gone_since.get(session.owner or "", state.now) + state.adoption_seconds

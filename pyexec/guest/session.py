@@ -19,8 +19,8 @@ from pyexec.guest.session_cell import Cell
 from pyexec.guest.session_cells import Cells
 from pyexec.guest.session_files import Files
 from pyexec.guest.session_frames import Frames
+from pyexec.guest.session_limits import SessionMemory
 from pyexec.guest.session_lines import LineReader
-from pyexec.guest.session_memory import SessionMemory
 from pyexec.guest.supervisor import (
     create_archive,
     end_container_after,

@@ -1,6 +1,6 @@
 """Send the frames of a session, and keep those of the current cell until the server has confirmed its end.
 
-The frames are outside of the program's reach, and do not count as its memory (see session_memory.py). Part of the
+The frames are outside of the program's reach, and do not count as its memory (see session_limits.py). Part of the
 supervisor of a session (see bootstrap.py)."""
 
 import json

@@ -9,6 +9,7 @@ import time
 from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
 from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import DIRECTORIES, TOLERANCE, disk_bytes_used
+from pyexec.guest.memory import Memory
 from pyexec.guest.processes import ProcessLimit
 from pyexec.guest.program import CPUS, FASTEST_ALLOCATION, LONGEST_CHECK_SECONDS
 from pyexec.guest.wire import WORK
@@ -67,3 +68,21 @@ class Limits:
                 finally:
                     os.close(folder)
         self.disk_bytes = max(self.disk_bytes, disk_bytes_used() + TOLERANCE)
+
+
+class SessionMemory(Memory):
+    """As `Memory`, but the supervisor's own memory counts at no time: it keeps the frames of a cell, and a file that
+    the server writes passes through it."""
+
+    def __init__(self):
+        super().__init__()
+        self.statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self.page_bytes = os.sysconf("SC_PAGE_SIZE")
+
+    def charged(self):
+        _, resident, shared = map(int, os.pread(self.statm, 128, 0).split()[:3])
+        return super().charged() - (resident - shared) * self.page_bytes
+
+    def begin_cell(self):
+        """Measure the peak of a cell, and what the kernel kills, from now on."""
+        self.peak, self.kills = 0, self.oom_kills()

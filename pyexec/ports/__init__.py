@@ -22,7 +22,7 @@ from pyexec.ports.engine import (
     SetupContainer,
     SetupSpec,
 )
-from pyexec.ports.sessions import SessionIndex, SessionLog
+from pyexec.ports.outbound import Tracer, WebhookSender
 from pyexec.ports.storage import (
     BlobStore,
     EventLog,
@@ -31,12 +31,12 @@ from pyexec.ports.storage import (
     Inbox,
     OpenExecutions,
     OutstandingWebhooks,
+    SessionIndex,
+    SessionLog,
     check_append,
     check_cursor,
     receiver_in,
 )
-from pyexec.ports.tracing import Tracer
-from pyexec.ports.webhooks import WebhookSender
 
 __all__ = [
     "REPLICA_HEADER",

@@ -28,7 +28,6 @@ _SUPERVISOR = (
 _SESSION = (
     "session_lines",
     "session_frames",
-    "session_memory",
     "session_interpreter",
     "session_cell",
     "session_limits",

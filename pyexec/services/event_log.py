@@ -1,4 +1,4 @@
-"""The event log as the services use it: every call is measured, and each corrupt log is reported once."""
+"""The event logs as the services use them: calls are measured, and each corrupt log is reported once."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,13 @@ from pyexec.correlation import current_correlation
 from pyexec.domain.events import Event, Failed, Running, Terminal
 from pyexec.domain.execution import Status, end_status, fold
 from pyexec.domain.result import milliseconds, timings_of
+from pyexec.domain.session_events import (
+    InterpreterRestarted,
+    SessionAdopted,
+    SessionClosed,
+    SessionEvent,
+    SessionOpened,
+)
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import ConsulSessionLost, CorruptLog, ExecutorError, TooLarge, Unavailable
 from pyexec.metrics import (
@@ -20,14 +27,27 @@ from pyexec.metrics import (
     EVENTS_APPENDED,
     EXECUTION_SECONDS,
     EXECUTIONS_ENDED,
+    INTERPRETER_RESTARTS,
     OUTPUT_BYTES,
     PHASE_SECONDS,
+    SESSIONS_ADOPTED,
+    SESSIONS_CLOSED,
+    SESSIONS_OPENED,
     STEP_SECONDS,
     TENANT_EXECUTIONS_ENDED,
     Meter,
     timed,
 )
-from pyexec.ports import EventLog, ExecutionPage, IdempotencyKey, Inbox, OpenExecutions, OutstandingWebhooks
+from pyexec.ports import (
+    EventLog,
+    ExecutionPage,
+    IdempotencyKey,
+    Inbox,
+    OpenExecutions,
+    OutstandingWebhooks,
+    SessionIndex,
+    SessionLog,
+)
 from pyexec.services.active_runs import ActiveRuns
 
 logger = logging.getLogger(__name__)
@@ -185,3 +205,35 @@ class CorruptLogReporter:
         if execution_id not in self._reported:
             self._reported.add(execution_id)
             logger.error("the log of %s is corrupt; the execution is left unchanged: %s", execution_id, error)
+
+
+@frozen
+class MeteredSessionLog:
+    """Counts the events that go into another `ports.SessionLog`."""
+
+    log: SessionLog
+    meter: Meter
+
+    async def append(
+        self, session_id: str, after: int, events: Sequence[SessionEvent], *, fence: str | None = None
+    ) -> None:
+        await self.log.append(session_id, after, events, fence=fence)
+        for event in events:
+            match event:
+                case SessionOpened():
+                    self.meter.count(SESSIONS_OPENED)
+                case SessionAdopted():
+                    self.meter.count(SESSIONS_ADOPTED)
+                case InterpreterRestarted():
+                    self.meter.count(INTERPRETER_RESTARTS)
+                case SessionClosed():
+                    self.meter.count(SESSIONS_CLOSED, event.reason)
+
+    async def read(self, session_id: str) -> Sequence[SessionEvent]:
+        return await self.log.read(session_id)
+
+    async def all(self, since: int | None = None) -> SessionIndex:
+        return await self.log.all(since)
+
+    async def retire(self, session_id: str) -> None:
+        await self.log.retire(session_id)

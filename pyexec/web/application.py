@@ -12,8 +12,8 @@ from pyexec.web.connections import collapse_slashes, drain_body, record_response
 from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENANTS, Exposition, ServerState
 from pyexec.web.error_responses import handle_errors
 from pyexec.web.forwarding import forward_to_owner
-from pyexec.web.handlers.api_docs import add_api_docs
 from pyexec.web.handlers.console import add_console
+from pyexec.web.handlers.documentation import LazyDocument, add_api_docs, add_pages
 from pyexec.web.handlers.executions import (
     delete_execution,
     get_events,
@@ -24,7 +24,6 @@ from pyexec.web.handlers.executions import (
     get_timeline,
     list_executions,
 )
-from pyexec.web.handlers.pages import add_pages
 from pyexec.web.handlers.server import get_cluster, health, metrics, ready
 from pyexec.web.handlers.session_files import (
     delete_session_file,
@@ -45,7 +44,6 @@ from pyexec.web.handlers.sessions import (
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, log_access, run_in_task
-from pyexec.web.openapi.lazy import LazyDocument
 
 ROUTES = (
     ("POST", "/api/v1/exec/sync", exec_sync),

@@ -18,7 +18,7 @@ from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer
 from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TENANT, TENANTS, Handler, read_token
 from pyexec.web.error_responses import json_error
-from pyexec.web.handlers.pages import PAGES
+from pyexec.web.handlers.documentation import PAGES
 
 access_logger = logging.getLogger("pyexec.web.access")
 """Operators filter by this name, so it does not depend on the name of this module."""

@@ -7,8 +7,8 @@ from aiohttp import web
 
 from pyexec.domain.event_stream import Position
 from pyexec.services.active_runs import Run
-from pyexec.web.accept import EVENT_STREAM, prefers
 from pyexec.web.context import Context, get_context, read_caller
+from pyexec.web.headers import EVENT_STREAM, prefers
 from pyexec.web.sse import send_events
 from pyexec.web.streaming import send_result
 

@@ -10,7 +10,7 @@ from typing import Self
 from aiohttp import ETag, web
 from attrs import frozen
 
-from pyexec.web.accept import accepts_gzip
+from pyexec.web.headers import accepts_gzip
 
 CONTENT_SECURITY_POLICY: Mapping[str, str] = {
     "default-src": "'none'",

@@ -25,7 +25,7 @@ from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.completion import CompletionWriter
-from pyexec.services.event_log import CorruptLogReporter, MeteredLog
+from pyexec.services.event_log import CorruptLogReporter, MeteredLog, MeteredSessionLog
 from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.inbox import SLOT_WAIT_SECONDS, InboxWorker
 from pyexec.services.output_files import OutputFileLimits
@@ -34,7 +34,6 @@ from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.retention import Retention
 from pyexec.services.run_monitor import OutputLimits
 from pyexec.services.runner import Runner, RunnerConfig
-from pyexec.services.sessions.metered_log import MeteredSessionLog
 from pyexec.services.sessions.reconciler import SessionReconciler
 from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots

@@ -21,7 +21,7 @@ from pyexec.domain.tar_headers import EXTENDED_HEADER_MAX
 from pyexec.domain.traceback import parse_traceback
 from pyexec.errors import InvalidRequest
 from pyexec.json_parser import parse_json
-from pyexec.web.accept import EVENT_STREAM, prefers
+from pyexec.web.headers import EVENT_STREAM, prefers
 from pyexec.web.schemas import WaitQuery, read_query
 from pyexec.web.sse import parse_position
 from tests.domain.tars import Entry, tar

@@ -4,8 +4,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.session import fold_session
-from pyexec.domain.session_plan import SessionsState, next_session_deadline, plan_sessions
+from pyexec.domain.session import SessionsState, fold_session, next_session_deadline, plan_sessions
 from tests.events import closed, interpreter_restarted, opened, placed, session_adopted
 
 REPLICAS = ["r1", "r2", "r3"]

@@ -3,7 +3,7 @@
 import anyio
 import anyio.lowlevel
 
-from pyexec.web.mcp.cancellations import WAITING_MAX, WaitingCancellations
+from pyexec.web.mcp.executor import WAITING_MAX, WaitingCancellations
 
 
 async def test_the_oldest_waiting_cancellations_are_dropped() -> None:

@@ -7,9 +7,8 @@ from datetime import timedelta
 import anyio
 
 from pyexec.aio import FailureLog
-from pyexec.domain.session import Session, fold_session
+from pyexec.domain.session import Session, SessionsState, fold_session, next_session_deadline, plan_sessions
 from pyexec.domain.session_events import CloseReason, SessionClosed
-from pyexec.domain.session_plan import SessionsState, next_session_deadline, plan_sessions
 from pyexec.errors import Conflict, CorruptLog, Unavailable
 from pyexec.ports import SessionLog
 from pyexec.services.clock import nonce, now

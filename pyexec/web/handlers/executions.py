@@ -13,9 +13,8 @@ from pyexec.domain.execution import Phase
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
 from pyexec.domain.timeline import Timeline
-from pyexec.web.accept import TAR
 from pyexec.web.context import get_context, public, read_caller, read_execution_id
-from pyexec.web.list_version import known_version, version_headers
+from pyexec.web.headers import TAR, known_version, version_headers
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import (
     EventsQuery,

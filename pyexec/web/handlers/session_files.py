@@ -13,9 +13,9 @@ from pyexec.codec import to_json
 from pyexec.domain.output_files import normalize_pattern
 from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.services.sessions.files import FileListing
-from pyexec.web.accept import TAR, prefers
 from pyexec.web.context import get_context, read_caller, read_session_id
 from pyexec.web.handlers.sessions import CLOSED, UNKNOWN
+from pyexec.web.headers import TAR, prefers
 from pyexec.web.multipart import body_chunks, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
 from pyexec.web.schemas import read_query, reject_query

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 import anyio.to_thread
 from aiohttp import web
+from attrs import define, field
 
 from pyexec.codec import parse_request, to_json
 from pyexec.domain.event_stream import Item, LifecycleItem, OutputItem, Position
@@ -23,13 +24,34 @@ from pyexec.mcp.sessions import Sessions
 from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
 from pyexec.web.handlers.submissions import archive_upload, eval_upload
-from pyexec.web.mcp.cancellations import WaitingCancellations
 from pyexec.web.mcp.loopback import LoopbackHttp
 from pyexec.web.schemas import Listing
 
 logger = logging.getLogger(__name__)
 
 CONVERT_INLINE_BYTES_MAX = 64 * 1024
+WAITING_MAX = 32
+WAIT_SECONDS = 10.0
+
+
+@define
+class WaitingCancellations:
+    """The cancellations that wait on this replica: at most `WAITING_MAX`, each for at most `WAIT_SECONDS`."""
+
+    _scopes: list[anyio.CancelScope] = field(factory=list)
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """Cancel the body after `WAIT_SECONDS`, or as the oldest one when too many others wait."""
+        with anyio.move_on_after(WAIT_SECONDS) as scope:
+            self._scopes.append(scope)
+            if len(self._scopes) > WAITING_MAX:
+                self._scopes.pop(0).cancel()
+            try:
+                yield
+            finally:
+                if scope in self._scopes:
+                    self._scopes.remove(scope)
 
 
 class ServiceExecutor:

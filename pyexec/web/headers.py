@@ -1,4 +1,4 @@
-"""Content negotiation: the media type that a client prefers, and whether it accepts gzip."""
+"""Headers by which a client chooses a response: the media type, gzip, and the version of a list that it has."""
 
 import re
 from functools import lru_cache
@@ -8,6 +8,8 @@ from aiohttp import web
 EVENT_STREAM = "text/event-stream"
 TAR = "application/x-tar"
 _QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
+# A larger number is no index of Consul.
+_VERSION = re.compile("[0-9]{1,19}", re.ASCII)
 
 
 def prefers(request: web.Request, media_type: str) -> bool:
@@ -46,3 +48,14 @@ def _preference(media_type: str, ranges: dict[str, float]) -> tuple[float, int]:
         if media_range in ranges:
             return ranges[media_range], specificity if ranges[media_range] else 0
     return 0.0, 0
+
+
+def known_version(request: web.Request) -> int | None:
+    """Return the version of the list that the client has."""
+    tags = [tag.value for tag in request.if_none_match or ()]
+    return int(tags[0]) if len(tags) == 1 and _VERSION.fullmatch(tags[0]) else None
+
+
+def version_headers(version: int) -> dict[str, str]:
+    """Return the headers of a response with this version of a list."""
+    return {"ETag": f'W/"{version}"', "Cache-Control": "no-cache", "Vary": "Authorization"}
