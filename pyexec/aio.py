@@ -12,6 +12,7 @@ from attrs import define
 
 from pyexec.errors import ExecutorError, ShuttingDown, Unavailable
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -39,6 +40,19 @@ class Broadcast:
     async def wait(self) -> None:
         """Wait for the next `notify_all`."""
         await self.next_event().wait()
+
+
+@contextmanager
+def registered(groups: dict[K, set[T]], key: K, item: T) -> Iterator[T]:
+    """Keep `item` in the set of this key while the body runs. `groups` has no empty sets."""
+    group = groups.setdefault(key, set())
+    group.add(item)
+    try:
+        yield item
+    finally:
+        group.discard(item)
+        if not group:
+            groups.pop(key, None)
 
 
 @define

@@ -21,6 +21,21 @@ from .unused_stdin import has_unused_stdin
 
 _SCRIPT_ARGS = "pyexec_cli.script_args"
 
+ENV_FLAG = asyncclick.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="K[=V]",
+    help="Set an environment variable as K[=V]; without =V, use the local value (repeatable).",
+)
+PRE_COMMAND_FLAG = asyncclick.option(
+    "--pre-command",
+    "pre_commands",
+    multiple=True,
+    metavar="CMD",
+    help="Run the shell command CMD as root during setup (repeatable).",
+)
+
 _COMMON = (
     asyncclick.option(
         "--requirements",
@@ -39,20 +54,8 @@ _COMMON = (
         shell_complete=complete_path,
         help="Read the program's standard input from FILE; - means this command's standard input.",
     ),
-    asyncclick.option(
-        "-e",
-        "--env",
-        multiple=True,
-        metavar="K[=V]",
-        help="Set an environment variable as K[=V]; without =V, use the local value (repeatable).",
-    ),
-    asyncclick.option(
-        "--pre-command",
-        "pre_commands",
-        multiple=True,
-        metavar="CMD",
-        help="Run the shell command CMD as root during setup (repeatable).",
-    ),
+    ENV_FLAG,
+    PRE_COMMAND_FLAG,
     asyncclick.option(
         "--output-file",
         "output_files",

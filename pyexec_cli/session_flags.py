@@ -13,7 +13,7 @@ from pyexec_client.options import SessionOptions
 
 from . import inputs
 from .flags import ABOVE_ZERO, Flags, complete_path
-from .script_flags import environment
+from .script_flags import ENV_FLAG, PRE_COMMAND_FLAG, environment
 
 _FLAGS = (
     asyncclick.option(
@@ -22,20 +22,8 @@ _FLAGS = (
         shell_complete=complete_path,
         help="Install the packages listed in FILE.",
     ),
-    asyncclick.option(
-        "-e",
-        "--env",
-        multiple=True,
-        metavar="K[=V]",
-        help="Set an environment variable as K[=V]; without =V, use the local value (repeatable).",
-    ),
-    asyncclick.option(
-        "--pre-command",
-        "pre_commands",
-        multiple=True,
-        metavar="CMD",
-        help="Run the shell command CMD as root during setup (repeatable).",
-    ),
+    ENV_FLAG,
+    PRE_COMMAND_FLAG,
     asyncclick.option(
         "--idle-timeout",
         type=ABOVE_ZERO,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import builtins
-import inspect
 import math
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -17,13 +16,13 @@ from . import requests, session_requests
 from .arguments import number, whole_number
 from .cluster import Cluster
 from .errors import InvalidAnswer
-from .event_stream import stream_events
-from .events import Ended, Event, StreamName
+from .event_stream import OnEvent, last_result, stream_events
+from .events import Event, StreamName
 from .options import RunOptions, SessionOptions
 from .parallel import run_in_parallel
 from .result import Result, Status
 from .retry import Retry
-from .session import AsyncSession, OnEvent, SessionInfo, infos_from_json
+from .session import AsyncSession, SessionInfo, infos_from_json
 from .source import Source
 from .timeline import Timeline
 from .transport import Transport
@@ -80,13 +79,8 @@ class AsyncClient:
         Cancelling this call closes the connection, and the server kills the execution. With an
         `idempotency_key` the execution continues instead, and the same call with the same key attaches to it.
         """
-        async with aclosing(self.stream(source, idempotency_key=idempotency_key, **options)) as events:
-            async for event in events:
-                if on_event is not None and inspect.isawaitable(pending := on_event(event)):
-                    await pending
-                if isinstance(event, Ended):
-                    return event.result
-        raise AssertionError("an event stream ends with Ended or raises")
+        events = self.stream(source, idempotency_key=idempotency_key, **options)
+        return await last_result(events, on_event)
 
     def stream(
         self, source: Source, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]

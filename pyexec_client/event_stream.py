@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 import anyio
@@ -10,9 +11,12 @@ import anyio
 from . import requests
 from .errors import ConnectionFailed, Unavailable
 from .events import Ended, Event, Lifecycle, event_from_message
+from .result import Result
 from .retry import NO_RETRY, Retry
 from .sse import Parser
 from .transport import Response, Transport
+
+OnEvent = Callable[[Event], Awaitable[None] | None]
 
 
 async def stream_events(
@@ -47,6 +51,17 @@ async def stream_events(
                 raise
             await anyio.sleep(pause)
             request = requests.events(execution_id, last_id, NO_RETRY)
+
+
+async def last_result(events: AsyncGenerator[Event, None], on_event: OnEvent | None) -> Result:
+    """Read the events to the last one, and return its result. Call `on_event` with each event as it arrives."""
+    async with aclosing(events):
+        async for event in events:
+            if on_event is not None and inspect.isawaitable(pending := on_event(event)):
+                await pending
+            if isinstance(event, Ended):
+                return event.result
+    raise AssertionError("an event stream ends with Ended or raises")
 
 
 async def _read_events(response: Response) -> AsyncGenerator[Event, None]:

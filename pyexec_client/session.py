@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import inspect
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -16,14 +14,12 @@ from attrs import define, field, frozen
 from . import session_requests as requests
 from .content import FileData, content
 from .errors import InvalidAnswer, NotFound, SessionClosed, reading
-from .event_stream import stream_events
-from .events import Ended, Event
+from .event_stream import OnEvent, last_result, stream_events
+from .events import Event
 from .requests import Request
 from .result import OutputFile, Result
 from .retry import Retry
 from .transport import Transport
-
-OnEvent = Callable[[Event], Awaitable[None] | None]
 
 
 @frozen(kw_only=True)
@@ -204,13 +200,8 @@ class AsyncSession:
         idempotency_key: str | None = None,
     ) -> Result:
         """Run code in the session, and call `on_event` with each event as it arrives."""
-        async with aclosing(self.stream(code, timeout=timeout, idempotency_key=idempotency_key)) as events:
-            async for event in events:
-                if on_event is not None and inspect.isawaitable(pending := on_event(event)):
-                    await pending
-                if isinstance(event, Ended):
-                    return event.result
-        raise AssertionError("an event stream ends with Ended or raises")
+        events = self.stream(code, timeout=timeout, idempotency_key=idempotency_key)
+        return await last_result(events, on_event)
 
     async def submit(
         self,

@@ -23,9 +23,7 @@ from pyexec.errors import (
     PythonMismatch,
     SandboxBroken,
     SandboxRefused,
-    TooLarge,
     Unavailable,
-    shorten,
 )
 from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
 from pyexec.ports import BlobStore, EventLog, Image
@@ -38,7 +36,7 @@ from pyexec.services.clock import nonce, now
 from pyexec.services.reservation import Reservation
 from pyexec.services.setup_lane import setup_key
 from pyexec.services.slots import Slot
-from pyexec.services.uploads import CheckedArchive, Spool
+from pyexec.services.uploads import CheckedArchive, Spool, archive_error
 
 logger = logging.getLogger(__name__)
 
@@ -123,14 +121,7 @@ class Preparation:
         except PythonMismatch as error:
             raise InvalidRequest(str(error), field=archive.code_field) from error
         except SandboxRefused as error:
-            if error.code == "disk_full":
-                raise TooLarge(
-                    f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
-                    field="config.disk_mb",
-                ) from error
-            raise InvalidRequest(
-                f"the archive cannot be unpacked: {shorten(str(error))}", field="tar"
-            ) from error
+            raise archive_error(error, spec.limits) from error
         except SandboxBroken as error:
             raise Unavailable(f"the sandbox broke while the archive was unpacked: {error}") from error
 

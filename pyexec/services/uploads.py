@@ -19,10 +19,18 @@ from pyexec.correlation import Correlation, correlate_execution, current_correla
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Failed, FailureType, Submitted
 from pyexec.domain.inline_metadata import PREFIX, Script
-from pyexec.domain.spec import MEBIBYTE, Metadata, Policy, Spec, resolve
+from pyexec.domain.spec import MEBIBYTE, Limits, Metadata, Policy, Spec, resolve
 from pyexec.domain.tar_member import read_member
 from pyexec.domain.tenants import DEFAULT_TENANT
-from pyexec.errors import ImageUnavailable, KeyTaken, QueueTimeout
+from pyexec.errors import (
+    ImageUnavailable,
+    InvalidRequest,
+    KeyTaken,
+    QueueTimeout,
+    SandboxRefused,
+    TooLarge,
+    shorten,
+)
 from pyexec.metrics import NOOP_METER, UPLOAD_BYTES, Meter
 from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
@@ -241,3 +249,11 @@ class Spool:
     async def close(self) -> None:
         """Free the space."""
         await self._stack.aclose()
+
+
+def archive_error(error: SandboxRefused, limits: Limits) -> InvalidRequest:
+    """Return the error for the caller whose archive the supervisor could not unpack."""
+    if error.code == "disk_full":
+        text = f"the archive's contents do not fit in disk_mb ({limits.disk_mb} MiB)"
+        return TooLarge(text, field="config.disk_mb")
+    return InvalidRequest(f"the archive cannot be unpacked: {shorten(str(error))}", field="tar")

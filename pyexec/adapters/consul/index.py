@@ -17,7 +17,7 @@ from pyexec.adapters.consul.schema import (
     InflightEntry,
     decode_status,
 )
-from pyexec.aio import Broadcast, FailureLog, retry
+from pyexec.aio import Broadcast, FailureLog, registered, retry
 from pyexec.domain.execution import Phase
 from pyexec.domain.ids import is_execution_id
 from pyexec.errors import Unavailable
@@ -178,15 +178,8 @@ class InflightWatch:
     @contextmanager
     def subscribe(self, execution_id: str) -> Iterator[Broadcast]:
         """Yield a broadcast for changes of this execution; while it is not open, for every change."""
-        waiter = Broadcast()
-        waiters = self._waiters.setdefault(execution_id, set())
-        waiters.add(waiter)
-        try:
+        with registered(self._waiters, execution_id, Broadcast()) as waiter:
             yield waiter
-        finally:
-            waiters.discard(waiter)
-            if not waiters:
-                self._waiters.pop(execution_id, None)
 
     def _fail(self, error: Unavailable) -> None:
         self.failure = error

@@ -40,20 +40,49 @@ _LINE_BYTES_MAX = 64 * 1024
 _FINISH = b"."
 
 
-class AttachedContainer:
-    """`ports.Container`: a container, and the only connection to its standard streams.
+class RunningContainer:
+    """The part of `ports.Container` that does not depend on the connection.
 
     If the removal fails, the id is added to `unremoved`, and the engine retries the removal."""
 
     def __init__(self, container: DockerContainer, unremoved: set[str]) -> None:
         self._container = container
         self._unremoved = unremoved
-        self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=True)
-        self._diagnostics = bytearray()
 
     @property
     def id(self) -> str:
         return self._container.id
+
+    async def usage(self) -> ContainerUsage:
+        return await read_usage(self._container)
+
+    async def has_oom_event(self) -> bool:
+        return await has_oom_event(self._container)
+
+    async def kill(self) -> None:
+        await kill_container(self._container)
+
+    async def remove(self) -> None:
+        try:
+            try:
+                await self.detach()
+            finally:
+                await remove_container(self._container)
+        except BaseException:
+            self._unremoved.add(self.id)
+            raise
+
+    async def detach(self) -> None:
+        raise NotImplementedError
+
+
+class AttachedContainer(RunningContainer):
+    """`ports.Container`: a container, and the only connection to its standard streams."""
+
+    def __init__(self, container: DockerContainer, unremoved: set[str]) -> None:
+        super().__init__(container, unremoved)
+        self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=True)
+        self._diagnostics = bytearray()
 
     @property
     def diagnostics(self) -> str:
@@ -91,38 +120,18 @@ class AttachedContainer:
         await _check_ended(self._container)
         return None
 
-    async def usage(self) -> ContainerUsage:
-        return await read_usage(self._container)
-
-    async def has_oom_event(self) -> bool:
-        return await has_oom_event(self._container)
-
-    async def kill(self) -> None:
-        await kill_container(self._container)
-
-    async def remove(self) -> None:
-        try:
-            try:
-                await self.detach()
-            finally:
-                await remove_container(self._container)
-        except BaseException:
-            self._unremoved.add(self.id)
-            raise
-
     async def detach(self) -> None:
         await self._stream.close()
 
 
-class FollowedContainer:
+class FollowedContainer(RunningContainer):
     """`ports.Container`: a container that was started earlier, read from the log that Docker keeps of it."""
 
     def __init__(
         self, container: DockerContainer, response: aiohttp.ClientResponse, unremoved: set[str]
     ) -> None:
-        self._container = container
+        super().__init__(container, unremoved)
         self._response = response
-        self._unremoved = unremoved
 
     @classmethod
     async def open(cls, docker: Docker, container_id: str, unremoved: set[str]) -> Self:
@@ -134,10 +143,6 @@ class FollowedContainer:
             error = ContainerGone if response.status in GONE_STATUSES else EngineError
             raise error(f"container {container_id[:12]} cannot be followed: {response.reason}")
         return cls(docker.containers.container(container_id), response, unremoved)
-
-    @property
-    def id(self) -> str:
-        return self._container.id
 
     @property
     def diagnostics(self) -> str:
@@ -154,23 +159,6 @@ class FollowedContainer:
         except asyncio.IncompleteReadError:
             await _check_ended(self._container)
             return None
-
-    async def usage(self) -> ContainerUsage:
-        return await read_usage(self._container)
-
-    async def has_oom_event(self) -> bool:
-        return await has_oom_event(self._container)
-
-    async def kill(self) -> None:
-        await kill_container(self._container)
-
-    async def remove(self) -> None:
-        await self.detach()
-        try:
-            await remove_container(self._container)
-        except BaseException:
-            self._unremoved.add(self.id)
-            raise
 
     async def detach(self) -> None:
         self._response.close()

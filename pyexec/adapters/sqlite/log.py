@@ -6,8 +6,7 @@ open executions is kept in memory, too: the leader reads it after every commit."
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.sqlite.session_log import EmbeddedSessionLog
 from pyexec.adapters.sqlite.store import IndexEntry, SqliteStore, translate_errors
 from pyexec.adapters.sqlite.store_thread import StoreThread
-from pyexec.aio import Broadcast
+from pyexec.aio import Broadcast, registered
 from pyexec.codec import decode_event
 from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import Status
@@ -138,7 +137,7 @@ class EmbeddedLog:
         return [decode_event(event) for _, event in rows]
 
     async def wait(self, execution_id: str, after: int) -> None:
-        with self._waiting(execution_id) as waiter:
+        with registered(self._waiters, execution_id, _Waiter()) as waiter:
             waiter.notify(await self._thread.run(lambda store: _length(store, execution_id, after)))
             while waiter.length <= after:
                 await waiter.changed.wait()
@@ -243,18 +242,6 @@ class EmbeddedLog:
         for waiter in self._waiters.get(execution_id, ()):
             waiter.notify(length)
         self._changed.notify_all()
-
-    @contextmanager
-    def _waiting(self, execution_id: str) -> Iterator[_Waiter]:
-        waiter = _Waiter()
-        waiters = self._waiters.setdefault(execution_id, set())
-        waiters.add(waiter)
-        try:
-            yield waiter
-        finally:
-            waiters.discard(waiter)
-            if not waiters:
-                del self._waiters[execution_id]
 
 
 def _open(

@@ -24,10 +24,8 @@ from pyexec.errors import (
     SandboxBroken,
     SandboxRefused,
     SetupFailed,
-    TooLarge,
     TooManySessions,
     Unavailable,
-    shorten,
 )
 from pyexec.ports import Engine, SessionLog
 from pyexec.sandbox.pool.kind_queue import SandboxKind
@@ -42,6 +40,7 @@ from pyexec.services.sessions.owned_log import OwnedLog
 from pyexec.services.sessions.owned_session import OwnedSession
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
+from pyexec.services.uploads import archive_error
 
 INSTALLATION_DISABLED = "package installation is disabled (PYEXEC_SETUP_NETWORK=none)"
 
@@ -206,14 +205,7 @@ class Opening:
                     await sandbox.send_archive(chunk)
             await sandbox.unpack()
         except SandboxRefused as error:
-            if error.code == "disk_full":
-                raise TooLarge(
-                    f"the archive's contents do not fit in disk_mb ({spec.limits.disk_mb} MiB)",
-                    field="config.disk_mb",
-                ) from error
-            raise InvalidRequest(
-                f"the archive cannot be unpacked: {shorten(str(error))}", field="tar"
-            ) from error
+            raise archive_error(error, spec.limits) from error
         except (SandboxBroken, EngineError) as error:
             raise Unavailable(f"the sandbox broke before the session was open: {error}") from error
 
