@@ -5,11 +5,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.mcp.test_http import FOREVER, newest_running
 from tests.support.api import api_of
 from tests.support.cluster import running_cluster
 from tests.support.consul import dev_agent
-from tests.support.mcp import ERAS, http_client, structured
+from tests.support.mcp import ERAS, FOREVER, http_client, newest_running, structured
 from tests.support.round_robin import round_robin
 
 pytestmark = [pytest.mark.soak, pytest.mark.independent]

@@ -14,16 +14,8 @@ from pyexec.adapters.blobs.file_store import FileBlobs
 from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.errors import Unavailable
 from pyexec.ports import BlobStore
+from tests.contract.blobs import SourceBroke, content, stream
 from tests.events import new_id
-
-
-async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
-    for chunk in chunks:
-        yield chunk
-
-
-async def content(blobs: BlobStore, name: str) -> bytes:
-    return b"".join([chunk async for chunk in blobs.read(name)])
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,10 +61,6 @@ async def test_a_missing_blob_is_named(blobs: BlobStore) -> None:
     await blobs.delete(name)
     with pytest.raises(Unavailable, match="payload"):
         await content(blobs, name)
-
-
-class SourceBroke(OSError):
-    """An error of the source of an upload, such as a broken connection. The store must not translate it."""
 
 
 async def test_a_failing_source_leaves_nothing(blobs: BlobStore) -> None:

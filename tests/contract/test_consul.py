@@ -16,8 +16,8 @@ from pyexec.adapters.consul.kv import ConsulKV, Operation, create
 from pyexec.domain.events import Failed, FailureType
 from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
 from pyexec.ports import IdempotencyKey
+from tests.contract.blobs import stream
 from tests.contract.conftest import Parts
-from tests.contract.test_blobs import stream
 from tests.contract.test_index import WORDS
 from tests.contract.test_watch import PATIENCE
 from tests.events import START, claimed, finished, killed, new_id, nonce, running, submitted

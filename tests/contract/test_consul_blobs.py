@@ -7,8 +7,8 @@ import pytest
 from pyexec.adapters.consul.blobs import BLOB_BYTES_MAX, ConsulBlobs
 from pyexec.adapters.consul.kv import Operation
 from pyexec.errors import TooLarge
+from tests.contract.blobs import SourceBroke, content, stream
 from tests.contract.conftest import Parts
-from tests.contract.test_blobs import SourceBroke, content, stream
 from tests.events import new_id, submitted
 
 pytestmark = pytest.mark.service

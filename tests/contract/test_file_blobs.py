@@ -11,7 +11,7 @@ import pytest
 
 from pyexec.adapters.blobs.file_store import FileBlobs
 from pyexec.errors import Unavailable
-from tests.contract.test_blobs import SourceBroke, content, stream
+from tests.contract.blobs import SourceBroke, content, stream
 from tests.contract.test_durability import ROOT
 from tests.events import new_id
 

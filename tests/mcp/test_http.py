@@ -15,12 +15,11 @@ from pyexec_cli.mcp_executor import HttpExecutor
 from pyexec_client.transport import Transport
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
-from tests.support.mcp import ERAS, http_client, structured, text_of
+from tests.support.mcp import ERAS, FOREVER, http_client, newest_running, structured, text_of
 from tests.support.server import Server
+from tests.support.tenants import append, as_token, tenants_file
 from tests.web.in_process import ended, running_web
-from tests.web.test_tenants import append, as_token, tenants_file
 
-FOREVER = "print('on', flush=True)\nimport time; time.sleep(3600)"
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -43,15 +42,6 @@ UNKNOWN_VERSION = {
         }
     },
 }
-
-
-async def newest_running(api: Api, before: str | None) -> str:
-    """Wait until an execution that is newer than `before` has printed something, and return its id."""
-    with anyio.fail_after(60):
-        while (execution := await api.newest()) in (before, None):
-            pass
-    await api.until_printed(str(execution), b"on")
-    return str(execution)
 
 
 async def test_cancelling_a_call_kills_the_run(connect: Connect, api: Api) -> None:

@@ -9,12 +9,11 @@ import pytest
 from mcp import MCPError
 from mcp_types import ResourceLink
 
-from tests.mcp.test_http import FOREVER, newest_running
 from tests.support.api import Api
-from tests.support.mcp import PROGRAM, stdio_client, structured, text_of
+from tests.support.mcp import FOREVER, PROGRAM, newest_running, stdio_client, structured, text_of
 from tests.support.server import Server
+from tests.support.tenants import append, tenants_file
 from tests.web.in_process import running_web
-from tests.web.test_tenants import append, tenants_file
 
 
 async def test_the_tools_work_as_over_http(server: Server, revision: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -13,18 +12,17 @@ from hypothesis import strategies as st
 from pyexec.domain.output_files import FileLimits
 from pyexec.errors import EngineError
 from pyexec.guest import wire
-from pyexec.ports import ContainerSpec, Image
-from pyexec.sandbox.pool.kind_queue import SandboxKind
+from pyexec.ports import ContainerSpec
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.pool.returns import ReusePolicy
 from pyexec.sandbox.protocol import Exited, ProgramPlan, StartSignal
 from pyexec.sandbox.sandbox import Sandbox
 from tests.services.containers import Box, MemoryEngine, document
+from tests.services.pool_kinds import image_of, kind_of, spec_of
 from tests.services.virtual_time import VirtualLoop
 
 SIZE, RUNS_MAX, START_SECONDS, PATIENCE_SECONDS = 2, 5, 0.3, 60.0
 LIMITS = FileLimits(bytes_max=0)
-FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @frozen
@@ -166,29 +164,6 @@ async def first_exit(sandbox: Sandbox) -> Any:
         if isinstance(frame, Exited):
             yield frame
             return
-
-
-def kind_of(memory_mb: int) -> SandboxKind:
-    return SandboxKind(image="i", memory_mb=memory_mb, disk_mb=1, cpu_shares=2, cpus=None, network=False)
-
-
-def spec_of(kind: SandboxKind) -> ContainerSpec:
-    return ContainerSpec(
-        image=kind.image, command=(), labels={"memory": str(kind.memory_mb)}, memory_bytes=0, disk_bytes=0,
-        shm_bytes=0, pids_max=0, cpu_shares=0, cpus=None, log_bytes=0, network=None,
-    )  # fmt: skip
-
-
-async def image_of(name: str) -> Image:
-    return Image(
-        id=name,
-        digest=name,
-        names=(),
-        size_bytes=0,
-        architecture="",
-        created_at=FIRST,
-        used_at=FIRST,
-    )
 
 
 @frozen

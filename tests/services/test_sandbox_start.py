@@ -11,7 +11,7 @@ from pyexec.metrics import NOOP_METER
 from pyexec.ports import ContainerSpec
 from pyexec.sandbox.pool.starter import Starter
 from tests.services.containers import document
-from tests.services.test_pool_schedules import image_of, kind_of, spec_of
+from tests.services.pool_kinds import image_of, kind_of, spec_of
 
 
 @define

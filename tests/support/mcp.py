@@ -6,14 +6,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp_types import CallToolResult, TextContent
 
+from tests.support.api import Api
+
 PROGRAM = Path(sys.executable).parent / "python-executor"
 ERAS = {"2026-07-28": "auto", "2025-11-25": "legacy"}
 """The modes of the client, by the revision that they negotiate."""
+FOREVER = "print('on', flush=True)\nimport time; time.sleep(3600)"
 
 
 @asynccontextmanager
@@ -46,3 +50,12 @@ def structured(result: CallToolResult) -> Any:
     """Return the structured content of a result that is no error."""
     assert not result.is_error, text_of(result)
     return result.structured_content
+
+
+async def newest_running(api: Api, before: str | None) -> str:
+    """Wait until an execution that is newer than `before` has printed something, and return its id."""
+    with anyio.fail_after(60):
+        while (execution := await api.newest()) in (before, None):
+            pass
+    await api.until_printed(str(execution), b"on")
+    return str(execution)

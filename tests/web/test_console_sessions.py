@@ -20,7 +20,7 @@ from tests.support.console import (
 from tests.support.containers import containers, deployment_of, remove
 from tests.support.server import Server, running_server
 from tests.support.sessions import Session
-from tests.web.test_tenants import as_token, tenants_file
+from tests.support.tenants import as_token, tenants_file
 
 ENDLESS = "import time\nprint('on', flush=True)\ntime.sleep(600)"
 

@@ -6,53 +6,22 @@ from pathlib import Path
 
 import anyio
 import pytest
-from attrs import evolve
 
-from tests.events import SPEC, claimed, finished, new_id, running, submitted
+from tests.events import new_id
 from tests.support.api import Api, api_of
 from tests.support.archives import script
 from tests.support.metrics import figures, until_figures
 from tests.support.server import Server, running_server
+from tests.support.tenants import append, as_token, tenants_file
 from tests.web.in_process import Web, running_web
 
-FILE = """
-[a]
-tokens = ["token-a", "second-a"]
-max_queued = 3
-
-[b]
-tokens = ["token-b"]
-
-[capped]
-tokens = ["token-c"]
-max_running = 1
-max_queued = 0
-"""
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
-
-
-def tenants_file(directory: Path) -> str:
-    file = directory / "tenants.toml"
-    file.write_text(FILE)
-    return str(file)
 
 
 @pytest.fixture
 async def web(tmp_path: Path) -> AsyncIterator[Web]:
     async with running_web(tmp_path, tenants_file=tenants_file(tmp_path)) as web:
         yield web
-
-
-def as_token(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
-async def append(web: Web, tenant: str, *, ended: bool = True) -> str:
-    execution = new_id()
-    first = evolve(submitted(), spec=evolve(SPEC, tenant=tenant, output_files=("*",)))
-    events = [first, claimed(), running(), finished()] if ended else [first]
-    await web.log.append(execution, 0, events)
-    return execution
 
 
 @pytest.mark.parametrize("ended", [True, False])
