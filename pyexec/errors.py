@@ -1,8 +1,5 @@
 """All errors that the server raises on purpose. The text of an error is a sentence for the caller or the operator."""
 
-SESSION_MOVING = "the session is moving to another replica; send the request again"
-"""The text of `Unavailable` for a request whose session has no owner now."""
-
 QUOTE_LENGTH_MAX = 100
 """Maximum number of characters of a request's content that an error message repeats."""
 
@@ -144,6 +141,13 @@ class ShuttingDown(NotWritten):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; send the request again")
+
+
+class SessionMoving(Unavailable):
+    """The session has no owner now, or its owner shuts down. Another replica is about to adopt it."""
+
+    def __init__(self) -> None:
+        super().__init__("the session is moving to another replica; send the request again")
 
 
 class ImageUnavailable(ExecutorError):

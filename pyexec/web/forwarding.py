@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from pyexec.errors import SESSION_MOVING, InvalidRequest, OwnedElsewhere, Unavailable
+from pyexec.errors import InvalidRequest, OwnedElsewhere, SessionMoving, Unavailable
 from pyexec.ports import REPLICA_HEADER, PeerRequest
 from pyexec.web.connections import has_begun
 from pyexec.web.context import Handler, get_context
@@ -49,7 +49,7 @@ async def forward_to_owner(request: web.Request, handler: Handler) -> web.Stream
     except OwnedElsewhere as elsewhere:
         is_read = request.content.at_eof() and request.content.total_bytes > 0
         if REPLICA_HEADER in request.headers or is_read or has_begun(request):
-            raise Unavailable(SESSION_MOVING) from elsewhere
+            raise SessionMoving from elsewhere
         return await _forward(request, elsewhere.owner)
 
 

@@ -14,7 +14,7 @@ from pyexec.aio import Broadcast, FailureLog, retry
 from pyexec.correlation import correlated
 from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason, InterpreterRestarted, SessionClosed, SessionEvent
-from pyexec.errors import SESSION_MOVING, EngineError, ExecutorError, SandboxBroken, Unavailable
+from pyexec.errors import EngineError, ExecutorError, SandboxBroken, SessionMoving, Unavailable
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import new_execution_id, nonce, now
@@ -181,7 +181,7 @@ class OwnedSession:
         require_open(self.state)
         is_leaving = self.log.left.is_set() or self.sandbox.ended.is_set()
         if is_leaving or self._draining or self._tasks is None:
-            raise Unavailable(SESSION_MOVING)
+            raise SessionMoving
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -276,7 +276,7 @@ class OwnedSession:
 
     def _spawn(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         if self._tasks is None:
-            raise Unavailable(SESSION_MOVING)
+            raise SessionMoving
         self._tasks.start_soon(self._contain_errors, task, name=f"{name} session {self.id}")
 
     async def _contain_errors(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -14,7 +14,7 @@ from pyexec.domain.session import Session
 from pyexec.domain.session_events import CloseReason
 from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.session_view import SessionView, view_of
-from pyexec.errors import SESSION_MOVING, KeyTaken, OwnedElsewhere, ShuttingDown, TooManySessions, Unavailable
+from pyexec.errors import KeyTaken, OwnedElsewhere, SessionMoving, ShuttingDown, TooManySessions, Unavailable
 from pyexec.ports import Caller, EventLog, Membership, SessionLog
 from pyexec.services.active_runs import Run
 from pyexec.services.downloads import Download
@@ -228,7 +228,7 @@ class Sessions:
 
     async def _start(self, session: OwnedSession, cells: Sequence[Run] = ()) -> None:
         if self._tasks is None:
-            raise Unavailable(SESSION_MOVING)
+            raise SessionMoving
         self._owned[session.id] = session
         self._changed.notify_all()
         with anyio.CancelScope(shield=True):
@@ -281,7 +281,7 @@ class Sessions:
                 if session.owner in (await self._membership.members()).members:
                     raise OwnedElsewhere(session.owner or "")
                 version = (await self._log.all(version)).version
-        raise Unavailable(SESSION_MOVING)
+        raise SessionMoving
 
     def _view(self, session: Session) -> SessionView:
         owned = self._owned.get(session.id)
