@@ -46,11 +46,14 @@ async def test_a_rejected_append_records_no_webhook(log: EventLog) -> None:
 async def test_a_watcher_wakes_at_a_new_and_at_a_removed_webhook(log: EventLog) -> None:
     executions = [new_id() for _ in range(4)]
     seen: set[str] = set()
+    all_seen = anyio.Event()
 
     async def watch() -> None:
         found = await log.webhooks()
         while seen != set(executions) or found.receivers:
             seen.update(found.receivers)
+            if seen == set(executions):
+                all_seen.set()
             found = await log.webhooks(found.version)
 
     with fail_after(PATIENCE):
@@ -58,8 +61,7 @@ async def test_a_watcher_wakes_at_a_new_and_at_a_removed_webhook(log: EventLog) 
             tasks.start_soon(watch, name="watch of webhooks")
             for execution in executions:
                 await log.append(execution, 0, [with_webhook()])
-            while seen != set(executions):
-                await anyio.lowlevel.checkpoint()
+            await all_seen.wait()
             for execution in executions:
                 await log.remove_webhook(execution)
 

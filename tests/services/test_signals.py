@@ -38,6 +38,6 @@ async def test_a_second_sigterm_does_not_end_the_drain() -> None:
                 await anyio.wait_all_tasks_blocked()
             assert not server.stop.drain.cancel_called
             os.kill(os.getpid(), signal.SIGINT)
-            while not server.stop.drain.cancel_called:
-                await anyio.lowlevel.checkpoint()
+            with server.stop.drain:
+                await anyio.sleep_forever()
             tasks.cancel_scope.cancel()

@@ -27,9 +27,11 @@ class Sender:
 
     hangs: bool = False
     sent: list[str] = field(factory=list)
+    called: anyio.Event = field(factory=anyio.Event)
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
         self.sent.append(headers["webhook-id"])
+        self.called.set()
         if self.hangs:
             await anyio.sleep_forever()
         return DELIVERED
@@ -96,8 +98,7 @@ async def test_a_leader_that_dies_during_an_attempt_leaves_it_to_the_next(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(service.run, name="first leader")
         with fail_after(10):
-            while not sender.sent:
-                await anyio.lowlevel.checkpoint()
+            await sender.called.wait()
         assert service.waiting == 1
         tasks.cancel_scope.cancel()
     assert (service.waiting, sender.sent) == (0, [execution])
