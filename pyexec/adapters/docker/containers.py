@@ -6,6 +6,7 @@ import secrets
 import struct
 import tarfile
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -40,7 +41,7 @@ _LINE_BYTES_MAX = 64 * 1024
 _FINISH = b"."
 
 
-class RunningContainer:
+class RunningContainer(ABC):
     """The part of `ports.Container` that does not depend on the connection.
 
     If the removal fails, the id is added to `unremoved`, and the engine retries the removal."""
@@ -72,8 +73,9 @@ class RunningContainer:
             self._unremoved.add(self.id)
             raise
 
+    @abstractmethod
     async def detach(self) -> None:
-        raise NotImplementedError
+        """Close the connection."""
 
 
 class AttachedContainer(RunningContainer):
